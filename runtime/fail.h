@@ -1,0 +1,22 @@
+/* fail.h - the error convention of every C file in the project.
+ *
+ * A function that can fail returns qn_status and says why with qn__fail, whose text is kept per thread until the next
+ * failure. A message names the thing, the value, the limit and, where there is one, the next step. */
+#ifndef QN_FAIL_H
+#define QN_FAIL_H
+#include "quernel.h"
+
+/* Record the detail of a failure on this thread (cut at 4095 bytes) and return `s`. */
+QN_API qn_status qn__fail(qn_status s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Detail of this thread's last failure; "" before the first. */
+QN_API const char *qn__errmsg(void);
+
+#define QN_TRY(call)                                                                                                   \
+  do {                                                                                                                 \
+    qn_status qn_try_ = (call);                                                                                        \
+    if (qn_try_ != QN_OK) return qn_try_;                                                                              \
+  } while (0)
+
+#define QN_COUNT(array) (sizeof(array) / sizeof *(array))
+#endif

@@ -1,0 +1,211 @@
+/* quernel.h - serve tuned kernels for matrix multiplication with quantized weights.
+ *
+ *     Y[M,N] = X[M,K] . dequant(W)[N,K]^T  (+ bias[N])
+ *
+ * The autotuner (`quernel tune`) measures kernels on one machine and writes the winners, compiled, into a pack: one
+ * read-only file. This library opens that file and runs what is in it. It holds no compiler, no Lua and no Python; it
+ * never prints, never exits and never aborts.
+ *
+ *     qn_open(pack, device)          -> qn_context   maps and checks the file
+ *     qn_bind(context, problem)      -> qn_gemm      resolves every range of M, loads its kernels
+ *     qn_prepack(gemm, planes)       -> qn_weight    the weight, rearranged for the kernels, on the device
+ *     qn_run(gemm, weight, args)                     a table look-up and a launch
+ *
+ * Words.  M is the number of tokens (rows of X and Y), N the number of output features, K the number of input features.
+ * A *problem* is everything but M: "int4.g128:4096x4096:bf16-f32+bias" is a weight format (4-bit codes, a scale per 128
+ * codes along K), N x K, the type of X, the type of Y, and an epilogue. *Planes* are a weight in neutral form, whatever
+ * file it came from: one code per weight, and scales and zero points beside them.
+ *
+ * Threads.  A context may be used from any number of threads at once for qn_run, qn_gemm_plan and the read-only calls.
+ * qn_open, qn_close, qn_bind, qn_gemm_free, qn_prepack and qn_weight_free on one context exclude each other: call them
+ * from one thread at a time.
+ *
+ * Errors.  Every function that can fail returns a qn_status. The detail (what, which value, which limit) is text owned
+ * by the context: qn_errmsg(context), valid until the same thread's next failing call on any context.
+ */
+#ifndef QUERNEL_H
+#define QUERNEL_H
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined _WIN32
+#define QN_API __declspec(dllexport)
+#else
+#define QN_API __attribute__((visibility("default")))
+#endif
+
+#define QN_VERSION "0.1.0"
+
+/* ---- Status ------------------------------------------------------------------------------------------------------ */
+
+#define QN_STATUS_MAP(X)                                                                                               \
+  X(OK, "ok")                                                                                                          \
+  X(E_NOMEM, "out of memory")                                                                                          \
+  X(E_ARG, "bad argument")                                                                                             \
+  X(E_IO, "file cannot be read or written")                                                                            \
+  X(E_FORMAT, "file is damaged or of a foreign version")                                                               \
+  X(E_SHAPE, "shape not supported")                                                                                    \
+  X(E_NO_KERNEL, "no kernel for this problem")                                                                         \
+  X(E_DEVICE, "device not present or not fit for this pack")                                                           \
+  X(E_COMPILE, "kernel does not compile")                                                                              \
+  X(E_CUDA, "CUDA driver error")                                                                                       \
+  X(E_WRONG, "result is wrong")                                                                                        \
+  X(E_LUA, "template or script error")                                                                                 \
+  X(E_LIMIT, "limit exceeded")
+
+typedef enum qn_status {
+#define QN_X(name, text) QN_##name,
+  QN_STATUS_MAP(QN_X)
+#undef QN_X
+} qn_status;
+
+/* Name ("QN_E_SHAPE") and text ("shape not supported") of a status. Static strings; any value is accepted. */
+QN_API const char *qn_status_name(qn_status s);
+QN_API const char *qn_status_text(qn_status s);
+
+/* Version of the library that is running, as "major.minor.patch". */
+QN_API const char *qn_version(void);
+
+/* ---- Types ------------------------------------------------------------------------------------------------------- */
+
+/* Element types. Bits per element; all little-endian. U4 is one code per byte in planes (value 0..15). */
+#define QN_TYPE_MAP(X)                                                                                                 \
+  X(NONE, "none", 0) X(U8, "u8", 8) X(U16, "u16", 16) X(U32, "u32", 32) X(I8, "i8", 8) X(I32, "i32", 32)               \
+  X(F16, "f16", 16) X(BF16, "bf16", 16) X(F32, "f32", 32) X(F64, "f64", 64) X(E4M3, "e4m3", 8) X(E5M2, "e5m2", 8)      \
+  X(E8M0, "e8m0", 8)
+
+typedef enum qn_type {
+#define QN_X(name, text, bits) QN_T_##name,
+  QN_TYPE_MAP(QN_X)
+#undef QN_X
+  QN_T_COUNT
+} qn_type;
+
+QN_API const char *qn_type_name(qn_type t);       /* "bf16"; NULL for a value outside the list */
+QN_API int qn_type_bits(qn_type t);               /* 16; 0 for a value outside the list */
+QN_API qn_type qn_type_from_name(const char *s);  /* QN_T_NONE if unknown */
+
+/* ---- Planes: a weight in neutral form ---------------------------------------------------------------------------- */
+
+#define QN_MAX_PLANES 8
+
+/* One matrix of a weight: codes, scales, zero points. Row-major [rows, cols], caller-owned memory of the host. */
+typedef struct qn_plane {
+  const char *name;  /* "codes", "scale", "zero"... as the format names it */
+  qn_type type;      /* codes: u8, u16 or u32, one code an element, the value in the low bits */
+  int64_t rows, cols; /* codes: [N, K]; per-group planes: [N, ceil(K/group)]; per row: [N, 1]; per tensor: [1, 1] */
+  const void *data;
+} qn_plane;
+
+/* A weight W[N,K] of the format named by `format`, e.g. "int4.g128" (spelling: see `quernel formats`). */
+typedef struct qn_planes {
+  const char *format;
+  int64_t n, k;
+  int n_planes;
+  qn_plane plane[QN_MAX_PLANES];
+  const int32_t *perm; /* act-order: NULL, or [K]: column j of the codes multiplies X[:, perm[j]] */
+} qn_planes;
+
+/* ---- Context ----------------------------------------------------------------------------------------------------- */
+
+typedef struct qn_context qn_context;
+typedef struct qn_gemm qn_gemm;
+typedef struct qn_weight qn_weight;
+
+typedef struct qn_open_options {
+  const char *device;  /* NULL: the pack's own device if it is here. "host", "cuda:0" */
+  int threads;         /* host: threads of the pool, the caller included; 0: as many as the pack was tuned for */
+  int deterministic;   /* 1: use the plans whose repeats agree bit for bit */
+  int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M */
+} qn_open_options;
+
+/* Map the pack at `path` read-only and check all of it: magic, version, checksums, bounds, and that this machine can
+ * run it. Loads no kernel. `options` may be NULL (all zero). On success *out is a context to be closed with qn_close.
+ * On failure *out is NULL and, if err is not NULL, the detail is written there (at most errlen bytes, terminated).
+ * Returns QN_OK, QN_E_IO, QN_E_FORMAT, QN_E_DEVICE, QN_E_NOMEM, QN_E_ARG. Thread-safe. */
+QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_context **out, char *err, size_t errlen);
+
+/* Close a context. Every gemm and weight made from it must have been freed. NULL is accepted. */
+QN_API void qn_close(qn_context *ctx);
+
+/* Detail of the calling thread's last failed call. Never NULL; owned by the library. */
+QN_API const char *qn_errmsg(const qn_context *ctx);
+
+/* The i-th problem with a plan in the pack, in its spelling; NULL past the last. Owned by the context. */
+QN_API const char *qn_problem_at(const qn_context *ctx, int i);
+
+/* 128-bit content hash of the pack as 32 hexadecimal digits: equal on every rank that loaded the same file. */
+QN_API const char *qn_pack_hash(const qn_context *ctx);
+
+/* ---- Binding ----------------------------------------------------------------------------------------------------- */
+
+/* How a problem was resolved, best first. */
+typedef enum qn_level {
+  QN_EXACT,        /* this problem was tuned */
+  QN_NEAREST_SHAPE, /* tuned for another N x K of the same format and types */
+  QN_GENERIC       /* no tuned shape of these types: the pack's plain kernel for the format */
+} qn_level;
+
+/* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match) and load the kernels of every
+ * range of M. *out is freed with qn_gemm_free before its context closes.
+ * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_CUDA, QN_E_NOMEM. */
+QN_API qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out);
+QN_API void qn_gemm_free(qn_gemm *gemm);
+
+QN_API qn_level qn_gemm_level(const qn_gemm *gemm);
+QN_API const char *qn_gemm_problem(const qn_gemm *gemm); /* full spelling of the problem that serves */
+
+/* Name of the kernel that serves M tokens. Owned by the gemm. */
+QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
+
+/* Bytes of workspace that qn_run needs for any M up to max_m; 0 is common. Alignment: 256 bytes. */
+QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
+
+/* ---- Weights ----------------------------------------------------------------------------------------------------- */
+
+/* Bytes on the device of a weight of this problem, padding included. */
+QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
+
+/* Rearrange planes into the layout of the gemm, on the device. The planes are read only during the call.
+ * Returns QN_OK, QN_E_SHAPE, QN_E_ARG (a plane is missing or of another type; a scale is NaN or infinite; a code is
+ * beyond the format's bits), QN_E_NOMEM, QN_E_CUDA. */
+QN_API qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out);
+QN_API void qn_weight_free(qn_weight *weight);
+
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
+
+typedef struct qn_args {
+  const void *x;        /* [m, K] of the problem's activation type, row stride ldx elements */
+  const float *x_scale; /* [m], only for i8 activations: X = x * x_scale[row] */
+  const void *bias;     /* [N] f32, only for problems with +bias */
+  void *y;              /* [m, N] of the problem's output type, row stride ldy elements */
+  int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, N) */
+  void *workspace;      /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; on CUDA zeroed once by the caller */
+  void *stream;         /* CUstream; unused on the host */
+} qn_args;
+
+/* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned. On CUDA asynchronous on args->stream and
+ * capturable in a graph; on the host complete on return. No lock, no allocation, no file, no compilation.
+ * m = 0 does nothing. Rows of X beyond m and columns of Y beyond N are not touched.
+ * Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; one workspace per concurrent call. */
+QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args);
+
+/* Calls of qn_run since open whose problem was not resolved exactly. */
+QN_API uint64_t qn_misses(const qn_context *ctx);
+
+/* ---- Activations ------------------------------------------------------------------------------------------------- */
+
+/* Quantize rows of X[m,k] f32 to i8 with one scale a row: scale = absmax/127, x = round-half-even(X/scale), in
+ * [-127, 127]; a row of zeros gets scale 0. Host memory; ldx in elements; q is dense [m,k]. Any thread. */
+QN_API void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale);
+
+/* Convert n elements between f32 and a 16- or 32-bit float type, round to nearest even. Returns QN_E_ARG for others. */
+QN_API qn_status qn_convert(const void *src, qn_type from, void *dst, qn_type to, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

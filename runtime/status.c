@@ -1,0 +1,49 @@
+/* status.c - names of statuses and element types, and the per-thread failure text. */
+#include "fail.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static _Thread_local char detail[4096];
+
+qn_status qn__fail(qn_status s, const char *format, ...) {
+  char text[sizeof detail]; /* the arguments may hold the old detail */
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  memcpy(detail, text, sizeof detail);
+  return s;
+}
+
+const char *qn__errmsg(void) { return detail; }
+
+static const struct {
+  const char *name, *text;
+} statuses[] = {
+#define QN_X(name, text) {"QN_" #name, text},
+    QN_STATUS_MAP(QN_X)
+#undef QN_X
+};
+
+const char *qn_status_name(qn_status s) { return (size_t)s < QN_COUNT(statuses) ? statuses[s].name : "QN_E_UNKNOWN"; }
+const char *qn_status_text(qn_status s) { return (size_t)s < QN_COUNT(statuses) ? statuses[s].text : "unknown status"; }
+const char *qn_version(void) { return QN_VERSION; }
+
+static const struct {
+  const char *name;
+  int bits;
+} types[] = {
+#define QN_X(name, text, bits) {text, bits},
+    QN_TYPE_MAP(QN_X)
+#undef QN_X
+};
+
+const char *qn_type_name(qn_type t) { return (size_t)t < QN_COUNT(types) ? types[t].name : NULL; }
+int qn_type_bits(qn_type t) { return (size_t)t < QN_COUNT(types) ? types[t].bits : 0; }
+
+qn_type qn_type_from_name(const char *s) {
+  for (size_t i = 0; s && i < QN_COUNT(types); i++)
+    if (!strcmp(s, types[i].name)) return (qn_type)i;
+  return QN_T_NONE;
+}
