@@ -1,0 +1,39 @@
+/* store.h - the working directory of artifacts, evidence and plans.
+ *
+ * One file per entry, self-describing JSON (artifacts: the compiler's bytes), written to a temporary name, fsynced and
+ * renamed. No locks: losing a race is normal, an invalid entry is a miss, never an error. Works on NFS.
+ *
+ *   ROOT/ENV/env.json                       what the environment's hash is made of
+ *   ROOT/ENV/artifact/HASH.bin, .json       image and resources, by source hash
+ *   ROOT/ENV/evidence/PROBLEM/HASH.M.json   what was seen of a variant at one M: error, timings, or the rejection
+ *   ROOT/ENV/plan/PROBLEM.KIND.json         the choice
+ *   ROOT/ENV/journal/…                      open work of running tuners
+ */
+#ifndef QN_STORE_H
+#define QN_STORE_H
+#include "compile.h"
+#include "device.h"
+#include <cjson/cJSON.h>
+
+typedef struct qn_store qn_store;
+
+/* Open or make the store for a device: ROOT is `root`, else $QUERNEL_CACHE, else $XDG_CACHE_HOME/quernel, else
+ * ~/.cache/quernel. `policy` names how timings are taken ("cold"). */
+qn_status qn_store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
+                        qn_store **out);
+void qn_store_close(qn_store *s);
+const char *qn_store_path(const qn_store *s); /* ROOT/ENV */
+/* 128-bit content hash as 32 hexadecimal digits. */
+void qn_hash_hex(const void *data, size_t size, char out[33]);
+
+/* Artifacts by the hash of their source (variant hash). A remembered failure is an artifact with status != OK. */
+bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why, size_t whylen);
+qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status, const char *why, const qn_artifact *a);
+
+/* JSON entries: `kind` is "evidence" or "plan", key any text (hashed or escaped into a file name). get returns NULL on a
+ * miss; the caller frees with cJSON_Delete. put embeds schema, key and checksum. each visits every valid entry. */
+cJSON *qn_store_get(qn_store *s, const char *kind, const char *key);
+qn_status qn_store_put(qn_store *s, const char *kind, const char *key, const cJSON *value);
+qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, const char *key, const cJSON *value),
+                        void *ud);
+#endif

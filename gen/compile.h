@@ -1,0 +1,49 @@
+/* compile.h - from source text to an artifact: NVRTC for CUDA, the system C compiler for the host.
+ *
+ * Thread-safe; a pool compiles many jobs on all cores. Nothing is linked: libnvrtc is found at run time, and a missing
+ * one is named in the error. */
+#ifndef QN_COMPILE_H
+#define QN_COMPILE_H
+#include "quernel.h"
+
+typedef struct qn_source {
+  const char *name;   /* for messages: the variant's name */
+  const char *target; /* "cuda" or "host" */
+  const char *arch;   /* "sm_90a"; ignored for the host */
+  const char *flags;  /* host: instruction-set flags, space separated ("-mavx512f -mavx512bw"); CUDA: further options */
+  const char *text;
+} qn_source;
+
+typedef struct qn_artifact {
+  char hash[33];      /* XXH3-128 of the image, hexadecimal */
+  unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin */
+  size_t size;
+  char *ptx;          /* CUDA: the PTX of the same compilation; NULL on the host */
+  int registers;      /* CUDA: per thread, the largest of its kernels; host: 0 */
+  int shared;         /* CUDA: static shared memory, bytes */
+  int spills;         /* CUDA: bytes of spill stores and loads, frame included; host: 0 */
+  double seconds;     /* of compiling */
+  char *log;          /* compiler's messages; "" if none */
+} qn_artifact;
+
+/* Compile one source. On QN_E_COMPILE the detail and out->log hold the first diagnostics with the template's file:line
+ * (through #line). QN_E_DEVICE: the compiler is missing, by name. Free with qn_artifact_free in every case. */
+qn_status qn_compile(const qn_source *source, qn_artifact *out);
+void qn_artifact_free(qn_artifact *a);
+
+/* Identity of the compiler of a target, part of the store's environment: "nvrtc 13.0", "gcc 12.2.0". */
+qn_status qn_compiler_version(const char *target, char *text, size_t size);
+
+/* The C compiler used for the host: $QUERNEL_CC, else cc, else gcc, else clang. */
+const char *qn_compiler_path(void);
+
+/* Compile n sources on `threads` threads (0: all cores). `done` is called from one thread at a time, in completion
+ * order, and may take the artifact's pointers by setting them to NULL in place; a non-zero return stops the rest. */
+typedef int (*qn_compile_done)(void *ud, size_t i, qn_status status, const char *detail, qn_artifact *a);
+qn_status qn_compile_all(const qn_source *sources, size_t n, int threads, qn_compile_done done, void *ud);
+
+/* Opcodes of a kernel's SASS in a cubin: calls `each` with the low 12 bits of every 128-bit instruction and the raw
+ * words (sm_75 and later). For tests and `explain`. */
+qn_status qn_cubin_each(const void *image, size_t size, void (*each)(void *ud, const char *kernel, unsigned opcode,
+                        const uint64_t word[2]), void *ud);
+#endif

@@ -1,0 +1,203 @@
+/* desc.h - descriptors: what the generator knows of a format, a layout and a launch, as plain data.
+ *
+ * The generator writes them as JSON (cache/desc_json.h reads it), the pack keeps them in binary (runtime/pack.c), and the
+ * runtime evaluates them: integer expressions for launches, float64 expressions for decoding, digit tables for packing.
+ * Everything is fixed-size and holds no pointers, so that a descriptor can be copied with = and hashed. */
+#ifndef QN_DESC_H
+#define QN_DESC_H
+#include "quernel.h"
+#include <stdbool.h>
+
+/* ---- Expressions: postfix programs -------------------------------------------------------------------------------- */
+
+/* JSON: an array of tokens in postfix order: numbers, operator names, variable names, {"lookup": table index},
+ * e.g. ["M", 32, "ceildiv", "N", "*"]. Stack depth at most QN_EXPR_STACK. */
+#define QN_EXPR_OPS 48
+#define QN_EXPR_STACK 16
+#define QN_EXPR_OP_MAP(X)                                                                                              \
+  X(CONST, "", 0) X(VAR, "", 0) X(ADD, "+", 2) X(SUB, "-", 2) X(MUL, "*", 2) X(DIV, "/", 2) X(CEILDIV, "ceildiv", 2)   \
+  X(MOD, "%", 2) X(MIN, "min", 2) X(MAX, "max", 2) X(LT, "<", 2) X(EQ, "==", 2) X(NEG, "neg", 1)                       \
+  X(SELECT, "select", 3) /* c a b -> c ? a : b */ X(LOOKUP, "lookup", 1) /* index -> table[arg][index] */              \
+  X(BITS, "bits", 3)     /* v lo width -> (v >> lo) & (2^width - 1) */
+
+typedef enum qn_expr_code {
+#define QN_X(name, text, arity) QN_OP_##name,
+  QN_EXPR_OP_MAP(QN_X)
+#undef QN_X
+} qn_expr_code;
+
+typedef struct qn_expr_op {
+  uint32_t code; /* qn_expr_code */
+  uint32_t arg;  /* VAR: index of the variable; LOOKUP: index of the table */
+  double value;  /* CONST (integers are exact to 2^53) */
+} qn_expr_op;
+
+typedef struct qn_expr {
+  uint32_t n; /* 0: the constant 0 */
+  qn_expr_op op[QN_EXPR_OPS];
+} qn_expr;
+
+/* Variables of integer expressions (launch recipes, layouts). */
+#define QN_VAR_MAP(X)                                                                                                  \
+  X(M, "M") X(N, "N") X(K, "K") X(T, "T")                   /* T: threads of the host pool */                         \
+  X(SMS, "SMS") X(SMEM, "SMEM") X(L2, "L2")                 /* device constants of CUDA */
+typedef enum qn_var {
+#define QN_X(name, text) QN_VAR_##name,
+  QN_VAR_MAP(QN_X)
+#undef QN_X
+  QN_VAR_COUNT
+} qn_var;
+
+/* Evaluate over integers; division is exact floor for non-negative operands. QN_E_LIMIT on overflow of int64, division
+ * by zero or a malformed program. */
+qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_t *out);
+
+/* ---- Format -------------------------------------------------------------------------------------------------------- */
+
+#define QN_NAME 64
+#define QN_FORMAT_TABLE 256
+#define QN_FORMAT_PLANES (QN_MAX_PLANES - 1)
+
+/* A plane other than the codes: element (n, k) of the weight uses plane[n / rows][k / cols]. */
+typedef struct qn_format_plane {
+  char name[16];
+  uint32_t type;       /* qn_type; u4 zero points are QN_T_U8 in planes */
+  uint32_t max;        /* largest code of an integer plane; 0: no limit */
+  uint32_t rows, cols; /* weights that share an element, along N and along K; 0: all of them (per row: rows 1, cols 0) */
+} qn_format_plane;
+
+/* JSON: {"name":"int4.g128","bits":4,"codes":"u8","float":"none","planes":[{"name":"scale","type":"f16","rows":1,
+ * "cols":128}],"tables":[[…]],"decode":["q",8,"-","scale","*"]}. Variables of decode: "q", then the planes' names. */
+typedef struct qn_format {
+  char name[QN_NAME]; /* full spelling, "int4.g128.z" */
+  uint32_t bits;      /* of a code: 1..8, 16, 32 */
+  uint32_t codes;     /* qn_type of the codes plane: u8, u16, u32 */
+  uint32_t cast;      /* QN_T_NONE: q is an unsigned integer; else q is a float of this type (f16, bf16, f32, e4m3…) */
+  uint32_t n_planes, n_tables;
+  qn_format_plane plane[QN_FORMAT_PLANES];
+  float table[2][QN_FORMAT_TABLE];
+  qn_expr decode; /* VAR 0 is q, VAR 1+i is plane i */
+} qn_format;
+
+/* Dequantize rows n0..n1 (exclusive) of a weight into out[(n1-n0), K] float64, by the decode rule evaluated in float64,
+ * element by element. The reference of everything: it shares nothing with generated code. */
+qn_status qn__dequantize(const qn_format *f, const qn_planes *p, int64_t n0, int64_t n1, double *out);
+
+/* Check that `p` holds what the format asks: names, types, shapes, code range, finite scales. */
+qn_status qn__planes_check(const qn_format *f, const qn_planes *p);
+
+/* ---- Layout -------------------------------------------------------------------------------------------------------- */
+
+/* A layout is a bijection from planes to packed bytes: sections one after another, each a list of records; a record is
+ * a run of fields, each a small block of one plane. Positions are mixed-radix numbers: reading the digits from first to
+ * last gives the place in memory (last fastest), and each digit adds its value x stride to n or to k.
+ *
+ *   section.outer  digits that number the records; size 0 stands for "as many as cover the padded axis"
+ *   field.digits   digits inside the record; an element takes `bits` bits, little-endian within the field
+ *
+ * JSON: {"name":…,"tile":[n,k],"sections":[{"outer":[["n",0,32],["k",0,128]],"fields":[{"plane":"scale","type":"f16",
+ * "bits":16,"digits":[["n",32,1]]},{"plane":"codes","lo":0,"bits":4,"digits":[["k",16,8],["n",32,1],["k",8,1]]}]}]}
+ * Elements whose n >= N or k >= K are padding: codes `pad_code`, other planes zero bits. */
+#define QN_LAYOUT_SECTIONS 4
+#define QN_LAYOUT_FIELDS 6
+#define QN_LAYOUT_DIGITS 10
+
+typedef struct qn_digit {
+  uint8_t axis; /* 0: n, 1: k */
+  uint32_t size, stride;
+} qn_digit;
+
+typedef struct qn_field {
+  uint32_t plane; /* 0: codes, 1 + i: plane i of the format */
+  uint32_t type;  /* type stored in memory; differs from the plane's only by an exact widening (f16 -> f32, u8 -> i32) */
+  uint32_t lo, bits; /* codes: the slice [lo, lo + bits) of the code; other planes: lo = 0, bits of `type` */
+  uint32_t n_digits;
+  qn_digit digit[QN_LAYOUT_DIGITS];
+} qn_field;
+
+typedef struct qn_section {
+  uint32_t n_outer, n_fields;
+  qn_digit outer[4];
+  qn_field field[QN_LAYOUT_FIELDS];
+} qn_section;
+
+typedef struct qn_layout {
+  char name[QN_NAME];
+  char hash[33];
+  uint32_t tile_n, tile_k; /* N and K are padded to multiples of these */
+  uint32_t pad_code;       /* a code, decoding to zero where the format has one */
+  uint32_t n_sections;
+  qn_section section[QN_LAYOUT_SECTIONS]; /* every section starts at a multiple of 256 bytes, every field at a byte */
+} qn_layout;
+
+/* Bytes of a packed N x K weight; QN_E_LIMIT if that is beyond 2^48. */
+qn_status qn__layout_bytes(const qn_layout *l, int64_t n, int64_t k, int64_t *bytes);
+/* Byte offset of section s. */
+qn_status qn__layout_offset(const qn_layout *l, int s, int64_t n, int64_t k, int64_t *offset);
+/* Pack planes into dst (qn__layout_bytes bytes). */
+qn_status qn__layout_pack(const qn_layout *l, const qn_format *f, const qn_planes *p, void *dst);
+/* The inverse: fill caller-allocated planes (all of the format's) from packed bytes. */
+qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *src, qn_planes *p);
+
+/* ---- Launch recipe ------------------------------------------------------------------------------------------------- */
+
+/* Arguments a kernel may take, in the order that its recipe lists. */
+#define QN_ARG_MAP(X)                                                                                                  \
+  X(X, "x") X(W, "w") X(Y, "y") X(X_SCALE, "x_scale") X(BIAS, "bias") X(WS, "ws")                                      \
+  X(M, "m") X(N, "n") X(K, "k") X(LDX, "ldx") X(LDY, "ldy")
+typedef enum qn_arg {
+#define QN_X(name, text) QN_ARG_##name,
+  QN_ARG_MAP(QN_X)
+#undef QN_X
+  QN_ARG_COUNT
+} qn_arg;
+
+#define QN_RECIPE_STEPS 3
+#define QN_RECIPE_ARGS 12
+
+/* One launch. Pointers are passed as 64-bit addresses, m n k ldx ldy as int32 on CUDA. On the host the arguments are
+ * always a struct qn_host_args, `grid[0]` is the number of work items and block is unused. */
+typedef struct qn_step {
+  char entry[QN_NAME];
+  uint32_t n_args;
+  uint8_t arg[QN_RECIPE_ARGS]; /* qn_arg */
+  qn_expr grid[3], block[3], cluster[3], shared;
+} qn_step;
+
+/* JSON: {"steps":[{"entry":"qn_gemv","args":["x","w","y","m"],"grid":[[..],[..],[..]],"block":[…],"shared":[…]}],
+ * "workspace":[…],"deterministic":true,"batch_invariant":true,"pdl":false}; a missing grid or block entry is 1. */
+typedef struct qn_recipe {
+  uint32_t n_steps;
+  uint32_t deterministic, batch_invariant, pdl; /* flags */
+  qn_step step[QN_RECIPE_STEPS];
+  qn_expr workspace;
+} qn_recipe;
+
+/* Host kernels: void entry(const struct qn_host_args *a, int64_t begin, int64_t end, int32_t thread). Computes work
+ * items [begin, end) of grid[0]; `thread` is in [0, T) and unique among concurrent calls of one launch. */
+typedef struct qn_host_args {
+  const void *x, *w;
+  void *y;
+  const float *x_scale;
+  const void *bias;
+  void *ws;
+  int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
+} qn_host_args;
+typedef void (*qn_host_entry)(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread);
+
+/* ---- Problem ------------------------------------------------------------------------------------------------------- */
+
+/* Spelling: FORMAT:NxK[:ACT[-OUT]][+bias]; ACT and OUT as type names (bf16, f16, f32, i8). */
+typedef struct qn_problem {
+  char spelling[160]; /* full: types always present, "int4.g128:4096x4096:bf16-f32+bias" */
+  char format[QN_NAME];
+  int64_t n, k;
+  uint32_t act, out; /* qn_type */
+  uint32_t bias;     /* flag */
+} qn_problem;
+
+/* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason; N and K in 1 .. 2^31 - 1. */
+qn_status qn__problem_parse(const char *spelling, qn_problem *out);
+/* Write the full spelling into p->spelling from the other fields. */
+void qn__problem_spell(qn_problem *p);
+#endif

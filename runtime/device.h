@@ -1,0 +1,63 @@
+/* device.h - one table of functions per kind of device: the host's thread pool, a CUDA GPU through its driver, the PTX
+ * interpreter. The rest of Quernel knows devices only through this table.
+ *
+ * Memory of the host device is ordinary memory. Functions return qn_status with the detail in qn__errmsg(). A device may
+ * be launched on from any thread; load and free of modules exclude each other. */
+#ifndef QN_DEVICE_H
+#define QN_DEVICE_H
+#include "desc.h"
+
+typedef struct qn_device qn_device;
+typedef struct qn_module qn_module; /* opaque, of the device that made it */
+
+typedef struct qn_device_info {
+  char name[32];    /* "host", "cuda:0", "emu:sm_90a" */
+  char target[8];   /* "host" or "cuda": which templates serve it */
+  char arch[160];   /* "sm_90a", or the host's instruction sets: "x86-64 avx2 fma avx512f …" sorted, space separated */
+  char product[96]; /* recorded, never keyed */
+  char driver[32];
+  int threads;          /* host: threads of the pool */
+  int64_t cache[3];     /* bytes of L1d, L2 (per core), L3; CUDA: 0, L2, 0 */
+  int sm, sms;          /* CUDA: 90, 132 */
+  int64_t smem, regs;   /* CUDA: opt-in shared memory of a CTA, registers of an SM */
+  int timed;            /* 0: the device must not be timed (interpreter) */
+  int64_t var[QN_VAR_COUNT]; /* device constants for expressions; M, N, K are filled per call */
+} qn_device_info;
+
+/* An entry point with its launch, sizes already evaluated. */
+typedef struct qn_launch {
+  void *fn; /* qn_host_entry or CUfunction */
+  int64_t grid[3], block[3], cluster[3], shared;
+  const qn_step *step; /* argument list */
+  int pdl;
+} qn_launch;
+
+struct qn_device {
+  const struct qn_device_ops *ops;
+  qn_device_info info;
+};
+
+typedef struct qn_device_ops {
+  void (*close)(qn_device *d);
+  qn_status (*alloc)(qn_device *d, size_t bytes, void **p); /* 256-byte aligned; contents undefined */
+  void (*free)(qn_device *d, void *p);
+  qn_status (*upload)(qn_device *d, void *dst, const void *src, size_t bytes); /* synchronous */
+  qn_status (*download)(qn_device *d, void *dst, const void *src, size_t bytes);
+  qn_status (*module_load)(qn_device *d, const void *image, size_t bytes, qn_module **m); /* host object, cubin or PTX */
+  void (*module_free)(qn_device *d, qn_module *m);
+  qn_status (*entry)(qn_device *d, qn_module *m, const char *name, int64_t shared, void **fn);
+  qn_status (*launch)(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream);
+  qn_status (*sync)(qn_device *d, void *stream);
+} qn_device_ops;
+
+/* Open by name: "host", "host:2" (threads), "cuda:0"; NULL: the first GPU, else the host. "emu:…" is opened by
+ * qn__device_emu_open of the interpreter's library. */
+qn_status qn__device_open(const char *name, qn_device **out);
+static inline void qn__device_close(qn_device *d) {
+  if (d) d->ops->close(d);
+}
+
+/* Check `a` against the recipe of a kernel and run its steps on the device. */
+qn_status qn__recipe_run(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_host_args *a,
+                         void *stream);
+#endif
