@@ -1,0 +1,81 @@
+-- emit.lua - writing source text that reads as if written by hand.
+--
+-- A section function receives `w` and calls it with blocks of text. In a block, ${NAME} stands for a value of the
+-- variant; a missing name is an error. Blocks are dedented and follow the current indentation (w.push, w.pop). A value
+-- of several lines, alone on its line, keeps the indentation of the line. Each block remembers the template's line, so
+-- that compilers report errors there.
+
+local emit = {}
+local here = debug.getinfo(1, "S").source
+
+local function dedent(text)
+  text = text:gsub("^\n", ""):gsub("%s+$", "")
+  local margin
+  for line in (text .. "\n"):gmatch "(.-)\n" do
+    local indent = line:match "^( *)%S"
+    if indent and (not margin or #indent < margin) then margin = #indent end
+  end
+  return text, margin or 0
+end
+
+function emit.new(values)
+  local chunks, depth = {}, 0
+  local w = { values = values }
+
+  local function substitute(line, extra, where)
+    local function value(name)
+      local x = extra and extra[name]
+      if x == nil then x = values[name] end
+      if x == nil then error(("%s: ${%s} has no value"):format(where, name), 0) end
+      if math.type(x) == "float" and x == x // 1 then x = math.tointeger(x) end
+      return tostring(x)
+    end
+    local indent, name = line:match "^( *)%${([%w_]+)}$"
+    if name then
+      local text = value(name)
+      if text == "" then return nil end
+      return (indent .. text:gsub("%s+$", ""):gsub("\n", "\n" .. indent)):gsub("\n +\n", "\n\n")
+    end
+    return (line:gsub("%${([%w_]+)}", value))
+  end
+
+  -- w(text [, extra]): write a block; `extra` has values for this block alone.
+  local function write(_, text, extra)
+    local level, info = 2, debug.getinfo(2, "Sl")
+    while info.source == here do level = level + 1; info = debug.getinfo(level, "Sl") end -- through push and pop
+    local where = ("%s:%d"):format(info.short_src, info.currentline)
+    local body, margin = dedent(text)
+    local first = text:match "^\n" and 1 or 0
+    if info.source:sub(1, 1) == "@" then chunks[#chunks + 1] = { line = info.currentline + first, file = info.source:sub(2) } end
+    local number = info.currentline + first
+    for line in (body .. "\n"):gmatch "(.-)\n" do
+      line = line:sub(margin + 1)
+      local out = substitute(line, extra, where)
+      if out then
+        if out ~= "" then out = ("  "):rep(depth) .. out:gsub("\n(%S)", function(c) return "\n" .. ("  "):rep(depth) .. c end) end
+        chunks[#chunks + 1] = out
+        if out:find "\n" then chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) } end
+      else
+        chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) }
+      end
+      number = number + 1
+    end
+  end
+
+  function w.blank() chunks[#chunks + 1] = "" end
+  function w.push(text, extra) if text then w(text, extra) end depth = depth + 1 end
+  function w.pop(text, extra) depth = depth - 1 if text then w(text, extra) end end
+
+  -- The text written so far, with or without #line directives.
+  function w.text(lines)
+    local out = {}
+    for _, c in ipairs(chunks) do
+      if type(c) == "string" then out[#out + 1] = c
+      elseif lines then out[#out + 1] = ('#line %d "%s"'):format(c.line, c.file) end
+    end
+    return table.concat(out, "\n") .. "\n"
+  end
+  return setmetatable(w, { __call = write })
+end
+
+return emit

@@ -1,0 +1,98 @@
+-- expr.lua - symbolic values: a rule written in Lua runs once on them and becomes a tree.
+--
+-- The same trees serve launch recipes (integers over M, N, K…), layouts and decode rules (float64 over the code q and
+-- the planes). A tree is read in three ways: as a postfix program for the C evaluators, as C text, and, for decode
+-- rules, as the normal form of format.lua.
+
+local expr = {}
+local node = {}
+node.__index = node
+node.__name = "expression"
+
+local function make(op, ...) return setmetatable({ op = op, ... }, node) end
+
+local function lift(x)
+  if getmetatable(x) == node then return x end
+  if math.type(x) then return make("const", x) end
+  error(("an expression needs numbers and symbols, not a %s"):format(type(x)), 3)
+end
+
+function expr.is(x) return getmetatable(x) == node end
+function expr.var(name) return make("var", name) end
+function expr.const(x) return lift(x) end
+
+local function binary(op, fold)
+  return function(a, b)
+    a, b = lift(a), lift(b)
+    if a.op == "const" and b.op == "const" then return make("const", fold(a[1], b[1])) end
+    return make(op, a, b)
+  end
+end
+
+node.__add = binary("+", function(a, b) return a + b end)
+node.__sub = binary("-", function(a, b) return a - b end)
+node.__mul = binary("*", function(a, b) return a * b end)
+node.__div = binary("/", function(a, b) return a / b end)
+node.__idiv = binary("/", function(a, b) return a // b end)
+node.__mod = binary("%", function(a, b) return a % b end)
+node.__unm = function(a) return make("neg", lift(a)) end
+
+expr.ceildiv = binary("ceildiv", function(a, b) return -(-a // b) end)
+expr.min = binary("min", math.min)
+expr.max = binary("max", math.max)
+expr.lt = binary("<", function(a, b) return a < b and 1 or 0 end)
+expr.eq = binary("==", function(a, b) return a == b and 1 or 0 end)
+
+function expr.select(c, a, b) return make("select", lift(c), lift(a), lift(b)) end
+function expr.bits(v, lo, width) return make("bits", lift(v), lift(lo), lift(width)) end
+
+-- lookup(table, index): `table` is a Lua array of numbers, its first element for index 0.
+function expr.lookup(t, index)
+  if type(t) ~= "table" then error("lookup needs a table of numbers as its first argument", 2) end
+  local n = make("lookup", lift(index))
+  n.table = t
+  return n
+end
+
+-- Postfix tokens for the C evaluators. `tables` collects the tables that are looked up.
+function expr.postfix(e, tables)
+  local out = {}
+  local function walk(x)
+    if x.op == "const" or x.op == "var" then
+      out[#out + 1] = x[1]
+    else
+      for i = 1, #x do walk(x[i]) end
+      if x.op == "lookup" then
+        local at
+        for i, t in ipairs(tables) do at = t == x.table and i or at end
+        if not at then tables[#tables + 1] = x.table; at = #tables end
+        out[#out + 1] = { lookup = at - 1 }
+      else
+        out[#out + 1] = x.op
+      end
+    end
+  end
+  walk(lift(e))
+  return out
+end
+
+-- C text over 64-bit integers, fully parenthesised; `names` maps variables to C identifiers (default: themselves).
+local infix = { ["+"] = true, ["-"] = true, ["*"] = true, ["/"] = true, ["%"] = true, ["<"] = true, ["=="] = true }
+function expr.c(e, names)
+  local function walk(x)
+    if x.op == "const" then return ("%d"):format(x[1]) end
+    if x.op == "var" then return names and names[x[1]] or x[1] end
+    local a = {}
+    for i = 1, #x do a[i] = walk(x[i]) end
+    if infix[x.op] then return ("(%s %s %s)"):format(a[1], x.op, a[2]) end
+    if x.op == "neg" then return ("(-%s)"):format(a[1]) end
+    if x.op == "select" then return ("(%s ? %s : %s)"):format(a[1], a[2], a[3]) end
+    if x.op == "ceildiv" then return ("((%s + %s - 1) / %s)"):format(a[1], a[2], a[2]) end
+    if x.op == "min" then return ("(%s < %s ? %s : %s)"):format(a[1], a[2], a[1], a[2]) end
+    if x.op == "max" then return ("(%s > %s ? %s : %s)"):format(a[1], a[2], a[1], a[2]) end
+    error("no C text for " .. x.op)
+  end
+  return walk(lift(e))
+end
+
+return expr

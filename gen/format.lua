@@ -1,0 +1,263 @@
+-- format.lua - weight formats: what a stored code means, described once.
+--
+-- A format file calls format{…}; a spelling such as "int4.g128.z" fixes its choices (group, type of each plane) and
+-- gives a resolved format, in which the decode rule has been run once on symbols and brought to the normal form
+--
+--     W = map(q) x scale + offset        map: code -> number;  scale, offset: of planes only
+--
+-- Kernels are generated from map.kind ("int", "table", "float") and from the factors of scale and offset, never from a
+-- format's name.
+--
+-- Spelling: NAME[.gG | .row | .tensor | .bRxC][.z | .zf][.TYPE of a plane that is not its default]
+
+local expr = require "gen.expr"
+local format = { registry = {} }
+
+local type_bits = { f16 = 16, bf16 = 16, f32 = 32, e4m3 = 8, e5m2 = 8, e8m0 = 8 }
+
+local function check(ok, file, text, ...)
+  if not ok then error(("%s: %s"):format(file, text:format(...)), 0) end
+  return ok
+end
+
+-- Integer plane types are "u1".."u8": one code a byte. Returns the element type of the plane and its largest code.
+local function plane_type(t)
+  local bits = t:match "^u(%d)$"
+  if bits then return "u8", (1 << tonumber(bits)) - 1 end
+  return type_bits[t] and t, 0
+end
+
+-- What a choice of plane type adds to the spelling. Zero points say how they are stored, other planes their type.
+local function suffix(plane, option)
+  if option == "none" then return "" end
+  if plane == "zero" then return option:match "^u%d$" and "z" or "zf" end
+  return option
+end
+
+-- Register a format. `def`: see templates/formats/int4.lua. Raises with the file's name if something is missing.
+function format.define(def, file)
+  file = file or "format"
+  check(type(def.name) == "string" and def.name:match "^%l[%w_]*$", file, "name must be a word, not %q", tostring(def.name))
+  check(math.type(def.bits) and (def.bits >= 1 and def.bits <= 8 or def.bits == 16 or def.bits == 32), file,
+    "bits of %s must be 1 to 8, 16 or 32, not %s", def.name, def.bits)
+  check(type(def.decode) == "function", file, "%s needs decode = function(q, p)", def.name)
+  for plane, options in pairs(def.planes or {}) do
+    check(type(options) == "table" and options[1], file, "plane %s of %s needs a list of types", plane, def.name)
+    for _, o in ipairs(options) do
+      check(o == "none" or plane_type(o), file, "plane %s of %s: unknown type %q", plane, def.name, tostring(o))
+    end
+  end
+  def.file = file
+  format.registry[def.name] = def
+  return def
+end
+
+local function sorted_keys(t)
+  local keys = {}
+  for k in pairs(t or {}) do keys[#keys + 1] = k end
+  table.sort(keys)
+  return keys
+end
+format.sorted_keys = sorted_keys
+
+-- ---- Normal form ------------------------------------------------------------------------------------------------
+-- A value is a sum of terms, keyed by the planes that multiply it; the rest of a term depends on the code alone and is
+-- kept as one number for each code (or, for codes that are floats, as a factor of q).
+
+local function normalise(tree, def)
+  local count = def.codes and 1 or 1 << def.bits -- a float code is one opaque symbol
+  local function each(fn)
+    local t = {}
+    for i = 1, count do t[i] = fn(i) end
+    return t
+  end
+  local function term(planes, power, table_) return { planes = planes, power = power, t = table_ } end
+  local function single(planes, t, power) return { [table.concat(planes, "*") .. ":" .. (power or 0)] = term(planes, power or 0, t) } end
+  local function pure(v, what) -- the value as a function of the code alone
+    local out
+    for _, x in pairs(v) do
+      check(#x.planes == 0 and x.power == 0 and not out, def.file, "%s: %s must depend on the code only", def.name, what)
+      out = x.t
+    end
+    return out or each(function() return 0 end)
+  end
+  local function add(a, b, sign)
+    local out = {}
+    for k, x in pairs(a) do out[k] = x end
+    for k, y in pairs(b) do
+      local x = out[k]
+      out[k] = term(y.planes, y.power, each(function(i) return (x and x.t[i] or 0) + sign * y.t[i] end))
+    end
+    return out
+  end
+  local function mul(a, b)
+    local out = {}
+    for _, x in pairs(a) do
+      for _, y in pairs(b) do
+        local planes = { table.unpack(x.planes) }
+        table.move(y.planes, 1, #y.planes, #planes + 1, planes)
+        table.sort(planes)
+        out = add(out, single(planes, each(function(i) return x.t[i] * y.t[i] end), x.power + y.power), 1)
+      end
+    end
+    return out
+  end
+  local function walk(x)
+    if x.op == "const" then return single({}, each(function() return x[1] end)) end
+    if x.op == "var" and x[1] == "q" then
+      if def.codes then return single({}, { 1 }, 1) end
+      return single({}, each(function(i) return i - 1 end))
+    end
+    if x.op == "var" then return single({ x[1] }, each(function() return 1 end)) end
+    local a = {}
+    for i = 1, #x do a[i] = walk(x[i]) end
+    if x.op == "+" then return add(a[1], a[2], 1) end
+    if x.op == "-" then return add(a[1], a[2], -1) end
+    if x.op == "neg" then return add({}, a[1], -1) end
+    if x.op == "*" then return mul(a[1], a[2]) end
+    local f = {}
+    for i = 1, #a do f[i] = pure(a[i], "an argument of " .. x.op) end
+    if x.op == "lookup" then
+      return single({}, each(function(i)
+        return check(x.table[f[1][i] + 1], def.file, "%s: lookup of index %s in a table of %d", def.name, f[1][i], #x.table)
+      end))
+    end
+    if x.op == "bits" then return single({}, each(function(i) return (f[1][i] // 1 >> f[2][i]) & ((1 << f[3][i]) - 1) end)) end
+    if x.op == "select" then return single({}, each(function(i) return f[1][i] ~= 0 and f[2][i] or f[3][i] end)) end
+    if x.op == "/" then return single({}, each(function(i) return f[1][i] / f[2][i] end)) end
+    if x.op == "<" then return single({}, each(function(i) return f[1][i] < f[2][i] and 1 or 0 end)) end
+    if x.op == "==" then return single({}, each(function(i) return f[1][i] == f[2][i] and 1 or 0 end)) end
+    error(("%s: %s: operator %s is not for decode rules"):format(def.file, def.name, x.op), 0)
+  end
+
+  local function constant(t) for i = 2, count do if t[i] ~= t[1] then return false end end return true end
+  local value, map, scale, offset = walk(tree), nil, nil, {}
+  for _, key in ipairs(sorted_keys(value)) do
+    local x = value[key]
+    if x.power == 0 and constant(x.t) then
+      if x.t[1] ~= 0 then offset[#offset + 1] = { coefficient = x.t[1], planes = x.planes } end
+    else
+      check(not map, def.file, "%s: the code meets different scales in one rule", def.name)
+      check(x.power <= 1, def.file, "%s: the rule is not linear in a float code", def.name)
+      map, scale = x.t, x.planes
+    end
+  end
+  check(map, def.file, "%s: decode does not use the code", def.name)
+  -- a constant beside the map with the same factors belongs to the map
+  for i = #offset, 1, -1 do
+    if not def.codes and table.concat(offset[i].planes, "*") == table.concat(scale, "*") then
+      local c = table.remove(offset, i).coefficient
+      map = each(function(j) return map[j] + c end)
+    end
+  end
+  return map, scale, offset
+end
+
+local function classify(map, def)
+  if def.codes then return { kind = "float", type = def.codes, slope = map[1] } end
+  local bias, affine, integer, lo, hi = map[1], true, true, map[1], map[1]
+  for i, x in ipairs(map) do
+    affine = affine and x == bias + (i - 1)
+    integer = integer and x == x // 1
+    lo, hi = math.min(lo, x), math.max(hi, x)
+  end
+  return { kind = affine and integer and "int" or "table", bias = affine and bias // 1 or nil, values = map,
+    integer = integer, lo = lo, hi = hi }
+end
+
+-- ---- Spelling -> resolved format ------------------------------------------------------------------------------------
+
+local function parse_group(def, word, file)
+  local rows, cols
+  if word == "row" then rows, cols = 1, 0
+  elseif word == "tensor" then rows, cols = 0, 0
+  elseif word:match "^g%d+$" then rows, cols = 1, math.tointeger(word:sub(2))
+  else
+    rows, cols = word:match "^b(%d+)x(%d+)$"
+    rows, cols = math.tointeger(rows), math.tointeger(cols)
+  end
+  local asked = word:match "^g(%d+)$"
+  for _, g in ipairs(def.group or {}) do
+    if tostring(g) == (asked or word) then return rows, cols end
+  end
+  check(false, file, "%s has no group %q; it has %s", def.name, word, table.concat(def.group or { "none" }, ", "))
+end
+
+-- Resolve a spelling. Raises with the format, the part at fault and what is known.
+function format.resolve(spelling)
+  local words = {}
+  for w in spelling:gmatch "[^.]+" do words[#words + 1] = w end
+  local def = format.registry[words[1] or ""]
+  check(def, spelling, "unknown format; known: %s", table.concat(sorted_keys(format.registry), ", "))
+  local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
+  local at = 2
+  if def.group then
+    local word = words[2]
+    if not (word and (word:match "^g%d+$" or word:match "^b%d+x%d+$" or word == "row" or word == "tensor")) then
+      word = tostring(def.group[1])
+      if word:match "^%d" then word = "g" .. word end
+    else
+      at = 3
+    end
+    f.rows, f.cols = parse_group(def, word, spelling)
+    f.name = f.name .. "." .. word
+  end
+  f.group = f.cols
+
+  local p, chosen = {}, {}
+  for _, plane in ipairs(sorted_keys(def.planes)) do
+    local options = def.planes[plane]
+    chosen[plane] = options[1]
+  end
+  for i = at, #words do
+    local hit
+    for _, plane in ipairs(sorted_keys(def.planes)) do
+      for _, o in ipairs(def.planes[plane]) do
+        if not hit and suffix(plane, o) == words[i] then chosen[plane], hit = o, true end
+      end
+    end
+    check(hit, spelling, "format %s does not know %q", def.name, words[i])
+  end
+  local suffixes = {}
+  for _, plane in ipairs(sorted_keys(def.planes)) do
+    local o = chosen[plane]
+    if o == "none" then
+      p[plane] = expr.const(plane == "zero" and 1 << (def.bits - 1) or 0)
+    else
+      local t, max = plane_type(o)
+      local per = def.per and def.per[plane]
+      f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = per and per[1] or f.rows, cols = per and per[2] or f.cols }
+      p[plane] = expr.var(plane)
+    end
+    if o ~= def.planes[plane][1] then suffixes[#suffixes + 1] = suffix(plane, o) end
+  end
+  table.sort(suffixes, function(a, b) return (a:sub(1, 1) == "z") and b:sub(1, 1) ~= "z" or (a:sub(1, 1) == "z") == (b:sub(1, 1) == "z") and a < b end)
+  for _, s in ipairs(suffixes) do f.name = f.name .. "." .. s end
+  for i, x in ipairs(f.planes) do f.planes[x.name] = i end
+
+  f.decode = def.decode(expr.var "q", setmetatable(p, { __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.file, k), 0) end }))
+  check(expr.is(f.decode), def.file, "decode of %s must return an expression of q", def.name)
+  local map, scale, offset = normalise(f.decode, def)
+  f.map, f.scale, f.offset = classify(map, def), scale, offset
+  return f
+end
+
+-- The code whose map is zero, for padding; 0 where there is none (the kernel then never sees padding as a product:
+-- scales of padding are zero).
+function format.pad_code(f)
+  for i, x in ipairs(f.map.values or {}) do
+    if x == 0 then return i - 1 end
+  end
+  return 0
+end
+
+-- Descriptor for C (runtime/desc.h: qn_format).
+function format.descriptor(f)
+  local tables, planes = {}, {}
+  for i, x in ipairs(f.planes) do planes[i] = { name = x.name, type = x.type, max = x.max, rows = x.rows, cols = x.cols } end
+  local decode = expr.postfix(f.decode, tables)
+  return { name = f.name, bits = f.bits, codes = f.bits <= 8 and "u8" or "u" .. f.bits, float = f.def.codes or "none",
+    planes = planes, tables = tables, decode = decode }
+end
+
+return format

@@ -1,0 +1,197 @@
+-- kernel.lua - kernel families: from a template and a problem to variants.
+--
+-- A template is a table (templates/kernels/*): parameters with their values, rules, derived sizes, the layout, the
+-- launch recipe and the outline of section functions that write the source. A variant is a template with every
+-- parameter fixed, for one problem and one device; it has a stable name and a content hash.
+--
+--   kernel.variants(problem, device, { space = "full" })  ->  list of variants, report of what the rules removed
+
+local expr = require "gen.expr"
+local format = require "gen.format"
+local layout = require "gen.layout"
+local emit = require "gen.emit"
+local json = require "gen.json"
+local kernel = { registry = {}, hash = nil } -- hash(text) -> 32 hexadecimal digits, given by the host program
+
+local required = { "name", "target", "doc", "params", "rules", "layout", "launch", "outline" }
+
+function kernel.define(def, file)
+  for _, key in ipairs(required) do
+    if def[key] == nil then error(("%s: kernel %s lacks %q"):format(file, tostring(def.name), key), 0) end
+  end
+  if def.target ~= "host" and def.target ~= "cuda" then
+    error(("%s: kernel %s: target must be host or cuda, not %q"):format(file, def.name, tostring(def.target)), 0)
+  end
+  for _, p in ipairs(def.params) do
+    if not (p.name and p.values and p.values[1] ~= nil) then error(("%s: kernel %s: a parameter needs a name and values"):format(file, def.name), 0) end
+  end
+  def.file = file
+  kernel.registry[def.name] = def
+  return def
+end
+
+-- Families of a target, sorted by name.
+function kernel.families(target)
+  local out = {}
+  for _, name in ipairs(format.sorted_keys(kernel.registry)) do
+    if not target or kernel.registry[name].target == target then out[#out + 1] = kernel.registry[name] end
+  end
+  return out
+end
+
+-- ---- Problems ------------------------------------------------------------------------------------------------------
+
+local defaults = { host = { "bf16", "f32" }, cuda = { "f16", "f16" } }
+
+-- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved.
+function kernel.problem(spelling, target)
+  local body, bias = spelling:match "^(.-)(%+bias)$"
+  body = body or spelling
+  local fmt, n, k, types = body:match "^([^:]+):(%d+)x(%d+):?(.*)$"
+  if not fmt then error(("problem %q: expected FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096:bf16-f32"):format(spelling), 0) end
+  local act, out = types:match "^(%w+)%-?(%w*)$"
+  local p = { n = math.tointeger(tonumber(n)), k = math.tointeger(tonumber(k)), bias = bias ~= nil, format = format.resolve(fmt) }
+  for _, axis in ipairs { "n", "k" } do
+    local x = p[axis]
+    if not x or x < 1 or x > 0x7fffffff then
+      error(("problem %q: %s = %s is outside 1 .. 2147483647"):format(spelling, axis:upper(), axis == "n" and n or k), 0)
+    end
+  end
+  p.act = act or defaults[target or "host"][1]
+  p.out = (out and out ~= "" and out) or (p.act == "i8" and "f32") or (act and target == "cuda" and act) or defaults[target or "host"][2]
+  local known = { f16 = true, bf16 = true, f32 = true, i8 = true }
+  if not known[p.act] then error(("problem %q: unknown activation type %q; known: bf16, f16, f32, i8"):format(spelling, p.act), 0) end
+  if not known[p.out] or p.out == "i8" then error(("problem %q: unknown output type %q; known: bf16, f16, f32"):format(spelling, p.out), 0) end
+  p.spelling = ("%s:%dx%d:%s-%s%s"):format(p.format.name, p.n, p.k, p.act, p.out, p.bias and "+bias" or "")
+  return p
+end
+
+-- ---- Variants ------------------------------------------------------------------------------------------------------
+
+local function values_of(param, space, fixed)
+  if fixed and fixed[param.name] ~= nil then
+    local x = fixed[param.name]
+    return type(x) == "table" and x or { x }
+  end
+  if space == "quick" and param.quick then return param.quick end
+  if space == "reduced" and #param.values > 2 then return { param.values[1], param.values[#param.values] } end
+  return param.values
+end
+
+local function identifier(text) return (text:gsub("[^%w]+", "_")) end
+
+-- One variant before its rules: parameters and sizes readable as fields.
+local function instance(def, problem, device, params)
+  local v = { def = def, problem = problem, format = problem.format, device = device, params = params,
+    act = problem.act, out = problem.out, target = def.target }
+  for name, x in pairs(params) do v[name] = x end
+  v.entry = identifier(("%s_%s_%s_%s"):format(def.name, problem.format.name, problem.act, problem.out))
+  return v
+end
+
+local function rejected(def, v)
+  for i, rule in ipairs(def.rules) do
+    if not rule.ok(v) then return i end
+  end
+end
+
+local function values_text(def, params)
+  local out = {}
+  for _, p in ipairs(def.params) do
+    out[#out + 1] = (p.short or p.name:lower()) .. tostring(params[p.name])
+  end
+  return table.concat(out, "-")
+end
+
+local methods = {}
+methods.__index = methods
+
+-- Write the source. With `lines`, #line directives lead back to the template.
+function methods:source(lines)
+  if not self.writer then
+    local w = emit.new(self.values)
+    for _, section in ipairs(self.def.outline) do section(w, self.values) end
+    self.writer = w
+  end
+  return self.writer.text(lines)
+end
+
+local function complete(def, v)
+  v.layout = v.layout or def.layout(v)
+  local recipe = def.launch(v)
+  local out = setmetatable({ def = def, values = v, problem = v.problem, params = v.params, target = def.target,
+    family = def.name, layout = layout.descriptor(v.layout, format.pad_code(v.format)),
+    flags = def.flags and def.flags(v) or "", arch = def.arch and def.arch(v) or v.device.arch,
+    cost = def.cost and def.cost(v) or 0 }, methods)
+  out.m_min, out.m_max = 1, 0
+  if def.m then out.m_min, out.m_max = def.m(v) end
+  local function programs(list)
+    local t = {}
+    for i, e in ipairs(list) do t[i] = expr.postfix(e, {}) end
+    return t
+  end
+  local steps = {}
+  for i, s in ipairs(recipe.steps) do
+    steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs(s.grid), block = programs(s.block or {}),
+      cluster = programs(s.cluster or {}), shared = expr.postfix(s.shared or 0, {}) }
+  end
+  out.recipe = { steps = steps, workspace = expr.postfix(recipe.workspace or 0, {}), deterministic = recipe.deterministic ~= false,
+    batch_invariant = recipe.batch_invariant == true, pdl = recipe.pdl == true }
+  local p = v.problem
+  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.bias and "+bias" or "", values_text(def, v.params))
+  out.hash = kernel.hash(table.concat({ out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }, "\0"))
+  return out
+end
+
+-- All variants of the families that serve `device.target`. options: space ("full", "quick", "reduced"), family (name),
+-- fixed ({ NR = 32 }). Returns the variants, and a report per family: { family, candidates, survivors,
+-- removed = { { rule, why, count }… }, layouts }.
+function kernel.variants(problem, device, options)
+  options = options or {}
+  local out, report, seen = {}, {}, {}
+  for _, def in ipairs(kernel.families(device.target)) do
+    if not options.family or options.family == def.name then
+      local r = { family = def.name, candidates = 0, survivors = 0, removed = {} }
+      for i, rule in ipairs(def.rules) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
+      local params = {}
+      local function walk(i)
+        local p = def.params[i]
+        if p then
+          for _, x in ipairs(values_of(p, options.space or "full", options.fixed)) do
+            params[p.name] = x
+            walk(i + 1)
+          end
+          return
+        end
+        local copy = {}
+        for name, x in pairs(params) do copy[name] = x end
+        local v = instance(def, problem, device, copy)
+        r.candidates = r.candidates + 1
+        local why = rejected(def, v)
+        if why then
+          r.removed[why].count = r.removed[why].count + 1
+          return
+        end
+        if def.derive then def.derive(v) end
+        local variant = complete(def, v)
+        if not seen[variant.hash] then
+          seen[variant.hash] = true
+          r.survivors = r.survivors + 1
+          out[#out + 1] = variant
+        end
+      end
+      walk(1)
+      report[#report + 1] = r
+    end
+  end
+  return out, report
+end
+
+-- Why a family rejects one choice of parameters: rule name and sentence, or nil.
+function kernel.rejection(problem, device, family, params)
+  local def = kernel.registry[family]
+  local i = rejected(def, instance(def, problem, device, params))
+  if i then return def.rules[i].name, def.rules[i].why end
+end
+
+return kernel

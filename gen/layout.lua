@@ -1,0 +1,113 @@
+-- layout.lua - layouts: bijections from planes to packed bytes, as tables of digits (runtime/desc.h has the meaning).
+--
+--   layout.make{ name = "host.panel", tile = { 32, 128 }, format = f, sections = {
+--     { outer = { n(0, 32), k(0, 128) },                 -- 0: as many as cover the padded axis
+--       plane("scale", { n(32) }),
+--       codes(0, 4, { k(16, 8), n(32), k(8) }) } } }
+--
+-- n(size, stride) and k(size, stride) are digits, slowest first. make() checks that every section covers every element
+-- of its planes exactly once, and derives sizes: record bytes, field offsets, section offsets over N and K.
+
+local expr = require "gen.expr"
+local layout = {}
+local type_bits = { u8 = 8, i8 = 8, u16 = 16, f16 = 16, bf16 = 16, f32 = 32, u32 = 32, i32 = 32, e4m3 = 8, e5m2 = 8, e8m0 = 8 }
+
+function layout.n(size, stride) return { "n", size, stride or 1 } end
+function layout.k(size, stride) return { "k", size, stride or 1 } end
+
+-- A field holding bits [lo, lo + bits) of the codes.
+function layout.codes(lo, bits, digits) return { plane = "codes", lo = lo, bits = bits, digits = digits } end
+-- A field holding another plane, stored as `type` (default: the plane's own).
+function layout.plane(name, digits, type) return { plane = name, type = type, digits = digits } end
+
+-- Split a code width into slices of 1, 2, 4, 8, 16 or 32 bits, widest first: 5 = 4 + 1. Returns { {lo, bits}… }.
+function layout.slices(bits)
+  local out, lo = {}, 0
+  for _, w in ipairs { 32, 16, 8, 4, 2, 1 } do
+    if bits - lo >= w then out[#out + 1] = { lo = lo, bits = w }; lo = lo + w end
+  end
+  return out
+end
+
+local function fail(name, text, ...) error(("layout %s: " .. text):format(name, ...), 0) end
+
+-- Digits along one axis must chain: strides unit, unit x size, … up to `extent`.
+local function check_chain(name, digits, axis, unit, extent, what)
+  local list = {}
+  for _, d in ipairs(digits) do if d[1] == axis and d[2] ~= 1 then list[#list + 1] = d end end
+  table.sort(list, function(a, b) return a[3] < b[3] end)
+  local next_stride = unit
+  for i, d in ipairs(list) do
+    if d[3] ~= next_stride then fail(name, "%s: digit %s(%d, %d) should have stride %d", what, axis, d[2], d[3], next_stride) end
+    if d[2] == 0 then
+      if i ~= #list then fail(name, "%s: an open digit must have the largest stride", what) end
+      return
+    end
+    next_stride = next_stride * d[2]
+  end
+  if extent and next_stride ~= extent then fail(name, "%s: digits cover %d of %d along %s", what, next_stride, extent, axis) end
+end
+
+function layout.make(spec)
+  local f, name, tile = spec.format, spec.name, spec.tile
+  local l = { name = name, tile = tile, sections = {}, format = f }
+  local N, K = expr.var "N", expr.var "K"
+  local offset = expr.const(0)
+  local covered = {}
+  for s, sec in ipairs(spec.sections) do
+    local out = { outer = sec.outer, fields = {}, offset = offset }
+    local record, count = 0, expr.const(1)
+    for _, d in ipairs(sec.outer) do
+      count = count * (d[2] == 0 and expr.ceildiv(expr.ceildiv(d[1] == "n" and N or K, tile[d[1] == "n" and 1 or 2]) *
+        tile[d[1] == "n" and 1 or 2], d[3]) or d[2])
+      if d[2] == 0 and tile[d[1] == "n" and 1 or 2] % d[3] ~= 0 then
+        fail(name, "the tile (%d x %d) is not a multiple of an outer stride %d", tile[1], tile[2], d[3])
+      end
+    end
+    for _, field in ipairs(sec) do
+      local plane = field.plane ~= "codes" and f.planes[f.planes[field.plane] or 0]
+      if field.plane ~= "codes" and not plane then fail(name, "format %s has no plane %s", f.name, field.plane) end
+      local kind = field.type or (plane and plane.type) or (field.bits <= 8 and "u8" or "u" .. field.bits)
+      local bits = plane and type_bits[kind] or field.bits
+      local all = { table.unpack(sec.outer) }
+      table.move(field.digits, 1, #field.digits, #all + 1, all)
+      local what = field.plane .. (plane and "" or (" bits %d+%d"):format(field.lo, field.bits))
+      check_chain(name, all, "n", plane and (plane.rows == 0 and 1 or plane.rows) or 1, nil, what)
+      check_chain(name, all, "k", plane and (plane.cols == 0 and 1 or plane.cols) or 1, nil, what)
+      local elements = 1
+      for _, d in ipairs(field.digits) do elements = elements * d[2] end
+      if elements * bits % 8 ~= 0 then fail(name, "%s: %d elements of %d bits are not whole bytes", what, elements, bits) end
+      out.fields[#out.fields + 1] = { plane = field.plane, type = kind, lo = field.lo or 0, bits = bits, digits = field.digits,
+        offset = record, bytes = elements * bits // 8 }
+      out.fields[what] = out.fields[#out.fields]
+      out.fields[field.plane] = out.fields[field.plane] or out.fields[#out.fields]
+      record = record + elements * bits // 8
+      covered[field.plane] = (covered[field.plane] or 0) + (plane and 1 or bits)
+    end
+    out.record = record
+    out.count = count
+    offset = offset + expr.ceildiv(count * record, 256) * 256
+    l.sections[s] = out
+  end
+  l.bytes = offset
+  if covered.codes ~= f.bits then fail(name, "%d of %d code bits are stored", covered.codes or 0, f.bits) end
+  for _, p in ipairs(f.planes) do
+    if covered[p.name] ~= 1 then fail(name, "plane %s is stored %d times", p.name, covered[p.name] or 0) end
+  end
+  return l
+end
+
+-- Descriptor for C (runtime/desc.h: qn_layout).
+function layout.descriptor(l, pad_code)
+  local sections = {}
+  for i, s in ipairs(l.sections) do
+    local fields = {}
+    for j, x in ipairs(s.fields) do
+      fields[j] = { plane = x.plane, type = x.type, lo = x.lo, bits = x.bits, digits = x.digits }
+    end
+    sections[i] = { outer = s.outer, fields = fields }
+  end
+  return { name = l.name, tile = l.tile, pad_code = pad_code, sections = sections }
+end
+
+return layout
