@@ -52,7 +52,7 @@ function emit.new(values)
       line = line:sub(margin + 1)
       local out = substitute(line, extra, where)
       if out then
-        if out ~= "" then out = ("  "):rep(depth) .. out:gsub("\n(%S)", function(c) return "\n" .. ("  "):rep(depth) .. c end) end
+        out = out:gsub("[^\n]+", function(line_) return line_:match "^#" and line_ or ("  "):rep(depth) .. line_ end)
         chunks[#chunks + 1] = out
         if out:find "\n" then chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) } end
       else
