@@ -1,7 +1,7 @@
 /* desc.h - descriptors: what the generator knows of a format, a layout and a launch, as plain data.
  *
- * The generator writes them as JSON (cache/desc_json.h reads it), the pack keeps them in binary (runtime/pack.c), and the
- * runtime evaluates them: integer expressions for launches, float64 expressions for decoding, digit tables for packing.
+ * The generator writes them as JSON (cache/desc_json.h reads it), the pack keeps them in binary (runtime/pack_format.h), and
+ * the runtime evaluates them: integer expressions for launches, float64 expressions for decoding, digit tables for packing.
  * Everything is fixed-size and holds no pointers, so that a descriptor can be copied with = and hashed. */
 #ifndef QN_DESC_H
 #define QN_DESC_H
@@ -48,14 +48,30 @@ typedef enum qn_var {
   QN_VAR_COUNT
 } qn_var;
 
-/* Evaluate over integers; division is exact floor for non-negative operands. QN_E_LIMIT on overflow of int64, division
- * by zero or a malformed program. */
+/* Is `e` a program that can be evaluated: known operators, variables below n_vars, tables below n_tables, a stack that
+ * stays within its bounds and ends with one value; integer constants where `integer`? QN_E_FORMAT with the reason. */
+qn_status qn__expr_check(const qn_expr *e, uint32_t n_vars, uint32_t n_tables, bool integer);
+
+/* Evaluate over integers. Division rounds down, ceildiv up, both want a positive divisor, as % does. QN_E_LIMIT on
+ * overflow of int64, a divisor of zero or less, or a malformed program. */
 qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_t *out);
+
+/* Evaluate all that does not depend on the variables in the set `free` (bit i: variable i): *out gives the same values
+ * as e for every value of the free ones. Fails as qn__expr_i64 does, for parts that are constant. */
+qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_expr *out);
+
+/* Evaluate a checked program over float64 for n <= QN_EXPR_BLOCK elements at once: variable i of element j is var[i][j].
+ * `magnitude`, if not NULL, gets the same expression with every term taken by absolute value and every difference made a
+ * sum, the measure that rounding errors are proportional to: (q - z) * s gives (|q| + |z|) * |s|. A look-up outside its
+ * table gives NaN. */
+#define QN_FORMAT_TABLE 256
+#define QN_EXPR_BLOCK 64
+void qn__expr_f64(const qn_expr *e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE],
+                  double *value, double *magnitude);
 
 /* ---- Format -------------------------------------------------------------------------------------------------------- */
 
 #define QN_NAME 64
-#define QN_FORMAT_TABLE 256
 #define QN_FORMAT_PLANES (QN_MAX_PLANES - 1)
 
 /* A plane other than the codes: element (n, k) of the weight uses plane[n / rows][k / cols]. */
@@ -79,12 +95,18 @@ typedef struct qn_format {
   qn_expr decode; /* VAR 0 is q, VAR 1+i is plane i */
 } qn_format;
 
+/* Is `f` well formed: types, sizes, decode rule? QN_E_FORMAT with the reason. */
+qn_status qn__format_check(const qn_format *f);
+
 /* Dequantize rows n0..n1 (exclusive) of a weight into out[(n1-n0), K] float64, by the decode rule evaluated in float64,
  * element by element. The reference of everything: it shares nothing with generated code. */
 qn_status qn__dequantize(const qn_format *f, const qn_planes *p, int64_t n0, int64_t n1, double *out);
 
-/* Check that `p` holds what the format asks: names, types, shapes, code range, finite scales. */
+/* Check that `p` holds what the format asks: name, planes by name in any order, types, shapes, code range, finite
+ * scales, a permutation that is one. QN_E_ARG or QN_E_SHAPE. */
 qn_status qn__planes_check(const qn_format *f, const qn_planes *p);
+/* The plane of `p` called as plane i of the format (0: the codes, 1 + i: f->plane[i]); NULL if there is none. */
+const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t i);
 
 /* ---- Layout -------------------------------------------------------------------------------------------------------- */
 
@@ -130,21 +152,25 @@ typedef struct qn_layout {
   qn_section section[QN_LAYOUT_SECTIONS]; /* every section starts at a multiple of 256 bytes, every field at a byte */
 } qn_layout;
 
-/* Bytes of a packed N x K weight; QN_E_LIMIT if that is beyond 2^48. */
+/* Is `l` a layout of format `f` for N x K weights: sizes in range, and in every axis of every field the digits form a
+ * mixed-radix number that reaches each element (codes: exactly once; other planes may be repeated)? That is what makes
+ * packing a bijection. QN_E_FORMAT with the reason. */
+qn_status qn__layout_check(const qn_layout *l, const qn_format *f, int64_t n, int64_t k);
+/* Bytes of a packed N x K weight, a multiple of 256; QN_E_LIMIT if that is beyond 2^48. */
 qn_status qn__layout_bytes(const qn_layout *l, int64_t n, int64_t k, int64_t *bytes);
 /* Byte offset of section s. */
 qn_status qn__layout_offset(const qn_layout *l, int s, int64_t n, int64_t k, int64_t *offset);
-/* Pack planes into dst (qn__layout_bytes bytes). */
+/* Pack planes into dst (qn__layout_bytes bytes). Planes and layout are checked ones. */
 qn_status qn__layout_pack(const qn_layout *l, const qn_format *f, const qn_planes *p, void *dst);
-/* The inverse: fill caller-allocated planes (all of the format's) from packed bytes. */
+/* The inverse: fill caller-allocated planes (all of the format's, found by name, data writable) from packed bytes. */
 qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *src, qn_planes *p);
 
 /* ---- Launch recipe ------------------------------------------------------------------------------------------------- */
 
 /* Arguments a kernel may take, in the order that its recipe lists. */
-#define QN_ARG_MAP(X)                                                                                                  \
-  X(X, "x") X(W, "w") X(Y, "y") X(X_SCALE, "x_scale") X(BIAS, "bias") X(WS, "ws")                                      \
-  X(M, "m") X(N, "n") X(K, "k") X(LDX, "ldx") X(LDY, "ldy")
+#define QN_ARG_MAP(ARG)                                                                                                \
+  ARG(X, "x") ARG(W, "w") ARG(Y, "y") ARG(X_SCALE, "x_scale") ARG(BIAS, "bias") ARG(WS, "ws")                          \
+  ARG(M, "m") ARG(N, "n") ARG(K, "k") ARG(LDX, "ldx") ARG(LDY, "ldy")
 typedef enum qn_arg {
 #define QN_X(name, text) QN_ARG_##name,
   QN_ARG_MAP(QN_X)
@@ -185,6 +211,9 @@ typedef struct qn_host_args {
 } qn_host_args;
 typedef void (*qn_host_entry)(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread);
 
+/* Is `r` well formed: 1 .. QN_RECIPE_STEPS steps, each with an entry, known arguments and valid expressions? */
+qn_status qn__recipe_check(const qn_recipe *r);
+
 /* ---- Problem ------------------------------------------------------------------------------------------------------- */
 
 /* Spelling: FORMAT:NxK[:ACT[-OUT]][+bias]; ACT and OUT as type names (bf16, f16, f32, i8). */
@@ -196,7 +225,8 @@ typedef struct qn_problem {
   uint32_t bias;     /* flag */
 } qn_problem;
 
-/* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason; N and K in 1 .. 2^31 - 1. */
+/* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
+ * 1 .. 2^31 - 1). */
 qn_status qn__problem_parse(const char *spelling, qn_problem *out);
 /* Write the full spelling into p->spelling from the other fields. */
 void qn__problem_spell(qn_problem *p);

@@ -1,0 +1,229 @@
+/* convert.c - element types: loads and stores by way of float64, bulk conversion, 8-bit activations.
+ *
+ * Plain bit arithmetic that any compiler vectorises, no instruction set assumed; the kernels have their own. */
+#include "convert.h"
+#include "fail.h"
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+static float f32_of_bits(uint32_t u) {
+  float f;
+  memcpy(&f, &u, sizeof f);
+  return f;
+}
+
+static uint32_t bits_of_f32(float f) {
+  uint32_t u;
+  memcpy(&u, &f, sizeof u);
+  return u;
+}
+
+/* A half moved into f32's place is the same number times 2^-112; infinity and NaN keep all ones in the exponent. */
+static float f32_of_f16(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = (uint32_t)(h & 0x7fff) << 13;
+  if (rest >= 0x0f800000) return f32_of_bits(sign | 0x70000000 | rest);
+  return f32_of_bits(sign | bits_of_f32(f32_of_bits(rest) * 0x1p112f));
+}
+
+/* Adding 2^(e+13), with e the exponent of the result's last place, rounds to nearest even in the adder. */
+static uint16_t f16_of_f32(float f) {
+  uint32_t u = bits_of_f32(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
+  if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+  if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and above */
+  if (a < 0x38800000) return (uint16_t)(sign | (bits_of_f32(f32_of_bits(a) + 0.5f) - 0x3f000000));
+  return (uint16_t)(sign | ((a + 0xfff + (a >> 13 & 1) - 0x38000000) >> 13));
+}
+
+static float f32_of_bf16(uint16_t h) { return f32_of_bits((uint32_t)h << 16); }
+
+static uint16_t bf16_of_f32(float f) {
+  uint32_t u = bits_of_f32(f);
+  if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
+  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* OCP 8-bit floats: e4m3 has no infinity and one NaN a sign, e5m2 is the upper half of an f16. */
+static double f64_of_e4m3(uint8_t c) {
+  int exponent = c >> 3 & 15, fraction = c & 7;
+  if ((c & 0x7f) == 0x7f) return NAN;
+  double v = exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9);
+  return c & 0x80 ? -v : v;
+}
+
+static double f64_of_e8m0(uint8_t c) { return c == 255 ? NAN : ldexp(1, c - 127); }
+
+/* Type by type: size, load, store. Integers and f64 are what they are. */
+#define LOAD(type, expression)                                                                                         \
+  {                                                                                                                    \
+    const type *p = data;                                                                                              \
+    for (int j = 0; j < n; j++) {                                                                                      \
+      type c = p[i + j];                                                                                               \
+      out[j] = (double)(expression);                                                                                   \
+    }                                                                                                                  \
+    return;                                                                                                            \
+  }
+
+void qn__load_block(qn_type t, const void *data, int64_t i, int n, double *out) {
+  switch (t) {
+  case QN_T_U8:
+    LOAD(uint8_t, c)
+  case QN_T_U16:
+    LOAD(uint16_t, c)
+  case QN_T_U32:
+    LOAD(uint32_t, c)
+  case QN_T_I8:
+    LOAD(int8_t, c)
+  case QN_T_I32:
+    LOAD(int32_t, c)
+  case QN_T_F16:
+    LOAD(uint16_t, f32_of_f16(c))
+  case QN_T_BF16:
+    LOAD(uint16_t, f32_of_bf16(c))
+  case QN_T_F32:
+    LOAD(float, c)
+  case QN_T_F64:
+    LOAD(double, c)
+  case QN_T_E4M3:
+    LOAD(uint8_t, f64_of_e4m3(c))
+  case QN_T_E5M2:
+    LOAD(uint8_t, f32_of_f16((uint16_t)(c << 8)))
+  case QN_T_E8M0:
+    LOAD(uint8_t, f64_of_e8m0(c))
+  default:
+    break;
+  }
+  for (int j = 0; j < n; j++) out[j] = NAN;
+}
+
+double qn__load_f64(qn_type t, const void *data, int64_t i) {
+  double v;
+  qn__load_block(t, data, i, 1, &v);
+  return v;
+}
+
+/* The code of an 8-bit float that is nearest to v; of two, the even one. */
+static uint8_t nearest_code(qn_type t, double v) {
+  uint8_t best = 0;
+  double least = INFINITY;
+  for (int c = 0; c < 256; c++) {
+    double d = fabs(qn__load_f64(t, &(uint8_t){(uint8_t)c}, 0) - v);
+    bool same_sign = t == QN_T_E8M0 || !(c & 0x80) == !signbit(v);
+    if (same_sign && (d < least || (d == least && !(c & 1)))) least = d, best = (uint8_t)c;
+  }
+  return best;
+}
+
+void qn__store_f64(qn_type t, void *data, int64_t i, double v) {
+  switch (t) {
+  case QN_T_U8:
+    ((uint8_t *)data)[i] = (uint8_t)v;
+    break;
+  case QN_T_U16:
+    ((uint16_t *)data)[i] = (uint16_t)v;
+    break;
+  case QN_T_U32:
+    ((uint32_t *)data)[i] = (uint32_t)v;
+    break;
+  case QN_T_I8:
+    ((int8_t *)data)[i] = (int8_t)v;
+    break;
+  case QN_T_I32:
+    ((int32_t *)data)[i] = (int32_t)v;
+    break;
+  case QN_T_F16:
+    ((uint16_t *)data)[i] = f16_of_f32((float)v);
+    break;
+  case QN_T_BF16:
+    ((uint16_t *)data)[i] = bf16_of_f32((float)v);
+    break;
+  case QN_T_F32:
+    ((float *)data)[i] = (float)v;
+    break;
+  case QN_T_F64:
+    ((double *)data)[i] = v;
+    break;
+  case QN_T_E4M3:
+  case QN_T_E5M2:
+  case QN_T_E8M0:
+    ((uint8_t *)data)[i] = nearest_code(t, v);
+    break;
+  default:
+    break;
+  }
+}
+
+/* ---- Public ------------------------------------------------------------------------------------------------------ */
+
+/* Bulk conversion goes through a block of f32, which holds f16 and bf16 exactly. */
+#define BLOCK 256
+
+static bool load_f32(qn_type t, const void *src, size_t i, size_t n, float *out) {
+  switch (t) {
+  case QN_T_F32:
+    memcpy(out, (const float *)src + i, n * sizeof *out);
+    return true;
+  case QN_T_F16:
+    for (size_t j = 0; j < n; j++) out[j] = f32_of_f16(((const uint16_t *)src)[i + j]);
+    return true;
+  case QN_T_BF16:
+    for (size_t j = 0; j < n; j++) out[j] = f32_of_bf16(((const uint16_t *)src)[i + j]);
+    return true;
+  default:
+    return false;
+  }
+}
+
+static bool store_f32(qn_type t, void *dst, size_t i, size_t n, const float *in) {
+  switch (t) {
+  case QN_T_F32:
+    memcpy((float *)dst + i, in, n * sizeof *in);
+    return true;
+  case QN_T_F16:
+    for (size_t j = 0; j < n; j++) ((uint16_t *)dst)[i + j] = f16_of_f32(in[j]);
+    return true;
+  case QN_T_BF16:
+    for (size_t j = 0; j < n; j++) ((uint16_t *)dst)[i + j] = bf16_of_f32(in[j]);
+    return true;
+  default:
+    return false;
+  }
+}
+
+static bool is_float(qn_type t) { return t == QN_T_F32 || t == QN_T_F16 || t == QN_T_BF16; }
+
+qn_status qn_convert(const void *src, qn_type from, void *dst, qn_type to, size_t n) {
+  if (!is_float(from) || !is_float(to))
+    return qn__fail(QN_E_ARG, "qn_convert: %s to %s: only f16, bf16 and f32 convert",
+                    qn_type_name(from) ? qn_type_name(from) : "?", qn_type_name(to) ? qn_type_name(to) : "?");
+  if (n && (!src || !dst)) return qn__fail(QN_E_ARG, "qn_convert: NULL buffer");
+  float block[BLOCK];
+  for (size_t i = 0; i < n; i += BLOCK) {
+    size_t m = n - i < BLOCK ? n - i : BLOCK;
+    load_f32(from, src, i, m, block);
+    store_f32(to, dst, i, m, block);
+  }
+  return QN_OK;
+}
+
+/* Adding and taking away 1.5 * 2^23 rounds to nearest even what is below 2^22. NaN becomes -127. */
+static int8_t round_i8(float v) {
+  v = v > -127 ? v : -127;
+  v = v < 127 ? v : 127;
+  float r = v + 0x1.8p23f;
+  return (int8_t)(r - 0x1.8p23f);
+}
+
+void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale) {
+  for (int64_t i = 0; i < m; i++, x += ldx, q += k) {
+    float top = 0;
+    for (int64_t j = 0; j < k; j++) {
+      float a = fabsf(x[j]);
+      top = a > top ? a : top;
+    }
+    float s = scale[i] = top / 127;
+    if (s == 0) memset(q, 0, (size_t)k);
+    else
+      for (int64_t j = 0; j < k; j++) q[j] = round_i8(x[j] / s);
+  }
+}

@@ -1,0 +1,12 @@
+/* convert.h - single elements of every type as float64, and back where that is exact. */
+#ifndef QN_CONVERT_H
+#define QN_CONVERT_H
+#include "quernel.h"
+
+/* Element i of an array of type t. NaN for the NaN codes of a float type. */
+double qn__load_f64(qn_type t, const void *data, int64_t i);
+/* Store v as element i; v is rounded to nearest even, or for 8-bit floats taken to the nearest code. */
+void qn__store_f64(qn_type t, void *data, int64_t i, double v);
+/* n elements from i on. */
+void qn__load_block(qn_type t, const void *data, int64_t i, int n, double *out);
+#endif

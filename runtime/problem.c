@@ -1,0 +1,69 @@
+/* problem.c - the spelling of a problem: FORMAT:NxK[:ACT[-OUT]][+bias]. */
+#include "fail.h"
+
+#include "desc.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EPILOGUE "+bias"
+
+/* A decimal number without sign at *s, moved past it. 0 where there is none; saturates. */
+static int64_t number(const char **s) {
+  int64_t v = 0;
+  for (; **s >= '0' && **s <= '9'; ++*s) v = v > INT64_MAX / 16 ? INT64_MAX / 16 : v * 10 + (**s - '0');
+  return v;
+}
+
+static qn_status bad_spelling(const char *spelling, const char *why) {
+  return qn__fail(QN_E_ARG,
+                  "problem '%.160s': %s; the form is FORMAT:NxK[:ACT[-OUT]][+bias], e.g. "
+                  "int4.g128:4096x4096:bf16-f32",
+                  spelling, why);
+}
+
+/* A type name of `length` bytes at s. */
+static qn_type type_at(const char *s, size_t length) {
+  char name[16];
+  snprintf(name, sizeof name, "%.*s", (int)length, s);
+  qn_type t = length < sizeof name ? qn_type_from_name(name) : QN_T_NONE;
+  return t == QN_T_F16 || t == QN_T_BF16 || t == QN_T_F32 || t == QN_T_I8 || t == QN_T_E4M3 ? t : QN_T_NONE;
+}
+
+qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
+  *out = (qn_problem){0};
+  if (!spelling) return qn__fail(QN_E_ARG, "problem is NULL");
+  size_t name = strcspn(spelling, ":");
+  if (!name || spelling[name] != ':') return bad_spelling(spelling, "no format before a ':'");
+  if (name >= QN_NAME) return bad_spelling(spelling, "format name too long");
+  memcpy(out->format, spelling, name);
+
+  const char *s = spelling + name + 1;
+  if (*s < '0' || *s > '9') return bad_spelling(spelling, "N is not a number");
+  out->n = number(&s);
+  if (*s++ != 'x' || *s < '0' || *s > '9') return bad_spelling(spelling, "no 'x' and K after N");
+  out->k = number(&s);
+  if (out->n < 1 || out->k < 1 || out->n > INT32_MAX || out->k > INT32_MAX)
+    return qn__fail(QN_E_SHAPE, "problem '%.160s': N and K must be in 1 .. 2147483647", spelling);
+
+  if (*s == ':') {
+    size_t act = strcspn(++s, "-+"), used = 0;
+    if (!(out->act = type_at(s, act))) return bad_spelling(spelling, "activation type unknown");
+    s += act;
+    if (*s == '-') {
+      used = strcspn(++s, "+");
+      if (!(out->out = type_at(s, used))) return bad_spelling(spelling, "output type unknown");
+      s += used;
+    }
+  }
+  if (!strcmp(s, EPILOGUE)) out->bias = 1;
+  else if (*s) return bad_spelling(spelling, "unknown text after the types");
+  qn__problem_spell(out);
+  return QN_OK;
+}
+
+void qn__problem_spell(qn_problem *p) {
+  const char *act = qn_type_name((qn_type)p->act), *out = qn_type_name((qn_type)p->out);
+  snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld:%s-%s%s", p->format, (long long)p->n, (long long)p->k,
+           act ? act : "?", out ? out : "?", p->bias ? EPILOGUE : "");
+}

@@ -1,0 +1,152 @@
+/* recipe.c - launch recipes: checked, bound to a problem, evaluated for M and run.
+ *
+ * Binding folds every program; mostly only grid[0] is left to compute per call. What a call computes is compared with
+ * the limits of the device before the driver sees it. */
+#include "recipe.h"
+#include "fail.h"
+#include <stdlib.h>
+#include <string.h>
+
+qn_status qn__recipe_check(const qn_recipe *r) {
+  if (r->n_steps < 1 || r->n_steps > QN_RECIPE_STEPS)
+    return qn__fail(QN_E_FORMAT, "recipe of %u steps, limit %d", r->n_steps, QN_RECIPE_STEPS);
+  for (uint32_t i = 0; i < r->n_steps; i++) {
+    const qn_step *s = &r->step[i];
+    if (!s->entry[0] || !memchr(s->entry, 0, sizeof s->entry)) return qn__fail(QN_E_FORMAT, "step %u has no entry", i);
+    if (s->n_args > QN_RECIPE_ARGS)
+      return qn__fail(QN_E_FORMAT, "step '%s': %u arguments, limit %d", s->entry, s->n_args, QN_RECIPE_ARGS);
+    for (uint32_t j = 0; j < s->n_args; j++)
+      if (s->arg[j] >= QN_ARG_COUNT)
+        return qn__fail(QN_E_FORMAT, "step '%s': argument %u unknown", s->entry, s->arg[j]);
+    for (int j = 0; j < 3; j++) {
+      QN_TRY(qn__expr_check(&s->grid[j], QN_VAR_COUNT, 0, true));
+      QN_TRY(qn__expr_check(&s->block[j], QN_VAR_COUNT, 0, true));
+      QN_TRY(qn__expr_check(&s->cluster[j], QN_VAR_COUNT, 0, true));
+    }
+    QN_TRY(qn__expr_check(&s->shared, QN_VAR_COUNT, 0, true));
+  }
+  return qn__expr_check(&r->workspace, QN_VAR_COUNT, 0, true);
+}
+
+/* ---- Values of a launch, by number --------------------------------------------------------------------------------
+ */
+
+static qn_expr *step_expr(qn_step *s, int i) {
+  return i < 3 ? &s->grid[i] : i < 6 ? &s->block[i - 3] : i < 9 ? &s->cluster[i - 6] : &s->shared;
+}
+
+static int64_t *launch_value(qn_launch *l, uint32_t i) {
+  return i < 3 ? &l->grid[i] : i < 6 ? &l->block[i - 3] : i < 9 ? &l->cluster[i - 6] : &l->shared;
+}
+
+#define SHARED 9 /* the one value whose missing program means 0, not 1 */
+
+static bool is_constant(const qn_expr *e) { return !e->n || (e->n == 1 && e->op[0].code == QN_OP_CONST); }
+
+static qn_status bind_step(const int64_t *var, qn_step *s, qn_bound_step *out) {
+  for (int i = 0; i < QN_BOUND_VALUES; i++) {
+    qn_expr *e = step_expr(s, i), folded = {0};
+    QN_TRY(qn__expr_fold(e, var, 1u << QN_VAR_M, &folded));
+    *e = folded;
+    int64_t value = 0;
+    if (!is_constant(e)) {
+      out->dynamic[out->n_dynamic].value = (uint32_t)i;
+      out->dynamic[out->n_dynamic++].program = e;
+    } else QN_TRY(qn__expr_i64(e, var, &value));
+    *launch_value(&out->launch, (uint32_t)i) = e->n ? value : i != SHARED;
+  }
+  return QN_OK;
+}
+
+qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
+                          qn_bound *out) {
+  QN_TRY(qn__recipe_check(r));
+  int64_t var[QN_VAR_COUNT];
+  memcpy(var, d->info.var, sizeof var);
+  var[QN_VAR_N] = n, var[QN_VAR_K] = k;
+  *out = (qn_bound){.n_steps = r->n_steps, .recipe = *r};
+  for (uint32_t i = 0; i < r->n_steps; i++) {
+    qn_step *s = &out->recipe.step[i];
+    out->step[i].launch = (qn_launch){.fn = fn[i], .step = s, .pdl = (int)r->pdl};
+    QN_TRY(bind_step(var, s, &out->step[i]));
+    for (uint32_t j = 0; j < s->n_args; j++) out->args |= 1u << s->arg[j];
+  }
+  return qn__expr_fold(&r->workspace, var, 1u << QN_VAR_M, &out->workspace);
+}
+
+qn_status qn__bound_workspace(const qn_bound *b, int64_t m, int64_t *bytes) {
+  const int64_t var[QN_VAR_COUNT] = {[QN_VAR_M] = m};
+  QN_TRY(qn__expr_i64(&b->workspace, var, bytes));
+  return *bytes >= 0 ? QN_OK : qn__fail(QN_E_LIMIT, "workspace of %lld bytes", (long long)*bytes);
+}
+
+/* ---- Limits and launching ---------------------------------------------------------------------------------------- */
+
+/* Limits of CUDA that no device differs in (CUDA C++ Programming Guide, "Compute Capabilities"). */
+static const int64_t cuda_limit[QN_BOUND_VALUES] = {INT32_MAX, 65535, 65535, 1024, 1024, 64, 16, 16, 16, INT32_MAX};
+static const char *const value_name[QN_BOUND_VALUES] = {"grid.x",  "grid.y",    "grid.z",    "block.x",   "block.y",
+                                                        "block.z", "cluster.x", "cluster.y", "cluster.z", "shared"};
+
+static qn_status launch_check(const qn_device *d, qn_launch *l) {
+  bool cuda = d->info.target[0] == 'c';
+  for (uint32_t i = 0; i < (cuda ? QN_BOUND_VALUES : 1); i++) {
+    int64_t v = *launch_value(l, i), least = i != SHARED, most = cuda ? cuda_limit[i] : INT64_MAX;
+    if (cuda && i == SHARED && d->info.smem) most = d->info.smem;
+    if (v < least || v > most)
+      return qn__fail(QN_E_LIMIT, "'%s' on %s: %s is %lld, allowed %lld .. %lld", l->step->entry, d->info.name,
+                      value_name[i], (long long)v, (long long)least, (long long)most);
+  }
+  if (cuda && l->block[0] * l->block[1] * l->block[2] > 1024)
+    return qn__fail(QN_E_LIMIT, "'%s': block of %lld x %lld x %lld threads, limit 1024", l->step->entry,
+                    (long long)l->block[0], (long long)l->block[1], (long long)l->block[2]);
+  return QN_OK;
+}
+
+qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]) {
+  const int64_t var[QN_VAR_COUNT] = {[QN_VAR_M] = m};
+  for (uint32_t i = 0; i < b->n_steps; i++) {
+    const qn_bound_step *s = &b->step[i];
+    l[i] = s->launch;
+    for (uint32_t j = 0; j < s->n_dynamic; j++)
+      QN_TRY(qn__expr_i64(s->dynamic[j].program, var, launch_value(&l[i], s->dynamic[j].value)));
+    QN_TRY(launch_check(d, &l[i]));
+  }
+  return QN_OK;
+}
+
+qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream) {
+  qn_launch l[QN_RECIPE_STEPS];
+  QN_TRY(qn__bound_launches(d, b, a->m, l));
+  for (uint32_t i = 0; i < b->n_steps; i++) QN_TRY(d->ops->launch(d, &l[i], a, stream));
+  return QN_OK;
+}
+
+/* ---- At once ----------------------------------------------------------------------------------------------------- */
+
+static qn_status args_check(const qn_bound *b, const qn_host_args *a) {
+  const struct {
+    qn_arg arg;
+    const void *p;
+    const char *name;
+  } pointers[] = {{QN_ARG_X, a->x, "x"},          {QN_ARG_W, a->w, "w"},
+                  {QN_ARG_Y, a->y, "y"},          {QN_ARG_X_SCALE, a->x_scale, "x_scale"},
+                  {QN_ARG_BIAS, a->bias, "bias"}, {QN_ARG_WS, a->ws, "workspace"}};
+  if (a->m < 1 || a->n < 1 || a->k < 1 || a->ldx < a->k || a->ldy < a->n)
+    return qn__fail(QN_E_ARG, "m %lld, n %lld, k %lld, ldx %lld, ldy %lld", (long long)a->m, (long long)a->n,
+                    (long long)a->k, (long long)a->ldx, (long long)a->ldy);
+  for (size_t i = 0; i < QN_COUNT(pointers); i++)
+    if (b->args >> pointers[i].arg & 1 && !pointers[i].p)
+      return qn__fail(QN_E_ARG, "the kernel takes %s, which is NULL", pointers[i].name);
+  return QN_OK;
+}
+
+qn_status qn__recipe_run(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_host_args *a,
+                         void *stream) {
+  qn_bound *b = malloc(sizeof *b);
+  if (!b) return qn__fail(QN_E_NOMEM, "launch recipe");
+  qn_status s = qn__recipe_bind(d, r, fn, a->n, a->k, b);
+  if (!s) s = args_check(b, a);
+  if (!s) s = qn__bound_run(d, b, a, stream);
+  free(b);
+  return s;
+}

@@ -1,0 +1,35 @@
+/* recipe.h - a launch recipe bound to a problem: all that does not depend on M is computed once. */
+#ifndef QN_RECIPE_H
+#define QN_RECIPE_H
+#include "device.h"
+
+#define QN_BOUND_VALUES 10 /* grid, block, cluster, shared */
+
+/* One launch with its constants in place; what depends on M is listed as (value, program). */
+typedef struct qn_bound_step {
+  qn_launch launch;
+  uint32_t n_dynamic;
+  struct {
+    uint32_t value;         /* 0-2 grid, 3-5 block, 6-8 cluster, 9 shared */
+    const qn_expr *program; /* in qn_bound.program */
+  } dynamic[QN_BOUND_VALUES];
+} qn_bound_step;
+
+typedef struct qn_bound {
+  uint32_t n_steps, args; /* args: bit set of the qn_arg that some step takes */
+  qn_bound_step step[QN_RECIPE_STEPS];
+  qn_expr workspace;
+  qn_recipe recipe; /* the bound copy: steps and folded programs that the above point into */
+} qn_bound;
+
+/* Bind `r` to N x K on a device with the entry points `fn`, one a step. *out is filled; it must not be moved after. The
+ * recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
+qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
+                          qn_bound *out);
+/* Bytes of workspace for m tokens; QN_E_LIMIT. */
+qn_status qn__bound_workspace(const qn_bound *b, int64_t m, int64_t *bytes);
+/* Compute the launches for m tokens into l[n_steps], with every size within the device's limits. */
+qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]);
+/* The above and the launches themselves. The arguments are taken as they are. */
+qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream);
+#endif
