@@ -1,8 +1,8 @@
 /* device.h - one table of functions per kind of device: the host's thread pool, a CUDA GPU through its driver, the PTX
  * interpreter. The rest of Quernel knows devices only through this table.
  *
- * Memory of the host device is ordinary memory. Functions return qn_status with the detail in qn__errmsg(). A device may
- * be launched on from any thread; load and free of modules exclude each other. */
+ * Memory of the host device is ordinary memory. Functions return qn_status with the detail in qn__errmsg(). A device
+ * may be launched on from any thread; load and free of modules exclude each other. */
 #ifndef QN_DEVICE_H
 #define QN_DEVICE_H
 #include "desc.h"
@@ -11,16 +11,16 @@ typedef struct qn_device qn_device;
 typedef struct qn_module qn_module; /* opaque, of the device that made it */
 
 typedef struct qn_device_info {
-  char name[32];    /* "host", "cuda:0", "emu:sm_90a" */
-  char target[8];   /* "host" or "cuda": which templates serve it */
-  char arch[160];   /* "sm_90a", or the host's instruction sets: "x86-64 avx2 fma avx512f …" sorted, space separated */
+  char name[32];  /* "host", "cuda:0", "emu:sm_90a" */
+  char target[8]; /* "host" or "cuda": which templates serve it */
+  char arch[160]; /* "sm_90a", or the host's instruction sets: "x86-64 avx2 fma avx512f …" sorted, space separated */
   char product[96]; /* recorded, never keyed */
   char driver[32];
-  int threads;          /* host: threads of the pool */
-  int64_t cache[3];     /* bytes of L1d, L2 (per core), L3; CUDA: 0, L2, 0 */
-  int sm, sms;          /* CUDA: 90, 132 */
-  int64_t smem, regs;   /* CUDA: opt-in shared memory of a CTA, registers of an SM */
-  int timed;            /* 0: the device must not be timed (interpreter) */
+  int threads;               /* host: threads of the pool */
+  int64_t cache[3];          /* bytes of L1d, L2 (per core), L3; CUDA: 0, L2, 0 */
+  int sm, sms;               /* CUDA: 90, 132 */
+  int64_t smem, regs;        /* CUDA: opt-in shared memory of a CTA, registers of an SM */
+  int timed;                 /* 0: the device must not be timed (interpreter) */
   int64_t var[QN_VAR_COUNT]; /* device constants for expressions; M, N, K are filled per call */
 } qn_device_info;
 
@@ -43,9 +43,11 @@ typedef struct qn_device_ops {
   void (*free)(qn_device *d, void *p);
   qn_status (*upload)(qn_device *d, void *dst, const void *src, size_t bytes); /* synchronous */
   qn_status (*download)(qn_device *d, void *dst, const void *src, size_t bytes);
-  qn_status (*module_load)(qn_device *d, const void *image, size_t bytes, qn_module **m); /* host object, cubin or PTX */
+  qn_status (*module_load)(qn_device *d, const void *image, size_t bytes,
+                           qn_module **m); /* host object, cubin or PTX */
   void (*module_free)(qn_device *d, qn_module *m);
-  qn_status (*entry)(qn_device *d, qn_module *m, const char *name, int64_t shared, void **fn);
+  qn_status (*entry)(qn_device *d, qn_module *m, const char *name, int64_t shared,
+                     void **fn); /* shared: most it gets */
   qn_status (*launch)(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream);
   qn_status (*sync)(qn_device *d, void *stream);
 } qn_device_ops;
@@ -57,7 +59,8 @@ static inline void qn__device_close(qn_device *d) {
   if (d) d->ops->close(d);
 }
 
-/* Check `a` against the recipe of a kernel and run its steps on the device. */
+/* Check `a` (dense ldx and ldy given, no zeros) against the recipe of a kernel and run its steps on the device. Binds
+ * the recipe each time: to launch one often, bind it once (recipe.h). */
 qn_status qn__recipe_run(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_host_args *a,
                          void *stream);
 #endif

@@ -83,7 +83,7 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t m, int64_t *bytes) {
 /* ---- Limits and launching ---------------------------------------------------------------------------------------- */
 
 /* Limits of CUDA that no device differs in (CUDA C++ Programming Guide, "Compute Capabilities"). */
-static const int64_t cuda_limit[QN_BOUND_VALUES] = {INT32_MAX, 65535, 65535, 1024, 1024, 64, 16, 16, 16, INT32_MAX};
+static const int64_t cuda_limit[QN_BOUND_VALUES] = {INT32_MAX, 65535, 65535, 1024, 1024, 64, 8, 8, 8, INT32_MAX};
 static const char *const value_name[QN_BOUND_VALUES] = {"grid.x",  "grid.y",    "grid.z",    "block.x",   "block.y",
                                                         "block.z", "cluster.x", "cluster.y", "cluster.z", "shared"};
 

@@ -1,0 +1,27 @@
+/* device.c - devices by name. */
+#include "device.h"
+#include "device_cuda.h"
+#include "device_host.h"
+#include "fail.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* The number after "PREFIX:" in a name, `none` for PREFIX alone, -1 for anything else. */
+static int numbered(const char *name, const char *prefix, int none) {
+  size_t length = strlen(prefix);
+  if (strncmp(name, prefix, length)) return -1;
+  if (!name[length]) return none;
+  if (name[length] != ':' || name[length + 1] < '0' || name[length + 1] > '9') return -1;
+  char *end;
+  long v = strtol(name + length + 1, &end, 10);
+  return *end || v > 65535 ? -1 : (int)v;
+}
+
+qn_status qn__device_open(const char *name, qn_device **out) {
+  *out = NULL;
+  if (!name) return qn__device_cuda_open(0, out) == QN_OK ? QN_OK : qn__device_host_open(0, out);
+  int number = numbered(name, "host", 0);
+  if (number >= 0) return qn__device_host_open(number, out);
+  if ((number = numbered(name, "cuda", 0)) >= 0) return qn__device_cuda_open(number, out);
+  return qn__fail(QN_E_ARG, "device '%s' unknown; there are host, host:THREADS and cuda:N", name);
+}

@@ -1,0 +1,421 @@
+/* device_cuda.c - a CUDA GPU in the table of device.h.
+ *
+ * The primary context is retained while the device is open and made current round each call where it is not, so that
+ * the library gets on with a caller that uses the runtime API or has contexts of its own. A launch makes no call but
+ * the launch itself (and a push and pop of the context where needed), so it can be captured in a graph. After an error
+ * that destroys the context every later call fails at once and names the first error. */
+#include "device_cuda.h"
+#include "fail.h"
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- The driver library -------------------------------------------------------------------------------------------
+ */
+
+static qn_cuda_driver driver;
+static char driver_missing[256]; /* why there is no driver; "" if there is */
+
+static void load_driver(void) {
+  void *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!lib) {
+    snprintf(driver_missing, sizeof driver_missing, "no NVIDIA driver: %s", dlerror());
+    return;
+  }
+#define F(member, symbol, parameters)                                                                                  \
+  {                                                                                                                    \
+    void *p = dlsym(lib, symbol);                                                                                      \
+    memcpy(&driver.member, &p, sizeof p);                                                                              \
+    if (!p && required && !driver_missing[0])                                                                          \
+      snprintf(driver_missing, sizeof driver_missing, "libcuda.so.1 is too old: it has no %s", symbol);                \
+  }
+  bool required = true;
+  QN_CUDA_REQUIRED(F)
+  required = false;
+  QN_CUDA_OPTIONAL(F)
+#undef F
+}
+
+qn_status qn__cuda_driver(const qn_cuda_driver **out) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, load_driver);
+  *out = &driver;
+  return driver_missing[0] ? qn__fail(QN_E_DEVICE, "%s", driver_missing) : QN_OK;
+}
+
+/* ---- Device, context, errors --------------------------------------------------------------------------------------
+ */
+
+typedef struct cuda {
+  qn_device device;
+  const qn_cuda_driver *driver;
+  int ordinal;
+  void *context;
+  atomic_int lost; /* the error that destroyed the context */
+} cuda;
+
+#define NO_DEVICE 100
+
+/* Errors after which a context answers nothing else (CUresult: "This leaves the process in an inconsistent state"). */
+static bool destroys_context(int error) {
+  static const int list[] = {700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721};
+  for (size_t i = 0; i < QN_COUNT(list); i++)
+    if (error == list[i]) return true;
+  return false;
+}
+
+/* The status of a driver call's result. */
+static qn_status result(cuda *c, int error, const char *what) {
+  if (!error) return QN_OK;
+  const char *name = "unknown error", *text = "";
+  c->driver->error_name(error, &name);
+  c->driver->error_text(error, &text);
+  if (destroys_context(error)) atomic_store(&c->lost, error);
+  return qn__fail(QN_E_CUDA, "%s: %s (%d: %s, %s)%s", c->device.info.name, what, error, name, text,
+                  destroys_context(error) ? "; the context is lost, every later call fails" : "");
+}
+
+/* Make the context current; *pushed says whether leave() must undo it. */
+static qn_status enter(cuda *c, bool *pushed) {
+  void *current = NULL;
+  *pushed = false;
+  int lost = atomic_load_explicit(&c->lost, memory_order_relaxed);
+  if (lost) return result(c, lost, "earlier error");
+  QN_TRY(result(c, c->driver->context_current(&current), "cuCtxGetCurrent"));
+  if (current == c->context) return QN_OK;
+  QN_TRY(result(c, c->driver->context_push(c->context), "cuCtxPushCurrent"));
+  *pushed = true;
+  return QN_OK;
+}
+
+static void leave(cuda *c, bool pushed) {
+  void *popped;
+  if (pushed) c->driver->context_pop(&popped);
+}
+
+/* One driver call inside the context. */
+#define CALL(c, what, ...)                                                                                             \
+  do {                                                                                                                 \
+    bool pushed_;                                                                                                      \
+    QN_TRY(enter((c), &pushed_));                                                                                      \
+    int error_ = (c)->driver->__VA_ARGS__;                                                                             \
+    leave((c), pushed_);                                                                                               \
+    QN_TRY(result((c), error_, what));                                                                                 \
+  } while (0)
+
+static qn_status no_function(const cuda *c, const char *what) {
+  return qn__fail(QN_E_DEVICE, "%s: the driver has no %s", c->device.info.name, what);
+}
+
+/* ---- The table ----------------------------------------------------------------------------------------------------
+ */
+
+static void cuda_close(qn_device *d) {
+  cuda *c = (cuda *)d;
+  if (c->context) c->driver->context_release(c->ordinal);
+  free(c);
+}
+
+static qn_status cuda_alloc(qn_device *d, size_t bytes, void **p) {
+  qn_cu_ptr at = 0;
+  *p = NULL;
+  char what[64];
+  snprintf(what, sizeof what, "cuMemAlloc of %zu bytes", bytes);
+  CALL((cuda *)d, what, mem_alloc(&at, bytes ? bytes : 1));
+  *p = (void *)(uintptr_t)at;
+  return QN_OK;
+}
+
+static void cuda_free(qn_device *d, void *p) {
+  cuda *c = (cuda *)d;
+  bool pushed;
+  if (!p || enter(c, &pushed)) return;
+  c->driver->mem_free((qn_cu_ptr)(uintptr_t)p);
+  leave(c, pushed);
+}
+
+static qn_status cuda_upload(qn_device *d, void *dst, const void *src, size_t bytes) {
+  if (bytes) CALL((cuda *)d, "cuMemcpyHtoD", mem_upload((qn_cu_ptr)(uintptr_t)dst, src, bytes));
+  return QN_OK;
+}
+
+static qn_status cuda_download(qn_device *d, void *dst, const void *src, size_t bytes) {
+  if (bytes) CALL((cuda *)d, "cuMemcpyDtoH", mem_download(dst, (qn_cu_ptr)(uintptr_t)src, bytes));
+  return QN_OK;
+}
+
+static qn_status cuda_module_load(qn_device *d, const void *image, size_t bytes, qn_module **m) {
+  *m = NULL;
+  if (!image || !bytes) return qn__fail(QN_E_ARG, "%s: empty module", d->info.name);
+  CALL((cuda *)d, "cuModuleLoadData", module_load((void **)m, image));
+  return QN_OK;
+}
+
+static void cuda_module_free(qn_device *d, qn_module *m) {
+  cuda *c = (cuda *)d;
+  bool pushed;
+  if (!m || enter(c, &pushed)) return;
+  c->driver->module_unload(m);
+  leave(c, pushed);
+}
+
+/* Above 48 KB a kernel must opt in to its dynamic shared memory. */
+#define SHARED_WITHOUT_ASKING (48 << 10)
+#define FUNCTION_MAX_DYNAMIC_SHARED 8
+
+static qn_status cuda_entry(qn_device *d, qn_module *m, const char *name, int64_t shared, void **fn) {
+  cuda *c = (cuda *)d;
+  char what[128];
+  *fn = NULL;
+  snprintf(what, sizeof what, "kernel '%.64s'", name);
+  CALL(c, what, module_function(fn, m, name));
+  if (shared <= SHARED_WITHOUT_ASKING) return QN_OK;
+  if (shared > d->info.smem)
+    return qn__fail(QN_E_LIMIT, "%s: %s wants %lld bytes of shared memory, limit %lld", d->info.name, what,
+                    (long long)shared, (long long)d->info.smem);
+  CALL(c, what, function_set(*fn, FUNCTION_MAX_DYNAMIC_SHARED, (int)shared));
+  return QN_OK;
+}
+
+/* Where each argument of a recipe is found in qn_host_args, and whether it goes over as 64 or 32 bits. */
+static const struct {
+  size_t offset;
+  bool number;
+} arguments[QN_ARG_COUNT] = {
+    [QN_ARG_X] = {offsetof(qn_host_args, x), false},       [QN_ARG_W] = {offsetof(qn_host_args, w), false},
+    [QN_ARG_Y] = {offsetof(qn_host_args, y), false},       [QN_ARG_X_SCALE] = {offsetof(qn_host_args, x_scale), false},
+    [QN_ARG_BIAS] = {offsetof(qn_host_args, bias), false}, [QN_ARG_WS] = {offsetof(qn_host_args, ws), false},
+    [QN_ARG_M] = {offsetof(qn_host_args, m), true},        [QN_ARG_N] = {offsetof(qn_host_args, n), true},
+    [QN_ARG_K] = {offsetof(qn_host_args, k), true},        [QN_ARG_LDX] = {offsetof(qn_host_args, ldx), true},
+    [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},
+};
+
+#define ATTRIBUTE_CLUSTER 4
+#define ATTRIBUTE_PROGRAMMATIC 6 /* programmatic stream serialization: this launch may begin before the last one ends  \
+                                  */
+
+static bool has_cluster(const qn_launch *l) { return l->cluster[0] * l->cluster[1] * l->cluster[2] > 1; }
+
+static int launch_plain(const qn_cuda_driver *v, const qn_launch *l, void *stream, void **arg) {
+  return v->launch(l->fn, (unsigned)l->grid[0], (unsigned)l->grid[1], (unsigned)l->grid[2], (unsigned)l->block[0],
+                   (unsigned)l->block[1], (unsigned)l->block[2], (unsigned)l->shared, stream, arg, NULL);
+}
+
+/* A launch with attributes. */
+static int launch_ex(const qn_cuda_driver *v, const qn_launch *l, void *stream, void **arg) {
+  qn_cu_attribute a[2];
+  qn_cu_config f = {.shared = (uint32_t)l->shared, .stream = stream, .attributes = a};
+  memset(a, 0, sizeof a);
+  for (int i = 0; i < 3; i++) f.grid[i] = (uint32_t)l->grid[i], f.block[i] = (uint32_t)l->block[i];
+  if (has_cluster(l)) {
+    qn_cu_attribute *t = &a[f.n_attributes++];
+    t->id = ATTRIBUTE_CLUSTER;
+    for (int i = 0; i < 3; i++) t->value.cluster[i] = (uint32_t)l->cluster[i];
+  }
+  if (l->pdl) {
+    qn_cu_attribute *t = &a[f.n_attributes++];
+    t->id = ATTRIBUTE_PROGRAMMATIC;
+    t->value.flag = 1;
+  }
+  return v->launch_ex(&f, l->fn, arg, NULL);
+}
+
+static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream) {
+  cuda *c = (cuda *)d;
+  int32_t number[QN_RECIPE_ARGS];
+  void *arg[QN_RECIPE_ARGS];
+  for (uint32_t i = 0; i < l->step->n_args; i++) {
+    char *field = (char *)a + arguments[l->step->arg[i]].offset;
+    arg[i] = field;
+    if (!arguments[l->step->arg[i]].number) continue;
+    int64_t value = *(int64_t *)field;
+    if (value > INT32_MAX)
+      return qn__fail(QN_E_LIMIT, "'%s': argument %lld beyond 2^31", l->step->entry, (long long)value);
+    number[i] = (int32_t)value;
+    arg[i] = &number[i];
+  }
+  bool extended = has_cluster(l) || l->pdl, pushed;
+  if (extended && !c->driver->launch_ex) return no_function(c, "cuLaunchKernelEx");
+  QN_TRY(enter(c, &pushed));
+  int error = extended ? launch_ex(c->driver, l, stream, arg) : launch_plain(c->driver, l, stream, arg);
+  leave(c, pushed);
+  return result(c, error, l->step->entry);
+}
+
+static qn_status cuda_sync(qn_device *d, void *stream) {
+  CALL((cuda *)d, "cuStreamSynchronize", stream_sync(stream));
+  return QN_OK;
+}
+
+static const qn_device_ops cuda_ops = {
+    .close = cuda_close,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .module_load = cuda_module_load,
+    .module_free = cuda_module_free,
+    .entry = cuda_entry,
+    .launch = cuda_launch,
+    .sync = cuda_sync,
+};
+
+/* ---- Opening ------------------------------------------------------------------------------------------------------
+ */
+
+enum {
+  SM_COUNT = 16,
+  L2_BYTES = 38,
+  CAPABILITY_MAJOR = 75,
+  CAPABILITY_MINOR = 76,
+  SM_REGISTERS = 82,
+  SHARED_OPTIN = 97
+};
+
+static qn_status describe(cuda *c) {
+  qn_device_info *i = &c->device.info;
+  int device = 0, version = 0, major = 0, minor = 0, sms = 0, l2 = 0, registers = 0, shared = 0;
+  const struct {
+    int *value, attribute;
+  } ask[] = {{&sms, SM_COUNT},           {&l2, L2_BYTES},        {&major, CAPABILITY_MAJOR}, {&minor, CAPABILITY_MINOR},
+             {&registers, SM_REGISTERS}, {&shared, SHARED_OPTIN}};
+  QN_TRY(result(c, c->driver->device_get(&device, c->ordinal), "cuDeviceGet"));
+  QN_TRY(result(c, c->driver->device_name(i->product, (int)sizeof i->product, device), "cuDeviceGetName"));
+  QN_TRY(result(c, c->driver->driver_version(&version), "cuDriverGetVersion"));
+  for (size_t j = 0; j < QN_COUNT(ask); j++)
+    QN_TRY(result(c, c->driver->device_attribute(ask[j].value, ask[j].attribute, device), "cuDeviceGetAttribute"));
+  i->sm = major * 10 + minor;
+  i->sms = sms, i->smem = shared, i->regs = registers, i->cache[1] = l2, i->timed = 1;
+  snprintf(i->arch, sizeof i->arch, "sm_%d%s", i->sm, i->sm >= 90 ? "a" : "");
+  snprintf(i->driver, sizeof i->driver, "%d.%d", version / 1000, version % 1000 / 10);
+  i->var[QN_VAR_SMS] = sms, i->var[QN_VAR_SMEM] = shared, i->var[QN_VAR_L2] = l2;
+  return result(c, c->driver->context_retain(&c->context, device), "cuDevicePrimaryCtxRetain");
+}
+
+static qn_status find_device(cuda *c) {
+  int count = 0, error = c->driver->init(0);
+  if (error == NO_DEVICE) return qn__fail(QN_E_DEVICE, "the NVIDIA driver finds no GPU");
+  if (!error) error = c->driver->device_count(&count);
+  if (error) return result(c, error, "cuInit");
+  if (c->ordinal >= count)
+    return qn__fail(QN_E_DEVICE, "no GPU %d; there %s %d", c->ordinal, count == 1 ? "is" : "are", count);
+  return describe(c);
+}
+
+qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, int ordinal, qn_device **out) {
+  *out = NULL;
+  cuda *c = calloc(1, sizeof *c);
+  if (!c) return qn__fail(QN_E_NOMEM, "CUDA device");
+  c->device.ops = &cuda_ops;
+  c->driver = provider;
+  c->ordinal = ordinal;
+  snprintf(c->device.info.name, sizeof c->device.info.name, "cuda:%d", ordinal);
+  snprintf(c->device.info.target, sizeof c->device.info.target, "cuda");
+  qn_status s = find_device(c);
+  if (s) {
+    free(c);
+    return s == QN_E_CUDA ? QN_E_DEVICE : s; /* a driver that does not start is no device */
+  }
+  *out = &c->device;
+  return QN_OK;
+}
+
+qn_status qn__device_cuda_open(int ordinal, qn_device **out) {
+  const qn_cuda_driver *d;
+  *out = NULL;
+  QN_TRY(qn__cuda_driver(&d));
+  return qn__device_cuda_open_with(d, ordinal, out);
+}
+
+/* ---- Timing -------------------------------------------------------------------------------------------------------
+ */
+
+struct qn_cuda_timer {
+  cuda *c;
+  void *stream, *start, *end;
+};
+
+#define STREAM_NON_BLOCKING 1
+#define CAPTURE_THREAD_LOCAL 1
+
+qn_status qn__cuda_timer_new(qn_device *d, qn_cuda_timer **out) {
+  *out = NULL;
+  if (d->ops != &cuda_ops) return qn__fail(QN_E_ARG, "device '%s' is not driven through CUDA", d->info.name);
+  cuda *c = (cuda *)d;
+  bool pushed;
+  QN_TRY(enter(c, &pushed));
+  qn_cuda_timer *t = calloc(1, sizeof *t);
+  qn_status s = t ? QN_OK : qn__fail(QN_E_NOMEM, "timer");
+  if (!s) t->c = c, s = result(c, c->driver->stream_new(&t->stream, STREAM_NON_BLOCKING), "cuStreamCreate");
+  if (!s) s = result(c, c->driver->event_new(&t->start, 0), "cuEventCreate");
+  if (!s) s = result(c, c->driver->event_new(&t->end, 0), "cuEventCreate");
+  leave(c, pushed);
+  if (s) qn__cuda_timer_free(t);
+  else *out = t;
+  return s;
+}
+
+void qn__cuda_timer_free(qn_cuda_timer *t) {
+  bool pushed = false;
+  if (!t) return;
+  const qn_cuda_driver *v = t->c->driver;
+  if (!enter(t->c, &pushed)) {
+    if (t->end) v->event_free(t->end);
+    if (t->start) v->event_free(t->start);
+    if (t->stream) v->stream_free(t->stream);
+  }
+  leave(t->c, pushed);
+  free(t);
+}
+
+static qn_status enqueue_all(const qn_cuda_timer *t, qn_cuda_enqueue enqueue, void *ud, int calls) {
+  for (int i = 0; i < calls; i++) QN_TRY(enqueue(ud, i, t->stream));
+  return QN_OK;
+}
+
+/* Record the calls into a graph ready to launch. The capture is ended in every case. */
+static qn_status capture(const qn_cuda_timer *t, qn_cuda_enqueue enqueue, void *ud, int calls, void **exec) {
+  const qn_cuda_driver *v = t->c->driver;
+  void *graph = NULL;
+  if (!v->capture_begin || !v->capture_end || !v->graph_new || !v->graph_launch || !v->graph_exec_free ||
+      !v->graph_free)
+    return no_function(t->c, "stream capture");
+  QN_TRY(result(t->c, v->capture_begin(t->stream, CAPTURE_THREAD_LOCAL), "cuStreamBeginCapture"));
+  qn_status s = enqueue_all(t, enqueue, ud, calls);
+  int error = v->capture_end(t->stream, &graph);
+  if (!s) s = result(t->c, error, "cuStreamEndCapture");
+  if (!s) s = result(t->c, v->graph_new(exec, graph, 0), "cuGraphInstantiate");
+  if (graph) v->graph_free(graph);
+  return s;
+}
+
+static qn_status time_once(const qn_cuda_timer *t, void *exec, qn_cuda_enqueue enqueue, void *ud, int calls,
+                           double *seconds) {
+  const qn_cuda_driver *v = t->c->driver;
+  float milliseconds = 0;
+  QN_TRY(result(t->c, v->event_record(t->start, t->stream), "cuEventRecord"));
+  if (exec) QN_TRY(result(t->c, v->graph_launch(exec, t->stream), "cuGraphLaunch"));
+  else QN_TRY(enqueue_all(t, enqueue, ud, calls));
+  QN_TRY(result(t->c, v->event_record(t->end, t->stream), "cuEventRecord"));
+  QN_TRY(result(t->c, v->event_sync(t->end), "cuEventSynchronize"));
+  QN_TRY(result(t->c, v->event_elapsed(&milliseconds, t->start, t->end), "cuEventElapsedTime"));
+  *seconds = milliseconds * 1e-3 / calls;
+  return QN_OK;
+}
+
+qn_status qn__cuda_time(qn_cuda_timer *t, bool graph, qn_cuda_enqueue enqueue, void *ud, int calls, int reps,
+                        double *seconds) {
+  if (calls < 1 || reps < 1) return qn__fail(QN_E_ARG, "%d calls, %d repetitions", calls, reps);
+  bool pushed;
+  void *exec = NULL;
+  double warm;
+  QN_TRY(enter(t->c, &pushed));
+  qn_status s = graph ? capture(t, enqueue, ud, calls, &exec) : QN_OK;
+  for (int i = -1; i < reps && !s; i++) s = time_once(t, exec, enqueue, ud, calls, i < 0 ? &warm : &seconds[i]);
+  if (exec) t->c->driver->graph_exec_free(exec);
+  leave(t->c, pushed);
+  return s;
+}
