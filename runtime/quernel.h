@@ -16,7 +16,8 @@
  * codes along K), N x K, the type of X, the type of Y, and an epilogue. *Planes* are a weight in neutral form, whatever
  * file it came from: one code per weight, and scales and zero points beside them.
  *
- * Threads.  A context may be used from any number of threads at once for qn_run, qn_gemm_plan and the read-only calls.
+ * Threads.  A context may be used from any number of threads at once for qn_run and the read-only calls (qn_gemm_kernel,
+ * qn_gemm_workspace, qn_misses and the like).
  * qn_open, qn_close, qn_bind, qn_gemm_free, qn_prepack and qn_weight_free on one context exclude each other: call them
  * from one thread at a time.
  *
@@ -116,7 +117,7 @@ typedef struct qn_gemm qn_gemm;
 typedef struct qn_weight qn_weight;
 
 typedef struct qn_open_options {
-  const char *device;  /* NULL: the pack's own device if it is here. "host", "cuda:0" */
+  const char *device;  /* NULL: the first device of the pack that is here. "host", "cuda:0" */
   int threads;         /* host: threads of the pool, the caller included; 0: as many as the pack was tuned for */
   int deterministic;   /* 1: use the plans whose repeats agree bit for bit */
   int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M */
@@ -150,7 +151,9 @@ typedef enum qn_level {
 } qn_level;
 
 /* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match) and load the kernels of every
- * range of M. *out is freed with qn_gemm_free before its context closes.
+ * range of M. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N and log K,
+ * else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its context
+ * closes.
  * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_CUDA, QN_E_NOMEM. */
 QN_API qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out);
 QN_API void qn_gemm_free(qn_gemm *gemm);
@@ -161,7 +164,8 @@ QN_API const char *qn_gemm_problem(const qn_gemm *gemm); /* full spelling of the
 /* Name of the kernel that serves M tokens. Owned by the gemm. */
 QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
 
-/* Bytes of workspace that qn_run needs for any M up to max_m; 0 is common. Alignment: 256 bytes. */
+/* Bytes of workspace that qn_run needs for any M up to max_m; 0 is common. Alignment: 256 bytes. A weight with a
+ * permutation needs room for X in its order: ask after the weights are prepacked. */
 QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
@@ -189,7 +193,7 @@ typedef struct qn_args {
 
 /* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned. On CUDA asynchronous on args->stream and
  * capturable in a graph; on the host complete on return. No lock, no allocation, no file, no compilation.
- * m = 0 does nothing. Rows of X beyond m and columns of Y beyond N are not touched.
+ * m = 0 does nothing, more than 2^24 is refused. Rows of X beyond m and columns of Y beyond N are not touched.
  * Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; one workspace per concurrent call. */
 QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args);
 

@@ -1,0 +1,535 @@
+/* serve.c - the four calls of quernel.h: open, bind, prepack, run.
+ *
+ * Everything that can be decided before a call is decided in bind: which plan, which kernel for which M, and every
+ * number that does not depend on M. A call is a search among a few ranges, a little integer arithmetic and the launch.
+ */
+#include "serve.h"
+#include "cpu.h"
+#include "fail.h"
+#include "host_load.h"
+#include "pack_read.h"
+#include "recipe.h"
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_M (INT64_C(1) << 24)
+#define WORKSPACE_ALIGN 256
+
+/* A kernel's module, loaded while some gemm uses it. */
+typedef struct loaded {
+  qn_module *module;
+  int uses;
+} loaded;
+
+struct qn_context {
+  qn_pack *pack;
+  qn_device *device;
+  uint32_t pack_device, kind; /* the plans that serve */
+  loaded *kernel;             /* [qn__pack_kernels] */
+  char (*problem)[sizeof((qn_problem *)0)->spelling];
+  int n_problems;
+  atomic_uint_fast64_t misses;
+};
+
+typedef struct gemm_range {
+  qn_bound *bound;
+  uint32_t kernel;
+  char name[sizeof((qn_kernel *)0)->name];
+} gemm_range;
+
+struct qn_gemm {
+  qn_context *ctx;
+  int64_t m_min[QN_PLAN_RANGES];
+  uint32_t n_ranges;
+  qn_level level;
+  uint64_t key; /* of what a weight must have been packed for */
+  qn_problem problem;
+  size_t x_size;        /* bytes of an activation */
+  int64_t bytes;        /* of a packed weight */
+  atomic_bool permuted; /* some weight has a permutation */
+  gemm_range range[QN_PLAN_RANGES];
+  qn_plan plan;
+};
+
+struct qn_weight {
+  qn_context *ctx;
+  uint64_t key;
+  void *data;
+  int32_t *perm; /* NULL or [K] */
+};
+
+/* ---- Open ---------------------------------------------------------------------------------------------------------
+ */
+
+/* Does code for `have` (an sm_NN with or without a) run on `want`? Plain ones run on later minor versions. */
+static bool sm_fits(const char *have, const char *want) {
+  int a = 0, b = 0;
+  if (!strcmp(have, want)) return true;
+  return !strchr(have, 'a') && sscanf(have, "sm_%d", &a) == 1 && sscanf(want, "sm_%d", &b) == 1 && a / 10 == b / 10 &&
+         a <= b;
+}
+
+static qn_status kernel_fits(const qn_kernel *k, const qn_device *d) {
+  char missing[32];
+  if (!strcmp(k->target, "cuda"))
+    return sm_fits(k->arch, d->info.arch)
+               ? QN_OK
+               : qn__fail(QN_E_DEVICE, "kernel '%s' is for %s, %s is %s", k->name, k->arch, d->info.name, d->info.arch);
+  if (!qn__cpu_has(k->arch, missing, sizeof missing))
+    return qn__fail(QN_E_DEVICE, "kernel '%s' needs a CPU with %s; this one has: %s", k->name, missing, qn__cpu_arch());
+  return qn__host_image_check(k->image, k->size);
+}
+
+/* Does this machine run every kernel that the plans of the pack's device i name? */
+static qn_status device_fits(const qn_pack *p, uint32_t i, const qn_device *d) {
+  qn_pack_device pd;
+  qn__pack_device(p, i, &pd);
+  if (strcmp(pd.target, d->info.target))
+    return qn__fail(QN_E_DEVICE, "the pack is for %s (%s), the device is %s", pd.target, pd.arch, d->info.name);
+  for (uint32_t j = 0; j < qn__pack_plans(p); j++) {
+    qn_plan_key key;
+    qn_plan plan;
+    qn__pack_plan_key(p, j, &key);
+    if (key.device != i) continue;
+    qn__pack_plan(p, j, &plan);
+    for (uint32_t r = 0; r < plan.n_ranges; r++) {
+      qn_kernel k;
+      qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, plan.range[r].variant), &k);
+      QN_TRY(kernel_fits(&k, d));
+    }
+  }
+  return QN_OK;
+}
+
+/* Of the pack's devices that this machine can stand for, the one most like it: the same architecture, else the one with
+ * the most instruction sets. */
+static qn_status choose_plans(const qn_pack *p, const qn_device *d, uint32_t *chosen) {
+  size_t best = 0;
+  qn_status s = QN_OK;
+  for (uint32_t i = 0; i < qn__pack_devices(p); i++) {
+    qn_pack_device pd;
+    qn__pack_device(p, i, &pd);
+    qn_status fits = device_fits(p, i, d);
+    size_t likeness = fits ? 0 : strcmp(pd.arch, d->info.arch) ? 1 + strlen(pd.arch) : SIZE_MAX;
+    if (likeness > best) best = likeness, *chosen = i;
+    s = fits ? fits : s;
+  }
+  return best ? QN_OK : s;
+}
+
+/* Open `target` with the threads that the caller or else the pack says, and choose among the plans. */
+static qn_status try_device(qn_context *c, const char *target, int threads) {
+  char name[32];
+  if (!strcmp(target, "host") && threads) snprintf(name, sizeof name, "host:%d", threads);
+  else snprintf(name, sizeof name, "%s", target);
+  QN_TRY(qn__device_open(name, &c->device));
+  qn_status s = choose_plans(c->pack, c->device, &c->pack_device);
+  if (s) {
+    qn__device_close(c->device);
+    c->device = NULL;
+  }
+  return s;
+}
+
+/* The device asked for, or with nothing said the first of the pack's that is here. */
+static qn_status open_device(qn_context *c, const qn_open_options *o) {
+  qn_status s = qn__pack_devices(c->pack) ? QN_OK : qn__fail(QN_E_DEVICE, "the pack holds no device");
+  if (o->threads < 0) return qn__fail(QN_E_ARG, "%d threads", o->threads);
+  for (uint32_t i = 0; i < qn__pack_devices(c->pack); i++) {
+    qn_pack_device pd;
+    qn__pack_device(c->pack, i, &pd);
+    if (!(s = try_device(c, o->device ? o->device : pd.target, o->threads ? o->threads : (int)pd.threads)))
+      return QN_OK;
+  }
+  return s;
+}
+
+/* The spellings of the problems that are served here. */
+static qn_status list_problems(qn_context *c) {
+  c->problem = calloc(qn__pack_plans(c->pack) + 1, sizeof *c->problem);
+  if (!c->problem) return qn__fail(QN_E_NOMEM, "%u problems", qn__pack_plans(c->pack));
+  for (uint32_t i = 0; i < qn__pack_plans(c->pack); i++) {
+    qn_plan_key key;
+    qn_plan plan;
+    qn__pack_plan_key(c->pack, i, &key);
+    if (key.device != c->pack_device || key.kind != c->kind || !key.n) continue;
+    qn__pack_plan(c->pack, i, &plan);
+    memcpy(c->problem[c->n_problems++], plan.problem.spelling, sizeof *c->problem);
+  }
+  return QN_OK;
+}
+
+static qn_status open_context(const char *path, const qn_open_options *o, qn_context *c) {
+  if (!path) return qn__fail(QN_E_ARG, "qn_open: path is NULL");
+  c->kind = o->batch_invariant ? QN_PLAN_BATCH_INVARIANT : o->deterministic ? QN_PLAN_DETERMINISTIC : QN_PLAN_FASTEST;
+  QN_TRY(qn__pack_open(path, &c->pack));
+  QN_TRY(open_device(c, o));
+  c->kernel = calloc(qn__pack_kernels(c->pack) + 1, sizeof *c->kernel);
+  if (!c->kernel) return qn__fail(QN_E_NOMEM, "%u kernels", qn__pack_kernels(c->pack));
+  return list_problems(c);
+}
+
+qn_status qn_open(const char *path, const qn_open_options *options, qn_context **out, char *err, size_t errlen) {
+  static const qn_open_options defaults;
+  if (!out) return qn__fail(QN_E_ARG, "qn_open: out is NULL");
+  *out = NULL;
+  qn_context *c = calloc(1, sizeof *c);
+  qn_status s = c ? open_context(path, options ? options : &defaults, c) : qn__fail(QN_E_NOMEM, "context");
+  if (!s) return *out = c, QN_OK;
+  if (err && errlen) snprintf(err, errlen, "%s", qn__errmsg());
+  qn_close(c);
+  return s;
+}
+
+void qn_close(qn_context *ctx) {
+  if (!ctx) return;
+  qn__device_close(ctx->device);
+  qn__pack_close(ctx->pack);
+  free(ctx->kernel);
+  free(ctx->problem);
+  free(ctx);
+}
+
+const char *qn_errmsg(const qn_context *ctx) { return (void)ctx, qn__errmsg(); }
+
+const char *qn_problem_at(const qn_context *ctx, int i) {
+  return ctx && i >= 0 && i < ctx->n_problems ? ctx->problem[i] : NULL;
+}
+
+const char *qn_pack_hash(const qn_context *ctx) { return ctx ? qn__pack_hash(ctx->pack) : ""; }
+
+uint64_t qn_misses(const qn_context *ctx) { return ctx ? atomic_load_explicit(&ctx->misses, memory_order_relaxed) : 0; }
+
+/* ---- Bind ---------------------------------------------------------------------------------------------------------
+ */
+
+/* How far a tuned shape is from the wanted one. */
+static double distance(const qn_plan_key *key, const qn_problem *p) {
+  return fabs(log((double)key->n / (double)p->n)) + fabs(log((double)key->k / (double)p->k));
+}
+
+static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
+  return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
+         key->bias == p->bias && (!p->act || key->act == p->act) && (!p->out || key->out == p->out);
+}
+
+/* The plan that serves a problem: of its shape, else of the nearest, else for any. */
+static qn_status find_plan(const qn_context *c, const qn_problem *p, uint32_t *plan, qn_level *level) {
+  double best = INFINITY;
+  bool found = false;
+  for (uint32_t i = 0; i < qn__pack_plans(c->pack); i++) {
+    qn_plan_key key;
+    qn__pack_plan_key(c->pack, i, &key);
+    if (!same_types(c, &key, p)) continue;
+    double d = key.n ? distance(&key, p) : 1e9;
+    if (d >= best) continue;
+    best = d, *plan = i, found = true;
+    *level = !key.n ? QN_GENERIC : key.n == p->n && key.k == p->k ? QN_EXACT : QN_NEAREST_SHAPE;
+  }
+  if (found) return QN_OK;
+  return qn__fail(QN_E_NO_KERNEL,
+                  "no plan of the kind asked for serves '%s'; the pack has %d problems, the first is %s", p->spelling,
+                  c->n_problems, c->n_problems ? c->problem[0] : "none");
+}
+
+static qn_status load_kernel(qn_context *c, uint32_t i, const qn_kernel *k) {
+  loaded *l = &c->kernel[i];
+  if (!l->uses) QN_TRY(c->device->ops->module_load(c->device, k->image, k->size, &l->module));
+  l->uses++;
+  return QN_OK;
+}
+
+static void release_kernel(qn_context *c, uint32_t i) {
+  loaded *l = &c->kernel[i];
+  if (--l->uses) return;
+  c->device->ops->module_free(c->device, l->module);
+  l->module = NULL;
+}
+
+/* Look up the entry of every step; each is told the most shared memory that it gets between m_min and m_max. */
+static qn_status find_entries(qn_context *c, qn_module *module, qn_bound *b, int64_t m_min, int64_t m_max) {
+  qn_launch low[QN_RECIPE_STEPS], high[QN_RECIPE_STEPS];
+  QN_TRY(qn__bound_launches(c->device, b, m_min, low));
+  QN_TRY(qn__bound_launches(c->device, b, m_max, high));
+  for (uint32_t i = 0; i < b->n_steps; i++) {
+    int64_t shared = low[i].shared > high[i].shared ? low[i].shared : high[i].shared;
+    QN_TRY(c->device->ops->entry(c->device, module, b->recipe.step[i].entry, shared, &b->step[i].launch.fn));
+  }
+  return QN_OK;
+}
+
+static qn_status bind_range(qn_gemm *g, uint32_t i) {
+  qn_context *c = g->ctx;
+  gemm_range *r = &g->range[i];
+  void *const none[QN_RECIPE_STEPS] = {NULL};
+  const qn_range *planned = &g->plan.range[i];
+  int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min;
+  qn_kernel k;
+  uint32_t number = (uint32_t)qn__pack_find_kernel(c->pack, planned->variant);
+  qn__pack_kernel(c->pack, number, &k);
+  if (!(r->bound = malloc(sizeof *r->bound))) return qn__fail(QN_E_NOMEM, "kernel '%s'", k.name);
+  g->m_min[i] = planned->m_min;
+  g->n_ranges = i + 1;
+  memcpy(r->name, k.name, sizeof r->name);
+  r->kernel = UINT32_MAX;
+  QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
+  QN_TRY(load_kernel(c, number, &k));
+  r->kernel = number;
+  return find_entries(c, c->kernel[number].module, r->bound, planned->m_min, m_max);
+}
+
+/* A weight fits a gemm if it was packed in the same layout for the same shape and format. */
+static uint64_t weight_key(const qn_gemm *g) {
+  char text[3 * QN_NAME + 64];
+  uint8_t hash[QN_HASH_BYTES];
+  int n = snprintf(text, sizeof text, "%s %s %s %lldx%lld", g->plan.format.name, g->plan.layout.name,
+                   g->plan.layout.hash, (long long)g->problem.n, (long long)g->problem.k);
+  qn__hash128(text, (size_t)n, hash);
+  return qn__get64(hash);
+}
+
+static qn_status bind(qn_gemm *g, const char *spelling) {
+  qn_context *c = g->ctx;
+  uint32_t plan = 0;
+  QN_TRY(qn__problem_parse(spelling, &g->problem));
+  QN_TRY(find_plan(c, &g->problem, &plan, &g->level));
+  qn__pack_plan(c->pack, plan, &g->plan);
+  g->problem.act = g->plan.problem.act, g->problem.out = g->plan.problem.out;
+  qn__problem_spell(&g->problem);
+  if (qn__layout_check(&g->plan.layout, &g->plan.format, g->problem.n, g->problem.k))
+    return qn__fail(QN_E_SHAPE, "'%s' cannot be served by '%s': %s", g->problem.spelling, g->plan.problem.spelling,
+                    qn__errmsg());
+  QN_TRY(qn__layout_bytes(&g->plan.layout, g->problem.n, g->problem.k, &g->bytes));
+  g->x_size = (size_t)qn_type_bits((qn_type)g->problem.act) / 8;
+  g->key = weight_key(g);
+  for (uint32_t i = 0; i < g->plan.n_ranges; i++) QN_TRY(bind_range(g, i));
+  return QN_OK;
+}
+
+qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out) {
+  if (!ctx || !problem || !out) return qn__fail(QN_E_ARG, "qn_bind: NULL argument");
+  *out = NULL;
+  qn_gemm *g = calloc(1, sizeof *g);
+  if (!g) return qn__fail(QN_E_NOMEM, "gemm '%s'", problem);
+  g->ctx = ctx;
+  qn_status s = bind(g, problem);
+  if (s) qn_gemm_free(g);
+  else *out = g;
+  return s;
+}
+
+void qn_gemm_free(qn_gemm *gemm) {
+  if (!gemm) return;
+  for (uint32_t i = 0; i < gemm->n_ranges; i++) {
+    if (gemm->range[i].kernel != UINT32_MAX) release_kernel(gemm->ctx, gemm->range[i].kernel);
+    free(gemm->range[i].bound);
+  }
+  free(gemm);
+}
+
+qn_level qn_gemm_level(const qn_gemm *gemm) { return gemm ? gemm->level : QN_GENERIC; }
+
+const char *qn_gemm_problem(const qn_gemm *gemm) { return gemm ? gemm->plan.problem.spelling : ""; }
+
+/* Number of the range that serves m tokens. */
+static uint32_t range_of(const qn_gemm *g, int64_t m) {
+  uint32_t i = 0;
+  while (i + 1 < g->n_ranges && g->m_min[i + 1] <= m) i++;
+  return i;
+}
+
+const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m) {
+  return gemm && m > 0 ? gemm->range[range_of(gemm, m)].name : "";
+}
+
+/* ---- Workspace ----------------------------------------------------------------------------------------------------
+ */
+
+static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN; }
+
+/* Bytes for exactly m tokens: the kernel's own, then X in the order of the weight's columns. -1 on overflow. */
+static int64_t workspace_for(const qn_gemm *g, const qn_bound *b, int64_t m, bool permuted) {
+  int64_t bytes;
+  if (qn__bound_workspace(b, m, &bytes)) return -1;
+  return permuted ? align_up(bytes) + m * g->problem.k * (int64_t)g->x_size : bytes;
+}
+
+/* A kernel's need need not grow with M (split-K shrinks as M grows), so every M is asked where it varies. */
+size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) {
+  int64_t most = 0;
+  bool permuted = gemm && atomic_load_explicit(&gemm->permuted, memory_order_relaxed);
+  if (max_m > MAX_M) max_m = MAX_M;
+  for (uint32_t i = 0; gemm && i < gemm->n_ranges && gemm->m_min[i] <= max_m; i++) {
+    const qn_bound *b = gemm->range[i].bound;
+    int64_t end = i + 1 < gemm->n_ranges ? gemm->m_min[i + 1] - 1 : max_m, last = end < max_m ? end : max_m;
+    bool varies = b->workspace.n > 1 || (b->workspace.n && b->workspace.op[0].code != QN_OP_CONST);
+    for (int64_t m = varies ? gemm->m_min[i] : last; m <= last; m++) {
+      int64_t bytes = workspace_for(gemm, b, m, permuted);
+      most = bytes > most ? bytes : most;
+    }
+  }
+  return (size_t)most;
+}
+
+/* ---- Prepack ------------------------------------------------------------------------------------------------------
+ */
+
+size_t qn_weight_bytes(const qn_gemm *gemm) { return gemm ? (size_t)gemm->bytes : 0; }
+
+/* A copy of the permutation, or NULL for the identity. */
+static qn_status copy_perm(const int32_t *perm, int64_t k, int32_t **out) {
+  int64_t j = 0;
+  *out = NULL;
+  while (perm && j < k && perm[j] == j) j++;
+  if (!perm || j == k) return QN_OK;
+  if (!(*out = malloc((size_t)k * sizeof **out))) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
+  memcpy(*out, perm, (size_t)k * sizeof **out);
+  return QN_OK;
+}
+
+/* The host packs in place; a GPU gets a copy of what was packed here. */
+static qn_status pack_weight(const qn_gemm *g, const qn_planes *planes, void *data) {
+  qn_device *d = g->ctx->device;
+  if (!strcmp(d->info.target, "host")) return qn__layout_pack(&g->plan.layout, &g->plan.format, planes, data);
+  void *packed = malloc((size_t)g->bytes);
+  if (!packed) return qn__fail(QN_E_NOMEM, "weight of %lld bytes", (long long)g->bytes);
+  qn_status s = qn__layout_pack(&g->plan.layout, &g->plan.format, planes, packed);
+  if (!s) s = d->ops->upload(d, data, packed, (size_t)g->bytes);
+  free(packed);
+  return s;
+}
+
+static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
+  qn_device *d = g->ctx->device;
+  if (planes->n != g->problem.n || planes->k != g->problem.k)
+    return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld] for '%s'", (long long)planes->n, (long long)planes->k,
+                    g->problem.spelling);
+  QN_TRY(qn__planes_check(&g->plan.format, planes));
+  QN_TRY(copy_perm(planes->perm, planes->k, &w->perm));
+  if (w->perm && strcmp(d->info.target, "host"))
+    return qn__fail(QN_E_NO_KERNEL, "'%s' on %s: weights with a permutation (act-order) are served on the host only",
+                    g->problem.spelling, d->info.name);
+  QN_TRY(d->ops->alloc(d, (size_t)g->bytes, &w->data));
+  QN_TRY(pack_weight(g, planes, w->data));
+  if (w->perm) atomic_store_explicit(&g->permuted, true, memory_order_relaxed);
+  return QN_OK;
+}
+
+qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out) {
+  if (!gemm || !planes || !out) return qn__fail(QN_E_ARG, "qn_prepack: NULL argument");
+  *out = NULL;
+  qn_weight *w = calloc(1, sizeof *w);
+  if (!w) return qn__fail(QN_E_NOMEM, "weight");
+  w->ctx = gemm->ctx, w->key = gemm->key;
+  qn_status s = prepack(gemm, planes, w);
+  if (s) qn_weight_free(w);
+  else *out = w;
+  return s;
+}
+
+void qn_weight_free(qn_weight *weight) {
+  if (!weight) return;
+  weight->ctx->device->ops->free(weight->ctx->device, weight->data);
+  free(weight->perm);
+  free(weight);
+}
+
+/* ---- Run ----------------------------------------------------------------------------------------------------------
+ */
+
+static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args *a) {
+  const qn_problem *p = &g->problem;
+  if (w->ctx != g->ctx || w->key != g->key)
+    return qn__fail(QN_E_ARG, "'%s': the weight was prepacked for another problem or layout", p->spelling);
+  if (a->m < 0 || a->m > MAX_M)
+    return qn__fail(QN_E_ARG, "'%s': m is %lld, allowed 0 .. %lld", p->spelling, (long long)a->m, (long long)MAX_M);
+  if ((a->ldx && a->ldx < p->k) || (a->ldy && a->ldy < p->n) || a->ldx > INT32_MAX || a->ldy > INT32_MAX)
+    return qn__fail(QN_E_ARG, "'%s': ldx is %lld, ldy is %lld, less than K or N or beyond 2^31", p->spelling,
+                    (long long)a->ldx, (long long)a->ldy);
+  if (!a->x || !a->y) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, a->x ? "y" : "x");
+  if (p->act == QN_T_I8 && !a->x_scale) return qn__fail(QN_E_ARG, "'%s': x_scale is NULL", p->spelling);
+  if (p->bias && !a->bias) return qn__fail(QN_E_ARG, "'%s': bias is NULL", p->spelling);
+  if ((uintptr_t)a->workspace % WORKSPACE_ALIGN)
+    return qn__fail(QN_E_ARG, "'%s': the workspace is not aligned to %d bytes", p->spelling, WORKSPACE_ALIGN);
+  return QN_OK;
+}
+
+qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_call *out) {
+  const qn_bound *b = g->range[range_of(g, a->m)].bound;
+  if (!a->workspace) {
+    int64_t need = workspace_for(g, b, a->m, w->perm != NULL);
+    if (need < 0) return QN_E_LIMIT;
+    if (need)
+      return qn__fail(QN_E_ARG, "'%s': m = %lld needs %lld bytes of workspace", g->problem.spelling, (long long)a->m,
+                      (long long)need);
+  }
+  out->args = (qn_host_args){.x = a->x,
+                             .w = w->data,
+                             .y = a->y,
+                             .x_scale = a->x_scale,
+                             .bias = a->bias,
+                             .ws = a->workspace,
+                             .m = a->m,
+                             .n = g->problem.n,
+                             .k = g->problem.k,
+                             .ldx = a->ldx ? a->ldx : g->problem.k,
+                             .ldy = a->ldy ? a->ldy : g->problem.n};
+  out->n_launches = b->n_steps;
+  return qn__bound_launches(g->ctx->device, b, a->m, out->launch);
+}
+
+#define GATHER(size)                                                                                                   \
+  for (int64_t j = 0; j < a->k; j++) memcpy(y + j * size, x + (int64_t)perm[j] * size, size);                          \
+  break;
+
+/* A host kernel like any other: `w` is the permutation, `n` the bytes of an element; item i gathers row i of X. */
+static void gather_rows(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
+  const int32_t *perm = a->w;
+  (void)thread;
+  for (int64_t i = begin; i < end; i++) {
+    const char *x = (const char *)a->x + i * a->ldx * a->n;
+    char *y = (char *)a->y + i * a->k * a->n;
+    switch (a->n) {
+    case 1:
+      GATHER(1)
+    case 2:
+      GATHER(2)
+    default:
+      GATHER(4)
+    }
+  }
+}
+
+/* Put X in the order of the weight's columns, behind the kernel's own workspace. */
+static qn_status gather(const qn_gemm *g, const qn_weight *w, qn_call *c) {
+  int64_t own = 0;
+  QN_TRY(qn__bound_workspace(g->range[range_of(g, c->args.m)].bound, c->args.m, &own));
+  qn_host_args a = {.x = c->args.x,
+                    .w = w->perm,
+                    .y = (char *)c->args.ws + align_up(own),
+                    .n = (int64_t)g->x_size,
+                    .k = c->args.k,
+                    .ldx = c->args.ldx};
+  qn_launch l = {.grid = {c->args.m}};
+  qn_host_entry entry = gather_rows;
+  memcpy(&l.fn, &entry, sizeof entry);
+  c->args.x = a.y;
+  c->args.ldx = a.k;
+  return g->ctx->device->ops->launch(g->ctx->device, &l, &a, NULL);
+}
+
+qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {
+  if (!gemm || !weight || !args) return qn__fail(QN_E_ARG, "qn_run: NULL argument");
+  qn_device *d = gemm->ctx->device;
+  qn_call c;
+  if (!args->m) return QN_OK;
+  QN_TRY(check_args(gemm, weight, args));
+  if (gemm->level != QN_EXACT) atomic_fetch_add_explicit(&gemm->ctx->misses, 1, memory_order_relaxed);
+  QN_TRY(qn__gemm_look_up(gemm, weight, args, &c));
+  if (weight->perm) QN_TRY(gather(gemm, weight, &c));
+  for (uint32_t i = 0; i < c.n_launches; i++) QN_TRY(d->ops->launch(d, &c.launch[i], &c.args, args->stream));
+  return QN_OK;
+}

@@ -1,0 +1,15 @@
+/* serve.h - the inside of a call to qn_run, for measuring it. */
+#ifndef QN_SERVE_H
+#define QN_SERVE_H
+#include "device.h"
+
+/* All that a call launches. */
+typedef struct qn_call {
+  qn_host_args args;
+  uint32_t n_launches;
+  qn_launch launch[QN_RECIPE_STEPS];
+} qn_call;
+
+/* Check the arguments of a call and compute its launches; a->m > 0. This is what qn_run does before it launches. */
+qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_call *out);
+#endif
