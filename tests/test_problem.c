@@ -1,0 +1,158 @@
+/* test_problem.c - spellings of problems, and conversion of activations. */
+#include "convert.h"
+#include "runtime_fixture.h"
+#include <math.h>
+
+START_TEST(test_spellings) {
+  static const struct {
+    const char *in, *full;
+    qn_problem p;
+  } good[] = {
+      {"int4.g128:4096x11008:bf16-f32+bias",
+       "int4.g128:4096x11008:bf16-f32+bias",
+       {.n = 4096, .k = 11008, .act = QN_T_BF16, .out = QN_T_F32, .bias = 1}},
+      {"int4.g128:1x2147483647:i8-f16",
+       "int4.g128:1x2147483647:i8-f16",
+       {.n = 1, .k = 2147483647, .act = QN_T_I8, .out = QN_T_F16}},
+      {"nf4.g64.f32:7x9", "nf4.g64.f32:7x9:none-none", {.n = 7, .k = 9}},
+      {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9:none-none+bias", {.n = 7, .k = 9, .bias = 1}},
+      {"f16:7x9:f16", "f16:7x9:f16-none", {.n = 7, .k = 9, .act = QN_T_F16}},
+  };
+  for (size_t i = 0; i < QN_COUNT(good); i++) {
+    qn_problem p;
+    ck_ok(qn__problem_parse(good[i].in, &p));
+    ck_assert_str_eq(p.spelling, good[i].full);
+    ck_assert_int_eq(p.n, good[i].p.n);
+    ck_assert_int_eq(p.k, good[i].p.k);
+    ck_assert_uint_eq(p.act, good[i].p.act);
+    ck_assert_uint_eq(p.out, good[i].p.out);
+    ck_assert_uint_eq(p.bias, good[i].p.bias);
+    ck_assert_int_eq(strncmp(p.format, good[i].in, strlen(p.format)), 0);
+  }
+}
+END_TEST
+
+START_TEST(test_bad_spellings) {
+  static const struct {
+    const char *in, *part;
+    qn_status status;
+  } bad[] = {
+      {"", "no format", QN_E_ARG},
+      {"int4.g128", "no format", QN_E_ARG},
+      {":4x4", "no format", QN_E_ARG},
+      {"int4:x4", "N is not a number", QN_E_ARG},
+      {"int4:-4x4", "N is not a number", QN_E_ARG},
+      {"int4:4", "no 'x'", QN_E_ARG},
+      {"int4:4x", "no 'x'", QN_E_ARG},
+      {"int4:0x4", "1 .. 2147483647", QN_E_SHAPE},
+      {"int4:4x0", "1 .. 2147483647", QN_E_SHAPE},
+      {"int4:2147483648x4", "1 .. 2147483647", QN_E_SHAPE},
+      {"int4:4x99999999999999999999999", "1 .. 2147483647", QN_E_SHAPE},
+      {"int4:4x4:", "activation", QN_E_ARG},
+      {"int4:4x4:f17", "activation", QN_E_ARG},
+      {"int4:4x4:u8", "activation", QN_E_ARG},
+      {"int4:4x4:bf16-", "output", QN_E_ARG},
+      {"int4:4x4:bf16-f33", "output", QN_E_ARG},
+      {"int4:4x4:bf16-f32+relu", "unknown text", QN_E_ARG},
+      {"int4:4x4 ", "unknown text", QN_E_ARG},
+      {"a-name-of-a-format-that-is-very-much-longer-than-anyone-would-want-it-to-be:4x4", "too long", QN_E_ARG},
+  };
+  for (size_t i = 0; i < QN_COUNT(bad); i++) {
+    qn_problem p;
+    ck_fails(bad[i].status, bad[i].part, qn__problem_parse(bad[i].in, &p));
+  }
+  qn_problem p;
+  ck_fails(QN_E_ARG, "NULL", qn__problem_parse(NULL, &p));
+}
+END_TEST
+
+/* Every half and every bfloat16 goes to f32 and back unchanged (NaN stays NaN). */
+START_TEST(test_sixteen_bit_floats_round_trip) {
+  qn_type t = _i ? QN_T_BF16 : QN_T_F16;
+  for (uint32_t c = 0; c < 65536; c++) {
+    uint16_t in = (uint16_t)c, out;
+    float f;
+    ck_ok(qn_convert(&in, t, &f, QN_T_F32, 1));
+    ck_ok(qn_convert(&f, QN_T_F32, &out, t, 1));
+    if (isnan(f)) ck_assert(isnan(qn__load_f64(t, &out, 0)));
+    else ck_assert_uint_eq(in, out);
+    ck_assert(isnan(f) || (double)f == qn__load_f64(t, &in, 0));
+  }
+}
+END_TEST
+
+/* Between two neighbours: below the middle the lower, above it the upper, at it the even one. */
+START_TEST(test_rounding_to_nearest_even) {
+  qn_type t = _i ? QN_T_BF16 : QN_T_F16;
+  uint32_t last = _i ? 0x7f7f : 0x7bff;
+  for (uint32_t c = 0; c < last; c++) {
+    uint16_t low = (uint16_t)c, high = (uint16_t)(c + 1), out;
+    float middle = (float)((qn__load_f64(t, &low, 0) + qn__load_f64(t, &high, 0)) / 2);
+    float in[3] = {nextafterf(middle, 0), middle, nextafterf(middle, INFINITY)};
+    uint16_t want[3] = {low, c & 1 ? high : low, high};
+    for (int i = 0; i < 3; i++) {
+      ck_ok(qn_convert(&in[i], QN_T_F32, &out, t, 1));
+      ck_assert_msg(out == want[i], "%s of %a is %04x, not %04x", qn_type_name(t), (double)in[i], out, want[i]);
+    }
+  }
+  const float big[] = {65519.996f, 65520.0f, 1e38f, INFINITY};
+  uint16_t out[4];
+  ck_ok(qn_convert(big, QN_T_F32, out, QN_T_F16, 4));
+  ck_assert_uint_eq(out[0], 0x7bff);
+  for (int i = 1; i < 4; i++) ck_assert_uint_eq(out[i], 0x7c00);
+}
+END_TEST
+
+START_TEST(test_eight_bit_floats) {
+  const struct {
+    qn_type t;
+    uint8_t code;
+    double value;
+  } known[] = {{QN_T_E4M3, 0x7e, 448},   {QN_T_E4M3, 0x01, 0x1p-9},  {QN_T_E4M3, 0xb8, -1}, {QN_T_E4M3, 0x08, 0x1p-6},
+               {QN_T_E5M2, 0x7b, 57344}, {QN_T_E5M2, 0x01, 0x1p-16}, {QN_T_E5M2, 0xbc, -1}, {QN_T_E8M0, 127, 1},
+               {QN_T_E8M0, 0, 0x1p-127}, {QN_T_E8M0, 254, 0x1p127}};
+  for (size_t i = 0; i < QN_COUNT(known); i++)
+    ck_assert_double_eq(qn__load_f64(known[i].t, &known[i].code, 0), known[i].value);
+  for (int t = QN_T_E4M3; t <= QN_T_E8M0; t++)
+    for (int c = 0; c < 256; c++) {
+      uint8_t in = (uint8_t)c, out = 0;
+      double v = qn__load_f64((qn_type)t, &in, 0);
+      if (!isfinite(v)) continue;
+      qn__store_f64((qn_type)t, &out, 0, v);
+      ck_assert_uint_eq(in, out);
+    }
+}
+END_TEST
+
+START_TEST(test_conversion_refuses_other_types) {
+  float f = 0;
+  ck_fails(QN_E_ARG, "i8", qn_convert(&f, QN_T_I8, &f, QN_T_F32, 1));
+  ck_fails(QN_E_ARG, "only", qn_convert(&f, QN_T_F32, &f, QN_T_F64, 1));
+  ck_fails(QN_E_ARG, "NULL", qn_convert(NULL, QN_T_F32, &f, QN_T_F32, 1));
+}
+END_TEST
+
+START_TEST(test_activations_to_i8) {
+  float x[3][6] = {{127, -127, 0.5f, 1.5f, -2.5f, 99}, {0, 0, -0.0f, 0, 0, 7}, {1e-3f, 2.54f, -1.27f, 0.63f, 0, 7}};
+  int8_t q[3][5], want[3][5] = {{127, -127, 0, 2, -2}, {0}, {0, 127, -64, 32, 0}};
+  float scale[3];
+  qn_quantize_rows_i8(&x[0][0], 3, 5, 6, &q[0][0], scale);
+  for (int i = 0; i < 15; i++) ck_assert_int_eq((&q[0][0])[i], (&want[0][0])[i]);
+  ck_assert_float_eq(scale[0], 1);
+  ck_assert_float_eq(scale[1], 0);
+  ck_assert_float_eq(scale[2], 2.54f / 127);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  (void)argc;
+  Suite *s = suite_create("problem");
+  add_case(s, "spellings", test_spellings, 1);
+  add_case(s, "bad_spellings", test_bad_spellings, 1);
+  add_case(s, "sixteen_bit_floats_round_trip", test_sixteen_bit_floats_round_trip, 2);
+  add_case(s, "rounding_to_nearest_even", test_rounding_to_nearest_even, 2);
+  add_case(s, "eight_bit_floats", test_eight_bit_floats, 1);
+  add_case(s, "conversion_refuses_other_types", test_conversion_refuses_other_types, 1);
+  add_case(s, "activations_to_i8", test_activations_to_i8, 1);
+  return run_suite(s, argv[0]);
+}
