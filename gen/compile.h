@@ -15,15 +15,15 @@ typedef struct qn_source {
 } qn_source;
 
 typedef struct qn_artifact {
-  char hash[33];      /* XXH3-128 of the image, hexadecimal */
+  char hash[33];        /* XXH3-128 of the image, hexadecimal */
   unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin */
   size_t size;
-  char *ptx;          /* CUDA: the PTX of the same compilation; NULL on the host */
-  int registers;      /* CUDA: per thread, the largest of its kernels; host: 0 */
-  int shared;         /* CUDA: static shared memory, bytes */
-  int spills;         /* CUDA: bytes of spill stores and loads, frame included; host: 0 */
-  double seconds;     /* of compiling */
-  char *log;          /* compiler's messages; "" if none */
+  char *ptx;      /* CUDA: the PTX of the same compilation; NULL on the host */
+  int registers;  /* CUDA: per thread, the largest of its kernels; host: 0 */
+  int shared;     /* CUDA: static shared memory, bytes */
+  int spills;     /* CUDA: bytes of spill stores and loads, frame included; host: 0 */
+  double seconds; /* of compiling */
+  char *log;      /* compiler's messages; "" if none */
 } qn_artifact;
 
 /* Compile one source. On QN_E_COMPILE the detail and out->log hold the first diagnostics with the template's file:line
@@ -44,6 +44,6 @@ qn_status qn_compile_all(const qn_source *sources, size_t n, int threads, qn_com
 
 /* Opcodes of a kernel's SASS in a cubin: calls `each` with the low 12 bits of every 128-bit instruction and the raw
  * words (sm_75 and later). For tests and `explain`. */
-qn_status qn_cubin_each(const void *image, size_t size, void (*each)(void *ud, const char *kernel, unsigned opcode,
-                        const uint64_t word[2]), void *ud);
+qn_status qn_cubin_each(const void *image, size_t size,
+                        void (*each)(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]), void *ud);
 #endif

@@ -1,0 +1,112 @@
+/* compile.c - the front of the compilers: one source, or many on all cores. */
+#include "compile.h"
+#include "compile_internal.h"
+#include "fail.h"
+#include "hash.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct {
+  const char *target;
+  qn_status (*compile)(const qn_source *, qn_artifact *);
+  qn_status (*version)(char *, size_t);
+} back_ends[] = {{"host", qn__compile_cc, qn__cc_version}, {"cuda", qn__compile_nvrtc, qn__nvrtc_version}};
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *qn__first_errors(const char *log, char *buffer, size_t size) {
+  size_t used = 0;
+  int lines = 0;
+  *buffer = 0;
+  for (int pass = 0; pass < 2 && !lines; pass++)
+    for (const char *p = log; *p && lines < 3;) {
+      size_t n = strcspn(p, "\n");
+      const char *hit = pass ? p : memmem(p, n, "error", 5);
+      if (hit && n && used + n + 3 < size) {
+        if (lines++) memcpy(buffer + used, "; ", 3), used += 2;
+        memcpy(buffer + used, p, n);
+        buffer[used += n] = 0;
+      }
+      p += n + (p[n] == '\n');
+    }
+  return buffer;
+}
+
+qn_status qn_compile(const qn_source *source, qn_artifact *out) {
+  *out = (qn_artifact){0};
+  for (size_t i = 0; i < QN_COUNT(back_ends); i++) {
+    if (strcmp(source->target, back_ends[i].target)) continue;
+    double start = now();
+    qn_status s = back_ends[i].compile(source, out);
+    out->seconds = now() - start;
+    if (s != QN_OK) return s;
+    uint8_t hash[QN_HASH_BYTES];
+    qn__hash128(out->image, out->size, hash);
+    qn__hash_text(hash, out->hash);
+    return QN_OK;
+  }
+  return qn__fail(QN_E_ARG, "%s: unknown target \"%s\"; known: host, cuda", source->name, source->target);
+}
+
+void qn_artifact_free(qn_artifact *a) {
+  if (!a) return;
+  free(a->image);
+  free(a->ptx);
+  free(a->log);
+  *a = (qn_artifact){0};
+}
+
+qn_status qn_compiler_version(const char *target, char *text, size_t size) {
+  for (size_t i = 0; i < QN_COUNT(back_ends); i++)
+    if (!strcmp(target, back_ends[i].target)) return back_ends[i].version(text, size);
+  return qn__fail(QN_E_ARG, "unknown target \"%s\"", target);
+}
+
+/* ---- Many ----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct job_list {
+  const qn_source *sources;
+  size_t n, next;
+  int stop;
+  qn_compile_done done;
+  void *ud;
+  pthread_mutex_t lock;
+} job_list;
+
+static void *work(void *arg) {
+  job_list *jobs = arg;
+  pthread_mutex_lock(&jobs->lock);
+  while (!jobs->stop && jobs->next < jobs->n) {
+    size_t i = jobs->next++;
+    pthread_mutex_unlock(&jobs->lock);
+    qn_artifact a;
+    qn_status s = qn_compile(&jobs->sources[i], &a);
+    pthread_mutex_lock(&jobs->lock);
+    if (jobs->done(jobs->ud, i, s, s == QN_OK ? "" : qn__errmsg(), &a)) jobs->stop = 1;
+    qn_artifact_free(&a);
+  }
+  pthread_mutex_unlock(&jobs->lock);
+  return NULL;
+}
+
+qn_status qn_compile_all(const qn_source *sources, size_t n, int threads, qn_compile_done done, void *ud) {
+  enum { most = 256 };
+  pthread_t thread[most];
+  job_list jobs = {.sources = sources, .n = n, .done = done, .ud = ud, .lock = PTHREAD_MUTEX_INITIALIZER};
+  if (threads <= 0) threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  if (threads > most) threads = most;
+  int started = 0;
+  while (started < threads - 1 && !pthread_create(&thread[started], NULL, work, &jobs)) started++;
+  work(&jobs);
+  for (int i = 0; i < started; i++) pthread_join(thread[i], NULL);
+  pthread_mutex_destroy(&jobs.lock);
+  return QN_OK;
+}

@@ -1,0 +1,14 @@
+/* process.h - run a program with text on its standard input and collect what it writes. */
+#ifndef QN_PROCESS_H
+#define QN_PROCESS_H
+#include "quernel.h"
+
+typedef struct qn_process_result {
+  int exit_status; /* of the program; 128 + signal if one ended it; 124 if the time ran out */
+  char *output;    /* stdout and stderr together, at most 64 KiB, terminated; caller frees */
+} qn_process_result;
+
+/* Run argv (argv[0] found through PATH), feed `input` (may be NULL), wait at most `seconds`. QN_E_IO if it cannot be
+ * started. Any thread. */
+qn_status qn__process_run(char *const argv[], const char *input, double seconds, qn_process_result *out);
+#endif
