@@ -96,8 +96,9 @@ qn_status qn__host_image_check(const void *image, size_t size) {
 /* ---- Dynamic section ----------------------------------------------------------------------------------------------
  */
 
-/* The tags that are understood. */
+/* The tags that are understood, and what there is that is not. */
 typedef struct dynamic {
+  const char *refused;
   uint64_t symbols, strings, string_size, hash, gnu_hash, rela, rela_size;
 } dynamic;
 
@@ -106,45 +107,26 @@ static void *inside(const qn_host_image *h, uint64_t at, uint64_t size) {
   return at <= h->span && size <= h->span - at ? h->base + at : NULL;
 }
 
-static qn_status read_tag(dynamic *d, const Elf64_Dyn *t) {
+static void read_tag(dynamic *d, const Elf64_Dyn *t) {
   switch (t->d_tag) {
-  case DT_SYMTAB:
-    d->symbols = t->d_un.d_ptr;
-    break;
-  case DT_STRTAB:
-    d->strings = t->d_un.d_ptr;
-    break;
-  case DT_STRSZ:
-    d->string_size = t->d_un.d_val;
-    break;
-  case DT_HASH:
-    d->hash = t->d_un.d_ptr;
-    break;
-  case DT_GNU_HASH:
-    d->gnu_hash = t->d_un.d_ptr;
-    break;
-  case DT_RELA:
-    d->rela = t->d_un.d_ptr;
-    break;
-  case DT_RELASZ:
-    d->rela_size = t->d_un.d_val;
-    break;
-  case DT_NEEDED:
-    return BAD("it needs a library");
+  case DT_SYMTAB: d->symbols = t->d_un.d_ptr; break;
+  case DT_STRTAB: d->strings = t->d_un.d_ptr; break;
+  case DT_STRSZ: d->string_size = t->d_un.d_val; break;
+  case DT_HASH: d->hash = t->d_un.d_ptr; break;
+  case DT_GNU_HASH: d->gnu_hash = t->d_un.d_ptr; break;
+  case DT_RELA: d->rela = t->d_un.d_ptr; break;
+  case DT_RELASZ: d->rela_size = t->d_un.d_val; break;
+  case DT_NEEDED: d->refused = "it needs a library"; break;
   case DT_REL:
   case DT_JMPREL:
   case DT_TEXTREL:
-  case 36: /* DT_RELR */
-    return BAD("relocations of another kind (dynamic tag %lld)", (long long)t->d_tag);
+  case 36: /* DT_RELR */ d->refused = "relocations of another kind than RELA"; break;
   case DT_INIT:
   case DT_FINI:
   case DT_INIT_ARRAY:
-  case DT_FINI_ARRAY:
-    return BAD("initialisers or finalisers (dynamic tag %lld)", (long long)t->d_tag);
-  default:
-    break;
+  case DT_FINI_ARRAY: d->refused = "initialisers or finalisers"; break;
+  default: break;
   }
-  return QN_OK;
 }
 
 static qn_status read_dynamic(const elf *e, const qn_host_image *h, dynamic *d) {
@@ -157,7 +139,7 @@ static qn_status read_dynamic(const elf *e, const qn_host_image *h, dynamic *d) 
       Elf64_Dyn t;
       memcpy(&t, h->base + s->p_vaddr + at, sizeof t);
       if (t.d_tag == DT_NULL) break;
-      QN_TRY(read_tag(d, &t));
+      read_tag(d, &t);
     }
   }
   return d->symbols && d->strings ? QN_OK : BAD("no dynamic symbols");
@@ -228,7 +210,8 @@ static qn_status load(const elf *e, qn_host_image *h, size_t page) {
     if (e->segment[i].p_type == PT_LOAD)
       memcpy(h->base + e->segment[i].p_vaddr, e->data + e->segment[i].p_offset, e->segment[i].p_filesz);
   QN_TRY(read_dynamic(e, h, &d));
-  QN_TRY(read_symbols(h, &d));
+  QN_TRY(read_symbols(h, &d)); /* first: it names what is undefined */
+  if (d.refused) return BAD("%s", d.refused);
   QN_TRY(relocate(h, &d));
   return protect(e, h, page);
 }

@@ -1,3 +1,5 @@
 qn_test(expr quernel_static)
 qn_test(problem quernel_static)
 qn_test(layout quernel_static)
+qn_test(pool quernel_static)
+qn_test(host_load quernel_static)

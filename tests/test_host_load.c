@@ -1,0 +1,190 @@
+/* test_host_load.c - kernels loaded from memory: what runs, what is refused and why, damaged files. */
+#include "cpu.h"
+#include "device_host.h"
+#include "host_load.h"
+#include "runtime_fixture.h"
+#include <elf.h>
+
+static const char good[] = "static const int table[] = {3, 5, 7};\n"
+                           "static const int *const pointer[] = {table + 2, table};\n"
+                           "static int counter = 40;\n"
+                           "static const int *volatile sink;\n"
+                           "__attribute__((visibility(\"default\"))) int value(int i) {\n"
+                           "  sink = pointer[i & 1]; return *sink + counter++; }\n"
+                           "__attribute__((visibility(\"default\"))) int other(void) { return 11; }\n";
+
+typedef int (*int_of_int)(int);
+
+static int_of_int entry(const qn_host_image *h, const char *name) {
+  void *p;
+  int_of_int f;
+  ck_ok(qn__host_image_entry(h, name, &p));
+  memcpy(&f, &p, sizeof f);
+  return f;
+}
+
+/* Constants, pointers that need relocating, and data of its own, with either table of symbols. */
+START_TEST(test_loads_and_runs) {
+  static const char *const flags[] = {PLAIN_FLAGS " -fvisibility=hidden", PLAIN_FLAGS " -Wl,--hash-style=sysv",
+                                      PLAIN_FLAGS " -Wl,--hash-style=gnu -O3",
+                                      PLAIN_FLAGS " -Wl,--hash-style=both -O0"};
+  image i = compile(good, flags[_i]);
+  qn_host_image *a, *b;
+  void *none;
+  ck_ok(qn__host_image_check(i.data, i.size));
+  ck_ok(qn__host_image_open(i.data, i.size, &a));
+  ck_ok(qn__host_image_open(i.data, i.size, &b));
+  memset(i.data, 0, i.size);
+  ck_assert_int_eq(entry(a, "value")(0), 47);
+  ck_assert_int_eq(entry(a, "value")(1), 44);
+  ck_assert_int_eq(entry(b, "value")(0), 47); /* each load has its own data */
+  ck_assert_int_eq(entry(b, "other")(0), 11);
+  ck_fails(QN_E_NO_KERNEL, "no function 'counter'", qn__host_image_entry(a, "counter", &none));
+  qn__host_image_close(a);
+  qn__host_image_close(b);
+  qn__host_image_close(NULL);
+  free(i.data);
+}
+END_TEST
+
+START_TEST(test_refused_with_reason) {
+  static const struct {
+    const char *text, *flags, *part;
+  } bad[] = {
+      {"extern int missing(int); int value(int i) { return missing(i); }", "", "undefined symbol 'missing'"},
+      {"extern int there; int value(int i) { return there + i; }", "", "undefined symbol 'there'"},
+      {"int there; int value(int i) { return there += i; }", "", "relocation of type"},
+      {"static __thread int t; int value(int i) { return t += i; }", "", "thread-local"},
+      {"static int v; __attribute__((constructor)) static void f(void) { v = 1; } int value(int i) { return v + i; }",
+       "", "initialisers"},
+      {"int value(int i) { return i; }", "-Wl,--no-as-needed -lc", "library"},
+      {"int value(int i) { return i; }", "-Wl,-N", "writable and executable"},
+  };
+  qn_host_image *h;
+  image i = compile(bad[_i].text, PLAIN_FLAGS);
+  if (bad[_i].flags[0]) {
+    char flags[256];
+    free(i.data);
+    snprintf(flags, sizeof flags, "%s %s", PLAIN_FLAGS, bad[_i].flags);
+    i = compile(bad[_i].text, flags);
+  }
+  ck_fails(QN_E_FORMAT, bad[_i].part, qn__host_image_open(i.data, i.size, &h));
+  ck_assert_ptr_null(h);
+  free(i.data);
+}
+END_TEST
+
+START_TEST(test_foreign_files) {
+  qn_host_image *h;
+  image i = compile(good, PLAIN_FLAGS);
+  Elf64_Ehdr *e = (Elf64_Ehdr *)i.data;
+  const Elf64_Ehdr kept = *e;
+  ck_fails(QN_E_FORMAT, "no ELF", qn__host_image_open("", 0, &h));
+#define REFUSED(status, part, change)                                                                                  \
+  *e = kept;                                                                                                           \
+  change;                                                                                                              \
+  ck_fails(status, part, qn__host_image_open(i.data, i.size, &h))
+  REFUSED(QN_E_FORMAT, "not a little-endian", e->e_ident[1] = 'e');
+  REFUSED(QN_E_FORMAT, "not a little-endian", e->e_ident[EI_CLASS] = ELFCLASS32);
+  REFUSED(QN_E_DEVICE, "machine", e->e_machine = EM_RISCV);
+  REFUSED(QN_E_FORMAT, "not a shared object", e->e_type = ET_REL);
+  REFUSED(QN_E_FORMAT, "program headers", e->e_phnum = 0);
+  REFUSED(QN_E_FORMAT, "program headers", e->e_phoff = UINT64_MAX);
+#undef REFUSED
+  free(i.data);
+}
+END_TEST
+
+/* Cut at every length, one bit flipped at every place of the tables: refused or loaded, never a crash. */
+START_TEST(test_damaged_files) {
+  image i = compile(good, PLAIN_FLAGS);
+  qn_host_image *h;
+  rng r = {5};
+  for (size_t size = 0; size < i.size; size += 1 + size / 97) {
+    uint8_t *cut = malloc(size + 1); /* so that a sanitizer sees a read beyond the end */
+    memcpy(cut, i.data, size);
+    if (!qn__host_image_open(cut, size, &h)) qn__host_image_close(h);
+    free(cut);
+  }
+  for (int round = 0; round < 20000; round++) {
+    size_t at = round < 8000 ? (size_t)round % 1200 : draw(&r) % i.size;
+    uint8_t kept = i.data[at];
+    i.data[at] ^= (uint8_t)(1u << below(&r, 8));
+    if (!qn__host_image_open(i.data, i.size, &h)) {
+      void *fn;
+      (void)qn__host_image_entry(h, "value", &fn);
+      qn__host_image_close(h);
+    }
+    i.data[at] = kept;
+  }
+  free(i.data);
+}
+END_TEST
+
+START_TEST(test_instruction_sets) {
+  char missing[32];
+  const char *arch = qn__cpu_arch();
+  ck_assert(qn__cpu_has("", missing, sizeof missing));
+  ck_assert_msg(qn__cpu_has(arch, missing, sizeof missing), "%s", arch);
+  ck_assert(!qn__cpu_has("x86-64 avx9000 fma", missing, sizeof missing) || strcmp(missing, ""));
+  ck_assert(!qn__cpu_has("avx9000", missing, sizeof missing));
+  ck_assert_str_eq(missing, "avx9000");
+  ck_assert(!qn__cpu_has("avx51", missing, sizeof missing)); /* a part of a name is no name */
+#if defined __x86_64__
+  ck_assert_int_eq(strncmp(arch, "x86-64", 6), 0);
+  const struct {
+    const char *name;
+    int have;
+  } compilers_word[] = {{"avx2", __builtin_cpu_supports("avx2")},
+                        {"fma", __builtin_cpu_supports("fma")},
+                        {"avx512f", __builtin_cpu_supports("avx512f")},
+                        {"avx512bw", __builtin_cpu_supports("avx512bw")},
+                        {"avx512vl", __builtin_cpu_supports("avx512vl")},
+                        {"avx512vnni", __builtin_cpu_supports("avx512vnni")},
+                        {"avx512bf16", __builtin_cpu_supports("avx512bf16")},
+                        {"bmi2", __builtin_cpu_supports("bmi2")}};
+  for (size_t i = 0; i < QN_COUNT(compilers_word); i++)
+    ck_assert_msg(qn__cpu_has(compilers_word[i].name, missing, sizeof missing) == !!compilers_word[i].have, "%s",
+                  compilers_word[i].name);
+#endif
+}
+END_TEST
+
+START_TEST(test_host_device) {
+  qn_device *d;
+  void *p;
+  char text[4] = "";
+  ck_ok(qn__device_open("host:3", &d));
+  ck_assert_str_eq(d->info.name, "host");
+  ck_assert_str_eq(d->info.arch, qn__cpu_arch());
+  ck_assert_int_eq(d->info.threads, 3);
+  ck_assert_int_eq(d->info.var[QN_VAR_T], 3);
+  for (size_t size = 0; size < 10 << 20; size = size * 9 + 1) {
+    ck_ok(d->ops->alloc(d, size, &p));
+    ck_assert_uint_eq((uintptr_t)p % 256, 0);
+    if (size > 4) {
+      ck_ok(d->ops->upload(d, p, "abc", 4));
+      ck_ok(d->ops->download(d, text, p, 4));
+      ck_assert_str_eq(text, "abc");
+    }
+    d->ops->free(d, p);
+  }
+  ck_fails(QN_E_NOMEM, "bytes", d->ops->alloc(d, SIZE_MAX / 2, &p));
+  qn__device_close(d);
+  static const char *const unknown[] = {"",      "gpu",     "host:", "host:x",    "host:2x",
+                                        "hosts", "cuda:-1", "cuda0", "host:99999"};
+  for (size_t i = 0; i < QN_COUNT(unknown); i++) ck_assert_int_eq(qn__device_open(unknown[i], &d), QN_E_ARG);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  (void)argc;
+  Suite *s = suite_create("host_load");
+  add_case(s, "loads_and_runs", test_loads_and_runs, 4);
+  add_case(s, "refused_with_reason", test_refused_with_reason, 7);
+  add_case(s, "foreign_files", test_foreign_files, 1);
+  add_case(s, "damaged_files", test_damaged_files, 1);
+  add_case(s, "instruction_sets", test_instruction_sets, 1);
+  add_case(s, "host_device", test_host_device, 1);
+  return run_suite(s, argv[0]);
+}
