@@ -3,11 +3,11 @@
  * One file per entry, self-describing JSON (artifacts: the compiler's bytes), written to a temporary name, fsynced and
  * renamed. No locks: losing a race is normal, an invalid entry is a miss, never an error. Works on NFS.
  *
- *   ROOT/ENV/env.json                       what the environment's hash is made of
- *   ROOT/ENV/artifact/HASH.bin, .json       image and resources, by source hash
- *   ROOT/ENV/evidence/PROBLEM/HASH.M.json   what was seen of a variant at one M: error, timings, or the rejection
- *   ROOT/ENV/plan/PROBLEM.KIND.json         the choice
- *   ROOT/ENV/journal/…                      open work of running tuners
+ *   ROOT/ENV/env.json               what the environment's hash is made of
+ *   ROOT/ENV/KIND/HASH.json         an entry: {schema, key, sum, value}; HASH is that of the key
+ *   ROOT/ENV/artifact/HASH.json     by the hash of the variant: resources, or why it does not compile
+ *   ROOT/ENV/artifact/IMAGE.bin     the compiled image, by its own hash
+ *   ROOT/ENV/journal/...            open work of running tuners
  */
 #ifndef QN_STORE_H
 #define QN_STORE_H

@@ -1,0 +1,350 @@
+/* desc_json.c - descriptors to and from JSON. Each reader takes its fields in the order of the struct and checks sizes
+ * and names; what a descriptor means is checked where it is used. */
+#include "desc_json.h"
+#include "fail.h"
+#include "store.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- Reading --------------------------------------------------------------------------------------------------------
+ */
+
+static qn_status bad(const char *what, const char *problem) {
+  return qn__fail(QN_E_FORMAT, "descriptor: %s %s", what, problem);
+}
+
+static qn_status get_text(const cJSON *j, const char *key, char *out, size_t size) {
+  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  if (!s) return bad(key, "is missing or no text");
+  if (strlen(s) >= size) return bad(key, "is too long");
+  memcpy(out, s, strlen(s) + 1);
+  return QN_OK;
+}
+
+static qn_status as_uint(const cJSON *item, const char *what, uint32_t *out) {
+  double x = cJSON_IsNumber(item) ? item->valuedouble : -1;
+  if (!(x >= 0 && x <= 0xffffffffu && x == floor(x))) return bad(what, "is no whole number from 0 to 2^32 - 1");
+  *out = (uint32_t)x;
+  return QN_OK;
+}
+
+static qn_status get_uint(const cJSON *j, const char *key, uint32_t *out) {
+  return as_uint(cJSON_GetObjectItemCaseSensitive(j, key), key, out);
+}
+
+static qn_status get_type(const cJSON *j, const char *key, uint32_t *out) {
+  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  *out = qn_type_from_name(s);
+  return s && (*out != QN_T_NONE || !strcmp(s, "none")) ? QN_OK : bad(key, "is no element type");
+}
+
+/* The array under `key`, with at most `most` items. */
+static qn_status get_array(const cJSON *j, const char *key, uint32_t most, const cJSON **array, uint32_t *n) {
+  *array = cJSON_GetObjectItemCaseSensitive(j, key);
+  if (!cJSON_IsArray(*array)) return bad(key, "is missing or no array");
+  *n = (uint32_t)cJSON_GetArraySize(*array);
+  return *n <= most ? QN_OK : bad(key, "has too many items");
+}
+
+static const struct {
+  const char *text;
+  int arity;
+} operators[] = {
+#define QN_X(name, text, arity) {text, arity},
+    QN_EXPR_OP_MAP(QN_X)
+#undef QN_X
+};
+
+typedef struct names {
+  const char *name[16];
+  uint32_t n;
+} names;
+
+static const names launch_names = {
+#define QN_X(name, text) text,
+    {QN_VAR_MAP(QN_X)},
+#undef QN_X
+    QN_VAR_COUNT};
+
+static const char *const arg_names[] = {
+#define QN_X(name, text) text,
+    QN_ARG_MAP(QN_X)
+#undef QN_X
+};
+
+static qn_status read_token(const cJSON *t, const names *vars, qn_expr_op *op) {
+  *op = (qn_expr_op){0};
+  if (cJSON_IsNumber(t)) {
+    *op = (qn_expr_op){.code = QN_OP_CONST, .value = t->valuedouble};
+    return QN_OK;
+  }
+  if (cJSON_IsObject(t)) {
+    op->code = QN_OP_LOOKUP;
+    return get_uint(t, "lookup", &op->arg);
+  }
+  const char *s = cJSON_GetStringValue(t);
+  for (uint32_t i = 0; s && i < vars->n; i++)
+    if (!strcmp(s, vars->name[i])) {
+      *op = (qn_expr_op){.code = QN_OP_VAR, .arg = i};
+      return QN_OK;
+    }
+  for (uint32_t i = 0; s && i < QN_COUNT(operators); i++)
+    if (*operators[i].text && !strcmp(s, operators[i].text)) {
+      op->code = i;
+      return QN_OK;
+    }
+  return bad(s ? s : "a token", "is no number, variable or operator");
+}
+
+static qn_status read_expr(const cJSON *array, const names *vars, qn_expr *out) {
+  *out = (qn_expr){0};
+  if (!cJSON_IsArray(array)) return bad("an expression", "is no array");
+  const cJSON *t;
+  cJSON_ArrayForEach(t, array) {
+    if (out->n == QN_EXPR_OPS) return bad("an expression", "has too many tokens");
+    QN_TRY(read_token(t, vars, &out->op[out->n++]));
+  }
+  return QN_OK;
+}
+
+static qn_status read_plane(const cJSON *j, qn_format_plane *p) {
+  QN_TRY(get_text(j, "name", p->name, sizeof p->name));
+  QN_TRY(get_type(j, "type", &p->type));
+  QN_TRY(get_uint(j, "max", &p->max));
+  QN_TRY(get_uint(j, "rows", &p->rows));
+  return get_uint(j, "cols", &p->cols);
+}
+
+qn_status qn__format_from_json(const cJSON *j, qn_format *out) {
+  const cJSON *planes, *tables, *item;
+  names vars = {{"q"}, 1};
+  memset(out, 0, sizeof *out);
+  QN_TRY(get_text(j, "name", out->name, sizeof out->name));
+  QN_TRY(get_uint(j, "bits", &out->bits));
+  QN_TRY(get_type(j, "codes", &out->codes));
+  QN_TRY(get_type(j, "float", &out->cast));
+  QN_TRY(get_array(j, "planes", QN_FORMAT_PLANES, &planes, &out->n_planes));
+  QN_TRY(get_array(j, "tables", QN_COUNT(out->table), &tables, &out->n_tables));
+  uint32_t i = 0;
+  cJSON_ArrayForEach(item, planes) {
+    QN_TRY(read_plane(item, &out->plane[i]));
+    vars.name[vars.n++] = out->plane[i++].name;
+  }
+  i = 0;
+  cJSON_ArrayForEach(item, tables) {
+    uint32_t k = 0;
+    const cJSON *x;
+    cJSON_ArrayForEach(x, item) {
+      if (k == QN_FORMAT_TABLE || !cJSON_IsNumber(x)) return bad("tables", "need at most 256 numbers each");
+      out->table[i][k++] = (float)x->valuedouble;
+    }
+    while (k < QN_FORMAT_TABLE) out->table[i][k++] = NAN; /* an index beyond the table is an error that shows */
+    i++;
+  }
+  return read_expr(cJSON_GetObjectItemCaseSensitive(j, "decode"), &vars, &out->decode);
+}
+
+static qn_status read_digits(const cJSON *j, const char *key, uint32_t most, qn_digit *digit, uint32_t *n) {
+  const cJSON *array, *d;
+  QN_TRY(get_array(j, key, most, &array, n));
+  cJSON_ArrayForEach(d, array) {
+    const char *axis = cJSON_GetStringValue(cJSON_GetArrayItem(d, 0));
+    if (!axis || (strcmp(axis, "n") && strcmp(axis, "k")))
+      return bad(key, "needs digits [\"n\" or \"k\", size, stride]");
+    digit->axis = *axis == 'k';
+    QN_TRY(as_uint(cJSON_GetArrayItem(d, 1), key, &digit->size));
+    QN_TRY(as_uint(cJSON_GetArrayItem(d, 2), key, &digit->stride));
+    digit++;
+  }
+  return QN_OK;
+}
+
+static qn_status read_field(const cJSON *j, const qn_format *f, qn_field *out) {
+  char plane[16];
+  QN_TRY(get_text(j, "plane", plane, sizeof plane));
+  out->plane = strcmp(plane, "codes") ? UINT32_MAX : 0;
+  for (uint32_t i = 0; i < f->n_planes; i++)
+    if (!strcmp(plane, f->plane[i].name)) out->plane = 1 + i;
+  if (out->plane == UINT32_MAX) return bad(plane, "is no plane of the format");
+  QN_TRY(get_type(j, "type", &out->type));
+  QN_TRY(get_uint(j, "lo", &out->lo));
+  QN_TRY(get_uint(j, "bits", &out->bits));
+  return read_digits(j, "digits", QN_LAYOUT_DIGITS, out->digit, &out->n_digits);
+}
+
+qn_status qn__layout_from_json(const cJSON *j, const qn_format *f, qn_layout *out) {
+  const cJSON *tile, *sections, *s, *x;
+  uint32_t n;
+  memset(out, 0, sizeof *out);
+  QN_TRY(get_text(j, "name", out->name, sizeof out->name));
+  QN_TRY(get_array(j, "tile", 2, &tile, &n));
+  QN_TRY(as_uint(cJSON_GetArrayItem(tile, 0), "tile", &out->tile_n));
+  QN_TRY(as_uint(cJSON_GetArrayItem(tile, 1), "tile", &out->tile_k));
+  QN_TRY(get_uint(j, "pad_code", &out->pad_code));
+  QN_TRY(get_array(j, "sections", QN_LAYOUT_SECTIONS, &sections, &out->n_sections));
+  qn_section *section = out->section;
+  cJSON_ArrayForEach(s, sections) {
+    const cJSON *fields;
+    QN_TRY(read_digits(s, "outer", QN_COUNT(section->outer), section->outer, &section->n_outer));
+    QN_TRY(get_array(s, "fields", QN_LAYOUT_FIELDS, &fields, &section->n_fields));
+    qn_field *field = section->field;
+    cJSON_ArrayForEach(x, fields) QN_TRY(read_field(x, f, field++));
+    section++;
+  }
+  char *text = cJSON_PrintUnformatted(j); /* the hash is of what was written, name included */
+  if (!text) return qn__fail(QN_E_NOMEM, "no memory for the layout %s", out->name);
+  qn_hash_hex(text, strlen(text), out->hash);
+  cJSON_free(text);
+  return QN_OK;
+}
+
+static qn_status read_triple(const cJSON *step, const char *key, qn_expr out[3]) {
+  const cJSON *array, *e;
+  uint32_t n;
+  QN_TRY(get_array(step, key, 3, &array, &n));
+  for (int i = 0; i < 3; i++) out[i] = (qn_expr){.n = 1, .op[0] = {.code = QN_OP_CONST, .value = 1}};
+  cJSON_ArrayForEach(e, array) QN_TRY(read_expr(e, &launch_names, out++));
+  return QN_OK;
+}
+
+static qn_status read_step(const cJSON *j, qn_step *out) {
+  const cJSON *args, *a;
+  QN_TRY(get_text(j, "entry", out->entry, sizeof out->entry));
+  QN_TRY(get_array(j, "args", QN_RECIPE_ARGS, &args, &out->n_args));
+  uint8_t *arg = out->arg;
+  cJSON_ArrayForEach(a, args) {
+    const char *s = cJSON_GetStringValue(a);
+    uint8_t i = 0;
+    while (s && i < QN_ARG_COUNT && strcmp(s, arg_names[i])) i++;
+    if (!s || i == QN_ARG_COUNT) return bad(s ? s : "args", "is no kernel argument");
+    *arg++ = i;
+  }
+  QN_TRY(read_triple(j, "grid", out->grid));
+  QN_TRY(read_triple(j, "block", out->block));
+  QN_TRY(read_triple(j, "cluster", out->cluster));
+  return read_expr(cJSON_GetObjectItemCaseSensitive(j, "shared"), &launch_names, &out->shared);
+}
+
+qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
+  const cJSON *steps, *s;
+  memset(out, 0, sizeof *out);
+  QN_TRY(get_array(j, "steps", QN_RECIPE_STEPS, &steps, &out->n_steps));
+  if (!out->n_steps) return bad("steps", "is empty");
+  qn_step *step = out->step;
+  cJSON_ArrayForEach(s, steps) QN_TRY(read_step(s, step++));
+  out->deterministic = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "deterministic"));
+  out->batch_invariant = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "batch_invariant"));
+  out->pdl = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "pdl"));
+  return read_expr(cJSON_GetObjectItemCaseSensitive(j, "workspace"), &launch_names, &out->workspace);
+}
+
+/* ---- Writing --------------------------------------------------------------------------------------------------------
+ */
+
+static cJSON *write_expr(const qn_expr *e, const names *vars) {
+  cJSON *out = cJSON_CreateArray();
+  for (uint32_t i = 0; i < e->n; i++) {
+    const qn_expr_op *op = &e->op[i];
+    cJSON *t;
+    if (op->code == QN_OP_CONST) t = cJSON_CreateNumber(op->value);
+    else if (op->code == QN_OP_VAR) t = cJSON_CreateString(vars->name[op->arg]);
+    else if (op->code == QN_OP_LOOKUP) cJSON_AddNumberToObject(t = cJSON_CreateObject(), "lookup", op->arg);
+    else t = cJSON_CreateString(operators[op->code].text);
+    cJSON_AddItemToArray(out, t);
+  }
+  return out;
+}
+
+cJSON *qn__format_to_json(const qn_format *f) {
+  cJSON *out = cJSON_CreateObject(), *planes, *tables;
+  names vars = {{"q"}, 1};
+  cJSON_AddStringToObject(out, "name", f->name);
+  cJSON_AddNumberToObject(out, "bits", f->bits);
+  cJSON_AddStringToObject(out, "codes", qn_type_name((qn_type)f->codes));
+  cJSON_AddStringToObject(out, "float", qn_type_name((qn_type)f->cast));
+  planes = cJSON_AddArrayToObject(out, "planes");
+  for (uint32_t i = 0; i < f->n_planes; i++) {
+    const qn_format_plane *p = &f->plane[i];
+    cJSON *x = cJSON_CreateObject();
+    cJSON_AddStringToObject(x, "name", p->name);
+    cJSON_AddStringToObject(x, "type", qn_type_name((qn_type)p->type));
+    cJSON_AddNumberToObject(x, "max", p->max);
+    cJSON_AddNumberToObject(x, "rows", p->rows);
+    cJSON_AddNumberToObject(x, "cols", p->cols);
+    cJSON_AddItemToArray(planes, x);
+    vars.name[vars.n++] = p->name;
+  }
+  tables = cJSON_AddArrayToObject(out, "tables");
+  for (uint32_t i = 0; i < f->n_tables; i++) {
+    cJSON *x = cJSON_CreateArray();
+    for (int k = 0; k < QN_FORMAT_TABLE && !isnan(f->table[i][k]); k++)
+      cJSON_AddItemToArray(x, cJSON_CreateNumber(f->table[i][k]));
+    cJSON_AddItemToArray(tables, x);
+  }
+  cJSON_AddItemToObject(out, "decode", write_expr(&f->decode, &vars));
+  return out;
+}
+
+static cJSON *write_digits(const qn_digit *d, uint32_t n) {
+  cJSON *out = cJSON_CreateArray();
+  for (; n--; d++) {
+    cJSON *x = cJSON_CreateArray();
+    cJSON_AddItemToArray(x, cJSON_CreateString(d->axis ? "k" : "n"));
+    cJSON_AddItemToArray(x, cJSON_CreateNumber(d->size));
+    cJSON_AddItemToArray(x, cJSON_CreateNumber(d->stride));
+    cJSON_AddItemToArray(out, x);
+  }
+  return out;
+}
+
+cJSON *qn__layout_to_json(const qn_layout *l, const qn_format *f) {
+  cJSON *out = cJSON_CreateObject(), *tile, *sections;
+  cJSON_AddStringToObject(out, "name", l->name);
+  cJSON_AddNumberToObject(out, "pad_code", l->pad_code);
+  sections = cJSON_AddArrayToObject(out, "sections");
+  for (const qn_section *s = l->section; s < l->section + l->n_sections; s++) {
+    cJSON *section = cJSON_CreateObject(), *fields = cJSON_CreateArray();
+    for (const qn_field *x = s->field; x < s->field + s->n_fields; x++) {
+      cJSON *field = cJSON_CreateObject();
+      cJSON_AddNumberToObject(field, "bits", x->bits);
+      cJSON_AddItemToObject(field, "digits", write_digits(x->digit, x->n_digits));
+      cJSON_AddNumberToObject(field, "lo", x->lo);
+      cJSON_AddStringToObject(field, "plane", x->plane ? f->plane[x->plane - 1].name : "codes");
+      cJSON_AddStringToObject(field, "type", qn_type_name((qn_type)x->type));
+      cJSON_AddItemToArray(fields, field);
+    }
+    cJSON_AddItemToObject(section, "fields", fields);
+    cJSON_AddItemToObject(section, "outer", write_digits(s->outer, s->n_outer));
+    cJSON_AddItemToArray(sections, section);
+  }
+  tile = cJSON_AddArrayToObject(out, "tile");
+  cJSON_AddItemToArray(tile, cJSON_CreateNumber(l->tile_n));
+  cJSON_AddItemToArray(tile, cJSON_CreateNumber(l->tile_k));
+  return out;
+}
+
+static cJSON *write_triple(const qn_expr e[3]) {
+  cJSON *out = cJSON_CreateArray();
+  for (int i = 0; i < 3; i++) cJSON_AddItemToArray(out, write_expr(&e[i], &launch_names));
+  return out;
+}
+
+cJSON *qn__recipe_to_json(const qn_recipe *r) {
+  cJSON *out = cJSON_CreateObject(), *steps = cJSON_AddArrayToObject(out, "steps");
+  for (const qn_step *s = r->step; s < r->step + r->n_steps; s++) {
+    cJSON *step = cJSON_CreateObject(), *args;
+    cJSON_AddStringToObject(step, "entry", s->entry);
+    args = cJSON_AddArrayToObject(step, "args");
+    for (uint32_t i = 0; i < s->n_args; i++) cJSON_AddItemToArray(args, cJSON_CreateString(arg_names[s->arg[i]]));
+    cJSON_AddItemToObject(step, "grid", write_triple(s->grid));
+    cJSON_AddItemToObject(step, "block", write_triple(s->block));
+    cJSON_AddItemToObject(step, "cluster", write_triple(s->cluster));
+    cJSON_AddItemToObject(step, "shared", write_expr(&s->shared, &launch_names));
+    cJSON_AddItemToArray(steps, step);
+  }
+  cJSON_AddItemToObject(out, "workspace", write_expr(&r->workspace, &launch_names));
+  cJSON_AddBoolToObject(out, "deterministic", r->deterministic != 0);
+  cJSON_AddBoolToObject(out, "batch_invariant", r->batch_invariant != 0);
+  cJSON_AddBoolToObject(out, "pdl", r->pdl != 0);
+  return out;
+}
