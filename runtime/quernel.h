@@ -150,10 +150,10 @@ typedef enum qn_level {
   QN_GENERIC       /* no tuned shape of these types: the pack's plain kernel for the format */
 } qn_level;
 
-/* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match) and load the kernels of every
- * range of M. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N and log K,
- * else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its context
- * closes.
+/* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match without i8) and load the kernels
+ * of every range of M. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N
+ * and log K, else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its
+ * context closes.
  * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_CUDA, QN_E_NOMEM. */
 QN_API qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out);
 QN_API void qn_gemm_free(qn_gemm *gemm);

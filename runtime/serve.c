@@ -211,9 +211,10 @@ static double distance(const qn_plan_key *key, const qn_problem *p) {
   return fabs(log((double)key->n / (double)p->n)) + fabs(log((double)key->k / (double)p->k));
 }
 
+/* Types that were not given match any, but for 8-bit activations: their numerics must be asked for. */
 static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
   return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
-         key->bias == p->bias && (!p->act || key->act == p->act) && (!p->out || key->out == p->out);
+         key->bias == p->bias && (p->act ? key->act == p->act : key->act != QN_T_I8) && (!p->out || key->out == p->out);
 }
 
 /* The plan that serves a problem: of its shape, else of the nearest, else for any. */
@@ -469,8 +470,8 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
   out->args = (qn_host_args){.x = a->x,
                              .w = w->data,
                              .y = a->y,
-                             .x_scale = a->x_scale,
-                             .bias = a->bias,
+                             .x_scale = g->problem.act == QN_T_I8 ? a->x_scale : NULL,
+                             .bias = g->problem.bias ? a->bias : NULL,
                              .ws = a->workspace,
                              .m = a->m,
                              .n = g->problem.n,
