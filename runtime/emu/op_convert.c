@@ -85,7 +85,7 @@ static u64 double_float(double v, int t, int mode, int flags) {
   u64 bits;
   float f;
   if (flags & F_RELU && !(v > 0)) v = isnan(v) ? v : 0;
-  if (flags & F_SAT && t != T_BF16) v = !(v > 0) ? 0 : v > 1 ? 1 : v;
+  if (flags & F_SAT && t != T_BF16 && t != T_TF32) v = !(v > 0) ? 0 : v > 1 ? 1 : v;
   u16 h;
   switch (t) {
   case T_F16: h = float_half(double_odd(v, 0)); return mode == RZ && !isinf(v) ? toward_zero(h, v, half_value) : h;

@@ -1,0 +1,260 @@
+/* checks.c - what the interpreter watches: findings, vector clocks, shadows of shared and global memory.
+ *
+ * Order. Every warp of a cluster is an agent with a clock; an mbarrier is one too, for the async writes it announces. A
+ * release publishes the past of a warp and moves its clock on; an acquire takes a published past over. A write leaves
+ * (agent, time) on each 4-byte word, a read leaves the time per agent. An access is ordered after another when the
+ * other's time is not later than what the warp knows of that agent. `safe` is the least of what it knows: one compare
+ * settles most accesses. Time only moves forward in a worker, so that nothing is cleared between CTAs.
+ *
+ * Proxies. pvc is a second vector: how much of each agent's generic writes lies behind a proxy fence. PTX ISA, "Memory
+ * Consistency Model", "Proxy-preserved base causality order". */
+#include "internal.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- Findings ---------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *word, *text;
+} finding_kinds[] = {
+#define QN_X(name, word, text) {word, text},
+    QN_EMU_FINDING_MAP(QN_X)
+#undef QN_X
+};
+const char *qn_emu_finding_word(qn_emu_finding_kind k) { return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].word : "?"; }
+const char *qn_emu_finding_text(qn_emu_finding_kind k) { return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].text : "?"; }
+
+static qn_emu_finding *same_finding(qn_emu_report *r, qn_emu_finding_kind kind, int line) {
+  for (int k = 0; k < r->count; k++)
+    if (r->list[k].kind == kind && r->list[k].line == line) return &r->list[k];
+  return NULL;
+}
+
+static void place_finding(const warp *w, qn_emu_finding *f, int lane) {
+  const run *r = w->worker->run;
+  const qn_emu_module *m = r->module;
+  const insn *i = &m->code[w->worker->pc];
+  snprintf(f->kernel, sizeof f->kernel, "%s", r->f->kernel.name);
+  memcpy(f->cta, w->cta->index, sizeof f->cta);
+  f->warp = (int)w->id, f->lane = lane;
+  const char *s = i->line && i->line <= m->nlines ? m->lines[i->line - 1] : "";
+  s += strspn(s, " \t");
+  snprintf(f->insn, sizeof f->insn, "%.*s", (int)strcspn(s, "\r\n"), s);
+  if (!i->loc) return;
+  const loc *l = &m->locs[i->loc];
+  f->file_line = (int)l->line;
+  snprintf(f->file, sizeof f->file, "%s", l->file < m->nfiles && m->files[l->file] ? m->files[l->file] : "?");
+}
+
+void qn__emu_find(warp *w, int lane, qn_emu_finding_kind kind, const char *format, ...) {
+  enum { DISTINCT = 256 };
+  run *r = w->worker->run;
+  int line = (int)r->module->code[w->worker->pc].line;
+  pthread_mutex_lock(&r->lock);
+  qn_emu_finding *f = same_finding(r->report, kind, line);
+  if (!f && r->report->count < DISTINCT) {
+    f = &r->report->list[r->report->count++];
+    f->kind = kind, f->line = line;
+    place_finding(w, f, lane);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(f->text, sizeof f->text, format, args);
+    va_end(args);
+  }
+  if (f) f->count++;
+  if (++r->report->findings >= (uint64_t)r->limit) atomic_store(&r->stop, true);
+  pthread_mutex_unlock(&r->lock);
+}
+
+/* ---- Clocks ------------------------------------------------------------------------------------------------------ */
+
+void qn__emu_join(uint32_t *into, const uint32_t *from, uint32_t n) {
+  for (uint32_t k = 0; k < n; k++) into[k] = into[k] > from[k] ? into[k] : from[k];
+}
+
+static void advance(warp *w) {
+  cluster *c = w->cta->cluster;
+  w->vc[w->agent] = c->clocks[w->agent] = ++c->now;
+}
+
+static void renew_safe(warp *w) {
+  uint32_t least = UINT32_MAX, n = w->cta->cluster->agents_used;
+  for (uint32_t k = 0; k < n; k++) least = k != w->agent && w->vc[k] < least ? w->vc[k] : least;
+  w->safe = least;
+}
+
+void qn__emu_release(warp *w, uint32_t *vc, uint32_t *pvc) {
+  uint32_t n = w->cta->cluster->agents_used;
+  qn__emu_join(vc, w->vc, n);
+  qn__emu_join(pvc, w->pvc, n);
+  advance(w);
+}
+
+void qn__emu_acquire(warp *w, const uint32_t *vc, const uint32_t *pvc) {
+  uint32_t n = w->cta->cluster->agents_used, own = w->vc[w->agent];
+  qn__emu_join(w->vc, vc, n);
+  qn__emu_join(w->pvc, pvc, n);
+  w->vc[w->agent] = own;
+  renew_safe(w);
+}
+
+void qn__emu_proxy_fence(warp *w) {
+  qn__emu_join(w->pvc, w->vc, w->cta->cluster->agents_used);
+  advance(w);
+}
+
+/* A new cluster: all that was before is in everybody's past. */
+void qn__emu_clock_start(cluster *c) {
+  uint32_t base = c->now, n = c->nagents;
+  for (uint32_t r = 0; r < c->nctas; r++)
+    for (uint32_t k = 0; k < c->ctas[r].nwarps; k++) {
+      warp *w = &c->ctas[r].warps[k];
+      for (uint32_t a = 0; a < n; a++) w->vc[a] = w->pvc[a] = base;
+      advance(w);
+      w->safe = base;
+    }
+}
+
+/* ---- Shared memory ----------------------------------------------------------------------------------------------- */
+
+cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset) {
+  uint32_t rank = address >> 24;
+  cta *c = w->cta;
+  *offset = address & SHARED_OFFSET;
+  if (rank > c->cluster->nctas) {
+    qn__emu_find(w, lane, QN_EMU_F_BOUNDS, "shared address 0x%x is of CTA %u of a cluster of %u", address, rank - 1, c->cluster->nctas);
+    return NULL;
+  }
+  if (rank) c = &c->cluster->ctas[rank - 1];
+  if (*offset >= SHARED_BASE && *offset <= c->size && bytes <= c->size - *offset) return c;
+  qn__emu_find(w, lane, QN_EMU_F_BOUNDS, "%u bytes at shared offset %d of a CTA that has %u", bytes,
+               (int)*offset - (int)SHARED_BASE, c->size - SHARED_BASE);
+  return NULL;
+}
+
+static bool is_write(touch how) { return how == GENERIC_WRITE || how == ASYNC_WRITE || how == COPY_WRITE; }
+
+/* The first byte whose state does not allow the access. */
+static void check_bytes(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how) {
+  uint8_t *s = c->shadow + at;
+  for (uint32_t k = 0; k < bytes; k++) {
+    if (s[k] == B_WRITTEN || (s[k] == B_UNWRITTEN && is_write(how))) continue;
+    static const qn_emu_finding_kind kinds[] = {QN_EMU_F_UNINIT, QN_EMU_F_WAIT, QN_EMU_F_MBARRIER};
+    static const char *const what[] = {"was never written", "is the target of an async copy not waited for",
+                                       "belongs to an mbarrier"};
+    qn__emu_find(w, lane, kinds[s[k] % 3], "%s of shared offset %u, which %s", is_write(how) ? "write" : "read",
+                 at + k - SHARED_BASE, what[s[k] % 3]);
+    if (s[k] == B_UNWRITTEN) memset(s, B_WRITTEN, bytes); /* say it once */
+    return;
+  }
+}
+
+static void check_readers(warp *w, int lane, cta *c, uint32_t word) {
+  uint32_t n = c->cluster->nctas * c->nwarps;
+  for (uint32_t a = 0; a < n; a++)
+    if (a != w->agent && c->read_stamp[a][word] > w->vc[a]) {
+      qn__emu_find(w, lane, QN_EMU_F_RACE, "write of shared offset %u while warp %u may still read it",
+                   word * 4 - SHARED_BASE, a % c->nwarps);
+      c->read_stamp[a][word] = 0;
+    }
+}
+
+static void check_word(warp *w, int lane, cta *c, uint32_t word, touch how) {
+  uint32_t stamp = c->write_stamp[word], agent = c->write_agent[word], warps = c->cluster->nctas * c->nwarps;
+  if (stamp > w->safe && stamp > w->vc[agent]) {
+    qn__emu_find(w, lane, QN_EMU_F_RACE, "%s of shared offset %u, with no order after the write by %s %u",
+                 is_write(how) ? "write" : "read", word * 4 - SHARED_BASE, agent < warps ? "warp" : "async agent",
+                 agent < warps ? agent % c->nwarps : agent - warps);
+    c->write_stamp[word] = 0;
+  }
+  if (is_write(how) && c->read_last[word] > w->safe) check_readers(w, lane, c, word);
+}
+
+static void check_proxy(warp *w, int lane, cta *c, uint32_t word, touch how) {
+  if (!c->generic[word] || c->write_stamp[word] <= w->pvc[c->write_agent[word]]) return;
+  qn__emu_find(w, lane, QN_EMU_F_PROXY, "async %s of shared offset %u after a generic write by warp %u",
+               is_write(how) ? "write" : "read", word * 4 - SHARED_BASE, c->write_agent[word] % c->nwarps);
+  c->generic[word] = 0;
+}
+
+void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how) {
+  unsigned checks = w->worker->run->checks;
+  if (checks & QN_EMU_INIT) {
+    check_bytes(w, lane, c, at, bytes, how);
+    if (how == GENERIC_WRITE) qn__emu_mark(c, at, bytes, B_WRITTEN);
+    else if (is_write(how)) qn__emu_mark(c, at, bytes, B_PENDING);
+  }
+  if (!(checks & (QN_EMU_RACE | QN_EMU_PROXY)) || !bytes) return;
+  uint32_t now = w->vc[w->agent];
+  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++) {
+    if (checks & QN_EMU_RACE) check_word(w, lane, c, word, how);
+    if (checks & QN_EMU_PROXY && (how == ASYNC_READ || how == ASYNC_WRITE)) check_proxy(w, lane, c, word, how);
+    if (!is_write(how)) {
+      c->read_stamp[w->agent][word] = now;
+      if (c->read_last[word] < now) c->read_last[word] = now;
+    } else if (how == GENERIC_WRITE) {
+      c->write_stamp[word] = now, c->write_agent[word] = (uint16_t)w->agent, c->generic[word] = 1;
+    }
+  }
+}
+
+void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state) {
+  if (!c->shadow) return;
+  for (uint32_t k = 0; k < bytes; k++) /* an mbarrier is not undone by a stray write */
+    if (c->shadow[at + k] != B_MBARRIER || state == B_MBARRIER) c->shadow[at + k] = (uint8_t)state;
+}
+
+void qn__emu_land(warp *w, cta *c, uint32_t at, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic) {
+  if (checking(w, QN_EMU_INIT)) qn__emu_mark(c, at, bytes, B_WRITTEN);
+  if (!checking(w, QN_EMU_RACE | QN_EMU_PROXY) || !bytes) return;
+  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++)
+    c->write_stamp[word] = stamp, c->write_agent[word] = (uint16_t)agent, c->generic[word] = generic;
+}
+
+/* ---- Global memory ----------------------------------------------------------------------------------------------- */
+
+static const char *near_block(const qn_emu *e, uint64_t address, char text[96]) {
+  const block *best = NULL;
+  for (uint32_t k = 1; k < e->nblocks; k++) {
+    const block *b = e->blocks[k];
+    if (b && address >= b->base && (!best || b->base > best->base)) best = b;
+  }
+  if (!best || address - best->base > best->size * 2 + (1 << 20)) return "no allocation is near";
+  snprintf(text, 96, "offset %llu of an allocation of %llu bytes", (unsigned long long)(address - best->base),
+           (unsigned long long)best->size);
+  return text;
+}
+
+uint8_t *qn__emu_global_at(warp *w, int lane, uint64_t address, uint64_t bytes, bool write) {
+  worker *k = w->worker;
+  block *b = k->last;
+  char text[96];
+  if (!block_holds(b, address, bytes)) b = k->last = block_at(k->run->device, address);
+  if (!block_holds(b, address, bytes)) {
+    qn__emu_find(w, lane, QN_EMU_F_BOUNDS, "%s of %llu global bytes at 0x%llx: %s", write ? "write" : "read",
+                 (unsigned long long)bytes, (unsigned long long)address, near_block(k->run->device, address, text));
+    return NULL;
+  }
+  if (write && b->readonly) {
+    qn__emu_find(w, lane, QN_EMU_F_READONLY, "write to constant memory at 0x%llx", (unsigned long long)address);
+    return NULL;
+  }
+  return b->data + (address - b->base);
+}
+
+uint8_t *qn__emu_global_use(warp *w, int lane, uint64_t address, uint64_t bytes, bool write) {
+  uint8_t *p = qn__emu_global_at(w, lane, address, bytes, write);
+  const block *b = w->worker->last;
+  if (!p || !b->shadow || !checking(w, QN_EMU_INIT)) return p;
+  uint8_t *s = b->shadow + (address - b->base);
+  if (write) memset(s, B_WRITTEN, bytes);
+  for (uint64_t k = 0; !write && k < bytes; k++)
+    if (s[k] != B_WRITTEN) {
+      qn__emu_find(w, lane, QN_EMU_F_UNINIT, "read of byte %llu of an allocation of %llu that nothing wrote",
+                   (unsigned long long)(address + k - b->base), (unsigned long long)b->size);
+      memset(s, B_WRITTEN, bytes);
+      break;
+    }
+  return p;
+}

@@ -1,0 +1,59 @@
+/* counters.c - sectors of global requests and passes of shared requests, as ncu counts them.
+ *
+ * A global request touches 32-byte sectors. A shared request is served in groups of lanes (32 lanes of 4 bytes, 16 of 8,
+ * 8 of 16); a group takes as many passes as the busiest of the 32 banks has different words. */
+#include "internal.h"
+
+static const char *const kind_words[] = {
+#define QN_X(name, word) word,
+    QN_EMU_KIND_MAP(QN_X)
+#undef QN_X
+};
+const char *qn_emu_kind_word(qn_emu_kind k) { return k < QN_EMU_KINDS ? kind_words[k] : "?"; }
+
+void qn__emu_count_global(warp *w, const uint64_t *address, uint32_t mask, uint32_t bytes, bool store) {
+  uint64_t sectors[LANES * 2];
+  int n = 0;
+  EACH_SET(l, mask) {
+    for (uint64_t s = address[l] >> 5; s <= (address[l] + bytes - 1) >> 5; s++) {
+      int k = n - 1;
+      while (k >= 0 && sectors[k] != s) k--;
+      if (k < 0) sectors[n++] = s;
+    }
+  }
+  qn_emu_counters *c = &w->worker->counters;
+  uint64_t total = (uint64_t)__builtin_popcount(mask) * bytes;
+  c->global_requests++, c->global_sectors += (uint64_t)n, c->global_ideal += (total + 31) / 32;
+  *(store ? &c->global_store_bytes : &c->global_load_bytes) += total;
+}
+
+static int passes(const uint32_t *address, uint32_t mask, uint32_t bytes) {
+  uint32_t words[32][LANES];
+  uint8_t n[32] = {0}, most = 0;
+  EACH_SET(l, mask) {
+    for (uint32_t word = address[l] >> 2; word <= (address[l] + bytes - 1) >> 2; word++) {
+      uint32_t bank = word & 31;
+      int k = n[bank] - 1;
+      while (k >= 0 && words[bank][k] != word) k--;
+      if (k < 0) words[bank][n[bank]++] = word;
+      if (n[bank] > most) most = n[bank];
+    }
+  }
+  return most;
+}
+
+void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint32_t bytes) {
+  qn_emu_counters *c = &w->worker->counters;
+  uint32_t lanes = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
+  c->shared_requests++;
+  for (uint32_t first = 0; first < LANES; first += lanes) {
+    uint32_t group = mask & (lanes == 32 ? ALL : ((1u << lanes) - 1) << first);
+    if (group) c->shared_passes += (uint64_t)passes(address, group, bytes), c->shared_ideal++;
+  }
+}
+
+void qn__emu_count_rows(warp *w, const uint32_t *address, int first) {
+  qn_emu_counters *c = &w->worker->counters;
+  c->shared_requests += first == 0;
+  c->shared_passes += (uint64_t)passes(address, 0xffu << first, 16), c->shared_ideal++;
+}
