@@ -53,12 +53,13 @@ static double f64_of_e4m3(uint8_t c) {
 
 static double f64_of_e8m0(uint8_t c) { return c == 255 ? NAN : ldexp(1, c - 127); }
 
-/* Type by type: size, load, store. Integers and f64 are what they are. */
+/* Type by type: load, store. Integers and f64 are what they are. Planes may lie unaligned in a mapped file. */
 #define LOAD(type, expression)                                                                                         \
   {                                                                                                                    \
-    const type *p = data;                                                                                              \
+    const char *p = (const char *)data + i * (int64_t)sizeof(type);                                                    \
     for (int j = 0; j < n; j++) {                                                                                      \
-      type c = p[i + j];                                                                                               \
+      type c;                                                                                                          \
+      memcpy(&c, p + (size_t)j * sizeof c, sizeof c);                                                                  \
       out[j] = (double)(expression);                                                                                   \
     }                                                                                                                  \
     return;                                                                                                            \

@@ -98,7 +98,7 @@ typedef struct qn_plane {
   const char *name;  /* "codes", "scale", "zero"... as the format names it */
   qn_type type;      /* codes: u8, u16 or u32, one code an element, the value in the low bits */
   int64_t rows, cols; /* codes: [N, K]; per-group planes: [N, ceil(K/group)]; per row: [N, 1]; per tensor: [1, 1] */
-  const void *data;
+  const void *data; /* any alignment */
 } qn_plane;
 
 /* A weight W[N,K] of the format named by `format`, e.g. "int4.g128" (spelling: see `quernel formats`). */

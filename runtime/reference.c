@@ -55,11 +55,15 @@ static int64_t extent(int64_t size, uint32_t share) { return share ? (size + sha
 /* Index of the first integer above `max`, or -1. The maximum is taken first: that loop vectorises. */
 #define FIRST_ABOVE(type)                                                                                              \
   {                                                                                                                    \
-    const type *v = data;                                                                                              \
-    type top = 0;                                                                                                      \
-    for (int64_t i = 0; i < n; i++) top = v[i] > top ? v[i] : top;                                                     \
-    for (int64_t i = 0; top > max && i < n; i++)                                                                       \
-      if (v[i] > max) return i;                                                                                        \
+    type v, top = 0;                                                                                                   \
+    for (int64_t i = 0; i < n; i++) {                                                                                  \
+      memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);                                                \
+      top = v > top ? v : top;                                                                                         \
+    }                                                                                                                  \
+    for (int64_t i = 0; top > max && i < n; i++) {                                                                     \
+      memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);                                                \
+      if (v > max) return i;                                                                                           \
+    }                                                                                                                  \
     return -1;                                                                                                         \
   }
 

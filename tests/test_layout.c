@@ -115,6 +115,30 @@ START_TEST(test_packed_bytes) {
 }
 END_TEST
 
+/* Planes that lie at odd addresses, as in a mapped file, mean the same. */
+START_TEST(test_unaligned_planes) {
+  rng r = {8};
+  qn_format f = make_format(4, 16, true);
+  f.codes = QN_T_U16;
+  weight w = random_weight(&f, 3, 40, &r);
+  qn_planes odd = w.planes;
+  char *copy[3];
+  double a[120], b[120];
+  for (int i = 0; i < 3; i++) {
+    const qn_plane *p = &w.planes.plane[i];
+    size_t size = (size_t)(p->rows * p->cols * qn_type_bits(p->type) / 8);
+    copy[i] = malloc(size + 1);
+    odd.plane[i].data = memcpy(copy[i] + 1, p->data, size);
+  }
+  ck_ok(qn__planes_check(&f, &odd));
+  ck_ok(qn__dequantize(&f, &w.planes, 0, 3, a));
+  ck_ok(qn__dequantize(&f, &odd, 0, 3, b));
+  ck_assert_mem_eq(a, b, sizeof a);
+  for (int i = 0; i < 3; i++) free(copy[i]);
+  free_weight(&w);
+}
+END_TEST
+
 /* A stored type may be wider than the plane's: exact both ways. */
 START_TEST(test_widening) {
   rng r = {7};
@@ -291,6 +315,7 @@ int main(int argc, char **argv) {
   Suite *s = suite_create("layout");
   add_case(s, "layouts_are_bijections", test_layouts_are_bijections, 300);
   add_case(s, "packed_bytes", test_packed_bytes, 1);
+  add_case(s, "unaligned_planes", test_unaligned_planes, 1);
   add_case(s, "widening", test_widening, 1);
   add_case(s, "bad_layouts", test_bad_layouts, 1);
   add_case(s, "bad_planes", test_bad_planes, 1);
