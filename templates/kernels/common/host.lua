@@ -1,0 +1,244 @@
+-- host.lua - what the host families share: arithmetic by activation type, layouts, and the hooks of a format.
+--
+-- Arithmetic.  A vector has 16 columns; a column's 32-bit lane holds V values of k:
+--
+--   activations   V   weights in a lane   product                       exact, apart from
+--   f32           1   f32                 fma                           the f32 sum
+--   bf16          2   bf16 pair           vdpbf16ps                     tables rounded to bf16, the f32 sum
+--   i8            4   u8 quad             vpdpbusd (int32)              nothing within a group; then the f32 sum
+--
+-- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x). The sums of x are
+-- made once per call and thread. With i8 the map's bias goes the same way, so that codes stay unsigned.
+--
+-- Packed codes.  A code of b bits is cut into slices of 1, 2, 4, 8, 16 or 32 bits (5 = 4 + 1). A 64-byte vector of a
+-- slice of w bits holds 16 columns x 32/w values of k; lane (n, k mod V) has them at shifts 0, w, 2w… for k/V = 0, 1, 2…
+
+local host = {}
+
+local arithmetic = {
+  f32 = { V = 1, lane = 32, x = "float", sum = "float", sets = {} },
+  bf16 = { V = 2, lane = 16, x = "uint16_t", sum = "float", sets = { "avx512bf16" } },
+  i8 = { V = 4, lane = 8, x = "int8_t", sum = "int32_t", sets = { "avx512vbmi", "avx512vnni" } },
+}
+
+-- Instruction sets of a variant, sorted, as gcc names them.
+function host.sets(v)
+  if v.ISA == "c" then return {} end
+  if v.ISA == "avx2" then return { "avx2", "f16c", "fma" } end
+  local out = { "avx512bw", "avx512dq", "avx512f", "avx512vl" }
+  table.move(arithmetic[v.act].sets, 1, #arithmetic[v.act].sets, #out + 1, out)
+  table.sort(out)
+  return out
+end
+
+function host.arch(v) return table.concat(host.sets(v), " ") end
+
+function host.flags(v)
+  local out = {}
+  for i, s in ipairs(host.sets(v)) do out[i] = "-m" .. s end
+  if v.ISA == "avx512" then out[#out + 1] = "-mprefer-vector-width=512" end
+  return table.concat(out, " ")
+end
+
+-- ---- Rules that both families have -----------------------------------------------------------------------------------
+
+host.rules = {
+  { name = "isa", why = "this CPU lacks the instruction set",
+    ok = function(v)
+      for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
+      return true
+    end },
+  { name = "act", why = "host kernels take f32, bf16 or i8 activations",
+    ok = function(v) return arithmetic[v.act] ~= nil end },
+  { name = "i8-map", why = "int8 dot products need codes that mean integers (a table of at most 64 within -128..127)",
+    ok = function(v)
+      local m = v.format.map
+      return v.act ~= "i8" or m.kind == "int" or (m.kind == "table" and m.integer and v.format.bits <= 6 and m.lo >= -128 and m.hi <= 127)
+    end },
+  { name = "float-code", why = "dense weights keep their precision: f32 weights need f32 activations, f16 weights f32, bf16 weights f32 or bf16",
+    ok = function(v)
+      local m = v.format.map
+      return m.kind ~= "float" or v.act == "f32" and (m.type == "f32" or m.type == "f16" or m.type == "bf16") or v.act == "bf16" and m.type == "bf16"
+    end },
+  { name = "granularity", why = "scales and zero points must come per group of 32, 64, 128… along K, or per row",
+    ok = function(v)
+      for _, p in ipairs(v.format.planes) do
+        if p.rows ~= 1 or p.cols ~= v.format.group or (p.cols ~= 0 and p.cols % 32 ~= 0) then return false end
+      end
+      return true
+    end },
+  { name = "layout", why = "records interleave scales with codes, which needs a scale per group",
+    ok = function(v) return v.LAYOUT == "split" or (v.format.group > 0 and #v.format.planes > 0) end },
+  { name = "dense", why = "without scales there is only one layout",
+    ok = function(v) return v.LAYOUT ~= "record" or #v.format.planes > 0 end },
+}
+
+-- ---- Sizes and layout ------------------------------------------------------------------------------------------------
+
+-- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
+function host.derive(v)
+  local a = arithmetic[v.act]
+  v.V, v.LANE, v.XT, v.SUMT = a.V, a.lane, a.x, a.sum
+  v.P = v.NR // 16
+  v.slices = layout.slices(v.format.bits)
+  local narrow = v.slices[#v.slices].bits
+  v.KB = 32 // narrow                                     -- k values after which every slice is at a vector's start
+  v.KR = v.format.group > 0 and v.format.group or 128     -- k values of a record
+  v.STEPS = v.KB // v.V
+  local bias = v.format.map.bias or 0
+  v.BIAS = bias
+  v.TABLE_BIAS = 0
+  if v.act == "i8" and v.format.map.kind == "table" then v.BIAS, v.TABLE_BIAS = -128, 128 end
+  v.sums = #v.format.offset > 0 or (v.act == "i8" and v.BIAS ~= 0)
+  v.layout = host.layout(v)
+  v.RECORD = v.layout.sections[1].record
+end
+
+local function code_fields(v)
+  local out = {}
+  for i, s in ipairs(v.slices) do
+    local kv = 32 // s.bits
+    local digits = { layout.k(v.KR // kv, kv), layout.n(v.P, 16), layout.n(16) }
+    if v.V > 1 then digits[#digits + 1] = layout.k(v.V) end
+    digits[#digits + 1] = layout.k(v.LANE // s.bits, v.V)
+    out[i] = layout.codes(s.lo, s.bits, digits)
+  end
+  return out
+end
+
+-- host.record: one stream per panel of NR columns, each record the scales of a group and then its codes.
+-- host.split: codes alone in the stream, each other plane in a section of its own.
+function host.layout(v)
+  local f, codes = v.format, code_fields(v)
+  local panel = { layout.n(0, v.NR), layout.k(0, v.KR) }
+  local sections
+  if v.LAYOUT == "record" then
+    local record = { outer = panel }
+    for _, p in ipairs(f.planes) do record[#record + 1] = layout.plane(p.name, { layout.n(v.NR) }) end
+    table.move(codes, 1, #codes, #record + 1, record)
+    sections = { record }
+  else
+    codes.outer = panel
+    sections = { codes }
+    for _, p in ipairs(f.planes) do
+      sections[#sections + 1] = { outer = p.cols > 0 and panel or { layout.n(0, v.NR) }, layout.plane(p.name, { layout.n(v.NR) }) }
+    end
+  end
+  return layout.make { name = ("host.%s.n%dv%d"):format(v.LAYOUT, v.NR, v.V), tile = { v.NR, v.KR }, format = f, sections = sections }
+end
+
+-- ---- Source: types, arguments, constants -------------------------------------------------------------------------------
+
+local function where_codes(v, i) -- byte offset of slice i in a record
+  local s = v.slices[i]
+  return v.layout.sections[1].fields[("codes bits %d+%d"):format(s.lo, s.bits)].offset
+end
+
+function host.head(w, v)
+  local p = v.problem
+  w([[
+    /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on the host
+     *
+     * weights ${FORMAT}, activations ${ACT}, output ${OUT}${WITH_BIAS}; ${ARITHMETIC}
+     * layout ${LAYOUT_NAME}: panels of ${NR} columns, records of ${KR} x ${NR} codes
+     * written by Quernel from ${FILE}; parameters:${PARAMETERS} */
+  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", bias" or "",
+    LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v), ARITHMETIC = ({
+      f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
+      i8 = "exact int32 sums within a group, f32 across groups" })[v.act] })
+end
+
+function host.constants(w, v)
+  if v.ISA == "avx512" then w "#include <immintrin.h>" end
+  w([[
+    #include <stdint.h>
+
+    struct args {
+      const ${XT} *x;
+      const uint8_t *w;
+      void *y;
+      const float *x_scale;
+      const float *bias;
+      void *ws;
+      int64_t m, n, k, ldx, ldy;
+    };
+
+    enum {
+      NR = ${NR},         /* columns of a panel */
+      P = NR / 16,        /* vectors of 16 columns in it */
+      MR = ${MR},         /* rows of a tile */
+      V = ${V},           /* values of k in a 32-bit lane */
+      KB = ${KB},         /* values of k in a block of vectors */
+      KR = ${KR},         /* values of k in a record: a group */
+      STEPS = KB / V,     /* steps of a block */
+      RECORD = ${RECORD}, /* bytes of a record */
+    };
+    _Static_assert(KR % KB == 0, "a record holds whole blocks");
+    ${BIAS_CONSTANT}
+
+    #define fn static inline __attribute__((always_inline))
+    typedef uint32_t unaligned_u32 __attribute__((aligned(1), may_alias));
+    typedef float f32x16 __attribute__((vector_size(64)));
+    typedef int32_t i32x16 __attribute__((vector_size(64)));
+    typedef uint32_t u32x16 __attribute__((vector_size(64)));
+    typedef uint16_t u16x32 __attribute__((vector_size(64)));
+    typedef uint16_t u16x16 __attribute__((vector_size(32)));
+    typedef uint8_t u8x16 __attribute__((vector_size(16)));
+  ]], { BIAS_CONSTANT = v.act == "i8" and v.BIAS ~= 0 and ("enum { BIAS_OF_CODES = %d };"):format(v.BIAS) or "" })
+  w.blank()
+end
+
+function host.parameters(v)
+  local out = ""
+  for _, p in ipairs(v.def.params) do out = out .. (" %s=%s"):format(p.name, tostring(v.params[p.name])) end
+  return out
+end
+
+-- A number as a C literal of f32.
+local function f32(x) return ("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f") end
+
+-- The bits of x rounded to bf16, to nearest even.
+local function bf16_bits(x)
+  local bits = string.unpack("<I4", string.pack("<f", x))
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
+end
+
+-- A table of `count` entries, the map repeated, `per_line` a line.
+local function entries(v, count, show, per_line)
+  local values, out = v.format.map.values, {}
+  for i = 0, count - 1 do
+    out[#out + 1] = show(values[i % #values + 1]) .. "," .. ((i + 1) % per_line == 0 and "\n" or " ")
+  end
+  return (table.concat(out):gsub("%s+$", ""))
+end
+
+-- codes(record, b, p, t): the codes of 16 columns x V values of k, in 32-bit lanes. Bits above a code are zero unless
+-- the hook `weights` does not mind them (v.loose).
+function host.codes(w, v)
+  local lane = v.LANE == 8 and 16 or v.LANE                -- there are no byte shifts; the mask makes up for it
+  w([[
+    /* Codes of step t of block b, vector p: k = b * KB + t * V + (0 .. V - 1) for 16 columns. */
+    fn u32x16 codes(const uint8_t *record, int b, int p, int t) {
+      typedef uint${LANE}_t slice __attribute__((vector_size(64), aligned(1), may_alias));
+  ]], { LANE = lane })
+  w.push()
+  local terms = {}
+  for i, s in ipairs(v.slices) do
+    local steps = v.LANE // s.bits
+    w("slice s${I} = *(const slice *)(record + ${AT} + ((b * ${PER} + t / ${STEPS_}) * P + p) * 64) >> (t % ${STEPS_} * ${BITS});",
+      { I = i, AT = where_codes(v, i), PER = v.KB * s.bits // 32, STEPS_ = steps, BITS = s.bits })
+    local mask = (1 << s.bits) - 1
+    if v.LANE == 8 then mask = mask << 8 | mask end
+    local term = (s.bits == v.LANE or (v.loose and #v.slices == 1)) and "s" .. i or ("(s%d & 0x%x)"):format(i, mask)
+    terms[i] = s.lo > 0 and ("(%s << %d)"):format(term, s.lo) or term
+  end
+  w("return (u32x16)(${TEXT});", { TEXT = table.concat(terms, " | ") })
+  w.pop "}"
+  w.blank()
+end
+
+host.arithmetic = arithmetic
+host.f32 = f32
+host.bf16_bits = bf16_bits
+host.entries = entries
+return host

@@ -1,0 +1,126 @@
+-- host_avx512.lua - a format's hooks in AVX-512: weights, multiply, planes, store.
+--
+-- The code map is a register: vpermw (bf16, up to 5 bits; 6 with two registers), vpermps (f32, 4 or 5 bits), vpermb (int8
+-- from a table). Those read the low bits of an index only, so a code needs no mask. Wider codes are converted.
+
+local host = use "kernels/common/host"
+local hooks = {}
+
+function hooks.prepare(v)
+  local bits, int = v.format.bits, v.format.map.kind == "int"
+  v.loose = v.act == "bf16" and bits <= 6 or v.act == "f32" and bits <= 5 or v.act == "i8" and not int
+end
+
+local function lookup(w, v, type, count, show, per_line, body)
+  w([[
+    static const ${TYPE} table[${COUNT}] = { /* the code map; a look-up ignores index bits above the code */
+        ${ENTRIES}
+    };
+    fn weight_t weights(u32x16 q) { return ${BODY}; }
+  ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v, count, show, per_line), BODY = body })
+end
+
+-- Codes too wide for a register: one f32 for each, converted or gathered.
+local function number(w, v)
+  if v.format.map.kind == "int" then
+    w "fn __m512 number(__m512i q) { return _mm512_cvtepi32_ps(_mm512_add_epi32(q, _mm512_set1_epi32(${BIAS}))); }"
+  else
+    local show = function(x) return host.f32(v.act == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
+    w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v, 1 << v.format.bits, show, 4) })
+    w "fn __m512 number(__m512i q) { return _mm512_i32gather_ps(q, table, 4); }"
+  end
+end
+
+function hooks.weights(w, v)
+  local bits, map = v.format.bits, v.format.map
+  w("typedef ${TYPE} weight_t; /* 16 columns x V numbers */", { TYPE = v.act == "f32" and "__m512" or "__m512i" })
+  local function bf16(x) return ("0x%04x"):format(host.bf16_bits(x)) end
+  local function u8(x) return ("%d"):format(x + v.TABLE_BIAS) end
+  if map.kind == "float" then
+    w("fn weight_t weights(u32x16 q) { return ${BODY}; }", { BODY = v.act == "bf16" and "(__m512i)q"
+      or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)", f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
+  elseif v.act == "i8" and map.kind == "int" then
+    w "fn weight_t weights(u32x16 q) { return (__m512i)q; } /* unsigned; the bias is in the sums of x */"
+  elseif v.act == "i8" then
+    lookup(w, v, "uint8_t", 64, u8, 16, "_mm512_permutexvar_epi8((__m512i)q, _mm512_loadu_si512(table))")
+  elseif v.act == "bf16" and bits <= 5 then
+    lookup(w, v, "uint16_t", 32, bf16, 8, "_mm512_permutexvar_epi16((__m512i)q, _mm512_loadu_si512(table))")
+  elseif v.act == "bf16" and bits == 6 then
+    lookup(w, v, "uint16_t", 64, bf16, 8, "_mm512_permutex2var_epi16(_mm512_loadu_si512(table), (__m512i)q, _mm512_loadu_si512(table + 32))")
+  elseif v.act == "f32" and bits <= 4 then
+    lookup(w, v, "float", 16, host.f32, 4, "_mm512_permutexvar_ps((__m512i)q, _mm512_loadu_ps(table))")
+  elseif v.act == "f32" and bits == 5 then
+    lookup(w, v, "float", 32, host.f32, 4, "_mm512_permutex2var_ps(_mm512_loadu_ps(table), (__m512i)q, _mm512_loadu_ps(table + 16))")
+  elseif v.act == "f32" then
+    number(w, v)
+    w "fn weight_t weights(u32x16 q) { return number((__m512i)q); }"
+  else
+    number(w, v)
+    w [[
+      /* Two codes of a lane to two bf16: the upper halves of two f32, whose lower halves are zero. */
+      fn weight_t weights(u32x16 q) {
+        u32x16 low = (u32x16)number((__m512i)(q & 0xffff)), high = (u32x16)number((__m512i)(q >> 16));
+        return (__m512i)(low >> 16 | (high & 0xffff0000));
+      }
+    ]]
+  end
+  w.blank()
+end
+
+local multiply = {
+  f32 = [[
+    typedef f32x16 sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const float *x) { return _mm512_fmadd_ps(w, _mm512_set1_ps(*x), s); }
+    fn f32x16 as_float(sum_t s) { return s; }
+  ]],
+  bf16 = [[
+    typedef f32x16 sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const uint16_t *x) {
+      return _mm512_dpbf16_ps(s, (__m512bh)w, (__m512bh)_mm512_set1_epi32(*(const unaligned_u32 *)x));
+    }
+    fn f32x16 as_float(sum_t s) { return s; }
+  ]],
+  i8 = [[
+    typedef i32x16 sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const int8_t *x) {
+      return (i32x16)_mm512_dpbusd_epi32((__m512i)s, w, _mm512_set1_epi32(*(const unaligned_u32 *)x));
+    }
+    fn f32x16 as_float(sum_t s) { return _mm512_cvtepi32_ps((__m512i)s); }
+  ]],
+}
+
+function hooks.multiply(w, v)
+  w(multiply[v.act])
+  w.blank()
+end
+
+local read = {
+  f32 = "_mm512_loadu_ps(p)",
+  f16 = "_mm512_cvtph_ps(_mm256_loadu_si256(p))",
+  bf16 = "(__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)",
+  u8 = "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
+}
+
+function hooks.planes(w, v)
+  for _, p in ipairs(v.format.planes) do
+    w("fn f32x16 load_${NAME}(const void *p) { return ${READ}; } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
+  end
+  if #v.format.planes > 0 then w.blank() end
+end
+
+function hooks.store(w, v)
+  local body = ({ f32 = "_mm512_mask_storeu_ps(y, mask, s);",
+    bf16 = "_mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(s));",
+    f16 = "_mm256_mask_storeu_epi16(y, mask, _mm512_cvtps_ph(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));" })[v.out]
+  w([[
+    /* Write the first `count` of 16 columns. */
+    fn void store(${YT} *y, f32x16 s, const float *bias, int64_t count) {
+      __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
+      ${BIAS_LINE}
+      ${BODY}
+    }
+  ]], { YT = v.YT, BODY = body, BIAS_LINE = v.problem.bias and "s += _mm512_maskz_loadu_ps(mask, bias);" or "(void)bias;" })
+  w.blank()
+end
+
+return hooks

@@ -1,0 +1,192 @@
+-- host_tile.lua - the loops of the host families: sums of x, one tile, all panels of a thread.
+--
+--                 panel: NR = 16 P columns
+--               +-----------------------+
+--   row 0 ..    | acc[r][p]             |   a tile: MR rows x NR columns, all of K
+--   row MR - 1  +-----------------------+
+--
+--   for each record (KR values of k: a group)        part = sums of map(q) x over the group
+--     for each block, step, vector p                 weights = map(codes)
+--       for each row r                               part[r][p] += weights . x[r]
+--     acc += part * scale + sum(x) * offset
+
+local host = use "kernels/common/host"
+local tile = {}
+
+tile.isa = { c = use "kernels/common/host_c", avx2 = use "kernels/common/host_c", avx512 = use "kernels/common/host_avx512" }
+
+function tile.derive(v)
+  host.derive(v)
+  v.YT = v.out == "f32" and "float" or "uint16_t"
+  tile.isa[v.ISA].prepare(v)
+end
+
+-- Bytes of workspace: per thread the sums of x, then `scratch` bytes (an expression).
+function tile.workspace(v, scratch)
+  local sums = v.sums and ceildiv(M * ceildiv(K, v.KR) * 4, 64) * 64 or expr.const(0)
+  return T * (sums + (scratch or 0))
+end
+
+function tile.hooks(w, v)
+  local isa = tile.isa[v.ISA]
+  host.codes(w, v)
+  isa.weights(w, v)
+  isa.multiply(w, v)
+  isa.planes(w, v)
+  isa.store(w, v)
+end
+
+-- The sums of x over each group, for the terms of W that do not depend on the code.
+function tile.sums(w, v)
+  if not v.sums then return end
+  w([[
+    /* sums[row][g] = sum of x[row][k] over group g. */
+    static void group_sums(const struct args *a, ${SUMT} *sums) {
+      for (int64_t row = 0; row < a->m; row++)
+        for (int64_t k0 = 0; k0 < a->k; k0 += KR) {
+          const ${XT} *x = a->x + row * a->ldx + k0;
+          int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
+          ${SUMT} lane[16] = {0}, sum = 0;
+          int64_t k = 0;
+          for (; k + 16 <= n; k += 16)
+            for (int i = 0; i < 16; i++) lane[i] += ${VALUE};
+          for (int i = 0; k + i < n; i++) lane[i] += ${VALUE};
+          for (int i = 0; i < 16; i++) sum += lane[i];
+          *sums++ = sum;
+        }
+    }
+  ]], { VALUE = v.act == "bf16" and "(union { uint32_t u; float f; }){(uint32_t)x[k + i] << 16}.f" or "x[k + i]" })
+  w.blank()
+end
+
+-- Where plane p of the current record lies.
+local function plane_address(v, p)
+  if v.LAYOUT == "record" then return ("record + %d"):format(v.layout.sections[1].fields[p.name].offset) end
+  for _, s in ipairs(v.layout.sections) do
+    local f = s.fields[p.name]
+    if f then
+      local offset = expr.c(s.offset, { N = "a->n", K = "a->k" })
+      return ("a->w + %s + (panel%s) * %d"):format(offset, p.cols > 0 and " * records + g" or "", s.record)
+    end
+  end
+end
+
+local function product(factors, coefficient)
+  local out = table.concat(factors, " * ")
+  if coefficient == 1 then return out end
+  if coefficient == -1 then return "-" .. out end
+  return host.f32(coefficient) .. " * " .. out
+end
+
+-- Lines that add a finished group to the tile.
+local function finish(w, v)
+  local f = v.format
+  if #f.planes == 0 then
+    w "for (int p = 0; p < P; p++)"
+    w "  for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p]);"
+    return
+  end
+  w.push "for (int p = 0; p < P; p++) {"
+  for _, p in ipairs(f.planes) do
+    w("f32x16 ${NAME} = load_${NAME}(${AT} + p * ${BYTES});", { NAME = p.name, AT = plane_address(v, p),
+      BYTES = 16 * ({ f32 = 4, f16 = 2, bf16 = 2, u8 = 1 })[p.type] })
+  end
+  local sum = ""
+  if #f.offset > 0 then
+    local terms = {}
+    for i, t in ipairs(f.offset) do
+      terms[i] = #t.planes > 0 and product(t.planes, t.coefficient) or ("(f32x16){} + %s"):format(host.f32(t.coefficient))
+    end
+    w("f32x16 offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
+    sum = " + offset * (float)sums[(row + r) * records + g]"
+  end
+  w("for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p])${SCALE}${SUM};",
+    { SCALE = #f.scale > 0 and " * " .. table.concat(f.scale, " * ") or "", SUM = sum })
+  w.pop "}"
+end
+
+-- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
+function tile.tile(w, v, read, prefetch)
+  w([[
+    /* R rows from `row` on by the columns of one panel. */
+    fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
+      const int64_t records = (a->k + KR - 1) / KR, full = a->k / KR;
+      const uint8_t *record = a->w + panel * records * RECORD;
+      f32x16 acc[MR][P] = {0};
+
+      ${XT} tail[MR][KR]; /* the last, partial group of x, filled up with zeros */
+      if (full < records)
+        for (int r = 0; r < R; r++)
+          for (int k = 0; k < KR; k++) tail[r][k] = full * KR + k < a->k ? a->x[(row + r) * a->ldx + full * KR + k] : 0;
+
+      for (int64_t g = 0; g < records; g++, record += RECORD) {
+        const ${XT} *x[MR];
+        sum_t part[MR][P] = {0};
+        for (int r = 0; r < R; r++) x[r] = g < full ? a->x + (row + r) * a->ldx + g * KR : tail[r];
+        ${START}
+  ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
+    START = v.act == "i8" and v.BIAS ~= 0 and
+      "for (int r = 0; r < R; r++) /* the bias of the codes times the sum of x */\n"
+      .. "  for (int p = 0; p < P; p++) part[r][p] += BIAS_OF_CODES * sums[(row + r) * records + g];" or "" })
+  w.push() w.push()
+  w "#pragma GCC unroll ${UNROLL}"
+  w.push "for (int b = 0; b < KR / KB; b++) {"
+  if prefetch then w(prefetch) end
+  w([[
+    #pragma GCC unroll 32
+    for (int t = 0; t < STEPS; t++)
+    #pragma GCC unroll 8
+      for (int p = 0; p < P; p++) {
+        weight_t weight = ${READ};
+    #pragma GCC unroll 16
+        for (int r = 0; r < R; r++) part[r][p] = multiply(part[r][p], weight, x[r] + b * KB + t * V);
+      }
+  ]], { READ = read })
+  w.pop "}"
+  finish(w, v)
+  w.pop "}"
+  w.blank()
+  w([[
+    for (int r = 0; r < R; r++)
+      for (int p = 0; p < P; p++) {
+        int64_t n = panel * NR + p * 16;
+        if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, acc[r][p]${X_SCALE}, ${BIAS_AT}, a->n - n);
+      }
+  ]], { X_SCALE = v.act == "i8" and " * a->x_scale[row + r]" or "", BIAS_AT = v.problem.bias and "a->bias + n" or "0" })
+  w.pop "}"
+  w.blank()
+end
+
+-- The entry: panels begin .. end - 1. `each_panel` writes what comes before a panel's tiles.
+function tile.entry(w, v, each_panel)
+  local call = (v.scratch and "scratch, " or "") .. (v.sums and "sums, " or "")
+  w "__attribute__((visibility(\"default\")))"
+  w.push "void ${entry}(const struct args *a, int64_t begin, int64_t end, int32_t thread) {"
+  local size = {}
+  if v.sums then
+    w "const int64_t sums_bytes = (a->m * ((a->k + KR - 1) / KR) * 4 + 63) / 64 * 64;"
+    size[#size + 1] = "sums_bytes"
+  end
+  if v.scratch then
+    w "const int64_t scratch_bytes = (a->k + KR - 1) / KR * (KR / V) * P * (int64_t)sizeof(weight_t);"
+    size[#size + 1] = "scratch_bytes"
+  end
+  if #size > 0 then w("uint8_t *mine = (uint8_t *)a->ws + thread * (${SIZE});", { SIZE = table.concat(size, " + ") }) end
+  if v.sums then
+    w "${SUMT} *sums = (${SUMT} *)mine;"
+    w "group_sums(a, sums);"
+  end
+  if v.scratch then w("weight_t *scratch = (weight_t *)(mine${AFTER});", { AFTER = v.sums and " + sums_bytes" or "" }) end
+  w.push "for (int64_t panel = begin; panel < end; panel++) {"
+  if each_panel then each_panel(w, v) end
+  w.push "for (int64_t row = 0; row < a->m; row += MR) {"
+  w.push "switch (a->m - row) {"
+  for r = 1, v.MR - 1 do w("case ${R}: tile(a, ${CALL}panel, row, ${R}); break;", { R = r, CALL = call }) end
+  w("default: tile(a, ${CALL}panel, row, MR);", { CALL = call })
+  w.pop "}"
+  w.pop "}"
+  w.pop "}"
+  w.pop "}"
+end
+
+return tile

@@ -1,0 +1,72 @@
+-- host.gemm - many tokens: a panel's weights are unpacked once, into a thread's scratch, and meet every row from there.
+--
+--   Y[m,n] = sum over k of X[m,k] * W[n,k]
+--
+--   scratch[(k / V) * P + p]   16 columns x V values of k, as the arithmetic wants them; K * NR numbers, in L2
+--
+-- Index maps, tile and loops as in host.gemv; the work of unpacking is divided by the number of tiles.
+--
+--   parameter  meaning                              bound by
+--   ISA, NR, LAYOUT   as in host.gemv, so that one packed weight serves both
+--   MR         rows of a tile                       MR * P registers hold sums
+--   UNROLL     blocks unrolled in the inner loop
+--
+-- Source: expanding a panel before the product is what ik_llama.cpp, BesTLA and oneDNN do from some number of rows on.
+
+local host = use "kernels/common/host"
+local tile = use "kernels/common/host_tile"
+
+local rules = { table.unpack(host.rules) }
+rules[#rules + 1] = { name = "registers", why = "the tile's sums do not fit the 32 vector registers",
+  ok = function(v) return v.MR * v.NR // 16 <= (v.ISA == "avx512" and 24 or 8) end }
+rules[#rules + 1] = { name = "reuse", why = "a tile of few sums waits for its loads",
+  ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // 16 >= 8 end }
+
+local function unpack_panel(w, v)
+  w [[
+    const uint8_t *record = a->w + panel * ((a->k + KR - 1) / KR) * RECORD;
+    weight_t *out = scratch;
+    for (int64_t k = 0; k < a->k; k += KR, record += RECORD)
+      for (int b = 0; b < KR / KB; b++)
+    #pragma GCC unroll 32
+        for (int t = 0; t < STEPS; t++)
+          for (int p = 0; p < P; p++) *out++ = weights(codes(record, b, p, t));
+  ]]
+end
+
+return kernel {
+  name = "host.gemm",
+  target = "host",
+  doc = "many tokens on the CPU: unpack a panel once",
+  source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
+  params = {
+    { name = "ISA", values = { "c", "avx2", "avx512" }, doc = "instruction set", short = "" },
+    { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
+    { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
+    { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = { 4, 6 }, doc = "rows of a tile" },
+    { name = "UNROLL", values = { 1, 4 }, quick = { 4 }, doc = "blocks unrolled in the inner loop", short = "u" },
+  },
+  rules = rules,
+  derive = function(v)
+    v.scratch = true
+    tile.derive(v)
+    v.WEIGHT_BYTES = v.ISA == "avx512" and 64 or 64 * v.V
+  end,
+  layout = function(v) return v.layout end,
+  launch = function(v)
+    local scratch = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
+    return { steps = { { grid = { ceildiv(N, v.NR) } } }, workspace = tile.workspace(v, scratch), batch_invariant = true }
+  end,
+  flags = host.flags,
+  arch = host.arch,
+  m = function(v) return 4, 0 end,
+  cost = function(v) return v.NR * v.MR end,
+  outline = {
+    host.head,
+    host.constants,
+    tile.hooks,
+    tile.sums,
+    function(w, v) tile.tile(w, v, "scratch[((g * (KR / KB) + b) * STEPS + t) * P + p]") end,
+    function(w, v) tile.entry(w, v, unpack_panel) end,
+  },
+}

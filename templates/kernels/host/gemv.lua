@@ -1,0 +1,67 @@
+-- host.gemv - few tokens: weights are unpacked in the loop and meet all rows of a tile at once.
+--
+--   Y[m,n] = sum over k of X[m,k] * W[n,k]
+--
+--   X[m,k]  row-major                          W[n,k]  panel n / NR, record k / KR, see templates/kernels/common/host.lua
+--   Y[m,n]  row-major                          a thread takes a contiguous run of panels: one stream through memory
+--
+-- The tile and its loops are templates/kernels/common/host_tile.lua. Rows beyond MR read the panel again, from cache.
+--
+--   parameter  meaning                              bound by
+--   ISA        portable C, the same for AVX2, AVX-512   the CPU
+--   NR         columns of a panel                   part of the layout
+--   LAYOUT     record: scales between the codes; split: apart
+--   MR         rows of a tile                       MR * P registers hold sums
+--   PF         bytes that are prefetched ahead      0: left to the hardware
+--
+-- Source: the panel layout and the unsigned trick for int8 follow what ggml, ik_llama.cpp and XNNPACK do on x86.
+
+local host = use "kernels/common/host"
+local tile = use "kernels/common/host_tile"
+
+local rules = { table.unpack(host.rules) }
+rules[#rules + 1] = { name = "registers", why = "the tile's sums do not fit the 32 vector registers",
+  ok = function(v) return v.MR * v.NR // 16 <= (v.ISA == "avx512" and 24 or 8) end }
+rules[#rules + 1] = { name = "prefetch", why = "prefetching is tried with AVX-512 only, where loads outrun it",
+  ok = function(v) return v.PF == 0 or v.ISA == "avx512" end }
+
+local function prefetch(v)
+  if v.PF == 0 then return end
+  local lines = v.RECORD * v.KB // v.KR // 64
+  return ("for (int i = 0; i < %d; i++) __builtin_prefetch(record + %d + (b * %d + i) * 64);"):format(math.max(lines, 1), v.PF, math.max(lines, 1))
+end
+
+return kernel {
+  name = "host.gemv",
+  target = "host",
+  doc = "few tokens on the CPU: unpack in the loop",
+  source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
+  params = {
+    { name = "ISA", values = { "c", "avx2", "avx512" }, doc = "instruction set", short = "" },
+    { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
+    { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
+    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = { 1, 4 }, doc = "rows of a tile" },
+    { name = "PF", values = { 0, 1024, 4096 }, quick = { 0, 4096 }, doc = "prefetch distance, bytes" },
+  },
+  rules = rules,
+  derive = function(v)
+    tile.derive(v)
+    v.UNROLL = 2
+  end,
+  layout = function(v) return v.layout end,
+  launch = function(v)
+    return { steps = { { grid = { ceildiv(N, v.NR) } } }, workspace = tile.workspace(v), batch_invariant = true }
+  end,
+  flags = host.flags,
+  arch = host.arch,
+  m = function(v) return 1, math.max(8, 2 * v.MR) end,
+  cost = function(v) return v.NR * v.MR end,
+  outline = {
+    host.head,
+    host.constants,
+    tile.hooks,
+    tile.sums,
+    function(w, v) tile.tile(w, v, "weights(codes(record, b, p, t))", prefetch(v)) end,
+    function(w, v) tile.entry(w, v) end,
+  },
+}
