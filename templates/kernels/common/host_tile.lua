@@ -15,8 +15,13 @@ local tile = {}
 
 tile.isa = { c = use "kernels/common/host_c", avx2 = use "kernels/common/host_c", avx512 = use "kernels/common/host_avx512" }
 
+-- Tiles whose sums fit the registers: 32 of 64 bytes, or 16 of 32 or 16 bytes.
+tile.registers = { name = "registers", why = "the tile's sums do not fit the vector registers",
+  ok = function(v) return v.MR * v.NR // 16 <= ({ avx512 = 24, avx2 = 6, c = 4 })[v.ISA] end }
+
 function tile.derive(v)
   host.derive(v)
+  v.UNROLL_STEPS = v.ISA == "avx512" and 32 or 1 -- a portable step is long already
   v.YT = v.out == "f32" and "float" or "uint16_t"
   tile.isa[v.ISA].prepare(v)
 end
@@ -133,9 +138,9 @@ function tile.tile(w, v, read, prefetch)
   w.push "for (int b = 0; b < KR / KB; b++) {"
   if prefetch then w(prefetch) end
   w([[
-    #pragma GCC unroll 32
+    #pragma GCC unroll ${UNROLL_STEPS}
     for (int t = 0; t < STEPS; t++)
-    #pragma GCC unroll 8
+    #pragma GCC unroll 4
       for (int p = 0; p < P; p++) {
         weight_t weight = ${READ};
     #pragma GCC unroll 16

@@ -17,8 +17,9 @@ local host = use "kernels/common/host"
 local tile = use "kernels/common/host_tile"
 
 local rules = { table.unpack(host.rules) }
-rules[#rules + 1] = { name = "registers", why = "the tile's sums do not fit the 32 vector registers",
-  ok = function(v) return v.MR * v.NR // 16 <= (v.ISA == "avx512" and 24 or 8) end }
+rules[#rules + 1] = tile.registers
+rules[#rules + 1] = { name = "unroll", why = "a portable block is long enough unrolled once",
+  ok = function(v) return v.UNROLL == 1 or v.ISA == "avx512" end }
 rules[#rules + 1] = { name = "reuse", why = "a tile of few sums waits for its loads",
   ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // 16 >= 8 end }
 
@@ -28,7 +29,7 @@ local function unpack_panel(w, v)
     weight_t *out = scratch;
     for (int64_t k = 0; k < a->k; k += KR, record += RECORD)
       for (int b = 0; b < KR / KB; b++)
-    #pragma GCC unroll 32
+    #pragma GCC unroll ${UNROLL_STEPS}
         for (int t = 0; t < STEPS; t++)
           for (int p = 0; p < P; p++) *out++ = weights(codes(record, b, p, t));
   ]]
@@ -44,7 +45,7 @@ return kernel {
     { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
     { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = { 4, 6 }, doc = "rows of a tile" },
-    { name = "UNROLL", values = { 1, 4 }, quick = { 4 }, doc = "blocks unrolled in the inner loop", short = "u" },
+    { name = "UNROLL", values = { 1, 4 }, doc = "blocks unrolled in the inner loop", short = "u" },
   },
   rules = rules,
   derive = function(v)

@@ -20,8 +20,7 @@ local host = use "kernels/common/host"
 local tile = use "kernels/common/host_tile"
 
 local rules = { table.unpack(host.rules) }
-rules[#rules + 1] = { name = "registers", why = "the tile's sums do not fit the 32 vector registers",
-  ok = function(v) return v.MR * v.NR // 16 <= (v.ISA == "avx512" and 24 or 8) end }
+rules[#rules + 1] = tile.registers
 rules[#rules + 1] = { name = "prefetch", why = "prefetching is tried with AVX-512 only, where loads outrun it",
   ok = function(v) return v.PF == 0 or v.ISA == "avx512" end }
 
@@ -46,7 +45,7 @@ return kernel {
   rules = rules,
   derive = function(v)
     tile.derive(v)
-    v.UNROLL = 2
+    v.UNROLL = v.ISA == "avx512" and 2 or 1
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
