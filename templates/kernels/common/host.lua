@@ -27,6 +27,7 @@ function host.sets(v)
   if v.ISA == "avx2" then return { "avx2", "f16c", "fma" } end
   local out = { "avx512bw", "avx512dq", "avx512f", "avx512vl" }
   table.move(arithmetic[v.act].sets, 1, #arithmetic[v.act].sets, #out + 1, out)
+  if v.out == "bf16" and v.act ~= "bf16" then out[#out + 1] = "avx512bf16" end
   table.sort(out)
   return out
 end
