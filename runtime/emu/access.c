@@ -44,7 +44,7 @@ static uint32_t reach_global(warp *w, const insn *i, const uint64_t ad[LANES], u
   }
   if (all) {
     w->worker->last = b;
-    EACH_LANE(l) p[l] = b->data + (ad[l] - b->base);
+    EACH_LANE(l) p[l] = (uint8_t *)((uintptr_t)b->data + (ad[l] - b->base)); /* of idle lanes: never used */
     return mask;
   }
   EACH_SET(l, mask) {

@@ -47,8 +47,8 @@ void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint3
   uint32_t lanes = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
   c->shared_requests++;
   for (uint32_t first = 0; first < LANES; first += lanes) {
-    uint32_t group = mask & (lanes == 32 ? ALL : ((1u << lanes) - 1) << first);
-    if (group) c->shared_passes += (uint64_t)passes(address, group, bytes), c->shared_ideal++;
+    uint32_t active = mask & (lanes == 32 ? ALL : ((1u << lanes) - 1) << first);
+    if (active) c->shared_passes += (uint64_t)passes(address, active, bytes), c->shared_ideal++;
   }
 }
 

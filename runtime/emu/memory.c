@@ -56,10 +56,10 @@ const qn_emu_limits *qn_emu_limits_of(const qn_emu *e) { return &e->limits; }
 /* A run of empty granules, first fit behind the last allocation, from the start when the end is reached. */
 static uint32_t find_granules(const qn_emu *e, uint64_t n) {
   for (int pass = 0; pass < 2; pass++) {
-    uint64_t run = 0;
+    uint64_t empty = 0;
     for (uint64_t g = pass ? 1 : e->free_granule; g < GRANULES; g++) {
-      run = e->granules[g] ? 0 : run + 1;
-      if (run == n) return (uint32_t)(g - n + 1);
+      empty = e->granules[g] ? 0 : empty + 1;
+      if (empty == n) return (uint32_t)(g - n + 1);
     }
   }
   return 0;
