@@ -6,33 +6,42 @@
 #include "elf_image.h"
 #include "fail.h"
 #include "process.h"
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { time_limit = 120, max_args = 64 };
+enum { time_limit = 120, max_args = 96 };
 
-static const char *const fixed_args[] = {
-    "-x",
-    "c",
-    "-",
-    "-std=gnu17",
-    "-O3",
-    "-ffreestanding",
-    "-fno-stack-protector",
-    "-fPIC",
-    "-shared",
-    "-nostdlib",
-    "-w",
-    "-fno-math-errno",
-    "-ffp-contract=off",
-    "-fvisibility=hidden",
-    "-fno-asynchronous-unwind-tables",
-    "-Wl,--build-id=none",
-    "-Wl,-z,norelro",
-    "-Wl,-z,noexecstack",
+/* What a host kernel is, in flags. `family`: only for this compiler. */
+static const struct {
+  const char *flag, *family;
+} fixed_args[] = {
+    {"-x", 0},
+    {"c", 0},
+    {"-", 0},
+    {"-std=gnu17", 0},
+    {"-O3", 0},
+    {"-ffreestanding", 0},                         /* no call to the C library that the text does not write */
+    {"-fno-tree-loop-distribute-patterns", "gcc"}, /* nor memset or memcpy made of a loop */
+    {"-Werror=implicit-function-declaration", 0},
+    {"-fno-stack-protector", 0},
+    {"-fPIC", 0},
+    {"-shared", 0},
+    {"-nostdlib", 0},
+    {"-fno-math-errno", 0},
+    {"-ffp-contract=off", 0},
+    {"-fvisibility=hidden", 0},
+    {"-fno-asynchronous-unwind-tables", 0},
+    {"-fno-ident", 0}, /* the same bytes every time: no build id, no names of temporary files */
+    {"-Wl,--build-id=none", 0},
+    {"-Wl,--strip-all", 0},
+    {"-Wl,-z,norelro", 0},
+    {"-Wl,-z,noexecstack", 0},
 };
 
 static bool executable(const char *name) {
@@ -66,16 +75,50 @@ static qn_status find_compiler(const char **cc) {
   return QN_OK;
 }
 
-qn_status qn__cc_version(char *text, size_t size) {
-  const char *cc;
-  QN_TRY(find_compiler(&cc));
-  char *argv[] = {(char *)(uintptr_t)cc, "--version", NULL};
+/* ---- Which compiler ---------------------------------------------------------------------------------------------- */
+
+/* Ask the preprocessor: it answers alike whatever the compiler is called. */
+static qn_status ask_version(const char *cc, char *text, size_t size) {
+  static const char question[] = "#if defined __clang__\n"
+                                 "quernel clang __clang_major__ __clang_minor__ __clang_patchlevel__\n"
+                                 "#elif defined __GNUC__\n"
+                                 "quernel gcc __GNUC__ __GNUC_MINOR__ __GNUC_PATCHLEVEL__\n"
+                                 "#endif\n";
+  char *argv[] = {(char *)(uintptr_t)cc, "-E", "-P", "-x", "c", "-", NULL}, family[8];
+  int a, b, c;
   qn_process_result r;
-  qn_status s = qn__process_run(argv, NULL, 20, &r);
-  if (s == QN_OK) snprintf(text, size, "%.*s", (int)strcspn(r.output, "\n"), r.output);
+  qn_status s = qn__process_run(argv, NULL, question, 20, &r);
+  const char *answer = s == QN_OK ? strstr(r.output, "quernel ") : NULL;
+  if (answer && sscanf(answer, "quernel %7s %d %d %d", family, &a, &b, &c) == 4)
+    snprintf(text, size, "%s %d.%d.%d", family, a, b, c);
+  else if (s == QN_OK) s = qn__fail(QN_E_DEVICE, "%s is neither gcc nor clang: %.200s", cc, r.output);
   free(r.output);
   return s;
 }
+
+/* The answer is kept for the last compiler asked. */
+static qn_status compiler_version(const char *cc, char *text, size_t size) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  static char known[4096], version[64];
+  qn_status s = QN_OK;
+  pthread_mutex_lock(&lock);
+  if (strcmp(known, cc)) {
+    *known = 0;
+    s = ask_version(cc, version, sizeof version);
+    if (s == QN_OK) snprintf(known, sizeof known, "%s", cc);
+  }
+  if (s == QN_OK) snprintf(text, size, "%s", version);
+  pthread_mutex_unlock(&lock);
+  return s;
+}
+
+qn_status qn__cc_version(char *text, size_t size) {
+  const char *cc;
+  QN_TRY(find_compiler(&cc));
+  return compiler_version(cc, text, size);
+}
+
+/* ---- Compiling --------------------------------------------------------------------------------------------------- */
 
 static qn_status read_file(const char *path, qn_artifact *out) {
   FILE *f = fopen(path, "rb");
@@ -89,33 +132,84 @@ static qn_status read_file(const char *path, qn_artifact *out) {
   return out->size && out->size == (size_t)n ? QN_OK : qn__fail(QN_E_IO, "%s: cannot be read", path);
 }
 
-qn_status qn__compile_cc(const qn_source *source, qn_artifact *out) {
-  const char *cc, *tmp = getenv("TMPDIR");
-  QN_TRY(find_compiler(&cc));
-  char object[4096], flags[2048];
-  snprintf(object, sizeof object, "%s/quernel-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-  int fd = mkstemp(object);
-  if (fd < 0) return qn__fail(QN_E_IO, "%s: %s", object, strerror(errno));
-  close(fd);
+/* Our environment, but messages in English, and temporary files in `folder`, which goes with all it holds. */
+static char **environment(const char *tmpdir) {
+  size_t n = 0, kept = 0;
+  while (environ[n]) n++;
+  char **env = malloc((n + 3) * sizeof *env);
+  if (!env) return NULL;
+  env[kept++] = (char *)(uintptr_t)tmpdir;
+  env[kept++] = (char *)(uintptr_t) "LC_ALL=C";
+  for (size_t i = 0; i < n; i++)
+    if (strncmp(environ[i], "TMPDIR=", 7) && strncmp(environ[i], "LC_ALL=", 7)) env[kept++] = environ[i];
+  env[kept] = NULL;
+  return env;
+}
 
-  char *argv[max_args] = {(char *)(uintptr_t)cc};
-  int n = 1;
-  for (size_t i = 0; i < QN_COUNT(fixed_args); i++) argv[n++] = (char *)(uintptr_t)fixed_args[i];
-  snprintf(flags, sizeof flags, "%s", source->flags ? source->flags : "");
-  for (char *save, *p = strtok_r(flags, " ", &save); p && n < max_args - 3; p = strtok_r(NULL, " ", &save))
+static void remove_folder(const char *folder) {
+  DIR *d = opendir(folder);
+  struct dirent *f;
+  while (d && (f = readdir(d))) unlinkat(dirfd(d), f->d_name, 0);
+  if (d) closedir(d);
+  rmdir(folder);
+}
+
+/* The command line; `flags` is cut into its words. */
+static qn_status arguments(const char *cc, const char *name, char *flags, const char *object, char *argv[max_args]) {
+  char version[64];
+  QN_TRY(compiler_version(cc, version, sizeof version));
+  size_t n = 0;
+  argv[n++] = (char *)(uintptr_t)cc;
+  for (size_t i = 0; i < QN_COUNT(fixed_args); i++)
+    if (!fixed_args[i].family || !strncmp(version, fixed_args[i].family, strlen(fixed_args[i].family)))
+      argv[n++] = (char *)(uintptr_t)fixed_args[i].flag;
+  for (char *save, *p = strtok_r(flags, " ", &save); p; p = strtok_r(NULL, " ", &save)) {
+    if (n == max_args - 3) return qn__fail(QN_E_LIMIT, "%s: over %d compiler flags", name, max_args);
     argv[n++] = p;
-  argv[n++] = "-o";
-  argv[n++] = object;
+  }
+  argv[n++] = (char *)(uintptr_t) "-o";
+  argv[n++] = (char *)(uintptr_t)object;
+  argv[n] = NULL;
+  return QN_OK;
+}
 
-  qn_process_result r;
-  qn_status s = qn__process_run(argv, source->text, time_limit, &r);
-  out->log = r.output;
-  if (s == QN_OK && r.exit_status == 124)
-    s = qn__fail(QN_E_COMPILE, "%s: %s took over %d s", source->name, cc, time_limit);
-  else if (s == QN_OK && r.exit_status)
-    s = qn__fail(QN_E_COMPILE, "%s: %s", source->name, qn__first_errors(out->log, (char[1024]){0}, 1024));
+/* A failure that says nothing about the source must not be remembered against it. */
+static qn_status verdict(const qn_source *source, const char *cc, const qn_process_result *r) {
+  static const char *const passing[] = {"No space left on device", "annot allocate memory", "Killed signal",
+                                        "memory exhausted", "out of memory"};
+  if (!r->exit_status) return QN_OK;
+  if (r->exit_status == 124) return qn__fail(QN_E_COMPILE, "%s: %s took over %d s", source->name, cc, time_limit);
+  if (r->exit_status > 128)
+    return qn__fail(QN_E_IO, "%s: %s ended by signal %d", source->name, cc, r->exit_status - 128);
+  for (size_t i = 0; i < QN_COUNT(passing); i++)
+    if (strstr(r->output, passing[i])) return qn__fail(QN_E_IO, "%s: %s: %.300s", source->name, cc, r->output);
+  return qn__fail(QN_E_COMPILE, "%s: %s", source->name, qn__first_errors(r->output, (char[1024]){0}, 1024));
+}
+
+static qn_status compile_in(const char *folder, const char *cc, const qn_source *source, qn_artifact *out) {
+  char object[PATH_MAX + 16], tmpdir[PATH_MAX + 16], *argv[max_args];
+  snprintf(object, sizeof object, "%s/kernel.so", folder);
+  snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", folder);
+  char *flags = strdup(source->flags ? source->flags : ""), **env = environment(tmpdir);
+  qn_process_result r = {0};
+  qn_status s = flags && env ? arguments(cc, source->name, flags, object, argv) : qn__fail(QN_E_NOMEM, "compiling");
+  if (s == QN_OK) s = qn__process_run(argv, env, source->text, time_limit, &r);
+  if (s == QN_OK) s = verdict(source, cc, &r);
   if (s == QN_OK) s = read_file(object, out);
   if (s == QN_OK) s = qn__elf_no_undefined(out->image, out->size, source->name);
-  unlink(object);
+  out->log = r.output;
+  free(flags);
+  free(env);
+  return s;
+}
+
+qn_status qn__compile_cc(const qn_source *source, qn_artifact *out) {
+  const char *cc, *tmp = getenv("TMPDIR");
+  char folder[PATH_MAX];
+  QN_TRY(find_compiler(&cc));
+  if (snprintf(folder, sizeof folder, "%s/quernel-XXXXXX", tmp && *tmp ? tmp : "/tmp") >= PATH_MAX || !mkdtemp(folder))
+    return qn__fail(QN_E_IO, "no folder for temporary files: %.200s: %s", folder, strerror(errno));
+  qn_status s = compile_in(folder, cc, source, out);
+  remove_folder(folder);
   return s;
 }

@@ -13,7 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-extern char **environ;
 enum { output_limit = 64 << 10 };
 
 static double now(void) {
@@ -23,14 +22,14 @@ static double now(void) {
 }
 
 /* Start argv with `fd` as its three standard streams. */
-static qn_status start(char *const argv[], int fd, pid_t *pid) {
+static qn_status start(char *const argv[], char *const env[], int fd, pid_t *pid) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attr;
   posix_spawn_file_actions_init(&actions);
   posix_spawnattr_init(&attr);
   for (int i = 0; i < 3; i++) posix_spawn_file_actions_adddup2(&actions, fd, i);
   posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP); /* a time-out ends its children too */
-  int e = posix_spawnp(pid, argv[0], &actions, &attr, argv, environ);
+  int e = posix_spawnp(pid, argv[0], &actions, &attr, argv, env ? env : environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attr);
   return e ? qn__fail(QN_E_IO, "cannot start %s: %s", argv[0], strerror(e)) : QN_OK;
@@ -61,14 +60,15 @@ static int converse(int fd, const char *input, double deadline, char *output) {
   }
 }
 
-qn_status qn__process_run(char *const argv[], const char *input, double seconds, qn_process_result *out) {
+qn_status qn__process_run(char *const argv[], char *const env[], const char *input, double seconds,
+                          qn_process_result *out) {
   int fd[2];
   pid_t pid;
   *out = (qn_process_result){.output = calloc(1, output_limit)};
   if (!out->output) return qn__fail(QN_E_NOMEM, "no memory for the output of %s", argv[0]);
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
     return qn__fail(QN_E_IO, "socketpair: %s", strerror(errno));
-  qn_status s = start(argv, fd[1], &pid);
+  qn_status s = start(argv, env, fd[1], &pid);
   close(fd[1]);
   if (s == QN_OK) {
     int in_time = converse(fd[0], input, now() + seconds, out->output), status = 0;

@@ -8,7 +8,8 @@ typedef struct qn_process_result {
   char *output;    /* stdout and stderr together, at most 64 KiB, terminated; caller frees */
 } qn_process_result;
 
-/* Run argv (argv[0] found through PATH), feed `input` (may be NULL), wait at most `seconds`. QN_E_IO if it cannot be
- * started. Any thread. */
-qn_status qn__process_run(char *const argv[], const char *input, double seconds, qn_process_result *out);
+/* Run argv (argv[0] found through PATH) in the environment `env` (NULL: ours), feed `input` (may be NULL), wait at most
+ * `seconds`; then it and all that it started are killed. QN_E_IO if it cannot be started. Any thread. */
+qn_status qn__process_run(char *const argv[], char *const env[], const char *input, double seconds,
+                          qn_process_result *out);
 #endif
