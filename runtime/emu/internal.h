@@ -314,7 +314,7 @@ struct cluster {
   uint32_t arrived; /* threads at barrier.cluster */
   uint32_t cluster_phase;
   uint32_t *vc, *pvc;
-  uint32_t stuck;
+  uint32_t stuck, idle; /* rounds without an event: all waiting; some running */
   int slices;
 };
 

@@ -52,8 +52,8 @@ static void wake(warp *w, frag_state state, int id) {
   w->nfrags = 0;
   for (int k = 0; k < n; k++) {
     bool hit = old[k].state == state && (id < 0 || old[k].id == id);
-    if (hit) frag_add(w, old[k].pc, old[k].mask, FR_RUN);
-    else *frag_add(w, old[k].pc, old[k].mask, (frag_state)old[k].state) = (frag){old[k].pc, w->frags[0].mask, 0, 0, 0};
+    frag *f = frag_add(w, old[k].pc, old[k].mask, hit ? FR_RUN : (frag_state)old[k].state);
+    if (!hit && f->mask == old[k].mask) *f = old[k];
   }
 }
 
@@ -105,7 +105,7 @@ static bool run_barrier(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
     qn__emu_find(w, -1, QN_EMU_F_BARRIER, "barrier %u with %u threads, where others gave %u", id, need, b->need);
   b->need = need;
   if (i->sub) {
-    uint32_t p = (*ROW(uint32_t, i->c) ^ (i->negate ? 0 : 0)) & mask;
+    uint32_t p = *ROW(uint32_t, i->c) & mask;
     b->reduce_count += (uint32_t)__builtin_popcount(p), b->reduce_or |= p != 0, b->reduce_and &= p == mask;
   }
   qn__emu_release(w, b->vc, b->pvc);
@@ -225,7 +225,7 @@ static int pick(warp *w) {
 static uint32_t next_stop(const warp *w) {
   uint32_t stop = ALL;
   for (int k = 0; k < w->nfrags; k++)
-    if ((w->frags[k].state == FR_RUN || w->frags[k].state == FR_SYNC) && w->frags[k].pc < stop) stop = w->frags[k].pc;
+    if (w->frags[k].state == FR_RUN && w->frags[k].pc < stop) stop = w->frags[k].pc;
   return stop;
 }
 
@@ -265,10 +265,8 @@ static bool run_fragment(warp *w, uint32_t pc, uint32_t mask, int64_t *left) {
     }
     case C_BRANCH:
       if (m == mask) {
+        if (i->target > stop) return frag_add(w, i->target, mask, FR_RUN), true;
         pc = i->target - 1;
-        if (i->target < stop || i->target > stop) {
-          if (i->target > stop) return frag_add(w, i->target, mask, FR_RUN), true;
-        }
         continue;
       }
       if (!m) continue;
@@ -402,6 +400,14 @@ static int64_t round_of_warps(cluster *c) {
   return done;
 }
 
+static bool any_runs(const cluster *c) {
+  for (uint32_t r = 0; r < c->nctas; r++)
+    for (uint32_t k = 0; k < c->ctas[r].nwarps; k++)
+      for (int f = 0; f < c->ctas[r].warps[k].nfrags; f++)
+        if (c->ctas[r].warps[k].frags[f].state == FR_RUN) return true;
+  return false;
+}
+
 /* A slice of a cluster; true when it has ended. */
 static bool run_cluster_slice(cluster *c) {
   for (int rounds = 0; rounds < ROTATE; rounds++) {
@@ -411,20 +417,18 @@ static bool run_cluster_slice(cluster *c) {
     int64_t ran = round_of_warps(c);
     for (uint32_t r = 0; r < c->nctas; r++) live += c->ctas[r].live_warps;
     if (!live) return true;
-    if (c->events != events) c->stuck = 0;
     retry_waits(c, false);
-    if (ran && c->events != events) continue;
-    if (ran && c->stuck == 0) {
-      bool any = false;
-      for (uint32_t r = 0; r < c->nctas; r++)
-        for (uint32_t k = 0; k < c->ctas[r].nwarps; k++)
-          for (int f = 0; f < c->ctas[r].warps[k].nfrags; f++) any |= c->ctas[r].warps[k].frags[f].state == FR_RUN;
-      if (any) continue;
+    if (c->events != events) {
+      c->stuck = c->idle = 0;
+      continue;
     }
+    if (ran && any_runs(c) && (c->stuck || ++c->idle < 2)) continue; /* it may be spinning on what is in flight */
+    c->idle = 0;
     if (qn__emu_complete_one(c)) {
       retry_waits(c, false);
       continue;
     }
+    if (any_runs(c)) continue;
     if (++c->stuck > STUCK) {
       report_stuck(c);
       atomic_store(&c->worker->run->stop, true);
@@ -578,7 +582,7 @@ static void end_cluster(cluster *c) {
   }
   c->inflight = NULL;
   for (uint32_t r = 0; r < c->nctas; r++)
-    for (uint32_t k = 0; k < c->nctas * 0 + c->ctas[r].nwarps; k++) {
+    for (uint32_t k = 0; k < c->ctas[r].nwarps; k++) {
       warp *w = &c->ctas[r].warps[k];
       job *open = w->stores.newest ? w->stores.newest->jobs : w->stores.open;
       job *wg = w->wgmmas.newest ? w->wgmmas.newest->jobs : w->wgmmas.open;
