@@ -1,0 +1,178 @@
+/* matrix.c - ldmatrix, stmatrix, movmatrix and mma.sync.
+ *
+ * Products of the types in use are exact in float or int. Not modelled: the hardware's order and truncation of sums, so
+ * that results are compared within a bound; sparse and block-scaled forms (refused). Source: PTX ISA, "ldmatrix",
+ * "stmatrix", "movmatrix", "mma". */
+#include "parse.h"
+#include "product.h"
+
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+static bool whole_warp(warp *w, u32 m) {
+  if (m == ALL) return true;
+  qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "only lanes 0x%08x execute it", m);
+  return false;
+}
+
+/* ---- ldmatrix, stmatrix ------------------------------------------------------------------------------------------ */
+
+/* Pointer to the row of 16 bytes that lane `l` gives; NULL after a finding. */
+static uint8_t *matrix_row(warp *w, const insn *i, int l, u32 address) {
+  u32 at;
+  if (address & 15) {
+    qn__emu_find(w, l, QN_EMU_F_ALIGN, "row address 0x%x is not aligned to 16 bytes", address);
+    return NULL;
+  }
+  cta *c = qn__emu_shared_at(w, l, address, 16, &at);
+  if (!c) return NULL;
+  qn__emu_touch(w, l, c, at, 16, i->store ? GENERIC_WRITE : GENERIC_READ);
+  return c->data + at;
+}
+
+static void row_addresses(warp *w, const insn *i, u32 a[LANES]) {
+  EACH_LANE(l) a[l] = (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm);
+  if (checking(w, QN_EMU_COUNT))
+    for (int q = 0; q < i->count; q++) qn__emu_count_rows(w, a, 8 * q);
+}
+
+/* Where element pair of lane l lies in a matrix: row l/4, columns 2(l%4) and the next; .trans: rows and columns swapped. */
+static void ldmatrix(warp *w, const insn *i, u32 m) {
+  u32 a[LANES];
+  if (!whole_warp(w, m)) return;
+  row_addresses(w, i, a);
+  for (int q = 0; q < i->count; q++) {
+    uint16_t x[8][8] = {{0}};
+    for (int r = 0; r < 8; r++) {
+      const uint8_t *p = matrix_row(w, i, 8 * q + r, a[8 * q + r]);
+      if (p) memcpy(x[r], p, 16);
+    }
+    u32 *d = ROW(u32, i->regs[q]);
+    EACH_LANE(l) {
+      int g = l >> 2, t = 2 * (l & 3);
+      d[l] = i->sub ? x[t][g] | (u32)x[t + 1][g] << 16 : x[g][t] | (u32)x[g][t + 1] << 16;
+    }
+  }
+}
+
+static void stmatrix(warp *w, const insn *i, u32 m) {
+  u32 a[LANES];
+  if (!whole_warp(w, m)) return;
+  row_addresses(w, i, a);
+  for (int q = 0; q < i->count; q++) {
+    uint16_t x[8][8];
+    const u32 *s = ROW(u32, i->regs[q]);
+    EACH_LANE(l) {
+      int g = l >> 2, t = 2 * (l & 3);
+      if (i->sub) x[t][g] = (uint16_t)s[l], x[t + 1][g] = (uint16_t)(s[l] >> 16);
+      else x[g][t] = (uint16_t)s[l], x[g][t + 1] = (uint16_t)(s[l] >> 16);
+    }
+    for (int r = 0; r < 8; r++) {
+      uint8_t *p = matrix_row(w, i, 8 * q + r, a[8 * q + r]);
+      if (p) memcpy(p, x[r], 16);
+    }
+  }
+}
+
+static void decode_rows(parser *p, insn *i, const opcode *o, operand *ops, int n) {
+  static const uint8_t counts[] = {1, 2, 4};
+  qn__emu_operands(p, o, n, 2, 2);
+  i->store = *o->token[0] == 's';
+  i->sub = qn__emu_has(o, "trans");
+  i->count = counts[qn__emu_which(o, "x1|x2|x4")];
+  qn__emu_address(p, i, &ops[i->store], &i->a, &i->imm);
+  i->regs = qn__emu_list(p, &ops[!i->store], 1, 4, &i->nregs);
+  if (i->nregs != i->count) qn__emu_refuse(p, "%d registers where %d are wanted", i->nregs, i->count);
+}
+
+static void movmatrix(warp *w, const insn *i, u32 m) {
+  uint16_t x[8][8];
+  const u32 *a = ROW(u32, i->a);
+  u32 t[LANES];
+  if (!whole_warp(w, m)) return;
+  EACH_LANE(l) x[l >> 2][2 * (l & 3)] = (uint16_t)a[l], x[l >> 2][2 * (l & 3) + 1] = (uint16_t)(a[l] >> 16);
+  EACH_LANE(l) t[l] = x[2 * (l & 3)][l >> 2] | (u32)x[2 * (l & 3) + 1][l >> 2] << 16;
+  memcpy(ROW(u32, i->d), t, sizeof t);
+}
+
+/* ---- mma --------------------------------------------------------------------------------------------------------- */
+
+typedef struct shape {
+  uint16_t m, n, k;
+  uint8_t d, a, b, c, na, nb, nc, nd;
+} shape;
+
+static void gather_d(const warp *w, const u32 *regs, int n, int t, float d[16][8]) {
+  for (int e = 0; e < n; e++) {
+    const u32 *r = ROW(u32, regs[e]);
+    if (t == T_F16) EACH_LANE(l) {
+        d[(l >> 2) + 8 * e][2 * (l & 3)] = half_float((uint16_t)r[l]);
+        d[(l >> 2) + 8 * e][2 * (l & 3) + 1] = half_float((uint16_t)(r[l] >> 16));
+      }
+    else EACH_LANE(l) d[(l >> 2) + 8 * (e >> 1)][2 * (l & 3) + (e & 1)] = bits_float(r[l]);
+  }
+}
+static void scatter_d(const warp *w, const u32 *regs, int n, int t, float d[16][8]) {
+  for (int e = 0; e < n; e++) {
+    u32 *r = ROW(u32, regs[e]);
+    if (t == T_F16) EACH_LANE(l) r[l] = pack_halves(d[(l >> 2) + 8 * e][2 * (l & 3)], d[(l >> 2) + 8 * e][2 * (l & 3) + 1]);
+    else EACH_LANE(l) r[l] = float_bits(d[(l >> 2) + 8 * (e >> 1)][2 * (l & 3) + (e & 1)]);
+  }
+}
+
+static void mma(warp *w, const insn *i, u32 m) {
+  const shape *s = i->extra;
+  float a[16][K_MOST], b[K_MOST][8], d[16][8];
+  if (!whole_warp(w, m)) return;
+  const u32 *rd = i->regs, *ra = rd + s->nd, *rb = ra + s->na, *rc = rb + s->nb;
+  for (int r = 0; r < s->na; r++) a_register(s->a, ROW(u32, ra[r]), s->m == 8 ? 2 * r : r, a);
+  for (int r = 0; r < s->nb; r++) b_register(s->b, ROW(u32, rb[r]), r, &b[0][0], 8);
+  gather_d(w, rc, s->nc, s->c, d);
+  if (element_int(s->a)) multiply_int(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k, i->flags & F_SAT);
+  else multiply_float(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k);
+  scatter_d(w, rd, s->nd, s->d, d);
+  w->worker->counters.mma++;
+  w->worker->counters.mma_flops += 2ull * s->m * s->n * s->k;
+}
+
+static void check_list(parser *p, const operand *o, int want, const char *what) {
+  int have = o->kind == O_VECTOR ? o->count : 1;
+  if (have != want) qn__emu_refuse(p, "%s has %d registers where the shape takes %d", what, have, want);
+}
+
+static void decode_mma(parser *p, insn *i, const opcode *o, operand *ops, int n) {
+  unsigned sm, sn, sk;
+  shape *s = qn__emu_take(p, sizeof *s);
+  qn__emu_operands(p, o, n, 4, 4);
+  const char *at = o->token[3];
+  sm = at[1] == '8' ? 8 : 16, sn = 8;
+  sk = 0;
+  for (const char *c = strchr(at, 'k') + 1; *c; c++) sk = sk * 10 + (unsigned)(*c - '0');
+  *s = (shape){.m = (uint16_t)sm, .n = (uint16_t)sn, .k = (uint16_t)sk};
+  s->d = (uint8_t)qn__emu_token_type(p, o, -4), s->a = (uint8_t)qn__emu_token_type(p, o, -3);
+  s->b = (uint8_t)qn__emu_token_type(p, o, -2), s->c = (uint8_t)qn__emu_token_type(p, o, -1);
+  int bits = element_bits(s->a);
+  if (bits != element_bits(s->b)) qn__emu_refuse(p, "types of A and B do not go together");
+  s->na = (uint8_t)(sm * sk * (unsigned)bits / 1024), s->nb = (uint8_t)(sn * sk * (unsigned)bits / 1024);
+  s->nd = (uint8_t)(sm * sn / 32 / (s->d == T_F16 ? 2 : 1)), s->nc = (uint8_t)(sm * sn / 32 / (s->c == T_F16 ? 2 : 1));
+  if (!s->na || !s->nb || sk > K_MOST || (sm == 8 && s->na > 1)) qn__emu_refuse(p, "shape m%un%uk%u of that type is not known", sm, sn, sk);
+  check_list(p, &ops[0], s->nd, "D"), check_list(p, &ops[1], s->na, "A");
+  check_list(p, &ops[2], s->nb, "B"), check_list(p, &ops[3], s->nc, "C");
+  i->regs = qn__emu_list(p, ops, 4, 4, &i->nregs);
+  i->extra = s;
+}
+
+#define MMA(pattern) {pattern, "", mma, decode_mma, QN_EMU_K_MMA, C_SYNC, 0}
+static const rule rows[] = {
+    {"ldmatrix.sync.aligned.m8n8.x1|x2|x4.trans?.shared|shared::cta?.b16", "", ldmatrix, decode_rows, QN_EMU_K_MATRIX, C_SYNC, 0},
+    {"stmatrix.sync.aligned.m8n8.x1|x2|x4.trans?.shared|shared::cta?.b16", "", stmatrix, decode_rows, QN_EMU_K_MATRIX, C_SYNC, 0},
+    {"movmatrix.sync.aligned.m8n8.trans.b16", "da", movmatrix, NULL, QN_EMU_K_MATRIX, C_SYNC, 0},
+    MMA("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f16|f32.f16.f16.f16|f32"),
+    MMA("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32.bf16.bf16.f32"),
+    MMA("mma.sync.aligned.m16n8k4|m16n8k8.row.col.f32.tf32.tf32.f32"),
+    MMA("mma.sync.aligned.m8n8k16|m16n8k16|m16n8k32.row.col.satfinite?.s32.s8|u8.s8|u8.s32"),
+    MMA("mma.sync.aligned.m8n8k32|m16n8k32|m16n8k64.row.col.satfinite?.s32.s4|u4.s4|u4.s32"),
+    MMA("mma.sync.aligned.m16n8k16|m16n8k32.row.col.f16|f32.e4m3|e5m2.e4m3|e5m2.f16|f32"),
+    MMA("mma.sync.aligned.m16n8k32.row.col.kind::f8f6f4.f16|f32.e4m3|e5m2|e2m3|e3m2|e2m1.e4m3|e5m2|e2m3|e3m2|e2m1.f16|f32"),
+};
+DEFINE_RULES(LEVELED(rules_matrix), rows);
