@@ -61,10 +61,11 @@ host.rules = {
       local m = v.format.map
       return m.kind ~= "float" or v.act == "f32" and (m.type == "f32" or m.type == "f16" or m.type == "bf16") or v.act == "bf16" and m.type == "bf16"
     end },
-  { name = "granularity", why = "scales and zero points must come per group of 32, 64, 128… along K, or per row",
+  { name = "granularity", why = "scales and zero points must come per row, or per group along K that holds whole blocks of vectors",
     ok = function(v)
+      local slices = layout.slices(v.format.bits)
       for _, p in ipairs(v.format.planes) do
-        if p.rows ~= 1 or p.cols ~= v.format.group or (p.cols ~= 0 and p.cols % 32 ~= 0) then return false end
+        if p.rows ~= 1 or p.cols ~= v.format.group or p.cols % (32 // slices[#slices].bits) ~= 0 then return false end
       end
       return true
     end },

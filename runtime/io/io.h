@@ -1,0 +1,127 @@
+/* io.h - checkpoint files as planes.
+ *
+ * A model is one checkpoint: a directory (config.json beside .safetensors, single or sharded), one .safetensors file, or
+ * one .gguf. Opening maps the files and reads their headers; no weight is touched, whatever
+ * the size. What is in it can be seen in two ways:
+ *
+ *     qn_raw      a tensor as the file stores it: "model.layers.0.mlp.up_proj.qweight", I32 [32, 768]
+ *     qn_tensor   the weight that a group of them stands for: "model.layers.0.mlp.up_proj.weight", dialect "gptq",
+ *                 format "int4.g128", 768 x 256
+ *
+ * qn_model_planes turns a qn_tensor into planes: codes, scales, zero points in the neutral form that qn_prepack takes,
+ * whichever dialect they came from. Where the file already has that form the planes point into the mapping.
+ *
+ * Formats are spelled NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE]: scales per group of G along K, per row, for the
+ * whole tensor, or per block of R rows x C columns; "z" an integer zero point per scale, "zf" a zero point and "m" a
+ * minimum of the scale's type; TYPE is the type of the scales when it is not f16.
+ *
+ * Hostile files are safe: every length, offset and count is checked against the file before it is used, and nothing is
+ * allocated that the size of the file does not justify. Values are not judged: a NaN scale is refused by qn_prepack.
+ * Truncating a file while a model has it open is undefined (the mapping loses its pages).
+ *
+ * Threads: a model is read-only once open; any number of threads may use it. Errors: a qn_status, and qn_io_errmsg for
+ * the detail. Nothing here prints or exits. */
+#ifndef QUERNEL_IO_H
+#define QUERNEL_IO_H
+#include "quernel.h"
+#include <stdbool.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QN_MAX_DIMS 8
+
+typedef struct qn_model qn_model;
+
+/* A tensor as stored. Shapes are outermost first also for GGUF (which writes them innermost first). */
+typedef struct qn_raw {
+  const char *name;
+  const char *dtype; /* as its container spells it: "F16", "I32", "F8_E4M3", "Q4_K" */
+  qn_type type;      /* of its elements; QN_T_NONE for block types and for types that planes do not use */
+  int n_dims;        /* 0: a scalar */
+  int64_t dim[QN_MAX_DIMS];
+  const void *data; /* in the mapping; maybe unaligned */
+  size_t bytes;
+} qn_raw;
+
+/* A weight. Strings and `raw` belong to the model. */
+typedef struct qn_tensor {
+  const char *name;
+  const char *dialect;    /* "gptq", "awq", "compressed-tensors/pack-quantized", "gguf/Q4_0", "plain"… */
+  const char *format;     /* "int4.g128.z"; NULL if it is no matrix (a norm) or `refusal` says why it cannot be read */
+  const char *refusal;    /* NULL, or why no planes can be made: "marlin tile order: convert it to the gptq layout" */
+  const char *activation; /* NULL, or how the checkpoint wants activations quantized: "i8.row", "e4m3.g128" */
+  const char *tied_to;    /* NULL, or the tensor whose data this is ("lm_head.weight" of a tied model) */
+  int64_t slices, n, k;   /* slices > 1: a stack of n x k matrices (experts). 0 x 0: not a matrix */
+  uint64_t bytes;         /* in the file: codes, scales, zero points and whatever else only this weight needs */
+  bool quantized;         /* stored in a quantized form */
+  bool linear;            /* multiplies activations: a matrix that is not an embedding */
+  const qn_raw *raw;      /* the tensor that holds the codes */
+} qn_tensor;
+
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
+
+/* Open the checkpoint at `path`. *out is closed with qn_model_close; on failure it is NULL.
+ * Returns QN_OK, QN_E_IO, QN_E_FORMAT (which file, tensor and rule), QN_E_NOMEM, QN_E_ARG. */
+QN_API qn_status qn_model_open(const char *path, qn_model **out);
+QN_API void qn_model_close(qn_model *model); /* NULL is accepted. Invalidates planes and tensors of the model */
+
+/* The i-th weight, in the order of the file; NULL past the last. */
+QN_API const qn_tensor *qn_model_tensor(const qn_model *model, size_t i);
+QN_API const qn_tensor *qn_model_find(const qn_model *model, const char *name); /* NULL if there is none */
+
+/* The i-th stored tensor; NULL past the last. */
+QN_API const qn_raw *qn_model_raw(const qn_model *model, size_t i);
+QN_API const qn_raw *qn_model_find_raw(const qn_model *model, const char *name);
+
+/* Text of config.json, or NULL. Not terminated: *length bytes. */
+QN_API const char *qn_model_config(const qn_model *model, size_t *length);
+
+/* One key of a GGUF header. Numbers are widened into `number`; strings and arrays stay in the mapping. */
+typedef enum qn_meta_type {
+  QN_META_U8, QN_META_I8, QN_META_U16, QN_META_I16, QN_META_U32, QN_META_I32, QN_META_F32, QN_META_BOOL,
+  QN_META_STRING, QN_META_ARRAY, QN_META_U64, QN_META_I64, QN_META_F64, QN_META_COUNT
+} qn_meta_type;
+
+typedef struct qn_meta {
+  const char *key;
+  qn_meta_type type, item; /* item: element type of an array */
+  uint64_t count;          /* elements of an array, bytes of a string */
+  const void *data;        /* the string's bytes, the array's elements as stored (strings: u64 length, bytes), or NULL */
+  double number;           /* value of a number or bool, rounded to double */
+  uint64_t bits;           /* the same, exactly: integers sign-extended to 64 bits, floats as their double's bits */
+} qn_meta;
+
+/* The i-th key of a GGUF file; NULL past the last, and for other containers. */
+QN_API const qn_meta *qn_model_meta(const qn_model *model, size_t i);
+QN_API const qn_meta *qn_model_find_meta(const qn_model *model, const char *key);
+
+/* Bits of the file that one weight costs, scales and zero points counted. */
+QN_API double qn_tensor_bpw(const qn_tensor *tensor);
+
+/* Detail of the calling thread's last failure in this library. Never NULL. */
+QN_API const char *qn_io_errmsg(void);
+
+/* ---- Planes ------------------------------------------------------------------------------------------------------ */
+
+/* The planes of matrix `slice` (0 <= slice < tensor->slices), in the format tensor->format. *out is freed with
+ * qn_planes_free; it points into the model where the file has the neutral form already, so it must not outlive it.
+ * Act-order is returned as out->perm, never applied.
+ * Returns QN_OK, QN_E_ARG (slice), QN_E_SHAPE (the tensor's refusal), QN_E_FORMAT (contents contradict the header, e.g.
+ * a group index beyond the groups), QN_E_NOMEM. */
+QN_API qn_status qn_model_planes(const qn_model *model, const qn_tensor *tensor, int64_t slice, qn_planes **out);
+QN_API void qn_planes_free(qn_planes *planes); /* NULL is accepted */
+
+/* The plane of that name, or NULL. */
+QN_API const qn_plane *qn_planes_find(const qn_planes *planes, const char *name);
+
+/* ---- Writers ----------------------------------------------------------------------------------------------------- */
+
+/* x[n,k] f32, row-major, as a NumPy file (version 1.0, '<f4'): written to a temporary name, flushed, renamed.
+ * QN_OK, QN_E_IO, QN_E_ARG. */
+QN_API qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

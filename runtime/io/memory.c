@@ -1,0 +1,129 @@
+/* memory.c - what a model's bookkeeping stands on: memory that lives as long as the model, names to indices, mappings.
+ */
+#include "model.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- Arena
+ * ----------------------------------------------------------------------------------------------------------- */
+
+struct qn__chunk {
+  struct qn__chunk *next;
+  size_t used, size;
+  _Alignas(16) unsigned char data[];
+};
+
+void *qn__arena_take(qn__arena *a, size_t bytes) {
+  enum { usual = 64 << 10 };
+  if (bytes > SIZE_MAX / 2) return NULL;
+  bytes = (bytes + 15) / 16 * 16;
+  struct qn__chunk *c = a->chunk;
+  if (!c || c->size - c->used < bytes) {
+    size_t size = bytes > usual ? bytes : usual;
+    if (!(c = calloc(1, sizeof *c + size))) return NULL;
+    c->size = size;
+    c->next = a->chunk;
+    a->chunk = c;
+  }
+  void *p = c->data + c->used;
+  c->used += bytes;
+  return p;
+}
+
+char *qn__arena_text(qn__arena *a, const char *s, size_t length) {
+  char *p = qn__arena_take(a, length + 1);
+  return p ? memcpy(p, s, length) : NULL;
+}
+
+char *qn__arena_print(qn__arena *a, const char *format, ...) {
+  char text[1024];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  return qn__arena_text(a, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+}
+
+void qn__arena_fini(qn__arena *a) {
+  for (struct qn__chunk *c = a->chunk, *next; c; c = next) {
+    next = c->next;
+    free(c);
+  }
+  a->chunk = NULL;
+}
+
+/* ---- Names: open addressing, FNV-1a (Fowler, Noll, Vo)
+ * --------------------------------------------------------------- */
+
+static uint64_t name_hash(const char *s) {
+  uint64_t h = 14695981039346656037u;
+  while (*s) h = (h ^ (unsigned char)*s++) * 1099511628211u;
+  return h ^ h >> 29;
+}
+
+static const char *name_at(const qn__names *t, size_t i) {
+  return *(const char *const *)((const char *)t->base + i * t->stride);
+}
+
+qn_status qn__names_init(qn__names *t, const void *base, size_t count, size_t stride, const char **twice) {
+  *t = (qn__names){.cap = 16, .count = count, .base = base, .stride = stride};
+  *twice = NULL;
+  while (t->cap < count * 2) t->cap *= 2;
+  if (count >= UINT32_MAX || !(t->slot = calloc(t->cap, sizeof *t->slot)))
+    return qn__fail(QN_E_NOMEM, "no memory for the names of %zu tensors", count);
+  for (size_t i = 0; i < count; i++) {
+    const char *name = name_at(t, i);
+    size_t at = name_hash(name) & (t->cap - 1);
+    for (; t->slot[at]; at = (at + 1) & (t->cap - 1))
+      if (!strcmp(name_at(t, t->slot[at] - 1), name)) *twice = name;
+    t->slot[at] = (uint32_t)i + 1;
+  }
+  return QN_OK;
+}
+
+const void *qn__names_find(const qn__names *t, const char *name) {
+  if (!t->slot || !name) return NULL;
+  for (size_t at = name_hash(name) & (t->cap - 1); t->slot[at]; at = (at + 1) & (t->cap - 1))
+    if (!strcmp(name_at(t, t->slot[at] - 1), name)) return (const char *)t->base + (t->slot[at] - 1) * t->stride;
+  return NULL;
+}
+
+void qn__names_fini(qn__names *t) {
+  free(t->slot);
+  *t = (qn__names){0};
+}
+
+/* ---- Files
+ * ----------------------------------------------------------------------------------------------------------- */
+
+bool qn__file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+qn_status qn__map_open(const char *path, qn__map *out) {
+  *out = (qn__map){0};
+  struct stat st;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  qn_status s = QN_OK;
+  if (fstat(fd, &st)) s = qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  else if (!S_ISREG(st.st_mode)) s = qn__fail(QN_E_IO, "%s: not a file", path);
+  else if (st.st_size == 0) s = qn__fail(QN_E_FORMAT, "%s: the file is empty", path);
+  void *p = s == QN_OK ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+  if (s == QN_OK && p == MAP_FAILED) s = qn__fail(QN_E_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+  close(fd);
+  if (s != QN_OK) return s;
+  *out = (qn__map){.data = p, .bytes = (size_t)st.st_size, .path = strdup(path)};
+  return out->path ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for a path");
+}
+
+void qn__map_close(qn__map *m) {
+  if (m->data) munmap((void *)(uintptr_t)m->data, m->bytes);
+  free(m->path);
+  *m = (qn__map){0};
+}

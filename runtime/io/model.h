@@ -1,0 +1,185 @@
+/* model.h - inside the checkpoint readers: files, names, stored tensors, and the dialects that claim them.
+ *
+ * Containers (safetensors.c, gguf.c) add stored tensors to a model. Then each dialect (dialect_*.c) claims the groups of
+ * stored tensors it understands and makes a weight of each; what nobody claims is a plain weight. The checks of shapes
+ * are done when claiming, so that reading planes cannot run out of a tensor. */
+#ifndef QN_IO_MODEL_H
+#define QN_IO_MODEL_H
+#include "fail.h"
+#include "io.h"
+#include <cjson/cJSON.h>
+
+/* ---- Memory that lives as long as the model ---------------------------------------------------------------------- */
+
+typedef struct qn__arena {
+  struct qn__chunk *chunk;
+} qn__arena;
+
+void *qn__arena_take(qn__arena *a, size_t bytes); /* zeroed, aligned to 16; NULL when out of memory */
+char *qn__arena_text(qn__arena *a, const char *s, size_t length);
+char *qn__arena_print(qn__arena *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void qn__arena_fini(qn__arena *a);
+
+/* ---- Names to indices -------------------------------------------------------------------------------------------- */
+
+typedef struct qn__names {
+  uint32_t *slot; /* index + 1, 0: free */
+  size_t cap, count;
+  const void *base; /* array of records that begin with their name */
+  size_t stride;
+} qn__names;
+
+/* Index `count` records of `stride` bytes, each beginning with a `const char *` name. *twice: NULL, or a name that occurs
+ * twice. */
+qn_status qn__names_init(qn__names *t, const void *base, size_t count, size_t stride, const char **twice);
+const void *qn__names_find(const qn__names *t, const char *name);
+void qn__names_fini(qn__names *t);
+
+/* ---- Files ------------------------------------------------------------------------------------------------------- */
+
+typedef struct qn__map {
+  const uint8_t *data;
+  size_t bytes;
+  char *path;
+} qn__map;
+
+qn_status qn__map_open(const char *path, qn__map *out); /* read-only; QN_E_IO if absent */
+void qn__map_close(qn__map *m);
+bool qn__file_exists(const char *path);
+
+/* ---- Element types ----------------------------------------------------------------------------------------------- */
+
+/* A block of `elems` elements along the last dimension takes `bytes` bytes. */
+typedef struct qn__dtype {
+  const char *name;
+  int id; /* ggml's number, or -1 */
+  int elems, bytes;
+  qn_type type;
+} qn__dtype;
+
+const qn__dtype *qn__safetensors_dtype(const char *name, size_t length);
+const qn__dtype *qn__ggml_dtype(uint32_t id);
+
+/* Bytes of a tensor; false if the shape overflows 63 bits or does not fill whole blocks. */
+bool qn__dtype_bytes(const qn__dtype *t, const int64_t *dim, int n_dims, uint64_t *bytes);
+
+/* ---- The model --------------------------------------------------------------------------------------------------- */
+
+enum { QN__PARTS = 8, QN__FORMAT = 40 };
+
+typedef struct qn__stored {
+  qn_raw pub; /* first: qn__names looks at its name */
+  const qn__dtype *dtype;
+  bool claimed;
+} qn__stored;
+
+/* Shape of the scales: one per `rows` x `cols` codes. */
+typedef struct qn__weight {
+  qn_tensor pub; /* first */
+  const struct qn__dialect *dialect;
+  const qn_raw *part[QN__PARTS]; /* [0] codes, then as the dialect lists them; NULL where optional and absent */
+  int bits;
+  int64_t group;  /* codes along K that share a scale */
+  int64_t groups; /* columns of the scale plane */
+  qn_type scale;
+  int mode; /* of the dialect's own choosing */
+  char format[QN__FORMAT];
+} qn__weight;
+
+struct qn_model {
+  qn__arena arena;
+  qn__map *file;
+  int n_files;
+  qn__map config; /* config.json */
+  cJSON *json;    /* config.json parsed, or NULL */
+  cJSON *quant;   /* its quantization_config or the separate file's whole object, or NULL */
+  cJSON *own;     /* quantize_config.json parsed when quant is that */
+  bool gguf;
+  qn__stored *stored;
+  size_t n_stored, cap_stored;
+  qn__weight *weight;
+  size_t n_weights;
+  qn_meta *meta;
+  size_t n_meta;
+  qn__names stored_names, weight_names;
+};
+
+/* Append a stored tensor; the name is copied. Data must have been checked to lie in the mapping. */
+qn_status qn__model_store(qn_model *m, const char *name, size_t length, const qn__dtype *dtype, const int64_t *dim,
+                          int n_dims, const uint8_t *data, size_t bytes);
+
+qn_status qn__safetensors_read(qn_model *m, const qn__map *file);
+qn_status qn__gguf_read(qn_model *m, const qn__map *file);
+
+/* Claim: make weights of the stored tensors. */
+qn_status qn__model_claim(qn_model *m);
+
+/* ---- Dialects ---------------------------------------------------------------------------------------------------- */
+
+typedef struct qn__dialect {
+  const char *name;
+  const char *key;                  /* suffix of the tensor that holds the codes */
+  const char *part[QN__PARTS - 1];  /* suffixes beside it; "!" in front: the dialect is recognised by it */
+  const char *weight;               /* suffix of the weight's name, in place of key */
+  bool (*match)(const qn_model *m, const qn__weight *w);      /* NULL: key and parts suffice */
+  qn_status (*claim)(const qn_model *m, qn__weight *w);       /* check shapes; fill format. Failure: its text refuses */
+  qn_status (*read)(const qn__weight *w, int64_t slice, qn_planes **out);
+} qn__dialect;
+
+extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at the end */
+
+/* The dialects of each file. */
+extern const qn__dialect qn__gptq, qn__awq, qn__ct_packed, qn__ggml, qn__plain;
+
+/* Settings of the model's quantization. `fallback` when absent or of another type. */
+int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
+const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
+
+/* Is part i of this dtype and shape? The failure names the part. A dimension of -1 matches any. */
+qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);
+qn_status qn__part_float(const qn__weight *w, int i, int n_dims, const int64_t *dim); /* F16, BF16 or F32 */
+
+/* Spell w->format from a base name, the granularity ("row", "tensor", "g128"; "" when the format fixes it), a zero option
+ * and the scale's type, and enter n, k. */
+qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const char *zero, qn_type scale);
+const char *qn__grain(const qn__weight *w, char text[24]); /* "g<group>", or "row" when group is 0 */
+
+/* ---- Making planes ----------------------------------------------------------------------------------------------- */
+
+typedef struct qn__spec {
+  const char *name;
+  qn_type type;
+  int64_t rows, cols;
+  const void *view; /* NULL: to be filled; else the plane is these bytes (copied only if unaligned) */
+} qn__spec;
+
+/* Planes of a weight in one allocation. perm: room for a permutation, out->perm. */
+qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, bool perm, qn_planes **out);
+
+/* The bytes of plane i, to be filled by the reader that made it. */
+static inline void *qn__fill(qn_planes *p, int i) { return (void *)(uintptr_t)p->plane[i].data; }
+
+/* ---- Packed codes ------------------------------------------------------------------------------------------------ */
+
+/* How codes of `bits` bits lie in 32-bit words. */
+typedef enum qn__packing {
+  QN__DENSE,  /* one stream, least significant bits first, straddling words */
+  QN__PADDED, /* 32/bits codes a word, the top bits unused */
+  QN__PLANAR  /* per 32 codes, streams of 4, 2, 1 bits one after the other (low bits first) */
+} qn__packing;
+
+/* Unpack `count` codes from words `stride` bytes apart into out[i * step]. Words needed: qn__packed_words(). */
+void qn__unpack(const uint8_t *words, size_t stride, int bits, qn__packing packing, int64_t count, uint8_t *out,
+                int64_t step);
+int64_t qn__packed_words(int64_t count, int bits, qn__packing packing);
+
+/* dst[c][r] = src[r][c]; elements of 1, 2 or 4 bytes. */
+void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_t bytes);
+
+/* Little-endian loads from unaligned memory. */
+static inline uint16_t qn__le16(const void *p) { uint16_t v; __builtin_memcpy(&v, p, 2); return v; }
+static inline uint32_t qn__le32(const void *p) { uint32_t v; __builtin_memcpy(&v, p, 4); return v; }
+static inline uint64_t qn__le64(const void *p) { uint64_t v; __builtin_memcpy(&v, p, 8); return v; }
+
+static inline int64_t qn__ceildiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+#endif

@@ -1,0 +1,71 @@
+/* planes.c - allocating planes, and the ways that codes are packed into words. */
+#include "model.h"
+#include <stdlib.h>
+#include <string.h>
+
+qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, bool perm, qn_planes **out) {
+  size_t total = (sizeof(qn_planes) + 63) / 64 * 64, at = total;
+  for (int i = 0; i < count; i++) {
+    uint64_t bytes;
+    if (__builtin_mul_overflow((uint64_t)spec[i].rows,
+                               (uint64_t)spec[i].cols * (uint64_t)qn_type_bits(spec[i].type) / 8, &bytes) ||
+        bytes > SIZE_MAX / 4)
+      return qn__fail(QN_E_LIMIT, "%s: plane %s is too large", w->pub.name, spec[i].name);
+    if (!spec[i].view) total += (bytes + 63) / 64 * 64;
+  }
+  if (perm) total += (size_t)w->pub.k * sizeof(int32_t);
+  qn_planes *p = calloc(1, total);
+  if (!p) return qn__fail(QN_E_NOMEM, "%s: no memory for %zu bytes of planes", w->pub.name, total);
+  p->format = w->pub.format;
+  p->n = w->pub.n;
+  p->k = w->pub.k;
+  p->n_planes = count;
+  for (int i = 0; i < count; i++) {
+    const qn__spec *s = &spec[i];
+    p->plane[i] = (qn_plane){s->name, s->type, s->rows, s->cols, s->view ? s->view : (char *)p + at};
+    if (!s->view) at += ((size_t)s->rows * (size_t)s->cols * (size_t)qn_type_bits(s->type) / 8 + 63) / 64 * 64;
+  }
+  if (perm) p->perm = (int32_t *)(void *)((char *)p + at);
+  *out = p;
+  return QN_OK;
+}
+
+int64_t qn__packed_words(int64_t count, int bits, qn__packing packing) {
+  return packing == QN__PADDED ? qn__ceildiv(count, 32 / bits) : qn__ceildiv(count * bits, 32);
+}
+
+/* Code i of a planar group of 32: streams of 4, 2, 1 bits, low bits first. */
+static unsigned planar(const uint8_t *words, size_t stride, int bits, int64_t i) {
+  const uint8_t *group = words + (size_t)(i / 32 * bits) * stride;
+  unsigned code = 0;
+  for (int lo = 0, width = 8; width; width /= 2)
+    if (bits - lo >= width) {
+      int64_t bit = i % 32 * width;
+      code |= (qn__le32(group + (size_t)(bit / 32) * stride) >> bit % 32 & ((1u << width) - 1)) << lo;
+      group += (size_t)width * stride;
+      lo += width;
+    }
+  return code;
+}
+
+void qn__unpack(const uint8_t *words, size_t stride, int bits, qn__packing packing, int64_t count, uint8_t *out,
+                int64_t step) {
+  unsigned mask = (1u << bits) - 1;
+  for (int64_t i = 0; i < count; i++) {
+    unsigned code;
+    if (packing == QN__PLANAR) code = planar(words, stride, bits, i);
+    else {
+      int64_t bit = packing == QN__PADDED ? i / (32 / bits) * 32 + i % (32 / bits) * bits : i * bits;
+      const uint8_t *word = words + (size_t)(bit / 32) * stride;
+      code = qn__le32(word) >> bit % 32;
+      if (bit % 32 + bits > 32) code |= qn__le32(word + stride) << (32 - bit % 32);
+    }
+    out[i * step] = (uint8_t)(code & mask);
+  }
+}
+
+void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_t bytes) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t c = 0; c < cols; c++)
+      memcpy((char *)dst + (size_t)(c * rows + r) * bytes, (const char *)src + (size_t)(r * cols + c) * bytes, bytes);
+}
