@@ -1,0 +1,1 @@
+qn_test(compile quernel_compile)
