@@ -180,7 +180,8 @@ static qn_status verdict(const qn_source *source, int e, const char *log) {
   char text[1024];
   if (!e) return QN_OK;
   qn_status s = e == nvrtc_out_of_memory ? QN_E_NOMEM : e == nvrtc_builtins_missing ? QN_E_DEVICE : QN_E_COMPILE;
-  return qn__fail(s, "%s: %s: %s", source->name, nvrtc.GetErrorString(e), qn__first_errors(log, text, sizeof text));
+  return qn__fail(s, "%s: %s for %s: %s", source->name, nvrtc.GetErrorString(e), source->arch,
+                  qn__first_errors(log, text, sizeof text));
 }
 
 static qn_status compile_program(nvrtcProgram program, const qn_source *source, char *flags, qn_artifact *out) {

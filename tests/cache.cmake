@@ -1,1 +1,2 @@
 qn_test(compile quernel_compile)
+qn_test(cubin quernel_compile)
