@@ -1,8 +1,8 @@
 /* access.c - ld and st on every state space.
  *
  * An access becomes one host pointer per lane (all checks done on the way), then the data moves. The common cases, a
- * whole request inside one allocation or inside the CTA's own shared memory, are checked for all lanes at once; anything
- * suspicious goes lane by lane through the functions that know how to report it. Source: PTX ISA, "ld", "st",
+ * whole request inside one allocation or inside the CTA's own shared memory, are checked for all lanes at once;
+ * anything suspicious goes lane by lane through the functions that know how to report it. Source: PTX ISA, "ld", "st",
  * "State Spaces"; cache operators and memory orders do not change a sequentially consistent execution. */
 #include "parse.h"
 
@@ -23,14 +23,16 @@ static uint32_t aligned_lanes(warp *w, const uint64_t ad[LANES], uint32_t mask, 
   if (!(bits & (bytes - 1))) return mask;
   EACH_SET(l, mask) {
     if (!(ad[l] & (bytes - 1))) continue;
-    qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "address 0x%llx of an access of %u bytes", (unsigned long long)ad[l], bytes);
+    qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "address 0x%llx of an access of %u bytes", (unsigned long long)ad[l],
+                 bytes);
     mask &= ~(1u << l);
   }
   return mask;
 }
 
 /* Pointers of the lanes into their spaces; returns the lanes that may go on. */
-static uint32_t reach_global(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes, uint8_t *p[LANES]) {
+static uint32_t reach_global(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
+                             uint8_t *p[LANES]) {
   if (checking(w, QN_EMU_COUNT)) qn__emu_count_global(w, ad, mask, bytes, i->store);
   block *b = w->worker->last;
   uint32_t first = (uint32_t)__builtin_ctz(mask);
@@ -76,7 +78,8 @@ static inline bool plain_read(const warp *w, cta *c, uint32_t at, uint32_t bytes
   return true;
 }
 
-static uint32_t reach_shared(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes, uint8_t *p[LANES]) {
+static uint32_t reach_shared(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
+                             uint8_t *p[LANES]) {
   uint32_t a[LANES];
   bool full = (w->worker->run->checks & (QN_EMU_INIT | QN_EMU_RACE)) == (QN_EMU_INIT | QN_EMU_RACE);
   EACH_LANE(l) a[l] = (uint32_t)ad[l];
@@ -90,19 +93,22 @@ static uint32_t reach_shared(warp *w, const insn *i, const uint64_t ad[LANES], u
       continue;
     }
     p[l] = c->data + at;
-    if (i->store || !full || !plain_read(w, c, at, bytes)) qn__emu_touch(w, (int)l, c, at, bytes, i->store ? GENERIC_WRITE : GENERIC_READ);
+    if (i->store || !full || !plain_read(w, c, at, bytes))
+      qn__emu_touch(w, (int)l, c, at, bytes, i->store ? GENERIC_WRITE : GENERIC_READ);
   }
   return mask;
 }
 
-static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes, uint8_t *p[LANES], space s) {
+static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
+                              uint8_t *p[LANES], space s) {
   const run *r = w->worker->run;
   uint32_t size = s == S_LOCAL ? r->module->local_bytes : r->f->kernel.param_bytes;
   EACH_SET(l, mask) {
     uint64_t at = ad[l] & ~WINDOW_MASK;
     if (at > size || bytes > size - at || (s == S_PARAM && i->store)) {
       qn__emu_find(w, (int)l, QN_EMU_F_BOUNDS, "%s of %u bytes at offset %llu of %u bytes of %s memory",
-                   i->store ? "write" : "read", bytes, (unsigned long long)at, size, s == S_LOCAL ? "local" : "parameter");
+                   i->store ? "write" : "read", bytes, (unsigned long long)at, size,
+                   s == S_LOCAL ? "local" : "parameter");
       mask &= ~(1u << l);
       continue;
     }
@@ -111,7 +117,8 @@ static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], 
   return mask;
 }
 
-static uint32_t reach_generic(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes, uint8_t *p[LANES]) {
+static uint32_t reach_generic(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
+                              uint8_t *p[LANES]) {
   uint32_t left = mask, ok = 0;
   while (left) {
     uint64_t window = ad[__builtin_ctz(left)] & WINDOW_MASK;
@@ -132,10 +139,16 @@ static uint32_t reach(warp *w, const insn *i, uint32_t mask, uint32_t bytes, uin
   mask = aligned_lanes(w, ad, mask, bytes);
   if (!mask) return 0;
   switch (i->space) {
-  case S_GLOBAL: case S_CONST: return reach_global(w, i, ad, mask, bytes, p);
-  case S_SHARED: return reach_shared(w, i, ad, mask, bytes, p);
-  case S_LOCAL: case S_PARAM: return reach_private(w, i, ad, mask, bytes, p, (space)i->space);
-  default: return reach_generic(w, i, ad, mask, bytes, p);
+  case S_GLOBAL:
+  case S_CONST:
+    return reach_global(w, i, ad, mask, bytes, p);
+  case S_SHARED:
+    return reach_shared(w, i, ad, mask, bytes, p);
+  case S_LOCAL:
+  case S_PARAM:
+    return reach_private(w, i, ad, mask, bytes, p, (space)i->space);
+  default:
+    return reach_generic(w, i, ad, mask, bytes, p);
   }
 }
 
@@ -154,8 +167,7 @@ static void load(warp *w, const insn *i, uint32_t m) {
       EACH_SET(l, m) memcpy((uint32_t *)d + l, p[l] + v * 4, 4);
     } else if (size == 8) {
       EACH_SET(l, m) memcpy((uint64_t *)d + l, p[l] + v * 8, 8);
-    } else
-      EACH_SET(l, m) {
+    } else EACH_SET(l, m) {
         uint64_t x = 0;
         memcpy(&x, p[l] + v * size, size);
         x = extend(x, i->type);
@@ -193,7 +205,8 @@ static void decode_access(parser *p, insn *i, const opcode *o, operand *ops, int
   i->count = (uint8_t)(vector < 0 ? 1 : 2 << vector);
   i->space = space_of(o, memory), i->kind = space_kinds[i->space];
   qn__emu_address(p, i, memory, &i->a, &i->imm);
-  if ((data->kind == O_VECTOR ? data->count : 1) != i->count) qn__emu_refuse(p, "%d values where %d are wanted", data->count, i->count);
+  if ((data->kind == O_VECTOR ? data->count : 1) != i->count)
+    qn__emu_refuse(p, "%d values where %d are wanted", data->count, i->count);
   if (i->count * qn__emu_types[i->type].size > 32) qn__emu_refuse(p, "access of more than 32 bytes");
   i->width = (uint8_t)type_width((type)i->type);
   const operand *list = data->kind == O_VECTOR ? data->list : data;
@@ -211,12 +224,14 @@ static void decode_access(parser *p, insn *i, const opcode *o, operand *ops, int
 
 #define SPACE "global|shared|shared::cta|shared::cluster|local|param|param::entry|param::func|const?"
 #define TYPE "b8|u8|s8|b16|u16|s16|b32|u32|s32|b64|u64|s64|f32|f64"
-#define HINTS "L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate?.L2::evict_first|L2::evict_last|L2::evict_normal?.L2::cache_hint?.L2::64B|L2::128B|L2::256B?"
+#define HINTS                                                                                                          \
+  "L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate?.L2::evict_first|L2::evict_"    \
+  "last|L2::evict_normal?.L2::cache_hint?.L2::64B|L2::128B|L2::256B?"
 static const rule rows[] = {
-    {"ld.weak|relaxed|acquire|volatile?.cta|cluster|gpu|sys?." SPACE ".ca|cg|cs|lu|cv?.nc?." HINTS ".v2|v4|v8?." TYPE, "",
-     load, decode_access, QN_EMU_K_GLOBAL, 0, 0},
+    {"ld.weak|relaxed|acquire|volatile?.cta|cluster|gpu|sys?." SPACE ".ca|cg|cs|lu|cv?.nc?." HINTS ".v2|v4|v8?." TYPE,
+     "", load, decode_access, QN_EMU_K_GLOBAL, 0, 0},
     {"ldu.global?.v2|v4?." TYPE, "", load, decode_access, QN_EMU_K_GLOBAL, 0, 0},
-    {"st.weak|relaxed|release|volatile?.cta|cluster|gpu|sys?." SPACE ".wb|cg|cs|wt?." HINTS ".v2|v4|v8?." TYPE, "", store,
-     decode_access, QN_EMU_K_GLOBAL, 0, 0},
+    {"st.weak|relaxed|release|volatile?.cta|cluster|gpu|sys?." SPACE ".wb|cg|cs|wt?." HINTS ".v2|v4|v8?." TYPE, "",
+     store, decode_access, QN_EMU_K_GLOBAL, 0, 0},
 };
 DEFINE_RULES(LEVELED(rules_access), rows);

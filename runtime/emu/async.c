@@ -141,7 +141,8 @@ static bool copy_ok(warp *w, const job *j, int l, u32 size) {
     return false;
   }
   if (!(j->to[l] & (size - 1)) && !(j->bytes[l] && j->from[l] & (size - 1))) return true;
-  qn__emu_find(w, l, QN_EMU_F_ALIGN, "copy of %u bytes from 0x%llx to 0x%x", size, (unsigned long long)j->from[l], j->to[l]);
+  qn__emu_find(w, l, QN_EMU_F_ALIGN, "copy of %u bytes from 0x%llx to 0x%x", size, (unsigned long long)j->from[l],
+               j->to[l]);
   return false;
 }
 
@@ -183,7 +184,8 @@ static void decode_copy(parser *p, insn *i, const opcode *o, operand *ops, int n
   int64_t *offsets = qn__emu_take(p, 2 * sizeof *offsets);
   int hint = qn__emu_has(o, "L2::cache_hint");
   qn__emu_operands(p, o, n, 3 + hint, 4 + hint);
-  if (ops[2].kind != O_IMM || (ops[2].imm != 4 && ops[2].imm != 8 && ops[2].imm != 16)) qn__emu_refuse(p, "cp.async copies 4, 8 or 16 bytes");
+  if (ops[2].kind != O_IMM || (ops[2].imm != 4 && ops[2].imm != 8 && ops[2].imm != 16))
+    qn__emu_refuse(p, "cp.async copies 4, 8 or 16 bytes");
   qn__emu_address(p, i, &ops[0], &i->a, &offsets[0]);
   qn__emu_address(p, i, &ops[1], &i->b, &offsets[1]);
   i->imm = ops[2].imm, i->extra = offsets;
@@ -225,9 +227,11 @@ mbarrier *qn__emu_mbarrier_at(warp *w, int lane, u32 address, cta **where) {
   }
   cta *c = qn__emu_shared_at(w, lane, address, 8, &at);
   mbarrier *b = c ? find_mbarrier(c, at) : NULL;
-  if (c && !b) qn__emu_find(w, lane, QN_EMU_F_MBARRIER, "shared offset %u was not initialised as an mbarrier", at - SHARED_BASE);
+  if (c && !b)
+    qn__emu_find(w, lane, QN_EMU_F_MBARRIER, "shared offset %u was not initialised as an mbarrier", at - SHARED_BASE);
   if (b && checking(w, QN_EMU_RACE) && b->init_stamp > w->vc[b->init_agent]) {
-    qn__emu_find(w, lane, QN_EMU_F_RACE, "mbarrier used with no order after its initialisation by warp %u", b->init_agent % c->nwarps);
+    qn__emu_find(w, lane, QN_EMU_F_RACE, "mbarrier used with no order after its initialisation by warp %u",
+                 b->init_agent % c->nwarps);
     b->init_stamp = 0;
   }
   if (where) *where = c;
@@ -273,8 +277,14 @@ static void mbarrier_init(warp *w, int l, u32 address, u32 count) {
   }
   memset(vc, 0, cl->nagents * sizeof *vc), memset(pvc, 0, cl->nagents * sizeof *pvc);
   u32 agent = cl->agents_used < cl->nagents ? cl->agents_used++ : cl->nagents - 1;
-  *b = (mbarrier){.address = at, .expected = count, .pending = count, .agent = agent, .vc = vc, .pvc = pvc,
-                  .init_stamp = w->vc[w->agent], .init_agent = w->agent};
+  *b = (mbarrier){.address = at,
+                  .expected = count,
+                  .pending = count,
+                  .agent = agent,
+                  .vc = vc,
+                  .pvc = pvc,
+                  .init_stamp = w->vc[w->agent],
+                  .init_agent = w->agent};
   qn__emu_touch(w, l, c, at, 8, GENERIC_WRITE);
   qn__emu_mark(c, at, 8, B_MBARRIER);
 }
@@ -308,9 +318,15 @@ static void mbarrier_op(warp *w, const insn *i, u32 m) {
       if (c->shadow) memset(c->shadow + b->address, B_UNWRITTEN, 8);
       b->address = 0;
       break;
-    case MB_ARRIVE: arrive(w, (int)l, c, b, value, 0); break;
-    case MB_EXPECT: arrive(w, (int)l, c, b, 0, value); break;
-    case MB_ARRIVE_EXPECT: arrive(w, (int)l, c, b, 1, value); break;
+    case MB_ARRIVE:
+      arrive(w, (int)l, c, b, value, 0);
+      break;
+    case MB_EXPECT:
+      arrive(w, (int)l, c, b, 0, value);
+      break;
+    case MB_ARRIVE_EXPECT:
+      arrive(w, (int)l, c, b, 1, value);
+      break;
     default:
       b->expected -= b->expected > 0;
       arrive(w, (int)l, c, b, 1, 0);
@@ -368,7 +384,8 @@ static void cp_arrive(warp *w, const insn *i, u32 m) {
   qn__emu_groups_wait(&w->copies, 0, m, true);
   EACH_SET(l, m) {
     cta *c;
-    mbarrier *b = qn__emu_mbarrier_at(w, (int)l, (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm), &c);
+    mbarrier *b = qn__emu_mbarrier_at(
+        w, (int)l, (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm), &c);
     if (b && !i->sub) b->pending++;
     if (b) arrive(w, (int)l, c, b, 1, 0);
   }
@@ -413,7 +430,8 @@ bool qn__emu_complete_one(cluster *c) {
 #define SH "shared|shared::cta|shared::cluster?.b64"
 #define SEM "release|relaxed?.cta|cluster?"
 static const rule async_rows[] = {
-    {"cp.async.ca|cg.shared|shared::cta.global.L2::cache_hint?.L2::64B|L2::128B|L2::256B?", "", cp_async, decode_copy, A, 0, 0},
+    {"cp.async.ca|cg.shared|shared::cta.global.L2::cache_hint?.L2::64B|L2::128B|L2::256B?", "", cp_async, decode_copy,
+     A, 0, 0},
     {"cp.async.commit_group", "", commit, NULL, A, 0, 0},
     {"cp.async.wait_group", "", wait_group, decode_wait, A, 0, 0},
     {"cp.async.wait_all", "", wait_all, NULL, A, 0, 0},
@@ -425,6 +443,7 @@ static const rule async_rows[] = {
     {"mbarrier.arrive_drop." SEM "." SH, "", mbarrier_op, decode_mbarrier, A, 0, MB_ARRIVE_DROP},
     {"mbarrier.expect_tx.relaxed?.cta|cluster?." SH, "", mbarrier_op, decode_mbarrier, A, 0, MB_EXPECT},
     {"mbarrier.arrive.expect_tx." SEM "." SH, "", mbarrier_op, decode_mbarrier, A, 0, MB_ARRIVE_EXPECT},
-    {"mbarrier.test_wait|try_wait.parity?.acquire|relaxed?.cta|cluster?." SH, "", mbarrier_wait, decode_mbarrier_wait, A, 0, 0},
+    {"mbarrier.test_wait|try_wait.parity?.acquire|relaxed?.cta|cluster?." SH, "", mbarrier_wait, decode_mbarrier_wait,
+     A, 0, 0},
 };
 const rules qn__emu_rules_async = {async_rows, QN_COUNT(async_rows)};

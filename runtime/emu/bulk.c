@@ -1,8 +1,8 @@
 /* bulk.c - cp.async.bulk, TMA (cp.async.bulk.tensor), tensor maps, distributed shared memory.
  *
- * A copy into shared memory announces its bytes on an mbarrier when it lands; a copy out of it belongs to the bulk groups
- * of its thread. Tensor maps are our own 128 bytes, because the driver's encoding is not public. Not supported: im2col,
- * interleaved layouts, gather and scatter. Source: PTX ISA, "cp.async.bulk", "cp.async.bulk.tensor",
+ * A copy into shared memory announces its bytes on an mbarrier when it lands; a copy out of it belongs to the bulk
+ * groups of its thread. Tensor maps are our own 128 bytes, because the driver's encoding is not public. Not supported:
+ * im2col, interleaved layouts, gather and scatter. Source: PTX ISA, "cp.async.bulk", "cp.async.bulk.tensor",
  * "cp.reduce.async.bulk", "Tensors" (Bounding-Box, Out-of-boundary access, Swizzling modes); CUDA driver API,
  * cuTensorMapEncodeTiled. */
 #include "half.h"
@@ -30,30 +30,42 @@ static const uint8_t type_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
 /* CUtensorMapSwizzle: bytes of a row. */
 static const u32 swizzle_span[] = {0, 32, 64, 128};
 
-qn_status qn_emu_tensor_encode(void *map, int type, uint32_t rank, uint64_t address, const uint64_t *dims,
+qn_status qn_emu_tensor_encode(void *map, int kind, uint32_t rank, uint64_t address, const uint64_t *dims,
                                const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
                                int swizzle, int promotion, int fill) {
-  if (type < 0 || type >= (int)QN_COUNT(type_bytes)) return qn__fail(QN_E_ARG, "tensor map: data type %d", type);
+  if (kind < 0 || kind >= (int)QN_COUNT(type_bytes)) return qn__fail(QN_E_ARG, "tensor map: data type %d", kind);
   if (rank < 1 || rank > 5) return qn__fail(QN_E_ARG, "tensor map: rank %u is not 1 to 5", rank);
   if (interleave) return qn__fail(QN_E_ARG, "tensor map: interleaved layouts are not supported");
   if (swizzle < 0 || swizzle > 3) return qn__fail(QN_E_ARG, "tensor map: swizzle %d is not 0 to 3", swizzle);
-  if (promotion < 0 || promotion > 3 || fill < 0 || fill > 1) return qn__fail(QN_E_ARG, "tensor map: promotion %d, fill %d", promotion, fill);
-  if (!address || address & 15 || (uintptr_t)map & 63) return qn__fail(QN_E_ARG, "tensor map: address 0x%llx is not aligned to 16", (unsigned long long)address);
-  tensor_map m = {.magic = MAP_MAGIC, .type = (uint8_t)type, .rank = (uint8_t)rank, .swizzle = (uint8_t)swizzle,
-                  .fill = (uint8_t)fill, .address = address};
-  u32 size = type_bytes[type];
+  if (promotion < 0 || promotion > 3 || fill < 0 || fill > 1)
+    return qn__fail(QN_E_ARG, "tensor map: promotion %d, fill %d", promotion, fill);
+  if (!address || address & 15 || (uintptr_t)map & 63)
+    return qn__fail(QN_E_ARG, "tensor map: address 0x%llx is not aligned to 16", (unsigned long long)address);
+  tensor_map m = {.magic = MAP_MAGIC,
+                  .type = (uint8_t)kind,
+                  .rank = (uint8_t)rank,
+                  .swizzle = (uint8_t)swizzle,
+                  .fill = (uint8_t)fill,
+                  .address = address};
+  u32 size = type_bytes[kind];
   for (u32 r = 0; r < rank; r++) {
-    if (!dims[r] || dims[r] > UINT64_C(1) << 32) return qn__fail(QN_E_ARG, "tensor map: dimension %u is %llu", r, (unsigned long long)dims[r]);
-    if (!box[r] || box[r] > 256) return qn__fail(QN_E_ARG, "tensor map: box %u of dimension %u is not 1 to 256", box[r], r);
-    if (steps[r] != 1) return qn__fail(QN_E_ARG, "tensor map: element stride %u of dimension %u: only 1 is supported", steps[r], r);
+    if (!dims[r] || dims[r] > UINT64_C(1) << 32)
+      return qn__fail(QN_E_ARG, "tensor map: dimension %u is %llu", r, (unsigned long long)dims[r]);
+    if (!box[r] || box[r] > 256)
+      return qn__fail(QN_E_ARG, "tensor map: box %u of dimension %u is not 1 to 256", box[r], r);
+    if (steps[r] != 1)
+      return qn__fail(QN_E_ARG, "tensor map: element stride %u of dimension %u: only 1 is supported", steps[r], r);
     if (r && (strides[r - 1] & 15 || strides[r - 1] >= UINT64_C(1) << 40 || !strides[r - 1]))
-      return qn__fail(QN_E_ARG, "tensor map: stride %llu of dimension %u is not a multiple of 16 below 2^40", (unsigned long long)strides[r - 1], r);
+      return qn__fail(QN_E_ARG, "tensor map: stride %llu of dimension %u is not a multiple of 16 below 2^40",
+                      (unsigned long long)strides[r - 1], r);
     m.dim[r] = (u32)(dims[r] - 1), m.box[r] = (uint16_t)box[r], m.step[r] = 1;
     if (r) m.stride[r - 1] = strides[r - 1];
   }
-  if (box[0] * size % 16) return qn__fail(QN_E_ARG, "tensor map: inner box of %u bytes is no multiple of 16", box[0] * size);
+  if (box[0] * size % 16)
+    return qn__fail(QN_E_ARG, "tensor map: inner box of %u bytes is no multiple of 16", box[0] * size);
   if (swizzle && box[0] * size > swizzle_span[swizzle])
-    return qn__fail(QN_E_ARG, "tensor map: inner box of %u bytes is over the swizzle's %u", box[0] * size, swizzle_span[swizzle]);
+    return qn__fail(QN_E_ARG, "tensor map: inner box of %u bytes is over the swizzle's %u", box[0] * size,
+                    swizzle_span[swizzle]);
   memset(map, 0, 128);
   memcpy(map, &m, sizeof m);
   return QN_OK;
@@ -65,7 +77,8 @@ static u32 swizzled(u32 at, int swizzle) { return swizzle ? at ^ ((at >> 7 & ((1
 /* ---- The boxes of a tensor --------------------------------------------------------------------------------------- */
 
 /* Global address of a row of the box, and which of its elements lie inside (first, count). */
-static bool box_row(const tensor_map *m, const int32_t at[5], const u32 index[5], u64 *address, u32 *first, u32 *count) {
+static bool box_row(const tensor_map *m, const int32_t at[5], const u32 index[5], u64 *address, u32 *first,
+                    u32 *count) {
   u32 size = type_bytes[m->type];
   *address = m->address;
   for (u32 r = 1; r < m->rank; r++) {
@@ -95,7 +108,7 @@ static u32 box_bytes(const tensor_map *m) {
   return n;
 }
 
-static void reduce_bytes(uint8_t *to, const uint8_t *from, u32 bytes, const insn *i, int type);
+static void reduce_bytes(uint8_t *to, const uint8_t *from, u32 bytes, const insn *i, int kind);
 
 /* Move the box between global memory and c's shared memory at `shared`. */
 static void move_box(job *j, cta *c, u32 shared, bool store) {
@@ -123,13 +136,14 @@ static void move_box(job *j, cta *c, u32 shared, bool store) {
 }
 
 /* Combine into global memory: plain copy, or the operation of cp.reduce.async.bulk (insn.sub). */
-static void reduce_bytes(uint8_t *to, const uint8_t *from, u32 bytes, const insn *i, int type) {
+static void reduce_bytes(uint8_t *to, const uint8_t *from, u32 bytes, const insn *i, int kind) {
   if (!i->sub) {
     memcpy(to, from, bytes);
     return;
   }
-  bool f32 = i->type == T_F32 || (i->type == T_NONE && (type == 7 || type == 10));
-  bool f16 = i->type == T_F16 || (i->type == T_NONE && type == 6), bf = i->type == T_BF16 || (i->type == T_NONE && type == 9);
+  bool f32 = i->type == T_F32 || (i->type == T_NONE && (kind == 7 || kind == 10));
+  bool f16 = i->type == T_F16 || (i->type == T_NONE && kind == 6),
+       bf = i->type == T_BF16 || (i->type == T_NONE && kind == 9);
   u32 size = f32 ? 4 : f16 || bf ? 2 : 4;
   for (u32 k = 0; k + size <= bytes; k += size) {
     u32 x = 0, y = 0, r;
@@ -216,8 +230,8 @@ static u64 lane_address(const warp *w, u32 row, int64_t offset, u32 l) {
 
 static bool bulk_aligned(warp *w, int l, u64 shared, u64 global, u32 size) {
   if (!((shared | global | size) & 15)) return true;
-  qn__emu_find(w, l, QN_EMU_F_ALIGN, "bulk copy of %u bytes between 0x%llx and 0x%llx: all must be multiples of 16", size,
-               (unsigned long long)shared, (unsigned long long)global);
+  qn__emu_find(w, l, QN_EMU_F_ALIGN, "bulk copy of %u bytes between 0x%llx and 0x%llx: all must be multiples of 16",
+               size, (unsigned long long)shared, (unsigned long long)global);
   return false;
 }
 
@@ -243,7 +257,8 @@ static bool take_box(warp *w, const bulk_operands *b, u32 l, job *j, u64 map_add
   if (!j->map) return false;
   memcpy(&m, j->map, sizeof m);
   if (m.rank != b->rank) {
-    qn__emu_find(w, (int)l, QN_EMU_F_ASYNC, "a map of rank %u where the instruction has %d coordinates", m.rank, b->rank);
+    qn__emu_find(w, (int)l, QN_EMU_F_ASYNC, "a map of rank %u where the instruction has %d coordinates", m.rank,
+                 b->rank);
     return false;
   }
   for (int r = 0; r < b->rank; r++) j->at[r] = ROW(int32_t, b->at[r])[l];
@@ -281,13 +296,15 @@ static void bulk_load(warp *w, const insn *i, u32 m) {
       ok = bulk_aligned(w, (int)l, to, source, j->size) && j->size;
       if (!j->size) qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "bulk copy of 0 bytes");
     }
-    if (ok && b->rank && to & 127) qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "target 0x%x of a tensor copy is not aligned to 128", to), ok = false;
+    if (ok && b->rank && to & 127)
+      qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "target 0x%x of a tensor copy is not aligned to 128", to), ok = false;
     if (ok) ok = (j->target = qn__emu_shared_at(w, (int)l, to, j->size, &at)) && (j->shared = at, true);
     if (ok && !b->rank) ok = qn__emu_global_at(w, (int)l, source, j->size, false);
     if (ok) ok = (j->barrier = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, b->row[2], b->offset[2], l), NULL));
     if (ok && i->store) {
       j->ctas = ROW(uint16_t, b->row[4])[l];
-      if (!j->ctas || j->ctas >> w->cta->cluster->nctas) qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "multicast to CTAs 0x%x", j->ctas), ok = false;
+      if (!j->ctas || j->ctas >> w->cta->cluster->nctas)
+        qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "multicast to CTAs 0x%x", j->ctas), ok = false;
     }
     if (ok) start_load(w, j);
     else qn__emu_job_free(j);
@@ -309,7 +326,8 @@ static void bulk_store(warp *w, const insn *i, u32 m) {
       j->global = to, j->size = ROW(u32, b->row[3])[l];
       ok = bulk_aligned(w, (int)l, from, to, j->size) && j->size && qn__emu_global_at(w, (int)l, to, j->size, true);
     }
-    if (ok && b->rank && from & 127) qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "source 0x%x of a tensor copy is not aligned to 128", from), ok = false;
+    if (ok && b->rank && from & 127)
+      qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "source 0x%x of a tensor copy is not aligned to 128", from), ok = false;
     if (ok) ok = (j->target = qn__emu_shared_at(w, (int)l, from, j->size, &at)) && (j->shared = at, true);
     if (!ok) {
       qn__emu_job_free(j);
@@ -324,11 +342,13 @@ static void bulk_store(warp *w, const insn *i, u32 m) {
 static void bulk_remote(warp *w, const insn *i, u32 m) {
   const bulk_operands *b = i->extra;
   EACH_SET(l, m) {
-    u32 to = (u32)lane_address(w, b->row[0], b->offset[0], l), from = (u32)lane_address(w, b->row[1], b->offset[1], l), at, source;
+    u32 to = (u32)lane_address(w, b->row[0], b->offset[0], l), from = (u32)lane_address(w, b->row[1], b->offset[1], l),
+        at, source;
     job *j = qn__emu_job(w, i, 1u << l);
     if (!j) return;
     j->finish = finish_remote, j->size = ROW(u32, b->row[3])[l];
-    bool ok = bulk_aligned(w, (int)l, to, from, j->size) && j->size && qn__emu_shared_at(w, (int)l, from, j->size, &source) &&
+    bool ok = bulk_aligned(w, (int)l, to, from, j->size) && j->size &&
+              qn__emu_shared_at(w, (int)l, from, j->size, &source) &&
               (j->target = qn__emu_shared_at(w, (int)l, to, j->size, &at)) &&
               (j->barrier = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, b->row[2], b->offset[2], l), NULL));
     if (!ok) {
@@ -352,7 +372,8 @@ static void decode_bulk_wait(parser *p, insn *i, const opcode *o, operand *ops, 
   i->imm = ops[0].imm;
 }
 
-/* Operand orders: load [dst], [src] or [map, {..}], (size,) [mbar] (, mask); store [dst] or [map, {..}], [src] (, size). */
+/* Operand orders: load [dst], [src] or [map, {..}], (size,) [mbar] (, mask); store [dst] or [map, {..}], [src] (,
+ * size). */
 static void decode_bulk(parser *p, insn *i, const opcode *o, operand *ops, int n) {
   bulk_operands *b = qn__emu_take(p, sizeof *b);
   bool tensor = qn__emu_has(o, "tensor"), store = i->run == bulk_store;
@@ -374,18 +395,22 @@ static void decode_bulk(parser *p, insn *i, const opcode *o, operand *ops, int n
   if (tensor != (map->count > 0)) qn__emu_refuse(p, "coordinates and .tensor do not go together");
   if (!tensor) return;
   b->rank = map->count;
-  if (b->rank > 5 || !qn__emu_has(o, (const char *[]){"1d", "2d", "3d", "4d", "5d"}[b->rank - 1])) qn__emu_refuse(p, "%d coordinates", b->rank);
+  if (b->rank > 5 || !qn__emu_has(o, (const char *[]){"1d", "2d", "3d", "4d", "5d"}[b->rank - 1]))
+    qn__emu_refuse(p, "%d coordinates", b->rank);
   for (int r = 0; r < b->rank; r++) b->at[r] = qn__emu_source(p, &map->list[r], 4);
 }
 static void ignore_prefetch(warp *w, const insn *i, u32 m) { (void)w, (void)i, (void)m; }
-static void decode_ignored(parser *p, insn *i, const opcode *o, operand *ops, int n) { (void)p, (void)i, (void)o, (void)ops, (void)n; }
+static void decode_ignored(parser *p, insn *i, const opcode *o, operand *ops, int n) {
+  (void)p, (void)i, (void)o, (void)ops, (void)n;
+}
 
 /* ---- Clusters: mapa, getctarank ---------------------------------------------------------------------------------- */
 
 static void mapa(warp *w, const insn *i, u32 m) {
   EACH_SET(l, m) {
     u32 rank = ROW(u32, i->b)[l];
-    if (rank >= w->cta->cluster->nctas) qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "CTA %u of a cluster of %u", rank, w->cta->cluster->nctas);
+    if (rank >= w->cta->cluster->nctas)
+      qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "CTA %u of a cluster of %u", rank, w->cta->cluster->nctas);
     if (i->width == 8) ROW(u64, i->d)[l] = (ROW(u64, i->a)[l] & ~UINT64_C(0xff000000)) | (u64)(rank + 1) << 24;
     else ROW(u32, i->d)[l] = (ROW(u32, i->a)[l] & SHARED_OFFSET) | (rank + 1) << 24;
   }
@@ -409,18 +434,24 @@ static void decode_mapa(parser *p, insn *i, const opcode *o, operand *ops, int n
 #define DIMS "1d|2d|3d|4d|5d"
 #define DONE "mbarrier::complete_tx::bytes"
 static const rule bulk_rows[] = {
-    {"cp.async.bulk.shared::cluster|shared::cta.global." DONE ".multicast::cluster?.L2::cache_hint?", "", bulk_load, decode_bulk, A, 0, 0},
-    {"cp.async.bulk.tensor." DIMS ".shared::cluster|shared::cta.global.tile?." DONE ".multicast::cluster?.cta_group::1?.L2::cache_hint?", "",
-     bulk_load, decode_bulk, A, 0, 0},
+    {"cp.async.bulk.shared::cluster|shared::cta.global." DONE ".multicast::cluster?.L2::cache_hint?", "", bulk_load,
+     decode_bulk, A, 0, 0},
+    {"cp.async.bulk.tensor." DIMS ".shared::cluster|shared::cta.global.tile?." DONE
+     ".multicast::cluster?.cta_group::1?.L2::cache_hint?",
+     "", bulk_load, decode_bulk, A, 0, 0},
     {"cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint?", "", bulk_store, decode_bulk, A, 0, 0},
-    {"cp.async.bulk.tensor." DIMS ".global.shared::cta.tile?.bulk_group.L2::cache_hint?", "", bulk_store, decode_bulk, A, 0, 0},
-    {"cp.reduce.async.bulk.global.shared::cta.bulk_group.L2::cache_hint?.add.noftz?.u32|s32|f32|f16|bf16", "", bulk_store, decode_bulk, A, 0, 0},
-    {"cp.reduce.async.bulk.tensor." DIMS ".global.shared::cta.add.tile?.bulk_group.L2::cache_hint?", "", bulk_store, decode_bulk, A, 0, 0},
+    {"cp.async.bulk.tensor." DIMS ".global.shared::cta.tile?.bulk_group.L2::cache_hint?", "", bulk_store, decode_bulk,
+     A, 0, 0},
+    {"cp.reduce.async.bulk.global.shared::cta.bulk_group.L2::cache_hint?.add.noftz?.u32|s32|f32|f16|bf16", "",
+     bulk_store, decode_bulk, A, 0, 0},
+    {"cp.reduce.async.bulk.tensor." DIMS ".global.shared::cta.add.tile?.bulk_group.L2::cache_hint?", "", bulk_store,
+     decode_bulk, A, 0, 0},
     {"cp.async.bulk.shared::cluster.shared::cta." DONE, "", bulk_remote, decode_bulk, A, 0, 0},
     {"cp.async.bulk.commit_group", "", bulk_commit, NULL, A, 0, 0},
     {"cp.async.bulk.wait_group.read?", "", bulk_wait, decode_bulk_wait, A, 0, 0},
     {"cp.async.bulk.prefetch.L2.global.L2::cache_hint?", "", ignore_prefetch, decode_ignored, A, 0, 0},
-    {"cp.async.bulk.prefetch.tensor." DIMS ".L2.global.tile?.L2::cache_hint?", "", ignore_prefetch, decode_ignored, A, 0, 0},
+    {"cp.async.bulk.prefetch.tensor." DIMS ".L2.global.tile?.L2::cache_hint?", "", ignore_prefetch, decode_ignored, A,
+     0, 0},
     {"mapa.shared::cluster?.u32|u64", "", mapa, decode_mapa, QN_EMU_K_OTHER, 0, 0},
     {"getctarank.shared::cluster?.u32|u64", "", getctarank, decode_mapa, QN_EMU_K_OTHER, 0, 0},
 };

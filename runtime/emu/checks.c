@@ -22,8 +22,12 @@ static const struct {
     QN_EMU_FINDING_MAP(QN_X)
 #undef QN_X
 };
-const char *qn_emu_finding_word(qn_emu_finding_kind k) { return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].word : "?"; }
-const char *qn_emu_finding_text(qn_emu_finding_kind k) { return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].text : "?"; }
+const char *qn_emu_finding_word(qn_emu_finding_kind k) {
+  return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].word : "?";
+}
+const char *qn_emu_finding_text(qn_emu_finding_kind k) {
+  return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].text : "?";
+}
 
 static qn_emu_finding *same_finding(qn_emu_report *r, qn_emu_finding_kind kind, int line) {
   for (int k = 0; k < r->count; k++)
@@ -123,7 +127,8 @@ cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint
   cta *c = w->cta;
   *offset = address & SHARED_OFFSET;
   if (rank > c->cluster->nctas) {
-    qn__emu_find(w, lane, QN_EMU_F_BOUNDS, "shared address 0x%x is of CTA %u of a cluster of %u", address, rank - 1, c->cluster->nctas);
+    qn__emu_find(w, lane, QN_EMU_F_BOUNDS, "shared address 0x%x is of CTA %u of a cluster of %u", address, rank - 1,
+                 c->cluster->nctas);
     return NULL;
   }
   if (rank) c = &c->cluster->ctas[rank - 1];

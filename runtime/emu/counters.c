@@ -1,7 +1,7 @@
 /* counters.c - sectors of global requests and passes of shared requests, as ncu counts them.
  *
- * A global request touches 32-byte sectors. A shared request is served in groups of lanes (32 lanes of 4 bytes, 16 of 8,
- * 8 of 16); a group takes as many passes as the busiest of the 32 banks has different words. */
+ * A global request touches 32-byte sectors. A shared request is served in groups of lanes (32 lanes of 4 bytes, 16 of
+ * 8, 8 of 16); a group takes as many passes as the busiest of the 32 banks has different words. */
 #include "internal.h"
 
 static const char *const kind_words[] = {

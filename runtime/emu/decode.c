@@ -158,10 +158,14 @@ uint32_t qn__emu_source(parser *p, const operand *o, uint32_t width) {
     if (o->type == T_PRED) qn__emu_refuse(p, "a predicate where a value of %u bits is wanted", width * 8);
     if (o->width != width) qn__emu_refuse(p, "register of %d bits where %u are wanted", o->width * 8, width * 8);
     return o->row;
-  case O_IMM: return qn__emu_constant(p, immediate(p, o, width), width, false);
-  case O_ADDRESS: return qn__emu_constant(p, (uint64_t)o->imm, width, o->dynamic);
-  case O_NAME: qn__emu_refuse(p, "%s is not declared", o->name);
-  default: qn__emu_refuse(p, "a value is wanted");
+  case O_IMM:
+    return qn__emu_constant(p, immediate(p, o, width), width, false);
+  case O_ADDRESS:
+    return qn__emu_constant(p, (uint64_t)o->imm, width, o->dynamic);
+  case O_NAME:
+    qn__emu_refuse(p, "%s is not declared", o->name);
+  default:
+    qn__emu_refuse(p, "a value is wanted");
   }
 }
 
@@ -219,11 +223,16 @@ const uint32_t *qn__emu_list(parser *p, const operand *ops, int n, uint32_t widt
 
 static uint32_t *slot(insn *i, char c) {
   switch (c | 32) {
-  case 'd': return &i->d;
-  case 'a': return &i->a;
-  case 'b': return &i->b;
-  case 'c': return &i->c;
-  default: return &i->e;
+  case 'd':
+    return &i->d;
+  case 'a':
+    return &i->a;
+  case 'b':
+    return &i->b;
+  case 'c':
+    return &i->c;
+  default:
+    return &i->e;
   }
 }
 
@@ -236,7 +245,7 @@ static void fill_form(parser *p, insn *i, const opcode *o, const char *form, con
     if (*s >= '1' && *s <= '8') width = (uint32_t)(*s++ - '0');
     s += predicate;
     if (k >= n) qn__emu_refuse(p, "%s needs more than %d operands", o->token[0], n);
-    *slot(i, c) = predicate        ? qn__emu_predicate(p, &ops[k], NULL)
+    *slot(i, c) = predicate         ? qn__emu_predicate(p, &ops[k], NULL)
                   : (c | 32) == 'd' ? qn__emu_dest(p, &ops[k], width)
                                     : qn__emu_source(p, &ops[k], width);
   }
@@ -247,7 +256,8 @@ static uint8_t flags_of(const opcode *o) {
   static const struct {
     const char *token;
     uint8_t flag;
-  } map[] = {{"ftz", F_FTZ}, {"sat", F_SAT}, {"satfinite", F_SAT}, {"relu", F_RELU}, {"NaN", F_NAN}, {"approx", F_APPROX}};
+  } map[] = {{"ftz", F_FTZ},   {"sat", F_SAT}, {"satfinite", F_SAT},
+             {"relu", F_RELU}, {"NaN", F_NAN}, {"approx", F_APPROX}};
   uint8_t flags = 0;
   for (size_t k = 0; k < QN_COUNT(map); k++) flags |= qn__emu_has(o, map[k].token) ? map[k].flag : 0;
   return flags;

@@ -107,10 +107,10 @@ typedef enum qn_emu_mode { QN_EMU_LATE, QN_EMU_RANDOM } qn_emu_mode;
 
 /* Checks that may be left out. Bounds are always checked. */
 enum {
-  QN_EMU_INIT = 1,   /* every byte read has been written */
-  QN_EMU_RACE = 2,   /* shared memory: accesses of different warps are ordered */
-  QN_EMU_PROXY = 4,  /* shared memory: a proxy fence between generic writes and async accesses */
-  QN_EMU_COUNT = 8,  /* sectors and bank conflicts (instruction counts are always kept) */
+  QN_EMU_INIT = 1,  /* every byte read has been written */
+  QN_EMU_RACE = 2,  /* shared memory: accesses of different warps are ordered */
+  QN_EMU_PROXY = 4, /* shared memory: a proxy fence between generic writes and async accesses */
+  QN_EMU_COUNT = 8, /* sectors and bank conflicts (instruction counts are always kept) */
   QN_EMU_CHECKS = 15
 };
 
@@ -158,7 +158,7 @@ typedef enum qn_emu_finding_kind {
 #define QN_X(name, word, text) QN_EMU_F_##name,
   QN_EMU_FINDING_MAP(QN_X)
 #undef QN_X
-  QN_EMU_FINDING_KINDS
+      QN_EMU_FINDING_KINDS
 } qn_emu_finding_kind;
 
 /* Word ("race") and sentence of a kind. Static strings. */
@@ -171,33 +171,34 @@ typedef struct qn_emu_finding {
   uint64_t count;
   char kernel[64];
   uint32_t cta[3];
-  int warp, lane;   /* lane -1: the warp as a whole */
-  int line;         /* of the PTX text, from 1; 0: no single instruction */
-  char insn[96];    /* that line's text */
-  char file[128];   /* source file and line through .loc; "" when there is none */
+  int warp, lane; /* lane -1: the warp as a whole */
+  int line;       /* of the PTX text, from 1; 0: no single instruction */
+  char insn[96];  /* that line's text */
+  char file[128]; /* source file and line through .loc; "" when there is none */
   int file_line;
-  char text[240];   /* what happened, with values */
+  char text[240]; /* what happened, with values */
 } qn_emu_finding;
 
 #define QN_EMU_KIND_MAP(X)                                                                                             \
-  X(INT, "int") X(FLOAT, "float") X(HALF, "half") X(CONVERT, "convert") X(MOVE, "move") X(COMPARE, "compare")          \
-  X(BRANCH, "branch") X(GLOBAL, "global") X(SHARED, "shared") X(PARAM, "param") X(LOCAL, "local") X(ATOMIC, "atomic")  \
-  X(WARP, "warp") X(MATRIX, "matrix") X(MMA, "mma") X(WGMMA, "wgmma") X(BARRIER, "barrier") X(ASYNC, "async")          \
-  X(OTHER, "other")
+  X(INT, "int")                                                                                                        \
+  X(FLOAT, "float") X(HALF, "half") X(CONVERT, "convert") X(MOVE, "move") X(COMPARE, "compare") X(BRANCH, "branch")    \
+      X(GLOBAL, "global") X(SHARED, "shared") X(PARAM, "param") X(LOCAL, "local") X(ATOMIC, "atomic") X(WARP, "warp")  \
+          X(MATRIX, "matrix") X(MMA, "mma") X(WGMMA, "wgmma") X(BARRIER, "barrier") X(ASYNC, "async")                  \
+              X(OTHER, "other")
 
 typedef enum qn_emu_kind {
 #define QN_X(name, word) QN_EMU_K_##name,
   QN_EMU_KIND_MAP(QN_X)
 #undef QN_X
-  QN_EMU_KINDS
+      QN_EMU_KINDS
 } qn_emu_kind;
 
 /* Word ("global") of an instruction kind. Static string. */
 QN_API const char *qn_emu_kind_word(qn_emu_kind k);
 
-/* What the launch did, over all CTAs. A request is one warp's execution of one memory instruction. Sectors are 32 bytes,
- * shared passes the times the 32 banks are walked, both as ncu defines them; `ideal` is the least that the bytes touched
- * could need. */
+/* What the launch did, over all CTAs. A request is one warp's execution of one memory instruction. Sectors are 32
+ * bytes, shared passes the times the 32 banks are walked, both as ncu defines them; `ideal` is the least that the bytes
+ * touched could need. */
 typedef struct qn_emu_counters {
   uint64_t warp_insns, by_kind[QN_EMU_KINDS];
   uint64_t global_requests, global_sectors, global_ideal; /* loads, stores, atomics, cp.async sources */

@@ -1,8 +1,8 @@
 /* half.h - small floats and exact rounding into them.
  *
- * A value is rounded once: what arithmetic leaves behind in a wider type is first rounded to odd (the last bit becomes 1
- * when anything was lost), after which rounding to nearest even in the narrow type sees the truth. Branch-free where the
- * compiler shall vectorise. Encodings: PTX ISA, "Alternate Floating-Point Data Formats". */
+ * A value is rounded once: what arithmetic leaves behind in a wider type is first rounded to odd (the last bit becomes
+ * 1 when anything was lost), after which rounding to nearest even in the narrow type sees the truth. Branch-free where
+ * the compiler shall vectorise. Encodings: PTX ISA, "Alternate Floating-Point Data Formats". */
 #ifndef QN_EMU_HALF_H
 #define QN_EMU_HALF_H
 #include <math.h>
@@ -70,8 +70,8 @@ typedef struct minifloat {
   int exponent, mantissa, bias;
   uint8_t largest, nan, infinity;
 } minifloat;
-static const minifloat e4m3 = {4, 3, 7, 0x7e, 0x7f, 0}, e5m2 = {5, 2, 15, 0x7b, 0x7f, 0x7c}, e2m3 = {2, 3, 1, 0x1f, 0, 0},
-                       e3m2 = {3, 2, 3, 0x1f, 0, 0}, e2m1 = {2, 1, 1, 0x7, 0, 0};
+static const minifloat e4m3 = {4, 3, 7, 0x7e, 0x7f, 0}, e5m2 = {5, 2, 15, 0x7b, 0x7f, 0x7c},
+                       e2m3 = {2, 3, 1, 0x1f, 0, 0}, e3m2 = {3, 2, 3, 0x1f, 0, 0}, e2m1 = {2, 1, 1, 0x7, 0, 0};
 
 static inline float minifloat_float(const minifloat *m, uint32_t code) {
   uint32_t sign = code >> (m->exponent + m->mantissa) & 1, abs = code & ((1u << (m->exponent + m->mantissa)) - 1);

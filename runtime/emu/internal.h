@@ -21,23 +21,27 @@
 enum { LANES = 32 };
 #define ALL 0xffffffffu
 #define EACH_LANE(l) for (int l = 0; l < LANES; l++)
-#define EACH_SET(l, mask) for (uint32_t l##_left = (mask), l = 0; l##_left && (l = (uint32_t)__builtin_ctz(l##_left), 1); l##_left &= l##_left - 1)
+#define EACH_SET(l, mask)                                                                                              \
+  for (uint32_t l##_left = (mask), l = 0; l##_left && (l = (uint32_t)__builtin_ctz(l##_left), 1);                      \
+       l##_left &= l##_left - 1)
 
 /* ---- Types ------------------------------------------------------------------------------------------------------- */
 
 #define TYPE_MAP(X)                                                                                                    \
-  X(NONE, "", 0) X(B8, "b8", 1) X(U8, "u8", 1) X(S8, "s8", 1) X(B16, "b16", 2) X(U16, "u16", 2) X(S16, "s16", 2)       \
-  X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) X(B64, "b64", 8) X(U64, "u64", 8) X(S64, "s64", 8)                \
-  X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2) X(BF16X2, "bf16x2", 4) X(F32, "f32", 4) X(F64, "f64", 8)    \
-  X(TF32, "tf32", 4) X(PRED, "pred", 4) X(E4M3, "e4m3", 1) X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1)    \
-  X(E2M1, "e2m1", 1) X(S4, "s4", 1) X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2)        \
-  X(E2M3X2, "e2m3x2", 2) X(E3M2X2, "e3m2x2", 2) X(E2M1X2, "e2m1x2", 1) X(UE8M0X2, "ue8m0x2", 2) X(B128, "b128", 16)
+  X(NONE, "", 0)                                                                                                       \
+  X(B8, "b8", 1) X(U8, "u8", 1) X(S8, "s8", 1) X(B16, "b16", 2) X(U16, "u16", 2) X(S16, "s16", 2) X(B32, "b32", 4)     \
+      X(U32, "u32", 4) X(S32, "s32", 4) X(B64, "b64", 8) X(U64, "u64", 8) X(S64, "s64", 8) X(F16, "f16", 2)            \
+          X(F16X2, "f16x2", 4) X(BF16, "bf16", 2) X(BF16X2, "bf16x2", 4) X(F32, "f32", 4) X(F64, "f64", 8)             \
+              X(TF32, "tf32", 4) X(PRED, "pred", 4) X(E4M3, "e4m3", 1) X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1)           \
+                  X(E3M2, "e3m2", 1) X(E2M1, "e2m1", 1) X(S4, "s4", 1) X(U4, "u4", 1) X(B4, "b4", 1)                   \
+                      X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2) X(E2M3X2, "e2m3x2", 2) X(E3M2X2, "e3m2x2", 2)      \
+                          X(E2M1X2, "e2m1x2", 1) X(UE8M0X2, "ue8m0x2", 2) X(B128, "b128", 16)
 
 typedef enum type {
 #define X(n, text, size) T_##n,
   TYPE_MAP(X)
 #undef X
-  TYPES
+      TYPES
 } type;
 
 extern const struct type_info {
@@ -108,12 +112,12 @@ typedef void op_fn(warp *w, const insn *i, uint32_t mask);
 
 /* How the scheduler treats an instruction. */
 typedef enum control {
-  C_OP,      /* runs under its guard and goes on */
-  C_SYNC,    /* the same, once all lanes of its member mask (insn.member; 0: of the warp) stand at it */
-  C_BRANCH,  /* target */
-  C_TABLE,   /* brx.idx */
-  C_CALL,    /* target, ret */
-  C_RETURN,  /* of a function: to ret of its call */
+  C_OP,     /* runs under its guard and goes on */
+  C_SYNC,   /* the same, once all lanes of its member mask (insn.member; 0: of the warp) stand at it */
+  C_BRANCH, /* target */
+  C_TABLE,  /* brx.idx */
+  C_CALL,   /* target, ret */
+  C_RETURN, /* of a function: to ret of its call */
   C_EXIT,
   C_BARRIER, /* bar and barrier.cta */
   C_CLUSTER, /* barrier.cluster.wait */
@@ -125,9 +129,9 @@ enum { F_FTZ = 1, F_SAT = 2, F_RELU = 4, F_NAN = 8, F_APPROX = 16 };
 
 struct insn {
   op_fn *run;
-  uint32_t d, a, b, c, e; /* rows of the register file; 0: absent */
-  int32_t guard;          /* row of its predicate, -1 none */
-  bool negate;            /* the guard is negated */
+  uint32_t d, a, b, c, e;                                             /* rows of the register file; 0: absent */
+  int32_t guard;                                                      /* row of its predicate, -1 none */
+  bool negate;                                                        /* the guard is negated */
   uint8_t control, kind, type, from, space, count, sub, flags, width; /* width: bytes per lane of the data registers */
   bool store;
   uint16_t nregs;
@@ -157,8 +161,8 @@ typedef struct function {
   struct formal {
     char name[96];
     uint32_t local, size;
-  } *args, *rets;           /* of a .func: where its parameters live in local memory */
-  uint32_t return_row;      /* u32 per lane: where to go on after return */
+  } * args, *rets;     /* of a .func: where its parameters live in local memory */
+  uint32_t return_row; /* u32 per lane: where to go on after return */
 } function;
 
 typedef struct call {
@@ -196,7 +200,7 @@ struct qn_emu_module {
     struct variable *next;
     const char *name;
     block *block;
-  } *variables;
+  } * variables;
 };
 
 void *qn__emu_arena(qn_emu_module *m, size_t bytes); /* zeroed; NULL when out of memory */
@@ -253,7 +257,7 @@ typedef struct mbarrier {
   uint32_t address; /* offset in the CTA's shared memory; 0: free */
   uint32_t expected, pending, phase;
   int64_t tx;
-  uint32_t agent;    /* of async writes that it announces */
+  uint32_t agent;     /* of async writes that it announces */
   uint32_t *vc, *pvc; /* released into it */
   uint32_t init_stamp, init_agent;
 } mbarrier;
@@ -265,7 +269,7 @@ struct warp {
   uint32_t id, agent, live, carry;
   frag frags[LANES];
   int nfrags;
-  bool turn;        /* take the last fragment, not the first: a spinning one must not starve the others */
+  bool turn; /* take the last fragment, not the first: a spinning one must not starve the others */
   bool yielded;
   uint32_t waiting; /* of the running C_WAIT: lanes whose phase is not complete */
   mbarrier *waits_for;
@@ -325,8 +329,8 @@ struct worker {
   uint64_t *executed; /* per instruction */
   uint64_t budget;    /* what is left of the slice drawn from run */
   uint64_t random;
-  uint32_t pc;        /* of the running instruction, for findings */
-  block *last;        /* block of the last global access */
+  uint32_t pc; /* of the running instruction, for findings */
+  block *last; /* block of the last global access */
   qn_emu_counters counters;
   qn_status status;
   uint32_t base_time;
@@ -358,7 +362,8 @@ uint64_t qn__emu_random(worker *k);
 void qn__emu_find(warp *w, int lane, qn_emu_finding_kind kind, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Vector clocks. A release publishes the warp's past into (vc, pvc) and moves its clock on; an acquire takes it over. */
+/* Vector clocks. A release publishes the warp's past into (vc, pvc) and moves its clock on; an acquire takes it over.
+ */
 void qn__emu_release(warp *w, uint32_t *vc, uint32_t *pvc);
 void qn__emu_acquire(warp *w, const uint32_t *vc, const uint32_t *pvc);
 void qn__emu_proxy_fence(warp *w);
@@ -376,7 +381,8 @@ void qn__emu_land(warp *w, cta *c, uint32_t offset, uint32_t bytes, uint32_t age
 /* Set shadow bytes. */
 void qn__emu_mark(cta *c, uint32_t offset, uint32_t bytes, int state);
 
-/* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only memory. */
+/* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only memory.
+ */
 uint8_t *qn__emu_global_at(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
 /* The same for reads with the shadow checked (bytes marked written when `write`). */
 uint8_t *qn__emu_global_use(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
@@ -397,7 +403,8 @@ void qn__emu_groups_wait(groups *g, uint32_t keep, uint32_t lanes, bool open_too
 void qn__emu_groups_drop(groups *g);
 job *qn__emu_job(warp *w, const insn *i, uint32_t lanes);
 void qn__emu_job_free(job *j);
-/* Complete one job in flight: of a barrier somebody waits for, else the oldest; random: any. False when there is none. */
+/* Complete one job in flight: of a barrier somebody waits for, else the oldest; random: any. False when there is none.
+ */
 bool qn__emu_complete_one(cluster *c);
 void qn__emu_mbarrier_change(cluster *c, mbarrier *b, uint32_t arrive, int64_t tx);
 mbarrier *qn__emu_mbarrier_at(warp *w, int lane, uint32_t address, cta **where);
@@ -410,8 +417,8 @@ typedef struct opcode opcode;
 typedef void decode_fn(parser *p, insn *i, const opcode *o, operand *ops, int n);
 
 /* One row of the instruction set. pattern: tokens of the opcode, "a|b" alternatives, "?" after an optional one.
- * form: how operands fill the slots d a b c e: a letter per operand; its width is the type's, twice that when the letter
- * is upper case, or the digit after it; 'p' after it: a predicate. Empty form: decode does it. */
+ * form: how operands fill the slots d a b c e: a letter per operand; its width is the type's, twice that when the
+ * letter is upper case, or the digit after it; 'p' after it: a predicate. Empty form: decode does it. */
 typedef struct rule {
   const char *pattern, *form;
   op_fn *run;
@@ -457,7 +464,7 @@ DECLARE_RULES(qn__emu_rules_bulk);
 #define STORE_ROW(T, d, t, m)                                                                                          \
   do {                                                                                                                 \
     if ((m) == ALL) memcpy(d, t, sizeof(T) * LANES);                                                                   \
-    else EACH_LANE(lane_) (d)[lane_] = ((m) >> lane_ & 1) ? (t)[lane_] : (d)[lane_];                                   \
+    else EACH_LANE(lane_)(d)[lane_] = ((m) >> lane_ & 1) ? (t)[lane_] : (d)[lane_];                                    \
   } while (0)
 #define STORE_BITS(d, bits, m) (*(d) = (*(d) & ~(m)) | ((bits) & (m)))
 #endif

@@ -36,7 +36,8 @@ static void row_addresses(warp *w, const insn *i, u32 a[LANES]) {
     for (int q = 0; q < i->count; q++) qn__emu_count_rows(w, a, 8 * q);
 }
 
-/* Where element pair of lane l lies in a matrix: row l/4, columns 2(l%4) and the next; .trans: rows and columns swapped. */
+/* Where element pair of lane l lies in a matrix: row l/4, columns 2(l%4) and the next; .trans: rows and columns
+ * swapped. */
 static void ldmatrix(warp *w, const insn *i, u32 m) {
   u32 a[LANES];
   if (!whole_warp(w, m)) return;
@@ -115,7 +116,8 @@ static void gather_d(const warp *w, const u32 *regs, int n, int t, float d[16][8
 static void scatter_d(const warp *w, const u32 *regs, int n, int t, float d[16][8]) {
   for (int e = 0; e < n; e++) {
     u32 *r = ROW(u32, regs[e]);
-    if (t == T_F16) EACH_LANE(l) r[l] = pack_halves(d[(l >> 2) + 8 * e][2 * (l & 3)], d[(l >> 2) + 8 * e][2 * (l & 3) + 1]);
+    if (t == T_F16)
+      EACH_LANE(l) r[l] = pack_halves(d[(l >> 2) + 8 * e][2 * (l & 3)], d[(l >> 2) + 8 * e][2 * (l & 3) + 1]);
     else EACH_LANE(l) r[l] = float_bits(d[(l >> 2) + 8 * (e >> 1)][2 * (l & 3) + (e & 1)]);
   }
 }
@@ -155,17 +157,21 @@ static void decode_mma(parser *p, insn *i, const opcode *o, operand *ops, int n)
   if (bits != element_bits(s->b)) qn__emu_refuse(p, "types of A and B do not go together");
   s->na = (uint8_t)(sm * sk * (unsigned)bits / 1024), s->nb = (uint8_t)(sn * sk * (unsigned)bits / 1024);
   s->nd = (uint8_t)(sm * sn / 32 / (s->d == T_F16 ? 2 : 1)), s->nc = (uint8_t)(sm * sn / 32 / (s->c == T_F16 ? 2 : 1));
-  if (!s->na || !s->nb || sk > K_MOST || (sm == 8 && s->na > 1)) qn__emu_refuse(p, "shape m%un%uk%u of that type is not known", sm, sn, sk);
+  if (!s->na || !s->nb || sk > K_MOST || (sm == 8 && s->na > 1))
+    qn__emu_refuse(p, "shape m%un%uk%u of that type is not known", sm, sn, sk);
   check_list(p, &ops[0], s->nd, "D"), check_list(p, &ops[1], s->na, "A");
   check_list(p, &ops[2], s->nb, "B"), check_list(p, &ops[3], s->nc, "C");
   i->regs = qn__emu_list(p, ops, 4, 4, &i->nregs);
   i->extra = s;
 }
 
-#define MMA(pattern) {pattern, "", mma, decode_mma, QN_EMU_K_MMA, C_SYNC, 0}
+#define MMA(pattern)                                                                                                   \
+  { pattern, "", mma, decode_mma, QN_EMU_K_MMA, C_SYNC, 0 }
 static const rule rows[] = {
-    {"ldmatrix.sync.aligned.m8n8.x1|x2|x4.trans?.shared|shared::cta?.b16", "", ldmatrix, decode_rows, QN_EMU_K_MATRIX, C_SYNC, 0},
-    {"stmatrix.sync.aligned.m8n8.x1|x2|x4.trans?.shared|shared::cta?.b16", "", stmatrix, decode_rows, QN_EMU_K_MATRIX, C_SYNC, 0},
+    {"ldmatrix.sync.aligned.m8n8.x1|x2|x4.trans?.shared|shared::cta?.b16", "", ldmatrix, decode_rows, QN_EMU_K_MATRIX,
+     C_SYNC, 0},
+    {"stmatrix.sync.aligned.m8n8.x1|x2|x4.trans?.shared|shared::cta?.b16", "", stmatrix, decode_rows, QN_EMU_K_MATRIX,
+     C_SYNC, 0},
     {"movmatrix.sync.aligned.m8n8.trans.b16", "da", movmatrix, NULL, QN_EMU_K_MATRIX, C_SYNC, 0},
     MMA("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f16|f32.f16.f16.f16|f32"),
     MMA("mma.sync.aligned.m16n8k8|m16n8k16.row.col.f32.bf16.bf16.f32"),
@@ -173,6 +179,7 @@ static const rule rows[] = {
     MMA("mma.sync.aligned.m8n8k16|m16n8k16|m16n8k32.row.col.satfinite?.s32.s8|u8.s8|u8.s32"),
     MMA("mma.sync.aligned.m8n8k32|m16n8k32|m16n8k64.row.col.satfinite?.s32.s4|u4.s4|u4.s32"),
     MMA("mma.sync.aligned.m16n8k16|m16n8k32.row.col.f16|f32.e4m3|e5m2.e4m3|e5m2.f16|f32"),
-    MMA("mma.sync.aligned.m16n8k32.row.col.kind::f8f6f4.f16|f32.e4m3|e5m2|e2m3|e3m2|e2m1.e4m3|e5m2|e2m3|e3m2|e2m1.f16|f32"),
+    MMA("mma.sync.aligned.m16n8k32.row.col.kind::f8f6f4.f16|f32.e4m3|e5m2|e2m3|e3m2|e2m1.e4m3|e5m2|e2m3|e3m2|e2m1.f16|"
+        "f32"),
 };
 DEFINE_RULES(LEVELED(rules_matrix), rows);

@@ -1,17 +1,19 @@
 /* memory.c - the pretended device: its limits, its address space, copies.
  *
- * Addresses are not host pointers. Every allocation starts on a granule of 64 KiB of its own and is followed by an empty
- * one, so that a look-up is one table read and an overrun never lands in a neighbour. A shadow byte per byte tells what
- * was written. Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". */
+ * Addresses are not host pointers. Every allocation starts on a granule of 64 KiB of its own and is followed by an
+ * empty one, so that a look-up is one table read and an overrun never lands in a neighbour. A shadow byte per byte
+ * tells what was written. Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". */
 #include "internal.h"
 #include <stdio.h>
 #include <stdlib.h>
 
 static const qn_emu_limits architectures[] = {
-    {75, 65536, 65536, 1024, 16, 1, 72},     {80, 166912, 167936, 2048, 32, 1, 108}, {86, 101376, 102400, 1536, 16, 1, 84},
-    {87, 166912, 167936, 1536, 16, 1, 16},   {88, 101376, 102400, 1536, 16, 1, 16},  {89, 101376, 102400, 1536, 24, 1, 128},
-    {90, 232448, 233472, 2048, 32, 8, 132},  {100, 232448, 233472, 2048, 32, 8, 148}, {103, 232448, 233472, 2048, 32, 8, 148},
-    {110, 232448, 233472, 1536, 24, 8, 20},  {120, 101376, 102400, 1536, 24, 8, 170}, {121, 101376, 102400, 1536, 24, 8, 48},
+    {75, 65536, 65536, 1024, 16, 1, 72},     {80, 166912, 167936, 2048, 32, 1, 108},
+    {86, 101376, 102400, 1536, 16, 1, 84},   {87, 166912, 167936, 1536, 16, 1, 16},
+    {88, 101376, 102400, 1536, 16, 1, 16},   {89, 101376, 102400, 1536, 24, 1, 128},
+    {90, 232448, 233472, 2048, 32, 8, 132},  {100, 232448, 233472, 2048, 32, 8, 148},
+    {103, 232448, 233472, 2048, 32, 8, 148}, {110, 232448, 233472, 1536, 24, 8, 20},
+    {120, 101376, 102400, 1536, 24, 8, 170}, {121, 101376, 102400, 1536, 24, 8, 48},
 };
 
 qn_status qn_emu_open(int sm, char suffix, qn_emu **out) {
@@ -37,7 +39,8 @@ qn_status qn_emu_open_name(const char *name, qn_emu **out) {
   char *end;
   *out = NULL;
   long sm = strncmp(s, "sm_", 3) ? 0 : strtol(s + 3, &end, 10);
-  if (sm <= 0 || sm > 999 || (*end && end[1])) return qn__fail(QN_E_DEVICE, "%s is not an architecture such as sm_90a", name);
+  if (sm <= 0 || sm > 999 || (*end && end[1]))
+    return qn__fail(QN_E_DEVICE, "%s is not an architecture such as sm_90a", name);
   return qn_emu_open((int)sm, *end, out);
 }
 

@@ -12,12 +12,23 @@ typedef uint64_t u64;
 
 static const minifloat *minifloat_of(int t) {
   switch (t) {
-  case T_E4M3: case T_E4M3X2: return &e4m3;
-  case T_E5M2: case T_E5M2X2: return &e5m2;
-  case T_E2M3: case T_E2M3X2: return &e2m3;
-  case T_E3M2: case T_E3M2X2: return &e3m2;
-  case T_E2M1: case T_E2M1X2: return &e2m1;
-  default: return NULL;
+  case T_E4M3:
+  case T_E4M3X2:
+    return &e4m3;
+  case T_E5M2:
+  case T_E5M2X2:
+    return &e5m2;
+  case T_E2M3:
+  case T_E2M3X2:
+    return &e2m3;
+  case T_E3M2:
+  case T_E3M2X2:
+    return &e3m2;
+  case T_E2M1:
+  case T_E2M1X2:
+    return &e2m1;
+  default:
+    return NULL;
   }
 }
 
@@ -35,22 +46,37 @@ static void set_lane(const warp *w, uint32_t row, int width, int l, u64 v) {
 static double to_double(u64 bits, int t) {
   double d;
   switch (t) {
-  case T_F16: return half_float((u16)bits);
-  case T_BF16: return bfloat_float((u16)bits);
-  case T_F64: memcpy(&d, &bits, 8); return d;
-  default: return bits_float((u32)bits);
+  case T_F16:
+    return half_float((u16)bits);
+  case T_BF16:
+    return bfloat_float((u16)bits);
+  case T_F64:
+    memcpy(&d, &bits, 8);
+    return d;
+  default:
+    return bits_float((u32)bits);
   }
 }
 
 static u64 sign_extended(u64 bits, int t) {
   switch (t) {
-  case T_S8: return (u64)(int64_t)(int8_t)bits;
-  case T_U8: case T_B8: return (uint8_t)bits;
-  case T_S16: return (u64)(int64_t)(int16_t)bits;
-  case T_U16: case T_B16: return (u16)bits;
-  case T_S32: return (u64)(int64_t)(int32_t)bits;
-  case T_U32: case T_B32: return (u32)bits;
-  default: return bits;
+  case T_S8:
+    return (u64)(int64_t)(int8_t)bits;
+  case T_U8:
+  case T_B8:
+    return (uint8_t)bits;
+  case T_S16:
+    return (u64)(int64_t)(int16_t)bits;
+  case T_U16:
+  case T_B16:
+    return (u16)bits;
+  case T_S32:
+    return (u64)(int64_t)(int32_t)bits;
+  case T_U32:
+  case T_B32:
+    return (u32)bits;
+  default:
+    return bits;
   }
 }
 
@@ -88,9 +114,15 @@ static u64 double_float(double v, int t, int mode, int flags) {
   if (flags & F_SAT && t != T_BF16 && t != T_TF32) v = !(v > 0) ? 0 : v > 1 ? 1 : v;
   u16 h;
   switch (t) {
-  case T_F16: h = float_half(double_odd(v, 0)); return mode == RZ && !isinf(v) ? toward_zero(h, v, half_value) : h;
-  case T_BF16: h = float_bfloat(double_odd(v, 0)); return mode == RZ && !isinf(v) ? toward_zero(h, v, bfloat_value) : h;
-  case T_F64: memcpy(&bits, &v, 8); return bits;
+  case T_F16:
+    h = float_half(double_odd(v, 0));
+    return mode == RZ && !isinf(v) ? toward_zero(h, v, half_value) : h;
+  case T_BF16:
+    h = float_bfloat(double_odd(v, 0));
+    return mode == RZ && !isinf(v) ? toward_zero(h, v, bfloat_value) : h;
+  case T_F64:
+    memcpy(&bits, &v, 8);
+    return bits;
   case T_TF32: /* rna: ties away from zero */
     f = (float)v;
     if (isnan(f)) return 0x7fffffff;
@@ -121,7 +153,8 @@ static void cvt_any(warp *w, const insn *i, uint32_t m) {
     if (is_float(from)) {
       double v = to_double(in, from);
       if (i->flags & F_FTZ && from == T_F32 && fabs(v) < 0x1p-126) v = copysign(0, v);
-      if (is_float(to)) out = double_float(i->sub >= RNI && i->sub <= RPI ? round_integer(v, i->sub) : v, to, i->sub, i->flags);
+      if (is_float(to))
+        out = double_float(i->sub >= RNI && i->sub <= RPI ? round_integer(v, i->sub) : v, to, i->sub, i->flags);
       else out = double_integer(v, to, i->sub);
     } else {
       u64 v = sign_extended(in, from);
@@ -220,7 +253,8 @@ static void decode_cvt(parser *p, insn *i, const opcode *o, operand *ops, int n)
   bool to_float = is_float(i->type), from_float = is_float(i->from);
   if (!i->type) qn__emu_refuse(p, "cvt needs two types");
   if (from_float && !to_float && mode < RNI) qn__emu_refuse(p, "cvt to an integer needs .rni, .rzi, .rmi or .rpi");
-  if ((mode == RM || mode == RP) || (mode == RZ && !from_float)) qn__emu_refuse(p, "rounding .%s is not supported here", mode == RM ? "rm" : mode == RP ? "rp" : "rz");
+  if ((mode == RM || mode == RP) || (mode == RZ && !from_float))
+    qn__emu_refuse(p, "rounding .%s is not supported here", mode == RM ? "rm" : mode == RP ? "rp" : "rz");
   i->sub = (uint8_t)(mode < 0 ? RN : mode);
   i->a = qn__emu_source_wide(p, &ops[1], (type)i->from, &width), i->width = width;
   i->d = qn__emu_source_wide(p, &ops[0], (type)i->type, &width), i->count = width;
@@ -228,7 +262,8 @@ static void decode_cvt(parser *p, insn *i, const opcode *o, operand *ops, int n)
   i->run = cvt_any;
   if (!i->flags && i->sub == RN)
     for (size_t k = 0; k < QN_COUNT(fast); k++)
-      if (fast[k].to == i->type && fast[k].from == i->from && fast[k].to_width == i->count && fast[k].from_width == i->width)
+      if (fast[k].to == i->type && fast[k].from == i->from && fast[k].to_width == i->count &&
+          fast[k].from_width == i->width)
         i->run = fast[k].run;
 }
 
@@ -245,7 +280,8 @@ static void decode_pair(parser *p, insn *i, const opcode *o, operand *ops, int n
   }
   i->a = qn__emu_source(p, &ops[1], 4);
   if (i->from == T_F32) i->b = qn__emu_source(p, &ops[2], 4);
-  if (i->from == T_F32 && !i->flags && i->sub == RN && !minifloat_of(i->type)) i->run = i->type == T_F16X2 ? f16x2_f32 : bf16x2_f32;
+  if (i->from == T_F32 && !i->flags && i->sub == RN && !minifloat_of(i->type))
+    i->run = i->type == T_F16X2 ? f16x2_f32 : bf16x2_f32;
 }
 
 #define K QN_EMU_K_CONVERT
@@ -254,7 +290,8 @@ static const rule rows[] = {
     {"cvt.rn.satfinite.relu?.e4m3x2|e5m2x2|e2m3x2|e3m2x2|e2m1x2.f32|f16x2|bf16x2", "", cvt_pair, decode_pair, K, 0, 0},
     {"cvt.rn.relu?.f16x2.e4m3x2|e5m2x2|e2m3x2|e3m2x2|e2m1x2", "", cvt_unpair, decode_pair, K, 0, 0},
     {"cvt.rn.bf16x2.ue8m0x2", "", cvt_unpair, decode_pair, K, 0, 0},
-    {"cvt.rn|rz|rm|rp|rni|rzi|rmi|rpi?.ftz?.relu?.sat?.u8|s8|u16|s16|u32|s32|u64|s64|f16|bf16|f32|f64.u8|s8|u16|s16|u32|s32|"
+    {"cvt.rn|rz|rm|rp|rni|rzi|rmi|rpi?.ftz?.relu?.sat?.u8|s8|u16|s16|u32|s32|u64|s64|f16|bf16|f32|f64.u8|s8|u16|s16|"
+     "u32|s32|"
      "u64|s64|f16|bf16|f32|f64",
      "", NULL, decode_cvt, K, 0, 0},
     {"cvt.rna|rn|rz.satfinite?.relu?.tf32.f32", "", NULL, decode_cvt, K, 0, 0},

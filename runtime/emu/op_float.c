@@ -31,7 +31,8 @@ static inline float after(float x, int flags) {
 }
 #define IN(x) (i->flags & F_FTZ ? flush(x) : (x))
 static inline float minimum(float a, float b, int flags) {
-  if (isnan(a) || isnan(b)) return (flags & F_NAN) || (isnan(a) && isnan(b)) ? bits_float(0x7fffffff) : isnan(a) ? b : a;
+  if (isnan(a) || isnan(b))
+    return (flags & F_NAN) || (isnan(a) && isnan(b)) ? bits_float(0x7fffffff) : isnan(a) ? b : a;
   return a < b || (a == b && signbit(a)) ? a : b;
 }
 static inline float maximum(float a, float b, int flags) { return -minimum(-a, -b, flags); }
@@ -80,8 +81,12 @@ static void testp_f32(warp *w, const insn *i, uint32_t m) {
   u32 r = 0;
   EACH_LANE(l) {
     int class = fpclassify(a[l]);
-    bool is[] = {class == FP_NORMAL || class == FP_SUBNORMAL || class == FP_ZERO, class == FP_INFINITE, class != FP_NAN,
-                 class == FP_NAN, class == FP_NORMAL, class == FP_SUBNORMAL};
+    bool is[] = {class == FP_NORMAL || class == FP_SUBNORMAL || class == FP_ZERO,
+                 class == FP_INFINITE,
+                 class != FP_NAN,
+                 class == FP_NAN,
+                 class == FP_NORMAL,
+                 class == FP_SUBNORMAL};
     r |= (u32)is[i->sub] << l;
   }
   STORE_BITS(ROW(u32, i->d), r, m);
@@ -99,9 +104,9 @@ static inline void store_halves(u16 *d, const u16 *t, int per, uint32_t m) {
   if (m == ALL) memcpy(d, t, sizeof *t * LANES * (size_t)per);
   else if (per == 1) EACH_LANE(l) d[l] = m >> l & 1 ? t[l] : d[l];
   else EACH_LANE(l) {
-    d[2 * l] = m >> l & 1 ? t[2 * l] : d[2 * l];
-    d[2 * l + 1] = m >> l & 1 ? t[2 * l + 1] : d[2 * l + 1];
-  }
+      d[2 * l] = m >> l & 1 ? t[2 * l] : d[2 * l];
+      d[2 * l + 1] = m >> l & 1 ? t[2 * l + 1] : d[2 * l + 1];
+    }
 }
 #define HALVES_LOOP(n, expr)                                                                                           \
   for (int l = 0; l < (n); l++) {                                                                                      \
@@ -164,20 +169,34 @@ HALVES(tanh_bf16, float_bfloat(tanhf(BF(a))))
 static bool compares(float a, float b, int how) {
   bool u = isnan(a) || isnan(b);
   switch (how) {
-  case 0: return a == b;
-  case 1: return !u && a != b;
-  case 2: return a < b;
-  case 3: return a <= b;
-  case 4: return a > b;
-  case 5: return a >= b;
-  case 6: return u || a == b;
-  case 7: return a != b;
-  case 8: return u || a < b;
-  case 9: return u || a <= b;
-  case 10: return u || a > b;
-  case 11: return u || a >= b;
-  case 12: return !u;
-  default: return u;
+  case 0:
+    return a == b;
+  case 1:
+    return !u && a != b;
+  case 2:
+    return a < b;
+  case 3:
+    return a <= b;
+  case 4:
+    return a > b;
+  case 5:
+    return a >= b;
+  case 6:
+    return u || a == b;
+  case 7:
+    return a != b;
+  case 8:
+    return u || a < b;
+  case 9:
+    return u || a <= b;
+  case 10:
+    return u || a > b;
+  case 11:
+    return u || a >= b;
+  case 12:
+    return !u;
+  default:
+    return u;
   }
 }
 static void setp_half(warp *w, const insn *i, uint32_t m) {
@@ -203,8 +222,10 @@ static void decode_setp_half(parser *p, insn *i, const opcode *o, operand *ops, 
   i->a = qn__emu_source(p, &ops[1], type_width(i->type)), i->b = qn__emu_source(p, &ops[2], type_width(i->type));
 }
 
-#define FLOAT(pattern, form, fn) {pattern, form, fn, NULL, QN_EMU_K_FLOAT, 0, 0}
-#define HALF(pattern, form, fn) {pattern, form, fn, NULL, QN_EMU_K_HALF, 0, 0}
+#define FLOAT(pattern, form, fn)                                                                                       \
+  { pattern, form, fn, NULL, QN_EMU_K_FLOAT, 0, 0 }
+#define HALF(pattern, form, fn)                                                                                        \
+  { pattern, form, fn, NULL, QN_EMU_K_HALF, 0, 0 }
 static const rule rows[] = {
     FLOAT("add.rn?.f32", "dab", add_f32),
     FLOAT("sub.rn?.f32", "dab", sub_f32),
@@ -231,7 +252,8 @@ static const rule rows[] = {
     FLOAT("cos.approx.ftz?.f32", "da", cos_f32),
     FLOAT("tanh.approx.f32", "da", tanh_f32),
     FLOAT("copysign.f32", "dab", copysign_f32),
-    {"testp.finite|infinite|number|notanumber|normal|subnormal.f32", "", testp_f32, decode_testp, QN_EMU_K_COMPARE, 0, 0},
+    {"testp.finite|infinite|number|notanumber|normal|subnormal.f32", "", testp_f32, decode_testp, QN_EMU_K_COMPARE, 0,
+     0},
     FLOAT("add.rn?.f64", "dab", add_f64),
     FLOAT("sub.rn?.f64", "dab", sub_f64),
     FLOAT("mul.rn?.f64", "dab", mul_f64),
@@ -266,7 +288,7 @@ static const rule rows[] = {
     HALF("max.NaN?.bf16|bf16x2", "dab", max_bf16),
     HALF("ex2.approx.ftz.bf16|bf16x2", "da", ex2_bf16),
     HALF("tanh.approx.bf16|bf16x2", "da", tanh_bf16),
-    {"setp.eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan.ftz?.f16|f16x2|bf16|bf16x2", "", setp_half, decode_setp_half,
-     QN_EMU_K_COMPARE, 0, 0},
+    {"setp.eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan.ftz?.f16|f16x2|bf16|bf16x2", "", setp_half,
+     decode_setp_half, QN_EMU_K_COMPARE, 0, 0},
 };
 DEFINE_RULES(LEVELED(rules_float), rows);

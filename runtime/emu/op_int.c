@@ -53,13 +53,13 @@ typedef int64_t s64;
 #define FOR_WIDTH(U, S, WIDE)                                                                                          \
   BINARY(add_##U, U, U, U, a + b)                                                                                      \
   BINARY(sub_##U, U, U, U, a - b)                                                                                      \
-  BINARY(mul_##U, U, U, U, (WIDE)a * b)                                                                                \
-  TERNARY(mad_##U, U, U, U, U, (WIDE)a * b + c)                                                                        \
+  BINARY(mul_##U, U, U, U, (WIDE)a *b)                                                                                 \
+  TERNARY(mad_##U, U, U, U, U, (WIDE)a *b + c)                                                                         \
   BINARY(min_##U, U, U, U, a < b ? a : b)                                                                              \
   BINARY(max_##U, U, U, U, a > b ? a : b)                                                                              \
   BINARY(min_##S, S, S, S, a < b ? a : b)                                                                              \
   BINARY(max_##S, S, S, S, a > b ? a : b)                                                                              \
-  BINARY(and_##U, U, U, U, a & b)                                                                                      \
+  BINARY(and_##U, U, U, U, a &b)                                                                                       \
   BINARY(or_##U, U, U, U, a | b)                                                                                       \
   BINARY(xor_##U, U, U, U, a ^ b)                                                                                      \
   UNARY(not_##U, U, U, ~a)                                                                                             \
@@ -83,9 +83,9 @@ BINARY(mulw_s16, s32, s16, s16, (s32)a *b)
 BINARY(mulw_u32, u64, u32, u32, (u64)a *b)
 BINARY(mulw_s32, s64, s32, s32, (s64)a *b)
 TERNARY(madw_u16, u32, u16, u16, u32, (u32)a *b + c)
-TERNARY(madw_s16, u32, s16, s16, u32, (u32)((s32)a * b) + c)
+TERNARY(madw_s16, u32, s16, s16, u32, (u32)((s32)a *b) + c)
 TERNARY(madw_u32, u64, u32, u32, u64, (u64)a *b + c)
-TERNARY(madw_s32, u64, s32, s32, u64, (u64)((s64)a * b) + c)
+TERNARY(madw_s32, u64, s32, s32, u64, (u64)((s64)a *b) + c)
 BINARY(mulh_u16, u16, u16, u16, ((u32)a * b) >> 16)
 BINARY(mulh_s16, s16, s16, s16, ((s32)a * b) >> 16)
 BINARY(mulh_u32, u32, u32, u32, ((u64)a * b) >> 32)
@@ -117,7 +117,9 @@ UNARY(brev_u32, u32, u32, reverse(a))
 UNARY(brev_u64, u64, u64, (u64)reverse((u32)a) << 32 | reverse((u32)(a >> 32)))
 
 /* bfind: the highest bit that differs from the sign; .shiftamt: how far to shift it up. i->sub: 1 shiftamt. */
-static inline u32 highest(u32 v, u32 shift) { return v ? shift ? (u32)__builtin_clz(v) : 31 - (u32)__builtin_clz(v) : ALL; }
+static inline u32 highest(u32 v, u32 shift) {
+  return v ? shift ? (u32)__builtin_clz(v) : 31 - (u32)__builtin_clz(v) : ALL;
+}
 UNARY(bfind_u32, u32, u32, highest(a, i->sub))
 UNARY(bfind_s32, u32, u32, highest(a >> 31 ? ~a : a, i->sub))
 
@@ -154,7 +156,9 @@ static void bfi_u64(warp *w, const insn *i, uint32_t m) {
 static inline u64 extract(u64 v, u32 bits, bool is_signed, u32 position, u32 length) {
   u64 sign = is_signed ? 0 - (v >> (bits - 1) & 1) : 0;
   if (bits == 32) v = (u32)v | sign << 32;
-  u64 r = position >= bits ? sign : position ? (v >> position) | (position && is_signed ? sign << (64 - position) : 0) : v;
+  u64 r = position >= bits ? sign
+          : position       ? (v >> position) | (position && is_signed ? sign << (64 - position) : 0)
+                           : v;
   if (!length) return 0;
   if (length >= 64) return r;
   u64 low = ((u64)1 << length) - 1;
@@ -297,20 +301,34 @@ static const char comparisons[] = "eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num
     const T *a = pa, *b = pb;                                                                                          \
     uint8_t t[LANES];                                                                                                  \
     switch (how) {                                                                                                     \
-    case EQ: LOOP_COMPARE(a[l] == b[l]);                                                                               \
-    case NE: LOOP_COMPARE((a[l] < b[l]) | (a[l] > b[l]));                                                              \
-    case LT: LOOP_COMPARE(a[l] < b[l]);                                                                                \
-    case LE: LOOP_COMPARE(a[l] <= b[l]);                                                                               \
-    case GT: LOOP_COMPARE(a[l] > b[l]);                                                                                \
-    case GE: LOOP_COMPARE(a[l] >= b[l]);                                                                               \
-    case EQU: LOOP_COMPARE(!((a[l] < b[l]) | (a[l] > b[l])));                                                          \
-    case NEU: LOOP_COMPARE(!(a[l] == b[l]));                                                                           \
-    case LTU: LOOP_COMPARE(!(a[l] >= b[l]));                                                                           \
-    case LEU: LOOP_COMPARE(!(a[l] > b[l]));                                                                            \
-    case GTU: LOOP_COMPARE(!(a[l] <= b[l]));                                                                           \
-    case GEU: LOOP_COMPARE(!(a[l] < b[l]));                                                                            \
-    case NUM: LOOP_COMPARE((a[l] == a[l]) & (b[l] == b[l]));                                                           \
-    default: LOOP_COMPARE((a[l] != a[l]) | (b[l] != b[l]));                                                            \
+    case EQ:                                                                                                           \
+      LOOP_COMPARE(a[l] == b[l]);                                                                                      \
+    case NE:                                                                                                           \
+      LOOP_COMPARE((a[l] < b[l]) | (a[l] > b[l]));                                                                     \
+    case LT:                                                                                                           \
+      LOOP_COMPARE(a[l] < b[l]);                                                                                       \
+    case LE:                                                                                                           \
+      LOOP_COMPARE(a[l] <= b[l]);                                                                                      \
+    case GT:                                                                                                           \
+      LOOP_COMPARE(a[l] > b[l]);                                                                                       \
+    case GE:                                                                                                           \
+      LOOP_COMPARE(a[l] >= b[l]);                                                                                      \
+    case EQU:                                                                                                          \
+      LOOP_COMPARE(!((a[l] < b[l]) | (a[l] > b[l])));                                                                  \
+    case NEU:                                                                                                          \
+      LOOP_COMPARE(!(a[l] == b[l]));                                                                                   \
+    case LTU:                                                                                                          \
+      LOOP_COMPARE(!(a[l] >= b[l]));                                                                                   \
+    case LEU:                                                                                                          \
+      LOOP_COMPARE(!(a[l] > b[l]));                                                                                    \
+    case GTU:                                                                                                          \
+      LOOP_COMPARE(!(a[l] <= b[l]));                                                                                   \
+    case GEU:                                                                                                          \
+      LOOP_COMPARE(!(a[l] < b[l]));                                                                                    \
+    case NUM:                                                                                                          \
+      LOOP_COMPARE((a[l] == a[l]) & (b[l] == b[l]));                                                                   \
+    default:                                                                                                           \
+      LOOP_COMPARE((a[l] != a[l]) | (b[l] != b[l]));                                                                   \
     }                                                                                                                  \
     return gather_bits(t);                                                                                             \
   }
@@ -326,14 +344,25 @@ COMPARE(double)
 static u32 compare(const warp *w, const insn *i) {
   const void *a = ROW(void, i->a), *b = ROW(void, i->b);
   switch (i->type) {
-  case T_B16: case T_U16: return compare_u16(a, b, i->sub);
-  case T_S16: return compare_s16(a, b, i->sub);
-  case T_B32: case T_U32: return compare_u32(a, b, i->sub);
-  case T_S32: return compare_s32(a, b, i->sub);
-  case T_B64: case T_U64: return compare_u64(a, b, i->sub);
-  case T_S64: return compare_s64(a, b, i->sub);
-  case T_F32: return compare_float(a, b, i->sub);
-  default: return compare_double(a, b, i->sub);
+  case T_B16:
+  case T_U16:
+    return compare_u16(a, b, i->sub);
+  case T_S16:
+    return compare_s16(a, b, i->sub);
+  case T_B32:
+  case T_U32:
+    return compare_u32(a, b, i->sub);
+  case T_S32:
+    return compare_s32(a, b, i->sub);
+  case T_B64:
+  case T_U64:
+    return compare_u64(a, b, i->sub);
+  case T_S64:
+    return compare_s64(a, b, i->sub);
+  case T_F32:
+    return compare_float(a, b, i->sub);
+  default:
+    return compare_double(a, b, i->sub);
   }
 }
 
@@ -355,7 +384,8 @@ static void set_b32(warp *w, const insn *i, uint32_t m) {
 static void decode_compare(parser *p, insn *i, const opcode *o, operand *ops, int n) {
   bool negate;
   qn__emu_operands(p, o, n, 3, 4);
-  int how = qn__emu_which(o, comparisons), with = qn__emu_which(o, "and|or|xor"), unsigned_name = qn__emu_which(o, "lo|ls|hi|hs");
+  int how = qn__emu_which(o, comparisons), with = qn__emu_which(o, "and|or|xor"),
+      unsigned_name = qn__emu_which(o, "lo|ls|hi|hs");
   i->sub = (uint8_t)(unsigned_name >= 0 ? (const uint8_t[]){LT, LE, GT, GE}[unsigned_name] : how);
   i->flags = (uint8_t)(with + 1);
   if (n != (with >= 0 ? 4 : 3)) qn__emu_refuse(p, "%s with %d operands", o->token[0], n);
@@ -486,14 +516,20 @@ static void decode_isspacep(parser *p, insn *i, const opcode *o, operand *ops, i
 #define SIGNED(text, form, fn)                                                                                         \
   {text ".s16", form, fn##_s16, NULL, K, 0, 0}, {text ".s32", form, fn##_s32, NULL, K, 0, 0},                          \
       {text ".s64", form, fn##_s64, NULL, K, 0, 0}, {text ".u16", form, fn##_u16, NULL, K, 0, 0},                      \
-      {text ".u32", form, fn##_u32, NULL, K, 0, 0}, {text ".u64", form, fn##_u64, NULL, K, 0, 0}
+      {text ".u32", form, fn##_u32, NULL, K, 0, 0}, {                                                                  \
+    text ".u64", form, fn##_u64, NULL, K, 0, 0                                                                         \
+  }
 #define BITS(text, form, fn)                                                                                           \
-  {text ".b16", form, fn##_u16, NULL, K, 0, 0}, {text ".b32", form, fn##_u32, NULL, K, 0, 0},                          \
-      {text ".b64", form, fn##_u64, NULL, K, 0, 0}
-#define LOGIC(text, form, fn) BITS(text, form, fn), {text ".pred", form, fn##_pred, NULL, K, 0, 0}
+  {text ".b16", form, fn##_u16, NULL, K, 0, 0}, {text ".b32", form, fn##_u32, NULL, K, 0, 0}, {                        \
+    text ".b64", form, fn##_u64, NULL, K, 0, 0                                                                         \
+  }
+#define LOGIC(text, form, fn)                                                                                          \
+  BITS(text, form, fn), { text ".pred", form, fn##_pred, NULL, K, 0, 0 }
 #define WIDENING(text, form, fn)                                                                                       \
   {text ".u16", form, fn##_u16, NULL, K, 0, 0}, {text ".s16", form, fn##_s16, NULL, K, 0, 0},                          \
-      {text ".u32", form, fn##_u32, NULL, K, 0, 0}, {text ".s32", form, fn##_s32, NULL, K, 0, 0}
+      {text ".u32", form, fn##_u32, NULL, K, 0, 0}, {                                                                  \
+    text ".s32", form, fn##_s32, NULL, K, 0, 0                                                                         \
+  }
 
 static const rule rows[] = {
     TYPED("add", "dab", add),
@@ -572,7 +608,8 @@ static const rule rows[] = {
      QN_EMU_K_COMPARE, 0, 0},
     {"setp.eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan.and|or|xor?.f32|f64", "", setp, decode_compare,
      QN_EMU_K_COMPARE, 0, 0},
-    {"set.eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan.and|or|xor?.u32|s32|f32.b16|u16|s16|b32|u32|s32|"
+    {"set.eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan.and|or|xor?.u32|s32|f32.b16|u16|s16|b32|u32|"
+     "s32|"
      "b64|u64|s64|f32|f64",
      "", set_b32, decode_compare, QN_EMU_K_COMPARE, 0, 0},
     {"selp.b16|u16|s16", "dabcp", selp_u16, NULL, QN_EMU_K_COMPARE, 0, 0},
@@ -583,7 +620,8 @@ static const rule rows[] = {
     /* Data Movement: mov, cvta, isspacep */
     {"mov.b16|u16|s16|b32|u32|s32|f32|b64|u64|s64|f64|pred", "", NULL, decode_mov, QN_EMU_K_MOVE, 0, 0},
     {"cvta.to?.global|const.u64", "d8a8", mov_u64, NULL, QN_EMU_K_MOVE, 0, 0},
-    {"cvta.to?.shared|shared::cta|shared::cluster|local|param|param::entry.u64", "", NULL, decode_cvta, QN_EMU_K_MOVE, 0, 0},
+    {"cvta.to?.shared|shared::cta|shared::cluster|local|param|param::entry.u64", "", NULL, decode_cvta, QN_EMU_K_MOVE,
+     0, 0},
     {"isspacep.global|const|shared|shared::cta|shared::cluster|local|param|param::entry", "", isspacep, decode_isspacep,
      QN_EMU_K_MOVE, 0, 0},
 };

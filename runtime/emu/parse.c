@@ -169,7 +169,8 @@ static uint64_t number(parser *p) {
 
 static uint32_t number_below(parser *p, uint64_t limit, const char *what) {
   uint64_t v = number(p);
-  if (v >= limit) qn__emu_refuse(p, "%s %llu is not below %llu", what, (unsigned long long)v, (unsigned long long)limit);
+  if (v >= limit)
+    qn__emu_refuse(p, "%s %llu is not below %llu", what, (unsigned long long)v, (unsigned long long)limit);
   return (uint32_t)v;
 }
 
@@ -547,9 +548,9 @@ static void three(parser *p, uint32_t v[3]) {
 }
 
 static void function_directives(parser *p, function *f) {
-  static const char *const ignored[] = {"noreturn", "explicitcluster", "blocksareclusters", "minnctapersm",
-                                        "maxnctapersm", "maxnreg", "maxclusterrank", "abi_preserve",
-                                        "abi_preserve_control", "pragma"};
+  static const char *const ignored[] = {
+      "noreturn", "explicitcluster", "blocksareclusters", "minnctapersm",         "maxnctapersm",
+      "maxnreg",  "maxclusterrank",  "abi_preserve",      "abi_preserve_control", "pragma"};
   for (;;) {
     blank(p);
     if (*p->s != '.') return;
@@ -588,11 +589,14 @@ static void parse_function(parser *p, bool entry) {
   function *f = function_named(p, name(p), entry);
   bool known = f->args != NULL;
   if (take(p, '(')) nargs = parse_formals(p, args, MOST);
-  if (known && (nargs != f->nargs || nrets != f->nrets)) qn__emu_refuse(p, "%s differs from its declaration", f->kernel.name);
+  if (known && (nargs != f->nargs || nrets != f->nrets))
+    qn__emu_refuse(p, "%s differs from its declaration", f->kernel.name);
   if (entry && known) qn__emu_refuse(p, "kernel %s is defined twice", f->kernel.name);
   f->nargs = nargs, f->nrets = nrets;
   if (entry) kernel_params(p, f, args, nargs), f->args = qn__emu_take(p, sizeof *f->args);
-  else f->args = function_params(p, known ? f->args : NULL, args, nargs), f->rets = function_params(p, known ? f->rets : NULL, rets, nrets);
+  else
+    f->args = function_params(p, known ? f->args : NULL, args, nargs),
+    f->rets = function_params(p, known ? f->rets : NULL, rets, nrets);
   function_directives(p, f);
   if (take(p, ';')) {
     p->scope = p->parent[p->scope], p->depth--;
@@ -799,7 +803,8 @@ static void parse_directive(parser *p) {
   } else if (!strcmp(t, "visible") || !strcmp(t, "extern") || !strcmp(t, "weak") || !strcmp(t, "common")) return;
   else if (!strcmp(t, "entry") || !strcmp(t, "func")) parse_function(p, *t == 'e');
   else if (!strcmp(t, "reg")) parse_registers(p);
-  else if (!strcmp(t, "shared") || !strcmp(t, "global") || !strcmp(t, "const") || !strcmp(t, "local") || !strcmp(t, "param"))
+  else if (!strcmp(t, "shared") || !strcmp(t, "global") || !strcmp(t, "const") || !strcmp(t, "local") ||
+           !strcmp(t, "param"))
     parse_variable(p, t);
   else if (!strcmp(t, "file")) parse_file(p);
   else if (!strcmp(t, "loc")) parse_loc(p);
@@ -949,7 +954,8 @@ qn_status qn_emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_
     size_t used = strlen(names);
     snprintf(names + used, sizeof names - used, " %s", k->name);
   }
-  return qn__fail(QN_E_ARG, "PTX module has no kernel %s; it has:%s", wanted ? wanted : "by default", *names ? names : " none");
+  return qn__fail(QN_E_ARG, "PTX module has no kernel %s; it has:%s", wanted ? wanted : "by default",
+                  *names ? names : " none");
 }
 
 int qn_emu_kernel_count(const qn_emu_module *m) { return m->nkernels; }

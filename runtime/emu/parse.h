@@ -8,15 +8,15 @@ typedef enum operand_kind { O_NONE, O_REG, O_IMM, O_ADDRESS, O_VECTOR, O_MEMORY,
 
 struct operand {
   operand_kind kind;
-  type type;       /* O_REG */
-  uint32_t row;    /* O_REG; O_MEMORY: of its base (0: absolute) */
-  uint8_t width;   /* O_REG, O_MEMORY: bytes per lane of the register */
-  uint8_t real;    /* O_IMM: 4 or 8, written as 0f or 0d */
-  bool negate;     /* !%p */
-  bool dynamic;    /* O_ADDRESS, O_MEMORY: relative to dynamic shared memory */
-  uint8_t space;   /* O_ADDRESS: of the variable */
-  int64_t imm;     /* value, address or offset */
-  operand *list;   /* O_VECTOR elements; O_MEMORY: coordinates */
+  type type;     /* O_REG */
+  uint32_t row;  /* O_REG; O_MEMORY: of its base (0: absolute) */
+  uint8_t width; /* O_REG, O_MEMORY: bytes per lane of the register */
+  uint8_t real;  /* O_IMM: 4 or 8, written as 0f or 0d */
+  bool negate;   /* !%p */
+  bool dynamic;  /* O_ADDRESS, O_MEMORY: relative to dynamic shared memory */
+  uint8_t space; /* O_ADDRESS: of the variable */
+  int64_t imm;   /* value, address or offset */
+  operand *list; /* O_VECTOR elements; O_MEMORY: coordinates */
   int count;
   operand *second; /* after '|' */
   char name[96];   /* O_NAME */
@@ -63,7 +63,7 @@ struct parser {
   struct memo {
     const rule *rule;
     char text[160];
-  } *memo;
+  } * memo;
   uint32_t level;
   qn_status status;
   jmp_buf refuse;

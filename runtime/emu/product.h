@@ -1,8 +1,8 @@
 /* product.h - fragments of mma and wgmma as plain matrices, and their product.
  *
- * With R = 32 / element bits elements per register, g = lane / 4, t = lane % 4: register r of A holds row g + 8 (r % 2),
- * columns tR + 4R (r / 2) and following; register r of B holds rows tR + 4Rr and following of column g; D is
- * (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). One formula serves every element width. PTX ISA, "Matrix Fragments
+ * With R = 32 / element bits elements per register, g = lane / 4, t = lane % 4: register r of A holds row g + 8 (r %
+ * 2), columns tR + 4R (r / 2) and following; register r of B holds rows tR + 4Rr and following of column g; D is (g,
+ * 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). One formula serves every element width. PTX ISA, "Matrix Fragments
  * for mma.m16n8k...". Sums run over k in order, in float or int: the hardware's order is unspecified. */
 #ifndef QN_EMU_PRODUCT_H
 #define QN_EMU_PRODUCT_H
@@ -14,10 +14,19 @@ typedef int32_t int8 __attribute__((vector_size(32)));
 
 static inline int element_bits(int t) {
   switch (t) {
-  case T_TF32: case T_F32: case T_B32: case T_S32: return 32;
-  case T_F16: case T_BF16: return 16;
-  case T_S4: case T_U4: return 4;
-  default: return 8; /* s8, u8, e4m3, e5m2; narrower floats sit in bytes */
+  case T_TF32:
+  case T_F32:
+  case T_B32:
+  case T_S32:
+    return 32;
+  case T_F16:
+  case T_BF16:
+    return 16;
+  case T_S4:
+  case T_U4:
+    return 4;
+  default:
+    return 8; /* s8, u8, e4m3, e5m2; narrower floats sit in bytes */
   }
 }
 static inline bool element_int(int t) { return t == T_S8 || t == T_U8 || t == T_S4 || t == T_U4; }
@@ -26,18 +35,34 @@ static inline bool element_int(int t) { return t == T_S8 || t == T_U8 || t == T_
 static inline float element(int t, uint32_t bits) {
   int32_t v;
   switch (t) {
-  case T_F16: return half_float((uint16_t)bits);
-  case T_BF16: return bfloat_float((uint16_t)bits);
-  case T_TF32: return bits_float(bits & 0xffffe000u);
-  case T_E4M3: return minifloat_float(&e4m3, bits);
-  case T_E5M2: return minifloat_float(&e5m2, bits);
-  case T_E2M3: return minifloat_float(&e2m3, bits);
-  case T_E3M2: return minifloat_float(&e3m2, bits);
-  case T_E2M1: return minifloat_float(&e2m1, bits >> 2); /* in bits 2 to 5 of its byte */
-  case T_S8: v = (int8_t)bits; break;
-  case T_U8: v = (uint8_t)bits; break;
-  case T_S4: v = (int32_t)(bits << 28) >> 28; break;
-  default: v = (int32_t)(bits & 15); break;
+  case T_F16:
+    return half_float((uint16_t)bits);
+  case T_BF16:
+    return bfloat_float((uint16_t)bits);
+  case T_TF32:
+    return bits_float(bits & 0xffffe000u);
+  case T_E4M3:
+    return minifloat_float(&e4m3, bits);
+  case T_E5M2:
+    return minifloat_float(&e5m2, bits);
+  case T_E2M3:
+    return minifloat_float(&e2m3, bits);
+  case T_E3M2:
+    return minifloat_float(&e3m2, bits);
+  case T_E2M1:
+    return minifloat_float(&e2m1, bits >> 2); /* in bits 2 to 5 of its byte */
+  case T_S8:
+    v = (int8_t)bits;
+    break;
+  case T_U8:
+    v = (uint8_t)bits;
+    break;
+  case T_S4:
+    v = (int32_t)(bits << 28) >> 28;
+    break;
+  default:
+    v = (int32_t)(bits & 15);
+    break;
   }
   return bits_float((uint32_t)v);
 }
@@ -50,9 +75,9 @@ static inline void expand(int t, const uint32_t *reg, float *out) {
     for (int k = 0; k < 2 * LANES; k++) out[k] = half_float(h[k]);
   } else if (t == T_BF16) {
     EACH_LANE(l) out[2 * l] = bits_float(reg[l] << 16), out[2 * l + 1] = bits_float(reg[l] & 0xffff0000u);
-  } else
-    EACH_LANE(l)
-      for (int j = 0; j < per; j++) out[l * per + j] = element(t, per == 1 ? reg[l] : reg[l] >> bits * j & ((1u << bits) - 1));
+  } else EACH_LANE(l)
+  for (int j = 0; j < per; j++)
+    out[l * per + j] = element(t, per == 1 ? reg[l] : reg[l] >> bits * j & ((1u << bits) - 1));
 }
 
 enum { K_MOST = 64 };
@@ -61,18 +86,20 @@ static inline void a_register(int t, const uint32_t *reg, int r, float a[16][K_M
   float x[LANES * 8];
   int per = 32 / element_bits(t);
   expand(t, reg, x);
-  EACH_LANE(l) memcpy(&a[(l >> 2) + 8 * (r & 1)][(l & 3) * per + 4 * per * (r >> 1)], x + l * per, sizeof(float) * (size_t)per);
+  EACH_LANE(l)
+  memcpy(&a[(l >> 2) + 8 * (r & 1)][(l & 3) * per + 4 * per * (r >> 1)], x + l * per, sizeof(float) * (size_t)per);
 }
 static inline void b_register(int t, const uint32_t *reg, int r, float *b, int ldb) {
   float x[LANES * 8];
   int per = 32 / element_bits(t);
   expand(t, reg, x);
   EACH_LANE(l)
-    for (int j = 0; j < per; j++) b[(size_t)((l & 3) * per + 4 * per * r + j) * (size_t)ldb + (l >> 2)] = x[l * per + j];
+  for (int j = 0; j < per; j++) b[(size_t)((l & 3) * per + 4 * per * r + j) * (size_t)ldb + (l >> 2)] = x[l * per + j];
 }
 
 /* D[rows][8] += A[rows][k] B[k][8]; rows is 8 or 16. */
-static inline void multiply_float(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows, int depth) {
+static inline void multiply_float(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows,
+                                  int depth) {
   for (int r = 0; r < rows; r += 4) {
     float8 c[4];
     for (int q = 0; q < 4; q++) memcpy(&c[q], d + (r + q) * ldd, sizeof *c);
@@ -84,13 +111,15 @@ static inline void multiply_float(float *d, int ldd, float a[16][K_MOST], const 
     for (int q = 0; q < 4; q++) memcpy(d + (r + q) * ldd, &c[q], sizeof *c);
   }
 }
-static inline void multiply_int(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows, int depth, bool saturate) {
+static inline void multiply_int(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows, int depth,
+                                bool saturate) {
   for (int r = 0; r < rows; r++)
     for (int n = 0; n < 8; n++) {
       int32_t start;
       memcpy(&start, d + r * ldd + n, 4);
       int64_t sum = start;
-      for (int k = 0; k < depth; k++) sum += (int64_t)(int32_t)float_bits(a[r][k]) * (int32_t)float_bits(b[k * ldb + n]);
+      for (int k = 0; k < depth; k++)
+        sum += (int64_t)(int32_t)float_bits(a[r][k]) * (int32_t)float_bits(b[k * ldb + n]);
       if (saturate) sum = sum > INT32_MAX ? INT32_MAX : sum < INT32_MIN ? INT32_MIN : sum;
       d[r * ldd + n] = bits_float((uint32_t)sum);
     }

@@ -10,10 +10,10 @@
  * Random mode: warps, slices and completions are drawn from the seed. Source: PTX ISA, "bar", "barrier.cluster",
  * "Independent thread scheduling" of the CUDA programming guide. */
 #include "internal.h"
-#include <stdio.h>
-#include <stdlib.h>
 #include <sched.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 enum { SLICE = 20000, ROTATE = 64, RESIDENT = 256, STUCK = 4 };
@@ -88,8 +88,8 @@ static void bar_try(cta *c, int id) {
   c->worker->counters.barriers++;
 }
 
-/* PTX ISA, "bar, barrier". insn: a: barrier (row), b: threads (row or 0), store: arrive only, sub: red 1 popc 2 and 3 or,
- * c: its predicate, e: 1 aligned. */
+/* PTX ISA, "bar, barrier". insn: a: barrier (row), b: threads (row or 0), store: arrive only, sub: red 1 popc 2 and 3
+ * or, c: its predicate, e: 1 aligned. */
 static bool run_barrier(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
   cta *c = w->cta;
   uint32_t first = (uint32_t)__builtin_ctz(mask), id = ROW(uint32_t, i->a)[first];
@@ -99,7 +99,8 @@ static bool run_barrier(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
     return true;
   }
   if (i->flags && mask != w->live)
-    qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x of the warp's 0x%08x execute an aligned barrier", mask, w->live);
+    qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x of the warp's 0x%08x execute an aligned barrier", mask,
+                 w->live);
   bar *b = &c->bars[id];
   if (b->arrived && b->need != need)
     qn__emu_find(w, -1, QN_EMU_F_BARRIER, "barrier %u with %u threads, where others gave %u", id, need, b->need);
@@ -109,7 +110,8 @@ static bool run_barrier(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
     b->reduce_count += (uint32_t)__builtin_popcount(p), b->reduce_or |= p != 0, b->reduce_and &= p == mask;
   }
   qn__emu_release(w, b->vc, b->pvc);
-  b->arrived += need ? (uint32_t)(mask == w->live ? LANES : __builtin_popcount(mask)) : (uint32_t)__builtin_popcount(mask);
+  b->arrived +=
+      need ? (uint32_t)(mask == w->live ? LANES : __builtin_popcount(mask)) : (uint32_t)__builtin_popcount(mask);
   if (!i->store) frag_add(w, pc + 1, mask, FR_BARRIER)->id = (uint8_t)id;
   bar_try(c, (int)id);
   return i->store;
@@ -169,7 +171,8 @@ static void run_call(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
   uint32_t size = w->worker->run->module->local_bytes;
   EACH_SET(l, mask) {
     uint8_t *local = w->local + (size_t)size * l;
-    for (uint32_t k = 0; k < c->f->nargs; k++) memmove(local + c->f->args[k].local, local + c->args[k], c->f->args[k].size);
+    for (uint32_t k = 0; k < c->f->nargs; k++)
+      memmove(local + c->f->args[k].local, local + c->args[k], c->f->args[k].size);
     ROW(uint32_t, i->a)[l] = pc + 1;
   }
 }
@@ -183,7 +186,8 @@ static void run_return(warp *w, const insn *i, uint32_t mask) {
     const call *c = r->module->code[to - 1].extra;
     EACH_SET(k, same) {
       uint8_t *local = w->local + (size_t)r->module->local_bytes * k;
-      for (uint32_t n = 0; n < c->f->nrets; n++) memmove(local + c->rets[n], local + c->f->rets[n].local, c->f->rets[n].size);
+      for (uint32_t n = 0; n < c->f->nrets; n++)
+        memmove(local + c->rets[n], local + c->f->rets[n].local, c->f->rets[n].size);
     }
     frag_add(w, to, same, FR_RUN);
     mask &= ~same;
@@ -207,7 +211,8 @@ static void run_table(warp *w, const insn *i, uint32_t mask) {
 static uint32_t members(warp *w, const insn *i, uint32_t mask) {
   if (!i->member) return w->live;
   uint32_t m = ROW(uint32_t, i->member)[__builtin_ctz(mask)];
-  if ((m & mask) != mask) qn__emu_find(w, __builtin_ctz(mask & ~m), QN_EMU_F_MASK, "lane is not in its member mask 0x%08x", m);
+  if ((m & mask) != mask)
+    qn__emu_find(w, __builtin_ctz(mask & ~m), QN_EMU_F_MASK, "lane is not in its member mask 0x%08x", m);
   return m & w->live;
 }
 
@@ -351,8 +356,10 @@ static void retry_waits(cluster *c, bool all) {
 }
 
 static void report_stuck(cluster *c) {
-  static const char *const what[] = {[FR_BARRIER] = "waits at a barrier", [FR_SYNC] = "waits for lanes of its warp",
-                                     [FR_MBARRIER] = "waits for an mbarrier", [FR_CLUSTER] = "waits at barrier.cluster"};
+  static const char *const what[] = {[FR_BARRIER] = "waits at a barrier",
+                                     [FR_SYNC] = "waits for lanes of its warp",
+                                     [FR_MBARRIER] = "waits for an mbarrier",
+                                     [FR_CLUSTER] = "waits at barrier.cluster"};
   for (uint32_t r = 0; r < c->nctas; r++)
     for (uint32_t k = 0; k < c->ctas[r].nwarps; k++) {
       warp *w = &c->ctas[r].warps[k];
@@ -360,7 +367,8 @@ static void report_stuck(cluster *c) {
         const frag *g = &w->frags[f];
         w->worker->pc = g->state == FR_SYNC ? g->pc : g->pc - 1;
         if (g->state == FR_SYNC)
-          qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x stand here, the others of the warp's 0x%08x do not come", g->mask, w->live);
+          qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x stand here, the others of the warp's 0x%08x do not come",
+                       g->mask, w->live);
         else qn__emu_find(w, -1, QN_EMU_F_DEADLOCK, "lanes 0x%08x %s forever", g->mask, what[g->state]);
       }
     }
@@ -491,7 +499,8 @@ static bool make_cta(worker *k, cluster *cl, uint32_t rank) {
   c->shadow = calloc(1, c->size + 32);
   c->write_stamp = calloc(words, 4), c->read_last = calloc(words, 4), c->write_agent = calloc(words, 2);
   c->generic = calloc(words, 1), c->read_stamp = calloc(agents, sizeof *c->read_stamp);
-  bool ok = c->data && c->warps && c->shadow && c->write_stamp && c->read_last && c->write_agent && c->generic && c->read_stamp;
+  bool ok = c->data && c->warps && c->shadow && c->write_stamp && c->read_last && c->write_agent && c->generic &&
+            c->read_stamp;
   for (uint32_t a = 0; ok && a < agents; a++) ok = (c->read_stamp[a] = calloc(words, 4));
   for (int n = 0; ok && n < BARS; n++)
     ok = (c->bars[n].vc = calloc(cl->nagents, 4)) && (c->bars[n].pvc = calloc(cl->nagents, 4));
@@ -515,14 +524,51 @@ static cluster *make_cluster(worker *k) {
 
 /* Special registers of a warp. PTX ISA, "Special Registers". The first character of a name is its width, 'p' a
  * predicate. */
-const char *const qn__emu_specials[] = {
-    "4%tid.x", "4%tid.y", "4%tid.z", "4%ntid.x", "4%ntid.y", "4%ntid.z", "4%ctaid.x", "4%ctaid.y", "4%ctaid.z",
-    "4%nctaid.x", "4%nctaid.y", "4%nctaid.z", "4%laneid", "4%warpid", "4%nwarpid", "4%smid", "4%nsmid",
-    "4%dynamic_smem_size", "4%total_smem_size", "4%lanemask_eq", "4%lanemask_le", "4%lanemask_lt", "4%lanemask_ge",
-    "4%lanemask_gt", "4%clusterid.x", "4%clusterid.y", "4%clusterid.z", "4%nclusterid.x", "4%nclusterid.y",
-    "4%nclusterid.z", "4%cluster_ctaid.x", "4%cluster_ctaid.y", "4%cluster_ctaid.z", "4%cluster_nctaid.x",
-    "4%cluster_nctaid.y", "4%cluster_nctaid.z", "4%cluster_ctarank", "4%cluster_nctarank", "8%gridid", "4%clock",
-    "4%clock_hi", "8%clock64", "8%globaltimer", "p%is_explicit_cluster", NULL};
+const char *const qn__emu_specials[] = {"4%tid.x",
+                                        "4%tid.y",
+                                        "4%tid.z",
+                                        "4%ntid.x",
+                                        "4%ntid.y",
+                                        "4%ntid.z",
+                                        "4%ctaid.x",
+                                        "4%ctaid.y",
+                                        "4%ctaid.z",
+                                        "4%nctaid.x",
+                                        "4%nctaid.y",
+                                        "4%nctaid.z",
+                                        "4%laneid",
+                                        "4%warpid",
+                                        "4%nwarpid",
+                                        "4%smid",
+                                        "4%nsmid",
+                                        "4%dynamic_smem_size",
+                                        "4%total_smem_size",
+                                        "4%lanemask_eq",
+                                        "4%lanemask_le",
+                                        "4%lanemask_lt",
+                                        "4%lanemask_ge",
+                                        "4%lanemask_gt",
+                                        "4%clusterid.x",
+                                        "4%clusterid.y",
+                                        "4%clusterid.z",
+                                        "4%nclusterid.x",
+                                        "4%nclusterid.y",
+                                        "4%nclusterid.z",
+                                        "4%cluster_ctaid.x",
+                                        "4%cluster_ctaid.y",
+                                        "4%cluster_ctaid.z",
+                                        "4%cluster_nctaid.x",
+                                        "4%cluster_nctaid.y",
+                                        "4%cluster_nctaid.z",
+                                        "4%cluster_ctarank",
+                                        "4%cluster_nctarank",
+                                        "8%gridid",
+                                        "4%clock",
+                                        "4%clock_hi",
+                                        "8%clock64",
+                                        "8%globaltimer",
+                                        "p%is_explicit_cluster",
+                                        NULL};
 
 static void fill_specials(warp *w) {
   const run *r = w->worker->run;
@@ -530,14 +576,55 @@ static void fill_specials(warp *w) {
   const uint32_t *g = r->how.grid, *b = r->how.block, *s = r->cluster, *id = c->index, *q = c->cluster->index;
   EACH_LANE(l) {
     uint32_t t = w->id * LANES + (uint32_t)l, bit = 1u << l;
-    const uint64_t values[] = {t % b[0], t / b[0] % b[1], t / b[0] / b[1], b[0], b[1], b[2], id[0], id[1], id[2], g[0],
-        g[1], g[2], (uint64_t)l, w->id, c->nwarps, 0, r->device->limits.multiprocessors, r->how.dynamic_shared,
-        r->shared_bytes, bit, bit | (bit - 1), bit - 1, ~(bit - 1), ~(bit | (bit - 1)), q[0], q[1], q[2], g[0] / s[0],
-        g[1] / s[1], g[2] / s[2], id[0] % s[0], id[1] % s[1], id[2] % s[2], s[0], s[1], s[2], c->rank, r->nctas, 1, 0, 0,
-        0, 0, 0};
+    const uint64_t values[] = {t % b[0],
+                               t / b[0] % b[1],
+                               t / b[0] / b[1],
+                               b[0],
+                               b[1],
+                               b[2],
+                               id[0],
+                               id[1],
+                               id[2],
+                               g[0],
+                               g[1],
+                               g[2],
+                               (uint64_t)l,
+                               w->id,
+                               c->nwarps,
+                               0,
+                               r->device->limits.multiprocessors,
+                               r->how.dynamic_shared,
+                               r->shared_bytes,
+                               bit,
+                               bit | (bit - 1),
+                               bit - 1,
+                               ~(bit - 1),
+                               ~(bit | (bit - 1)),
+                               q[0],
+                               q[1],
+                               q[2],
+                               g[0] / s[0],
+                               g[1] / s[1],
+                               g[2] / s[2],
+                               id[0] % s[0],
+                               id[1] % s[1],
+                               id[2] % s[2],
+                               s[0],
+                               s[1],
+                               s[2],
+                               c->rank,
+                               r->nctas,
+                               1,
+                               0,
+                               0,
+                               0,
+                               0,
+                               0};
     for (size_t k = 0; k < QN_COUNT(values); k++) {
       uint32_t row = r->module->specials[k];
-      if (row) memcpy(w->regs + row + (size_t)l * (qn__emu_specials[k][0] == '8' ? 8 : 4), &values[k], qn__emu_specials[k][0] == '8' ? 8 : 4);
+      if (row)
+        memcpy(w->regs + row + (size_t)l * (qn__emu_specials[k][0] == '8' ? 8 : 4), &values[k],
+               qn__emu_specials[k][0] == '8' ? 8 : 4);
     }
   }
 }
@@ -546,7 +633,8 @@ static void start_warp(warp *w) {
   const run *r = w->worker->run;
   uint32_t left = r->nthreads - w->id * LANES;
   w->live = left >= LANES ? ALL : (1u << left) - 1;
-  w->nfrags = 0, w->turn = w->wgmma_fenced = w->wgmma_open = w->cluster_arrived = false, w->cluster_mask = 0, w->carry = 0;
+  w->nfrags = 0, w->turn = w->wgmma_fenced = w->wgmma_open = w->cluster_arrived = false, w->cluster_mask = 0,
+  w->carry = 0;
   w->waits_for = NULL;
   qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
   fill_specials(w);
@@ -556,7 +644,8 @@ static void start_warp(warp *w) {
 static void start_cluster(cluster *c, uint64_t number) {
   const run *r = c->worker->run;
   uint64_t nx = r->how.grid[0] / r->cluster[0], ny = r->how.grid[1] / r->cluster[1];
-  c->index[0] = (uint32_t)(number % nx), c->index[1] = (uint32_t)(number / nx % ny), c->index[2] = (uint32_t)(number / nx / ny);
+  c->index[0] = (uint32_t)(number % nx), c->index[1] = (uint32_t)(number / nx % ny),
+  c->index[2] = (uint32_t)(number / nx / ny);
   c->agents_used = c->nctas * r->nwarps, c->arrived = c->stuck = 0, c->slices = 0;
   qn__emu_clock_start(c);
   for (uint32_t n = 0; n < c->nctas; n++) {
@@ -565,7 +654,9 @@ static void start_cluster(cluster *c, uint64_t number) {
     for (int d = 0; d < 3; d++) t->index[d] = c->index[d] * r->cluster[d] + at[d];
     memset(t->shadow, B_UNWRITTEN, t->size), memset(t->data, 0xcd, t->size);
     t->live_warps = t->nwarps, t->nmbarriers = 0;
-    for (int b = 0; b < BARS; b++) t->bars[b].arrived = t->bars[b].need = t->bars[b].reduce_or = t->bars[b].reduce_count = 0, t->bars[b].reduce_and = 1;
+    for (int b = 0; b < BARS; b++)
+      t->bars[b].arrived = t->bars[b].need = t->bars[b].reduce_or = t->bars[b].reduce_count = 0,
+      t->bars[b].reduce_and = 1;
     for (int b = 0; b < MBARRIERS; b++) t->mbarriers[b].address = 0;
     for (uint32_t k = 0; k < t->nwarps; k++) start_warp(&t->warps[k]);
   }
@@ -655,19 +746,25 @@ static qn_status check_launch(run *r, const qn_emu_kernel *k) {
     ctas *= r->cluster[d];
     if (!h->grid[d] || !h->block[d] || (d && h->grid[d] > 65535))
       return qn__fail(QN_E_LIMIT, "%s: grid %u or block %u of dimension %d", k->name, h->grid[d], h->block[d], d);
-    if (h->grid[d] % r->cluster[d]) return qn__fail(QN_E_LIMIT, "%s: grid %u is no multiple of cluster %u", k->name, h->grid[d], r->cluster[d]);
+    if (h->grid[d] % r->cluster[d])
+      return qn__fail(QN_E_LIMIT, "%s: grid %u is no multiple of cluster %u", k->name, h->grid[d], r->cluster[d]);
     if (k->block[d] && k->block[d] != h->block[d])
       return qn__fail(QN_E_LIMIT, "%s: block %u where .reqntid is %u", k->name, h->block[d], k->block[d]);
   }
   if (threads > 1024 || (k->max_threads && threads > k->max_threads))
-    return qn__fail(QN_E_LIMIT, "%s: %llu threads of a CTA, the limit is %u", k->name, (unsigned long long)threads, k->max_threads ? k->max_threads : 1024);
-  if (ctas > 16 || (ctas > 1 && l->cluster == 1)) return qn__fail(QN_E_LIMIT, "%s: cluster of %llu CTAs", k->name, (unsigned long long)ctas);
+    return qn__fail(QN_E_LIMIT, "%s: %llu threads of a CTA, the limit is %u", k->name, (unsigned long long)threads,
+                    k->max_threads ? k->max_threads : 1024);
+  if (ctas > 16 || (ctas > 1 && l->cluster == 1))
+    return qn__fail(QN_E_LIMIT, "%s: cluster of %llu CTAs", k->name, (unsigned long long)ctas);
   uint64_t shared = (uint64_t)r->f->dynamic - SHARED_BASE + h->dynamic_shared;
   if (!h->dynamic_shared) shared = k->static_shared;
   if (shared > l->shared_block)
-    return qn__fail(QN_E_LIMIT, "%s: %llu bytes of shared memory, sm_%d has %u", k->name, (unsigned long long)shared, l->sm, l->shared_block);
-  if (h->nparams != k->nparams) return qn__fail(QN_E_ARG, "%s: %d parameters given, it takes %d", k->name, h->nparams, k->nparams);
-  r->nthreads = (uint32_t)threads, r->nwarps = (r->nthreads + LANES - 1) / LANES, r->nctas = (uint32_t)ctas, r->shared_bytes = (uint32_t)shared;
+    return qn__fail(QN_E_LIMIT, "%s: %llu bytes of shared memory, sm_%d has %u", k->name, (unsigned long long)shared,
+                    l->sm, l->shared_block);
+  if (h->nparams != k->nparams)
+    return qn__fail(QN_E_ARG, "%s: %d parameters given, it takes %d", k->name, h->nparams, k->nparams);
+  r->nthreads = (uint32_t)threads, r->nwarps = (r->nthreads + LANES - 1) / LANES, r->nctas = (uint32_t)ctas,
+  r->shared_bytes = (uint32_t)shared;
   r->nclusters = (uint64_t)h->grid[0] * h->grid[1] * h->grid[2] / ctas;
   return QN_OK;
 }
@@ -768,7 +865,7 @@ const char *qn_emu_finding_print(const qn_emu_finding *f, char *buffer, size_t s
   char where[200] = "";
   if (*f->file) snprintf(where, sizeof where, " (%s:%d)", f->file, f->file_line);
   snprintf(buffer, size, "%s: %s: %s [%s, CTA %u,%u,%u warp %d lane %d, PTX line %d%s: %s] x%llu",
-           qn_emu_finding_word(f->kind), qn_emu_finding_text(f->kind), f->text, f->kernel, f->cta[0], f->cta[1], f->cta[2],
-           f->warp, f->lane, f->line, where, f->insn, (unsigned long long)f->count);
+           qn_emu_finding_word(f->kind), qn_emu_finding_text(f->kind), f->text, f->kernel, f->cta[0], f->cta[1],
+           f->cta[2], f->warp, f->lane, f->line, where, f->insn, (unsigned long long)f->count);
   return buffer;
 }

@@ -17,10 +17,18 @@ static void shfl(warp *w, const insn *i, u32 m) {
     int by = b[l] & 31, clamp = c[l] & 31, segment = c[l] >> 8 & 31;
     int most = (l & segment) | (clamp & ~segment), least = l & segment, from;
     switch (i->sub) {
-    case 0: from = l - by; break;
-    case 1: from = l + by; break;
-    case 2: from = l ^ by; break;
-    default: from = least | (by & ~segment); break;
+    case 0:
+      from = l - by;
+      break;
+    case 1:
+      from = l + by;
+      break;
+    case 2:
+      from = l ^ by;
+      break;
+    default:
+      from = least | (by & ~segment);
+      break;
     }
     bool in = i->sub == 0 ? from >= most : from <= most;
     if (!in) from = l;
@@ -61,7 +69,9 @@ static void decode_vote(parser *p, insn *i, const opcode *o, operand *ops, int n
   i->member = qn__emu_source(p, &ops[2], 4);
 }
 
-static u64 lane_value(const warp *w, u32 row, int size, u32 l) { return size == 8 ? ROW(u64, row)[l] : ROW(u32, row)[l]; }
+static u64 lane_value(const warp *w, u32 row, int size, u32 l) {
+  return size == 8 ? ROW(u64, row)[l] : ROW(u32, row)[l];
+}
 
 static void match(warp *w, const insn *i, u32 m) {
   int size = qn__emu_types[i->type].size;
@@ -100,10 +110,14 @@ static u64 half_pair(u64 x, u64 y, int op, bool bf) {
 static u64 operate(int op, type t, u64 x, u64 y, u64 z) {
   double u, v;
   switch (t) {
-  case T_F16: return (uint16_t)half_pair(x, y, op, false);
-  case T_F16X2: return half_pair(x, y, op, false);
-  case T_BF16: return (uint16_t)half_pair(x, y, op, true);
-  case T_BF16X2: return half_pair(x, y, op, true);
+  case T_F16:
+    return (uint16_t)half_pair(x, y, op, false);
+  case T_F16X2:
+    return half_pair(x, y, op, false);
+  case T_BF16:
+    return (uint16_t)half_pair(x, y, op, true);
+  case T_BF16X2:
+    return half_pair(x, y, op, true);
   case T_F32: {
     float a = bits_float((u32)x), b = bits_float((u32)y);
     return float_bits(op == ADD ? a + b : op == MIN ? fminf(a, b) : fmaxf(a, b));
@@ -113,20 +127,31 @@ static u64 operate(int op, type t, u64 x, u64 y, u64 z) {
     u += v;
     memcpy(&x, &u, 8);
     return x;
-  default: break;
+  default:
+    break;
   }
   bool less = t == T_S32 ? (int32_t)y < (int32_t)x : t == T_S64 ? (int64_t)y < (int64_t)x : y < x;
   switch (op) {
-  case ADD: return x + y;
-  case MIN: return less ? y : x;
-  case MAX: return less ? x : y;
-  case AND: return x & y;
-  case OR: return x | y;
-  case XOR: return x ^ y;
-  case EXCH: return y;
-  case INC: return (u32)x >= (u32)y ? 0 : x + 1;
-  case DEC: return !(u32)x || (u32)x > (u32)y ? y : x - 1;
-  default: return x == y ? z : x;
+  case ADD:
+    return x + y;
+  case MIN:
+    return less ? y : x;
+  case MAX:
+    return less ? x : y;
+  case AND:
+    return x & y;
+  case OR:
+    return x | y;
+  case XOR:
+    return x ^ y;
+  case EXCH:
+    return y;
+  case INC:
+    return (u32)x >= (u32)y ? 0 : x + 1;
+  case DEC:
+    return !(u32)x || (u32)x > (u32)y ? y : x - 1;
+  default:
+    return x == y ? z : x;
   }
 }
 
@@ -221,7 +246,8 @@ static void atomic(warp *w, const insn *i, u32 m) {
     for (u32 v = 0; v < elements; v++) {
       u64 old = 0, r;
       memcpy(&old, p + v * size, size);
-      r = operate(i->sub, (type)i->type, old, row_value(w, i->regs[v], i->width, l), i->c ? row_value(w, i->c, i->width, l) : 0);
+      r = operate(i->sub, (type)i->type, old, row_value(w, i->regs[v], i->width, l),
+                  i->c ? row_value(w, i->c, i->width, l) : 0);
       memcpy(p + v * size, &r, size);
       if (!i->store && v < i->nregs / 2u && i->regs[elements + v]) {
         u32 d = i->regs[elements + v];
@@ -241,7 +267,9 @@ static void decode_atomic(parser *p, insn *i, const opcode *o, operand *ops, int
   int values = i->sub == CAS ? 2 : 1, hint = qn__emu_has(o, "L2::cache_hint");
   qn__emu_operands(p, o, n, k + 1 + values + hint, k + 1 + values + hint);
   i->count = (uint8_t)(vector < 0 ? 1 : 2 << vector);
-  i->space = (uint8_t)(qn__emu_has(o, "global") ? S_GLOBAL : qn__emu_which(o, "shared|shared::cta|shared::cluster") >= 0 ? S_SHARED : S_GENERIC);
+  i->space = (uint8_t)(qn__emu_has(o, "global")                                      ? S_GLOBAL
+                       : qn__emu_which(o, "shared|shared::cta|shared::cluster") >= 0 ? S_SHARED
+                                                                                     : S_GENERIC);
   i->width = (uint8_t)type_width((type)i->type);
   qn__emu_address(p, i, &ops[k], &i->a, &i->imm);
   operand both[2] = {ops[k + 1], ops[0]};
@@ -255,8 +283,8 @@ static void decode_atomic(parser *p, insn *i, const opcode *o, operand *ops, int
 static const rule atomic_rows[] = {
     {"atom|red" ORDER ".add.noftz?.L2::cache_hint?.v2|v4|v8?.u32|s32|u64|f32|f64|f16|f16x2|bf16|bf16x2", "", atomic,
      decode_atomic, QN_EMU_K_ATOMIC, 0, 0},
-    {"atom|red" ORDER ".min|max.noftz?.L2::cache_hint?.u32|s32|u64|s64|f16|f16x2|bf16|bf16x2", "", atomic, decode_atomic,
-     QN_EMU_K_ATOMIC, 0, 0},
+    {"atom|red" ORDER ".min|max.noftz?.L2::cache_hint?.u32|s32|u64|s64|f16|f16x2|bf16|bf16x2", "", atomic,
+     decode_atomic, QN_EMU_K_ATOMIC, 0, 0},
     {"atom|red" ORDER ".and|or|xor.L2::cache_hint?.b32|b64", "", atomic, decode_atomic, QN_EMU_K_ATOMIC, 0, 0},
     {"atom|red" ORDER ".inc|dec.L2::cache_hint?.u32", "", atomic, decode_atomic, QN_EMU_K_ATOMIC, 0, 0},
     {"atom" ORDER ".exch|cas.L2::cache_hint?.b16|b32|b64", "", atomic, decode_atomic, QN_EMU_K_ATOMIC, 0, 0},
@@ -317,7 +345,8 @@ static const rule flow_rows[] = {
     {"discard.global?.L2", "", nothing, decode_ignored, O, 0, 0},
     {"applypriority.global?.L2::evict_normal", "", nothing, decode_ignored, O, 0, 0},
     {"createpolicy.fractional.L2::evict_last|L2::evict_normal|L2::evict_first|L2::evict_unchanged."
-     "L2::evict_first|L2::evict_unchanged?.b64", "", nothing, decode_ignored, O, 0, 0},
+     "L2::evict_first|L2::evict_unchanged?.b64",
+     "", nothing, decode_ignored, O, 0, 0},
     {"nanosleep.u32", "", NULL, decode_ignored, O, C_YIELD, 0},
     {"pmevent.mask?", "", nothing, decode_ignored, O, 0, 0},
     {"trap", "", trap, NULL, O, 0, 0},

@@ -17,7 +17,8 @@ typedef struct wgmma_shape {
   float scale_a, scale_b;
 } wgmma_shape;
 
-/* A descriptor: start >> 4 in bits 0-13, leading offset >> 4 in 16-29, stride offset >> 4 in 32-45, swizzle in 62-63. */
+/* A descriptor: start >> 4 in bits 0-13, leading offset >> 4 in 16-29, stride offset >> 4 in 32-45, swizzle in 62-63.
+ */
 typedef struct descriptor {
   u32 start, leading, stride, span; /* span: bytes of a swizzled row, 16 for none */
   u32 mask;                         /* of the 16-byte units that the swizzle moves */
@@ -26,7 +27,8 @@ typedef struct descriptor {
 static descriptor unpack_descriptor(u64 d) {
   static const u32 spans[] = {16, 128, 64, 32};
   u32 s = spans[d >> 62];
-  return (descriptor){(u32)(d & 0x3fff) << 4, (u32)(d >> 16 & 0x3fff) << 4, (u32)(d >> 32 & 0x3fff) << 4, s, s / 16 - 1};
+  return (descriptor){(u32)(d & 0x3fff) << 4, (u32)(d >> 16 & 0x3fff) << 4, (u32)(d >> 32 & 0x3fff) << 4, s,
+                      s / 16 - 1};
 }
 
 /* Offset of 16 bytes: unit `u` of the contiguous dimension, line `r` of the other. K-major: lines are rows (m or n) and
@@ -34,7 +36,8 @@ static descriptor unpack_descriptor(u64 d) {
 static u32 unit_address(const descriptor *d, u32 r, u32 u, bool mn_major) {
   u32 units = d->span / 16, at;
   if (!mn_major)
-    at = units == 1 ? (r >> 3) * d->stride + (r & 7) * 16 + u * d->leading : (r >> 3) * d->stride + (r & 7) * d->span + u * 16;
+    at = units == 1 ? (r >> 3) * d->stride + (r & 7) * 16 + u * d->leading
+                    : (r >> 3) * d->stride + (r & 7) * d->span + u * 16;
   else
     at = units == 1 ? (r >> 3) * d->leading + (r & 7) * 16 + u * d->stride
                     : (r >> 3) * d->stride + (r & 7) * d->span + u % units * 16 + u / units * d->leading;
@@ -50,11 +53,13 @@ static const uint8_t *unit(warp *w, u32 at) {
   return c->data + offset;
 }
 
-/* Lines `first`... of a matrix in shared memory into x[line][k] (k contiguous), `rows` lines and `depth` values of k. */
+/* Lines `first`... of a matrix in shared memory into x[line][k] (k contiguous), `rows` lines and `depth` values of k.
+ */
 static void read_matrix(warp *w, u64 bits, int t, bool mn_major, u32 first, u32 rows, int depth, float *x, int ld) {
   descriptor d = unpack_descriptor(bits);
   u32 per = 128 / (u32)element_bits(t); /* elements of a unit */
-  u32 size = (u32)element_bits(t) / 8, lines = mn_major ? (u32)depth : rows, units = (mn_major ? rows : (u32)depth) / per;
+  u32 size = (u32)element_bits(t) / 8, lines = mn_major ? (u32)depth : rows,
+      units = (mn_major ? rows : (u32)depth) / per;
   for (u32 r = 0; r < lines; r++)
     for (u32 u = 0; u < units; u++) {
       u32 line = mn_major ? r : first + r, at = mn_major ? first / per + u : u;
@@ -86,8 +91,10 @@ static void finish_wgmma(job *j, u32 lanes) {
     EACH_LANE(l) {
       if (s->d == T_F16) {
         float *q = &d[(l >> 2) + 8 * (e & 1)][8 * (e >> 1) + 2 * (l & 3)];
-        q[0] = j->accumulate ? half_float((uint16_t)r[l]) : 0, q[1] = j->accumulate ? half_float((uint16_t)(r[l] >> 16)) : 0;
-      } else d[(l >> 2) + 8 * (e >> 1 & 1)][8 * (e >> 2) + 2 * (l & 3) + (e & 1)] = j->accumulate ? bits_float(r[l]) : 0;
+        q[0] = j->accumulate ? half_float((uint16_t)r[l]) : 0,
+        q[1] = j->accumulate ? half_float((uint16_t)(r[l] >> 16)) : 0;
+      } else
+        d[(l >> 2) + 8 * (e >> 1 & 1)][8 * (e >> 2) + 2 * (l & 3) + (e & 1)] = j->accumulate ? bits_float(r[l]) : 0;
     }
   }
   for (int n = 0; n < s->n; n += 8)
@@ -108,7 +115,8 @@ static void finish_wgmma(job *j, u32 lanes) {
 
 static bool group_ok(warp *w, u32 m) {
   if (m == ALL && (w->id | 3) < w->cta->nwarps) return true;
-  qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x of warp %u of %u: a warpgroup is four whole warps", m, w->id, w->cta->nwarps);
+  qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x of warp %u of %u: a warpgroup is four whole warps", m, w->id,
+               w->cta->nwarps);
   return false;
 }
 
@@ -133,7 +141,8 @@ static void mma_async(warp *w, const insn *i, u32 m) {
     }
     for (int r = 0; r < 4; r++) memcpy(j->a + r * LANES, ROW(u32, i->regs[s->nd + r]), LANES * sizeof *j->a);
   } else j->desc_a = ROW(u64, i->a)[0];
-  if ((j->desc_b >> 49 | j->desc_a >> 49) & 7) qn__emu_find(w, -1, QN_EMU_F_WGMMA, "descriptors with a base offset are not supported");
+  if ((j->desc_b >> 49 | j->desc_a >> 49) & 7)
+    qn__emu_find(w, -1, QN_EMU_F_WGMMA, "descriptors with a base offset are not supported");
   qn__emu_groups_add(&w->wgmmas, j);
 }
 
@@ -146,7 +155,8 @@ static void wgmma_commit(warp *w, const insn *i, u32 m) {
   if (!group_ok(w, m)) return;
   if (qn__emu_groups_commit(&w->wgmmas, ALL)) atomic_store(&w->worker->run->stop, true);
   const job *last = w->wgmmas.newest ? w->wgmmas.newest->jobs : NULL;
-  if (last && ((const wgmma_shape *)last->insn->extra)->registers) w->wgmma_fenced = false; /* the next batch has new registers */
+  if (last && ((const wgmma_shape *)last->insn->extra)->registers)
+    w->wgmma_fenced = false; /* the next batch has new registers */
 }
 static void wgmma_wait(warp *w, const insn *i, u32 m) {
   if (group_ok(w, m)) qn__emu_groups_wait(&w->wgmmas, (u32)i->imm, ALL, false);
@@ -158,7 +168,8 @@ static void decode_wait(parser *p, insn *i, const opcode *o, operand *ops, int n
 }
 
 static bool flag(parser *p, const operand *o, const char *what) {
-  if (o->kind != O_IMM || (o->imm != 0 && o->imm != 1 && o->imm != -1)) qn__emu_refuse(p, "%s must be a constant", what);
+  if (o->kind != O_IMM || (o->imm != 0 && o->imm != 1 && o->imm != -1))
+    qn__emu_refuse(p, "%s must be a constant", what);
   return o->imm == 1;
 }
 
@@ -173,11 +184,13 @@ static void decode_wgmma(parser *p, insn *i, const opcode *o, operand *ops, int 
   s->registers = ops[1].kind == O_VECTOR;
   bool ints = element_int(s->a), half = element_bits(s->a) == 16;
   int want = ints ? 4 : 6 + (half ? (s->registers ? 1 : 2) : 0);
-  if (strncmp(at, "m64n", 4) || s->n % 8 || s->n < 8 || s->n > 256 || s->k * element_bits(s->a) != 256 || element_bits(s->a) != element_bits(s->b))
+  if (strncmp(at, "m64n", 4) || s->n % 8 || s->n < 8 || s->n > 256 || s->k * element_bits(s->a) != 256 ||
+      element_bits(s->a) != element_bits(s->b))
     qn__emu_refuse(p, "shape %s of that type is not known", at);
   qn__emu_operands(p, o, n, want, want);
   s->nd = s->n / 2 / (s->d == T_F16 ? 2 : 1), s->scale_a = s->scale_b = 1;
-  if (ops[0].kind != O_VECTOR || ops[0].count != s->nd) qn__emu_refuse(p, "D has %d registers, not %d", s->nd, ops[0].count);
+  if (ops[0].kind != O_VECTOR || ops[0].count != s->nd)
+    qn__emu_refuse(p, "D has %d registers, not %d", s->nd, ops[0].count);
   if (s->registers && ops[1].count != 4) qn__emu_refuse(p, "A has 4 registers, not %d", ops[1].count);
   if (n > 5) s->scale_a = flag(p, &ops[4], "scale of A") ? 1 : -1, s->scale_b = flag(p, &ops[5], "scale of B") ? 1 : -1;
   if (half && s->registers) s->trans_b = flag(p, &ops[6], "trans of B");
@@ -190,12 +203,12 @@ static void decode_wgmma(parser *p, insn *i, const opcode *o, operand *ops, int 
 }
 
 #define SHAPES                                                                                                         \
-  "m64n8k16|m64n16k16|m64n24k16|m64n32k16|m64n40k16|m64n48k16|m64n56k16|m64n64k16|m64n72k16|m64n80k16|m64n88k16|"     \
+  "m64n8k16|m64n16k16|m64n24k16|m64n32k16|m64n40k16|m64n48k16|m64n56k16|m64n64k16|m64n72k16|m64n80k16|m64n88k16|"      \
   "m64n96k16|m64n104k16|m64n112k16|m64n120k16|m64n128k16|m64n136k16|m64n144k16|m64n152k16|m64n160k16|m64n168k16|"      \
   "m64n176k16|m64n184k16|m64n192k16|m64n200k16|m64n208k16|m64n216k16|m64n224k16|m64n232k16|m64n240k16|m64n248k16|"     \
   "m64n256k16"
 #define SHAPES32                                                                                                       \
-  "m64n8k32|m64n16k32|m64n24k32|m64n32k32|m64n40k32|m64n48k32|m64n56k32|m64n64k32|m64n72k32|m64n80k32|m64n88k32|"     \
+  "m64n8k32|m64n16k32|m64n24k32|m64n32k32|m64n40k32|m64n48k32|m64n56k32|m64n64k32|m64n72k32|m64n80k32|m64n88k32|"      \
   "m64n96k32|m64n104k32|m64n112k32|m64n120k32|m64n128k32|m64n136k32|m64n144k32|m64n152k32|m64n160k32|m64n168k32|"      \
   "m64n176k32|m64n184k32|m64n192k32|m64n200k32|m64n208k32|m64n216k32|m64n224k32|m64n232k32|m64n240k32|m64n248k32|"     \
   "m64n256k32"
@@ -206,7 +219,8 @@ static const rule rows[] = {
     {"wgmma.wait_group.sync.aligned", "", wgmma_wait, decode_wait, G, C_SYNC, 0},
     {"wgmma.mma_async.sync.aligned." SHAPES ".f16|f32.f16.f16", "", mma_async, decode_wgmma, G, C_SYNC, 0},
     {"wgmma.mma_async.sync.aligned." SHAPES ".f32.bf16.bf16", "", mma_async, decode_wgmma, G, C_SYNC, 0},
-    {"wgmma.mma_async.sync.aligned." SHAPES32 ".f16|f32.e4m3|e5m2.e4m3|e5m2", "", mma_async, decode_wgmma, G, C_SYNC, 0},
+    {"wgmma.mma_async.sync.aligned." SHAPES32 ".f16|f32.e4m3|e5m2.e4m3|e5m2", "", mma_async, decode_wgmma, G, C_SYNC,
+     0},
     {"wgmma.mma_async.sync.aligned." SHAPES32 ".satfinite?.s32.s8|u8.s8|u8", "", mma_async, decode_wgmma, G, C_SYNC, 0},
     {"wgmma.mma_async.sync.aligned." SHAPES32 ".s32.s8|u8.s8|u8.satfinite?", "", mma_async, decode_wgmma, G, C_SYNC, 0},
 };

@@ -1,0 +1,201 @@
+/* ptxrun.c - run one kernel of a PTX file on the CPU, with the checks.
+ *
+ * Exit status: 0 clean, 1 findings or the kernel could not run, 2 misuse. A one-shot tool: memory is left to the exit.
+ */
+#include "emu.h"
+#include "fail.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "ptxrun FILE.ptx [options]: run a kernel on the CPU and report what it does wrong (never its time)\n"
+    "  --device sm_90a            pretended GPU (default: the .target of the file)\n"
+    "  --kernel NAME              (default: the only one)\n"
+    "  --grid X,Y,Z --block X,Y,Z --cluster X,Y,Z   (default 1,1,1)\n"
+    "  --shared BYTES             dynamic shared memory\n"
+    "  --arg u32:V s32:V u64:V f32:V f16bits:V      a value; in order of the parameters\n"
+    "  --arg buf:BYTES[:zero|:random:SEED|:half:SEED|:file:PATH]  a buffer (nothing: not initialised)\n"
+    "  --mode late|random[:SEED]  order of warps and async work (default late)\n"
+    "  --without init,race,proxy,count   checks to leave out\n"
+    "  --threads N --budget N     host threads; warp instructions\n"
+    "  --dump N=FILE              write the buffer of argument N (from 0) after the run\n"
+    "  --counters                 print what the kernel did\n";
+
+enum { ARGS = 64 };
+typedef struct argument {
+  uint64_t value, bytes; /* bytes: of a buffer */
+} argument;
+
+static int fail(const char *what) { return fprintf(stderr, "ptxrun: %s\n", what), 1; }
+static int misuse(const char *what) { return fprintf(stderr, "ptxrun: %s\n%s", what, usage), 2; }
+
+static char *read_file(const char *path, size_t *bytes) {
+  FILE *f = fopen(path, "rb");
+  char *text = NULL;
+  long n = 0;
+  if (f && !fseek(f, 0, SEEK_END) && (n = ftell(f)) >= 0) {
+    rewind(f);
+    text = calloc((size_t)n + 1, 1);
+    if (text && fread(text, 1, (size_t)n, f) != (size_t)n) free(text), text = NULL;
+  }
+  if (f) fclose(f);
+  *bytes = (size_t)n;
+  return text;
+}
+
+static int extents(const char *s, uint32_t v[3]) {
+  v[0] = v[1] = v[2] = 1;
+  return sscanf(s, "%u,%u,%u", &v[0], &v[1], &v[2]) >= 1;
+}
+
+static uint64_t step(uint64_t *x) {
+  *x ^= *x << 13, *x ^= *x >> 7, *x ^= *x << 17;
+  return *x;
+}
+
+/* Fill a new buffer as the text after its size says. */
+static qn_status fill_buffer(qn_emu *e, argument *a, const char *how) {
+  uint64_t seed = strrchr(how, ':') ? strtoull(strrchr(how, ':') + 1, NULL, 0) * 2 + 1 : 1;
+  if (!*how) return QN_OK;
+  if (!strcmp(how, ":zero")) return qn_emu_fill(e, a->value, 0, 1, a->bytes);
+  size_t n = (size_t)a->bytes;
+  char *data = NULL;
+  if (!strncmp(how, ":file:", 6)) {
+    data = read_file(how + 6, &n);
+    if (!data) return qn__fail(QN_E_IO, "%s cannot be read", how + 6);
+    if (n > a->bytes) n = (size_t)a->bytes;
+  } else {
+    if (!(data = malloc(n + 8))) return qn__fail(QN_E_NOMEM, "out of memory");
+    for (size_t k = 0; k + 2 <= n + 1; k += 2) {
+      uint64_t r = step(&seed);
+      uint16_t v =
+          strncmp(how, ":half:", 6) ? (uint16_t)r : (uint16_t)((r & 0x83ff) | 0x3800); /* 0.5 to 1, either sign */
+      memcpy(data + k, &v, 2);
+    }
+  }
+  qn_status s = qn_emu_write(e, a->value, data, n);
+  free(data);
+  return s;
+}
+
+static qn_status parse_arg(qn_emu *e, const char *s, argument *a) {
+  const char *v = strchr(s, ':');
+  if (!v) return qn__fail(QN_E_ARG, "argument %s has no value", s);
+  v++;
+  if (!strncmp(s, "buf:", 4)) {
+    char *end;
+    a->bytes = strtoull(v, &end, 0);
+    QN_TRY(qn_emu_alloc(e, a->bytes, &a->value));
+    return fill_buffer(e, a, end);
+  }
+  if (!strncmp(s, "f32:", 4)) {
+    float f = strtof(v, NULL);
+    memcpy(&a->value, &f, 4);
+  } else if (!strncmp(s, "u32:", 4) || !strncmp(s, "s32:", 4) || !strncmp(s, "u64:", 4) || !strncmp(s, "f16bits:", 8))
+    a->value = strtoull(v, NULL, 0);
+  else return qn__fail(QN_E_ARG, "argument %s is of no known type", s);
+  return QN_OK;
+}
+
+static void print_counters(const qn_emu_counters *c) {
+  printf("warp instructions %llu:", (unsigned long long)c->warp_insns);
+  for (int k = 0; k < QN_EMU_KINDS; k++)
+    if (c->by_kind[k]) printf(" %s %llu", qn_emu_kind_word((qn_emu_kind)k), (unsigned long long)c->by_kind[k]);
+  printf("\nglobal: %llu requests, %llu sectors, ideal %llu; %llu bytes read, %llu written, %llu in bulk\n",
+         (unsigned long long)c->global_requests, (unsigned long long)c->global_sectors,
+         (unsigned long long)c->global_ideal, (unsigned long long)c->global_load_bytes,
+         (unsigned long long)c->global_store_bytes, (unsigned long long)c->bulk_bytes);
+  printf("shared: %llu requests, %llu passes, ideal %llu\nmma %llu, wgmma (per warp) %llu, barriers %llu, CTAs %llu\n",
+         (unsigned long long)c->shared_requests, (unsigned long long)c->shared_passes,
+         (unsigned long long)c->shared_ideal, (unsigned long long)c->mma, (unsigned long long)c->wgmma,
+         (unsigned long long)c->barriers, (unsigned long long)c->ctas);
+}
+
+static int dump(qn_emu *e, const char *spec, const argument *args, int n) {
+  char *end;
+  long k = strtol(spec, &end, 10);
+  if (*end != '=' || k < 0 || k >= n || !args[k].bytes) return misuse("--dump needs N=FILE, N a buffer");
+  char *data = malloc((size_t)args[k].bytes);
+  FILE *f = fopen(end + 1, "wb");
+  if (!data || !f || qn_emu_read(e, data, args[k].value, args[k].bytes))
+    return fail(f ? qn__errmsg() : "cannot write the dump");
+  int bad = fwrite(data, 1, (size_t)args[k].bytes, f) != (size_t)args[k].bytes;
+  return fclose(f) || bad ? fail("cannot write the dump") : 0;
+}
+
+static const char *target_of(const char *ptx) {
+  static char name[32];
+  const char *s = strstr(ptx, "\n.target ");
+  return s && sscanf(s + 9, "%31[a-z_0-9]", name) == 1 ? name : "sm_80";
+}
+
+static unsigned without_of(const char *s) {
+  static const char *const words[] = {"init", "race", "proxy", "count"};
+  unsigned r = 0;
+  for (int k = 0; k < 4; k++) r |= strstr(s, words[k]) ? 1u << k : 0;
+  return r;
+}
+
+int main(int argc, char **argv) {
+  const char *device = NULL, *kernel = NULL, *dumps[16], *texts[ARGS];
+  int ndumps = 0, nargs = 0, counters = 0;
+  qn_emu_launch how = {.grid = {1, 1, 1}, .block = {1, 1, 1}};
+  if (argc < 2) return misuse("a PTX file is wanted");
+  if (!strcmp(argv[1], "--help")) return fputs(usage, stdout), 0;
+  for (int k = 2; k < argc; k++) {
+    const char *o = argv[k];
+    if (!strcmp(o, "--counters")) {
+      counters = 1;
+      continue;
+    }
+    if (k + 1 == argc) return misuse(o);
+    const char *v = argv[++k];
+    if (!strcmp(o, "--device")) device = v;
+    else if (!strcmp(o, "--kernel")) kernel = v;
+    else if (!strcmp(o, "--grid")) extents(v, how.grid);
+    else if (!strcmp(o, "--block")) extents(v, how.block);
+    else if (!strcmp(o, "--cluster")) extents(v, how.cluster);
+    else if (!strcmp(o, "--shared")) how.dynamic_shared = (uint32_t)strtoul(v, NULL, 0);
+    else if (!strcmp(o, "--threads")) how.threads = atoi(v);
+    else if (!strcmp(o, "--budget")) how.budget = strtoull(v, NULL, 0);
+    else if (!strcmp(o, "--without")) how.without = without_of(v);
+    else if (!strcmp(o, "--mode") && !strcmp(v, "late")) how.mode = QN_EMU_LATE;
+    else if (!strcmp(o, "--mode") && !strncmp(v, "random", 6))
+      how.mode = QN_EMU_RANDOM, how.seed = v[6] == ':' ? strtoull(v + 7, NULL, 0) : 1;
+    else if (!strcmp(o, "--dump") && ndumps < 16) dumps[ndumps++] = v;
+    else if (!strcmp(o, "--arg") && nargs < ARGS) texts[nargs++] = v;
+    else return misuse(o);
+  }
+  size_t bytes;
+  char *ptx = read_file(argv[1], &bytes);
+  if (!ptx) return fail("the PTX file cannot be read");
+  qn_emu *e;
+  qn_emu_module *m;
+  const qn_emu_kernel *f;
+  argument args[ARGS] = {{0, 0}};
+  const void *params[ARGS];
+  qn_emu_report *report;
+  if (qn_emu_open_name(device ? device : target_of(ptx), &e) || qn_emu_module_load(e, ptx, &m) ||
+      qn_emu_kernel_find(m, kernel, &f))
+    return fail(qn__errmsg());
+  for (int k = 0; k < nargs; k++) {
+    if (parse_arg(e, texts[k], &args[k])) return fail(qn__errmsg());
+    params[k] = &args[k].value;
+  }
+  how.params = params, how.nparams = nargs;
+  for (int k = 0; k < nargs && k < f->nparams; k++)
+    if (f->params[k].size > 8) return fail("parameters over 8 bytes cannot be given");
+  if (qn_emu_run(f, &how, &report)) return fail(qn__errmsg());
+  for (int k = 0; k < report->count; k++) {
+    char line[1024];
+    puts(qn_emu_finding_print(&report->list[k], line, sizeof line));
+  }
+  if (counters) print_counters(&report->counters);
+  int status = report->findings != 0;
+  for (int k = 0; k < ndumps; k++) status |= dump(e, dumps[k], args, nargs);
+  qn_emu_report_free(report);
+  qn_emu_close(e);
+  free(ptx);
+  return status;
+}
