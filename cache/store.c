@@ -6,17 +6,15 @@
 #include "store.h"
 #include "fail.h"
 #include "hash.h"
+#include "store_file.h"
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-enum { schema = 1, max_layers = 3 };
+enum { max_layers = 3, room_for_names = 120 };
 
 struct qn_store {
   char layer[max_layers][PATH_MAX]; /* ROOT/ENV of each, the user's first */
@@ -32,74 +30,14 @@ void qn_hash_hex(const void *data, size_t size, char out[33]) {
 const char *qn_store_path(const qn_store *s) { return s->layer[0]; }
 void qn_store_close(qn_store *s) { free(s); }
 
-/* ---- Files ----------------------------------------------------------------------------------------------------------
- */
-
-static qn_status make_folders(const char *path) {
-  char p[PATH_MAX];
-  snprintf(p, sizeof p, "%s", path);
-  for (char *c = p + 1;; c++) {
-    if (*c && *c != '/') continue;
-    char keep = *c;
-    *c = 0;
-    if (mkdir(p, 0777) && errno != EEXIST) return qn__fail(QN_E_IO, "store: cannot make %s: %s", p, strerror(errno));
-    if (!(*c = keep)) return QN_OK;
-  }
-}
-
-static qn_status write_all(int fd, const void *data, size_t size) {
-  const char *p = data;
-  while (size) {
-    ssize_t n = write(fd, p, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return QN_E_IO;
-    p += n, size -= (size_t)n;
-  }
-  return fsync(fd) ? QN_E_IO : QN_OK;
-}
-
-/* Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder. */
-static qn_status write_file(const char *folder, const char *name, const void *data, size_t size) {
-  char path[PATH_MAX], temporary[PATH_MAX];
-  QN_TRY(make_folders(folder));
-  if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path ||
-      (size_t)snprintf(temporary, sizeof temporary, "%s/.%s.XXXXXX", folder, name) >= sizeof temporary)
-    return qn__fail(QN_E_IO, "store: path too long: %s/%s", folder, name);
-  int fd = mkstemp(temporary);
-  if (fd < 0) return qn__fail(QN_E_IO, "store: %s: %s", temporary, strerror(errno));
-  fchmod(fd, 0644);
-  qn_status s = write_all(fd, data, size);
-  if (s == QN_OK && rename(temporary, path)) s = QN_E_IO;
-  if (s != QN_OK) {
-    qn__fail(s, "store: cannot write %s (%zu bytes): %s", path, size, strerror(errno));
-    unlink(temporary);
-  }
-  close(fd);
-  int dir = s == QN_OK ? open(folder, O_RDONLY | O_DIRECTORY) : -1;
-  if (dir >= 0) fsync(dir), close(dir);
-  return s;
-}
-
-/* The whole file, terminated; NULL if it cannot be read. */
-static char *read_file(const char *path, size_t *size) {
-  FILE *f = fopen(path, "rb");
-  if (!f) return NULL;
-  struct stat st;
-  char *data = !fstat(fileno(f), &st) && S_ISREG(st.st_mode) ? malloc((size_t)st.st_size + 1) : NULL;
-  if (data) {
-    *size = fread(data, 1, (size_t)st.st_size, f);
-    data[*size] = 0;
-  }
-  fclose(f);
-  return data;
-}
-
 /* ---- Environment ----------------------------------------------------------------------------------------------------
  */
 
+/* What two runs must share for the timings of one to serve the other. A GPU's product name and driver are not in it:
+ * the same chip is sold under several names. */
 static cJSON *environment(const qn_device_info *d, const char *compiler, const char *policy) {
   cJSON *e = cJSON_CreateObject();
-  cJSON_AddNumberToObject(e, "schema", schema);
+  cJSON_AddNumberToObject(e, "schema", QN_STORE_SCHEMA);
   cJSON_AddStringToObject(e, "target", d->target);
   cJSON_AddStringToObject(e, "arch", d->arch);
   cJSON_AddStringToObject(e, "compiler", compiler);
@@ -107,6 +45,7 @@ static cJSON *environment(const qn_device_info *d, const char *compiler, const c
   cJSON_AddNumberToObject(e, "threads", d->threads);
   cJSON_AddNumberToObject(e, "sms", d->sms);
   cJSON_AddNumberToObject(e, "smem", (double)d->smem);
+  cJSON_AddNumberToObject(e, "regs", (double)d->regs);
   cJSON *cache = cJSON_AddArrayToObject(e, "cache");
   for (int i = 0; i < 3; i++) cJSON_AddItemToArray(cache, cJSON_CreateNumber((double)d->cache[i]));
   if (!strcmp(d->target, "host"))
@@ -114,9 +53,11 @@ static cJSON *environment(const qn_device_info *d, const char *compiler, const c
   return e;
 }
 
-static void add_layer(qn_store *s, const char *root, const char *env) {
-  if (root && *root && s->n_layers < max_layers)
-    snprintf(s->layer[s->n_layers++], PATH_MAX, "%.*s/%s", PATH_MAX - 40, root, env);
+static qn_status add_layer(qn_store *s, const char *root, const char *env) {
+  if (!root || !*root) return QN_OK;
+  if ((size_t)snprintf(s->layer[s->n_layers++], PATH_MAX, "%s/%s", root, env) >= PATH_MAX - room_for_names)
+    return qn__fail(QN_E_LIMIT, "store: path of %zu bytes is too long: %.80s...", strlen(root), root);
+  return QN_OK;
 }
 
 static void user_root(const char *asked, char out[PATH_MAX]) {
@@ -127,116 +68,94 @@ static void user_root(const char *asked, char out[PATH_MAX]) {
   else snprintf(out, PATH_MAX, "%s/.cache/quernel", home && *home ? home : "/tmp");
 }
 
-qn_status qn_store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
-                        qn_store **out) {
-  *out = NULL;
-  char user[PATH_MAX], hash[33];
-  cJSON *e = environment(device, compiler, policy);
-  char *text = cJSON_Print(e);
-  qn_store *s = calloc(1, sizeof *s);
-  cJSON_Delete(e);
-  qn_status status = text && s ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the store");
-  if (status == QN_OK) {
-    qn_hash_hex(text, strlen(text), hash);
-    user_root(root, user);
-    add_layer(s, user, hash);
-    add_layer(s, getenv("QUERNEL_CACHE_SYSTEM"), hash);
-#ifdef QN_STORE_BUNDLED
-    add_layer(s, QN_STORE_BUNDLED, hash);
-#endif
-    status = write_file(s->layer[0], "env.json", text, strlen(text));
-  }
+/* env.json is for people and tools: it is read by no run, and written by the first. */
+static qn_status record_environment(qn_store *s, const cJSON *env, const qn_device_info *d) {
+  char path[PATH_MAX + 16];
+  snprintf(path, sizeof path, "%s/env.json", s->layer[0]);
+  if (!access(path, R_OK)) return QN_OK;
+  cJSON *j = cJSON_Duplicate(env, true);
+  cJSON_AddStringToObject(j, "name", d->name);
+  cJSON_AddStringToObject(j, "product", d->product);
+  cJSON_AddStringToObject(j, "driver", d->driver);
+  char *text = cJSON_Print(j);
+  qn_status status =
+      text ? qn__store_write(s->layer[0], "env.json", text, strlen(text)) : qn__fail(QN_E_NOMEM, "store");
   cJSON_free(text);
-  if (status == QN_OK) *out = s;
-  else free(s);
+  cJSON_Delete(j);
   return status;
 }
 
-/* ---- JSON entries
- * ---------------------------------------------------------------------------------------------------- */
-
-/* The value of an entry's file if it is whole and, with `key`, the entry that was asked for. */
-static cJSON *open_entry(const char *path, const char *key, char **found_key) {
-  size_t size;
-  char *text = read_file(path, &size), sum[33];
-  cJSON *entry = text ? cJSON_Parse(text) : NULL, *value = NULL;
-  free(text);
-  const char *k = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "key"));
-  const char *check = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "sum"));
-  const cJSON *version = cJSON_GetObjectItemCaseSensitive(entry, "schema");
-  cJSON *v = cJSON_GetObjectItemCaseSensitive(entry, "value");
-  if (k && check && v && cJSON_IsNumber(version) && version->valueint == schema && (!key || !strcmp(k, key))) {
-    char *plain = cJSON_PrintUnformatted(v);
-    if (plain) qn_hash_hex(plain, strlen(plain), sum);
-    if (plain && !strcmp(sum, check)) {
-      value = cJSON_DetachItemViaPointer(entry, v);
-      if (found_key) *found_key = strdup(k);
-    }
-    cJSON_free(plain);
-  }
-  cJSON_Delete(entry);
-  return value;
+static qn_status open_layers(qn_store *s, const char *root, const qn_device_info *device, const cJSON *env) {
+  char user[PATH_MAX], hash[33];
+  char *text = cJSON_PrintUnformatted(env);
+  if (!text) return qn__fail(QN_E_NOMEM, "store");
+  qn_hash_hex(text, strlen(text), hash);
+  cJSON_free(text);
+  user_root(root, user);
+  QN_TRY(add_layer(s, user, hash));
+  QN_TRY(add_layer(s, getenv("QUERNEL_CACHE_SYSTEM"), hash));
+  QN_TRY(add_layer(s, QN_STORE_BUNDLED, hash));
+  return record_environment(s, env, device);
 }
 
-cJSON *qn_store_get(qn_store *s, const char *kind, const char *key) {
-  char hash[33], path[PATH_MAX + 80];
-  qn_hash_hex(key, strlen(key), hash);
-  for (int i = 0; i < s->n_layers; i++) {
-    snprintf(path, sizeof path, "%s/%s/%s.json", s->layer[i], kind, hash);
-    cJSON *value = open_entry(path, key, NULL);
+qn_status qn_store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
+                        qn_store **out) {
+  cJSON *env = environment(device, compiler, policy);
+  qn_store *s = calloc(1, sizeof *s);
+  qn_status status = s ? open_layers(s, root, device, env) : qn__fail(QN_E_NOMEM, "store");
+  cJSON_Delete(env);
+  if (status != QN_OK) free(s), s = NULL;
+  *out = s;
+  return status;
+}
+
+/* ---- JSON entries --------------------------------------------------------------------------------------------------
+ */
+
+/* A valid entry's value from the first layer that has it, of those below `layers`. */
+static cJSON *find_entry(const qn_store *s, int layers, const char *kind, const char *key) {
+  char name[40], path[PATH_MAX + room_for_names];
+  qn__entry_name(key, name);
+  for (int i = 0; i < layers; i++) {
+    snprintf(path, sizeof path, "%s/%s/%s", s->layer[i], kind, name);
+    cJSON *value = qn__entry_read(path, key, NULL);
     if (value) return value;
   }
   return NULL;
 }
 
+cJSON *qn_store_get(qn_store *s, const char *kind, const char *key) { return find_entry(s, s->n_layers, kind, key); }
+
 qn_status qn_store_put(qn_store *s, const char *kind, const char *key, const cJSON *value) {
-  char hash[33], sum[33], name[48], folder[PATH_MAX + 40];
-  char *plain = cJSON_PrintUnformatted(value);
-  cJSON *parsed = plain ? cJSON_Parse(plain) : NULL; /* numbers as a reader will see them */
-  cJSON_free(plain);
-  plain = parsed ? cJSON_PrintUnformatted(parsed) : NULL;
-  cJSON *entry = cJSON_CreateObject();
-  if (!plain || !entry) {
-    cJSON_free(plain);
-    cJSON_Delete(parsed);
-    cJSON_Delete(entry);
-    return qn__fail(QN_E_NOMEM, "no memory for the entry %s", key);
-  }
-  qn_hash_hex(plain, strlen(plain), sum);
-  qn_hash_hex(key, strlen(key), hash);
-  cJSON_free(plain);
-  cJSON_AddNumberToObject(entry, "schema", schema);
-  cJSON_AddStringToObject(entry, "key", key);
-  cJSON_AddStringToObject(entry, "sum", sum);
-  cJSON_AddItemToObject(entry, "value", parsed);
-  char *text = cJSON_Print(entry);
-  cJSON_Delete(entry);
+  char name[40], folder[PATH_MAX + room_for_names], *text = qn__entry_print(key, value);
   if (!text) return qn__fail(QN_E_NOMEM, "no memory for the entry %s", key);
   snprintf(folder, sizeof folder, "%s/%s", s->layer[0], kind);
-  snprintf(name, sizeof name, "%s.json", hash);
-  qn_status status = write_file(folder, name, text, strlen(text));
+  qn__entry_name(key, name);
+  qn_status status = qn__store_write(folder, name, text, strlen(text));
   cJSON_free(text);
   return status;
+}
+
+/* Does no layer above `i` hold this entry? */
+static bool uppermost(const qn_store *s, int i, const char *kind, const char *key) {
+  cJSON *above = find_entry(s, i, kind, key);
+  cJSON_Delete(above);
+  return !above;
 }
 
 qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, const char *key, const cJSON *value),
                         void *ud) {
   for (int i = 0, stop = 0; i < s->n_layers && !stop; i++) {
-    char folder[PATH_MAX + 40], path[PATH_MAX + 320], upper[PATH_MAX + 320];
+    char folder[PATH_MAX + room_for_names], path[PATH_MAX + room_for_names + NAME_MAX + 2];
     snprintf(folder, sizeof folder, "%s/%s", s->layer[i], kind);
     DIR *d = opendir(folder);
-    struct dirent *f;
-    while (d && !stop && (f = readdir(d))) {
-      if (f->d_name[0] == '.') continue;
-      int shadowed = 0;
-      for (int j = 0; j < i && !shadowed; j++) {
-        snprintf(upper, sizeof upper, "%s/%s/%s", s->layer[j], kind, f->d_name);
-        shadowed = access(upper, R_OK) == 0;
-      }
+    for (struct dirent *f; d && !stop && (f = readdir(d));) {
+      const char *suffix = strrchr(f->d_name, '.');
+      if (f->d_name[0] == '.' || !suffix || strcmp(suffix, ".json")) continue;
       snprintf(path, sizeof path, "%s/%s", folder, f->d_name);
       char *key = NULL;
-      cJSON *value = shadowed ? NULL : open_entry(path, NULL, &key);
-      if (value && key) stop = each(ud, key, value);
+      cJSON *value = qn__entry_read(path, NULL, &key);
+      if (value && uppermost(s, i, kind, key)) stop = each(ud, key, value);
       cJSON_Delete(value);
       free(key);
     }
@@ -253,32 +172,55 @@ static int integer(const cJSON *j, const char *key) {
   return cJSON_IsNumber(item(j, key)) ? item(j, key)->valueint : 0;
 }
 
+/* A file of the compiler's, named by its hash: whole, or not found. */
+static char *read_blob(const qn_store *s, const char *hash, const char *suffix, size_t *size) {
+  char path[PATH_MAX + room_for_names], sum[33];
+  for (int i = 0; hash && i < s->n_layers; i++) {
+    snprintf(path, sizeof path, "%s/artifact/%.32s.%s", s->layer[i], hash, suffix);
+    char *data = qn__store_read(path, size);
+    if (data) qn_hash_hex(data, *size, sum);
+    if (data && !strcmp(sum, hash)) return data;
+    free(data);
+  }
+  return NULL;
+}
+
+static qn_status write_blob(const qn_store *s, const void *data, size_t size, const char *suffix, char hash[33]) {
+  char folder[PATH_MAX + room_for_names], name[48];
+  qn_hash_hex(data, size, hash);
+  snprintf(folder, sizeof folder, "%s/artifact", s->layer[0]);
+  snprintf(name, sizeof name, "%s.%s", hash, suffix);
+  return qn__store_write(folder, name, data, size);
+}
+
+/* The compiled files of an entry; without all of them it is a miss. */
+static bool get_image(const qn_store *s, const cJSON *j, qn_artifact *out) {
+  const char *image = cJSON_GetStringValue(item(j, "image")), *ptx = cJSON_GetStringValue(item(j, "ptx"));
+  size_t size;
+  out->image = (unsigned char *)read_blob(s, image, "bin", &out->size);
+  if (ptx) out->ptx = read_blob(s, ptx, "ptx", &size);
+  if (!out->image || (ptx && !out->ptx)) {
+    qn_artifact_free(out);
+    return false;
+  }
+  snprintf(out->hash, sizeof out->hash, "%s", image);
+  out->registers = integer(j, "registers");
+  out->shared = integer(j, "shared");
+  out->spills = integer(j, "spills");
+  out->seconds = cJSON_IsNumber(item(j, "seconds")) ? item(j, "seconds")->valuedouble : 0;
+  return true;
+}
+
 bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why,
                            size_t whylen) {
   *out = (qn_artifact){0};
   cJSON *j = qn_store_get(s, "artifact", hash);
-  const char *image = cJSON_GetStringValue(item(j, "image")), *reason = cJSON_GetStringValue(item(j, "why"));
-  if (!j || !reason) {
-    cJSON_Delete(j);
-    return false;
-  }
-  *status = (qn_status)integer(j, "status");
-  snprintf(why, whylen, "%s", reason);
-  bool found = *status != QN_OK; /* a failure has no image */
-  for (int i = 0; i < s->n_layers && !found && image; i++) {
-    char path[PATH_MAX + 80], sum[33];
-    snprintf(path, sizeof path, "%s/artifact/%.40s.bin", s->layer[i], image);
-    out->image = (unsigned char *)read_file(path, &out->size);
-    if (out->image) qn_hash_hex(out->image, out->size, sum);
-    found = out->image && !strcmp(sum, image);
-    if (!found) free(out->image), out->image = NULL;
-  }
-  if (found && image) {
-    snprintf(out->hash, sizeof out->hash, "%s", image);
-    out->registers = integer(j, "registers");
-    out->shared = integer(j, "shared");
-    out->spills = integer(j, "spills");
-    out->seconds = cJSON_IsNumber(item(j, "seconds")) ? item(j, "seconds")->valuedouble : 0;
+  const char *reason = cJSON_GetStringValue(item(j, "why"));
+  bool found = reason != NULL;
+  if (found) {
+    *status = (qn_status)integer(j, "status");
+    if (whylen) snprintf(why, whylen, "%s", reason);
+    found = *status != QN_OK || get_image(s, j, out); /* a failure has no image */
   }
   cJSON_Delete(j);
   return found;
@@ -286,17 +228,16 @@ bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_
 
 qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status, const char *why,
                                 const qn_artifact *a) {
-  char folder[PATH_MAX + 40], name[48];
-  if (status == QN_OK) {
-    snprintf(folder, sizeof folder, "%s/artifact", s->layer[0]);
-    snprintf(name, sizeof name, "%s.bin", a->hash);
-    QN_TRY(write_file(folder, name, a->image, a->size));
-  }
+  char image[33], ptx[33];
+  bool ok = status == QN_OK;
+  if (ok) QN_TRY(write_blob(s, a->image, a->size, "bin", image)); /* before the entry that names it */
+  if (ok && a->ptx) QN_TRY(write_blob(s, a->ptx, strlen(a->ptx), "ptx", ptx));
   cJSON *j = cJSON_CreateObject();
   cJSON_AddNumberToObject(j, "status", status);
   cJSON_AddStringToObject(j, "why", why ? why : "");
-  if (status == QN_OK) {
-    cJSON_AddStringToObject(j, "image", a->hash);
+  if (ok) {
+    cJSON_AddStringToObject(j, "image", image);
+    if (a->ptx) cJSON_AddStringToObject(j, "ptx", ptx);
     cJSON_AddNumberToObject(j, "size", (double)a->size);
     cJSON_AddNumberToObject(j, "registers", a->registers);
     cJSON_AddNumberToObject(j, "shared", a->shared);

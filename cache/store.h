@@ -6,7 +6,7 @@
  *   ROOT/ENV/env.json               what the environment's hash is made of
  *   ROOT/ENV/KIND/HASH.json         an entry: {schema, key, sum, value}; HASH is that of the key
  *   ROOT/ENV/artifact/HASH.json     by the hash of the variant: resources, or why it does not compile
- *   ROOT/ENV/artifact/IMAGE.bin     the compiled image, by its own hash
+ *   ROOT/ENV/artifact/IMAGE.bin     the compiled image, by its own hash; .ptx: the PTX of the same compilation
  *   ROOT/ENV/journal/...            open work of running tuners
  */
 #ifndef QN_STORE_H
@@ -18,20 +18,26 @@
 typedef struct qn_store qn_store;
 
 /* Open or make the store for a device: ROOT is `root`, else $QUERNEL_CACHE, else $XDG_CACHE_HOME/quernel, else
- * ~/.cache/quernel. `policy` names how timings are taken ("cold"). */
+ * ~/.cache/quernel. Below it are read, never written, $QUERNEL_CACHE_SYSTEM and what is installed with the project: an
+ * entry is taken from the first of the three that has it whole. `policy` names how timings are taken ("cold").
+ * QN_E_IO with the path and the reason: the store cannot be written. QN_E_LIMIT: the path is too long. A store may be
+ * used by any number of threads and processes. */
 qn_status qn_store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
                         qn_store **out);
-void qn_store_close(qn_store *s);
-const char *qn_store_path(const qn_store *s); /* ROOT/ENV */
+void qn_store_close(qn_store *s);             /* NULL is accepted */
+const char *qn_store_path(const qn_store *s); /* ROOT/ENV, owned by the store */
 /* 128-bit content hash as 32 hexadecimal digits. */
 void qn_hash_hex(const void *data, size_t size, char out[33]);
 
-/* Artifacts by the hash of their source (variant hash). A remembered failure is an artifact with status != OK. */
+/* An artifact by the hash of its variant. A remembered failure is an artifact with *status != QN_OK, its reason in `why`
+ * (whylen bytes) and no image. False: not known, or damaged. *out is freed with qn_artifact_free. put copies; QN_E_IO
+ * (a full disk) leaves nothing half-written. */
 bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why, size_t whylen);
 qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status, const char *why, const qn_artifact *a);
 
-/* JSON entries: `kind` is "evidence" or "plan", key any text (hashed or escaped into a file name). get returns NULL on a
- * miss; the caller frees with cJSON_Delete. put embeds schema, key and checksum. each visits every valid entry. */
+/* JSON entries: `kind` is "evidence" or "plan", key any text (its hash is the file's name). get returns NULL on a miss,
+ * else a value to be freed with cJSON_Delete. put embeds schema, key and checksum and replaces what is there. each
+ * visits every valid entry once, in no order, until it returns non-zero. */
 cJSON *qn_store_get(qn_store *s, const char *kind, const char *key);
 qn_status qn_store_put(qn_store *s, const char *kind, const char *key, const cJSON *value);
 qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, const char *key, const cJSON *value),
