@@ -241,9 +241,9 @@ static void fill_form(parser *p, insn *i, const opcode *o, const char *form, con
   for (const char *s = form; *s; k++) {
     char c = *s++;
     uint32_t width = type_width(i->type) * (c < 'a' ? 2 : 1);
-    bool predicate = *s == 'p';
+    bool marked = *s == 'p', predicate = marked || i->type == T_PRED;
     if (*s >= '1' && *s <= '8') width = (uint32_t)(*s++ - '0');
-    s += predicate;
+    s += marked;
     if (k >= n) qn__emu_refuse(p, "%s needs more than %d operands", o->token[0], n);
     *slot(i, c) = predicate         ? qn__emu_predicate(p, &ops[k], NULL)
                   : (c | 32) == 'd' ? qn__emu_dest(p, &ops[k], width)

@@ -1,0 +1,244 @@
+/* test_emu.c - the PTX interpreter on the sample kernels: right results, no false alarm; every seeded bug found.
+ *
+ * A seeded bug is an edit of golden PTX. Run one again: CK_RUN_CASE=bugs, or QN_CASE=NAME for a single row. */
+#include "emu_samples.h"
+#include "fail.h"
+#include <check.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Samples ----------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *file, *device;
+  sample s;
+} samples[] = {
+    {"gemv.sm_80.ptx", "sm_80", {SAMPLE_GEMV, 1, 37, 512}},    {"gemv.sm_90a.ptx", "sm_90a", {SAMPLE_GEMV, 1, 37, 264}},
+    {"gemv.sm_120a.ptx", "sm_120a", {SAMPLE_GEMV, 1, 5, 8}},   {"mma.sm_80.ptx", "sm_80", {SAMPLE_MMA, 37, 128, 160}},
+    {"mma.sm_90a.ptx", "sm_90a", {SAMPLE_MMA, 1, 64, 32}},     {"mma.sm_120a.ptx", "sm_120a", {SAMPLE_MMA, 70, 128, 128}},
+    {"wgmma.sm_90a.ptx", "sm_90a", {SAMPLE_WGMMA, 70, 40, 448}}, {"wgmma.sm_90a.ptx", "sm_90a", {SAMPLE_WGMMA, 3, 32, 64}},
+};
+enum { RUNS = 4 }; /* late, and three random seeds */
+
+START_TEST(test_samples_are_clean_and_right) {
+  int row = _i / RUNS, seed = _i % RUNS;
+  char *ptx = sample_text(samples[row].file), line[1024];
+  ck_assert_ptr_nonnull(ptx);
+  qn_emu_launch how = {.mode = seed ? QN_EMU_RANDOM : QN_EMU_LATE, .seed = (uint64_t)seed};
+  qn_emu_report *r;
+  double error;
+  qn_status s = sample_run(ptx, samples[row].s, samples[row].device, &how, &error, &r);
+  ck_assert_msg(!s, "%s: %s", samples[row].file, qn__errmsg());
+  ck_assert_msg(!r->findings, "%s seed %d: %s", samples[row].file, seed, r->count ? qn_emu_finding_print(r->list, line, sizeof line) : "");
+  ck_assert_msg(error < 2e-3, "%s seed %d: error %g", samples[row].file, seed, error);
+  ck_assert(r->complete && r->counters.warp_insns > 0);
+  qn_emu_report_free(r);
+  free(ptx);
+}
+END_TEST
+
+/* ---- Seeded bugs ------------------------------------------------------------------------------------------------- */
+
+#define F(kind) (1u << QN_EMU_F_##kind)
+#define RESULT (1u << 31)
+
+static const struct {
+  const char *name, *file;
+  struct edit {
+    const char *find, *replace;
+    int nth; /* from 0; -1 every one */
+  } edits[2];
+  uint32_t expect; /* any of these */
+} bugs[] = {
+    {"lax cp.async wait", "mma", {{"cp.async.wait_group 1", "cp.async.wait_group 2", 0}}, F(WAIT)},
+    {"barrier removed", "mma", {{"bar.sync", "//", 0}}, F(WAIT) | F(RACE)},
+    {"commit removed", "mma", {{"cp.async.commit_group;", "", 2}}, F(WAIT)},
+    {"row predicate of the copy removed", "mma",
+     {{"selp.b32 \t%r11, 16, 0, %p1", "mov.b32 %r11, 16", 0}, {"selp.b32 \t%r54, %r49, 0, %p1", "mov.b32 %r54, %r49", 0}}, F(BOUNDS)},
+    {"row predicate of the store removed", "mma", {{"setp.lt.s32 \t%p7, %r18, %r40", "setp.eq.s32 %p7, %r18, %r18", 0}}, F(BOUNDS)},
+    {"swizzle on one side", "mma", {{"xor.b32  \t%r50, %r8, %r1", "mov.b32 %r50, %r1", 0}}, RESULT},
+    {"wrong fragment row", "mma", {{"shr.u32 \t%r204, %r203, 2", "shr.u32 %r204, %r203, 3", 0}}, RESULT},
+    {"wrong fragment column", "mma", {{"and.b32  \t%r209, %r208, 6", "and.b32 %r209, %r208, 2", 0}}, RESULT},
+    {"misaligned copy", "mma", {{"add.s32 \t%r60, %r10, 2048", "add.s32 %r60, %r10, 2052", 0}}, F(ALIGN)},
+    {"copy past the ring", "mma", {{"add.s32 \t%r66, %r10, 6144", "add.s32 %r66, %r10, 61440", 0}}, F(BOUNDS)},
+    {"copy forgotten", "mma", {{"cp.async.cg.shared.global [%r62], [%rd27], 16, %r63;", "", 0}}, F(UNINIT)},
+    {"source size over the copy", "mma", {{"selp.b32 \t%r11, 16, 0, %p1", "selp.b32 %r11, 24, 0, %p1", 0}}, F(VALUE)},
+    {"divergent barrier", "mma", {{"bar.sync", "@%p1 bar.sync", 0}}, F(DIVERGE) | F(DEADLOCK)},
+    {"divergent ldmatrix", "mma", {{"ldmatrix.sync", "@%p1 ldmatrix.sync", 0}}, F(DIVERGE)},
+    {"barrier of too many threads", "mma", {{"bar.sync \t0", "bar.sync 0, 160", 0}}, F(BARRIER)},
+    {"store to read-only rows", "mma", {{"add.s64 \t%rd12, %rd1, %rd56", "add.s64 %rd12, %rd56, 4096", 0}}, F(BOUNDS)},
+    {"wgmma wait left out", "wgmma", {{"wgmma.wait_group.sync.aligned 0", "wgmma.wait_group.sync.aligned 1", 0}}, F(RACE) | F(WAIT) | F(EXIT)},
+    {"expect_tx too small", "wgmma", {{"mov.u32 \t%r114, 12288", "mov.u32 %r114, 12272", 0}}, F(DEADLOCK)},
+    {"expect_tx too large", "wgmma", {{"mov.u32 \t%r114, 12288", "mov.u32 %r114, 12304", 0}}, F(DEADLOCK)},
+    {"consumer does not arrive", "wgmma", {{"mbarrier.arrive.shared::cta.b64 _, [%r36];", "", 0}}, F(DEADLOCK)},
+    {"producer does not wait", "wgmma", {{"@!p bra AGAIN;", "", 0}}, F(RACE) | F(WAIT) | F(MBARRIER) | F(DEADLOCK)},
+    {"consumer does not wait", "wgmma", {{"mbarrier.try_wait.parity.shared::cta.b64 p, [%r34], %r35;", "setp.eq.u32 p, 0, 0;", 0}}, F(WAIT) | F(UNINIT)},
+    {"phase never flips", "wgmma", {{"and.b32  \t%r35, %r37, 1", "and.b32 %r35, %r37, 0", 0}}, F(WAIT) | F(DEADLOCK)},
+    {"wrong initial phase", "wgmma", {{"not.b32 \t%r124, %r123", "mov.b32 %r124, %r123", 0}}, F(DEADLOCK)},
+    {"proxy fence removed", "wgmma", {{"fence.proxy.async.shared::cta;", "", 0}}, F(PROXY)},
+    {"fence of mbarrier init removed", "wgmma", {{"fence.mbarrier_init.release.cluster;", "", 0}}, F(PROXY)},
+    {"wgmma fence removed", "wgmma", {{"wgmma.fence.sync.aligned;", "", 0}}, F(WGMMA)},
+    {"bulk store not waited for", "wgmma", {{"cp.async.bulk.wait_group 0;", "", 0}}, F(EXIT)},
+    {"barrier before the bulk store removed", "wgmma", {{"bar.sync 1, 128;", "", 0}}, F(RACE) | F(UNINIT)},
+    {"descriptor of another swizzle", "wgmma", {{"4611686293305360384", "9223372311732748288", 0}}, RESULT},
+    {"mbarrier of a wrong count", "wgmma", {{"[%r24], 128", "[%r24], 129", 0}}, F(DEADLOCK)},
+    {"mbarrier not initialised", "wgmma", {{"mbarrier.init.shared::cta.b64 [%r25], 1;", "", 0}}, F(MBARRIER)},
+    {"too many arrivals", "wgmma", {{"[%r24], 128", "[%r24], 100", 0}}, F(MBARRIER) | F(RACE)},
+};
+
+/* The text with one edit; NULL when there is nothing to edit. */
+static char *edited(char *text, const struct edit *e) {
+  char *at = text;
+  for (int n = 0; (at = strstr(at, e->find)) && n < e->nth; n++) at++;
+  if (!at) return free(text), NULL;
+  char *out = malloc(strlen(text) + strlen(e->replace) + 1);
+  sprintf(out, "%.*s%s%s", (int)(at - text), text, e->replace, at + strlen(e->find));
+  free(text);
+  return out;
+}
+
+static void one_bug(int row, qn_emu_mode mode) {
+  bool mma = !strcmp(bugs[row].file, "mma");
+  char *ptx = sample_text(mma ? "mma.sm_120a.ptx" : "wgmma.sm_90a.ptx"), line[1024] = "nothing";
+  for (int k = 0; k < 2 && bugs[row].edits[k].find; k++) {
+    ptx = edited(ptx, &bugs[row].edits[k]);
+    ck_assert_msg(ptx != NULL, "%s: the text to edit is not there", bugs[row].name);
+  }
+  qn_emu_launch how = {.mode = mode, .seed = 5, .budget = 20000000};
+  qn_emu_report *r;
+  double error;
+  sample s = mma ? (sample){SAMPLE_MMA, 37, 128, 160} : (sample){SAMPLE_WGMMA, 70, 64, 448};
+  qn_status st = sample_run(ptx, s, mma ? "sm_120a" : "sm_90a", &how, &error, &r);
+  ck_assert_msg(!st, "%s: %s", bugs[row].name, qn__errmsg());
+  uint32_t found = error > 2e-3 ? RESULT : 0;
+  for (int k = 0; k < r->count; k++) found |= 1u << r->list[k].kind;
+  if (r->count) qn_emu_finding_print(r->list, line, sizeof line);
+  ck_assert_msg(found & bugs[row].expect, "QN_CASE='%s' test_emu: found 0x%x (%s), error %g", bugs[row].name, found, line, error);
+  for (int k = 0; k < r->count; k++) ck_assert_msg(r->list[k].line > 0 && r->list[k].file_line > 0, "%s has no position", line);
+  qn_emu_report_free(r);
+  free(ptx);
+}
+
+START_TEST(test_seeded_bug_is_found) {
+  const char *only = getenv("QN_CASE");
+  if (!only || !strcmp(only, bugs[_i].name)) one_bug(_i, QN_EMU_LATE);
+}
+END_TEST
+
+/* ---- Bad input --------------------------------------------------------------------------------------------------- */
+
+#define HEAD ".version 9.0\n.target sm_80\n.address_size 64\n"
+#define BODY(text) HEAD ".visible .entry k(.param .u64 p)\n{\n.reg .b32 %r<4>;\n.reg .pred %p<2>;\n" text "\nret;\n}\n"
+static const struct {
+  const char *ptx, *message;
+} refused[] = {
+    {HEAD "frobnicate;", "PTX line 4: expected a directive"},
+    {HEAD ".frob 3\n", "directive .frob is not known"},
+    {BODY("frob.s32 %r1, %r2;"), "PTX line 8: instruction frob.s32 is not known: frob.s32 %r1, %r2;"},
+    {BODY("add.q32 %r1, %r2, %r3;"), "instruction add.q32 is not known"},
+    {BODY("add.s32 %r1, %r2;"), "add needs more than 2 operands"},
+    {BODY("add.s64 %r1, %r2, %r3;"), "register of 32 bits where 64 are wanted"},
+    {BODY("add.s32 %r1, %r9, %r3;"), "special register %r9 is not known"},
+    {BODY("bra NOWHERE;"), "label NOWHERE is not defined"},
+    {BODY("mov.u32 %r1, %frob;"), "special register %frob is not known"},
+    {BODY("mov.u32 %tid.x, 3;"), "a special register cannot be written"},
+    {BODY("lop3.b32 %r1, %r2, %r3, %r0, 256;"), "the table of lop3"},
+    {BODY("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r0, %r1}, [%r2];"), "2 registers where 4 are wanted"},
+    {BODY("mma.sync.aligned.m16n8k99.row.col.f32.f16.f16.f32 {%r0}, {%r0}, {%r0}, {%r0};"), "is not known"},
+    {".version 9.0\n.target sm_90a\n.address_size 64\n", "does not run on sm_80"},
+    {BODY("{"), "text ends inside k"},
+};
+
+START_TEST(test_text_is_refused_with_its_line) {
+  qn_emu *e;
+  qn_emu_module *m;
+  ck_assert(!qn_emu_open(80, 0, &e));
+  ck_assert_int_eq(qn_emu_module_load(e, refused[_i].ptx, &m), QN_E_COMPILE);
+  ck_assert_msg(strstr(qn__errmsg(), refused[_i].message) != NULL, "'%s' lacks '%s'", qn__errmsg(), refused[_i].message);
+  ck_assert_ptr_null(m);
+  qn_emu_close(e);
+}
+END_TEST
+
+START_TEST(test_memory_calls_refuse_bad_ranges) {
+  qn_emu *e;
+  uint64_t a, base, bytes;
+  char x[64];
+  ck_assert_int_eq(qn_emu_open(12, 0, &e), QN_E_DEVICE);
+  ck_assert_int_eq(qn_emu_open_name("emu:sm_80a", &e), QN_E_DEVICE);
+  ck_assert_int_eq(qn_emu_open_name("emu:sm_90a", &e), QN_OK);
+  ck_assert_int_eq(qn_emu_alloc(e, 0, &a), QN_E_ARG);
+  ck_assert_int_eq(qn_emu_alloc(e, UINT64_C(1) << 50, &a), QN_E_NOMEM);
+  ck_assert_int_eq(qn_emu_alloc(e, 64, &a), QN_OK);
+  ck_assert_int_eq(qn_emu_write(e, a + 1, x, 64), QN_E_ARG);
+  ck_assert_int_eq(qn_emu_read(e, x, a - 1, 1), QN_E_ARG);
+  ck_assert_int_eq(qn_emu_fill(e, a, 3, 3, 1), QN_E_ARG);
+  ck_assert_int_eq(qn_emu_fill(e, a, 0x01020304, 4, 16), QN_OK);
+  ck_assert_int_eq(qn_emu_read(e, x, a, 64), QN_OK);
+  ck_assert_int_eq(x[60], 4);
+  ck_assert(!qn_emu_range(e, a + 63, &base, &bytes) && base == a && bytes == 64);
+  ck_assert_int_eq(qn_emu_free(e, a + 4), QN_E_ARG);
+  ck_assert_int_eq(qn_emu_free(e, a), QN_OK);
+  ck_assert_int_eq(qn_emu_read(e, x, a, 1), QN_E_ARG);
+  qn_emu_close(e);
+}
+END_TEST
+
+/* ---- Fuzz -------------------------------------------------------------------------------------------------------- */
+
+/* Mutated PTX: an error or a run within its budget, never a crash. QN_FUZZ=N rounds, from seed QN_SEED. */
+START_TEST(test_mutated_text_is_survived) {
+  static const char *const files[] = {"gemv.sm_80.ptx", "mma.sm_120a.ptx", "wgmma.sm_90a.ptx"};
+  static const sample shapes[] = {{SAMPLE_GEMV, 1, 3, 64}, {SAMPLE_MMA, 3, 64, 96}, {SAMPLE_WGMMA, 3, 32, 128}};
+  int rounds = getenv("QN_FUZZ") ? atoi(getenv("QN_FUZZ")) : 200, ran = 0;
+  uint32_t first = getenv("QN_SEED") ? (uint32_t)atoi(getenv("QN_SEED")) : 1;
+  for (int k = 0; k < rounds; k++) {
+    uint32_t r = (first + (uint32_t)k) * 2654435761u | 1;
+    char *ptx = sample_text(files[k % 3]);
+    size_t n = strlen(ptx), from = strstr(ptx, "ld.param") - ptx;
+    for (int edits = 1 + (int)(r >> 30); edits; edits--) {
+      r ^= r << 13, r ^= r >> 17, r ^= r << 5;
+      size_t at = from + r % (n - from), other = from + (r >> 7) % (n - from);
+      if (r >> 31) ptx[at] = "0123456789,;[]{}%.@!rdpx"[r % 24];
+      else { /* one line over another of its length */
+        size_t len = strcspn(ptx + other, "\n");
+        if (at + len < n) memmove(ptx + at, ptx + other, len);
+      }
+    }
+    qn_emu_launch how = {.budget = 200000, .mode = k & 1 ? QN_EMU_RANDOM : QN_EMU_LATE, .seed = r, .threads = 1, .findings_limit = 200};
+    qn_emu_report *report;
+    double error;
+    if (!sample_run(ptx, shapes[k % 3], k % 3 == 0 ? "sm_80" : k % 3 == 1 ? "sm_120a" : "sm_90a", &how, &error, &report)) ran++;
+    qn_emu_report_free(report);
+    free(ptx);
+  }
+  ck_assert_msg(ran > 0, "no mutant ran at all");
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("emu");
+  TCase *t = tcase_create("samples");
+  tcase_add_loop_test(t, test_samples_are_clean_and_right, 0, (int)(QN_COUNT(samples) * RUNS));
+  tcase_set_timeout(t, 60);
+  suite_add_tcase(s, t);
+  t = tcase_create("bugs");
+  tcase_add_loop_test(t, test_seeded_bug_is_found, 0, (int)QN_COUNT(bugs));
+  tcase_set_timeout(t, 60);
+  suite_add_tcase(s, t);
+  t = tcase_create("input");
+  tcase_add_loop_test(t, test_text_is_refused_with_its_line, 0, (int)QN_COUNT(refused));
+  tcase_add_test(t, test_memory_calls_refuse_bad_ranges);
+  suite_add_tcase(s, t);
+  t = tcase_create("fuzz");
+  tcase_add_test(t, test_mutated_text_is_survived);
+  tcase_set_timeout(t, 900);
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
