@@ -66,7 +66,8 @@ static uint32_t *packed(const sample *s, double **v) {
 
 static qn_status make_data(qn_emu *e, const sample *s, data *d) {
   size_t na = (size_t)(s->kind == SAMPLE_GEMV ? 1 : s->m) * s->k, nb = (size_t)s->n * s->k;
-  void *a = halves(&d->va, na, 7), *b = s->kind == SAMPLE_GEMV ? (void *)packed(s, &d->vb) : (void *)halves(&d->vb, nb, 99);
+  void *a = halves(&d->va, na, 7),
+       *b = s->kind == SAMPLE_GEMV ? (void *)packed(s, &d->vb) : (void *)halves(&d->vb, nb, 99);
   qn_status st = upload(e, &d->a, a, na * 2);
   qn_status su = upload(e, &d->b, b, s->kind == SAMPLE_GEMV ? nb / 2 : nb * 2);
   if (st || su) return st ? st : su;
@@ -78,10 +79,12 @@ static qn_status make_data(qn_emu *e, const sample *s, data *d) {
   return qn_emu_alloc(e, 4 * (size_t)(s->kind == SAMPLE_GEMV ? 1 : s->m) * s->n, &d->c);
 }
 
-static qn_status launch(const qn_emu_kernel *f, const sample *s, const data *d, const qn_emu_launch *how, qn_emu_report **out) {
+static qn_status launch(const qn_emu_kernel *f, const sample *s, const data *d, const qn_emu_launch *how,
+                        qn_emu_report **out) {
   qn_emu_launch l = *how;
   _Alignas(64) char maps[3][128];
-  const void *gemv[] = {&d->b, &d->a, &d->extra, &d->c, &s->n, &s->k}, *mma[] = {&d->a, &d->b, &d->c, &s->m, &s->n, &s->k};
+  const void *gemv[] = {&d->b, &d->a, &d->extra, &d->c, &s->n, &s->k},
+             *mma[] = {&d->a, &d->b, &d->c, &s->m, &s->n, &s->k};
   const void *wgmma[] = {maps[0], maps[1], maps[2], &s->k};
   uint32_t one[2] = {1, 1};
   switch (s->kind) {
@@ -96,12 +99,12 @@ static qn_status launch(const qn_emu_kernel *f, const sample *s, const data *d, 
   default:
     l.params = wgmma, l.nparams = 4, l.dynamic_shared = 3 * 12288 + 8192 + 1024;
     l.grid[0] = (uint32_t)(s->n + 31) / 32, l.grid[1] = (uint32_t)(s->m + 63) / 64, l.grid[2] = 1, l.block[0] = 256;
-    QN_TRY(qn_emu_tensor_encode(maps[0], 6, 2, d->a, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->m}, (uint64_t[]){(uint64_t)s->k * 2},
-                                (uint32_t[]){64, 64}, one, 0, 3, 0, 0));
-    QN_TRY(qn_emu_tensor_encode(maps[1], 6, 2, d->b, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->n}, (uint64_t[]){(uint64_t)s->k * 2},
-                                (uint32_t[]){64, 32}, one, 0, 3, 0, 0));
-    QN_TRY(qn_emu_tensor_encode(maps[2], 7, 2, d->c, (uint64_t[]){(uint64_t)s->n, (uint64_t)s->m}, (uint64_t[]){(uint64_t)s->n * 4},
-                                (uint32_t[]){32, 64}, one, 0, 0, 0, 0));
+    QN_TRY(qn_emu_tensor_encode(maps[0], 6, 2, d->a, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->m},
+                                (uint64_t[]){(uint64_t)s->k * 2}, (uint32_t[]){64, 64}, one, 0, 3, 0, 0));
+    QN_TRY(qn_emu_tensor_encode(maps[1], 6, 2, d->b, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->n},
+                                (uint64_t[]){(uint64_t)s->k * 2}, (uint32_t[]){64, 32}, one, 0, 3, 0, 0));
+    QN_TRY(qn_emu_tensor_encode(maps[2], 7, 2, d->c, (uint64_t[]){(uint64_t)s->n, (uint64_t)s->m},
+                                (uint64_t[]){(uint64_t)s->n * 4}, (uint32_t[]){32, 64}, one, 0, 0, 0, 0));
   }
   l.block[1] = l.block[2] = 1;
   return qn_emu_run(f, &l, out);
@@ -123,7 +126,8 @@ static double worst(const sample *s, const data *d, const float *c) {
   return error;
 }
 
-qn_status sample_run(const char *ptx, sample s, const char *device, const qn_emu_launch *how, double *error, qn_emu_report **out) {
+qn_status sample_run(const char *ptx, sample s, const char *device, const qn_emu_launch *how, double *error,
+                     qn_emu_report **out) {
   qn_emu *e;
   qn_emu_module *m;
   const qn_emu_kernel *f;

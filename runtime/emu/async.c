@@ -243,6 +243,7 @@ void qn__emu_mbarrier_change(cluster *c, mbarrier *b, u32 arrive, int64_t tx) {
   b->pending -= arrive;
   if (b->pending || b->tx) return;
   b->pending = b->expected, b->phase++;
+  memcpy(b->done, b->vc, c->nagents * sizeof *b->vc), memcpy(b->pdone, b->pvc, c->nagents * sizeof *b->pvc);
   c->events++;
 }
 
@@ -267,22 +268,23 @@ static void mbarrier_init(warp *w, int l, u32 address, u32 count) {
     qn__emu_find(w, l, QN_EMU_F_MBARRIER, "more than %d mbarriers in a CTA", MBARRIERS);
     return;
   }
-  u32 *vc = b->vc, *pvc = b->pvc;
-  if (!vc) vc = calloc(cl->nagents, sizeof *vc), pvc = calloc(cl->nagents, sizeof *pvc);
-  if (!vc || !pvc) {
+  u32 *vc = b->vc, n = cl->nagents;
+  if (!vc) vc = malloc(4 * n * sizeof *vc);
+  b->vc = vc;
+  if (!vc) {
     atomic_store(&w->worker->run->stop, true);
-    free(vc), free(pvc);
-    b->vc = b->pvc = NULL;
     return;
   }
-  memset(vc, 0, cl->nagents * sizeof *vc), memset(pvc, 0, cl->nagents * sizeof *pvc);
+  memset(vc, 0, 4 * n * sizeof *vc);
   u32 agent = cl->agents_used < cl->nagents ? cl->agents_used++ : cl->nagents - 1;
   *b = (mbarrier){.address = at,
                   .expected = count,
                   .pending = count,
                   .agent = agent,
                   .vc = vc,
-                  .pvc = pvc,
+                  .pvc = vc + n,
+                  .done = vc + 2 * n,
+                  .pdone = vc + 3 * n,
                   .init_stamp = w->vc[w->agent],
                   .init_agent = w->agent};
   qn__emu_touch(w, l, c, at, 8, GENERIC_WRITE);
@@ -334,6 +336,20 @@ static void mbarrier_op(warp *w, const insn *i, u32 m) {
   }
 }
 
+/* try_wait may give up at any time: it does so at first, and waits when the program comes back to it. */
+static bool tried_before(warp *w) {
+  u32 pc = w->worker->pc + 1, k = 0;
+  while (k < QN_COUNT(w->tried) && w->tried[k] != pc) k++;
+  if (k < QN_COUNT(w->tried)) return true;
+  memmove(&w->tried[1], &w->tried[0], sizeof w->tried - sizeof *w->tried);
+  w->tried[0] = pc;
+  return false;
+}
+static void tried_enough(warp *w) {
+  for (u32 k = 0; k < QN_COUNT(w->tried); k++)
+    if (w->tried[k] == w->worker->pc + 1) w->tried[k] = 0;
+}
+
 /* test_wait and try_wait: i->sub 1: parity; store: try_wait (waits). The predicate is written in any case. */
 static void mbarrier_wait(warp *w, const insn *i, u32 m) {
   u32 done = 0;
@@ -350,14 +366,15 @@ static void mbarrier_wait(warp *w, const insn *i, u32 m) {
       continue;
     }
     done |= 1u << l;
-    qn__emu_acquire(w, b->vc, b->pvc);
+    qn__emu_acquire(w, b->done, b->pdone);
   }
   STORE_BITS(ROW(u32, i->d), done, m);
   if (done == m) {
     w->waits_for = NULL;
+    tried_enough(w);
     return;
   }
-  if (i->store) w->waiting = m & ~done;
+  if (i->store && tried_before(w)) w->waiting = m & ~done;
   else w->yielded = true;
 }
 

@@ -160,6 +160,7 @@ static bool run_cluster(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
 
 static void lanes_exit(warp *w, uint32_t mask) {
   w->live &= ~mask;
+  wake(w, FR_SYNC, -1); /* those who wait for these lanes look again */
   for (int id = 0; id < BARS; id++) bar_try(w->cta, id);
   if (!w->live) w->cta->live_warps--;
   w->cta->cluster->events++;
@@ -216,6 +217,32 @@ static uint32_t members(warp *w, const insn *i, uint32_t mask) {
   return m & w->live;
 }
 
+static uint32_t next_stop(const warp *w) {
+  uint32_t stop = ALL;
+  for (int k = 0; k < w->nfrags; k++)
+    if (w->frags[k].state == FR_RUN && w->frags[k].pc < stop) stop = w->frags[k].pc;
+  return stop;
+}
+
+/* Bring the lanes that `i` needs together at pc; lanes that its guard leaves out go on. False: not all are here yet,
+ * the fragment waits. True: *mask has them all. */
+static bool converge(warp *w, const insn *i, uint32_t pc, uint32_t *mask, uint32_t m, uint32_t *stop) {
+  uint32_t need = i->control == C_BARRIER ? w->live : members(w, i, m);
+  if (m != *mask && !i->member)
+    qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "its guard is true for lanes 0x%08x of 0x%08x only", m, *mask);
+  if (m != *mask) frag_add(w, pc + 1, *mask & ~m, FR_RUN);
+  for (int f = 0; need & ~m && f < w->nfrags; f++)
+    if (w->frags[f].pc == pc && w->frags[f].state == FR_SYNC) {
+      m |= w->frags[f].mask;
+      frag_remove(w, f--);
+    }
+  *mask = m;
+  *stop = next_stop(w);
+  if (!(need & ~m)) return true;
+  frag_add(w, pc, m, FR_SYNC);
+  return false;
+}
+
 static int pick(warp *w) {
   int found = -1;
   for (int k = 0; k < w->nfrags; k++)
@@ -225,13 +252,6 @@ static int pick(warp *w) {
     }
   w->turn = false;
   return found;
-}
-
-static uint32_t next_stop(const warp *w) {
-  uint32_t stop = ALL;
-  for (int k = 0; k < w->nfrags; k++)
-    if (w->frags[k].state == FR_RUN && w->frags[k].pc < stop) stop = w->frags[k].pc;
-  return stop;
 }
 
 /* Run one fragment until it ends; false when it used up `left`. */
@@ -250,24 +270,11 @@ static bool run_fragment(warp *w, uint32_t pc, uint32_t mask, int64_t *left) {
     case C_OP:
       if (m) i->run(w, i, m);
       continue;
-    case C_SYNC: {
+    case C_SYNC:
       if (!m) continue;
-      uint32_t need = members(w, i, m);
-      if (m != mask) frag_add(w, pc + 1, mask & ~m, FR_RUN), mask = m, stop = pc + 1;
-      if ((need & ~m) == 0) {
-        i->run(w, i, m);
-        continue;
-      }
-      for (int f = 0; f < w->nfrags; f++)
-        if (w->frags[f].pc == pc && w->frags[f].state == FR_SYNC) m |= w->frags[f].mask;
-      if (need & ~m) return frag_add(w, pc, mask, FR_SYNC), true;
-      for (int f = 0; f < w->nfrags; f++)
-        if (w->frags[f].pc == pc && w->frags[f].state == FR_SYNC) frag_remove(w, f--);
-      mask = m;
-      i->run(w, i, m);
-      stop = next_stop(w);
+      if (!converge(w, i, pc, &mask, m, &stop)) return true;
+      i->run(w, i, mask);
       continue;
-    }
     case C_BRANCH:
       if (m == mask) {
         if (i->target > stop) return frag_add(w, i->target, mask, FR_RUN), true;
@@ -298,8 +305,9 @@ static bool run_fragment(warp *w, uint32_t pc, uint32_t mask, int64_t *left) {
       return true;
     case C_BARRIER:
       if (!m) continue;
-      if (mask & ~m) frag_add(w, pc + 1, mask & ~m, FR_RUN), mask = m, stop = pc + 1;
-      if (!run_barrier(w, i, pc, m)) return true;
+      if (i->flags && !converge(w, i, pc, &mask, m, &stop)) return true;
+      if (mask & ~m && !i->flags) frag_add(w, pc + 1, mask & ~m, FR_RUN), mask = m, stop = pc + 1;
+      if (!run_barrier(w, i, pc, mask)) return true;
       continue;
     case C_CLUSTER:
       if (!m) continue;
@@ -460,7 +468,7 @@ static void free_cta(cta *c, uint32_t agents) {
   }
   free(c->warps);
   for (int k = 0; k < BARS; k++) free(c->bars[k].vc), free(c->bars[k].pvc);
-  for (int k = 0; k < MBARRIERS; k++) free(c->mbarriers[k].vc), free(c->mbarriers[k].pvc);
+  for (int k = 0; k < MBARRIERS; k++) free(c->mbarriers[k].vc);
 }
 
 static void free_cluster(cluster *c) {
@@ -636,6 +644,7 @@ static void start_warp(warp *w) {
   w->nfrags = 0, w->turn = w->wgmma_fenced = w->wgmma_open = w->cluster_arrived = false, w->cluster_mask = 0,
   w->carry = 0;
   w->waits_for = NULL;
+  memset(w->tried, 0, sizeof w->tried);
   qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
   fill_specials(w);
   frag_add(w, r->f->first, w->live, FR_RUN);
