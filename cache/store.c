@@ -60,7 +60,7 @@ static qn_status add_layer(qn_store *s, const char *root, const char *env) {
   return QN_OK;
 }
 
-static void user_root(const char *asked, char out[PATH_MAX]) {
+void qn__store_root(const char *asked, char out[PATH_MAX]) {
   const char *own = getenv("QUERNEL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   if (asked && *asked) snprintf(out, PATH_MAX, "%s", asked);
   else if (own && *own) snprintf(out, PATH_MAX, "%s", own);
@@ -91,7 +91,7 @@ static qn_status open_layers(qn_store *s, const char *root, const qn_device_info
   if (!text) return qn__fail(QN_E_NOMEM, "store");
   qn_hash_hex(text, strlen(text), hash);
   cJSON_free(text);
-  user_root(root, user);
+  qn__store_root(root, user);
   QN_TRY(add_layer(s, user, hash));
   QN_TRY(add_layer(s, getenv("QUERNEL_CACHE_SYSTEM"), hash));
   QN_TRY(add_layer(s, QN_STORE_BUNDLED, hash));

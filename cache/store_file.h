@@ -4,9 +4,13 @@
 #define QN_STORE_FILE_H
 #include "quernel.h"
 #include <cjson/cJSON.h>
+#include <limits.h>
 #include <stdbool.h>
 
 #define QN_STORE_SCHEMA 1 /* of entries and of what the environment's hash is made of */
+
+/* The root that is asked for, else the default (store.h). */
+void qn__store_root(const char *asked, char out[PATH_MAX]);
 
 /* Write a file whole or not at all: temporary name (".NAME.XXXXXX"), fsync, rename, fsync of the folder, which is made
  * if it is not there. QN_E_IO with the path, the size and the reason; nothing is left behind. Any thread or process. */

@@ -1,0 +1,388 @@
+/* store_tools.c - one walk over the files of a root, and the tools as what they do with each. */
+#include "store_tools.h"
+#include "fail.h"
+#include "store_file.h"
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- The walk -----------------------------------------------------------------------------------------------------
+ */
+
+enum { path_max = 2 * PATH_MAX };
+static const char *const kinds[] = {"artifact", "evidence", "plan"};
+
+typedef enum what { ENTRY, BLOB, TEMPORARY, OTHER } what;
+
+/* A file of a store: ROOT/ENV/KIND/NAME. */
+typedef struct place {
+  const char *env, *kind, *name;
+  what what;
+  char folder[path_max - NAME_MAX - 2], path[path_max];
+} place;
+
+/* What is done with a file; a status other than QN_OK ends the walk. */
+typedef qn_status (*visitor)(void *ud, const place *p);
+
+static what kind_of_file(const char *name) {
+  const char *suffix = strrchr(name, '.');
+  if (name[0] == '.') return TEMPORARY;
+  if (suffix && !strcmp(suffix, ".json")) return ENTRY;
+  return suffix && (!strcmp(suffix, ".bin") || !strcmp(suffix, ".ptx")) ? BLOB : OTHER;
+}
+
+static qn_status walk_folder(place *p, visitor visit, void *ud) {
+  qn_status s = QN_OK;
+  DIR *d = opendir(p->folder);
+  for (struct dirent *f; d && s == QN_OK && (f = readdir(d));) {
+    if (!strcmp(f->d_name, ".") || !strcmp(f->d_name, "..")) continue;
+    p->name = f->d_name;
+    p->what = kind_of_file(f->d_name);
+    snprintf(p->path, sizeof p->path, "%s/%s", p->folder, f->d_name);
+    s = visit(ud, p);
+  }
+  if (d) closedir(d);
+  return s;
+}
+
+static qn_status walk_environment(const char *root, const char *env, visitor visit, void *ud) {
+  place *p = malloc(sizeof *p);
+  if (!p) return qn__fail(QN_E_NOMEM, "store");
+  qn_status s = QN_OK;
+  for (size_t i = 0; i < QN_COUNT(kinds) && s == QN_OK; i++) {
+    p->env = env;
+    p->kind = kinds[i];
+    snprintf(p->folder, sizeof p->folder, "%s/%s/%s", root, env, kinds[i]);
+    s = walk_folder(p, visit, ud);
+  }
+  free(p);
+  return s;
+}
+
+static bool is_environment(const char *name) { return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32; }
+
+/* The environments of a root one after another; `stop` ends it without an error. */
+static qn_status each_environment(const char *root, qn_status (*visit)(void *ud, const char *env, bool *stop),
+                                  void *ud) {
+  qn_status s = QN_OK;
+  bool stop = false;
+  DIR *d = opendir(root);
+  for (struct dirent *f; d && s == QN_OK && !stop && (f = readdir(d));)
+    if (is_environment(f->d_name)) s = visit(ud, f->d_name, &stop);
+  if (d) closedir(d);
+  return s;
+}
+
+typedef struct tour {
+  const char *root;
+  visitor visit;
+  void *ud;
+} tour;
+
+static qn_status tour_environment(void *ud, const char *env, bool *stop) {
+  const tour *t = ud;
+  (void)stop;
+  return walk_environment(t->root, env, t->visit, t->ud);
+}
+
+static qn_status walk(const char *root, visitor visit, void *ud) {
+  return each_environment(root, tour_environment, &(tour){root, visit, ud});
+}
+
+/* NULL: nothing is wrong with the file. */
+static const char *fault(const place *p) {
+  char hash[33], *key = NULL;
+  if (p->what == TEMPORARY) return "left over from a writer that was killed";
+  if (p->what == OTHER) return "not a file of the store";
+  if (p->what == BLOB)
+    return qn__file_hash(p->path, hash) && !strncmp(hash, p->name, 32) ? NULL : "contents differ from their hash";
+  cJSON *value = qn__entry_read(p->path, NULL, &key);
+  const char *why = value ? NULL : "no whole entry of this schema in its place";
+  cJSON_Delete(value);
+  free(key);
+  return why;
+}
+
+static double age_of(const struct stat *st) { return difftime(time(NULL), st->st_mtime); }
+
+/* ---- Verify ---------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct reporter {
+  void (*report)(void *ud, const char *path, const char *what);
+  void *ud;
+} reporter;
+
+static qn_status verify_file(void *ud, const place *p) {
+  const reporter *r = ud;
+  const char *why = fault(p);
+  if (why) r->report(r->ud, p->path, why);
+  return QN_OK;
+}
+
+qn_status qn_store_verify(const char *root, void (*report)(void *ud, const char *path, const char *what), void *ud) {
+  char at[PATH_MAX];
+  qn__store_root(root, at);
+  return walk(at, verify_file, &(reporter){report, ud});
+}
+
+/* ---- List -----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct lister {
+  const char *root;
+  int (*each)(void *ud, const qn_store_environment *e);
+  void *ud;
+} lister;
+
+static qn_status count_file(void *ud, const place *p) {
+  qn_store_environment *e = ud;
+  struct stat st;
+  if (!stat(p->path, &st)) e->bytes += st.st_size;
+  if (fault(p)) {
+    e->damaged++;
+    return QN_OK;
+  }
+  if (p->what != ENTRY) return QN_OK;
+  if (!strcmp(p->kind, "evidence")) e->evidence++;
+  if (!strcmp(p->kind, "plan")) e->plans++;
+  if (!strcmp(p->kind, "artifact")) {
+    cJSON *value = qn__entry_read(p->path, NULL, NULL);
+    if (cJSON_HasObjectItem(value, "image")) e->artifacts++;
+    else e->failures++;
+    cJSON_Delete(value);
+  }
+  return QN_OK;
+}
+
+static qn_status list_environment(void *ud, const char *env, bool *stop) {
+  const lister *l = ud;
+  char path[path_max], about[path_max + 16];
+  size_t size;
+  snprintf(path, sizeof path, "%s/%s", l->root, env);
+  snprintf(about, sizeof about, "%s/env.json", path);
+  char *text = qn__store_read(about, &size);
+  cJSON *json = text ? cJSON_ParseWithLength(text, size) : NULL;
+  qn_store_environment e = {.path = path, .hash = env, .about = json};
+  qn_status s = walk_environment(l->root, env, count_file, &e);
+  if (s == QN_OK) *stop = l->each(l->ud, &e) != 0;
+  cJSON_Delete(json);
+  free(text);
+  return s;
+}
+
+qn_status qn_store_list(const char *root, int (*each)(void *ud, const qn_store_environment *e), void *ud) {
+  char at[PATH_MAX];
+  qn__store_root(root, at);
+  return each_environment(at, list_environment, &(lister){at, each, ud});
+}
+
+/* ---- Diff -----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct differ {
+  const char *other;
+  bool swapped; /* the walk is over b: report what a lacks, nothing else */
+  void (*each)(void *ud, const char *env, const char *kind, const char *key, const cJSON *in_a, const cJSON *in_b);
+  void *ud;
+} differ;
+
+/* The same file of another root. */
+static void path_in(const char *root, const place *p, char out[path_max]) {
+  snprintf(out, path_max, "%s/%s/%s/%s", root, p->env, p->kind, p->name);
+}
+
+static qn_status diff_file(void *ud, const place *p) {
+  const differ *d = ud;
+  char path[path_max], *key = NULL;
+  if (p->what != ENTRY || !strcmp(p->kind, "artifact")) return QN_OK;
+  cJSON *mine = qn__entry_read(p->path, NULL, &key);
+  if (!mine) return QN_OK;
+  path_in(d->other, p, path);
+  cJSON *theirs = qn__entry_read(path, key, NULL);
+  if (d->swapped && !theirs) d->each(d->ud, p->env, p->kind, key, NULL, mine);
+  if (!d->swapped && !cJSON_Compare(mine, theirs, true)) d->each(d->ud, p->env, p->kind, key, mine, theirs);
+  cJSON_Delete(theirs);
+  cJSON_Delete(mine);
+  free(key);
+  return QN_OK;
+}
+
+qn_status qn_store_diff(const char *a, const char *b,
+                        void (*each)(void *ud, const char *env, const char *kind, const char *key, const cJSON *in_a,
+                                     const cJSON *in_b),
+                        void *ud) {
+  char in_a[PATH_MAX], in_b[PATH_MAX];
+  qn__store_root(a, in_a);
+  qn__store_root(b, in_b);
+  QN_TRY(walk(in_a, diff_file, &(differ){in_b, false, each, ud}));
+  return walk(in_b, diff_file, &(differ){in_a, true, each, ud});
+}
+
+/* ---- Merge ----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct merger {
+  const char *into, *from;
+  what now; /* images go first: an entry never names what is not there */
+  qn_store_better better;
+  void *ud;
+  qn_store_counts *counts;
+} merger;
+
+static double samples(const cJSON *value) {
+  const cJSON *n = cJSON_GetObjectItemCaseSensitive(value, "samples");
+  return cJSON_IsNumber(n) ? n->valuedouble : 0;
+}
+
+static int more_samples(void *ud, const char *kind, const char *key, const cJSON *mine, const cJSON *theirs) {
+  (void)ud, (void)kind, (void)key;
+  return samples(theirs) > samples(mine);
+}
+
+static qn_status copy_file(const merger *m, const place *p) {
+  char folder[path_max];
+  size_t size;
+  char *data = qn__store_read(p->path, &size);
+  if (!data) return QN_OK; /* gone meanwhile */
+  snprintf(folder, sizeof folder, "%s/%s/%s", m->into, p->env, p->kind);
+  qn_status s = qn__store_write(folder, p->name, data, size);
+  free(data);
+  return s;
+}
+
+static qn_status merge_blob(const merger *m, const place *p, const char *path) {
+  char hash[33];
+  bool there = access(path, F_OK) == 0;
+  if (there && qn__file_hash(path, hash) && !strncmp(hash, p->name, 32)) {
+    m->counts->same++;
+    return QN_OK;
+  }
+  if (there) m->counts->replaced++;
+  else m->counts->copied++;
+  return copy_file(m, p);
+}
+
+static qn_status merge_entry(const merger *m, const place *p, const char *path) {
+  char *key = NULL;
+  cJSON *theirs = qn__entry_read(p->path, NULL, &key), *mine = theirs ? qn__entry_read(path, key, NULL) : NULL;
+  size_t *count;
+  if (!theirs) count = &m->counts->damaged; /* since it was looked at */
+  else if (!mine) count = access(path, F_OK) ? &m->counts->copied : &m->counts->replaced;
+  else if (cJSON_Compare(mine, theirs, true)) count = &m->counts->same;
+  else count = m->better(m->ud, p->kind, key, mine, theirs) ? &m->counts->replaced : &m->counts->kept;
+  cJSON_Delete(mine);
+  cJSON_Delete(theirs);
+  free(key);
+  ++*count;
+  return count == &m->counts->copied || count == &m->counts->replaced ? copy_file(m, p) : QN_OK;
+}
+
+static qn_status merge_file(void *ud, const place *p) {
+  const merger *m = ud;
+  char path[path_max];
+  if (p->what != m->now) return QN_OK;
+  if (fault(p)) {
+    m->counts->damaged++;
+    return QN_OK;
+  }
+  path_in(m->into, p, path);
+  return p->what == BLOB ? merge_blob(m, p, path) : merge_entry(m, p, path);
+}
+
+/* What the environment's hash is made of goes along. */
+static qn_status merge_environment(void *ud, const char *env, bool *stop) {
+  const merger *m = ud;
+  char from[path_max], folder[path_max], into[path_max + 16];
+  size_t size;
+  (void)stop;
+  snprintf(from, sizeof from, "%s/%s/env.json", m->from, env);
+  snprintf(folder, sizeof folder, "%s/%s", m->into, env);
+  snprintf(into, sizeof into, "%s/env.json", folder);
+  char *text = access(into, F_OK) ? qn__store_read(from, &size) : NULL;
+  qn_status s = text ? qn__store_write(folder, "env.json", text, size) : QN_OK;
+  free(text);
+  return s;
+}
+
+qn_status qn_store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out) {
+  char to[PATH_MAX], of[PATH_MAX];
+  qn__store_root(into, to);
+  qn__store_root(from, of);
+  *out = (qn_store_counts){0};
+  merger m = {to, of, BLOB, better ? better : more_samples, ud, out};
+  QN_TRY(each_environment(of, merge_environment, &m));
+  QN_TRY(walk(of, merge_file, &m));
+  m.now = ENTRY;
+  return walk(of, merge_file, &m);
+}
+
+/* ---- Throwing out ---------------------------------------------------------------------------------------------------
+ */
+
+typedef struct collector {
+  double age;
+  char (*used)[33]; /* images that entries name */
+  size_t n_used, room;
+  qn_store_counts *counts;
+} collector;
+
+static qn_status note_image(collector *c, const cJSON *value, const char *field) {
+  const char *hash = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(value, field));
+  if (!hash || strlen(hash) != 32) return QN_OK;
+  if (c->n_used == c->room) {
+    size_t room = 2 * c->room + 64;
+    void *grown = realloc(c->used, room * sizeof *c->used);
+    if (!grown) return qn__fail(QN_E_NOMEM, "store: %zu images", room);
+    c->used = grown;
+    c->room = room;
+  }
+  memcpy(c->used[c->n_used++], hash, 33);
+  return QN_OK;
+}
+
+static qn_status note_file(void *ud, const place *p) {
+  if (p->what != ENTRY || strcmp(p->kind, "artifact")) return QN_OK;
+  cJSON *value = qn__entry_read(p->path, NULL, NULL);
+  qn_status s = note_image(ud, value, "image");
+  if (s == QN_OK) s = note_image(ud, value, "ptx");
+  cJSON_Delete(value);
+  return s;
+}
+
+static int by_text(const void *a, const void *b) { return strcmp(a, b); }
+
+static bool in_use(const collector *c, const place *p) {
+  char hash[33];
+  snprintf(hash, sizeof hash, "%.32s", p->name);
+  return p->what != BLOB || (c->n_used && bsearch(hash, c->used, c->n_used, sizeof *c->used, by_text));
+}
+
+static qn_status collect_file(void *ud, const place *p) {
+  collector *c = ud;
+  struct stat st;
+  if (p->what == OTHER || stat(p->path, &st) || age_of(&st) < c->age) return QN_OK;
+  const char *why = fault(p);
+  if (!why && in_use(c, p)) return QN_OK;
+  if (unlink(p->path)) return qn__fail(QN_E_IO, "store: cannot remove %s: %m", p->path);
+  c->counts->removed++;
+  if (why) c->counts->damaged++;
+  return QN_OK;
+}
+
+qn_status qn_store_gc(const char *root, double age, qn_store_counts *out) {
+  char at[PATH_MAX];
+  collector c = {.age = age, .counts = out};
+  *out = (qn_store_counts){0};
+  qn__store_root(root, at);
+  qn_status s = walk(at, note_file, &c);
+  if (c.n_used) qsort(c.used, c.n_used, sizeof *c.used, by_text);
+  if (s == QN_OK) s = walk(at, collect_file, &c);
+  free(c.used);
+  return s;
+}

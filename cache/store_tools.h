@@ -1,0 +1,50 @@
+/* store_tools.h - looking after stores: what is in one, what is damaged, how two differ, carrying results from one to
+ * another, throwing out what is of no use.
+ *
+ * Each tool takes whole roots (NULL: the default, as for qn_store_open) with all their environments, and may run while
+ * others use them. A root that is not there is empty. QN_E_IO: it cannot be written; QN_E_NOMEM. */
+#ifndef QN_STORE_TOOLS_H
+#define QN_STORE_TOOLS_H
+#include "quernel.h"
+#include <cjson/cJSON.h>
+
+/* An environment of a root: one machine, compiler and policy. */
+typedef struct qn_store_environment {
+  const char *path, *hash;         /* ROOT/ENV, ENV; valid during the call, as all of this */
+  const cJSON *about;              /* its env.json; NULL if that is not readable */
+  size_t artifacts, failures;      /* compiled variants; variants that do not compile */
+  size_t evidence, plans, damaged; /* entries; files that verify would report */
+  int64_t bytes;                   /* of all files */
+} qn_store_environment;
+
+/* Visit every environment, until `each` returns non-zero. */
+qn_status qn_store_list(const char *root, int (*each)(void *ud, const qn_store_environment *e), void *ud);
+
+/* Hash every file again and report each that is damaged, misplaced, or left over from a writer that was killed. */
+qn_status qn_store_verify(const char *root, void (*report)(void *ud, const char *path, const char *what), void *ud);
+
+/* Visit the evidence and plans in which two roots differ; a value that one of them lacks is NULL. */
+qn_status qn_store_diff(const char *a, const char *b,
+                        void (*each)(void *ud, const char *env, const char *kind, const char *key, const cJSON *in_a,
+                                     const cJSON *in_b),
+                        void *ud);
+
+/* What merge and gc did with the files they met. */
+typedef struct qn_store_counts {
+  size_t copied;   /* not there before */
+  size_t replaced; /* there, but damaged or on weaker evidence */
+  size_t kept;     /* there, on evidence as good or better */
+  size_t same;     /* there already */
+  size_t damaged;  /* passed over, or by gc removed */
+  size_t removed;
+} qn_store_counts;
+
+/* Copy what `from` has into `into`. Where both have an entry and differ, `better` says whether theirs is the better
+ * evidence; NULL: the one whose "samples" is the larger number (none: 0), on equality mine. `from` is only read. */
+typedef int (*qn_store_better)(void *ud, const char *kind, const char *key, const cJSON *mine, const cJSON *theirs);
+qn_status qn_store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out);
+
+/* Remove what nobody can use: damaged entries and images, images that no entry names, temporary files of writers that
+ * were killed. Files younger than `age` seconds stay: they may be somebody's unfinished work (3600 is safe). */
+qn_status qn_store_gc(const char *root, double age, qn_store_counts *out);
+#endif
