@@ -29,10 +29,11 @@ const char *qn_store_path(const qn_store *s); /* ROOT/ENV, owned by the store */
 /* 128-bit content hash as 32 hexadecimal digits. */
 void qn_hash_hex(const void *data, size_t size, char out[33]);
 
-/* An artifact by the hash of its variant. A remembered failure is an artifact with *status != QN_OK, its reason in `why`
- * (whylen bytes) and no image. False: not known, or damaged. *out is freed with qn_artifact_free. put copies; QN_E_IO
- * (a full disk) leaves nothing half-written. */
-bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why, size_t whylen);
+/* An artifact by the hash of its variant. A remembered failure is an artifact with *status != QN_OK, its reason in
+ * `why` (whylen bytes) and no image. False: not known, or damaged. *out is freed with qn_artifact_free. put copies;
+ * QN_E_IO (a full disk) leaves nothing half-written. */
+bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why,
+                           size_t whylen);
 qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status, const char *why, const qn_artifact *a);
 
 /* JSON entries: `kind` is "evidence" or "plan", key any text (its hash is the file's name). get returns NULL on a miss,
