@@ -12,16 +12,15 @@
 
 /* A variant as the generator hands it over. Text is caller-owned and outlives the call. */
 typedef struct qn_candidate {
-  const char *name;     /* stable, readable */
-  const char *hash;     /* of source, flags, recipe and layout: 32 hexadecimal digits */
-  const char *family;   /* template: "host.gemv" */
+  const char *name;                  /* stable, readable */
+  const char *hash;                  /* of source, flags, recipe and layout: 32 hexadecimal digits */
+  const char *family;                /* template: "host.gemv" */
   const char *source, *flags, *arch; /* arch as in qn_kernel */
-  const char *params;   /* JSON object, recorded in the evidence */
+  const char *params;                /* JSON object, recorded in the evidence */
   qn_layout layout;
   qn_recipe recipe;
   int64_t m_min, m_max; /* the rules let it serve these M; m_max 0: no limit */
   int64_t cost;         /* tie-break: fewer resources first */
-  const char *library;  /* NULL, or "dense": not a kernel of ours but a baseline function */
 } qn_candidate;
 
 typedef struct qn_tune_problem {
@@ -29,6 +28,7 @@ typedef struct qn_tune_problem {
   qn_format format;
   const qn_candidate *candidate;
   size_t n_candidates;
+  bool baseline;               /* dense f32, timed only to be compared with: makes no plan */
   const qn_candidate *generic; /* plain kernel kept in the pack for shapes that were not tuned; may be NULL */
 } qn_tune_problem;
 
@@ -38,23 +38,23 @@ typedef struct qn_tune_event {
   const char *problem; /* spelling, may be NULL */
   const char *variant; /* name, may be NULL */
   int64_t m;
-  size_t done, total;  /* steps of the whole run */
-  double best;         /* seconds, of this problem and M so far; 0: none */
-  double left;         /* seconds left, estimated */
-  const char *text;    /* for "note": a rejection with its reason, a restarted worker… */
+  size_t done, total; /* steps of the whole run */
+  double best;        /* seconds, of this problem and M so far; 0: none */
+  double left;        /* seconds left, estimated */
+  const char *text;   /* for "note": a rejection with its reason, a restarted worker… */
 } qn_tune_event;
 
 typedef struct qn_tune_options {
-  const char *device;      /* "host", "cuda:0" */
-  const char *store;       /* root directory, NULL: default */
-  const char *worker;      /* path of the worker program, NULL: found beside the tool */
-  const int64_t *m;        /* sorted profile of token counts; NULL: 1, 4, 16, 64, 256 */
+  const char *device; /* "host", "cuda:0" */
+  const char *store;  /* root directory, NULL: default */
+  const char *worker; /* path of the worker program, NULL: found beside the tool */
+  const int64_t *m;   /* sorted profile of token counts; NULL: 1, 4, 16, 64, 256 */
   size_t n_m;
-  const double *m_weight;  /* weight of each M when a layout is chosen; NULL: equal */
-  int effort;              /* 0 quick, 1 normal, 2 full */
-  double budget;           /* seconds for everything; 0: no limit; the best so far is kept */
-  int threads;             /* compile threads, 0: all cores */
-  int check_only;          /* verify, do not time */
+  const double *m_weight; /* weight of each M when a layout is chosen; NULL: equal */
+  int effort;             /* 0 quick, 1 normal, 2 full */
+  double budget;          /* seconds for everything; 0: no limit; the best so far is kept */
+  int threads;            /* compile threads, 0: all cores */
+  int check_only;         /* verify, do not time */
   void (*progress)(void *ud, const qn_tune_event *e);
   void *ud;
 } qn_tune_options;
@@ -66,16 +66,18 @@ typedef struct qn_tune_counts {
 
 typedef struct qn_tune_result {
   size_t n_plans;
-  qn_plan *plan;        /* per problem and kind, in the order of the problems */
+  qn_plan *plan; /* per problem and kind, in the order of the problems */
   size_t n_kernels;
-  qn_kernel *kernel;    /* every kernel that a plan names, and the generic ones, with images */
+  qn_kernel *kernel; /* every kernel that a plan names, and the generic ones, with images */
   qn_tune_counts counts;
-  double peak_bandwidth; /* bytes/s */
+  qn_device_info device; /* where it was tuned */
+  double peak_bandwidth; /* bytes/s that the machine was seen to read */
 } qn_tune_result;
 
 qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out);
 void qn_tune_result_free(qn_tune_result *r);
 
-/* The worker's main: reads requests from fd 0, answers on fd 1 (protocol: tuner/protocol.h). Returns the exit status. */
+/* The worker's main: reads requests from fd 0, answers on fd 1 (protocol: tuner/protocol.h). Returns the exit status.
+ */
 int qn_worker_main(int argc, char **argv);
 #endif

@@ -60,7 +60,7 @@ return kernel {
   end,
   flags = host.flags,
   arch = host.arch,
-  m = function(v) return 4, 0 end,
+  m = function() return 1, 0 end,
   cost = function(v) return v.NR * v.MR end,
   outline = {
     host.head,

@@ -1,0 +1,229 @@
+/* lua_tune.c - tuning from Lua: problems and candidates as one JSON text, the result as a handle that makes packs. */
+#include "bind.h"
+#include "desc_json.h"
+#include "tuner.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const char result_class[] = "quernel.tuned";
+
+/* Everything a call of tune() owns; freed by the collector whatever happens. */
+typedef struct tuned {
+  lua_State *L;
+  qn_tune_problem *problem;
+  size_t n;
+  int64_t *m;
+  qn_tune_result result;
+  bool raised;
+} tuned;
+
+static void free_problems(tuned *t) {
+  for (size_t i = 0; i < t->n; i++) free((void *)(uintptr_t)t->problem[i].candidate);
+  free(t->problem);
+  free(t->m);
+  t->problem = NULL;
+  t->m = NULL;
+  t->n = 0;
+}
+
+static int tuned_gc(lua_State *L) {
+  tuned *t = luaL_checkudata(L, 1, result_class);
+  free_problems(t);
+  qn_tune_result_free(&t->result);
+  return 0;
+}
+
+/* ---- Reading the problems ------------------------------------------------------------------------------------------- */
+
+static const cJSON *item(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key); }
+static const char *text(const cJSON *j, const char *key) {
+  const char *s = cJSON_GetStringValue(item(j, key));
+  return s ? s : "";
+}
+static double number(const cJSON *j, const char *key) { return cJSON_IsNumber(item(j, key)) ? item(j, key)->valuedouble : 0; }
+
+static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate *out) {
+  *out = (qn_candidate){.name = text(j, "name"), .hash = text(j, "hash"), .family = text(j, "family"), .source = text(j, "source"),
+                        .flags = text(j, "flags"), .arch = text(j, "arch"), .params = text(j, "params"),
+                        .m_min = (int64_t)number(j, "m_min"), .m_max = (int64_t)number(j, "m_max"), .cost = (int64_t)number(j, "cost")};
+  QN_TRY(qn__layout_from_json(item(j, "layout"), f, &out->layout));
+  return qn__recipe_from_json(item(j, "recipe"), &out->recipe);
+}
+
+static qn_status read_problem(const cJSON *j, qn_tune_problem *out) {
+  const cJSON *list = item(j, "candidates"), *c;
+  QN_TRY(qn__problem_parse(text(j, "problem"), &out->problem));
+  QN_TRY(qn__format_from_json(item(j, "format"), &out->format));
+  out->baseline = cJSON_IsTrue(item(j, "baseline"));
+  qn_candidate *candidate = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *candidate);
+  if (!candidate) return qn__fail(QN_E_NOMEM, "no memory for candidates");
+  out->candidate = candidate;
+  cJSON_ArrayForEach(c, list) QN_TRY(read_candidate(c, &out->format, &candidate[out->n_candidates++]));
+  int generic = (int)number(j, "generic"); /* counted from 1; 0: none */
+  if (generic > 0 && (size_t)generic <= out->n_candidates) out->generic = &candidate[generic - 1];
+  return QN_OK;
+}
+
+static qn_status read_problems(const cJSON *list, tuned *t) {
+  const cJSON *p;
+  t->problem = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *t->problem);
+  if (!t->problem) return qn__fail(QN_E_NOMEM, "no memory for problems");
+  cJSON_ArrayForEach(p, list) QN_TRY(read_problem(p, &t->problem[t->n++]));
+  return QN_OK;
+}
+
+/* ---- Progress --------------------------------------------------------------------------------------------------------- */
+
+/* Calls the script's function (stack index 2) with a table. Errors are kept: nothing may jump through the tuner. */
+static void progress(void *ud, const qn_tune_event *e) {
+  tuned *t = ud;
+  lua_State *L = t->L;
+  if (t->raised || lua_isnoneornil(L, 2)) return;
+  lua_pushvalue(L, 2);
+  lua_newtable(L);
+  qn__lua_set_text(L, "phase", e->phase);
+  qn__lua_set_text(L, "problem", e->problem);
+  qn__lua_set_text(L, "variant", e->variant);
+  qn__lua_set_text(L, "text", e->text);
+  qn__lua_set_integer(L, "m", e->m);
+  qn__lua_set_integer(L, "done", (int64_t)e->done);
+  qn__lua_set_integer(L, "total", (int64_t)e->total);
+  qn__lua_set_number(L, "best", e->best);
+  qn__lua_set_number(L, "left", e->left);
+  if (lua_pcall(L, 1, 0, 0)) {
+    t->raised = true;
+    lua_pop(L, 1);
+  }
+}
+
+/* ---- The result --------------------------------------------------------------------------------------------------------- */
+
+static const char *const kinds[] = {"fastest", "deterministic", "batch-invariant"};
+
+static const qn_kernel *kernel_of(const qn_tune_result *r, const char *hash) {
+  for (size_t i = 0; i < r->n_kernels; i++)
+    if (!strcmp(r->kernel[i].hash, hash)) return &r->kernel[i];
+  return NULL;
+}
+
+static void push_range(lua_State *L, const qn_tune_result *r, const qn_range *x) {
+  const qn_kernel *k = kernel_of(r, x->variant);
+  lua_newtable(L);
+  qn__lua_set_integer(L, "m_min", x->m_min);
+  qn__lua_set_integer(L, "m", x->m_tuned);
+  qn__lua_set_text(L, "variant", k ? k->name : x->variant);
+  qn__lua_set_number(L, "seconds", x->seconds);
+  qn__lua_set_number(L, "dense_seconds", x->dense_seconds);
+  qn__lua_set_number(L, "bandwidth", x->bandwidth);
+  qn__lua_set_number(L, "error", x->error);
+}
+
+static void push_plan(lua_State *L, const qn_tune_result *r, const qn_plan *p) {
+  int64_t bytes = 0;
+  if (p->problem.n) qn__layout_bytes(&p->layout, p->problem.n, p->problem.k, &bytes);
+  lua_newtable(L);
+  qn__lua_set_text(L, "problem", p->problem.spelling);
+  qn__lua_set_text(L, "kind", kinds[p->kind]);
+  qn__lua_set_text(L, "layout", p->layout.name);
+  qn__lua_set_integer(L, "n", p->problem.n);
+  qn__lua_set_integer(L, "k", p->problem.k);
+  qn__lua_set_integer(L, "bytes", bytes);
+  lua_newtable(L);
+  for (uint32_t i = 0; i < p->n_ranges; i++) push_range(L, r, &p->range[i]), lua_rawseti(L, -2, i + 1);
+  lua_setfield(L, -2, "ranges");
+}
+
+static void push_counts(lua_State *L, const qn_tune_counts *c) {
+  lua_newtable(L);
+  qn__lua_set_integer(L, "compiled", (int64_t)c->compiled);
+  qn__lua_set_integer(L, "compile_known", (int64_t)c->compile_known);
+  qn__lua_set_integer(L, "compile_failed", (int64_t)c->compile_failed);
+  qn__lua_set_integer(L, "verified", (int64_t)c->verified);
+  qn__lua_set_integer(L, "verify_known", (int64_t)c->verify_known);
+  qn__lua_set_integer(L, "rejected", (int64_t)c->rejected);
+  qn__lua_set_integer(L, "timed", (int64_t)c->timed);
+  qn__lua_set_integer(L, "timed_known", (int64_t)c->timed_known);
+  qn__lua_set_integer(L, "restarts", (int64_t)c->restarts);
+}
+
+static void push_result(lua_State *L, const qn_tune_result *r) {
+  lua_newtable(L);
+  lua_newtable(L);
+  for (size_t i = 0; i < r->n_plans; i++) push_plan(L, r, &r->plan[i]), lua_rawseti(L, -2, (lua_Integer)i + 1);
+  lua_setfield(L, -2, "plans");
+  push_counts(L, &r->counts);
+  lua_setfield(L, -2, "counts");
+  qn__lua_set_number(L, "bandwidth", r->peak_bandwidth);
+  qn__lua_set_text(L, "device", r->device.name);
+  qn__lua_set_text(L, "product", r->device.product);
+  qn__lua_set_integer(L, "threads", r->device.threads);
+}
+
+/* tune(json, progress or nil) -> table with .handle, or nil, message, code */
+static int tune(lua_State *L) {
+  lua_settop(L, 2);
+  const cJSON *job = qn__lua_json(L, 1), *o = item(job, "options"), *m = item(o, "m"), *x; /* 3: keeps the texts alive */
+  tuned *t = lua_newuserdatauv(L, sizeof *t, 0);                                          /* 4 */
+  *t = (tuned){.L = L};
+  luaL_setmetatable(L, result_class);
+  qn_tune_options options = {.effort = (int)number(o, "effort"), .budget = number(o, "budget"), .threads = (int)number(o, "threads"),
+                             .check_only = cJSON_IsTrue(item(o, "check_only")), .progress = progress, .ud = t,
+                             .device = cJSON_GetStringValue(item(o, "device")), .store = cJSON_GetStringValue(item(o, "store")),
+                             .worker = cJSON_GetStringValue(item(o, "worker"))};
+  if (cJSON_GetArraySize(m) > 0) {
+    t->m = calloc((size_t)cJSON_GetArraySize(m), sizeof *t->m);
+    if (!t->m) return qn__lua_fail(L, qn__fail(QN_E_NOMEM, "no memory for M"));
+    cJSON_ArrayForEach(x, m) t->m[options.n_m++] = (int64_t)x->valuedouble;
+    options.m = t->m;
+  }
+  luaL_checkstack(L, 20, NULL);
+  qn_status s = read_problems(item(job, "problems"), t);
+  if (s == QN_OK) s = qn_tune(t->problem, t->n, &options, &t->result);
+  if (s != QN_OK) {
+    free_problems(t);
+    return qn__lua_fail(L, s);
+  }
+  push_result(L, &t->result);
+  lua_pushvalue(L, 4);
+  lua_setfield(L, -2, "handle");
+  free_problems(t);
+  return 1;
+}
+
+/* pack({handle…}, path) -> true, or nil, message, code: the plans of all, in one file */
+static int pack(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  const char *path = luaL_checkstring(L, 2);
+  qn_pack_builder *b;
+  qn_status s = qn_pack_builder_new(&b);
+  int n = (int)lua_rawlen(L, 1);
+  for (int i = 1; s == QN_OK && i <= n; i++) {
+    lua_rawgeti(L, 1, i);
+    tuned *t = luaL_testudata(L, -1, result_class);
+    lua_pop(L, 1); /* the list keeps it */
+    if (!t) {
+      qn_pack_builder_free(b);
+      return luaL_argerror(L, 1, "handles of tune() expected");
+    }
+    const qn_tune_result *r = &t->result;
+    s = qn_pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads);
+    for (size_t k = 0; s == QN_OK && k < r->n_kernels; k++) s = qn_pack_add_kernel(b, &r->kernel[k]);
+    for (size_t k = 0; s == QN_OK && k < r->n_plans; k++) {
+      qn_plan *p = &t->result.plan[k];
+      p->device = (uint32_t)(i - 1);
+      s = qn_pack_add_plan(b, p);
+    }
+  }
+  if (s == QN_OK) s = qn_pack_write(b, path);
+  qn_pack_builder_free(b);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+void qn__lua_tune(lua_State *L) {
+  static const luaL_Reg methods[] = {{"__gc", tuned_gc}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"tune", tune}, {"pack", pack}, {NULL, NULL}};
+  qn__lua_class(L, result_class, methods);
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,265 @@
+/* call.c - running a kernel on a draw and judging what it wrote. */
+#include "call.h"
+#include "convert.h"
+#include "fail.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t type_size(uint32_t t) { return (size_t)qn_type_bits((qn_type)t) / 8; }
+
+/* ---- Weights ----------------------------------------------------------------------------------------------------- */
+
+#define PIECE 4096
+
+/* A weight whose bytes are `a` in some pieces and `b` in the others: legal, since the two differ in whole codes. */
+static void mix(char *dst, const char *a, const char *b, size_t bytes, uint64_t seed) {
+  for (size_t at = 0; at < bytes; at += PIECE) {
+    size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+    memcpy(dst + at, (qn__random(&seed) & 1 ? b : a) + at, n);
+  }
+}
+
+static qn_status pack(const qn_case *c, const qn_draw *draw, size_t bytes, void **out) {
+  *out = malloc(bytes);
+  if (!*out) return qn__fail(QN_E_NOMEM, "packed weight of %zu bytes", bytes);
+  return qn__layout_pack(&c->layout, &c->format, &draw->planes, *out);
+}
+
+/* All copies after the first. */
+static qn_status place_copies(qn_weights *w, const void *twin) {
+  qn_device *d = w->memory.device;
+  char *host = malloc(w->stride);
+  qn_status s = host ? QN_OK : qn__fail(QN_E_NOMEM, "copy of %zu bytes", w->stride);
+  for (int64_t i = 1; i < w->copies && !s; i++) {
+    mix(host, w->packed, twin, w->stride, (uint64_t)i);
+    s = d->ops->upload(d, (char *)qn__guarded_at(&w->memory) + (size_t)i * w->stride, host, w->stride);
+  }
+  free(host);
+  return s;
+}
+
+static qn_status open_weights(qn_device *d, const qn_case *c, qn_draw *draw, qn_weights *w, void **twin) {
+  int64_t bytes;
+  QN_TRY(qn__layout_bytes(&c->layout, draw->planes.n, draw->planes.k, &bytes));
+  w->stride = (size_t)bytes;
+  QN_TRY(pack(c, draw, w->stride, &w->packed));
+  QN_TRY(qn__guarded_init(&w->memory, d, "weights", w->stride * (size_t)w->copies));
+  QN_TRY(qn__guarded_set(&w->memory, w->copies == 1 ? w->packed : NULL));
+  if (w->copies == 1) return QN_OK;
+  QN_TRY(d->ops->upload(d, qn__guarded_at(&w->memory), w->packed, w->stride));
+  qn__draw_flip(&c->format, draw);
+  qn_status s = pack(c, draw, w->stride, twin);
+  qn__draw_flip(&c->format, draw);
+  return s ? s : place_copies(w, *twin);
+}
+
+qn_status qn__weights_open(qn_device *d, const qn_case *c, qn_draw *draw, int64_t copies, qn_weights *out) {
+  void *twin = NULL;
+  *out = (qn_weights){.copies = copies};
+  qn_status s = open_weights(d, c, draw, out, &twin);
+  free(twin);
+  if (s) qn__weights_close(out);
+  return s;
+}
+
+void qn__weights_close(qn_weights *w) {
+  qn__guarded_fini(&w->memory);
+  free(w->packed);
+  *w = (qn_weights){0};
+}
+
+/* ---- The call ---------------------------------------------------------------------------------------------------- */
+
+qn_status qn__call_open(const qn_subject *s, const qn_weights *w, const qn_draw *draw, int64_t ldy, qn_call *out) {
+  *out = (qn_call){.s = s, .w = w, .draw = draw, .ldy = ldy, .bound = malloc(sizeof *out->bound)};
+  if (!out->bound) return qn__fail(QN_E_NOMEM, "launch recipe");
+  qn_status status = qn__recipe_bind(s->device, &s->c->recipe, s->fn, draw->planes.n, draw->planes.k, out->bound);
+  if (status) qn__call_close(out);
+  return status;
+}
+
+void qn__call_close(qn_call *c) {
+  qn_guarded *all[] = {&c->x, &c->y, &c->ws, &c->x_scale, &c->bias};
+  for (size_t i = 0; i < QN_COUNT(all); i++) qn__guarded_fini(all[i]);
+  free(c->bound);
+  free(c->out);
+  *c = (qn_call){0};
+}
+
+/* ---- Arguments --------------------------------------------------------------------------------------------------- */
+
+static size_t x_bytes(const qn_call *c) {
+  return (size_t)((c->m - 1) * c->draw->ldx + c->draw->planes.k) * type_size(c->s->c->problem.act);
+}
+
+static size_t y_bytes(const qn_call *c) {
+  return (size_t)((c->m - 1) * c->ldy + c->draw->planes.n) * type_size(c->s->c->problem.out);
+}
+
+/* A workspace of no bytes is given all the same: guards without contents. */
+static qn_status set_workspace(qn_call *c) {
+  qn_device *d = c->s->device;
+  int64_t bytes;
+  QN_TRY(qn__bound_workspace(c->bound, c->m, &bytes));
+  QN_TRY(qn__guarded_resize(&c->ws, d, "workspace", (size_t)bytes));
+  void *zero = d->info.target[0] == 'h' ? NULL : calloc(1, (size_t)bytes + 1);
+  qn_status s = qn__guarded_set(&c->ws, zero);
+  free(zero);
+  return s;
+}
+
+static qn_status set_x(qn_call *c, const qn_draw *from) {
+  qn_device *d = c->s->device;
+  QN_TRY(qn__guarded_resize(&c->x, d, "x", x_bytes(c)));
+  QN_TRY(qn__guarded_set(&c->x, from->x));
+  if (!from->x_scale) return QN_OK;
+  QN_TRY(qn__guarded_resize(&c->x_scale, d, "x_scale", (size_t)c->m * sizeof(float)));
+  return qn__guarded_set(&c->x_scale, from->x_scale);
+}
+
+static qn_status set_y(qn_call *c) {
+  QN_TRY(qn__guarded_resize(&c->y, c->s->device, "y", y_bytes(c)));
+  QN_TRY(qn__guarded_set(&c->y, NULL));
+  unsigned char *out = realloc(c->out, c->y.size);
+  if (!out) return qn__fail(QN_E_NOMEM, "Y of %zu bytes", c->y.size);
+  c->out = out;
+  return QN_OK;
+}
+
+static qn_status set_bias(qn_call *c) {
+  if (!c->draw->bias || c->bias.base) return QN_OK;
+  QN_TRY(qn__guarded_init(&c->bias, c->s->device, "bias", (size_t)c->draw->planes.n * sizeof(float)));
+  return qn__guarded_set(&c->bias, c->draw->bias);
+}
+
+qn_status qn__call_set(qn_call *c, const qn_draw *from, int64_t m) {
+  if (c->m == m && c->x_now == from->x) return QN_OK;
+  c->x_now = NULL; /* until all is set */
+  c->m = m;
+  QN_TRY(set_x(c, from));
+  QN_TRY(set_y(c));
+  QN_TRY(set_bias(c));
+  QN_TRY(set_workspace(c));
+  c->x_now = from->x;
+  return QN_OK;
+}
+
+qn_host_args qn__call_args(const qn_call *c, int64_t copy) {
+  const qn_planes *p = &c->draw->planes;
+  return (qn_host_args){.x = qn__guarded_at(&c->x),
+                        .w = (char *)qn__guarded_at(&c->w->memory) + (size_t)(copy % c->w->copies) * c->w->stride,
+                        .y = qn__guarded_at(&c->y),
+                        .x_scale = qn__guarded_at(&c->x_scale),
+                        .bias = qn__guarded_at(&c->bias),
+                        .ws = qn__guarded_at(&c->ws),
+                        .m = c->m,
+                        .n = p->n,
+                        .k = p->k,
+                        .ldx = c->draw->ldx,
+                        .ldy = c->ldy};
+}
+
+qn_status qn__call_guards(const qn_call *c) {
+  const qn_guarded *all[] = {&c->x, &c->w->memory, &c->y, &c->ws, &c->x_scale, &c->bias};
+  for (size_t i = 0; i < QN_COUNT(all); i++) QN_TRY(qn__guarded_check(all[i], NULL, 0));
+  return QN_OK;
+}
+
+/* The gap between the columns of Y and the next row belongs to someone else. */
+static qn_status check_gaps(const qn_call *c) {
+  size_t size = type_size(c->s->c->problem.out), n = (size_t)c->draw->planes.n * size, ld = (size_t)c->ldy * size;
+  for (int64_t r = 0; r + 1 < c->m; r++)
+    for (size_t i = n; i < ld; i++)
+      if (c->out[(size_t)r * ld + i] != 0xff)
+        return qn__fail(QN_E_WRONG, "wrote into row %lld of Y behind its last column", (long long)r);
+  return QN_OK;
+}
+
+qn_status qn__call_run(qn_call *c) {
+  qn_device *d = c->s->device;
+  QN_TRY(qn__guarded_set(&c->y, NULL));
+  qn_host_args a = qn__call_args(c, 0);
+  QN_TRY(qn__bound_run(d, c->bound, &a, NULL));
+  QN_TRY(d->ops->sync(d, NULL));
+  QN_TRY(d->ops->download(d, c->out, a.y, c->y.size));
+  QN_TRY(qn__call_guards(c));
+  QN_TRY(qn__guarded_check(&c->w->memory, c->w->packed, c->w->stride));
+  QN_TRY(qn__guarded_check(&c->x, c->x_now, c->x.size));
+  if (c->bias.base) QN_TRY(qn__guarded_check(&c->bias, c->draw->bias, c->bias.size));
+  return check_gaps(c);
+}
+
+/* ---- Judgement --------------------------------------------------------------------------------------------------- */
+
+/* Let u be the unit roundoff of a type (half the spacing at 1: 2^-24 f32, 2^-11 f16, 2^-8 bf16), S = sum |x| |w| with
+ * |w| the decode rule's magnitude, so that (q - z) s counts as (|q| + |z|) |s|. To first order, y may be off by
+ *
+ *   S (K + 24) u_acc   adding K products in f32 in any order, and a few more roundings for scales, offsets, the row's
+ *                      scale and the bias. u_acc = 2^-24; on CUDA 2^-23, since tensor cores cut off instead of rounding
+ *   S u_act            the weight is rounded once to the activation's type before the product (f16, bf16; products
+ *                      of two such numbers are exact in f32); 8-bit products are exact
+ *   |y| u_out          the result is rounded to the output type
+ *   K x_max tiny       weights below the normal range: half of f16's smallest step, or flushed to zero elsewhere
+ *
+ * (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1.) */
+static double unit(uint32_t type) {
+  return type == QN_T_F16 ? 0x1p-11 : type == QN_T_BF16 ? 0x1p-8 : type == QN_T_F32 ? 0x1p-24 : 0;
+}
+
+double qn__error_bound(const qn_problem *p, bool cuda, int64_t k, double y, double magnitude, double x_max) {
+  double u_acc = cuda ? 0x1p-23 : 0x1p-24, u_act = p->act == QN_T_F32 ? 0 : unit(p->act);
+  double tiny = p->act == QN_T_F16 ? 0x1p-25 : 0x1p-126, out_tiny = p->out == QN_T_F16 ? 0x1p-25 : 0x1p-126;
+  double sum = magnitude * ((double)(k + 24) * u_acc + u_act) + (double)k * x_max * tiny;
+  return sum + (fabs(y) + sum) * unit(p->out) + out_tiny;
+}
+
+static qn_status wrong(const qn_call *c, int64_t row, int64_t col, double have, double want, double bound) {
+  static const char *const kind[] = {"exact", "random", "hard"};
+  const qn_planes *p = &c->draw->planes;
+  char limit[48] = "";
+  if (!c->draw->exact && isfinite(have)) snprintf(limit, sizeof limit, ", beyond the bound %.3g", bound);
+  return qn__fail(QN_E_WRONG, "%lld x %lld, M = %lld, %s draw: y[%lld, %lld] is %.9g, not %.9g%s", (long long)p->n,
+                  (long long)p->k, (long long)c->m, kind[c->draw->kind], (long long)row, (long long)col, have, want,
+                  limit);
+}
+
+/* Is every element written? The reference may cover only some. */
+static qn_status check_written(const qn_call *c) {
+  double block[QN_EXPR_BLOCK];
+  qn_type out = (qn_type)c->s->c->problem.out;
+  for (int64_t r = 0; r < c->m; r++)
+    for (int64_t n = 0; n < c->draw->planes.n; n += QN_EXPR_BLOCK) {
+      int count = (int)(c->draw->planes.n - n < QN_EXPR_BLOCK ? c->draw->planes.n - n : QN_EXPR_BLOCK);
+      qn__load_block(out, c->out, r * c->ldy + n, count, block);
+      for (int i = 0; i < count; i++)
+        if (isnan(block[i]))
+          return qn__fail(QN_E_WRONG, "%lld x %lld, M = %lld: y[%lld, %lld] is not written, or not a number",
+                          (long long)c->draw->planes.n, (long long)c->draw->planes.k, (long long)c->m, (long long)r,
+                          (long long)(n + i));
+    }
+  return QN_OK;
+}
+
+qn_status qn__call_compare(const qn_call *c, double *error) {
+  const qn_draw *d = c->draw;
+  const qn_problem *p = &c->s->c->problem;
+  qn_type out = (qn_type)p->out;
+  bool cuda = c->s->device->info.target[0] == 'c';
+  QN_TRY(check_written(c));
+  for (int64_t i = 0; i < d->n_rows && d->row[i] < c->m; i++)
+    for (int64_t j = 0; j < d->n_cols; j++) {
+      int64_t row = d->row[i], col = d->col[j];
+      double y = d->y[i * d->n_cols + j], have = qn__load_f64(out, c->out, row * c->ldy + col), want;
+      double bits = 0; /* room for an element of any type */
+      qn__store_f64(out, &bits, 0, y);
+      want = qn__load_f64(out, &bits, 0);
+      if (have == want) continue;
+      double bound = qn__error_bound(p, cuda, d->planes.k, y, d->magnitude[i * d->n_cols + j], d->x_max);
+      double off = fabs(have - y);
+      if (d->exact || !(off <= bound)) return wrong(c, row, col, have, d->exact ? want : y, bound);
+      *error = off / bound > *error ? off / bound : *error;
+    }
+  return QN_OK;
+}

@@ -1,0 +1,106 @@
+/* case.c - cases to and from JSON, and onto a device. */
+#include "case.h"
+#include "desc_json.h"
+#include "fail.h"
+#include "store.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+cJSON *qn__case_to_json(const qn_case *c) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, "problem", c->problem.spelling);
+  cJSON_AddItemToObject(j, "format", qn__format_to_json(&c->format));
+  cJSON_AddStringToObject(j, "name", c->name);
+  cJSON_AddStringToObject(j, "hash", c->hash);
+  cJSON_AddStringToObject(j, "image", c->image);
+  cJSON_AddStringToObject(j, "sum", c->sum);
+  cJSON_AddItemToObject(j, "layout", qn__layout_to_json(&c->layout, &c->format));
+  cJSON_AddItemToObject(j, "recipe", qn__recipe_to_json(&c->recipe));
+  cJSON_AddNumberToObject(j, "m_min", (double)c->m_min);
+  cJSON_AddNumberToObject(j, "m_max", (double)c->m_max);
+  return j;
+}
+
+static qn_status text(const cJSON *j, const char *key, char *out, size_t size) {
+  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  if (!s || strlen(s) >= size) return qn__fail(QN_E_FORMAT, "case: '%s' is missing or too long", key);
+  memcpy(out, s, strlen(s) + 1);
+  return QN_OK;
+}
+
+static qn_status count(const cJSON *j, const char *key, int64_t *out) {
+  const cJSON *v = cJSON_GetObjectItemCaseSensitive(j, key);
+  if (!cJSON_IsNumber(v) || !(v->valuedouble >= 0 && v->valuedouble <= INT32_MAX))
+    return qn__fail(QN_E_FORMAT, "case: '%s' is no number in 0 .. 2^31 - 1", key);
+  *out = (int64_t)v->valuedouble;
+  return QN_OK;
+}
+
+qn_status qn__case_from_json(const cJSON *j, qn_case *out) {
+  char spelling[sizeof out->problem.spelling];
+  *out = (qn_case){0};
+  QN_TRY(text(j, "problem", spelling, sizeof spelling));
+  QN_TRY(text(j, "name", out->name, sizeof out->name));
+  QN_TRY(text(j, "hash", out->hash, sizeof out->hash));
+  QN_TRY(text(j, "image", out->image, sizeof out->image));
+  QN_TRY(text(j, "sum", out->sum, sizeof out->sum));
+  QN_TRY(count(j, "m_min", &out->m_min));
+  QN_TRY(count(j, "m_max", &out->m_max));
+  QN_TRY(qn__problem_parse(spelling, &out->problem));
+  QN_TRY(qn__format_from_json(cJSON_GetObjectItemCaseSensitive(j, "format"), &out->format));
+  QN_TRY(qn__layout_from_json(cJSON_GetObjectItemCaseSensitive(j, "layout"), &out->format, &out->layout));
+  QN_TRY(qn__recipe_from_json(cJSON_GetObjectItemCaseSensitive(j, "recipe"), &out->recipe));
+  QN_TRY(qn__layout_check(&out->layout, &out->format, out->problem.n, out->problem.k));
+  return qn__recipe_check(&out->recipe);
+}
+
+/* ---- Loading ----------------------------------------------------------------------------------------------------- */
+
+/* The whole file, with a zero byte behind it (PTX is text). */
+static qn_status read_file(const char *path, char **data, size_t *size) {
+  FILE *f = fopen(path, "rb");
+  if (!f) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
+  rewind(f);
+  *data = end < 0 ? NULL : malloc((size_t)end + 1);
+  *size = *data ? fread(*data, 1, (size_t)end, f) : 0;
+  fclose(f);
+  if (*data && *size == (size_t)end) return (*data)[*size] = 0, QN_OK;
+  free(*data);
+  return qn__fail(QN_E_IO, "%s: cannot be read", path);
+}
+
+static qn_status load(qn_device *d, const qn_case *c, const char *image, size_t size, qn_subject *out) {
+  char sum[33];
+  qn_hash_hex(image, size, sum);
+  if (c->sum[0] && strcmp(sum, c->sum))
+    return qn__fail(QN_E_FORMAT, "%s: content hash is %s, not %s", c->image, sum, c->sum);
+  QN_TRY(d->ops->module_load(d, image, size, &out->module));
+  int64_t var[QN_VAR_COUNT];
+  memcpy(var, d->info.var, sizeof var);
+  var[QN_VAR_M] = c->m_min, var[QN_VAR_N] = c->problem.n, var[QN_VAR_K] = c->problem.k;
+  for (uint32_t i = 0; i < c->recipe.n_steps; i++) {
+    int64_t shared = 0;
+    QN_TRY(qn__expr_i64(&c->recipe.step[i].shared, var, &shared));
+    QN_TRY(d->ops->entry(d, out->module, c->recipe.step[i].entry, shared, &out->fn[i]));
+  }
+  return QN_OK;
+}
+
+qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out) {
+  char *image = NULL;
+  size_t size = 0;
+  *out = (qn_subject){.c = c, .device = d};
+  QN_TRY(read_file(c->image, &image, &size));
+  qn_status s = load(d, c, image, size, out);
+  free(image);
+  if (s) qn__subject_close(out);
+  return s;
+}
+
+void qn__subject_close(qn_subject *s) {
+  if (s->module) s->device->ops->module_free(s->device, s->module);
+  *s = (qn_subject){0};
+}

@@ -1,0 +1,266 @@
+/* data.c - draws of weights and activations. Palettes first, then matrices filled from them, then the reference. */
+#include "data.h"
+#include "convert.h"
+#include "fail.h"
+#include "reference.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t qn__random(uint64_t *state) {
+  uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  return z ^ z >> 31;
+}
+
+/* Uniform in [lo, hi). */
+static double uniform(uint64_t *state, double lo, double hi) {
+  return lo + (hi - lo) * (double)(qn__random(state) >> 11) * 0x1p-53;
+}
+
+/* ---- Palettes ---------------------------------------------------------------------------------------------------- */
+
+#define PALETTE 1024
+
+typedef struct palette {
+  int n, size; /* elements, bytes of one */
+  double max;  /* largest magnitude put in */
+  unsigned char data[PALETTE * 8];
+} palette;
+
+static void palette_init(palette *p, qn_type t) { *p = (palette){.size = qn_type_bits(t) / 8}; }
+
+static void palette_add(palette *p, qn_type t, double v) {
+  if (p->n == PALETTE) return;
+  qn__store_f64(t, p->data, p->n, v);
+  v = fabs(qn__load_f64(t, p->data, p->n++));
+  p->max = v > p->max ? v : p->max;
+}
+
+/* n elements of dst, each drawn from the palette: four to a random number. */
+static void palette_fill(const palette *p, void *dst, int64_t n, uint64_t *state) {
+  unsigned char *out = dst;
+  uint64_t bits = 0;
+  for (int64_t i = 0; i < n; i++, out += p->size, bits >>= 16) {
+    if (!(i & 3)) bits = qn__random(state);
+    const unsigned char *e = p->data + ((bits & 0xffff) * (uint64_t)p->n >> 16) * (uint64_t)p->size;
+    switch (p->size) { /* constant sizes are moves */
+    case 1:
+      memcpy(out, e, 1);
+      break;
+    case 2:
+      memcpy(out, e, 2);
+      break;
+    case 4:
+      memcpy(out, e, 4);
+      break;
+    default:
+      memcpy(out, e, 8);
+      break;
+    }
+  }
+}
+
+static bool is_float(uint32_t t) { return t >= QN_T_F16; }
+
+/* Scales of a type that a product with small codes and activations keeps well inside f32 and, for f16 outputs, f16. */
+static void scale_range(uint32_t type, qn_draw_kind kind, double *lo, double *hi) {
+  bool narrow = type == QN_T_F16 || type == QN_T_E4M3 || type == QN_T_E5M2;
+  *lo = kind != QN_DRAW_HARD ? -8 : narrow ? -11 : -24;
+  *hi = kind != QN_DRAW_HARD ? -4 : narrow ? 1 : 4;
+}
+
+static bool is_zero_point(const qn_format_plane *p) { return !strncmp(p->name, "zero", 4); }
+
+static void plane_palette(const qn_format *f, const qn_format_plane *spec, qn_draw_kind kind, uint64_t *state,
+                          palette *p) {
+  qn_type t = (qn_type)spec->type;
+  double codes = f->bits <= 8 ? (double)(1 << f->bits) : 1;
+  palette_init(p, t);
+  if (!is_float(spec->type)) { /* an integer plane: every code, or few of a wide one */
+    uint32_t max = spec->max ? spec->max : t == QN_T_I8 ? 127 : 255;
+    if (kind == QN_DRAW_EXACT && max > 15) max = 15;
+    for (uint32_t i = 0; i <= max; i++) palette_add(p, t, i);
+  } else if (kind == QN_DRAW_EXACT) {
+    for (int i = 0; i < 3; i++) palette_add(p, t, 1 << i);
+  } else if (is_zero_point(spec)) {
+    for (int i = 0; i < PALETTE; i++) palette_add(p, t, uniform(state, 0, codes));
+  } else {
+    double lo, hi;
+    scale_range(spec->type, kind, &lo, &hi);
+    for (int i = 0; i < PALETTE; i++) palette_add(p, t, exp2(uniform(state, lo, hi)));
+  }
+}
+
+/* Value of code c when every scale is one and every integer plane zero. */
+static double code_value(const qn_format *f, uint32_t c) {
+  static const double one = 1, none = 0;
+  uint32_t raw = c;
+  double q = f->cast ? qn__load_f64((qn_type)f->cast, &raw, 0) : (double)c, value;
+  const double *var[1 + QN_FORMAT_PLANES] = {&q};
+  for (uint32_t i = 0; i < f->n_planes; i++) var[1 + i] = is_float(f->plane[i].type) ? &one : &none;
+  qn__expr_f64(&f->decode, 1, var, f->table, &value, NULL);
+  return value;
+}
+
+/* Fit for an exact draw: a multiple of 1/2 with at most eight significant bits. */
+static bool is_exact(double v) { return fabs(v) <= 256 && v * 2 == floor(v * 2) && (fabs(v) <= 128 || v == floor(v)); }
+
+/* Codes of up to eight bits are tried one by one; a wider code is a float, drawn by its value. */
+static void code_palette(const qn_format *f, qn_draw_kind kind, uint64_t *state, palette *p) {
+  qn_type codes = (qn_type)f->codes;
+  palette_init(p, codes);
+  if (f->bits <= 8)
+    for (uint32_t c = 0; c < 1u << f->bits; c++) {
+      double v = code_value(f, c);
+      if (isfinite(v) && (kind != QN_DRAW_EXACT || is_exact(v))) palette_add(p, codes, c);
+    }
+  else if (f->cast && kind == QN_DRAW_EXACT)
+    for (int v = -8; v <= 8; v++) palette_add(p, (qn_type)f->cast, v);
+  else if (f->cast)
+    for (int i = 0; i < PALETTE; i++)
+      palette_add(p, (qn_type)f->cast, uniform(state, -1, 1) * (kind == QN_DRAW_HARD ? exp2(i % 16 - 8) : 1));
+}
+
+static void x_palette(qn_type act, qn_draw_kind kind, uint64_t *state, palette *p) {
+  palette_init(p, act);
+  if (kind == QN_DRAW_EXACT)
+    for (int v = -2; v <= 2; v++) palette_add(p, act, v);
+  else if (act == QN_T_I8)
+    for (int v = -127; v <= 127; v++) palette_add(p, act, v);
+  else
+    for (int i = 0; i < PALETTE; i++) palette_add(p, act, uniform(state, -2, 2));
+}
+
+/* ---- Matrices ---------------------------------------------------------------------------------------------------- */
+
+static int64_t extent(int64_t size, uint32_t share) { return share ? (size + share - 1) / share : 1; }
+
+static qn_status add_plane(qn_draw *d, const char *name, qn_type t, int64_t rows, int64_t cols, const palette *p,
+                           uint64_t *state) {
+  void *data = malloc((size_t)(rows * cols * p->size));
+  if (!data) return qn__fail(QN_E_NOMEM, "plane '%s' of [%lld, %lld]", name, (long long)rows, (long long)cols);
+  palette_fill(p, data, rows * cols, state);
+  d->planes.plane[d->planes.n_planes++] = (qn_plane){name, t, rows, cols, data};
+  return QN_OK;
+}
+
+static qn_status make_weight(const qn_format *f, uint64_t *state, qn_draw *d) {
+  palette p;
+  code_palette(f, d->kind, state, &p);
+  if (d->kind == QN_DRAW_EXACT && p.n < 2) { /* no such codes: draw at random instead */
+    d->kind = QN_DRAW_RANDOM;
+    d->exact = false;
+    code_palette(f, d->kind, state, &p);
+  }
+  if (!p.n) return qn__fail(QN_E_FORMAT, "format '%s' has no code with a finite value", f->name);
+  QN_TRY(add_plane(d, "codes", (qn_type)f->codes, d->planes.n, d->planes.k, &p, state));
+  for (uint32_t i = 0; i < f->n_planes; i++) {
+    const qn_format_plane *spec = &f->plane[i];
+    plane_palette(f, spec, d->kind, state, &p);
+    QN_TRY(add_plane(d, spec->name, (qn_type)spec->type, extent(d->planes.n, spec->rows),
+                     extent(d->planes.k, spec->cols), &p, state));
+  }
+  return QN_OK;
+}
+
+/* Hard cases of X: every seventh row is zero, every seventh after it of one sign, so that nothing cancels. */
+static void harden(qn_type act, qn_draw *d, int64_t r) {
+  for (int64_t k = 0; k < d->planes.k && r % 7 < 2; k++) {
+    int64_t i = r * d->ldx + k;
+    qn__store_f64(act, d->x, i, r % 7 ? fabs(qn__load_f64(act, d->x, i)) : 0);
+  }
+}
+
+static qn_status make_x(const qn_problem *problem, uint64_t *state, qn_draw *d) {
+  palette p;
+  qn_type act = (qn_type)problem->act;
+  x_palette(act, d->kind, state, &p);
+  size_t bytes = (size_t)(d->m * d->ldx) * (size_t)p.size;
+  if (!(d->x = malloc(bytes))) return qn__fail(QN_E_NOMEM, "X of [%lld, %lld]", (long long)d->m, (long long)d->ldx);
+  memset(d->x, 0xff, bytes);
+  for (int64_t r = 0; r < d->m; r++) {
+    uint64_t row_state = *state + (uint64_t)r * UINT64_C(0xd1342543de82ef95);
+    palette_fill(&p, (char *)d->x + r * d->ldx * p.size, d->planes.k, &row_state);
+    if (d->kind == QN_DRAW_HARD) harden(act, d, r);
+  }
+  d->x_max = p.max;
+  return QN_OK;
+}
+
+/* Row scales of 8-bit activations, and the bias: f32 vectors. */
+static qn_status make_vector(qn_draw *d, int64_t n, double lo, double hi, uint64_t *state, float **out) {
+  if (!(*out = malloc((size_t)n * sizeof **out))) return qn__fail(QN_E_NOMEM, "vector of %lld", (long long)n);
+  for (int64_t i = 0; i < n; i++) {
+    double v = uniform(state, lo, hi);
+    (*out)[i] = (float)(d->kind == QN_DRAW_EXACT ? exp2(floor(v)) : exp2(v));
+  }
+  return QN_OK;
+}
+
+qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
+                        int64_t ldx, uint64_t seed, qn_draw *out) {
+  uint64_t state = seed;
+  *out = (qn_draw){.kind = kind, .exact = kind == QN_DRAW_EXACT, .m = m, .ldx = ldx};
+  out->planes = (qn_planes){.format = f->name, .n = n, .k = k};
+  if (n < 1 || k < 1 || m < 1 || ldx < k)
+    return qn__fail(QN_E_SHAPE, "draw of n %lld, k %lld, m %lld, ldx %lld", (long long)n, (long long)k, (long long)m,
+                    (long long)ldx);
+  QN_TRY(make_weight(f, &state, out));
+  QN_TRY(make_x(p, &state, out));
+  if (p->bias) QN_TRY(make_vector(out, n, 0, 3, &state, &out->bias));
+  if (p->act != QN_T_I8) return QN_OK;
+  out->x_max *= 4;
+  return make_vector(out, m, -1, 2, &state, &out->x_scale);
+}
+
+void qn__draw_free(qn_draw *d) {
+  for (int i = 0; i < d->planes.n_planes; i++) free((void *)d->planes.plane[i].data);
+  free(d->x);
+  free(d->x_scale);
+  free(d->bias);
+  free(d->row);
+  free(d->col);
+  free(d->y);
+  free(d->magnitude);
+  *d = (qn_draw){0};
+}
+
+void qn__draw_flip(const qn_format *f, qn_draw *d) {
+  const qn_plane *p = qn__planes_find(f, &d->planes, 0);
+  int64_t n = p->rows * p->cols;
+  if (f->bits <= 8) { /* 8-bit floats: not into a NaN */
+    uint8_t *c = (uint8_t *)p->data;
+    for (int64_t i = 0; i < n; i++) c[i] ^= !f->cast || (c[i] & 0x7e) != 0x7e;
+  } else if (f->codes == QN_T_U16)
+    for (int64_t i = 0; i < n; i++) ((uint16_t *)p->data)[i] ^= 1;
+  else
+    for (int64_t i = 0; i < n; i++) ((uint32_t *)p->data)[i] ^= 1;
+}
+
+/* ---- Reference --------------------------------------------------------------------------------------------------- */
+
+/* `count` of 0 .. size - 1, rising: all, or the two ends of the axis and one from each of the equal parts between. */
+static int64_t *choose(int64_t size, int64_t *count, uint64_t *state) {
+  int64_t n = *count < size ? *count : size, *out = malloc((size_t)n * sizeof *out);
+  for (int64_t i = 0; out && i < n; i++) {
+    int64_t lo = size * i / n, part = size * (i + 1) / n - lo;
+    out[i] = i == 0 ? 0 : i == n - 1 ? size - 1 : lo + (int64_t)(qn__random(state) % (uint64_t)part);
+  }
+  *count = n;
+  return out;
+}
+
+qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d) {
+  uint64_t state = (uint64_t)(d->planes.n * 31 + d->planes.k);
+  d->n_rows = rows, d->n_cols = cols;
+  d->row = choose(d->m, &d->n_rows, &state);
+  d->col = choose(d->planes.n, &d->n_cols, &state);
+  size_t count = (size_t)(d->n_rows * d->n_cols);
+  d->y = malloc(count * sizeof *d->y);
+  d->magnitude = malloc(count * sizeof *d->magnitude);
+  if (!d->row || !d->col || !d->y || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
+  qn_host_args a = {.x = d->x, .x_scale = d->x_scale, .bias = d->bias, .m = d->m, .ldx = d->ldx};
+  return qn__reference(f, &d->planes, &a, (qn_type)p->act, d->row, d->n_rows, d->col, d->n_cols, d->y, d->magnitude);
+}

@@ -1,0 +1,45 @@
+/* data.h - weights and activations to test and time a kernel with, for any format, and what they multiply to.
+ *
+ * Every plane is filled from a short palette of legal elements, so that one routine serves every type and a matrix of
+ * any size is made at the speed of memory.
+ *
+ *   EXACT   small integers and powers of two: every partial sum, in any order, is exact in f32, so that a kernel must
+ *           agree with the reference bit for bit
+ *   RANDOM  every legal code, scales and zero points such as checkpoints hold
+ *   HARD    the same with scales over the whole range that the types stand, rows of zeros, rows all of one sign */
+#ifndef QN_DATA_H
+#define QN_DATA_H
+#include "desc.h"
+
+typedef enum qn_draw_kind { QN_DRAW_EXACT, QN_DRAW_RANDOM, QN_DRAW_HARD, QN_DRAW_KINDS } qn_draw_kind;
+
+typedef struct qn_draw {
+  qn_draw_kind kind;
+  bool exact; /* bit-for-bit comparison holds; an EXACT draw of a format without exact codes is a RANDOM one */
+  qn_planes planes;
+  int64_t m, ldx;        /* rows of X; the gap between K and ldx is NaN */
+  void *x;               /* of the problem's activation type */
+  float *x_scale, *bias; /* NULL unless the problem has them */
+  double x_max;          /* largest |X|, scale included */
+  /* The reference at chosen rows and columns, filled by qn__draw_reference. */
+  int64_t n_rows, n_cols, *row, *col;
+  double *y, *magnitude; /* [n_rows, n_cols] */
+} qn_draw;
+
+/* Make a draw for format `f` and a problem's types; N, K and M as given, not the problem's. The same seed gives the
+ * same data, and row r of X does not depend on m. Free with qn__draw_free, also after a failure. QN_E_NOMEM,
+ * QN_E_SHAPE. */
+qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
+                        int64_t ldx, uint64_t seed, qn_draw *out);
+void qn__draw_free(qn_draw *d);
+
+/* Compute the reference at all rows and columns, or, where the shape has more than `rows` or `cols` of them, at that
+ * many: both ends and a seeded choice between. */
+qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d);
+
+/* Change the lowest bit of every code: another weight, equally legal, in the planes' own memory. */
+void qn__draw_flip(const qn_format *f, qn_draw *d);
+
+/* A generator of 64-bit numbers (splitmix64: Steele, Lea, Flood, 2014). */
+uint64_t qn__random(uint64_t *state);
+#endif

@@ -1,0 +1,51 @@
+/* protocol.c - a device's description as JSON. */
+#include "protocol.h"
+#include "fail.h"
+#include <stdio.h>
+
+cJSON *qn__info_to_json(const qn_device_info *d) {
+  cJSON *j = cJSON_CreateObject(), *cache;
+  cJSON_AddStringToObject(j, "name", d->name);
+  cJSON_AddStringToObject(j, "target", d->target);
+  cJSON_AddStringToObject(j, "arch", d->arch);
+  cJSON_AddStringToObject(j, "product", d->product);
+  cJSON_AddStringToObject(j, "driver", d->driver);
+  cJSON_AddNumberToObject(j, "threads", d->threads);
+  cache = cJSON_AddArrayToObject(j, "cache");
+  for (int i = 0; i < 3; i++) cJSON_AddItemToArray(cache, cJSON_CreateNumber((double)d->cache[i]));
+  cJSON_AddNumberToObject(j, "sm", d->sm);
+  cJSON_AddNumberToObject(j, "sms", d->sms);
+  cJSON_AddNumberToObject(j, "smem", (double)d->smem);
+  cJSON_AddNumberToObject(j, "regs", (double)d->regs);
+  cJSON_AddNumberToObject(j, "timed", d->timed);
+  return j;
+}
+
+static void text(const cJSON *j, const char *key, char *out, size_t size) {
+  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  snprintf(out, size, "%s", s ? s : "");
+}
+
+static double number(const cJSON *j, const char *key) {
+  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
+  return cJSON_IsNumber(x) ? x->valuedouble : 0;
+}
+
+qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
+  *out = (qn_device_info){0};
+  if (!cJSON_IsObject(j)) return qn__fail(QN_E_FORMAT, "the worker did not describe its device");
+  text(j, "name", out->name, sizeof out->name);
+  text(j, "target", out->target, sizeof out->target);
+  text(j, "arch", out->arch, sizeof out->arch);
+  text(j, "product", out->product, sizeof out->product);
+  text(j, "driver", out->driver, sizeof out->driver);
+  out->threads = (int)number(j, "threads");
+  for (int i = 0; i < 3; i++)
+    out->cache[i] = (int64_t)cJSON_GetNumberValue(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(j, "cache"), i));
+  out->sm = (int)number(j, "sm");
+  out->sms = (int)number(j, "sms");
+  out->smem = (int64_t)number(j, "smem");
+  out->regs = (int64_t)number(j, "regs");
+  out->timed = (int)number(j, "timed");
+  return QN_OK;
+}

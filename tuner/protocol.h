@@ -1,0 +1,21 @@
+/* protocol.h - what supervisor and worker say to each other: a line of JSON each way, over the worker's fd 0 and 1.
+ *
+ *   worker, first        {"info": {target, arch, product, threads, cache, …}}   or {"status", "why"}
+ *   {"op":"verify","case":C}                 {"status","why","error"}           small ragged shapes, whole
+ *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape, checked on seeded rows
+ *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"quiet":Q}
+ *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
+ *   {"op":"close"}                           {"status"}                         every slot
+ *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds"}               OpenBLAS; QN_E_DEVICE if there is none
+ *
+ * A slot holds one kernel with its weights, enough copies of them to be cold. A worker that dies, hangs or says nothing
+ * sensible is replaced; see supervise.h. */
+#ifndef QN_PROTOCOL_H
+#define QN_PROTOCOL_H
+#include "device.h"
+#include <cjson/cJSON.h>
+
+#define QN_SLOTS 16
+cJSON *qn__info_to_json(const qn_device_info *d);
+qn_status qn__info_from_json(const cJSON *j, qn_device_info *out);
+#endif

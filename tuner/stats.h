@@ -1,0 +1,11 @@
+/* stats.h - medians, and how sure one may be of a ratio. */
+#ifndef QN_STATS_H
+#define QN_STATS_H
+#include <stddef.h>
+#include <stdint.h>
+
+double qn__median(const double *x, size_t n); /* 0 for n = 0 */
+
+/* A 95 % interval for the median of the ratios a[i] / b[i], by the bootstrap (Efron, 1979) with a fixed seed. */
+void qn__ratio_interval(const double *a, const double *b, size_t n, double *low, double *high);
+#endif
