@@ -1,8 +1,9 @@
 /* desc_json.c - descriptors to and from JSON. Each reader takes its fields in the order of the struct and checks sizes
- * and names; what a descriptor means is checked where it is used. */
+ * and names; then the descriptor as a whole is checked by what the runtime checks it with. */
 #include "desc_json.h"
 #include "fail.h"
 #include "store.h"
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -12,6 +13,8 @@
 static qn_status bad(const char *what, const char *problem) {
   return qn__fail(QN_E_FORMAT, "descriptor: %s %s", what, problem);
 }
+
+static bool has(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key) != NULL; }
 
 static qn_status get_text(const cJSON *j, const char *key, char *out, size_t size) {
   const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
@@ -34,7 +37,7 @@ static qn_status get_uint(const cJSON *j, const char *key, uint32_t *out) {
 
 static qn_status get_type(const cJSON *j, const char *key, uint32_t *out) {
   const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
-  *out = qn_type_from_name(s);
+  *out = s ? qn_type_from_name(s) : QN_T_NONE;
   return s && (*out != QN_T_NONE || !strcmp(s, "none")) ? QN_OK : bad(key, "is no element type");
 }
 
@@ -115,6 +118,19 @@ static qn_status read_plane(const cJSON *j, qn_format_plane *p) {
   return get_uint(j, "cols", &p->cols);
 }
 
+static qn_status read_table(const cJSON *array, float table[QN_FORMAT_TABLE]) {
+  const cJSON *x;
+  int k = 0;
+  if (!cJSON_IsArray(array)) return bad("tables", "need arrays of numbers");
+  cJSON_ArrayForEach(x, array) {
+    if (k == QN_FORMAT_TABLE || !cJSON_IsNumber(x) || !(fabs(x->valuedouble) <= FLT_MAX))
+      return bad("tables", "need at most 256 numbers each, all of them floats");
+    table[k++] = (float)x->valuedouble;
+  }
+  while (k < QN_FORMAT_TABLE) table[k++] = NAN; /* an index beyond the table is an error that shows */
+  return QN_OK;
+}
+
 qn_status qn__format_from_json(const cJSON *j, qn_format *out) {
   const cJSON *planes, *tables, *item;
   names vars = {{"q"}, 1};
@@ -131,17 +147,9 @@ qn_status qn__format_from_json(const cJSON *j, qn_format *out) {
     vars.name[vars.n++] = out->plane[i++].name;
   }
   i = 0;
-  cJSON_ArrayForEach(item, tables) {
-    uint32_t k = 0;
-    const cJSON *x;
-    cJSON_ArrayForEach(x, item) {
-      if (k == QN_FORMAT_TABLE || !cJSON_IsNumber(x)) return bad("tables", "need at most 256 numbers each");
-      out->table[i][k++] = (float)x->valuedouble;
-    }
-    while (k < QN_FORMAT_TABLE) out->table[i][k++] = NAN; /* an index beyond the table is an error that shows */
-    i++;
-  }
-  return read_expr(cJSON_GetObjectItemCaseSensitive(j, "decode"), &vars, &out->decode);
+  cJSON_ArrayForEach(item, tables) QN_TRY(read_table(item, out->table[i++]));
+  QN_TRY(read_expr(cJSON_GetObjectItemCaseSensitive(j, "decode"), &vars, &out->decode));
+  return qn__format_check(out);
 }
 
 static qn_status read_digits(const cJSON *j, const char *key, uint32_t most, qn_digit *digit, uint32_t *n) {
@@ -149,7 +157,7 @@ static qn_status read_digits(const cJSON *j, const char *key, uint32_t most, qn_
   QN_TRY(get_array(j, key, most, &array, n));
   cJSON_ArrayForEach(d, array) {
     const char *axis = cJSON_GetStringValue(cJSON_GetArrayItem(d, 0));
-    if (!axis || (strcmp(axis, "n") && strcmp(axis, "k")))
+    if (!axis || (strcmp(axis, "n") && strcmp(axis, "k")) || cJSON_GetArraySize(d) != 3)
       return bad(key, "needs digits [\"n\" or \"k\", size, stride]");
     digit->axis = *axis == 'k';
     QN_TRY(as_uint(cJSON_GetArrayItem(d, 1), key, &digit->size));
@@ -166,10 +174,22 @@ static qn_status read_field(const cJSON *j, const qn_format *f, qn_field *out) {
   for (uint32_t i = 0; i < f->n_planes; i++)
     if (!strcmp(plane, f->plane[i].name)) out->plane = 1 + i;
   if (out->plane == UINT32_MAX) return bad(plane, "is no plane of the format");
-  QN_TRY(get_type(j, "type", &out->type));
-  QN_TRY(get_uint(j, "lo", &out->lo));
+  out->type = f->codes;
+  if (out->plane || has(j, "type")) QN_TRY(get_type(j, "type", &out->type));
+  if (has(j, "lo")) QN_TRY(get_uint(j, "lo", &out->lo));
   QN_TRY(get_uint(j, "bits", &out->bits));
   return read_digits(j, "digits", QN_LAYOUT_DIGITS, out->digit, &out->n_digits);
+}
+
+/* The hash is that of the layout as we write it, whatever order it was read in. */
+static qn_status hash_layout(qn_layout *l, const qn_format *f) {
+  cJSON *j = qn__layout_to_json(l, f);
+  char *text = cJSON_PrintUnformatted(j);
+  cJSON_Delete(j);
+  if (!text) return qn__fail(QN_E_NOMEM, "no memory for the layout %s", l->name);
+  qn_hash_hex(text, strlen(text), l->hash);
+  cJSON_free(text);
+  return QN_OK;
 }
 
 qn_status qn__layout_from_json(const cJSON *j, const qn_format *f, qn_layout *out) {
@@ -191,18 +211,16 @@ qn_status qn__layout_from_json(const cJSON *j, const qn_format *f, qn_layout *ou
     cJSON_ArrayForEach(x, fields) QN_TRY(read_field(x, f, field++));
     section++;
   }
-  char *text = cJSON_PrintUnformatted(j); /* the hash is of what was written, name included */
-  if (!text) return qn__fail(QN_E_NOMEM, "no memory for the layout %s", out->name);
-  qn_hash_hex(text, strlen(text), out->hash);
-  cJSON_free(text);
-  return QN_OK;
+  QN_TRY(hash_layout(out, f));
+  return qn__layout_check(out, f, out->tile_n, out->tile_k); /* one tile: larger weights repeat it */
 }
 
 static qn_status read_triple(const cJSON *step, const char *key, qn_expr out[3]) {
   const cJSON *array, *e;
   uint32_t n;
-  QN_TRY(get_array(step, key, 3, &array, &n));
   for (int i = 0; i < 3; i++) out[i] = (qn_expr){.n = 1, .op[0] = {.code = QN_OP_CONST, .value = 1}};
+  if (!has(step, key)) return QN_OK;
+  QN_TRY(get_array(step, key, 3, &array, &n));
   cJSON_ArrayForEach(e, array) QN_TRY(read_expr(e, &launch_names, out++));
   return QN_OK;
 }
@@ -222,20 +240,22 @@ static qn_status read_step(const cJSON *j, qn_step *out) {
   QN_TRY(read_triple(j, "grid", out->grid));
   QN_TRY(read_triple(j, "block", out->block));
   QN_TRY(read_triple(j, "cluster", out->cluster));
-  return read_expr(cJSON_GetObjectItemCaseSensitive(j, "shared"), &launch_names, &out->shared);
+  return has(j, "shared") ? read_expr(cJSON_GetObjectItemCaseSensitive(j, "shared"), &launch_names, &out->shared)
+                          : QN_OK;
 }
 
 qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
   const cJSON *steps, *s;
   memset(out, 0, sizeof *out);
   QN_TRY(get_array(j, "steps", QN_RECIPE_STEPS, &steps, &out->n_steps));
-  if (!out->n_steps) return bad("steps", "is empty");
   qn_step *step = out->step;
   cJSON_ArrayForEach(s, steps) QN_TRY(read_step(s, step++));
   out->deterministic = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "deterministic"));
   out->batch_invariant = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "batch_invariant"));
   out->pdl = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "pdl"));
-  return read_expr(cJSON_GetObjectItemCaseSensitive(j, "workspace"), &launch_names, &out->workspace);
+  if (has(j, "workspace"))
+    QN_TRY(read_expr(cJSON_GetObjectItemCaseSensitive(j, "workspace"), &launch_names, &out->workspace));
+  return qn__recipe_check(out);
 }
 
 /* ---- Writing --------------------------------------------------------------------------------------------------------
