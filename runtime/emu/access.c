@@ -56,32 +56,9 @@ static uint32_t reach_global(warp *w, const insn *i, const uint64_t ad[LANES], u
   return mask;
 }
 
-/* Reads of bytes that are all written, words that were last written in the warp's past. */
-static inline bool plain_read(const warp *w, cta *c, uint32_t at, uint32_t bytes) {
-  const uint8_t *s = c->shadow + at;
-  uint32_t now = w->vc[w->agent], *mine = c->read_stamp[w->agent];
-  if (bytes == 16) {
-    uint64_t x, y;
-    memcpy(&x, s, 8), memcpy(&y, s + 8, 8);
-    if ((x & y) != UINT64_MAX) return false;
-  } else {
-    uint64_t x = UINT64_MAX;
-    memcpy(&x, s, bytes);
-    if (x != UINT64_MAX) return false;
-  }
-  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++) {
-    uint32_t stamp = c->write_stamp[word];
-    if (stamp > w->safe && stamp > w->vc[c->write_agent[word]]) return false;
-    mine[word] = now;
-    if (c->read_last[word] < now) c->read_last[word] = now;
-  }
-  return true;
-}
-
 static uint32_t reach_shared(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
                              uint8_t *p[LANES]) {
   uint32_t a[LANES];
-  bool full = (w->worker->run->checks & (QN_EMU_INIT | QN_EMU_RACE)) == (QN_EMU_INIT | QN_EMU_RACE);
   EACH_LANE(l) a[l] = (uint32_t)ad[l];
   if (checking(w, QN_EMU_COUNT)) qn__emu_count_shared(w, a, mask, bytes);
   EACH_SET(l, mask) {
@@ -93,7 +70,7 @@ static uint32_t reach_shared(warp *w, const insn *i, const uint64_t ad[LANES], u
       continue;
     }
     p[l] = c->data + at;
-    if (i->store || !full || !plain_read(w, c, at, bytes))
+    if (i->store || !plain_read(w, c, at, bytes))
       qn__emu_touch(w, (int)l, c, at, bytes, i->store ? GENERIC_WRITE : GENERIC_READ);
   }
   return mask;

@@ -143,7 +143,12 @@ static bool is_write(touch how) { return how == GENERIC_WRITE || how == ASYNC_WR
 /* The first byte whose state does not allow the access. */
 static void check_bytes(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how) {
   uint8_t *s = c->shadow + at;
+  uint64_t eight;
   for (uint32_t k = 0; k < bytes; k++) {
+    if (bytes - k >= 8 && (memcpy(&eight, s + k, 8), eight == UINT64_MAX || (!eight && is_write(how)))) {
+      k += 7;
+      continue;
+    }
     if (s[k] == B_WRITTEN || (s[k] == B_UNWRITTEN && is_write(how))) continue;
     static const qn_emu_finding_kind kinds[] = {QN_EMU_F_UNINIT, QN_EMU_F_WAIT, QN_EMU_F_MBARRIER};
     static const char *const what[] = {"was never written", "is the target of an async copy not waited for",
@@ -191,10 +196,16 @@ void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch
     else if (is_write(how)) qn__emu_mark(c, at, bytes, B_PENDING);
   }
   if (!(checks & (QN_EMU_RACE | QN_EMU_PROXY)) || !bytes) return;
-  uint32_t now = w->vc[w->agent];
-  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++) {
-    if (checks & QN_EMU_RACE) check_word(w, lane, c, word, how);
-    if (checks & QN_EMU_PROXY && (how == ASYNC_READ || how == ASYNC_WRITE)) check_proxy(w, lane, c, word, how);
+  uint32_t now = w->vc[w->agent], first = at >> 2, last = (at + bytes - 1) >> 2, latest = 0;
+  for (uint32_t word = first; word <= last; word++) {
+    uint32_t stamp =
+        is_write(how) && c->read_last[word] > c->write_stamp[word] ? c->read_last[word] : c->write_stamp[word];
+    latest = stamp > latest ? stamp : latest;
+  }
+  bool proxy = checks & QN_EMU_PROXY && (how == ASYNC_READ || how == ASYNC_WRITE);
+  for (uint32_t word = first; word <= last; word++) {
+    if (checks & QN_EMU_RACE && latest > w->safe) check_word(w, lane, c, word, how);
+    if (proxy) check_proxy(w, lane, c, word, how);
     if (!is_write(how)) {
       c->read_stamp[w->agent][word] = now;
       if (c->read_last[word] < now) c->read_last[word] = now;
@@ -205,7 +216,12 @@ void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch
 }
 
 void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state) {
-  if (!c->shadow) return;
+  uint64_t eight = 0, found = 0;
+  for (uint32_t k = 0; k + 8 <= bytes; k += 8) memcpy(&eight, c->shadow + at + k, 8), found |= eight ^ (eight << 1);
+  if (!(bytes & 7) && !(found & UINT64_C(0x0404040404040404))) { /* no byte is B_MBARRIER */
+    memset(c->shadow + at, state, bytes);
+    return;
+  }
   for (uint32_t k = 0; k < bytes; k++) /* an mbarrier is not undone by a stray write */
     if (c->shadow[at + k] != B_MBARRIER || state == B_MBARRIER) c->shadow[at + k] = (uint8_t)state;
 }

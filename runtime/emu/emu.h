@@ -182,7 +182,8 @@ typedef struct qn_emu_finding {
 #define QN_EMU_KIND_MAP(X)                                                                                             \
   X(INT, "int")                                                                                                        \
   X(FLOAT, "float")                                                                                                    \
-  X(HALF, "half") X(CONVERT, "convert") X(MOVE, "move") X(COMPARE, "compare") X(BRANCH, "branch") X(GLOBAL, "global")  \
+  X(HALF, "half")                                                                                                      \
+  X(CONVERT, "convert") X(MOVE, "move") X(COMPARE, "compare") X(BRANCH, "branch") X(GLOBAL, "global")                  \
       X(SHARED, "shared") X(PARAM, "param") X(LOCAL, "local") X(ATOMIC, "atomic") X(WARP, "warp") X(MATRIX, "matrix")  \
           X(MMA, "mma") X(WGMMA, "wgmma") X(BARRIER, "barrier") X(ASYNC, "async") X(OTHER, "other")
 

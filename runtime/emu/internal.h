@@ -30,13 +30,14 @@ enum { LANES = 32 };
 #define TYPE_MAP(X)                                                                                                    \
   X(NONE, "", 0)                                                                                                       \
   X(B8, "b8", 1)                                                                                                       \
-  X(U8, "u8", 1) X(S8, "s8", 1) X(B16, "b16", 2) X(U16, "u16", 2) X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4)   \
-      X(S32, "s32", 4) X(B64, "b64", 8) X(U64, "u64", 8) X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4)        \
-          X(BF16, "bf16", 2) X(BF16X2, "bf16x2", 4) X(F32, "f32", 4) X(F64, "f64", 8) X(TF32, "tf32", 4)               \
-              X(PRED, "pred", 4) X(E4M3, "e4m3", 1) X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1)           \
-                  X(E2M1, "e2m1", 1) X(S4, "s4", 1) X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2)               \
-                      X(E5M2X2, "e5m2x2", 2) X(E2M3X2, "e2m3x2", 2) X(E3M2X2, "e3m2x2", 2) X(E2M1X2, "e2m1x2", 1)      \
-                          X(UE8M0X2, "ue8m0x2", 2) X(B128, "b128", 16)
+  X(U8, "u8", 1)                                                                                                       \
+  X(S8, "s8", 1) X(B16, "b16", 2) X(U16, "u16", 2) X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) \
+      X(B64, "b64", 8) X(U64, "u64", 8) X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2)      \
+          X(BF16X2, "bf16x2", 4) X(F32, "f32", 4) X(F64, "f64", 8) X(TF32, "tf32", 4) X(PRED, "pred", 4)               \
+              X(E4M3, "e4m3", 1) X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1) X(E2M1, "e2m1", 1)           \
+                  X(S4, "s4", 1) X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2)           \
+                      X(E2M3X2, "e2m3x2", 2) X(E3M2X2, "e3m2x2", 2) X(E2M1X2, "e2m1x2", 1) X(UE8M0X2, "ue8m0x2", 2)    \
+                          X(B128, "b128", 16)
 
 typedef enum type {
 #define X(n, text, size) T_##n,
@@ -379,6 +380,31 @@ typedef enum touch { GENERIC_READ, GENERIC_WRITE, ASYNC_READ, ASYNC_WRITE, COPY_
 cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset);
 /* Account for an access to c's shared memory by `agent` (a warp's or an mbarrier's): shadow bytes and races. */
 void qn__emu_touch(warp *w, int lane, cta *c, uint32_t offset, uint32_t bytes, touch how);
+/* The common generic read, accounted for: all bytes written, all words written in the warp's past. False: not so, and
+ * qn__emu_touch must find out. */
+static inline bool plain_read(const warp *w, cta *c, uint32_t at, uint32_t bytes) {
+  const unsigned both = QN_EMU_INIT | QN_EMU_RACE;
+  if ((w->worker->run->checks & both) != both) return false;
+  const uint8_t *s = c->shadow + at;
+  uint32_t now = w->vc[w->agent], *mine = c->read_stamp[w->agent];
+  if (bytes == 16) {
+    uint64_t x, y;
+    memcpy(&x, s, 8), memcpy(&y, s + 8, 8);
+    if ((x & y) != UINT64_MAX) return false;
+  } else {
+    uint64_t x = UINT64_MAX;
+    memcpy(&x, s, bytes);
+    if (x != UINT64_MAX) return false;
+  }
+  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++) {
+    uint32_t stamp = c->write_stamp[word];
+    if (stamp > w->safe && stamp > w->vc[c->write_agent[word]]) return false;
+    mine[word] = now;
+    if (c->read_last[word] < now) c->read_last[word] = now;
+  }
+  return true;
+}
+
 /* The write of an async operation has landed: stamp the words with the agent's time, mark the bytes written. */
 void qn__emu_land(warp *w, cta *c, uint32_t offset, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic);
 /* Set shadow bytes. */

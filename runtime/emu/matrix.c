@@ -26,7 +26,7 @@ static uint8_t *matrix_row(warp *w, const insn *i, int l, u32 address) {
   }
   cta *c = qn__emu_shared_at(w, l, address, 16, &at);
   if (!c) return NULL;
-  qn__emu_touch(w, l, c, at, 16, i->store ? GENERIC_WRITE : GENERIC_READ);
+  if (i->store || !plain_read(w, c, at, 16)) qn__emu_touch(w, l, c, at, 16, i->store ? GENERIC_WRITE : GENERIC_READ);
   return c->data + at;
 }
 
@@ -103,22 +103,23 @@ typedef struct shape {
   uint8_t d, a, b, c, na, nb, nc, nd;
 } shape;
 
-static void gather_d(const warp *w, const u32 *regs, int n, int t, float d[16][8]) {
-  for (int e = 0; e < n; e++) {
-    const u32 *r = ROW(u32, regs[e]);
-    if (t == T_F16) EACH_LANE(l) {
-        d[(l >> 2) + 8 * e][2 * (l & 3)] = half_float((uint16_t)r[l]);
-        d[(l >> 2) + 8 * e][2 * (l & 3) + 1] = half_float((uint16_t)(r[l] >> 16));
-      }
-    else EACH_LANE(l) d[(l >> 2) + 8 * (e >> 1)][2 * (l & 3) + (e & 1)] = bits_float(r[l]);
+/* Lane l holds elements 2l and 2l + 1 of 64: the upper eight rows of D, then the lower. */
+static void gather_d(const warp *w, const u32 *regs, int n, int t, float *d) {
+  for (int e = 0; e < n; e += t == T_F16 ? 1 : 2, d += 64) {
+    const u32 *x = ROW(u32, regs[e]), *y = t == T_F16 ? x : ROW(u32, regs[e + 1]);
+    if (t == T_F16)
+      EACH_LANE(l) d[2 * l] = half_float((uint16_t)x[l]), d[2 * l + 1] = half_float((uint16_t)(x[l] >> 16));
+    else EACH_LANE(l) d[2 * l] = bits_float(x[l]), d[2 * l + 1] = bits_float(y[l]);
   }
 }
-static void scatter_d(const warp *w, const u32 *regs, int n, int t, float d[16][8]) {
-  for (int e = 0; e < n; e++) {
-    u32 *r = ROW(u32, regs[e]);
-    if (t == T_F16)
-      EACH_LANE(l) r[l] = pack_halves(d[(l >> 2) + 8 * e][2 * (l & 3)], d[(l >> 2) + 8 * e][2 * (l & 3) + 1]);
-    else EACH_LANE(l) r[l] = float_bits(d[(l >> 2) + 8 * (e >> 1)][2 * (l & 3) + (e & 1)]);
+static void scatter_d(const warp *w, const u32 *regs, int n, int t, const float *d) {
+  for (int e = 0; e < n; e += t == T_F16 ? 1 : 2, d += 64) {
+    u32 *x = ROW(u32, regs[e]), *y = t == T_F16 ? x : ROW(u32, regs[e + 1]);
+    if (t == T_F16) EACH_LANE(l) x[l] = pack_halves(d[2 * l], d[2 * l + 1]);
+    else {
+      EACH_LANE(l) x[l] = float_bits(d[2 * l]);
+      EACH_LANE(l) y[l] = float_bits(d[2 * l + 1]);
+    }
   }
 }
 
@@ -129,10 +130,10 @@ static void mma(warp *w, const insn *i, u32 m) {
   const u32 *rd = i->regs, *ra = rd + s->nd, *rb = ra + s->na, *rc = rb + s->nb;
   for (int r = 0; r < s->na; r++) a_register(s->a, ROW(u32, ra[r]), s->m == 8 ? 2 * r : r, a);
   for (int r = 0; r < s->nb; r++) b_register(s->b, ROW(u32, rb[r]), r, &b[0][0], 8);
-  gather_d(w, rc, s->nc, s->c, d);
+  gather_d(w, rc, s->nc, s->c, &d[0][0]);
   if (element_int(s->a)) multiply_int(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k, i->flags & F_SAT);
   else multiply_float(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k);
-  scatter_d(w, rd, s->nd, s->d, d);
+  scatter_d(w, rd, s->nd, s->d, &d[0][0]);
   w->worker->counters.mma++;
   w->worker->counters.mma_flops += 2ull * s->m * s->n * s->k;
 }

@@ -82,19 +82,29 @@ static inline void expand(int t, const uint32_t *reg, float *out) {
 
 enum { K_MOST = 64 };
 
+/* Four neighbouring lanes hold 4R contiguous elements of one row: a register is 8 rows of them. */
 static inline void a_register(int t, const uint32_t *reg, int r, float a[16][K_MOST]) {
   float x[LANES * 8];
-  int per = 32 / element_bits(t);
+  int width = 4 * (32 / element_bits(t));
   expand(t, reg, x);
-  EACH_LANE(l)
-  memcpy(&a[(l >> 2) + 8 * (r & 1)][(l & 3) * per + 4 * per * (r >> 1)], x + l * per, sizeof(float) * (size_t)per);
+  for (int g = 0; g < 8; g++) {
+    float *to = &a[g + 8 * (r & 1)][width * (r >> 1)];
+    if (width == 8) memcpy(to, x + 8 * g, 8 * sizeof *to);
+    else memcpy(to, x + width * g, (size_t)width * sizeof *to);
+  }
 }
 static inline void b_register(int t, const uint32_t *reg, int r, float *b, int ldb) {
   float x[LANES * 8];
-  int per = 32 / element_bits(t);
+  int width = 4 * (32 / element_bits(t));
   expand(t, reg, x);
-  EACH_LANE(l)
-  for (int j = 0; j < per; j++) b[(size_t)((l & 3) * per + 4 * per * r + j) * (size_t)ldb + (l >> 2)] = x[l * per + j];
+  b += (size_t)(width * r) * (size_t)ldb;
+  if (width == 8 && ldb == 8) {
+    for (int k = 0; k < 8; k++)
+      for (int g = 0; g < 8; g++) b[8 * k + g] = x[8 * g + k];
+    return;
+  }
+  for (int k = 0; k < width; k++)
+    for (int g = 0; g < 8; g++) b[k * ldb + g] = x[width * g + k];
 }
 
 /* D[rows][8] += A[rows][k] B[k][8]; rows is 8 or 16. */
