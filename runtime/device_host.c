@@ -16,6 +16,7 @@ typedef struct host {
 } host;
 
 #define HUGE_PAGE (2 << 20)
+#define MAX_BYTES ((size_t)1 << 46) /* no machine has more addresses for one process */
 
 static void host_close(qn_device *d) {
   qn__pool_free(((host *)d)->pool);
@@ -26,8 +27,10 @@ static void host_close(qn_device *d) {
 static qn_status host_alloc(qn_device *d, size_t bytes, void **p) {
   (void)d;
   *p = NULL;
-  int error = posix_memalign(p, bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 256, bytes ? bytes : 1);
-  return error ? qn__fail(QN_E_NOMEM, "%zu bytes of memory", bytes) : QN_OK;
+  size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 256;
+  if (bytes > MAX_BYTES || posix_memalign(p, align, bytes ? bytes : 1))
+    return qn__fail(QN_E_NOMEM, "%zu bytes of memory", bytes);
+  return QN_OK;
 }
 
 static void host_free(qn_device *d, void *p) {

@@ -10,5 +10,9 @@ qn_test(serve quernel_static)
 target_sources(test_serve PRIVATE ../cache/pack.c)
 target_include_directories(test_serve PRIVATE ../cache)
 add_dependencies(test_serve quernel)
-# Size and exports of the library are those of a build without sanitizers.
-target_compile_definitions(test_serve PRIVATE QN_LEAN=$<IF:$<BOOL:${QUERNEL_SANITIZE}>,1,3>)
+# Size, needs and exports of the library are those of a build without sanitizers.
+if(QUERNEL_SANITIZE)
+  target_compile_definitions(test_serve PRIVATE QN_LEAN=0)
+else()
+  target_compile_definitions(test_serve PRIVATE QN_LEAN=3)
+endif()
