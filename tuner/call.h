@@ -24,14 +24,15 @@ typedef struct qn_call {
   const qn_subject *s; /* borrowed, as the next two */
   const qn_weights *w;
   const qn_draw *draw;
-  const void *x_now;   /* what `x` was last filled from */
+  const void *x_now; /* what `x` was last filled from */
   qn_bound *bound;
   qn_guarded x, y, ws, x_scale, bias;
   int64_t m, ldy;
-  unsigned char *out;  /* Y of the last run, on the host */
+  unsigned char *out; /* Y of the last run, on the host */
 } qn_call;
 
-/* Bind the subject to the draw's N and K. Subject, weights and draw outlive the call. On failure nothing is left open. */
+/* Bind the subject to the draw's N and K. Subject, weights and draw outlive the call. On failure nothing is left open.
+ */
 qn_status qn__call_open(const qn_subject *s, const qn_weights *w, const qn_draw *draw, int64_t ldy, qn_call *out);
 void qn__call_close(qn_call *c);
 
@@ -48,8 +49,8 @@ qn_status qn__call_run(qn_call *c);
 qn_status qn__call_guards(const qn_call *c);
 
 /* Compare Y with the reference of the call's draw, rows below m: bit for bit if it is exact, else within
- * qn__error_bound. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG names
- * the first culprit. */
+ * qn__error_bound. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG
+ * names the first culprit. */
 qn_status qn__call_compare(const qn_call *c, double *error);
 
 /* How far an element of Y may be from the exact sum: see call.c. */

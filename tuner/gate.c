@@ -7,11 +7,11 @@
 #include "meter.h"
 #include <time.h>
 
-#define ROUNDS 12000   /* of the burst: about 0.1 ms on a core of 3 GHz */
-#define ENOUGH 0.85    /* of the best rate */
-#define FORGET 0.9999  /* per probe: a lasting lower clock is accepted after some 1500 */
-#define NAP 2000000    /* ns */
-#define GRACE 0.5      /* s that may be waited before anything is measured */
+#define ROUNDS 12000  /* of the burst: about 0.1 ms on a core of 3 GHz */
+#define ENOUGH 0.85   /* of the best rate */
+#define FORGET 0.9999 /* per probe: a lasting lower clock is accepted after some 1500 */
+#define NAP 2000000   /* ns */
+#define GRACE 0.5     /* s that may be waited before anything is measured */
 
 double qn__now(void) {
   struct timespec t;

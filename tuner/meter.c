@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COLD_CACHES 4                     /* copies go round in so many times the last-level cache */
+#define COLD_CACHES 4 /* copies go round in so many times the last-level cache */
 #define COLD_LEAST ((size_t)64 << 20)
-#define COLD_MOST ((size_t)1 << 30)       /* of a machine that reports a cache shared by many guests */
-#define STREAM_WINDOW ((size_t)32 << 20)  /* read at once; rotated over the cold bytes */
+#define COLD_MOST ((size_t)1 << 30)      /* of a machine that reports a cache shared by many guests */
+#define STREAM_WINDOW ((size_t)32 << 20) /* read at once; rotated over the cold bytes */
 #define STREAM_SAMPLES 7
 
 struct qn_meter {

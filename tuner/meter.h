@@ -25,13 +25,14 @@ size_t qn__meter_cold_bytes(const qn_meter *m);
 /* Bytes per second of a plain read of memory that is in no cache, on all threads, now. 0: not known on this device. */
 qn_status qn__meter_stream(qn_meter *m, double *rate);
 
-/* ---- The host's parts ---------------------------------------------------------------------------------------------- */
+/* ---- The host's parts ----------------------------------------------------------------------------------------------
+ */
 
 /* Is the machine undisturbed? (gate.c) */
 typedef struct qn_gate {
   qn_device *device;
-  double best;              /* rate of the burst, bursts a second; forgotten slowly */
-  double waited, measured;  /* seconds */
+  double best;             /* rate of the burst, bursts a second; forgotten slowly */
+  double waited, measured; /* seconds */
 } qn_gate;
 void qn__gate_init(qn_gate *g, qn_device *d);
 bool qn__gate_open(qn_gate *g);
