@@ -210,15 +210,17 @@ END_TEST
 enum { FORMAT, LAYOUT, RECIPE };
 #define PLANE "{\"name\":\"scale\",\"type\":\"f16\",\"max\":0,\"rows\":1,\"cols\":32}"
 
-static const char *const good[] = {
+static const char good_format[] =
     "{\"name\":\"f\",\"bits\":4,\"codes\":\"u8\",\"float\":\"none\",\"planes\":[" PLANE "],\"tables\":[[1,2]],"
-    "\"decode\":[\"q\",8,\"-\",\"scale\",\"*\"]}",
+    "\"decode\":[\"q\",8,\"-\",\"scale\",\"*\"]}";
+static const char good_layout[] =
     "{\"name\":\"l\",\"tile\":[4,32],\"pad_code\":8,\"sections\":[{\"outer\":[[\"n\",0,4],[\"k\",0,32]],\"fields\":["
     "{\"plane\":\"codes\",\"type\":\"u8\",\"lo\":0,\"bits\":4,\"digits\":[[\"n\",4,1],[\"k\",32,1]]},"
-    "{\"plane\":\"scale\",\"type\":\"f32\",\"lo\":0,\"bits\":32,\"digits\":[[\"n\",4,1]]}]}]}",
+    "{\"plane\":\"scale\",\"type\":\"f32\",\"lo\":0,\"bits\":32,\"digits\":[[\"n\",4,1]]}]}]}";
+static const char good_recipe[] =
     "{\"steps\":[{\"entry\":\"e\",\"args\":[\"x\",\"w\"],\"grid\":[[\"N\",64,\"ceildiv\"]],\"block\":[[128]],"
-    "\"cluster\":[],\"shared\":[0]}],\"workspace\":[0],\"deterministic\":true}",
-};
+    "\"cluster\":[],\"shared\":[0]}],\"workspace\":[0],\"deterministic\":true}";
+static const char *const good[] = {good_format, good_layout, good_recipe};
 
 /* `from` becomes `to` in the good text; the error says `part`. */
 static const struct {
