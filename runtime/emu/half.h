@@ -86,7 +86,7 @@ static inline float minifloat_float(const minifloat *m, uint32_t code) {
 /* To nearest even, saturating to the largest finite number (.satfinite); NaN to the NaN code or, lacking one, the
  * largest. */
 static inline uint32_t float_minifloat(const minifloat *m, float v) {
-  uint32_t sign = (uint32_t)signbit(v) << (m->exponent + m->mantissa);
+  uint32_t sign = (uint32_t)(signbit(v) != 0) << (m->exponent + m->mantissa);
   if (isnan(v)) return m->nan ? m->nan : m->largest;
   float a = fabsf(v);
   if (a > minifloat_float(m, m->largest)) return sign | m->largest;

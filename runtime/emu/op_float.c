@@ -35,7 +35,9 @@ static inline float minimum(float a, float b, int flags) {
     return (flags & F_NAN) || (isnan(a) && isnan(b)) ? bits_float(0x7fffffff) : isnan(a) ? b : a;
   return a < b || (a == b && signbit(a)) ? a : b;
 }
-static inline float maximum(float a, float b, int flags) { return -minimum(-a, -b, flags); }
+static inline float maximum(float a, float b, int flags) {
+  return isnan(a) || isnan(b) ? minimum(a, b, flags) : -minimum(-a, -b, flags);
+}
 
 OP32(add_f32, float, a + b)
 OP32(sub_f32, float, a - b)

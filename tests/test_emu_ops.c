@@ -1,0 +1,215 @@
+/* test_emu_ops.c - single instructions of the PTX interpreter against plain C.
+ *
+ * Each row is a line of PTX that computes %r0 (or %rd0) from %r1, %r2, %r3 (or %rd1...), and its expected values. The
+ * inputs of a lane are those of its row; a wrong row prints itself. */
+#include "emu.h"
+#include "fail.h"
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- 32-bit rows ------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *ptx;
+  uint32_t a, b, c, want;
+} ops[] = {
+    {"add.s32 %r0, %r1, %r2;", 0x7fffffff, 1, 0, 0x80000000},
+    {"sub.sat.s32 %r0, %r1, %r2;", 0x80000000, 1, 0, 0x80000000},
+    {"mul.hi.s32 %r0, %r1, %r2;", 0xffffffff, 0x80000000, 0, 0},
+    {"mul.hi.u32 %r0, %r1, %r2;", 0xffffffff, 0xffffffff, 0, 0xfffffffe},
+    {"mad.lo.s32 %r0, %r1, %r2, %r3;", 0x10000, 0x10001, 7, 0x10007},
+    {"div.s32 %r0, %r1, %r2;", 0x80000000, 0xffffffff, 0, 0x80000000},
+    {"div.s32 %r0, %r1, %r2;", (uint32_t)-7, 2, 0, (uint32_t)-3},
+    {"rem.s32 %r0, %r1, %r2;", (uint32_t)-7, 2, 0, (uint32_t)-1},
+    {"shl.b32 %r0, %r1, %r2;", 1, 32, 0, 0},
+    {"shr.s32 %r0, %r1, %r2;", 0x80000000, 99, 0, 0xffffffff},
+    {"shr.u32 %r0, %r1, %r2;", 0x80000000, 31, 0, 1},
+    {"lop3.b32 %r0, %r1, %r2, %r3, 0xea;", 0xf0f0, 0xff00, 3, 0xf003},
+    {"lop3.b32 %r0, %r1, %r2, %r3, 0x96;", 0xff, 0x0f, 0x33, 0xff ^ 0x0f ^ 0x33},
+    {"lop3.b32 %r0, %r1, %r2, %r3, 0xca;", 0xff00ff00, 0x12345678, 0x9abcdef0, 0x12bc56f0},
+    {"prmt.b32 %r0, %r1, %r2, %r3;", 0x33221100, 0x77665544, 0x5140, 0x55114400},
+    {"prmt.b32 %r0, %r1, %r2, %r3;", 0x80000000, 0, 0xb, 0xff},
+    {"bfe.u32 %r0, %r1, %r2, %r3;", 0x12345678, 8, 12, 0x456},
+    {"bfe.s32 %r0, %r1, %r2, %r3;", 0x00000f00, 8, 4, 0xffffffff},
+    {"bfe.s32 %r0, %r1, %r2, %r3;", 0x80000000, 40, 4, 0xffffffff},
+    {"bfe.u32 %r0, %r1, %r2, %r3;", 0xffffffff, 0, 0, 0},
+    {"bfi.b32 %r0, %r1, %r2, %r3, 8;", 0xab, 0xffffffff, 8, 0xffffabff},
+    {"shf.l.wrap.b32 %r0, %r1, %r2, %r3;", 0x80000000, 1, 1, 3},
+    {"shf.r.wrap.b32 %r0, %r1, %r2, %r3;", 0, 1, 33, 0x80000000},
+    {"shf.r.clamp.b32 %r0, %r1, %r2, %r3;", 5, 9, 40, 9},
+    {"dp4a.s32.s32 %r0, %r1, %r2, %r3;", 0xff02017f, 0x01ff0302, 100, 100 - 1 - 2 + 3 + 254},
+    {"dp4a.u32.s32 %r0, %r1, %r2, %r3;", 0x000000ff, 0x000000ff, 0, (uint32_t)-255},
+    {"popc.b32 %r0, %r1;", 0xf00f, 0, 0, 8},
+    {"clz.b32 %r0, %r1;", 0, 0, 0, 32},
+    {"bfind.s32 %r0, %r1;", 0xffffffff, 0, 0, 0xffffffff},
+    {"bfind.u32 %r0, %r1;", 0x00010000, 0, 0, 16},
+    {"brev.b32 %r0, %r1;", 0x00000013, 0, 0, 0xc8000000},
+    {"sad.s32 %r0, %r1, %r2, %r3;", (uint32_t)-5, 5, 1, 11},
+    {"{.reg .u32 x; add.cc.u32 x, %r1, %r2; addc.u32 %r0, %r3, 0;}", 0xffffffff, 1, 7, 8},
+    {"{.reg .pred p, q; setp.lt.and.u32 p|q, %r1, %r2, 1; selp.b32 %r0, 1, 2, q;}", 5, 3, 0, 1},
+    {"{.reg .b16 x, y; mov.b32 {x, y}, %r1; mov.b32 %r0, {y, x};}", 0x12345678, 0, 0, 0x56781234},
+    /* floats: bits */
+    {"add.f32 %r0, %r1, %r2;", 0x3f800000, 0x33800000, 0, 0x3f800000},
+    {"fma.rn.f32 %r0, %r1, %r2, %r3;", 0x3f800001, 0x3f800001, 0xbf800002, 0x28800000},
+    {"add.ftz.f32 %r0, %r1, %r2;", 0x00000001, 0x80000000, 0, 0},
+    {"add.sat.f32 %r0, %r1, %r2;", 0x40000000, 0, 0, 0x3f800000},
+    {"min.f32 %r0, %r1, %r2;", 0x7fc00000, 0x3f800000, 0, 0x3f800000},
+    {"max.NaN.f32 %r0, %r1, %r2;", 0x7fc00000, 0x3f800000, 0, 0xffffffff & 0x7fffffff},
+    {"min.f32 %r0, %r1, %r2;", 0x00000000, 0x80000000, 0, 0x80000000},
+    {"copysign.f32 %r0, %r1, %r2;", 0x80000000, 0x3f800000, 0, 0xbf800000},
+    /* halves: a product whose rounding in two steps would differ */
+    {"mul.rn.f16x2 %r0, %r1, %r2;", 0x3c013c01, 0x3c013c01, 0, 0x3c023c02},
+    {"fma.rn.f16x2 %r0, %r1, %r2, %r3;", 0x3c003c00, 0x64006400, 0x2c002c00, 0x64006400},
+    {"fma.rn.relu.f16x2 %r0, %r1, %r2, %r3;", 0xbc003c00, 0x3c003c00, 0, 0x00003c00},
+    {"fma.rn.bf16x2 %r0, %r1, %r2, %r3;", 0x3f803f80, 0x3f803f80, 0x3b803b80, 0x3f803f80},
+    {"sub.rn.f16x2 %r0, %r1, %r2;", 0x640f6401, 0x64086408, 0, 0x4700c700},
+    /* conversions */
+    {"{.reg .b16 h; cvt.rn.f16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x477ff000, 0, 0, 0x7c00},
+    {"{.reg .b16 h; cvt.rn.f16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x33000001, 0, 0, 0x0001},
+    {"{.reg .b16 h; cvt.rz.f16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x3f801fff, 0, 0, 0x3c00},
+    {"{.reg .b16 h; cvt.rn.bf16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x3f808000, 0, 0, 0x3f80},
+    {"cvt.rn.f16x2.f32 %r0, %r1, %r2;", 0x3f800000, 0x40000000, 0, 0x3c004000},
+    {"cvt.rzi.s32.f32 %r0, %r1;", 0xcf800000, 0, 0, 0x80000000},
+    {"cvt.rni.s32.f32 %r0, %r1;", 0x40200000, 0, 0, 2},
+    {"cvt.rzi.u32.f32 %r0, %r1;", 0xbf800000, 0, 0, 0},
+    {"cvt.rn.f32.s32 %r0, %r1;", 0x7fffffff, 0, 0, 0x4f000000},
+    {"cvt.s32.s8 %r0, %r1;", 0x12345680, 0, 0, 0xffffff80},
+    {"cvt.sat.s8.s32 %r0, %r1;", 300, 0, 0, 127},
+    {"{.reg .b16 h; cvt.rn.satfinite.e4m3x2.f32 h, %r1, %r2; cvt.u32.u16 %r0, h;}", 0x43e00000, 0x447a0000, 0, 0x7e7e},
+    {"{.reg .b16 h; cvt.rn.satfinite.e5m2x2.f32 h, %r1, %r2; cvt.u32.u16 %r0, h;}", 0x3f800000, 0xbf900000, 0, 0x3cbc},
+    {"{.reg .b16 h; cvt.u16.u32 h, %r1; cvt.rn.f16x2.e4m3x2 %r0, h;}", 0x3801, 0, 0, 0x3c001800},
+    {"cvt.rna.tf32.f32 %r0, %r1;", 0x3f801000, 0, 0, 0x3f802000},
+};
+
+static void run_row(const char *body, uint32_t a, uint32_t b, uint32_t c, uint32_t out[32]) {
+  char ptx[2048];
+  snprintf(
+      ptx, sizeof ptx,
+      ".version 9.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .u64 p, .param .u32 a, .param .u32 b,\n"
+      ".param .u32 c)\n{.reg .b32 %%r<8>; .reg .b64 %%rd<4>; .reg .pred %%p<4>;\nld.param.u64 %%rd1, [p];\n"
+      "ld.param.u32 %%r1, [a];\nld.param.u32 %%r2, [b];\nld.param.u32 %%r3, [c];\nmov.u32 %%r4, %%tid.x;\n%s\n"
+      "mul.wide.u32 %%rd2, %%r4, 4;\nadd.s64 %%rd1, %%rd1, %%rd2;\nst.global.u32 [%%rd1], %%r0;\nret;\n}\n",
+      body);
+  qn_emu *e;
+  qn_emu_module *m;
+  const qn_emu_kernel *f;
+  qn_emu_report *r;
+  uint64_t p;
+  char line[1024];
+  ck_assert(!qn_emu_open(90, 'a', &e) && !qn_emu_alloc(e, 128, &p));
+  ck_assert_msg(!qn_emu_module_load(e, ptx, &m), "%s: %s", body, qn__errmsg());
+  ck_assert(!qn_emu_kernel_find(m, "k", &f));
+  qn_emu_launch how = {
+      .grid = {1, 1, 1}, .block = {32, 1, 1}, .params = (const void *[]){&p, &a, &b, &c}, .nparams = 4, .threads = 1};
+  ck_assert_msg(!qn_emu_run(f, &how, &r), "%s", qn__errmsg());
+  ck_assert_msg(!r->findings, "%s: %s", body, r->count ? qn_emu_finding_print(r->list, line, sizeof line) : "");
+  ck_assert(!qn_emu_read(e, out, p, 128));
+  qn_emu_report_free(r);
+  qn_emu_close(e);
+}
+
+START_TEST(test_instruction_has_its_value) {
+  uint32_t out[32];
+  run_row(ops[_i].ptx, ops[_i].a, ops[_i].b, ops[_i].c, out);
+  for (int l = 0; l < 32; l++)
+    ck_assert_msg(out[l] == ops[_i].want, "row %d: %s of %08x %08x %08x is %08x, not %08x", _i, ops[_i].ptx, ops[_i].a,
+                  ops[_i].b, ops[_i].c, out[l], ops[_i].want);
+}
+END_TEST
+
+/* ---- Warp rows: the value of each lane --------------------------------------------------------------------------- */
+
+static uint32_t up(uint32_t l) { return l < 3 ? l : l - 3; }
+static uint32_t down_in_eights(uint32_t l) { return (l & 7) == 7 ? l : l + 1; }
+static uint32_t butterfly(uint32_t l) { return l ^ 5; }
+static uint32_t from_nine(uint32_t l) { return (void)l, 9; }
+static uint32_t odd_ballot(uint32_t l) { return (void)l, 0xaaaaaaaa; }
+static uint32_t thirds(uint32_t l) {
+  uint32_t m = 0;
+  for (uint32_t k = 0; k < 32; k++) m |= (uint32_t)(k % 3 == l % 3) << k;
+  return m;
+}
+static uint32_t sum(uint32_t l) { return (void)l, 496; }
+static uint32_t leader(uint32_t l) { return l == 0; }
+static uint32_t diverged(uint32_t l) { return l < 7 ? l * 2 + 1 : l + 101; }
+static const struct {
+  const char *ptx;
+  uint32_t (*want)(uint32_t lane);
+} warps[] = {
+    {"shfl.sync.up.b32 %r0, %r4, 3, 0, -1;", up},
+    {"shfl.sync.down.b32 %r0, %r4, 1, 0x1807, -1;", down_in_eights},
+    {"shfl.sync.bfly.b32 %r0, %r4, 5, 31, -1;", butterfly},
+    {"shfl.sync.idx.b32 %r0, %r4, 9, 31, -1;", from_nine},
+    {"and.b32 %r5, %r4, 1; setp.ne.u32 %p1, %r5, 0; vote.sync.ballot.b32 %r0, %p1, -1;", odd_ballot},
+    {"rem.u32 %r5, %r4, 3; match.any.sync.b32 %r0, %r5, -1;", thirds},
+    {"redux.sync.add.u32 %r0, %r4, -1;", sum},
+    {"{elect.sync _|%p1, -1; selp.b32 %r0, 1, 0, %p1;}", leader},
+    {"setp.lt.u32 %p1, %r4, 7;\n@%p1 bra A;\nadd.u32 %r0, %r4, 100;\nbra B;\nA:\nmul.lo.u32 %r0, %r4, 2;\nB:\nadd.u32 "
+     "%r0, %r0, 1;",
+     diverged},
+};
+
+START_TEST(test_warp_instruction_has_its_values) {
+  uint32_t out[32];
+  run_row(warps[_i].ptx, 0, 0, 0, out);
+  for (uint32_t l = 0; l < 32; l++)
+    ck_assert_msg(out[l] == warps[_i].want(l), "row %d: %s: lane %u has %08x, not %08x", _i, warps[_i].ptx, l, out[l],
+                  warps[_i].want(l));
+}
+END_TEST
+
+/* ---- Exact rounding ---------------------------------------------------------------------------------------------- */
+
+static double half_value(uint32_t h) {
+  int e = h >> 10 & 31, f = h & 1023;
+  double v = e == 31 ? (f ? NAN : INFINITY) : e ? ldexp(1024 + f, e - 25) : ldexp(f, -24);
+  return h & 0x8000 ? -v : v;
+}
+/* a * b + c rounded to nearest even in fp16, by searching the neighbours in long double. */
+static uint32_t exact_fma(uint32_t a, uint32_t b, uint32_t c) {
+  long double v = (long double)half_value(a) * half_value(b) + half_value(c), x = fabsl(v);
+  if (v == 0) return 0;
+  if (x >= 65520) return (v < 0) << 15 | 0x7c00;
+  uint32_t low = 0, high = 0x7bff;
+  while (low < high) { /* the largest half not above x */
+    uint32_t mid = (low + high + 1) / 2;
+    if (half_value(mid) <= x) low = mid;
+    else high = mid - 1;
+  }
+  long double down = x - half_value(low), gap = (low == 0x7bff ? 65536.0L : half_value(low + 1)) - x;
+  return (v < 0) << 15 | (down < gap || (down == gap && !(low & 1)) ? low : low + 1);
+}
+
+START_TEST(test_half_fma_rounds_once) {
+  uint32_t x = 12345, out[32];
+  for (int k = 0; k < 60; k++) {
+    uint32_t v[3];
+    for (int j = 0; j < 3; j++) {
+      x = x * 1664525u + 1013904223u;
+      uint32_t h = x >> 16;
+      v[j] = (h & 0x7c00) == 0x7c00 ? h & 0xbfff : h;
+    }
+    run_row("fma.rn.f16x2 %r0, %r1, %r2, %r3;", v[0], v[1], v[2], out);
+    uint32_t want = exact_fma(v[0], v[1], v[2]);
+    ck_assert_msg((out[0] & 0xffff) == want || (!want && !(out[0] & 0x7fff)), "fma of %04x %04x %04x is %04x, not %04x",
+                  v[0], v[1], v[2], out[0] & 0xffff, want);
+  }
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("emu_ops");
+  TCase *t = tcase_create("ops");
+  tcase_add_loop_test(t, test_instruction_has_its_value, 0, (int)QN_COUNT(ops));
+  tcase_add_loop_test(t, test_warp_instruction_has_its_values, 0, (int)QN_COUNT(warps));
+  tcase_add_test(t, test_half_fma_rounds_once);
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
