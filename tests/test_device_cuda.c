@@ -1,0 +1,381 @@
+/* test_device_cuda.c - the CUDA device over an invented driver that records what it is asked: no GPU is needed. */
+#include "device_cuda.h"
+#include "recipe.h"
+#include "runtime_fixture.h"
+
+/* ---- The invented driver ------------------------------------------------------------------------------------------
+ */
+
+static char calls[8192]; /* names of the calls since the last clear, each behind a space */
+static int fail_with;    /* error of the call whose name is fail_at */
+static const char *fail_at = "";
+static void *current; /* context */
+static int context_object, function_object, module_object, gpus = 1;
+static struct {
+  unsigned grid[3], block[3], shared, cluster[3];
+  int pdl, attributes;
+  void *stream;
+  uint64_t pointer[3];
+  int32_t number[2];
+} last; /* launch */
+
+static int did(const char *name) {
+  size_t used = strlen(calls);
+  snprintf(calls + used, sizeof calls - used, " %s", name);
+  return strcmp(name, fail_at) ? 0 : fail_with;
+}
+
+#define DID(name)                                                                                                      \
+  int error_ = did(name);                                                                                              \
+  if (error_) return error_
+
+static int f_init(unsigned flags) { return (void)flags, did("init"); }
+static int f_version(int *v) { return *v = 13010, 0; }
+static int f_error_name(int e, const char **t) {
+  return *t = e == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_X", 0;
+}
+static int f_error_text(int e, const char **t) { return (void)e, *t = "a text", 0; }
+static int f_count(int *n) { return *n = gpus, did("count"); }
+static int f_get(int *d, int ordinal) { return *d = ordinal, 0; }
+static int f_name(char *s, int size, int d) { return (void)d, snprintf(s, (size_t)size, "Invented H1"), 0; }
+static int f_attribute(int *v, int a, int d) {
+  (void)d;
+  *v = a == 16 ? 132 : a == 38 ? 50 << 20 : a == 75 ? 9 : a == 76 ? 0 : a == 82 ? 65536 : a == 97 ? 232448 : -1;
+  return 0;
+}
+static int f_retain(void **c, int d) { return (void)d, *c = &context_object, did("retain"); }
+static int f_release(int d) { return (void)d, did("release"); }
+static int f_current(void **c) { return *c = current, 0; }
+static int f_push(void *c) { return current = c, did("push"); }
+static int f_pop(void **c) { return *c = current, current = NULL, did("pop"); }
+static int f_alloc(qn_cu_ptr *p, size_t n) {
+  DID("alloc");
+  return *p = (qn_cu_ptr)(uintptr_t)malloc(n), 0;
+}
+static int f_free(qn_cu_ptr p) { return free((void *)(uintptr_t)p), did("free"); }
+static int f_upload(qn_cu_ptr d, const void *s, size_t n) { return memcpy((void *)(uintptr_t)d, s, n), did("upload"); }
+static int f_download(void *d, qn_cu_ptr s, size_t n) { return memcpy(d, (void *)(uintptr_t)s, n), did("download"); }
+static int f_load(void **m, const void *i) { return (void)i, *m = &module_object, did("load"); }
+static int f_unload(void *m) { return (void)m, did("unload"); }
+static int f_function(void **f, void *m, const char *name) {
+  (void)m;
+  *f = &function_object;
+  return strcmp(name, "gemv") ? 500 : did("function");
+}
+static int f_set(void *f, int a, int v) {
+  (void)f;
+  ck_assert_int_eq(a, 8);
+  ck_assert_int_eq(v, 100000);
+  return did("set");
+}
+static void keep_arguments(void **arg) {
+  for (int i = 0; i < 3; i++) memcpy(&last.pointer[i], arg[i], 8);
+  for (int i = 0; i < 2; i++) memcpy(&last.number[i], arg[3 + i], 4);
+}
+static int f_launch(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                    unsigned shared, void *stream, void **arg, void **extra) {
+  ck_assert_ptr_eq(f, &function_object);
+  ck_assert_ptr_null(extra);
+  last.grid[0] = gx, last.grid[1] = gy, last.grid[2] = gz, last.block[0] = bx, last.block[1] = by, last.block[2] = bz;
+  last.shared = shared, last.stream = stream;
+  keep_arguments(arg);
+  return did("launch");
+}
+static int f_launch_ex(const qn_cu_config *c, void *f, void **arg, void **extra) {
+  (void)f, (void)extra;
+  memcpy(last.grid, c->grid, sizeof last.grid);
+  last.attributes = (int)c->n_attributes, last.stream = c->stream;
+  for (uint32_t i = 0; i < c->n_attributes; i++) {
+    if (c->attributes[i].id == 4) memcpy(last.cluster, c->attributes[i].value.cluster, sizeof last.cluster);
+    if (c->attributes[i].id == 6) last.pdl = c->attributes[i].value.flag;
+  }
+  keep_arguments(arg);
+  return did("launch_ex");
+}
+static int object;
+static int f_stream(void **s, unsigned flags) { return *s = &object, did(flags == 1 ? "stream" : "stream?"); }
+static int f_stream_free(void *s) { return (void)s, did("stream_free"); }
+static int f_sync(void *s) { return (void)s, did("sync"); }
+static int f_event(void **e, unsigned flags) { return (void)flags, *e = &object, did("event"); }
+static int f_event_free(void *e) { return (void)e, did("event_free"); }
+static int f_record(void *e, void *s) { return (void)e, (void)s, did("record"); }
+static int f_event_sync(void *e) { return (void)e, did("event_sync"); }
+static int f_elapsed(float *ms, void *a, void *b) { return (void)a, (void)b, *ms = 8, 0; }
+static int f_begin(void *s, int mode) { return (void)s, (void)mode, did("begin"); }
+static int f_end(void *s, void **g) { return (void)s, *g = &object, did("end"); }
+static int f_graph(void **x, void *g, unsigned long long f) { return (void)g, (void)f, *x = &object, did("graph"); }
+static int f_graph_launch(void *x, void *s) { return (void)x, (void)s, did("graph_launch"); }
+static int f_graph_free(void *g) { return (void)g, did("graph_free"); }
+
+static qn_cuda_driver driver = {
+    .init = f_init,
+    .driver_version = f_version,
+    .error_name = f_error_name,
+    .error_text = f_error_text,
+    .device_count = f_count,
+    .device_get = f_get,
+    .device_name = f_name,
+    .device_attribute = f_attribute,
+    .context_retain = f_retain,
+    .context_release = f_release,
+    .context_current = f_current,
+    .context_push = f_push,
+    .context_pop = f_pop,
+    .mem_alloc = f_alloc,
+    .mem_free = f_free,
+    .mem_upload = f_upload,
+    .mem_download = f_download,
+    .module_load = f_load,
+    .module_unload = f_unload,
+    .module_function = f_function,
+    .function_set = f_set,
+    .launch = f_launch,
+    .stream_new = f_stream,
+    .stream_free = f_stream_free,
+    .stream_sync = f_sync,
+    .event_new = f_event,
+    .event_free = f_event_free,
+    .event_record = f_record,
+    .event_sync = f_event_sync,
+    .event_elapsed = f_elapsed,
+    .launch_ex = f_launch_ex,
+    .capture_begin = f_begin,
+    .capture_end = f_end,
+    .graph_new = f_graph,
+    .graph_launch = f_graph_launch,
+    .graph_exec_free = f_graph_free,
+    .graph_free = f_graph_free,
+};
+
+static qn_device *open_device(void) {
+  qn_device *d;
+  ck_ok(qn__device_cuda_open_with(&driver, 0, &d));
+  calls[0] = 0;
+  return d;
+}
+
+/* ---- Cases --------------------------------------------------------------------------------------------------------
+ */
+
+START_TEST(test_describes_itself) {
+  qn_device *d = open_device();
+  ck_assert_str_eq(d->info.name, "cuda:0");
+  ck_assert_str_eq(d->info.target, "cuda");
+  ck_assert_str_eq(d->info.arch, "sm_90a");
+  ck_assert_str_eq(d->info.product, "Invented H1");
+  ck_assert_str_eq(d->info.driver, "13.1");
+  ck_assert_int_eq(d->info.sms, 132);
+  ck_assert_int_eq(d->info.smem, 232448);
+  ck_assert_int_eq(d->info.regs, 65536);
+  ck_assert_int_eq(d->info.var[QN_VAR_L2], 50 << 20);
+  qn__device_close(d);
+  ck_assert_str_eq(calls, " release");
+}
+END_TEST
+
+START_TEST(test_no_device_is_a_clean_error) {
+  qn_device *d;
+  ck_fails(QN_E_DEVICE, "no GPU 3; there is 1", qn__device_cuda_open_with(&driver, 3, &d));
+  ck_assert_ptr_null(d);
+  fail_at = "init", fail_with = 100;
+  ck_fails(QN_E_DEVICE, "finds no GPU", qn__device_cuda_open_with(&driver, 0, &d));
+  fail_with = 803;
+  ck_fails(QN_E_DEVICE, "cuInit (803", qn__device_cuda_open_with(&driver, 0, &d));
+  fail_at = "retain", fail_with = 2;
+  ck_fails(QN_E_DEVICE, "cuDevicePrimaryCtxRetain", qn__device_cuda_open_with(&driver, 0, &d));
+}
+END_TEST
+
+/* Each call is made in the primary context, which is taken back unless it was current before. */
+START_TEST(test_memory_and_context) {
+  qn_device *d = open_device();
+  void *p;
+  char text[4] = "";
+  ck_ok(d->ops->alloc(d, 4, &p));
+  ck_assert_str_eq(calls, " push alloc pop");
+  ck_ok(d->ops->upload(d, p, "abc", 4));
+  ck_ok(d->ops->download(d, text, p, 4));
+  ck_assert_str_eq(text, "abc");
+  current = &context_object, calls[0] = 0;
+  d->ops->free(d, p);
+  d->ops->free(d, NULL);
+  ck_assert_str_eq(calls, " free");
+  fail_at = "alloc", fail_with = 2;
+  ck_fails(QN_E_CUDA, "cuMemAlloc of 99 bytes", d->ops->alloc(d, 99, &p));
+  ck_assert_ptr_null(p);
+  qn__device_close(d);
+}
+END_TEST
+
+START_TEST(test_entries) {
+  qn_device *d = open_device();
+  qn_module *m;
+  void *fn;
+  ck_fails(QN_E_ARG, "empty module", d->ops->module_load(d, "", 0, &m));
+  ck_ok(d->ops->module_load(d, "x", 1, &m));
+  ck_fails(QN_E_CUDA, "kernel 'nothing'", d->ops->entry(d, m, "nothing", 0, &fn));
+  calls[0] = 0;
+  ck_ok(d->ops->entry(d, m, "gemv", 48 << 10, &fn));
+  ck_assert_ptr_null(strstr(calls, "set"));
+  ck_ok(d->ops->entry(d, m, "gemv", 100000, &fn));
+  ck_assert_ptr_nonnull(strstr(calls, "set"));
+  ck_fails(QN_E_LIMIT, "limit 232448", d->ops->entry(d, m, "gemv", 232449, &fn));
+  d->ops->module_free(d, m);
+  qn__device_close(d);
+}
+END_TEST
+
+static qn_recipe make_recipe(void) {
+  qn_recipe r = {.n_steps = 1};
+  qn_step *s = &r.step[0];
+  snprintf(s->entry, sizeof s->entry, "gemv");
+  s->n_args = 5;
+  memcpy(s->arg, (uint8_t[]){QN_ARG_W, QN_ARG_X, QN_ARG_Y, QN_ARG_M, QN_ARG_LDX}, 5);
+  s->grid[0] = EXPR(V(N), C(64), O(CEILDIV)), s->grid[1] = EXPR(V(M), C(16), O(CEILDIV));
+  s->block[0] = EXPR(C(128)), s->shared = EXPR(C(4096));
+  return r;
+}
+
+static const qn_host_args arguments = {
+    .x = (void *)0x1000, .w = (void *)0x2000, .y = (void *)0x3000, .m = 33, .n = 130, .k = 64, .ldx = 72, .ldy = 130};
+
+START_TEST(test_launches) {
+  qn_device *d = open_device();
+  qn_recipe r = make_recipe();
+  void *fn[QN_RECIPE_STEPS] = {&function_object};
+  ck_ok(qn__recipe_run(d, &r, fn, &arguments, &object));
+  ck_assert_uint_eq(last.grid[0], 3);
+  ck_assert_uint_eq(last.grid[1], 3);
+  ck_assert_uint_eq(last.grid[2], 1);
+  ck_assert_uint_eq(last.block[0], 128);
+  ck_assert_uint_eq(last.block[1], 1);
+  ck_assert_uint_eq(last.shared, 4096);
+  ck_assert_ptr_eq(last.stream, &object);
+  ck_assert_uint_eq(last.pointer[0], 0x2000);
+  ck_assert_uint_eq(last.pointer[1], 0x1000);
+  ck_assert_uint_eq(last.pointer[2], 0x3000);
+  ck_assert_int_eq(last.number[0], 33);
+  ck_assert_int_eq(last.number[1], 72);
+  ck_assert_str_eq(calls, " push launch pop"); /* and nothing that a capture would refuse */
+  r.pdl = 1;
+  r.step[0].cluster[0] = EXPR(C(2));
+  ck_ok(qn__recipe_run(d, &r, fn, &arguments, NULL));
+  ck_assert_ptr_nonnull(strstr(calls, "launch_ex"));
+  ck_assert_int_eq(last.attributes, 2);
+  ck_assert_uint_eq(last.cluster[0], 2);
+  ck_assert_uint_eq(last.cluster[2], 1);
+  ck_assert_int_eq(last.pdl, 1);
+  driver.launch_ex = NULL;
+  ck_fails(QN_E_DEVICE, "cuLaunchKernelEx", qn__recipe_run(d, &r, fn, &arguments, NULL));
+  qn__device_close(d);
+}
+END_TEST
+
+START_TEST(test_limits) {
+  qn_device *d = open_device();
+  void *fn[QN_RECIPE_STEPS] = {&function_object};
+  qn_recipe r;
+  qn_host_args a;
+#define REFUSED(status, part, change)                                                                                  \
+  r = make_recipe(), a = arguments;                                                                                    \
+  change;                                                                                                              \
+  ck_fails(status, part, qn__recipe_run(d, &r, fn, &a, NULL))
+  REFUSED(QN_E_LIMIT, "grid.y is 65536", a.m = 16 * 65536);
+  REFUSED(QN_E_LIMIT, "grid.x is 0", r.step[0].grid[0] = EXPR(C(0)));
+  REFUSED(QN_E_LIMIT, "block.x is 2048", r.step[0].block[0] = EXPR(C(2048)));
+  REFUSED(QN_E_LIMIT, "limit 1024", r.step[0].block[1] = EXPR(C(16)));
+  REFUSED(QN_E_LIMIT, "shared is 300000", r.step[0].shared = EXPR(C(300000)));
+  REFUSED(QN_E_LIMIT, "cluster.x is 9", r.step[0].cluster[0] = EXPR(C(9)));
+  REFUSED(QN_E_LIMIT, "beyond 2^31", a.ldx = INT64_C(1) << 31);
+  REFUSED(QN_E_LIMIT, "division", r.step[0].grid[0] = EXPR(V(M), C(0), O(DIV)));
+  REFUSED(QN_E_ARG, "takes x, which is NULL", a.x = NULL);
+  REFUSED(QN_E_ARG, "ldx 63", a.ldx = 63);
+  REFUSED(QN_E_FORMAT, "recipe of 0 steps", r.n_steps = 0);
+#undef REFUSED
+  ck_assert_ptr_null(strstr(calls, "launch"));
+  qn__device_close(d);
+}
+END_TEST
+
+/* After an illegal address nothing works: each later call says so, without asking the driver again. */
+START_TEST(test_sticky_errors) {
+  qn_device *d = open_device();
+  void *p;
+  fail_at = "sync", fail_with = 700;
+  ck_fails(QN_E_CUDA, "CUDA_ERROR_ILLEGAL_ADDRESS", d->ops->sync(d, NULL));
+  ck_assert_ptr_nonnull(strstr(qn__errmsg(), "the context is lost"));
+  fail_at = "", calls[0] = 0;
+  ck_fails(QN_E_CUDA, "earlier error (700", d->ops->alloc(d, 8, &p));
+  ck_fails(QN_E_CUDA, "earlier error (700", d->ops->sync(d, NULL));
+  ck_assert_str_eq(calls, "");
+  qn__device_close(d);
+  d = open_device();
+  fail_at = "sync", fail_with = 1;
+  ck_fails(QN_E_CUDA, "(1: CUDA_ERROR_X, a text)", d->ops->sync(d, NULL));
+  fail_at = "";
+  ck_ok(d->ops->sync(d, NULL)); /* others pass */
+  qn__device_close(d);
+}
+END_TEST
+
+static int enqueued;
+static qn_status enqueue(void *ud, int i, void *stream) {
+  ck_assert_ptr_eq(stream, &object);
+  enqueued += i;
+  return *(qn_status *)ud;
+}
+
+START_TEST(test_timing) {
+  qn_device *d = open_device();
+  qn_cuda_timer *t;
+  qn_status status = QN_OK;
+  double seconds[3];
+  ck_ok(qn__cuda_timer_new(d, &t));
+  ck_ok(qn__cuda_time(t, false, enqueue, &status, 4, 3, seconds));
+  for (int i = 0; i < 3; i++) ck_assert_double_eq_tol(seconds[i], 0.002, 1e-9);
+  ck_assert_int_eq(enqueued, 4 * 6); /* once untimed */
+  calls[0] = 0;
+  ck_ok(qn__cuda_time(t, true, enqueue, &status, 4, 1, seconds));
+  ck_assert_str_eq(calls, " push begin end graph graph_free record graph_launch record event_sync"
+                          " record graph_launch record event_sync graph_free pop");
+  status = QN_E_WRONG, calls[0] = 0;
+  ck_assert_int_eq(qn__cuda_time(t, true, enqueue, &status, 4, 1, seconds), QN_E_WRONG);
+  ck_assert_str_eq(calls, " push begin end graph_free pop"); /* the capture is ended */
+  driver.graph_new = NULL;
+  ck_fails(QN_E_DEVICE, "stream capture", qn__cuda_time(t, true, enqueue, &status, 4, 1, seconds));
+  qn__cuda_timer_free(t);
+  qn__cuda_timer_free(NULL);
+  qn__device_close(d);
+  ck_ok(qn__device_open("host:1", &d));
+  ck_fails(QN_E_ARG, "not driven through CUDA", qn__cuda_timer_new(d, &t));
+  qn__device_close(d);
+}
+END_TEST
+
+/* The real driver: either it is there, or what is missing is named. */
+START_TEST(test_machine) {
+  const qn_cuda_driver *real;
+  qn_device *d;
+  qn_status s = qn__cuda_driver(&real);
+  ck_assert(s == QN_OK || (s == QN_E_DEVICE && strstr(qn__errmsg(), "libcuda.so.1")));
+  ck_assert_int_eq(qn__device_open("cuda:4096", &d), QN_E_DEVICE);
+  ck_ok(qn__device_open(NULL, &d));
+  ck_assert_msg(!strcmp(d->info.name, "host") || !strcmp(d->info.name, "cuda:0"), "%s", d->info.name);
+  qn__device_close(d);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  (void)argc;
+  Suite *s = suite_create("device_cuda");
+  add_case(s, "describes_itself", test_describes_itself, 1);
+  add_case(s, "no_device_is_a_clean_error", test_no_device_is_a_clean_error, 1);
+  add_case(s, "memory_and_context", test_memory_and_context, 1);
+  add_case(s, "entries", test_entries, 1);
+  add_case(s, "launches", test_launches, 1);
+  add_case(s, "limits", test_limits, 1);
+  add_case(s, "sticky_errors", test_sticky_errors, 1);
+  add_case(s, "timing", test_timing, 1);
+  add_case(s, "machine", test_machine, 1);
+  return run_suite(s, argv[0]);
+}
