@@ -1,123 +1,59 @@
-/* dense.c - OpenBLAS by dlopen: present on most machines, needed on none. M = 1 is a matrix-vector product there. */
+/* dense.c - OpenBLAS, found at run time, timed like our own kernels. */
 #include "dense.h"
 #include "fail.h"
 #include <dlfcn.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
+enum { row_major = 101, no_transpose = 111, transpose = 112, reps = 9 };
+typedef void (*sgemm_fn)(int, int, int, int, int, int, float, const float *, int, const float *, int, float, float *,
+                         int);
+typedef void (*sgemv_fn)(int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
 
-/* int is OpenBLAS's usual blasint; the 64-bit interface has other library names. */
-#define FUNCTIONS(F)                                                                                                   \
-  F(void, gemm, "cblas_sgemm",                                                                                         \
-    (int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,    \
-     float beta, float *c, int ldc))                                                                                   \
-  F(void, gemv, "cblas_sgemv",                                                                                         \
-    (int order, int ta, int m, int n, float alpha, const float *a, int lda, const float *x, int incx, float beta,      \
-     float *y, int incy))                                                                                              \
-  F(void, set_threads, "openblas_set_num_threads", (int threads))                                                      \
-  F(char *, config, "openblas_get_config", (void))
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
 
-static const char *const libraries[] = {"libopenblas.so.0", "libopenblas.so", "libopenblasp.so.0"};
+qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cache, int64_t m, int64_t n, int64_t k, double *seconds) {
+  void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+  if (!lib) return qn__fail(QN_E_DEVICE, "OpenBLAS (libopenblas.so.0) is not installed");
+  void (*set_threads)(int);
+  sgemm_fn sgemm;
+  sgemv_fn sgemv;
+  *(void **)&set_threads = dlsym(lib, "openblas_set_num_threads");
+  *(void **)&sgemm = dlsym(lib, "cblas_sgemm");
+  *(void **)&sgemv = dlsym(lib, "cblas_sgemv");
+  if (!sgemm || !sgemv) return qn__fail(QN_E_DEVICE, "libopenblas.so.0 lacks cblas_sgemm or cblas_sgemv");
+  if (set_threads) set_threads(threads);
 
-struct qn_dense {
-  qn_meter *meter;
-  qn_device *device;
-  void *library;
-#define F(type, member, symbol, parameters) type(*member) parameters;
-  FUNCTIONS(F)
-#undef F
-  char name[96];
-  /* the product under way */
-  int n, k, m;
-  int64_t copies, at;
-  float *w, *x, *y;
-};
-
-static qn_status find_functions(qn_dense *d, const char *library) {
-#define F(type, member, symbol, parameters)                                                                            \
-  {                                                                                                                    \
-    void *p = dlsym(d->library, symbol);                                                                               \
-    if (!p) return qn__fail(QN_E_DEVICE, "%s has no function " symbol, library);                                       \
-    memcpy(&d->member, &p, sizeof p);                                                                                  \
+  int64_t size = n * k, copies = 4 * cache / (size * 4) + 2;
+  float *w = malloc((size_t)(size * copies) * sizeof *w), *x = malloc((size_t)(m * k) * sizeof *x),
+        *y = malloc((size_t)(m * n) * sizeof *y);
+  qn_status s = w && x && y ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the dense product");
+  double t[reps];
+  for (int64_t i = 0; s == QN_OK && i < size * copies; i++) w[i] = (float)(i % 251) - 125;
+  for (int64_t i = 0; s == QN_OK && i < m * k; i++) x[i] = (float)(i % 13) - 6;
+  for (int i = -1, tries = 0; s == QN_OK && i < reps; tries++) {
+    bool quiet = qn__meter_quiet(meter);
+    int calls = m * size < 1 << 22 ? (int)((1 << 22) / (m * size)) + 1 : 1;
+    double start = qn__now();
+    for (int c = 0; c < calls; c++) {
+      const float *a = w + (tries * calls + c) % copies * size;
+      if (m == 1) sgemv(row_major, no_transpose, (int)n, (int)k, 1, a, (int)k, x, 1, 0, y, 1);
+      else sgemm(row_major, no_transpose, transpose, (int)m, (int)n, (int)k, 1, x, (int)k, a, (int)k, 0, y, (int)n);
+    }
+    double each = (qn__now() - start) / calls;
+    quiet = quiet && qn__meter_quiet(meter);
+    if (!quiet && tries < 6 * reps) continue;
+    if (i >= 0) t[i] = each; /* the first only warms up */
+    i++;
   }
-  FUNCTIONS(F)
-#undef F
-  return QN_OK;
-}
-
-static qn_status load(qn_dense *d) {
-  size_t i = 0;
-  while (i < QN_COUNT(libraries) && !(d->library = dlopen(libraries[i], RTLD_NOW | RTLD_LOCAL))) i++;
-  if (!d->library) return qn__fail(QN_E_DEVICE, "no OpenBLAS here: libopenblas.so.0 is not found");
-  QN_TRY(find_functions(d, libraries[i]));
-  d->set_threads(d->device->info.threads);
-  char version[48] = "";
-  sscanf(d->config(), "%*s %47s", version);
-  snprintf(d->name, sizeof d->name, "OpenBLAS %s", version);
-  return QN_OK;
-}
-
-qn_status qn__dense_new(qn_device *device, qn_meter *m, qn_dense **out) {
-  qn_dense *d = *out = calloc(1, sizeof *d);
-  if (!d) return qn__fail(QN_E_NOMEM, "dense product");
-  d->device = device, d->meter = m;
-  qn_status s =
-      device->info.target[0] == 'h' ? load(d) : qn__fail(QN_E_DEVICE, "no dense library for %s", device->info.target);
-  if (s) qn__dense_free(d), *out = NULL;
-  return s;
-}
-
-void qn__dense_free(qn_dense *d) {
-  if (!d) return;
-  if (d->library) dlclose(d->library);
-  free(d);
-}
-
-const char *qn__dense_name(const qn_dense *d) { return d->name; }
-
-/* ---- Timing ------------------------------------------------------------------------------------------------------ */
-
-static qn_status product(void *ud, int i, void *stream) {
-  (void)i, (void)stream;
-  qn_dense *d = ud;
-  const float *w = d->w + (size_t)(d->at++ % d->copies) * (size_t)d->n * (size_t)d->k;
-  if (d->m == 1) d->gemv(ROW_MAJOR, NO_TRANS, d->n, d->k, 1, w, d->k, d->x, 1, 0, d->y, 1);
-  else d->gemm(ROW_MAJOR, NO_TRANS, TRANS, d->m, d->n, d->k, 1, d->x, d->k, w, d->k, 0, d->y, d->n);
-  return QN_OK;
-}
-
-static qn_status make(qn_device *d, size_t count, float **out) {
-  void *p;
-  QN_TRY(d->ops->alloc(d, count * sizeof(float), &p));
-  *out = p;
-  for (size_t i = 0; i < count; i++) (*out)[i] = (float)(i % 1021) / 1021 - 0.5f; /* 1021 is prime: copies differ */
-  return QN_OK;
-}
-
-static qn_status time_product(qn_dense *d, int reps, double *seconds) {
-  size_t weight = (size_t)d->n * (size_t)d->k;
-  QN_TRY(make(d->device, weight * (size_t)d->copies, &d->w));
-  QN_TRY(make(d->device, (size_t)d->m * (size_t)d->k, &d->x));
-  QN_TRY(make(d->device, (size_t)d->m * (size_t)d->n, &d->y));
-  double one;
-  for (int i = 0; i < 2; i++) QN_TRY(qn__meter_time(d->meter, product, d, 1, 1, &one, NULL)); /* the first warms up */
-  int calls = one < 4e-4 ? (int)(4e-4 / one) : 1;
-  return qn__meter_time(d->meter, product, d, calls, reps, seconds, NULL);
-}
-
-qn_status qn__dense_time(qn_dense *d, int64_t n, int64_t k, int64_t m, int reps, double *seconds) {
-  size_t bytes = (size_t)n * (size_t)k * sizeof(float), cold = qn__meter_cold_bytes(d->meter);
-  d->n = (int)n, d->k = (int)k, d->m = (int)m, d->at = 0;
-  d->copies = bytes < cold / 2 ? (int64_t)((cold + bytes - 1) / bytes) : 2;
-  qn_status s = time_product(d, reps, seconds);
-  float **all[] = {&d->w, &d->x, &d->y};
-  for (size_t i = 0; i < QN_COUNT(all); i++) {
-    if (*all[i]) d->device->ops->free(d->device, *all[i]);
-    *all[i] = NULL;
+  if (s == QN_OK) {
+    qsort(t, reps, sizeof *t, ascending);
+    *seconds = t[reps / 2];
   }
-  nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* its threads spin for a while after a product */
-  return s;
+  free(w);
+  free(x);
+  free(y);
+  return s; /* the library stays: its threads do not survive being unloaded */
 }

@@ -1,14 +1,9 @@
-/* dense.h - the product that quantized kernels are measured against: f32 weights, the machine's own BLAS. */
+/* dense.h - the dense product that quantized kernels are held against: OpenBLAS, if this machine has it. */
 #ifndef QN_DENSE_H
 #define QN_DENSE_H
-#include "meter.h"
+#include "measure.h"
 
-typedef struct qn_dense qn_dense;
-/* Find OpenBLAS and give it the device's threads. QN_E_DEVICE: it is not there; the text names what was looked for. */
-qn_status qn__dense_new(qn_device *d, qn_meter *m, qn_dense **out);
-void qn__dense_free(qn_dense *d);
-const char *qn__dense_name(const qn_dense *d); /* "OpenBLAS 0.3.21 sgemm" */
-
-/* Seconds per call of Y[m,n] = X[m,k] W[n,k]^T, f32, weights cold, `reps` times. */
-qn_status qn__dense_time(qn_dense *d, int64_t n, int64_t k, int64_t m, int reps, double *seconds);
+/* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T in f32 by OpenBLAS on `threads` threads, weights cold: copies of W that
+ * together are four times `cache` bytes. QN_E_DEVICE: no OpenBLAS here. QN_E_NOMEM. */
+qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cache, int64_t m, int64_t n, int64_t k, double *seconds);
 #endif

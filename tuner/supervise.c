@@ -1,158 +1,162 @@
-/* supervise.c - spawning, listening to and killing a worker. */
+/* supervise.c - the worker is a process group of its own, so that killing it leaves nothing behind. */
 #include "supervise.h"
 #include "fail.h"
+#include "measure.h"
 #include <errno.h>
-#include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PREPARE 10 /* times the patience with a kernel */
-
 extern char **environ;
+enum { start_seconds = 60 };
 
-struct qn_worker {
-  char program[PATH_MAX], device[64];
-  pid_t pid; /* 0: not running */
-  qn_line line;
-  int starts;
-};
-
-/* ---- The program ------------------------------------------------------------------------------------------------- */
-
-static bool beside(char *out, size_t size) {
-  char self[PATH_MAX];
-  ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-  if (n < 0) return false;
-  self[n] = 0;
-  char *slash = strrchr(self, '/');
-  if (slash) *slash = 0;
-  return (size_t)snprintf(out, size, "%s/quernel-worker", self) < size && !access(out, X_OK);
-}
-
-static qn_status find_program(const char *given, char *out, size_t size) {
-  const char *said = given ? given : getenv("QUERNEL_WORKER");
-  if (!said && beside(out, size)) return QN_OK;
-  snprintf(out, size, "%s", said ? said : QN_LIBEXEC "/quernel-worker");
-  if (!access(out, X_OK)) return QN_OK;
-  return qn__fail(QN_E_IO, "worker program %s: %s; QUERNEL_WORKER can name it", out, strerror(errno));
-}
-
-qn_status qn__worker_open(const char *program, const char *device, qn_worker **out) {
-  qn_worker *w = *out = calloc(1, sizeof *w);
-  if (!w) return qn__fail(QN_E_NOMEM, "worker");
-  snprintf(w->device, sizeof w->device, "%s", device ? device : "");
-  qn_status s = find_program(program, w->program, sizeof w->program);
-  if (s) free(w), *out = NULL;
-  return s;
-}
-
-/* ---- Life and death ---------------------------------------------------------------------------------------------- */
-
-/* The worker's standard input and output are one end of a socket; a socket tells a dead peer without a signal. */
-static int spawn(qn_worker *w, int end) {
-  char parent[24];
-  snprintf(parent, sizeof parent, "%d", (int)getpid());
-  char *argv[] = {w->program, w->device, parent, NULL};
-  posix_spawn_file_actions_t files;
-  posix_spawnattr_t attributes;
-  posix_spawn_file_actions_init(&files);
-  posix_spawnattr_init(&attributes);
-  posix_spawn_file_actions_adddup2(&files, end, 0);
-  posix_spawn_file_actions_adddup2(&files, end, 1);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP); /* a group of its own */
-  int error = posix_spawn(&w->pid, w->program, &files, &attributes, argv, environ);
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  return error;
-}
-
-static qn_status start(qn_worker *w) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
-    return qn__fail(QN_E_IO, "socketpair: %s", strerror(errno));
-  int error = spawn(w, ends[1]);
-  close(ends[1]);
-  if (error) {
-    close(ends[0]);
-    w->pid = 0;
-    return qn__fail(QN_E_IO, "%s: cannot be started: %s", w->program, strerror(error));
+static void reap(qn_supervisor *s, int *status) {
+  if (!s->pid) return;
+  kill(-s->pid, SIGKILL);
+  while (waitpid(s->pid, status, 0) < 0 && errno == EINTR) {
   }
-  w->line = (qn_line){.in = ends[0], .out = ends[0]};
-  w->starts++;
+  close(s->fd);
+  s->pid = 0;
+  s->used = 0;
+}
+
+static qn_status spawn(qn_supervisor *s) {
+  int fd[2];
+  char *argv[] = {(char *)(uintptr_t)s->program, (char *)(uintptr_t)s->device, NULL};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+    return qn__fail(QN_E_IO, "socketpair: %s", strerror(errno));
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attr;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_init(&attr);
+  posix_spawn_file_actions_adddup2(&actions, fd[1], 0);
+  posix_spawn_file_actions_adddup2(&actions, fd[1], 1);
+  posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
+  int e = posix_spawn(&s->pid, s->program, &actions, &attr, argv, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attr);
+  close(fd[1]);
+  if (e) {
+    close(fd[0]);
+    s->pid = 0;
+    return qn__fail(QN_E_IO, "cannot start the worker %s: %s", s->program, strerror(e));
+  }
+  s->fd = fd[0];
   return QN_OK;
 }
 
-/* End the group and collect the worker; its wait status. */
-static int stop(qn_worker *w) {
-  int status = 0;
-  kill(-w->pid, SIGKILL);
-  while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR) {
+/* A line of the worker's, without its end. NULL: it ended (*late 0) or the time ran out (*late 1). */
+static cJSON *read_answer(qn_supervisor *s, double seconds, int *late) {
+  double deadline = qn__now() + seconds;
+  for (;;) {
+    char *end = s->used ? memchr(s->line, '\n', s->used) : NULL;
+    if (end) {
+      size_t n = (size_t)(end - s->line) + 1;
+      cJSON *j = cJSON_ParseWithLength(s->line, n);
+      memmove(s->line, s->line + n, s->used -= n);
+      return j;
+    }
+    if (s->used == s->room) {
+      char *p = realloc(s->line, s->room = s->room ? s->room * 2 : 4096);
+      if (!p) return NULL;
+      s->line = p;
+    }
+    double left = deadline - qn__now();
+    *late = left <= 0;
+    struct pollfd p = {.fd = s->fd, .events = POLLIN};
+    if (*late || (poll(&p, 1, (int)(left * 1e3) + 1) < 0 && errno != EINTR)) return NULL;
+    if (!p.revents) continue;
+    ssize_t n = read(s->fd, s->line + s->used, s->room - s->used);
+    if (n <= 0) return NULL;
+    s->used += (size_t)n;
   }
-  close(w->line.in);
-  qn__line_fini(&w->line);
-  w->pid = 0;
+}
+
+static qn_status ended(qn_supervisor *s, int late, double seconds) {
+  int status = 0;
+  bool alive = waitpid(s->pid, &status, WNOHANG) == 0; /* before it is killed */
+  if (alive && !late) {                                /* it closed the line and is on its way out */
+    usleep(100000);
+    alive = waitpid(s->pid, &status, WNOHANG) == 0;
+  }
+  if (!alive) {
+    kill(-s->pid, SIGKILL);
+    close(s->fd);
+    s->pid = 0;
+    s->used = 0;
+  } else reap(s, &status);
+  if (late) return qn__fail(QN_E_WRONG, "no answer within %.0f s; killed", seconds);
+  if (WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "crashed: %s", strsignal(WTERMSIG(status)));
+  return qn__fail(QN_E_WRONG, "the worker ended with status %d", WEXITSTATUS(status));
+}
+
+static qn_status status_of(const cJSON *answer) {
+  const cJSON *j = cJSON_GetObjectItemCaseSensitive(answer, "status");
+  const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "why"));
+  if (!cJSON_IsNumber(j)) return qn__fail(QN_E_WRONG, "the worker's answer makes no sense");
+  return j->valueint == QN_OK ? QN_OK : qn__fail((qn_status)j->valueint, "%s", why ? why : "");
+}
+
+static qn_status start(qn_supervisor *s) {
+  int late = 0;
+  QN_TRY(spawn(s));
+  cJSON *hello = read_answer(s, start_seconds, &late);
+  if (!hello) return ended(s, late, start_seconds);
+  qn_status status = status_of(hello);
+  if (status == QN_OK) status = qn__info_from_json(cJSON_GetObjectItemCaseSensitive(hello, "info"), &s->info);
+  cJSON_Delete(hello);
+  if (status != QN_OK) reap(s, &late);
   return status;
 }
 
-void qn__worker_close(qn_worker *w) {
-  if (w && w->pid) stop(w);
-  free(w);
+qn_status qn__supervisor_init(qn_supervisor *s, const char *program, const char *device) {
+  *s = (qn_supervisor){.program = program, .device = device ? device : "host", .restarts = 0};
+  return start(s);
 }
 
-int qn__worker_starts(const qn_worker *w) { return w->starts; }
+void qn__supervisor_fini(qn_supervisor *s) {
+  int status;
+  reap(s, &status);
+  free(s->line);
+  *s = (qn_supervisor){0};
+}
 
-/* It closed the line: give it a moment to end by itself, so that its own signal is seen and not ours. */
-static qn_answer died(qn_worker *w) {
-  siginfo_t info;
-  for (int i = 0; i < 100 && (info.si_pid = 0, !waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG | WNOWAIT)); i++) {
-    if (info.si_pid) break;
-    usleep(5000);
+qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, cJSON **answer, bool *died) {
+  if (answer) *answer = NULL;
+  if (died) *died = false;
+  char *text = request ? cJSON_PrintUnformatted(request) : NULL;
+  cJSON_Delete(request);
+  if (!text) return qn__fail(QN_E_NOMEM, "no memory for a request");
+  qn_status status = QN_OK;
+  if (!s->pid) {
+    s->restarts++;
+    status = start(s);
   }
-  int status = stop(w);
-  if (WIFSIGNALED(status))
-    qn__fail(QN_E_DEVICE, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-  else qn__fail(QN_E_DEVICE, "exited with status %d", WEXITSTATUS(status));
-  return QN_ANSWER_DIED;
-}
-
-/* ---- Asking ------------------------------------------------------------------------------------------------------ */
-
-/* A failure that the worker reports; it leaves after one that makes it distrust itself, and so it is collected. */
-static qn_answer failed(qn_worker *w, const cJSON *j, qn_status *status) {
-  const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "text"));
-  *status = qn__status_from_name(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status")));
-  if (*status == QN_E_WRONG || *status == QN_E_CUDA) stop(w);
-  qn__fail(*status, "%s", text ? text : "the worker gives no reason");
-  return QN_ANSWER_FAILED;
-}
-
-qn_answer qn__worker_ask(qn_worker *w, const cJSON *request, double patience, cJSON **answer, qn_status *status) {
-  *answer = NULL;
-  *status = QN_OK;
-  if (!w->pid && (*status = start(w))) return QN_ANSWER_NONE;
-  if (qn__line_write(&w->line, request)) return died(w);
-  double wait = PREPARE * patience;
-  for (;;) {
-    qn_status s = qn__line_read(&w->line, wait, answer);
-    if (s == QN_E_LIMIT) {
-      stop(w);
-      qn__fail(QN_E_LIMIT, "no answer within %g s", wait);
-      return QN_ANSWER_HUNG;
+  int late = 0;
+  cJSON *j = NULL;
+  if (status == QN_OK) {
+    size_t n = strlen(text);
+    text[n] = '\n'; /* in place of the terminator */
+    for (size_t at = 0; at <= n;) {
+      ssize_t w = send(s->fd, text + at, n + 1 - at, MSG_NOSIGNAL);
+      if (w < 0 && errno == EINTR) continue;
+      if (w <= 0) break; /* it is gone: reading says how */
+      at += (size_t)w;
     }
-    if (s) return died(w);
-    if (!cJSON_HasObjectItem(*answer, "begin")) break;
-    cJSON_Delete(*answer);
-    wait = patience;
+    j = read_answer(s, seconds, &late);
+    if (j) status = status_of(j);
+    else {
+      status = ended(s, late, seconds);
+      if (died) *died = true;
+    }
   }
-  if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(*answer, "ok"))) return QN_ANSWER_OK;
-  qn_answer a = failed(w, *answer, status);
-  cJSON_Delete(*answer);
-  *answer = NULL;
-  return a;
+  cJSON_free(text);
+  if (answer) *answer = j;
+  else cJSON_Delete(j);
+  return status;
 }

@@ -1,26 +1,26 @@
-/* supervise.h - a worker process on a leash: asked one thing at a time, killed with its whole process group when it
- * does not answer, started again when it is gone. */
+/* supervise.h - a worker process on a leash: started, asked, timed out, killed, started again. */
 #ifndef QN_SUPERVISE_H
 #define QN_SUPERVISE_H
 #include "protocol.h"
+#include <sys/types.h>
 
-typedef struct qn_worker qn_worker;
+typedef struct qn_supervisor {
+  const char *program, *device; /* borrowed */
+  pid_t pid;                    /* 0: none is running */
+  int fd;
+  char *line;
+  size_t used, room;
+  int restarts;
+  qn_device_info info; /* of the worker's device, after the first start */
+} qn_supervisor;
 
-/* Nothing is started yet. `program` NULL: $QUERNEL_WORKER, else quernel-worker beside the running program, else where
- * it was installed. QN_E_IO: there is none. */
-qn_status qn__worker_open(const char *program, const char *device, qn_worker **out);
-void qn__worker_close(qn_worker *w); /* kills it; NULL is accepted */
-int qn__worker_starts(const qn_worker *w);
+/* Start the worker program on a device. QN_E_IO, QN_E_DEVICE with the worker's own words. */
+qn_status qn__supervisor_init(qn_supervisor *s, const char *program, const char *device);
+void qn__supervisor_fini(qn_supervisor *s);
 
-typedef enum qn_answer {
-  QN_ANSWER_OK,     /* *answer holds it */
-  QN_ANSWER_FAILED, /* the worker says why: *status, qn__errmsg() */
-  QN_ANSWER_DIED,   /* qn__errmsg() tells the signal or the exit status */
-  QN_ANSWER_HUNG,   /* no answer in time; it was killed */
-  QN_ANSWER_NONE    /* no worker can be started; qn__errmsg() */
-} qn_answer;
-
-/* Ask and wait. `patience` seconds are counted from the moment that the kernel begins to run; preparing may take ten
- * times as long. The caller frees *answer. */
-qn_answer qn__worker_ask(qn_worker *w, const cJSON *request, double patience, cJSON **answer, qn_status *status);
+/* Ask and wait at most `seconds`. The request is consumed; *answer (may be NULL) is the caller's. The answer's status
+ * is returned, its text is the failure's detail. A worker that ends or does not answer in time is killed with
+ * everything it started, the next call starts another, and the return is QN_E_WRONG saying how it ended; *died (may be
+ * NULL) is set. */
+qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, cJSON **answer, bool *died);
 #endif

@@ -1,184 +1,290 @@
-/* worker.c - the process that touches the device: reads a request, does it, answers. It trusts no kernel, and no longer
- * itself once a kernel went wrong; the supervisor starts another. */
-#include "bench.h"
+/* worker.c - the process that touches the device. It trusts nothing it runs: whatever a kernel does to this process,
+ * the supervisor goes on without it. */
+#include "call.h"
 #include "dense.h"
+#include "device_cuda.h"
 #include "fail.h"
+#include "measure.h"
 #include "protocol.h"
 #include "tuner.h"
 #include "verify.h"
-#include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-#define MOST_REPS 4096
+enum { check_rows = 8, check_cols = 512 };
+#define SAMPLE_SECONDS 150e-6 /* shorter calls are timed several at once */
+
+typedef struct slot {
+  qn_case *c;
+  qn_subject subject;
+  qn_call call;
+  bool open;
+  double error;
+  int calls;    /* per sample */
+  int64_t next; /* copy of the weight */
+} slot;
 
 typedef struct worker {
-  qn_line line;
   qn_device *device;
   qn_meter *meter;
   qn_draws *draws;
-  qn_bench *bench;
-  qn_dense *dense;
-  qn_case *c; /* of the request */
+  qn_draw draw; /* full-shape data, shared by the slots of one problem and M */
+  char drawn[200];
+  slot slot[QN_SLOTS];
+  qn_cuda_timer *clock;
 } worker;
 
-static void begin(void *ud) {
-  worker *w = ud;
-  cJSON *j = cJSON_CreateObject();
-  cJSON_AddTrueToObject(j, "begin");
-  qn__line_write(&w->line, j); /* if nobody listens, the next read ends the worker */
-  cJSON_Delete(j);
+static int64_t last_cache(const qn_device_info *d) {
+  int64_t most = 1 << 20;
+  for (int i = 0; i < 3; i++)
+    if (d->cache[i] > most) most = d->cache[i];
+  return most;
 }
 
-static int64_t number(const cJSON *request, const char *key) {
-  const cJSON *j = cJSON_GetObjectItemCaseSensitive(request, key);
-  return cJSON_IsNumber(j) && j->valuedouble >= 0 && j->valuedouble <= INT32_MAX ? (int64_t)j->valuedouble : 0;
+static void close_slots(worker *w) {
+  for (slot *s = w->slot; s < w->slot + QN_SLOTS; s++) {
+    if (s->open) qn__call_close(&s->call), qn__subject_close(&s->subject);
+    free(s->c);
+    *s = (slot){0};
+  }
 }
 
-static qn_status read_case(worker *w, const cJSON *request) {
-  return qn__case_from_json(cJSON_GetObjectItemCaseSensitive(request, "case"), w->c);
-}
+/* ---- Requests -------------------------------------------------------------------------------------------------------
+ */
 
-/* ---- Requests ---------------------------------------------------------------------------------------------------- */
-
-static qn_status do_info(worker *w, const cJSON *request, cJSON *answer) {
-  (void)request;
-  cJSON_AddItemToObject(answer, "info", qn__info_to_json(&w->device->info));
-  return QN_OK;
+static qn_status read_case(const cJSON *request, qn_case **out) {
+  *out = malloc(sizeof **out);
+  if (!*out) return qn__fail(QN_E_NOMEM, "no memory for a case");
+  return qn__case_from_json(cJSON_GetObjectItemCaseSensitive(request, "case"), *out);
 }
 
 static qn_status do_verify(worker *w, const cJSON *request, cJSON *answer) {
-  qn_subject s;
+  qn_case *c;
+  qn_subject subject;
   double error = 0;
-  QN_TRY(read_case(w, request));
-  QN_TRY(qn__subject_open(w->device, w->c, &s));
-  begin(w);
-  qn_status status = qn__verify(&s, w->draws, &error);
-  qn__subject_close(&s);
+  qn_status s = read_case(request, &c);
+  if (s == QN_OK) s = qn__subject_open(w->device, c, &subject);
+  if (s == QN_OK) {
+    s = qn__verify(&subject, w->draws, &error);
+    qn__subject_close(&subject);
+  }
+  free(c);
   cJSON_AddNumberToObject(answer, "error", error);
+  return s;
+}
+
+/* Data of the problem at its own shape; kept while the problem and M stay the same. */
+static qn_status full_draw(worker *w, const qn_case *c, int64_t m) {
+  char key[sizeof w->drawn];
+  snprintf(key, sizeof key, "%s M=%lld", c->problem.spelling, (long long)m);
+  if (!strcmp(key, w->drawn)) return QN_OK;
+  close_slots(w);
+  qn__draw_free(&w->draw);
+  *w->drawn = 0;
+  QN_TRY(
+      qn__draw_make(&c->format, &c->problem, QN_DRAW_RANDOM, c->problem.n, c->problem.k, m, c->problem.k, 1, &w->draw));
+  QN_TRY(qn__draw_reference(&c->format, &c->problem, check_rows, check_cols, &w->draw));
+  strcpy(w->drawn, key);
+  return QN_OK;
+}
+
+static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
+  int64_t bytes;
+  QN_TRY(qn__subject_open(w->device, s->c, &s->subject));
+  qn_status status = qn__layout_bytes(&s->c->layout, s->c->problem.n, s->c->problem.k, &bytes);
+  int64_t copies = 4 * last_cache(&w->device->info) / (bytes > 0 ? bytes : 1) + 2;
+  if (!w->device->info.timed) copies = 1;
+  if (status == QN_OK) status = qn__call_open(&s->subject, &w->draw, copies, NULL, s->c->problem.n, &s->call);
+  if (status != QN_OK) {
+    qn__subject_close(&s->subject);
+    return status;
+  }
+  s->open = true;
+  cJSON_AddNumberToObject(answer, "bytes", (double)bytes);
+  QN_TRY(qn__call_set(&s->call, m, NULL, NULL));
+  QN_TRY(qn__call_run(&s->call));
+  return qn__call_compare(&s->call, &s->error);
+}
+
+static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
+  int i = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "slot"));
+  int64_t m = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "m"));
+  qn_case *c;
+  qn_status status = read_case(request, &c);
+  if (status == QN_OK && (i < 0 || i >= QN_SLOTS || m < 1))
+    status = qn__fail(QN_E_ARG, "slot %d, M = %lld", i, (long long)m);
+  if (status == QN_OK) status = full_draw(w, c, m);
+  if (status != QN_OK) {
+    free(c);
+    return status;
+  }
+  slot *s = &w->slot[i];
+  if (s->open) qn__call_close(&s->call), qn__subject_close(&s->subject);
+  free(s->c);
+  *s = (slot){.c = c};
+  status = open_slot(w, s, m, answer);
+  cJSON_AddNumberToObject(answer, "error", s->error);
   return status;
 }
 
-static void add_seconds(cJSON *answer, const double *seconds, int reps) {
-  cJSON_AddItemToObject(answer, "seconds", cJSON_CreateDoubleArray(seconds, reps));
+static qn_status one_call(slot *s) {
+  qn_host_args args = qn__call_args(&s->call, s->next++ % s->call.copies);
+  return qn__bound_run(s->subject.device, s->call.bound, &args, NULL);
+}
+
+static qn_status sample(slot *s, double *seconds) {
+  if (!s->calls) { /* how many fit a sample */
+    double start = qn__now();
+    QN_TRY(one_call(s));
+    QN_TRY(one_call(s));
+    double each = (qn__now() - start) / 2;
+    s->calls = each >= SAMPLE_SECONDS ? 1 : (int)(SAMPLE_SECONDS / (each > 1e-7 ? each : 1e-7)) + 1;
+  }
+  double start = qn__now();
+  for (int i = 0; i < s->calls; i++) QN_TRY(one_call(s));
+  *seconds = (qn__now() - start) / s->calls;
+  return QN_OK;
+}
+
+static qn_status enqueue(void *ud, int i, void *stream) {
+  slot *s = ud;
+  qn_host_args args = qn__call_args(&s->call, i % s->call.copies);
+  return qn__bound_run(s->subject.device, s->call.bound, &args, stream);
+}
+
+/* Samples between quiet probes. Where the machine does not calm down, the last of many tries counts: a disturbed time
+ * is marked by a low "quiet", and better than none. */
+static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *bandwidth, int *quiet) {
+  enum { patience = 6 };
+  int tries = 0;
+  for (int done = 0; done < reps; tries++) {
+    bool calm = qn__meter_quiet(w->meter);
+    double stream = s->c->problem.n * s->c->problem.k >= 1 << 20 ? qn__meter_bandwidth(w->meter) : 0, t;
+    QN_TRY(sample(s, &t));
+    calm = calm && qn__meter_quiet(w->meter);
+    if (!calm && tries < patience * reps) continue;
+    cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t));
+    cJSON_AddItemToArray(bandwidth, cJSON_CreateNumber(stream));
+    *quiet += calm;
+    done++;
+  }
+  return QN_OK;
+}
+
+static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *quiet) {
+  double t[64];
+  int calls = s->call.copies < 64 ? (int)s->call.copies : 64;
+  if (reps > 64) reps = 64;
+  if (!w->clock) QN_TRY(qn__cuda_timer_new(w->device, &w->clock));
+  QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, calls, reps, t));
+  for (int i = 0; i < reps; i++) cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t[i]));
+  *quiet = reps;
+  return QN_OK;
+}
+
+static slot *find_slot(worker *w, const cJSON *request) {
+  int i = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "slot"));
+  return i >= 0 && i < QN_SLOTS && w->slot[i].open ? &w->slot[i] : NULL;
 }
 
 static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
-  double seconds[MOST_REPS];
-  qn_bench_result r = {.seconds = seconds};
-  qn_bench_order o = {.m = number(request, "m"),
-                      .rows = number(request, "rows"),
-                      .reps = (int)number(request, "reps"),
-                      .check = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "check"))};
-  if (o.reps > MOST_REPS) return qn__fail(QN_E_LIMIT, "%d repetitions, limit %d", o.reps, MOST_REPS);
-  QN_TRY(read_case(w, request));
-  QN_TRY(qn__bench_time(w->bench, w->c, &o, begin, w, &r));
-  add_seconds(answer, seconds, o.reps);
-  cJSON_AddNumberToObject(answer, "disturbed", r.disturbed);
-  cJSON_AddNumberToObject(answer, "error", r.error);
-  cJSON_AddStringToObject(answer, "bits", r.bits);
+  slot *s = find_slot(w, request);
+  int reps = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "reps")), quiet = 0;
+  if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
+  if (!w->device->info.timed) return qn__fail(QN_E_DEVICE, "%s must not be timed", w->device->info.name);
+  cJSON *seconds = cJSON_AddArrayToObject(answer, "seconds"), *bandwidth = cJSON_AddArrayToObject(answer, "bandwidth");
+  qn_status status = strcmp(w->device->info.target, "cuda") ? time_host(w, s, reps, seconds, bandwidth, &quiet)
+                                                            : time_cuda(w, s, reps, seconds, &quiet);
+  cJSON_AddNumberToObject(answer, "quiet", quiet);
+  return status;
+}
+
+static qn_status do_check(worker *w, const cJSON *request, cJSON *answer) {
+  slot *s = find_slot(w, request);
+  (void)answer;
+  if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
+  QN_TRY(qn__call_guards(&s->call));
+  QN_TRY(qn__call_run(&s->call));
+  return qn__call_compare(&s->call, &s->error);
+}
+
+static qn_status do_close(worker *w, const cJSON *request, cJSON *answer) {
+  (void)request, (void)answer;
+  close_slots(w);
   return QN_OK;
 }
 
-static qn_status do_stream(worker *w, const cJSON *request, cJSON *answer) {
-  (void)request;
-  double rate = 0;
-  if (w->meter) QN_TRY(qn__meter_stream(w->meter, &rate));
-  cJSON_AddNumberToObject(answer, "rate", rate);
-  return QN_OK;
+static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
+  int64_t n = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "n"));
+  int64_t k = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "k"));
+  int64_t m = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "m"));
+  double seconds = 0;
+  close_slots(w);
+  qn_status s = qn__blas_time(w->meter, w->device->info.threads, last_cache(&w->device->info), m, n, k, &seconds);
+  cJSON_AddNumberToObject(answer, "seconds", seconds);
+  return s;
 }
 
-static qn_status do_dense(worker *w, const cJSON *request, cJSON *answer) {
-  double seconds[MOST_REPS];
-  int64_t n = number(request, "n"), k = number(request, "k"), m = number(request, "m"), reps = number(request, "reps");
-  if (n < 1 || k < 1 || m < 1 || reps < 1 || reps > MOST_REPS)
-    return qn__fail(QN_E_ARG, "dense: n %lld, k %lld, m %lld, reps %lld", (long long)n, (long long)k, (long long)m,
-                    (long long)reps);
-  if (!w->meter) return qn__fail(QN_E_DEVICE, "device %s is not for timing", w->device->info.name);
-  if (!w->dense) QN_TRY(qn__dense_new(w->device, w->meter, &w->dense));
-  QN_TRY(qn__dense_time(w->dense, n, k, m, (int)reps, seconds));
-  add_seconds(answer, seconds, (int)reps);
-  cJSON_AddStringToObject(answer, "by", qn__dense_name(w->dense));
-  return QN_OK;
-}
-
-static const struct verb {
-  const char *name;
+static const struct {
+  const char *op;
   qn_status (*run)(worker *w, const cJSON *request, cJSON *answer);
-} verbs[] = {{"info", do_info}, {"verify", do_verify}, {"time", do_time}, {"stream", do_stream}, {"dense", do_dense}};
+} ops[] = {{"verify", do_verify}, {"open", do_open},   {"time", do_time},
+           {"check", do_check},   {"close", do_close}, {"blas", do_blas}};
 
 static qn_status dispatch(worker *w, const cJSON *request, cJSON *answer) {
-  const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "do"));
-  for (size_t i = 0; i < QN_COUNT(verbs); i++)
-    if (name && !strcmp(name, verbs[i].name)) return verbs[i].run(w, request, answer);
-  return qn__fail(QN_E_ARG, "unknown request '%s'", name ? name : "");
+  const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
+  for (size_t i = 0; op && i < QN_COUNT(ops); i++)
+    if (!strcmp(op, ops[i].op)) return ops[i].run(w, request, answer);
+  return qn__fail(QN_E_ARG, "unknown request");
 }
 
-/* Do one request. False when the worker should end. */
-static bool serve(worker *w) {
-  cJSON *request, *answer = cJSON_CreateObject();
-  qn_status s = qn__line_read(&w->line, -1, &request);
-  bool heard = s != QN_E_IO;
-  if (!s) s = dispatch(w, request, answer);
-  cJSON_AddBoolToObject(answer, "ok", s == QN_OK);
-  if (s) {
-    cJSON_AddStringToObject(answer, "status", qn_status_name(s));
-    cJSON_AddStringToObject(answer, "text", qn__errmsg());
-  }
-  bool told = heard && qn__line_write(&w->line, answer) == QN_OK;
-  cJSON_Delete(request);
+/* ---- The loop
+ * --------------------------------------------------------------------------------------------------------- */
+
+static int say(FILE *out, cJSON *answer) {
+  char *text = cJSON_PrintUnformatted(answer);
   cJSON_Delete(answer);
-  return told && s != QN_E_WRONG && s != QN_E_CUDA;
+  if (!text) return 0;
+  int ok = fprintf(out, "%s\n", text) > 0 && !fflush(out);
+  cJSON_free(text);
+  return ok;
 }
 
-/* ---- Process ----------------------------------------------------------------------------------------------------- */
-
-/* Keep the line for ourselves: what a library prints goes to standard error. */
-static qn_status take_line(qn_line *l) {
-  *l = (qn_line){.in = dup(0), .out = dup(1)};
-  if (l->in < 0 || l->out < 0 || dup2(2, 1) < 0)
-    return qn__fail(QN_E_IO, "standard input or output: %s", strerror(errno));
-  return QN_OK;
+static cJSON *status_json(qn_status s) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddNumberToObject(j, "status", s);
+  cJSON_AddStringToObject(j, "why", s == QN_OK ? "" : qn__errmsg());
+  return j;
 }
 
-static qn_status open_all(worker *w, const char *device) {
-  w->c = malloc(sizeof *w->c);
-  if (!w->c) return qn__fail(QN_E_NOMEM, "case");
-  QN_TRY(qn__device_open(device, &w->device));
-  if (w->device->info.timed) QN_TRY(qn__meter_new(w->device, &w->meter));
-  QN_TRY(qn__draws_new(&w->draws));
-  return qn__bench_new(w->device, w->meter, &w->bench);
-}
-
-static void close_all(worker *w) {
-  qn__bench_free(w->bench);
-  qn__draws_free(w->draws);
-  qn__dense_free(w->dense);
-  qn__meter_free(w->meter);
-  qn__device_close(w->device);
-  qn__line_fini(&w->line);
-  free(w->c);
-}
-
-/* Usage: quernel-worker DEVICE PARENT. The worker dies with its parent. */
 int qn_worker_main(int argc, char **argv) {
-  worker w = {.line = {.in = -1, .out = -1}};
-  if (argc > 2 && (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != (pid_t)strtol(argv[2], NULL, 10))) return 1;
-  qn_status s = take_line(&w.line);
-  if (!s) s = open_all(&w, argc > 1 && argv[1][0] ? argv[1] : NULL);
-  if (!s)
-    while (serve(&w)) {
-    }
-  else { /* the first answer, whatever is asked */ cJSON *j = cJSON_CreateObject();
-    cJSON_AddFalseToObject(j, "ok");
-    cJSON_AddStringToObject(j, "status", qn_status_name(s));
-    cJSON_AddStringToObject(j, "text", qn__errmsg());
-    qn__line_write(&w.line, j);
-    cJSON_Delete(j);
+  worker *w = calloc(1, sizeof *w);
+  FILE *out = fdopen(dup(1), "w");
+  char *line = NULL;
+  size_t room = 0;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* bad kernels are expected; their cores are not */
+  dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
+  if (!w || !out) return 1;
+  qn_status s = qn__device_open(argc > 1 ? argv[1] : NULL, &w->device);
+  if (s == QN_OK) s = qn__meter_new(w->device, 4 * (size_t)last_cache(&w->device->info), &w->meter);
+  if (s == QN_OK) s = qn__draws_new(&w->draws);
+  cJSON *hello = status_json(s);
+  if (s == QN_OK) cJSON_AddItemToObject(hello, "info", qn__info_to_json(&w->device->info));
+  if (!say(out, hello) || s != QN_OK) return 1;
+  while (getline(&line, &room, stdin) > 0) {
+    cJSON *request = cJSON_Parse(line), *body = cJSON_CreateObject();
+    s = dispatch(w, request, body);
+    cJSON_AddNumberToObject(body, "status", s);
+    cJSON_AddStringToObject(body, "why", s == QN_OK ? "" : qn__errmsg());
+    cJSON_Delete(request);
+    if (!say(out, body)) break;
+    if (s == QN_E_CUDA) break; /* never go on in a context that has failed */
   }
-  close_all(&w);
-  return s ? 1 : 0;
+  return 0; /* the process ends here; the system takes everything back */
 }
