@@ -1,0 +1,60 @@
+/* bind.h - shared by the files that bind C to Lua.
+ *
+ * Each lua_*.c adds its functions to the table `native`, which only lua/quernel.lua sees and which it dresses up as the
+ * module. A bad argument raises; a bad world returns nil, message, name of the status. Any call into Lua may jump, so a
+ * binding keeps what it owns in userdata with a __gc, never in a C variable alone. */
+#ifndef QN_BIND_H
+#define QN_BIND_H
+#include "fail.h"
+#include <cjson/cJSON.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+
+/* Each adds functions to the table on top of the stack. [-0, +0, m] */
+void qn__lua_gen(lua_State *L);
+void qn__lua_device(lua_State *L);
+void qn__lua_model(lua_State *L);
+void qn__lua_tune(lua_State *L);
+void qn__lua_pack(lua_State *L);
+void qn__lua_ffi(lua_State *L);
+
+/* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
+int qn__lua_fail(lua_State *L, qn_status s);
+
+/* Field `name` of the table at `index`: text or number, with what is taken when it is absent. A field of another type
+ * raises, naming it. Text belongs to the table. [-0, +0, v] */
+const char *qn__lua_text(lua_State *L, int index, const char *name, const char *absent);
+double qn__lua_number(lua_State *L, int index, const char *name, double absent);
+int64_t qn__lua_integer(lua_State *L, int index, const char *name, int64_t absent);
+bool qn__lua_flag(lua_State *L, int index, const char *name);
+
+/* Set a field of the table on top. [-0, +0, m] */
+void qn__lua_set_text(lua_State *L, const char *name, const char *value); /* NULL: nothing is set */
+void qn__lua_set_number(lua_State *L, const char *name, double value);
+void qn__lua_set_integer(lua_State *L, const char *name, int64_t value);
+void qn__lua_set_flag(lua_State *L, const char *name, bool value);
+
+/* Make the class `name` from a list of methods; "__gc" and the like are among them, __index is the class. [-0, +0, m] */
+void qn__lua_class(lua_State *L, const char *name, const luaL_Reg *methods);
+
+/* Values and JSON: text at `index` parsed, kept in a userdata until collected. NULL with a raised error if malformed. */
+cJSON *qn__lua_json(lua_State *L, int index); /* [-0, +1, v]: the userdata */
+void qn__lua_push_json(lua_State *L, const cJSON *j); /* [-0, +1, v] */
+
+/* Memory that lives until the userdata pushed is collected: `bytes`, zeroed. [-0, +1, m] */
+void *qn__lua_block(lua_State *L, size_t bytes);
+
+/* A buffer of lua_ffi.c at `index`, for bindings that take matrices: its memory, type and number of elements; raises
+ * when it is no buffer. [-0, +0, v] */
+typedef struct qn_span {
+  void *data;
+  qn_type type;
+  size_t count, bytes;
+} qn_span;
+qn_span qn__lua_span(lua_State *L, int index);
+/* The planes at `index`; raises when they are none. [-0, +0, v] */
+const qn_planes *qn__lua_planes(lua_State *L, int index);
+/* A new zeroed buffer of `count` elements on the stack. [-0, +1, v] */
+void *qn__lua_buffer(lua_State *L, qn_type type, size_t count);
+#endif

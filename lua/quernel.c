@@ -1,0 +1,297 @@
+/* quernel.c - the Lua module `quernel`: luaopen_quernel, and what the bindings share.
+ *
+ * The same code is linked into the tool and built as a module for a stock lua5.4. All that a person sees is made by
+ * lua/quernel.lua, which is carried inside, as are the generator and the templates. $QUERNEL_TEMPLATES names a directory
+ * laid out like the source tree whose files come before those inside. */
+#include "bind.h"
+#include "embed.h"
+#include "hash.h"
+#include <dirent.h>
+#include <dlfcn.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+int luaopen_quernel(lua_State *L);
+
+/* ---- Shared by the bindings -------------------------------------------------------------------------------------- */
+
+int qn__lua_fail(lua_State *L, qn_status s) {
+  const char *text = qn__errmsg();
+  luaL_pushfail(L);
+  lua_pushstring(L, *text ? text : qn_status_text(s));
+  lua_pushstring(L, qn_status_name(s));
+  return 3;
+}
+
+/* Push field `name` if it is there and of a type that `is` accepts. */
+static bool field(lua_State *L, int index, const char *name, int (*is)(lua_State *, int), const char *wanted) {
+  if (lua_getfield(L, index, name) == LUA_TNIL) {
+    lua_pop(L, 1);
+    return false;
+  }
+  if (!is(L, -1)) luaL_error(L, "field '%s' must be %s, not %s", name, wanted, luaL_typename(L, -1));
+  return true;
+}
+
+const char *qn__lua_text(lua_State *L, int index, const char *name, const char *absent) {
+  if (!field(L, index, name, lua_isstring, "text")) return absent;
+  const char *text = lua_tostring(L, -1);
+  lua_pop(L, 1); /* the table keeps it */
+  return text;
+}
+
+double qn__lua_number(lua_State *L, int index, const char *name, double absent) {
+  if (!field(L, index, name, lua_isnumber, "a number")) return absent;
+  double x = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return x;
+}
+
+static int is_whole(lua_State *L, int index) {
+  int ok;
+  lua_tointegerx(L, index, &ok);
+  return ok;
+}
+
+int64_t qn__lua_integer(lua_State *L, int index, const char *name, int64_t absent) {
+  if (!field(L, index, name, is_whole, "a whole number")) return absent;
+  int64_t x = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return x;
+}
+
+bool qn__lua_flag(lua_State *L, int index, const char *name) {
+  lua_getfield(L, index, name);
+  bool x = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return x;
+}
+
+void qn__lua_set_text(lua_State *L, const char *name, const char *value) {
+  lua_pushstring(L, value); /* nil for NULL */
+  lua_setfield(L, -2, name);
+}
+void qn__lua_set_number(lua_State *L, const char *name, double value) {
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, name);
+}
+void qn__lua_set_integer(lua_State *L, const char *name, int64_t value) {
+  lua_pushinteger(L, value);
+  lua_setfield(L, -2, name);
+}
+void qn__lua_set_flag(lua_State *L, const char *name, bool value) {
+  lua_pushboolean(L, value);
+  lua_setfield(L, -2, name);
+}
+
+void qn__lua_class(lua_State *L, const char *name, const luaL_Reg *methods) {
+  luaL_newmetatable(L, name);
+  luaL_setfuncs(L, methods, 0);
+  if (lua_getfield(L, -1, "__index") == LUA_TNIL) {
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -3, "__index");
+  }
+  lua_pop(L, 2);
+}
+
+void *qn__lua_block(lua_State *L, size_t bytes) {
+  void *p = lua_newuserdatauv(L, bytes ? bytes : 1, 0);
+  return memset(p, 0, bytes);
+}
+
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
+
+static const char json_class[] = "quernel.json";
+
+static int json_gc(lua_State *L) {
+  cJSON **j = luaL_checkudata(L, 1, json_class);
+  cJSON_Delete(*j);
+  *j = NULL;
+  return 0;
+}
+
+cJSON *qn__lua_json(lua_State *L, int index) {
+  size_t size;
+  const char *text = luaL_checklstring(L, index, &size);
+  cJSON **j = lua_newuserdatauv(L, sizeof *j, 0);
+  *j = NULL;
+  luaL_setmetatable(L, json_class);
+  *j = cJSON_ParseWithLength(text, size);
+  if (!*j) luaL_error(L, "malformed JSON: %.60s", text);
+  return *j;
+}
+
+void qn__lua_push_json(lua_State *L, const cJSON *j) {
+  luaL_checkstack(L, 4, "JSON nested too deep");
+  if (cJSON_IsString(j)) {
+    lua_pushstring(L, j->valuestring);
+  } else if (cJSON_IsNumber(j)) {
+    if (fabs(j->valuedouble) < 9e15 && j->valuedouble == trunc(j->valuedouble))
+      lua_pushinteger(L, (lua_Integer)j->valuedouble);
+    else
+      lua_pushnumber(L, j->valuedouble);
+  } else if (cJSON_IsBool(j)) {
+    lua_pushboolean(L, cJSON_IsTrue(j));
+  } else if (cJSON_IsArray(j) || cJSON_IsObject(j)) {
+    lua_newtable(L);
+    lua_Integer at = 0;
+    for (const cJSON *x = j->child; x; x = x->next) {
+      qn__lua_push_json(L, x);
+      if (cJSON_IsArray(j))
+        lua_seti(L, -2, ++at);
+      else
+        lua_setfield(L, -2, x->string);
+    }
+  } else {
+    lua_pushnil(L);
+  }
+}
+
+static int parse_json(lua_State *L) {
+  qn__lua_push_json(L, qn__lua_json(L, 1));
+  return 1;
+}
+
+/* ---- Files inside ------------------------------------------------------------------------------------------------ */
+
+/* Path of `name` below $QUERNEL_TEMPLATES; false if that is not set. */
+static bool override_path(const char *name, char path[PATH_MAX]) {
+  const char *root = getenv("QUERNEL_TEMPLATES");
+  return root && *root && snprintf(path, PATH_MAX, "%s/%s", root, name) < PATH_MAX;
+}
+
+/* Push the text of a file, or nothing. */
+static bool push_file(lua_State *L, const char *path) {
+  FILE *f = fopen(path, "rb");
+  if (!f) return false;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (size_t got = 1; got;) {
+    char *room = luaL_prepbuffer(&b);
+    got = fread(room, 1, LUAL_BUFFERSIZE, f);
+    luaL_addsize(&b, got);
+  }
+  bool ok = !ferror(f);
+  fclose(f);
+  luaL_pushresult(&b);
+  if (!ok) lua_pop(L, 1);
+  return ok;
+}
+
+/* read(name) -> text or nil */
+static int read_embedded(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  char path[PATH_MAX];
+  if (override_path(name, path) && push_file(L, path)) return 1;
+  for (size_t i = 0; i < qn__embedded_count; i++)
+    if (strcmp(qn__embedded[i].name, name) == 0) {
+      lua_pushlstring(L, qn__embedded[i].text, qn__embedded[i].size);
+      return 1;
+    }
+  luaL_pushfail(L);
+  return 1;
+}
+
+/* list(folder) -> the names in it that end in .lua, as keys of a table */
+static int list_embedded(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1);
+  size_t length = strlen(folder);
+  lua_newtable(L);
+  for (size_t i = 0; i < qn__embedded_count; i++) {
+    const char *name = qn__embedded[i].name;
+    if (strncmp(name, folder, length) || name[length] != '/' || strchr(name + length + 1, '/')) continue;
+    qn__lua_set_flag(L, name + length + 1, true);
+  }
+  char path[PATH_MAX];
+  DIR *d = override_path(folder, path) ? opendir(path) : NULL;
+  for (struct dirent *e; d && (e = readdir(d));) {
+    const char *dot = strrchr(e->d_name, '.');
+    if (dot && strcmp(dot, ".lua") == 0 && e->d_name[0] != '.') qn__lua_set_flag(L, e->d_name, true);
+  }
+  if (d) closedir(d);
+  return 1;
+}
+
+/* ---- The machine around ------------------------------------------------------------------------------------------ */
+
+static int hash(lua_State *L) {
+  size_t size;
+  const char *text = luaL_checklstring(L, 1, &size);
+  uint8_t sum[QN_HASH_BYTES];
+  char hex[2 * QN_HASH_BYTES + 1];
+  qn__hash128(text, size, sum);
+  qn__hash_text(sum, hex);
+  lua_pushstring(L, hex);
+  return 1;
+}
+
+/* clock() -> seconds of a clock that never goes back */
+static int now(lua_State *L) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec * 1e-9);
+  return 1;
+}
+
+/* terminal() -> columns of the terminal that is standard error, or nil */
+static int terminal(lua_State *L) {
+  struct winsize w;
+  if (!isatty(STDERR_FILENO)) return 0;
+  lua_pushinteger(L, ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80);
+  return 1;
+}
+
+/* folder() -> the directory of the file that holds this code, tool or module, or nil */
+static int folder(lua_State *L) {
+  Dl_info info;
+  char path[PATH_MAX];
+  if (!dladdr((void *)(uintptr_t)luaopen_quernel, &info) || !info.dli_fname) return 0;
+  if (!strchr(info.dli_fname, '/') || !realpath(info.dli_fname, path)) { /* the tool, started through $PATH */
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n < 0) return 0;
+    path[n] = 0;
+  }
+  lua_pushlstring(L, path, (size_t)(strrchr(path, '/') - path));
+  return 1;
+}
+
+/* exists(path) -> is there such a file or directory */
+static int exists(lua_State *L) {
+  lua_pushboolean(L, access(luaL_checkstring(L, 1), R_OK) == 0);
+  return 1;
+}
+
+static const luaL_Reg base[] = {
+    {"read", read_embedded}, {"list", list_embedded}, {"hash", hash},     {"parse_json", parse_json},
+    {"clock", now},          {"terminal", terminal},  {"folder", folder}, {"exists", exists},
+    {NULL, NULL},
+};
+
+/* The module: the chunk lua/quernel.lua, called with the table of native functions. [-0, +1, v] */
+QN_API int luaopen_quernel(lua_State *L) {
+  static const luaL_Reg json_methods[] = {{"__gc", json_gc}, {NULL, NULL}};
+  luaL_checkversion(L);
+  qn__lua_class(L, json_class, json_methods);
+  lua_pushcfunction(L, read_embedded);
+  lua_pushliteral(L, "lua/quernel.lua");
+  lua_call(L, 1, 1); /* text */
+  size_t size;
+  const char *text = luaL_checklstring(L, -1, &size);
+  if (luaL_loadbufferx(L, text, size, "@lua/quernel.lua", "t") != LUA_OK) return lua_error(L);
+  luaL_newlib(L, base); /* text chunk native */
+  qn__lua_gen(L);
+  qn__lua_device(L);
+  qn__lua_model(L);
+  qn__lua_tune(L);
+  qn__lua_pack(L);
+  qn__lua_ffi(L);
+  qn__lua_set_text(L, "version", qn_version());
+  lua_call(L, 1, 1);
+  return 1;
+}
