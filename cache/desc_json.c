@@ -7,8 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- Reading --------------------------------------------------------------------------------------------------------
- */
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
 static qn_status bad(const char *what, const char *problem) {
   return qn__fail(QN_E_FORMAT, "descriptor: %s %s", what, problem);
@@ -258,8 +257,7 @@ qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
   return qn__recipe_check(out);
 }
 
-/* ---- Writing --------------------------------------------------------------------------------------------------------
- */
+/* ---- Writing ----------------------------------------------------------------------------------------------------- */
 
 static cJSON *write_expr(const qn_expr *e, const names *vars) {
   cJSON *out = cJSON_CreateArray();

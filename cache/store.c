@@ -30,8 +30,7 @@ void qn_hash_hex(const void *data, size_t size, char out[33]) {
 const char *qn_store_path(const qn_store *s) { return s->layer[0]; }
 void qn_store_close(qn_store *s) { free(s); }
 
-/* ---- Environment ----------------------------------------------------------------------------------------------------
- */
+/* ---- Environment ------------------------------------------------------------------------------------------------- */
 
 /* What two runs must share for the timings of one to serve the other. A GPU's product name and driver are not in it:
  * the same chip is sold under several names. */
@@ -109,8 +108,7 @@ qn_status qn_store_open(const char *root, const qn_device_info *device, const ch
   return status;
 }
 
-/* ---- JSON entries --------------------------------------------------------------------------------------------------
- */
+/* ---- JSON entries ------------------------------------------------------------------------------------------------ */
 
 /* A valid entry's value from the first layer that has it, of those below `layers`. */
 static cJSON *find_entry(const qn_store *s, int layers, const char *kind, const char *key) {
@@ -164,8 +162,7 @@ qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, con
   return QN_OK;
 }
 
-/* ---- Artifacts
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Artifacts --------------------------------------------------------------------------------------------------- */
 
 static const cJSON *item(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key); }
 static int integer(const cJSON *j, const char *key) {

@@ -11,8 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- The walk -----------------------------------------------------------------------------------------------------
- */
+/* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
 enum { path_max = 2 * PATH_MAX };
 static const char *const kinds[] = {"artifact", "evidence", "plan"};
@@ -110,8 +109,7 @@ static const char *fault(const place *p) {
 
 static double age_of(const struct stat *st) { return difftime(time(NULL), st->st_mtime); }
 
-/* ---- Verify ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Verify ------------------------------------------------------------------------------------------------------ */
 
 typedef struct reporter {
   void (*report)(void *ud, const char *path, const char *what);
@@ -131,8 +129,7 @@ qn_status qn_store_verify(const char *root, void (*report)(void *ud, const char 
   return walk(at, verify_file, &(reporter){report, ud});
 }
 
-/* ---- List -----------------------------------------------------------------------------------------------------------
- */
+/* ---- List -------------------------------------------------------------------------------------------------------- */
 
 typedef struct lister {
   const char *root;
@@ -182,8 +179,7 @@ qn_status qn_store_list(const char *root, int (*each)(void *ud, const qn_store_e
   return each_environment(at, list_environment, &(lister){at, each, ud});
 }
 
-/* ---- Diff -----------------------------------------------------------------------------------------------------------
- */
+/* ---- Diff -------------------------------------------------------------------------------------------------------- */
 
 typedef struct differ {
   const char *other;
@@ -224,8 +220,7 @@ qn_status qn_store_diff(const char *a, const char *b,
   return walk(in_b, diff_file, &(differ){in_a, true, each, ud});
 }
 
-/* ---- Merge ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Merge ------------------------------------------------------------------------------------------------------- */
 
 typedef struct merger {
   const char *into, *from;
@@ -322,8 +317,7 @@ qn_status qn_store_merge(const char *into, const char *from, qn_store_better bet
   return walk(of, merge_file, &m);
 }
 
-/* ---- Throwing out ---------------------------------------------------------------------------------------------------
- */
+/* ---- Throwing out ------------------------------------------------------------------------------------------------ */
 
 typedef struct collector {
   double age;

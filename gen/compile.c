@@ -69,8 +69,7 @@ qn_status qn_compiler_version(const char *target, char *text, size_t size) {
   return qn__fail(QN_E_ARG, "unknown target \"%s\"", target);
 }
 
-/* ---- Many ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Many -------------------------------------------------------------------------------------------------------- */
 
 typedef struct job_list {
   const qn_source *sources;

@@ -26,15 +26,22 @@ typedef struct qn_artifact {
   char *log;      /* compiler's messages; "" if none */
 } qn_artifact;
 
-/* Compile one source. On QN_E_COMPILE the detail and out->log hold the first diagnostics with the template's file:line
- * (through #line). QN_E_DEVICE: the compiler is missing, by name. Free with qn_artifact_free in every case. */
+/* Compile one source.
+ * QN_E_COMPILE: the source is at fault; the detail and out->log hold the first diagnostics with the template's file:line
+ * (through #line). Also a host kernel that needs a symbol from elsewhere, by name, and CUDA code whose assembler reports
+ * a loss of performance (wgmma made serial, registers asked for and not given).
+ * What says nothing about the source, and must not be remembered against it: QN_E_DEVICE, the compiler is missing, by
+ * name; QN_E_IO, no room for its files, or a signal ended it; QN_E_NOMEM. QN_E_ARG, QN_E_LIMIT: target, architecture,
+ * flags. Free *out with qn_artifact_free in every case. Any thread. */
 qn_status qn_compile(const qn_source *source, qn_artifact *out);
 void qn_artifact_free(qn_artifact *a);
 
-/* Identity of the compiler of a target, part of the store's environment: "nvrtc 13.0", "gcc 12.2.0". */
+/* Identity of the compiler of a target, part of the store's environment: "nvrtc 13.0", "gcc 12.2.0", whatever name it
+ * is called by. QN_E_DEVICE if it is missing. */
 qn_status qn_compiler_version(const char *target, char *text, size_t size);
 
-/* The C compiler used for the host: $QUERNEL_CC, else cc, else gcc, else clang. */
+/* The C compiler used for the host: $QUERNEL_CC (a program, without options), else the first of cc, gcc and clang on
+ * $PATH; NULL if there is none. */
 const char *qn_compiler_path(void);
 
 /* Compile n sources on `threads` threads (0: all cores). `done` is called from one thread at a time, in completion

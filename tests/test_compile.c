@@ -52,8 +52,7 @@ static void fake_compiler(const char *script) {
   setenv("QUERNEL_CC", path, 1);
 }
 
-/* ---- Success ------------------------------------------------------------------------------------------------------
- */
+/* ---- Success ----------------------------------------------------------------------------------------------------- */
 
 /* gcc and clang both; a compiler that is not there is not tested twice. */
 static const char *const compilers[] = {"cc", "gcc", "clang"};
@@ -111,8 +110,7 @@ START_TEST(test_version) {
 }
 END_TEST
 
-/* ---- Failure ------------------------------------------------------------------------------------------------------
- */
+/* ---- Failure ----------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *text, *part;
@@ -203,8 +201,7 @@ START_TEST(test_bad_arguments) {
 }
 END_TEST
 
-/* ---- Processes ----------------------------------------------------------------------------------------------------
- */
+/* ---- Processes --------------------------------------------------------------------------------------------------- */
 
 /* A program that hangs is killed with all that it started, and long input meets long output without a deadlock. */
 START_TEST(test_time_limit) {
@@ -231,8 +228,7 @@ START_TEST(test_time_limit) {
 }
 END_TEST
 
-/* ---- Many ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Many -------------------------------------------------------------------------------------------------------- */
 
 enum { jobs = 24 };
 typedef struct tally {

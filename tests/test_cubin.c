@@ -8,8 +8,7 @@ static const char *const archs[] = {"sm_75", "sm_80", "sm_89", "sm_90a", "sm_100
 
 static qn_source cuda(const char *arch, const char *text) { return (qn_source){"variant", "cuda", arch, NULL, text}; }
 
-/* ---- Resources ----------------------------------------------------------------------------------------------------
- */
+/* ---- Resources --------------------------------------------------------------------------------------------------- */
 
 static const char plain[] = "#line 30 \"templates/kernels/cuda/t.lua\"\n"
                             "extern \"C\" __global__ void entry(const float4 *x, float *y) {\n"
@@ -99,8 +98,7 @@ START_TEST(test_two_kernels) {
 }
 END_TEST
 
-/* ---- Failures -----------------------------------------------------------------------------------------------------
- */
+/* ---- Failures ---------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *arch, *text;
@@ -173,8 +171,7 @@ START_TEST(test_flags) {
 }
 END_TEST
 
-/* ---- Damage -------------------------------------------------------------------------------------------------------
- */
+/* ---- Damage ------------------------------------------------------------------------------------------------------ */
 
 static void ignore(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]) {
   *(uint64_t *)ud += strlen(kernel) + opcode + word[0] + word[1]; /* read it all */

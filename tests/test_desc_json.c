@@ -7,8 +7,7 @@
 #include <lualib.h>
 #include <math.h>
 
-/* ---- Nothing is lost ----------------------------------------------------------------------------------------------
- */
+/* ---- Nothing is lost --------------------------------------------------------------------------------------------- */
 
 /* Text of a JSON value, which is deleted. */
 static char *text_of(cJSON *j) {
@@ -22,6 +21,13 @@ static cJSON *parsed(const char *text) {
   cJSON *j = cJSON_Parse(text);
   ck_assert_msg(j != NULL, "no JSON: %s", text);
   return j;
+}
+
+static cJSON *reparsed(cJSON *j) {
+  char *text = text_of(j);
+  cJSON *again = parsed(text);
+  cJSON_free(text);
+  return again;
 }
 
 static const struct {
@@ -41,7 +47,7 @@ static qn_format shape_format(int i) {
 
 START_TEST(test_format_round_trip) {
   qn_format f = shape_format(_i), g;
-  cJSON *j = parsed(text_of(qn__format_to_json(&f)));
+  cJSON *j = reparsed(qn__format_to_json(&f));
   ck_ok(qn__format_from_json(j, &g));
   ck_assert(!memcmp(&f, &g, sizeof f));
   cJSON_Delete(j);
@@ -91,7 +97,7 @@ START_TEST(test_recipe_round_trip) {
     for (int k = 0; k < 3; k++) step->block[k] = EXPR(C(128 >> k)), step->cluster[k] = EXPR(C(1));
     step->shared = EXPR(V(K), C(2), O(MOD), C(1024), C(2048), O(SELECT));
   }
-  cJSON *j = parsed(text_of(qn__recipe_to_json(&r)));
+  cJSON *j = reparsed(qn__recipe_to_json(&r));
   ck_ok(qn__recipe_from_json(j, &s));
   ck_assert(!memcmp(&r, &s, sizeof r));
   cJSON_Delete(j);
@@ -121,8 +127,7 @@ START_TEST(test_defaults) {
 }
 END_TEST
 
-/* ---- What the generator writes ------------------------------------------------------------------------------------
- */
+/* ---- What the generator writes ----------------------------------------------------------------------------------- */
 
 static int hash(lua_State *L) {
   size_t n;
@@ -204,8 +209,7 @@ START_TEST(test_generator) {
 }
 END_TEST
 
-/* ---- What is refused ----------------------------------------------------------------------------------------------
- */
+/* ---- What is refused --------------------------------------------------------------------------------------------- */
 
 enum { FORMAT, LAYOUT, RECIPE };
 #define PLANE "{\"name\":\"scale\",\"type\":\"f16\",\"max\":0,\"rows\":1,\"cols\":32}"

@@ -12,8 +12,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* ---- A root of the test's own -------------------------------------------------------------------------------------
- */
+/* ---- A root of the test's own ------------------------------------------------------------------------------------ */
 
 static char root[64], lower[64];
 static const qn_device_info gpu = {.name = "cuda:0",
@@ -97,8 +96,7 @@ static void save(const char *path, const char *data, size_t size) {
   fclose(f);
 }
 
-/* ---- Entries ------------------------------------------------------------------------------------------------------
- */
+/* ---- Entries ----------------------------------------------------------------------------------------------------- */
 
 static const char *const keys[] = {
     "int4.g128:64x64:bf16-f32|0123|1", "", "../../etc/passwd", "a\nb", "gr\xc3\xbc\xc3\x9f", "x"};
@@ -207,8 +205,7 @@ START_TEST(test_foreign) {
 }
 END_TEST
 
-/* ---- Environments and layers --------------------------------------------------------------------------------------
- */
+/* ---- Environments and layers ------------------------------------------------------------------------------------- */
 
 static void path_of(const qn_device_info *d, const char *compiler, const char *policy, char out[1024]) {
   qn_store *s;
@@ -294,8 +291,7 @@ START_TEST(test_roots) {
 }
 END_TEST
 
-/* ---- Artifacts ----------------------------------------------------------------------------------------------------
- */
+/* ---- Artifacts --------------------------------------------------------------------------------------------------- */
 
 static const char variant[] = "0123456789abcdef0123456789abcdef";
 
@@ -360,8 +356,7 @@ START_TEST(test_negative) {
 }
 END_TEST
 
-/* ---- Writers that fail, die and race ------------------------------------------------------------------------------
- */
+/* ---- Writers that fail, die and race ----------------------------------------------------------------------------- */
 
 /* Too little room: an error that names the file; what was there stays, nothing half-written is added. */
 static void expect_full(qn_store *s) {
@@ -492,8 +487,7 @@ START_TEST(test_many_writers) {
 }
 END_TEST
 
-/* ---- Tools --------------------------------------------------------------------------------------------------------
- */
+/* ---- Tools ------------------------------------------------------------------------------------------------------- */
 
 static void put_samples(qn_store *s, const char *key, double x, int samples) {
   cJSON *j = cJSON_CreateObject();
