@@ -22,6 +22,7 @@ enum { check_rows = 8, check_cols = 512 };
 typedef struct slot {
   qn_case *c;
   qn_subject subject;
+  qn_weights weights;
   qn_call call;
   bool open;
   double error;
@@ -46,12 +47,16 @@ static int64_t last_cache(const qn_device_info *d) {
   return most;
 }
 
+static void close_slot(slot *s) {
+  qn__call_close(&s->call);
+  qn__weights_close(&s->weights);
+  qn__subject_close(&s->subject);
+  free(s->c);
+  *s = (slot){0};
+}
+
 static void close_slots(worker *w) {
-  for (slot *s = w->slot; s < w->slot + QN_SLOTS; s++) {
-    if (s->open) qn__call_close(&s->call), qn__subject_close(&s->subject);
-    free(s->c);
-    *s = (slot){0};
-  }
+  for (slot *s = w->slot; s < w->slot + QN_SLOTS; s++) close_slot(s);
 }
 
 /* ---- Requests -------------------------------------------------------------------------------------------------------
@@ -99,14 +104,12 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   qn_status status = qn__layout_bytes(&s->c->layout, s->c->problem.n, s->c->problem.k, &bytes);
   int64_t copies = 4 * last_cache(&w->device->info) / (bytes > 0 ? bytes : 1) + 2;
   if (!w->device->info.timed) copies = 1;
-  if (status == QN_OK) status = qn__call_open(&s->subject, &w->draw, copies, NULL, s->c->problem.n, &s->call);
-  if (status != QN_OK) {
-    qn__subject_close(&s->subject);
-    return status;
-  }
+  if (status == QN_OK) status = qn__weights_open(w->device, s->c, &w->draw, copies, &s->weights);
+  if (status == QN_OK) status = qn__call_open(&s->subject, &s->weights, &w->draw, s->c->problem.n, &s->call);
+  if (status != QN_OK) return status;
   s->open = true;
   cJSON_AddNumberToObject(answer, "bytes", (double)bytes);
-  QN_TRY(qn__call_set(&s->call, m, NULL, NULL));
+  QN_TRY(qn__call_set(&s->call, &w->draw, m));
   QN_TRY(qn__call_run(&s->call));
   return qn__call_compare(&s->call, &s->error);
 }
@@ -124,16 +127,15 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
     return status;
   }
   slot *s = &w->slot[i];
-  if (s->open) qn__call_close(&s->call), qn__subject_close(&s->subject);
-  free(s->c);
-  *s = (slot){.c = c};
+  close_slot(s);
+  s->c = c;
   status = open_slot(w, s, m, answer);
   cJSON_AddNumberToObject(answer, "error", s->error);
   return status;
 }
 
 static qn_status one_call(slot *s) {
-  qn_host_args args = qn__call_args(&s->call, s->next++ % s->call.copies);
+  qn_host_args args = qn__call_args(&s->call, s->next++);
   return qn__bound_run(s->subject.device, s->call.bound, &args, NULL);
 }
 
@@ -153,7 +155,7 @@ static qn_status sample(slot *s, double *seconds) {
 
 static qn_status enqueue(void *ud, int i, void *stream) {
   slot *s = ud;
-  qn_host_args args = qn__call_args(&s->call, i % s->call.copies);
+  qn_host_args args = qn__call_args(&s->call, i);
   return qn__bound_run(s->subject.device, s->call.bound, &args, stream);
 }
 
@@ -178,7 +180,7 @@ static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *
 
 static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *quiet) {
   double t[64];
-  int calls = s->call.copies < 64 ? (int)s->call.copies : 64;
+  int calls = s->weights.copies < 64 ? (int)s->weights.copies : 64;
   if (reps > 64) reps = 64;
   if (!w->clock) QN_TRY(qn__cuda_timer_new(w->device, &w->clock));
   QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, calls, reps, t));
