@@ -10,7 +10,8 @@ typedef struct qn_source {
   const char *name;   /* for messages: the variant's name */
   const char *target; /* "cuda" or "host" */
   const char *arch;   /* "sm_90a"; ignored for the host */
-  const char *flags;  /* host: instruction-set flags, space separated ("-mavx512f -mavx512bw"); CUDA: further options */
+  const char *flags;  /* host: instruction-set flags, space separated ("-mavx512f -mavx512bw"); CUDA: further options,
+                         e.g. -lineinfo */
   const char *text;
 } qn_source;
 
@@ -27,12 +28,12 @@ typedef struct qn_artifact {
 } qn_artifact;
 
 /* Compile one source.
- * QN_E_COMPILE: the source is at fault; the detail and out->log hold the first diagnostics with the template's file:line
- * (through #line). Also a host kernel that needs a symbol from elsewhere, by name, and CUDA code whose assembler reports
- * a loss of performance (wgmma made serial, registers asked for and not given).
- * What says nothing about the source, and must not be remembered against it: QN_E_DEVICE, the compiler is missing, by
- * name; QN_E_IO, no room for its files, or a signal ended it; QN_E_NOMEM. QN_E_ARG, QN_E_LIMIT: target, architecture,
- * flags. Free *out with qn_artifact_free in every case. Any thread. */
+ * QN_E_COMPILE: the source is at fault; the detail and out->log hold the first diagnostics with the template's
+ * file:line (through #line). Also a host kernel that needs a symbol from elsewhere, by name, and CUDA code whose
+ * assembler reports a loss of performance (wgmma made serial, registers asked for and not given). What says nothing
+ * about the source, and must not be remembered against it: QN_E_DEVICE, the compiler is missing, by name; QN_E_IO, no
+ * room for its files, or a signal ended it; QN_E_NOMEM. QN_E_ARG, QN_E_LIMIT: target, architecture, flags. Free *out
+ * with qn_artifact_free in every case. Any thread. */
 qn_status qn_compile(const qn_source *source, qn_artifact *out);
 void qn_artifact_free(qn_artifact *a);
 

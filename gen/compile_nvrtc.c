@@ -160,6 +160,7 @@ static qn_status check_log(const qn_source *source, const char *log) {
 static qn_status read_resources(const qn_source *source, qn_artifact *out) {
   qn_cubin_info info;
   QN_TRY(qn__cubin_info(out->image, out->size, &info));
+  if (!info.kernels) return qn__fail(QN_E_COMPILE, "%s: the source holds no kernel", source->name);
   int used = number_before(out->log, " registers");
   if (used && used != info.registers)
     return qn__fail(QN_E_COMPILE, "%s: the compiler's log tells of %d registers, the cubin of %d", source->name, used,
@@ -188,8 +189,9 @@ static qn_status compile_program(nvrtcProgram program, const qn_source *source, 
   enum { most = 32 };
   char arch[64];
   snprintf(arch, sizeof arch, "--gpu-architecture=%s", source->arch);
-  const char *option[most] = {arch, "-lineinfo", "--std=c++17", "-default-device", "--ptxas-options=-v"};
-  int n = 5;
+  /* No -lineinfo unless asked for: it writes the working directory into the image. */
+  const char *option[most] = {arch, "--std=c++17", "-default-device", "--ptxas-options=-v"};
+  int n = 4;
   for (char *save, *p = strtok_r(flags, " ", &save); p; p = strtok_r(NULL, " ", &save)) {
     if (n == most) return qn__fail(QN_E_LIMIT, "%s: over %d compiler flags", source->name, most);
     option[n++] = p;

@@ -114,7 +114,7 @@ qn_status qn__cubin_info(const void *image, size_t size, qn_cubin_info *out) {
       read_records(p, s->sh_size, out);
     }
   }
-  return out->kernels ? QN_OK : qn__fail(QN_E_FORMAT, "cubin holds no kernel");
+  return QN_OK;
 }
 
 qn_status qn_cubin_each(const void *image, size_t size,

@@ -12,8 +12,7 @@ foreach(name ${FILES})
   string(LENGTH "${hex}" digits)
   math(EXPR size "${digits} / 2")
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
-  string(REGEX REPLACE "((0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,))"
-         "\\1\n" bytes "${bytes}")
+  string(REPLACE "0x0a," "0x0a,\n" bytes "${bytes}") # a line of text, a line of bytes
   string(APPEND bodies "static const unsigned char text${number}[] = {\n${bytes}0x00};\n")
   string(APPEND rows "  {\"${name}\", (const char *)text${number}, ${size}},\n")
   math(EXPR number "${number} + 1")
