@@ -228,6 +228,6 @@ typedef struct qn_problem {
 /* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
  * 1 .. 2^31 - 1). */
 qn_status qn__problem_parse(const char *spelling, qn_problem *out);
-/* Write the full spelling into p->spelling from the other fields. */
+/* Write the spelling into p->spelling from the other fields; types that are QN_T_NONE are left out. */
 void qn__problem_spell(qn_problem *p);
 #endif

@@ -63,7 +63,7 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
 }
 
 void qn__problem_spell(qn_problem *p) {
-  const char *act = qn_type_name((qn_type)p->act), *out = qn_type_name((qn_type)p->out);
-  snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld:%s-%s%s", p->format, (long long)p->n, (long long)p->k,
-           act ? act : "?", out ? out : "?", p->bias ? EPILOGUE : "");
+  const char *act = p->act ? qn_type_name((qn_type)p->act) : "", *out = p->out ? qn_type_name((qn_type)p->out) : "";
+  snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s%s", p->format, (long long)p->n, (long long)p->k,
+           p->act ? ":" : "", act ? act : "?", p->out ? "-" : "", out ? out : "?", p->bias ? EPILOGUE : "");
 }

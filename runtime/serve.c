@@ -231,9 +231,9 @@ static qn_status find_plan(const qn_context *c, const qn_problem *p, uint32_t *p
     *level = !key.n ? QN_GENERIC : key.n == p->n && key.k == p->k ? QN_EXACT : QN_NEAREST_SHAPE;
   }
   if (found) return QN_OK;
-  return qn__fail(QN_E_NO_KERNEL,
-                  "no plan of the kind asked for serves '%s'; the pack has %d problems, the first is %s", p->spelling,
-                  c->n_problems, c->n_problems ? c->problem[0] : "none");
+  if (!c->n_problems) return qn__fail(QN_E_NO_KERNEL, "no plan for '%s'; the pack has none of this kind", p->spelling);
+  return qn__fail(QN_E_NO_KERNEL, "no plan for '%s'; the pack has %d problems of this kind, the first is %s",
+                  p->spelling, c->n_problems, c->problem[0]);
 }
 
 static qn_status load_kernel(qn_context *c, uint32_t i, const qn_kernel *k) {
@@ -458,7 +458,7 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
   return QN_OK;
 }
 
-qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_call *out) {
+qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_lookup *out) {
   const qn_bound *b = g->range[range_of(g, a->m)].bound;
   if (!a->workspace) {
     int64_t need = workspace_for(g, b, a->m, w->perm != NULL);
@@ -505,7 +505,7 @@ static void gather_rows(const qn_host_args *a, int64_t begin, int64_t end, int32
 }
 
 /* Put X in the order of the weight's columns, behind the kernel's own workspace. */
-static qn_status gather(const qn_gemm *g, const qn_weight *w, qn_call *c) {
+static qn_status gather(const qn_gemm *g, const qn_weight *w, qn_lookup *c) {
   int64_t own = 0;
   QN_TRY(qn__bound_workspace(g->range[range_of(g, c->args.m)].bound, c->args.m, &own));
   qn_host_args a = {.x = c->args.x,
@@ -525,7 +525,7 @@ static qn_status gather(const qn_gemm *g, const qn_weight *w, qn_call *c) {
 qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {
   if (!gemm || !weight || !args) return qn__fail(QN_E_ARG, "qn_run: NULL argument");
   qn_device *d = gemm->ctx->device;
-  qn_call c;
+  qn_lookup c;
   if (!args->m) return QN_OK;
   QN_TRY(check_args(gemm, weight, args));
   if (gemm->level != QN_EXACT) atomic_fetch_add_explicit(&gemm->ctx->misses, 1, memory_order_relaxed);

@@ -4,12 +4,12 @@
 #include "device.h"
 
 /* All that a call launches. */
-typedef struct qn_call {
+typedef struct qn_lookup {
   qn_host_args args;
   uint32_t n_launches;
   qn_launch launch[QN_RECIPE_STEPS];
-} qn_call;
+} qn_lookup;
 
 /* Check the arguments of a call and compute its launches; a->m > 0. This is what qn_run does before it launches. */
-qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_call *out);
+qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_lookup *out);
 #endif

@@ -14,9 +14,9 @@ START_TEST(test_spellings) {
       {"int4.g128:1x2147483647:i8-f16",
        "int4.g128:1x2147483647:i8-f16",
        {.n = 1, .k = 2147483647, .act = QN_T_I8, .out = QN_T_F16}},
-      {"nf4.g64.f32:7x9", "nf4.g64.f32:7x9:none-none", {.n = 7, .k = 9}},
-      {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9:none-none+bias", {.n = 7, .k = 9, .bias = 1}},
-      {"f16:7x9:f16", "f16:7x9:f16-none", {.n = 7, .k = 9, .act = QN_T_F16}},
+      {"nf4.g64.f32:7x9", "nf4.g64.f32:7x9", {.n = 7, .k = 9}},
+      {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9+bias", {.n = 7, .k = 9, .bias = 1}},
+      {"f16:7x9:f16", "f16:7x9:f16", {.n = 7, .k = 9, .act = QN_T_F16}},
   };
   for (size_t i = 0; i < QN_COUNT(good); i++) {
     qn_problem p;

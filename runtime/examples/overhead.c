@@ -35,7 +35,7 @@ static void empty(const qn_host_args *a, int64_t begin, int64_t end, int32_t thr
 }
 
 static void look_up(const served *s, int i) {
-  qn_call c;
+  qn_lookup c;
   qn_args a = s->args;
   a.m = 1 + (i * 7 & 255);
   if (qn__gemm_look_up(s->gemm, s->weight, &a, &c)) exit(fail("look-up"));
