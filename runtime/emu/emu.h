@@ -3,11 +3,11 @@
  *     qn_emu_open(90, 'a')         -> qn_emu          one pretended GPU: an address space and its limits
  *     qn_emu_module_load(ptx)      -> qn_emu_module   parsed and decoded; unknown PTX is an error naming line and text
  *     qn_emu_kernel_find(name)     -> qn_emu_kernel   parameters, static shared memory, launch bounds
- *     qn_emu_launch(kernel, how)   -> qn_emu_report   runs the grid; findings (bugs of the kernel) and counters
+ *     qn_emu_run(kernel, how)      -> qn_emu_report   runs the grid; findings (bugs of the kernel) and counters
  *
  * Two kinds of trouble are kept apart. A qn_status says that the interpreter could not do what it was asked (unknown
  * instruction, bad grid, out of memory). A finding says that the kernel did something wrong (a race, a missing wait, an
- * access outside its buffer...): qn_emu_launch still returns QN_OK, and the report holds the findings. A kernel is
+ * access outside its buffer...): qn_emu_run still returns QN_OK, and the report holds the findings. A kernel is
  * clean when report.findings is 0.
  *
  * Execution is sequentially consistent and never timed. What a program may only rely on after a wait happens as late as
@@ -183,9 +183,11 @@ typedef struct qn_emu_finding {
   X(INT, "int")                                                                                                        \
   X(FLOAT, "float")                                                                                                    \
   X(HALF, "half")                                                                                                      \
-  X(CONVERT, "convert") X(MOVE, "move") X(COMPARE, "compare") X(BRANCH, "branch") X(GLOBAL, "global")                  \
-      X(SHARED, "shared") X(PARAM, "param") X(LOCAL, "local") X(ATOMIC, "atomic") X(WARP, "warp") X(MATRIX, "matrix")  \
-          X(MMA, "mma") X(WGMMA, "wgmma") X(BARRIER, "barrier") X(ASYNC, "async") X(OTHER, "other")
+  X(CONVERT, "convert")                                                                                                \
+  X(MOVE, "move")                                                                                                      \
+  X(COMPARE, "compare") X(BRANCH, "branch") X(GLOBAL, "global") X(SHARED, "shared") X(PARAM, "param")                  \
+      X(LOCAL, "local") X(ATOMIC, "atomic") X(WARP, "warp") X(MATRIX, "matrix") X(MMA, "mma") X(WGMMA, "wgmma")        \
+          X(BARRIER, "barrier") X(ASYNC, "async") X(OTHER, "other")
 
 typedef enum qn_emu_kind {
 #define QN_X(name, word) QN_EMU_K_##name,

@@ -1,5 +1,6 @@
 /* internal.h - the nouns that the files of the interpreter share.
  *
+ *     module.c   loading, finding kernels; launch.c: launches and workers
  *     parse.c    text -> declarations, operands          decode.c   opcode + operands -> insn, by tables of rules
  *     op_*.c     rules of arithmetic                     memory.c   device memory; access.c: ld, st, atom and spaces
  *     warp.c     shfl, vote, match...                    matrix.c   ldmatrix, stmatrix, mma; wgmma.c: wgmma
@@ -31,8 +32,10 @@ enum { LANES = 32 };
   X(NONE, "", 0)                                                                                                       \
   X(B8, "b8", 1)                                                                                                       \
   X(U8, "u8", 1)                                                                                                       \
-  X(S8, "s8", 1) X(B16, "b16", 2) X(U16, "u16", 2) X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) \
-      X(B64, "b64", 8) X(U64, "u64", 8) X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2)      \
+  X(S8, "s8", 1)                                                                                                       \
+  X(B16, "b16", 2)                                                                                                     \
+  X(U16, "u16", 2) X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) X(B64, "b64", 8)                \
+      X(U64, "u64", 8) X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2)                       \
           X(BF16X2, "bf16x2", 4) X(F32, "f32", 4) X(F64, "f64", 8) X(TF32, "tf32", 4) X(PRED, "pred", 4)               \
               X(E4M3, "e4m3", 1) X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1) X(E2M1, "e2m1", 1)           \
                   X(S4, "s4", 1) X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2)           \
@@ -279,7 +282,7 @@ struct warp {
   mbarrier *waits_for;
   uint32_t *vc, *pvc, safe;
   groups copies, stores, wgmmas;
-  bool wgmma_fenced, wgmma_open, cluster_arrived;
+  bool wgmma_fenced, cluster_arrived;
   uint32_t cluster_mask;
   uint8_t *local;
 };
@@ -318,7 +321,6 @@ struct cluster {
   uint32_t *clocks; /* per agent: its current time */
   uint64_t events;  /* anything that could unblock a waiter */
   job *inflight;    /* bulk work that completes on an mbarrier; oldest first */
-  bool writes_done;
   uint32_t arrived; /* threads at barrier.cluster */
   uint32_t cluster_phase;
   uint32_t *vc, *pvc;
@@ -350,7 +352,7 @@ struct run {
   uint64_t nclusters;
   uint8_t *params;
   atomic_uint_fast64_t next_cluster, budget;
-  atomic_bool stop, exhausted;
+  atomic_bool stop;
   pthread_mutex_t lock; /* of report */
   qn_emu_report *report;
   int limit;
@@ -359,6 +361,8 @@ struct run {
 static inline bool checking(const warp *w, unsigned what) { return w->worker->run->checks & what; }
 static inline bool late(const warp *w) { return w->worker->run->how.mode == QN_EMU_LATE; }
 uint64_t qn__emu_random(worker *k);
+void qn__emu_warp_start(warp *w, uint32_t pc); /* all live lanes at pc */
+bool qn__emu_cluster_slice(cluster *c);        /* run a while; true when the cluster has ended or the launch stops */
 
 /* ---- Findings (checks.c) ----------------------------------------------------------------------------------------- */
 

@@ -75,6 +75,9 @@ void *qn__emu_take(parser *p, size_t bytes); /* from the module's arena; refuses
 uint32_t qn__emu_row(parser *p, uint32_t bytes);
 uint32_t qn__emu_constant(parser *p, uint64_t value, uint32_t width, bool dynamic);
 
+/* Parse the module's text; does not return when it refuses. */
+void qn__emu_parse(parser *p);
+
 /* Decode one instruction into `i`. */
 void qn__emu_decode(parser *p, insn *i, const char *text, size_t length, operand *ops, int n);
 
