@@ -175,12 +175,12 @@ static const struct {
   size_t data;
 } headers[] = {
     {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,8]}}", NULL, 8},
-    {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,9]}}", "bytes of data for a shape", 9},
+    {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,9]}}", "its shape needs 8", 9},
     {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,8]}}", "truncated", 4},
-    {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,8]}}", "follow the last tensor", 12},
+    {"{\"a\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,8]}}", "after the last tensor", 12},
     {"{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", "unknown dtype", 8},
     {"{\"a\":{\"dtype\":\"F16\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,8]}}", "overflows", 8},
-    {"{\"a\":{\"dtype\":\"F16\",\"shape\":[-1,4],\"data_offsets\":[0,8]}}", "no list of sizes", 8},
+    {"{\"a\":{\"dtype\":\"F16\",\"shape\":[-1,4],\"data_offsets\":[0,8]}}", "whole number expected", 8},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_"
      "offsets\":[2,6]}}",
      "overlap", 6},
@@ -189,8 +189,8 @@ static const struct {
      "hole", 10},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_"
      "offsets\":[2,4]}}",
-     "stored twice", 4},
-    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4]", "no JSON", 4},
+     "occurs twice", 4},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4]", "'}' expected", 4},
 };
 
 START_TEST(wrong_headers_say_what_is_wrong) {

@@ -1,16 +1,29 @@
-/* dtype.c - element types of the containers: how many bytes a block of them takes.
- * Sources: the safetensors format description; ggml's table of block types (ggml.h, ggml-common.h). */
+/* dtype.c - the element types of both containers, as one kind of record: `elems` elements take `bytes` bytes. */
 #include "model.h"
 #include <string.h>
 
 static const qn__dtype safetensors[] = {
-    {"BOOL", -1, 1, 1, QN_T_NONE},        {"U8", -1, 1, 1, QN_T_U8},        {"I8", -1, 1, 1, QN_T_I8},
-    {"F8_E4M3", -1, 1, 1, QN_T_E4M3},     {"F8_E5M2", -1, 1, 1, QN_T_E5M2}, {"F8_E8M0", -1, 1, 1, QN_T_E8M0},
-    {"I16", -1, 1, 2, QN_T_NONE},         {"U16", -1, 1, 2, QN_T_U16},      {"F16", -1, 1, 2, QN_T_F16},
-    {"BF16", -1, 1, 2, QN_T_BF16},        {"I32", -1, 1, 4, QN_T_I32},      {"U32", -1, 1, 4, QN_T_U32},
-    {"F32", -1, 1, 4, QN_T_F32},          {"F64", -1, 1, 8, QN_T_F64},      {"I64", -1, 1, 8, QN_T_NONE},
-    {"U64", -1, 1, 8, QN_T_NONE},         {"C64", -1, 1, 8, QN_T_NONE},     {"F8_E4M3FNUZ", -1, 1, 1, QN_T_NONE},
-    {"F8_E5M2FNUZ", -1, 1, 1, QN_T_NONE}, {"F4", -1, 2, 1, QN_T_NONE},      {"F6_E2M3", -1, 4, 3, QN_T_NONE},
+    {"BOOL", -1, 1, 1, QN_T_NONE},
+    {"U8", -1, 1, 1, QN_T_U8},
+    {"I8", -1, 1, 1, QN_T_I8},
+    {"F8_E5M2", -1, 1, 1, QN_T_E5M2},
+    {"F8_E4M3", -1, 1, 1, QN_T_E4M3},
+    {"F8_E8M0", -1, 1, 1, QN_T_E8M0},
+    {"F8_E4M3FNUZ", -1, 1, 1, QN_T_NONE},
+    {"F8_E5M2FNUZ", -1, 1, 1, QN_T_NONE},
+    {"I16", -1, 1, 2, QN_T_NONE},
+    {"U16", -1, 1, 2, QN_T_U16},
+    {"F16", -1, 1, 2, QN_T_F16},
+    {"BF16", -1, 1, 2, QN_T_BF16},
+    {"I32", -1, 1, 4, QN_T_I32},
+    {"U32", -1, 1, 4, QN_T_U32},
+    {"F32", -1, 1, 4, QN_T_F32},
+    {"I64", -1, 1, 8, QN_T_NONE},
+    {"U64", -1, 1, 8, QN_T_NONE},
+    {"F64", -1, 1, 8, QN_T_F64},
+    {"C64", -1, 1, 8, QN_T_NONE},
+    {"F4", -1, 2, 1, QN_T_NONE},
+    {"F6_E2M3", -1, 4, 3, QN_T_NONE},
     {"F6_E3M2", -1, 4, 3, QN_T_NONE},
 };
 
@@ -25,7 +38,8 @@ static const qn__dtype ggml[] = {
     {"IQ4_XS", 23, 256, 136, QN_T_NONE}, {"I8", 24, 1, 1, QN_T_I8},           {"I16", 25, 1, 2, QN_T_NONE},
     {"I32", 26, 1, 4, QN_T_I32},         {"I64", 27, 1, 8, QN_T_NONE},        {"F64", 28, 1, 8, QN_T_F64},
     {"IQ1_M", 29, 256, 56, QN_T_NONE},   {"BF16", 30, 1, 2, QN_T_BF16},       {"TQ1_0", 34, 256, 54, QN_T_NONE},
-    {"TQ2_0", 35, 256, 66, QN_T_NONE},   {"MXFP4", 39, 32, 17, QN_T_NONE},    {"NVFP4", 40, 64, 36, QN_T_NONE},
+    {"TQ2_0", 35, 256, 66, QN_T_NONE},   {"I2_S", 36, 4, 1, QN_T_NONE},       {"MXFP4", 39, 32, 17, QN_T_NONE},
+    {"NVFP4", 40, 64, 36, QN_T_NONE},    {"Q1_0", 41, 128, 18, QN_T_NONE},    {"Q2_0", 42, 64, 18, QN_T_NONE},
 };
 
 const qn__dtype *qn__safetensors_dtype(const char *name, size_t length) {
@@ -36,17 +50,21 @@ const qn__dtype *qn__safetensors_dtype(const char *name, size_t length) {
 
 const qn__dtype *qn__ggml_dtype(uint32_t id) {
   for (size_t i = 0; i < QN_COUNT(ggml); i++)
-    if ((uint32_t)ggml[i].id == id) return &ggml[i];
+    if (ggml[i].id == (int64_t)id) return &ggml[i];
   return NULL;
 }
 
 bool qn__dtype_bytes(const qn__dtype *t, const int64_t *dim, int n_dims, uint64_t *bytes) {
-  int64_t count = 1;
-  for (int i = 0; i < n_dims; i++)
-    if (dim[i] < 0 || __builtin_mul_overflow(count, dim[i], &count)) return false;
-  if (count % t->elems || (n_dims && dim[n_dims - 1] % t->elems)) return false;
-  int64_t total;
-  if (__builtin_mul_overflow(count / t->elems, (int64_t)t->bytes, &total)) return false;
-  *bytes = (uint64_t)total;
-  return true;
+  int64_t n = 1;
+  bool empty = false;
+  for (int i = 0; i < n_dims; i++) {
+    if (dim[i] < 0) return false;
+    if (!dim[i]) empty = true;
+    else if (__builtin_mul_overflow(n, dim[i], &n)) return false;
+  }
+  if (empty) n = 0;
+  int64_t row = n_dims && t->id >= 0 ? dim[n_dims - 1] : n; /* ggml's blocks do not cross rows */
+  if (row % t->elems) return false;
+  *bytes = (uint64_t)(n / t->elems);
+  return !__builtin_mul_overflow(*bytes, (uint64_t)t->bytes, bytes) && *bytes <= INT64_MAX;
 }

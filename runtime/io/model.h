@@ -101,7 +101,7 @@ struct qn_model {
   size_t n_weights;
   qn_meta *meta;
   size_t n_meta;
-  qn__names stored_names, weight_names;
+  qn__names stored_names, weight_names, meta_names;
 };
 
 /* Append a stored tensor; the name is copied. Data must have been checked to lie in the mapping. */
@@ -177,9 +177,27 @@ int64_t qn__packed_words(int64_t count, int bits, qn__packing packing);
 void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_t bytes);
 
 /* Little-endian loads from unaligned memory. */
-static inline uint16_t qn__le16(const void *p) { uint16_t v; __builtin_memcpy(&v, p, 2); return v; }
-static inline uint32_t qn__le32(const void *p) { uint32_t v; __builtin_memcpy(&v, p, 4); return v; }
-static inline uint64_t qn__le64(const void *p) { uint64_t v; __builtin_memcpy(&v, p, 8); return v; }
+static inline uint16_t qn__le16(const void *p) {
+  uint16_t v;
+  __builtin_memcpy(&v, p, 2);
+  return v;
+}
+static inline uint32_t qn__le32(const void *p) {
+  uint32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+static inline uint64_t qn__le64(const void *p) {
+  uint64_t v;
+  __builtin_memcpy(&v, p, 8);
+  return v;
+}
+
+static inline float qn__f32(const void *p) {
+  float v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
 
 static inline int64_t qn__ceildiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 #endif

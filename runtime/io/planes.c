@@ -69,3 +69,21 @@ void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_
     for (int64_t c = 0; c < cols; c++)
       memcpy((char *)dst + (size_t)(c * rows + r) * bytes, (const char *)src + (size_t)(r * cols + c) * bytes, bytes);
 }
+
+qn_status qn_model_planes(const qn_model *m, const qn_tensor *t, int64_t slice, qn_planes **out) {
+  (void)m;
+  *out = NULL;
+  if (!t->format) return qn__fail(QN_E_SHAPE, "%s: %s", t->name, t->refusal ? t->refusal : "not a matrix");
+  if (slice < 0 || slice >= t->slices)
+    return qn__fail(QN_E_ARG, "%s: slice %jd of %jd", t->name, (intmax_t)slice, (intmax_t)t->slices);
+  const qn__weight *w = (const qn__weight *)t; /* pub is its first member */
+  return w->dialect->read(w, slice, out);
+}
+
+void qn_planes_free(qn_planes *p) { free(p); }
+
+const qn_plane *qn_planes_find(const qn_planes *p, const char *name) {
+  for (int i = 0; i < p->n_planes; i++)
+    if (!strcmp(p->plane[i].name, name)) return &p->plane[i];
+  return NULL;
+}

@@ -1,88 +1,143 @@
-/* safetensors.c - the container: u64 length, a JSON header of that length, tensors back to back.
- * Source: the safetensors format description; its reader's limits (100 MB of header, no holes, no overlaps) are kept.
- */
+/* safetensors.c - the container: u64 header length, that many bytes of JSON, data.
+ *
+ *     {"name": {"dtype": "F16", "shape": [n, k], "data_offsets": [begin, end]}, …, "__metadata__": {…}}
+ *
+ * The rules are those of the reference implementation (huggingface/safetensors, tensor.rs, validate): the header is at
+ * most 100 MB; sorted by offset the tensors follow each other from 0 to the end of the file without hole or overlap;
+ * each has exactly the bytes of its shape; no name twice. */
+#include "json.h"
 #include "model.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { header_limit = 100000000 };
+enum { HEADER_MAX = 100000000, NAME_MAX_BYTES = 4096 };
 
-typedef struct span {
+typedef struct entry {
   uint64_t begin, end;
-} span;
+} entry;
 
 static int by_begin(const void *a, const void *b) {
-  const span *x = a, *y = b;
+  const entry *x = a, *y = b;
   if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-  return x->end < y->end ? -1 : x->end > y->end;
+  return (x->end > y->end) - (x->end < y->end); /* empty tensors before the one that starts there */
 }
 
-/* A whole number of JSON as int64; -1 for anything else. */
-static int64_t whole(const cJSON *j) {
-  double x = cJSON_IsNumber(j) ? j->valuedouble : -1;
-  return x >= 0 && x <= 9007199254740992.0 && x == (double)(int64_t)x ? (int64_t)x : -1;
+static qn_status malformed(const qn__pull *j, const qn__map *f) {
+  return qn__fail(QN_E_FORMAT, "%s: header byte %td: %s expected", f->path, j->p - j->start, j->bad);
 }
 
-static qn_status add(qn_model *m, const qn__map *f, const cJSON *j, const uint8_t *data, uint64_t size, span *out) {
-  const char *dtype = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "dtype"));
-  const cJSON *shape = cJSON_GetObjectItemCaseSensitive(j, "shape"), *d;
-  const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(j, "data_offsets");
-  const qn__dtype *t = dtype ? qn__safetensors_dtype(dtype, strlen(dtype)) : NULL;
-  if (!t) return qn__fail(QN_E_FORMAT, "%s: tensor %s: unknown dtype \"%s\"", f->path, j->string, dtype ? dtype : "");
-  int64_t dim[QN_MAX_DIMS], begin = whole(cJSON_GetArrayItem(offsets, 0)), end = whole(cJSON_GetArrayItem(offsets, 1));
-  int n = 0;
-  if (!cJSON_IsArray(shape) || cJSON_GetArraySize(shape) > QN_MAX_DIMS)
-    return qn__fail(QN_E_FORMAT, "%s: tensor %s: shape is missing or has over %d dimensions", f->path, j->string,
-                    QN_MAX_DIMS);
-  cJSON_ArrayForEach(d, shape) dim[n++] = whole(d);
-  uint64_t bytes;
-  if (!qn__dtype_bytes(t, dim, n, &bytes))
-    return qn__fail(QN_E_FORMAT, "%s: tensor %s: shape is no list of sizes, or overflows", f->path, j->string);
-  if (begin < 0 || end < begin || (uint64_t)end > size)
-    return qn__fail(QN_E_FORMAT,
-                    "%s: tensor %s: data_offsets %lld .. %lld are outside the %llu bytes of data (truncated file?)",
-                    f->path, j->string, (long long)begin, (long long)end, (unsigned long long)size);
-  if ((uint64_t)(end - begin) != bytes)
-    return qn__fail(QN_E_FORMAT, "%s: tensor %s: %lld bytes of data for a shape of %llu", f->path, j->string,
-                    (long long)(end - begin), (unsigned long long)bytes);
-  *out = (span){(uint64_t)begin, (uint64_t)end};
-  return qn__model_store(m, j->string, strlen(j->string), t, dim, n, data + begin, (size_t)bytes);
-}
-
-/* Tensors must tile the data: no hole, no overlap. */
-static qn_status check_tiling(const qn__map *f, span *s, size_t n, uint64_t size) {
-  uint64_t at = 0;
-  qsort(s, n, sizeof *s, by_begin);
-  for (size_t i = 0; i < n; at = s[i++].end)
-    if (s[i].begin != at)
-      return qn__fail(QN_E_FORMAT, "%s: data has a %s at byte %llu", f->path, s[i].begin > at ? "hole" : "overlap",
-                      (unsigned long long)at);
-  return at == size
-             ? QN_OK
-             : qn__fail(QN_E_FORMAT, "%s: %llu bytes follow the last tensor", f->path, (unsigned long long)(size - at));
-}
-
-qn_status qn__safetensors_read(qn_model *m, const qn__map *f) {
-  if (f->bytes < 8) return qn__fail(QN_E_FORMAT, "%s: %zu bytes are no safetensors file", f->path, f->bytes);
-  uint64_t length = qn__le64(f->data);
-  if (length > header_limit || length > f->bytes - 8 || length < 2 || f->data[8] != '{')
-    return qn__fail(QN_E_FORMAT, "%s: header of %llu bytes in a file of %zu (no safetensors file, or truncated)",
-                    f->path, (unsigned long long)length, f->bytes);
-  cJSON *header = cJSON_ParseWithLength((const char *)f->data + 8, length), *j;
-  int count = cJSON_IsObject(header) ? cJSON_GetArraySize(header) : 0;
-  span *spans = calloc((size_t)count + 1, sizeof *spans);
-  qn_status s = !header  ? qn__fail(QN_E_FORMAT, "%s: the header is no JSON", f->path)
-                : !spans ? qn__fail(QN_E_NOMEM, "no memory for %d tensors", count)
-                         : QN_OK;
-  size_t n = 0;
-  const uint8_t *data = f->data + 8 + length;
-  uint64_t size = f->bytes - 8 - length;
-  if (s == QN_OK) cJSON_ArrayForEach(j, header) {
-      if (!strcmp(j->string, "__metadata__")) continue;
-      if ((s = add(m, f, j, data, size, &spans[n++])) != QN_OK) break;
+/* [a, b, …] of at most cap numbers; *count is how many. */
+static bool numbers(qn__pull *j, int64_t *out, int cap, int *count) {
+  *count = 0;
+  if (!qn__pull_need(j, '[')) return false;
+  if (qn__pull_take(j, ']')) return true;
+  do {
+    uint64_t v;
+    if (!qn__pull_int(j, &v)) return false;
+    if (*count == cap || v > INT64_MAX) {
+      j->bad = *count == cap ? "a shorter list" : "a number below 2^63";
+      return false;
     }
-  if (s == QN_OK) s = check_tiling(f, spans, n, size);
-  free(spans);
-  cJSON_Delete(header);
+    out[(*count)++] = (int64_t)v;
+  } while (qn__pull_take(j, ','));
+  return qn__pull_need(j, ']');
+}
+
+typedef struct fields {
+  char dtype[16];
+  size_t dtype_length;
+  int64_t dim[QN_MAX_DIMS], offset[2];
+  int n_dims, n_offsets;
+  bool has_dtype, has_shape;
+} fields;
+
+static bool read_fields(qn__pull *j, fields *f) {
+  if (!qn__pull_need(j, '{')) return false;
+  if (!qn__pull_take(j, '}')) {
+    do {
+      char key[32];
+      if (!qn__pull_string(j, key, sizeof key, NULL) || !qn__pull_need(j, ':')) return false;
+      bool ok;
+      if (!strcmp(key, "dtype")) {
+        f->has_dtype = ok = qn__pull_string(j, f->dtype, sizeof f->dtype, &f->dtype_length);
+      } else if (!strcmp(key, "shape")) f->has_shape = ok = numbers(j, f->dim, QN_MAX_DIMS, &f->n_dims);
+      else if (!strcmp(key, "data_offsets")) ok = numbers(j, f->offset, 2, &f->n_offsets);
+      else ok = qn__pull_skip(j);
+      if (!ok) return false;
+    } while (qn__pull_take(j, ','));
+    if (!qn__pull_need(j, '}')) return false;
+  }
+  if (!f->has_dtype || !f->has_shape || f->n_offsets != 2) j->bad = "dtype, shape and two data_offsets";
+  return !j->bad;
+}
+
+static qn_status one_tensor(qn_model *m, const qn__map *file, qn__pull *j, const char *name, size_t length,
+                            const uint8_t *data, uint64_t data_bytes) {
+  fields f = {0};
+  uint64_t want;
+  if (!read_fields(j, &f)) return malformed(j, file);
+  const qn__dtype *t = qn__safetensors_dtype(f.dtype, f.dtype_length);
+  if (!t) return qn__fail(QN_E_FORMAT, "%s: %s: unknown dtype \"%s\"", file->path, name, f.dtype);
+  if (!qn__dtype_bytes(t, f.dim, f.n_dims, &want))
+    return qn__fail(QN_E_FORMAT, "%s: %s: its shape overflows or ends inside a byte", file->path, name);
+  if (f.offset[0] > f.offset[1] || (uint64_t)f.offset[1] > data_bytes)
+    return qn__fail(QN_E_FORMAT, "%s: %s: bytes [%jd, %jd) of %ju (a truncated file?)", file->path, name,
+                    (intmax_t)f.offset[0], (intmax_t)f.offset[1], (uintmax_t)data_bytes);
+  if ((uint64_t)(f.offset[1] - f.offset[0]) != want)
+    return qn__fail(QN_E_FORMAT, "%s: %s: %jd bytes, its shape needs %ju", file->path, name,
+                    (intmax_t)(f.offset[1] - f.offset[0]), (uintmax_t)want);
+  return qn__model_store(m, name, length, t, f.dim, f.n_dims, data + f.offset[0], want);
+}
+
+/* Do the tensors from number `first` on tile [0, bytes) of the data? */
+static qn_status check_tiling(const qn_model *m, size_t first, const qn__map *file, const uint8_t *data,
+                              uint64_t bytes) {
+  size_t n = m->n_stored - first;
+  entry *e = malloc((n + 1) * sizeof *e);
+  if (!e) return qn__fail(QN_E_NOMEM, "%s: %zu tensors", file->path, n);
+  for (size_t i = 0; i < n; i++) {
+    const qn_raw *r = &m->stored[first + i].pub;
+    e[i].begin = (uint64_t)((const uint8_t *)r->data - data);
+    e[i].end = e[i].begin + r->bytes;
+  }
+  qsort(e, n, sizeof *e, by_begin);
+  uint64_t at = 0;
+  qn_status s = QN_OK;
+  for (size_t i = 0; !s && i < n; at = e[i++].end)
+    if (e[i].begin != at)
+      s = qn__fail(QN_E_FORMAT, "%s: tensors %s at data byte %ju", file->path,
+                   e[i].begin < at ? "overlap" : "leave a hole", (uintmax_t)(e[i].begin < at ? e[i].begin : at));
+  if (!s && at != bytes)
+    s = qn__fail(QN_E_FORMAT, "%s: %ju bytes after the last tensor", file->path, (uintmax_t)(bytes - at));
+  free(e);
   return s;
+}
+
+qn_status qn__safetensors_read(qn_model *m, const qn__map *file) {
+  if (file->bytes < 8) return qn__fail(QN_E_FORMAT, "%s: %zu bytes are no safetensors file", file->path, file->bytes);
+  uint64_t header = qn__le64(file->data);
+  if (header > HEADER_MAX || header > file->bytes - 8)
+    return qn__fail(QN_E_FORMAT, "%s: header of %ju bytes; the file has %zu, the limit is %d", file->path,
+                    (uintmax_t)header, file->bytes, HEADER_MAX);
+  const char *text = (const char *)file->data + 8;
+  const uint8_t *data = file->data + 8 + header;
+  uint64_t data_bytes = file->bytes - 8 - header;
+  size_t first = m->n_stored;
+  qn__pull j = {text, text, text + header, NULL};
+  char name[NAME_MAX_BYTES];
+  size_t length;
+  if (!header || *text != '{') return qn__fail(QN_E_FORMAT, "%s: the header does not begin with '{'", file->path);
+  qn__pull_need(&j, '{');
+  if (!qn__pull_take(&j, '}')) {
+    do {
+      if (!qn__pull_string(&j, name, sizeof name, &length) || !qn__pull_need(&j, ':')) return malformed(&j, file);
+      if (strcmp(name, "__metadata__")) QN_TRY(one_tensor(m, file, &j, name, length, data, data_bytes));
+      else if (!qn__pull_skip(&j)) return malformed(&j, file);
+    } while (qn__pull_take(&j, ','));
+    if (!qn__pull_need(&j, '}')) return malformed(&j, file);
+  }
+  while (j.p < j.end && *j.p == ' ') j.p++;
+  if (j.p != j.end)
+    return qn__fail(QN_E_FORMAT, "%s: header byte %td: text after the last '}'", file->path, j.p - text);
+  return check_tiling(m, first, file, data, data_bytes);
 }
