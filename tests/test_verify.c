@@ -1,0 +1,157 @@
+/* test_verify.c - the verifier lets a right kernel pass and says of a wrong one what is wrong with it. */
+#include "call.h"
+#include "device_host.h"
+#include "tuner_fixture.h"
+#include "verify.h"
+#include <math.h>
+
+/* Every fault that does not end the process, and a word of the sentence that it must earn. */
+static const struct {
+  const char *fault, *says;
+} faults[] = {
+    {"UNWRITTEN", "not written"},
+    {"OVERRUN_Y", "behind"},
+    {"UNDERRUN_W", "before"},
+    {"WRITES_X", "read-only"},
+    {"WRITES_GAP", "behind its last column"},
+    {"TAIL", "exact draw"},
+    {"INEXACT", "exact draw"},
+    {"READS_GAP", "not a number"},
+    {"LATE", "repeat"},
+    {"RANDOM", "bits"},
+    {"DEPENDS_ON_M", "batch-invariant"},
+};
+
+static qn_status verify(qn_case *c, double *error) {
+  qn_device *d;
+  qn_draws *draws;
+  qn_subject s;
+  ck_assert_int_eq(qn__device_host_open(2, &d), QN_OK);
+  ck_assert_int_eq(qn__draws_new(&draws), QN_OK);
+  qn_status status = qn__subject_open(d, c, &s);
+  if (!status) {
+    status = qn__verify(&s, draws, error);
+    qn__subject_close(&s);
+  }
+  qn__draws_free(draws);
+  qn__device_close(d);
+  return status;
+}
+
+START_TEST(right_kernel_passes) {
+  qn_case *c = test_case(NULL, 64, 64);
+  double error = 2;
+  ck_assert_msg(verify(c, &error) == QN_OK, "%s", qn__errmsg());
+  ck_assert(error >= 0 && error <= 1);
+  free(c);
+}
+END_TEST
+
+START_TEST(wrong_kernel_is_found_out) {
+  qn_case *c = test_case(faults[_i].fault, 64, 64);
+  double error;
+  ck_assert_msg(verify(c, &error) == QN_E_WRONG, "%s passed; again: CK_RUN_CASE=faults test_verify", faults[_i].fault);
+  ck_assert_msg(strstr(qn__errmsg(), faults[_i].says) != NULL,
+                "%s: '%s' does not say '%s'; again: CK_RUN_CASE=faults "
+                "test_verify",
+                faults[_i].fault, qn__errmsg(), faults[_i].says);
+  free(c);
+}
+END_TEST
+
+START_TEST(declared_disorder_is_allowed) {
+  qn_case *c = test_case("RANDOM", 64, 64);
+  double error;
+  c->recipe.deterministic = c->recipe.batch_invariant = 0;
+  ck_assert_msg(verify(c, &error) == QN_OK, "%s", qn__errmsg());
+  free(c);
+}
+END_TEST
+
+/* Loading: what the supervisor says and what is on the disk must be the same. */
+START_TEST(another_image_is_refused) {
+  qn_case *c = test_case(NULL, 64, 64);
+  double error;
+  c->sum[0] = c->sum[0] == '0' ? '1' : '0';
+  ck_assert_int_eq(verify(c, &error), QN_E_FORMAT);
+  c->sum[0] = 0;
+  strcpy(c->recipe.step[0].entry, "nothing");
+  ck_assert_int_eq(verify(c, &error), QN_E_NO_KERNEL);
+  ck_assert_int_eq(truncate(c->image, 100), 0);
+  ck_assert_int_ne(verify(c, &error), QN_OK);
+  ck_assert_int_eq(remove(c->image), 0);
+  ck_assert_int_eq(verify(c, &error), QN_E_IO);
+  free(c);
+}
+END_TEST
+
+/* ---- Data -------------------------------------------------------------------------------------------------------- */
+
+/* Every partial sum of an exact draw is a multiple of a power of two and below 2^24 of them. */
+START_TEST(exact_draws_are_exact) {
+  qn_format f = test_format();
+  qn_problem p = test_problem(40, 2000);
+  qn_draw d;
+  ck_assert_int_eq(qn__draw_make(&f, &p, QN_DRAW_EXACT, 40, 2000, 6, 2003, 5, &d), QN_OK);
+  ck_assert_int_eq(qn__draw_reference(&f, &p, 6, 40, &d), QN_OK);
+  ck_assert(d.exact);
+  for (int64_t i = 0; i < d.n_rows * d.n_cols; i++) {
+    ck_assert(d.y[i] * 2 == floor(d.y[i] * 2));
+    ck_assert(d.magnitude[i] < 0x1p23);
+  }
+  qn__draw_free(&d);
+}
+END_TEST
+
+START_TEST(row_of_x_does_not_depend_on_m) {
+  qn_format f = test_format();
+  qn_problem p = test_problem(8, 96);
+  qn_draw few, many;
+  for (qn_draw_kind kind = 0; kind < QN_DRAW_KINDS; kind++) {
+    ck_assert_int_eq(qn__draw_make(&f, &p, kind, 8, 96, 2, 99, 5, &few), QN_OK);
+    ck_assert_int_eq(qn__draw_make(&f, &p, kind, 8, 96, 9, 99, 5, &many), QN_OK);
+    ck_assert_int_eq(memcmp(few.x, many.x, 2 * 99 * sizeof(float)), 0);
+    ck_assert_int_eq(memcmp(few.planes.plane[0].data, many.planes.plane[0].data, 8 * 96), 0);
+    ck_assert_int_eq(qn__planes_check(&f, &many.planes), QN_OK);
+    qn__draw_free(&few);
+    qn__draw_free(&many);
+  }
+}
+END_TEST
+
+START_TEST(bound_grows_with_what_it_is_made_of) {
+  qn_problem p = test_problem(8, 8);
+  double f32 = qn__error_bound(&p, false, 4096, 10, 1000, 2);
+  ck_assert(f32 > 0 && f32 < 1000 * 5000 * 0x1p-24);
+  ck_assert(qn__error_bound(&p, true, 4096, 10, 1000, 2) > f32);
+  p.act = QN_T_BF16;
+  double bf16 = qn__error_bound(&p, false, 4096, 10, 1000, 2);
+  ck_assert(bf16 > f32 && bf16 < 1000 * 0x1p-7);
+  p.out = QN_T_BF16;
+  ck_assert(qn__error_bound(&p, false, 4096, 10, 1000, 2) >= bf16 + 10 * 0x1p-8);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("verify");
+  TCase *kernels = tcase_create("kernels"), *wrong = tcase_create("faults"), *data = tcase_create("data");
+  tcase_add_checked_fixture(kernels, folder_init, folder_fini);
+  tcase_add_checked_fixture(wrong, folder_init, folder_fini);
+  tcase_set_timeout(kernels, 60);
+  tcase_set_timeout(wrong, 60);
+  tcase_add_test(kernels, right_kernel_passes);
+  tcase_add_test(kernels, declared_disorder_is_allowed);
+  tcase_add_test(kernels, another_image_is_refused);
+  tcase_add_loop_test(wrong, wrong_kernel_is_found_out, 0, (int)QN_COUNT(faults));
+  tcase_add_test(data, exact_draws_are_exact);
+  tcase_add_test(data, row_of_x_does_not_depend_on_m);
+  tcase_add_test(data, bound_grows_with_what_it_is_made_of);
+  suite_add_tcase(s, kernels);
+  suite_add_tcase(s, wrong);
+  suite_add_tcase(s, data);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}

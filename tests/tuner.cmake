@@ -1,0 +1,2 @@
+# The tuner: its tests compile real candidates with the system's compiler and run the worker program.
+qn_test(verify quernel_tuner)
