@@ -68,12 +68,12 @@ end
 
 -- ---- Variants ------------------------------------------------------------------------------------------------------
 
-local function values_of(param, space, fixed)
+local function values_of(param, space, fixed, device)
   if fixed and fixed[param.name] ~= nil then
     local x = fixed[param.name]
     return type(x) == "table" and x or { x }
   end
-  if space == "quick" and param.quick then return param.quick end
+  if space == "quick" and param.quick then return type(param.quick) == "function" and param.quick(device) or param.quick end
   if space == "reduced" and #param.values > 2 then return { param.values[1], param.values[#param.values] } end
   return param.values
 end
@@ -157,7 +157,7 @@ function kernel.variants(problem, device, options)
       local function walk(i)
         local p = def.params[i]
         if p then
-          for _, x in ipairs(values_of(p, options.space or "full", options.fixed)) do
+          for _, x in ipairs(values_of(p, options.space or "full", options.fixed, device)) do
             params[p.name] = x
             walk(i + 1)
           end

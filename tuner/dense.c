@@ -14,7 +14,7 @@ static int ascending(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cache, int64_t m, int64_t n, int64_t k, double *seconds) {
+qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cold, int64_t m, int64_t n, int64_t k, double *seconds) {
   void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
   if (!lib) return qn__fail(QN_E_DEVICE, "OpenBLAS (libopenblas.so.0) is not installed");
   void (*set_threads)(int);
@@ -26,7 +26,7 @@ qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cache, int64_t m, 
   if (!sgemm || !sgemv) return qn__fail(QN_E_DEVICE, "libopenblas.so.0 lacks cblas_sgemm or cblas_sgemv");
   if (set_threads) set_threads(threads);
 
-  int64_t size = n * k, copies = 4 * cache / (size * 4) + 2;
+  int64_t size = n * k, copies = cold / (size * 4) + 2;
   float *w = malloc((size_t)(size * copies) * sizeof *w), *x = malloc((size_t)(m * k) * sizeof *x),
         *y = malloc((size_t)(m * n) * sizeof *y);
   qn_status s = w && x && y ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the dense product");

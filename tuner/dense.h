@@ -4,6 +4,6 @@
 #include "measure.h"
 
 /* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T in f32 by OpenBLAS on `threads` threads, weights cold: copies of W that
- * together are four times `cache` bytes. QN_E_DEVICE: no OpenBLAS here. QN_E_NOMEM. */
-qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cache, int64_t m, int64_t n, int64_t k, double *seconds);
+ * together are `cold` bytes. QN_E_DEVICE: no OpenBLAS here. QN_E_NOMEM. */
+qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cold, int64_t m, int64_t n, int64_t k, double *seconds);
 #endif

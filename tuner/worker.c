@@ -16,13 +16,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+enum { QN_LAYOUTS = 12 };
 enum { check_rows = 8, check_cols = 512 };
 #define SAMPLE_SECONDS 150e-6 /* shorter calls are timed several at once */
 
 typedef struct slot {
   qn_case *c;
   qn_subject subject;
-  qn_weights weights;
   qn_call call;
   bool open;
   double error;
@@ -34,22 +34,30 @@ typedef struct worker {
   qn_device *device;
   qn_meter *meter;
   qn_draws *draws;
-  qn_draw draw; /* full-shape data, shared by the slots of one problem and M */
+  qn_format format; /* of the draw, which points into it */
+  qn_draw draw;     /* full-shape data, shared by the slots of one problem and M */
   char drawn[200];
+  struct packed { /* the draw's weight in a layout, for every slot that wants it */
+    char layout[33];
+    qn_weights weights;
+  } packed[QN_LAYOUTS];
+  int n_packed;
   slot slot[QN_SLOTS];
   qn_cuda_timer *clock;
 } worker;
 
-static int64_t last_cache(const qn_device_info *d) {
-  int64_t most = 1 << 20;
+/* Bytes to rotate through so that no cache holds what comes next. What a virtual machine says of its last level is
+ * often the whole socket's, of which a guest gets a part: hence a limit. */
+static int64_t cold_bytes(const qn_device_info *d) {
+  const int64_t limit = (int64_t)256 << 20;
+  int64_t most = 16 << 20;
   for (int i = 0; i < 3; i++)
-    if (d->cache[i] > most) most = d->cache[i];
-  return most;
+    if (4 * d->cache[i] > most) most = 4 * d->cache[i];
+  return most < limit ? most : limit;
 }
 
 static void close_slot(slot *s) {
   qn__call_close(&s->call);
-  qn__weights_close(&s->weights);
   qn__subject_close(&s->subject);
   free(s->c);
   *s = (slot){0};
@@ -57,6 +65,7 @@ static void close_slot(slot *s) {
 
 static void close_slots(worker *w) {
   for (slot *s = w->slot; s < w->slot + QN_SLOTS; s++) close_slot(s);
+  while (w->n_packed) qn__weights_close(&w->packed[--w->n_packed].weights);
 }
 
 /* ---- Requests -------------------------------------------------------------------------------------------------------
@@ -91,10 +100,24 @@ static qn_status full_draw(worker *w, const qn_case *c, int64_t m) {
   close_slots(w);
   qn__draw_free(&w->draw);
   *w->drawn = 0;
+  w->format = c->format;
   QN_TRY(
-      qn__draw_make(&c->format, &c->problem, QN_DRAW_RANDOM, c->problem.n, c->problem.k, m, c->problem.k, 1, &w->draw));
+      qn__draw_make(&w->format, &c->problem, QN_DRAW_RANDOM, c->problem.n, c->problem.k, m, c->problem.k, 1, &w->draw));
   QN_TRY(qn__draw_reference(&c->format, &c->problem, check_rows, check_cols, &w->draw));
   strcpy(w->drawn, key);
+  return QN_OK;
+}
+
+/* The draw's weight in the case's layout, packed once. */
+static qn_status find_packed(worker *w, const qn_case *c, int64_t copies, const qn_weights **out) {
+  struct packed *p = w->packed;
+  while (p < w->packed + w->n_packed && strcmp(p->layout, c->layout.hash)) p++;
+  *out = &p->weights;
+  if (p < w->packed + w->n_packed) return QN_OK;
+  if (w->n_packed == QN_LAYOUTS) return qn__fail(QN_E_ARG, "more than %d layouts at once", QN_LAYOUTS);
+  QN_TRY(qn__weights_open(w->device, c, &w->draw, copies, &p->weights));
+  memcpy(p->layout, c->layout.hash, sizeof p->layout);
+  w->n_packed++;
   return QN_OK;
 }
 
@@ -102,10 +125,11 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   int64_t bytes;
   QN_TRY(qn__subject_open(w->device, s->c, &s->subject));
   qn_status status = qn__layout_bytes(&s->c->layout, s->c->problem.n, s->c->problem.k, &bytes);
-  int64_t copies = 4 * last_cache(&w->device->info) / (bytes > 0 ? bytes : 1) + 2;
+  int64_t copies = cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2;
   if (!w->device->info.timed) copies = 1;
-  if (status == QN_OK) status = qn__weights_open(w->device, s->c, &w->draw, copies, &s->weights);
-  if (status == QN_OK) status = qn__call_open(&s->subject, &s->weights, &w->draw, s->c->problem.n, &s->call);
+  const qn_weights *weights = NULL;
+  if (status == QN_OK) status = find_packed(w, s->c, copies, &weights);
+  if (status == QN_OK) status = qn__call_open(&s->subject, weights, &w->draw, s->c->problem.n, &s->call);
   if (status != QN_OK) return status;
   s->open = true;
   cJSON_AddNumberToObject(answer, "bytes", (double)bytes);
@@ -180,7 +204,7 @@ static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *
 
 static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *quiet) {
   double t[64];
-  int calls = s->weights.copies < 64 ? (int)s->weights.copies : 64;
+  int calls = s->call.w->copies < 64 ? (int)s->call.w->copies : 64;
   if (reps > 64) reps = 64;
   if (!w->clock) QN_TRY(qn__cuda_timer_new(w->device, &w->clock));
   QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, calls, reps, t));
@@ -227,7 +251,7 @@ static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   int64_t m = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "m"));
   double seconds = 0;
   close_slots(w);
-  qn_status s = qn__blas_time(w->meter, w->device->info.threads, last_cache(&w->device->info), m, n, k, &seconds);
+  qn_status s = qn__blas_time(w->meter, w->device->info.threads, cold_bytes(&w->device->info), m, n, k, &seconds);
   cJSON_AddNumberToObject(answer, "seconds", seconds);
   return s;
 }
@@ -274,7 +298,7 @@ int qn_worker_main(int argc, char **argv) {
   dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
   if (!w || !out) return 1;
   qn_status s = qn__device_open(argc > 1 ? argv[1] : NULL, &w->device);
-  if (s == QN_OK) s = qn__meter_new(w->device, 4 * (size_t)last_cache(&w->device->info), &w->meter);
+  if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);
   if (s == QN_OK) s = qn__draws_new(&w->draws);
   cJSON *hello = status_json(s);
   if (s == QN_OK) cJSON_AddItemToObject(hello, "info", qn__info_to_json(&w->device->info));

@@ -41,6 +41,12 @@ function host.flags(v)
   return table.concat(out, " ")
 end
 
+-- The best instruction set of a device: what a quick search tries.
+function host.best_isa(device)
+  if device.isa.avx512vl and device.isa.avx512bf16 and device.isa.avx512vnni and device.isa.avx512vbmi then return { "avx512" } end
+  return { device.isa.avx2 and device.isa.fma and device.isa.f16c and "avx2" or "c" }
+end
+
 -- ---- Rules that both families have -----------------------------------------------------------------------------------
 
 host.rules = {

@@ -41,7 +41,7 @@ return kernel {
   doc = "many tokens on the CPU: unpack a panel once",
   source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
   params = {
-    { name = "ISA", values = { "c", "avx2", "avx512" }, doc = "instruction set", short = "" },
+    { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
     { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
     { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = { 4, 6 }, doc = "rows of a tile" },

@@ -36,7 +36,7 @@ return kernel {
   doc = "few tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = {
-    { name = "ISA", values = { "c", "avx2", "avx512" }, doc = "instruction set", short = "" },
+    { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
     { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
     { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = { 1, 4 }, doc = "rows of a tile" },
