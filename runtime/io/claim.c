@@ -4,30 +4,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-const qn__dialect *const qn__dialects[] = {&qn__gptq, &qn__awq, &qn__ct_packed, &qn__ggml, &qn__plain, NULL};
+const qn__dialect *const qn__dialects[] = {&qn__awq, &qn__gptq, &qn__ct_packed, &qn__ggml, &qn__plain, NULL};
 
 /* The stored tensor named stem + suffix. */
-static const qn_raw *sibling(const qn_model *m, const char *stem, int stem_length, const char *suffix) {
-  char name[1024];
-  int n = snprintf(name, sizeof name, "%.*s%s", stem_length, stem, suffix);
+static const qn_raw *sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
+  char name[4200]; /* containers refuse names over 4 kB */
+  int n = snprintf(name, sizeof name, "%.*s%s", (int)stem_length, stem, suffix);
   return n < (int)sizeof name ? qn_model_find_raw(m, name) : NULL;
 }
+
+static const char *part_name(const qn__dialect *d, int i) { return d->part[i - 1] + (*d->part[i - 1] == '!'); }
 
 /* Can dialect d make a weight of stored tensor s? Fills w's parts. */
 static bool matches(const qn_model *m, const qn__dialect *d, const qn__stored *s, qn__weight *w) {
   size_t n = strlen(s->pub.name), k = strlen(d->key);
   if (n < k || strcmp(s->pub.name + n - k, d->key)) return false;
   *w = (qn__weight){.dialect = d, .part = {&s->pub}, .pub = {.dialect = d->name, .raw = &s->pub, .slices = 1}};
-  for (int i = 0; i + 1 < QN__PARTS && d->part[i]; i++) {
-    bool needed = *d->part[i] == '!';
-    w->part[i + 1] = sibling(m, s->pub.name, (int)(n - k), d->part[i] + needed);
-    if (needed && !w->part[i + 1]) return false;
+  for (int i = 1; i < QN__PARTS && d->part[i - 1]; i++) {
+    w->part[i] = sibling(m, s->pub.name, n - k, part_name(d, i));
+    if (*d->part[i - 1] == '!' && !w->part[i]) return false;
   }
   return !d->match || d->match(m, w);
 }
 
 static bool is_linear(const char *name) {
-  static const char *const not_linear[] = {"embed", "token_embd", "norm", "wte", "wpe", "position"};
+  static const char *const not_linear[] = {"embed", "token_embd", "norm", "wte", "wpe", "position", "_scale", ".bias"};
   for (size_t i = 0; i < QN_COUNT(not_linear); i++)
     if (strstr(name, not_linear[i])) return false;
   return true;
@@ -44,16 +45,42 @@ static qn_status finish(qn_model *m, qn__weight *w) {
       s->claimed = true;
       w->pub.bytes += s->pub.bytes;
     }
+  w->pub.quantized = w->dialect != &qn__plain;
   qn_status s = w->dialect->claim(m, w);
-  if (s == QN_OK) w->pub.format = *w->format ? w->format : NULL; /* weights never move */
-  else if (s == QN_E_NOMEM) return s;
-  else w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg());
-  w->pub.linear = (w->pub.format || w->pub.refusal) && is_linear(w->pub.name);
+  if (s == QN_E_NOMEM) return s;
+  if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
+    return qn__fail(QN_E_NOMEM, "no memory for a message");
+  if (s) *w->format = 0;
+  w->pub.linear = (*w->format || w->pub.refusal) && is_linear(w->pub.name);
   return QN_OK;
 }
 
+/* A model that ties its output to its embedding stores only the embedding. */
+static void tie(qn_model *m) {
+  static const char head[] = "lm_head.weight", embed[] = "model.embed_tokens.weight";
+  const cJSON *flag = cJSON_GetObjectItemCaseSensitive(m->json, "tie_word_embeddings");
+  if (!cJSON_IsTrue(flag)) return;
+  const qn__weight *from = NULL;
+  for (size_t i = 0; i < m->n_weights; i++) {
+    if (!strcmp(m->weight[i].pub.name, head)) return;
+    if (!strcmp(m->weight[i].pub.name, embed)) from = &m->weight[i];
+  }
+  if (!from) return;
+  qn__weight *w = &m->weight[m->n_weights++];
+  *w = *from;
+  w->pub.name = head;
+  w->pub.tied_to = embed;
+  w->pub.bytes = 0;
+  w->pub.linear = true;
+}
+
+static int by_place(const void *a, const void *b) {
+  const qn__weight *x = a, *y = b;
+  return (x->part[0] > y->part[0]) - (x->part[0] < y->part[0]);
+}
+
 qn_status qn__model_claim(qn_model *m) {
-  m->weight = calloc(m->n_stored + 1, sizeof *m->weight);
+  m->weight = calloc(m->n_stored + 2, sizeof *m->weight); /* room for the next candidate and a tied one */
   if (!m->weight) return qn__fail(QN_E_NOMEM, "no memory for %zu weights", m->n_stored);
   /* Quantized weights first, so that the tensors beside their codes are claimed before the plain dialect sees them. */
   for (int plain = 0; plain < 2; plain++)
@@ -65,24 +92,41 @@ qn_status qn__model_claim(qn_model *m) {
         m->n_weights++;
         break;
       }
+  qsort(m->weight, m->n_weights, sizeof *m->weight, by_place);
+  tie(m);
+  for (size_t i = 0; i < m->n_weights; i++) /* from here on weights do not move */
+    m->weight[i].pub.format = *m->weight[i].format ? m->weight[i].format : NULL;
   return QN_OK;
 }
 
-/* ---- What dialects use
- * ------------------------------------------------------------------------------------------------ */
+/* ---- What dialects use ------------------------------------------------------------------------------------------- */
+
+static bool is_one_of(const char *word, const char *list) { /* words of the list are separated by one blank */
+  size_t n = strlen(word);
+  for (const char *p = strstr(list, word); p; p = strstr(p + 1, word))
+    if ((p == list || p[-1] == ' ') && (!p[n] || p[n] == ' ')) return true;
+  return false;
+}
+
+static void shape_text(char *out, size_t cap, int n_dims, const int64_t *dim) { /* "[4, *]" */
+  size_t at = (size_t)snprintf(out, cap, "[");
+  for (int i = 0; i < n_dims && at + 32 < cap; i++)
+    at += (size_t)(dim[i] < 0 ? snprintf(out + at, cap - at, "%s*", i ? ", " : "")
+                              : snprintf(out + at, cap - at, "%s%jd", i ? ", " : "", (intmax_t)dim[i]));
+  snprintf(out + at, cap - at, "]");
+}
 
 qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim) {
   const qn_raw *p = w->part[i];
-  if (!p)
-    return qn__fail(QN_E_FORMAT, "%s: the tensor %s beside it is missing", w->part[0]->name, w->dialect->part[i - 1]);
-  if (!strstr(dtypes, p->dtype))
-    return qn__fail(QN_E_FORMAT, "%s: dtype %s; %s is expected", p->name, p->dtype, dtypes);
+  char is[256], should[256];
+  if (!p) return qn__fail(QN_E_FORMAT, "%s: no %s beside it", w->part[0]->name, part_name(w->dialect, i));
+  if (!is_one_of(p->dtype, dtypes)) return qn__fail(QN_E_FORMAT, "%s: dtype %s; %s is read", p->name, p->dtype, dtypes);
   bool ok = p->n_dims == n_dims;
   for (int d = 0; ok && d < n_dims; d++) ok = dim[d] < 0 || p->dim[d] == dim[d];
   if (ok) return QN_OK;
-  return qn__fail(QN_E_FORMAT, "%s: %d dimensions starting %lld x %lld; %d starting %lld x %lld are expected", p->name,
-                  p->n_dims, (long long)p->dim[0], (long long)p->dim[1], n_dims, (long long)(n_dims ? dim[0] : 0),
-                  (long long)(n_dims > 1 ? dim[1] : 0));
+  shape_text(is, sizeof is, p->n_dims, p->dim);
+  shape_text(should, sizeof should, n_dims, dim);
+  return qn__fail(QN_E_FORMAT, "%s: shape %s; %s is expected", p->name, is, should);
 }
 
 qn_status qn__part_float(const qn__weight *w, int i, int n_dims, const int64_t *dim) {
@@ -101,4 +145,29 @@ qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const ch
   snprintf(w->format, sizeof w->format, "%s%s%s%s%s%s%s", base, *grain ? "." : "", grain, *zero ? "." : "", zero,
            *type ? "." : "", type);
   return QN_OK;
+}
+
+/* How the scales of part i lie over the weight: one, one a row, groups along K, or blocks. */
+qn_status qn__scale_grid(qn__weight *w, int i, const int64_t *block, char grain[24]) {
+  const qn_raw *s = w->part[i];
+  int64_t n = w->pub.n, k = w->pub.k, rows = s->n_dims ? s->dim[0] : 1, cols = s->n_dims > 1 ? s->dim[1] : 1;
+  if (s->n_dims > 2 || rows < 1 || cols < 1) goto bad;
+  w->rows = rows;
+  w->groups = cols;
+  w->group = 0;
+  if (rows == 1 && cols == 1 && !block) snprintf(grain, 24, n == 1 ? "row" : "tensor");
+  else if (rows == n && cols == 1 && !block) snprintf(grain, 24, "row");
+  else if (block) {
+    if (block[0] < 1 || block[1] < 1 || rows != qn__ceildiv(n, block[0]) || cols != qn__ceildiv(k, block[1])) goto bad;
+    w->group = block[1];
+    snprintf(grain, 24, "b%jdx%jd", (intmax_t)block[0], (intmax_t)block[1]);
+  } else {
+    w->group = qn__ceildiv(k, cols);
+    if (rows != n || qn__ceildiv(k, w->group) != cols) goto bad;
+    snprintf(grain, 24, "g%jd", (intmax_t)w->group);
+  }
+  return QN_OK;
+bad:
+  return qn__fail(QN_E_FORMAT, "%s: %jd x %jd scales do not divide a weight of %jd x %jd", s->name, (intmax_t)rows,
+                  (intmax_t)cols, (intmax_t)n, (intmax_t)k);
 }

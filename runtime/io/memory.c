@@ -11,8 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- Arena
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- Arena ------------------------------------------------------------------------------------------------------- */
 
 struct qn__chunk {
   struct qn__chunk *next;
@@ -43,12 +42,15 @@ char *qn__arena_text(qn__arena *a, const char *s, size_t length) {
 }
 
 char *qn__arena_print(qn__arena *a, const char *format, ...) {
-  char text[1024];
-  va_list args;
+  va_list args, again;
   va_start(args, format);
-  int n = vsnprintf(text, sizeof text, format, args);
+  va_copy(again, args);
+  int n = vsnprintf(NULL, 0, format, args);
+  char *p = n < 0 ? NULL : qn__arena_take(a, (size_t)n + 1);
+  if (p) vsnprintf(p, (size_t)n + 1, format, again);
+  va_end(again);
   va_end(args);
-  return qn__arena_text(a, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+  return p;
 }
 
 void qn__arena_fini(qn__arena *a) {
@@ -59,8 +61,8 @@ void qn__arena_fini(qn__arena *a) {
   a->chunk = NULL;
 }
 
-/* ---- Names: open addressing, FNV-1a (Fowler, Noll, Vo)
- * --------------------------------------------------------------- */
+/* ---- Names: open addressing, FNV-1a (Fowler, Noll, Vo) --------------------------------------------------------------
+ */
 
 static uint64_t name_hash(const char *s) {
   uint64_t h = 14695981039346656037u;
@@ -100,15 +102,17 @@ void qn__names_fini(qn__names *t) {
   *t = (qn__names){0};
 }
 
-/* ---- Files
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------------------------------------------------- */
 
-bool qn__file_exists(const char *path) { return access(path, F_OK) == 0; }
+bool qn__file_exists(const char *path) {
+  struct stat st;
+  return !stat(path, &st) && S_ISREG(st.st_mode);
+}
 
 qn_status qn__map_open(const char *path, qn__map *out) {
   *out = (qn__map){0};
   struct stat st;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a pipe's writer */
   if (fd < 0) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
   qn_status s = QN_OK;
   if (fstat(fd, &st)) s = qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
@@ -119,7 +123,9 @@ qn_status qn__map_open(const char *path, qn__map *out) {
   close(fd);
   if (s != QN_OK) return s;
   *out = (qn__map){.data = p, .bytes = (size_t)st.st_size, .path = strdup(path)};
-  return out->path ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for a path");
+  if (out->path) return QN_OK;
+  qn__map_close(out);
+  return qn__fail(QN_E_NOMEM, "no memory for a path");
 }
 
 void qn__map_close(qn__map *m) {

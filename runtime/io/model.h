@@ -1,8 +1,8 @@
 /* model.h - inside the checkpoint readers: files, names, stored tensors, and the dialects that claim them.
  *
- * Containers (safetensors.c, gguf.c) add stored tensors to a model. Then each dialect (dialect_*.c) claims the groups of
- * stored tensors it understands and makes a weight of each; what nobody claims is a plain weight. The checks of shapes
- * are done when claiming, so that reading planes cannot run out of a tensor. */
+ * Containers (safetensors.c, gguf.c) add stored tensors to a model. Then each dialect (dialect_*.c) claims the groups
+ * of stored tensors it understands and makes a weight of each; what nobody claims is a plain weight. The checks of
+ * shapes are done when claiming, so that reading planes cannot run out of a tensor. */
 #ifndef QN_IO_MODEL_H
 #define QN_IO_MODEL_H
 #include "fail.h"
@@ -29,8 +29,8 @@ typedef struct qn__names {
   size_t stride;
 } qn__names;
 
-/* Index `count` records of `stride` bytes, each beginning with a `const char *` name. *twice: NULL, or a name that occurs
- * twice. */
+/* Index `count` records of `stride` bytes, each beginning with a `const char *` name. *twice: NULL, or a name that
+ * occurs twice. */
 qn_status qn__names_init(qn__names *t, const void *base, size_t count, size_t stride, const char **twice);
 const void *qn__names_find(const qn__names *t, const char *name);
 void qn__names_fini(qn__names *t);
@@ -73,14 +73,13 @@ typedef struct qn__stored {
   bool claimed;
 } qn__stored;
 
-/* Shape of the scales: one per `rows` x `cols` codes. */
 typedef struct qn__weight {
   qn_tensor pub; /* first */
   const struct qn__dialect *dialect;
   const qn_raw *part[QN__PARTS]; /* [0] codes, then as the dialect lists them; NULL where optional and absent */
   int bits;
-  int64_t group;  /* codes along K that share a scale */
-  int64_t groups; /* columns of the scale plane */
+  int64_t group;        /* codes along K that share a scale; 0: all of a row */
+  int64_t rows, groups; /* of the scale plane */
   qn_type scale;
   int mode; /* of the dialect's own choosing */
   char format[QN__FORMAT];
@@ -118,11 +117,11 @@ qn_status qn__model_claim(qn_model *m);
 
 typedef struct qn__dialect {
   const char *name;
-  const char *key;                  /* suffix of the tensor that holds the codes */
-  const char *part[QN__PARTS - 1];  /* suffixes beside it; "!" in front: the dialect is recognised by it */
-  const char *weight;               /* suffix of the weight's name, in place of key */
-  bool (*match)(const qn_model *m, const qn__weight *w);      /* NULL: key and parts suffice */
-  qn_status (*claim)(const qn_model *m, qn__weight *w);       /* check shapes; fill format. Failure: its text refuses */
+  const char *key;                 /* suffix of the tensor that holds the codes */
+  const char *part[QN__PARTS - 1]; /* suffixes beside it; "!" in front: the dialect is recognised by it */
+  const char *weight;              /* suffix of the weight's name, in place of key */
+  bool (*match)(const qn_model *m, const qn__weight *w); /* NULL: key and parts suffice */
+  qn_status (*claim)(const qn_model *m, qn__weight *w);  /* check shapes; fill format. Failure: its text refuses */
   qn_status (*read)(const qn__weight *w, int64_t slice, qn_planes **out);
 } qn__dialect;
 
@@ -139,8 +138,12 @@ const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absen
 qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);
 qn_status qn__part_float(const qn__weight *w, int i, int n_dims, const int64_t *dim); /* F16, BF16 or F32 */
 
-/* Spell w->format from a base name, the granularity ("row", "tensor", "g128"; "" when the format fixes it), a zero option
- * and the scale's type, and enter n, k. */
+/* How the scales of part i lie over w: enters rows, groups and group of w, and says it as a word of the spelling.
+ * block: NULL, or the rows and columns of codes that share a scale. */
+qn_status qn__scale_grid(qn__weight *w, int i, const int64_t *block, char grain[24]);
+
+/* Spell w->format from a base name, the granularity ("row", "tensor", "g128"; "" when the format fixes it), a zero
+ * option and the scale's type. */
 qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const char *zero, qn_type scale);
 const char *qn__grain(const qn__weight *w, char text[24]); /* "g<group>", or "row" when group is 0 */
 
@@ -158,6 +161,10 @@ qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, b
 
 /* The bytes of plane i, to be filled by the reader that made it. */
 static inline void *qn__fill(qn_planes *p, int i) { return (void *)(uintptr_t)p->plane[i].data; }
+
+/* Act-order: part i holds the group of each k (I32). Fills the permutation that planes_new made room for and reorders the
+ * codes (u8, plane 0) with it; p->perm becomes NULL if the order is the natural one. */
+qn_status qn__order_groups(const qn__weight *w, int i, qn_planes *p);
 
 /* ---- Packed codes ------------------------------------------------------------------------------------------------ */
 

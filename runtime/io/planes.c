@@ -3,29 +3,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ALIGN = 64 }; /* of each plane, so that vector loads of a consumer are aligned */
+
+static size_t item_bytes(qn_type t) { return (size_t)qn_type_bits(t) / 8; }
+
+/* Can the plane be the file's own bytes? */
+static bool in_place(const qn__spec *s) { return s->view && !((uintptr_t)s->view & (item_bytes(s->type) - 1)); }
+
+static bool spec_bytes(const qn__spec *s, size_t *bytes) {
+  return !__builtin_mul_overflow((size_t)s->rows, (size_t)s->cols, bytes) &&
+         !__builtin_mul_overflow(*bytes, item_bytes(s->type), bytes) && *bytes < SIZE_MAX / 2 / QN_MAX_PLANES - ALIGN;
+}
+
 qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, bool perm, qn_planes **out) {
-  size_t total = (sizeof(qn_planes) + 63) / 64 * 64, at = total;
+  size_t total = sizeof(qn_planes) + (perm ? (size_t)w->pub.k * sizeof(int32_t) : 0) + ALIGN, bytes;
   for (int i = 0; i < count; i++) {
-    uint64_t bytes;
-    if (__builtin_mul_overflow((uint64_t)spec[i].rows,
-                               (uint64_t)spec[i].cols * (uint64_t)qn_type_bits(spec[i].type) / 8, &bytes) ||
-        bytes > SIZE_MAX / 4)
+    if (!spec_bytes(&spec[i], &bytes))
       return qn__fail(QN_E_LIMIT, "%s: plane %s is too large", w->pub.name, spec[i].name);
-    if (!spec[i].view) total += (bytes + 63) / 64 * 64;
+    if (!in_place(&spec[i])) total += bytes + ALIGN;
   }
-  if (perm) total += (size_t)w->pub.k * sizeof(int32_t);
   qn_planes *p = calloc(1, total);
   if (!p) return qn__fail(QN_E_NOMEM, "%s: no memory for %zu bytes of planes", w->pub.name, total);
-  p->format = w->pub.format;
-  p->n = w->pub.n;
-  p->k = w->pub.k;
-  p->n_planes = count;
+  *p = (qn_planes){.format = w->pub.format, .n = w->pub.n, .k = w->pub.k, .n_planes = count};
+  char *at = (char *)(p + 1);
+  if (perm) {
+    p->perm = (int32_t *)(void *)at;
+    at += (size_t)w->pub.k * sizeof(int32_t);
+  }
   for (int i = 0; i < count; i++) {
     const qn__spec *s = &spec[i];
-    p->plane[i] = (qn_plane){s->name, s->type, s->rows, s->cols, s->view ? s->view : (char *)p + at};
-    if (!s->view) at += ((size_t)s->rows * (size_t)s->cols * (size_t)qn_type_bits(s->type) / 8 + 63) / 64 * 64;
+    p->plane[i] = (qn_plane){s->name, s->type, s->rows, s->cols, s->view};
+    if (in_place(s)) continue;
+    spec_bytes(s, &bytes);
+    at += -(uintptr_t)at & (ALIGN - 1);
+    p->plane[i].data = at;
+    if (s->view) memcpy(at, s->view, bytes);
+    at += bytes;
   }
-  if (perm) p->perm = (int32_t *)(void *)((char *)p + at);
   *out = p;
   return QN_OK;
 }
