@@ -1,2 +1,4 @@
 # The tuner: its tests compile real candidates with the system's compiler and run the worker program.
 qn_test(verify quernel_tuner)
+qn_test(worker quernel_tuner)
+add_dependencies(test_worker quernel-worker)

@@ -1,0 +1,201 @@
+/* test_worker.c - a worker on its leash: it answers, and whatever a kernel does to it, the supervisor lives and goes
+ * on. */
+#include "supervise.h"
+#include "tuner_fixture.h"
+#include <signal.h>
+#include <sys/wait.h>
+
+static qn_supervisor supervisor;
+
+static void init(void) {
+  folder_init();
+  ck_assert_msg(qn__supervisor_init(&supervisor, WORKER, "host:2") == QN_OK, "%s", qn__errmsg());
+}
+
+static void fini(void) {
+  qn__supervisor_fini(&supervisor);
+  folder_fini();
+}
+
+static cJSON *request(const char *op, const qn_case *c, int64_t m, int reps) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, "op", op);
+  cJSON_AddNumberToObject(j, "slot", 0);
+  cJSON_AddNumberToObject(j, "m", (double)m);
+  cJSON_AddNumberToObject(j, "reps", reps);
+  if (c) cJSON_AddItemToObject(j, "case", qn__case_to_json(c));
+  return j;
+}
+
+/* The good kernel is verified by whichever worker there is now. */
+static void check_works(void) {
+  qn_case *c = test_case(NULL, 64, 64);
+  bool died;
+  ck_assert_msg(qn__supervisor_ask(&supervisor, request("verify", c, 1, 0), 60, NULL, &died) == QN_OK, "%s",
+                qn__errmsg());
+  ck_assert(!died);
+  free(c);
+}
+
+START_TEST(describes_its_device) {
+  ck_assert_str_eq(supervisor.info.target, "host");
+  ck_assert_int_eq(supervisor.info.threads, 2);
+  ck_assert(supervisor.info.timed);
+  check_works();
+  ck_assert_int_eq(supervisor.restarts, 0);
+}
+END_TEST
+
+START_TEST(opens_times_and_checks) {
+  qn_case *c = test_case(NULL, 70, 100);
+  cJSON *answer;
+  ck_assert_msg(qn__supervisor_ask(&supervisor, request("open", c, 3, 0), 60, &answer, NULL) == QN_OK, "%s",
+                qn__errmsg());
+  cJSON_Delete(answer);
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("time", NULL, 3, 5), 60, &answer, NULL), QN_OK);
+  const cJSON *seconds = cJSON_GetObjectItem(answer, "seconds"), *item;
+  ck_assert_int_eq(cJSON_GetArraySize(seconds), 5);
+  cJSON_ArrayForEach(item, seconds) ck_assert(item->valuedouble > 0);
+  cJSON_Delete(answer);
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("check", NULL, 3, 0), 60, NULL, NULL), QN_OK);
+  free(c);
+}
+END_TEST
+
+START_TEST(crash_costs_only_the_worker) {
+  qn_case *c = test_case("CRASH", 64, 64);
+  pid_t before = supervisor.pid;
+  bool died;
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("verify", c, 1, 0), 60, NULL, &died), QN_E_WRONG);
+  ck_assert(died);
+  ck_assert_msg(strstr(qn__errmsg(), "crashed") != NULL, "%s", qn__errmsg());
+  check_works();
+  ck_assert_int_ne(supervisor.pid, before);
+  ck_assert_int_eq(supervisor.restarts, 1);
+  free(c);
+}
+END_TEST
+
+START_TEST(hang_is_ended) {
+  qn_case *c = test_case("SPIN", 64, 64);
+  pid_t before = supervisor.pid;
+  bool died;
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("verify", c, 1, 0), 1, NULL, &died), QN_E_WRONG);
+  ck_assert(died);
+  ck_assert_msg(strstr(qn__errmsg(), "no answer") != NULL, "%s", qn__errmsg());
+  ck_assert_int_eq(kill(before, 0), -1); /* collected, not left to spin */
+  check_works();
+  free(c);
+}
+END_TEST
+
+/* A kernel that goes wrong at the full shape is told apart from one that is right there. */
+static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL"};
+
+START_TEST(full_shape_is_checked_too) {
+  qn_case *c = test_case(late[_i], 70, 101);
+  ck_assert_msg(qn__supervisor_ask(&supervisor, request("open", c, 3, 0), 60, NULL, NULL) == QN_E_WRONG,
+                "%s is open; again: CK_RUN_CASE=wrong test_worker", late[_i]);
+  free(c);
+  check_works();
+}
+END_TEST
+
+/* Right when it is opened, wrong after the hundredth call: the check after timing sees it. */
+START_TEST(turning_wrong_while_timed_is_seen) {
+  qn_case *c = test_case("LATE", 64, 64);
+  ck_assert_msg(qn__supervisor_ask(&supervisor, request("open", c, 1, 0), 60, NULL, NULL) == QN_OK, "%s", qn__errmsg());
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("time", NULL, 1, 3), 60, NULL, NULL), QN_OK);
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("check", NULL, 1, 0), 60, NULL, NULL), QN_E_WRONG);
+  free(c);
+}
+END_TEST
+
+/* ---- Bad requests ------------------------------------------------------------------------------------------------ */
+
+START_TEST(nonsense_is_answered) {
+  qn_case *c = test_case(NULL, 64, 64);
+  bool died = false;
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("dance", NULL, 1, 0), 60, NULL, &died), QN_E_ARG);
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("time", NULL, 1, 1), 60, NULL, &died), QN_E_ARG);
+  ck_assert_int_ne(qn__supervisor_ask(&supervisor, request("verify", NULL, 1, 0), 60, NULL, &died), QN_OK);
+  ck_assert_int_ne(qn__supervisor_ask(&supervisor, request("open", c, 0, 0), 60, NULL, &died), QN_OK);
+  c->layout.tile_k = 0;
+  ck_assert_int_ne(qn__supervisor_ask(&supervisor, request("verify", c, 1, 0), 60, NULL, &died), QN_OK);
+  ck_assert(!died);
+  check_works();
+  ck_assert_int_eq(supervisor.restarts, 0);
+  free(c);
+}
+END_TEST
+
+START_TEST(missing_program_is_named) {
+  qn_supervisor s;
+  ck_assert_int_eq(qn__supervisor_init(&s, "/nowhere/quernel-worker", "host"), QN_E_IO);
+  ck_assert_ptr_nonnull(strstr(qn__errmsg(), "/nowhere/quernel-worker"));
+}
+END_TEST
+
+START_TEST(program_that_is_no_worker) {
+  qn_supervisor s;
+  ck_assert_int_ne(qn__supervisor_init(&s, "/bin/true", "host"), QN_OK);
+  ck_assert_int_ne(qn__supervisor_init(&s, WORKER, "abacus"), QN_OK);
+  ck_assert_msg(strstr(qn__errmsg(), "abacus") != NULL, "%s", qn__errmsg());
+}
+END_TEST
+
+/* The supervisor is killed: its worker must not outlive it, even inside a kernel that never ends. */
+START_TEST(worker_dies_with_its_supervisor) {
+  int ends[2];
+  pid_t worker = 0;
+  qn_case *c = test_case("SPIN", 64, 64);
+  ck_assert_int_eq(pipe(ends), 0);
+  pid_t parent = fork();
+  if (!parent) {
+    qn_supervisor s;
+    if (qn__supervisor_init(&s, WORKER, "host:2")) _exit(1);
+    if (write(ends[1], &s.pid, sizeof s.pid) != sizeof s.pid) _exit(1);
+    qn__supervisor_ask(&s, request("verify", c, 1, 0), 60, NULL, NULL);
+    _exit(0);
+  }
+  ck_assert_int_eq(read(ends[0], &worker, sizeof worker), sizeof worker);
+  usleep(200000);
+  ck_assert_int_eq(kill(worker, 0), 0);
+  kill(parent, SIGKILL);
+  waitpid(parent, NULL, 0);
+  for (int i = 0; i < 100 && !kill(worker, 0); i++) usleep(20000);
+  char path[64], state = 'X';
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)worker); /* gone, or a zombie that nobody collects */
+  FILE *f = fopen(path, "r");
+  if (f && fscanf(f, "%*d %*s %c", &state) != 1) state = 'X';
+  if (f) fclose(f);
+  ck_assert_msg(state == 'X' || state == 'Z', "the worker is in state %c", state);
+  free(c);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("worker");
+  TCase *alive = tcase_create("alive"), *wrong = tcase_create("wrong"), *bad = tcase_create("bad");
+  TCase *all[] = {alive, wrong, bad};
+  for (size_t i = 0; i < QN_COUNT(all); i++) {
+    tcase_add_checked_fixture(all[i], init, fini);
+    tcase_set_timeout(all[i], 60);
+    suite_add_tcase(s, all[i]);
+  }
+  tcase_add_test(alive, describes_its_device);
+  tcase_add_test(alive, opens_times_and_checks);
+  tcase_add_test(wrong, crash_costs_only_the_worker);
+  tcase_add_test(wrong, hang_is_ended);
+  tcase_add_loop_test(wrong, full_shape_is_checked_too, 0, (int)QN_COUNT(late));
+  tcase_add_test(wrong, turning_wrong_while_timed_is_seen);
+  tcase_add_test(bad, nonsense_is_answered);
+  tcase_add_test(bad, missing_program_is_named);
+  tcase_add_test(bad, program_that_is_no_worker);
+  tcase_add_test(bad, worker_dies_with_its_supervisor);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
