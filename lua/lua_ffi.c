@@ -1,280 +1,574 @@
-/* lua_ffi.c - C functions of any library, called from Lua through libffi; and typed memory to hand them.
+/* lua_ffi.c - C functions of any shared library from a script, through libffi, and typed memory to hand them.
  *
- *   local m = q.ffi.load "libm.so.6"                 nil: the process itself
- *   local pow = m:func "double pow(double, double)"  the signature is read, not compiled
- *   local x = q.ffi.buffer("f32", 1024)              x[1] … x[#x], bounds-checked; passed where a pointer is wanted
+ *     local m = assert(q.ffi.load "libm.so.6")
+ *     local hypot = assert(m:func "double hypot(double x, double y)")
+ *     local x = q.ffi.buffer("float", 1000)      x[1] .. x[1000], every access checked
  *
- * Types: void, int, unsigned, long, unsigned long, int8_t … uint64_t, size_t, float, double, and pointers: `char *` takes
- * and gives text, any other pointer a buffer, nil or a light userdata. A wrong signature is the caller's own risk. */
+ * A signature is a C prototype of integers, floats and pointers. Numbers are checked against the range of their type,
+ * buffers against the type that is pointed to; what the function does with the memory is its own affair. Strings go
+ * where a const pointer to bytes is wanted. No structs by value, no callbacks, no variable arguments. */
 #include "bind.h"
+#include <ctype.h>
 #include <dlfcn.h>
 #include <ffi.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char library_class[] = "quernel.library", function_class[] = "quernel.function", buffer_class[] = "quernel.buffer";
-enum { max_args = 32 };
+static const char library_class[] = "quernel.library", function_class[] = "quernel.function",
+                  buffer_class[] = "quernel.buffer", pointer_class[] = "quernel.pointer";
 
-/* ---- Buffers --------------------------------------------------------------------------------------------------------- */
+/* ---- Types ------------------------------------------------------------------------------------------------------- */
+
+typedef enum kind {
+  VOID,
+  BOOLEAN,
+  SIGNED,
+  UNSIGNED,
+  FLOATING,
+  PACKED
+} kind; /* PACKED: 16-bit floats, in memory only */
+
+typedef struct ctype {
+  const char *name; /* short name; C names are mapped to it */
+  kind kind;
+  size_t size;
+  ffi_type *ffi;
+  qn_type type;
+} ctype;
+
+static const ctype types[] = {
+    {"void", VOID, 0, &ffi_type_void, QN_T_NONE},
+    {"bool", BOOLEAN, 1, &ffi_type_uint8, QN_T_NONE},
+    {"i8", SIGNED, 1, &ffi_type_sint8, QN_T_I8},
+    {"u8", UNSIGNED, 1, &ffi_type_uint8, QN_T_U8},
+    {"i16", SIGNED, 2, &ffi_type_sint16, QN_T_NONE},
+    {"u16", UNSIGNED, 2, &ffi_type_uint16, QN_T_U16},
+    {"i32", SIGNED, 4, &ffi_type_sint32, QN_T_I32},
+    {"u32", UNSIGNED, 4, &ffi_type_uint32, QN_T_U32},
+    {"i64", SIGNED, 8, &ffi_type_sint64, QN_T_NONE},
+    {"u64", UNSIGNED, 8, &ffi_type_uint64, QN_T_NONE},
+    {"f32", FLOATING, 4, &ffi_type_float, QN_T_F32},
+    {"f64", FLOATING, 8, &ffi_type_double, QN_T_F64},
+    {"f16", PACKED, 2, NULL, QN_T_F16},
+    {"bf16", PACKED, 2, NULL, QN_T_BF16},
+    {"e4m3", UNSIGNED, 1, &ffi_type_uint8, QN_T_E4M3},
+    {"e5m2", UNSIGNED, 1, &ffi_type_uint8, QN_T_E5M2},
+    {"e8m0", UNSIGNED, 1, &ffi_type_uint8, QN_T_E8M0},
+};
+
+static const struct {
+  const char *c, *name; /* words of the C type, sorted; "int" left out where it stands beside others */
+} c_names[] = {
+    {"char", "i8"},       {"char signed", "i8"},   {"char unsigned", "u8"},     {"short", "i16"},
+    {"int", "i32"},       {"short signed", "i16"}, {"short unsigned", "u16"},   {"signed", "i32"},
+    {"unsigned", "u32"},  {"long", "i64"},         {"long signed", "i64"},      {"long unsigned", "u64"},
+    {"long long", "i64"}, {"float", "f32"},        {"long long signed", "i64"}, {"long long unsigned", "u64"},
+    {"int8_t", "i8"},     {"uint8_t", "u8"},       {"int16_t", "i16"},          {"uint16_t", "u16"},
+    {"int32_t", "i32"},   {"uint32_t", "u32"},     {"int64_t", "i64"},          {"uint64_t", "u64"},
+    {"size_t", "u64"},    {"ssize_t", "i64"},      {"ptrdiff_t", "i64"},        {"intptr_t", "i64"},
+    {"uintptr_t", "u64"}, {"double", "f64"},       {"_Bool", "bool"},
+};
+_Static_assert(sizeof(long) == 8 && sizeof(void *) == 8, "long and pointers of 64 bits");
+
+static const ctype *type_find(const char *name) {
+  for (size_t i = 0; i < QN_COUNT(c_names); i++)
+    if (strcmp(c_names[i].c, name) == 0) name = c_names[i].name;
+  for (size_t i = 0; i < QN_COUNT(types); i++)
+    if (strcmp(types[i].name, name) == 0) return &types[i];
+  return NULL;
+}
+
+static const ctype *type_of(qn_type t) {
+  for (size_t i = 0; i < QN_COUNT(types); i++)
+    if (t != QN_T_NONE && types[i].type == t) return &types[i];
+  return NULL;
+}
+
+/* ---- Buffers ----------------------------------------------------------------------------------------------------- */
 
 typedef struct buffer {
-  qn_type type;
+  const ctype *type;
   size_t count;
-  _Alignas(64) unsigned char data[];
+  void *data; /* aligned to 64 */
+  bool owned; /* else memory of somebody else, seen through a pointer */
 } buffer;
 
-void *qn__lua_buffer(lua_State *L, qn_type type, size_t count) {
-  size_t size = (size_t)qn_type_bits(type) / 8;
-  if (!size || count > ((size_t)1 << 40) / size) luaL_error(L, "a buffer of %s elements cannot be made", qn_type_name(type));
-  buffer *b = lua_newuserdatauv(L, sizeof *b + count * size + 64, 0);
-  memset(b, 0, sizeof *b + count * size);
-  b->type = type;
-  b->count = count;
+static buffer *buffer_new(lua_State *L, const ctype *type, size_t count) {
+  buffer *b = lua_newuserdatauv(L, sizeof *b, 0);
+  *b = (buffer){.type = type, .count = count};
   luaL_setmetatable(L, buffer_class);
+  return b;
+}
+
+static void buffer_take(lua_State *L, buffer *b) {
+  size_t bytes = b->count <= SIZE_MAX / 4 / b->type->size ? (b->count * b->type->size + 63) / 64 * 64 : 0;
+  b->data = bytes ? aligned_alloc(64, bytes) : NULL;
+  if (!b->data) luaL_error(L, "no memory for %I elements of type %s", (lua_Integer)b->count, b->type->name);
+  memset(b->data, 0, bytes);
+  b->owned = true;
+}
+
+void *qn__lua_buffer(lua_State *L, qn_type type, size_t count) {
+  const ctype *t = type_of(type);
+  if (!t) luaL_error(L, "no buffers of type %s", qn_type_name(type));
+  buffer *b = buffer_new(L, t, count);
+  buffer_take(L, b);
   return b->data;
 }
 
-qn_span qn__lua_span(lua_State *L, int index) {
+static buffer *check_buffer(lua_State *L, int index) {
   buffer *b = luaL_checkudata(L, index, buffer_class);
-  return (qn_span){b->data, b->type, b->count, b->count * (size_t)qn_type_bits(b->type) / 8};
+  if (!b->count) luaL_argerror(L, index, "the buffer is closed");
+  return b;
 }
 
-/* buffer(type, count) */
-static int buffer_new(lua_State *L) {
-  qn_type t = qn_type_from_name(luaL_checkstring(L, 1));
-  lua_Integer n = luaL_checkinteger(L, 2);
-  luaL_argcheck(L, t != QN_T_NONE, 1, "unknown element type");
-  luaL_argcheck(L, n >= 0, 2, "a count of at least 0 is needed");
-  qn__lua_buffer(L, t, (size_t)n);
+qn_span qn__lua_span(lua_State *L, int index) {
+  buffer *b = check_buffer(L, index);
+  return (qn_span){.data = b->data, .type = b->type->type, .count = b->count, .bytes = b->count * b->type->size};
+}
+
+static const ctype *check_type(lua_State *L, int index) {
+  const char *name = luaL_checkstring(L, index);
+  const ctype *t = type_find(name);
+  if (!t || t->kind == VOID) luaL_argerror(L, index, lua_pushfstring(L, "'%s' is no type of elements", name));
+  return t;
+}
+
+/* buffer(type, count [, pointer]): zeroed memory, or a view of `count` elements where the pointer points */
+static int buffer_make(lua_State *L) {
+  const ctype *t = check_type(L, 1);
+  lua_Integer count = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, count > 0, 2, "a buffer has at least one element");
+  void **pointer = lua_isnoneornil(L, 3) ? NULL : luaL_checkudata(L, 3, pointer_class);
+  buffer *b = buffer_new(L, t, (size_t)count);
+  if (pointer) b->data = *pointer;
+  else buffer_take(L, b);
   return 1;
 }
 
-static void *element(lua_State *L, qn_span *s) {
-  *s = qn__lua_span(L, 1);
-  lua_Integer i = luaL_checkinteger(L, 2);
-  if (i < 1 || (size_t)i > s->count) luaL_error(L, "index %I is outside 1 .. %I", i, (lua_Integer)s->count);
-  return (char *)s->data + (size_t)(i - 1) * (size_t)qn_type_bits(s->type) / 8;
+static int buffer_gc(lua_State *L) {
+  buffer *b = luaL_checkudata(L, 1, buffer_class);
+  if (b->owned) free(b->data);
+  *b = (buffer){.type = b->type};
+  return 0;
 }
 
-static int buffer_get(lua_State *L) {
-  qn_span s;
-  void *p = element(L, &s);
+static void push_element(lua_State *L, const ctype *t, const void *p) {
+  uint64_t bits = 0;
   float f;
   double d;
-  int32_t i = 0;
-  switch (s.type) {
-  case QN_T_U8: lua_pushinteger(L, *(uint8_t *)p); break;
-  case QN_T_I8: lua_pushinteger(L, *(int8_t *)p); break;
-  case QN_T_U16: lua_pushinteger(L, *(uint16_t *)p); break;
-  case QN_T_U32: lua_pushinteger(L, *(uint32_t *)p); break;
-  case QN_T_I32: memcpy(&i, p, 4), lua_pushinteger(L, i); break;
-  case QN_T_F64: memcpy(&d, p, 8), lua_pushnumber(L, d); break;
+  memcpy(&bits, p, t->size); /* little-endian */
+  int unused = 64 - 8 * (int)t->size;
+  switch (t->kind) {
+  case BOOLEAN:
+    lua_pushboolean(L, bits != 0);
+    break;
+  case SIGNED:
+    lua_pushinteger(L, (lua_Integer)(bits << unused) >> unused);
+    break;
+  case UNSIGNED:
+    lua_pushinteger(L, (lua_Integer)bits);
+    break; /* u64 beyond 2^63 wraps, as Lua's own integers do */
   default:
-    if (qn_convert(p, s.type, &f, QN_T_F32, 1) != QN_OK) return luaL_error(L, "elements of %s cannot be read", qn_type_name(s.type));
-    lua_pushnumber(L, (double)f);
+    if (t->size == 8) {
+      memcpy(&d, p, sizeof d);
+    } else {
+      qn_convert(p, t->type, &f, QN_T_F32, 1);
+      d = (double)f;
+    }
+    lua_pushnumber(L, d);
+  }
+}
+
+static void store_integer(lua_State *L, const ctype *t, void *p, int index) {
+  lua_Integer x = luaL_checkinteger(L, index);
+  if (t->size < 8) {
+    int bits = (int)t->size * 8 - (t->kind == SIGNED);
+    lua_Integer high = ((lua_Integer)1 << bits) - 1, low = t->kind == SIGNED ? -high - 1 : 0;
+    if (x < low || x > high)
+      luaL_argerror(L, index, lua_pushfstring(L, "%I is outside %I .. %I (%s)", x, low, high, t->name));
+  }
+  memcpy(p, &x, t->size); /* little-endian */
+}
+
+/* Store the value at `index` as an element; raises when it does not fit the type. */
+static void store_element(lua_State *L, const ctype *t, void *p, int index) {
+  float f;
+  double d;
+  switch (t->kind) {
+  case BOOLEAN:
+    *(unsigned char *)p = (unsigned char)lua_toboolean(L, index);
+    break;
+  case SIGNED:
+  case UNSIGNED:
+    store_integer(L, t, p, index);
+    break;
+  default:
+    d = luaL_checknumber(L, index);
+    f = (float)d;
+    if (t->size == 8) memcpy(p, &d, sizeof d);
+    else qn_convert(&f, QN_T_F32, p, t->type, 1);
+  }
+}
+
+static char *element(lua_State *L, buffer *b, int index) {
+  lua_Integer i = luaL_checkinteger(L, index);
+  if (i < 1 || (size_t)i > b->count) luaL_error(L, "index %I is outside 1 .. %I", i, (lua_Integer)b->count);
+  return (char *)b->data + (size_t)(i - 1) * b->type->size;
+}
+
+/* b[i], or a method */
+static int buffer_index(lua_State *L) {
+  if (lua_type(L, 2) == LUA_TNUMBER) {
+    buffer *b = check_buffer(L, 1);
+    push_element(L, b->type, element(L, b, 2));
+  } else {
+    lua_getmetatable(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2);
   }
   return 1;
 }
 
-static int buffer_set(lua_State *L) {
-  qn_span s;
-  void *p = element(L, &s);
-  float f = (float)luaL_checknumber(L, 3);
-  double d = luaL_checknumber(L, 3);
-  switch (s.type) {
-  case QN_T_U8: case QN_T_I8: *(uint8_t *)p = (uint8_t)luaL_checkinteger(L, 3); break;
-  case QN_T_U16: *(uint16_t *)p = (uint16_t)luaL_checkinteger(L, 3); break;
-  case QN_T_U32: case QN_T_I32: *(uint32_t *)p = (uint32_t)luaL_checkinteger(L, 3); break;
-  case QN_T_F64: memcpy(p, &d, 8); break;
-  default:
-    if (qn_convert(&f, QN_T_F32, p, s.type, 1) != QN_OK) return luaL_error(L, "elements of %s cannot be written", qn_type_name(s.type));
-  }
+static int buffer_newindex(lua_State *L) {
+  buffer *b = check_buffer(L, 1);
+  store_element(L, b->type, element(L, b, 2), 3);
   return 0;
 }
 
 static int buffer_length(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)qn__lua_span(L, 1).count);
+  lua_pushinteger(L, (lua_Integer)((buffer *)luaL_checkudata(L, 1, buffer_class))->count);
   return 1;
 }
 
-/* ---- Signatures ------------------------------------------------------------------------------------------------------ */
+/* b:type() -> "f32" */
+static int buffer_type(lua_State *L) {
+  lua_pushstring(L, ((buffer *)luaL_checkudata(L, 1, buffer_class))->type->name);
+  return 1;
+}
 
-typedef enum kind { VOID, INTEGER, NATURAL, FLOAT, DOUBLE, TEXT, POINTER } kind;
+/* b:fill(x) sets every element; b:fill(function(i)) asks for each. Returns b. */
+static int buffer_fill(lua_State *L) {
+  size_t count = check_buffer(L, 1)->count;
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  for (size_t i = 0; i < count; i++) {
+    lua_pushvalue(L, 2);
+    if (lua_isfunction(L, 2)) {
+      lua_pushinteger(L, (lua_Integer)i + 1);
+      lua_call(L, 1, 1);
+    }
+    buffer *b = check_buffer(L, 1); /* the function may have closed it */
+    store_element(L, b->type, (char *)b->data + i * b->type->size, 3);
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
 
-static const struct type {
-  const char *name;
-  kind kind;
-  ffi_type *ffi;
-} types[] = {
-    {"void", VOID, &ffi_type_void},         {"char", INTEGER, &ffi_type_schar},      {"int", INTEGER, &ffi_type_sint},
-    {"unsigned int", NATURAL, &ffi_type_uint}, {"unsigned", NATURAL, &ffi_type_uint}, {"long", INTEGER, &ffi_type_slong},
-    {"unsigned long", NATURAL, &ffi_type_ulong}, {"size_t", NATURAL, &ffi_type_ulong}, {"int8_t", INTEGER, &ffi_type_sint8},
-    {"uint8_t", NATURAL, &ffi_type_uint8},  {"int16_t", INTEGER, &ffi_type_sint16},  {"uint16_t", NATURAL, &ffi_type_uint16},
-    {"int32_t", INTEGER, &ffi_type_sint32}, {"uint32_t", NATURAL, &ffi_type_uint32}, {"int64_t", INTEGER, &ffi_type_sint64},
-    {"uint64_t", NATURAL, &ffi_type_uint64}, {"float", FLOAT, &ffi_type_float},      {"double", DOUBLE, &ffi_type_double},
-    {"char *", TEXT, &ffi_type_pointer},    {"*", POINTER, &ffi_type_pointer},
-};
+/* b:bytes() -> the memory as a string */
+static int buffer_bytes(lua_State *L) {
+  qn_span s = qn__lua_span(L, 1);
+  lua_pushlstring(L, s.data, s.bytes);
+  return 1;
+}
+
+/* b:set(string): overwrite the beginning. Returns b. */
+static int buffer_set(lua_State *L) {
+  qn_span s = qn__lua_span(L, 1);
+  size_t size;
+  const char *text = luaL_checklstring(L, 2, &size);
+  luaL_argcheck(L, size <= s.bytes, 2, "more bytes than the buffer has");
+  memcpy(s.data, text, size);
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* b:convert(type) -> a new buffer: between f32, f16, bf16 */
+static int buffer_convert(lua_State *L) {
+  buffer *b = check_buffer(L, 1);
+  const ctype *t = check_type(L, 2);
+  buffer *out = buffer_new(L, t, b->count);
+  buffer_take(L, out);
+  if (qn_convert(b->data, b->type->type, out->data, t->type, b->count) != QN_OK)
+    return luaL_error(L, "no conversion from %s to %s", b->type->name, t->name);
+  return 1;
+}
+
+/* b:quantize(m, k) -> buffer i8 [m, k], buffer f32 [m]: rows of f32 activations as int8 with a scale each */
+static int buffer_quantize(lua_State *L) {
+  qn_span x = qn__lua_span(L, 1);
+  lua_Integer m = luaL_checkinteger(L, 2), k = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, x.type == QN_T_F32, 1, "f32 expected");
+  luaL_argcheck(L, m > 0 && k > 0 && (size_t)k <= x.count / (size_t)m, 2, "more elements than the buffer has");
+  int8_t *codes = qn__lua_buffer(L, QN_T_I8, (size_t)(m * k));
+  float *scale = qn__lua_buffer(L, QN_T_F32, (size_t)m);
+  qn_quantize_rows_i8(x.data, m, k, k, codes, scale);
+  return 2;
+}
+
+/* ---- Signatures -------------------------------------------------------------------------------------------------- */
+
+enum { MAX_ARGS = 16, MAX_WORD = 64 };
+
+typedef struct argtype {
+  const ctype *base;
+  int pointers;
+  bool constant; /* what is pointed to */
+} argtype;
 
 typedef struct function {
-  void (*entry)(void);
+  char name[MAX_WORD];
+  void (*address)(void);
+  unsigned n;
+  argtype result, arg[MAX_ARGS];
   ffi_cif cif;
-  int n;
-  const struct type *result, *arg[max_args];
-  ffi_type *ffi[max_args];
+  ffi_type *arg_ffi[MAX_ARGS];
 } function;
 
-/* The type at the head of `s` (without a parameter's name), and what is behind it. NULL if it is none of the table's. */
-static const struct type *parse_type(const char *s, const char **rest) {
-  char word[64] = "";
-  size_t n = 0;
-  int stars = 0;
-  const struct type *best = NULL;
-  for (;;) {
-    s += strspn(s, " \t\n");
-    if (*s == '*') {
-      stars++, s++;
-      continue;
-    }
-    size_t k = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
-    if (!k || stars) break;
-    if (k == 5 && !strncmp(s, "const", 5)) {
-      s += k;
-      continue;
-    }
-    if (n + k + 2 >= sizeof word) return NULL;
-    char longer[64];
-    snprintf(longer, sizeof longer, "%s%s%.*s", word, n ? " " : "", (int)k, s);
-    const struct type *hit = NULL;
-    for (size_t i = 0; i < QN_COUNT(types); i++)
-      if (!strcmp(types[i].name, longer)) hit = &types[i];
-    if (!hit && n) break; /* the parameter's name */
-    strcpy(word, longer);
-    n = strlen(word);
-    best = hit;
-    s += k;
-  }
-  *rest = s;
-  if (!stars) return best;
-  return stars == 1 && !strcmp(word, "char") ? &types[QN_COUNT(types) - 2] : &types[QN_COUNT(types) - 1];
+typedef struct reader {
+  lua_State *L;
+  const char *all, *at;
+} reader;
+
+static void refuse(reader *r, const char *why) { luaL_error(r->L, "signature \"%s\": %s", r->all, why); }
+
+static void skip_space(reader *r) {
+  while (isspace((unsigned char)*r->at)) r->at++;
 }
 
-/* library:func(signature) -> callable */
+static bool accept(reader *r, char c) {
+  skip_space(r);
+  if (*r->at != c) return false;
+  r->at++;
+  return true;
+}
+
+/* Read a word into `out`; false if there is none. */
+static bool word(reader *r, char out[MAX_WORD]) {
+  size_t n = 0;
+  skip_space(r);
+  if (!isalpha((unsigned char)*r->at) && *r->at != '_') return false;
+  while (isalnum((unsigned char)r->at[n]) || r->at[n] == '_') n++;
+  if (n >= MAX_WORD) refuse(r, "a name is longer than 63 characters");
+  memcpy(out, r->at, n);
+  out[n] = 0;
+  r->at += n;
+  return true;
+}
+
+static bool one_of(const char *w, const char *const *list) {
+  for (; *list; list++)
+    if (strcmp(w, *list) == 0) return true;
+  return false;
+}
+
+static const char *const qualifiers[] = {"const", "volatile", "restrict", "__restrict", "struct", "union", NULL};
+static const char *const parts[] = {"unsigned", "signed", "long", "short", "int", "char", NULL};
+
+static int by_text(const void *a, const void *b) { return strcmp(a, b); }
+
+/* Read the words before the stars: qualifiers, then the parts of one type or one name. The word behind them, if any, is
+ * what is declared, and is left. */
+static const ctype *read_base(reader *r, char joined[4 * MAX_WORD], bool *constant) {
+  char words[4][MAX_WORD], w[MAX_WORD];
+  size_t n = 0;
+  bool integer = false, open = true; /* open: a further part may follow */
+  for (const char *before = r->at; word(r, w); before = r->at) {
+    bool part = one_of(w, parts);
+    if (one_of(w, qualifiers)) {
+      *constant = *constant || strcmp(w, "const") == 0;
+    } else if ((n || integer) && !(part && open)) {
+      r->at = before;
+      break;
+    } else if (strcmp(w, "int") == 0) {
+      integer = true;
+    } else {
+      if (n == 4) refuse(r, "too many words in a type");
+      strcpy(words[n++], w);
+      open = part;
+    }
+  }
+  if (!n && !integer) refuse(r, "a type is expected");
+  qsort(words, n, sizeof *words, by_text);
+  strcpy(joined, n ? words[0] : "int");
+  for (size_t i = 1; i < n; i++) strcat(strcat(joined, " "), words[i]);
+  return type_find(joined);
+}
+
+static argtype read_type(reader *r) {
+  char joined[4 * MAX_WORD], w[MAX_WORD];
+  argtype t = {0};
+  t.base = read_base(r, joined, &t.constant);
+  while (accept(r, '*')) {
+    t.pointers++;
+    const char *before = r->at;
+    while (word(r, w) && one_of(w, qualifiers)) before = r->at;
+    r->at = before;
+  }
+  if (!t.base && t.pointers) t.base = &types[0]; /* a pointer to something unknown is a void pointer */
+  if (!t.base || (!t.pointers && !t.base->ffi))
+    refuse(r, lua_pushfstring(r->L, "\"%s\" is no type that can be passed by value", joined));
+  return t;
+}
+
+static void read_args(reader *r, function *f) {
+  char w[MAX_WORD];
+  if (accept(r, ')')) return;
+  for (;;) {
+    skip_space(r);
+    if (strncmp(r->at, "...", 3) == 0) refuse(r, "variable arguments are not supported");
+    argtype t = read_type(r);
+    word(r, w); /* its name, if one is given */
+    if (accept(r, '[')) {
+      while (*r->at && *r->at != ']') r->at++;
+      if (!accept(r, ']')) refuse(r, "] is expected");
+      t.pointers++;
+    }
+    bool nothing = !t.pointers && t.base->kind == VOID;
+    if (nothing && f->n) refuse(r, "an argument cannot be void");
+    if (f->n == MAX_ARGS) refuse(r, "more than 16 arguments");
+    if (!nothing) f->arg[f->n++] = t;
+    if (accept(r, ')')) return;
+    if (nothing || !accept(r, ',')) refuse(r, ", or ) is expected");
+  }
+}
+
+static ffi_type *ffi_of(const argtype *t) { return t->pointers ? &ffi_type_pointer : t->base->ffi; }
+
+/* Read "double pow(double x, double y)" into f. */
+static void read_signature(lua_State *L, const char *text, function *f) {
+  reader r = {.L = L, .all = text, .at = text};
+  f->result = read_type(&r);
+  if (!word(&r, f->name)) refuse(&r, "the function's name is expected after its type");
+  if (!accept(&r, '(')) refuse(&r, "( is expected after the name");
+  read_args(&r, f);
+  accept(&r, ';');
+  skip_space(&r);
+  if (*r.at) refuse(&r, "something follows the prototype");
+  for (unsigned i = 0; i < f->n; i++) f->arg_ffi[i] = ffi_of(&f->arg[i]);
+  if (ffi_prep_cif(&f->cif, FFI_DEFAULT_ABI, f->n, ffi_of(&f->result), f->arg_ffi) != FFI_OK)
+    refuse(&r, "libffi refuses it");
+}
+
+/* ---- Libraries and calls ----------------------------------------------------------------------------------------- */
+
+/* load(path or nil) -> library, or nil, message, code. nil: what the program itself has. */
+static int library_load(lua_State *L) {
+  const char *path = luaL_optstring(L, 1, NULL);
+  void **handle = lua_newuserdatauv(L, sizeof *handle, 0);
+  *handle = NULL;
+  luaL_setmetatable(L, library_class);
+  *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  return *handle ? 1 : qn__lua_fail(L, qn__fail(QN_E_IO, "%s", dlerror()));
+}
+
+static int library_gc(lua_State *L) {
+  void **handle = luaL_checkudata(L, 1, library_class);
+  if (*handle) dlclose(*handle);
+  *handle = NULL;
+  return 0;
+}
+
+/* lib:func("double pow(double, double)") -> function, or nil, message, code when the library lacks it */
 static int library_func(lua_State *L) {
-  void **lib = luaL_checkudata(L, 1, library_class);
-  const char *signature = luaL_checkstring(L, 2), *s;
-  char name[128];
+  void **handle = luaL_checkudata(L, 1, library_class);
+  const char *text = luaL_checkstring(L, 2);
   function *f = lua_newuserdatauv(L, sizeof *f, 1);
   memset(f, 0, sizeof *f);
-  f->result = parse_type(signature, &s);
-  size_t k = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
-  if (!f->result || !k || k >= sizeof name) return luaL_error(L, "signature \"%s\": expected TYPE NAME(TYPE, TYPE)", signature);
-  snprintf(name, sizeof name, "%.*s", (int)k, s);
-  s += k;
-  s += strspn(s, " ");
-  if (*s++ != '(') return luaL_error(L, "signature \"%s\": ( is missing", signature);
-  for (s += strspn(s, " "); *s && *s != ')';) {
-    if (f->n == max_args) return luaL_error(L, "signature \"%s\": more than %d arguments", signature, max_args);
-    const struct type *t = parse_type(s, &s);
-    if (!t) return luaL_error(L, "signature \"%s\": unknown type of argument %d", signature, f->n + 1);
-    s += strcspn(s, ",)");
-    if (t->kind != VOID) f->ffi[f->n] = t->ffi, f->arg[f->n++] = t;
-    if (*s == ',') s++;
-  }
-  *(void **)&f->entry = dlsym(*lib, name);
-  if (!f->entry) return qn__lua_fail(L, qn__fail(QN_E_ARG, "%s is not in this library", name));
-  if (ffi_prep_cif(&f->cif, FFI_DEFAULT_ABI, (unsigned)f->n, f->result->ffi, f->ffi) != FFI_OK)
-    return luaL_error(L, "signature \"%s\" cannot be called", signature);
   luaL_setmetatable(L, function_class);
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1); /* the library stays as long as its functions */
+  lua_pushvalue(L, 1); /* the library stays as long as its function */
+  lua_setiuservalue(L, -2, 1);
+  read_signature(L, text, f);
+  void *symbol = dlsym(*handle, f->name);
+  if (!symbol) return qn__lua_fail(L, qn__fail(QN_E_ARG, "the library has no function '%s'", f->name));
+  memcpy(&f->address, &symbol, sizeof symbol);
+  lua_settop(L, 3);
   return 1;
 }
 
-typedef union value {
-  int64_t i;
-  uint64_t u;
-  float f;
-  double d;
-  const void *p;
-  ffi_arg result;
-} value;
+/* May a buffer of elements `have` go where a pointer to `want` stands? Bytes are bytes, 16-bit floats travel as u16. */
+static bool same_memory(const ctype *have, const ctype *want) {
+  return want->kind == VOID || have == want || (have->size == 1 && want->size == 1) ||
+         (have->kind == PACKED && want->kind == UNSIGNED && want->size == 2);
+}
 
-static value argument(lua_State *L, const struct type *t, int index) {
-  value v = {0};
-  switch (t->kind) {
-  case FLOAT: v.f = (float)luaL_checknumber(L, index); break;
-  case DOUBLE: v.d = luaL_checknumber(L, index); break;
-  case TEXT: v.p = lua_isnil(L, index) ? NULL : luaL_checkstring(L, index); break;
-  case POINTER:
-    if (lua_isnil(L, index)) v.p = NULL;
-    else if (lua_islightuserdata(L, index)) v.p = lua_touserdata(L, index);
-    else if (lua_type(L, index) == LUA_TSTRING) v.p = lua_tostring(L, index);
-    else v.p = qn__lua_span(L, index).data;
-    break;
-  default: v.i = luaL_checkinteger(L, index); /* little-endian: the low bytes are the narrower types */
+/* The address that the Lua value at `index` stands for. */
+static void *pointer_arg(lua_State *L, const argtype *t, int index) {
+  void **pointer;
+  if (lua_isnoneornil(L, index)) return NULL;
+  if (lua_type(L, index) == LUA_TSTRING) {
+    if (!t->constant || t->pointers > 1 || t->base->size > 1)
+      luaL_argerror(L, index, "a string goes where a const pointer to bytes is wanted");
+    return (void *)(uintptr_t)lua_tostring(L, index);
   }
-  return v;
+  if ((pointer = luaL_testudata(L, index, pointer_class))) return *pointer;
+  if (!luaL_testudata(L, index, buffer_class)) luaL_typeerror(L, index, "buffer, pointer or nil");
+  buffer *b = check_buffer(L, index);
+  if (t->pointers > 1 || !same_memory(b->type, t->base))
+    luaL_argerror(L, index, lua_pushfstring(L, "%s * is wanted, the buffer holds %s", t->base->name, b->type->name));
+  return b->data;
+}
+
+static void push_result(lua_State *L, const argtype *t, const void *value) {
+  void *p;
+  memcpy(&p, value, sizeof p);
+  if (!t->pointers) {
+    push_element(L, t->base, value); /* little-endian: the low bytes come first */
+  } else if (!p) {
+    lua_pushnil(L);
+  } else if (t->pointers == 1 && t->constant && strcmp(t->base->name, "i8") == 0) {
+    lua_pushstring(L, p);
+  } else {
+    *(void **)lua_newuserdatauv(L, sizeof p, 0) = p;
+    luaL_setmetatable(L, pointer_class);
+  }
 }
 
 static int function_call(lua_State *L) {
   function *f = luaL_checkudata(L, 1, function_class);
+  union value {
+    void *p;
+    uint64_t u;
+    double d;
+  } value[MAX_ARGS] = {0}, result = {0};
+  void *at[MAX_ARGS];
   int given = lua_gettop(L) - 1;
-  if (given != f->n) return luaL_error(L, "%d arguments given, %d wanted", given, f->n);
-  value v[max_args], out = {0};
-  void *pointer[max_args];
-  for (int i = 0; i < f->n; i++) {
-    v[i] = argument(L, f->arg[i], i + 2);
-    pointer[i] = &v[i];
+  if (given != (int)f->n) return luaL_error(L, "%s takes %d arguments, not %d", f->name, (int)f->n, given);
+  lua_rotate(L, 1, -1); /* the function goes last, so that messages count arguments from 1 */
+  for (unsigned i = 0; i < f->n; i++) {
+    at[i] = &value[i];
+    if (f->arg[i].pointers) value[i].p = pointer_arg(L, &f->arg[i], (int)i + 1);
+    else store_element(L, f->arg[i].base, &value[i], (int)i + 1);
   }
-  ffi_call(&f->cif, f->entry, &out, pointer);
-  switch (f->result->kind) {
-  case VOID: return 0;
-  case INTEGER: {
-    int shift = 64 - 8 * (int)f->result->ffi->size;
-    lua_pushinteger(L, (lua_Integer)(out.u << shift) >> shift);
-    break;
-  }
-  case NATURAL: {
-    int shift = 64 - 8 * (int)f->result->ffi->size;
-    lua_pushinteger(L, (lua_Integer)(out.u << shift >> shift));
-    break;
-  }
-  case FLOAT: lua_pushnumber(L, (double)out.f); break;
-  case DOUBLE: lua_pushnumber(L, out.d); break;
-  case TEXT: lua_pushstring(L, out.p); break;
-  case POINTER:
-    if (out.p) lua_pushlightuserdata(L, (void *)(uintptr_t)out.p);
-    else lua_pushnil(L);
-  }
+  ffi_call(&f->cif, f->address, &result, at);
+  if (!f->result.pointers && f->result.base->kind == VOID) return 0;
+  push_result(L, &f->result, &result);
   return 1;
 }
 
-/* load(path or nil) -> library, or nil, message, code */
-static int library_load(lua_State *L) {
-  const char *path = luaL_optstring(L, 1, NULL);
-  void **lib = lua_newuserdatauv(L, sizeof *lib, 0);
-  *lib = NULL;
-  luaL_setmetatable(L, library_class);
-  *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  return *lib ? 1 : qn__lua_fail(L, qn__fail(QN_E_IO, "%s", dlerror()));
-}
-
-static int library_close(lua_State *L) {
-  void **lib = luaL_checkudata(L, 1, library_class);
-  if (*lib) dlclose(*lib);
-  *lib = NULL;
-  return 0;
+static int function_text(lua_State *L) {
+  lua_pushfstring(L, "C function %s", ((function *)luaL_checkudata(L, 1, function_class))->name);
+  return 1;
 }
 
 void qn__lua_ffi(lua_State *L) {
-  static const luaL_Reg library[] = {{"__gc", library_close}, {"func", library_func}, {NULL, NULL}};
-  static const luaL_Reg callable[] = {{"__call", function_call}, {NULL, NULL}};
-  static const luaL_Reg memory[] = {{"__index", buffer_get}, {"__newindex", buffer_set}, {"__len", buffer_length}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"load", library_load}, {"buffer", buffer_new}, {NULL, NULL}};
-  qn__lua_class(L, library_class, library);
-  qn__lua_class(L, function_class, callable);
-  qn__lua_class(L, buffer_class, memory);
+  static const luaL_Reg library_methods[] = {{"func", library_func}, {"__gc", library_gc}, {NULL, NULL}};
+  static const luaL_Reg function_methods[] = {{"__call", function_call}, {"__tostring", function_text}, {NULL, NULL}};
+  static const luaL_Reg pointer_methods[] = {{NULL, NULL}};
+  static const luaL_Reg buffer_methods[] = {
+      {"__index", buffer_index},     {"__newindex", buffer_newindex},
+      {"__len", buffer_length},      {"__gc", buffer_gc},
+      {"close", buffer_gc},          {"type", buffer_type},
+      {"fill", buffer_fill},         {"bytes", buffer_bytes},
+      {"set", buffer_set},           {"convert", buffer_convert},
+      {"quantize", buffer_quantize}, {NULL, NULL},
+  };
+  static const luaL_Reg functions[] = {{"load", library_load}, {"buffer", buffer_make}, {NULL, NULL}};
+  qn__lua_class(L, library_class, library_methods);
+  qn__lua_class(L, function_class, function_methods);
+  qn__lua_class(L, pointer_class, pointer_methods);
+  qn__lua_class(L, buffer_class, buffer_methods);
   luaL_newlib(L, functions);
   lua_setfield(L, -2, "ffi");
 }
