@@ -2,3 +2,4 @@
 qn_test(verify quernel_tuner)
 qn_test(worker quernel_tuner)
 add_dependencies(test_worker quernel-worker)
+qn_test(journal quernel_tuner)
