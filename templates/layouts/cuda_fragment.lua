@@ -1,0 +1,88 @@
+-- cuda_fragment - weights in the order in which the lanes of a warp hold them for a tensor core.
+--
+-- mma.m16n8k16 wants a 16 x 16 piece of W in four registers of each lane, two neighbours along k in a register
+-- (g = lane / 4, t = lane % 4):
+--
+--            k = 2t, 2t+1   2t+8, 2t+9
+--   n = g          a0           a2            The A operand of wgmma is the same; two B operands of n8 are
+--   n = g + 8      a1           a3            (a0, a2) and (a1, a3). So every family shares this layout.
+--
+-- A chunk is four such fragments, FN along N and FK = 4 / FN along K, and is the record of the layout. A lane has 32
+-- codes of it, as 16 pairs, numbered (fn, fk, k + 8, n + 8), last fastest. A code of b bits is cut into slices (5 = 4 + 1);
+-- a slice of w bits is a field of its own: words of 32 bits, each with 16 / w pairs, the neighbours 16 bits apart, so
+-- that one shift and one mask give both:
+--
+--   bit   0      w      2w           16     16+w
+--         | p    | p+1  | p+2 ...    | p    | p+1 ...
+--           k                          k + 1
+--
+-- A lane loads at most 16 bytes at once, so a field is [load][lane][words]. Other planes lie apart, [group][n], with the
+-- rows of a lane side by side: [g][fn][n + 8].
+--
+-- Source: fragment tables of the PTX ISA, "Matrix Fragments for mma.m16n8k16"; the idea of packing in fragment order is
+-- Marlin's (IST-DASLab).
+
+local fragment = {}
+local n, k = layout.n, layout.k
+
+fragment.TILE_N, fragment.TILE_K = 64, 128 -- what N and K are padded to
+
+-- The four binary digits of a pair's number, slowest first.
+local function pair_digits(FN)
+  local out = {}
+  if FN == 4 then out = { n(2, 32), n(2, 16) }
+  elseif FN == 2 then out = { n(2, 16), k(2, 16) }
+  else out = { k(2, 32), k(2, 16) } end
+  out[3], out[4] = k(2, 8), n(2, 8)
+  return out
+end
+
+-- A lane's share of a slice of w bits: bytes in all, bytes of a load.
+function fragment.load_bytes(w) return 4 * w, math.min(16, 4 * w) end
+
+local function log2(x) return x <= 1 and 0 or 1 + log2(x // 2) end
+
+local function code_field(slice, FN)
+  local w, p = slice.bits, pair_digits(FN)
+  local _, load = fragment.load_bytes(w)
+  local in_word = log2(16 // w)                    -- pairs of a word
+  local in_load = log2(load * 4 // w)              -- pairs of a load
+  local digits = { table.unpack(p, 1, 4 - in_load) }
+  digits[#digits + 1] = n(8, 1)                    -- g
+  digits[#digits + 1] = k(4, 2)                    -- t
+  table.move(p, 5 - in_load, 4 - in_word, #digits + 1, digits)
+  digits[#digits + 1] = k(2, 1)
+  table.move(p, 5 - in_word, 4, #digits + 1, digits)
+  return layout.codes(slice.lo, w, digits)
+end
+
+-- The layout of format f with FN fragments of a chunk along N.
+function fragment.layout(f, FN)
+  local FK = 4 // FN
+  local codes = { outer = { n(0, 16 * FN), k(0, 16 * FK) } }
+  for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, FN) end
+  local sections, tile_k = { codes }, fragment.TILE_K
+  for _, p in ipairs(f.planes) do
+    local outer, digits = { n(0, 16 * FN) }, { n(8, 1), n(FN, 16), n(2, 8) }
+    if p.cols > 0 then
+      table.insert(outer, 1, k(0, p.cols))
+      tile_k = math.max(tile_k, p.cols)
+    end
+    if p.rows == 0 then outer, digits = {}, {} end
+    sections[#sections + 1] = { outer = outer, layout.plane(p.name, digits) }
+  end
+  return layout.make { name = ("cuda.fragment.n%d"):format(16 * FN), tile = { fragment.TILE_N, tile_k }, format = f, sections = sections }
+end
+
+-- Rule: what the layout can hold.
+fragment.rule = { name = "granularity",
+  why = "scales and zero points must come per tensor, per row, or per 16, 32, 64 or a multiple of 128 codes along K",
+  ok = function(v)
+    for _, p in ipairs(v.format.planes) do
+      local fits = p.cols == 0 or p.cols % 128 == 0 or p.cols == 16 or p.cols == 32 or p.cols == 64
+      if not fits or p.rows > 1 or p.rows == 0 and p.cols > 0 then return false end
+    end
+    return #v.format.planes < 4
+  end }
+
+return fragment
