@@ -1,10 +1,13 @@
 /* claim.c - from stored tensors to weights: each dialect claims the groups of tensors that it understands. */
-#include "model.h"
+#include "ct.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-const qn__dialect *const qn__dialects[] = {&qn__awq, &qn__gptq, &qn__ct_packed, &qn__ggml, &qn__plain, NULL};
+const qn__dialect *const qn__dialects[] = {
+    &qn__ggml,     &qn__bnb4,     &qn__bnb_int8,  &qn__qserve,          &qn__awq,    &qn__gptq,     &qn__hqq,
+    &qn__ct_nvfp4, &qn__ct_mxfp4, &qn__ct_packed, &qn__modelopt,        &qn__bitnet, &qn__ct_mxfp8, &qn__ct_int,
+    &qn__ct_float, &qn__fp8,      &qn__gptoss,    &qn__gptoss_original, &qn__plain,  NULL};
 
 /* The stored tensor named stem + suffix. */
 static const qn_raw *sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
@@ -46,7 +49,8 @@ static qn_status finish(qn_model *m, qn__weight *w) {
       w->pub.bytes += s->pub.bytes;
     }
   w->pub.quantized = w->dialect != &qn__plain;
-  qn_status s = w->dialect->claim(m, w);
+  qn_status s =
+      w->part[0]->bytes || !w->pub.quantized ? w->dialect->claim(m, w) : qn__fail(QN_E_FORMAT, "%s: is empty", name);
   if (s == QN_E_NOMEM) return s;
   if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
     return qn__fail(QN_E_NOMEM, "no memory for a message");
@@ -82,6 +86,7 @@ static int by_place(const void *a, const void *b) {
 qn_status qn__model_claim(qn_model *m) {
   m->weight = calloc(m->n_stored + 2, sizeof *m->weight); /* room for the next candidate and a tied one */
   if (!m->weight) return qn__fail(QN_E_NOMEM, "no memory for %zu weights", m->n_stored);
+  m->activation = qn__ct_activation(m, &m->arena);
   /* Quantized weights first, so that the tensors beside their codes are claimed before the plain dialect sees them. */
   for (int plain = 0; plain < 2; plain++)
     for (size_t i = 0; i < m->n_stored; i++)

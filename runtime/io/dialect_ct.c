@@ -1,84 +1,189 @@
-/* dialect_ct.c - compressed-tensors "pack-quantized": integer codes with an offset of 2^(b-1), packed along K.
+/* dialect_ct.c - compressed-tensors (llm-compressor, vLLM), integer weights.
  *
- *   weight_packed I32 [N, words]   weight_scale [N, G] or [N, 1]   weight_shape I64 [2]
- *   weight_zero_point I32 [words of N, G], asymmetric only         weight_g_idx I32 [K], act-order only
+ * pack-quantized: unsigned codes q + 2^(b-1), packed along K within a row.
+ *     weight_packed I32 [N, words]   weight_scale [N, G], [N, 1] or [1]   weight_shape I64 [2] = N, K
+ *     weight_zero_point I32 [words of N, G], asymmetric only, packed along N   weight_g_idx I32 [K], act-order only
+ *     W = scale * (code - zero)
+ * Widths that do not divide 32 come in two packings (a word of whole codes until May 2026, one stream since), told
+ * apart by the number of words.
  *
- * Widths that do not divide 32 come in two packings, told apart by the number of words.
- * Source: the compressors of compressed-tensors. */
-#include "model.h"
+ * int-quantized: weight I8 [N, K]; weight_scale [N, G], [N, 1] or [1]; weight_zero_point I8 like the scales, optional.
+ *
+ * Bits and group size are the first in config_groups that fit the shapes: targets need not be matched against names.
+ * Source: compressed-tensors, compressors/quantized_compressors. */
+#include "ct.h"
+#include <stdio.h>
 #include <string.h>
 
-enum { packed, scale, shape, zero_point, weight_g_idx };
+enum { CODES, SCALE, ZERO, SHAPE, G_IDX };
 
-static int64_t config_bits(const qn_model *m) {
-  const cJSON *groups = cJSON_GetObjectItemCaseSensitive(m->quant, "config_groups"), *g;
-  cJSON_ArrayForEach(g, groups) {
-    const cJSON *weights = cJSON_GetObjectItemCaseSensitive(g, "weights");
-    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(weights, "num_bits");
-    if (cJSON_IsNumber(bits)) return bits->valueint;
+const cJSON *qn__ct_weights(const qn_model *m, int i) {
+  const cJSON *groups = cJSON_GetObjectItemCaseSensitive(m->quant, "config_groups");
+  for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next)
+    if (!i--) return g;
+  return NULL;
+}
+
+static int64_t setting(const cJSON *group, const char *key) {
+  const cJSON *v = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(group, "weights"), key);
+  return cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble < INT32_MAX ? (int64_t)v->valuedouble : 0;
+}
+
+const char *qn__ct_activation(const qn_model *m, qn__arena *a) {
+  for (int i = 0; i < 16; i++) {
+    const cJSON *in = cJSON_GetObjectItemCaseSensitive(qn__ct_weights(m, i), "input_activations");
+    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(in, "type"));
+    const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(in, "strategy"));
+    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(in, "num_bits");
+    const cJSON *group = cJSON_GetObjectItemCaseSensitive(in, "group_size");
+    if (!type || !strategy || !cJSON_IsNumber(bits) || bits->valuedouble != 8) continue;
+    const char *name = strcmp(type, "float") ? "i8" : "e4m3";
+    if (!strcmp(strategy, "group") && cJSON_IsNumber(group) && group->valuedouble > 0)
+      return qn__arena_print(a, "%s.g%d", name, group->valueint);
+    return qn__arena_print(a, "%s.%s", name, strcmp(strategy, "tensor") ? "row" : "tensor");
   }
-  return 4;
+  return NULL;
 }
 
-static qn_status claim(const qn_model *m, qn__weight *w) {
-  const qn_raw *q = w->part[packed], *s = w->part[scale];
-  QN_TRY(qn__part_is(w, packed, "I32 U32", 2, (int64_t[]){-1, -1}));
-  QN_TRY(qn__part_is(w, shape, "I64 I32", 1, (int64_t[]){2}));
-  size_t item = strcmp(w->part[shape]->dtype, "I64") ? 4 : 8;
-  const uint8_t *dims = w->part[shape]->data;
-  w->pub.quantized = true;
-  w->pub.n = item == 8 ? (int64_t)qn__le64(dims) : (int64_t)qn__le32(dims);
-  w->pub.k = item == 8 ? (int64_t)qn__le64(dims + 8) : (int64_t)qn__le32(dims + 4);
-  w->bits = (int)config_bits(m);
-  if (w->bits < 1 || w->bits > 8) return qn__fail(QN_E_FORMAT, "%s: num_bits = %d; 1 to 8 are read", q->name, w->bits);
-  if (w->pub.n != q->dim[0] || w->pub.k < 1 || w->pub.k > q->dim[1] * 32)
-    return qn__fail(QN_E_FORMAT, "%s: weight_shape %lld x %lld does not fit", q->name, (long long)w->pub.n,
-                    (long long)w->pub.k);
-  if (q->dim[1] == qn__packed_words(w->pub.k, w->bits, QN__DENSE)) w->mode = QN__DENSE;
-  else if (q->dim[1] == qn__packed_words(w->pub.k, w->bits, QN__PADDED)) w->mode = QN__PADDED;
-  else
-    return qn__fail(QN_E_FORMAT, "%s: %lld words a row for %lld codes of %d bits", q->name, (long long)q->dim[1],
-                    (long long)w->pub.k, w->bits);
-  QN_TRY(qn__part_float(w, scale, 2, (int64_t[]){w->pub.n, -1}));
-  w->groups = s->dim[1];
-  if (w->groups < 1) return qn__fail(QN_E_FORMAT, "%s: no scales", s->name);
-  w->group = w->groups == 1 ? 0 : qn__ceildiv(w->pub.k, w->groups);
-  if (w->group && qn__ceildiv(w->pub.k, w->group) != w->groups)
-    return qn__fail(QN_E_FORMAT, "%s: %lld groups do not divide K = %lld", s->name, (long long)w->groups,
-                    (long long)w->pub.k);
-  if (w->part[zero_point])
-    QN_TRY(qn__part_is(w, zero_point, "I32 U32", 2,
-                       (int64_t[]){qn__packed_words(w->pub.n, w->bits, (qn__packing)w->mode), w->groups}));
-  if (w->part[weight_g_idx])
-    return qn__fail(QN_E_FORMAT, "%s: activation order \"group\"; save with actorder weight or static", q->name);
-  char base[8] = {'i', 'n', 't', (char)('0' + w->bits)}, grain[24];
-  return qn__spell(w, base, qn__grain(w, grain), w->part[zero_point] ? "z" : "", s->type);
+/* "g64", "row" or "tensor" for the scales of part SCALE. */
+static qn_status find_grain(const qn_model *m, qn__weight *w, char grain[24]) {
+  QN_TRY(qn__scale_grid(w, SCALE, NULL, grain));
+  const cJSON *g;
+  for (int i = 0; w->group && (g = qn__ct_weights(m, i)); i++) {
+    int64_t size = setting(g, "group_size");
+    if (size < 1 || qn__ceildiv(w->pub.k, size) != w->groups) continue;
+    w->group = size;
+    qn__grain(w, grain);
+    break;
+  }
+  return QN_OK;
 }
 
-static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
+static qn_status float_scale(const qn__weight *w) {
+  int n_dims = w->part[SCALE]->n_dims;
+  return qn__part_float(w, SCALE, n_dims, (int64_t[QN_MAX_DIMS]){-1, -1, -1, -1, -1, -1, -1, -1});
+}
+
+/* ---- pack-quantized ---------------------------------------------------------------------------------------------- */
+
+/* Does a row of k codes take these words in one of the packings? */
+static bool packs(int64_t words, int64_t k, int64_t bits, int *mode) {
+  if (bits < 1 || bits > 8) return false;
+  *mode = QN__DENSE;
+  if (words == qn__packed_words(k, (int)bits, QN__DENSE)) return true;
+  *mode = QN__PADDED;
+  return words == qn__packed_words(k, (int)bits, QN__PADDED);
+}
+
+static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {
+  static const uint8_t usual[] = {4, 8, 3, 2, 6, 5, 7, 1};
+  const cJSON *g;
+  for (int i = 0; (g = qn__ct_weights(m, i)); i++)
+    if (packs(words, w->pub.k, setting(g, "num_bits"), &w->mode)) return (int)setting(g, "num_bits");
+  for (size_t i = 0; i < sizeof usual; i++) /* the configuration may just name a preset */
+    if (packs(words, w->pub.k, usual[i], &w->mode)) return usual[i];
+  return 0;
+}
+
+static bool is_packed(const qn_model *m, const qn__weight *w) {
+  (void)m;
+  return w->part[CODES]->type != QN_T_U8;
+}
+
+static qn_status claim_packed(const qn_model *m, qn__weight *w) {
+  const qn_raw *q = w->part[CODES];
+  QN_TRY(qn__part_is(w, CODES, "I32 U32", 2, (int64_t[]){-1, -1}));
+  QN_TRY(qn__part_is(w, SHAPE, "I64 I32", 1, (int64_t[]){2}));
+  const uint8_t *shape = w->part[SHAPE]->data;
+  bool wide = w->part[SHAPE]->bytes == 16;
+  w->pub.n = wide ? (int64_t)qn__le64(shape) : (int32_t)qn__le32(shape);
+  w->pub.k = wide ? (int64_t)qn__le64(shape + 8) : (int32_t)qn__le32(shape + 4);
+  if (w->pub.n < 1 || w->pub.n != q->dim[0] || w->pub.k < 1 || w->pub.k > INT32_MAX ||
+      !(w->bits = find_bits(m, w, q->dim[1])))
+    return qn__fail(QN_E_FORMAT, "%s: %jd rows of %jd words for a weight of %jd x %jd", q->name, (intmax_t)q->dim[0],
+                    (intmax_t)q->dim[1], (intmax_t)w->pub.n, (intmax_t)w->pub.k);
+  char base[] = {'i', 'n', 't', (char)('0' + w->bits), 0}, grain[24];
+  QN_TRY(float_scale(w));
+  QN_TRY(find_grain(m, w, grain));
+  int64_t words = qn__packed_words(w->pub.n, w->bits, (qn__packing)w->mode);
+  if (w->part[ZERO]) QN_TRY(qn__part_is(w, ZERO, "I32 U32", 2, (int64_t[]){words, w->groups}));
+  if (w->part[ZERO] && w->rows != w->pub.n)
+    return qn__fail(QN_E_FORMAT, "%s: packed for rows, but there are %jd rows of scales", w->part[ZERO]->name,
+                    (intmax_t)w->rows);
+  if (w->part[G_IDX]) QN_TRY(qn__part_is(w, G_IDX, "I32 U32", 1, (int64_t[]){w->pub.k}));
+  w->pub.activation = m->activation;
+  return qn__spell(w, base, grain, w->part[ZERO] ? "z" : "", w->part[SCALE]->type);
+}
+
+static qn_status read_packed(const qn__weight *w, int64_t slice, qn_planes **out) {
   (void)slice;
   int64_t n = w->pub.n, k = w->pub.k;
-  const qn_raw *q = w->part[packed], *z = w->part[zero_point];
-  qn__spec spec[] = {
-      {"codes", QN_T_U8, n, k, NULL}, {"scale", w->scale, n, w->groups, NULL}, {"zero", QN_T_U8, n, w->groups, NULL}};
-  qn_planes *p;
-  QN_TRY(qn__planes_new(w, spec, z ? 3 : 2, false, &p));
-  uint8_t *codes = qn__fill(p, 0);
+  const qn_raw *q = w->part[CODES], *z = w->part[ZERO];
+  const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL},
+                           {"scale", w->scale, w->rows, w->groups, w->part[SCALE]->data},
+                           {"zero", QN_T_U8, n, w->groups, NULL}};
+  qn_planes *p = NULL;
+  QN_TRY(qn__planes_new(w, spec, z ? 3 : 2, w->part[G_IDX] != NULL, &p));
+  uint8_t *codes = qn__fill(p, 0), *zero = z ? qn__fill(p, 2) : NULL;
   for (int64_t i = 0; i < n; i++)
-    qn__unpack((const uint8_t *)q->data + i * q->dim[1] * 4, 4, w->bits, (qn__packing)w->mode, k, codes + i * k, 1);
-  memcpy(qn__fill(p, 1), w->part[scale]->data, w->part[scale]->bytes);
-  if (z)
-    for (int64_t g = 0; g < w->groups; g++)
-      qn__unpack((const uint8_t *)z->data + g * 4, (size_t)w->groups * 4, w->bits, (qn__packing)w->mode, n,
-                 (uint8_t *)qn__fill(p, 2) + g, w->groups);
-  *out = p;
-  return QN_OK;
+    qn__unpack((const uint8_t *)q->data + 4 * i * q->dim[1], 4, w->bits, (qn__packing)w->mode, k, codes + i * k, 1);
+  for (int64_t g = 0; z && g < w->groups; g++)
+    qn__unpack((const uint8_t *)z->data + 4 * g, 4 * (size_t)w->groups, w->bits, (qn__packing)w->mode, n, zero + g,
+               w->groups);
+  qn_status s = p->perm ? qn__order_groups(w, G_IDX, p) : QN_OK;
+  if (s) qn_planes_free(p);
+  else *out = p;
+  return s;
 }
 
 const qn__dialect qn__ct_packed = {"compressed-tensors/pack-quantized",
                                    ".weight_packed",
-                                   {"!.weight_scale", "!.weight_shape", ".weight_zero_point", ".weight_g_idx"},
+                                   {"!.weight_scale", ".weight_zero_point", ".weight_shape", ".weight_g_idx"},
                                    ".weight",
-                                   NULL,
-                                   claim,
-                                   read};
+                                   is_packed,
+                                   claim_packed,
+                                   read_packed};
+
+/* ---- int-quantized ----------------------------------------------------------------------------------------------- */
+
+static bool is_int(const qn_model *m, const qn__weight *w) {
+  (void)m;
+  return w->part[CODES]->type == QN_T_I8;
+}
+
+static qn_status claim_int(const qn_model *m, qn__weight *w) {
+  char grain[24];
+  QN_TRY(qn__part_is(w, CODES, "I8", 2, (int64_t[]){-1, -1}));
+  w->bits = 8;
+  w->pub.n = w->part[CODES]->dim[0];
+  w->pub.k = w->part[CODES]->dim[1];
+  if (w->pub.n < 1 || w->pub.k < 1) return qn__fail(QN_E_FORMAT, "%s: a dimension is 0", w->part[CODES]->name);
+  QN_TRY(float_scale(w));
+  QN_TRY(find_grain(m, w, grain));
+  if (w->part[ZERO]) QN_TRY(qn__part_is(w, ZERO, "I8", w->part[SCALE]->n_dims, w->part[SCALE]->dim));
+  w->pub.activation = m->activation;
+  return qn__spell(w, "int8", grain, w->part[ZERO] ? "z" : "", w->part[SCALE]->type);
+}
+
+static void offset_codes(uint8_t *out, const qn_raw *from) { /* int8 q as the code q + 128 */
+  for (size_t i = 0; i < from->bytes; i++) out[i] = ((const uint8_t *)from->data)[i] ^ 0x80;
+}
+
+static qn_status read_int(const qn__weight *w, int64_t slice, qn_planes **out) {
+  (void)slice;
+  const qn__spec spec[] = {{"codes", QN_T_U8, w->pub.n, w->pub.k, NULL},
+                           {"scale", w->scale, w->rows, w->groups, w->part[SCALE]->data},
+                           {"zero", QN_T_U8, w->rows, w->groups, NULL}};
+  QN_TRY(qn__planes_new(w, spec, w->part[ZERO] ? 3 : 2, false, out));
+  offset_codes(qn__fill(*out, 0), w->part[CODES]);
+  if (w->part[ZERO]) offset_codes(qn__fill(*out, 2), w->part[ZERO]);
+  return QN_OK;
+}
+
+const qn__dialect qn__ct_int = {"compressed-tensors/int-quantized",
+                                ".weight",
+                                {"!.weight_scale", ".weight_zero_point"},
+                                ".weight",
+                                is_int,
+                                claim_int,
+                                read_int};

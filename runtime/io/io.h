@@ -1,8 +1,8 @@
 /* io.h - checkpoint files as planes.
  *
- * A model is one checkpoint: a directory (config.json beside .safetensors, single or sharded), one .safetensors file, or
- * one .gguf. Opening maps the files and reads their headers; no weight is touched, whatever
- * the size. What is in it can be seen in two ways:
+ * A model is one checkpoint: a directory (config.json beside .safetensors, single or sharded), one .safetensors file,
+ * or one .gguf. Opening maps the files and reads their headers; no weight is touched, whatever the size. What is in it
+ * can be seen in two ways:
  *
  *     qn_raw      a tensor as the file stores it: "model.layers.0.mlp.up_proj.qweight", I32 [32, 768]
  *     qn_tensor   the weight that a group of them stands for: "model.layers.0.mlp.up_proj.weight", dialect "gptq",
@@ -79,17 +79,29 @@ QN_API const char *qn_model_config(const qn_model *model, size_t *length);
 
 /* One key of a GGUF header. Numbers are widened into `number`; strings and arrays stay in the mapping. */
 typedef enum qn_meta_type {
-  QN_META_U8, QN_META_I8, QN_META_U16, QN_META_I16, QN_META_U32, QN_META_I32, QN_META_F32, QN_META_BOOL,
-  QN_META_STRING, QN_META_ARRAY, QN_META_U64, QN_META_I64, QN_META_F64, QN_META_COUNT
+  QN_META_U8,
+  QN_META_I8,
+  QN_META_U16,
+  QN_META_I16,
+  QN_META_U32,
+  QN_META_I32,
+  QN_META_F32,
+  QN_META_BOOL,
+  QN_META_STRING,
+  QN_META_ARRAY,
+  QN_META_U64,
+  QN_META_I64,
+  QN_META_F64,
+  QN_META_COUNT
 } qn_meta_type;
 
 typedef struct qn_meta {
   const char *key;
   qn_meta_type type, item; /* item: element type of an array */
   uint64_t count;          /* elements of an array, bytes of a string */
-  const void *data;        /* the string's bytes, the array's elements as stored (strings: u64 length, bytes), or NULL */
-  double number;           /* value of a number or bool, rounded to double */
-  uint64_t bits;           /* the same, exactly: integers sign-extended to 64 bits, floats as their double's bits */
+  const void *data; /* the string's bytes, the array's elements as stored (strings: u64 length, bytes), or NULL */
+  double number;    /* value of a number or bool, rounded to double */
+  uint64_t bits;    /* the same, exactly: integers sign-extended to 64 bits, floats as their double's bits */
 } qn_meta;
 
 /* The i-th key of a GGUF file; NULL past the last, and for other containers. */

@@ -94,6 +94,7 @@ struct qn_model {
   cJSON *quant;   /* its quantization_config or the separate file's whole object, or NULL */
   cJSON *own;     /* quantize_config.json parsed when quant is that */
   bool gguf;
+  const char *activation; /* how compressed-tensors wants them quantized, or NULL */
   qn__stored *stored;
   size_t n_stored, cap_stored;
   qn__weight *weight;
@@ -127,8 +128,12 @@ typedef struct qn__dialect {
 
 extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at the end */
 
-/* The dialects of each file. */
-extern const qn__dialect qn__gptq, qn__awq, qn__ct_packed, qn__ggml, qn__plain;
+/* One line a file. */
+extern const qn__dialect qn__ggml, qn__plain, qn__gptq, qn__awq, qn__hqq, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
+extern const qn__dialect qn__ct_packed, qn__ct_int;                                                 /* dialect_ct.c */
+extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8;                                       /* dialect_fp8.c */
+extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original; /* dialect_fp4.c */
+extern const qn__dialect qn__bnb4, qn__bnb_int8;                                                    /* dialect_bnb.c */
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
@@ -162,8 +167,8 @@ qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, b
 /* The bytes of plane i, to be filled by the reader that made it. */
 static inline void *qn__fill(qn_planes *p, int i) { return (void *)(uintptr_t)p->plane[i].data; }
 
-/* Act-order: part i holds the group of each k (I32). Fills the permutation that planes_new made room for and reorders the
- * codes (u8, plane 0) with it; p->perm becomes NULL if the order is the natural one. */
+/* Act-order: part i holds the group of each k (I32). Fills the permutation that planes_new made room for and reorders
+ * the codes (u8, plane 0) with it; p->perm becomes NULL if the order is the natural one. */
 qn_status qn__order_groups(const qn__weight *w, int i, qn_planes *p);
 
 /* ---- Packed codes ------------------------------------------------------------------------------------------------ */
@@ -205,6 +210,9 @@ static inline float qn__f32(const void *p) {
   __builtin_memcpy(&v, p, 4);
   return v;
 }
+
+/* Element i of an array of f16, bf16 or f32, aligned or not. */
+float qn__load_float(const void *p, qn_type t, size_t i);
 
 static inline int64_t qn__ceildiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 #endif

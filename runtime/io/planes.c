@@ -101,3 +101,11 @@ const qn_plane *qn_planes_find(const qn_planes *p, const char *name) {
     if (!strcmp(p->plane[i].name, name)) return &p->plane[i];
   return NULL;
 }
+
+float qn__load_float(const void *p, qn_type t, size_t i) {
+  uint32_t item = 0; /* aligned, whatever p is */
+  float x = 0;
+  memcpy(&item, (const uint8_t *)p + i * item_bytes(t), item_bytes(t));
+  qn_convert(&item, t, &x, QN_T_F32, 1);
+  return x;
+}
