@@ -1,4 +1,4 @@
-/* test_journal.c - what killed runs leave behind: counted once each, and a step that two of them died in is suspect. */
+/* test_journal.c - what dead runs leave behind: a step that two of them went down with, machine and all, is suspect. */
 #include "journal.h"
 #include "tuner_fixture.h"
 #include <sys/stat.h>
@@ -23,7 +23,7 @@ static void journal_path(char *out, size_t size, long pid) {
   snprintf(out, size, "%s/journal/%ld", qn_store_path(store), pid);
 }
 
-/* A journal with this text, of a process that is no more. */
+/* A journal with this text, of a process that is no more. One that names no boot is of an unknown one. */
 static void leave(const char *text) {
   char path[4400];
   pid_t dead = fork();
@@ -46,7 +46,7 @@ static void take_over(void) {
 }
 
 START_TEST(two_deaths_make_a_suspect) {
-  leave("begin other\nend\nbegin " STEP "\n");
+  leave("boot of long ago\nbegin other\nend\nbegin " STEP "\n");
   take_over();
   ck_assert(!qn__journal_suspect(store, STEP));
   take_over(); /* the same death counts once */
@@ -72,6 +72,23 @@ START_TEST(torn_line_is_no_step) {
   leave(whole);
   take_over();
   ck_assert(qn__journal_suspect(store, STEP));
+}
+END_TEST
+
+/* Killed alone, the machine running on: the step is not to blame, however often. */
+START_TEST(killed_tuner_says_nothing) {
+  for (int i = 0; i < 3; i++) {
+    pid_t pid = fork();
+    if (!pid) {
+      qn_journal j;
+      _exit(qn__journal_open(store, &j) || qn__journal_begin(&j, STEP));
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    ck_assert_int_eq(status, 0);
+    take_over();
+  }
+  ck_assert(!qn__journal_suspect(store, STEP));
 }
 END_TEST
 
@@ -127,6 +144,7 @@ int main(void) {
   tcase_add_checked_fixture(c, init, fini);
   tcase_add_test(c, two_deaths_make_a_suspect);
   tcase_add_test(c, torn_line_is_no_step);
+  tcase_add_test(c, killed_tuner_says_nothing);
   tcase_add_test(c, garbage_is_passed_over);
   tcase_add_test(c, living_journal_is_left_alone);
   tcase_add_test(c, finished_run_leaves_nothing);

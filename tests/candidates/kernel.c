@@ -56,6 +56,10 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
   for (volatile int forever = 1; forever;) {
   }
 #endif
+#ifdef FAULT_SLOW /* no fault: time to be killed in */
+  for (volatile int i = 0; i < 1000000; i++) {
+  }
+#endif
 #ifdef FAULT_LATE /* right for a hundred calls on one shape, then wrong */
   if (calls > 100) factor = 2;
 #endif
