@@ -46,7 +46,7 @@ static void fake_compiler(const char *script) {
   char path[128];
   snprintf(path, sizeof path, "%s/cc", folder);
   FILE *f = fopen(path, "w");
-  fprintf(f, "#!/bin/sh\ncase \"$*\" in *-E*) echo quernel gcc 1 2 3; exit;; esac\n%s\n", script);
+  fprintf(f, "#!/bin/sh\ncase \" $* \" in *\" -E \"*) echo quernel gcc 1 2 3; exit;; esac\n%s\n", script);
   fclose(f);
   chmod(path, 0755);
   setenv("QUERNEL_CC", path, 1);

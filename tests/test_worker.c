@@ -105,7 +105,7 @@ END_TEST
 START_TEST(turning_wrong_while_timed_is_seen) {
   qn_case *c = test_case("LATE", 64, 64);
   ck_assert_msg(qn__supervisor_ask(&supervisor, request("open", c, 1, 0), 60, NULL, NULL) == QN_OK, "%s", qn__errmsg());
-  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("time", NULL, 1, 3), 60, NULL, NULL), QN_OK);
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("time", NULL, 1, 60), 60, NULL, NULL), QN_OK);
   ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("check", NULL, 1, 0), 60, NULL, NULL), QN_E_WRONG);
   free(c);
 }
