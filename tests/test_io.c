@@ -23,8 +23,8 @@ static const struct {
     {"tiny-llama-gptq4-act", "gptq4-act", "gptq", "int4.g64.z", NULL, NULL, 0x1p-11},
     {"tiny-llama-awq4", "awq4", "awq", "int4.g64.z", NULL, NULL, 0x1p-11},
     {"tiny-llama-ct-w4a16", "ct-w4a16", "compressed-tensors/pack-quantized", "int4.g64", NULL, NULL, 0x1p-11},
-    {"tiny-llama-q4_0.gguf", "q4_0.gguf", "gguf", "int4.g32", "blk.1.attn_k.weight", "blk.2.ffn_down.weight", 0},
-    {"tiny-llama-q8_0.gguf", "q8_0.gguf", "gguf", "int8.g32", "blk.1.attn_k.weight", "blk.2.ffn_down.weight", 0},
+    {"tiny-llama-q4_0.gguf", "q4_0.gguf", "gguf/Q4_0", "int4.g32", "blk.1.attn_k.weight", "blk.2.ffn_down.weight", 0},
+    {"tiny-llama-q8_0.gguf", "q8_0.gguf", "gguf/Q8_0", "int8.g32", "blk.1.attn_k.weight", "blk.2.ffn_down.weight", 0},
 };
 
 static double number(const qn_plane *p, int64_t i) {
