@@ -1,0 +1,217 @@
+-- cuda.lua - what the CUDA families share: types, numbers as bits, the head of a source, helpers in PTX, rules.
+--
+-- No header is included, so that a source compiles where only NVRTC is installed. A register that holds two 16-bit
+-- floats is a u32, the element of lower k in the low half.
+
+local fragment = use "layouts/cuda_fragment"
+local cuda = { fragment = fragment }
+
+cuda.ctype = { f16 = "u16", bf16 = "u16", f32 = "float" }
+cuda.bytes = { f16 = 2, bf16 = 2, f32 = 4, u8 = 1 }
+
+-- ---- Numbers as bits -------------------------------------------------------------------------------------------------
+
+-- x rounded to the nearest 16-bit float (ties to even), as bits.
+function cuda.bf16_bits(x)
+  local bits = string.unpack("<I4", string.pack("<f", x))
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
+end
+
+function cuda.f16_bits(x)
+  local sign = (x < 0 or 1 / x < 0) and 0x8000 or 0
+  local a, e = math.abs(x), 0
+  if a == 0 then return sign end
+  while a >= 2 do a, e = a / 2, e + 1 end
+  while a < 1 and e > -14 do a, e = a * 2, e - 1 end
+  local scaled = a * 1024
+  local m = math.tointeger(scaled // 1)
+  local rest = scaled - m
+  if rest > 0.5 or (rest == 0.5 and m % 2 == 1) then m = m + 1 end
+  return sign | math.min(((e + 14) << 10) + m, 0x7c00)
+end
+
+function cuda.f16_value(bits)
+  local e, m = bits >> 10 & 31, bits & 1023
+  local a = e == 0 and m * 2.0 ^ -24 or (1024 + m) * 2.0 ^ (e - 25)
+  return bits >= 0x8000 and -a or a
+end
+
+local function bf16_value(bits) return (string.unpack("<f", string.pack("<I4", bits << 16))) end
+
+-- Arithmetic of a 16-bit float type: `magic` is the number whose last bit is worth one, 2^significand; adding a code to
+-- its bits adds the code to its value.
+cuda.half = {
+  f16 = { name = "f16", bits = cuda.f16_bits, value = cuda.f16_value, significand = 10, magic = 0x6400, max = 65504 },
+  bf16 = { name = "bf16", bits = cuda.bf16_bits, value = bf16_value, significand = 7, magic = 0x4300, max = 0x1.fep127 },
+}
+
+-- Does 16-bit type t hold x exactly?
+function cuda.exact(t, x) return cuda.half[t].value(cuda.half[t].bits(x)) == x end
+
+-- The constant x in both halves of a register.
+function cuda.pair(t, x)
+  local b = cuda.half[t].bits(x)
+  return ("0x%04x%04x"):format(b, b)
+end
+
+function cuda.f32(x) return (("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f")) end
+
+-- ---- What a format asks for ------------------------------------------------------------------------------------------
+
+-- Zero points that are integers are taken from the codes, exactly: the term -zero x scale with an integer plane.
+-- Returns that plane's name, or nil, and the remaining terms of the offset.
+function cuda.split_offset(f)
+  local zero, rest = nil, {}
+  for _, term in ipairs(f.offset) do
+    local left = { table.unpack(term.planes) }
+    for _, s in ipairs(f.scale) do
+      for i, p in ipairs(left) do
+        if p == s then table.remove(left, i); break end
+      end
+    end
+    local p = #left == 1 and f.planes[f.planes[left[1]]]
+    if p and p.type == "u8" and #term.planes == #f.scale + 1 and term.coefficient == -1 and f.map.kind == "int" and not zero then
+      zero = p.name
+    else
+      rest[#rest + 1] = term
+    end
+  end
+  return zero, rest
+end
+
+-- Is there a plane with several elements along a row?
+function cuda.grouped(f)
+  for _, p in ipairs(f.planes) do if p.cols > 0 then return true end end
+  return false
+end
+
+-- ---- Rules -----------------------------------------------------------------------------------------------------------
+
+cuda.rules = {
+  act = { name = "act", why = "CUDA kernels take f16 or bf16 activations",
+    ok = function(v) return v.act == "f16" or v.act == "bf16" end },
+  granularity = fragment.rule,
+}
+
+-- Codes must stay exact when they are put into a 16-bit float; `type` says which, for a variant.
+function cuda.range_rule(type)
+  return { name = "range", why = "the code map must fit a 16-bit float: integers within -255 .. 255, tables within its range",
+    ok = function(v)
+      local m = v.format.map
+      if m.kind == "float" then return true end
+      if m.kind == "int" then return m.lo >= -255 and m.hi <= 255 end
+      return math.max(-m.lo, m.hi) <= cuda.half[type(v)].max
+    end }
+end
+
+-- ---- Source: head, types, PTX ----------------------------------------------------------------------------------------
+
+function cuda.parameters(v)
+  local out = ""
+  for _, p in ipairs(v.def.params) do out = out .. (" %s=%s"):format(p.name, tostring(v.params[p.name])) end
+  return out
+end
+
+function cuda.head(w, v)
+  local p = v.problem
+  w([[
+    /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on CUDA
+     *
+     * weights ${FORMAT}, activations ${ACT}, output ${OUT}${WITH_BIAS}
+     * ${PRECISION}
+     * layout ${LAYOUT_NAME}: four 16 x 16 fragments to a record, see templates/layouts/cuda_fragment.lua
+     * written by Quernel from ${FILE}; parameters:
+     *  ${PARAMETERS} */
+    typedef unsigned char u8;
+    typedef unsigned short u16;
+    typedef unsigned int u32;
+    typedef unsigned long long u64;
+    typedef long long i64;
+    struct __align__(8) u32x2 { u32 v[2]; };
+    struct __align__(16) u32x4 { u32 v[4]; };
+    struct f32x2 { float v[2]; };
+
+    #define fn static __device__ __forceinline__
+  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", f32 bias" or "",
+    PRECISION = v.PRECISION, LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = cuda.parameters(v) })
+  w.blank()
+end
+
+local half_arithmetic = [[
+  fn u32 fma2(u32 a, u32 b, u32 c) {
+    u32 d;
+    asm("fma.rn.${T}x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+  }
+  fn u32 add2(u32 a, u32 b) { return fma2(a, ${ONE}, b); }
+]]
+
+local to_f32 = {
+  f16 = [[
+    fn float f32_of_f16(u16 h) {
+      float f;
+      asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+      return f;
+    }
+  ]],
+  bf16 = [[
+    fn float f32_of_bf16(u16 h) { return __uint_as_float((u32)h << 16); }
+  ]],
+}
+
+local from_f32 = {
+  f16 = [[
+    fn u16 f16_of_f32(float f) {
+      u16 h;
+      asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+      return h;
+    }
+  ]],
+  bf16 = [[
+    fn u16 bf16_of_f32(float f) { /* to nearest even; NaN stays one */
+      u32 u = __float_as_uint(f);
+      return f == f ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : 0x7fff;
+    }
+  ]],
+}
+
+-- Helpers for the variant's 16-bit type `t` (v.HALF) and the output.
+function cuda.helpers(w, v)
+  local t = v.HALF
+  w [[
+    fn u32 and_or(u32 a, u32 mask, u32 bits) {
+      u32 d;
+      asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+      return d;
+    }
+    fn u32 prmt(u32 a, u32 b, u32 selector) {
+      u32 d;
+      asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
+      return d;
+    }
+  ]]
+  if v.format.map.kind ~= "float" then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
+  w(to_f32.f16)
+  w(to_f32.bf16)
+  if v.out ~= "f32" then w(from_f32[v.out]) end
+  w([[
+    fn float low(u32 a) { return f32_of_${T}((u16)a); }
+    fn float high(u32 a) { return f32_of_${T}((u16)(a >> 16)); }
+    fn ${YT} output(float f) { return ${CONVERT}; }
+  ]], { T = t, YT = cuda.ctype[v.out], CONVERT = v.out == "f32" and "f" or v.out .. "_of_f32(f)" })
+  w.blank()
+end
+
+-- Two f32 rounded to a register; needs sm_80 for bf16.
+function cuda.pack2(w, v)
+  w([[
+    fn u32 pack2(float lo, float hi) {
+      u32 d;
+      asm("cvt.rn.${T}x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+      return d;
+    }
+  ]], { T = v.HALF })
+  w.blank()
+end
+
+return cuda

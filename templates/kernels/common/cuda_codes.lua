@@ -1,0 +1,200 @@
+-- cuda_codes.lua - a format's codes: from the words of a record to fragments of numbers, by code map and width.
+--
+-- load_codes() brings a lane's words of a record; fragment() makes the four registers of fragment f (0 .. 3) of them,
+-- each two values of map(q) in the 16-bit type v.HALF (T). One number is exact; where rounding happens is said.
+--
+--   map, width                what is done for a register                                            exact
+--   int, one slice            (word & mask) | magic is 2^s + q * 2^o, s the significand of T;         yes
+--                             one fma takes 2^s away and scales, so codes are used where they lie
+--   int, several slices       slices are shifted together first                                      yes
+--   int, 8 bits, bf16         has 7 bits of significand: by way of f32, 2^23 + q                     yes
+--   table, 4 bits             prmt picks bytes: low and high bytes of the entries, by 3 bits of the   one rounding
+--                             code, then by the fourth                                               to T
+--   table, other widths       a look-up in memory, which stays in L1                                 one rounding to T
+--   float of type T           nothing                                                                yes
+--
+-- Source: magic numbers after Kim et al., "Who Says Elephants Can't Run" (2022), and Marlin.
+
+local cuda = use "kernels/common/cuda"
+local fragment = cuda.fragment
+local codes = {}
+
+local function words_of(s) return s.bits end -- 32-bit words of a lane and record, one per bit of the slice
+
+-- Sizes; written into v.
+function codes.derive(v)
+  v.slices = layout.slices(v.format.bits)
+  v.WORDS = v.format.bits
+  v.RECORD = v.layout.sections[1].record
+end
+
+-- load_codes(): `load` names the function that loads 4, 8 or 16 bytes ("load16").
+function codes.load(w, v)
+  w "/* A lane's words of a record: word `first + i` belongs to slice bits first and up. */"
+  w.push "fn void load_codes(const u8 *record, int lane, u32 *q) {"
+  local first = 0
+  for _, s in ipairs(v.slices) do
+    local bytes, load = fragment.load_bytes(s.bits)
+    local at = v.layout.sections[1].fields[("codes bits %d+%d"):format(s.lo, s.bits)].offset
+    for i = 0, bytes // load - 1 do
+      w("load${BYTES}(record + ${AT} + lane * ${BYTES}, q + ${FIRST});", { BYTES = load, AT = at + i * 32 * load, FIRST = first })
+      first = first + load // 4
+    end
+  end
+  w.pop "}"
+  w.blank()
+end
+
+-- The word of register r of fragment f, as an expression of f, and the bit of the code in it: base (of f) + offset.
+local function place(s, first, r)
+  local per = 16 // s.bits                                     -- registers of a word
+  if per <= 1 then return ("q[%d + f * 4]"):format(first + r), nil, 0 end
+  if per == 2 then return ("q[%d + f * 2]"):format(first + r // 2), nil, r % 2 * s.bits end
+  if per == 4 then return ("q[%d + f]"):format(first), nil, r * s.bits end
+  return ("q[%d + f / %d]"):format(first, per // 4), ("f %% %d * %d"):format(per // 4, 4 * s.bits), r * s.bits
+end
+
+local function shifted(word, by) return by == 0 and word or by > 0 and ("%s >> %d"):format(word, by) or ("%s << %d"):format(word, -by) end
+local function twice(x) return ("0x%04x%04x"):format(x, x) end
+
+-- Undo the magic: value = 2^s + q * 2^o becomes q + bias.
+local function unmagic(h, o, expression, bias)
+  local c = bias - 2.0 ^ (h.significand - o)
+  if o == 0 then return ("add2(%s, %s)"):format(expression, cuda.pair(h.name, c)) end
+  return ("fma2(%s, %s, %s)"):format(expression, cuda.pair(h.name, 2.0 ^ -o), cuda.pair(h.name, c))
+end
+
+local function int_one_slice(w, v)
+  local h, s, bias = cuda.half[v.HALF], v.slices[1], v.format.map.bias
+  for r = 0, 3 do
+    local word, base, o = place(s, 0, r)
+    local by = o + s.bits <= h.significand and 0 or (o >= 8 and o - 8 + s.bits <= h.significand) and 8 or o
+    if base then word = ("(%s >> %s)"):format(word, base) end
+    local code = ("and_or(%s, %s, %s)"):format(shifted(word, by), twice(((1 << s.bits) - 1) << (o - by)), twice(h.magic))
+    w("a[${R}] = ${VALUE};", { R = r, VALUE = unmagic(h, o - by, code, bias) })
+  end
+end
+
+-- Both codes of register r, put together of their slices, as integers in 16-bit halves.
+local function whole_codes(v, r)
+  local terms, first = {}, 0
+  for i, s in ipairs(v.slices) do
+    local word, base, o = place(s, first, r)
+    if base then word = ("(%s >> %s)"):format(word, base) end
+    terms[i] = ("(%s & %s)"):format(shifted(word, o - s.lo), twice(((1 << s.bits) - 1) << s.lo))
+    first = first + words_of(s)
+  end
+  return table.concat(terms, " | ")
+end
+
+local function int_slices(w, v)
+  local h = cuda.half[v.HALF]
+  for r = 0, 3 do
+    w("a[${R}] = ${VALUE};", { R = r, VALUE = unmagic(h, 0, whole_codes(v, r) .. " | " .. twice(h.magic), v.format.map.bias) })
+  end
+end
+
+local function int_wide(w, v)
+  w "const float zero = ${ZERO}; /* 2^23 less the bias */"
+  for r = 0, 3 do
+    local word, _, o = place(v.slices[1], 0, r)
+    local byte = o // 8
+    w("a[${R}] = pack2(magic(${WORD}, 0x744${LO}) - zero, magic(${WORD}, 0x744${HI}) - zero);",
+      { R = r, WORD = word, LO = byte, HI = byte + 2 })
+  end
+end
+
+-- A 16-entry table by prmt: the fragment's eight codes are one word.
+local function table_permute(w, v)
+  w [[
+    const u32 three = q[f] & 0x77777777, fourth = (q[f] & 0x88888888) >> 1 | 0x32103210;
+    u32 byte[2][2]; /* [k parity][low, high byte]: of four values each */
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+    #pragma unroll
+      for (int b = 0; b < 2; b++) {
+        u32 first = prmt(table[b][0], table[b][1], three >> 16 * h);
+        u32 second = prmt(table[b][2], table[b][3], three >> 16 * h);
+        byte[h][b] = prmt(first, second, fourth >> 16 * h);
+      }
+    #pragma unroll
+    for (int r = 0; r < 4; r += 2) {
+      u32 even = prmt(byte[0][0], byte[0][1], r ? 0x7362 : 0x5140);
+      u32 odd = prmt(byte[1][0], byte[1][1], r ? 0x7362 : 0x5140);
+      a[r] = prmt(even, odd, 0x5410);
+      a[r + 1] = prmt(even, odd, 0x7632);
+    }
+  ]]
+end
+
+local function table_memory(w, v)
+  for r = 0, 3 do
+    w("u32 c${R} = ${CODES};", { R = r, CODES = whole_codes(v, r) })
+    w("a[${R}] = table[c${R} & 0xffff] | (u32)table[c${R} >> 16] << 16;", { R = r })
+  end
+end
+
+local function float_same(w, v)
+  for r = 0, 3 do w("a[${R}] = ${WORD};", { R = r, WORD = (place(v.slices[1], 0, r)) }) end
+end
+
+-- Which of the above, and what it needs in front.
+local function method(v)
+  local m, h = v.format.map, cuda.half[v.HALF]
+  if m.kind == "float" then return float_same end
+  if m.kind == "table" then return #v.slices == 1 and v.slices[1].bits == 4 and table_permute or table_memory end
+  if v.format.bits > h.significand then return int_wide end
+  return #v.slices == 1 and int_one_slice or int_slices
+end
+
+local function entry_bits(v)
+  local out = {}
+  for i, x in ipairs(v.format.map.values) do out[i] = cuda.half[v.HALF].bits(x) end
+  return out
+end
+
+local before = {
+  [int_wide] = function(w)
+    w [[
+      /* The f32 whose bits are 0x4b0000 and the byte chosen: 2^23 + byte. */
+      fn float magic(u32 word, u32 selector) { return __uint_as_float(prmt(word, 0x4b000000, selector)); }
+    ]]
+  end,
+  [table_permute] = function(w, v)
+    local bits = entry_bits(v)
+    local function row(shift)
+      local out = {}
+      for i = 0, 3 do
+        local word = 0
+        for j = 0, 3 do word = word | (bits[4 * i + j + 1] >> shift & 255) << 8 * j end
+        out[i + 1] = ("0x%08x"):format(word)
+      end
+      return table.concat(out, ", ")
+    end
+    w "static __device__ constexpr u32 table[2][4] = { /* the code map: low bytes, high bytes */"
+    w("    {${ROW}},", { ROW = row(0) })
+    w("    {${ROW}}};", { ROW = row(8) })
+  end,
+  [table_memory] = function(w, v)
+    local bits, lines = entry_bits(v), {}
+    for i, b in ipairs(bits) do
+      lines[(i - 1) // 8 + 1] = (lines[(i - 1) // 8 + 1] or "") .. ("0x%04x, "):format(b)
+    end
+    w("static __device__ const u16 table[${COUNT}] = { /* the code map */\n    ${ROWS}\n};",
+      { COUNT = #bits, ROWS = table.concat(lines, "\n") })
+  end,
+}
+
+-- fragment(): see above.
+function codes.fragment(w, v)
+  local how = method(v)
+  if before[how] then before[how](w, v) end
+  if how == int_wide then v.ZERO = cuda.f32(8388608 - v.format.map.bias) end
+  w "/* Fragment f of a record: map(q) in ${HALF}, registers a0 .. a3. */"
+  w.push "fn void fragment(const u32 *q, int f, u32 *a) {"
+  how(w, v)
+  w.pop "}"
+  w.blank()
+end
+
+return codes
