@@ -12,8 +12,8 @@
  * whichever dialect they came from. Where the file already has that form the planes point into the mapping.
  *
  * Formats are spelled NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE]: scales per group of G along K, per row, for the
- * whole tensor, or per block of R rows x C columns; "z" an integer zero point per scale, "zf" a zero point and "m" a
- * minimum of the scale's type; TYPE is the type of the scales when it is not f16.
+ * whole tensor, or per block of R rows x C columns; "z" an integer zero point per scale, "zf" one that is f16, "m" a
+ * minimum (added) of the scale's type; TYPE is the type of the scales when it is not f16.
  *
  * Hostile files are safe: every length, offset and count is checked against the file before it is used, and nothing is
  * allocated that the size of the file does not justify. Values are not judged: a NaN scale is refused by qn_prepack.
@@ -129,9 +129,24 @@ QN_API const qn_plane *qn_planes_find(const qn_planes *planes, const char *name)
 
 /* ---- Writers ----------------------------------------------------------------------------------------------------- */
 
-/* x[n,k] f32, row-major, as a NumPy file (version 1.0, '<f4'): written to a temporary name, flushed, renamed.
- * QN_OK, QN_E_IO, QN_E_ARG. */
+/* Both write to a temporary name beside `path`, flush it to disk and rename it: a reader sees the old file or the new
+ * one, never a part. Return QN_OK, QN_E_IO, QN_E_NOMEM, QN_E_ARG. Any thread. */
+
+/* x[n,k] f32, row-major, as a NumPy file (version 1.0, '<f4'). */
 QN_API qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k);
+
+typedef struct qn_save {
+  const char *name;  /* UTF-8 */
+  const char *dtype; /* a safetensors dtype: "F16", "U8"… */
+  int n_dims;
+  int64_t dim[QN_MAX_DIMS];
+  const void *data;
+} qn_save;
+
+/* Tensors, in whatever order; the file has the widest types first, then goes by name, so that data is aligned.
+ * meta: `n_meta` pairs of key and value for __metadata__, or NULL. */
+QN_API qn_status qn_safetensors_write(const char *path, const qn_save *tensor, size_t n, const char *const *meta,
+                                      size_t n_meta);
 
 #ifdef __cplusplus
 }
