@@ -316,14 +316,15 @@ START_TEST(killed_run_is_continued) {
 }
 END_TEST
 
-/* Is this step the last that a journal says was begun? */
+/* Is this step the last that the journal of this run says was begun? */
 static const char *awaited;
+static char journal[32];
 static bool seen;
 
 static int find_step(const char *path, const struct stat *s, int kind, struct FTW *f) {
   char text[4096] = "";
   (void)s, (void)f;
-  FILE *in = kind == FTW_F && strstr(path, "/journal/") ? fopen(path, "r") : NULL;
+  FILE *in = kind == FTW_F && strstr(path, journal) ? fopen(path, "r") : NULL;
   size_t n = in ? fread(text, 1, sizeof text - 1, in) : 0;
   if (in) fclose(in);
   text[n] = 0;
@@ -345,6 +346,7 @@ START_TEST(kernel_is_not_blamed_for_a_killed_supervisor) {
   awaited = step;
   for (int i = 0; i < 3; i++) {
     pid_t pid = start_run(&o);
+    snprintf(journal, sizeof journal, "/journal/%d", (int)pid);
     for (seen = false; !seen && !waitpid(pid, NULL, WNOHANG);) nftw(folder, find_step, 16, FTW_PHYS);
     ck_assert_msg(seen, "no step was seen open");
     kill_run(pid);
