@@ -2,6 +2,7 @@
  */
 #include "fail.h"
 #include "io.h"
+#include "io_decode.h"
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,54 +15,62 @@
 /* ---- Truth ---------------------------------------------------------------------------------------------------------
  */
 
-/* `step`: last bits that the tool kept: it computed scale x code in f16 (2^-11) or f32 (0). */
+/* `step`: the last bit that the tool kept, at a row's largest element: it computed scale x code in f16 (2^-11), bf16
+ * (2^-8) or f32 (0). */
 static const struct {
-  const char *model, *truth, *dialect, *format, *k_proj, *down_proj;
+  const char *model, *truth, *dialect, *format;
   double step;
 } rows[] = {
-    {"tiny-llama-gptq4", "gptq4", "gptq", "int4.g128", NULL, NULL, 0x1p-11},
-    {"tiny-llama-gptq4-act", "gptq4-act", "gptq", "int4.g64.z", NULL, NULL, 0x1p-11},
-    {"tiny-llama-awq4", "awq4", "awq", "int4.g64.z", NULL, NULL, 0x1p-11},
-    {"tiny-llama-ct-w4a16", "ct-w4a16", "compressed-tensors/pack-quantized", "int4.g64", NULL, NULL, 0x1p-11},
-    {"tiny-llama-q4_0.gguf", "q4_0.gguf", "gguf/Q4_0", "int4.g32", "blk.1.attn_k.weight", "blk.2.ffn_down.weight", 0},
-    {"tiny-llama-q8_0.gguf", "q8_0.gguf", "gguf/Q8_0", "int8.g32", "blk.1.attn_k.weight", "blk.2.ffn_down.weight", 0},
+    {"tiny-llama-gptq4", "gptq4", "gptq", "int4.g128", 0x1p-11},
+    {"tiny-llama-gptq4-act", "gptq4-act", "gptq", "int4.g64.z", 0x1p-11},
+    {"tiny-llama-awq4", "awq4", "awq", "int4.g64.z", 0x1p-11},
+    {"tiny-llama-ct-w4a16", "ct-w4a16", "compressed-tensors/pack-quantized", "int4.g64", 0},
+    {"tiny-llama-ct-w8a8", "ct-w8a8", "compressed-tensors/int-quantized", "int8.row", 0},
+    {"tiny-llama-ct-fp8-block", "ct-fp8-block", "compressed-tensors/float-quantized", "e4m3.b128x128", 0},
+    {"tiny-llama-ct-nvfp4", "ct-nvfp4", "compressed-tensors/nvfp4-pack-quantized", "nvfp4", 0x1p-8},
+    {"tiny-llama-bnb-nf4", "bnb-nf4", "bitsandbytes/nf4", "nf4.g64.f32", 0},
+    {"tiny-llama-q4_0.gguf", "q4_0.gguf", "gguf/Q4_0", "int4.g32", 0},
+    {"tiny-llama-q4_k_m.gguf", "q4_k_m.gguf", "gguf/Q4_K", "q4_k", 0},
+    {"tiny-llama-q8_0.gguf", "q8_0.gguf", "gguf/Q8_0", "int8.g32", 0},
 };
 
-static double number(const qn_plane *p, int64_t i) {
-  float x;
-  if (p->type == QN_T_U8) return ((const uint8_t *)p->data)[i];
-  qn_convert((const char *)p->data + i * (qn_type_bits(p->type) / 8), p->type, &x, QN_T_F32, 1);
+static const struct {
+  const char *hugging_face, *gguf;
+} layers[] = {{"model.layers.1.self_attn.k_proj.weight", "blk.1.attn_k.weight"},
+              {"model.layers.2.mlp.down_proj.weight", "blk.2.ffn_down.weight"}};
+
+static float *decode(const qn_model *m, const qn_tensor *t) { /* freed by the caller */
+  qn_planes *p;
+  ck_assert_msg(qn_model_planes(m, t, 0, &p) == QN_OK, "%s", qn_io_errmsg());
+  float *x = malloc((size_t)(p->n * p->k) * sizeof *x);
+  const char *wrong = io_decode(p, x);
+  ck_assert_msg(!wrong, "%s: %s", t->name, wrong);
+  qn_planes_free(p);
   return x;
 }
 
-/* Compare the first rows of a weight with truth, by W = (q - z) * s written out. Returns elements that differ. */
-static int compare(const qn_model *m, const qn_model *truth, const char *name, const char *truth_name,
-                   const char *format, const char *dialect, double step) {
-  const qn_tensor *t = qn_model_find(m, name);
-  ck_assert_msg(t != NULL, "%s is missing", name);
+/* Compare the first rows of a weight with truth. Returns elements that differ. */
+static int compare(const qn_model *m, const qn_model *truth, int layer, int row) {
+  const char *name = layers[layer].hugging_face;
+  const qn_raw *want = qn_model_find_raw(truth, name);
+  const qn_tensor *t = qn_model_find(m, strstr(rows[row].model, "gguf") ? layers[layer].gguf : name);
+  ck_assert_msg(want && t, "%s is missing", name);
   ck_assert_msg(t->format != NULL, "%s: %s", name, t->refusal);
-  ck_assert_str_eq(t->format, format);
-  ck_assert_str_eq(t->dialect, dialect);
-  const qn_raw *want = qn_model_find_raw(truth, truth_name);
-  ck_assert_msg(want != NULL, "%s is not in the truth file", truth_name);
-  ck_assert_int_eq(want->dim[1], t->k);
-  qn_planes *p;
-  ck_assert_msg(qn_model_planes(m, t, 0, &p) == QN_OK, "%s", qn_io_errmsg());
-  const qn_plane *codes = qn_planes_find(p, "codes"), *scale = qn_planes_find(p, "scale"),
-                 *zero = qn_planes_find(p, "zero");
-  int bits = format[3] - '0', wrong = 0;
-  int64_t group = (t->k + scale->cols - 1) / scale->cols;
-  for (int64_t n = 0; n < want->dim[0]; n++) {
-    const float *row = (const float *)want->data + n * t->k;
-    float largest = 0;
-    for (int64_t k = 0; k < t->k; k++) largest = fmaxf(largest, fabsf(row[k]));
-    for (int64_t j = 0; j < t->k; j++) {
-      int64_t g = n * scale->cols + j / group, k = p->perm ? p->perm[j] : j;
-      double w = (number(codes, n * t->k + j) - (zero ? number(zero, g) : 1 << (bits - 1))) * number(scale, g);
-      wrong += !(fabs(w - (double)row[k]) <= step * (double)largest);
-    }
+  if (!layer || strcmp(rows[row].format, "q4_k")) { /* a mixture: down_proj is Q6_K there */
+    ck_assert_str_eq(t->format, rows[row].format);
+    ck_assert_str_eq(t->dialect, rows[row].dialect);
   }
-  qn_planes_free(p);
+  ck_assert_int_eq(want->dim[1], t->k);
+  float *x = decode(m, t);
+  int wrong = 0;
+  for (int64_t n = 0; n < want->dim[0]; n++) {
+    const float *w = (const float *)want->data + n * t->k;
+    float largest = 0;
+    for (int64_t k = 0; k < t->k; k++) largest = fmaxf(largest, fabsf(w[k]));
+    for (int64_t k = 0; k < t->k; k++)
+      wrong += !(fabs((double)x[n * t->k + k] - (double)w[k]) <= rows[row].step * (double)largest);
+  }
+  free(x);
   return wrong;
 }
 
@@ -72,12 +81,7 @@ START_TEST(weights_decode_to_the_tools_own_values) {
   ck_assert_msg(qn_model_open(path, &m) == QN_OK, "%s", qn_io_errmsg());
   snprintf(path, sizeof path, MODELS "truth/%s.safetensors", rows[_i].truth);
   ck_assert_msg(qn_model_open(path, &truth) == QN_OK, "%s", qn_io_errmsg());
-  static const char k_proj[] = "model.layers.1.self_attn.k_proj.weight",
-                    down_proj[] = "model.layers.2.mlp.down_proj.weight";
-  int wrong = compare(m, truth, rows[_i].k_proj ? rows[_i].k_proj : k_proj, k_proj, rows[_i].format, rows[_i].dialect,
-                      rows[_i].step) +
-              compare(m, truth, rows[_i].down_proj ? rows[_i].down_proj : down_proj, down_proj, rows[_i].format,
-                      rows[_i].dialect, rows[_i].step);
+  int wrong = compare(m, truth, 0, _i) + compare(m, truth, 1, _i);
   ck_assert_msg(!wrong, "%s: %d elements differ; again: ctest --test-dir " QN_BUILD " -R '^io$' (row %d)",
                 rows[_i].model, wrong, _i);
   qn_model_close(m);
