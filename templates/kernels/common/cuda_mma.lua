@@ -1,0 +1,329 @@
+-- cuda_mma.lua - the parts of cuda.mma below its main loop: copies into shared memory, tensor core, output.
+
+local cuda = use "kernels/common/cuda"
+local planes = use "kernels/common/cuda_planes"
+local parts = {}
+
+-- ---- PTX -------------------------------------------------------------------------------------------------------------
+
+function parts.ptx(w, v)
+  w([[
+    fn u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+
+    /* Begin to copy 16 bytes, of which `bytes` come from memory and the rest are zero. */
+    fn void copy16(void *to, const void *from, int bytes) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                   :: "r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+    }
+    fn void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+    /* Wait until at most `n` of this thread's groups of copies are under way. */
+    template <int n> fn void copies_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory"); }
+
+    fn void load4(const u8 *p, u32 *q) { q[0] = *(const u32 *)p; }
+    fn void load8(const u8 *p, u32 *q) {
+      const u32x2 u = *(const u32x2 *)p;
+      q[0] = u.v[0], q[1] = u.v[1];
+    }
+    fn void load16(const u8 *p, u32 *q) {
+      const u32x4 u = *(const u32x4 *)p;
+      q[0] = u.v[0], q[1] = u.v[1], q[2] = u.v[2], q[3] = u.v[3];
+    }
+
+    /* Two or four 8 x 8 matrices; lane l names row l % 8 of matrix l / 8. */
+    fn void load_matrix2(u32 *b, const void *row) {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                   : "=r"(b[0]), "=r"(b[1]) : "r"(shared_address(row)) : "memory");
+    }
+    fn void load_matrix4(u32 *b, const void *row) {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(shared_address(row)) : "memory");
+    }
+
+    /* d[16 features, 8 tokens] += a[16, 16 of k] . b[16 of k, 8]. */
+    fn void multiply_add(float *d, const u32 *a, const u32 *b) {
+      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.${T}.${T}.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                   "{%0, %1, %2, %3};"
+                   : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+  ]], { T = v.HALF })
+  w.blank()
+end
+
+-- ---- Copies ----------------------------------------------------------------------------------------------------------
+
+-- A loop over `count` pieces of 16 bytes, by all threads: `i` is the piece.
+local function each_piece(w, v, count, body)
+  w "#pragma unroll"
+  w.push("for (int j = 0; j < ${ROUNDS}; j++) {", { ROUNDS = (count + v.THREADS - 1) // v.THREADS })
+  w "const int i = j * THREADS + threadIdx.x;"
+  if count % v.THREADS ~= 0 then w("if (i >= ${COUNT}) break;", { COUNT = count }) end
+  body()
+  w.pop "}"
+end
+
+-- X: 16 bytes of a row go to piece c ^ (row % 8), so that the eight rows of a matrix lie in different banks.
+function parts.load_x(w, v)
+  w.push "fn void load_x(const task &t, u8 *stage, int k0) {"
+  each_piece(w, v, v.BM * v.BK // 8, function()
+    w [[
+      const int row = i / (BK / 8), c = i % (BK / 8), k = k0 + c * 8;
+      const int count = t.m0 + row < t.m ? min(max(t.k - k, 0), 8) : 0;
+      const u16 *from = count ? t.x + (i64)(t.m0 + row) * t.ldx + k : t.x;
+      copy16(stage + row * BK * 2 + (c ^ row % 8) * 16, from, count * 2);
+    ]]
+  end)
+  w.pop "}"
+  w.blank()
+  w [[
+    /* The same where rows are not aligned to 16 bytes. */
+    fn void load_x_unaligned(const task &t, u8 *stage, int k0) {
+    #pragma unroll 1
+      for (int i = threadIdx.x; i < BM * BK / 2; i += THREADS) {
+        const int row = i / (BK / 2), k = k0 + i % (BK / 2) * 2;
+        const u16 *from = t.x + (i64)(t.m0 + row) * t.ldx + k;
+        const bool there = t.m0 + row < t.m;
+        const u32 lo = there && k < t.k ? from[0] : 0, hi = there && k + 1 < t.k ? from[1] : 0;
+        *(u32 *)(stage + row * BK * 2 + (i % (BK / 2) / 4 ^ row % 8) * 16 + i % 4 * 4) = lo | hi << 16;
+      }
+    }
+  ]]
+  w.blank()
+end
+
+local function in_padding(v, feature) -- may a tile go beyond the padded N?
+  return v.BN > cuda.fragment.TILE_N and feature .. " < t.n_padded" or "true"
+end
+
+function parts.load_weights(w, v)
+  w "/* W: the records of a tile, as they are; those beyond the padded N are zero. */"
+  w.push "fn void load_w(const task &t, u8 *stage, int tile) {"
+  each_piece(w, v, v.W_BYTES // 16, function()
+    w([[
+      const int run = i / (RUN / 16), at = i % (RUN / 16) * 16;
+      const bool there = ${THERE};
+      const u8 *from = t.w + (there ? (t.n0 / (16 * FN) + run) * t.run_stride + (i64)tile * RUN + at : 0);
+      copy16(stage + X_BYTES + i * 16, from, there ? 16 : 0);
+    ]], { THERE = in_padding(v, "t.n0 + run * 16 * FN") })
+  end)
+  w.pop "}"
+  w.blank()
+end
+
+function parts.load_planes(w, v)
+  if not v.GROUPED then return end
+  w "/* Planes with groups: those of a tile, [group][feature]. */"
+  w.push "fn void load_planes(const task &t, u8 *stage, int k0) {"
+  for _, p in ipairs(v.staged) do
+    w.push "{"
+    each_piece(w, v, p.groups * v.BN * p.size // 16, function()
+      w([[
+        const int group = k0 / ${COLS} + i / (BN * ${SIZE} / 16), feature = t.n0 + i % (BN * ${SIZE} / 16) * (16 / ${SIZE});
+        const bool there = ${THERE};
+        const u8 *from = t.${NAME} + (there ? ((i64)group * t.n_padded + feature) * ${SIZE} : 0);
+        copy16(stage + ${AT} + i * 16, from, there ? 16 : 0);
+      ]], { COLS = p.cols, SIZE = p.size, NAME = p.name, AT = p.at, THERE = in_padding(v, "feature") })
+    end)
+    w.pop "}"
+  end
+  w.pop "}"
+  w.blank()
+end
+
+-- ---- Product ---------------------------------------------------------------------------------------------------------
+
+-- Address of plane p for rows `i` (a 16-row tile of the warp) at step `s` of the warp's k.
+local function plane_address(v, p)
+  local row = "(feature + i / FN * 16 * FN + lane / 4 * 2 * FN + i % FN * 2)"
+  if p.rows == 0 then return "t." .. p.name end
+  if p.cols == 0 then
+    local limit = v.BN > cuda.fragment.TILE_N and ("min(t.n0 + %s, t.n_padded - 2)"):format(row) or ("(t.n0 + %s)"):format(row)
+    return ("t.%s + (i64)%s * %d"):format(p.name, limit, cuda.bytes[p.type])
+  end
+  local group = v.BK > p.cols and ("(k_warp + s * 16) / %d * BN + "):format(p.cols) or ""
+  return ("stage + %d + (%s%s) * %d"):format(p.at, group, row, p.size)
+end
+
+local function terms(w, v)
+  if not v.TERMS then return end
+  local at = {}
+  for i, p in ipairs(v.format.planes) do at[i] = plane_address(v, v.by_name[p.name] or p) end
+  w("if (s % GROUP_STEPS == 0)")
+  w "#pragma unroll"
+  w("  for (int i = 0; i < MT; i++) ${NAME}[i] = load_terms(${AT});", { NAME = "term", AT = table.concat(at, ",\n      ") })
+end
+
+function parts.multiply(w, v)
+  local sum = v.FLUSH and "part" or "acc"
+  w([[
+    /* The warp's share of a tile: MT x NT products of 16 features, 8 tokens and TK of k. */
+    fn void multiply(const task &t, const u8 *stage, float acc[MT][NT][4]) {
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+      const int k_warp = warp / WN * TK, feature = warp % WN * TN;
+      const u8 *records = stage + X_BYTES + feature / (16 * FN) * RUN + k_warp / (16 * FK) * RECORD;
+      const int token = ${TOKEN}; /* whose row of X this lane names */
+  ]], { TOKEN = v.BM > 8 and "lane / 16 * 8 + lane % 8" or "lane % 8" })
+  w.push()
+  if v.TERMS then w "terms term[MT];" end
+  if v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
+  w "#pragma unroll"
+  w.push "for (int ck = 0; ck < TK / (16 * FK); ck++) {"
+  w [[
+    u32 q[MT / FN][WORDS];
+    #pragma unroll
+    for (int cn = 0; cn < MT / FN; cn++) load_codes(records + cn * RUN + ck * RECORD, lane, q[cn]);
+    #pragma unroll
+  ]]
+  w.push "for (int fk = 0; fk < FK; fk++) {"
+  w "const int s = ck * FK + fk; /* step of 16 along k */"
+  terms(w, v)
+  w([[
+    u32 b[NT][2];
+    #pragma unroll
+    for (int j = 0; j < NT; j += ${STEP}) {
+      const int c = (k_warp + s * 16) / 8 + lane / 8 % 2;
+      load_matrix${COUNT}(b[j], stage + (token + j * 8) * BK * 2 + (c ^ lane % 8) * 16);
+    }
+    #pragma unroll
+    for (int i = 0; i < MT; i++) {
+      u32 a[4];
+      fragment(q[i / FN], i % FN * FK + fk, a);
+      ${WEIGH}
+    #pragma unroll
+      for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]);
+    }
+  ]], { STEP = v.BM > 8 and 2 or 1, COUNT = v.BM > 8 and 4 or 2, SUM = sum, WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
+  if v.FLUSH then
+    w [[
+      if ((s + 1) % GROUP_STEPS == 0 || s + 1 == TK / 16)
+    #pragma unroll
+        for (int i = 0; i < MT; i++)
+    #pragma unroll
+          for (int j = 0; j < NT; j++)
+    #pragma unroll
+            for (int e = 0; e < 4; e++) {
+              acc[i][j][e] = __fmaf_rn(part[i][j][e], term[i].scale[e / 2], acc[i][j][e]);
+              part[i][j][e] = 0;
+            }
+    ]]
+  end
+  w.pop "}"
+  w.pop "}"
+  w.pop()
+  w "}"
+  w.blank()
+end
+
+-- ---- Output ----------------------------------------------------------------------------------------------------------
+
+-- Scales of a row, once, at the end.
+local function row_scales(w, v)
+  if not v.ROW_SCALE then return end
+  local f, at = v.format, {}
+  w "#pragma unroll"
+  w.push "for (int i = 0; i < MT; i++) {"
+  for _, name in ipairs(f.scale) do
+    local p = f.planes[f.planes[name]]
+    w("const f32x2 ${NAME} = ${LOAD}_${TYPE}(${AT});", { NAME = name, LOAD = p.rows == 0 and "one" or "pair", TYPE = p.type,
+      AT = plane_address(v, p) })
+  end
+  w "#pragma unroll"
+  w "for (int j = 0; j < NT; j++)"
+  w "#pragma unroll"
+  w("  for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};", { SCALE = planes.product(f.scale, 1, "e / 2") })
+  w.pop "}"
+end
+
+function parts.gather(w, v)
+  w [[
+    /* All warps' sums into out[token][feature]; warps that share a place add in order. */
+    fn void gather(const task &t, float *out, float acc[MT][NT][4]) {
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, feature = warp % WN * TN;
+  ]]
+  w.push()
+  row_scales(w, v)
+  w([[
+    #pragma unroll 1
+    for (int turn = 0; turn < WK; turn++) {
+      if (warp / WN == turn)
+    #pragma unroll
+        for (int i = 0; i < MT; i++)
+    #pragma unroll
+          for (int j = 0; j < NT; j++)
+    #pragma unroll
+            for (int e = 0; e < 4; e++) {
+              float *to = out + (j * 8 + lane % 4 * 2 + e % 2) * PITCH + feature + i * 16 + lane / 4 + e / 2 * 8;
+              *to = ${BEFORE}acc[i][j][e];
+            }
+      __syncthreads();
+    }
+  ]], { BEFORE = v.WK > 1 and "(turn ? *to : 0.0f) + " or "" })
+  w.pop "}"
+  w.blank()
+end
+
+-- Split K: partial sums meet in the workspace; the CTA that comes last finishes the tile and leaves zeros.
+function parts.combine(w, v)
+  if v.SPLIT == 1 then return end
+  local atomic = v.REDUCE == "atomic"
+  w([[
+    /* Workspace, all zero between launches: a counter per tile, then ${SLOTS_TEXT} of BM x BN sums. */
+    fn bool combine(const task &t, u8 *ws, float *out) {
+      __shared__ u32 arrived;
+      u32 *counter = (u32 *)ws + blockIdx.x;
+      float *sums = (float *)(ws + (gridDim.x * 4 + 255) / 256 * 256) + (i64)blockIdx.x * SLOTS * BM * BN;
+      const int count = min(t.m - t.m0, BM) * BN;
+      for (int i = threadIdx.x; i < count; i += THREADS) {
+        const float mine = out[i / BN * PITCH + i % BN];
+        ${PUT}
+      }
+      __threadfence();
+      __syncthreads();
+      if (threadIdx.x == 0) arrived = atomicInc(counter, SPLIT - 1);
+      __syncthreads();
+      if (arrived != SPLIT - 1) return false;
+      __threadfence();
+      for (int i = threadIdx.x; i < count; i += THREADS) {
+        float sum = 0;
+    #pragma unroll
+        for (int s = 0; s < SLOTS; s++) {
+          sum += __ldcg(sums + s * BM * BN + i);
+          sums[s * BM * BN + i] = 0;
+        }
+        out[i / BN * PITCH + i % BN] = sum;
+      }
+      __syncthreads();
+      return true;
+    }
+  ]], { SLOTS_TEXT = atomic and "one tile" or "a tile per part of K",
+    PUT = atomic and "atomicAdd(sums + i, mine);" or "sums[blockIdx.y * BM * BN + i] = mine;" })
+  w.blank()
+end
+
+function parts.store(w, v)
+  local bytes = cuda.bytes[v.out]
+  w([[
+    /* Four neighbours of a row at once, where they all exist and Y is aligned. */
+    fn void store(const task &t, const float *out, ${YT} *y, ${BIAS}int ldy) {
+      struct __align__(${ALIGN}) quad { ${YT} v[4]; };
+      const bool aligned = ldy % 4 == 0 && (u64)y % ${ALIGN} == 0;
+      for (int i = threadIdx.x; i < BM * BN / 4; i += THREADS) {
+        const int token = i / (BN / 4), feature = i % (BN / 4) * 4, m = t.m0 + token, n = t.n0 + feature;
+        if (m >= t.m || n >= t.n) continue;
+        const float *from = out + token * PITCH + feature;
+        ${YT} *to = y + (i64)m * ldy + n;
+        if (aligned && n + 4 <= t.n) {
+          quad u;
+    #pragma unroll
+          for (int e = 0; e < 4; e++) u.v[e] = output(from[e]${ADD});
+          *(quad *)to = u;
+        } else
+          for (int e = 0; e < 4 && n + e < t.n; e++) to[e] = output(from[e]${ADD});
+      }
+    }
+  ]], { YT = cuda.ctype[v.out], ALIGN = 4 * bytes, BIAS = v.problem.bias and "const float *bias, " or "",
+    ADD = v.problem.bias and " + bias[n + e]" or "" })
+  w.blank()
+end
+
+return parts

@@ -1,0 +1,292 @@
+-- cuda.mma - tensor cores (mma.sync), weights as their first operand; from a few tokens to many.
+--
+--   Y[m,n] = sum over k of X[m,k] * W[n,k]                computed as  Yt[n,m] = W . Xt, features along the 16 of m16n8k16
+--
+--                  BM tokens
+--                +----------+         a CTA makes BN features x BM tokens, WN x WK warps
+--        BN      |  warp 0  | TN      a warp: TN features, all BM tokens, every WK-th part of TK of each tile of K
+--      features  |  warp 1  |
+--                |   ...    |         K goes by in tiles of BK through STAGES buffers of shared memory:
+--                +----------+         [X: BM x BK][W: records][scales, zero points]
+--
+--   X[m,k]   row-major; in shared memory 16-byte pieces, piece c of row r at c ^ (r % 8); ldmatrix gives the B operand
+--   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua; cp.async copies records as they
+--            are, a lane reads its words with one load and dequantizes in registers
+--   Y[m,n]   row-major, through shared memory, so that it is written along n
+--
+--   parameter  meaning                                              bound by
+--   LAYOUT     shape of a record: 16, 32 or 64 features             part of the layout
+--   BM, BN     tokens, features of a CTA                            accumulators: BM * BN / (WN * 32) registers of a lane
+--   BK         k of a tile                                          shared memory: STAGES * (2 BM + bits / 8 * BN) * BK
+--   WN, WK     warps along the features, warps that share K         TN = BN / WN, TK = BK / WK hold whole records
+--   STAGES     buffers: tiles under way plus one
+--   SCALE      scales multiply weights, or sums of a group          sums cost registers, weights a rounding
+--   SPLIT      CTAs that share K
+--   REDUCE     how their sums meet: in order, or by atomic addition (not bit for bit repeatable)
+--
+-- Source: the pipeline of cp.async and fragment-ordered weights is Marlin's (Frantar et al., arXiv 2408.11743); weights as
+-- first operand, so that 8 tokens fill the tensor core, is CUTLASS' and Humming's for Hopper.
+
+local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
+local planes = use "kernels/common/cuda_planes"
+local parts = use "kernels/common/cuda_mma"
+
+local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout
+
+-- ---- Sizes -----------------------------------------------------------------------------------------------------------
+
+-- Sizes that the rules need, too.
+local function sizes(v)
+  local s = { FN = fragments[v.LAYOUT] }
+  s.FK = 4 // s.FN
+  s.TN, s.TK = v.BN // v.WN, v.BK // v.WK
+  s.THREADS = 32 * v.WN * v.WK
+  s.X_BYTES, s.W_BYTES = v.BM * v.BK * 2, v.BN * v.BK * v.format.bits // 8
+  s.staged, s.by_name, s.STAGE = {}, {}, s.X_BYTES + s.W_BYTES
+  for _, p in ipairs(v.format.planes) do
+    if p.cols > 0 then
+      local q = { name = p.name, type = p.type, rows = p.rows, cols = p.cols, size = cuda.bytes[p.type], at = s.STAGE,
+        groups = math.max(1, v.BK // p.cols) }
+      s.staged[#s.staged + 1], s.by_name[p.name] = q, q
+      s.STAGE = s.STAGE + q.groups * v.BN * q.size
+    end
+  end
+  s.PITCH = v.BN + 4 -- of a row of sums: lanes of a quarter warp meet different banks
+  s.SMEM = math.max(v.STAGES * s.STAGE, v.BM * s.PITCH * 4)
+  s.ACCUMULATORS = s.TN // 16 * (v.BM // 8) * 4
+  -- accumulators, words of codes, one step of X, addresses and temporaries
+  s.REGISTERS = s.ACCUMULATORS * (v.SCALE == "sum" and cuda.grouped(v.format) and 2 or 1)
+    + s.TN // (16 * s.FN) * v.format.bits + v.BM // 4 + 64
+  return s
+end
+
+local function derive(v)
+  for name, x in pairs(sizes(v)) do v[name] = x end
+  v.HALF = v.act
+  v.MT, v.NT = v.TN // 16, v.BM // 8
+  v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT
+  v.layout = cuda.fragment.layout(v.format, v.FN)
+  codes.derive(v)
+  planes.derive(v)
+  v.RUN = v.BK // (16 * v.FK) * v.RECORD
+  v.FLUSH = v.SCALE == "sum" and v.GROUPED
+  v.ROW_SCALE = v.SCALE == "sum" and not v.GROUPED and #v.format.scale > 0
+  v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
+  v.TERMS = v.WEIGH or v.FLUSH
+  v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
+  v.PRECISION = planes.precision(v)
+end
+
+-- ---- Rules -----------------------------------------------------------------------------------------------------------
+
+local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
+
+local function exact_map(v) -- does the activation type hold every map(q)?
+  for _, x in ipairs(v.format.map.values) do if not cuda.exact(v.act, x) then return false end end
+  return true
+end
+
+local rules = {
+  rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
+  cuda.rules.act,
+  cuda.rules.granularity,
+  rule("dense", "tensor cores multiply two numbers of one type: dense weights must have that of the activations",
+    function(v) return v.format.map.kind ~= "float" or v.format.map.type == v.act and v.format.map.slope == 1 end),
+  cuda.range_rule(function(v) return v.act end),
+  rule("warp", "a warp takes 16, 32 or 64 features, and whole records",
+    function(v)
+      local s = sizes(v)
+      return (s.TN == 16 or s.TN == 32 or s.TN == 64) and s.TN % (16 * s.FN) == 0 and s.TK % (16 * s.FK) == 0
+    end),
+  rule("threads", "4 or 8 warps keep the tensor cores of a multiprocessor busy", function(v)
+    return v.WN * v.WK == 4 or v.WN * v.WK == 8
+  end),
+  rule("group", "a group must be a multiple of a warp's share of K, or divide it", function(v)
+    local s = sizes(v)
+    for _, p in ipairs(v.format.planes) do
+      if p.cols > 0 and p.cols % s.TK ~= 0 and s.TK % p.cols ~= 0 then return false end
+    end
+    return true
+  end),
+  rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
+    local _, rest = cuda.split_offset(v.format)
+    return v.SCALE ~= "sum" or #rest == 0
+  end),
+  rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
+    local _, rest = cuda.split_offset(v.format)
+    return v.SCALE ~= "weight" or #rest > 0 or cuda.grouped(v.format)
+  end),
+  rule("scale-rounding", "entries that the activation type rounds must not be rounded again by a scale", function(v)
+    return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
+  end),
+  rule("registers", "accumulators, codes and X need more registers than a thread or a multiprocessor has", function(v)
+    local s = sizes(v)
+    return s.REGISTERS <= 232 and s.REGISTERS * s.THREADS <= (v.device.regs or 65536)
+  end),
+  rule("memory", "the buffers need more shared memory than this device has", function(v) return sizes(v).SMEM <= v.device.smem end),
+  rule("reduce", "without a split there is nothing to reduce", function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end),
+  rule("split", "K is too short: each part should have as many tiles as there are buffers", function(v)
+    return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.STAGES * v.BK
+  end),
+  rule("split-tokens", "with many tokens there are tiles enough; parts of K are for few", function(v)
+    return v.BM <= 32 or v.SPLIT == 1 or v.BM == 64 and v.SPLIT == 2
+  end),
+  rule("share-k", "warps share K where few tokens leave them little else", function(v) return v.WK == 1 or v.BM <= 16 end),
+  rule("depth", "few tokens are bound by memory and want deep buffers, many by arithmetic and want few", function(v)
+    return v.BM <= 16 and v.STAGES >= 4 or v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES == 3
+  end),
+  rule("features", "many tokens want many features: each value of X is loaded once per BN", function(v)
+    return v.BM <= 32 or v.BN >= 128
+  end),
+}
+
+-- ---- Source ----------------------------------------------------------------------------------------------------------
+
+local function constants(w, v)
+  w([[
+    enum {
+      BM = ${BM}, BN = ${BN}, BK = ${BK}, /* tokens, features, k of a tile */
+      WN = ${WN}, WK = ${WK},             /* warps along the features, warps that share K */
+      STAGES = ${STAGES},                 /* buffers */
+      SPLIT = ${SPLIT}, SLOTS = ${SLOTS}, /* CTAs that share K, partial sums kept */
+      FN = ${FN}, FK = ${FK},             /* fragments of a record along N, along K */
+      THREADS = 32 * WN * WK,
+      TN = BN / WN, TK = BK / WK,         /* a warp's features, k */
+      MT = TN / 16, NT = BM / 8,          /* its products */
+      WORDS = ${WORDS},                   /* 32-bit words of a record in a lane */
+      RECORD = ${RECORD},                 /* bytes of a record */
+      RUN = BK / (16 * FK) * RECORD,      /* bytes of records that lie together in a tile */
+      GROUP_STEPS = ${GROUP_STEPS},       /* steps of 16 that share scales */
+      X_BYTES = BM * BK * 2,
+      STAGE = ${STAGE},                   /* bytes of a buffer */
+      PITCH = BN + 4,                     /* of a row of sums */
+    };
+    static_assert(X_BYTES + TN * WN / (16 * FN) * RUN <= STAGE, "a buffer holds X and W");
+    static_assert(TN % (16 * FN) == 0 && TK % (16 * FK) == 0, "a warp takes whole records");
+
+    struct task { /* what this CTA works on */
+      const u16 *x;
+      const u8 *w;
+  ]])
+  for _, p in ipairs(v.format.planes) do w("  const u8 *${NAME};", { NAME = p.name }) end
+  w [[
+      int m0, n0, m, n, k, ldx;
+      int n_padded;
+      i64 run_stride; /* bytes between the runs of a tile */
+      bool aligned;   /* rows of X are, to 16 bytes */
+    };
+  ]]
+  w.blank()
+end
+
+local function entry(w, v)
+  w([[
+    fn void load(const task &t, u8 *stage, int tile) {
+      load_w(t, stage, tile);
+      if (t.aligned) load_x(t, stage, tile * BK);
+      else load_x_unaligned(t, stage, tile * BK);
+      ${PLANES}
+    }
+
+    extern "C" __global__ void __launch_bounds__(THREADS)
+    ${entry}(const u16 *x, const u8 *w, ${YT} *y, ${BIAS}${WS}int m, int n, int k, int ldx, int ldy) {
+      extern __shared__ __align__(128) u8 memory[];
+      const int rows = (m + BM - 1) / BM; /* of tiles; neighbours share weights */
+      task t = {x, w};
+  ]], { PLANES = v.GROUPED and "load_planes(t, stage, tile * BK);" or "", YT = cuda.ctype[v.out],
+    BIAS = v.problem.bias and "const float *bias, " or "", WS = v.SPLIT > 1 and "u8 *ws, " or "" })
+  w.push()
+  for _, p in ipairs(v.format.planes) do
+    w("t.${NAME} = w + ${AT};", { NAME = p.name, AT = planes.section(v, p.name) })
+  end
+  w([[
+    t.m0 = blockIdx.x % rows * BM, t.n0 = blockIdx.x / rows * BN;
+    t.m = m, t.n = n, t.k = k, t.ldx = ldx;
+    t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
+    t.run_stride = (i64)((k + ${TILE_K} - 1) / ${TILE_K}) * (${TILE_K} / (16 * FK) * RECORD);
+    t.aligned = ldx % 8 == 0 && (u64)x % 16 == 0;
+
+    const int tiles = (k + BK - 1) / BK, share = (tiles + SPLIT - 1) / SPLIT;
+    const int begin = blockIdx.y * share, end = min(begin + share, tiles);
+    float acc[MT][NT][4] = {};
+    #pragma unroll
+    for (int s = 0; s < STAGES - 1; s++) {
+      if (begin + s < end) load(t, memory + s * STAGE, begin + s);
+      copies_commit();
+    }
+    int now = 0, next = STAGES - 1; /* buffers: to compute with, to fill */
+    for (int tile = begin; tile < end; tile++) {
+      copies_wait<STAGES - 2>();
+      __syncthreads(); /* everybody's copies are here, and the buffer to fill is free */
+      if (tile + STAGES - 1 < end) load(t, memory + next * STAGE, tile + STAGES - 1);
+      copies_commit();
+      multiply(t, memory + now * STAGE, acc);
+      now = now + 1 < STAGES ? now + 1 : 0;
+      next = next + 1 < STAGES ? next + 1 : 0;
+    }
+    copies_wait<0>();
+    __syncthreads();
+    float *out = (float *)memory;
+    gather(t, out, acc);
+    ${COMBINE}
+    store(t, out, y, ${BIAS}ldy);
+  ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], BIAS = v.problem.bias and "bias, " or "",
+    COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+  w.pop "}"
+end
+
+local function launch(v)
+  local args = { "x", "w", "y" }
+  if v.problem.bias then args[#args + 1] = "bias" end
+  if v.SPLIT > 1 then args[#args + 1] = "ws" end
+  table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
+  local tiles = ceildiv(M, v.BM) * ceildiv(N, v.BN)
+  local sums = v.SPLIT > 1 and ceildiv(tiles * 4, 256) * 256 + tiles * (v.SLOTS * v.BM * v.BN * 4) or 0
+  return { steps = { { args = args, grid = { tiles, v.SPLIT }, block = { v.THREADS }, shared = v.SMEM } },
+    workspace = sums, deterministic = v.REDUCE == "ordered", batch_invariant = v.REDUCE == "ordered" }
+end
+
+return kernel {
+  name = "cuda.mma",
+  target = "cuda",
+  doc = "tensor cores by mma.sync, weights dequantized in registers",
+  source = "Marlin (arXiv 2408.11743); CUTLASS and Humming for the operand order",
+  params = {
+    { name = "LAYOUT", values = { "n16", "n32", "n64" }, quick = { "n16", "n64" }, doc = "features of a record", short = "" },
+    { name = "BM", values = { 8, 16, 32, 64, 128 }, quick = { 16, 64 }, doc = "tokens of a tile" },
+    { name = "BN", values = { 64, 128, 256 }, quick = { 64, 128 }, doc = "features of a tile" },
+    { name = "BK", values = { 64, 128 }, quick = { 128 }, doc = "k of a tile" },
+    { name = "WN", values = { 2, 4, 8 }, doc = "warps along the features" },
+    { name = "WK", values = { 1, 2, 4 }, doc = "warps that share K" },
+    { name = "STAGES", values = { 3, 4, 6 }, doc = "buffers", short = "s" },
+    { name = "SCALE", values = { "weight", "sum" }, doc = "where scales are applied", short = "" },
+    { name = "SPLIT", values = { 1, 2, 4, 8 }, doc = "CTAs that share K", short = "k" },
+    { name = "REDUCE", values = { "ordered", "atomic" }, doc = "how their sums meet", short = "" },
+  },
+  rules = rules,
+  derive = derive,
+  layout = function(v) return v.layout end,
+  launch = launch,
+  m = function(v) return v.BM <= 16 and 1 or v.BM // 2 + 1, 0 end,
+  cost = function(v) return v.SMEM end,
+  outline = {
+    cuda.head,
+    constants,
+    cuda.helpers,
+    cuda.pack2,
+    parts.ptx,
+    codes.load,
+    codes.fragment,
+    planes.loads,
+    planes.terms,
+    parts.load_weights,
+    parts.load_x,
+    parts.load_planes,
+    parts.multiply,
+    parts.gather,
+    parts.combine,
+    parts.store,
+    entry,
+  },
+}
