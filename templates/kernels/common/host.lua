@@ -10,9 +10,9 @@
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x). The sums of x are
 -- made once per call and thread. With i8 the map's bias goes the same way, so that codes stay unsigned.
 --
--- Packed codes.  A code of b bits is cut into slices of 1, 2, 4, 8, 16 or 32 bits (5 = 4 + 1). A 64-byte vector of a
--- slice of w bits holds 16 columns x 32/w values of k; lane (n, k mod V) has them at shifts 0, w, 2w… for k/V = 0, 1, 2…
+-- How codes lie in memory: templates/layouts/host_panel.lua.
 
+local layouts = use "layouts/host_panel"
 local host = {}
 
 local arithmetic = {
@@ -47,6 +47,9 @@ function host.best_isa(device)
   return { device.isa.avx2 and device.isa.fma and device.isa.f16c and "avx2" or "c" }
 end
 
+host.dense = { f32 = true, f16 = true, bf16 = true }        -- types of float codes
+host.plane_bytes = { f32 = 4, f16 = 2, bf16 = 2, u8 = 1 }   -- types of planes that the hooks load
+
 -- ---- Rules that both families have -----------------------------------------------------------------------------------
 
 host.rules = {
@@ -65,7 +68,13 @@ host.rules = {
   { name = "float-code", why = "dense weights keep their precision: f32 weights need f32 activations, f16 weights f32, bf16 weights f32 or bf16",
     ok = function(v)
       local m = v.format.map
-      return m.kind ~= "float" or v.act == "f32" and (m.type == "f32" or m.type == "f16" or m.type == "bf16") or v.act == "bf16" and m.type == "bf16"
+      if m.kind ~= "float" then return true end
+      return m.slope == 1 and (v.act == "f32" and host.dense[m.type] or v.act == "bf16" and m.type == "bf16")
+    end },
+  { name = "plane-type", why = "scales and zero points of this type have no loader (f32, f16, bf16 and u8 have one)",
+    ok = function(v)
+      for _, p in ipairs(v.format.planes) do if not host.plane_bytes[p.type] then return false end end
+      return true
     end },
   { name = "granularity", why = "scales and zero points must come per row, or per group along K that holds whole blocks of vectors",
     ok = function(v)
@@ -81,7 +90,7 @@ host.rules = {
     ok = function(v) return v.LAYOUT ~= "record" or #v.format.planes > 0 end },
 }
 
--- ---- Sizes and layout ------------------------------------------------------------------------------------------------
+-- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
 -- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
 function host.derive(v)
@@ -98,41 +107,8 @@ function host.derive(v)
   v.TABLE_BIAS = 0
   if v.act == "i8" and v.format.map.kind == "table" then v.BIAS, v.TABLE_BIAS = -128, 128 end
   v.sums = #v.format.offset > 0 or (v.act == "i8" and v.BIAS ~= 0)
-  v.layout = host.layout(v)
+  v.layout = layouts.make(v)
   v.RECORD = v.layout.sections[1].record
-end
-
-local function code_fields(v)
-  local out = {}
-  for i, s in ipairs(v.slices) do
-    local kv = 32 // s.bits
-    local digits = { layout.k(v.KR // kv, kv), layout.n(v.P, 16), layout.n(16) }
-    if v.V > 1 then digits[#digits + 1] = layout.k(v.V) end
-    digits[#digits + 1] = layout.k(v.LANE // s.bits, v.V)
-    out[i] = layout.codes(s.lo, s.bits, digits)
-  end
-  return out
-end
-
--- host.record: one stream per panel of NR columns, each record the scales of a group and then its codes.
--- host.split: codes alone in the stream, each other plane in a section of its own.
-function host.layout(v)
-  local f, codes = v.format, code_fields(v)
-  local panel = { layout.n(0, v.NR), layout.k(0, v.KR) }
-  local sections
-  if v.LAYOUT == "record" then
-    local record = { outer = panel }
-    for _, p in ipairs(f.planes) do record[#record + 1] = layout.plane(p.name, { layout.n(v.NR) }) end
-    table.move(codes, 1, #codes, #record + 1, record)
-    sections = { record }
-  else
-    codes.outer = panel
-    sections = { codes }
-    for _, p in ipairs(f.planes) do
-      sections[#sections + 1] = { outer = p.cols > 0 and panel or { layout.n(0, v.NR) }, layout.plane(p.name, { layout.n(v.NR) }) }
-    end
-  end
-  return layout.make { name = ("host.%s.n%dv%d"):format(v.LAYOUT, v.NR, v.V), tile = { v.NR, v.KR }, format = f, sections = sections }
 end
 
 -- ---- Source: types, arguments, constants -------------------------------------------------------------------------------
@@ -156,6 +132,22 @@ function host.head(w, v)
       i8 = "exact int32 sums within a group, f32 across groups" })[v.act] })
 end
 
+-- Lines of an enum: name, value and what it is, aligned.
+local function sizes(v)
+  local list, out = {
+    { "NR", v.NR, "columns of a panel" },
+    { "P", "NR / 16", "vectors of 16 columns in it" },
+    { "MR", v.MR, "rows of a tile" },
+    { "V", v.V, "values of k in a 32-bit lane" },
+    { "KB", v.KB, "values of k in a block of vectors" },
+    { "KR", v.KR, "values of k in a record: a group" },
+    { "STEPS", "KB / V", "steps of a block" },
+    { "RECORD", v.RECORD, "bytes of a record" },
+  }, {}
+  for i, x in ipairs(list) do out[i] = ("%-17s /* %s */"):format(("%s = %s,"):format(x[1], x[2]), x[3]) end
+  return table.concat(out, "\n")
+end
+
 function host.constants(w, v)
   if v.ISA == "avx512" then w "#include <immintrin.h>" end
   w([[
@@ -172,14 +164,7 @@ function host.constants(w, v)
     };
 
     enum {
-      NR = ${NR},         /* columns of a panel */
-      P = NR / 16,        /* vectors of 16 columns in it */
-      MR = ${MR},         /* rows of a tile */
-      V = ${V},           /* values of k in a 32-bit lane */
-      KB = ${KB},         /* values of k in a block of vectors */
-      KR = ${KR},         /* values of k in a record: a group */
-      STEPS = KB / V,     /* steps of a block */
-      RECORD = ${RECORD}, /* bytes of a record */
+        ${SIZES}
     };
     _Static_assert(KR % KB == 0, "a record holds whole blocks");
     ${BIAS_CONSTANT}
@@ -192,7 +177,7 @@ function host.constants(w, v)
     typedef uint16_t u16x32 __attribute__((vector_size(64)));
     typedef uint16_t u16x16 __attribute__((vector_size(32)));
     typedef uint8_t u8x16 __attribute__((vector_size(16)));
-  ]], { BIAS_CONSTANT = v.act == "i8" and v.BIAS ~= 0 and ("enum { BIAS_OF_CODES = %d };"):format(v.BIAS) or "" })
+  ]], { SIZES = sizes(v), BIAS_CONSTANT = v.act == "i8" and v.BIAS ~= 0 and ("enum { BIAS_OF_CODES = %d };"):format(v.BIAS) or "" })
   w.blank()
 end
 
@@ -233,14 +218,16 @@ function host.codes(w, v)
   local terms = {}
   for i, s in ipairs(v.slices) do
     local steps = v.LANE // s.bits
-    w("slice s${I} = *(const slice *)(record + ${AT} + ((b * ${PER} + t / ${STEPS_}) * P + p) * 64) >> (t % ${STEPS_} * ${BITS});",
-      { I = i, AT = where_codes(v, i), PER = v.KB * s.bits // 32, STEPS_ = steps, BITS = s.bits })
+    local vectors = v.KB * s.bits // 32                    -- of this slice in a block
+    local at = vectors == 1 and "b" or ("(b * %d + t / %d)"):format(vectors, steps)
+    w("slice s${I} = *(const slice *)(record + ${AT} + (${VECTOR} * P + p) * 64)${SHIFT};", { I = i, AT = where_codes(v, i),
+      VECTOR = at, SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
     local mask = (1 << s.bits) - 1
     if v.LANE == 8 then mask = mask << 8 | mask end
     local term = (s.bits == v.LANE or (v.loose and #v.slices == 1)) and "s" .. i or ("(s%d & 0x%x)"):format(i, mask)
     terms[i] = s.lo > 0 and ("(%s << %d)"):format(term, s.lo) or term
   end
-  w("return (u32x16)(${TEXT});", { TEXT = table.concat(terms, " | ") })
+  w("return (u32x16)${TEXT};", { TEXT = #terms == 1 and terms[1] or "(" .. table.concat(terms, " | ") .. ")" })
   w.pop "}"
   w.blank()
 end

@@ -8,7 +8,7 @@ local hooks = {}
 
 function hooks.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
-  v.loose = v.act == "bf16" and bits <= 6 or v.act == "f32" and bits <= 5 or v.act == "i8" and not int
+  v.loose = v.act == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int) or v.act == "i8" and not int
 end
 
 local function lookup(w, v, type, count, show, per_line, body)
@@ -20,10 +20,16 @@ local function lookup(w, v, type, count, show, per_line, body)
   ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v, count, show, per_line), BODY = body })
 end
 
--- Codes too wide for a register: one f32 for each, converted or gathered.
+-- Codes too wide for a register: one f32 for each. Integers become the low bits of 2^23, from which 2^23 is subtracted;
+-- others are gathered.
 local function number(w, v)
   if v.format.map.kind == "int" then
-    w "fn __m512 number(__m512i q) { return _mm512_cvtepi32_ps(_mm512_add_epi32(q, _mm512_set1_epi32(${BIAS}))); }"
+    w([[
+      fn __m512 number(__m512i q) { /* the low bits of 2^23 + q, less 2^23 and the bias; x & mask | 2^23 in one step */
+        __m512i x = _mm512_ternarylogic_epi32(q, _mm512_set1_epi32(0x${MASK}), _mm512_set1_epi32(0x4b000000), 0xea);
+        return _mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(0x1p23f - (${BIAS})));
+      }
+    ]], { MASK = ("%x"):format((1 << v.format.bits) - 1) })
   else
     local show = function(x) return host.f32(v.act == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
     w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v, 1 << v.format.bits, show, 4) })
@@ -56,13 +62,13 @@ function hooks.weights(w, v)
     w "fn weight_t weights(u32x16 q) { return number((__m512i)q); }"
   else
     number(w, v)
-    w [[
+    w([[
       /* Two codes of a lane to two bf16: the upper halves of two f32, whose lower halves are zero. */
       fn weight_t weights(u32x16 q) {
-        u32x16 low = (u32x16)number((__m512i)(q & 0xffff)), high = (u32x16)number((__m512i)(q >> 16));
+        u32x16 low = (u32x16)number((__m512i)${LOW}), high = (u32x16)number((__m512i)(q >> 16));
         return (__m512i)(low >> 16 | (high & 0xffff0000));
       }
-    ]]
+    ]], { LOW = v.loose and "q" or "(q & 0xffff)" })
   end
   w.blank()
 end

@@ -5,6 +5,9 @@
 --   row 0 ..    | acc[r][p]             |   a tile: MR rows x NR columns, all of K
 --   row MR - 1  +-----------------------+
 --
+--   A rest of few rows takes a tile of half the height. Rows beyond M repeat the last one and are not stored, so that two
+--   bodies serve every M.
+--
 --   for each record (KR values of k: a group)        part = sums of map(q) x over the group
 --     for each block, step, vector p                 weights = map(codes)
 --       for each row r                               part[r][p] += weights . x[r]
@@ -103,7 +106,7 @@ local function finish(w, v)
       terms[i] = #t.planes > 0 and product(t.planes, t.coefficient) or ("(f32x16){} + %s"):format(host.f32(t.coefficient))
     end
     w("f32x16 offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
-    sum = " + offset * (float)sums[(row + r) * records + g]"
+    sum = " + offset * (float)sums[at[r] * records + g]"
   end
   w("for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p])${SCALE}${SUM};",
     { SCALE = #f.scale > 0 and " * " .. table.concat(f.scale, " * ") or "", SUM = sum })
@@ -113,26 +116,28 @@ end
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
 function tile.tile(w, v, read, prefetch)
   w([[
-    /* R rows from `row` on by the columns of one panel. */
+    /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
     fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
       const int64_t records = (a->k + KR - 1) / KR, full = a->k / KR;
       const uint8_t *record = a->w + panel * records * RECORD;
+      int64_t at[MR];
       f32x16 acc[MR][P] = {0};
+      for (int r = 0; r < R; r++) at[r] = row + r < a->m ? row + r : a->m - 1;
 
       ${XT} tail[MR][KR]; /* the last, partial group of x, filled up with zeros */
       if (full < records)
         for (int r = 0; r < R; r++)
-          for (int k = 0; k < KR; k++) tail[r][k] = full * KR + k < a->k ? a->x[(row + r) * a->ldx + full * KR + k] : 0;
+          for (int k = 0; k < KR; k++) tail[r][k] = full * KR + k < a->k ? a->x[at[r] * a->ldx + full * KR + k] : 0;
 
       for (int64_t g = 0; g < records; g++, record += RECORD) {
         const ${XT} *x[MR];
         sum_t part[MR][P] = {0};
-        for (int r = 0; r < R; r++) x[r] = g < full ? a->x + (row + r) * a->ldx + g * KR : tail[r];
+        for (int r = 0; r < R; r++) x[r] = g < full ? a->x + at[r] * a->ldx + g * KR : tail[r];
         ${START}
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
     START = v.act == "i8" and v.BIAS ~= 0 and
       "for (int r = 0; r < R; r++) /* the bias of the codes times the sum of x */\n"
-      .. "  for (int p = 0; p < P; p++) part[r][p] += BIAS_OF_CODES * sums[(row + r) * records + g];" or "" })
+      .. "  for (int p = 0; p < P; p++) part[r][p] += BIAS_OF_CODES * sums[at[r] * records + g];" or "" })
   w.push() w.push()
   w "#pragma GCC unroll ${UNROLL}"
   w.push "for (int b = 0; b < KR / KB; b++) {"
@@ -152,7 +157,7 @@ function tile.tile(w, v, read, prefetch)
   w.pop "}"
   w.blank()
   w([[
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
         int64_t n = panel * NR + p * 16;
         if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, acc[r][p]${X_SCALE}, ${BIAS_AT}, a->n - n);
@@ -184,12 +189,13 @@ function tile.entry(w, v, each_panel)
   if v.scratch then w("weight_t *scratch = (weight_t *)(mine${AFTER});", { AFTER = v.sums and " + sums_bytes" or "" }) end
   w.push "for (int64_t panel = begin; panel < end; panel++) {"
   if each_panel then each_panel(w, v) end
-  w.push "for (int64_t row = 0; row < a->m; row += MR) {"
-  w.push "switch (a->m - row) {"
-  for r = 1, v.MR - 1 do w("case ${R}: tile(a, ${CALL}panel, row, ${R}); break;", { R = r, CALL = call }) end
-  w("default: tile(a, ${CALL}panel, row, MR);", { CALL = call })
-  w.pop "}"
-  w.pop "}"
+  w.push "for (int64_t row = 0; row < a->m; row += MR)"
+  if v.MR > 1 then
+    w("if (a->m - row > MR / 2) tile(a, ${CALL}panel, row, MR);\nelse tile(a, ${CALL}panel, row, MR / 2);", { CALL = call })
+  else
+    w("tile(a, ${CALL}panel, row, MR);", { CALL = call })
+  end
+  w.pop()
   w.pop "}"
   w.pop "}"
 end

@@ -1,0 +1,54 @@
+-- host_panel.lua - the layouts of the host families: W[N,K] cut into panels of NR columns, each one stream of records.
+--
+--            panel 0           panel 1                       record: KR values of k (a group) of NR columns
+--   k0   +-------------+   +-------------+                +--------+--------+---------------+--------------+
+--        |  record 0   |   |  record 0   |   host.record  | scales | zeros… | codes, slice 0 | slice 1 …   |
+--   KR   +-------------+   +-------------+                +--------+--------+---------------+--------------+
+--        |  record 1   |   |  record 1   |
+--   2 KR +-------------+   +-------------+   host.split   the codes alone; each other plane in a section of its own
+--
+-- A code of b bits is cut into slices of 1, 2, 4, 8, 16 or 32 bits (5 = 4 + 1). A 64-byte vector of a slice of w bits
+-- holds 16 columns x 32 / w values of k; the lane of (n, k mod V) has them at shifts 0, w, 2w… for k / V = 0, 1, 2…
+--
+-- A layout depends on the problem (slices, group), on V, the values of k that the arithmetic wants side by side, and on
+-- NR; never on tile, unrolling or prefetch: one packed weight serves every kernel of its problem with that panel.
+
+local layouts = {}
+
+local function code_fields(v)
+  local out = {}
+  for i, s in ipairs(v.slices) do
+    local span = 32 // s.bits
+    local digits = { layout.k(v.KR // span, span), layout.n(v.P, 16), layout.n(16) }
+    if v.V > 1 then digits[#digits + 1] = layout.k(v.V) end
+    digits[#digits + 1] = layout.k(v.LANE // s.bits, v.V)
+    out[i] = layout.codes(s.lo, s.bits, digits)
+  end
+  return out
+end
+
+local sections = {}
+
+function sections.record(v, panels, codes)
+  local record = { outer = panels }
+  for _, p in ipairs(v.format.planes) do record[#record + 1] = layout.plane(p.name, { layout.n(v.NR) }) end
+  table.move(codes, 1, #codes, #record + 1, record)
+  return { record }
+end
+
+function sections.split(v, panels, codes)
+  codes.outer = panels
+  local out = { codes }
+  for _, p in ipairs(v.format.planes) do
+    out[#out + 1] = { outer = p.cols > 0 and panels or { layout.n(0, v.NR) }, layout.plane(p.name, { layout.n(v.NR) }) }
+  end
+  return out
+end
+
+-- The layout of a variant with sizes P, V, LANE, KR, slices and parameters NR, LAYOUT.
+function layouts.make(v)
+  return layout.make { name = ("host.%s.n%dv%d"):format(v.LAYOUT, v.NR, v.V), tile = { v.NR, v.KR }, format = v.format,
+    sections = sections[v.LAYOUT](v, { layout.n(0, v.NR), layout.k(0, v.KR) }, code_fields(v)) }
+end
+
+return layouts
