@@ -11,7 +11,8 @@ local format = require "gen.format"
 local layout = require "gen.layout"
 local emit = require "gen.emit"
 local json = require "gen.json"
-local kernel = { registry = {}, hash = nil } -- hash(text) -> 32 hexadecimal digits, given by the host program
+-- Given by the host program: hash(text) -> 32 hexadecimal digits; progress(), called before each candidate.
+local kernel = { registry = {}, hash = nil, progress = function() end }
 
 local required = { "name", "target", "doc", "params", "rules", "layout", "launch", "outline" }
 
@@ -167,6 +168,7 @@ function kernel.variants(problem, device, options)
         for name, x in pairs(params) do copy[name] = x end
         local v = instance(def, problem, device, copy)
         r.candidates = r.candidates + 1
+        kernel.progress()
         local why = rejected(def, v)
         if why then
           r.removed[why].count = r.removed[why].count + 1

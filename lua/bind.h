@@ -6,6 +6,7 @@
 #ifndef QN_BIND_H
 #define QN_BIND_H
 #include "fail.h"
+#include "pack_format.h"
 #include <cjson/cJSON.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -17,6 +18,9 @@ void qn__lua_device(lua_State *L);
 void qn__lua_model(lua_State *L);
 void qn__lua_tune(lua_State *L);
 void qn__lua_pack(lua_State *L);
+void qn__lua_serve(lua_State *L);
+void qn__lua_worker(lua_State *L);
+void qn__lua_store(lua_State *L);
 void qn__lua_ffi(lua_State *L);
 
 /* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
@@ -35,15 +39,21 @@ void qn__lua_set_number(lua_State *L, const char *name, double value);
 void qn__lua_set_integer(lua_State *L, const char *name, int64_t value);
 void qn__lua_set_flag(lua_State *L, const char *name, bool value);
 
-/* Make the class `name` from a list of methods; "__gc" and the like are among them, __index is the class. [-0, +0, m] */
+/* Make the class `name` from a list of methods; "__gc" and the like are among them, __index is the class. [-0, +0, m]
+ */
 void qn__lua_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
-/* Values and JSON: text at `index` parsed, kept in a userdata until collected. NULL with a raised error if malformed. */
-cJSON *qn__lua_json(lua_State *L, int index); /* [-0, +1, v]: the userdata */
+/* Values and JSON: text at `index` parsed, kept in a userdata until collected. NULL with a raised error if malformed.
+ */
+cJSON *qn__lua_json(lua_State *L, int index);         /* [-0, +1, v]: the userdata */
 void qn__lua_push_json(lua_State *L, const cJSON *j); /* [-0, +1, v] */
 
 /* Memory that lives until the userdata pushed is collected: `bytes`, zeroed. [-0, +1, m] */
 void *qn__lua_block(lua_State *L, size_t bytes);
+
+/* A plan as a table, with the names of its kernels as `find` knows them (NULL: not known). [-0, +1, m] */
+typedef const qn_kernel *(*qn__lua_kernel)(void *ud, const char *hash);
+void qn__lua_push_plan(lua_State *L, const qn_plan *p, qn__lua_kernel find, void *ud);
 
 /* A buffer of lua_ffi.c at `index`, for bindings that take matrices: its memory, type and number of elements; raises
  * when it is no buffer. [-0, +0, v] */

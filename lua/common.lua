@@ -1,95 +1,147 @@
--- common.lua - what several verbs need: tables of text, failures, lists, the choice of a device, progress.
+-- common.lua - what several verbs need: failures, lists, tables of text, units, the choice of a device, progress.
 
 local common = {}
 
--- End the verb: the world is bad (exit 1), or the command line is (exit 2).
-function common.fail(why) error(why, 0) end
+-- ---- Ending a verb -------------------------------------------------------------------------------------------------
+
+-- The world is bad: exit 1.
+function common.fail(text, ...) error(select("#", ...) > 0 and text:format(...) or text, 0) end
+-- The command line is: exit 2.
 function common.misuse(text, ...) error({ misuse = text:format(...) }, 0) end
-function common.check(value, why)
-  if value == nil or value == false then common.fail(why) end
-  return value
+-- The value, or the failure that came with it.
+function common.check(value, why, ...)
+  if value == nil or value == false then common.fail((tostring(why):gsub("%s+$", ""))) end
+  return value, why, ...
+end
+-- What the command line asks of the generator: what it refuses is misuse.
+function common.ask(fn, ...)
+  local out = table.pack(pcall(fn, ...))
+  if not out[1] then common.misuse("%s", tostring(out[2])) end
+  return table.unpack(out, 2, out.n)
 end
 
--- Columns of text; numbers to the right.
+-- ---- Values --------------------------------------------------------------------------------------------------------
+
+function common.split(text, what)
+  local out = {}
+  for word in text:gmatch "[^,%s]+" do out[#out + 1] = word end
+  if #out == 0 then common.misuse("%s: the list is empty", what) end
+  return out
+end
+
+-- "1,16,64" -> sorted list of token counts, each once.
+function common.tokens(text)
+  local out, seen = {}, {}
+  for _, word in ipairs(common.split(text, "--m")) do
+    local m = math.tointeger(tonumber(word))
+    if not m or m < 1 or m > 1 << 20 then common.misuse("--m: %q is no number of tokens from 1 to 1048576", word) end
+    if not seen[m] then out[#out + 1] = m end
+    seen[m] = true
+  end
+  table.sort(out)
+  return out
+end
+
+function common.number(options, key, least)
+  local text = options[key]
+  if not text then return nil end
+  local x = tonumber(text)
+  if not x or x ~= x or x < least then common.misuse("--%s: %q is no number from %s on", key, text, least) end
+  return x
+end
+
+function common.choice(options, key, ...)
+  for _, known in ipairs { ... } do
+    if options[key] == known then return known end
+  end
+  common.misuse("--%s: %q; known: %s", key, options[key], table.concat({ ... }, ", "))
+end
+
+-- ---- Text ----------------------------------------------------------------------------------------------------------
+
+function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
+function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
+function common.percent(share) return share and ("%.0f%%"):format(100 * share) or "-" end
+function common.ratio(x) return x and ("%.2fx"):format(x) or "-" end
+function common.bytes(n)
+  local units = { "B", "KiB", "MiB", "GiB", "TiB" }
+  local i = 1
+  while n >= 10240 and i < #units do n, i = n / 1024, i + 1 end
+  return ("%.0f %s"):format(n, units[i])
+end
+
+-- Columns, the first row their names; a column whose cells are numbers stands to the right.
 function common.table(rows)
-  local width = {}
-  for _, row in ipairs(rows) do
-    for i, cell in ipairs(row) do width[i] = math.max(width[i] or 0, utf8.len(tostring(cell))) end
+  local width, number = {}, {}
+  for r, row in ipairs(rows) do
+    for i, cell in ipairs(row) do
+      local text = tostring(cell)
+      row[i] = text
+      width[i] = math.max(width[i] or 0, utf8.len(text) or #text)
+      if r > 1 and text ~= "-" and text ~= "" then
+        number[i] = number[i] ~= false and text:match "^[%-%d][%d%.e+%-]*[x%%]?$" ~= nil
+      end
+    end
   end
   for _, row in ipairs(rows) do
     local out = {}
     for i, cell in ipairs(row) do
-      local text = tostring(cell)
-      local pad = (" "):rep(width[i] - utf8.len(text))
-      out[i] = text:match "^[%d%.%-]+[x%%]?$" and pad .. text or text .. pad
+      local pad = (" "):rep(width[i] - (utf8.len(cell) or #cell))
+      out[i] = number[i] and pad .. cell or cell .. pad
     end
     print((table.concat(out, "  "):gsub("%s+$", "")))
   end
 end
 
-function common.split(text, what)
-  local out = {}
-  for word in text:gmatch "[^,%s]+" do out[#out + 1] = word end
-  if #out == 0 then common.misuse("%s: an empty list", what) end
-  return out
-end
+-- ---- Devices and variants ------------------------------------------------------------------------------------------
 
--- "1,16,64" -> sorted list of token counts.
-function common.tokens(text)
-  local out = {}
-  for i, word in ipairs(common.split(text, "--m")) do
-    out[i] = math.tointeger(tonumber(word))
-    if not out[i] or out[i] < 1 or out[i] > 1 << 20 then common.misuse("--m: %q is no number of tokens from 1 to 1048576", word) end
-  end
-  table.sort(out)
-  for i = #out, 2, -1 do if out[i] == out[i - 1] then table.remove(out, i) end end
-  return out
-end
-
--- A device that is here, by name, or an architecture to generate for.
+-- What to generate for: --arch, a described architecture; --device, a machine that is here; else this machine.
 function common.target(q, options)
-  if options.arch then return q.arch(options.arch) end
-  local d, why = q.device(options.device)
-  return common.check(d, why)
+  if options.arch and options.arch ~= "host" then return common.ask(q.arch, options.arch) end
+  return common.check(q.device(options.arch == "host" and "host" or options.device))
 end
 
--- The variant of a printed name, "FAMILY/FORMAT/ACT-OUT[+bias]/VALUES".
+-- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for.
 function common.variant(q, name, options)
-  local family, format, types, bias = name:match "^([^/]+)/([^/]+)/([%w%-]+)(%+?b?i?a?s?)/"
+  local family, format, types, bias = name:match "^([^/]+)/([^/]+)/(%w+%-%w+)(%+?%a*)/"
   local def = family and q.gen.kernel.registry[family]
-  if not def then common.misuse("%q is no variant's name: FAMILY/FORMAT/ACT-OUT/VALUES; families: see quernel kernels", name) end
-  local device = options.arch and q.arch(options.arch) or def.target == "cuda" and q.arch "sm_90a" or common.target(q, options)
-  local problem = q.problem(("%s:4096x4096:%s%s"):format(format, types, bias), def.target)
+  if not def then
+    common.misuse("%q is no name of a variant, FAMILY/FORMAT/ACT-OUT/VALUES; quernel kernels --list prints them", name)
+  end
+  if def.target == "cuda" and not options.arch and not options.device then options.arch = "sm_90a" end
+  local device = common.target(q, options)
+  local problem = common.ask(q.problem, ("%s:4096x4096:%s%s"):format(format, types, bias), def.target)
   for _, v in ipairs((q.variants(problem, device, { family = family }))) do
     if v.name == name then return v, device end
   end
-  common.fail(("%s: no such variant survives the rules of %s on %s"):format(name, family, device.name))
+  common.fail("%s: no such variant survives the rules of %s on %s", name, family, device.name)
 end
 
-local bar = "━"
--- A progress bar on a terminal; a line every few seconds elsewhere.
-function common.progress(q, quiet)
-  if quiet then return nil end
-  local columns, last, phase = q.native.terminal(), 0, nil
+-- ---- Progress ------------------------------------------------------------------------------------------------------
+
+-- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
+-- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown.
+function common.progress(q, options)
+  if options.quiet or options.json and not options.progress then return nil end
+  local columns, last, phase = q.native.terminal() or options.progress and 80, 0, nil
+  local clear = columns and "\r\27[K" or ""
   return function(e)
     local now = q.native.clock()
-    if e.text and e.text ~= "" then
-      io.stderr:write(columns and "\r\27[K" or "", "  ", e.variant or "", ": ", e.text, "\n")
+    if e.text then io.stderr:write(clear, e.variant or e.problem or e.phase, ": ", e.text, "\n") end
+    if e.phase == "done" or e.text then
+      if e.phase == "done" then io.stderr:write(clear) end
       return
     end
-    if e.phase == "done" then
-      if columns then io.stderr:write "\r\27[K" end
-      return
-    end
-    if now - last < (columns and 0.1 or 5) and e.phase == phase then return end
+    if now - last < (columns and 0.1 or 10) and (not columns or e.phase == phase) then return end
     last, phase = now, e.phase
     local share = e.total > 0 and math.min(1, e.done / e.total) or 0
     local what = e.problem and ("%s M=%d"):format(e.problem, e.m) or e.variant or ""
-    local best = e.best > 0 and ("  best %.1f us"):format(e.best * 1e6) or ""
-    local line = ("%-7s %3d%%  %4.0f s left  %s%s"):format(e.phase, share * 100 // 1, e.left, what, best)
+    local line = ("%-7s %3.0f%%  %s%s%s"):format(e.phase, 100 * share, what,
+      e.best and e.best > 0 and ("  best %s us"):format(common.us(e.best)) or "",
+      e.left and e.left > 0 and ("  %.0f s left"):format(e.left) or "")
     if columns then
-      local full = (share * 20 + 0.5) // 1
-      io.stderr:write("\r\27[K", bar:rep(full), ("─"):rep(20 - full), " ", line:sub(1, math.max(20, columns - 24)))
+      local full = math.floor(share * 20 + 0.5)
+      io.stderr:write(clear, ("━"):rep(full), ("─"):rep(20 - full), " ", line:sub(1, math.max(20, columns - 22)))
     else
       io.stderr:write(line, "\n")
     end

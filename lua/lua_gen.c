@@ -14,7 +14,7 @@ typedef struct batch {
     qn_status status;
     qn_artifact artifact;
     char *why;
-  } *outcome;
+  } * outcome;
   bool raised; /* the callback raised; its error is on the stack */
 } batch;
 

@@ -1,94 +1,14 @@
-/* lua_model.c - checkpoints from Lua: the weights in a file, and one of them as numbers. */
+/* lua_model.c - checkpoints from Lua: what is in them, their weights as planes, as numbers, written again. */
 #include "bind.h"
 #include "desc_json.h"
 #include "io.h"
-#include <stdlib.h>
+#include <string.h>
 
-static const char model_class[] = "quernel.model";
+static const char model_class[] = "quernel.model", planes_class[] = "quernel.planes";
 
-static qn_model *check_model(lua_State *L, int index) {
-  qn_model **m = luaL_checkudata(L, index, model_class);
-  luaL_argcheck(L, *m != NULL, index, "the model is closed");
-  return *m;
-}
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
 
-static int model_close(lua_State *L) {
-  qn_model **m = luaL_checkudata(L, 1, model_class);
-  qn_model_close(*m);
-  *m = NULL;
-  return 0;
-}
-
-static void push_tensor(lua_State *L, const qn_tensor *t) {
-  lua_newtable(L);
-  qn__lua_set_text(L, "name", t->name);
-  qn__lua_set_text(L, "dialect", t->dialect);
-  qn__lua_set_text(L, "format", t->format);
-  qn__lua_set_text(L, "refusal", t->refusal);
-  qn__lua_set_integer(L, "n", t->n);
-  qn__lua_set_integer(L, "k", t->k);
-  qn__lua_set_integer(L, "slices", t->slices);
-  qn__lua_set_integer(L, "bytes", (int64_t)t->bytes);
-  qn__lua_set_number(L, "bpw", qn_tensor_bpw(t));
-  qn__lua_set_flag(L, "quantized", t->quantized);
-  qn__lua_set_flag(L, "linear", t->linear);
-}
-
-/* model:tensors() -> list */
-static int model_tensors(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
-  const qn_tensor *t;
-  lua_newtable(L);
-  for (size_t i = 0; (t = qn_model_tensor(m, i)); i++) push_tensor(L, t), lua_rawseti(L, -2, (lua_Integer)i + 1);
-  return 1;
-}
-
-/* model:write_npy(name, format descriptor as JSON, path) -> true, or nil, message, code */
-static int model_write_npy(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
-  const char *name = luaL_checkstring(L, 2), *path = luaL_checkstring(L, 4);
-  const cJSON *j = qn__lua_json(L, 3);
-  const qn_tensor *t = qn_model_find(m, name);
-  if (!t) return qn__lua_fail(L, qn__fail(QN_E_ARG, "the model has no weight %s; see quernel inspect", name));
-  qn_planes *p = NULL;
-  qn_format *f = malloc(sizeof *f);
-  size_t count = (size_t)t->n * (size_t)t->k;
-  double *row = malloc((size_t)t->k * sizeof *row + 1);
-  float *x = malloc(count * sizeof *x + 1);
-  qn_status s = f && row && x ? qn__format_from_json(j, f) : qn__fail(QN_E_NOMEM, "no memory for %zu weights", count);
-  if (s == QN_OK) s = qn_model_planes(m, t, 0, &p);
-  if (s == QN_OK) s = qn__planes_check(f, p);
-  for (int64_t n = 0; s == QN_OK && n < t->n; n++) {
-    s = qn__dequantize(f, p, n, n + 1, row);
-    for (int64_t k = 0; k < t->k; k++) x[n * t->k + (p->perm ? p->perm[k] : k)] = (float)row[k];
-  }
-  if (s == QN_OK) s = qn_npy_write(path, x, t->n, t->k);
-  free(f), free(row), free(x);
-  qn_planes_free(p);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/* model:check(name, format descriptor as JSON) -> true, or nil, message, code: are its planes fit to be used? */
-static int model_check(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
-  const qn_tensor *t = qn_model_find(m, luaL_checkstring(L, 2));
-  const cJSON *j = qn__lua_json(L, 3);
-  if (!t) return qn__lua_fail(L, qn__fail(QN_E_ARG, "the model has no weight %s", lua_tostring(L, 2)));
-  qn_planes *p = NULL;
-  qn_format *f = malloc(sizeof *f);
-  qn_status s = f ? qn__format_from_json(j, f) : qn__fail(QN_E_NOMEM, "no memory for a format");
-  if (s == QN_OK) s = qn_model_planes(m, t, 0, &p);
-  if (s == QN_OK && qn__planes_check(f, p) != QN_OK) s = qn__fail(QN_E_ARG, "%s: %s", t->name, qn__errmsg());
-  free(f);
-  qn_planes_free(p);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/* model(path) -> handle, or nil, message, code */
+/* model(path) -> model, or nil, message, code */
 static int model_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   qn_model **m = lua_newuserdatauv(L, sizeof *m, 0);
@@ -98,10 +18,316 @@ static int model_open(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
+static int model_gc(lua_State *L) {
+  qn_model **m = luaL_checkudata(L, 1, model_class);
+  qn_model_close(*m);
+  *m = NULL;
+  return 0;
+}
+
+static const qn_model *check_model(lua_State *L, int index) {
+  qn_model **m = luaL_checkudata(L, index, model_class);
+  return *m;
+}
+
+static void push_tensor(lua_State *L, const qn_tensor *t) {
+  lua_newtable(L);
+  qn__lua_set_text(L, "name", t->name);
+  qn__lua_set_text(L, "dialect", t->dialect);
+  qn__lua_set_text(L, "format", t->format);
+  qn__lua_set_text(L, "refusal", t->refusal);
+  qn__lua_set_text(L, "activation", t->activation);
+  qn__lua_set_text(L, "tied_to", t->tied_to);
+  qn__lua_set_text(L, "raw", t->raw ? t->raw->name : NULL);
+  qn__lua_set_integer(L, "slices", t->slices);
+  qn__lua_set_integer(L, "n", t->n);
+  qn__lua_set_integer(L, "k", t->k);
+  qn__lua_set_integer(L, "bytes", (int64_t)t->bytes);
+  qn__lua_set_number(L, "bpw", qn_tensor_bpw(t));
+  qn__lua_set_flag(L, "quantized", t->quantized);
+  qn__lua_set_flag(L, "linear", t->linear);
+}
+
+/* model:tensors() -> list of weights */
+static int model_tensors(lua_State *L) {
+  const qn_model *m = check_model(L, 1);
+  const qn_tensor *t;
+  lua_newtable(L);
+  for (size_t i = 0; (t = qn_model_tensor(m, i)); i++) {
+    push_tensor(L, t);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+/* model:stored() -> list of { name, dtype, bytes, dims } as they lie in the files */
+static int model_stored(lua_State *L) {
+  const qn_model *m = check_model(L, 1);
+  const qn_raw *r;
+  lua_newtable(L);
+  for (size_t i = 0; (r = qn_model_raw(m, i)); i++) {
+    lua_newtable(L);
+    qn__lua_set_text(L, "name", r->name);
+    qn__lua_set_text(L, "dtype", r->dtype);
+    qn__lua_set_integer(L, "bytes", (int64_t)r->bytes);
+    lua_createtable(L, r->n_dims, 0);
+    for (int d = 0; d < r->n_dims; d++) {
+      lua_pushinteger(L, r->dim[d]);
+      lua_rawseti(L, -2, d + 1);
+    }
+    lua_setfield(L, -2, "dims");
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+/* model:config() -> text of config.json, or nil */
+static int model_config(lua_State *L) {
+  size_t length;
+  const char *text = qn_model_config(check_model(L, 1), &length);
+  if (!text) return 0;
+  lua_pushlstring(L, text, length);
+  return 1;
+}
+
+/* ---- Planes ------------------------------------------------------------------------------------------------------ */
+
+/* Planes of a model (read) or of a script's buffers (made). The user value keeps what they point into: the model, or
+ * the table of buffers. */
+typedef struct planes {
+  qn_planes *read;
+  qn_planes made;
+} planes;
+
+static int planes_gc(lua_State *L) {
+  planes *p = luaL_checkudata(L, 1, planes_class);
+  qn_planes_free(p->read);
+  p->read = NULL;
+  return 0;
+}
+
+static planes *push_planes(lua_State *L, int keep) {
+  planes *p = lua_newuserdatauv(L, sizeof *p, 1);
+  memset(p, 0, sizeof *p);
+  luaL_setmetatable(L, planes_class);
+  lua_pushvalue(L, keep);
+  lua_setiuservalue(L, -2, 1);
+  return p;
+}
+
+const qn_planes *qn__lua_planes(lua_State *L, int index) {
+  planes *p = luaL_checkudata(L, index, planes_class);
+  return p->read ? p->read : &p->made;
+}
+
+/* model:planes(name [, slice, from 1]) -> planes, or nil, message, code */
+static int model_planes(lua_State *L) {
+  const qn_model *m = check_model(L, 1);
+  const char *name = luaL_checkstring(L, 2);
+  lua_Integer slice = luaL_optinteger(L, 3, 1);
+  const qn_tensor *t = qn_model_find(m, name);
+  if (!t) return qn__lua_fail(L, qn__fail(QN_E_ARG, "the model has no weight '%s'; inspect lists them", name));
+  planes *p = push_planes(L, 1);
+  qn_status s = qn_model_planes(m, t, slice - 1, &p->read);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+static void read_plane(lua_State *L, int at, int64_t n, int64_t k, qn_plane *out) {
+  out->name = qn__lua_text(L, at, "name", "codes");
+  out->rows = qn__lua_integer(L, at, "rows", n);
+  out->cols = qn__lua_integer(L, at, "cols", k);
+  lua_getfield(L, at, "data");
+  qn_span s = qn__lua_span(L, -1);
+  lua_pop(L, 1);
+  if (out->rows < 1 || out->cols < 1 || (size_t)out->cols > s.count / (size_t)out->rows)
+    luaL_error(L, "plane %s: %I x %I elements, its buffer holds %I", out->name, (lua_Integer)out->rows,
+               (lua_Integer)out->cols, (lua_Integer)s.count);
+  out->type = s.type;
+  out->data = s.data;
+}
+
+/* planes(format, n, k, { {name=, data=buffer, rows=, cols=}… }): a weight of the script's own. The buffers must stay
+ * open. */
+static int planes_make(lua_State *L) {
+  const char *format = luaL_checkstring(L, 1);
+  lua_Integer n = luaL_checkinteger(L, 2), k = luaL_checkinteger(L, 3);
+  luaL_checktype(L, 4, LUA_TTABLE);
+  lua_Integer count = luaL_len(L, 4);
+  luaL_argcheck(L, count >= 1 && count <= QN_MAX_PLANES, 4, "1 to 8 planes are needed");
+  lua_pushvalue(L, 1);
+  lua_setfield(L, 4, "format"); /* keeps the text */
+  planes *p = push_planes(L, 4);
+  p->made = (qn_planes){.format = format, .n = n, .k = k, .n_planes = (int)count};
+  for (int i = 0; i < count; i++) {
+    lua_geti(L, 4, i + 1);
+    luaL_checktype(L, -1, LUA_TTABLE);
+    read_plane(L, lua_gettop(L), n, k, &p->made.plane[i]);
+    lua_pop(L, 1);
+  }
+  return 1;
+}
+
+/* planes:info() -> { format=, n=, k=, perm=, planes={ {name=, type=, rows=, cols=}… } } */
+static int planes_info(lua_State *L) {
+  const qn_planes *p = qn__lua_planes(L, 1);
+  lua_newtable(L);
+  qn__lua_set_text(L, "format", p->format);
+  qn__lua_set_integer(L, "n", p->n);
+  qn__lua_set_integer(L, "k", p->k);
+  qn__lua_set_flag(L, "perm", p->perm != NULL);
+  lua_newtable(L);
+  for (int i = 0; i < p->n_planes; i++) {
+    lua_newtable(L);
+    qn__lua_set_text(L, "name", p->plane[i].name);
+    qn__lua_set_text(L, "type", qn_type_name(p->plane[i].type));
+    qn__lua_set_integer(L, "rows", p->plane[i].rows);
+    qn__lua_set_integer(L, "cols", p->plane[i].cols);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "planes");
+  return 1;
+}
+
+/* Read the format at `index` (JSON) into a block that is left on the stack, and hold the planes against it. */
+static qn_status check_planes(lua_State *L, const qn_planes *p, int index, const qn_format **out) {
+  const cJSON *j = qn__lua_json(L, index);
+  qn_format *f = qn__lua_block(L, sizeof *f);
+  *out = f;
+  QN_TRY(qn__format_from_json(j, f));
+  return qn__planes_check(f, p);
+}
+
+/* planes:check(format) -> true, or nil, message, code: types, shapes, codes in range, scales finite? */
+static int planes_check(lua_State *L) {
+  const qn_format *f;
+  qn_status s = check_planes(L, qn__lua_planes(L, 1), 2, &f);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* Column c of the decoded rows is column perm[c] of the weight. */
+static void place_rows(const qn_planes *p, const double *rows, int64_t n, float *out) {
+  for (int64_t r = 0; r < n; r++)
+    for (int64_t c = 0; c < p->k; c++) out[r * p->k + (p->perm ? p->perm[c] : c)] = (float)rows[r * p->k + c];
+}
+
+/* planes:dequantize(format) -> buffer f32 [N, K], act-order undone; or nil, message, code */
+static int planes_dequantize(lua_State *L) {
+  enum { ROWS = 16 };
+  const qn_planes *p = qn__lua_planes(L, 1);
+  const qn_format *f;
+  qn_status s = check_planes(L, p, 2, &f);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  double *rows = qn__lua_block(L, sizeof *rows * ROWS * (size_t)p->k);
+  float *out = qn__lua_buffer(L, QN_T_F32, (size_t)p->n * (size_t)p->k);
+  for (int64_t n = 0; n < p->n; n += ROWS) {
+    int64_t end = n + ROWS < p->n ? n + ROWS : p->n;
+    s = qn__dequantize(f, p, n, end, rows);
+    if (s != QN_OK) return qn__lua_fail(L, s);
+    place_rows(p, rows, end - n, out + n * p->k);
+  }
+  return 1;
+}
+
+/* ---- Writing ----------------------------------------------------------------------------------------------------- */
+
+/* npy_write(path, buffer f32, n, k) -> true, or nil, message, code */
+static int npy_write(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  qn_span x = qn__lua_span(L, 2);
+  lua_Integer n = luaL_checkinteger(L, 3), k = luaL_checkinteger(L, 4);
+  luaL_argcheck(L, x.type == QN_T_F32 && n > 0 && k > 0 && (size_t)k <= x.count / (size_t)n, 2, "f32 [n, k] expected");
+  qn_status s = qn_npy_write(path, x.data, n, k);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* Names that safetensors files give to element types. */
+static const char *const dtype_names[QN_T_COUNT] = {
+    [QN_T_U8] = "U8",        [QN_T_U16] = "U16",      [QN_T_U32] = "U32",      [QN_T_I8] = "I8",
+    [QN_T_I32] = "I32",      [QN_T_F16] = "F16",      [QN_T_BF16] = "BF16",    [QN_T_F32] = "F32",
+    [QN_T_E4M3] = "F8_E4M3", [QN_T_E5M2] = "F8_E5M2", [QN_T_E8M0] = "F8_E8M0", [QN_T_F64] = "F64",
+};
+
+/* A tensor of a model as it is stored. */
+static void save_stored(lua_State *L, const qn_model *m, const char *name, qn_save *out) {
+  const qn_raw *r = m ? qn_model_find_raw(m, name) : NULL;
+  if (!r) luaL_error(L, "no stored tensor '%s'", name);
+  out->dtype = r->dtype;
+  out->n_dims = r->n_dims;
+  memcpy(out->dim, r->dim, sizeof out->dim);
+  out->data = r->data;
+}
+
+/* A plane, or the permutation, of planes. */
+static void save_plane(lua_State *L, const qn_planes *p, const char *name, qn_save *out) {
+  if (strcmp(name, "perm") == 0 && p->perm) {
+    out->dtype = "I32";
+    out->n_dims = 1;
+    out->dim[0] = p->k;
+    out->data = p->perm;
+    return;
+  }
+  const qn_plane *x = qn_planes_find(p, name);
+  if (!x || !dtype_names[x->type]) luaL_error(L, "no plane '%s' that can be written", name);
+  out->dtype = dtype_names[x->type];
+  out->n_dims = 2;
+  out->dim[0] = x->rows;
+  out->dim[1] = x->cols;
+  out->data = x->data;
+}
+
+/* safetensors_write(path, { {name=, planes=, plane=} or {name=, stored=}… }, model or nil, { key, value, … }) -> true,
+ * or nil, message, code */
+static int safetensors_write(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  const qn_model *m = lua_isnil(L, 3) ? NULL : check_model(L, 3);
+  luaL_checktype(L, 4, LUA_TTABLE);
+  size_t n = (size_t)luaL_len(L, 2), n_meta = (size_t)luaL_len(L, 4);
+  qn_save *save = qn__lua_block(L, (n + 1) * sizeof *save);
+  const char **meta = qn__lua_block(L, (n_meta + 1) * sizeof *meta);
+  for (size_t i = 0; i < n; i++) {
+    lua_geti(L, 2, (lua_Integer)i + 1);
+    luaL_checktype(L, -1, LUA_TTABLE);
+    int at = lua_gettop(L);
+    save[i].name = qn__lua_text(L, at, "name", "");
+    const char *stored = qn__lua_text(L, at, "stored", NULL);
+    lua_getfield(L, at, "planes");
+    if (stored) save_stored(L, m, stored, &save[i]);
+    else save_plane(L, qn__lua_planes(L, -1), qn__lua_text(L, at, "plane", "codes"), &save[i]);
+    lua_settop(L, at - 1); /* the table keeps all of it */
+  }
+  for (size_t i = 0; i < n_meta; i++) {
+    lua_geti(L, 4, (lua_Integer)i + 1);
+    meta[i] = luaL_checkstring(L, -1);
+    lua_pop(L, 1);
+  }
+  qn_status s = qn_safetensors_write(path, save, n, meta, n_meta / 2);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 void qn__lua_model(lua_State *L) {
-  static const luaL_Reg methods[] = {{"__gc", model_close}, {"__close", model_close}, {"close", model_close}, {"tensors", model_tensors},
-                                     {"write_npy", model_write_npy}, {"check", model_check}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"model", model_open}, {NULL, NULL}};
-  qn__lua_class(L, model_class, methods);
+  static const luaL_Reg model_methods[] = {
+      {"tensors", model_tensors}, {"stored", model_stored}, {"config", model_config},
+      {"planes", model_planes},   {"__gc", model_gc},       {NULL, NULL},
+  };
+  static const luaL_Reg planes_methods[] = {
+      {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},
+      {NULL, NULL},
+  };
+  static const luaL_Reg functions[] = {
+      {"model", model_open},
+      {"planes", planes_make},
+      {"npy_write", npy_write},
+      {"safetensors_write", safetensors_write},
+      {NULL, NULL},
+  };
+  qn__lua_class(L, model_class, model_methods);
+  qn__lua_class(L, planes_class, planes_methods);
   luaL_setfuncs(L, functions, 0);
 }

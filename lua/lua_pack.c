@@ -1,142 +1,209 @@
-/* lua_pack.c - packs from Lua: what is in one, and are its kernels right on this machine? */
+/* lua_pack.c - packs from Lua: writing one from what was tuned, reading what is in one. Serving is lua_serve.c's. */
 #include "bind.h"
 #include "case.h"
+#include "hash.h"
 #include "pack_read.h"
-#include "verify.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char pack_class[] = "quernel.pack";
 
-static qn_pack *check_pack(lua_State *L, int index) {
-  qn_pack **p = luaL_checkudata(L, index, pack_class);
-  luaL_argcheck(L, *p != NULL, index, "the pack is closed");
-  return *p;
+/* ---- Plans as tables --------------------------------------------------------------------------------------------- */
+
+static void push_range(lua_State *L, const qn_range *r, const qn_kernel *k) {
+  lua_newtable(L);
+  qn__lua_set_integer(L, "m_min", r->m_min);
+  qn__lua_set_integer(L, "m", r->m_tuned);
+  qn__lua_set_text(L, "hash", r->variant);
+  qn__lua_set_text(L, "variant", k ? k->name : r->variant);
+  qn__lua_set_number(L, "seconds", r->seconds);
+  qn__lua_set_number(L, "dense_seconds", r->dense_seconds);
+  qn__lua_set_number(L, "bandwidth", r->bandwidth);
+  qn__lua_set_number(L, "error", r->error);
+}
+
+void qn__lua_push_plan(lua_State *L, const qn_plan *p, qn__lua_kernel find, void *ud) {
+  static const char *const kinds[] = {"fastest", "deterministic", "batch-invariant"};
+  int64_t bytes = 0;
+  if (p->problem.n) qn__layout_bytes(&p->layout, p->problem.n, p->problem.k, &bytes);
+  lua_newtable(L);
+  qn__lua_set_text(L, "problem", p->problem.spelling);
+  qn__lua_set_text(L, "format", p->problem.format);
+  qn__lua_set_text(L, "kind", kinds[p->kind]);
+  qn__lua_set_text(L, "layout", p->layout.name);
+  qn__lua_set_text(L, "act", qn_type_name((qn_type)p->problem.act));
+  qn__lua_set_text(L, "out", qn_type_name((qn_type)p->problem.out));
+  qn__lua_set_integer(L, "device", p->device + 1);
+  qn__lua_set_integer(L, "n", p->problem.n);
+  qn__lua_set_integer(L, "k", p->problem.k);
+  qn__lua_set_integer(L, "bytes", bytes);
+  lua_createtable(L, (int)p->n_ranges, 0);
+  for (uint32_t i = 0; i < p->n_ranges; i++) {
+    push_range(L, &p->range[i], find(ud, p->range[i].variant));
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "ranges");
+}
+
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
+
+typedef struct reader {
+  qn_pack *pack;
+  qn_plan plan; /* the plan and the kernel that were looked at last: large, so not on the C stack */
+  qn_kernel kernel;
+  qn_case c;
+} reader;
+
+/* pack_open(path) -> pack, or nil, message, code */
+static int pack_open(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  reader *r = lua_newuserdatauv(L, sizeof *r, 0);
+  memset(r, 0, sizeof *r);
+  luaL_setmetatable(L, pack_class);
+  qn_status s = qn__pack_open(path, &r->pack);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
 static int pack_close(lua_State *L) {
-  qn_pack **p = luaL_checkudata(L, 1, pack_class);
-  if (*p) qn__pack_close(*p);
-  *p = NULL;
+  reader *r = luaL_checkudata(L, 1, pack_class);
+  if (r->pack) qn__pack_close(r->pack);
+  r->pack = NULL;
   return 0;
 }
 
-/* pack:plans() -> list of { problem, kind, device, layout, n, k, bytes, ranges = { {m_min, m, variant, …}… } } */
+static reader *check_pack(lua_State *L) {
+  reader *r = luaL_checkudata(L, 1, pack_class);
+  luaL_argcheck(L, r->pack, 1, "the pack is closed");
+  return r;
+}
+
+static const qn_kernel *find_kernel(void *ud, const char *hash) {
+  reader *r = ud;
+  int64_t i = qn__pack_find_kernel(r->pack, hash);
+  if (i < 0) return NULL;
+  qn__pack_kernel(r->pack, (uint32_t)i, &r->kernel);
+  return &r->kernel;
+}
+
+/* pack:plans() -> list of plans */
 static int pack_plans(lua_State *L) {
-  static const char *const kinds[] = {"fastest", "deterministic", "batch-invariant"};
-  qn_pack *p = check_pack(L, 1);
-  qn_plan *plan = qn__lua_block(L, sizeof *plan);
-  qn_kernel *k = qn__lua_block(L, sizeof *k);
+  reader *r = check_pack(L);
   lua_newtable(L);
-  for (uint32_t i = 0; i < qn__pack_plans(p); i++) {
-    qn__pack_plan(p, i, plan);
-    int64_t bytes = 0;
-    if (plan->problem.n) qn__layout_bytes(&plan->layout, plan->problem.n, plan->problem.k, &bytes);
-    lua_newtable(L);
-    qn__lua_set_text(L, "problem", plan->problem.spelling);
-    qn__lua_set_text(L, "kind", kinds[plan->kind]);
-    qn__lua_set_text(L, "layout", plan->layout.name);
-    qn__lua_set_integer(L, "n", plan->problem.n);
-    qn__lua_set_integer(L, "k", plan->problem.k);
-    qn__lua_set_integer(L, "bytes", bytes);
-    lua_newtable(L);
-    for (uint32_t r = 0; r < plan->n_ranges; r++) {
-      const qn_range *x = &plan->range[r];
-      qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, x->variant), k);
-      lua_newtable(L);
-      qn__lua_set_integer(L, "m_min", x->m_min);
-      qn__lua_set_integer(L, "m", x->m_tuned);
-      qn__lua_set_text(L, "variant", k->name);
-      qn__lua_set_text(L, "hash", x->variant);
-      qn__lua_set_number(L, "seconds", x->seconds);
-      qn__lua_set_number(L, "dense_seconds", x->dense_seconds);
-      qn__lua_set_number(L, "bandwidth", x->bandwidth);
-      qn__lua_set_number(L, "error", x->error);
-      lua_rawseti(L, -2, r + 1);
-    }
-    lua_setfield(L, -2, "ranges");
+  for (uint32_t i = 0; i < qn__pack_plans(r->pack); i++) {
+    qn__pack_plan(r->pack, i, &r->plan);
+    qn__lua_push_plan(L, &r->plan, find_kernel, r);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return 1;
 }
 
-static qn_status verify_image(qn_device *d, const qn_pack *p, const qn_plan *plan, const char *hash, double *error) {
-  qn_case *c = calloc(1, sizeof *c);
-  qn_kernel *k = calloc(1, sizeof *k);
-  qn_draws *draws = NULL;
-  char path[] = "/tmp/quernel-kernel-XXXXXX";
-  int fd = mkstemp(path);
-  qn_status s = c && k && fd >= 0 ? qn__draws_new(&draws) : qn__fail(QN_E_IO, "no memory, or %s cannot be made", path);
-  if (s == QN_OK) {
-    qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, hash), k);
-    c->problem = plan->problem, c->format = plan->format, c->layout = plan->layout, c->recipe = k->recipe;
-    c->m_min = 1;
-    if (!c->problem.n) c->problem.n = c->problem.k = 256; /* the generic plan */
-    snprintf(c->image, sizeof c->image, "%s", path);
-    snprintf(c->name, sizeof c->name, "%s", k->name);
-    if (write(fd, k->image, k->size) != (ssize_t)k->size) s = qn__fail(QN_E_IO, "%s: cannot be written", path);
+/* pack:kernels() -> list of { name, hash, target, arch, registers, shared, size, deterministic, batch_invariant } */
+static int pack_kernels(lua_State *L) {
+  reader *r = check_pack(L);
+  lua_newtable(L);
+  for (uint32_t i = 0; i < qn__pack_kernels(r->pack); i++) {
+    const qn_kernel *k = &r->kernel;
+    qn__pack_kernel(r->pack, i, &r->kernel);
+    lua_newtable(L);
+    qn__lua_set_text(L, "name", k->name);
+    qn__lua_set_text(L, "hash", k->hash);
+    qn__lua_set_text(L, "target", k->target);
+    qn__lua_set_text(L, "arch", k->arch);
+    qn__lua_set_integer(L, "registers", k->registers);
+    qn__lua_set_integer(L, "shared", k->shared);
+    qn__lua_set_integer(L, "size", (int64_t)k->size);
+    qn__lua_set_flag(L, "deterministic", k->recipe.deterministic != 0);
+    qn__lua_set_flag(L, "batch_invariant", k->recipe.batch_invariant != 0);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
-  qn_subject subject;
-  if (s == QN_OK) s = qn__subject_open(d, c, &subject);
-  if (s == QN_OK) {
-    s = qn__verify(&subject, draws, error);
-    qn__subject_close(&subject);
-  }
-  if (fd >= 0) close(fd), unlink(path);
-  qn__draws_free(draws);
-  free(c), free(k);
-  return s;
-}
-
-/* pack:verify(device or nil, each(problem, kernel, ok, error or reason)) -> true, or nil, message, code: runs every kernel
- * of every plan against the reference, on small shapes. */
-static int pack_verify(lua_State *L) {
-  qn_pack *p = check_pack(L, 1);
-  const char *name = luaL_optstring(L, 2, NULL);
-  luaL_checktype(L, 3, LUA_TFUNCTION);
-  qn_plan *plan = qn__lua_block(L, sizeof *plan);
-  qn_kernel *k = qn__lua_block(L, sizeof *k);
-  qn_device *d;
-  qn_status s = qn__device_open(name, &d);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  for (uint32_t i = 0; i < qn__pack_plans(p); i++) {
-    qn__pack_plan(p, i, plan);
-    for (uint32_t r = 0; r < plan->n_ranges; r++) {
-      double error = 0;
-      qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, plan->range[r].variant), k);
-      s = verify_image(d, p, plan, plan->range[r].variant, &error);
-      lua_pushvalue(L, 3);
-      lua_pushstring(L, plan->problem.spelling);
-      lua_pushstring(L, k->name);
-      lua_pushboolean(L, s == QN_OK);
-      if (s == QN_OK) lua_pushnumber(L, error);
-      else lua_pushstring(L, qn__errmsg());
-      if (lua_pcall(L, 4, 0, 0)) {
-        qn__device_close(d);
-        return lua_error(L);
-      }
-    }
-  }
-  qn__device_close(d);
-  lua_pushboolean(L, 1);
   return 1;
 }
 
-/* pack_open(path) -> handle, or nil, message, code */
-static int pack_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  qn_pack **p = lua_newuserdatauv(L, sizeof *p, 0);
-  *p = NULL;
-  luaL_setmetatable(L, pack_class);
-  qn_status s = qn__pack_open(path, p);
-  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+/* pack:devices() -> list of { target, arch, product, threads }: the machines that the plans were measured on */
+static int pack_devices(lua_State *L) {
+  reader *r = check_pack(L);
+  lua_newtable(L);
+  for (uint32_t i = 0; i < qn__pack_devices(r->pack); i++) {
+    qn_pack_device d;
+    qn__pack_device(r->pack, i, &d);
+    lua_newtable(L);
+    qn__lua_set_text(L, "target", d.target);
+    qn__lua_set_text(L, "arch", d.arch);
+    qn__lua_set_text(L, "product", d.product);
+    qn__lua_set_integer(L, "threads", d.threads);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+static int pack_hash(lua_State *L) {
+  lua_pushstring(L, qn__pack_hash(check_pack(L)->pack));
+  return 1;
+}
+
+/* ---- Kernels out of a pack, for the worker ----------------------------------------------------------------------- */
+
+static qn_status write_image(const qn_kernel *k, const char *path) {
+  FILE *f = fopen(path, "wb");
+  bool ok = f && fwrite(k->image, 1, k->size, f) == k->size;
+  if (f && fclose(f)) ok = false;
+  return ok ? QN_OK : qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+}
+
+static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char *folder) {
+  const int64_t any = 512; /* the shape that a plan for any shape is tried at */
+  qn_case *c = &r->c;
+  uint8_t sum[QN_HASH_BYTES];
+  qn__pack_plan(r->pack, plan, &r->plan);
+  const qn_plan *p = &r->plan;
+  const qn_kernel *k = find_kernel(r, p->range[range].variant);
+  memset(c, 0, sizeof *c);
+  c->problem = p->problem;
+  if (!c->problem.n) {
+    c->problem.n = c->problem.k = any;
+    qn__problem_spell(&c->problem);
+  }
+  c->format = p->format;
+  c->layout = p->layout;
+  c->recipe = k->recipe;
+  c->m_min = p->range[range].m_min;
+  c->m_max = range + 1 < p->n_ranges ? p->range[range + 1].m_min - 1 : 0;
+  memcpy(c->name, k->name, sizeof k->name);
+  memcpy(c->hash, k->hash, sizeof k->hash);
+  qn__hash128(k->image, k->size, sum);
+  qn__hash_text(sum, c->sum);
+  if ((size_t)snprintf(c->image, sizeof c->image, "%s/%s", folder, k->hash) >= sizeof c->image)
+    return qn__fail(QN_E_ARG, "%s: the path is too long", folder);
+  return write_image(k, c->image);
+}
+
+/* pack:case(plan, range, folder) -> JSON for the worker; writes the kernel's image into the folder. Numbers from 1. */
+static int pack_case(lua_State *L) {
+  reader *r = check_pack(L);
+  lua_Integer plan = luaL_checkinteger(L, 2), range = luaL_checkinteger(L, 3);
+  const char *folder = luaL_checkstring(L, 4);
+  luaL_argcheck(L, plan >= 1 && plan <= (lua_Integer)qn__pack_plans(r->pack), 2, "no such plan");
+  qn__pack_plan(r->pack, (uint32_t)plan - 1, &r->plan);
+  luaL_argcheck(L, range >= 1 && range <= (lua_Integer)r->plan.n_ranges, 3, "no such range");
+  qn_status s = make_case(r, (uint32_t)plan - 1, (uint32_t)range - 1, folder);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  cJSON *j = qn__case_to_json(&r->c);
+  char *text = j ? cJSON_PrintUnformatted(j) : NULL;
+  cJSON_Delete(j);
+  if (!text) return qn__lua_fail(L, qn__fail(QN_E_NOMEM, "no memory for a case"));
+  lua_pushstring(L, text); /* leaks `text` only when Lua itself is out of memory */
+  cJSON_free(text);
+  return 1;
 }
 
 void qn__lua_pack(lua_State *L) {
-  static const luaL_Reg methods[] = {{"__gc", pack_close}, {"__close", pack_close}, {"close", pack_close},
-                                     {"plans", pack_plans}, {"verify", pack_verify}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"plans", pack_plans}, {"kernels", pack_kernels}, {"devices", pack_devices},
+      {"hash", pack_hash},   {"case", pack_case},       {"close", pack_close},
+      {"__gc", pack_close},  {"__close", pack_close},   {NULL, NULL},
+  };
   static const luaL_Reg functions[] = {{"pack_open", pack_open}, {NULL, NULL}};
   qn__lua_class(L, pack_class, methods);
   luaL_setfuncs(L, functions, 0);

@@ -7,14 +7,14 @@
 
 static const char result_class[] = "quernel.tuned";
 
-/* Everything a call of tune() owns; freed by the collector whatever happens. */
+/* All that a call of tune() owns; the result stays, the rest goes when the tuner is done. */
 typedef struct tuned {
   lua_State *L;
   qn_tune_problem *problem;
   size_t n;
   int64_t *m;
   qn_tune_result result;
-  bool raised;
+  bool raised; /* the progress function did; its error is on the stack */
 } tuned;
 
 static void free_problems(tuned *t) {
@@ -30,22 +30,33 @@ static int tuned_gc(lua_State *L) {
   tuned *t = luaL_checkudata(L, 1, result_class);
   free_problems(t);
   qn_tune_result_free(&t->result);
+  t->result = (qn_tune_result){0};
   return 0;
 }
 
-/* ---- Reading the problems ------------------------------------------------------------------------------------------- */
+/* ---- Reading the problems -------------------------------------------------------------------------------------------
+ */
 
 static const cJSON *item(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key); }
 static const char *text(const cJSON *j, const char *key) {
   const char *s = cJSON_GetStringValue(item(j, key));
   return s ? s : "";
 }
-static double number(const cJSON *j, const char *key) { return cJSON_IsNumber(item(j, key)) ? item(j, key)->valuedouble : 0; }
+static double number(const cJSON *j, const char *key) {
+  return cJSON_IsNumber(item(j, key)) ? item(j, key)->valuedouble : 0;
+}
 
 static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate *out) {
-  *out = (qn_candidate){.name = text(j, "name"), .hash = text(j, "hash"), .family = text(j, "family"), .source = text(j, "source"),
-                        .flags = text(j, "flags"), .arch = text(j, "arch"), .params = text(j, "params"),
-                        .m_min = (int64_t)number(j, "m_min"), .m_max = (int64_t)number(j, "m_max"), .cost = (int64_t)number(j, "cost")};
+  *out = (qn_candidate){.name = text(j, "name"),
+                        .hash = text(j, "hash"),
+                        .family = text(j, "family"),
+                        .source = text(j, "source"),
+                        .flags = text(j, "flags"),
+                        .arch = text(j, "arch"),
+                        .params = text(j, "params"),
+                        .m_min = (int64_t)number(j, "m_min"),
+                        .m_max = (int64_t)number(j, "m_max"),
+                        .cost = (int64_t)number(j, "cost")};
   QN_TRY(qn__layout_from_json(item(j, "layout"), f, &out->layout));
   return qn__recipe_from_json(item(j, "recipe"), &out->recipe);
 }
@@ -72,7 +83,8 @@ static qn_status read_problems(const cJSON *list, tuned *t) {
   return QN_OK;
 }
 
-/* ---- Progress --------------------------------------------------------------------------------------------------------- */
+/* ---- Progress
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Calls the script's function (stack index 2) with a table. Errors are kept: nothing may jump through the tuner. */
 static void progress(void *ud, const qn_tune_event *e) {
@@ -90,47 +102,17 @@ static void progress(void *ud, const qn_tune_event *e) {
   qn__lua_set_integer(L, "total", (int64_t)e->total);
   qn__lua_set_number(L, "best", e->best);
   qn__lua_set_number(L, "left", e->left);
-  if (lua_pcall(L, 1, 0, 0)) {
-    t->raised = true;
-    lua_pop(L, 1);
-  }
+  t->raised = lua_pcall(L, 1, 0, 0) != LUA_OK;
 }
 
-/* ---- The result --------------------------------------------------------------------------------------------------------- */
+/* ---- The result
+ * --------------------------------------------------------------------------------------------------------- */
 
-static const char *const kinds[] = {"fastest", "deterministic", "batch-invariant"};
-
-static const qn_kernel *kernel_of(const qn_tune_result *r, const char *hash) {
+static const qn_kernel *find_kernel(void *ud, const char *hash) {
+  const qn_tune_result *r = ud;
   for (size_t i = 0; i < r->n_kernels; i++)
-    if (!strcmp(r->kernel[i].hash, hash)) return &r->kernel[i];
+    if (strcmp(r->kernel[i].hash, hash) == 0) return &r->kernel[i];
   return NULL;
-}
-
-static void push_range(lua_State *L, const qn_tune_result *r, const qn_range *x) {
-  const qn_kernel *k = kernel_of(r, x->variant);
-  lua_newtable(L);
-  qn__lua_set_integer(L, "m_min", x->m_min);
-  qn__lua_set_integer(L, "m", x->m_tuned);
-  qn__lua_set_text(L, "variant", k ? k->name : x->variant);
-  qn__lua_set_number(L, "seconds", x->seconds);
-  qn__lua_set_number(L, "dense_seconds", x->dense_seconds);
-  qn__lua_set_number(L, "bandwidth", x->bandwidth);
-  qn__lua_set_number(L, "error", x->error);
-}
-
-static void push_plan(lua_State *L, const qn_tune_result *r, const qn_plan *p) {
-  int64_t bytes = 0;
-  if (p->problem.n) qn__layout_bytes(&p->layout, p->problem.n, p->problem.k, &bytes);
-  lua_newtable(L);
-  qn__lua_set_text(L, "problem", p->problem.spelling);
-  qn__lua_set_text(L, "kind", kinds[p->kind]);
-  qn__lua_set_text(L, "layout", p->layout.name);
-  qn__lua_set_integer(L, "n", p->problem.n);
-  qn__lua_set_integer(L, "k", p->problem.k);
-  qn__lua_set_integer(L, "bytes", bytes);
-  lua_newtable(L);
-  for (uint32_t i = 0; i < p->n_ranges; i++) push_range(L, r, &p->range[i]), lua_rawseti(L, -2, i + 1);
-  lua_setfield(L, -2, "ranges");
 }
 
 static void push_counts(lua_State *L, const qn_tune_counts *c) {
@@ -146,10 +128,13 @@ static void push_counts(lua_State *L, const qn_tune_counts *c) {
   qn__lua_set_integer(L, "restarts", (int64_t)c->restarts);
 }
 
-static void push_result(lua_State *L, const qn_tune_result *r) {
+static void push_result(lua_State *L, qn_tune_result *r) {
   lua_newtable(L);
   lua_newtable(L);
-  for (size_t i = 0; i < r->n_plans; i++) push_plan(L, r, &r->plan[i]), lua_rawseti(L, -2, (lua_Integer)i + 1);
+  for (size_t i = 0; i < r->n_plans; i++) {
+    qn__lua_push_plan(L, &r->plan[i], find_kernel, r);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
   lua_setfield(L, -2, "plans");
   push_counts(L, &r->counts);
   lua_setfield(L, -2, "counts");
@@ -162,13 +147,19 @@ static void push_result(lua_State *L, const qn_tune_result *r) {
 /* tune(json, progress or nil) -> table with .handle, or nil, message, code */
 static int tune(lua_State *L) {
   lua_settop(L, 2);
-  const cJSON *job = qn__lua_json(L, 1), *o = item(job, "options"), *m = item(o, "m"), *x; /* 3: keeps the texts alive */
-  tuned *t = lua_newuserdatauv(L, sizeof *t, 0);                                          /* 4 */
+  const cJSON *job = qn__lua_json(L, 1), *o = item(job, "options"), *m = item(o, "m"),
+              *x;                                /* 3: keeps the texts alive */
+  tuned *t = lua_newuserdatauv(L, sizeof *t, 0); /* 4 */
   *t = (tuned){.L = L};
   luaL_setmetatable(L, result_class);
-  qn_tune_options options = {.effort = (int)number(o, "effort"), .budget = number(o, "budget"), .threads = (int)number(o, "threads"),
-                             .check_only = cJSON_IsTrue(item(o, "check_only")), .progress = progress, .ud = t,
-                             .device = cJSON_GetStringValue(item(o, "device")), .store = cJSON_GetStringValue(item(o, "store")),
+  qn_tune_options options = {.effort = (int)number(o, "effort"),
+                             .budget = number(o, "budget"),
+                             .threads = (int)number(o, "threads"),
+                             .check_only = cJSON_IsTrue(item(o, "check_only")),
+                             .progress = progress,
+                             .ud = t,
+                             .device = cJSON_GetStringValue(item(o, "device")),
+                             .store = cJSON_GetStringValue(item(o, "store")),
                              .worker = cJSON_GetStringValue(item(o, "worker"))};
   if (cJSON_GetArraySize(m) > 0) {
     t->m = calloc((size_t)cJSON_GetArraySize(m), sizeof *t->m);
@@ -179,41 +170,40 @@ static int tune(lua_State *L) {
   luaL_checkstack(L, 20, NULL);
   qn_status s = read_problems(item(job, "problems"), t);
   if (s == QN_OK) s = qn_tune(t->problem, t->n, &options, &t->result);
-  if (s != QN_OK) {
-    free_problems(t);
-    return qn__lua_fail(L, s);
-  }
+  free_problems(t);
+  if (t->raised) return lua_error(L);
+  if (s != QN_OK) return qn__lua_fail(L, s);
   push_result(L, &t->result);
   lua_pushvalue(L, 4);
   lua_setfield(L, -2, "handle");
-  free_problems(t);
   return 1;
 }
 
-/* pack({handle…}, path) -> true, or nil, message, code: the plans of all, in one file */
-static int pack(lua_State *L) {
+/* pack_write({ handle… }, path) -> true, or nil, message, code: what was tuned, on one machine or several, in one file
+ */
+static qn_status add_result(qn_pack_builder *b, qn_tune_result *r, uint32_t device) {
+  QN_TRY(qn_pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads));
+  for (size_t i = 0; i < r->n_kernels; i++) QN_TRY(qn_pack_add_kernel(b, &r->kernel[i]));
+  for (size_t i = 0; i < r->n_plans; i++) {
+    r->plan[i].device = device;
+    QN_TRY(qn_pack_add_plan(b, &r->plan[i]));
+  }
+  return QN_OK;
+}
+
+static int pack_write(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   const char *path = luaL_checkstring(L, 2);
+  int n = (int)luaL_len(L, 1);
+  luaL_checkstack(L, n, "too many results");
+  for (int i = 1; i <= n; i++) { /* all that may raise comes first */
+    lua_geti(L, 1, i);
+    luaL_checkudata(L, 2 + i, result_class);
+  }
   qn_pack_builder *b;
   qn_status s = qn_pack_builder_new(&b);
-  int n = (int)lua_rawlen(L, 1);
-  for (int i = 1; s == QN_OK && i <= n; i++) {
-    lua_rawgeti(L, 1, i);
-    tuned *t = luaL_testudata(L, -1, result_class);
-    lua_pop(L, 1); /* the list keeps it */
-    if (!t) {
-      qn_pack_builder_free(b);
-      return luaL_argerror(L, 1, "handles of tune() expected");
-    }
-    const qn_tune_result *r = &t->result;
-    s = qn_pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads);
-    for (size_t k = 0; s == QN_OK && k < r->n_kernels; k++) s = qn_pack_add_kernel(b, &r->kernel[k]);
-    for (size_t k = 0; s == QN_OK && k < r->n_plans; k++) {
-      qn_plan *p = &t->result.plan[k];
-      p->device = (uint32_t)(i - 1);
-      s = qn_pack_add_plan(b, p);
-    }
-  }
+  for (int i = 0; s == QN_OK && i < n; i++)
+    s = add_result(b, &((tuned *)lua_touserdata(L, 3 + i))->result, (uint32_t)i);
   if (s == QN_OK) s = qn_pack_write(b, path);
   qn_pack_builder_free(b);
   if (s != QN_OK) return qn__lua_fail(L, s);
@@ -223,7 +213,7 @@ static int pack(lua_State *L) {
 
 void qn__lua_tune(lua_State *L) {
   static const luaL_Reg methods[] = {{"__gc", tuned_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"tune", tune}, {"pack", pack}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"tune", tune}, {"pack_write", pack_write}, {NULL, NULL}};
   qn__lua_class(L, result_class, methods);
   luaL_setfuncs(L, functions, 0);
 }

@@ -1,100 +1,131 @@
 -- main.lua - the command line: finds the verb, reads its options, runs it. Each verb is one file of lua/verbs.
 --
--- A verb is a table: name, group, usage, summary, options = { { "--m", "LIST", "what", default }… }, positional (how many
--- arguments it takes: { least, most }), run(q, args) -> exit status. An option without a value name is a flag.
--- Help goes to stdout and exits 0; misuse goes to stderr and exits 2; failure exits 1.
+-- A verb is a table:
+--   name, usage (what follows the name), summary, about (more lines of help), arguments = { least, most },
+--   options = { { "--m", "LIST", "what it says", default =, many = true, group = "Problem" }… }
+--   run = function(q, options) -> exit status (nil: 0)
+-- An option without a value name is a flag. `options` has the values by name without dashes, the arguments by number.
+--
+-- Help goes to stdout and exits 0; misuse to stderr, exit 2; failure to stderr, exit 1: one line each.
 
-local names = { "devices", "formats", "kernels", "source", "tune", "bench", "verify", "explain", "pack", "inspect", "dequantize", "run" }
+local common = require "lua.common"
 
-local function misuse(text, ...)
-  io.stderr:write("quernel: ", text:format(...), "\n")
-  return 2
-end
+local sections = {
+  { "What there is", { "devices", "formats", "kernels", "source" } },
+  { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
+  { "Packs and checkpoints", { "pack", "inspect", "dequantize", "convert" } },
+  { "Scripts", { "run" } },
+}
 
-local function load_verb(name)
-  for _, known in ipairs(names) do
-    if known == name then return require("lua.verbs." .. name) end
+local function verb(name)
+  for _, s in ipairs(sections) do
+    for _, known in ipairs(s[2]) do
+      if known == name then return require("lua.verbs." .. name) end
+    end
   end
 end
 
 local function help(q)
-  print("quernel " .. q.version .. ": generate, tune and serve kernels for matrix products with quantized weights\n")
-  print("usage: quernel VERB [options]; quernel VERB --help shows the options of a verb\n")
-  local groups = { "What there is", "Measuring", "Packs and models", "Scripts" }
-  for _, group in ipairs(groups) do
-    print(group)
-    for _, name in ipairs(names) do
-      local v = load_verb(name)
-      if v.group == group then print(("  %-44s %s"):format(v.usage, v.summary)) end
-    end
-    print ""
+  local out = { ("quernel %s: generate, tune and serve kernels for matrix products with quantized weights"):format(q.version),
+    "", "usage: quernel VERB [options]        quernel VERB --help: the options of a verb" }
+  for _, s in ipairs(sections) do
+    table.move({ "", s[1] }, 1, 2, #out + 1, out)
+    for _, name in ipairs(s[2]) do out[#out + 1] = ("  %-11s %s"):format(name, verb(name).summary) end
   end
+  return table.concat(out, "\n")
 end
 
 local function verb_help(v)
-  print("usage: quernel " .. v.usage .. "\n\n" .. v.summary .. "\n")
+  local out = { ("usage: quernel %s %s"):format(v.name, v.usage), "", v.summary }
+  if v.about then table.move({ "", v.about }, 1, 2, #out + 1, out) end
+  local group
   for _, o in ipairs(v.options or {}) do
-    local default = o[4] and (" (default: %s)"):format(o[4]) or ""
-    print(("  %-26s %s%s"):format(o[1] .. (o[2] and " " .. o[2] or ""), o[3], default))
+    if (o.group or "Output") ~= group then
+      group = o.group or "Output"
+      table.move({ "", group }, 1, 2, #out + 1, out)
+    end
+    local default = o.default and (" (default: %s)"):format(o.default) or ""
+    out[#out + 1] = ("  %-20s %s%s"):format(o[1] .. (o[2] and " " .. o[2] or ""), o[3], default)
   end
+  return table.concat(out, "\n")
 end
 
--- Arguments -> table: options by name without dashes, positional ones in order. nil, message on misuse.
+-- ---- Reading the arguments -----------------------------------------------------------------------------------------
+
+local function key_of(name) return (name:gsub("^%-+", "")) end
+
 local function parse(v, args)
   local out, known = {}, {}
   for _, o in ipairs(v.options or {}) do
     known[o[1]] = o
-    if o[4] and o[2] then out[o[1]:gsub("^%-+", "")] = o[4] end
+    out[key_of(o[1])] = o.default
   end
   local i = 2
+  local function value_of(o, inline)
+    if not o[2] then
+      if inline then common.misuse("%s takes no value", o[1]) end
+      return true
+    end
+    if inline then return inline end
+    i = i + 1
+    return args[i] or common.misuse("%s needs a value: %s", o[1], o[2])
+  end
+  local options_end = false
   while i <= #args do
     local a = args[i]
-    local name, value = a:match "^(%-%-?[%w%-]+)=(.*)$"
-    name = name or a
-    if a:sub(1, 1) == "-" and a ~= "-" then
-      local o = known[name]
-      if not o then return nil, ("%s: unknown option %s"):format(v.name, name) end
-      if o[2] then
-        if not value then i = i + 1; value = args[i] end
-        if not value then return nil, ("%s: %s needs a value %s"):format(v.name, name, o[2]) end
-      else
-        value = true
-      end
-      local key = name:gsub("^%-+", "")
+    if a == "--" and not options_end then
+      options_end = true
+    elseif options_end or a:sub(1, 1) ~= "-" or a == "-" then
+      out[#out + 1] = a
+    else
+      local name, inline = a:match "^(%-%-[^=]+)=(.*)$"
+      local o = known[name or a] or common.misuse("unknown option %s", name or a)
+      local key, value = key_of(o[1]), value_of(o, inline)
       if o.many then
-        out[key] = type(out[key]) == "table" and out[key] or {}
+        out[key] = out[key] or {}
         table.insert(out[key], value)
       else
         out[key] = value
       end
-    else
-      out[#out + 1] = a
     end
     i = i + 1
   end
-  local least, most = v.positional[1], v.positional[2]
-  if #out < least then return nil, ("%s: too few arguments; usage: quernel %s"):format(v.name, v.usage) end
-  if #out > most then return nil, ("%s: unexpected argument %q; usage: quernel %s"):format(v.name, out[most + 1], v.usage) end
+  local least, most = table.unpack(v.arguments)
+  if #out < least then common.misuse("too few arguments; usage: quernel %s %s", v.name, v.usage) end
+  if #out > most then common.misuse("unexpected argument %q; usage: quernel %s %s", out[most + 1], v.name, v.usage) end
   return out
+end
+
+local function wants_help(args)
+  for i = 2, #args do
+    if args[i] == "--" then return false end
+    if args[i] == "--help" or args[i] == "-h" then return true end
+  end
+end
+
+local function complain(status, text, ...)
+  io.stderr:write("quernel: ", text:format(...), "\n")
+  return status
 end
 
 return function(q, args)
   local name = args[1]
-  if name == nil then help(q) return 2 end
-  if name == "--help" or name == "-h" or name == "help" then help(q) return 0 end
+  if name == "--help" or name == "-h" or name == "help" and not args[2] then print(help(q)) return 0 end
   if name == "--version" then print("quernel " .. q.version) return 0 end
-  local v = load_verb(name)
-  if not v then return misuse("unknown verb %q; quernel --help lists them", name) end
-  for i = 2, #args do
-    if args[i] == "--help" or args[i] == "-h" then verb_help(v) return 0 end
-    if args[i] == "--" then break end
-  end
+  if not name then io.stderr:write(help(q), "\n") return 2 end
+  if name == "help" then name, args = args[2], { args[2], "--help" } end
+  local v = verb(name)
+  if not v then return complain(2, "unknown verb %q; quernel --help lists them", name) end
   if v.raw then return v.run(q, args) end
-  local options, why = parse(v, args)
-  if not options then return misuse("%s", why) end
-  local ok, status = pcall(v.run, q, options)
+  if wants_help(args) then print(verb_help(v)) return 0 end
+
+  local trace
+  local ok, status = xpcall(function() return v.run(q, parse(v, args)) end, function(e)
+    if os.getenv "QUERNEL_TRACE" then trace = debug.traceback(tostring(e), 2) end
+    return e
+  end)
+  if trace then io.stderr:write(trace, "\n") end
   if ok then return status or 0 end
-  if type(status) == "table" and status.misuse then return misuse("%s", status.misuse) end
-  io.stderr:write("quernel: ", tostring(status), "\n")
-  return 1
+  if type(status) == "table" and status.misuse then return complain(2, "%s: %s", v.name, status.misuse) end
+  return complain(1, "%s", tostring(status))
 end

@@ -1,13 +1,14 @@
 /* quernel.c - the Lua module `quernel`: luaopen_quernel, and what the bindings share.
  *
  * The same code is linked into the tool and built as a module for a stock lua5.4. All that a person sees is made by
- * lua/quernel.lua, which is carried inside, as are the generator and the templates. $QUERNEL_TEMPLATES names a directory
- * laid out like the source tree whose files come before those inside. */
+ * lua/quernel.lua, which is carried inside, as are the generator and the templates. $QUERNEL_TEMPLATES names a
+ * directory laid out like the source tree whose files come before those inside. */
 #include "bind.h"
 #include "embed.h"
 #include "hash.h"
 #include <dirent.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -134,8 +135,7 @@ void qn__lua_push_json(lua_State *L, const cJSON *j) {
   } else if (cJSON_IsNumber(j)) {
     if (fabs(j->valuedouble) < 9e15 && j->valuedouble == trunc(j->valuedouble))
       lua_pushinteger(L, (lua_Integer)j->valuedouble);
-    else
-      lua_pushnumber(L, j->valuedouble);
+    else lua_pushnumber(L, j->valuedouble);
   } else if (cJSON_IsBool(j)) {
     lua_pushboolean(L, cJSON_IsTrue(j));
   } else if (cJSON_IsArray(j) || cJSON_IsObject(j)) {
@@ -143,10 +143,8 @@ void qn__lua_push_json(lua_State *L, const cJSON *j) {
     lua_Integer at = 0;
     for (const cJSON *x = j->child; x; x = x->next) {
       qn__lua_push_json(L, x);
-      if (cJSON_IsArray(j))
-        lua_seti(L, -2, ++at);
-      else
-        lua_setfield(L, -2, x->string);
+      if (cJSON_IsArray(j)) lua_seti(L, -2, ++at);
+      else lua_setfield(L, -2, x->string);
     }
   } else {
     lua_pushnil(L);
@@ -261,6 +259,16 @@ static int folder(lua_State *L) {
   return 1;
 }
 
+/* scratch() -> the path of a new empty directory, or nil, message */
+static int scratch(lua_State *L) {
+  char path[PATH_MAX];
+  const char *root = getenv("TMPDIR");
+  snprintf(path, sizeof path, "%.4000s/quernel-XXXXXX", root && *root ? root : "/tmp");
+  if (!mkdtemp(path)) return qn__lua_fail(L, qn__fail(QN_E_IO, "%s: %s", path, strerror(errno)));
+  lua_pushstring(L, path);
+  return 1;
+}
+
 /* exists(path) -> is there such a file or directory */
 static int exists(lua_State *L) {
   lua_pushboolean(L, access(luaL_checkstring(L, 1), R_OK) == 0);
@@ -268,9 +276,8 @@ static int exists(lua_State *L) {
 }
 
 static const luaL_Reg base[] = {
-    {"read", read_embedded}, {"list", list_embedded}, {"hash", hash},     {"parse_json", parse_json},
-    {"clock", now},          {"terminal", terminal},  {"folder", folder}, {"exists", exists},
-    {NULL, NULL},
+    {"read", read_embedded}, {"list", list_embedded}, {"hash", hash},     {"parse_json", parse_json}, {"clock", now},
+    {"terminal", terminal},  {"folder", folder},      {"exists", exists}, {"scratch", scratch},       {NULL, NULL},
 };
 
 /* The module: the chunk lua/quernel.lua, called with the table of native functions. [-0, +1, v] */
@@ -290,6 +297,9 @@ QN_API int luaopen_quernel(lua_State *L) {
   qn__lua_model(L);
   qn__lua_tune(L);
   qn__lua_pack(L);
+  qn__lua_serve(L);
+  qn__lua_worker(L);
+  qn__lua_store(L);
   qn__lua_ffi(L);
   qn__lua_set_text(L, "version", qn_version());
   lua_call(L, 1, 1);

@@ -1,42 +1,40 @@
 local common = require "lua.common"
 
--- The pack's winners and the dense product, timed again side by side: a tuning run whose only candidates are the winners,
--- with a store of its own so that nothing is remembered.
 return {
-  name = "bench", group = "Measuring", usage = "bench PACK [--against dense]", summary = "time a pack's kernels again, with the dense product in the same run",
-  options = { { "--against", "WHAT", "dense", "dense" }, { "--m", "LIST", "numbers of tokens; without: those that were tuned" }, { "--device", "DEVICE", "device to run on" }, { "--quiet", nil, "no progress" }, { "--json", nil, "print JSON" } },
-  positional = { 1, 1 },
+  name = "bench", usage = "PACK [--against dense]", arguments = { 1, 1 },
+  summary = "time a pack's kernels again, each beside the dense product",
+  about = [[
+Weights are cold: every call takes the next of several copies. Both are timed in one process, on the same threads, and
+a sample counts only while the machine is undisturbed. Roof: bytes of weights a second, of what a plain read of memory
+reached beside the kernel.]],
+  options = {
+    { "--against", "WHAT", "dense", default = "dense", group = "Search" },
+    { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
+    { "--device", "DEVICE", "where (default: the first of the pack's devices that is here)", group = "Device" },
+    { "--reps", "N", "samples of each", default = "15", group = "Search" },
+    { "--progress", nil, "show progress also where standard error is no terminal" },
+    { "--quiet", nil, "show no progress" },
+    { "--json", nil, "print JSON" },
+  },
   run = function(q, options)
-    if options.against ~= "dense" then common.misuse("--against: %q; known: dense", options.against) end
-    local pack = common.check(q.open(options[1]))
-    local problems, winners, m, seen = {}, {}, {}, {}
-    for _, p in ipairs(pack:plans()) do
-      if p.kind == "fastest" and p.n > 0 then
-        problems[#problems + 1] = p.problem
-        for _, r in ipairs(p.ranges) do
-          winners[r.variant] = true
-          if not seen[r.m] then seen[r.m] = true m[#m + 1] = r.m end
-        end
-      end
-    end
-    table.sort(m)
-    if options.m then m = common.tokens(options.m) end
-    local store = os.tmpname()
-    os.remove(store)
-    local result, why = q.tune { problems = problems, m = m, effort = "normal", device = options.device, store = store, only = function(name) return winners[name] end,
-      progress = common.progress(q, options.quiet or options.json) }
-    os.execute("rm -rf '" .. store .. "'")
-    common.check(result, why)
-    result.handle = nil
-    if options.json then print(q.json(result)) return end
-    local rows = { { "problem", "M", "us", "dense us", "ratio", "GB/s", "dense GB/s", "read GB/s" } }
-    for _, p in ipairs(result.plans) do
-      if p.kind == "fastest" and p.n > 0 then
-        for _, r in ipairs(p.ranges) do
-          rows[#rows + 1] = { p.problem, r.m, ("%.1f"):format(r.seconds * 1e6), ("%.1f"):format(r.dense_seconds * 1e6), ("%.2fx"):format(r.dense_seconds / r.seconds),
-            ("%.1f"):format(p.bytes / r.seconds / 1e9), ("%.1f"):format(4.0 * p.n * p.k / r.dense_seconds / 1e9), ("%.1f"):format(r.bandwidth / 1e9) }
-        end
-      end
+    common.choice(options, "against", "dense")
+    local m, reps = options.m and common.tokens(options.m), math.tointeger(common.number(options, "reps", 1))
+    if not reps then common.misuse("--reps: a whole number is needed") end
+    local pack = common.check(q.open(options[1], { device = options.device }))
+    local show, done = common.progress(q, options), 0
+    local list = common.check(pack:bench { m = m, reps = reps, progress = show and function(problem, tokens)
+      done = done + 1
+      show { phase = "bench", problem = problem, m = tokens, done = done, total = 0 }
+    end })
+    if show then show { phase = "done" } end
+    if options.json then print(q.json(list)) return end
+    local rows = { { "problem", "M", "us", "GB/s", "of roof", "dense us", "dense GB/s", "of roof", "ratio", "dense by" } }
+    for _, x in ipairs(list) do
+      local dense, roof = x.dense_seconds, x.bandwidth > 0 and x.bandwidth or nil
+      rows[#rows + 1] = { x.problem, x.m, common.us(x.seconds), common.gb(x.bytes, x.seconds),
+        common.percent(roof and x.bytes / x.seconds / roof), dense and common.us(dense) or "-",
+        dense and common.gb(x.dense_bytes, dense) or "-", common.percent(dense and roof and x.dense_bytes / dense / roof),
+        common.ratio(dense and dense / x.seconds), x.dense_by or "-" }
     end
     common.table(rows)
   end,

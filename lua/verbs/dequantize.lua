@@ -1,10 +1,17 @@
 local common = require "lua.common"
+
 return {
-  name = "dequantize", group = "Packs and models", usage = "dequantize MODEL WEIGHT -o FILE.npy", summary = "a weight as float32 [N, K], act-order undone, in NumPy's format",
-  options = { { "-o", "FILE", "file to write" } },
-  positional = { 2, 2 },
+  name = "dequantize", usage = "MODEL WEIGHT -o FILE.npy", arguments = { 2, 2 },
+  summary = "a weight as float32 [N, K], act-order undone, in NumPy's format",
+  options = {
+    { "--slice", "I", "which matrix of a stack, from 1", default = "1", group = "Input" },
+    { "-o", "FILE.npy", "the file to write" },
+  },
   run = function(q, options)
-    if not options.o then common.misuse("dequantize: -o FILE.npy is needed") end
-    common.check(common.check(q.model(options[1])):write_npy(options[2], options.o))
+    if not options.o then common.misuse "-o FILE.npy is needed" end
+    local slice = math.tointeger(common.number(options, "slice", 1))
+    if not slice then common.misuse("--slice: a whole number is needed") end
+    local model = common.check(q.model(options[1]))
+    common.check(model:write_npy(options[2], options.o, slice))
   end,
 }

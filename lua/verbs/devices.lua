@@ -1,22 +1,31 @@
 local common = require "lua.common"
+
+local function limits(d)
+  if d.target == "cuda" then
+    return ("%s, %d SMs, %d KiB of shared memory a CTA, driver %s"):format(d.arch, d.sms, d.smem // 1024, d.driver)
+  end
+  return ("%d threads; caches %d KiB, %d KiB, %d MiB; %s"):format(d.threads, d.l1 // 1024, d.l2 // 1024, d.l3 >> 20, d.arch)
+end
+
 return {
-  name = "devices", group = "What there is", usage = "devices [--json]", summary = "the machines that kernels can be tuned for here",
+  name = "devices", usage = "[--json]", arguments = { 0, 0 },
+  summary = "the machines that kernels can be tuned for here, and the compilers",
   options = { { "--json", nil, "print JSON" } },
-  positional = { 0, 0 },
   run = function(q, options)
-    local list = q.devices()
+    local list, compilers = q.devices(), {}
+    for _, target in ipairs { "host", "cuda" } do
+      local version, why = q.native.compiler(target)
+      compilers[target] = version or "none: " .. why
+    end
+    local gpu, why = q.device "cuda:0"
     if options.json then
-      print(q.json(list))
+      print(q.json { devices = list, compilers = compilers, no_gpu = not gpu and why or nil })
       return
     end
     local rows = { { "device", "product", "limits" } }
-    for _, d in ipairs(list) do
-      rows[#rows + 1] = { d.name, d.product, d.target == "host"
-        and ("%d threads, caches %d KiB / %d KiB / %d MiB, %s"):format(d.threads, d.l1 // 1024, d.l2 // 1024, d.l3 >> 20, d.arch)
-        or ("%s, %d SMs, %d KiB shared memory, driver %s"):format(d.arch, d.sms, d.smem // 1024, d.driver) }
-    end
+    for _, d in ipairs(list) do rows[#rows + 1] = { d.name, d.product, limits(d) } end
     common.table(rows)
-    local gpu, why = q.device "cuda:0"
-    if not gpu then print("no GPU: " .. why) end
+    if not gpu then print("\nno GPU: " .. why) end
+    print(("\ncompiler for host: %s\ncompiler for CUDA: %s"):format(compilers.host, compilers.cuda))
   end,
 }

@@ -1,55 +1,78 @@
 local common = require "lua.common"
 
--- The first spelling of a format, for asking kernel families.
-local function families(q, name, device, target)
+local acts = { host = { "f32", "bf16", "i8" }, cuda = { "f16", "bf16" } }
+
+-- For each activation type: the families that take the format, and of those that do not, the rule that refuses.
+local function families(q, name, device)
   local out = {}
-  for _, act in ipairs(target == "host" and { "f32", "bf16", "i8" } or { "f16", "bf16" }) do
-    local ok, p = pcall(q.problem, ("%s:4096x4096:%s"):format(name, act), target)
-    local found = {}
-    if ok then
-      local _, report = q.variants(p, device, { space = "reduced" })
-      for _, r in ipairs(report) do if r.survivors > 0 then found[#found + 1] = r.family end end
+  for _, act in ipairs(acts[device.target]) do
+    local _, report = q.variants(("%s:4096x4096:%s"):format(name, act), device, { space = "reduced" })
+    local row = { act = act, take = {}, refuse = {} }
+    for _, r in ipairs(report) do
+      local worst
+      for _, x in ipairs(r.removed) do
+        if x.count > 0 and (not worst or x.count > worst.count) then worst = x end
+      end
+      if r.survivors > 0 then
+        row.take[#row.take + 1] = r.family
+      else
+        row.refuse[#row.refuse + 1] = { family = r.family, why = worst and worst.why or "no variant" }
+      end
     end
-    out[#out + 1] = { act = act, families = found }
+    out[#out + 1] = row
   end
   return out
 end
 
+local function show_one(q, options)
+  local f = common.ask(q.resolve, options[1])
+  local host, cuda = common.check(q.device "host"), common.ask(q.arch, options.arch)
+  local d = q.gen.format.descriptor(f)
+  local report = { name = f.name, doc = f.doc, file = f.def.file, bits = f.bits, map = f.map.kind, scale = f.scale,
+    descriptor = d, host = families(q, f.name, host), cuda = families(q, f.name, cuda) }
+  if options.json then print(q.json(report)) return end
+  print(("%s: %s (%s)"):format(f.name, f.doc, f.def.file))
+  print(("\nbits      %d a code, code map: %s%s"):format(f.bits, f.map.kind,
+    f.map.lo and (", %g .. %g"):format(f.map.lo, f.map.hi) or ""))
+  for _, p in ipairs(d.planes) do
+    local function extent(x, axis) return x == 0 and "all " .. axis or ("%d %s"):format(x, axis) end
+    print(("plane     %s %s, one for %s x %s"):format(p.name, p.type, extent(p.rows, "N"), extent(p.cols, "K")))
+  end
+  local text = {}
+  for i, token in ipairs(d.decode) do text[i] = type(token) == "table" and ("table%d[]"):format(token.lookup) or tostring(token) end
+  print("decode    " .. table.concat(text, " ") .. "   (postfix)")
+  for _, device in ipairs { host, cuda } do
+    print(("\n%s (%s)"):format(device.target, device.target == "host" and "this machine" or device.arch))
+    for _, row in ipairs(report[device.target]) do
+      print(("  %-5s activations  %s"):format(row.act, #row.take > 0 and table.concat(row.take, ", ") or "no family"))
+      for _, x in ipairs(row.refuse) do print(("        %s: %s"):format(x.family, x.why)) end
+    end
+  end
+end
+
+local function show_all(q, options)
+  local rows, list = { { "format", "bits", "groups", "planes", "what" } }, {}
+  for i, f in ipairs(q.formats()) do
+    local groups, planes = {}, {}
+    for j, g in ipairs(f.group or {}) do groups[j] = math.type(g) and "g" .. g or g end
+    for _, p in ipairs(q.gen.format.sorted_keys(f.planes)) do
+      planes[#planes + 1] = p .. " " .. table.concat(f.planes[p], "|")
+    end
+    rows[i + 1] = { f.name, f.bits, table.concat(groups, " "), table.concat(planes, ", "), f.doc }
+    list[i] = { name = f.name, doc = f.doc, bits = f.bits, group = f.group or {}, planes = f.planes, file = f.file }
+  end
+  if options.json then print(q.json(list)) return end
+  common.table(rows)
+  print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE of the scales], the first group and type when left out"
+end
+
 return {
-  name = "formats", group = "What there is", usage = "formats [NAME] [--json]", summary = "weight formats; with a name, its spelling, decode rule and kernels",
-  options = { { "--json", nil, "print JSON" }, { "--arch", "ARCH", "CUDA architecture to ask for", "sm_90a" } },
-  positional = { 0, 1 },
+  name = "formats", usage = "[FORMAT] [--json]", arguments = { 0, 1 },
+  summary = "weight formats; with one, its planes, its decode rule and the kernels that take it",
+  options = { { "--arch", "ARCH", "CUDA architecture to ask for", default = "sm_90a", group = "Device" },
+    { "--json", nil, "print JSON" } },
   run = function(q, options)
-    if options[1] then
-      local f = q.resolve(options[1])
-      local host, cuda = q.device "host", q.arch(options.arch)
-      local report = { name = f.name, doc = f.doc, bits = f.bits, group = f.group, descriptor = q.gen.format.descriptor(f),
-        host = families(q, f.name, host, "host"), cuda = families(q, f.name, cuda, "cuda") }
-      if options.json then print(q.json(report)) return end
-      print(("%s: %s"):format(f.name, f.doc))
-      print(("bits %d, code map %s, scale %s"):format(f.bits, f.map.kind, #f.scale > 0 and table.concat(f.scale, " * ") or "none"))
-      print("decode (postfix): " .. q.json(report.descriptor.decode))
-      for _, target in ipairs { "host", "cuda" } do
-        for _, x in ipairs(report[target]) do
-          print(("%s, %s activations: %s"):format(target, x.act, #x.families > 0 and table.concat(x.families, ", ") or "no family takes it"))
-        end
-      end
-      return
-    end
-    local list = q.formats()
-    if options.json then
-      local out = {}
-      for i, f in ipairs(list) do out[i] = { name = f.name, doc = f.doc, bits = f.bits, group = f.group or {}, file = f.file } end
-      print(q.json(out))
-      return
-    end
-    local rows = { { "format", "bits", "groups", "planes", "" } }
-    for _, f in ipairs(list) do
-      local groups, planes = {}, {}
-      for i, g in ipairs(f.group or {}) do groups[i] = tostring(g) end
-      for _, p in ipairs(q.gen.format.sorted_keys(f.planes)) do planes[#planes + 1] = p .. ": " .. table.concat(f.planes[p], "|") end
-      rows[#rows + 1] = { f.name, f.bits, table.concat(groups, " "), table.concat(planes, ", "), f.doc }
-    end
-    common.table(rows)
+    if options[1] then return show_one(q, options) end
+    return show_all(q, options)
   end,
 }

@@ -1,18 +1,24 @@
 local common = require "lua.common"
+
 return {
-  name = "inspect", group = "Packs and models", usage = "inspect MODEL [--json]", summary = "every weight of a checkpoint: dialect, format, shape, bits, memory against fp16",
+  name = "inspect", usage = "MODEL [--json]", arguments = { 1, 1 },
+  summary = "every weight of a checkpoint: dialect, format, shape, bits, memory against fp16",
   options = { { "--json", nil, "print JSON" } },
-  positional = { 1, 1 },
   run = function(q, options)
     local list = common.check(q.model(options[1])):tensors()
     if options.json then print(q.json(list)) return end
     local rows, bytes, half = { { "weight", "dialect", "format", "N", "K", "bits", "bytes", "of fp16" } }, 0, 0
+    local refused = {}
     for _, t in ipairs(list) do
       local fp16 = 2 * t.n * t.k * t.slices
-      rows[#rows + 1] = { t.name, t.dialect, t.format or t.refusal or "-", t.n, t.k, ("%.2f"):format(t.bpw), t.bytes, fp16 > 0 and ("%.0f%%"):format(100 * t.bytes / fp16) or "-" }
-      bytes, half = bytes + t.bytes, half + (fp16 > 0 and fp16 or t.bytes)
+      rows[#rows + 1] = { t.name .. (t.slices > 1 and (" x %d"):format(t.slices) or ""), t.dialect, t.format or "-",
+        t.n > 0 and t.n or "-", t.k > 0 and t.k or "-", ("%.2f"):format(t.bpw), t.bytes,
+        fp16 > 0 and common.percent(t.bytes / fp16) or "-" }
+      if t.refusal then refused[#refused + 1] = ("%s: %s"):format(t.name, t.refusal) end
+      if not t.tied_to then bytes, half = bytes + t.bytes, half + (fp16 > 0 and fp16 or t.bytes) end
     end
     common.table(rows)
-    print(("%d weights, %d bytes, %.0f%% of fp16"):format(#list, bytes, 100 * bytes / half))
+    print(("%d weights, %s, %s of fp16"):format(#list, common.bytes(bytes), common.percent(half > 0 and bytes / half or nil)))
+    for _, text in ipairs(refused) do print("cannot be read: " .. text) end
   end,
 }

@@ -1,84 +1,127 @@
 local common = require "lua.common"
 
-local function report_space(q, options, device)
-  local p = q.problem(options.problem, device.target)
-  local variants, report = q.variants(p, device, { space = options.space, family = options.family })
-  if options.json then
-    local list = {}
-    for i, v in ipairs(variants) do list[i] = { name = v.name, hash = v.hash, params = v.params } end
-    print(q.json { problem = p.spelling, device = device.name, families = report, variants = list })
-    return
+local function show_family(q, r, problem)
+  local def = q.gen.kernel.registry[r.family]
+  print(("\n%s: %s\n  source: %s"):format(r.family, def.doc, def.source or def.file))
+  local rows = { { "  parameter", "values", "" } }
+  for _, x in ipairs(def.params) do
+    local values = {}
+    for i, y in ipairs(x.values) do values[i] = tostring(y) end
+    rows[#rows + 1] = { "  " .. x.name, table.concat(values, " "), x.doc or "" }
   end
-  print(("%s on %s, space %s"):format(p.spelling, device.name, options.space))
-  for _, r in ipairs(report) do
-    local def = q.gen.kernel.registry[r.family]
-    print(("\n%s: %s (%s)"):format(r.family, def.doc, def.source or def.file))
-    local rows = {}
-    for _, x in ipairs(def.params) do
-      local values = {}
-      for i, y in ipairs(x.values) do values[i] = tostring(y) end
-      rows[#rows + 1] = { "  " .. x.name, table.concat(values, " "), x.doc or "" }
-    end
-    common.table(rows)
-    print(("  %d candidates, %d survive"):format(r.candidates, r.survivors))
-    for _, x in ipairs(r.removed) do
-      if x.count > 0 then print(("  rule %-12s removes %5d: %s"):format(x.rule, x.count, x.why)) end
-    end
+  common.table(rows)
+  print(("  %d candidates for %s, %d survive"):format(r.candidates, problem, r.survivors))
+  for _, x in ipairs(r.removed) do
+    if x.count > 0 then print(("  rule %-14s removes %6d: %s"):format(x.rule, x.count, x.why)) end
   end
-  if options.list then for _, v in ipairs(variants) do print(v.name) end end
 end
 
--- Compile every variant of every architecture asked for; each source once.
-local function compile_all(q, options)
-  local rows, failed, json = { { "arch", "variants", "registers", "shared", "spills", "failed", "seconds", "per second" } }, 0, {}
-  for _, arch in ipairs(options.arch and common.split(options.arch, "--arch") or { "host" }) do
-    local device = arch == "host" and common.check(q.device "host") or q.arch(arch)
-    local variants, seen = {}, {}
-    for _, spelling in ipairs(options.problem and common.split(options.problem) or q.example_problems(device.target)) do
-      for _, v in ipairs((q.variants(spelling, device, { space = options.space, family = options.family }))) do
-        if not seen[v.hash] then seen[v.hash] = true variants[#variants + 1] = v end
-      end
+local function show_space(q, options)
+  local device = common.target(q, options)
+  local problem = common.ask(q.problem, options.problem or "int4.g128:4096x4096", device.target)
+  local variants, report = q.variants(problem, device, { space = options.space, family = options.family })
+  if options.json then
+    local list = {}
+    for i, v in ipairs(variants) do
+      list[i] = { name = v.name, hash = v.hash, family = v.family, params = v.params, layout = v.layout.name }
     end
-    local start = q.native.clock()
-    local show = common.progress(q, options.json)
-    local out = common.check(q.compile(variants, { progress = show and function(done, total, name)
-      show { phase = "compile", done = done, total = total, variant = name, best = 0, m = 0,
-        left = (q.native.clock() - start) / done * (total - done) }
-    end }))
-    if show then show { phase = "done" } end
-    local seconds = q.native.clock() - start
-    local most, shared, spills, bad = 0, 0, 0, 0
-    for i, o in ipairs(out) do
-      if o.ok then
-        most, shared = math.max(most, o.registers), math.max(shared, o.shared)
-        if o.spills > 0 then
-          spills = spills + 1
-          io.stderr:write(("%s on %s spills %d bytes\n"):format(variants[i].name, arch, o.spills))
-        end
-      else
-        bad = bad + 1
-        io.stderr:write(("%s on %s: %s\n"):format(variants[i].name, arch, o.why))
-      end
-      json[#json + 1] = { name = variants[i].name, arch = arch, ok = o.ok, why = o.why, registers = o.registers, shared = o.shared, spills = o.spills, seconds = o.seconds }
-    end
-    failed = failed + bad + spills
-    rows[#rows + 1] = { arch, #variants, most, shared, spills, bad, ("%.1f"):format(seconds), ("%.2f"):format(#variants / seconds) }
+    print(q.json { problem = problem.spelling, device = device.name, families = report, variants = list })
+  elseif options.list then
+    for _, v in ipairs(variants) do print(v.name) end
+  else
+    print(("%s on %s, space: %s"):format(problem.spelling, device.name, options.space))
+    for _, r in ipairs(report) do show_family(q, r, problem.spelling) end
   end
-  if options.json then print(q.json(json)) else common.table(rows) end
-  return failed > 0 and 1 or 0
+end
+
+-- ---- Compiling a whole space ---------------------------------------------------------------------------------------
+
+-- The variants of a space for several problems, each source once.
+local function gather(q, options, device)
+  local out, seen = {}, {}
+  local problems = options.problem and { options.problem } or q.example_problems(device.target)
+  for _, spelling in ipairs(problems) do
+    local p = common.ask(q.problem, spelling, device.target)
+    for _, v in ipairs((q.variants(p, device, { space = options.space, family = options.family }))) do
+      if not seen[v.hash] then out[#out + 1] = v end
+      seen[v.hash] = true
+    end
+  end
+  return out
+end
+
+local function compile_space(q, options, arch)
+  local device = common.target(q, { arch = arch, device = options.device })
+  local variants = gather(q, options, device)
+  local show, start = common.progress(q, options), q.native.clock()
+  local outcomes = common.check(q.compile(variants, { progress = show and function(done, total, name)
+    show { phase = "compile", done = done, total = total, variant = name, left = (q.native.clock() - start) / done * (total - done) }
+  end }))
+  if show then show { phase = "done" } end
+  local s = { arch = arch or device.name, variants = #variants, registers = 0, shared = 0, spilling = 0, failed = 0,
+    seconds = q.native.clock() - start, list = {} }
+  for i, o in ipairs(outcomes) do
+    local name = variants[i].name
+    s.list[i] = { name = name, ok = o.ok, why = o.why, registers = o.registers, shared = o.shared, spills = o.spills,
+      size = o.size, seconds = o.seconds }
+    if not o.ok then
+      s.failed = s.failed + 1
+      io.stderr:write(("%s on %s: %s\n"):format(name, s.arch, o.why))
+    else
+      s.registers, s.shared = math.max(s.registers, o.registers), math.max(s.shared, o.shared)
+      if o.spills > 0 then
+        s.spilling = s.spilling + 1
+        io.stderr:write(("%s on %s spills %d bytes\n"):format(name, s.arch, o.spills))
+      end
+    end
+  end
+  s.rate = #variants / s.seconds
+  return s
+end
+
+local function compile_all(q, options)
+  local rows = { { "arch", "variants", "registers", "shared", "spilling", "failed", "seconds", "a second" } }
+  local all, bad = {}, 0
+  for _, arch in ipairs(options.arch and common.split(options.arch, "--arch") or { false }) do
+    local s = compile_space(q, options, arch or nil)
+    all[#all + 1] = s
+    bad = bad + s.failed + s.spilling
+    rows[#rows + 1] = { s.arch, s.variants, s.registers, s.shared, s.spilling, s.failed, ("%.1f"):format(s.seconds),
+      ("%.2f"):format(s.rate) }
+    if options.json ~= true and options.registers then
+      for _, x in ipairs(s.list) do
+        if x.ok then print(("%s  %s: %d registers, %d bytes shared"):format(s.arch, x.name, x.registers, x.shared)) end
+      end
+    end
+  end
+  if options.json then print(q.json(all)) else common.table(rows) end
+  return bad > 0 and 1 or 0
 end
 
 return {
-  name = "kernels", group = "What there is", usage = "kernels [--problem P] [--compile-all --arch A,B]",
-  summary = "kernel families, their parameters, and what each rule removes; or compile the whole space",
-  options = { { "--problem", "P", "problem, e.g. int4.g128:4096x4096:bf16-f32" }, { "--arch", "LIST", "CUDA architectures; without: this machine's device" },
-    { "--device", "DEVICE", "device whose limits count" }, { "--space", "SPACE", "full, quick or reduced", "full" }, { "--family", "NAME", "one family only" },
-    { "--list", nil, "name every variant" }, { "--compile-all", nil, "compile them, report registers, shared memory, spills, rate" }, { "--json", nil, "print JSON" } },
-  positional = { 0, 0 },
+  name = "kernels", usage = "[--problem P] [--arch A] [--compile-all --arch A,B]", arguments = { 0, 0 },
+  summary = "kernel families, their parameters and what each rule removes; or compile a whole space",
+  about = "Registers and shared memory are the largest of the space; a variant that spills or fails to compile exits 1.",
+  options = {
+    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias]; without one int4.g128:4096x4096, or for --compile-all several",
+      group = "Problem" },
+    { "--arch", "LIST", "CUDA architectures (sm_90a), \"host\"; without: the device", group = "Device" },
+    { "--device", "DEVICE", "machine whose limits count (default: the GPU, else the host)", group = "Device" },
+    { "--space", "SPACE", "full, quick or reduced", default = "full", group = "Search" },
+    { "--family", "NAME", "one family only", group = "Search" },
+    { "--compile-all", nil, "compile the space: registers, shared memory, spills, rate", group = "Search" },
+    { "--registers", nil, "with --compile-all: a line for each variant" },
+    { "--list", nil, "print the names of the variants" },
+    { "--progress", nil, "show progress also where standard error is no terminal" },
+    { "--quiet", nil, "show no progress" },
+    { "--json", nil, "print JSON" },
+  },
   run = function(q, options)
+    common.choice(options, "space", "full", "quick", "reduced")
+    if options.family and not q.gen.kernel.registry[options.family] then
+      common.misuse("--family: no family %q; quernel kernels lists them", options.family)
+    end
     if options["compile-all"] then return compile_all(q, options) end
-    local device = options.arch and q.arch(options.arch) or common.target(q, options)
-    options.problem = options.problem or "int4.g128:4096x4096"
-    report_space(q, options, device)
+    return show_space(q, options)
   end,
 }

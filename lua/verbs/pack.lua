@@ -1,17 +1,29 @@
 local common = require "lua.common"
+
 return {
-  name = "pack", group = "Packs and models", usage = "pack FILE [--json]", summary = "what is in a pack",
-  options = { { "--json", nil, "print JSON" } },
-  positional = { 1, 1 },
+  name = "pack", usage = "PACK [--json]", arguments = { 1, 1 },
+  summary = "what is in a pack: devices, plans, kernels",
+  options = { { "--kernels", nil, "list the kernels, too" }, { "--json", nil, "print JSON" } },
   run = function(q, options)
-    local plans = common.check(q.open(options[1])):plans()
-    if options.json then print(q.json(plans)) return end
-    local rows = { { "problem", "kind", "from M", "kernel", "us when tuned" } }
+    local pack = common.check(q.open(options[1]))
+    local devices, plans, kernels = pack:devices(), pack:plans(), pack:kernels()
+    if options.json then
+      print(q.json { hash = pack:hash(), devices = devices, plans = plans, kernels = kernels })
+      return
+    end
+    print("hash    " .. pack:hash())
+    for i, d in ipairs(devices) do print(("device  %d: %s, %s, %d threads"):format(i, d.target, d.product, d.threads)) end
+    local rows = { { "problem", "kind", "device", "from M", "kernel", "us" } }
     for _, p in ipairs(plans) do
       for _, r in ipairs(p.ranges) do
-        rows[#rows + 1] = { p.n > 0 and p.problem or p.problem .. " (any shape)", p.kind, r.m_min, r.variant, ("%.1f"):format(r.seconds * 1e6) }
+        rows[#rows + 1] = { p.n > 0 and p.problem or p.problem .. " (other shapes)", p.kind, p.device, r.m_min, r.variant,
+          r.seconds > 0 and common.us(r.seconds) or "-" }
       end
     end
+    common.table(rows)
+    if not options.kernels then print(("%d kernels"):format(#kernels)) return end
+    rows = { { "kernel", "bytes", "registers", "shared", "needs" } }
+    for _, k in ipairs(kernels) do rows[#rows + 1] = { k.name, k.size, k.registers, k.shared, k.arch } end
     common.table(rows)
   end,
 }

@@ -1,15 +1,24 @@
 return {
-  name = "run", group = "Scripts", usage = "run SCRIPT.lua [arguments]", summary = "run a Lua script with the module quernel (require \"quernel\"); arguments are in `arg`",
-  raw = true, positional = { 1, 1 },
+  name = "run", usage = "SCRIPT.lua [arguments]", arguments = { 1, 1 }, raw = true,
+  summary = "run a Lua script that may require \"quernel\"; its arguments are in `arg`",
   run = function(q, args)
-    if not args[2] then
+    local script = args[2]
+    if script == "--help" or script == "-h" then print "usage: quernel run SCRIPT.lua [arguments]" return 0 end
+    if not script then
       io.stderr:write "quernel: run: a script is needed; usage: quernel run SCRIPT.lua [arguments]\n"
       return 2
     end
-    arg = { [0] = args[2], table.unpack(args, 3) }
-    local chunk, why = loadfile(args[2], "t")
-    if not chunk then error(why, 0) end
-    local status = chunk(table.unpack(arg))
-    return math.type(status) == "integer" and status or 0
+    _G.arg = { [0] = script, table.unpack(args, 3) }
+    local chunk, why = loadfile(script, "t")
+    if not chunk then
+      io.stderr:write("quernel: ", why, "\n")
+      return 1
+    end
+    local ok, result = xpcall(chunk, debug.traceback, table.unpack(arg))
+    if not ok then
+      io.stderr:write("quernel: ", tostring(result), "\n")
+      return 1
+    end
+    return math.type(result) == "integer" and result or 0
   end,
 }

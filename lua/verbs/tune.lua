@@ -1,82 +1,117 @@
 local common = require "lua.common"
 
-local function problems_of(q, options)
-  local list, acts = {}, options.act and common.split(options.act, "--act") or { false }
-  local function add(base) for _, act in ipairs(acts) do list[#list + 1] = act and base .. ":" .. act or base end end
-  for _, p in ipairs(options.problem or {}) do add(p) end
-  if options[1] then
-    local model = common.check(q.model(options[1]))
-    local groups = common.check(model:groups())
-    if #groups == 0 then common.fail(options[1] .. ": holds no linear layer") end
-    for _, g in ipairs(groups) do
-      common.check(model:check(g))
-      add(("%s:%dx%d"):format(g.format, g.n, g.k))
-    end
-  end
-  if #list == 0 then common.misuse("tune: a MODEL or --problem P is needed") end
-  return list
-end
-
 local function ranges(plan)
   local out = {}
   for i, r in ipairs(plan.ranges) do
-    local next_min = plan.ranges[i + 1] and plan.ranges[i + 1].m_min
-    out[i] = next_min and (r.m_min == next_min - 1 and tostring(r.m_min) or ("%d-%d"):format(r.m_min, next_min - 1)) or r.m_min .. "-"
+    local after = plan.ranges[i + 1]
+    out[i] = not after and r.m_min .. "+" or after.m_min - 1 == r.m_min and tostring(r.m_min) or r.m_min .. "-" .. after.m_min - 1
   end
   return out
 end
 
--- One row per problem and range: the time at the tuned M, and what it means.
-local function print_table(result)
-  local rows = { { "problem", "M", "winner", "us", "GB/s", "GFLOP/s", "of roof", "vs dense", "error" } }
+local function short(variant) -- FAMILY/FORMAT/TYPES/VALUES -> FAMILY VALUES
+  return (variant:gsub("^([^/]+)/.*/([^/]+)$", "%1 %2"))
+end
+
+-- One row for each problem and range: the time at the tuned M and what it means.
+local function show(q, result)
+  local rows = { { "problem", "M", "winner", "us", "GB/s", "GFLOP/s", "of roof", "dense us", "ratio", "error" } }
   local slower = {}
   for _, p in ipairs(result.plans) do
-    if p.kind == "fastest" and p.n > 0 then
-      local names = ranges(p)
-      for i, r in ipairs(p.ranges) do
-        local gbs, gflops = p.bytes / r.seconds / 1e9, 2.0 * r.m * p.n * p.k / r.seconds / 1e9
-        local roof = r.bandwidth > 0 and r.m <= 16 and ("%.0f%%"):format(100 * gbs * 1e9 / r.bandwidth) or "-"
-        local ratio = r.dense_seconds > 0 and r.dense_seconds / r.seconds
-        rows[#rows + 1] = { i == 1 and p.problem or "", names[i], r.variant:match "([^/]+)/" .. " " .. r.variant:match "[^/]+$", ("%.1f"):format(r.seconds * 1e6),
-          ("%.1f"):format(gbs), ("%.1f"):format(gflops), roof, ratio and ("%.2fx"):format(ratio) or "-", ("%.1e"):format(r.error) }
-        if ratio and ratio < 1 then slower[#slower + 1] = ("%s at M=%d runs at %.2fx of dense f32"):format(p.problem, r.m, ratio) end
-      end
+    local names = ranges(p)
+    for i, r in ipairs(p.kind == "fastest" and p.n > 0 and p.ranges or {}) do
+      local ratio = r.dense_seconds > 0 and r.dense_seconds / r.seconds or nil
+      rows[#rows + 1] = { p.problem, names[i], short(r.variant), common.us(r.seconds), common.gb(p.bytes, r.seconds),
+        ("%.1f"):format(2.0 * r.m * p.n * p.k / r.seconds / 1e9),
+        common.percent(r.bandwidth > 0 and p.bytes / r.seconds / r.bandwidth or nil),
+        r.dense_seconds > 0 and common.us(r.dense_seconds) or "-", common.ratio(ratio), ("%.2f"):format(r.error) }
+      if ratio and ratio < 1 then slower[#slower + 1] = ("%s at M = %d"):format(p.problem, r.m) end
     end
   end
   common.table(rows)
-  print "roof: bytes of weights over the bandwidth a plain read had at the time (M up to 16); error: share of the allowed bound"
-  for _, line in ipairs(slower) do print("slower than dense: " .. line) end
+  print "roof: bytes of weights a second, of what a plain read of memory reached beside it; error: share of what is allowed"
+  for _, text in ipairs(slower) do print("slower than the dense product: " .. text) end
+end
+
+local function show_counts(c)
+  print(("compiled %d (known %d, failed %d); verified %d (known %d); timed %d (known %d); rejected %d; workers restarted %d")
+    :format(c.compiled, c.compile_known, c.compile_failed, c.verified, c.verify_known, c.timed, c.timed_known, c.rejected,
+      c.restarts))
+end
+
+-- Problems of the model and those given, as spellings; names of layers that are left out.
+local function gather(q, options, device)
+  local acts = options.act and common.split(options.act, "--act") or nil
+  local list, left_out = {}, {}
+  for _, p in ipairs(options.problem or {}) do
+    for _, act in ipairs(acts or { false }) do
+      local spelling = act and not p:match ":%d+x%d+:" and p:gsub("^(.-)(%+?b?i?a?s?)$", "%1:" .. act .. "%2", 1) or p
+      list[#list + 1] = common.ask(q.problem, spelling, device.target).spelling
+    end
+  end
+  if options[1] then
+    for _, act in ipairs(acts or {}) do common.ask(q.problem, "f32:1x1:" .. act, device.target) end
+    local found
+    found, left_out = common.check(q.layer_problems(options[1], acts))
+    table.move(found, 1, #found, #list + 1, list)
+  end
+  if #list == 0 then common.misuse("a MODEL or --problem P is needed") end
+  return list, left_out
+end
+
+local function pack_name(options)
+  if options.o then return options.o end
+  local model = options[1]
+  return model and model:gsub("/+$", ""):match("[^/]+$"):gsub("%.gguf$", ""):gsub("%.safetensors$", "") .. ".qpack"
 end
 
 return {
-  name = "tune", group = "Measuring", usage = "tune MODEL | --problem P [-o OUT.qpack]", summary = "measure kernels for a checkpoint's layers or for given problems; write a pack",
-  options = { { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias]; may be repeated", many = true }, { "--m", "LIST", "numbers of tokens to tune for", "1,4,16,64" },
-    { "--act", "LIST", "activation types, each a problem of its own: f32, bf16, i8 (host); f16, bf16 (cuda)" }, { "--effort", "LEVEL", "quick, normal or full", "quick" },
-    { "--budget", "SECONDS", "stop with the best so far" }, { "--device", "DEVICE", "host, cuda:0" }, { "--store", "DIR", "where evidence is kept" },
-    { "-o", "FILE", "the pack to write" }, { "--no-dense", nil, "do not measure the dense product" }, { "--quiet", nil, "no progress" }, { "--json", nil, "print JSON" } },
-  positional = { 0, 1 },
+  name = "tune", usage = "MODEL | --problem P [-o OUT.qpack]", arguments = { 0, 1 },
+  summary = "measure kernels for a checkpoint's layers or for given problems, and write a pack",
+  about = [[
+Every variant is compiled, checked against a float64 reference, and timed with cold weights, as serving will see
+them; the dense product (f32 on the host, f16 on a GPU) is timed in the same harness. What was measured is kept in
+the store: a second run, or one that was interrupted, goes on from there.]],
+  options = {
+    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096; may be repeated", many = true,
+      group = "Problem" },
+    { "--act", "LIST", "activation types: f32, bf16, i8 on the host; f16, bf16 on CUDA (default: bf16; f16)",
+      group = "Problem" },
+    { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
+    { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
+    { "--effort", "LEVEL", "quick, normal or full: how many variants, how many rounds", default = "quick", group = "Search" },
+    { "--budget", "SECONDS", "end with the best so far", group = "Search" },
+    { "--family", "NAME", "one kernel family only", group = "Search" },
+    { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
+    { "--no-dense", nil, "do not measure the dense product", group = "Search" },
+    { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
+    { "--store", "DIR", "what was measured (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
+    { "--progress", nil, "show the bar also where standard error is no terminal" },
+    { "--quiet", nil, "show no progress" },
+    { "--json", nil, "print JSON" },
+  },
   run = function(q, options)
+    common.choice(options, "effort", "quick", "normal", "full")
+    local m, budget = common.tokens(options.m), common.number(options, "budget", 0)
+    local threads = common.number(options, "threads", 1)
     local device = common.target(q, options)
-    if not device.timed then common.fail(device.name .. ": an interpreter must not be timed; use verify") end
-    local budget = options.budget and tonumber(options.budget)
-    if options.budget and not (budget and budget > 0) then common.misuse("--budget: %q is no number of seconds", options.budget) end
-    if not ({ quick = 1, normal = 1, full = 1 })[options.effort] then common.misuse("--effort: %q; known: quick, normal, full", options.effort) end
-    local list, m = problems_of(q, options), common.tokens(options.m)
-    if not options.json then print(("tuning %d problems on %s (%s)"):format(#list, device.name, device.product)) end
-    local result = common.check(q.tune { problems = list, m = m, effort = options.effort, budget = budget, device = device.name,
-      store = options.store, dense = not options["no-dense"], progress = common.progress(q, options.quiet or options.json) })
-    local name = options.o or options[1] and options[1]:gsub("/+$", ""):match "[^/]+$":gsub("%.gguf$", "") .. ".qpack"
+    if not device.timed then common.fail("%s must not be timed; quernel verify checks kernels on it", device.name) end
+    local problems, left_out = gather(q, options, device)
+    local quiet = options.json
+    if not quiet then print(("tuning %d problems on %s: %s"):format(#problems, device.name, device.product)) end
+    local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
+      device = device.name, store = options.store, family = options.family, threads = threads,
+      dense = not options["no-dense"], progress = common.progress(q, options) })
+    local name = pack_name(options)
     if name then common.check(q.pack(result, name)) end
+    for _, x in ipairs(left_out) do io.stderr:write(("quernel: left out: %s: %s\n"):format(x.name, x.why)) end
     if options.json then
-      result.handle = nil
-      result.pack = name
+      result.handle, result.pack, result.left_out = nil, name, left_out
       print(q.json(result))
       return
     end
-    print_table(result)
-    local c = result.counts
-    print(("compiled %d (known %d, failed %d); verified %d (known %d); timed %d (known %d); rejected %d; workers restarted %d")
-      :format(c.compiled, c.compile_known, c.compile_failed, c.verified, c.verify_known, c.timed, c.timed_known, c.rejected, c.restarts))
+    show(q, result)
+    show_counts(result.counts)
     if name then print("pack: " .. name) end
   end,
 }

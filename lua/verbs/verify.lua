@@ -1,38 +1,52 @@
 local common = require "lua.common"
 
 local function verify_pack(q, options)
-  local pack = common.check(q.open(options[1]))
-  local results, bad = {}, 0
-  common.check(pack:verify(options.device, function(problem, kernel, ok, detail)
-    results[#results + 1] = { problem = problem, kernel = kernel, ok = ok, detail = detail }
-    if not ok then bad = bad + 1 end
-    if not options.json then print(("%-5s %s  %s  %s"):format(ok and "ok" or "WRONG", problem, kernel, ok and ("%.1e of the bound"):format(detail) or detail)) end
+  local pack = common.check(q.open(options[1], { device = options.device }))
+  local results = {}
+  local done, failed = common.check(pack:verify(function(plan, range, error_, reason)
+    results[#results + 1] = { problem = plan.problem, kind = plan.kind, m = range.m, variant = range.variant, error = error_,
+      why = reason }
+    if options.json then return end
+    print(("%-5s  %s  M = %d  %s  %s"):format(error_ and "ok" or "WRONG", plan.problem, range.m, range.variant,
+      error_ and ("%.2f of the bound"):format(error_) or reason))
   end))
-  if options.json then print(q.json(results)) else print(("%d kernels checked, %d wrong"):format(#results, bad)) end
-  return bad > 0 and 1 or 0
+  if options.json then print(q.json(results)) else print(("%d checks, %d failed"):format(done, failed)) end
+  return failed > 0 and 1 or 0
 end
 
--- Every variant of a space against the reference, without timing.
+-- Every variant of a space against the reference; nothing is timed.
 local function verify_space(q, options)
-  local device = common.target(q, options)
-  local result = common.check(q.tune { problems = options.problem, device = device.name, space = options.space, store = options.store,
-    family = options.family, dense = false, check_only = true, progress = common.progress(q, options.json or options.quiet) })
+  local device, problems = common.target(q, options), {}
+  for i, p in ipairs(options.problem) do problems[i] = common.ask(q.problem, p, device.target).spelling end
+  local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
+    family = options.family, store = options.store, check_only = true, progress = common.progress(q, options) })
   local c = result.counts
-  result.handle = nil
-  if options.json then print(q.json(c))
-  else print(("%d variants verified (known %d), %d rejected"):format(c.verified, c.verify_known, c.rejected)) end
-  return c.rejected > 0 and 1 or 0
+  if options.json then
+    print(q.json(c))
+  else
+    print(("%d variants verified (known %d), %d rejected, %d do not compile"):format(c.verified, c.verify_known, c.rejected,
+      c.compile_failed))
+  end
+  return c.rejected + c.compile_failed > 0 and 1 or 0
 end
 
 return {
-  name = "verify", group = "Measuring", usage = "verify PACK | --problem P", summary = "check kernels against the float64 reference: those of a pack, or every variant of a space",
-  options = { { "--problem", "P", "every variant of this problem; may be repeated", many = true }, { "--space", "SPACE", "full, quick or reduced", "reduced" },
-    { "--family", "NAME", "one family only" }, { "--device", "DEVICE", "device to run on" }, { "--store", "DIR", "where evidence is kept" },
-    { "--quiet", nil, "no progress" }, { "--json", nil, "print JSON" } },
-  positional = { 0, 1 },
+  name = "verify", usage = "PACK | --problem P", arguments = { 0, 1 },
+  summary = "check kernels against the float64 reference: those of a pack, or every variant of a space",
+  options = {
+    { "--problem", "P", "every variant for this problem; may be repeated", many = true, group = "Problem" },
+    { "--space", "SPACE", "full, quick or reduced", default = "reduced", group = "Search" },
+    { "--family", "NAME", "one family only", group = "Search" },
+    { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
+    { "--store", "DIR", "what is known of variants (default: as for tune)" },
+    { "--progress", nil, "show progress also where standard error is no terminal" },
+    { "--quiet", nil, "show no progress" },
+    { "--json", nil, "print JSON" },
+  },
   run = function(q, options)
-    if options[1] then return verify_pack(q, options) end
-    if not options.problem then common.misuse("verify: a PACK or --problem P is needed") end
+    common.choice(options, "space", "full", "quick", "reduced")
+    if options[1] and not options.problem then return verify_pack(q, options) end
+    if options[1] or not options.problem then common.misuse("a PACK or --problem P is needed, not both") end
     return verify_space(q, options)
   end,
 }

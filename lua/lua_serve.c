@@ -1,0 +1,237 @@
+/* lua_serve.c - the four calls of quernel.h from Lua: open, bind, prepack, run.
+ *
+ * On the host, X and Y are the script's own buffers. On a GPU they are copied there and back at each call: right for
+ * trying and comparing, not for timing. */
+#include "bind.h"
+#include "device.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const char context_class[] = "quernel.context", gemm_class[] = "quernel.gemm", weight_class[] = "quernel.weight";
+
+/* What each holds; a user value keeps what it was made from. */
+typedef struct context {
+  qn_context *ctx;
+  qn_device *gpu; /* for copies; NULL on the host */
+} context;
+typedef struct gemm {
+  qn_gemm *gemm;
+  qn_device *gpu;
+  qn_problem problem;
+} gemm;
+typedef struct weight {
+  qn_weight *weight;
+} weight;
+
+static void *new_object(lua_State *L, size_t size, const char *class, int keep) {
+  void *p = lua_newuserdatauv(L, size, 1);
+  memset(p, 0, size);
+  luaL_setmetatable(L, class);
+  if (keep) {
+    lua_pushvalue(L, keep);
+    lua_setiuservalue(L, -2, 1);
+  }
+  return p;
+}
+
+/* serve(path, { device=, threads=, deterministic=, batch_invariant= }) -> context, or nil, message, code */
+static int serve(lua_State *L) {
+  char why[1024];
+  const char *path = luaL_checkstring(L, 1);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  qn_open_options o = {.device = qn__lua_text(L, 2, "device", NULL),
+                       .threads = (int)qn__lua_integer(L, 2, "threads", 0),
+                       .deterministic = qn__lua_flag(L, 2, "deterministic"),
+                       .batch_invariant = qn__lua_flag(L, 2, "batch_invariant")};
+  context *c = new_object(L, sizeof *c, context_class, 0);
+  qn_status s = qn_open(path, &o, &c->ctx, why, sizeof why);
+  if (s != QN_OK) return qn__lua_fail(L, qn__fail(s, "%s", why));
+  if (o.device && strncmp(o.device, "cuda", 4) == 0) s = qn__device_open(o.device, &c->gpu);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+static int context_gc(lua_State *L) {
+  context *c = luaL_checkudata(L, 1, context_class);
+  qn_close(c->ctx);
+  qn__device_close(c->gpu);
+  *c = (context){0};
+  return 0;
+}
+
+/* context:problems() -> list of spellings */
+static int context_problems(lua_State *L) {
+  context *c = luaL_checkudata(L, 1, context_class);
+  const char *p;
+  lua_newtable(L);
+  for (int i = 0; (p = qn_problem_at(c->ctx, i)); i++) {
+    lua_pushstring(L, p);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+/* context:bind(problem) -> gemm, or nil, message, code */
+static int context_bind(lua_State *L) {
+  context *c = luaL_checkudata(L, 1, context_class);
+  const char *problem = luaL_checkstring(L, 2);
+  gemm *g = new_object(L, sizeof *g, gemm_class, 1);
+  qn_status s = qn_bind(c->ctx, problem, &g->gemm);
+  g->gpu = c->gpu;
+  /* the shape is the one asked for, the types those of what serves it */
+  qn_problem asked;
+  if (s == QN_OK) s = qn__problem_parse(problem, &asked);
+  if (s == QN_OK) s = qn__problem_parse(qn_gemm_problem(g->gemm), &g->problem);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  g->problem.n = asked.n;
+  g->problem.k = asked.k;
+  return 1;
+}
+
+static int gemm_gc(lua_State *L) {
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  qn_gemm_free(g->gemm);
+  g->gemm = NULL;
+  return 0;
+}
+
+/* gemm:kernel(m) -> name */
+static int gemm_kernel(lua_State *L) {
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  lua_pushstring(L, qn_gemm_kernel(g->gemm, luaL_checkinteger(L, 2)));
+  return 1;
+}
+
+/* gemm:problem() -> spelling that serves, "exact", "nearest" or "generic" */
+static int gemm_problem(lua_State *L) {
+  static const char *const levels[] = {"exact", "nearest", "generic"};
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  lua_pushstring(L, qn_gemm_problem(g->gemm));
+  lua_pushstring(L, levels[qn_gemm_level(g->gemm)]);
+  return 2;
+}
+
+/* gemm:prepack(planes) -> weight, or nil, message, code */
+static int gemm_prepack(lua_State *L) {
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  const qn_planes *p = qn__lua_planes(L, 2);
+  weight *w = new_object(L, sizeof *w, weight_class, 1);
+  qn_status s = qn_prepack(g->gemm, p, &w->weight);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+static int weight_gc(lua_State *L) {
+  weight *w = luaL_checkudata(L, 1, weight_class);
+  qn_weight_free(w->weight);
+  w->weight = NULL;
+  return 0;
+}
+
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
+
+/* One operand: the script's buffer, and on a GPU its copy there, in a userdata that frees it. */
+typedef struct operand {
+  void *data;
+  size_t bytes;
+  qn_device *gpu;
+  void *copy;
+} operand;
+
+static const char operand_class[] = "quernel.operand";
+
+static int operand_gc(lua_State *L) {
+  operand *o = luaL_checkudata(L, 1, operand_class);
+  if (o->copy) o->gpu->ops->free(o->gpu, o->copy);
+  o->copy = NULL;
+  return 0;
+}
+
+/* Push the operand `name` of the argument table: a buffer of `type` with at least `count` elements. */
+static operand *push_operand(lua_State *L, const gemm *g, const char *name, qn_type type, size_t count) {
+  operand *o = lua_newuserdatauv(L, sizeof *o, 0);
+  *o = (operand){.gpu = g->gpu};
+  luaL_setmetatable(L, operand_class);
+  lua_getfield(L, 2, name);
+  if (lua_isnil(L, -1)) luaL_error(L, "run: %s is missing", name);
+  qn_span s = qn__lua_span(L, -1);
+  lua_pop(L, 1);
+  if (s.type != type)
+    luaL_error(L, "run: %s holds %s, the problem wants %s", name, qn_type_name(s.type), qn_type_name(type));
+  if (s.count < count)
+    luaL_error(L, "run: %s holds %I elements, %I are needed", name, (lua_Integer)s.count, (lua_Integer)count);
+  o->data = s.data;
+  o->bytes = s.bytes;
+  return o;
+}
+
+static qn_status place(operand *o, void **out) {
+  *out = o->data;
+  if (!o->gpu) return QN_OK;
+  QN_TRY(o->gpu->ops->alloc(o->gpu, o->bytes, &o->copy));
+  *out = o->copy;
+  return o->gpu->ops->upload(o->gpu, o->copy, o->data, o->bytes);
+}
+
+static int64_t stride(lua_State *L, const char *name, int64_t dense) {
+  int64_t ld = qn__lua_integer(L, 2, name, dense);
+  if (ld < dense) luaL_error(L, "run: %s = %I is less than %I", name, (lua_Integer)ld, (lua_Integer)dense);
+  return ld;
+}
+
+static size_t extent(int64_t m, int64_t ld, int64_t width) { return (size_t)((m - 1) * ld + width); }
+
+/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=] } -> true, or nil, message, code. X [m, K] and Y [m, N]
+ * are buffers of the problem's types. */
+static int gemm_run(lua_State *L) {
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  const qn_problem *p = &g->problem;
+  lua_getfield(L, 2, "weight");
+  weight *w = luaL_checkudata(L, -1, weight_class);
+  qn_args a = {.m = qn__lua_integer(L, 2, "m", 1)};
+  if (a.m < 1 || a.m > 1 << 24) return luaL_error(L, "run: m = %I is outside 1 .. 2^24", (lua_Integer)a.m);
+  a.ldx = stride(L, "ldx", p->k);
+  a.ldy = stride(L, "ldy", p->n);
+  operand *x = push_operand(L, g, "x", (qn_type)p->act, extent(a.m, a.ldx, p->k));
+  operand *y = push_operand(L, g, "y", (qn_type)p->out, extent(a.m, a.ldy, p->n));
+  operand *scale = p->act == QN_T_I8 ? push_operand(L, g, "x_scale", QN_T_F32, (size_t)a.m) : NULL;
+  operand *bias = p->bias ? push_operand(L, g, "bias", QN_T_F32, (size_t)p->n) : NULL;
+  size_t bytes = qn_gemm_workspace(g->gemm, a.m);
+  qn__lua_buffer(L, QN_T_U8, bytes + 256); /* zeroed */
+  operand ws_at = {.gpu = g->gpu, .data = qn__lua_span(L, -1).data, .bytes = bytes + 256};
+  operand *ws = lua_newuserdatauv(L, sizeof *ws, 0);
+  *ws = ws_at;
+  luaL_setmetatable(L, operand_class);
+
+  void *at[5] = {0};
+  qn_status s = place(x, &at[0]);
+  if (s == QN_OK) s = place(y, &at[1]);
+  if (s == QN_OK && scale) s = place(scale, &at[2]);
+  if (s == QN_OK && bias) s = place(bias, &at[3]);
+  if (s == QN_OK) s = place(ws, &at[4]);
+  a.x = at[0];
+  a.y = at[1];
+  a.x_scale = at[2];
+  a.bias = at[3];
+  a.workspace = (void *)(((uintptr_t)at[4] + 255) / 256 * 256);
+  if (s == QN_OK) s = qn_run(g->gemm, w->weight, &a);
+  if (s == QN_OK && g->gpu) s = g->gpu->ops->sync(g->gpu, NULL);
+  if (s == QN_OK && g->gpu) s = g->gpu->ops->download(g->gpu, y->data, y->copy, y->bytes);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+void qn__lua_serve(lua_State *L) {
+  static const luaL_Reg context_methods[] = {
+      {"problems", context_problems}, {"bind", context_bind}, {"__gc", context_gc}, {NULL, NULL}};
+  static const luaL_Reg gemm_methods[] = {{"kernel", gemm_kernel},   {"problem", gemm_problem}, {"run", gemm_run},
+                                          {"prepack", gemm_prepack}, {"__gc", gemm_gc},         {NULL, NULL}};
+  static const luaL_Reg weight_methods[] = {{"__gc", weight_gc}, {NULL, NULL}};
+  static const luaL_Reg operand_methods[] = {{"__gc", operand_gc}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"serve", serve}, {NULL, NULL}};
+  qn__lua_class(L, context_class, context_methods);
+  qn__lua_class(L, gemm_class, gemm_methods);
+  qn__lua_class(L, weight_class, weight_methods);
+  qn__lua_class(L, operand_class, operand_methods);
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,177 @@
+-- packs.lua - packs: what is in one, running it, checking and timing its kernels on this machine.
+
+return function(q, native)
+  local pack = {}
+  pack.__index = pack
+
+  -- Open a pack. options: device, threads, deterministic, batch_invariant (for bind); without a device, the first of
+  -- the pack's that is here.
+  function q.open(path, options)
+    local handle, why, code = native.pack_open(path)
+    if not handle then return nil, why, code end
+    return setmetatable({ path = path, handle = handle, options = options or {} }, pack)
+  end
+
+  function pack:plans() return self.handle:plans() end
+  function pack:kernels() return self.handle:kernels() end
+  function pack:devices() return self.handle:devices() end
+  function pack:hash() return self.handle:hash() end
+
+  -- Resolve a problem: a gemm with prepack(planes), run{ weight, x, y, m }, kernel(m), problem(). nil, message, code.
+  function pack:bind(problem)
+    if not self.context then
+      local o = {}
+      for key, x in pairs(self.options) do o[key] = x end
+      local device, why, code = self:device()
+      if not device then return nil, why, code end
+      o.device = device.name
+      self.context, why, code = native.serve(self.path, o)
+      if not self.context then return nil, why, code end
+    end
+    return self.context:bind(problem)
+  end
+
+  -- The device that the pack is used on.
+  function pack:device()
+    if self.options.device then return q.device(self.options.device) end
+    local why, code = self.path .. ": the pack holds no device", "QN_E_DEVICE"
+    for _, d in ipairs(self:devices()) do
+      local here
+      here, why, code = q.device(d.target)
+      if here then return here end
+    end
+    return nil, why, code
+  end
+
+  -- ---- In a worker -------------------------------------------------------------------------------------------------
+
+  -- Does a plan of the pack run on the device? Its kernels' instruction sets, or the architecture, must be there.
+  local function fits(self, plan, device)
+    local made_for = self:devices()[plan.device]
+    if made_for.target ~= device.target then return false end
+    self.arch = self.arch or {}
+    if not next(self.arch) then
+      for _, k in ipairs(self:kernels()) do self.arch[k.hash] = k.arch end
+    end
+    for _, r in ipairs(plan.ranges) do
+      for word in self.arch[r.hash]:gmatch "%S+" do
+        if not device.isa[word] then return false end
+      end
+    end
+    return true
+  end
+
+  -- Visit (plan, range, case, worker) of every range that runs here; each kernel's image lies in a directory meanwhile.
+  local function each_case(self, visit)
+    local device, why, code = self:device()
+    if not device then return nil, why, code end
+    local worker, folder
+    worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
+    if not worker then return nil, why, code end
+    folder, why, code = native.scratch()
+    if not folder then return nil, why, code end
+    local images = {}
+    local cleaner <close> = setmetatable({}, { __close = function()
+      worker:close()
+      for hash in pairs(images) do os.remove(folder .. "/" .. hash) end
+      os.remove(folder)
+    end })
+    local visited = 0
+    for i, plan in ipairs(self:plans()) do
+      if fits(self, plan, device) then
+        for j, range in ipairs(plan.ranges) do
+          images[range.hash] = true
+          local case
+          case, why, code = self.handle:case(i, j, folder)
+          if not case then return nil, why, code end
+          visit(plan, range, case, worker)
+          visited = visited + 1
+        end
+      end
+    end
+    if visited == 0 then
+      return nil, ("%s: no plan for %s (%s)"):format(self.path, device.name, device.arch), "QN_E_DEVICE"
+    end
+    return true
+  end
+
+  local function ask(worker, op, case, fields, seconds)
+    return worker:ask(('{"op":"%s","slot":0,"case":%s%s}'):format(op, case, fields or ""), seconds or 300)
+  end
+
+  -- Check every kernel against the reference: on small ragged shapes, and at the plan's own shape.
+  -- each(plan, range, error or nil, reason): called as results come. -> number of checks, of failures; or nil, message.
+  function pack:verify(each)
+    local small, done, failed = {}, 0, 0
+    local ok, why, code = each_case(self, function(plan, range, case, worker)
+      local key = range.hash .. plan.format
+      if not small[key] then
+        local answer, reason = ask(worker, "verify", case)
+        small[key] = answer or { reason = reason }
+      end
+      local error_, reason = small[key].error, small[key].reason
+      if error_ and plan.n > 0 then
+        local answer, text = ask(worker, "open", case, (',"m":%d'):format(range.m))
+        error_, reason = answer and math.max(error_, answer.error), text
+      end
+      done = done + 1
+      if not error_ then failed = failed + 1 end
+      if each then each(plan, range, error_, reason) end
+    end)
+    if not ok then return nil, why, code end
+    return done, failed
+  end
+
+  local function median(list)
+    local sorted = table.move(list, 1, #list, 1, {})
+    table.sort(sorted)
+    local n = #sorted
+    return n == 0 and 0 or (sorted[(n + 1) // 2] + sorted[n // 2 + 1]) / 2
+  end
+
+  local function serving(plan, m) -- the range of a plan that serves m
+    local best = plan.ranges[1]
+    for _, r in ipairs(plan.ranges) do if r.m_min <= m then best = r end end
+    return best
+  end
+
+  -- Time the fastest plans again, weights cold, each beside the dense product. options: m = list (default: the tuned
+  -- ones), reps, progress(problem, m). -> list of { problem, m, variant, seconds, bytes, bandwidth, tuned_seconds,
+  -- dense_seconds, dense_bytes, dense_by }, or nil, message, code.
+  function pack:bench(options)
+    options = options or {}
+    local out, failure = {}, nil
+    local dense_of = {} -- measured once for each shape and M
+    local function time_dense(worker, plan, range, m)
+      local key = ("%dx%d M=%d"):format(plan.n, plan.k, m)
+      if dense_of[key] == nil then
+        local answer = worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), 300)
+        dense_of[key] = answer and answer.seconds or false
+      end
+      local now, then_ = dense_of[key], range.m == m and range.dense_seconds or 0
+      if now and (then_ <= 0 or now <= then_) then return now, "OpenBLAS" end
+      return then_ > 0 and then_ or nil, "own kernels, when tuned"
+    end
+    local function measure(plan, range, case, worker, m)
+      if options.progress then options.progress(plan.problem, m) end
+      local answer, why = ask(worker, "open", case, (',"m":%d'):format(m))
+      if answer then answer, why = worker:ask(('{"op":"time","slot":0,"reps":%d}'):format(options.reps or 15), 300) end
+      if not answer then
+        failure = failure or ("%s M=%d %s: %s"):format(plan.problem, m, range.variant, why)
+        return
+      end
+      local dense, by = time_dense(worker, plan, range, m)
+      out[#out + 1] = { problem = plan.problem, m = m, variant = range.variant, seconds = median(answer.seconds),
+        bytes = plan.bytes, bandwidth = median(answer.bandwidth or {}), tuned_seconds = range.m == m and range.seconds or nil,
+        dense_seconds = dense, dense_bytes = (self:devices()[plan.device].target == "cuda" and 2 or 4) * plan.n * plan.k, dense_by = dense and by }
+    end
+    local ok, why, code = each_case(self, function(plan, range, case, worker)
+      if plan.kind ~= "fastest" or plan.n == 0 or failure then return end
+      for _, m in ipairs(options.m or { range.m }) do
+        if serving(plan, m) == range then measure(plan, range, case, worker, m) end
+      end
+    end)
+    if not ok or failure then return nil, failure or why, code or "QN_E_WRONG" end
+    return out
+  end
+end

@@ -1,0 +1,128 @@
+-- tuning.lua - from problems to measured plans: the candidates are made here, the measuring is C (tuner/).
+
+return function(q, native)
+  local efforts = { quick = 0, normal = 1, full = 2 }
+
+  -- Variants as the tuner takes them, and which of them is the plain one that serves shapes nobody tuned: the one of
+  -- least cost that takes every M.
+  local function candidates(p, device, options, only)
+    local out, generic = {}, 0
+    for _, v in ipairs((q.variants(p, device, options))) do
+      if not only or only(v.name) then
+        local i = #out + 1
+        out[i] = { name = v.name, hash = v.hash, family = v.family, source = q.source(v, true), flags = v.flags,
+          arch = v.arch, params = q.json(v.params), layout = v.layout, recipe = v.recipe, m_min = v.m_min,
+          m_max = v.m_max, cost = v.cost }
+        if v.m_min == 1 and v.m_max == 0 and (generic == 0 or v.cost < out[generic].cost) then generic = i end
+      end
+    end
+    return out, generic
+  end
+
+  local function none_left(p, device)
+    return nil, ("%s: no kernel family takes it on %s; quernel kernels --problem says why"):format(p.spelling, device.name),
+      "QN_E_NO_KERNEL"
+  end
+
+  local dense = { host = "f32:%dx%d:f32-f32", cuda = "f16:%dx%d:f16-f16" }
+
+  -- The dense product of every shape, once: the baseline.
+  local function add_dense(job, problems, device)
+    local seen = {}
+    for _, p in ipairs(problems) do
+      local spelling = dense[device.target]:format(p.n, p.k)
+      if not seen[spelling] then
+        seen[spelling] = true
+        local d = q.problem(spelling, device.target)
+        local list = candidates(d, device, { space = "quick" })
+        if #list > 0 then
+          job[#job + 1] = { problem = d.spelling, format = q.gen.format.descriptor(d.format), candidates = list,
+            baseline = true }
+        end
+      end
+    end
+  end
+
+  -- tune {
+  --   problems = { "int4.g128:4096x4096:bf16-f32"… }   spellings
+  --   model =                                          or a checkpoint's layers: path or q.model
+  --   acts = { "bf16", "i8" }                          activation types of the model's layers
+  --   device = "host", m = { 1, 16, 64 }, effort = "quick" | "normal" | "full", budget = seconds, store = directory,
+  --   space =, family =, fixed =, only = function(name)  which variants; as for q.variants
+  --   dense = false                                    do not measure the dense product
+  --   check_only = true                                verify, time nothing
+  --   threads =, worker =, progress = function(event)
+  -- }
+  -- -> { plans = { { problem, kind, n, k, bytes, layout, ranges = { { m_min, m, variant, seconds, dense_seconds,
+  --      bandwidth, error }… } }… }, counts, bandwidth, device, product, threads, left_out }, or nil, message, code.
+  function q.tune(t)
+    local device, why, code = q.device(t.device)
+    if not device then return nil, why, code end
+    local effort = efforts[t.effort or "quick"]
+    if not effort then error(("effort %q; known: quick, normal, full"):format(tostring(t.effort)), 2) end
+    local spellings, left_out = { table.unpack(t.problems or {}) }, {}
+    if t.model then
+      local list
+      list, left_out, code = q.layer_problems(t.model, t.acts)
+      if not list then return nil, left_out, code end
+      table.move(list, 1, #list, #spellings + 1, spellings)
+    end
+    local problems, job = {}, {}
+    for i, spelling in ipairs(spellings) do problems[i] = q.problem(spelling, device.target) end
+    if t.dense ~= false and not t.check_only then add_dense(job, problems, device) end
+    local space = { space = t.space or (effort == 0 and "quick" or "full"), family = t.family, fixed = t.fixed }
+    for _, p in ipairs(problems) do
+      local list, generic = candidates(p, device, space, t.only)
+      if #list == 0 then return none_left(p, device) end
+      job[#job + 1] = { problem = p.spelling, format = q.gen.format.descriptor(p.format), candidates = list,
+        generic = generic, baseline = false }
+    end
+    local options = { device = device.name, effort = effort, budget = t.budget or 0, m = t.m or {}, store = t.store,
+      threads = t.threads or 0, check_only = t.check_only or false, worker = t.worker or q.worker() }
+    local result
+    result, why, code = native.tune(q.json { problems = job, options = options }, t.progress)
+    if result then result.left_out = left_out end
+    return result, why, code
+  end
+
+  -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out.
+  -- The weights are checked: nil, message, code for one that is not fit for use.
+  function q.layer_problems(m, acts)
+    if type(m) == "string" then
+      local why, code
+      m, why, code = q.model(m)
+      if not m then return nil, why, code end
+    end
+    local groups, left_out = m:groups()
+    local out = {}
+    for _, g in ipairs(groups) do
+      local ok, why, code = m:check(g)
+      if not ok then return nil, why, code end
+      local shape = ("%s:%dx%d"):format(g.format, g.n, g.k)
+      if not acts then out[#out + 1] = shape end
+      for _, act in ipairs(acts or {}) do out[#out + 1] = shape .. ":" .. act end
+    end
+    if #out == 0 then
+      local first = left_out[1]
+      return nil, ("%s: no linear layer that can be served%s"):format(m.path,
+        first and (", e.g. %s: %s"):format(first.name, first.why) or ""), "QN_E_NO_KERNEL"
+    end
+    return out, left_out
+  end
+
+  -- Write what was tuned, one result or several (machines), into one file. -> true, or nil, message, code.
+  function q.pack(results, path)
+    local handles = {}
+    for i, r in ipairs(results.handle and { results } or results) do handles[i] = r.handle end
+    return native.pack_write(handles, path)
+  end
+
+  -- Problems that between them reach every section of the templates of a target, for compiling a whole space.
+  local examples = {
+    host = { "int4.g128:4096x4096:bf16-f32", "int4.g64.z:4096x4096:i8-bf16+bias", "int8.row:4096x4096:f32-f16",
+      "nf4.g64.f32:4096x4096:bf16-f32", "f32:4096x4096:f32-f32" },
+    cuda = { "int4.g128:4096x4096:f16-f16", "int4.g64.z:4096x4096:bf16-bf16+bias", "int8.g128:4096x4096:f16-f32",
+      "nf4.g64:4096x4096:f16-f16", "f16:4096x4096:f16-f16" },
+  }
+  function q.example_problems(target) return examples[target] end
+end

@@ -1,0 +1,15 @@
+local common = require "lua.common"
+
+return {
+  name = "convert", usage = "MODEL -o OUT.safetensors", arguments = { 1, 1 },
+  summary = "a checkpoint of any dialect as neutral planes: codes, scales, zero points",
+  about = [[
+Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and whatever its format has besides (NAME.perm for
+act-order); the metadata of the file names its format. Everything else is copied as it is stored.]],
+  options = { { "-o", "FILE", "the file to write" } },
+  run = function(q, options)
+    if not options.o then common.misuse "-o OUT.safetensors is needed" end
+    local model = common.check(q.model(options[1]))
+    common.check(model:write_planes(options.o))
+  end,
+}
