@@ -85,6 +85,9 @@ function cuda.grouped(f)
   return false
 end
 
+-- At its usual level the assembler gives up registers, and spills, for a few more warps.
+function cuda.flags() return "--ptxas-options=--register-usage-level=10" end
+
 -- ---- Rules -----------------------------------------------------------------------------------------------------------
 
 cuda.rules = {

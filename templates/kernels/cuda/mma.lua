@@ -15,7 +15,7 @@
 --   Y[m,n]   row-major, through shared memory, so that it is written along n
 --
 --   parameter  meaning                                              bound by
---   LAYOUT     shape of a record: 16, 32 or 64 features             part of the layout
+--   LAYOUT     shape of a record: 16 or 64 features                 part of the layout
 --   BM, BN     tokens, features of a CTA                            accumulators: BM * BN / (WN * 32) registers of a lane
 --   BK         k of a tile                                          shared memory: STAGES * (2 BM + bits / 8 * BN) * BK
 --   WN, WK     warps along the features, warps that share K         TN = BN / WN, TK = BK / WK hold whole records
@@ -32,13 +32,15 @@ local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
 local parts = use "kernels/common/cuda_mma"
 
-local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout
+local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout; n32 is neither wide nor narrow, and not tried
 
 -- ---- Sizes -----------------------------------------------------------------------------------------------------------
 
--- Sizes that the rules need, too.
+-- Sizes that the rules need, too; made once.
 local function sizes(v)
+  if v.sizes then return v.sizes end
   local s = { FN = fragments[v.LAYOUT] }
+  v.sizes = s
   s.FK = 4 // s.FN
   s.TN, s.TK = v.BN // v.WN, v.BK // v.WK
   s.THREADS = 32 * v.WN * v.WK
@@ -126,6 +128,7 @@ local rules = {
   end),
   rule("memory", "the buffers need more shared memory than this device has", function(v) return sizes(v).SMEM <= v.device.smem end),
   rule("reduce", "without a split there is nothing to reduce", function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end),
+  rule("atomic", "two sums are added in order as fast as by atomics", function(v) return v.SPLIT ~= 2 or v.REDUCE == "ordered" end),
   rule("split", "K is too short: each part should have as many tiles as there are buffers", function(v)
     return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.STAGES * v.BK
   end),
@@ -133,11 +136,17 @@ local rules = {
     return v.BM <= 32 or v.SPLIT == 1 or v.BM == 64 and v.SPLIT == 2
   end),
   rule("share-k", "warps share K where few tokens leave them little else", function(v) return v.WK == 1 or v.BM <= 16 end),
-  rule("depth", "few tokens are bound by memory and want deep buffers, many by arithmetic and want few", function(v)
-    return v.BM <= 16 and v.STAGES >= 4 or v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES == 3
+  rule("depth", "few tokens are bound by memory and want deep buffers and tiles, many by arithmetic and want room", function(v)
+    if v.BM <= 16 then return v.STAGES >= 4 and v.BK == 128 end
+    return v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES <= 4 and v.BK == 64
   end),
   rule("features", "many tokens want many features: each value of X is loaded once per BN", function(v)
     return v.BM <= 32 or v.BN >= 128
+  end),
+  rule("fill", "this device has more multiprocessors than there are such tiles of few tokens: take narrow ones, or split K",
+    function(v) return v.BM > 32 or v.BN == 64 or v.problem.n // v.BN * v.SPLIT >= v.device.sms // 3 end),
+  rule("crowd", "the tiles alone occupy this device", function(v)
+    return v.SPLIT == 1 or -(-v.problem.n // v.BN) * v.SPLIT <= 3 * v.device.sms
   end),
 }
 
@@ -253,11 +262,11 @@ return kernel {
   doc = "tensor cores by mma.sync, weights dequantized in registers",
   source = "Marlin (arXiv 2408.11743); CUTLASS and Humming for the operand order",
   params = {
-    { name = "LAYOUT", values = { "n16", "n32", "n64" }, quick = { "n16", "n64" }, doc = "features of a record", short = "" },
+    { name = "LAYOUT", values = { "n16", "n64" }, doc = "features of a record", short = "" },
     { name = "BM", values = { 8, 16, 32, 64, 128 }, quick = { 16, 64 }, doc = "tokens of a tile" },
     { name = "BN", values = { 64, 128, 256 }, quick = { 64, 128 }, doc = "features of a tile" },
     { name = "BK", values = { 64, 128 }, quick = { 128 }, doc = "k of a tile" },
-    { name = "WN", values = { 2, 4, 8 }, doc = "warps along the features" },
+    { name = "WN", values = { 4, 8 }, doc = "warps along the features" },
     { name = "WK", values = { 1, 2, 4 }, doc = "warps that share K" },
     { name = "STAGES", values = { 3, 4, 6 }, doc = "buffers", short = "s" },
     { name = "SCALE", values = { "weight", "sum" }, doc = "where scales are applied", short = "" },
@@ -268,6 +277,7 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
+  flags = cuda.flags,
   m = function(v) return v.BM <= 16 and 1 or v.BM // 2 + 1, 0 end,
   cost = function(v) return v.SMEM end,
   outline = {
