@@ -3,7 +3,8 @@
 --     quernel run templates/examples/variant.lua [PROBLEM [M]]        M: 1 to 8, 3 if not given
 --
 -- A family is a table, so a new one can be a copy with some fields changed. Two are made of host.gemv: `tall` has tiles of
--- three rows, which the stock family does not try; `prefetch` asks for records two and four times as far ahead. They pass the same rules, the same checks against the reference and the same races as any other.
+-- three rows, which the stock family does not try; `prefetch` asks for records two and four times as far ahead.
+-- They pass the same rules, the same checks against the reference and the same races as any other.
 
 local q = require "quernel"
 local common = require "lua.common"
