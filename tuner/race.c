@@ -266,10 +266,12 @@ static size_t invite(const field *f, const char *layout, size_t i, const char *i
   return invited;
 }
 
-static qn_status hold(field *f, final *list, size_t n, int64_t m, int rounds, bool *died) {
+/* *culprit: who was asked last. */
+static qn_status hold(field *f, final *list, size_t n, int64_t m, int rounds, size_t *culprit, bool *died) {
   uint64_t seed = 7;
   cJSON *answer;
   for (size_t k = 0; k < n; k++) {
+    *culprit = k;
     QN_TRY(tell(f, (ask){.op = "open", .slot = (int)k, .m = m, .e = list[k].c->e}, &answer, died));
     cJSON_Delete(answer);
   }
@@ -281,6 +283,7 @@ static qn_status hold(field *f, final *list, size_t n, int64_t m, int rounds, bo
       order[k] = order[with], order[with] = keep;
     }
     for (size_t k = 0; k < n; k++) {
+      *culprit = order[k];
       qn_status s = tell(f, (ask){.op = "time", .slot = (int)order[k], .reps = 1}, &answer, died);
       take(answer, "seconds", list[order[k]].t + round, 0, 1);
       cJSON_Delete(answer);
@@ -289,6 +292,7 @@ static qn_status hold(field *f, final *list, size_t n, int64_t m, int rounds, bo
   }
   for (size_t k = 0; k < n; k++) {
     list[k].seconds = qn__median(list[k].t, (size_t)rounds);
+    *culprit = k;
     qn_status s = tell(f, (ask){.op = "check", .slot = (int)k}, &answer, died);
     cJSON_Delete(answer);
     QN_TRY(s);
@@ -315,6 +319,18 @@ static const final *decide(const final *list, size_t n, size_t rounds, const cha
   return winner;
 }
 
+static qn_status store_final(qn_tuning *r, const char *key, const final *winner, size_t n) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, "winner", winner->c->e->c->hash);
+  cJSON_AddStringToObject(j, "name", winner->c->e->c->name);
+  cJSON_AddNumberToObject(j, "seconds", winner->seconds);
+  cJSON_AddNumberToObject(j, "finalists", (double)n);
+  r->counts.timed++;
+  qn_status s = qn_store_put(r->store, "evidence", key, j);
+  cJSON_Delete(j);
+  return s;
+}
+
 static qn_status final_at(field *f, const char *layout, size_t i, const char *incumbent, qn_range *out) {
   qn_tuning *r = f->r;
   final list[finalists + 1];
@@ -330,24 +346,22 @@ static qn_status final_at(field *f, const char *layout, size_t i, const char *in
   for (size_t k = 0; name && k < n; k++)
     if (!strcmp(list[k].c->e->c->hash, name)) winner = &list[k];
   double seconds = known ? number(known, "seconds") : winner->c->lap[i].seconds;
-  if (!known && !(qn__run_late(r) || n < 2)) {
+  if (known) r->counts.timed_known++;
+  for (bool held = known || qn__run_late(r); !held && n > 1;) {
     bool died = false;
-    qn_status s = hold(f, list, n, r->m[i], rounds, &died);
+    size_t culprit = 0;
+    qn_status s = hold(f, list, n, r->m[i], rounds, &culprit, &died);
     if (s != QN_OK && !died && !blames_kernel(s)) return s;
-    if (s == QN_OK) {
+    held = s == QN_OK;
+    if (held) {
       winner = decide(list, n, (size_t)rounds, incumbent);
-      seconds = winner->seconds;
-      r->counts.timed++;
-      cJSON *j = cJSON_CreateObject();
-      cJSON_AddStringToObject(j, "winner", winner->c->e->c->hash);
-      cJSON_AddStringToObject(j, "name", winner->c->e->c->name);
-      cJSON_AddNumberToObject(j, "seconds", seconds);
-      cJSON_AddNumberToObject(j, "finalists", (double)n);
-      s = qn_store_put(r->store, "evidence", key, j);
-      cJSON_Delete(j);
-      QN_TRY(s);
-    } else qn__run_show(r, "note", f->p->problem.spelling, winner->c->e->c->name, r->m[i], 0, qn__errmsg());
-  } else if (known) r->counts.timed_known++;
+      QN_TRY(store_final(r, key, winner, n));
+    } else { /* it is out, and the others meet again */
+      qn__run_reject(r, list[culprit].c->e, qn__errmsg());
+      memmove(&list[culprit], &list[culprit + 1], (--n - culprit) * sizeof *list);
+    }
+    seconds = held ? winner->seconds : winner->c->lap[i].seconds;
+  }
   cJSON_Delete(known);
   out->m_tuned = r->m[i];
   out->m_min = i ? r->m[i - 1] + 1 : 1;
