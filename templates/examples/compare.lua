@@ -43,7 +43,8 @@ end
 local path = arg[1]
 if not path then -- the last range of a plan serves every larger M; the kernel for one token needs one above it
   path = os.tmpname()
-  local result = common.check(q.tune { problems = { "int4.g128:1024x1024:bf16-f32" }, m = { 1, 16 }, effort = "quick", progress = common.progress(q) })
+  local result = common.check(q.tune { problems = { "int4.g128:1024x1024:bf16-f32" }, m = { 1, 16 }, effort = "quick", device = "host",
+    progress = common.progress(q) })
   common.check(q.pack(result, path))
 end
 local plans = common.check(q.open(path)):plans()

@@ -20,7 +20,8 @@ q.format {
 
 -- Tune it on the host, for one token and for sixteen.
 local problem = "int5.g128:" .. shape
-local result = common.check(q.tune { problems = { problem }, m = { 1, 16 }, effort = "quick", progress = common.progress(q) })
+local result = common.check(q.tune { problems = { problem }, m = { 1, 16 }, effort = "quick", device = "host",
+    progress = common.progress(q) })
 
 local rows = { { "problem", "M", "winner", "us", "of f32" } }
 for _, plan in ipairs(result.plans) do

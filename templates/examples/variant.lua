@@ -30,7 +30,8 @@ derive("host.gemv", "script.prefetch", { MR = { 1 }, PF = { 8192, 16384 } })
 -- tokens are tuned as well because the last range of a plan serves every larger M, which kernels for few tokens do not.
 local rows = { { "families", "winner", "us", "of f32" } }
 local function contest(what, only)
-  local result = common.check(q.tune { problems = { problem }, m = { m, 64 }, effort = "quick", only = only, progress = common.progress(q) })
+  local result = common.check(q.tune { problems = { problem }, m = { m, 64 }, effort = "quick", device = "host",
+    only = only, progress = common.progress(q) })
   for _, plan in ipairs(result.plans) do
     if plan.kind == "fastest" and plan.n > 0 then
       local r = plan.ranges[1]
