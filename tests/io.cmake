@@ -1,11 +1,12 @@
 # Checkpoint readers.
 qn_test(io quernel_io)
 qn_test(io_damage quernel_io)
+qn_test(io_open quernel_io)
 qn_test(format_vectors quernel_io)
 target_sources(test_io PRIVATE io_decode.c)
 target_sources(test_io_damage PRIVATE io_touch.c vector_files.c)
 target_sources(test_format_vectors PRIVATE io_decode.c vector_files.c)
-set_tests_properties(io io_damage format_vectors PROPERTIES LABELS sanitize)
+set_tests_properties(io io_damage io_open format_vectors PROPERTIES LABELS sanitize)
 
 option(QUERNEL_FUZZ "Build fuzz_model (clang): fuzz_model [corpus] -max_len=65536" OFF)
 if(QUERNEL_FUZZ)
