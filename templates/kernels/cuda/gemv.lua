@@ -1,0 +1,330 @@
+-- cuda.gemv - few tokens without tensor cores: every weight is read once, by one lane, and met there by all tokens.
+--
+--   Y[m,n] = sum over k of X[m,k] * W[n,k]
+--
+--               k -->    chunk 0   chunk 1   chunk 2        a CTA makes 16 FN features of MB tokens
+--             +---------------------------------+
+--   16 FN     |  warp 0  | warp 1  |  ...  | warp 0  ...    its warps take the chunks of K in turn, UNROLL loads at once,
+--   features  |          |         |       |                and add up in order through shared memory at the end
+--             +---------------------------------+
+--
+--   X[m,k]   row-major, read through L1; lanes of equal t = lane % 4 read the same
+--   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua: a lane has two rows of each of FN
+--            fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8)
+--   Y[m,n]   row-major
+--
+--   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group.
+--
+--   parameter  meaning                                   bound by
+--   LAYOUT     shape of a record: 16 or 64 features      part of the layout, which cuda.mma shares
+--   WARPS      warps that share K                        threads of a CTA
+--   UNROLL     records a warp has under way              registers
+--   MB         tokens of a CTA                           registers: 4 FN MB sums
+--
+-- Source: one warp per rows and direct loads in fragment order as in PyTorch's tinygemm; splitting K over the warps of a
+-- CTA as in llama.cpp's mmvq.
+
+local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
+local planes = use "kernels/common/cuda_planes"
+
+local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout
+
+-- The 16-bit type that holds map(q).
+local function half_type(v)
+  local m = v.format.map
+  return m.kind == "float" and m.type == "bf16" and "bf16" or "f16"
+end
+
+local function registers(v)
+  local FN = fragments[v.LAYOUT]
+  return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + 48
+end
+
+local function derive(v)
+  v.HALF, v.SCALE = half_type(v), "sum"
+  v.FN = fragments[v.LAYOUT]
+  v.FK = 4 // v.FN
+  v.THREADS = 32 * v.WARPS
+  v.layout = cuda.fragment.layout(v.format, v.FN)
+  codes.derive(v)
+  planes.derive(v)
+  v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 16 * v.FK) // 16 or v.FK
+  v.PRECISION = planes.precision(v)
+end
+
+local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
+
+local rules = {
+  rule("device", "NVRTC compiles for sm_75 and later", function(v) return v.device.sm >= 75 end),
+  cuda.rules.act,
+  cuda.rules.granularity,
+  cuda.range_rule(half_type),
+  rule("slope", "dense weights have no scale in their code map", function(v) return v.format.map.kind ~= "float" or v.format.map.slope == 1 end),
+  rule("registers", "sums, codes and X need more registers than a thread has", function(v) return registers(v) <= 200 end),
+  rule("residency", "a multiprocessor holds too few such CTAs to hide memory", function(v)
+    return registers(v) * v.WARPS * 32 <= (v.device.regs or 65536)
+  end),
+  rule("flight", "half a kilobyte to a kilobyte under way per warp is enough, and a quarter too little", function(v)
+    local bytes = v.UNROLL * 4 * v.format.bits
+    return v.UNROLL == 1 and bytes >= 64 or bytes >= 16 and bytes <= 64
+  end),
+}
+
+-- ---- Source ----------------------------------------------------------------------------------------------------------
+
+local function constants(w, v)
+  w [[
+    enum {
+      WARPS = ${WARPS},       /* that share K */
+      UNROLL = ${UNROLL},     /* records a warp has under way */
+      MB = ${MB},             /* tokens */
+      FN = ${FN}, FK = ${FK}, /* fragments of a record along N, along K */
+      THREADS = 32 * WARPS,
+      WORDS = ${WORDS},       /* 32-bit words of a record in a lane */
+      RECORD = ${RECORD},     /* bytes of a record */
+      ROWS = 2 * FN,          /* of a lane */
+      GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
+    };
+
+    struct task { /* what this lane works on */
+      const u16 *row[MB]; /* of X; beyond the last row, the last */
+      const u8 *planes;   /* the packed weight */
+      int n, k, feature;  /* feature: the first of this lane, as the planes count */
+      int g, t;
+    };
+  ]]
+  w.blank()
+  for _, b in ipairs { 4, 8, 16 } do
+    local count = b // 4
+    local outs, names = {}, {}
+    for i = 0, count - 1 do outs[i + 1], names[i + 1] = ('"=r"(q[%d])'):format(i), "%" .. i end
+    w([[
+      fn void load${B}(const u8 *p, u32 *q) { /* weights pass once: not kept in L1 */
+        asm("ld.global.nc.L1::no_allocate.${V}u32 ${D}, [%${COUNT}];" : ${OUTS} : "l"(p));
+      }
+    ]], { B = b, V = count > 1 and ("v%d."):format(count) or "", COUNT = count, OUTS = table.concat(outs, ", "),
+      D = count > 1 and "{" .. table.concat(names, ", ") .. "}" or "%0" })
+  end
+  w.blank()
+end
+
+-- values(): fragment f as f32.
+local function values(w, v)
+  w "/* Fragment f as f32: two neighbours along k for each of a0 .. a3. */"
+  w.push "fn void values(const u32 *q, int f, float *out) {"
+  if v.format.bits == 32 then
+    w "#pragma unroll"
+    w "for (int i = 0; i < 8; i++) out[i] = __uint_as_float(q[f * 8 + i]);"
+  else
+    w [[
+      u32 a[4];
+      fragment(q, f, a);
+      #pragma unroll
+      for (int r = 0; r < 4; r++) out[2 * r] = low(a[r]), out[2 * r + 1] = high(a[r]);
+    ]]
+  end
+  w.pop "}"
+  w.blank()
+  w([[
+    /* Two neighbours of X. `whole`: both exist, and rows are aligned to 4 bytes. */
+    template <bool whole> fn void load_x(const task &t, int row, int k, float *out) {
+      u32 u;
+      if (whole) u = *(const u32 *)(t.row[row] + k);
+      else u = (k < t.k ? t.row[row][k] : 0) | (u32)(k + 1 < t.k ? t.row[row][k + 1] : 0) << 16;
+      out[0] = f32_of_${ACT}((u16)u), out[1] = f32_of_${ACT}((u16)(u >> 16));
+    }
+  ]], { ACT = v.act })
+  w.blank()
+end
+
+-- Lines that load the planes of fragment `i`; `group` is the text of the group's index.
+local function load_planes(w, v, k)
+  for _, p in ipairs(v.format.planes) do
+    local at = ("t.planes + %s"):format((planes.section(v, p.name):gsub("%(i64%)([nk])", "(i64)t.%1")))
+    if p.rows > 0 then
+      local n = ("(t.n + %d) / %d * %d"):format(v.layout.tile[1] - 1, v.layout.tile[1], v.layout.tile[1])
+      local group = p.cols > 0 and ("(i64)((%s) / %d) * (%s) + "):format(k, p.cols, n) or ""
+      at = ("%s + (%st.feature + 2 * i) * %d"):format(at, group, cuda.bytes[p.type])
+    end
+    w("const f32x2 ${NAME} = ${LOAD}_${TYPE}(${AT});", { NAME = p.name, LOAD = p.rows == 0 and "one" or "pair", TYPE = p.type, AT = at })
+  end
+end
+
+-- Y += scale x part + offset x sum(x), for the rows of a lane.
+local function scale(w, v, k, part, sum)
+  local f = v.format
+  w "#pragma unroll"
+  w.push "for (int i = 0; i < FN; i++) {"
+  load_planes(w, v, k)
+  w "#pragma unroll"
+  w "for (int m = 0; m < MB; m++)"
+  w "#pragma unroll"
+  w.push "  for (int r = 0; r < 2; r++) {"
+  local product = #f.scale > 0 and ("%s[m][2 * i + r] * (%s)"):format(part, planes.product(f.scale, 1, "r")) or part .. "[m][2 * i + r]"
+  if v.GROUPED then w("  acc[m][2 * i + r] += ${PRODUCT};", { PRODUCT = product })
+  else w("  acc[m][2 * i + r] = ${PRODUCT};", { PRODUCT = product }) end
+  if #f.offset > 0 then w("  acc[m][2 * i + r] += (${OFFSET}) * ${SUM}[m];", { OFFSET = planes.offset(f.offset, "r"), SUM = sum }) end
+  w.pop "  }"
+  w.pop "}"
+end
+
+local function record(w, v)
+  local f = v.format
+  local sums = #f.offset > 0
+  local part, sum = v.GROUPED and "part" or "acc", v.GROUPED and "sum" or "total"
+  w([[
+    /* Add the products of record `c`, whose words are q. */
+    template <bool whole> fn void add_record(const task &t, int c, const u32 *q, float acc[MB][ROWS]${TOTAL}) {
+  ]], { TOTAL = sums and not v.GROUPED and ", float *total" or "" })
+  w.push()
+  if v.GROUPED then
+    w "float part[MB][ROWS] = {};"
+    if sums then w "float sum[MB] = {};" end
+  end
+  w "#pragma unroll"
+  w.push "for (int s = 0; s < FK; s++) { /* 16 of k */"
+  w([[
+    float x[MB][4];
+    #pragma unroll
+    for (int m = 0; m < MB; m++) {
+      const int k = (c * FK + s) * 16 + 2 * t.t;
+      load_x<whole>(t, m, k, x[m]);
+      load_x<whole>(t, m, k + 8, x[m] + 2);
+      ${SUMS}
+    }
+    #pragma unroll
+    for (int i = 0; i < FN; i++) {
+      float value[8];
+      values(q, i * FK + s, value);
+    #pragma unroll
+      for (int m = 0; m < MB; m++)
+    #pragma unroll
+        for (int e = 0; e < 8; e++) /* register e / 2: row g + e / 2 % 2 * 8, k + e / 4 * 8 */
+          ${PART}[m][2 * i + e / 2 % 2] += value[e] * x[m][e / 4 * 2 + e % 2];
+    }
+  ]], { PART = part, SUMS = sums and sum .. "[m] += x[m][0] + x[m][1] + x[m][2] + x[m][3];" or "" })
+  if v.GROUPED then
+    w.push "if ((s + 1) % GROUP_STEPS == 0) {"
+    scale(w, v, "(c * FK + s) * 16", "part", "sum")
+    if v.GROUP_STEPS < v.FK then
+      w [[
+        #pragma unroll
+        for (int m = 0; m < MB; m++) {
+      ]]
+      if sums then w "  sum[m] = 0;" end
+      w "#pragma unroll"
+      w "  for (int r = 0; r < ROWS; r++) part[m][r] = 0;"
+      w "}"
+    end
+    w.pop "}"
+  end
+  w.pop "}"
+  w.pop()
+  w "}"
+  w.blank()
+end
+
+local function entry(w, v)
+  local sums = #v.format.offset > 0 and not v.GROUPED
+  w([[
+    extern "C" __global__ void __launch_bounds__(THREADS)
+    ${entry}(const u16 *x, const u8 *w, ${YT} *y, ${BIAS}int m, int n, int k, int ldx, int ldy) {
+      __shared__ float out[WARPS][MB][16 * FN];
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+      const int blocks = (m + MB - 1) / MB, m0 = blockIdx.x % blocks * MB, column = blockIdx.x / blocks;
+      const int records = (k + 16 * FK - 1) / (16 * FK);
+      const i64 stride = (i64)((k + ${TILE_K} - 1) / ${TILE_K}) * (${TILE_K} / (16 * FK) * RECORD);
+      const u8 *column_at = w + column * stride;
+      const bool aligned = ldx % 2 == 0 && (u64)x % 4 == 0;
+      const int whole = aligned ? k / (16 * FK) : 0; /* records that need no care */
+      task t;
+    #pragma unroll
+      for (int i = 0; i < MB; i++) t.row[i] = x + (i64)min(m0 + i, m - 1) * ldx;
+      t.planes = w, t.n = n, t.k = k, t.g = lane / 4, t.t = lane % 4;
+      t.feature = column * 16 * FN + t.g * ROWS;
+
+      float acc[MB][ROWS] = {};
+      ${TOTAL}
+      int c = warp;
+      for (; c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS) {
+        u32 q[UNROLL][WORDS];
+    #pragma unroll
+        for (int u = 0; u < UNROLL; u++) load_codes(column_at + (i64)(c + u * WARPS) * RECORD, lane, q[u]);
+    #pragma unroll
+        for (int u = 0; u < UNROLL; u++) add_record<true>(t, c + u * WARPS, q[u], acc${PASS});
+      }
+      for (; c < records; c += WARPS) {
+        u32 q[WORDS];
+        load_codes(column_at + (i64)c * RECORD, lane, q);
+        if (c < whole) add_record<true>(t, c, q, acc${PASS});
+        else add_record<false>(t, c, q, acc${PASS});
+      }
+  ]], { YT = cuda.ctype[v.out], BIAS = v.problem.bias and "const float *bias, " or "", TILE_K = v.layout.tile[2],
+    TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = sums and ", total" or "" })
+  w.push()
+  if not v.GROUPED and #v.format.planes > 0 then
+    w.push "{ /* scales of a row */"
+    scale(w, v, "0", "acc", "total")
+    w.pop "}"
+  end
+  w([[
+    #pragma unroll
+    for (int i = 0; i < MB; i++)
+    #pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        float s = acc[i][r]; /* over the four lanes that share a row */
+        s += __shfl_xor_sync(0xffffffff, s, 1);
+        s += __shfl_xor_sync(0xffffffff, s, 2);
+        if (t.t == 0) out[warp][i][r / 2 * 16 + r % 2 * 8 + t.g] = s;
+      }
+    __syncthreads();
+    for (int i = threadIdx.x; i < MB * 16 * FN; i += THREADS) {
+      const int row = i / (16 * FN), to = column * 16 * FN + i % (16 * FN);
+      if (m0 + row >= m || to >= n) continue;
+      float s = 0;
+      for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
+      y[(i64)(m0 + row) * ldy + to] = output(s${ADD});
+    }
+  ]], { ADD = v.problem.bias and " + bias[to]" or "" })
+  w.pop "}"
+end
+
+local function launch(v)
+  local args = { "x", "w", "y" }
+  if v.problem.bias then args[#args + 1] = "bias" end
+  table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
+  return { steps = { { args = args, grid = { ceildiv(M, v.MB) * ceildiv(N, 16 * v.FN) }, block = { v.THREADS } } },
+    deterministic = true, batch_invariant = true }
+end
+
+return kernel {
+  name = "cuda.gemv",
+  target = "cuda",
+  doc = "few tokens on CUDA cores, f32 products",
+  source = "tinygemm (PyTorch), mmvq (llama.cpp)",
+  params = {
+    { name = "LAYOUT", values = { "n16", "n64" }, doc = "features of a record", short = "" },
+    { name = "WARPS", values = { 2, 4, 8, 16 }, quick = { 4, 8 }, doc = "warps that share K", short = "w" },
+    { name = "UNROLL", values = { 1, 2, 4, 8 }, doc = "records under way in a warp", short = "u" },
+    { name = "MB", values = { 1, 2, 4, 8 }, quick = { 1, 4 }, doc = "tokens of a CTA" },
+  },
+  rules = rules,
+  derive = derive,
+  layout = function(v) return v.layout end,
+  launch = launch,
+  flags = cuda.flags,
+  m = function() return 1, 8 end,
+  cost = function(v) return v.WARPS * v.MB end,
+  outline = {
+    cuda.head,
+    constants,
+    cuda.helpers,
+    codes.load,
+    function(w, v) if v.format.bits < 32 then codes.fragment(w, v) end end,
+    planes.loads,
+    values,
+    record,
+    entry,
+  },
+}
