@@ -154,7 +154,7 @@ END_TEST
 /* A weight that cannot be read is listed with the reason; the others of the model are fine. */
 static const struct {
   const char *config;
-  qn_save t[5];
+  qn_save t[6];
   const char *name, *reason;
 } refusals[] = {
     {"{}", {{"a.qweight", "I32", 2, {4, 8}, zeros}}, "a.qweight", "no scales beside"},
@@ -200,12 +200,21 @@ static const struct {
      {{"a.weight", "F8_E4M3", 2, {8, 8}, zeros}, {"a.weight_scale_inv", "F32", 2, {3, 1}, zeros}},
      "a.weight",
      "3 x 1 scales do not divide a weight of 8 x 8"},
+    {"{}", /* a fuzzer's: 1.7e19 as an integer */
+     {{"a.W_q", "U8", 2, {1, 8}, zeros},
+      {"a.scale", "F16", 2, {2, 1}, zeros},
+      {"a.zero", "F16", 2, {2, 1}, zeros},
+      {"a.shape", "I64", 1, {2}, "\2\0\0\0\0\0\0\0\10\0\0\0\0\0\0"},
+      {"a.packing", "U8", 1, {7}, "4bit_u8"},
+      {"a.axis", "F32", 0, {0}, "\137\147\147\137"}},
+     "a.weight",
+     "axis -1"},
 };
 
 START_TEST(a_weight_that_cannot_be_read_says_why) {
-  qn_save t[6];
+  qn_save t[7];
   size_t n = 0;
-  while (n < 5 && refusals[_i].t[n].name) t[n] = refusals[_i].t[n], n++;
+  while (n < 6 && refusals[_i].t[n].name) t[n] = refusals[_i].t[n], n++;
   t[n++] = tensor("z.weight", "F16", 4, 8);
   put_text("config.json", refusals[_i].config);
   put_tensors("model.safetensors", t, n);

@@ -31,10 +31,11 @@ static const struct packing *find_packing(const qn__weight *w) {
   return NULL;
 }
 
-/* A number that was saved as a tensor: I32 or F32 (1.58 bits). */
+/* A small number that was saved as a tensor: I32, or F32 (1.58 bits). */
 static double scalar(const qn_raw *r, double fallback) {
   if (!r || r->bytes != 4) return fallback;
-  return r->type == QN_T_F32 ? (double)qn__f32(r->data) : (double)(int32_t)qn__le32(r->data);
+  double v = r->type == QN_T_F32 ? (double)qn__f32(r->data) : (double)(int32_t)qn__le32(r->data);
+  return v >= 0 && v < 256 ? v : -1;
 }
 
 static int64_t elements(const qn_raw *r) { return (int64_t)(r->bytes * 8) / qn_type_bits(r->type); }

@@ -165,7 +165,7 @@ static qn_status present(void *arg, const char *tensor, const char *file) {
 }
 
 static qn_status add_shards(qn_model *m, const char *dir, shards *s) {
-  qsort(s->name, s->count, sizeof *s->name, by_text);
+  if (s->count) qsort(s->name, s->count, sizeof *s->name, by_text);
   for (size_t i = 0; i < s->count; i++) {
     char path[PATH_MAX];
     QN_TRY(join(path, dir, s->name[i]));
