@@ -198,14 +198,13 @@ static qn_status race(field *f) {
 /* ---- Layout
  * ------------------------------------------------------------------------------------------------------------- */
 
-/* Best lap of a layout at M number i. For the last M only kernels without an upper limit: they serve what lies beyond.
- */
-static const racer *fastest(const field *f, const char *layout, size_t i) {
+/* Best lap of a layout at M number i, among all that serve its range or, `open`, those without an upper limit. */
+static const racer *fastest(const field *f, const char *layout, size_t i, bool open) {
   const racer *best = NULL;
   int64_t low = i ? f->r->m[i - 1] + 1 : 1;
   for (const racer *c = f->racer; c < f->racer + f->n; c++) {
     if (!c->e->alive || !(c->lap[i].seconds > 0) || (layout && strcmp(c->e->c->layout.hash, layout))) continue;
-    if (c->e->c->m_min > low || (i + 1 == f->r->n_m && c->e->c->m_max)) continue;
+    if (c->e->c->m_min > low || (open && c->e->c->m_max)) continue;
     if (!best || c->lap[i].seconds < best->lap[i].seconds) best = c;
   }
   return best;
@@ -219,10 +218,11 @@ static const char *choose_layout(const field *f) {
     const char *layout = f->racer[k].e->c->layout.hash;
     double sum = 0;
     for (size_t i = 0; i < f->r->n_m; i++) {
-      const racer *c = fastest(f, layout, i);
+      const racer *c = fastest(f, layout, i, false);
       double weight = f->r->options->m_weight ? f->r->options->m_weight[i] : 1;
       sum += c ? weight * log(c->lap[i].seconds) : INFINITY;
     }
+    if (!fastest(f, layout, f->r->n_m - 1, true)) sum = INFINITY; /* nothing would serve what lies beyond */
     if (sum < least || (sum == least && chosen && strcmp(layout, chosen) < 0)) least = sum, chosen = layout;
   }
   return least < INFINITY ? chosen : NULL;
@@ -252,8 +252,7 @@ static size_t invite(const field *f, const char *layout, size_t i, const char *i
   int64_t low = i ? f->r->m[i - 1] + 1 : 1;
   for (size_t k = 0; all && k < f->n; k++) {
     const racer *c = &f->racer[k];
-    if (c->e->alive && c->lap[i].seconds > 0 && !strcmp(c->e->c->layout.hash, layout) && c->e->c->m_min <= low &&
-        !(i + 1 == f->r->n_m && c->e->c->m_max))
+    if (c->e->alive && c->lap[i].seconds > 0 && !strcmp(c->e->c->layout.hash, layout) && c->e->c->m_min <= low)
       all[n++] = c;
   }
   by_lap_index = (int)i;
@@ -435,6 +434,21 @@ static qn_status remember(qn_tuning *r, const qn_problem *p, const qn_range *x) 
   return s;
 }
 
+/* Where the last winner has an upper limit, the fastest kernel without one serves what lies beyond it. */
+static void add_beyond(field *f, const char *layout, qn_plan *plan) {
+  size_t last = f->r->n_m - 1;
+  const qn_range *x = &plan->range[plan->n_ranges - 1];
+  int64_t limit = qn__run_entrant(f->r, x->variant)->c->m_max;
+  const racer *c = fastest(f, layout, last, true);
+  if (!limit || !c || plan->n_ranges == QN_PLAN_RANGES) return;
+  qn_range *beyond = &plan->range[plan->n_ranges++];
+  *beyond = *x;
+  beyond->m_min = limit + 1;
+  beyond->seconds = c->lap[last].seconds;
+  beyond->error = c->e->error;
+  memcpy(beyond->variant, c->e->c->hash, sizeof beyond->variant);
+}
+
 static qn_status fastest_plan(field *f, const char *layout, qn_plan *plan) {
   qn_tuning *r = f->r;
   for (size_t i = 0; i < r->n_m; i++) {
@@ -445,6 +459,7 @@ static qn_status fastest_plan(field *f, const char *layout, qn_plan *plan) {
     x->dense_seconds = dense_seconds(r, &f->p->problem, r->m[i]);
     QN_TRY(remember(r, &f->p->problem, x));
   }
+  add_beyond(f, layout, plan);
   return QN_OK;
 }
 
