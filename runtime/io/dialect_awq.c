@@ -41,13 +41,18 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   return qn__spell(w, "int4", qn__grain(w, grain), "z", s->type);
 }
 
-/* out[n][r] = nibble of row r, column n; out has `rows` columns. */
+/* out[n][r] = nibble of row r, column n; out has `rows` columns. Tiles, so that reading and writing stay in the cache.
+ */
 static void unpack(const qn_raw *p, int64_t rows, int64_t n, uint8_t *out) {
-  for (int64_t c = 0; c < n / 8; c++)
-    for (int64_t r = 0; r < rows; r++) {
-      uint32_t word = qn__le32((const uint8_t *)p->data + 4 * (r * (n / 8) + c));
-      for (int i = 0; i < 8; i++) out[(c * 8 + column_of[i]) * rows + r] = word >> 4 * i & 15;
-    }
+  enum { WORDS = 16, DEPTH = 64 };
+  int64_t words = n / 8;
+  for (int64_t c0 = 0; c0 < words; c0 += WORDS)
+    for (int64_t r0 = 0; r0 < rows; r0 += DEPTH)
+      for (int64_t c = c0; c < words && c < c0 + WORDS; c++)
+        for (int64_t r = r0; r < rows && r < r0 + DEPTH; r++) {
+          uint32_t word = qn__le32((const uint8_t *)p->data + 4 * (r * words + c));
+          for (int i = 0; i < 8; i++) out[(c * 8 + column_of[i]) * rows + r] = word >> 4 * i & 15;
+        }
 }
 
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {

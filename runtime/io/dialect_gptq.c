@@ -95,6 +95,17 @@ static qn_status read_zeros(const qn__weight *w, uint8_t *plane) {
   return QN_OK;
 }
 
+/* Columns of words become rows of codes: a few columns at a time, as many as share a line of the cache. */
+static void read_codes(const qn__weight *w, uint8_t *codes) {
+  enum { COLUMNS = 16, DEPTH = 1024 };
+  int64_t n = w->pub.n, k = w->pub.k;
+  for (int64_t i0 = 0; i0 < n; i0 += COLUMNS)
+    for (int64_t j = 0; j < k; j += DEPTH)
+      for (int64_t i = i0; i < n && i < i0 + COLUMNS; i++)
+        qn__unpack((const uint8_t *)w->part[QWEIGHT]->data + 4 * (j / 32 * w->bits * n + i), 4 * (size_t)n, w->bits,
+                   (qn__packing)(w->mode & PACKING), k - j < DEPTH ? k - j : DEPTH, codes + i * k + j, 1);
+}
+
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   (void)slice;
   bool sym = w->mode & SYMMETRIC;
@@ -103,10 +114,7 @@ static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
       {"codes", QN_T_U8, n, k, NULL}, {"scale", w->scale, n, w->groups, NULL}, {"zero", QN_T_U8, n, w->groups, NULL}};
   qn_planes *p = NULL;
   QN_TRY(qn__planes_new(w, spec, sym ? 2 : 3, w->part[G_IDX] != NULL, &p));
-  uint8_t *codes = qn__fill(p, 0);
-  for (int64_t i = 0; i < n; i++)
-    qn__unpack((const uint8_t *)w->part[QWEIGHT]->data + 4 * i, 4 * (size_t)n, w->bits,
-               (qn__packing)(w->mode & PACKING), k, codes + i * k, 1);
+  read_codes(w, qn__fill(p, 0));
   qn__transpose(qn__fill(p, 1), w->part[SCALES]->data, w->groups, n, (size_t)qn_type_bits(w->scale) / 8);
   qn_status s = read_zeros(w, sym ? NULL : qn__fill(p, 2));
   if (!s && p->perm) s = qn__order_groups(w, G_IDX, p);

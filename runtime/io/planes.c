@@ -62,20 +62,38 @@ static unsigned planar(const uint8_t *words, size_t stride, int bits, int64_t i)
   return code;
 }
 
+/* Words of whole codes. */
+static void unpack_words(const uint8_t *words, size_t stride, int bits, int64_t count, uint8_t *out, int64_t step) {
+  int per = 32 / bits;
+  uint32_t mask = (1u << bits) - 1;
+  for (; count > 0; count -= per, words += stride) {
+    uint32_t word = qn__le32(words);
+    int here = count < per ? (int)count : per;
+    for (int i = 0; i < here; i++, word >>= bits, out += step) *out = (uint8_t)(word & mask);
+  }
+}
+
+/* One stream of bits through the words. */
+static void unpack_stream(const uint8_t *words, size_t stride, int bits, int64_t count, uint8_t *out, int64_t step) {
+  uint64_t pool = 0;
+  int have = 0;
+  uint32_t mask = (1u << bits) - 1;
+  for (; count--; out += step, pool >>= bits, have -= bits) {
+    if (have < bits) {
+      pool |= (uint64_t)qn__le32(words) << have;
+      words += stride;
+      have += 32;
+    }
+    *out = (uint8_t)(pool & mask);
+  }
+}
+
 void qn__unpack(const uint8_t *words, size_t stride, int bits, qn__packing packing, int64_t count, uint8_t *out,
                 int64_t step) {
-  unsigned mask = (1u << bits) - 1;
-  for (int64_t i = 0; i < count; i++) {
-    unsigned code;
-    if (packing == QN__PLANAR) code = planar(words, stride, bits, i);
-    else {
-      int64_t bit = packing == QN__PADDED ? i / (32 / bits) * 32 + i % (32 / bits) * bits : i * bits;
-      const uint8_t *word = words + (size_t)(bit / 32) * stride;
-      code = qn__le32(word) >> bit % 32;
-      if (bit % 32 + bits > 32) code |= qn__le32(word + stride) << (32 - bit % 32);
-    }
-    out[i * step] = (uint8_t)(code & mask);
-  }
+  if (packing == QN__PLANAR)
+    for (int64_t i = 0; i < count; i++) out[i * step] = (uint8_t)planar(words, stride, bits, i);
+  else if (packing == QN__PADDED || 32 % bits == 0) unpack_words(words, stride, bits, count, out, step);
+  else unpack_stream(words, stride, bits, count, out, step);
 }
 
 void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_t bytes) {
