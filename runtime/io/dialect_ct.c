@@ -5,7 +5,7 @@
  *     weight_zero_point I32 [words of N, G], asymmetric only, packed along N   weight_g_idx I32 [K], act-order only
  *     W = scale * (code - zero)
  * Widths that do not divide 32 come in two packings (a word of whole codes until May 2026, one stream since), told
- * apart by the number of words.
+ * apart by the number of words; of a small K, for which that is the same, by the top bits that whole codes leave 0.
  *
  * int-quantized: weight I8 [N, K]; weight_scale [N, G], [N, 1] or [1]; weight_zero_point I8 like the scales, optional.
  *
@@ -66,23 +66,48 @@ static qn_status float_scale(const qn__weight *w) {
 
 /* ---- pack-quantized ---------------------------------------------------------------------------------------------- */
 
-/* Does a row of k codes take these words in one of the packings? */
-static bool packs(int64_t words, int64_t k, int64_t bits, int *mode) {
-  if (bits < 1 || bits > 8) return false;
-  *mode = QN__DENSE;
-  if (words == qn__packed_words(k, (int)bits, QN__DENSE)) return true;
-  *mode = QN__PADDED;
-  return words == qn__packed_words(k, (int)bits, QN__PADDED);
+enum { EITHER = QN__PLANAR + 1 }; /* mode: a qn__packing, or this while the number of words fits both */
+
+/* The packing in which `count` codes take these words; -1 if none. */
+static int packing_of(int64_t words, int64_t count, int64_t bits) {
+  if (bits < 1 || bits > 8) return -1;
+  bool dense = words == qn__packed_words(count, (int)bits, QN__DENSE);
+  bool padded = words == qn__packed_words(count, (int)bits, QN__PADDED);
+  if (dense && padded && 32 % bits) return EITHER;
+  return dense ? QN__DENSE : padded ? QN__PADDED : -1;
 }
 
 static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {
   static const uint8_t usual[] = {4, 8, 3, 2, 6, 5, 7, 1};
   const cJSON *g;
   for (int i = 0; (g = qn__ct_weights(m, i)); i++)
-    if (packs(words, w->pub.k, setting(g, "num_bits"), &w->mode)) return (int)setting(g, "num_bits");
+    if ((w->mode = packing_of(words, w->pub.k, setting(g, "num_bits"))) >= 0) return (int)setting(g, "num_bits");
   for (size_t i = 0; i < sizeof usual; i++) /* the configuration may just name a preset */
-    if (packs(words, w->pub.k, usual[i], &w->mode)) return usual[i];
+    if ((w->mode = packing_of(words, w->pub.k, usual[i])) >= 0) return usual[i];
   return 0;
+}
+
+/* The zero points, packed like the codes, may settle which packing it is. */
+static qn_status check_zeros(qn__weight *w) {
+  const qn_raw *z = w->part[ZERO];
+  if (!z) return QN_OK;
+  QN_TRY(qn__part_is(w, ZERO, "I32 U32", 2, (int64_t[]){-1, w->groups}));
+  int packing = packing_of(z->dim[0], w->pub.n, w->bits);
+  if (packing < 0 || w->rows != w->pub.n || (packing != EITHER && w->mode != EITHER && packing != w->mode))
+    return qn__fail(QN_E_FORMAT, "%s: %jd rows of words for the zero points of %jd rows", z->name, (intmax_t)z->dim[0],
+                    (intmax_t)w->pub.n);
+  if (w->mode == EITHER) w->mode = packing;
+  return QN_OK;
+}
+
+/* Which packing a weight has whose number of words fits both: words of whole codes leave their top bits 0. */
+static qn__packing look(const qn__weight *w) {
+  const qn_raw *q = w->part[CODES];
+  uint32_t used = (uint32_t)((1ull << (32 / w->bits * w->bits)) - 1);
+  if (w->mode != EITHER) return (qn__packing)w->mode;
+  for (size_t i = 0; i < q->bytes; i += 4)
+    if (qn__le32((const uint8_t *)q->data + i) & ~used) return QN__DENSE;
+  return QN__PADDED;
 }
 
 static bool is_packed(const qn_model *m, const qn__weight *w) {
@@ -105,11 +130,7 @@ static qn_status claim_packed(const qn_model *m, qn__weight *w) {
   char base[] = {'i', 'n', 't', (char)('0' + w->bits), 0}, grain[24];
   QN_TRY(float_scale(w));
   QN_TRY(find_grain(m, w, grain));
-  int64_t words = qn__packed_words(w->pub.n, w->bits, (qn__packing)w->mode);
-  if (w->part[ZERO]) QN_TRY(qn__part_is(w, ZERO, "I32 U32", 2, (int64_t[]){words, w->groups}));
-  if (w->part[ZERO] && w->rows != w->pub.n)
-    return qn__fail(QN_E_FORMAT, "%s: packed for rows, but there are %jd rows of scales", w->part[ZERO]->name,
-                    (intmax_t)w->rows);
+  QN_TRY(check_zeros(w));
   if (w->part[G_IDX]) QN_TRY(qn__part_is(w, G_IDX, "I32 U32", 1, (int64_t[]){w->pub.k}));
   w->pub.activation = m->activation;
   return qn__spell(w, base, grain, w->part[ZERO] ? "z" : "", w->part[SCALE]->type);
@@ -125,11 +146,11 @@ static qn_status read_packed(const qn__weight *w, int64_t slice, qn_planes **out
   qn_planes *p = NULL;
   QN_TRY(qn__planes_new(w, spec, z ? 3 : 2, w->part[G_IDX] != NULL, &p));
   uint8_t *codes = qn__fill(p, 0), *zero = z ? qn__fill(p, 2) : NULL;
+  qn__packing packing = look(w);
   for (int64_t i = 0; i < n; i++)
-    qn__unpack((const uint8_t *)q->data + 4 * i * q->dim[1], 4, w->bits, (qn__packing)w->mode, k, codes + i * k, 1);
+    qn__unpack((const uint8_t *)q->data + 4 * i * q->dim[1], 4, w->bits, packing, k, codes + i * k, 1);
   for (int64_t g = 0; z && g < w->groups; g++)
-    qn__unpack((const uint8_t *)z->data + 4 * g, 4 * (size_t)w->groups, w->bits, (qn__packing)w->mode, n, zero + g,
-               w->groups);
+    qn__unpack((const uint8_t *)z->data + 4 * g, 4 * (size_t)w->groups, w->bits, packing, n, zero + g, w->groups);
   qn_status s = p->perm ? qn__order_groups(w, G_IDX, p) : QN_OK;
   if (s) qn_planes_free(p);
   else *out = p;

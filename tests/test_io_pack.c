@@ -1,0 +1,331 @@
+/* test_io_pack.c - the settings that the sample checkpoints do not have: every width, version, packing, axis and order
+ * of the integer dialects, over random shapes. Codes are packed here bit by bit after the definition, written to a
+ * file, read back and decoded; the weights must agree exactly. */
+#include "fail.h"
+#include "io.h"
+#include "io_decode.h"
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MOST = 128 }; /* of N and of K */
+
+static uint64_t seed;
+
+static int64_t draw(int64_t below) { /* PCG's multiplier, upper bits */
+  seed = seed * 6364136223846793005u + 1442695040888963407u;
+  return (int64_t)(seed >> 33) % below;
+}
+
+/* ---- A weight ---------------------------------------------------------------------------------------------------- */
+
+static int bits;
+static int64_t n, k, group, groups;
+static uint8_t code[MOST][MOST], zero[MOST][MOST];
+static float scale[MOST][MOST], half_zero[MOST][MOST];
+static int32_t group_of[MOST];
+
+static int64_t ceildiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static void make_weight(int64_t rows, int64_t cols, int64_t size) {
+  n = rows, k = cols, group = size, groups = ceildiv(k, group);
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < k; j++) code[i][j] = (uint8_t)draw(1 << bits);
+    for (int64_t g = 0; g < groups; g++) {
+      zero[i][g] = (uint8_t)draw(1 << bits);
+      half_zero[i][g] = (float)draw(1000) / 64;
+      scale[i][g] = (float)(1 + draw(1023)) / 4096;
+    }
+  }
+  for (int64_t j = 0; j < k; j++) group_of[j] = (int32_t)(j / group);
+}
+
+static void shuffle_groups(void) {
+  for (int64_t j = k - 1; j > 0; j--) {
+    int64_t other = draw(j + 1);
+    int32_t t = group_of[j];
+    group_of[j] = group_of[other], group_of[other] = t;
+  }
+}
+
+static void midpoints(void) {
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t g = 0; g < groups; g++) zero[i][g] = (uint8_t)(1 << (bits - 1));
+}
+
+static uint16_t half(float x) {
+  uint16_t h = 0;
+  qn_convert(&x, QN_T_F32, &h, QN_T_F16, 1);
+  return h;
+}
+
+/* ---- Packing ----------------------------------------------------------------------------------------------------- */
+
+typedef enum packing { DENSE, PADDED, PLANAR } packing;
+
+/* Put code i of a line into words `stride` apart. */
+static void put_code(uint32_t *words, int64_t stride, packing how, int64_t i, unsigned value) {
+  static const uint8_t planes[9][4] = {{0}, {1}, {2}, {2, 1}, {4}, {4, 1}, {4, 2}, {4, 2, 1}, {8}};
+  const uint8_t whole[4] = {(uint8_t)bits};
+  const uint8_t *widths = how == PLANAR ? planes[bits] : whole;
+  int64_t base = how == PLANAR ? i / 32 * bits * 32 : 0, at = how == PLANAR ? i % 32 : i;
+  for (int shift = 0; *widths; shift += *widths++) {
+    for (int b = 0; b < *widths; b++) {
+      int64_t bit = base + at * *widths + b;
+      if (how == PADDED) bit = i / (32 / bits) * 32 + i % (32 / bits) * bits + b;
+      words[bit / 32 * stride] |= (uint32_t)(value >> (shift + b) & 1) << bit % 32;
+    }
+    base += 32 * *widths;
+  }
+}
+
+static int64_t words_for(packing how, int64_t count) {
+  return how == PADDED ? ceildiv(count, 32 / bits) : ceildiv(count * bits, 32);
+}
+
+/* ---- A checkpoint ------------------------------------------------------------------------------------------------ */
+
+static char folder[64];
+static qn_save save[12];
+static size_t n_save;
+
+static void *add(const char *name, const char *dtype, int64_t d0, int64_t d1, size_t item) { /* d1 < 0: a vector */
+  void *data = calloc((size_t)(d0 * (d1 < 0 ? 1 : d1)) + 1, item);
+  save[n_save++] = (qn_save){name, dtype, d1 < 0 ? 1 : 2, {d0, d1}, data};
+  return data;
+}
+
+static void add_scales(const char *name, bool by_group) { /* [G, N] or [N, G] */
+  uint16_t *s = by_group ? add(name, "F16", groups, n, 2) : add(name, "F16", n, groups, 2);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t g = 0; g < groups; g++) s[by_group ? g * n + i : i * groups + g] = half(scale[i][g]);
+}
+
+/* Open it and compare every weight with (code - zero) * scale, rounded once. */
+static void compare(const char *config, const char *format, const char *what) {
+  char path[128];
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  FILE *f = fopen(path, "wb");
+  ck_assert_ptr_nonnull(f);
+  fputs(config, f);
+  fclose(f);
+  snprintf(path, sizeof path, "%s/model.safetensors", folder);
+  ck_assert_msg(qn_safetensors_write(path, save, n_save, NULL, 0) == QN_OK, "%s", qn_io_errmsg());
+  for (; n_save; n_save--) free((void *)(uintptr_t)save[n_save - 1].data);
+  qn_model *m;
+  qn_planes *p;
+  ck_assert_msg(qn_model_open(folder, &m) == QN_OK, "%s: %s", what, qn_io_errmsg());
+  const qn_tensor *t = qn_model_find(m, "a.weight");
+  ck_assert_msg(t && t->format, "%s: %s", what, t ? t->refusal : "no a.weight");
+  ck_assert_str_eq(t->format, format);
+  ck_assert_msg(qn_model_planes(m, t, 0, &p) == QN_OK, "%s: %s", what, qn_io_errmsg());
+  ck_assert(p->n == n && p->k == k);
+  static float x[MOST * MOST];
+  ck_assert_ptr_null(io_decode(p, x));
+  bool floats = strstr(format, ".zf") != NULL;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) {
+      int32_t g = group_of[j];
+      double z = floats ? (double)half_zero[i][g] : zero[i][g];
+      float want = (float)((code[i][j] - z) * (double)scale[i][g]);
+      ck_assert_msg(x[i * k + j] == want,
+                    "%s (%jd x %jd, %d bits, group %jd): [%jd, %jd] is %.9g, not %.9g; again: " QN_BUILD
+                    "/tests/test_io_pack",
+                    what, (intmax_t)n, (intmax_t)k, bits, (intmax_t)group, (intmax_t)i, (intmax_t)j,
+                    (double)x[i * k + j], (double)want);
+    }
+  qn_planes_free(p);
+  qn_model_close(m);
+}
+
+static void setup(void) {
+  strcpy(folder, "/tmp/quernel-pack-XXXXXX");
+  ck_assert_ptr_nonnull(mkdtemp(folder));
+}
+
+static void teardown(void) {
+  char command[128];
+  snprintf(command, sizeof command, "rm -r %s", folder);
+  ck_assert_int_eq(system(command), 0);
+}
+
+/* ---- GPTQ -------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  int bits;
+  const char *layout; /* checkpoint_format */
+  bool sym, order;
+} gptq[] = {{2, "gptq", false, false},   {2, "gptq", true, false},    {2, "gptq_v2", false, false},
+            {3, "gptq", false, true},    {3, "gptq_v2", true, false}, {3, "gptq_p", false, false},
+            {4, "gptq", false, true},    {4, "gptq", true, true},     {4, "gptq_v2", false, true},
+            {4, "gptq_p", false, false}, {5, "gptq_p", false, true},  {6, "gptq_p", false, false},
+            {6, "gptq_p", true, true},   {7, "gptq_p", false, false}, {8, "gptq", false, false},
+            {8, "gptq_v2", true, false}};
+
+START_TEST(gptq_of_every_width) {
+  int row = _i % (int)QN_COUNT(gptq);
+  seed = (uint64_t)_i;
+  bits = gptq[row].bits;
+  packing how = strcmp(gptq[row].layout, "gptq_p") ? DENSE : PLANAR;
+  make_weight(32 * (1 + draw(3)), 32 * (2 + draw(3)), 32);
+  if (gptq[row].sym) midpoints();
+  if (gptq[row].order) shuffle_groups();
+  uint32_t *q = add("a.qweight", "I32", words_for(how, k), n, 4);
+  uint32_t *z = add("a.qzeros", "I32", groups, words_for(how, n), 4);
+  add_scales("a.scales", true);
+  if (gptq[row].order) memcpy(add("a.g_idx", "I32", k, -1, 4), group_of, (size_t)k * 4);
+  int less = !strcmp(gptq[row].layout, "gptq"); /* version 1 stores z - 1 */
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < k; j++) put_code(q + i, n, how, j, code[i][j]);
+    for (int64_t g = 0; g < groups; g++)
+      put_code(z + g * words_for(how, n), 1, how, i, (unsigned)(zero[i][g] - less) & ((1u << bits) - 1));
+  }
+  char config[256], format[32];
+  snprintf(
+      config, sizeof config,
+      "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":%d,\"group_size\":32,\"desc_act\":%s,\"sym\":%s,"
+      "\"checkpoint_format\":\"%s\"}}",
+      bits, gptq[row].order ? "true" : "false", gptq[row].sym ? "true" : "false", gptq[row].layout);
+  snprintf(format, sizeof format, "int%d.g32%s", bits, gptq[row].sym ? "" : ".z");
+  compare(config, format, gptq[row].layout);
+}
+END_TEST
+
+/* ---- AWQ --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(awq_of_random_shapes) {
+  static const int nibble_of[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+  seed = (uint64_t)_i;
+  bits = 4;
+  make_weight(8 * (1 + draw(8)), 16 * (2 + draw(4)), 16);
+  uint32_t *q = add("a.qweight", "I32", k, n / 8, 4), *z = add("a.qzeros", "I32", groups, n / 8, 4);
+  add_scales("a.scales", true);
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < k; j++) q[j * (n / 8) + i / 8] |= (uint32_t)code[i][j] << 4 * nibble_of[i % 8];
+    for (int64_t g = 0; g < groups; g++) z[g * (n / 8) + i / 8] |= (uint32_t)zero[i][g] << 4 * nibble_of[i % 8];
+  }
+  compare("{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":16,\"version\":\"GEMM\"}}",
+          "int4.g16.z", "awq");
+}
+END_TEST
+
+/* ---- compressed-tensors ------------------------------------------------------------------------------------------ */
+
+static const struct {
+  int bits;
+  packing how;
+  bool asym, order, channel;
+} ct[] = {{1, DENSE, false, false, false}, {2, DENSE, true, false, false},   {3, DENSE, true, false, false},
+          {3, PADDED, true, false, false}, {3, PADDED, false, true, false},  {4, DENSE, true, true, false},
+          {4, DENSE, false, true, false},  {4, DENSE, true, false, true},    {5, PADDED, true, false, false},
+          {5, DENSE, false, false, true},  {6, PADDED, false, false, false}, {7, DENSE, true, false, false},
+          {7, PADDED, true, false, true},  {8, DENSE, true, false, true},    {8, DENSE, false, true, false}};
+
+START_TEST(compressed_tensors_of_every_width) {
+  int row = _i % (int)QN_COUNT(ct);
+  seed = (uint64_t)_i;
+  bits = ct[row].bits;
+  packing how = ct[row].how;
+  k = 40 + draw(80); /* K need not be a multiple of anything */
+  make_weight(5 + draw(60), k, ct[row].channel ? k : 16);
+  if (!ct[row].asym) midpoints();
+  if (ct[row].order) shuffle_groups();
+  uint32_t *q = add("a.weight_packed", "I32", n, words_for(how, k), 4);
+  memcpy(add("a.weight_shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
+  add_scales("a.weight_scale", false);
+  uint32_t *z = ct[row].asym ? add("a.weight_zero_point", "I32", words_for(how, n), groups, 4) : NULL;
+  if (ct[row].order) memcpy(add("a.weight_g_idx", "I32", k, -1, 4), group_of, (size_t)k * 4);
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < k; j++) put_code(q + i * words_for(how, k), 1, how, j, code[i][j]);
+    for (int64_t g = 0; z && g < groups; g++) put_code(z + g, groups, how, i, zero[i][g]);
+  }
+  char config[256], format[32];
+  snprintf(
+      config, sizeof config,
+      "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"group_0\":{\"weights\":{"
+      "\"num_bits\":%d,\"group_size\":%s}}}}}",
+      bits, ct[row].channel ? "null" : "16");
+  snprintf(format, sizeof format, "int%d.%s%s", bits, ct[row].channel ? "row" : "g16", z ? ".z" : "");
+  compare(config, format, "compressed-tensors");
+}
+END_TEST
+
+START_TEST(int_quantized_with_zero_points) {
+  seed = (uint64_t)_i;
+  bits = 8;
+  make_weight(1 + draw(60), 1 + draw(100), MOST);
+  int8_t *q = add("a.weight", "I8", n, k, 1), *z = add("a.weight_zero_point", "I8", n, 1, 1);
+  add_scales("a.weight_scale", false);
+  for (int64_t i = 0; i < n; i++) {
+    z[i] = (int8_t)(zero[i][0] - 128);
+    for (int64_t j = 0; j < k; j++) q[i * k + j] = (int8_t)(code[i][j] - 128);
+  }
+  compare("{}", "int8.row.z", "int-quantized");
+}
+END_TEST
+
+/* ---- HQQ --------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *packing;
+  int bits, parts, item;
+} hqq[] = {
+    {"8bit_u8", 8, 1, 1}, {"4bit_u8", 4, 2, 1}, {"3bit_32", 3, 10, 4}, {"2bit_u8", 2, 4, 1}, {"1bit_u8", 1, 8, 1}};
+
+static void add_number(const char *name, int32_t v) {
+  memcpy(add(name, "I32", 1, -1, 4), &v, 4);
+  save[n_save - 1].n_dims = 0;
+}
+
+START_TEST(hqq_of_both_axes) {
+  int row = _i % (int)QN_COUNT(hqq), axis = _i / (int)QN_COUNT(hqq) % 2;
+  seed = (uint64_t)_i;
+  bits = hqq[row].bits;
+  int64_t size = 16, rows = 32, cols = 64; /* of W; M is [N K / 16, 16] or [16, N K / 16] */
+  make_weight(rows, cols, axis ? size : 1);
+  if (!axis) /* element f has the scale of column f mod (N K / 16) */
+    for (int64_t f = 0; f < rows * cols; f++) {
+      int64_t column = f % (rows * cols / size);
+      scale[f / cols][f % cols] = scale[column / cols][column % cols];
+      half_zero[f / cols][f % cols] = half_zero[column / cols][column % cols];
+    }
+  int64_t count = rows * cols / size, m_rows = axis ? count : size, m_cols = axis ? size : count;
+  int64_t step = ceildiv(m_rows, hqq[row].parts);
+  uint8_t *q = add("a.W_q", hqq[row].item == 4 ? "I32" : "U8", step, m_cols, (size_t)hqq[row].item);
+  uint16_t *s = axis ? add("a.scale", "F16", count, 1, 2) : add("a.scale", "F16", 1, count, 2);
+  uint16_t *z = axis ? add("a.zero", "F16", count, 1, 2) : add("a.zero", "F16", 1, count, 2);
+  for (int64_t f = 0; f < rows * cols; f++) {
+    int64_t r = f / m_cols, c = f % m_cols, i = f / cols, j = f % cols, of = axis ? r : c;
+    int part = (int)(r / step), shift = hqq[row].item == 4 ? 27 - 3 * part : 8 - bits * (part + 1);
+    uint32_t word = (uint32_t)code[i][j] << shift;
+    for (int b = 0; b < hqq[row].item; b++) q[(r % step * m_cols + c) * hqq[row].item + b] |= (uint8_t)(word >> 8 * b);
+    s[of] = half(scale[i][group_of[j]]);
+    z[of] = half(half_zero[i][group_of[j]]);
+  }
+  memcpy(add("a.shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
+  add_number("a.axis", axis), add_number("a.nbits", bits);
+  memcpy(add("a.packing", "U8", (int64_t)strlen(hqq[row].packing), -1, 1), hqq[row].packing, strlen(hqq[row].packing));
+  char format[32];
+  snprintf(format, sizeof format, "int%d.g%d.zf", bits, axis ? 16 : 1);
+  compare("{}", format, hqq[row].packing);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("io_pack");
+  TCase *t = tcase_create("dialects");
+  tcase_add_checked_fixture(t, setup, teardown);
+  tcase_add_loop_test(t, gptq_of_every_width, 0, 3 * (int)QN_COUNT(gptq));
+  tcase_add_loop_test(t, awq_of_random_shapes, 0, 8);
+  tcase_add_loop_test(t, compressed_tensors_of_every_width, 0, 3 * (int)QN_COUNT(ct));
+  tcase_add_loop_test(t, int_quantized_with_zero_points, 0, 4);
+  tcase_add_loop_test(t, hqq_of_both_axes, 0, 4 * (int)QN_COUNT(hqq));
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
