@@ -80,7 +80,8 @@ static int try_file(const char *name) {
 int main(int argc, char **argv) {
   int failed = 0;
   vector_begin();
-  if (argc < 2) failed = try_file(QN_TESTS "/vectors/format_vectors.json");
+  if (argc < 2)
+    failed = try_file(QN_TESTS "/vectors/format_vectors.json") | try_file(QN_TESTS "/vectors/twin_vectors.json");
   for (int i = 1; i < argc; i++) failed |= try_file(argv[i]);
   vector_end();
   return failed;

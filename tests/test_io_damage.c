@@ -126,16 +126,19 @@ static void write_seed(const char *folder, const cJSON *v, int index) {
 int main(int argc, char **argv) {
   bool seeds = argc > 2 && !strcmp(argv[1], "--seeds");
   int rounds = argc > 1 ? atoi(argv[1]) : 250, only = argc > 2 ? atoi(argv[2]) : -1, index = 0, failed = 0;
-  cJSON *root = vector_file(QN_TESTS "/vectors/format_vectors.json");
-  const cJSON *v;
+  static const char *const files[] = {QN_TESTS "/vectors/format_vectors.json", QN_TESTS "/vectors/twin_vectors.json"};
   vector_begin();
-  cJSON_ArrayForEach(v, vector_list(root)) {
-    if (seeds) write_seed(argv[2], v, index);
-    else if (only < 0 || only == index) failed += one_vector(v, index, argc > 3 ? atoi(argv[3]) : 0, rounds);
-    index++;
+  for (int f = 0; f < 2; f++) {
+    cJSON *root = vector_file(files[f]);
+    const cJSON *v;
+    cJSON_ArrayForEach(v, vector_list(root)) {
+      if (seeds) write_seed(argv[2], v, index);
+      else if (only < 0 || only == index) failed += one_vector(v, index, argc > 3 ? atoi(argv[3]) : 0, rounds);
+      index++;
+    }
+    cJSON_Delete(root);
   }
   vector_end();
-  cJSON_Delete(root);
   if (!seeds) printf("%d vectors, %d rounds each, %d crashed\n", index, rounds, failed);
   return failed || !index;
 }

@@ -76,8 +76,6 @@ static qn_status check_absmax(const qn__weight *w, const state *st) {
   return qn__part_is(w, NESTED_ABSMAX, "F32", 1, (int64_t[]){qn__ceildiv(blocks, st->nested_blocksize)});
 }
 
-static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
-
 static bool match(const qn_model *m, const qn__weight *w) {
   (void)m;
   return w->part[STATE_NF4] || w->part[STATE_FP4];
@@ -97,7 +95,7 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
                     w->part[WEIGHT]->bytes, (intmax_t)st.n, (intmax_t)st.k);
   QN_TRY(check_absmax(w, &st));
   QN_TRY(w->part[STATE_NF4] ? check_table(w, nf4, "nf4") : check_table(w, fp4, "fp4"));
-  w->group = gcd(st.k, st.blocksize);
+  w->group = qn__gcd(st.k, st.blocksize);
   w->groups = st.k / w->group;
   return qn__spell(w, w->part[STATE_NF4] ? "nf4" : "fp4", qn__grain(w, grain), "", QN_T_F32);
 }

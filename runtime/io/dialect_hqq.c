@@ -40,8 +40,6 @@ static double scalar(const qn_raw *r, double fallback) {
 
 static int64_t elements(const qn_raw *r) { return (int64_t)(r->bytes * 8) / qn_type_bits(r->type); }
 
-static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
-
 static qn_status claim(const qn_model *m, qn__weight *w) {
   const qn_raw *s = w->part[SCALE], *z = w->part[ZERO];
   const int64_t any[QN_MAX_DIMS] = {-1, -1, -1, -1, -1, -1, -1, -1};
@@ -65,7 +63,7 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   double nbits = scalar(w->part[NBITS], p->bits);
   w->bits = p->bits == 8 && nbits > 4 && nbits < 8 ? (int)nbits : p->bits; /* 5 to 7 bits take a byte each */
   w->mode = (int)axis;
-  w->group = axis ? gcd(k, group) : 1;
+  w->group = axis ? qn__gcd(k, group) : 1;
   w->groups = k / w->group;
   snprintf(base, sizeof base, "int%d", w->bits);
   return qn__spell(w, base, qn__grain(w, grain), "zf", s->type);

@@ -215,4 +215,5 @@ static inline float qn__f32(const void *p) {
 float qn__load_float(const void *p, qn_type t, size_t i);
 
 static inline int64_t qn__ceildiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+static inline int64_t qn__gcd(int64_t a, int64_t b) { return b ? qn__gcd(b, a % b) : a; }
 #endif
