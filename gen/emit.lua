@@ -45,7 +45,7 @@ function emit.new(values)
     while info.source == here do level = level + 1; info = debug.getinfo(level, "Sl") end -- through push and pop
     local where = ("%s:%d"):format(info.short_src, info.currentline)
     local body, margin = dedent(text)
-    local first = text:match "^\n" and 1 or 0
+    local first = text:find "\n" and 1 or 0 -- [[ drops the newline behind it: such a text begins one line below
     if info.source:sub(1, 1) == "@" then chunks[#chunks + 1] = { line = info.currentline + first, file = info.source:sub(2) } end
     local number = info.currentline + first
     for line in (body .. "\n"):gmatch "(.-)\n" do
