@@ -57,6 +57,22 @@ function common.choice(options, key, ...)
   common.misuse("--%s: %q; known: %s", key, options[key], table.concat({ ... }, ", "))
 end
 
+-- { "NR=32", "MR=1,4" } -> { NR = { 32 }, MR = { 1, 4 } }: values of a family's parameters.
+function common.fixed(q, list)
+  local out, known = {}, {}
+  for _, def in ipairs(q.kernels()) do
+    for _, p in ipairs(def.params) do known[p.name] = true end
+  end
+  for _, text in ipairs(list or {}) do
+    local name, values = text:match "^(%w+)=(.+)$"
+    if not name then common.misuse("--fix: %q is no NAME=VALUE[,VALUE…]", text) end
+    if not known[name] then common.misuse("--fix: no kernel family has a parameter %q", name) end
+    out[name] = {}
+    for i, word in ipairs(common.split(values, "--fix")) do out[name][i] = tonumber(word) or word end
+  end
+  return out
+end
+
 -- ---- Text ----------------------------------------------------------------------------------------------------------
 
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end

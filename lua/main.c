@@ -1,40 +1,54 @@
 /* main.c - the tool `quernel`: a Lua state with the module in it, and lua/main.lua with the arguments. */
+#include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 int luaopen_quernel(lua_State *L);
 
-/* Messages are made for people and pass as they are; anything else gets a traceback. */
+/* Messages are made for people and pass as they are; what is no text gets a traceback. */
 static int handler(lua_State *L) {
   if (lua_isstring(L, 1)) return 1;
   luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
   return 1;
 }
 
-/* Runs protected, set-up included. Argument: argv. Result: exit status. */
+/* All of it runs protected, the set-up too. Argument: argv. Result: exit status. */
 static int protected_main(lua_State *L) {
   char **argv = lua_touserdata(L, 1);
   luaL_openlibs(L);
   luaL_requiref(L, "quernel", luaopen_quernel, 0); /* scripts: require "quernel" */
   lua_getfield(L, -1, "main");
   lua_newtable(L);
-  for (int i = 1; argv[i]; i++) lua_pushstring(L, argv[i]), lua_rawseti(L, -2, i);
+  for (int i = 1; argv[i]; i++) {
+    lua_pushstring(L, argv[i]);
+    lua_rawseti(L, -2, i);
+  }
   lua_call(L, 1, 1);
+  return 1;
+}
+
+static int fail(const char *text) {
+  fprintf(stderr, "quernel: %s\n", text);
   return 1;
 }
 
 int main(int argc, char **argv) {
   (void)argc;
+  signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
   lua_State *L = luaL_newstate();
-  if (!L) return fputs("quernel: out of memory\n", stderr), 1;
+  if (!L) return fail("out of memory");
   lua_pushcfunction(L, handler);
   lua_pushcfunction(L, protected_main);
   lua_pushlightuserdata(L, argv);
-  int status = 1;
-  if (lua_pcall(L, 1, 1, 1)) fprintf(stderr, "quernel: %s\n", lua_tostring(L, -1));
-  else status = (int)lua_tointeger(L, -1);
+  int status = lua_pcall(L, 1, 1, 1) ? fail(lua_tostring(L, -1)) : (int)lua_tointeger(L, -1);
+  if (fflush(stdout) || ferror(stdout)) {
+    fprintf(stderr, "quernel: standard output: %s\n", strerror(errno));
+    status = status ? status : 1;
+  }
   lua_close(L);
   return status;
 }

@@ -3,11 +3,23 @@
 return function(q, native)
   local efforts = { quick = 0, normal = 1, full = 2 }
 
+  -- The variants of a space; a family whose quick choice of values leaves nothing on this machine comes in full.
+  local function space_of(p, device, options)
+    local list, report = q.variants(p, device, options)
+    for _, r in ipairs(options.space == "quick" and report or {}) do
+      if r.survivors == 0 then
+        local more = q.variants(p, device, { space = "full", family = r.family, fixed = options.fixed })
+        table.move(more, 1, #more, #list + 1, list)
+      end
+    end
+    return list
+  end
+
   -- Variants as the tuner takes them, and which of them is the plain one that serves shapes nobody tuned: the one of
   -- least cost that takes every M.
   local function candidates(p, device, options, only)
     local out, generic = {}, 0
-    for _, v in ipairs((q.variants(p, device, options))) do
+    for _, v in ipairs(space_of(p, device, options)) do
       if not only or only(v.name) then
         local i = #out + 1
         out[i] = { name = v.name, hash = v.hash, family = v.family, source = q.source(v, true), flags = v.flags,

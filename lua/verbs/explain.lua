@@ -39,7 +39,7 @@ local function explain_variant(q, options)
   for _, e in ipairs(known) do
     local x = e.value
     local what = x.rejected and "rejected: " .. x.rejected or x.seconds and common.us(x.seconds) .. " us"
-      or ("verified, %.2f of the bound"):format(x.error or 0)
+      or ("verified, %.1g of the bound"):format(x.error or 0)
     print(("evidence   %s: %s"):format((e.key:gsub(" ?" .. v.hash, "")), what))
   end
   if #known == 0 then print "evidence   none on this machine" end

@@ -16,10 +16,12 @@ local function show_family(q, r, problem)
   end
 end
 
+local function space_of(options) return { space = options.space, family = options.family, fixed = options.fix } end
+
 local function show_space(q, options)
   local device = common.target(q, options)
   local problem = common.ask(q.problem, options.problem or "int4.g128:4096x4096", device.target)
-  local variants, report = q.variants(problem, device, { space = options.space, family = options.family })
+  local variants, report = q.variants(problem, device, space_of(options))
   if options.json then
     local list = {}
     for i, v in ipairs(variants) do
@@ -42,7 +44,7 @@ local function gather(q, options, device)
   local problems = options.problem and { options.problem } or q.example_problems(device.target)
   for _, spelling in ipairs(problems) do
     local p = common.ask(q.problem, spelling, device.target)
-    for _, v in ipairs((q.variants(p, device, { space = options.space, family = options.family }))) do
+    for _, v in ipairs((q.variants(p, device, space_of(options)))) do
       if not seen[v.hash] then out[#out + 1] = v end
       seen[v.hash] = true
     end
@@ -109,6 +111,7 @@ return {
     { "--device", "DEVICE", "machine whose limits count (default: the GPU, else the host)", group = "Device" },
     { "--space", "SPACE", "full, quick or reduced", default = "full", group = "Search" },
     { "--family", "NAME", "one family only", group = "Search" },
+    { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--compile-all", nil, "compile the space: registers, shared memory, spills, rate", group = "Search" },
     { "--registers", nil, "with --compile-all: a line for each variant" },
     { "--list", nil, "print the names of the variants" },
@@ -121,6 +124,7 @@ return {
     if options.family and not q.gen.kernel.registry[options.family] then
       common.misuse("--family: no family %q; quernel kernels lists them", options.family)
     end
+    options.fix = common.fixed(q, options.fix)
     if options["compile-all"] then return compile_all(q, options) end
     return show_space(q, options)
   end,

@@ -24,7 +24,7 @@ local function show(q, result)
       rows[#rows + 1] = { p.problem, names[i], short(r.variant), common.us(r.seconds), common.gb(p.bytes, r.seconds),
         ("%.1f"):format(2.0 * r.m * p.n * p.k / r.seconds / 1e9),
         common.percent(r.bandwidth > 0 and p.bytes / r.seconds / r.bandwidth or nil),
-        r.dense_seconds > 0 and common.us(r.dense_seconds) or "-", common.ratio(ratio), ("%.2f"):format(r.error) }
+        r.dense_seconds > 0 and common.us(r.dense_seconds) or "-", common.ratio(ratio), ("%.1g"):format(r.error) }
       if ratio and ratio < 1 then slower[#slower + 1] = ("%s at M = %d"):format(p.problem, r.m) end
     end
   end
@@ -82,6 +82,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     { "--effort", "LEVEL", "quick, normal or full: how many variants, how many rounds", default = "quick", group = "Search" },
     { "--budget", "SECONDS", "end with the best so far", group = "Search" },
     { "--family", "NAME", "one kernel family only", group = "Search" },
+    { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
@@ -100,8 +101,8 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     local quiet = options.json
     if not quiet then print(("tuning %d problems on %s: %s"):format(#problems, device.name, device.product)) end
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
-      device = device.name, store = options.store, family = options.family, threads = threads,
-      dense = not options["no-dense"], progress = common.progress(q, options) })
+      device = device.name, store = options.store, family = options.family, fixed = common.fixed(q, options.fix),
+      threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
     local name = pack_name(options)
     if name then common.check(q.pack(result, name)) end
     for _, x in ipairs(left_out) do io.stderr:write(("quernel: left out: %s: %s\n"):format(x.name, x.why)) end

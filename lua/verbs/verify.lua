@@ -8,7 +8,7 @@ local function verify_pack(q, options)
       why = reason }
     if options.json then return end
     print(("%-5s  %s  M = %d  %s  %s"):format(error_ and "ok" or "WRONG", plan.problem, range.m, range.variant,
-      error_ and ("%.2f of the bound"):format(error_) or reason))
+      error_ and ("%.1g of the bound"):format(error_) or reason))
   end))
   if options.json then print(q.json(results)) else print(("%d checks, %d failed"):format(done, failed)) end
   return failed > 0 and 1 or 0
@@ -19,7 +19,8 @@ local function verify_space(q, options)
   local device, problems = common.target(q, options), {}
   for i, p in ipairs(options.problem) do problems[i] = common.ask(q.problem, p, device.target).spelling end
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
-    family = options.family, store = options.store, check_only = true, progress = common.progress(q, options) })
+    family = options.family, fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
+    progress = common.progress(q, options) })
   local c = result.counts
   if options.json then
     print(q.json(c))
@@ -37,6 +38,7 @@ return {
     { "--problem", "P", "every variant for this problem; may be repeated", many = true, group = "Problem" },
     { "--space", "SPACE", "full, quick or reduced", default = "reduced", group = "Search" },
     { "--family", "NAME", "one family only", group = "Search" },
+    { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
     { "--store", "DIR", "what is known of variants (default: as for tune)" },
     { "--progress", nil, "show progress also where standard error is no terminal" },

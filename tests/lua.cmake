@@ -1,0 +1,11 @@
+add_library(ffi_library MODULE lua/library.c)
+set_target_properties(ffi_library PROPERTIES PREFIX "" OUTPUT_NAME ffi_library)
+
+qn_test(lua quernel_lua quernel_tuner quernel_io PkgConfig::LUA PkgConfig::FFI)
+target_compile_definitions(test_lua PRIVATE QN_LIBRARY="$<TARGET_FILE:ffi_library>")
+add_dependencies(test_lua ffi_library quernel-worker quernel_module)
+set_tests_properties(lua PROPERTIES ENVIRONMENT "QUERNEL_WORKER=$<TARGET_FILE:quernel-worker>")
+
+qn_test(cli)
+target_compile_definitions(test_cli PRIVATE QN_TOOL="$<TARGET_FILE:quernel_tool>")
+add_dependencies(test_cli quernel_tool quernel-worker)

@@ -1,0 +1,189 @@
+-- The module end to end: tune one small problem, pack, serve, verify, bench, and what the store keeps.
+local q = require "quernel"
+
+local N, K, GROUP = 80, 160, 32
+local problem = ("int4.g%d:%dx%d:f32-f32"):format(GROUP, N, K)
+
+-- A quick run: one portable variant of each family at two M. The store is the test program's own, so that later cases
+-- know it.
+local function tune(extra)
+  local seen = {}
+  local function first(name)
+    local family = name:match "^[^/]+"
+    if seen[family] then return false end
+    seen[family] = true
+    return true
+  end
+  local options = { problems = { problem }, m = { 1, 5 }, effort = "quick", dense = false, fixed = { ISA = "c" },
+    only = first }
+  for key, x in pairs(extra or {}) do options[key] = x end
+  return q.tune(options)
+end
+
+local function packed(t)
+  local path = t.scratch .. "/measure.qpack"
+  assert(q.pack(assert(tune()), path))
+  return path
+end
+
+-- A weight, activations, and the product by the formula.
+local function example(m)
+  local groups = K // GROUP
+  local codes = q.ffi.buffer("u8", N * K):fill(function(i) return i * 7 % 16 end)
+  local scale = q.ffi.buffer("f16", N * groups):fill(function(i) return 2.0 ^ -(i % 4) end)
+  local planes = q.planes(("int4.g%d"):format(GROUP), N, K,
+    { { name = "codes", data = codes }, { name = "scale", data = scale, cols = groups } })
+  local x = q.ffi.buffer("f32", m * K):fill(function(i) return i * 5 % 9 - 4 end)
+  local function y(row, n)
+    local sum = 0.0
+    for k = 0, K - 1 do
+      local w = (codes[n * K + k + 1] - 8) * scale[n * groups + k // GROUP + 1]
+      sum = sum + x[row * K + k + 1] * w
+    end
+    return sum
+  end
+  return planes, x, y
+end
+
+return {
+  { "tuning gives plans for every M, and counts", function(t)
+    local phases = {}
+    local r = assert(tune { progress = function(e) phases[e.phase] = true end })
+    t.check(r.counts.compiled + r.counts.compile_known >= 1)
+    t.check(next(phases), "progress was told")
+    local plan
+    for _, p in ipairs(r.plans) do
+      if p.kind == "fastest" and p.problem == problem then plan = p end
+    end
+    t.check(plan, "there is a plan")
+    t.equal(plan.ranges[1].m_min, 1)
+    for _, x in ipairs(plan.ranges) do t.check(x.seconds > 0 and x.error <= 1) end
+    local again = assert(tune())
+    t.equal(again.counts.compiled, 0)
+    t.equal(again.counts.verified, 0)
+    t.equal(again.counts.timed, 0)
+  end },
+
+  { "an error in the progress function comes out", function(t)
+    t.fails("stop here", tune, { progress = function() error "stop here" end })
+  end },
+
+  { "a pack of it computes the product exactly", function(t)
+    local pack = assert(q.open(packed(t)))
+    local gemm = assert(pack:bind(problem))
+    t.equal(select(2, gemm:problem()), "exact")
+    local m = 5
+    local planes, x, expected = example(m)
+    local weight = assert(gemm:prepack(planes))
+    local y = q.ffi.buffer("f32", m * N)
+    assert(gemm:run { weight = weight, x = x, y = y, m = m })
+    for row = 0, m - 1 do
+      for n = 0, N - 1 do t.equal(y[row * N + n + 1], expected(row, n), ("Y[%d, %d]"):format(row, n)) end
+    end
+    t.check(gemm:kernel(m):find "int4.g32")
+  end },
+
+  { "arguments that do not fit are refused", function(t)
+    local gemm = assert(assert(q.open(packed(t))):bind(problem))
+    local planes, x = example(1)
+    local weight, y = assert(gemm:prepack(planes)), q.ffi.buffer("f32", N)
+    t.fails("x is missing", gemm.run, gemm, { weight = weight, y = y })
+    t.fails("y holds 80 elements, 160 are needed", gemm.run, gemm, { weight = weight, x = q.ffi.buffer("f32", 2 * K), y = y, m = 2 })
+    t.fails("x holds bf16, the problem wants f32", gemm.run, gemm, { weight = weight, x = x:convert "bf16", y = y })
+    t.fails("m = 0 is outside", gemm.run, gemm, { weight = weight, x = x, y = y, m = 0 })
+    t.fails("ldx = 3 is less than 160", gemm.run, gemm, { weight = weight, x = x, y = y, ldx = 3 })
+    local none, why, code = assert(q.open(packed(t))):bind "nf4.g64:8x8:f32-f32"
+    t.check(not none and why, why)
+    t.equal(code, "QN_E_NO_KERNEL")
+  end },
+
+  { "every kernel of the pack verifies, and is timed", function(t)
+    local pack = assert(q.open(packed(t)))
+    local seen = 0
+    local done, failed = assert(pack:verify(function(_, _, error_, why)
+      seen = seen + 1
+      t.check(error_, why)
+    end))
+    t.equal(done, seen)
+    t.equal(failed, 0)
+    local list = assert(pack:bench { reps = 2, m = { 1, 3 } })
+    t.equal(#list, 2)
+    for _, x in ipairs(list) do t.check(x.seconds > 0 and x.problem == problem) end
+  end },
+
+  { "what a pack holds", function(t)
+    local pack = assert(q.open(packed(t)))
+    t.equal(#pack:hash(), 32)
+    t.equal(pack:devices()[1].target, "host")
+    t.check(#pack:kernels() >= 1)
+    for _, p in ipairs(pack:plans()) do t.equal(p.format, "int4.g32") end
+  end },
+
+  { "a damaged or missing pack is nil and a reason", function(t)
+    local f = assert(io.open(packed(t), "rb"))
+    local text = f:read "a"
+    f:close()
+    local bad = t.write("bad.qpack", text:sub(1, 300) .. "x" .. text:sub(302))
+    local pack, why, code = q.open(bad)
+    t.check(not pack and why:find "bad.qpack", why)
+    t.equal(code, "QN_E_FORMAT")
+    pack, why, code = q.open(t.scratch .. "/none.qpack")
+    t.check(not pack, why)
+    t.equal(code, "QN_E_IO")
+  end },
+
+  { "a user's format is tuned like any other", function(t)
+    q.format { name = "int5_test", doc = "five bits", bits = 5, group = { 32 }, planes = { scale = { "f16" } },
+      decode = function(code, p) return (code - 16) * p.scale end }
+    local r = assert(tune { problems = { "int5_test.g32:64x64:f32-f32" }, m = { 1 } })
+    t.check(#r.plans > 0)
+  end },
+
+  { "the store knows what was seen", function(t)
+    assert(tune())
+    local store = assert(q.store.open())
+    t.check(store:path():find(t.scratch, 1, true), store:path())
+    local races = 0
+    for _, e in ipairs(assert(store:entries "evidence")) do
+      if e.key:find("race " .. problem, 1, true) then
+        races = races + 1
+        t.check(e.value.seconds > 0)
+      end
+    end
+    t.check(races >= 2, races .. " races")
+    t.equal(#assert(q.store.verify()), 0)
+    t.equal(#assert(q.store.list()), 1)
+    local other = t.scratch .. "/other"
+    t.check(assert(q.store.merge(other, os.getenv "QUERNEL_CACHE")).copied > 0)
+    t.equal(#assert(q.store.diff(other, os.getenv "QUERNEL_CACHE")), 0)
+  end },
+
+  { "without an AVX-512 machine every problem still has a kernel for any number of tokens", function(t)
+    local d = q.device "host"
+    d.arch, d.isa = "x86-64", { ["x86-64"] = true }
+    for _, act in ipairs { "f32", "bf16", "i8" } do
+      local all = 0
+      for _, v in ipairs((q.variants("int4.g128:64x256:" .. act, d))) do all = all + (v.m_max == 0 and 1 or 0) end
+      t.check(all > 0, act)
+    end
+  end },
+
+  { "a problem that no family takes says so", function(t)
+    local r, why, code = tune { only = function() return false end }
+    t.check(not r and why:find "no kernel family takes it", why)
+    t.equal(code, "QN_E_NO_KERNEL")
+    t.fails("effort", tune, { effort = "heroic" })
+  end },
+
+  { "a worker that is asked nonsense answers with a failure", function(t)
+    local w = assert(q.native.worker(q.worker(), "host"))
+    local answer, why = w:ask '{"op":"dance"}'
+    t.check(not answer and why:find "unknown request", why)
+    t.fails("not JSON", w.ask, w, "{")
+    w:close()
+    t.fails("closed", w.ask, w, "{}")
+    local none
+    none, why = q.native.worker("/nowhere/worker", "host")
+    t.check(not none and #why > 0, why)
+  end },
+}

@@ -1,0 +1,178 @@
+/* test_cli.c - the tool as its users meet it: help, every verb, misuse, and a world that is bad.
+ *
+ * A row is a command, its exit status, and what its output and its errors must match (extended regular expressions;
+ * NULL: must be empty). `quernel` is the tool of this build, $T the tests' folder. QN_CASE=N runs row N alone. */
+#include "cli_fixture.h"
+#include <regex.h>
+#include <stdbool.h>
+
+typedef struct row {
+  const char *command;
+  int status;
+  const char *out, *err;
+} row;
+
+#define ANY ".*"
+#define TUNE                                                                                                           \
+  "quernel tune --problem int4.g32:64x128 --act f32 --m 1,3 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 "    \
+  "--no-dense --quiet "
+#define MODEL "$T/models/tiny-llama-gptq4"
+
+static const row rows[] = {
+    /* Help and misuse */
+    {"quernel --help", 0, "What there is.*devices.*Measuring.*tune.*run", NULL},
+    {"quernel", 2, NULL, "usage: quernel VERB"},
+    {"quernel --version", 0, "^quernel [0-9]+\\.[0-9]+\\.[0-9]+", NULL},
+    {"quernel nonsense", 2, NULL, "^quernel: unknown verb \"nonsense\""},
+    {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize convert run; "
+     "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done",
+     0, NULL, NULL},
+    {"quernel tune --help", 0, "Problem.*--m LIST .*default: 1,4,16,64,256.*Device.*Search.*Output", NULL},
+    {"quernel tune", 2, NULL, "^quernel: tune: a MODEL or --problem P is needed\n$"},
+    {"quernel tune --bogus", 2, NULL, "^quernel: tune: unknown option --bogus\n$"},
+    {"quernel tune --m", 2, NULL, "--m needs a value: LIST"},
+    {"quernel tune --m 1,x --problem int4:8x8", 2, NULL, "\"x\" is no number of tokens"},
+    {"quernel tune --budget -1 --problem int4:8x8", 2, NULL, "--budget: \"-1\""},
+    {"quernel tune --effort hard --problem int4:8x8", 2, NULL, "known: quick, normal, full"},
+    {"quernel kernels --json=1", 2, NULL, "--json takes no value"},
+    {"quernel kernels --family nobody", 2, NULL, "no family \"nobody\""},
+    {"quernel kernels --arch sm_99", 2, NULL, "unknown architecture \"sm_99\"; known: sm_75"},
+    {"quernel kernels --fix NR", 2, NULL, "no NAME=VALUE"},
+    {"quernel kernels --fix XY=3", 2, NULL, "no kernel family has a parameter \"XY\""},
+    {"quernel source nobody", 2, NULL, "\"nobody\" is no name of a variant"},
+    {"quernel pack a b", 2, NULL, "unexpected argument \"b\""},
+    {"quernel dequantize x", 2, NULL, "too few arguments"},
+    {"quernel verify", 2, NULL, "a PACK or --problem P is needed"},
+    {"quernel store dance", 2, NULL, "known: list, verify, gc, merge, diff"},
+
+    /* What there is */
+    {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
+    {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
+    {"quernel formats", 0, "int4 .*nf4 .*spelling:", NULL},
+    {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    q zero - scale \\*.*host.gemv", NULL},
+    {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
+    {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
+    {"quernel kernels --json", 0, "\"families\":\\[.*\"variants\":\\[", NULL},
+    {"quernel kernels --list --space quick | head -1 >v; quernel source $(cat v)", 0, "int4", NULL},
+    {"quernel kernels --list --space quick | head -1 >v; quernel source --lines $(cat v)", 0,
+     "#line [0-9]+ \"templates/", NULL},
+    {"quernel kernels --compile-all --family host.gemv --fix ISA=c --problem f32:64x64:f32-f32 --quiet", 0,
+     "arch +variants +registers.*\nhost ", NULL},
+    {"quernel explain int4.g128:256x256", 0, "candidates survive.*nothing of it was timed", NULL},
+
+    /* Bad input */
+    {"quernel tune --problem int4:0x4", 2, NULL, "N = 0 is outside 1 \\.\\. 2147483647\n$"},
+    {"quernel tune --problem int4:4x2147483648", 2, NULL, "K = 2147483648 is outside"},
+    {"quernel tune --problem zzz:4x4", 2, NULL, "zzz: unknown format; known: "},
+    {"quernel tune --problem int4", 2, NULL, "expected FORMAT:NxK"},
+    {"quernel tune nowhere", 1, NULL, "^quernel: .*nowhere.*No such file[^\n]*\n$"},
+    {"mkdir m && head -c 100000 " MODEL "/model.safetensors >m/model.safetensors && cp " MODEL "/config.json m; "
+     "quernel tune m",
+     1, NULL, "^quernel: .*model.safetensors[^\n]*\n$"},
+    {"mkdir m && cp " MODEL "/*.json m && quernel run $T/lua/damage.lua " MODEL
+     "/model.safetensors m/model.safetensors; "
+     "quernel tune m",
+     1, NULL, "^quernel: model.layers.0.mlp.down_proj.weight: [^\n]*scale[^\n]*\n$"},
+    {"quernel inspect nowhere", 1, NULL, "^quernel: .*nowhere[^\n]*\n$"},
+    {"quernel dequantize " MODEL " nope -o x.npy; s=$?; test ! -e x.npy && exit $s", 1, NULL, "no weight \"nope\""},
+    {"quernel pack /etc/passwd", 1, NULL, "/etc/passwd.*pack"},
+    {"quernel verify nowhere.qpack", 1, NULL, "nowhere.qpack"},
+    {"quernel formats >/dev/full", 1, NULL, "standard output: No space left"},
+    {"ulimit -f 8; quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy; s=$?; "
+     "test -z \"$(ls)\" && exit $s",
+     1, NULL, "x.npy[^\n]*File too large"},
+    {"QUERNEL_CC=/nowhere/cc " TUNE, 1, ANY, "^quernel: [^\n]*/nowhere/cc[^\n]*\n$"},
+    {"QUERNEL_WORKER=/nowhere/worker " TUNE, 1, ANY, "/nowhere/worker"},
+    {TUNE "--device cuda:99", 1, NULL, "^quernel: [^\n]*\n$"},
+    {TUNE "-o nowhere/x.qpack", 1, ANY, "nowhere/x.qpack"},
+    {"mkdir -p t/templates/formats && echo 'return format { name = = 3 }' >t/templates/formats/bad.lua; "
+     "QUERNEL_TEMPLATES=t quernel formats",
+     1, NULL, "^quernel: templates/formats/bad.lua:1: [^\n]*near '='\n$"},
+    {"mkdir -p t/templates/formats && echo 'return format { name = \"bad\", bits = 4 }' >t/templates/formats/bad.lua; "
+     "QUERNEL_TEMPLATES=t quernel formats",
+     1, NULL, "^quernel: templates/formats/bad.lua: bad needs decode[^\n]*\n$"},
+
+    /* Scripts */
+    {"echo 'print(require \"quernel\".version, ...)' >s.lua; quernel run s.lua a b", 0, "^[0-9.]+\ta\tb\n$", NULL},
+    {"echo 'return 7' >s.lua; quernel run s.lua", 7, NULL, NULL},
+    {"echo 'error \"on purpose\"' >s.lua; quernel run s.lua", 1, NULL, "s.lua:1: on purpose"},
+    {"echo 'x = = 1' >s.lua; quernel run s.lua", 1, NULL, "s.lua:1: "},
+    {"quernel run", 2, NULL, "a script is needed"},
+    {"quernel run nowhere.lua", 1, NULL, "nowhere.lua"},
+
+    /* Checkpoints */
+    {"quernel inspect " MODEL, 0, "gptq +int4.g128 +768 +256 +4\\.[0-9]+ .*39 weights", NULL},
+    {"quernel inspect " MODEL " --json", 0, "\"dialect\":\"gptq\"", NULL},
+    {"quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy && wc -c <x.npy", 0, "^786560\n$",
+     NULL},
+    {"quernel convert " MODEL " -o p.safetensors && quernel inspect p.safetensors", 0, "down_proj.codes", NULL},
+
+    /* The main job, small: tune, and all that follows from a pack */
+    {TUNE
+     "-o x.qpack && quernel pack x.qpack --kernels && quernel verify x.qpack && quernel bench x.qpack --m 2 --reps 2 "
+     "--quiet && quernel explain int4.g32:64x128:f32-f32 && quernel store list && quernel store verify",
+     0,
+     "tuning 1 problems.*winner.*host.gemm.*pack: x.qpack.*batch-invariant.*0 failed.*dense us.*M = 1: .*0 files are "
+     "damaged",
+     NULL},
+    {TUNE ">first && " TUNE, 0, "compiled 0 \\(known [1-9][0-9]*, failed 0\\); verified 0 .*timed 0 ", NULL},
+    {TUNE "--json -o x.qpack", 0, "^\\{.*\"counts\":.*\"pack\":\"x.qpack\".*\"plans\":\\[", NULL},
+    {"quernel verify --problem int4.g32:64x128:f32-f32 --space full --family host.gemv --fix ISA=c --fix NR=16 --quiet",
+     0, "verified.*0 rejected", NULL},
+};
+
+static void match(const char *what, const char *pattern, const char *text, const row *r, int i) {
+  regex_t re;
+  bool ok = !*text;
+  if (pattern) {
+    /* "." spans lines: texts are matched as one */
+    ck_assert_int_eq(regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB), 0);
+    ok = regexec(&re, text, 0, NULL, 0) == 0;
+    regfree(&re);
+  }
+  if (!ok)
+    ck_abort_msg("%s: its %s is\n%s\nwhich is not %s\nagain: QN_CASE=%d test_cli", r->command, what, text,
+                 pattern ? pattern : "empty", i);
+}
+
+START_TEST(command) {
+  const row *r = &rows[_i];
+  const char *only = getenv("QN_CASE");
+  if (only && atoi(only) != _i) return;
+  setenv("T", QN_TESTS, 1);
+  int status = cli("%s", r->command);
+  if (status != r->status)
+    ck_abort_msg("%s: status %d, not %d\n%s%s\nagain: QN_CASE=%d test_cli", r->command, status, r->status, cli_out,
+                 cli_err, _i);
+  match("output", r->out, cli_out, r, _i);
+  match("error output", r->err, cli_err, r, _i);
+}
+END_TEST
+
+/* A kernel that the compiler refuses: the line of the template. */
+START_TEST(broken_kernel) {
+  setenv("T", QN_TESTS, 1);
+  ck_assert_int_eq(cli("mkdir -p t/templates/kernels/host && cp $T/lua/broken.lua t/templates/kernels/host && "
+                       "QUERNEL_TEMPLATES=t quernel kernels --compile-all --family host.broken --quiet"
+                       " --problem int4.g32:64x64:f32-f32"),
+                   1);
+  ck_assert_msg(strstr(cli_err, "templates/kernels/host/broken.lua:20:"), "%s", cli_err);
+  ck_assert_msg(strstr(cli_err, "undeclared_here"), "%s", cli_err);
+}
+END_TEST
+
+int main(void) {
+  unsetenv("QUERNEL_TEMPLATES");
+  Suite *s = suite_create("cli");
+  TCase *c = tcase_create("cli");
+  tcase_add_checked_fixture(c, cli_enter, cli_leave);
+  tcase_set_timeout(c, 300);
+  tcase_add_loop_test(c, command, 0, sizeof rows / sizeof *rows);
+  tcase_add_test(c, broken_kernel);
+  suite_add_tcase(s, c);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_NORMAL);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
