@@ -85,8 +85,11 @@ function cuda.grouped(f)
   return false
 end
 
--- At its usual level the assembler gives up registers, and spills, for a few more warps.
-function cuda.flags() return "--ptxas-options=--register-usage-level=10" end
+-- CTAs that a multiprocessor shall hold, for __launch_bounds__: as many as an estimate of registers allows, up to 1024
+-- threads. Left alone, the assembler gives up registers, and spills, for a few more warps.
+function cuda.min_blocks(v, registers, threads)
+  return math.max(1, math.min((v.device.regs or 65536) // (registers * threads), 1024 // threads))
+end
 
 -- ---- Rules -----------------------------------------------------------------------------------------------------------
 

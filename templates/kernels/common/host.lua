@@ -1,25 +1,29 @@
 -- host.lua - what the host families share: arithmetic by activation type, layouts, and the hooks of a format.
 --
--- Arithmetic.  A vector has 16 columns; a column's 32-bit lane holds V values of k:
+-- Arithmetic.  A vector has LANES columns (16 with AVX-512, 8 with AVX2, else 4); a column's 32-bit lane holds the codes
+-- of V values of k:
 --
---   activations   V   weights in a lane   product                       exact, apart from
---   f32           1   f32                 fma                           the f32 sum
---   bf16          2   bf16 pair           vdpbf16ps                     tables rounded to bf16, the f32 sum
---   i8            4   u8 quad             vpdpbusd (int32)              nothing within a group; then the f32 sum
+--   activations   V   AVX-512 multiplies                 elsewhere        exact, apart from
+--   f32           1   f32 (fma)                          f32              the f32 sum
+--   bf16          2   pairs of bf16 (vdpbf16ps)          f32              the f32 sum; AVX-512: tables rounded to bf16
+--   i8            4   quads of u8 by i8 (vpdpbusd)       f32, exactly     nothing within a group; then the f32 sum
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x). The sums of x are
--- made once per call and thread. With i8 the map's bias goes the same way, so that codes stay unsigned.
+-- made once per call and thread.
 --
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
 local layouts = use "layouts/host_panel"
-local host = {}
+local host = { isa = {} }                                   -- hooks by instruction set, see host_tile.lua
 
 local arithmetic = {
-  f32 = { V = 1, lane = 32, x = "float", sum = "float", sets = {} },
-  bf16 = { V = 2, lane = 16, x = "uint16_t", sum = "float", sets = { "avx512bf16" } },
-  i8 = { V = 4, lane = 8, x = "int8_t", sum = "int32_t", sets = { "avx512vbmi", "avx512vnni" } },
+  f32 = { V = 1, lane = 32, x = "float", value = "x[k]", sets = {} },
+  bf16 = { V = 2, lane = 16, x = "uint16_t", value = "from_bf16(x[k])", sets = { "avx512bf16" } },
+  i8 = { V = 4, lane = 8, x = "int8_t", value = "x[k]", sets = { "avx512vbmi", "avx512vnni" } },
 }
+
+local row_record = 128                                      -- k values of a record where scales are per row
+host.lanes = { avx512 = 16, avx2 = 8, c = 4 }
 
 -- Instruction sets of a variant, sorted, as gcc names them.
 function host.sets(v)
@@ -35,10 +39,7 @@ end
 function host.arch(v) return table.concat(host.sets(v), " ") end
 
 function host.flags(v)
-  local out = {}
-  for i, s in ipairs(host.sets(v)) do out[i] = "-m" .. s end
-  if v.ISA == "avx512" then out[#out + 1] = "-mprefer-vector-width=512" end
-  return table.concat(out, " ")
+  return (host.arch(v):gsub("%S+", "-m%0")) .. host.isa[v.ISA].flags[v.ISA]
 end
 
 -- The best instruction set of a device: what a quick search tries.
@@ -84,6 +85,12 @@ host.rules = {
       end
       return true
     end },
+  { name = "i8-exact", why = "without int8 instructions the sums are floats, and a group this long could exceed their 24 bits",
+    ok = function(v)
+      local m = v.format.map
+      local most = v.act == "i8" and v.ISA ~= "avx512" and math.max(-m.lo, m.hi) or 0
+      return most * 128 * (v.format.group > 0 and v.format.group or row_record) <= 1 << 24
+    end },
   { name = "layout", why = "records interleave scales with codes, which needs a scale per group",
     ok = function(v) return v.LAYOUT == "split" or (v.format.group > 0 and #v.format.planes > 0) end },
   { name = "dense", why = "without scales there is only one layout",
@@ -95,18 +102,17 @@ host.rules = {
 -- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
 function host.derive(v)
   local a = arithmetic[v.act]
-  v.V, v.LANE, v.XT, v.SUMT = a.V, a.lane, a.x, a.sum
-  v.P = v.NR // 16
+  v.V, v.LANE, v.XT, v.VALUE = a.V, a.lane, a.x, a.value
+  v.LANES = host.lanes[v.ISA]
+  v.VECTOR = 4 * v.LANES
+  v.P = v.NR // v.LANES
   v.slices = layout.slices(v.format.bits)
   local narrow = v.slices[#v.slices].bits
   v.KB = 32 // narrow                                     -- k values after which every slice is at a vector's start
-  v.KR = v.format.group > 0 and v.format.group or 128     -- k values of a record
+  v.KR = v.format.group > 0 and v.format.group or row_record -- k values of a record
   v.STEPS = v.KB // v.V
-  local bias = v.format.map.bias or 0
-  v.BIAS = bias
-  v.TABLE_BIAS = 0
-  if v.act == "i8" and v.format.map.kind == "table" then v.BIAS, v.TABLE_BIAS = -128, 128 end
-  v.sums = #v.format.offset > 0 or (v.act == "i8" and v.BIAS ~= 0)
+  v.sums = #v.format.offset > 0
+  host.isa[v.ISA].prepare(v)
   v.layout = layouts.make(v)
   v.RECORD = v.layout.sections[1].record
 end
@@ -136,9 +142,11 @@ end
 local function sizes(v)
   local list, out = {
     { "NR", v.NR, "columns of a panel" },
-    { "P", "NR / 16", "vectors of 16 columns in it" },
+    { "LANES", v.LANES, "columns of a vector" },
+    { "P", "NR / LANES", "vectors in a panel" },
     { "MR", v.MR, "rows of a tile" },
     { "V", v.V, "values of k in a 32-bit lane" },
+    { "AT_ONCE", v.AT_ONCE, "of those, multiplied by one instruction" },
     { "KB", v.KB, "values of k in a block of vectors" },
     { "KR", v.KR, "values of k in a record: a group" },
     { "STEPS", "KB / V", "steps of a block" },
@@ -164,20 +172,20 @@ function host.constants(w, v)
     };
 
     enum {
-        ${SIZES}
+      ${SIZES}
     };
     _Static_assert(KR % KB == 0, "a record holds whole blocks");
-    ${BIAS_CONSTANT}
 
     #define fn static inline __attribute__((always_inline))
     typedef uint32_t unaligned_u32 __attribute__((aligned(1), may_alias));
-    typedef float f32x16 __attribute__((vector_size(64)));
-    typedef int32_t i32x16 __attribute__((vector_size(64)));
-    typedef uint32_t u32x16 __attribute__((vector_size(64)));
-    typedef uint16_t u16x32 __attribute__((vector_size(64)));
-    typedef uint16_t u16x16 __attribute__((vector_size(32)));
-    typedef uint8_t u8x16 __attribute__((vector_size(16)));
-  ]], { SIZES = sizes(v), BIAS_CONSTANT = v.act == "i8" and v.BIAS ~= 0 and ("enum { BIAS_OF_CODES = %d };"):format(v.BIAS) or "" })
+    typedef float f32v __attribute__((vector_size(${VECTOR})));
+    typedef int32_t i32v __attribute__((vector_size(${VECTOR})));
+    typedef uint32_t u32v __attribute__((vector_size(${VECTOR})));
+    typedef uint16_t u16v __attribute__((vector_size(${HALF})));
+    typedef uint8_t u8v __attribute__((vector_size(${LANES})));
+    ${FROM_BF16}
+  ]], { SIZES = sizes(v), HALF = v.VECTOR // 2, FROM_BF16 = v.act == "bf16" and
+    "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }" or "" })
   w.blank()
 end
 
@@ -205,14 +213,14 @@ local function entries(v, count, show, per_line)
   return (table.concat(out):gsub("%s+$", ""))
 end
 
--- codes(record, b, p, t): the codes of 16 columns x V values of k, in 32-bit lanes. Bits above a code are zero unless
+-- codes(record, b, p, t): the codes of LANES columns, V values of k, in 32-bit lanes. Bits above a code are zero unless
 -- the hook `weights` does not mind them (v.loose).
 function host.codes(w, v)
   local lane = v.LANE == 8 and 16 or v.LANE                -- there are no byte shifts; the mask makes up for it
   w([[
-    /* Codes of step t of block b, vector p: k = b * KB + t * V + (0 .. V - 1) for 16 columns. */
-    fn u32x16 codes(const uint8_t *record, int b, int p, int t) {
-      typedef uint${LANE}_t slice __attribute__((vector_size(64), aligned(1), may_alias));
+    /* Codes of step t of block b, vector p: k = b * KB + t * V + (0 .. V - 1) for LANES columns. */
+    fn u32v codes(const uint8_t *record, int b, int p, int t) {
+      typedef uint${LANE}_t slice __attribute__((vector_size(${VECTOR}), aligned(1), may_alias));
   ]], { LANE = lane })
   w.push()
   local terms = {}
@@ -220,14 +228,14 @@ function host.codes(w, v)
     local steps = v.LANE // s.bits
     local vectors = v.KB * s.bits // 32                    -- of this slice in a block
     local at = vectors == 1 and "b" or ("(b * %d + t / %d)"):format(vectors, steps)
-    w("slice s${I} = *(const slice *)(record + ${AT} + (${VECTOR} * P + p) * 64)${SHIFT};", { I = i, AT = where_codes(v, i),
-      VECTOR = at, SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
+    w("slice s${I} = *(const slice *)(record + ${AT} + (${AT_VECTOR} * P + p) * ${VECTOR})${SHIFT};", { I = i, AT = where_codes(v, i),
+      AT_VECTOR = at, SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
     local mask = (1 << s.bits) - 1
     if v.LANE == 8 then mask = mask << 8 | mask end
     local term = (s.bits == v.LANE or (v.loose and #v.slices == 1)) and "s" .. i or ("(s%d & 0x%x)"):format(i, mask)
     terms[i] = s.lo > 0 and ("(%s << %d)"):format(term, s.lo) or term
   end
-  w("return (u32x16)${TEXT};", { TEXT = #terms == 1 and terms[1] or "(" .. table.concat(terms, " | ") .. ")" })
+  w("return (u32v)${TEXT};", { TEXT = #terms == 1 and terms[1] or "(" .. table.concat(terms, " | ") .. ")" })
   w.pop "}"
   w.blank()
 end

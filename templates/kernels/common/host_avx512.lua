@@ -6,9 +6,16 @@
 local host = use "kernels/common/host"
 local hooks = {}
 
+hooks.flags = { avx512 = " -mprefer-vector-width=512" }
+
+-- With i8 the codes, or a table's entries and 128, are unsigned bytes; what was added goes into the sums of x.
 function hooks.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
   v.loose = v.act == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int) or v.act == "i8" and not int
+  v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
+  v.AT_ONCE = v.V
+  v.ADDED = v.act ~= "i8" and 0 or int and -v.format.map.bias or 128
+  v.sums = v.sums or v.ADDED ~= 0
 end
 
 local function lookup(w, v, type, count, show, per_line, body)
@@ -16,7 +23,7 @@ local function lookup(w, v, type, count, show, per_line, body)
     static const ${TYPE} table[${COUNT}] = { /* the code map; a look-up ignores index bits above the code */
         ${ENTRIES}
     };
-    fn weight_t weights(u32x16 q) { return ${BODY}; }
+    fn weight_t weights(u32v q) { return ${BODY}; }
   ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v, count, show, per_line), BODY = body })
 end
 
@@ -27,9 +34,9 @@ local function number(w, v)
     w([[
       fn __m512 number(__m512i q) { /* the low bits of 2^23 + q, less 2^23 and the bias; x & mask | 2^23 in one step */
         __m512i x = _mm512_ternarylogic_epi32(q, _mm512_set1_epi32(0x${MASK}), _mm512_set1_epi32(0x4b000000), 0xea);
-        return _mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(0x1p23f - (${BIAS})));
+        return _mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(${MAGIC}));
       }
-    ]], { MASK = ("%x"):format((1 << v.format.bits) - 1) })
+    ]], { MASK = ("%x"):format((1 << v.format.bits) - 1), MAGIC = ("%d.0f"):format((1 << 23) - v.format.map.bias) })
   else
     local show = function(x) return host.f32(v.act == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
     w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v, 1 << v.format.bits, show, 4) })
@@ -39,14 +46,14 @@ end
 
 function hooks.weights(w, v)
   local bits, map = v.format.bits, v.format.map
-  w("typedef ${TYPE} weight_t; /* 16 columns x V numbers */", { TYPE = v.act == "f32" and "__m512" or "__m512i" })
+  w("typedef ${TYPE} weight_t; /* LANES columns, V values of k */", { TYPE = v.act == "f32" and "__m512" or "__m512i" })
   local function bf16(x) return ("0x%04x"):format(host.bf16_bits(x)) end
-  local function u8(x) return ("%d"):format(x + v.TABLE_BIAS) end
+  local function u8(x) return ("%d"):format(x + v.ADDED) end
   if map.kind == "float" then
-    w("fn weight_t weights(u32x16 q) { return ${BODY}; }", { BODY = v.act == "bf16" and "(__m512i)q"
+    w("fn weight_t weights(u32v q) { return ${BODY}; }", { BODY = v.act == "bf16" and "(__m512i)q"
       or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)", f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
   elseif v.act == "i8" and map.kind == "int" then
-    w "fn weight_t weights(u32x16 q) { return (__m512i)q; } /* unsigned; the bias is in the sums of x */"
+    w "fn weight_t weights(u32v q) { return (__m512i)q; } /* unsigned; the bias is in the sums of x */"
   elseif v.act == "i8" then
     lookup(w, v, "uint8_t", 64, u8, 16, "_mm512_permutexvar_epi8((__m512i)q, _mm512_loadu_si512(table))")
   elseif v.act == "bf16" and bits <= 5 then
@@ -59,13 +66,13 @@ function hooks.weights(w, v)
     lookup(w, v, "float", 32, host.f32, 4, "_mm512_permutex2var_ps(_mm512_loadu_ps(table), (__m512i)q, _mm512_loadu_ps(table + 16))")
   elseif v.act == "f32" then
     number(w, v)
-    w "fn weight_t weights(u32x16 q) { return number((__m512i)q); }"
+    w "fn weight_t weights(u32v q) { return number((__m512i)q); }"
   else
     number(w, v)
     w([[
       /* Two codes of a lane to two bf16: the upper halves of two f32, whose lower halves are zero. */
-      fn weight_t weights(u32x16 q) {
-        u32x16 low = (u32x16)number((__m512i)${LOW}), high = (u32x16)number((__m512i)(q >> 16));
+      fn weight_t weights(u32v q) {
+        u32v low = (u32v)number((__m512i)${LOW}), high = (u32v)number((__m512i)(q >> 16));
         return (__m512i)(low >> 16 | (high & 0xffff0000));
       }
     ]], { LOW = v.loose and "q" or "(q & 0xffff)" })
@@ -75,23 +82,23 @@ end
 
 local multiply = {
   f32 = [[
-    typedef f32x16 sum_t; /* sums over a group */
-    fn sum_t multiply(sum_t s, weight_t w, const float *x) { return _mm512_fmadd_ps(w, _mm512_set1_ps(*x), s); }
-    fn f32x16 as_float(sum_t s) { return s; }
+    typedef f32v sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const float *x, int i) { return _mm512_fmadd_ps(w, _mm512_set1_ps(x[i]), s); }
+    fn f32v as_float(sum_t s) { return s; }
   ]],
   bf16 = [[
-    typedef f32x16 sum_t; /* sums over a group */
-    fn sum_t multiply(sum_t s, weight_t w, const uint16_t *x) {
-      return _mm512_dpbf16_ps(s, (__m512bh)w, (__m512bh)_mm512_set1_epi32(*(const unaligned_u32 *)x));
+    typedef f32v sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const uint16_t *x, int i) {
+      return _mm512_dpbf16_ps(s, (__m512bh)w, (__m512bh)_mm512_set1_epi32(*(const unaligned_u32 *)(x + i)));
     }
-    fn f32x16 as_float(sum_t s) { return s; }
+    fn f32v as_float(sum_t s) { return s; }
   ]],
   i8 = [[
-    typedef i32x16 sum_t; /* sums over a group */
-    fn sum_t multiply(sum_t s, weight_t w, const int8_t *x) {
-      return (i32x16)_mm512_dpbusd_epi32((__m512i)s, w, _mm512_set1_epi32(*(const unaligned_u32 *)x));
+    typedef i32v sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const int8_t *x, int i) {
+      return (i32v)_mm512_dpbusd_epi32((__m512i)s, w, _mm512_set1_epi32(*(const unaligned_u32 *)(x + i)));
     }
-    fn f32x16 as_float(sum_t s) { return _mm512_cvtepi32_ps((__m512i)s); }
+    fn f32v as_float(sum_t s) { return _mm512_cvtepi32_ps((__m512i)s); }
   ]],
 }
 
@@ -109,7 +116,7 @@ local read = {
 
 function hooks.planes(w, v)
   for _, p in ipairs(v.format.planes) do
-    w("fn f32x16 load_${NAME}(const void *p) { return ${READ}; } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
+    w("fn f32v load_${NAME}(const void *p) { return ${READ}; } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
   end
   if #v.format.planes > 0 then w.blank() end
 end
@@ -119,8 +126,8 @@ function hooks.store(w, v)
     bf16 = "_mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(s));",
     f16 = "_mm256_mask_storeu_epi16(y, mask, _mm512_cvtps_ph(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));" })[v.out]
   w([[
-    /* Write the first `count` of 16 columns. */
-    fn void store(${YT} *y, f32x16 s, const float *bias, int64_t count) {
+    /* Write the first `count` of LANES columns. */
+    fn void store(${YT} *y, f32v s, const float *bias, int64_t count) {
       __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
       ${BIAS_LINE}
       ${BODY}

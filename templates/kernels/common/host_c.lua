@@ -1,74 +1,76 @@
--- host_c.lua - a format's hooks in portable C: GCC's vector types, which the compiler turns into whatever the CPU has.
+-- host_c.lua - a format's hooks in portable C: GCC's vector types, as wide as the CPU's own.
+--
+-- Every activation type is multiplied in f32. With i8 that is exact within a group: each sum of integers stays below
+-- 2^24 (rule "i8-exact"). A group of x is converted once per tile; a lane of V codes becomes V vectors of f32.
 
 local host = use "kernels/common/host"
 local hooks = {}
 
-function hooks.prepare(v) v.loose = false end
+-- With FMA instructions a product and its sum may be one; the kernels do not depend on which.
+hooks.flags = { avx2 = " -ffp-contract=fast", c = "" }
+
+function hooks.prepare(v)
+  v.loose = false
+  v.converted = v.act ~= "f32"
+  v.FILLED, v.SUMT, v.ADDED = "float", "float", 0
+  v.AT_ONCE = 1
+end
 
 function hooks.weights(w, v)
   local map, bits = v.format.map, v.format.bits
-  local number = v.act == "i8" and "i32x16" or "f32x16"
-  w("typedef struct { ${TYPE} v[V]; } weight_t; /* 16 columns for each of V values of k */", { TYPE = number })
+  w "typedef struct { f32v of[V]; } weight_t; /* LANES columns, V values of k */"
   if map.kind == "float" then
     if map.type == "f16" then host.half(w) end
-    w("fn f32x16 number(u32x16 q) { return ${BODY}; }", { BODY = ({ f32 = "(f32x16)q", bf16 = "(f32x16)(q << 16)", f16 = "from_f16(q)" })[map.type] })
+    w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)", f16 = "from_f16(q)" })[map.type] })
   elseif map.kind == "int" then
-    w("fn ${TYPE} number(u32x16 q) { return ${BODY}; }", { TYPE = number, BODY = v.act == "i8" and "(i32x16)q"
-      or ("__builtin_convertvector((i32x16)q + %d, f32x16)"):format(v.BIAS) })
+    w("fn f32v number(u32v q) { return __builtin_convertvector((i32v)q + ${BIAS}, f32v); }", { BIAS = ("(%d)"):format(map.bias) })
   else
-    local show = v.act == "i8" and function(x) return ("%d"):format(x + v.TABLE_BIAS) end or host.f32
     w([=[
-      static const ${ITEM} table[${COUNT}] = { /* the code map */
+      static const float table[${COUNT}] = { /* the code map */
           ${ENTRIES}
       };
-      fn ${TYPE} number(u32x16 q) {
-        ${TYPE} out;
-        for (int i = 0; i < 16; i++) out[i] = table[q[i]];
+      fn f32v number(u32v q) {
+        f32v out;
+        for (int i = 0; i < LANES; i++) out[i] = table[q[i]];
         return out;
       }
-    ]=], { ITEM = v.act == "i8" and "int32_t" or "float", TYPE = number, COUNT = 1 << bits, ENTRIES = host.entries(v, 1 << bits, show, 4) })
+    ]=], { COUNT = 1 << bits, ENTRIES = host.entries(v, 1 << bits, host.f32, 4) })
   end
   w([[
-    fn weight_t weights(u32x16 q) {
+    fn weight_t weights(u32v q) {
       weight_t w;
-      for (int i = 0; i < V; i++) w.v[i] = number(q >> (${LANE} * i)${CUT});
+    #pragma GCC unroll 4
+      for (int i = 0; i < V; i++) w.of[i] = number(q >> (${LANE} * i)${CUT});
       return w;
     }
   ]], { CUT = v.LANE < 32 and (" & 0x%x"):format((1 << v.LANE) - 1) or "" })
   w.blank()
 end
 
-function hooks.multiply(w, v)
-  local item = ({ f32 = "x[i]", bf16 = "from_bf16(x[i])", i8 = "x[i]" })[v.act]
-  w([[
-    typedef ${SUM} sum_t; /* sums over a group */
-    ${FROM_BF16}
-    fn sum_t multiply(sum_t s, weight_t w, const ${XT} *x) {
-      for (int i = 0; i < V; i++) s += w.v[i] * ${ITEM};
-      return s;
-    }
-    fn f32x16 as_float(sum_t s) { return ${AS_FLOAT}; }
-  ]], { SUM = v.act == "i8" and "i32x16" or "f32x16", ITEM = item,
-    FROM_BF16 = v.act == "bf16" and "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }" or "",
-    AS_FLOAT = v.act == "i8" and "__builtin_convertvector(s, f32x16)" or "s" })
+function hooks.multiply(w)
+  w [[
+    typedef f32v sum_t; /* sums over a group */
+    fn sum_t multiply(sum_t s, weight_t w, const float *x, int i) { return s + w.of[i] * x[i]; }
+    fn f32v as_float(sum_t s) { return s; }
+  ]]
   w.blank()
 end
 
 -- from_f16: halves in 32-bit lanes to f32, subnormals included: the exponent is moved by a multiplication.
 function host.half(w)
   w [[
-    fn f32x16 from_f16(u32x16 h) {
-      f32x16 x = (f32x16)((h & 0x7fff) << 13) * 0x1p112f;
-      return (f32x16)((u32x16)x | (h & 0x8000) << 16);
+    fn f32v from_f16(u32v h) {
+      f32v x = (f32v)((h & 0x7fff) << 13) * 0x1p112f;
+      return (f32v)((u32v)x | (h & 0x8000) << 16);
     }
   ]]
 end
 
 local read = {
-  f32 = "f32x16 x; __builtin_memcpy(&x, p, 64); return x;",
-  f16 = "u16x16 h; __builtin_memcpy(&h, p, 32); return from_f16(__builtin_convertvector(h, u32x16));",
-  bf16 = "u16x16 h; __builtin_memcpy(&h, p, 32); return (f32x16)(__builtin_convertvector(h, u32x16) << 16);",
-  u8 = "u8x16 b; __builtin_memcpy(&b, p, 16); return __builtin_convertvector(b, f32x16);",
+  f32 = "f32v x; __builtin_memcpy(&x, p, sizeof x); return x;",
+  f16 = "u16v h; __builtin_memcpy(&h, p, sizeof h); return from_f16(__builtin_convertvector(h, u32v));",
+  bf16 = "u16v h; __builtin_memcpy(&h, p, sizeof h); return (f32v)(__builtin_convertvector(h, u32v) << 16);",
+  u8 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return __builtin_convertvector(b, f32v);",
 }
 
 function hooks.planes(w, v)
@@ -77,9 +79,9 @@ function hooks.planes(w, v)
     if p.type == "f16" and not half then host.half(w) half = true end
   end
   for _, p in ipairs(v.format.planes) do
-    w("fn f32x16 load_${NAME}(const void *p) { ${READ} } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
+    w("fn f32v load_${NAME}(const void *p) { ${READ} } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
   end
-  w.blank()
+  if #v.format.planes > 0 then w.blank() end
 end
 
 local convert = {
@@ -111,12 +113,12 @@ local convert = {
 function hooks.store(w, v)
   w(convert[v.out])
   w([[
-    /* Write the first `count` of 16 columns. */
-    fn void store(${YT} *y, f32x16 s, const float *bias, int64_t count) {
-      for (int i = 0; i < 16 && i < count; i++) y[i] = convert(${VALUE});
+    /* Write the first `count` of LANES columns. */
+    fn void store(${YT} *y, f32v s, const float *bias, int64_t count) {
+      ${UNUSED}
+      for (int i = 0; i < LANES && i < count; i++) y[i] = convert(${VALUE});
     }
-  ]], { VALUE = v.problem.bias and "s[i] + bias[i]" or "s[i]" })
-  if not v.problem.bias then w "" end
+  ]], { YT = v.YT, VALUE = v.problem.bias and "s[i] + bias[i]" or "s[i]", UNUSED = v.problem.bias and "" or "(void)bias;" })
   w.blank()
 end
 

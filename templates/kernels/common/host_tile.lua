@@ -1,6 +1,6 @@
 -- host_tile.lua - the loops of the host families: sums of x, one tile, all panels of a thread.
 --
---                 panel: NR = 16 P columns
+--                 panel: NR = LANES * P columns
 --               +-----------------------+
 --   row 0 ..    | acc[r][p]             |   a tile: MR rows x NR columns, all of K
 --   row MR - 1  +-----------------------+
@@ -16,17 +16,18 @@
 local host = use "kernels/common/host"
 local tile = {}
 
-tile.isa = { c = use "kernels/common/host_c", avx2 = use "kernels/common/host_c", avx512 = use "kernels/common/host_avx512" }
+host.isa.c = use "kernels/common/host_c"
+host.isa.avx2 = host.isa.c
+host.isa.avx512 = use "kernels/common/host_avx512"
 
--- Tiles whose sums fit the registers: 32 of 64 bytes, or 16 of 32 or 16 bytes.
+-- Tiles whose sums leave registers for weights and x: 32 registers with AVX-512, else 16.
 tile.registers = { name = "registers", why = "the tile's sums do not fit the vector registers",
-  ok = function(v) return v.MR * v.NR // 16 <= ({ avx512 = 24, avx2 = 6, c = 4 })[v.ISA] end }
+  ok = function(v) return v.MR * v.NR // host.lanes[v.ISA] <= (v.ISA == "avx512" and 24 or 12) end }
 
 function tile.derive(v)
   host.derive(v)
-  v.UNROLL_STEPS = v.ISA == "avx512" and 32 or 1 -- a portable step is long already
+  v.UNROLL_STEPS = v.ISA == "avx512" and 32 or 4
   v.YT = v.out == "f32" and "float" or "uint16_t"
-  tile.isa[v.ISA].prepare(v)
 end
 
 -- Bytes of workspace: per thread the sums of x, then `scratch` bytes (an expression).
@@ -36,7 +37,7 @@ function tile.workspace(v, scratch)
 end
 
 function tile.hooks(w, v)
-  local isa = tile.isa[v.ISA]
+  local isa = host.isa[v.ISA]
   host.codes(w, v)
   isa.weights(w, v)
   isa.multiply(w, v)
@@ -56,14 +57,14 @@ function tile.sums(w, v)
           int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
           ${SUMT} lane[16] = {0}, sum = 0;
           int64_t k = 0;
-          for (; k + 16 <= n; k += 16)
+          for (; k + 16 <= n; x += 16, k += 16)
             for (int i = 0; i < 16; i++) lane[i] += ${VALUE};
           for (int i = 0; k + i < n; i++) lane[i] += ${VALUE};
           for (int i = 0; i < 16; i++) sum += lane[i];
           *sums++ = sum;
         }
     }
-  ]], { VALUE = v.act == "bf16" and "(union { uint32_t u; float f; }){(uint32_t)x[k + i] << 16}.f" or "x[k + i]" })
+  ]], { VALUE = v.VALUE:gsub("k", "i") })
   w.blank()
 end
 
@@ -96,16 +97,16 @@ local function finish(w, v)
   end
   w.push "for (int p = 0; p < P; p++) {"
   for _, p in ipairs(f.planes) do
-    w("f32x16 ${NAME} = load_${NAME}(${AT} + p * ${BYTES});", { NAME = p.name, AT = plane_address(v, p),
-      BYTES = 16 * ({ f32 = 4, f16 = 2, bf16 = 2, u8 = 1 })[p.type] })
+    w("f32v ${NAME} = load_${NAME}(${AT} + p * ${BYTES});", { NAME = p.name, AT = plane_address(v, p),
+      BYTES = v.LANES * host.plane_bytes[p.type] })
   end
   local sum = ""
   if #f.offset > 0 then
     local terms = {}
     for i, t in ipairs(f.offset) do
-      terms[i] = #t.planes > 0 and product(t.planes, t.coefficient) or ("(f32x16){} + %s"):format(host.f32(t.coefficient))
+      terms[i] = #t.planes > 0 and product(t.planes, t.coefficient) or ("(f32v){0} + %s"):format(host.f32(t.coefficient))
     end
-    w("f32x16 offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
+    w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
     sum = " + offset * (float)sums[at[r] * records + g]"
   end
   w("for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p])${SCALE}${SUM};",
@@ -116,41 +117,52 @@ end
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
 function tile.tile(w, v, read, prefetch)
   w([[
+    /* ${FILL_DOC} */
+    fn const ${FILLED} *fill(const struct args *a, int64_t row, int64_t k0, ${FILLED} to[KR]) {
+      const ${XT} *x = a->x + row * a->ldx + k0;
+      int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
+      for (int k = 0; k < n; k++) to[k] = ${FILL_VALUE};
+      for (int k = (int)n; k < KR; k++) to[k] = 0;
+      return to;
+    }
+
     /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
     fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
-      const int64_t records = (a->k + KR - 1) / KR, full = a->k / KR;
+      const int64_t records = (a->k + KR - 1) / KR${FULL};
       const uint8_t *record = a->w + panel * records * RECORD;
       int64_t at[MR];
-      f32x16 acc[MR][P] = {0};
+      ${FILLED} filled[MR][KR];
+      f32v acc[MR][P] = {0};
       for (int r = 0; r < R; r++) at[r] = row + r < a->m ? row + r : a->m - 1;
 
-      ${XT} tail[MR][KR]; /* the last, partial group of x, filled up with zeros */
-      if (full < records)
-        for (int r = 0; r < R; r++)
-          for (int k = 0; k < KR; k++) tail[r][k] = full * KR + k < a->k ? a->x[at[r] * a->ldx + full * KR + k] : 0;
-
       for (int64_t g = 0; g < records; g++, record += RECORD) {
-        const ${XT} *x[MR];
+        const ${FILLED} *x[MR];
         sum_t part[MR][P] = {0};
-        for (int r = 0; r < R; r++) x[r] = g < full ? a->x + at[r] * a->ldx + g * KR : tail[r];
+        for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
         ${START}
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
-    START = v.act == "i8" and v.BIAS ~= 0 and
-      "for (int r = 0; r < R; r++) /* the bias of the codes times the sum of x */\n"
-      .. "  for (int p = 0; p < P; p++) part[r][p] += BIAS_OF_CODES * sums[at[r] * records + g];" or "" })
+    FILL_DOC = v.converted and "A group of x as f32, filled up with zeros." or "The last, partial group of x, filled up with zeros.",
+    FILL_VALUE = v.converted and v.VALUE or "x[k]",
+    FULL = v.converted and "" or ", full = a->k / KR",
+    GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : ",
+    START = v.ADDED ~= 0 and ("for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */\n"
+      .. "  for (int p = 0; p < P; p++) part[r][p] -= %d * sums[at[r] * records + g];"):format(v.ADDED) or "" })
   w.push() w.push()
   w "#pragma GCC unroll ${UNROLL}"
   w.push "for (int b = 0; b < KR / KB; b++) {"
   if prefetch then w(prefetch) end
   w([[
     #pragma GCC unroll ${UNROLL_STEPS}
-    for (int t = 0; t < STEPS; t++)
+    for (int t = 0; t < STEPS; t++) {
+      weight_t weight[P];
+      for (int p = 0; p < P; p++) weight[p] = ${READ};
     #pragma GCC unroll 4
-      for (int p = 0; p < P; p++) {
-        weight_t weight = ${READ};
+      for (int i = 0; i < V; i += AT_ONCE)
     #pragma GCC unroll 16
-        for (int r = 0; r < R; r++) part[r][p] = multiply(part[r][p], weight, x[r] + b * KB + t * V);
-      }
+        for (int r = 0; r < R; r++)
+    #pragma GCC unroll 16
+          for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x[r] + b * KB + t * V, i);
+    }
   ]], { READ = read })
   w.pop "}"
   finish(w, v)
@@ -159,7 +171,7 @@ function tile.tile(w, v, read, prefetch)
   w([[
     for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
-        int64_t n = panel * NR + p * 16;
+        int64_t n = panel * NR + p * LANES;
         if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, acc[r][p]${X_SCALE}, ${BIAS_AT}, a->n - n);
       }
   ]], { X_SCALE = v.act == "i8" and " * a->x_scale[row + r]" or "", BIAS_AT = v.problem.bias and "a->bias + n" or "0" })

@@ -50,6 +50,7 @@ local function derive(v)
   codes.derive(v)
   planes.derive(v)
   v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 16 * v.FK) // 16 or v.FK
+  v.MIN_BLOCKS = cuda.min_blocks(v, registers(v), v.THREADS)
   v.PRECISION = planes.precision(v)
 end
 
@@ -228,7 +229,7 @@ end
 local function entry(w, v)
   local sums = #v.format.offset > 0 and not v.GROUPED
   w([[
-    extern "C" __global__ void __launch_bounds__(THREADS)
+    extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
     ${entry}(const u16 *x, const u8 *w, ${YT} *y, ${BIAS}int m, int n, int k, int ldx, int ldy) {
       __shared__ float out[WARPS][MB][16 * FN];
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -313,7 +314,6 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  flags = cuda.flags,
   m = function() return 1, 8 end,
   cost = function(v) return v.WARPS * v.MB end,
   outline = {

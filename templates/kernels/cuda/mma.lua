@@ -57,9 +57,9 @@ local function sizes(v)
   s.PITCH = v.BN + 4 -- of a row of sums: lanes of a quarter warp meet different banks
   s.SMEM = math.max(v.STAGES * s.STAGE, v.BM * s.PITCH * 4)
   s.ACCUMULATORS = s.TN // 16 * (v.BM // 8) * 4
-  -- accumulators, words of codes, one step of X, addresses and temporaries
+  -- accumulators, all codes of a tile, two steps of X, addresses of copies, scales and temporaries
   s.REGISTERS = s.ACCUMULATORS * (v.SCALE == "sum" and cuda.grouped(v.format) and 2 or 1)
-    + s.TN // (16 * s.FN) * v.format.bits + v.BM // 4 + 64
+    + s.TN * s.TK // 256 * v.format.bits // 4 + v.BM // 4 + 14 + (s.X_BYTES + s.W_BYTES) // (8 * s.THREADS) + s.TN // 4 + 62
   return s
 end
 
@@ -77,6 +77,7 @@ local function derive(v)
   v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
   v.TERMS = v.WEIGH or v.FLUSH
   v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
+  v.MIN_BLOCKS = cuda.min_blocks(v, v.REGISTERS, v.THREADS)
   v.PRECISION = planes.precision(v)
 end
 
@@ -124,7 +125,7 @@ local rules = {
   end),
   rule("registers", "accumulators, codes and X need more registers than a thread or a multiprocessor has", function(v)
     local s = sizes(v)
-    return s.REGISTERS <= 232 and s.REGISTERS * s.THREADS <= (v.device.regs or 65536)
+    return s.REGISTERS <= 260 and math.min(s.REGISTERS, 255) * s.THREADS <= (v.device.regs or 65536)
   end),
   rule("memory", "the buffers need more shared memory than this device has", function(v) return sizes(v).SMEM <= v.device.smem end),
   rule("reduce", "without a split there is nothing to reduce", function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end),
@@ -198,7 +199,7 @@ local function entry(w, v)
       ${PLANES}
     }
 
-    extern "C" __global__ void __launch_bounds__(THREADS)
+    extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
     ${entry}(const u16 *x, const u8 *w, ${YT} *y, ${BIAS}${WS}int m, int n, int k, int ldx, int ldy) {
       extern __shared__ __align__(128) u8 memory[];
       const int rows = (m + BM - 1) / BM; /* of tiles; neighbours share weights */
@@ -277,7 +278,6 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  flags = cuda.flags,
   m = function(v) return v.BM <= 16 and 1 or v.BM // 2 + 1, 0 end,
   cost = function(v) return v.SMEM end,
   outline = {

@@ -21,7 +21,7 @@ rules[#rules + 1] = tile.registers
 rules[#rules + 1] = { name = "unroll", why = "a portable block is long enough unrolled once",
   ok = function(v) return v.UNROLL == 1 or v.ISA == "avx512" end }
 rules[#rules + 1] = { name = "reuse", why = "a tile of few sums waits for its loads",
-  ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // 16 >= 8 end }
+  ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // host.lanes[v.ISA] >= 8 end }
 
 local function unpack_panel(w, v)
   w [[
@@ -51,7 +51,7 @@ return kernel {
   derive = function(v)
     v.scratch = true
     tile.derive(v)
-    v.WEIGHT_BYTES = v.ISA == "avx512" and 64 or 64 * v.V
+    v.WEIGHT_BYTES = v.VECTOR * (v.ISA == "avx512" and 1 or v.V)
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
