@@ -19,7 +19,7 @@ local function code_fields(v)
   local out = {}
   for i, s in ipairs(v.slices) do
     local span = 32 // s.bits
-    local digits = { layout.k(v.KR // span, span), layout.n(v.P, 16), layout.n(16) }
+    local digits = { layout.k(v.KR // span, span), layout.n(v.NR // 16, 16), layout.n(16) }
     if v.V > 1 then digits[#digits + 1] = layout.k(v.V) end
     digits[#digits + 1] = layout.k(v.LANE // s.bits, v.V)
     out[i] = layout.codes(s.lo, s.bits, digits)
@@ -45,7 +45,7 @@ function sections.split(v, panels, codes)
   return out
 end
 
--- The layout of a variant with sizes P, V, LANE, KR, slices and parameters NR, LAYOUT.
+-- The layout of a variant with sizes V, LANE, KR, slices and parameters NR, LAYOUT.
 function layouts.make(v)
   return layout.make { name = ("host.%s.n%dv%d"):format(v.LAYOUT, v.NR, v.V), tile = { v.NR, v.KR }, format = v.format,
     sections = sections[v.LAYOUT](v, { layout.n(0, v.NR), layout.k(0, v.KR) }, code_fields(v)) }

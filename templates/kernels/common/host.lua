@@ -42,10 +42,14 @@ function host.flags(v)
   return (host.arch(v):gsub("%S+", "-m%0")) .. host.isa[v.ISA].flags[v.ISA]
 end
 
--- The best instruction set of a device: what a quick search tries.
+-- What a quick search tries: the best instruction set of a device, and values that suit its number of registers.
 function host.best_isa(device)
   if device.isa.avx512vl and device.isa.avx512bf16 and device.isa.avx512vnni and device.isa.avx512vbmi then return { "avx512" } end
   return { device.isa.avx2 and device.isa.fma and device.isa.f16c and "avx2" or "c" }
+end
+
+function host.quick(wide, narrow)
+  return function(device) return host.best_isa(device)[1] == "avx512" and wide or narrow end
 end
 
 host.dense = { f32 = true, f16 = true, bf16 = true }        -- types of float codes
@@ -99,6 +103,12 @@ host.rules = {
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
+-- Steps of V values of k to a block: as many as the narrowest slice has in a vector.
+function host.steps(v)
+  local slices = layout.slices(v.format.bits)
+  return 32 // slices[#slices].bits // arithmetic[v.act].V
+end
+
 -- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
 function host.derive(v)
   local a = arithmetic[v.act]
@@ -107,10 +117,9 @@ function host.derive(v)
   v.VECTOR = 4 * v.LANES
   v.P = v.NR // v.LANES
   v.slices = layout.slices(v.format.bits)
-  local narrow = v.slices[#v.slices].bits
-  v.KB = 32 // narrow                                     -- k values after which every slice is at a vector's start
+  v.STEPS = host.steps(v)
+  v.KB = v.STEPS * v.V                                    -- k values after which every slice is at a vector's start
   v.KR = v.format.group > 0 and v.format.group or row_record -- k values of a record
-  v.STEPS = v.KB // v.V
   v.sums = #v.format.offset > 0
   host.isa[v.ISA].prepare(v)
   v.layout = layouts.make(v)

@@ -24,9 +24,20 @@ host.isa.avx512 = use "kernels/common/host_avx512"
 tile.registers = { name = "registers", why = "the tile's sums do not fit the vector registers",
   ok = function(v) return v.MR * v.NR // host.lanes[v.ISA] <= (v.ISA == "avx512" and 24 or 12) end }
 
+-- Products of a step: those of MR rows and P vectors.
+function tile.products(v)
+  return v.MR * v.NR // host.lanes[v.ISA] * (v.ISA == "avx512" and 1 or host.arithmetic[v.act].V)
+end
+
+local longest_body = 192 -- products in the unrolled loop: longer ones take seconds to compile and leave the op cache
+
+tile.unroll = { name = "unroll", why = "the unrolled loop would be too long",
+  ok = function(v) return v.UNROLL == 1 or v.UNROLL * host.steps(v) * tile.products(v) <= longest_body end }
+
 function tile.derive(v)
   host.derive(v)
-  v.UNROLL_STEPS = v.ISA == "avx512" and 32 or 4
+  v.UNROLL_STEPS = v.STEPS
+  while v.UNROLL_STEPS > 1 and v.UNROLL_STEPS * tile.products(v) > longest_body do v.UNROLL_STEPS = v.UNROLL_STEPS // 2 end
   v.YT = v.out == "f32" and "float" or "uint16_t"
 end
 

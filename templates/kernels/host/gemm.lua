@@ -18,8 +18,7 @@ local tile = use "kernels/common/host_tile"
 
 local rules = { table.unpack(host.rules) }
 rules[#rules + 1] = tile.registers
-rules[#rules + 1] = { name = "unroll", why = "a portable block is long enough unrolled once",
-  ok = function(v) return v.UNROLL == 1 or v.ISA == "avx512" end }
+rules[#rules + 1] = tile.unroll
 rules[#rules + 1] = { name = "reuse", why = "a tile of few sums waits for its loads",
   ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // host.lanes[v.ISA] >= 8 end }
 
@@ -29,7 +28,7 @@ local function unpack_panel(w, v)
     weight_t *out = scratch;
     for (int64_t k = 0; k < a->k; k += KR, record += RECORD)
       for (int b = 0; b < KR / KB; b++)
-    #pragma GCC unroll ${UNROLL_STEPS}
+    #pragma GCC unroll ${STEPS}
         for (int t = 0; t < STEPS; t++)
           for (int p = 0; p < P; p++) *out++ = weights(codes(record, b, p, t));
   ]]
@@ -42,9 +41,9 @@ return kernel {
   source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
   params = {
     { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
-    { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
+    { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
-    { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = { 4, 6 }, doc = "rows of a tile" },
+    { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = host.quick({ 4, 6 }, { 2, 4 }), doc = "rows of a tile" },
     { name = "UNROLL", values = { 1, 4 }, doc = "blocks unrolled in the inner loop", short = "u" },
   },
   rules = rules,

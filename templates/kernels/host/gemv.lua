@@ -37,15 +37,16 @@ return kernel {
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = {
     { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
-    { name = "NR", values = { 16, 32, 64 }, quick = { 32, 64 }, doc = "columns of a panel" },
+    { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
-    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = { 1, 4 }, doc = "rows of a tile" },
+    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4 }, { 1, 2 }), doc = "rows of a tile" },
     { name = "PF", values = { 0, 1024, 4096 }, quick = { 0, 4096 }, doc = "prefetch distance, bytes" },
   },
   rules = rules,
   derive = function(v)
     tile.derive(v)
-    v.UNROLL = v.ISA == "avx512" and 2 or 1
+    v.UNROLL = 2
+    if not tile.unroll.ok(v) then v.UNROLL = 1 end
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
