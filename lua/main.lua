@@ -26,8 +26,10 @@ local function verb(name)
 end
 
 local function help(q)
-  local out = { ("quernel %s: generate, tune and serve kernels for matrix products with quantized weights"):format(q.version),
-    "", "usage: quernel VERB [options]        quernel VERB --help: the options of a verb" }
+  local out = {
+    ("quernel %s: generate, tune and serve kernels for matrix products with quantized weights"):format(q.version), "",
+    "usage: quernel VERB [options]        quernel VERB --help: the options of a verb",
+  }
   for _, s in ipairs(sections) do
     table.move({ "", s[1] }, 1, 2, #out + 1, out)
     for _, name in ipairs(s[2]) do out[#out + 1] = ("  %-11s %s"):format(name, verb(name).summary) end

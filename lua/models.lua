@@ -98,7 +98,9 @@ return function(q, native)
     local list, meta, kept = {}, { "quernel.planes", "1" }, {}
     local function add(planes, base, format)
       local info = planes:info()
-      for _, p in ipairs(info.planes) do list[#list + 1] = { name = base .. "." .. p.name, planes = planes, plane = p.name } end
+      for _, p in ipairs(info.planes) do
+        list[#list + 1] = { name = base .. "." .. p.name, planes = planes, plane = p.name }
+      end
       if info.perm then list[#list + 1] = { name = base .. ".perm", planes = planes, plane = "perm" } end
       table.move({ base, ("%s:%dx%d"):format(format, info.n, info.k) }, 1, 2, #meta + 1, meta)
     end

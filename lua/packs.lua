@@ -161,9 +161,11 @@ return function(q, native)
         return
       end
       local dense, by = time_dense(worker, plan, range, m)
+      local gpu = self:devices()[plan.device].target == "cuda"
       out[#out + 1] = { problem = plan.problem, m = m, variant = range.variant, seconds = median(answer.seconds),
-        bytes = plan.bytes, bandwidth = median(answer.bandwidth or {}), tuned_seconds = range.m == m and range.seconds or nil,
-        dense_seconds = dense, dense_bytes = (self:devices()[plan.device].target == "cuda" and 2 or 4) * plan.n * plan.k, dense_by = dense and by }
+        bytes = plan.bytes, bandwidth = median(answer.bandwidth or {}),
+        tuned_seconds = range.m == m and range.seconds or nil, dense_seconds = dense, dense_by = dense and by,
+        dense_bytes = (gpu and 2 or 4) * plan.n * plan.k }
     end
     local ok, why, code = each_case(self, function(plan, range, case, worker)
       if plan.kind ~= "fastest" or plan.n == 0 or failure then return end

@@ -12,6 +12,7 @@
 --   q.planes(format, n, k, {…})                       a weight of the script's own
 --   q.store                                           the tuner's memory: open, list, verify, diff, merge, gc
 --   q.ffi                                             C functions of any library, typed memory
+--   q.table(rows)  q.progress(options)  q.clock()     print columns; a function for q.tune's progress; seconds
 --
 -- A bad argument raises; a bad world (file, device, compiler) returns nil, message, code.
 
@@ -49,7 +50,8 @@ local function guarded(fn, ...)
     spent = 0
     debug.sethook(function()
       spent = spent + 1
-      if spent >= allowed then error(("a template runs for %d million instructions: does a loop end?"):format(allowed), 2) end
+      if spent < allowed then return end
+      error(("a template runs for %d million instructions: does a loop end?"):format(allowed), 2)
     end, "", 1000000)
   end
   return fn(...)
@@ -177,6 +179,10 @@ end
 import "lua.models"(q, native)
 import "lua.tuning"(q, native)
 import "lua.packs"(q, native)
+
+local common = import "lua.common"
+q.table, q.clock = common.table, native.clock
+function q.progress(options) return common.progress(q, options or {}) end
 
 function q.main(args) return import "lua.main"(q, args) end
 return q

@@ -32,8 +32,8 @@ return function(q, native)
   end
 
   local function none_left(p, device)
-    return nil, ("%s: no kernel family takes it on %s; quernel kernels --problem says why"):format(p.spelling, device.name),
-      "QN_E_NO_KERNEL"
+    local text = "%s: no kernel family takes it on %s; quernel kernels --problem says why"
+    return nil, text:format(p.spelling, device.name), "QN_E_NO_KERNEL"
   end
 
   local dense = { host = "f32:%dx%d:f32-f32", cuda = "f16:%dx%d:f16-f16" }

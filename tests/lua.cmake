@@ -6,6 +6,9 @@ target_compile_definitions(test_lua PRIVATE QN_LIBRARY="$<TARGET_FILE:ffi_librar
 add_dependencies(test_lua ffi_library quernel-worker quernel_module)
 set_tests_properties(lua PROPERTIES ENVIRONMENT "QUERNEL_WORKER=$<TARGET_FILE:quernel-worker>")
 
+qn_test(reports PkgConfig::CJSON)
+add_dependencies(test_reports quernel_tool quernel-worker)
+
 qn_test(cli)
 target_compile_definitions(test_cli PRIVATE QN_TOOL="$<TARGET_FILE:quernel_tool>")
 add_dependencies(test_cli quernel_tool quernel-worker)

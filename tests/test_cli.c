@@ -110,9 +110,11 @@ static const row rows[] = {
     /* The main job, small: tune, and all that follows from a pack */
     {TUNE
      "-o x.qpack && quernel pack x.qpack --kernels && quernel verify x.qpack && quernel bench x.qpack --m 2 --reps 2 "
-     "--quiet && quernel explain int4.g32:64x128:f32-f32 && quernel store list && quernel store verify",
+     "--quiet && quernel explain int4.g32:64x128:f32-f32 && quernel run $T/../templates/examples/compare.lua x.qpack 3 "
+     "&& quernel store list && quernel store verify",
      0,
-     "tuning 1 problems.*winner.*host.gemm.*pack: x.qpack.*batch-invariant.*0 failed.*dense us.*M = 1: .*0 files are "
+     "tuning 1 problems.*winner.*host.gemm.*pack: x.qpack.*batch-invariant.*0 failed.*dense us.*M = 1: .*sgemm "
+     "us.*0.0e\\+00.*0 files are "
      "damaged",
      NULL},
     {TUNE ">first && " TUNE, 0, "compiled 0 \\(known [1-9][0-9]*, failed 0\\); verified 0 .*timed 0 ", NULL},

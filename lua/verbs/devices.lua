@@ -4,7 +4,8 @@ local function limits(d)
   if d.target == "cuda" then
     return ("%s, %d SMs, %d KiB of shared memory a CTA, driver %s"):format(d.arch, d.sms, d.smem // 1024, d.driver)
   end
-  return ("%d threads; caches %d KiB, %d KiB, %d MiB; %s"):format(d.threads, d.l1 // 1024, d.l2 // 1024, d.l3 >> 20, d.arch)
+  local text = "%d threads; caches %d KiB, %d KiB, %d MiB; %s"
+  return text:format(d.threads, d.l1 // 1024, d.l2 // 1024, d.l3 >> 20, d.arch)
 end
 
 return {

@@ -27,7 +27,9 @@ local function explain_variant(q, options)
   end
   print(("%s on %s"):format(v.name, device.name))
   print("hash       " .. v.hash)
-  for _, p in ipairs(v.def.params) do print(("  %-12s %-8s %s"):format(p.name, tostring(v.params[p.name]), p.doc or "")) end
+  for _, p in ipairs(v.def.params) do
+    print(("  %-12s %-8s %s"):format(p.name, tostring(v.params[p.name]), p.doc or ""))
+  end
   print("needs      " .. (v.arch ~= "" and v.arch or "any CPU"))
   print(("serves     M from %d%s"):format(v.m_min, v.m_max > 0 and " to " .. v.m_max or " on"))
   print(("layout     %s, tile %d x %d"):format(v.layout.name, v.layout.tile[1], v.layout.tile[2]))
@@ -83,7 +85,8 @@ local function explain_problem(q, options)
     print(("\nM = %d: %d variants timed"):format(m, #by_m[m]))
     for i, x in ipairs(by_m[m]) do
       if i > tonumber(options.top) then break end
-      print(("  %10s us  %s%s"):format(x.rejected and "-" or common.us(x.seconds), x.name, x.rejected and ": " .. x.rejected or ""))
+      local why = x.rejected and ": " .. x.rejected or ""
+      print(("  %10s us  %s%s"):format(x.rejected and "-" or common.us(x.seconds), x.name, why))
     end
   end
 end

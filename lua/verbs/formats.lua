@@ -39,7 +39,9 @@ local function show_one(q, options)
     print(("plane     %s %s, one for %s x %s"):format(p.name, p.type, extent(p.rows, "N"), extent(p.cols, "K")))
   end
   local text = {}
-  for i, token in ipairs(d.decode) do text[i] = type(token) == "table" and ("table%d[]"):format(token.lookup) or tostring(token) end
+  for i, token in ipairs(d.decode) do
+    text[i] = type(token) == "table" and ("table%d[]"):format(token.lookup) or tostring(token)
+  end
   print("decode    " .. table.concat(text, " ") .. "   (postfix)")
   for _, device in ipairs { host, cuda } do
     print(("\n%s (%s)"):format(device.target, device.target == "host" and "this machine" or device.arch))

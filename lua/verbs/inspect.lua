@@ -18,7 +18,8 @@ return {
       if not t.tied_to then bytes, half = bytes + t.bytes, half + (fp16 > 0 and fp16 or t.bytes) end
     end
     common.table(rows)
-    print(("%d weights, %s, %s of fp16"):format(#list, common.bytes(bytes), common.percent(half > 0 and bytes / half or nil)))
+    local share = common.percent(half > 0 and bytes / half or nil)
+    print(("%d weights, %s, %s of fp16"):format(#list, common.bytes(bytes), share))
     for _, text in ipairs(refused) do print("cannot be read: " .. text) end
   end,
 }

@@ -57,7 +57,8 @@ local function compile_space(q, options, arch)
   local variants = gather(q, options, device)
   local show, start = common.progress(q, options), q.native.clock()
   local outcomes = common.check(q.compile(variants, { progress = show and function(done, total, name)
-    show { phase = "compile", done = done, total = total, variant = name, left = (q.native.clock() - start) / done * (total - done) }
+    local left = (q.native.clock() - start) / done * (total - done)
+    show { phase = "compile", done = done, total = total, variant = name, left = left }
   end }))
   if show then show { phase = "done" } end
   local s = { arch = arch or device.name, variants = #variants, registers = 0, shared = 0, spilling = 0, failed = 0,

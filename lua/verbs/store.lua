@@ -25,14 +25,19 @@ local function counts(q, options, c)
   print(("copied %d, replaced %d, kept %d, same %d, damaged %d, removed %d"):format(c.copied, c.replaced, c.kept, c.same,
     c.damaged, c.removed))
 end
-function actions.gc(q, options) counts(q, options, common.check(q.store.gc(options.store, common.number(options, "age", 0)))) end
-function actions.merge(q, options) counts(q, options, common.check(q.store.merge(options.store, options[2]))) end
+function actions.gc(q, options)
+  counts(q, options, common.check(q.store.gc(options.store, common.number(options, "age", 0))))
+end
+function actions.merge(q, options)
+  counts(q, options, common.check(q.store.merge(options.store, options[2])))
+end
 
 function actions.diff(q, options)
   local list = common.check(q.store.diff(options[2], options[3]))
   if options.json then print(q.json(list)) return end
   for _, x in ipairs(list) do
-    print(("%s %s: %s"):format(x.kind, x.key, not x.a and "only in " .. options[3] or not x.b and "only in " .. options[2] or "differs"))
+    local how = not x.a and "only in " .. options[3] or not x.b and "only in " .. options[2] or "differs"
+    print(("%s %s: %s"):format(x.kind, x.key, how))
   end
   print(("%d entries differ"):format(#list))
 end

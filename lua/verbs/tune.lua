@@ -4,7 +4,8 @@ local function ranges(plan)
   local out = {}
   for i, r in ipairs(plan.ranges) do
     local after = plan.ranges[i + 1]
-    out[i] = not after and r.m_min .. "+" or after.m_min - 1 == r.m_min and tostring(r.m_min) or r.m_min .. "-" .. after.m_min - 1
+    local last = after and after.m_min - 1
+    out[i] = not last and r.m_min .. "+" or last == r.m_min and tostring(last) or r.m_min .. "-" .. last
   end
   return out
 end
@@ -29,14 +30,15 @@ local function show(q, result)
     end
   end
   common.table(rows)
-  print "roof: bytes of weights a second, of what a plain read of memory reached beside it; error: share of what is allowed"
+  print "roof: weights read a second, of what a plain read of memory reached beside it; error: share of what is allowed"
   for _, text in ipairs(slower) do print("slower than the dense product: " .. text) end
 end
 
 local function show_counts(c)
-  print(("compiled %d (known %d, failed %d); verified %d (known %d); timed %d (known %d); rejected %d; workers restarted %d")
-    :format(c.compiled, c.compile_known, c.compile_failed, c.verified, c.verify_known, c.timed, c.timed_known, c.rejected,
-      c.restarts))
+  local text = "compiled %d (known %d, failed %d); verified %d (known %d); timed %d (known %d); rejected %d; " ..
+    "workers restarted %d"
+  print(text:format(c.compiled, c.compile_known, c.compile_failed, c.verified, c.verify_known, c.timed, c.timed_known,
+    c.rejected, c.restarts))
 end
 
 -- Problems of the model and those given, as spellings; names of layers that are left out.
@@ -79,7 +81,8 @@ the store: a second run, or one that was interrupted, goes on from there.]],
       group = "Problem" },
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
-    { "--effort", "LEVEL", "quick, normal or full: how many variants, how many rounds", default = "quick", group = "Search" },
+    { "--effort", "LEVEL", "quick, normal or full: how many variants, how many rounds", default = "quick",
+      group = "Search" },
     { "--budget", "SECONDS", "end with the best so far", group = "Search" },
     { "--family", "NAME", "one kernel family only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },

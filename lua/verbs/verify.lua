@@ -4,8 +4,8 @@ local function verify_pack(q, options)
   local pack = common.check(q.open(options[1], { device = options.device }))
   local results = {}
   local done, failed = common.check(pack:verify(function(plan, range, error_, reason)
-    results[#results + 1] = { problem = plan.problem, kind = plan.kind, m = range.m, variant = range.variant, error = error_,
-      why = reason }
+    results[#results + 1] = { problem = plan.problem, kind = plan.kind, m = range.m, variant = range.variant,
+      error = error_, why = reason }
     if options.json then return end
     print(("%-5s  %s  M = %d  %s  %s"):format(error_ and "ok" or "WRONG", plan.problem, range.m, range.variant,
       error_ and ("%.1g of the bound"):format(error_) or reason))
@@ -25,8 +25,8 @@ local function verify_space(q, options)
   if options.json then
     print(q.json(c))
   else
-    print(("%d variants verified (known %d), %d rejected, %d do not compile"):format(c.verified, c.verify_known, c.rejected,
-      c.compile_failed))
+    print(("%d variants verified (known %d), %d rejected, %d do not compile"):format(c.verified, c.verify_known,
+      c.rejected, c.compile_failed))
   end
   return c.rejected + c.compile_failed > 0 and 1 or 0
 end

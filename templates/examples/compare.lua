@@ -1,67 +1,90 @@
--- compare.lua - what a pack promises for one token, beside OpenBLAS called from here.
+-- compare.lua - a pack beside a function of another library: does it compute the same, and how long do both take?
 --
---     quernel run templates/examples/compare.lua [PACK]
+--     quernel run templates/examples/compare.lua [PACK [M]]
 --
--- Without a pack one is made for a small problem. The time of a kernel is the one measured when the pack was tuned;
--- cblas_sgemv is called here, through q.ffi, on f32 weights of the same shape. Both read weights that no cache holds:
--- the matrix exists in several copies, taken in turn. The two were not measured at the same time, and nothing keeps the
--- machine quiet now, so no ratio is printed: `dense us` is the one that was timed beside the kernel; see quernel bench.
+-- For each problem of the pack a weight is made up, run through the pack, dequantized, and multiplied again by
+-- cblas_sgemm of OpenBLAS, called here through q.ffi. Without a pack one is tuned for a small problem first. The largest
+-- difference is given as a share of the largest result.
+--
+-- Times are medians of calls in turn, weights warm: what fits a cache is read from it. quernel bench measures as serving
+-- will see it, with cold weights on a machine that is watched.
 
 local q = require "quernel"
-local common = require "lua.common"
-local clock = q.native.clock
-local row_major, no_transpose = 101, 111 -- enum values of cblas.h
+local path, m = arg[1], math.tointeger(tonumber(arg[2] or 1)) or error "M: a whole number is needed"
+local row_major, no_transpose, transpose = 101, 111, 112 -- enum values of cblas.h
 
-local blas = common.check(q.ffi.load "libopenblas.so.0")
-local function func(prototype) return common.check(blas:func(prototype)) end
-local set_threads = func "void openblas_set_num_threads(int)"
-local config = func "const char *openblas_get_config(void)"
-local copy = func "void cblas_scopy(int n, const float *x, int incx, float *y, int incy)"
-local sgemv = func [[void cblas_sgemv(int order, int trans, int m, int n, float alpha, const float *a, int lda,
-  const float *x, int incx, float beta, float *y, int incy)]]
+local blas = assert(q.ffi.load "libopenblas.so.0")
+local sgemm = assert(blas:func [[void cblas_sgemm(int order, int transa, int transb, int m, int n, int k, float alpha,
+  const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc)]])
+local set_threads = assert(blas:func "void openblas_set_num_threads(int)")
 
--- Seconds of y = W x, the median of nine rounds. N x K f32 in as many copies as fill `cold` bytes.
-local function time_sgemv(n, k, cold)
-  local w, x, y = {}, q.ffi.buffer("float", k):fill(function(i) return i % 13 - 6 end), q.ffi.buffer("float", n)
-  for i = 1, cold // (4 * n * k) + 2 do w[i] = q.ffi.buffer("float", n * k) end
-  w[1]:fill(function(i) return i % 251 - 125 end)
-  for i = 2, #w do copy(n * k, w[1], 1, w[i], 1) end
-  local times, at = {}, 0
-  for round = 0, 9 do -- round 0 warms up
-    local calls = math.max(1, (1 << 24) // (n * k))
-    local start = clock()
-    for _ = 1, calls do
-      at = at % #w + 1
-      sgemv(row_major, no_transpose, n, k, 1, w[at], k, x, 1, 0, y, 1)
+if not path then
+  path = "compare.qpack"
+  local result = assert(q.tune { problems = { "int4.g128:1024x1024:bf16-f32" }, m = { 1, 16 }, progress = q.progress() })
+  assert(q.pack(result, path))
+end
+
+-- Planes of a format: all codes, scales of 1 to 1/8, the middle code for zero points.
+local function make_up(plan)
+  local f = q.resolve(plan.format)
+  local codes = q.ffi.buffer(f.bits <= 8 and "u8" or f.bits == 16 and "u16" or "u32", plan.n * plan.k)
+  local one = { f16 = 0x3c00, bf16 = 0x3f80, f32 = 0x3f800000 } -- dense weights: the number 1
+  codes:fill(one[f.name] or function(i) return i * 2654435761 >> 7 & (1 << f.bits) - 1 end)
+  local list = { { name = "codes", data = codes } }
+  for _, p in ipairs(f.planes) do
+    local rows = p.rows == 0 and 1 or (plan.n + p.rows - 1) // p.rows
+    local cols = p.cols == 0 and 1 or (plan.k + p.cols - 1) // p.cols
+    local data = q.ffi.buffer(p.type, rows * cols)
+    local whole = p.type:find "^[ui]"
+    data:fill(p.name == "zero" and 1 << f.bits - 1 or function(i) return whole and 1 or 2.0 ^ -(i % 4) end)
+    list[#list + 1] = { name = p.name, data = data, rows = rows, cols = cols }
+  end
+  return q.planes(f.name, plan.n, plan.k, list), f.name
+end
+
+-- Medians of the times of two functions, called in turn.
+local function race(a, b)
+  local times, clock = { {}, {} }, q.clock
+  for round = 1, 21 do
+    for i, fn in ipairs { a, b } do
+      local start = clock()
+      for _ = 1, 8 do fn() end
+      times[i][round] = (clock() - start) / 8
     end
-    times[round] = (clock() - start) / calls
   end
-  table.sort(times)
-  for i = 1, #w do w[i]:close() end
-  return times[5]
+  table.sort(times[1])
+  table.sort(times[2])
+  return times[1][11], times[2][11]
 end
 
-local path = arg[1]
-if not path then -- the last range of a plan serves every larger M; the kernel for one token needs one above it
-  path = os.tmpname()
-  local result = common.check(q.tune { problems = { "int4.g128:1024x1024:bf16-f32" }, m = { 1, 16 }, effort = "quick", device = "host",
-    progress = common.progress(q) })
-  common.check(q.pack(result, path))
-end
-local plans = common.check(q.open(path)):plans()
-if not arg[1] then os.remove(path) end
-
-local host = common.check(q.device "host")
-set_threads(host.threads)
-print(config() .. (", %d threads"):format(host.threads))
-local rows, known = { { "problem", "kernel", "us when tuned", "dense us", "sgemv us now" } }, {}
-for _, p in ipairs(plans) do
-  if p.kind == "fastest" and p.n > 0 and p.ranges[1].m == 1 then
-    local key, r = p.n .. "x" .. p.k, p.ranges[1]
-    known[key] = known[key] or time_sgemv(p.n, p.k, math.max(1 << 26, math.min(4 * host.l3, 1 << 30)))
-    rows[#rows + 1] = { p.problem, r.variant, ("%.1f"):format(r.seconds * 1e6), ("%.1f"):format(r.dense_seconds * 1e6),
-      ("%.1f"):format(known[key] * 1e6) }
+local pack = assert(q.open(path))
+set_threads(pack:devices()[1].threads)
+local rows = { { "problem", "M", "kernel", "pack us", "sgemm us", "difference" } }
+for _, plan in ipairs(pack:plans()) do
+  if plan.kind == "fastest" and plan.n > 0 and not plan.problem:find "+bias" then
+    local n, k = plan.n, plan.k
+    local gemm, planes, format = assert(pack:bind(plan.problem)), make_up(plan)
+    local weight = assert(gemm:prepack(planes))
+    local w = assert(planes:dequantize(q.descriptor(format)))
+    local x = q.ffi.buffer("f32", m * k):fill(function(i) return (i * 7 % 31 - 15) / 16 end)
+    local y, dense = q.ffi.buffer(plan.out, m * n), q.ffi.buffer("f32", m * n)
+    local call = { weight = weight, m = m, y = y, x = x }
+    if plan.act == "i8" then
+      call.x, call.x_scale = x:quantize(m, k)
+    elseif plan.act ~= "f32" then
+      call.x = x:convert(plan.act)
+    end
+    local function run() assert(gemm:run(call)) end
+    local function product() sgemm(row_major, no_transpose, transpose, m, n, k, 1, x, k, w, k, 0, dense, n) end
+    run()
+    product()
+    local far, largest = 0.0, 0.0
+    for i = 1, m * n do
+      far, largest = math.max(far, math.abs(y[i] - dense[i])), math.max(largest, math.abs(dense[i]))
+    end
+    local ours, theirs = race(run, product)
+    rows[#rows + 1] = { plan.problem, m, gemm:kernel(m), ("%.1f"):format(ours * 1e6), ("%.1f"):format(theirs * 1e6),
+      ("%.1e"):format(far / largest) }
   end
 end
-if #rows == 1 then common.fail(path .. ": nothing in it was tuned for one token") end
-common.table(rows)
+q.table(rows)

@@ -6,7 +6,6 @@
 -- family that can take 5-bit codes come from it. To keep the format, move q.format's table to templates/formats.
 
 local q = require "quernel"
-local common = require "lua.common"
 local shape = ... or "1024x1024"
 
 q.format {
@@ -20,8 +19,8 @@ q.format {
 
 -- Tune it on the host, for one token and for sixteen.
 local problem = "int5.g128:" .. shape
-local result = common.check(q.tune { problems = { problem }, m = { 1, 16 }, effort = "quick", device = "host",
-    progress = common.progress(q) })
+local result = assert(q.tune { problems = { problem }, m = { 1, 16 }, effort = "quick",
+  device = "host", progress = q.progress() })
 
 local rows = { { "problem", "M", "winner", "us", "of f32" } }
 for _, plan in ipairs(result.plans) do
@@ -31,14 +30,14 @@ for _, plan in ipairs(result.plans) do
     end
   end
 end
-common.table(rows)
+q.table(rows)
 print(("%d variants compiled, %d verified, %d rejected"):format(result.counts.compiled, result.counts.verified, result.counts.rejected))
 
 -- The same format on a GPU that need not be here: do its kernels compile?
 if #q.kernels "cuda" > 0 then
   local variants = q.variants("int5.g128:4096x4096:f16-f16", q.arch "sm_90a", { space = "reduced" })
   local compiled = 0
-  for i, o in ipairs(common.check(q.compile(variants))) do
+  for i, o in ipairs(assert(q.compile(variants))) do
     if o.ok then compiled = compiled + 1 else print(variants[i].name .. ": " .. o.why) end
   end
   print(("sm_90a: %d of %d variants compile"):format(compiled, #variants))

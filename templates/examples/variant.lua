@@ -7,9 +7,8 @@
 -- They pass the same rules, the same checks against the reference and the same races as any other.
 
 local q = require "quernel"
-local common = require "lua.common"
 local problem, m = arg[1] or "int4.g128:1024x1024:bf16-f32", math.tointeger(tonumber(arg[2] or 3))
-if not m or m < 1 or m > 8 then common.fail(("M: %q is no number from 1 to 8"):format(arg[2])) end
+if not m or m < 1 or m > 8 then error(("M: %q is no number from 1 to 8"):format(arg[2])) end
 
 -- A copy of family `base` under another name, with other values of some parameters.
 local function derive(base, name, values)
@@ -30,8 +29,8 @@ derive("host.gemv", "script.prefetch", { MR = { 1 }, PF = { 8192, 16384 } })
 -- tokens are tuned as well because the last range of a plan serves every larger M, which kernels for few tokens do not.
 local rows = { { "families", "winner", "us", "of f32" } }
 local function contest(what, only)
-  local result = common.check(q.tune { problems = { problem }, m = { m, 64 }, effort = "quick", device = "host",
-    only = only, progress = common.progress(q) })
+  local result = assert(q.tune { problems = { problem }, m = { m, 64 }, effort = "quick", device = "host",
+    only = only, progress = q.progress() })
   for _, plan in ipairs(result.plans) do
     if plan.kind == "fastest" and plan.n > 0 then
       local r = plan.ranges[1]
@@ -44,4 +43,4 @@ end
 
 contest("stock", function(name) return not name:match "^script%." end)
 contest("all", nil)
-common.table(rows)
+q.table(rows)

@@ -1,6 +1,6 @@
 -- broken.lua - a family whose kernel the compiler refuses, at line 20 of this file.
 return kernel {
-  name = "host.broken", target = "host", doc = "does not compile", params = { { name = "NR", values = { 16 } } }, rules = {},
+  name = "host.broken", target = "host", doc = "fails", params = { { name = "NR", values = { 16 } } }, rules = {},
   layout = function(v)
     local f = v.format
     return layout.make {

@@ -1,4 +1,4 @@
--- The bridge: signatures, ranges, memory. `t` has check, equal, fails; t.library is the path of tests/lua/library.c built.
+-- The bridge: signatures, ranges, memory. t.library is tests/lua/library.c, built.
 local q = require "quernel"
 
 return {

@@ -88,7 +88,8 @@ return {
     local planes, x = example(1)
     local weight, y = assert(gemm:prepack(planes)), q.ffi.buffer("f32", N)
     t.fails("x is missing", gemm.run, gemm, { weight = weight, y = y })
-    t.fails("y holds 80 elements, 160 are needed", gemm.run, gemm, { weight = weight, x = q.ffi.buffer("f32", 2 * K), y = y, m = 2 })
+    t.fails("y holds 80 elements, 160 are needed", gemm.run, gemm,
+      { weight = weight, x = q.ffi.buffer("f32", 2 * K), y = y, m = 2 })
     t.fails("x holds bf16, the problem wants f32", gemm.run, gemm, { weight = weight, x = x:convert "bf16", y = y })
     t.fails("m = 0 is outside", gemm.run, gemm, { weight = weight, x = x, y = y, m = 0 })
     t.fails("ldx = 3 is less than 160", gemm.run, gemm, { weight = weight, x = x, y = y, ldx = 3 })

@@ -107,7 +107,8 @@ return {
     t.equal(variants[1].params.NR, 16)
     t.equal(report[1].removed[1].count, 1)
     t.equal(report[1].removed[1].why, "a size of the test")
-    t.equal(q.gen.kernel.rejection(q.problem "int4.g32:64x64:f32-f32", q.device "host", "host.rules", { NR = 32 }), "size")
+    local problem = q.problem "int4.g32:64x64:f32-f32"
+    t.equal(q.gen.kernel.rejection(problem, q.device "host", "host.rules", { NR = 32 }), "size")
   end },
 
   { "a kernel that does not compile is reported at the template's line", function(t)
@@ -158,6 +159,7 @@ return {
   { "the script's require does not see our files", function(t)
     t.check(not pcall(require, "gen.format"))
     t.check(not pcall(require, "lua.common"))
+    t.check(type(q.progress { quiet = true }) == "nil" and q.clock() > 0)
   end },
 
   { "devices: the host is there, architectures are described, what is absent says why", function(t)

@@ -1,0 +1,62 @@
+/* test_reports.c - with --json a verb prints one JSON document and nothing else, and its keys are where scripts look.
+ *
+ * A row is a command and keys, in order, of its document: "a.b" leads into objects, "0" into a list. QN_CASE=N runs row
+ * N alone. */
+#include "cli_fixture.h"
+#include <cJSON.h>
+
+#define TUNE "quernel tune --problem int4.g32:64x64:f32-f32 --m 1,4 --quiet -o x.qpack --store store --json"
+#define PACKED TUNE " >tuned && "
+
+static const struct {
+  const char *command, *keys[4];
+} rows[] = {
+    {"quernel devices --json", {"devices.0.threads"}},
+    {"quernel formats --json", {"0.name"}},
+    {"quernel kernels --json --space quick --problem int4.g32:64x64", {"families.0.family", "variants.0"}},
+    {"quernel inspect " QN_TESTS "/models/tiny-llama-gptq4 --json", {"dialect"}},
+    {"quernel verify --problem f32:32x32:f32-f32 --space quick --store store --json", {"verified", "rejected"}},
+    {TUNE, {"counts.timed", "plans.0.ranges.1.variant", "plans.0.ranges.0.seconds", "pack"}},
+    {PACKED "quernel pack x.qpack --json", {"hash", "plans.0.ranges.0.variant", "kernels.0.name", "devices.0.product"}},
+    {PACKED "quernel verify x.qpack --json", {"0.variant", "0.error"}},
+    {PACKED "quernel bench x.qpack --m 1 --reps 1 --json", {"0.seconds", "0.dense_by"}},
+    {PACKED "quernel store list --store store --json", {"0.evidence"}},
+};
+
+static const cJSON *walk(const cJSON *at, const char *keys) {
+  char path[128], *save;
+  snprintf(path, sizeof path, "%s", keys);
+  for (char *key = strtok_r(path, ".", &save); key && at; key = strtok_r(NULL, ".", &save))
+    at = cJSON_IsArray(at) ? cJSON_GetArrayItem(at, atoi(key)) : cJSON_GetObjectItemCaseSensitive(at, key);
+  return at;
+}
+
+START_TEST(is_one_document) {
+  const char *only = getenv("QN_CASE");
+  if (only && atoi(only) != _i) return;
+  int status = cli("%s", rows[_i].command);
+  char again[512];
+  snprintf(again, sizeof again, "again: QN_CASE=%d %s/tests/test_reports", _i, QN_BUILD);
+  ck_assert_msg(status == 0 && !*cli_err, "%s: exit %d\n%s%s\n%s", rows[_i].command, status, cli_out, cli_err, again);
+  cJSON *report = cJSON_ParseWithOpts(cli_out, NULL, 1);
+  ck_assert_msg(report != NULL, "%s: not one JSON document:\n%.2000s\n%s", rows[_i].command, cli_out, again);
+  for (int k = 0; k < 4 && rows[_i].keys[k]; k++)
+    ck_assert_msg(walk(report, rows[_i].keys[k]) != NULL, "%s: no %s in\n%.2000s\n%s", rows[_i].command,
+                  rows[_i].keys[k], cli_out, again);
+  cJSON_Delete(report);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("reports");
+  TCase *t = tcase_create("json");
+  tcase_add_checked_fixture(t, cli_enter, cli_leave);
+  tcase_add_loop_test(t, is_one_document, 0, (int)(sizeof rows / sizeof *rows));
+  tcase_set_timeout(t, 300);
+  suite_add_tcase(s, t);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_ENV);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed != 0;
+}
