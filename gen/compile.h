@@ -9,7 +9,7 @@
 typedef struct qn_source {
   const char *name;   /* for messages: the variant's name */
   const char *target; /* "cuda" or "host" */
-  const char *arch;   /* "sm_90a"; ignored for the host */
+  const char *arch;   /* "sm_90a", or "compute_90a" for PTX; ignored for the host */
   const char *flags;  /* host: instruction-set flags, space separated ("-mavx512f -mavx512bw"); CUDA: further options,
                          e.g. -lineinfo */
   const char *text;
@@ -17,12 +17,12 @@ typedef struct qn_source {
 
 typedef struct qn_artifact {
   char hash[33];        /* XXH3-128 of the image, hexadecimal */
-  unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin */
+  unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin, or PTX with its zero byte */
   size_t size;
-  char *ptx;      /* CUDA: the PTX of the same compilation; NULL on the host */
-  int registers;  /* CUDA: per thread, the largest of its kernels; host: 0 */
+  char *ptx;      /* beside a cubin, the PTX that it was made of; else NULL */
+  int registers;  /* CUDA: per thread, the largest of its kernels; host and PTX: 0 */
   int shared;     /* CUDA: static shared memory, bytes */
-  int spills;     /* CUDA: bytes of spill stores and loads, frame included; host: 0 */
+  int spills;     /* CUDA: bytes of spill stores and loads, frame included; host and PTX: 0 */
   double seconds; /* of compiling */
   char *log;      /* compiler's messages; "" if none */
 } qn_artifact;

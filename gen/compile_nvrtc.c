@@ -7,6 +7,7 @@
 #include <glob.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,12 +186,16 @@ static qn_status verdict(const qn_source *source, int e, const char *log) {
                   qn__first_errors(log, text, sizeof text));
 }
 
+/* "compute_90a" asks for PTX, "sm_90a" for a cubin. */
+static bool is_virtual(const char *arch) { return !strncmp(arch, "compute_", 8); }
+
 static qn_status compile_program(nvrtcProgram program, const qn_source *source, char *flags, qn_artifact *out) {
   enum { most = 32 };
   char arch[64];
+  bool ptx = is_virtual(source->arch);
   snprintf(arch, sizeof arch, "--gpu-architecture=%s", source->arch);
-  /* No -lineinfo unless asked for: it writes the working directory into the image. */
-  const char *option[most] = {arch, "--std=c++17", "-default-device", "--ptxas-options=-v"};
+  /* Cubins have no -lineinfo unless asked for: it writes the working directory into the image. */
+  const char *option[most] = {arch, "--std=c++17", "-default-device", ptx ? "-lineinfo" : "--ptxas-options=-v"};
   int n = 4;
   for (char *save, *p = strtok_r(flags, " ", &save); p; p = strtok_r(NULL, " ", &save)) {
     if (n == most) return qn__fail(QN_E_LIMIT, "%s: over %d compiler flags", source->name, most);
@@ -200,15 +205,17 @@ static qn_status compile_program(nvrtcProgram program, const qn_source *source, 
   size_t bytes;
   QN_TRY(take(program, nvrtc.GetProgramLogSize, nvrtc.GetProgramLog, &out->log, &bytes));
   QN_TRY(verdict(source, e, out->log));
-  QN_TRY(take(program, nvrtc.GetPTXSize, nvrtc.GetPTX, &out->ptx, &bytes));
+  QN_TRY(take(program, nvrtc.GetPTXSize, nvrtc.GetPTX, ptx ? (char **)&out->image : &out->ptx, &bytes));
+  out->size = bytes;
+  if (ptx) return QN_OK;
   QN_TRY(take(program, nvrtc.GetCUBINSize, nvrtc.GetCUBIN, (char **)&out->image, &out->size));
   return read_resources(source, out);
 }
 
 qn_status qn__compile_nvrtc(const qn_source *source, qn_artifact *out) {
   QN_TRY(ready());
-  if (!source->arch || strncmp(source->arch, "sm_", 3))
-    return qn__fail(QN_E_ARG, "%s: architecture \"%s\"; expected sm_NN, as in sm_90a", source->name,
+  if (!source->arch || (strncmp(source->arch, "sm_", 3) && !is_virtual(source->arch)))
+    return qn__fail(QN_E_ARG, "%s: architecture \"%s\"; expected sm_NN, as in sm_90a, or compute_NN", source->name,
                     source->arch ? source->arch : "");
   nvrtcProgram program = NULL;
   int e = nvrtc.CreateProgram(&program, source->text, source->name, 0, NULL, NULL);

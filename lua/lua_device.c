@@ -1,6 +1,7 @@
 /* lua_device.c - the machines that are here, as tables. */
 #include "bind.h"
 #include "device.h"
+#include "driver.h"
 
 /* Push what is known of a device. [-0, +1, m] */
 static void push_info(lua_State *L, const qn_device_info *d) {
@@ -34,5 +35,6 @@ static int device(lua_State *L) {
 
 void qn__lua_device(lua_State *L) {
   static const luaL_Reg functions[] = {{"device", device}, {NULL, NULL}};
+  qn__device_provide("emu:", qn_emu_device_open);
   luaL_setfuncs(L, functions, 0);
 }

@@ -46,7 +46,7 @@ static int serve(lua_State *L) {
   context *c = new_object(L, sizeof *c, context_class, 0);
   qn_status s = qn_open(path, &o, &c->ctx, why, sizeof why);
   if (s != QN_OK) return qn__lua_fail(L, qn__fail(s, "%s", why));
-  if (o.device && strncmp(o.device, "cuda", 4) == 0) s = qn__device_open(o.device, &c->gpu);
+  if (o.device && strncmp(o.device, "host", 4)) s = qn__device_open(o.device, &c->gpu);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 

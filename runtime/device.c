@@ -17,11 +17,23 @@ static int numbered(const char *name, const char *prefix, int none) {
   return *end || v > 65535 ? -1 : (int)v;
 }
 
+static struct {
+  const char *prefix;
+  qn_status (*open)(const char *name, qn_device **out);
+} provided;
+
+void qn__device_provide(const char *prefix, qn_status (*open)(const char *name, qn_device **out)) {
+  provided.prefix = prefix;
+  provided.open = open;
+}
+
 qn_status qn__device_open(const char *name, qn_device **out) {
   *out = NULL;
   if (!name) return qn__device_cuda_open(0, out) == QN_OK ? QN_OK : qn__device_host_open(0, out);
   int number = numbered(name, "host", 0);
   if (number >= 0) return qn__device_host_open(number, out);
   if ((number = numbered(name, "cuda", 0)) >= 0) return qn__device_cuda_open(number, out);
-  return qn__fail(QN_E_ARG, "device '%s' unknown; there are host, host:THREADS and cuda:N", name);
+  if (provided.open && !strncmp(name, provided.prefix, strlen(provided.prefix))) return provided.open(name, out);
+  return qn__fail(QN_E_ARG, "device '%s' unknown; there are host, host:THREADS and cuda:N%s%s", name,
+                  provided.open ? ", " : "", provided.open ? provided.prefix : "");
 }

@@ -52,9 +52,11 @@ typedef struct qn_device_ops {
   qn_status (*sync)(qn_device *d, void *stream);
 } qn_device_ops;
 
-/* Open by name: "host", "host:2" (threads), "cuda:0"; NULL: the first GPU, else the host. "emu:…" is opened by
- * qn__device_emu_open of the interpreter's library. */
+/* Open by name: "host", "host:2" (threads), "cuda:0"; NULL: the first GPU, else the host. */
 qn_status qn__device_open(const char *name, qn_device **out);
+/* From now on names that begin with `prefix` ("emu:", borrowed) are opened by `open`. For one kind of device that this
+ * library does not hold; called before other threads open devices. */
+void qn__device_provide(const char *prefix, qn_status (*open)(const char *name, qn_device **out));
 static inline void qn__device_close(qn_device *d) {
   if (d) d->ops->close(d);
 }

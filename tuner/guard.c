@@ -6,8 +6,8 @@
 
 qn_status qn__guarded_init(qn_guarded *g, qn_device *d, const char *name, size_t size) {
   void *base = NULL;
-  *g = (qn_guarded){.device = d, .name = name, .size = size};
-  QN_TRY(d->ops->alloc(d, size + 2 * QN_GUARD_BYTES, &base));
+  *g = (qn_guarded){.device = d, .name = name, .size = size, .guard = d->info.timed ? QN_GUARD_BYTES : 0};
+  QN_TRY(d->ops->alloc(d, size + 2 * g->guard, &base));
   g->base = base;
   return QN_OK;
 }
@@ -34,11 +34,11 @@ static qn_status upload(const qn_guarded *g, size_t at, const void *data, size_t
 }
 
 qn_status qn__guarded_set(qn_guarded *g, const void *data) {
-  QN_TRY(upload(g, 0, poison(), QN_GUARD_BYTES));
-  QN_TRY(upload(g, QN_GUARD_BYTES + g->size, poison(), QN_GUARD_BYTES));
-  if (data) return upload(g, QN_GUARD_BYTES, data, g->size);
+  QN_TRY(upload(g, 0, poison(), g->guard));
+  QN_TRY(upload(g, g->guard + g->size, poison(), g->guard));
+  if (data) return upload(g, g->guard, data, g->size);
   for (size_t at = 0; at < g->size; at += QN_GUARD_BYTES)
-    QN_TRY(upload(g, QN_GUARD_BYTES + at, poison(), g->size - at < QN_GUARD_BYTES ? g->size - at : QN_GUARD_BYTES));
+    QN_TRY(upload(g, g->guard + at, poison(), g->size - at < QN_GUARD_BYTES ? g->size - at : QN_GUARD_BYTES));
   return QN_OK;
 }
 
@@ -51,7 +51,7 @@ static qn_status compare(const qn_guarded *g, size_t at, const unsigned char *wa
     if (!memcmp(have, want + i, n)) continue;
     size_t j = 0;
     while (have[j] == want[i + j]) j++;
-    long long offset = (long long)(at + i + j) - QN_GUARD_BYTES;
+    long long offset = (long long)(at + i + j) - (long long)g->guard;
     return qn__fail(QN_E_WRONG, "wrote %s buffer '%s' of %zu bytes, at offset %lld", what, g->name, g->size, offset);
   }
   return QN_OK;
@@ -59,7 +59,7 @@ static qn_status compare(const qn_guarded *g, size_t at, const unsigned char *wa
 
 qn_status qn__guarded_check(const qn_guarded *g, const void *data, size_t bytes) {
   if (!g->base) return QN_OK;
-  QN_TRY(compare(g, 0, poison(), QN_GUARD_BYTES, "before"));
-  QN_TRY(compare(g, QN_GUARD_BYTES + g->size, poison(), QN_GUARD_BYTES, "behind"));
-  return compare(g, QN_GUARD_BYTES, data, bytes, "into the read-only");
+  QN_TRY(compare(g, 0, poison(), g->guard, "before"));
+  QN_TRY(compare(g, g->guard + g->size, poison(), g->guard, "behind"));
+  return compare(g, g->guard, data, bytes, "into the read-only");
 }

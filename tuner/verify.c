@@ -6,14 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* N and K with tails of every tile and group, and with none; gaps behind the rows of X and Y. The marked ones are for
- * devices that are slow and untimed, too. */
+/* N and K with tails of every tile and group, and with none; gaps behind the rows of X and Y; a K that fills and drains
+ * the deepest pipeline in each of eight parts. The marked ones are for devices that are slow and untimed, too. */
 static const struct shape {
   int64_t n, k, x_gap, y_gap;
   bool slow;
 } shapes[] = {
     {72, 160, 0, 0, true}, {1, 1, 0, 0, false},     {5, 40, 3, 2, false},
     {33, 517, 5, 1, true}, {131, 260, 4, 3, false}, {16, 1031, 1, 0, false},
+    {21, 7208, 0, 0, true},
 };
 static const int64_t tokens[] = {1, 2, 3, 5, 8, 17, 40}; /* beyond the smallest M of the variant, less one */
 

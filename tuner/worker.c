@@ -3,6 +3,7 @@
 #include "call.h"
 #include "dense.h"
 #include "device_cuda.h"
+#include "driver.h"
 #include "fail.h"
 #include "measure.h"
 #include "protocol.h"
@@ -297,6 +298,7 @@ int qn_worker_main(int argc, char **argv) {
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* bad kernels are expected; their cores are not */
   dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
   if (!w || !out) return 1;
+  qn__device_provide("emu:", qn_emu_device_open);
   qn_status s = qn__device_open(argc > 1 ? argv[1] : NULL, &w->device);
   if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);
   if (s == QN_OK) s = qn__draws_new(&w->draws);
