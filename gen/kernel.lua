@@ -75,7 +75,6 @@ local function values_of(param, space, fixed, device)
     return type(x) == "table" and x or { x }
   end
   if space == "quick" and param.quick then return type(param.quick) == "function" and param.quick(device) or param.quick end
-  if space == "reduced" and #param.values > 2 then return { param.values[1], param.values[#param.values] } end
   return param.values
 end
 
@@ -144,36 +143,70 @@ local function complete(def, v)
   return out
 end
 
--- All variants of the families that serve `device.target`. options: space ("full", "quick", "reduced"), family (name),
--- fixed ({ NR = 32 }). Returns the variants, and a report per family: { family, candidates, survivors,
--- removed = { { rule, why, count }… }, layouts }.
+-- Of a list of variants the few that between them have every pair of values, of two parameters, that occurs: one after
+-- the other the one with most pairs that are new. Bugs mostly need no more than two values to meet.
+local function covering(def, list)
+  local function pairs_of(v)
+    local out = {}
+    for i, a in ipairs(def.params) do
+      for j = i, #def.params do
+        local b = def.params[j]
+        out[#out + 1] = ("%d=%s %d=%s"):format(i, tostring(v.params[a.name]), j, tostring(v.params[b.name]))
+      end
+    end
+    return out
+  end
+  local pairs_, have, out = {}, {}, {}
+  for i, v in ipairs(list) do pairs_[i] = pairs_of(v) end
+  while true do
+    local best, most = nil, 0
+    for i in ipairs(list) do
+      local new = 0
+      for _, key in ipairs(pairs_[i]) do if not have[key] then new = new + 1 end end
+      if new > most then best, most = i, new end
+    end
+    if not best then return out end
+    out[#out + 1] = list[best]
+    for _, key in ipairs(pairs_[best]) do have[key] = true end
+  end
+end
+
+-- The variants of a family that its rules leave, not yet written, and what each rule removed.
+local function survivors(def, problem, device, options)
+  local r = { family = def.name, candidates = 0, survivors = 0, removed = {} }
+  for i, rule in ipairs(def.rules) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
+  local params, out = {}, {}
+  local function walk(i)
+    local p = def.params[i]
+    if p then
+      for _, x in ipairs(values_of(p, options.space or "full", options.fixed, device)) do
+        params[p.name] = x
+        walk(i + 1)
+      end
+      return
+    end
+    local copy = {}
+    for name, x in pairs(params) do copy[name] = x end
+    local v = instance(def, problem, device, copy)
+    r.candidates = r.candidates + 1
+    kernel.progress()
+    local why = rejected(def, v)
+    if why then r.removed[why].count = r.removed[why].count + 1 else out[#out + 1] = v end
+  end
+  walk(1)
+  return options.space == "reduced" and covering(def, out) or out, r
+end
+
+-- All variants of the families that serve `device.target`. options: space ("full", "quick": what the families name for
+-- a short search, "reduced": a few that cover the full one), family (name), fixed ({ NR = 32 }). Returns the variants,
+-- and a report per family: { family, candidates, survivors, removed = { { rule, why, count }… } }.
 function kernel.variants(problem, device, options)
   options = options or {}
   local out, report, seen = {}, {}, {}
   for _, def in ipairs(kernel.families(device.target)) do
     if not options.family or options.family == def.name then
-      local r = { family = def.name, candidates = 0, survivors = 0, removed = {} }
-      for i, rule in ipairs(def.rules) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
-      local params = {}
-      local function walk(i)
-        local p = def.params[i]
-        if p then
-          for _, x in ipairs(values_of(p, options.space or "full", options.fixed, device)) do
-            params[p.name] = x
-            walk(i + 1)
-          end
-          return
-        end
-        local copy = {}
-        for name, x in pairs(params) do copy[name] = x end
-        local v = instance(def, problem, device, copy)
-        r.candidates = r.candidates + 1
-        kernel.progress()
-        local why = rejected(def, v)
-        if why then
-          r.removed[why].count = r.removed[why].count + 1
-          return
-        end
+      local list, r = survivors(def, problem, device, options)
+      for _, v in ipairs(list) do
         if def.derive then def.derive(v) end
         local variant = complete(def, v)
         if not seen[variant.hash] then
@@ -182,7 +215,6 @@ function kernel.variants(problem, device, options)
           out[#out + 1] = variant
         end
       end
-      walk(1)
       report[#report + 1] = r
     end
   end

@@ -1,8 +1,8 @@
 /* guard.h - device memory between guard zones, and a kernel's arguments in such memory.
  *
  * Guards and poison are bytes 0xff: NaN in every float type, so that what a kernel reads where it should not shows in
- * its result, and what it writes there is seen at once. The interpreter watches every access itself: there a guard would
- * only be room to hide in, and has no bytes. */
+ * its result, and what it writes there is seen at once. The interpreter watches every access itself: there a guard
+ * would only be room to hide in, and has no bytes. */
 #ifndef QN_GUARD_H
 #define QN_GUARD_H
 #include "device.h"
@@ -11,8 +11,8 @@
 
 typedef struct qn_guarded {
   qn_device *device;
-  const char *name; /* for messages */
-  char *base;       /* device: guard, size bytes, guard; NULL: nothing */
+  const char *name;   /* for messages */
+  char *base;         /* device: guard, size bytes, guard; NULL: nothing */
   size_t size, guard; /* bytes of the contents, of a guard */
 } qn_guarded;
 

@@ -48,8 +48,11 @@ static int result(qn_status s) {
   static const struct {
     qn_status status;
     int error;
-  } table[] = {{QN_OK, SUCCESS}, {QN_E_NOMEM, OUT_OF_MEMORY}, {QN_E_COMPILE, INVALID_PTX},
-               {QN_E_DEVICE, NO_BINARY_FOR_GPU}, {QN_E_LIMIT, LAUNCH_OUT_OF_RESOURCES}};
+  } table[] = {{QN_OK, SUCCESS},
+               {QN_E_NOMEM, OUT_OF_MEMORY},
+               {QN_E_COMPILE, INVALID_PTX},
+               {QN_E_DEVICE, NO_BINARY_FOR_GPU},
+               {QN_E_LIMIT, LAUNCH_OUT_OF_RESOURCES}};
   for (size_t i = 0; i < QN_COUNT(table); i++)
     if (table[i].status == s) return s ? say(table[i].error, qn__errmsg()) : SUCCESS;
   return say(INVALID_VALUE, qn__errmsg());
@@ -141,8 +144,8 @@ static int device_attribute(int *value, int attribute, int device) {
   const qn_emu_limits *l = qn_emu_limits_of(e);
   const struct {
     int attribute, value;
-  } known[] = {{16, (int)l->multiprocessors}, {38, l2_bytes},     {75, l->sm / 10},
-               {76, l->sm % 10},              {82, sm_registers}, {97, (int)l->shared_block}};
+  } known[] = {{16, (int)l->multiprocessors}, {38, l2_bytes}, {75, l->sm / 10}, {76, l->sm % 10}, {82, sm_registers},
+               {97, (int)l->shared_block}};
   int error = INVALID_VALUE;
   for (size_t i = 0; i < QN_COUNT(known); i++)
     if (known[i].attribute == attribute) *value = known[i].value, error = SUCCESS;
@@ -388,7 +391,8 @@ static int graph_launch(void *exec, void *s) {
   return error;
 }
 
-/* ---- Events: order only, which a launch that has ended already keeps ---------------------------------------------- */
+/* ---- Events: order only, which a launch that has ended already keeps ----------------------------------------------
+ */
 
 static int event_new(void **event, unsigned flags) {
   return (void)flags, (*event = malloc(1)) ? SUCCESS : OUT_OF_MEMORY;
@@ -464,7 +468,7 @@ qn_status qn_emu_device_open(const char *name, qn_device **out) {
   qn_emu *probe;
   *out = NULL;
   const char *arch = strncmp(name, "emu:", 4) ? name : name + 4;
-  QN_TRY(qn_emu_open_name(arch, &probe)); /* refuses what it does not know */
+  QN_TRY(qn_emu_open_name(name, &probe)); /* refuses what it does not know */
   qn_emu_close(probe);
   int ordinal = ordinal_of(arch);
   if (ordinal < 0) return qn__fail(QN_E_LIMIT, "over %d pretended GPUs", most_gpus);
