@@ -3,7 +3,7 @@
  * On the host, X and Y are the script's own buffers. On a GPU they are copied there and back at each call: right for
  * trying and comparing, not for timing. */
 #include "bind.h"
-#include "device.h"
+#include "serve.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +12,7 @@ static const char context_class[] = "quernel.context", gemm_class[] = "quernel.g
 /* What each holds; a user value keeps what it was made from. */
 typedef struct context {
   qn_context *ctx;
-  qn_device *gpu; /* for copies; NULL on the host */
+  qn_device *gpu; /* for copies, the context's; NULL on the host */
 } context;
 typedef struct gemm {
   qn_gemm *gemm;
@@ -46,14 +46,14 @@ static int serve(lua_State *L) {
   context *c = new_object(L, sizeof *c, context_class, 0);
   qn_status s = qn_open(path, &o, &c->ctx, why, sizeof why);
   if (s != QN_OK) return qn__lua_fail(L, qn__fail(s, "%s", why));
-  if (o.device && strncmp(o.device, "host", 4)) s = qn__device_open(o.device, &c->gpu);
-  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+  qn_device *d = qn__context_device(c->ctx);
+  c->gpu = strcmp(d->info.target, "host") ? d : NULL;
+  return 1;
 }
 
 static int context_gc(lua_State *L) {
   context *c = luaL_checkudata(L, 1, context_class);
   qn_close(c->ctx);
-  qn__device_close(c->gpu);
   *c = (context){0};
   return 0;
 }
@@ -77,13 +77,8 @@ static int context_bind(lua_State *L) {
   gemm *g = new_object(L, sizeof *g, gemm_class, 1);
   qn_status s = qn_bind(c->ctx, problem, &g->gemm);
   g->gpu = c->gpu;
-  /* the shape is the one asked for, the types those of what serves it */
-  qn_problem asked;
-  if (s == QN_OK) s = qn__problem_parse(problem, &asked);
-  if (s == QN_OK) s = qn__problem_parse(qn_gemm_problem(g->gemm), &g->problem);
   if (s != QN_OK) return qn__lua_fail(L, s);
-  g->problem.n = asked.n;
-  g->problem.k = asked.k;
+  g->problem = *qn__gemm_problem(g->gemm);
   return 1;
 }
 

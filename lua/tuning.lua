@@ -62,7 +62,7 @@ return function(q, native)
   --   device = "host", m = { 1, 16, 64 }, effort = "quick" | "normal" | "full", budget = seconds, store = directory,
   --   space =, family =, fixed =, only = function(name)  which variants; as for q.variants
   --   dense = false                                    do not measure the dense product
-  --   check_only = true                                verify, time nothing
+  --   check_only = true                                verify, time nothing: no plans but the plain kernels
   --   threads =, worker =, progress = function(event)
   -- }
   -- -> { plans = { { problem, kind, n, k, bytes, layout, ranges = { { m_min, m, variant, seconds, dense_seconds,
@@ -70,6 +70,9 @@ return function(q, native)
   function q.tune(t)
     local device, why, code = q.device(t.device)
     if not device then return nil, why, code end
+    if not device.timed and not t.check_only then
+      return nil, device.name .. " must not be timed, and choosing is timing; verify works there", "QN_E_DEVICE"
+    end
     local effort = efforts[t.effort or "quick"]
     if not effort then error(("effort %q; known: quick, normal, full"):format(tostring(t.effort)), 2) end
     local spellings, left_out = { table.unpack(t.problems or {}) }, {}

@@ -203,6 +203,8 @@ const char *qn_pack_hash(const qn_context *ctx) { return ctx ? qn__pack_hash(ctx
 
 uint64_t qn_misses(const qn_context *ctx) { return ctx ? atomic_load_explicit(&ctx->misses, memory_order_relaxed) : 0; }
 
+qn_device *qn__context_device(const qn_context *ctx) { return ctx->device; }
+
 /* ---- Bind ---------------------------------------------------------------------------------------------------------
  */
 
@@ -334,6 +336,8 @@ void qn_gemm_free(qn_gemm *gemm) {
 qn_level qn_gemm_level(const qn_gemm *gemm) { return gemm ? gemm->level : QN_GENERIC; }
 
 const char *qn_gemm_problem(const qn_gemm *gemm) { return gemm ? gemm->plan.problem.spelling : ""; }
+
+const qn_problem *qn__gemm_problem(const qn_gemm *gemm) { return &gemm->problem; }
 
 /* Number of the range that serves m tokens. */
 static uint32_t range_of(const qn_gemm *g, int64_t m) {

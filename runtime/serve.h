@@ -3,6 +3,12 @@
 #define QN_SERVE_H
 #include "device.h"
 
+/* The device that a context serves from; its own. */
+qn_device *qn__context_device(const qn_context *ctx);
+
+/* The problem that was asked for, its types filled in. */
+const qn_problem *qn__gemm_problem(const qn_gemm *gemm);
+
 /* All that a call launches. */
 typedef struct qn_lookup {
   qn_host_args args;

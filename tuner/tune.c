@@ -355,8 +355,8 @@ static qn_status steps(qn_tuning *r, qn_tune_result *out) {
     for (size_t i = 0; i < r->n_problems; i++) r->total += r->problem[i].n_candidates * r->n_m;
   QN_TRY(compile_all(r));
   QN_TRY(verify_all(r));
-  for (size_t i = 0; i < r->n_problems && !r->options->check_only; i++) {
-    QN_TRY(qn__run_problem(r, &r->problem[i], out));
+  for (size_t i = 0; i < r->n_problems; i++) {
+    if (!r->options->check_only) QN_TRY(qn__run_problem(r, &r->problem[i], out));
     QN_TRY(add_generic(r, &r->problem[i], out));
   }
   QN_TRY(gather_kernels(r, out));

@@ -54,7 +54,7 @@ typedef struct qn_tune_options {
   int effort;             /* 0 quick, 1 normal, 2 full */
   double budget;          /* seconds for everything; 0: no limit; the best so far is kept */
   int threads;            /* compile threads, 0: all cores */
-  int check_only;         /* verify, do not time */
+  int check_only;         /* verify, do not time: no plans but the plain kernels */
   void (*progress)(void *ud, const qn_tune_event *e);
   void *ud;
 } qn_tune_options;

@@ -21,6 +21,7 @@ local function verify_space(q, options)
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
     family = options.family, fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
     progress = common.progress(q, options) })
+  if options.o then common.check(q.pack(result, options.o)) end
   local c = result.counts
   if options.json then
     print(q.json(c))
@@ -40,6 +41,7 @@ return {
     { "--family", "NAME", "one family only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
+    { "-o", "FILE", "with --problem: a pack of the plain kernel of each, which was not timed" },
     { "--store", "DIR", "what is known of variants (default: as for tune)" },
     { "--progress", nil, "show progress also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },

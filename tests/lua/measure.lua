@@ -83,6 +83,26 @@ return {
     t.check(gemm:kernel(m):find "int4.g32")
   end },
 
+  { "CUDA kernels are served by the interpreter, which is never timed", function(t)
+    local cuda = ("int4.g%d:%dx%d:f16-f32"):format(GROUP, N, K)
+    local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.mma",
+      fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16" }, check_only = true }
+    local path, m = t.scratch .. "/cuda.qpack", 3
+    assert(q.pack(assert(q.tune(options)), path))
+    local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
+    t.equal(select(2, gemm:problem()), "generic")
+    local planes, x, expected = example(m)
+    local y = q.ffi.buffer("f32", m * N)
+    assert(gemm:run { weight = assert(gemm:prepack(planes)), x = x:convert "f16", y = y, m = m })
+    for row = 0, m - 1 do
+      for n = 0, N - 1 do t.equal(y[row * N + n + 1], expected(row, n), ("Y[%d, %d]"):format(row, n)) end
+    end
+    options.check_only = nil
+    local none, why, code = q.tune(options)
+    t.check(not none and why:find "must not be timed", why)
+    t.equal(code, "QN_E_DEVICE")
+  end },
+
   { "arguments that do not fit are refused", function(t)
     local gemm = assert(assert(q.open(packed(t))):bind(problem))
     local planes, x = example(1)
