@@ -86,7 +86,8 @@ return {
   { "CUDA kernels are served by the interpreter, which is never timed", function(t)
     local cuda = ("int4.g%d:%dx%d:f16-f32"):format(GROUP, N, K)
     local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.mma",
-      fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16" }, check_only = true }
+      fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16" }, check_only = true,
+      store = t.scratch .. "/emulated" }
     local path, m = t.scratch .. "/cuda.qpack", 3
     assert(q.pack(assert(q.tune(options)), path))
     local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
