@@ -8,7 +8,9 @@
 -- Kernels are generated from map.kind ("int", "table", "float") and from the factors of scale and offset, never from a
 -- format's name.
 --
--- Spelling: NAME[.gG | .row | .tensor | .bRxC][.z | .zf][.TYPE of a plane that is not its default]
+-- Spelling: NAME[.GRAIN][.z | .zf | .m][.TYPE of a plane that is not its default]
+--
+-- A grain says which weights share an element of a plane: "gG" G of a row, "row", "tensor", "bRxC" a block.
 
 local expr = require "gen.expr"
 local format = { registry = {} }
@@ -27,20 +29,39 @@ local function plane_type(t)
   return type_bits[t] and t, 0
 end
 
--- What a choice of plane type adds to the spelling. Zero points say how they are stored, other planes their type.
+-- What a choice of plane type adds to the spelling: zero points and minima say that they are there, others their type.
+local marks = { zero = function(o) return o:match "^u%d$" and "z" or "zf" end, min = function() return "m" end }
 local function suffix(plane, option)
-  if option == "none" then return "" end
-  if plane == "zero" then return option:match "^u%d$" and "z" or "zf" end
-  return option
+  return option ~= "none" and (marks[plane] and marks[plane](option) or option) or ""
 end
 
--- Register a format. `def`: see templates/formats/int4.lua. Raises with the file's name if something is missing.
+-- Weights that share an element along N and along K, 0 for all; nil if the word is no grain.
+local function grain(word)
+  if word == "row" then return 1, 0 end
+  if word == "tensor" then return 0, 0 end
+  local rows, cols = word:match "^b(%d+)x(%d+)$"
+  rows, cols = math.tointeger(rows or 1), math.tointeger(cols or word:match "^g(%d+)$")
+  if cols and rows > 0 and cols > 0 and math.max(rows, cols) < 1 << 31 then return rows, cols end
+end
+
+-- Register a format. Raises with the file's name if something is missing.
+--
+--   name, doc, bits     of a code
+--   codes               type of codes that are floats; else they are unsigned integers
+--   group               grains that a spelling may have, the first if it has none: a number along K, "row", "tensor",
+--                       "b128x128"; "g*" and "b*": any size. A string: the one grain there is, which is not spelled
+--   planes              of each plane the types, the first being the default. "none": absent, and false in the rule
+--   per                 grains of planes that have another one
+--   decode              function(q, p): the weight from its code and its planes
 function format.define(def, file)
   file = file or "format"
   check(type(def.name) == "string" and def.name:match "^%l[%w_]*$", file, "name must be a word, not %q", tostring(def.name))
   check(math.type(def.bits) and (def.bits >= 1 and def.bits <= 8 or def.bits == 16 or def.bits == 32), file,
     "bits of %s must be 1 to 8, 16 or 32, not %s", def.name, def.bits)
   check(type(def.decode) == "function", file, "%s needs decode = function(q, p)", def.name)
+  for plane, word in pairs(def.per or {}) do
+    check(grain(word), file, "plane %s of %s: unknown grain %q", plane, def.name, tostring(word))
+  end
   for plane, options in pairs(def.planes or {}) do
     check(type(options) == "table" and options[1], file, "plane %s of %s needs a list of types", plane, def.name)
     for _, o in ipairs(options) do
@@ -167,20 +188,22 @@ end
 
 -- ---- Spelling -> resolved format ------------------------------------------------------------------------------------
 
-local function parse_group(def, word, file)
-  local rows, cols
-  if word == "row" then rows, cols = 1, 0
-  elseif word == "tensor" then rows, cols = 0, 0
-  elseif word:match "^g%d+$" then rows, cols = 1, math.tointeger(word:sub(2))
-  else
-    rows, cols = word:match "^b(%d+)x(%d+)$"
-    rows, cols = math.tointeger(rows), math.tointeger(cols)
+-- The grain that a spelling begins with, if it does and may.
+local function spelled_grain(def, word, file)
+  if not (word and grain(word)) then
+    word = tostring(def.group[1])
+    return word:match "^%d" and "g" .. word or word
   end
-  local asked = word:match "^g(%d+)$"
-  for _, g in ipairs(def.group or {}) do
-    if tostring(g) == (asked or word) then return rows, cols end
+  for _, g in ipairs(def.group) do
+    if g == word or "g" .. g == word or g == word:sub(1, 1) .. "*" then return word, true end
   end
-  check(false, file, "%s has no group %q; it has %s", def.name, word, table.concat(def.group or { "none" }, ", "))
+  check(false, file, "%s has no group %q; it has %s", def.name, word, table.concat(def.group, ", "))
+end
+
+local function uses(tree, plane)
+  if tree.op == "var" then return tree[1] == plane end
+  for _, x in ipairs(tree) do if expr.is(x) and uses(x, plane) then return true end end
+  return false
 end
 
 -- Resolve a spelling. Raises with the format, the part at fault and what is known.
@@ -191,24 +214,18 @@ function format.resolve(spelling)
   check(def, spelling, "unknown format; known: %s", table.concat(sorted_keys(format.registry), ", "))
   local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
   local at = 2
-  if def.group then
-    local word = words[2]
-    if not (word and (word:match "^g%d+$" or word:match "^b%d+x%d+$" or word == "row" or word == "tensor")) then
-      word = tostring(def.group[1])
-      if word:match "^%d" then word = "g" .. word end
-    else
-      at = 3
-    end
-    f.rows, f.cols = parse_group(def, word, spelling)
+  if type(def.group) == "table" then
+    local word, spelled = spelled_grain(def, words[2], spelling)
+    f.rows, f.cols = grain(word)
     f.name = f.name .. "." .. word
+    at = spelled and 3 or 2
+  elseif def.group then
+    f.rows, f.cols = grain(def.group)
   end
   f.group = f.cols
 
-  local p, chosen = {}, {}
-  for _, plane in ipairs(sorted_keys(def.planes)) do
-    local options = def.planes[plane]
-    chosen[plane] = options[1]
-  end
+  local p, chosen, marked, types = {}, {}, {}, {}
+  for plane, options in pairs(def.planes or {}) do chosen[plane] = options[1] end
   for i = at, #words do
     local hit
     for _, plane in ipairs(sorted_keys(def.planes)) do
@@ -218,25 +235,29 @@ function format.resolve(spelling)
     end
     check(hit, spelling, "format %s does not know %q", def.name, words[i])
   end
-  local suffixes = {}
   for _, plane in ipairs(sorted_keys(def.planes)) do
     local o = chosen[plane]
-    if o == "none" then
-      p[plane] = expr.const(plane == "zero" and 1 << (def.bits - 1) or 0)
-    else
+    p[plane] = false
+    if o ~= "none" then
       local t, max = plane_type(o)
-      local per = def.per and def.per[plane]
-      f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = per and per[1] or f.rows, cols = per and per[2] or f.cols }
+      local rows, cols = f.rows, f.cols
+      if def.per and def.per[plane] then rows, cols = grain(def.per[plane]) end
+      f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = rows, cols = cols }
       p[plane] = expr.var(plane)
     end
-    if o ~= def.planes[plane][1] then suffixes[#suffixes + 1] = suffix(plane, o) end
+    local list = marks[plane] and marked or types
+    if o ~= def.planes[plane][1] then list[#list + 1] = suffix(plane, o) end
   end
-  table.sort(suffixes, function(a, b) return (a:sub(1, 1) == "z") and b:sub(1, 1) ~= "z" or (a:sub(1, 1) == "z") == (b:sub(1, 1) == "z") and a < b end)
-  for _, s in ipairs(suffixes) do f.name = f.name .. "." .. s end
+  table.sort(types)
+  table.move(types, 1, #types, #marked + 1, marked)
+  f.name = table.concat({ f.name, table.unpack(marked) }, ".")
   for i, x in ipairs(f.planes) do f.planes[x.name] = i end
 
   f.decode = def.decode(expr.var "q", setmetatable(p, { __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.file, k), 0) end }))
   check(expr.is(f.decode), def.file, "decode of %s must return an expression of q", def.name)
+  for _, x in ipairs(f.planes) do
+    check(uses(f.decode, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
+  end
   local map, scale, offset = normalise(f.decode, def)
   f.map, f.scale, f.offset = classify(map, def), scale, offset
   return f

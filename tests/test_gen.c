@@ -44,7 +44,8 @@ static const char prelude[] =
     "package.path = SOURCE .. '/?.lua;' .. SOURCE .. '/?/init.lua'\n"
     "files = {}\n"
     "gen = require 'gen.init' { hash = native_hash, read = native_read, list = function() return {} end }\n"
-    "for _, name in ipairs { 'int4', 'int8', 'nf4', 'f16', 'bf16', 'f32' } do gen.load('templates/formats/' .. name .. "
+    "for _, name in ipairs { 'int', 'nf4', 'f16', 'bf16', 'f32', 'k_quants', 'mxfp4', 'fp8' } do "
+    "gen.load('templates/formats/' .. name .. "
     "'.lua') end\n"
     "function fails(text, fn, ...)\n"
     "  local ok, why = pcall(fn, ...)\n"
@@ -89,9 +90,32 @@ static const struct {
     {"spelling is canonical", "return equal(gen.format.resolve('int4').name, 'int4.g128') and "
                               "equal(gen.format.resolve('int4.g32.bf16.z').name, 'int4.g32.z.bf16')"},
     {"unknown format names the known ones",
-     "return fails('foo: unknown format; known: bf16, f16, f32, int4, int8, nf4', gen.format.resolve, 'foo')"},
+     "return fails('foo: unknown format; known: bf16, e4m3, e5m2, f16, f32, int1, int2', gen.format.resolve, 'foo')"},
     {"unknown group names the known ones",
-     "return fails('int4 has no group \"g16\"; it has 128, 64, 32, row', gen.format.resolve, 'int4.g16')"},
+     "return fails('int4 has no group \"b4x4\"; it has 128, 64, 32, 16, g*, row, tensor', gen.format.resolve, "
+     "'int4.b4x4')"},
+    {"groups of any size", "local f = gen.format.resolve 'int3.g20.zf.f32'\n"
+                           "return equal(f.name, 'int3.g20.zf.f32') and equal(f.cols, 20) and equal(f.rows, 1)"},
+    {"a group of none", "return fails('int4 does not know \"g0\"', gen.format.resolve, 'int4.g0')"},
+    {"blocks of any size", "local f = gen.format.resolve 'e4m3.b2x4.bf16'\n"
+                           "return equal(f.map.kind, 'float') and equal(f.map.type, 'e4m3') and equal(f.rows, 2) and "
+                           "equal(f.cols, 4)"},
+    {"planes of two grains, products of them as scale and offset",
+     "local f = gen.format.resolve 'q4_k'\n"
+     "return equal(f.name, 'q4_k') and equal(table.concat(f.scale, '*'), 'd*scale') and "
+     "equal(table.concat(f.offset[1].planes, '*'), 'dmin*min')\n"
+     "  and equal(f.planes[f.planes.d].cols, 256) and equal(f.planes[f.planes.scale].cols, 32) and "
+     "equal(f.planes[f.planes.min].max, 63)"},
+    {"a sign and a magnitude become one table",
+     "local f = gen.format.resolve 'nvfp4'\n"
+     "return equal(f.map.kind, 'table') and equal(f.map.hi, 6) and equal(f.map.values[16], -6) and "
+     "equal(f.planes[f.planes.global].rows, 0)"},
+    {"marks come before types", "return equal(gen.format.resolve('int4.bf16.m').name, 'int4.g128.m.bf16')"},
+    {"a plane without a place in the rule",
+     "return fails('the rule of int4 has no place for its plane zero', gen.format.resolve, 'int4.z.m')"},
+    {"an unknown grain of a plane is refused by file",
+     "return fails('x.lua: plane d of bad: unknown grain \"h2\"', gen.format.define, { name = 'bad', bits = 4, per = { "
+     "d = 'h2' }, decode = print }, 'x.lua')"},
     {"undeclared plane is named",
      "gen.format.define({ name = 'bad', bits = 4, group = { 32 }, planes = { scale = { 'f16' } },\n"
      "  decode = function(q, p) return q * p.scal end }, 'bad.lua')\n"

@@ -56,7 +56,9 @@ local function show_all(q, options)
   local rows, list = { { "format", "bits", "groups", "planes", "what" } }, {}
   for i, f in ipairs(q.formats()) do
     local groups, planes = {}, {}
-    for j, g in ipairs(f.group or {}) do groups[j] = math.type(g) and "g" .. g or g end
+    for j, g in ipairs(type(f.group) == "string" and { "(" .. f.group .. ")" } or f.group or {}) do
+      groups[j] = math.type(g) and "g" .. g or g
+    end
     for _, p in ipairs(q.gen.format.sorted_keys(f.planes)) do
       planes[#planes + 1] = p .. " " .. table.concat(f.planes[p], "|")
     end
@@ -65,7 +67,8 @@ local function show_all(q, options)
   end
   if options.json then print(q.json(list)) return end
   common.table(rows)
-  print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE of the scales], the first group and type when left out"
+  print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE of the scales], the first group and type when left out;"
+  print "g*, b*: any size; (g32): the one there is, never spelled"
 end
 
 return {

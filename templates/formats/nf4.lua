@@ -9,7 +9,7 @@ return format {
   name   = "nf4",
   doc    = "4-bit indices into the normal-float table, a scale per group (bitsandbytes, QLoRA)",
   bits   = 4,
-  group  = { 64, 32, 128, "row" },
+  group  = { 64, 32, 128, "g*", "row" },
   planes = { scale = { "f16", "bf16", "f32" } },
   decode = function(q, p) return lookup(values, q) * p.scale end,
 }
