@@ -133,6 +133,15 @@ function common.variant(q, name, options)
   common.fail("%s: no such variant survives the rules of %s on %s", name, family, device.name)
 end
 
+-- Shared memory of a CTA, bytes: what the compiler laid out and what a launch asks for, the most of all steps.
+function common.shared_memory(variant, outcome)
+  local asked = 0
+  for _, step in ipairs(variant.recipe.steps) do -- programs; a size that depends on no M is a single number
+    asked = math.max(asked, #step.shared == 1 and math.tointeger(step.shared[1]) or 0)
+  end
+  return outcome.shared and outcome.shared + asked
+end
+
 -- ---- Progress ------------------------------------------------------------------------------------------------------
 
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is

@@ -21,8 +21,8 @@ local function explain_variant(q, options)
   local known = evidence(q, options, v.hash) or {}
   if options.json then
     print(q.json { name = v.name, hash = v.hash, family = v.family, params = v.params, flags = v.flags, arch = v.arch,
-      layout = v.layout, recipe = v.recipe, ok = o.ok, why = o.why, registers = o.registers, shared = o.shared,
-      spills = o.spills, size = o.size, seconds = o.seconds, evidence = known })
+      layout = v.layout, recipe = v.recipe, ok = o.ok, why = o.why, registers = o.registers,
+      shared = common.shared_memory(v, o), spills = o.spills, size = o.size, seconds = o.seconds, evidence = known })
     return
   end
   print(("%s on %s"):format(v.name, device.name))
@@ -37,7 +37,7 @@ local function explain_variant(q, options)
   print(("promises   %s, %s"):format(v.recipe.deterministic and "deterministic" or "not deterministic",
     v.recipe.batch_invariant and "batch-invariant" or "not batch-invariant"))
   print(o.ok and ("compiled   %d bytes in %.2f s; registers %d, shared memory %d, spills %d"):format(o.size, o.seconds,
-    o.registers, o.shared, o.spills) or "refused    " .. o.why)
+    o.registers, common.shared_memory(v, o), o.spills) or "refused    " .. o.why)
   for _, e in ipairs(known) do
     local x = e.value
     local what = x.rejected and "rejected: " .. x.rejected or x.seconds and common.us(x.seconds) .. " us"

@@ -64,14 +64,14 @@ local function compile_space(q, options, arch)
   local s = { arch = arch or device.name, variants = #variants, registers = 0, shared = 0, spilling = 0, failed = 0,
     seconds = q.native.clock() - start, list = {} }
   for i, o in ipairs(outcomes) do
-    local name = variants[i].name
-    s.list[i] = { name = name, ok = o.ok, why = o.why, registers = o.registers, shared = o.shared, spills = o.spills,
+    local name, shared = variants[i].name, common.shared_memory(variants[i], o)
+    s.list[i] = { name = name, ok = o.ok, why = o.why, registers = o.registers, shared = shared, spills = o.spills,
       size = o.size, seconds = o.seconds }
     if not o.ok then
       s.failed = s.failed + 1
       io.stderr:write(("%s on %s: %s\n"):format(name, s.arch, o.why))
     else
-      s.registers, s.shared = math.max(s.registers, o.registers), math.max(s.shared, o.shared)
+      s.registers, s.shared = math.max(s.registers, o.registers), math.max(s.shared, shared)
       if o.spills > 0 then
         s.spilling = s.spilling + 1
         io.stderr:write(("%s on %s spills %d bytes\n"):format(name, s.arch, o.spills))
