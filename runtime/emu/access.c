@@ -1,80 +1,9 @@
 /* access.c - ld and st on every state space.
  *
- * An access becomes one host pointer per lane (all checks done on the way), then the data moves. The common cases, a
- * whole request inside one allocation or inside the CTA's own shared memory, are checked for all lanes at once;
- * anything suspicious goes lane by lane through the functions that know how to report it. Source: PTX ISA, "ld", "st",
- * "State Spaces"; cache operators and memory orders do not change a sequentially consistent execution. */
+ * An access becomes one host pointer per lane (reach.h), then the data moves. Source: PTX ISA, "ld", "st", "State
+ * Spaces"; cache operators and memory orders do not change a sequentially consistent execution. */
 #include "parse.h"
-
-static inline void addresses(const warp *w, const insn *i, uint64_t ad[LANES]) {
-  if (i->a & 1) {
-    const uint32_t *a = ROW(uint32_t, i->a & ~1u);
-    EACH_LANE(l) ad[l] = a[l] + (uint64_t)i->imm;
-    if (i->space == S_SHARED) EACH_LANE(l) ad[l] = (uint32_t)ad[l];
-  } else {
-    const uint64_t *a = ROW(uint64_t, i->a);
-    EACH_LANE(l) ad[l] = a[l] + (uint64_t)i->imm;
-  }
-}
-
-static uint32_t aligned_lanes(warp *w, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes) {
-  uint64_t bits = 0;
-  EACH_LANE(l) bits |= mask >> l & 1 ? ad[l] : 0;
-  if (!(bits & (bytes - 1))) return mask;
-  EACH_SET(l, mask) {
-    if (!(ad[l] & (bytes - 1))) continue;
-    qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "address 0x%llx of an access of %u bytes", (unsigned long long)ad[l],
-                 bytes);
-    mask &= ~(1u << l);
-  }
-  return mask;
-}
-
-/* Pointers of the lanes into their spaces; returns the lanes that may go on. */
-static uint32_t reach_global(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
-                             uint8_t *p[LANES]) {
-  if (checking(w, QN_EMU_COUNT)) qn__emu_count_global(w, ad, mask, bytes, i->store);
-  block *b = w->worker->last;
-  uint32_t first = (uint32_t)__builtin_ctz(mask);
-  if (!block_holds(b, ad[first], bytes)) b = block_at(w->worker->run->device, ad[first]);
-  bool all = b && !(i->store && b->readonly) && b->size >= bytes && (!b->shadow || !checking(w, QN_EMU_INIT));
-  if (all) {
-    uint32_t outside = 0;
-    uint64_t room = b->size - bytes;
-    EACH_LANE(l) outside |= (uint32_t)(ad[l] - b->base > room) << l;
-    all = !(outside & mask);
-  }
-  if (all) {
-    w->worker->last = b;
-    EACH_LANE(l) p[l] = (uint8_t *)((uintptr_t)b->data + (ad[l] - b->base)); /* of idle lanes: never used */
-    return mask;
-  }
-  EACH_SET(l, mask) {
-    p[l] = qn__emu_global_use(w, (int)l, ad[l], bytes, i->store);
-    if (!p[l]) mask &= ~(1u << l);
-  }
-  return mask;
-}
-
-static uint32_t reach_shared(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
-                             uint8_t *p[LANES]) {
-  uint32_t a[LANES];
-  EACH_LANE(l) a[l] = (uint32_t)ad[l];
-  if (checking(w, QN_EMU_COUNT)) qn__emu_count_shared(w, a, mask, bytes);
-  EACH_SET(l, mask) {
-    uint32_t at = a[l];
-    cta *c = w->cta;
-    if (at < SHARED_BASE || at > c->size - bytes) c = qn__emu_shared_at(w, (int)l, a[l], bytes, &at);
-    if (!c) {
-      mask &= ~(1u << l);
-      continue;
-    }
-    p[l] = c->data + at;
-    if (i->store || !plain_read(w, c, at, bytes))
-      qn__emu_touch(w, (int)l, c, at, bytes, i->store ? GENERIC_WRITE : GENERIC_READ);
-  }
-  return mask;
-}
+#include "reach.h"
 
 static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
                               uint8_t *p[LANES], space s) {
@@ -94,6 +23,13 @@ static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], 
   return mask;
 }
 
+static uint32_t reach_own(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
+                          uint8_t *p[LANES]) {
+  uint32_t a[LANES];
+  EACH_LANE(l) a[l] = (uint32_t)ad[l];
+  return reach_shared(w, a, mask, bytes, i->store ? GENERIC_WRITE : GENERIC_READ, p);
+}
+
 static uint32_t reach_generic(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
                               uint8_t *p[LANES]) {
   uint32_t left = mask, ok = 0;
@@ -102,25 +38,24 @@ static uint32_t reach_generic(warp *w, const insn *i, const uint64_t ad[LANES], 
     uint32_t same = 0;
     EACH_SET(l, left) if ((ad[l] & WINDOW_MASK) == window) same |= 1u << l;
     left &= ~same;
-    ok |= window == WINDOW_SHARED  ? reach_shared(w, i, ad, same, bytes, p)
+    ok |= window == WINDOW_SHARED  ? reach_own(w, i, ad, same, bytes, p)
           : window == WINDOW_LOCAL ? reach_private(w, i, ad, same, bytes, p, S_LOCAL)
           : window == WINDOW_PARAM ? reach_private(w, i, ad, same, bytes, p, S_PARAM)
-                                   : reach_global(w, i, ad, same, bytes, p);
+                                   : reach_global(w, ad, same, bytes, i->store, p);
   }
   return ok;
 }
 
 static uint32_t reach(warp *w, const insn *i, uint32_t mask, uint32_t bytes, uint8_t *p[LANES]) {
   uint64_t ad[LANES];
-  addresses(w, i, ad);
+  row_addresses(w, i->a, i->imm, ad);
   mask = aligned_lanes(w, ad, mask, bytes);
-  if (!mask) return 0;
   switch (i->space) {
   case S_GLOBAL:
   case S_CONST:
-    return reach_global(w, i, ad, mask, bytes, p);
+    return reach_global(w, ad, mask, bytes, i->store, p);
   case S_SHARED:
-    return reach_shared(w, i, ad, mask, bytes, p);
+    return reach_own(w, i, ad, mask, bytes, p);
   case S_LOCAL:
   case S_PARAM:
     return reach_private(w, i, ad, mask, bytes, p, (space)i->space);

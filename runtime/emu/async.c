@@ -1,9 +1,9 @@
-/* async.c - work that goes on beside the program: jobs and their groups, cp.async, mbarriers.
+/* async.c - work that goes on beside the program: jobs and their groups, mbarriers.
  *
  * A job is recorded when it is issued and finished when the program may rely on it: at the wait that covers it (groups)
  * or when a waiter of its mbarrier would otherwise be stuck (bulk). The bytes it will write are marked pending, so that
  * touching them earlier is found, whatever the values. Source: PTX ISA, "Data Movement and Conversion: Asynchronous
- * copy", "cp.async", "Parallel Synchronization: mbarrier". */
+ * copy", "Parallel Synchronization: mbarrier". */
 #include "parse.h"
 #include <stdlib.h>
 
@@ -27,7 +27,7 @@ void qn__emu_job_free(job *j) {
   free(j);
 }
 
-static void finish(job *j, u32 lanes) {
+void qn__emu_finish(job *j, u32 lanes) {
   worker *k = j->warp->worker;
   u32 pc = k->pc;
   k->pc = (u32)(j->insn - k->run->module->code);
@@ -71,7 +71,7 @@ static job *finish_list(job *list, u32 lanes) {
   job *left = NULL, **end = &left;
   for (job *j = list, *next; j; j = next) {
     next = j->next;
-    if (j->lanes & lanes) finish(j, j->lanes & lanes);
+    if (j->lanes & lanes) qn__emu_finish(j, j->lanes & lanes);
     if (!j->lanes) {
       qn__emu_job_free(j);
       continue;
@@ -117,98 +117,6 @@ void qn__emu_groups_drop(groups *g) {
   }
   for (job *j = g->open, *n; j; j = n) n = j->next, qn__emu_job_free(j);
   *g = (groups){0};
-}
-
-/* ---- cp.async ---------------------------------------------------------------------------------------------------- */
-
-static void land_copy(job *j, u32 lanes) {
-  warp *w = j->warp;
-  u32 size = (u32)j->insn->imm;
-  EACH_SET(l, lanes) {
-    u32 at;
-    cta *c = qn__emu_shared_at(w, (int)l, j->to[l], size, &at);
-    if (!c) continue;
-    memset(c->data + at, 0, size);
-    const uint8_t *from = j->bytes[l] ? qn__emu_global_use(w, (int)l, j->from[l], j->bytes[l], false) : NULL;
-    if (from) memcpy(c->data + at, from, j->bytes[l]);
-    qn__emu_land(w, c, at, size, w->agent, w->vc[w->agent], true);
-  }
-}
-
-static bool copy_ok(warp *w, const job *j, int l, u32 size) {
-  if (j->bytes[l] > size) {
-    qn__emu_find(w, l, QN_EMU_F_VALUE, "source size %u of a copy of %u bytes", j->bytes[l], size);
-    return false;
-  }
-  if (!(j->to[l] & (size - 1)) && !(j->bytes[l] && j->from[l] & (size - 1))) return true;
-  qn__emu_find(w, l, QN_EMU_F_ALIGN, "copy of %u bytes from 0x%llx to 0x%x", size, (unsigned long long)j->from[l],
-               j->to[l]);
-  return false;
-}
-
-static void copy_counters(warp *w, const job *j, u32 size) {
-  u32 reads = 0;
-  EACH_SET(l, j->lanes) reads |= (u32)(j->bytes[l] != 0) << l;
-  if (reads) qn__emu_count_global(w, j->from, reads, size, false);
-  if (j->lanes) qn__emu_count_shared(w, j->to, j->lanes, size);
-}
-
-/* insn: a target, b source (their offsets in imm's place: target of the insn and e), c: source size or 0. */
-static void cp_async(warp *w, const insn *i, u32 m) {
-  job *j = qn__emu_job(w, i, 0);
-  u32 size = (u32)i->imm;
-  const int64_t *offsets = i->extra;
-  if (!j) return;
-  j->finish = land_copy;
-  EACH_SET(l, m) {
-    j->to[l] = (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)offsets[0]);
-    j->from[l] = (i->b & 1 ? ROW(u32, i->b & ~1u)[l] : ROW(u64, i->b)[l]) + (u64)offsets[1];
-    j->bytes[l] = i->c ? ROW(u32, i->c)[l] : size;
-    if (i->d) j->bytes[l] = *ROW(u32, i->d) >> l & 1 ? 0 : size; /* ignore-src */
-    u32 at;
-    cta *c = copy_ok(w, j, (int)l, size) ? qn__emu_shared_at(w, (int)l, j->to[l], size, &at) : NULL;
-    if (!c) continue;
-    if (j->bytes[l] && !qn__emu_global_at(w, (int)l, j->from[l], j->bytes[l], false)) j->bytes[l] = 0;
-    qn__emu_touch(w, (int)l, c, at, size, COPY_WRITE);
-    j->lanes |= 1u << l;
-  }
-  if (checking(w, QN_EMU_COUNT)) copy_counters(w, j, size);
-  if (!j->lanes) qn__emu_job_free(j);
-  else if (!late(w) && qn__emu_random(w->worker) % 2) {
-    finish(j, j->lanes);
-    qn__emu_job_free(j);
-  } else qn__emu_groups_add(&w->copies, j);
-}
-
-static void decode_copy(parser *p, insn *i, const opcode *o, operand *ops, int n) {
-  int64_t *offsets = qn__emu_take(p, 2 * sizeof *offsets);
-  int hint = qn__emu_has(o, "L2::cache_hint");
-  qn__emu_operands(p, o, n, 3 + hint, 4 + hint);
-  if (ops[2].kind != O_IMM || (ops[2].imm != 4 && ops[2].imm != 8 && ops[2].imm != 16))
-    qn__emu_refuse(p, "cp.async copies 4, 8 or 16 bytes");
-  qn__emu_address(p, i, &ops[0], &i->a, &offsets[0]);
-  qn__emu_address(p, i, &ops[1], &i->b, &offsets[1]);
-  i->imm = ops[2].imm, i->extra = offsets;
-  if (qn__emu_has(o, "cg") && i->imm != 16) qn__emu_refuse(p, "cp.async.cg copies 16 bytes");
-  if (n - hint < 4) return;
-  if (ops[3].kind == O_REG && ops[3].type == T_PRED) i->d = qn__emu_predicate(p, &ops[3], NULL);
-  else i->c = qn__emu_source(p, &ops[3], 4);
-}
-
-static void commit(warp *w, const insn *i, u32 m) {
-  (void)i;
-  if (w->copies.count > 4096) qn__emu_groups_wait(&w->copies, 64, m, false);
-  if (qn__emu_groups_commit(&w->copies, m)) atomic_store(&w->worker->run->stop, true);
-}
-static void wait_group(warp *w, const insn *i, u32 m) { qn__emu_groups_wait(&w->copies, (u32)i->imm, m, false); }
-static void wait_all(warp *w, const insn *i, u32 m) {
-  (void)i;
-  qn__emu_groups_wait(&w->copies, 0, m, true);
-}
-static void decode_wait(parser *p, insn *i, const opcode *o, operand *ops, int n) {
-  qn__emu_operands(p, o, n, 1, 1);
-  if (ops[0].kind != O_IMM || ops[0].imm < 0 || ops[0].imm > 255) qn__emu_refuse(p, "wait_group takes a constant");
-  i->imm = ops[0].imm;
 }
 
 /* ---- mbarrier ---------------------------------------------------------------------------------------------------- */
@@ -437,7 +345,7 @@ bool qn__emu_complete_one(cluster *c) {
       }
   job *j = *at;
   *at = j->next;
-  finish(j, j->lanes);
+  qn__emu_finish(j, j->lanes);
   qn__emu_job_free(j);
   c->events++;
   return true;
@@ -447,11 +355,6 @@ bool qn__emu_complete_one(cluster *c) {
 #define SH "shared|shared::cta|shared::cluster?.b64"
 #define SEM "release|relaxed?.cta|cluster?"
 static const rule async_rows[] = {
-    {"cp.async.ca|cg.shared|shared::cta.global.L2::cache_hint?.L2::64B|L2::128B|L2::256B?", "", cp_async, decode_copy,
-     A, 0, 0},
-    {"cp.async.commit_group", "", commit, NULL, A, 0, 0},
-    {"cp.async.wait_group", "", wait_group, decode_wait, A, 0, 0},
-    {"cp.async.wait_all", "", wait_all, NULL, A, 0, 0},
     {"cp.async.mbarrier.arrive.noinc?." SH, "", cp_arrive, decode_cp_arrive, A, 0, 0},
     {"mbarrier.init." SH, "", mbarrier_op, decode_mbarrier, A, 0, MB_INIT},
     {"mbarrier.inval." SH, "", mbarrier_op, decode_mbarrier, A, 0, MB_INVAL},

@@ -42,18 +42,21 @@ static int passes(const uint32_t *address, uint32_t mask, uint32_t bytes) {
   return most;
 }
 
+/* No two lanes use the same bank. */
+static bool apart(const uint32_t *address, uint32_t mask, uint32_t bytes) {
+  uint32_t used = 0, slots = 128 / bytes;
+  EACH_SET(l, mask) used |= 1u << (address[l] / bytes % slots);
+  return bytes >= 4 && __builtin_popcount(used) == __builtin_popcount(mask);
+}
+
 void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint32_t bytes) {
   qn_emu_counters *c = &w->worker->counters;
   uint32_t lanes = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;
   c->shared_requests++;
   for (uint32_t first = 0; first < LANES; first += lanes) {
     uint32_t active = mask & (lanes == 32 ? ALL : ((1u << lanes) - 1) << first);
-    if (active) c->shared_passes += (uint64_t)passes(address, active, bytes), c->shared_ideal++;
+    if (!active) continue;
+    c->shared_passes += apart(address, active, bytes) ? 1 : (uint64_t)passes(address, active, bytes);
+    c->shared_ideal++;
   }
-}
-
-void qn__emu_count_rows(warp *w, const uint32_t *address, int first) {
-  qn_emu_counters *c = &w->worker->counters;
-  c->shared_requests += first == 0;
-  c->shared_passes += (uint64_t)passes(address, 0xffu << first, 16), c->shared_ideal++;
 }

@@ -4,8 +4,10 @@
  *     parse.c    text -> declarations, operands          decode.c   opcode + operands -> insn, by tables of rules
  *     op_*.c     rules of arithmetic                     memory.c   device memory; access.c: ld, st, atom and spaces
  *     warp.c     shfl, vote, match...                    matrix.c   ldmatrix, stmatrix, mma; wgmma.c: wgmma
- *     async.c    cp.async, mbarrier; bulk.c: bulk, TMA   schedule.c fragments, barriers, clusters, workers
+ *     async.c    jobs, groups, mbarriers                 copy.c     cp.async; bulk.c: bulk copies, TMA
+ *     reach.h    a warp's request as host pointers       shadow.h   accesses that are plainly right
  *     checks.c   vector clocks, shadows, findings        counters.c sectors and passes
+ *     schedule.c fragments, barriers, clusters
  *
  * A kernel's registers are rows of 32 lanes in one register file per warp; an operand is a byte offset into that file.
  * Constants, special registers and addresses of variables are rows too, filled when a warp starts, so that an
@@ -230,9 +232,9 @@ struct job {
   warp *warp;
   uint32_t lanes;
   void (*finish)(job *j, uint32_t lanes);
-  /* cp.async: one request of a warp */
+  /* cp.async: one request of a warp; `to` are offsets in its CTA's shared memory */
   uint32_t to[LANES], bytes[LANES];
-  uint64_t from[LANES];
+  uint8_t *from[LANES];
   /* bulk: one request of one lane */
   cta *target;
   struct mbarrier *barrier;
@@ -384,31 +386,6 @@ typedef enum touch { GENERIC_READ, GENERIC_WRITE, ASYNC_READ, ASYNC_WRITE, COPY_
 cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset);
 /* Account for an access to c's shared memory by `agent` (a warp's or an mbarrier's): shadow bytes and races. */
 void qn__emu_touch(warp *w, int lane, cta *c, uint32_t offset, uint32_t bytes, touch how);
-/* The common generic read, accounted for: all bytes written, all words written in the warp's past. False: not so, and
- * qn__emu_touch must find out. */
-static inline bool plain_read(const warp *w, cta *c, uint32_t at, uint32_t bytes) {
-  const unsigned both = QN_EMU_INIT | QN_EMU_RACE;
-  if ((w->worker->run->checks & both) != both) return false;
-  const uint8_t *s = c->shadow + at;
-  uint32_t now = w->vc[w->agent], *mine = c->read_stamp[w->agent];
-  if (bytes == 16) {
-    uint64_t x, y;
-    memcpy(&x, s, 8), memcpy(&y, s + 8, 8);
-    if ((x & y) != UINT64_MAX) return false;
-  } else {
-    uint64_t x = UINT64_MAX;
-    memcpy(&x, s, bytes);
-    if (x != UINT64_MAX) return false;
-  }
-  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++) {
-    uint32_t stamp = c->write_stamp[word];
-    if (stamp > w->safe && stamp > w->vc[c->write_agent[word]]) return false;
-    mine[word] = now;
-    if (c->read_last[word] < now) c->read_last[word] = now;
-  }
-  return true;
-}
-
 /* The write of an async operation has landed: stamp the words with the agent's time, mark the bytes written. */
 void qn__emu_land(warp *w, cta *c, uint32_t offset, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic);
 /* Set shadow bytes. */
@@ -424,9 +401,6 @@ uint8_t *qn__emu_global_use(warp *w, int lane, uint64_t address, uint64_t bytes,
 
 void qn__emu_count_global(warp *w, const uint64_t *address, uint32_t mask, uint32_t bytes, bool store);
 void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint32_t bytes);
-/* One pass group of ldmatrix, stmatrix: eight rows of 16 bytes. */
-void qn__emu_count_rows(warp *w, const uint32_t *address, int first);
-
 /* ---- Async (async.c, bulk.c, wgmma.c) ---------------------------------------------------------------------------- */
 
 void qn__emu_groups_init(groups *g);
@@ -436,6 +410,7 @@ void qn__emu_groups_wait(groups *g, uint32_t keep, uint32_t lanes, bool open_too
 void qn__emu_groups_drop(groups *g);
 job *qn__emu_job(warp *w, const insn *i, uint32_t lanes);
 void qn__emu_job_free(job *j);
+void qn__emu_finish(job *j, uint32_t lanes);
 /* Complete one job in flight: of a barrier somebody waits for, else the oldest; random: any. False when there is none.
  */
 bool qn__emu_complete_one(cluster *c);
@@ -485,6 +460,7 @@ LEVEL_MAP(DECLARE_LEVEL, rules_int)
 LEVEL_MAP(DECLARE_LEVEL, rules_float)
 LEVEL_MAP(DECLARE_LEVEL, rules_convert)
 LEVEL_MAP(DECLARE_LEVEL, rules_access)
+LEVEL_MAP(DECLARE_LEVEL, rules_copy)
 LEVEL_MAP(DECLARE_LEVEL, rules_matrix)
 LEVEL_MAP(DECLARE_LEVEL, rules_wgmma)
 DECLARE_RULES(qn__emu_rules_flow);

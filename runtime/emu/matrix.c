@@ -5,6 +5,7 @@
  * "stmatrix", "movmatrix", "mma". */
 #include "parse.h"
 #include "product.h"
+#include "reach.h"
 
 typedef uint32_t u32;
 typedef uint64_t u64;
@@ -17,61 +18,48 @@ static bool whole_warp(warp *w, u32 m) {
 
 /* ---- ldmatrix, stmatrix ------------------------------------------------------------------------------------------ */
 
-/* Pointer to the row of 16 bytes that lane `l` gives; NULL after a finding. */
-static uint8_t *matrix_row(warp *w, const insn *i, int l, u32 address) {
-  u32 at;
-  if (address & 15) {
-    qn__emu_find(w, l, QN_EMU_F_ALIGN, "row address 0x%x is not aligned to 16 bytes", address);
-    return NULL;
-  }
-  cta *c = qn__emu_shared_at(w, l, address, 16, &at);
-  if (!c) return NULL;
-  if (i->store || !plain_read(w, c, at, 16)) qn__emu_touch(w, l, c, at, 16, i->store ? GENERIC_WRITE : GENERIC_READ);
-  return c->data + at;
+/* Host pointers to the rows of 16 bytes; matrix q has those of lanes 8q to 8q + 7. NULL after a finding. */
+static void reach_rows(warp *w, const insn *i, uint8_t *rows[LANES]) {
+  u32 lanes = ALL >> (LANES - 8 * i->count), a[LANES];
+  u64 ad[LANES];
+  row_addresses(w, i->a, i->imm, ad);
+  EACH_LANE(l) a[l] = (u32)ad[l];
+  u32 ok = aligned_lanes(w, ad, lanes, 16);
+  ok = reach_shared(w, a, ok, 16, i->store ? GENERIC_WRITE : GENERIC_READ, rows);
+  u32 bad = ~ok;
+  EACH_SET(l, bad) rows[l] = NULL;
 }
 
-static void row_addresses(warp *w, const insn *i, u32 a[LANES]) {
-  EACH_LANE(l) a[l] = (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm);
-  if (checking(w, QN_EMU_COUNT))
-    for (int q = 0; q < i->count; q++) qn__emu_count_rows(w, a, 8 * q);
+/* Lane l holds the pair of row l / 4, columns 2 (l % 4) and the next; .trans: rows and columns swapped. */
+typedef uint16_t eight[8];
+static void transpose(const eight *from, eight *to) {
+  for (int r = 0; r < 8; r++)
+    for (int c = 0; c < 8; c++) to[r][c] = from[c][r];
 }
 
-/* Where element pair of lane l lies in a matrix: row l/4, columns 2(l%4) and the next; .trans: rows and columns
- * swapped. */
 static void ldmatrix(warp *w, const insn *i, u32 m) {
-  u32 a[LANES];
+  uint8_t *rows[LANES];
   if (!whole_warp(w, m)) return;
-  row_addresses(w, i, a);
+  reach_rows(w, i, rows);
   for (int q = 0; q < i->count; q++) {
-    uint16_t x[8][8] = {{0}};
-    for (int r = 0; r < 8; r++) {
-      const uint8_t *p = matrix_row(w, i, 8 * q + r, a[8 * q + r]);
-      if (p) memcpy(x[r], p, 16);
-    }
-    u32 *d = ROW(u32, i->regs[q]);
-    EACH_LANE(l) {
-      int g = l >> 2, t = 2 * (l & 3);
-      d[l] = i->sub ? x[t][g] | (u32)x[t + 1][g] << 16 : x[g][t] | (u32)x[g][t + 1] << 16;
-    }
+    eight x[8] = {{0}};
+    for (int r = 0; r < 8; r++)
+      if (rows[8 * q + r]) memcpy(x[r], rows[8 * q + r], 16);
+    if (i->sub) transpose(x, ROW(eight, i->regs[q]));
+    else memcpy(ROW(u32, i->regs[q]), x, sizeof x);
   }
 }
 
 static void stmatrix(warp *w, const insn *i, u32 m) {
-  u32 a[LANES];
+  uint8_t *rows[LANES];
   if (!whole_warp(w, m)) return;
-  row_addresses(w, i, a);
+  reach_rows(w, i, rows);
   for (int q = 0; q < i->count; q++) {
-    uint16_t x[8][8];
-    const u32 *s = ROW(u32, i->regs[q]);
-    EACH_LANE(l) {
-      int g = l >> 2, t = 2 * (l & 3);
-      if (i->sub) x[t][g] = (uint16_t)s[l], x[t + 1][g] = (uint16_t)(s[l] >> 16);
-      else x[g][t] = (uint16_t)s[l], x[g][t + 1] = (uint16_t)(s[l] >> 16);
-    }
-    for (int r = 0; r < 8; r++) {
-      uint8_t *p = matrix_row(w, i, 8 * q + r, a[8 * q + r]);
-      if (p) memcpy(p, x[r], 16);
-    }
+    eight x[8];
+    if (i->sub) transpose(ROW(eight, i->regs[q]), x);
+    else memcpy(x, ROW(u32, i->regs[q]), sizeof x);
+    for (int r = 0; r < 8; r++)
+      if (rows[8 * q + r]) memcpy(rows[8 * q + r], x[r], 16);
   }
 }
 
@@ -87,12 +75,9 @@ static void decode_rows(parser *p, insn *i, const opcode *o, operand *ops, int n
 }
 
 static void movmatrix(warp *w, const insn *i, u32 m) {
-  uint16_t x[8][8];
-  const u32 *a = ROW(u32, i->a);
-  u32 t[LANES];
+  eight t[8];
   if (!whole_warp(w, m)) return;
-  EACH_LANE(l) x[l >> 2][2 * (l & 3)] = (uint16_t)a[l], x[l >> 2][2 * (l & 3) + 1] = (uint16_t)(a[l] >> 16);
-  EACH_LANE(l) t[l] = x[2 * (l & 3)][l >> 2] | (u32)x[2 * (l & 3) + 1][l >> 2] << 16;
+  transpose(ROW(eight, i->a), t);
   memcpy(ROW(u32, i->d), t, sizeof t);
 }
 
