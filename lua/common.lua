@@ -117,7 +117,7 @@ function common.target(q, options)
   return common.check(q.device(options.arch == "host" and "host" or options.device))
 end
 
--- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for.
+-- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for. --shape is N and K.
 function common.variant(q, name, options)
   local family, format, types, bias = name:match "^([^/]+)/([^/]+)/(%w+%-%w+)(%+?%a*)/"
   local def = family and q.gen.kernel.registry[family]
@@ -126,7 +126,7 @@ function common.variant(q, name, options)
   end
   if def.target == "cuda" and not options.arch and not options.device then options.arch = "sm_90a" end
   local device = common.target(q, options)
-  local problem = common.ask(q.problem, ("%s:4096x4096:%s%s"):format(format, types, bias), def.target)
+  local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias), def.target)
   for _, v in ipairs((q.variants(problem, device, { family = family }))) do
     if v.name == name then return v, device end
   end

@@ -18,6 +18,9 @@ static void push_info(lua_State *L, const qn_device_info *d) {
   qn__lua_set_integer(L, "sms", d->sms);
   qn__lua_set_integer(L, "smem", d->smem);
   qn__lua_set_integer(L, "regs", d->regs);
+  qn__lua_set_integer(L, "smem_sm", d->smem_sm);
+  qn__lua_set_integer(L, "threads_sm", d->threads_sm);
+  qn__lua_set_integer(L, "ctas_sm", d->ctas_sm);
   qn__lua_set_flag(L, "timed", d->timed != 0);
 }
 

@@ -6,6 +6,7 @@
 --   q.devices()  q.device(name)  q.arch "sm_90a"      machines that are here; one that is only described
 --   q.variants(problem, device, options)              variants, and what each rule removed
 --   q.source(variant)  q.compile(variants, options)   text; outcomes { ok, why, registers, shared, spills, seconds… }
+--   q.occupancy(…)  q.roofline(…)  q.count(…)         bounds of a CUDA variant, no GPU needed (lua/counting.lua)
 --   q.tune { problems = {…}, … }  q.pack(result, path)  measure (lua/tuning.lua); write what was measured
 --   q.open(path, options)                             a pack: plans, bind/prepack/run, verify, bench (lua/packs.lua)
 --   q.model(path)                                     a checkpoint: tensors, planes, numbers (lua/models.lua)
@@ -117,41 +118,27 @@ end
 
 -- ---- Devices -------------------------------------------------------------------------------------------------------
 
--- Limits of the architectures that CUDA code is made for, where no GPU is here to be asked: shared memory that a CTA
--- may opt in to, SMs of the usual product. Source: CUDA C++ Programming Guide, compute capabilities.
-local architectures = {
-  { arch = "sm_75", sm = 75, smem = 65536, sms = 40 },
-  { arch = "sm_80", sm = 80, smem = 166912, sms = 108 },
-  { arch = "sm_86", sm = 86, smem = 101376, sms = 84 },
-  { arch = "sm_89", sm = 89, smem = 101376, sms = 128 },
-  { arch = "sm_90a", sm = 90, smem = 232448, sms = 132 },
-  { arch = "sm_100a", sm = 100, smem = 232448, sms = 148 },
-  { arch = "sm_120a", sm = 120, smem = 101376, sms = 170 },
-}
-
 local function with_isa(d)
   d.isa = {}
   for word in d.arch:gmatch "%S+" do d.isa[word] = true end
   return d
 end
 
--- A device to generate for, by architecture. Raises when it is not known.
-function q.arch(name)
-  local known = {}
-  for i, a in ipairs(architectures) do
-    known[i] = a.arch
-    if a.arch == name then
-      return with_isa { name = name, target = "cuda", arch = name, sm = a.sm, smem = a.smem, sms = a.sms, regs = 65536 }
-    end
-  end
-  error(("unknown architecture %q; known: %s"):format(name, table.concat(known, ", ")), 0)
-end
-
--- A device that is here: "host", "host:4", "cuda:0"; nil: the first GPU, else the host.
+-- A device that is here: "host", "host:4", "cuda:0", or an interpreter of PTX, "emu:sm_90a"; nil: the first GPU, else the
+-- host.
 function q.device(name)
   local d, why, code = native.device(name)
   if not d then return nil, why, code end
   return with_isa(d)
+end
+
+-- A device to generate for, by architecture ("sm_90a"), with the limits of the largest product that has it. Raises when
+-- it is not known.
+function q.arch(name)
+  local d, why = q.device("emu:" .. name)
+  if not d then error(why, 0) end
+  d.name, d.arch = name, name
+  return d
 end
 
 -- All of them: GPUs, then the host.
@@ -179,6 +166,7 @@ end
 import "lua.models"(q, native)
 import "lua.tuning"(q, native)
 import "lua.packs"(q, native)
+import "lua.counting"(q, native)
 
 local common = import "lua.common"
 q.table, q.clock = common.table, native.clock

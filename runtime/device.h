@@ -20,6 +20,8 @@ typedef struct qn_device_info {
   int64_t cache[3];          /* bytes of L1d, L2 (per core), L3; CUDA: 0, L2, 0 */
   int sm, sms;               /* CUDA: 90, 132 */
   int64_t smem, regs;        /* CUDA: opt-in shared memory of a CTA, registers of an SM */
+  int64_t smem_sm;           /* CUDA: shared memory of an SM */
+  int threads_sm, ctas_sm;   /* CUDA: what an SM holds of each */
   int timed;                 /* 0: the device must not be timed (interpreter) */
   int64_t var[QN_VAR_COUNT]; /* device constants for expressions; M, N, K are filled per call */
 } qn_device_info;

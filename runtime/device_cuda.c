@@ -194,8 +194,9 @@ static const struct {
 };
 
 #define ATTRIBUTE_CLUSTER 4
-#define ATTRIBUTE_PROGRAMMATIC 6 /* programmatic stream serialization: this launch may begin before the last one ends  \
-                                  */
+#define ATTRIBUTE_PROGRAMMATIC                                                                                         \
+  6 /* programmatic stream serialization: this launch may begin before the last one ends                               \
+     */
 
 static bool has_cluster(const qn_launch *l) { return l->cluster[0] * l->cluster[1] * l->cluster[2] > 1; }
 
@@ -269,26 +270,31 @@ static const qn_device_ops cuda_ops = {
 enum {
   SM_COUNT = 16,
   L2_BYTES = 38,
+  SM_THREADS = 39,
   CAPABILITY_MAJOR = 75,
   CAPABILITY_MINOR = 76,
+  SM_SHARED = 81,
   SM_REGISTERS = 82,
-  SHARED_OPTIN = 97
+  SHARED_OPTIN = 97,
+  SM_CTAS = 106
 };
 
 static qn_status describe(cuda *c) {
   qn_device_info *i = &c->device.info;
-  int device = 0, version = 0, major = 0, minor = 0, sms = 0, l2 = 0, registers = 0, shared = 0;
+  int device = 0, version = 0, major = 0, minor = 0, sms = 0, l2 = 0, registers = 0, shared = 0, shared_sm = 0;
   const struct {
     int *value, attribute;
-  } ask[] = {{&sms, SM_COUNT},           {&l2, L2_BYTES},        {&major, CAPABILITY_MAJOR}, {&minor, CAPABILITY_MINOR},
-             {&registers, SM_REGISTERS}, {&shared, SHARED_OPTIN}};
+  } ask[] = {
+      {&sms, SM_COUNT},           {&l2, L2_BYTES},         {&major, CAPABILITY_MAJOR}, {&minor, CAPABILITY_MINOR},
+      {&registers, SM_REGISTERS}, {&shared, SHARED_OPTIN}, {&shared_sm, SM_SHARED},    {&i->threads_sm, SM_THREADS},
+      {&i->ctas_sm, SM_CTAS}};
   QN_TRY(result(c, c->driver->device_get(&device, c->ordinal), "cuDeviceGet"));
   QN_TRY(result(c, c->driver->device_name(i->product, (int)sizeof i->product, device), "cuDeviceGetName"));
   QN_TRY(result(c, c->driver->driver_version(&version), "cuDriverGetVersion"));
   for (size_t j = 0; j < QN_COUNT(ask); j++)
     QN_TRY(result(c, c->driver->device_attribute(ask[j].value, ask[j].attribute, device), "cuDeviceGetAttribute"));
   i->sm = major * 10 + minor;
-  i->sms = sms, i->smem = shared, i->regs = registers, i->cache[1] = l2, i->timed = 1;
+  i->sms = sms, i->smem = shared, i->smem_sm = shared_sm, i->regs = registers, i->cache[1] = l2, i->timed = 1;
   snprintf(i->arch, sizeof i->arch, "sm_%d%s", i->sm, i->sm >= 90 ? "a" : "");
   snprintf(i->driver, sizeof i->driver, "%d.%d", version / 1000, version % 1000 / 10);
   i->var[QN_VAR_SMS] = sms, i->var[QN_VAR_SMEM] = shared, i->var[QN_VAR_L2] = l2;

@@ -17,6 +17,9 @@ cJSON *qn__info_to_json(const qn_device_info *d) {
   cJSON_AddNumberToObject(j, "sms", d->sms);
   cJSON_AddNumberToObject(j, "smem", (double)d->smem);
   cJSON_AddNumberToObject(j, "regs", (double)d->regs);
+  cJSON_AddNumberToObject(j, "smem_sm", (double)d->smem_sm);
+  cJSON_AddNumberToObject(j, "threads_sm", d->threads_sm);
+  cJSON_AddNumberToObject(j, "ctas_sm", d->ctas_sm);
   cJSON_AddNumberToObject(j, "timed", d->timed);
   return j;
 }
@@ -46,6 +49,9 @@ qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   out->sms = (int)number(j, "sms");
   out->smem = (int64_t)number(j, "smem");
   out->regs = (int64_t)number(j, "regs");
+  out->smem_sm = (int64_t)number(j, "smem_sm");
+  out->threads_sm = (int)number(j, "threads_sm");
+  out->ctas_sm = (int)number(j, "ctas_sm");
   out->timed = (int)number(j, "timed");
   return QN_OK;
 }

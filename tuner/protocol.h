@@ -5,6 +5,7 @@
  *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape, checked on seeded rows
  *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"quiet":Q}
  *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
+ *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it did
  *   {"op":"close"}                           {"status"}                         every slot
  *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds"}               OpenBLAS; QN_E_DEVICE if there is none
  *

@@ -159,6 +159,34 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
   return status;
 }
 
+/* Run a kernel once at its full shape and say what it did, where the device can tell. */
+static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
+  const qn_emu_counters *c = qn_emu_device_counters(w->device);
+  if (!c) return qn__fail(QN_E_DEVICE, "%s counts nothing; the interpreter does", w->device->info.name);
+  QN_TRY(do_open(w, request, answer));
+  const struct {
+    const char *name;
+    uint64_t value;
+  } list[] = {{"warp_insns", c->warp_insns},
+              {"global_requests", c->global_requests},
+              {"global_sectors", c->global_sectors},
+              {"global_ideal", c->global_ideal},
+              {"load_bytes", c->global_load_bytes + c->bulk_bytes},
+              {"store_bytes", c->global_store_bytes},
+              {"shared_requests", c->shared_requests},
+              {"shared_passes", c->shared_passes},
+              {"shared_ideal", c->shared_ideal},
+              {"mma", c->mma + c->wgmma},
+              {"mma_flops", c->mma_flops + c->wgmma_flops},
+              {"barriers", c->barriers},
+              {"ctas", c->ctas}};
+  cJSON *counters = cJSON_AddObjectToObject(answer, "counters"), *kinds = cJSON_AddObjectToObject(counters, "kinds");
+  for (size_t i = 0; i < QN_COUNT(list); i++) cJSON_AddNumberToObject(counters, list[i].name, (double)list[i].value);
+  for (int k = 0; k < QN_EMU_KINDS; k++)
+    if (c->by_kind[k]) cJSON_AddNumberToObject(kinds, qn_emu_kind_word((qn_emu_kind)k), (double)c->by_kind[k]);
+  return QN_OK;
+}
+
 static qn_status one_call(slot *s) {
   qn_host_args args = qn__call_args(&s->call, s->next++);
   return qn__bound_run(s->subject.device, s->call.bound, &args, NULL);
@@ -260,8 +288,8 @@ static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
 static const struct {
   const char *op;
   qn_status (*run)(worker *w, const cJSON *request, cJSON *answer);
-} ops[] = {{"verify", do_verify}, {"open", do_open},   {"time", do_time},
-           {"check", do_check},   {"close", do_close}, {"blas", do_blas}};
+} ops[] = {{"verify", do_verify}, {"open", do_open},   {"time", do_time}, {"check", do_check},
+           {"count", do_count},   {"close", do_close}, {"blas", do_blas}};
 
 static qn_status dispatch(worker *w, const cJSON *request, cJSON *answer) {
   const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));

@@ -15,14 +15,50 @@ local function evidence(q, options, word)
   return out
 end
 
+-- What bounds a CUDA variant, and what the interpreter counts of one call.
+local function bounds(q, v, device, outcome, m)
+  if v.target ~= "cuda" or not outcome.ok then return {} end
+  local b = { m = m, occupancy = q.occupancy(v, outcome, device) }
+  local counters, bytes = q.count(v, m)
+  if not counters then return { m = m, occupancy = b.occupancy, why = bytes } end
+  b.counters, b.roofline = counters, q.roofline(v, device, bytes, m)
+  return b
+end
+
+local function show_bounds(q, b)
+  local o, r, c = b.occupancy, b.roofline, b.counters
+  if o then
+    print(("occupancy  %d CTAs of %d threads on a multiprocessor, %s of its threads; limited by %s"):format(o.ctas, o.threads,
+      common.percent(o.share), o.by))
+  end
+  if r then
+    print(("bound      M = %d: %d bytes at the least, %.3g flop; %s us on a %s, by %s"):format(b.m, r.bytes, r.flops,
+      common.us(r.seconds), r.product, r.by))
+  end
+  if b.why then print("counted    nothing: " .. b.why) end
+  if not c then return end
+  local kinds = {}
+  for _, name in ipairs(q.gen.format.sorted_keys(c.kinds)) do kinds[#kinds + 1] = ("%s %d"):format(name, c.kinds[name]) end
+  print(("counted    M = %d, by the interpreter: %d CTAs, %d warp instructions: %s"):format(b.m, c.ctas, c.warp_insns,
+    table.concat(kinds, ", ")))
+  print(("  global   %d bytes read, %d written; %d requests, %.2f sectors for 32 bytes asked for"):format(c.load_bytes,
+    c.store_bytes, c.global_requests, c.global_sectors / math.max(1, c.global_ideal)))
+  print(("  shared   %d requests, %.2fx of the passes that they take without bank conflicts"):format(c.shared_requests,
+    c.shared_passes / math.max(1, c.shared_ideal)))
+  print(("  products %d of tensor cores, %.3g flop; %d barriers"):format(c.mma, c.mma_flops, c.barriers))
+end
+
 local function explain_variant(q, options)
+  local m = common.tokens(options.m)[1]
   local v, device = common.variant(q, options[1], options)
   local o = common.check(q.compile { v })[1]
   local known = evidence(q, options, v.hash) or {}
+  local b = bounds(q, v, device, o, m)
   if options.json then
     print(q.json { name = v.name, hash = v.hash, family = v.family, params = v.params, flags = v.flags, arch = v.arch,
       layout = v.layout, recipe = v.recipe, ok = o.ok, why = o.why, registers = o.registers,
-      shared = common.shared_memory(v, o), spills = o.spills, size = o.size, seconds = o.seconds, evidence = known })
+      shared = common.shared_memory(v, o), spills = o.spills, size = o.size, seconds = o.seconds, evidence = known,
+      bounds = b })
     return
   end
   print(("%s on %s"):format(v.name, device.name))
@@ -38,6 +74,7 @@ local function explain_variant(q, options)
     v.recipe.batch_invariant and "batch-invariant" or "not batch-invariant"))
   print(o.ok and ("compiled   %d bytes in %.2f s; registers %d, shared memory %d, spills %d"):format(o.size, o.seconds,
     o.registers, common.shared_memory(v, o), o.spills) or "refused    " .. o.why)
+  show_bounds(q, b)
   for _, e in ipairs(known) do
     local x = e.value
     local what = x.rejected and "rejected: " .. x.rejected or x.seconds and common.us(x.seconds) .. " us"
@@ -93,10 +130,13 @@ end
 
 return {
   name = "explain", usage = "VARIANT | PROBLEM", arguments = { 1, 1 },
-  summary = "a variant: parameters, layout, launch, resources, evidence; a problem: rules and what was timed",
+  summary = "a variant: parameters, launch, resources, bounds, counters, evidence; a problem: rules and what was timed",
+  about = "Counters are the interpreter's, for one call of a CUDA variant: they bound and explain, they are no time.",
   options = {
     { "--arch", "ARCH", "CUDA architecture", group = "Device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },
+    { "--shape", "NxK", "of a variant", default = "4096x4096", group = "Problem" },
+    { "--m", "M", "tokens of the call that is counted", default = "16", group = "Problem" },
     { "--store", "DIR", "what was measured (default: as for tune)" },
     { "--top", "N", "so many variants for each M", default = "10" },
     { "--json", nil, "print JSON" },

@@ -144,8 +144,15 @@ static int device_attribute(int *value, int attribute, int device) {
   const qn_emu_limits *l = qn_emu_limits_of(e);
   const struct {
     int attribute, value;
-  } known[] = {{16, (int)l->multiprocessors}, {38, l2_bytes}, {75, l->sm / 10}, {76, l->sm % 10}, {82, sm_registers},
-               {97, (int)l->shared_block}};
+  } known[] = {{16, (int)l->multiprocessors},
+               {38, l2_bytes},
+               {39, (int)l->threads_sm},
+               {75, l->sm / 10},
+               {76, l->sm % 10},
+               {81, (int)l->shared_sm},
+               {82, sm_registers},
+               {97, (int)l->shared_block},
+               {106, (int)l->blocks_sm}};
   int error = INVALID_VALUE;
   for (size_t i = 0; i < QN_COUNT(known); i++)
     if (known[i].attribute == attribute) *value = known[i].value, error = SUCCESS;

@@ -1,0 +1,75 @@
+-- counting.lua - what can be said of a CUDA variant without a GPU: how many CTAs a multiprocessor holds, what one call
+-- does, counted by the interpreter, and the least time that memory and tensor cores allow. Bounds, never a measurement.
+
+return function(q, native)
+  local function constant(program) return #program == 1 and math.tointeger(program[1]) end
+
+  -- CTAs that a multiprocessor of the device holds, and what limits them; `outcome` is the variant's compilation.
+  -- nil where the size of a CTA depends on the call.
+  function q.occupancy(variant, outcome, device)
+    local step = variant.recipe.steps[1]
+    local threads, shared = 1, constant(step.shared)
+    for _, e in ipairs(step.block) do threads = threads and constant(e) and threads * constant(e) end
+    if not threads or not shared or not outcome.registers then return nil end
+    local warps = (threads + 31) // 32
+    local limits = {
+      { "threads", device.threads_sm // threads },
+      { "CTAs", device.ctas_sm },
+      { "registers", device.regs // ((outcome.registers + 7) // 8 * 8 * 32 * warps) }, -- given out by 8 a thread, per warp
+      { "shared memory", device.smem_sm // (shared + outcome.shared + 1024) },         -- 1 KiB of a CTA is the system's
+    }
+    table.sort(limits, function(a, b) return a[2] < b[2] end)
+    return { ctas = limits[1][2], by = limits[1][1], threads = threads, share = limits[1][2] * threads / device.threads_sm }
+  end
+
+  -- What a call of m tokens moves and computes at the least, and the time that data sheets allow for it.
+  -- Products: NVIDIA's data sheets; bytes/s of memory, dense flop/s of f16 with f32 sums.
+  local products = {
+    [75] = { "T4", 320e9, 65e12 }, [80] = { "A100 80GB SXM", 2039e9, 312e12 }, [86] = { "RTX 3090", 936e9, 71e12 },
+    [89] = { "RTX 4090", 1008e9, 165e12 }, [90] = { "H100 SXM", 3350e9, 989e12 }, [100] = { "B200", 8000e9, 2250e12 },
+    [120] = { "RTX 5090", 1792e9, 210e12 },
+  }
+  function q.roofline(variant, device, weight_bytes, m)
+    local p, product = variant.problem, products[device.sm]
+    if not product then return nil end
+    local size = { f16 = 2, bf16 = 2, f32 = 4, i8 = 1 }
+    local bytes = weight_bytes + m * (p.k * size[p.act] + p.n * size[p.out])
+    local flops = 2.0 * m * p.n * p.k
+    local memory, compute = bytes / product[2], flops / product[3]
+    return { bytes = bytes, flops = flops, product = product[1], seconds = math.max(memory, compute),
+      by = memory > compute and "memory" or "tensor cores" }
+  end
+
+  -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the same
+  -- parameters is made for it and compiled to PTX. -> counters, bytes of the packed weight; or nil, message, code.
+  function q.count(variant, m)
+    local device, why, code = q.device("emu:" .. variant.arch:gsub("^compute_", "sm_"))
+    if not device then return nil, why, code end
+    local twin = q.variants(variant.problem, device, { family = variant.family, fixed = variant.params })[1]
+    if not twin then return nil, variant.name .. ": no such variant on " .. device.name, "QN_E_NO_KERNEL" end
+    local outcome
+    outcome, why, code = q.compile { twin }
+    if not outcome then return nil, why, code end
+    if not outcome[1].ok then return nil, outcome[1].why, outcome[1].status end
+    local folder, worker
+    folder, why, code = native.scratch()
+    if not folder then return nil, why, code end
+    local image = folder .. "/image"
+    local cleaner <close> = setmetatable({}, { __close = function()
+      if worker then worker:close() end
+      os.remove(image)
+      os.remove(folder)
+    end })
+    local f <close> = assert(io.open(image, "wb"))
+    f:write(outcome[1].image)
+    f:close()
+    worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
+    if not worker then return nil, why, code end
+    local answer
+    answer, why, code = worker:ask(q.json { op = "count", slot = 0, m = m, case = { problem = twin.problem.spelling,
+      format = q.gen.format.descriptor(twin.problem.format), name = twin.name, hash = twin.hash, image = image, sum = "",
+      layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max } }, 600)
+    if not answer then return nil, why, code end
+    return answer.counters, answer.bytes
+  end
+end
