@@ -34,7 +34,7 @@ return {
       t.check(i == 1 or q.formats()[i - 1].name < f.name)
     end
     for _, name in ipairs { "int4", "int8", "nf4", "f16", "bf16", "f32" } do t.check(seen[name], name) end
-    t.equal(seen.int4.file, "templates/formats/int4.lua")
+    t.equal(seen.int4.file, "templates/formats/int.lua")
   end },
 
   { "spellings resolve to one full form; what is wrong is named", function(t)
@@ -43,7 +43,7 @@ return {
     t.fails("^nope: unknown format; known: ", q.problem, "nope:4x4")
     t.fails("N = 0 is outside 1 %.%. 2147483647", q.problem, "int4:0x4")
     t.fails("K = 2147483648 is outside", q.problem, "int4:4x2147483648")
-    t.fails('int4 has no group "g77"', q.problem, "int4.g77:4x4")
+    t.fails('int4 has no group "b2x2"', q.problem, "int4.b2x2:4x4")
     t.fails("unknown activation type", q.problem, "int4:4x4:q7")
   end },
 
@@ -168,7 +168,7 @@ return {
     t.check(d.threads >= 1 and next(d.isa))
     t.equal(q.device("host:1").threads, 1)
     t.equal(q.arch("sm_90a").smem, 232448)
-    t.fails("unknown architecture", q.arch, "sm_12")
+    t.fails("sm_12", q.arch, "sm_12")
     local none, why, code = q.device "abacus"
     t.check(not none and why:find "abacus", why)
     t.equal(code, "QN_E_ARG")
