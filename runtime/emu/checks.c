@@ -88,11 +88,15 @@ static void renew_safe(warp *w) {
   w->safe = least;
 }
 
+/* What is published is the instant before the new time, not the warp's last: nothing happened in between, and `safe`
+ * of those who meet at a barrier then covers all that they did before it. */
 void qn__emu_release(warp *w, uint32_t *vc, uint32_t *pvc) {
   uint32_t n = w->cta->cluster->agents_used;
+  advance(w);
+  w->vc[w->agent]--;
   qn__emu_join(vc, w->vc, n);
   qn__emu_join(pvc, w->pvc, n);
-  advance(w);
+  w->vc[w->agent]++;
 }
 
 void qn__emu_acquire(warp *w, const uint32_t *vc, const uint32_t *pvc) {

@@ -44,9 +44,13 @@ static int passes(const uint32_t *address, uint32_t mask, uint32_t bytes) {
 
 /* No two lanes use the same bank. */
 static bool apart(const uint32_t *address, uint32_t mask, uint32_t bytes) {
-  uint32_t used = 0, slots = 128 / bytes;
-  EACH_SET(l, mask) used |= 1u << (address[l] / bytes % slots);
-  return bytes >= 4 && __builtin_popcount(used) == __builtin_popcount(mask);
+  uint32_t used = 0, twice = bytes < 4, log = (uint32_t)__builtin_ctz(bytes), slots = 128 >> log;
+  EACH_SET(l, mask) {
+    uint32_t slot = 1u << (address[l] >> log & (slots - 1));
+    twice |= used & slot;
+    used |= slot;
+  }
+  return !twice;
 }
 
 void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint32_t bytes) {

@@ -185,9 +185,10 @@ typedef struct qn_emu_finding {
   X(HALF, "half")                                                                                                      \
   X(CONVERT, "convert")                                                                                                \
   X(MOVE, "move")                                                                                                      \
-  X(COMPARE, "compare") X(BRANCH, "branch") X(GLOBAL, "global") X(SHARED, "shared") X(PARAM, "param")                  \
-      X(LOCAL, "local") X(ATOMIC, "atomic") X(WARP, "warp") X(MATRIX, "matrix") X(MMA, "mma") X(WGMMA, "wgmma")        \
-          X(BARRIER, "barrier") X(ASYNC, "async") X(OTHER, "other")
+  X(COMPARE, "compare")                                                                                                \
+  X(BRANCH, "branch") X(GLOBAL, "global") X(SHARED, "shared") X(PARAM, "param") X(LOCAL, "local") X(ATOMIC, "atomic")  \
+      X(WARP, "warp") X(MATRIX, "matrix") X(MMA, "mma") X(WGMMA, "wgmma") X(BARRIER, "barrier") X(ASYNC, "async")      \
+          X(OTHER, "other")
 
 typedef enum qn_emu_kind {
 #define QN_X(name, word) QN_EMU_K_##name,
@@ -216,8 +217,8 @@ struct qn_emu_report {
   int count;         /* distinct ones, listed in order of kernel position */
   qn_emu_finding *list;
   qn_emu_counters counters;
-  double seconds; /* host time: of the interpreter, never of the kernel */
-  int complete;   /* 0: stopped early (deadlock, budget, too many findings) */
+  double seconds, cpu_seconds; /* of the interpreter, never of the kernel: elapsed, and processor time of its workers */
+  int complete;                /* 0: stopped early (deadlock, budget, too many findings) */
 };
 
 QN_API void qn_emu_report_free(qn_emu_report *r);

@@ -36,13 +36,13 @@ enum { LANES = 32 };
   X(U8, "u8", 1)                                                                                                       \
   X(S8, "s8", 1)                                                                                                       \
   X(B16, "b16", 2)                                                                                                     \
-  X(U16, "u16", 2) X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) X(B64, "b64", 8)                \
-      X(U64, "u64", 8) X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2)                       \
-          X(BF16X2, "bf16x2", 4) X(F32, "f32", 4) X(F64, "f64", 8) X(TF32, "tf32", 4) X(PRED, "pred", 4)               \
-              X(E4M3, "e4m3", 1) X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1) X(E2M1, "e2m1", 1)           \
-                  X(S4, "s4", 1) X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2)           \
-                      X(E2M3X2, "e2m3x2", 2) X(E3M2X2, "e3m2x2", 2) X(E2M1X2, "e2m1x2", 1) X(UE8M0X2, "ue8m0x2", 2)    \
-                          X(B128, "b128", 16)
+  X(U16, "u16", 2)                                                                                                     \
+  X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) X(B64, "b64", 8) X(U64, "u64", 8)                \
+      X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2) X(BF16X2, "bf16x2", 4)                 \
+          X(F32, "f32", 4) X(F64, "f64", 8) X(TF32, "tf32", 4) X(PRED, "pred", 4) X(E4M3, "e4m3", 1)                   \
+              X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1) X(E2M1, "e2m1", 1) X(S4, "s4", 1)               \
+                  X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2) X(E2M3X2, "e2m3x2", 2)   \
+                      X(E3M2X2, "e3m2x2", 2) X(E2M1X2, "e2m1x2", 1) X(UE8M0X2, "ue8m0x2", 2) X(B128, "b128", 16)
 
 typedef enum type {
 #define X(n, text, size) T_##n,
@@ -341,6 +341,7 @@ struct worker {
   block *last; /* block of the last global access */
   qn_emu_counters counters;
   qn_status status;
+  double seconds;     /* of processor time */
   uint8_t apart[128]; /* from the next worker: no cache line is shared */
 };
 

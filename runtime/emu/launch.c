@@ -270,8 +270,15 @@ static bool admit(worker *k) {
   return true;
 }
 
+static double clock_now(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void *work(void *context) {
   worker *k = context;
+  double start = clock_now(CLOCK_THREAD_CPUTIME_ID);
   bool more = true;
   while (!atomic_load(&k->run->stop)) {
     if (!k->resident) more = more && admit(k);
@@ -291,6 +298,7 @@ static void *work(void *context) {
     }
     if (slow && slow == resident && resident < RESIDENT) more = more && admit(k);
   }
+  k->seconds = clock_now(CLOCK_THREAD_CPUTIME_ID) - start;
   return NULL;
 }
 
@@ -342,6 +350,7 @@ static int by_position(const void *a, const void *b) {
 static void gather(run *r, worker *workers, int n) {
   qn_emu_counters *sum = &r->report->counters;
   for (int k = 0; k < n; k++) {
+    r->report->cpu_seconds += workers[k].seconds;
     for (uint32_t i = 0; i < r->module->ncode; i++) {
       sum->warp_insns += workers[k].executed[i];
       sum->by_kind[r->module->code[i].kind] += workers[k].executed[i];
@@ -391,12 +400,6 @@ static qn_status make_report(run *r) {
   return r->report && r->report->list && r->params ? QN_OK : qn__fail(QN_E_NOMEM, "emulator: out of memory");
 }
 
-static double clock_now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 qn_status qn_emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_report **out) {
   const function *f = (const function *)(const void *)((const char *)k - offsetof(function, kernel));
   run r = {.device = f->module->device, .f = f, .module = f->module, .how = *how};
@@ -408,10 +411,10 @@ qn_status qn_emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_re
   pthread_mutex_init(&r.lock, NULL);
   qn_status s = make_report(&r);
   if (!s) {
-    double start = clock_now();
+    double start = clock_now(CLOCK_MONOTONIC);
     for (int n = 0; n < k->nparams; n++) memcpy(r.params + k->params[n].offset, how->params[n], k->params[n].size);
     s = run_workers(&r);
-    r.report->seconds = clock_now() - start;
+    r.report->seconds = clock_now(CLOCK_MONOTONIC) - start;
     r.report->complete = !atomic_load(&r.stop);
   }
   pthread_mutex_destroy(&r.lock);

@@ -114,7 +114,7 @@ static void mma(warp *w, const insn *i, u32 m) {
   if (!whole_warp(w, m)) return;
   const u32 *rd = i->regs, *ra = rd + s->nd, *rb = ra + s->na, *rc = rb + s->nb;
   for (int r = 0; r < s->na; r++) a_register(s->a, ROW(u32, ra[r]), s->m == 8 ? 2 * r : r, a);
-  for (int r = 0; r < s->nb; r++) b_register(s->b, ROW(u32, rb[r]), r, &b[0][0], 8);
+  for (int r = 0; r < s->nb; r++) b_register(s->b, ROW(u32, rb[r]), r, b);
   gather_d(w, rc, s->nc, s->c, &d[0][0]);
   if (element_int(s->a)) multiply_int(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k, i->flags & F_SAT);
   else multiply_float(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k);

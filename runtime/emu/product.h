@@ -93,32 +93,39 @@ static inline void a_register(int t, const uint32_t *reg, int r, float a[16][K_M
     else memcpy(to, x + width * g, (size_t)width * sizeof *to);
   }
 }
-static inline void b_register(int t, const uint32_t *reg, int r, float *b, int ldb) {
+/* A register of B is eight columns of them: transposed in their own width, then expanded. */
+#define TRANSPOSE(T, from, to, columns)                                                                                \
+  for (int k_ = 0; k_ < (columns); k_++)                                                                               \
+    for (int g_ = 0; g_ < 8; g_++)                                                                                     \
+  ((T *)(void *)(to))[8 * k_ + g_] = ((const T *)(const void *)(from))[(columns)*g_ + k_]
+static inline void b_register(int t, const uint32_t *reg, int r, float b[][8]) {
+  uint32_t turned[LANES];
   float x[LANES * 8];
-  int width = 4 * (32 / element_bits(t));
-  expand(t, reg, x);
-  b += (size_t)(width * r) * (size_t)ldb;
-  if (width == 8 && ldb == 8) {
-    for (int k = 0; k < 8; k++)
-      for (int g = 0; g < 8; g++) b[8 * k + g] = x[8 * g + k];
+  int bits = element_bits(t), width = 128 / bits;
+  b += width * r;
+  if (bits == 16) TRANSPOSE(uint16_t, reg, turned, 8);
+  else if (bits == 8) TRANSPOSE(uint8_t, reg, turned, 16);
+  else if (bits == 32) TRANSPOSE(uint32_t, reg, turned, 4);
+  if (bits > 4) {
+    expand(t, turned, b[0]);
     return;
   }
-  for (int k = 0; k < width; k++)
-    for (int g = 0; g < 8; g++) b[k * ldb + g] = x[width * g + k];
+  expand(t, reg, x);
+  TRANSPOSE(float, x, b, 32);
 }
 
 /* D[rows][8] += A[rows][k] B[k][8]; rows is 8 or 16. */
 static inline void multiply_float(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows,
                                   int depth) {
-  for (int r = 0; r < rows; r += 4) {
-    float8 c[4];
-    for (int q = 0; q < 4; q++) memcpy(&c[q], d + (r + q) * ldd, sizeof *c);
+  for (int r = 0; r < rows; r += 8) {
+    float8 c[8];
+    for (int q = 0; q < 8; q++) memcpy(&c[q], d + (r + q) * ldd, sizeof *c);
     for (int k = 0; k < depth; k++) {
       float8 v;
       memcpy(&v, b + k * ldb, sizeof v);
-      for (int q = 0; q < 4; q++) c[q] += a[r + q][k] * v;
+      for (int q = 0; q < 8; q++) c[q] += a[r + q][k] * v;
     }
-    for (int q = 0; q < 4; q++) memcpy(d + (r + q) * ldd, &c[q], sizeof *c);
+    for (int q = 0; q < 8; q++) memcpy(d + (r + q) * ldd, &c[q], sizeof *c);
   }
 }
 static inline void multiply_int(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows, int depth,

@@ -1,16 +1,19 @@
 /* shadow.h - accesses to shared memory that are plainly right, settled by a few compares.
  *
- * Most requests find bytes that may be used (all written, or none of them in the hands of an async copy) and words whose
- * last use lies in the warp's past. They are accounted for here, a word or 16 bytes at a time, so that the compiler makes
- * one vector of four words. Whatever is less plain goes to qn__emu_touch (checks.c), which decides and reports. */
+ * Most requests find bytes that may be used (all written, or none of them in the hands of an async copy) and words
+ * whose last use lies in the warp's past. They are accounted for here, a word or 16 bytes at a time, so that the
+ * compiler makes one vector of four words. Whatever is less plain goes to qn__emu_touch (checks.c), which decides and
+ * reports. */
 #ifndef QN_EMU_SHADOW_H
 #define QN_EMU_SHADOW_H
 #include "internal.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 
+#define EIGHT(state) ((state)*UINT64_C(0x0101010101010101))
+
 /* Of eight shadow bytes: none is B_PENDING or B_MBARRIER. */
-static inline bool bytes_free(uint64_t s) { return !((s ^ s >> 1) & UINT64_C(0x0101010101010101)); }
+static inline bool bytes_free(uint64_t s) { return !((s ^ s >> 1) & EIGHT(1)); }
 
 ALWAYS bool plain_bytes(const cta *c, uint32_t at, uint32_t words, bool write) {
   uint64_t s[2] = {UINT64_MAX, UINT64_MAX};
@@ -62,10 +65,9 @@ ALWAYS bool plain_words(const warp *w, cta *c, uint32_t at, uint32_t words, touc
 
 /* The 16 bytes of an async copy have landed. False: not all of them were in its hands, nothing was done. */
 ALWAYS bool plain_landing(const warp *w, cta *c, uint32_t at, uint32_t agent, uint32_t stamp, bool generic) {
-  static const uint8_t pending[16] = {B_PENDING, B_PENDING, B_PENDING, B_PENDING, B_PENDING, B_PENDING,
-                                      B_PENDING, B_PENDING, B_PENDING, B_PENDING, B_PENDING, B_PENDING,
-                                      B_PENDING, B_PENDING, B_PENDING, B_PENDING};
-  if (!checking(w, QN_EMU_INIT) || memcmp(c->shadow + at, pending, 16)) return false;
+  uint64_t s[2];
+  memcpy(s, c->shadow + at, 16);
+  if (checking(w, QN_EMU_INIT) && ((s[0] ^ EIGHT(B_PENDING)) | (s[1] ^ EIGHT(B_PENDING)))) return false;
   memset(c->shadow + at, B_WRITTEN, 16);
   note_write(c, at / 4, 4, agent, stamp, generic);
   return true;
