@@ -88,26 +88,6 @@ typedef struct shape {
   uint8_t d, a, b, c, na, nb, nc, nd;
 } shape;
 
-/* Lane l holds elements 2l and 2l + 1 of 64: the upper eight rows of D, then the lower. */
-static void gather_d(const warp *w, const u32 *regs, int n, int t, float *d) {
-  for (int e = 0; e < n; e += t == T_F16 ? 1 : 2, d += 64) {
-    const u32 *x = ROW(u32, regs[e]), *y = t == T_F16 ? x : ROW(u32, regs[e + 1]);
-    if (t == T_F16)
-      EACH_LANE(l) d[2 * l] = half_float((uint16_t)x[l]), d[2 * l + 1] = half_float((uint16_t)(x[l] >> 16));
-    else EACH_LANE(l) d[2 * l] = bits_float(x[l]), d[2 * l + 1] = bits_float(y[l]);
-  }
-}
-static void scatter_d(const warp *w, const u32 *regs, int n, int t, const float *d) {
-  for (int e = 0; e < n; e += t == T_F16 ? 1 : 2, d += 64) {
-    u32 *x = ROW(u32, regs[e]), *y = t == T_F16 ? x : ROW(u32, regs[e + 1]);
-    if (t == T_F16) EACH_LANE(l) x[l] = pack_halves(d[2 * l], d[2 * l + 1]);
-    else {
-      EACH_LANE(l) x[l] = float_bits(d[2 * l]);
-      EACH_LANE(l) y[l] = float_bits(d[2 * l + 1]);
-    }
-  }
-}
-
 static void mma(warp *w, const insn *i, u32 m) {
   const shape *s = i->extra;
   float a[16][K_MOST], b[K_MOST][8], d[16][8];
@@ -115,10 +95,9 @@ static void mma(warp *w, const insn *i, u32 m) {
   const u32 *rd = i->regs, *ra = rd + s->nd, *rb = ra + s->na, *rc = rb + s->nb;
   for (int r = 0; r < s->na; r++) a_register(s->a, ROW(u32, ra[r]), s->m == 8 ? 2 * r : r, a);
   for (int r = 0; r < s->nb; r++) b_register(s->b, ROW(u32, rb[r]), r, b);
-  gather_d(w, rc, s->nc, s->c, &d[0][0]);
-  if (element_int(s->a)) multiply_int(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k, i->flags & F_SAT);
-  else multiply_float(&d[0][0], 8, a, &b[0][0], 8, s->m, s->k);
-  scatter_d(w, rd, s->nd, s->d, &d[0][0]);
+  gather_d(w, rc, s->nc, s->c, d[0]);
+  multiply(s->a, d, a, b, s->m, s->k, i->flags & F_SAT);
+  scatter_d(w, rd, s->nd, s->d, d[0]);
   w->worker->counters.mma++;
   w->worker->counters.mma_flops += 2ull * s->m * s->n * s->k;
 }

@@ -10,7 +10,6 @@
 #include "internal.h"
 
 typedef float float8 __attribute__((vector_size(32)));
-typedef int32_t int8 __attribute__((vector_size(32)));
 
 static inline int element_bits(int t) {
   switch (t) {
@@ -114,34 +113,53 @@ static inline void b_register(int t, const uint32_t *reg, int r, float b[][8]) {
   TRANSPOSE(float, x, b, 32);
 }
 
-/* D[rows][8] += A[rows][k] B[k][8]; rows is 8 or 16. */
-static inline void multiply_float(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows,
-                                  int depth) {
+/* D[rows][8] += A[rows][depth] B[depth][8]; rows is 8 or 16. */
+static inline void multiply_float(float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth) {
   for (int r = 0; r < rows; r += 8) {
-    float8 c[8];
-    for (int q = 0; q < 8; q++) memcpy(&c[q], d + (r + q) * ldd, sizeof *c);
+    float8 c[8], v;
+    memcpy(c, d[r], sizeof c);
     for (int k = 0; k < depth; k++) {
-      float8 v;
-      memcpy(&v, b + k * ldb, sizeof v);
+      memcpy(&v, b[k], sizeof v);
       for (int q = 0; q < 8; q++) c[q] += a[r + q][k] * v;
     }
-    for (int q = 0; q < 8; q++) memcpy(d + (r + q) * ldd, &c[q], sizeof *c);
+    memcpy(d[r], c, sizeof c);
   }
 }
-static inline void multiply_int(float *d, int ldd, float a[16][K_MOST], const float *b, int ldb, int rows, int depth,
-                                bool saturate) {
+static inline void multiply_int(float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth, bool saturate) {
   for (int r = 0; r < rows; r++)
     for (int n = 0; n < 8; n++) {
-      int32_t start;
-      memcpy(&start, d + r * ldd + n, 4);
-      int64_t sum = start;
-      for (int k = 0; k < depth; k++)
-        sum += (int64_t)(int32_t)float_bits(a[r][k]) * (int32_t)float_bits(b[k * ldb + n]);
+      int64_t sum = (int32_t)float_bits(d[r][n]);
+      for (int k = 0; k < depth; k++) sum += (int64_t)(int32_t)float_bits(a[r][k]) * (int32_t)float_bits(b[k][n]);
       if (saturate) sum = sum > INT32_MAX ? INT32_MAX : sum < INT32_MIN ? INT32_MIN : sum;
-      d[r * ldd + n] = bits_float((uint32_t)sum);
+      d[r][n] = bits_float((uint32_t)sum);
     }
+}
+static inline void multiply(int t, float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth,
+                            bool saturate) {
+  if (element_int(t)) multiply_int(d, a, b, rows, depth, saturate);
+  else multiply_float(d, a, b, rows, depth);
 }
 
 /* Row r (0 or 1: upper, lower half) of D as f16 pairs, or register e of D as 32 bits. */
 static inline uint32_t pack_halves(float x, float y) { return float_half(x) | (uint32_t)float_half(y) << 16; }
+
+/* Lane l holds elements 2l and 2l + 1 of 64: the upper eight rows of D, then the lower. */
+static inline void gather_d(const warp *w, const uint32_t *regs, int n, int t, float *d) {
+  for (int e = 0; e < n; e += t == T_F16 ? 1 : 2, d += 64) {
+    const uint32_t *x = ROW(uint32_t, regs[e]), *y = t == T_F16 ? x : ROW(uint32_t, regs[e + 1]);
+    if (t == T_F16)
+      EACH_LANE(l) d[2 * l] = half_float((uint16_t)x[l]), d[2 * l + 1] = half_float((uint16_t)(x[l] >> 16));
+    else EACH_LANE(l) d[2 * l] = bits_float(x[l]), d[2 * l + 1] = bits_float(y[l]);
+  }
+}
+static inline void scatter_d(const warp *w, const uint32_t *regs, int n, int t, const float *d) {
+  for (int e = 0; e < n; e += t == T_F16 ? 1 : 2, d += 64) {
+    uint32_t *x = ROW(uint32_t, regs[e]), *y = t == T_F16 ? x : ROW(uint32_t, regs[e + 1]);
+    if (t == T_F16) EACH_LANE(l) x[l] = pack_halves(d[2 * l], d[2 * l + 1]);
+    else {
+      EACH_LANE(l) x[l] = float_bits(d[2 * l]);
+      EACH_LANE(l) y[l] = float_bits(d[2 * l + 1]);
+    }
+  }
+}
 #endif

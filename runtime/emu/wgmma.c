@@ -6,6 +6,7 @@
  * Format", "Shared Memory Matrix Layout", "wgmma.mma_async". */
 #include "parse.h"
 #include "product.h"
+#include "reach.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;
@@ -48,66 +49,44 @@ static u32 unit_address(const descriptor *d, u32 r, u32 u, bool mn_major) {
 static const uint8_t *unit(warp *w, u32 at) {
   u32 offset;
   cta *c = qn__emu_shared_at(w, -1, at & SHARED_OFFSET, 16, &offset);
-  if (!c) return NULL;
-  qn__emu_touch(w, -1, c, offset, 16, ASYNC_READ);
-  return c->data + offset;
+  if (c) touch_range(w, -1, c, offset, 16, ASYNC_READ);
+  return c ? c->data + offset : NULL;
 }
 
-/* Lines `first`... of a matrix in shared memory into x[line][k] (k contiguous), `rows` lines and `depth` values of k.
- */
-static void read_matrix(warp *w, u64 bits, int t, bool mn_major, u32 first, u32 rows, int depth, float *x, int ld) {
-  descriptor d = unpack_descriptor(bits);
-  u32 per = 128 / (u32)element_bits(t); /* elements of a unit */
-  u32 size = (u32)element_bits(t) / 8, lines = mn_major ? (u32)depth : rows,
-      units = (mn_major ? rows : (u32)depth) / per;
-  for (u32 r = 0; r < lines; r++)
-    for (u32 u = 0; u < units; u++) {
-      u32 line = mn_major ? r : first + r, at = mn_major ? first / per + u : u;
-      const uint8_t *p = unit(w, unit_address(&d, line, at, mn_major));
-      for (u32 e = 0; e < per; e++) {
-        u32 v = 0;
-        if (p) memcpy(&v, p + e * size, size);
-        u32 row = mn_major ? u * per + e : r, k = mn_major ? r : u * per + e;
-        x[(size_t)row * (size_t)ld + k] = element(t, v);
-      }
-    }
+/* Eight rows (m or n) from `row` and the 16 bytes of k at `u`, laid out as a fragment register holds them. */
+static void core_matrix(warp *w, const descriptor *d, bool mn_major, u32 row, u32 u, u32 reg[LANES]) {
+  uint16_t turned[8][8], (*x)[8] = mn_major ? turned : (uint16_t(*)[8])(void *)reg;
+  for (u32 r = 0; r < 8; r++) {
+    const uint8_t *p =
+        unit(w, mn_major ? unit_address(d, 8 * u + r, row / 8, true) : unit_address(d, row + r, u, false));
+    if (p) memcpy(x[r], p, 16);
+    else memset(x[r], 0, 16);
+  }
+  if (mn_major) TRANSPOSE(uint16_t, x, reg, 8);
 }
 
 static void finish_wgmma(job *j, u32 lanes) {
   warp *w = j->warp;
   const wgmma_shape *s = j->insn->extra;
-  static _Thread_local float a[16][K_MOST], bt[256][K_MOST], b[K_MOST][256], d[16][256];
+  const descriptor da = unpack_descriptor(j->desc_a), db = unpack_descriptor(j->desc_b);
+  const u32 *regs = j->insn->regs, per = s->d == T_F16 ? 2 : 4; /* registers of eight columns */
+  float a[16][K_MOST], b[K_MOST][8], d[16][8], scale = s->scale_a * s->scale_b;
+  u32 reg[LANES];
   (void)lanes;
-  if (s->registers)
-    for (int r = 0; r < 4; r++) a_register(s->a, j->a + r * LANES, r, a);
-  else read_matrix(w, j->desc_a, s->a, s->trans_a, (w->id & 3) * 16, 16, s->k, &a[0][0], K_MOST);
-  read_matrix(w, j->desc_b, s->b, s->trans_b, 0, (u32)s->n, s->k, &bt[0][0], K_MOST);
-  bool ints = element_int(s->a);
-  for (int k = 0; k < s->k; k++)
-    for (int n = 0; n < s->n; n++) b[k][n] = ints ? bt[n][k] : bt[n][k] * s->scale_b * s->scale_a;
-  const u32 *regs = j->insn->regs;
-  for (int e = 0; e < s->nd; e++) {
-    const u32 *r = ROW(u32, regs[e]);
-    EACH_LANE(l) {
-      if (s->d == T_F16) {
-        float *q = &d[(l >> 2) + 8 * (e & 1)][8 * (e >> 1) + 2 * (l & 3)];
-        q[0] = j->accumulate ? half_float((uint16_t)r[l]) : 0,
-        q[1] = j->accumulate ? half_float((uint16_t)(r[l] >> 16)) : 0;
-      } else
-        d[(l >> 2) + 8 * (e >> 1 & 1)][8 * (e >> 2) + 2 * (l & 3) + (e & 1)] = j->accumulate ? bits_float(r[l]) : 0;
-    }
+  for (u32 r = 0; r < 4; r++) {
+    if (!s->registers) core_matrix(w, &da, s->trans_a, (w->id & 3) * 16 + 8 * (r & 1), r >> 1, reg);
+    a_register(s->a, s->registers ? j->a + r * LANES : reg, (int)r, a);
   }
-  for (int n = 0; n < s->n; n += 8)
-    if (ints) multiply_int(&d[0][n], 256, a, &b[0][n], 256, 16, s->k, j->insn->flags & F_SAT);
-    else multiply_float(&d[0][n], 256, a, &b[0][n], 256, 16, s->k);
-  for (int e = 0; e < s->nd; e++) {
-    u32 *r = ROW(u32, regs[e]);
-    EACH_LANE(l) {
-      if (s->d == T_F16) {
-        const float *q = &d[(l >> 2) + 8 * (e & 1)][8 * (e >> 1) + 2 * (l & 3)];
-        r[l] = pack_halves(q[0], q[1]);
-      } else r[l] = float_bits(d[(l >> 2) + 8 * (e >> 1 & 1)][8 * (e >> 2) + 2 * (l & 3) + (e & 1)]);
+  for (u32 n = 0; n < (u32)s->n; n += 8, regs += per) {
+    for (u32 u = 0; u < 2; u++) {
+      core_matrix(w, &db, s->trans_b, n, u, reg);
+      b_register(s->b, reg, (int)u, b);
     }
+    if (scale != 1) EACH_LANE(k) for (int c = 0; c < 8; c++) b[k][c] *= scale;
+    if (j->accumulate) gather_d(w, regs, (int)per, s->d, d[0]);
+    else memset(d, 0, sizeof d);
+    multiply(s->a, d, a, b, 16, s->k, j->insn->flags & F_SAT);
+    scatter_d(w, regs, (int)per, s->d, d[0]);
   }
   w->worker->counters.wgmma++;
   w->worker->counters.wgmma_flops += 2ull * 16 * (u64)s->n * (u64)s->k;
