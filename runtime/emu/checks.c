@@ -8,7 +8,7 @@
  *
  * Proxies. pvc is a second vector: how much of each agent's generic writes lies behind a proxy fence. PTX ISA, "Memory
  * Consistency Model", "Proxy-preserved base causality order". */
-#include "internal.h"
+#include "shadow.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,31 +192,35 @@ static void check_proxy(warp *w, int lane, cta *c, uint32_t word, touch how) {
   c->generic[word] = 0;
 }
 
+/* Every word was last written, and for a write last read by each warp, in the past of w. */
+static bool in_order(const warp *w, const cta *c, uint32_t first, uint32_t last, bool write) {
+  uint32_t latest = 0, late = 0, warps = write ? c->cluster->nctas * c->nwarps : 0;
+  for (uint32_t k = first; k <= last; k++) {
+    latest = latest > c->write_stamp[k] ? latest : c->write_stamp[k];
+    if (write) latest = latest > c->read_last[k] ? latest : c->read_last[k];
+  }
+  if (latest <= w->safe) return true;
+  for (uint32_t k = first; k <= last; k++) late |= c->write_stamp[k] > w->vc[c->write_agent[k]];
+  for (uint32_t a = 0; a < warps; a++)
+    for (uint32_t k = first; k <= last; k++) late |= c->read_stamp[a][k] > w->vc[a];
+  return !late;
+}
+
 void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how) {
   unsigned checks = w->worker->run->checks;
+  bool write = is_write(how), async = how == ASYNC_READ || how == ASYNC_WRITE;
+  if (!bytes) return;
   if (checks & QN_EMU_INIT) {
     check_bytes(w, lane, c, at, bytes, how);
-    if (how == GENERIC_WRITE) qn__emu_mark(c, at, bytes, B_WRITTEN);
-    else if (is_write(how)) qn__emu_mark(c, at, bytes, B_PENDING);
+    if (write) qn__emu_mark(c, at, bytes, how == GENERIC_WRITE ? B_WRITTEN : B_PENDING);
   }
-  if (!(checks & (QN_EMU_RACE | QN_EMU_PROXY)) || !bytes) return;
-  uint32_t now = w->vc[w->agent], first = at >> 2, last = (at + bytes - 1) >> 2, latest = 0;
-  for (uint32_t word = first; word <= last; word++) {
-    uint32_t stamp =
-        is_write(how) && c->read_last[word] > c->write_stamp[word] ? c->read_last[word] : c->write_stamp[word];
-    latest = stamp > latest ? stamp : latest;
-  }
-  bool proxy = checks & QN_EMU_PROXY && (how == ASYNC_READ || how == ASYNC_WRITE);
-  for (uint32_t word = first; word <= last; word++) {
-    if (checks & QN_EMU_RACE && latest > w->safe) check_word(w, lane, c, word, how);
-    if (proxy) check_proxy(w, lane, c, word, how);
-    if (!is_write(how)) {
-      c->read_stamp[w->agent][word] = now;
-      if (c->read_last[word] < now) c->read_last[word] = now;
-    } else if (how == GENERIC_WRITE) {
-      c->write_stamp[word] = now, c->write_agent[word] = (uint16_t)w->agent, c->generic[word] = 1;
-    }
-  }
+  uint32_t first = at / 4, last = (at + bytes - 1) / 4;
+  if (checks & QN_EMU_RACE && !in_order(w, c, first, last, write))
+    for (uint32_t word = first; word <= last; word++) check_word(w, lane, c, word, how);
+  if (checks & QN_EMU_PROXY && async)
+    for (uint32_t word = first; word <= last; word++) check_proxy(w, lane, c, word, how);
+  if (!write) note_read(w, c, first, last - first + 1);
+  else if (how == GENERIC_WRITE) note_write(c, first, last - first + 1, w->agent, w->vc[w->agent], true);
 }
 
 void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state) {
@@ -232,9 +236,7 @@ void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state) {
 
 void qn__emu_land(warp *w, cta *c, uint32_t at, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic) {
   if (checking(w, QN_EMU_INIT)) qn__emu_mark(c, at, bytes, B_WRITTEN);
-  if (!checking(w, QN_EMU_RACE | QN_EMU_PROXY) || !bytes) return;
-  for (uint32_t word = at >> 2; word <= (at + bytes - 1) >> 2; word++)
-    c->write_stamp[word] = stamp, c->write_agent[word] = (uint16_t)agent, c->generic[word] = generic;
+  if (bytes) note_write(c, at / 4, (at + bytes - 1) / 4 - at / 4 + 1, agent, stamp, generic);
 }
 
 /* ---- Global memory ----------------------------------------------------------------------------------------------- */
