@@ -1,3 +1,6 @@
 # Formats x kernels: the tool generates, compiles and verifies every variant of a list of problems.
 qn_test(kernels)
 add_dependencies(test_kernels quernel_tool quernel-worker)
+# The CUDA families' cubins.
+qn_test(sass quernel_compile)
+add_dependencies(test_sass quernel_tool)

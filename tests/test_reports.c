@@ -50,11 +50,41 @@ START_TEST(is_one_document) {
 }
 END_TEST
 
+/* ---- Spaces ------------------------------------------------------------------------------------------------------ */
+
+/* For one problem, enough variants survive the rules, and they compete in several layouts. */
+static const struct {
+  const char *arch, *families;
+  int least;
+} spaces[] = {{"sm_80", "cuda.mma", 200},   {"sm_89", "cuda.mma", 200},   {"sm_90a", "cuda.mma", 200},
+              {"sm_100a", "cuda.mma", 200}, {"sm_120a", "cuda.mma", 200}, {"host", "host.", 40}};
+
+START_TEST(space_is_rich) {
+  const char *layouts[8];
+  int variants = 0, n = 0;
+  int status = cli("quernel kernels --problem int4.g128:4096x4096 --arch %s --json", spaces[_i].arch);
+  cJSON *report = cJSON_Parse(cli_out);
+  ck_assert_msg(status == 0 && report, "%s: exit %d\n%s", spaces[_i].arch, status, cli_err);
+  const cJSON *v;
+  cJSON_ArrayForEach(v, walk(report, "variants")) {
+    if (strncmp(walk(v, "family")->valuestring, spaces[_i].families, strlen(spaces[_i].families))) continue;
+    const char *layout = walk(v, "layout")->valuestring;
+    int known = 0;
+    while (known < n && strcmp(layouts[known], layout)) known++;
+    if (known == n && n < 8) layouts[n++] = layout;
+    variants++;
+  }
+  ck_assert_msg(variants >= spaces[_i].least && n >= 2, "%s: %d variants in %d layouts", spaces[_i].arch, variants, n);
+  cJSON_Delete(report);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("reports");
   TCase *t = tcase_create("json");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_loop_test(t, is_one_document, 0, (int)(sizeof rows / sizeof *rows));
+  tcase_add_loop_test(t, space_is_rich, 0, (int)(sizeof spaces / sizeof *spaces));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);
