@@ -51,6 +51,9 @@ static qn_status finish(qn_model *m, qn__weight *w) {
   w->pub.quantized = w->dialect != &qn__plain;
   qn_status s =
       w->part[0]->bytes || !w->pub.quantized ? w->dialect->claim(m, w) : qn__fail(QN_E_FORMAT, "%s: is empty", name);
+  if (!s && *w->format && (w->pub.slices < 1 || w->pub.n < 1 || w->pub.k < 1)) /* a block type's scale has bytes, too */
+    s = qn__fail(QN_E_FORMAT, "%s: a matrix of %jd x %jd x %jd", name, (intmax_t)w->pub.slices, (intmax_t)w->pub.n,
+                 (intmax_t)w->pub.k);
   if (s == QN_E_NOMEM) return s;
   if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
     return qn__fail(QN_E_NOMEM, "no memory for a message");
