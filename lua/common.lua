@@ -42,6 +42,14 @@ function common.tokens(text)
   return out
 end
 
+-- Does the text match one of the patterns, in which * stands for any characters and ? for one?
+function common.matches(text, patterns)
+  for _, p in ipairs(patterns or {}) do
+    if text:match("^" .. p:gsub("[^%w*?]", "%%%0"):gsub("%*", ".*"):gsub("%?", ".") .. "$") then return true end
+  end
+  return false
+end
+
 function common.number(options, key, least)
   local text = options[key]
   if not text then return nil end

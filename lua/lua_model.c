@@ -2,9 +2,10 @@
 #include "bind.h"
 #include "desc_json.h"
 #include "io.h"
+#include "quantize.h"
 #include <string.h>
 
-static const char model_class[] = "quernel.model", planes_class[] = "quernel.planes";
+static const char model_class[] = "quernel.model", planes_class[] = "quernel.planes", writer_class[] = "quernel.writer";
 
 /* ---- Models ------------------------------------------------------------------------------------------------------ */
 
@@ -212,22 +213,48 @@ static void place_rows(const qn_planes *p, const double *rows, int64_t n, float 
     for (int64_t c = 0; c < p->k; c++) out[r * p->k + (p->perm ? p->perm[c] : c)] = (float)rows[r * p->k + c];
 }
 
-/* planes:dequantize(format) -> buffer f32 [N, K], act-order undone; or nil, message, code */
-static int planes_dequantize(lua_State *L) {
+/* The weight as f32 [N, K], act-order undone: pushes a buffer, and whatever else it needed below it. */
+static qn_status dequantize(lua_State *L, const qn_planes *p, const qn_format *f, float **out) {
   enum { ROWS = 16 };
-  const qn_planes *p = qn__lua_planes(L, 1);
-  const qn_format *f;
-  qn_status s = check_planes(L, p, 2, &f);
-  if (s != QN_OK) return qn__lua_fail(L, s);
   double *rows = qn__lua_block(L, sizeof *rows * ROWS * (size_t)p->k);
-  float *out = qn__lua_buffer(L, QN_T_F32, (size_t)p->n * (size_t)p->k);
+  *out = qn__lua_buffer(L, QN_T_F32, (size_t)p->n * (size_t)p->k);
   for (int64_t n = 0; n < p->n; n += ROWS) {
     int64_t end = n + ROWS < p->n ? n + ROWS : p->n;
-    s = qn__dequantize(f, p, n, end, rows);
-    if (s != QN_OK) return qn__lua_fail(L, s);
-    place_rows(p, rows, end - n, out + n * p->k);
+    QN_TRY(qn__dequantize(f, p, n, end, rows));
+    place_rows(p, rows, end - n, *out + n * p->k);
   }
-  return 1;
+  return QN_OK;
+}
+
+/* planes:dequantize(format) -> buffer f32 [N, K], act-order undone; or nil, message, code */
+static int planes_dequantize(lua_State *L) {
+  const qn_planes *p = qn__lua_planes(L, 1);
+  const qn_format *f;
+  float *out;
+  qn_status s = check_planes(L, p, 2, &f);
+  if (s == QN_OK) s = dequantize(L, p, f, &out);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+/* quantize(buffer f32, n, k, format, method, scales, threads) -> planes, sum of squared errors, sum of squares, largest
+ * error; or nil, message, code */
+static int quantize(lua_State *L) {
+  qn_span x = qn__lua_span(L, 1);
+  lua_Integer n = luaL_checkinteger(L, 2), k = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, x.type == QN_T_F32 && n > 0 && k > 0 && (size_t)k <= x.count / (size_t)n, 1, "f32 [n, k] expected");
+  const qn__quantize_options options = {luaL_optstring(L, 5, NULL), luaL_optstring(L, 6, NULL),
+                                        (int)luaL_optinteger(L, 7, 0)};
+  const cJSON *j = qn__lua_json(L, 4);
+  qn_format *f = qn__lua_block(L, sizeof *f);
+  planes *p = push_planes(L, lua_gettop(L)); /* their names are the format's */
+  qn__quantize_error e;
+  qn_status s = qn__format_from_json(j, f);
+  if (s == QN_OK) s = qn__quantize(f, x.data, n, k, &options, &p->read, &e);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushnumber(L, e.error2);
+  lua_pushnumber(L, e.weight2);
+  lua_pushnumber(L, e.largest);
+  return 4;
 }
 
 /* ---- Writing ----------------------------------------------------------------------------------------------------- */
@@ -251,64 +278,103 @@ static const char *const dtype_names[QN_T_COUNT] = {
     [QN_T_E4M3] = "F8_E4M3", [QN_T_E5M2] = "F8_E5M2", [QN_T_E8M0] = "F8_E8M0", [QN_T_F64] = "F64",
 };
 
-/* A tensor of a model as it is stored. */
-static void save_stored(lua_State *L, const qn_model *m, const char *name, qn_save *out) {
-  const qn_raw *r = m ? qn_model_find_raw(m, name) : NULL;
-  if (!r) luaL_error(L, "no stored tensor '%s'", name);
-  out->dtype = r->dtype;
-  out->n_dims = r->n_dims;
-  memcpy(out->dim, r->dim, sizeof out->dim);
-  out->data = r->data;
+static qn_writer **check_writer(lua_State *L) {
+  qn_writer **w = luaL_checkudata(L, 1, writer_class);
+  luaL_argcheck(L, *w, 1, "the file is closed");
+  return w;
 }
 
-/* A plane, or the permutation, of planes. */
-static void save_plane(lua_State *L, const qn_planes *p, const char *name, qn_save *out) {
-  if (strcmp(name, "perm") == 0 && p->perm) {
-    out->dtype = "I32";
-    out->n_dims = 1;
-    out->dim[0] = p->k;
-    out->data = p->perm;
-    return;
+/* The entry of a file that the table on top describes: { name=, dtype= or type=, dims= }. Texts belong to the table. */
+static void read_entry(lua_State *L, qn_save *out) {
+  int at = lua_gettop(L);
+  luaL_checktype(L, at, LUA_TTABLE);
+  const char *type = qn__lua_text(L, at, "type", "");
+  out->name = qn__lua_text(L, at, "name", "");
+  out->dtype = qn__lua_text(L, at, "dtype", dtype_names[qn_type_from_name(type)]);
+  lua_getfield(L, at, "dims");
+  luaL_checktype(L, -1, LUA_TTABLE);
+  out->n_dims = (int)luaL_len(L, -1);
+  if (out->n_dims > QN_MAX_DIMS) luaL_error(L, "tensor %s: %d dimensions", out->name, out->n_dims);
+  for (int d = 0; d < out->n_dims; d++) {
+    lua_rawgeti(L, -1, d + 1);
+    out->dim[d] = luaL_checkinteger(L, -1);
+    lua_pop(L, 1);
   }
-  const qn_plane *x = qn_planes_find(p, name);
-  if (!x || !dtype_names[x->type]) luaL_error(L, "no plane '%s' that can be written", name);
-  out->dtype = dtype_names[x->type];
-  out->n_dims = 2;
-  out->dim[0] = x->rows;
-  out->dim[1] = x->cols;
-  out->data = x->data;
+  lua_pop(L, 1);
 }
 
-/* safetensors_write(path, { {name=, planes=, plane=} or {name=, stored=}… }, model or nil, { key, value, … }) -> true,
- * or nil, message, code */
-static int safetensors_write(lua_State *L) {
+/* writer(path, { {name=, dtype= or type=, dims=}… }, { key, value, … }) -> a file to be filled, or nil, message, code
+ */
+static int writer_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
-  const qn_model *m = lua_isnil(L, 3) ? NULL : check_model(L, 3);
-  luaL_checktype(L, 4, LUA_TTABLE);
-  size_t n = (size_t)luaL_len(L, 2), n_meta = (size_t)luaL_len(L, 4);
-  qn_save *save = qn__lua_block(L, (n + 1) * sizeof *save);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  size_t n = (size_t)luaL_len(L, 2), n_meta = (size_t)luaL_len(L, 3);
   const char **meta = qn__lua_block(L, (n_meta + 1) * sizeof *meta);
+  qn_writer **w = lua_newuserdatauv(L, sizeof *w, 2);
+  *w = NULL;
+  luaL_setmetatable(L, writer_class);
+  qn_save *save = qn__lua_block(L, (n + 1) * sizeof *save);
+  lua_setiuservalue(L, -2, 1);
+  lua_pushvalue(L, 2); /* the table keeps the texts */
+  lua_setiuservalue(L, -2, 2);
   for (size_t i = 0; i < n; i++) {
     lua_geti(L, 2, (lua_Integer)i + 1);
-    luaL_checktype(L, -1, LUA_TTABLE);
-    int at = lua_gettop(L);
-    save[i].name = qn__lua_text(L, at, "name", "");
-    const char *stored = qn__lua_text(L, at, "stored", NULL);
-    lua_getfield(L, at, "planes");
-    if (stored) save_stored(L, m, stored, &save[i]);
-    else save_plane(L, qn__lua_planes(L, -1), qn__lua_text(L, at, "plane", "codes"), &save[i]);
-    lua_settop(L, at - 1); /* the table keeps all of it */
+    read_entry(L, &save[i]);
+    lua_pop(L, 1);
   }
   for (size_t i = 0; i < n_meta; i++) {
-    lua_geti(L, 4, (lua_Integer)i + 1);
+    lua_geti(L, 3, (lua_Integer)i + 1);
     meta[i] = luaL_checkstring(L, -1);
     lua_pop(L, 1);
   }
-  qn_status s = qn_safetensors_write(path, save, n, meta, n_meta / 2);
+  qn_status s = qn_writer_open(path, save, n, meta, n_meta / 2, w);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+/* writer:put(name, planes, plane or "perm") or writer:put(name, model, stored name) -> true, or nil, message, code */
+static int writer_put(lua_State *L) {
+  qn_writer *w = *check_writer(L);
+  const char *name = luaL_checkstring(L, 2), *what = luaL_checkstring(L, 4);
+  const void *data = NULL;
+  size_t bytes = 0;
+  if (luaL_testudata(L, 3, model_class)) {
+    const qn_raw *r = qn_model_find_raw(check_model(L, 3), what);
+    if (r) data = r->data, bytes = r->bytes;
+  } else {
+    const qn_planes *p = qn__lua_planes(L, 3);
+    const qn_plane *x = qn_planes_find(p, what);
+    if (x) data = x->data, bytes = (size_t)(x->rows * x->cols) * ((size_t)qn_type_bits(x->type) / 8);
+    else if (strcmp(what, "perm") == 0 && p->perm) data = p->perm, bytes = (size_t)p->k * sizeof *p->perm;
+  }
+  if (!data) return luaL_error(L, "no '%s' that can be written as %s", what, name);
+  qn_status s = qn_writer_put(w, name, data, bytes);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushboolean(L, 1);
   return 1;
+}
+
+/* type_bits(name) -> bits of an element, 0 for an unknown type */
+static int type_bits(lua_State *L) {
+  lua_pushinteger(L, qn_type_bits(qn_type_from_name(luaL_checkstring(L, 1))));
+  return 1;
+}
+
+/* writer:close() -> true, or nil, message, code */
+static int writer_close(lua_State *L) {
+  qn_writer **w = check_writer(L);
+  qn_status s = qn_writer_close(*w);
+  *w = NULL;
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int writer_gc(lua_State *L) {
+  qn_writer **w = luaL_checkudata(L, 1, writer_class);
+  qn_writer_abandon(*w);
+  *w = NULL;
+  return 0;
 }
 
 void qn__lua_model(lua_State *L) {
@@ -320,14 +386,16 @@ void qn__lua_model(lua_State *L) {
       {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},
       {NULL, NULL},
   };
+  static const luaL_Reg writer_methods[] = {
+      {"put", writer_put}, {"close", writer_close}, {"__gc", writer_gc}, {"__close", writer_gc}, {NULL, NULL},
+  };
   static const luaL_Reg functions[] = {
-      {"model", model_open},
-      {"planes", planes_make},
-      {"npy_write", npy_write},
-      {"safetensors_write", safetensors_write},
+      {"model", model_open},  {"planes", planes_make},  {"npy_write", npy_write},
+      {"quantize", quantize}, {"type_bits", type_bits}, {"writer", writer_open},
       {NULL, NULL},
   };
   qn__lua_class(L, model_class, model_methods);
   qn__lua_class(L, planes_class, planes_methods);
+  qn__lua_class(L, writer_class, writer_methods);
   luaL_setfuncs(L, functions, 0);
 }

@@ -13,7 +13,7 @@ local common = require "lua.common"
 local sections = {
   { "What there is", { "devices", "formats", "kernels", "source" } },
   { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
-  { "Packs and checkpoints", { "pack", "inspect", "dequantize", "convert" } },
+  { "Packs and checkpoints", { "pack", "inspect", "dequantize", "quantize", "convert" } },
   { "Scripts", { "run" } },
 }
 

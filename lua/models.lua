@@ -92,31 +92,155 @@ return function(q, native)
     return native.npy_write(path, x, t.n, t.k)
   end
 
-  -- Write the model as neutral planes: each weight NAME.weight becomes NAME.codes, NAME.scale… (a stack's slices
-  -- NAME.1.codes…), its format is said in the metadata; all else is copied as it is stored.
-  function model:write_planes(path)
-    local list, meta, kept = {}, { "quernel.planes", "1" }, {}
-    local function add(planes, base, format)
-      local info = planes:info()
-      for _, p in ipairs(info.planes) do
-        list[#list + 1] = { name = base .. "." .. p.name, planes = planes, plane = p.name }
-      end
-      if info.perm then list[#list + 1] = { name = base .. ".perm", planes = planes, plane = "perm" } end
-      table.move({ base, ("%s:%dx%d"):format(format, info.n, info.k) }, 1, 2, #meta + 1, meta)
+  -- ---- Neutral planes ----------------------------------------------------------------------------------------------
+
+  -- Bits that an element of a plane needs: those of its largest code, else of its type.
+  local function bits_of(plane)
+    local bits = 0
+    while (plane.max or 0) >> bits > 0 do bits = bits + 1 end
+    return bits > 0 and bits or native.type_bits(plane.type)
+  end
+
+  local function extent(size, share) return share == 0 and 1 or -(-size // share) end
+
+  -- The planes of a weight of N x K in a resolved format: list of { name, type, bits, rows, cols }.
+  local function planes_of(descriptor, n, k)
+    local list = { { name = "codes", type = descriptor.codes, bits = descriptor.bits, rows = n, cols = k } }
+    for _, p in ipairs(descriptor.planes) do
+      list[#list + 1] = { name = p.name, type = p.type, bits = bits_of(p), rows = extent(n, p.rows), cols = extent(k, p.cols) }
     end
+    return list
+  end
+
+  -- The same of planes that were read. The bits are the format's; of one that is not known, the types'.
+  local function planes_read(planes)
+    local info, bits = planes:info(), {}
+    local known, f = pcall(q.resolve, info.format)
+    for _, p in ipairs(known and planes_of(q.gen.format.descriptor(f), info.n, info.k) or {}) do bits[p.name] = p.bits end
+    for _, p in ipairs(info.planes) do p.bits = bits[p.name] or native.type_bits(p.type) end
+    if info.perm then table.insert(info.planes, { name = "perm", type = "i32", bits = 32, cols = info.k }) end
+    return info.planes
+  end
+
+  -- How a weight is written: the planes, and a function of the slice that makes them. A format without planes beside its
+  -- codes, which are floats, is a plain tensor.
+  local function as_planes(format, planes, make) return { format = format, planes = planes, make = make } end
+
+  -- A quantized weight as it is.
+  local function as_read(self, t)
+    local function make(slice) return self.handle:planes(t.name, slice) end
+    local planes, why = make(1)
+    if not planes then error(("%s: %s"):format(t.name, why), 0) end
+    return as_planes(t.format, planes_read(planes), make)
+  end
+
+  -- Entries of the file for a weight, and the text that its header has for it.
+  local function entries_of(t, plan)
+    local base, words, out = t.name:gsub("%.weight$", ""), { plan.format }, {}
+    for i, p in ipairs(plan.planes) do
+      local dims = { p.rows, p.cols }
+      if not p.rows then dims = { p.cols } end
+      if t.slices > 1 then table.insert(dims, 1, t.slices) end
+      out[i] = { name = base .. "." .. p.name, plane = p.name, type = p.type, dims = dims }
+      words[i + 1] = ("%s:%d"):format(p.name, p.bits)
+    end
+    if not plan.float then return out, table.concat(words, " ") end
+    out[1].name, out[1].type = t.name, plan.float
+    return out
+  end
+
+  -- What a file of the model's weights holds, where plan(t) says how each is written, or nothing if it stays as it is
+  -- stored: the entries, the header's texts, and the weights to be made.
+  local function contents(self, plan)
+    local file, meta, jobs, stored = {}, { "quernel.planes", "1" }, {}, {}
+    for _, s in ipairs(self:stored()) do stored[s.name] = s end
     for _, t in ipairs(self.list) do
-      if t.refusal then return nil, ("%s: %s"):format(t.name, t.refusal), "QN_E_SHAPE" end
-      for slice = 1, t.quantized and t.slices or 0 do
-        local planes, why, code = self.handle:planes(t.name, slice)
-        if not planes then return nil, why, code end
-        local base = t.name:gsub("%.weight$", "")
-        add(planes, t.slices > 1 and base .. "." .. slice or base, t.format)
-      end
-      if not t.quantized and t.raw and not t.tied_to and not kept[t.raw] then
-        kept[t.raw] = true
-        list[#list + 1] = { name = t.name, stored = t.raw }
+      if t.refusal then error(("%s: %s"):format(t.name, t.refusal), 0) end
+      local p, s = plan(t), stored[t.raw]
+      if p then
+        local entries, text = entries_of(t, p)
+        jobs[#jobs + 1] = { tensor = t, make = p.make, entries = entries }
+        table.move(entries, 1, #entries, #file + 1, file)
+        if text then table.move({ t.name, text }, 1, 2, #meta + 1, meta) end
+      elseif s then
+        stored[t.raw] = nil -- once, also for those that share it
+        file[#file + 1] = { name = s.name, dtype = s.dtype, dims = s.dims, stored = true }
       end
     end
-    return native.safetensors_write(path, list, self.handle, meta)
+    return file, meta, jobs
+  end
+
+  -- A weight's planes are made when they are written, and forgotten.
+  local function write_job(writer, job)
+    for slice = 1, job.tensor.slices do
+      local planes, why = job.make(slice)
+      if not planes then error(("%s: %s"):format(job.tensor.name, why), 0) end
+      for _, e in ipairs(job.entries) do assert(writer:put(e.name, planes, e.plane)) end
+      planes = nil
+      collectgarbage() -- the collector does not see what planes weigh
+    end
+  end
+
+  local function write(self, path, plan, progress)
+    local ok, why = pcall(function()
+      local file, meta, jobs = contents(self, plan)
+      local writer <close> = assert(native.writer(path, file, meta))
+      for _, e in ipairs(file) do
+        if e.stored then assert(writer:put(e.name, self.handle, e.name)) end
+      end
+      for i, job in ipairs(jobs) do
+        if progress then progress { phase = "write", variant = job.tensor.name, done = i - 1, total = #jobs } end
+        write_job(writer, job)
+      end
+      assert(writer:close())
+    end)
+    if progress then progress { phase = "done" } end
+    if not ok then return nil, why, "QN_E_IO" end
+    return true
+  end
+
+  -- Write the model as neutral planes: each quantized weight NAME.weight becomes NAME.codes, NAME.scale…; all else is
+  -- copied as it is stored.
+  function model:write_planes(path, progress)
+    return write(self, path, function(t) return t.quantized and not t.tied_to and as_read(self, t) or nil end, progress)
+  end
+
+  -- The weight in another format: planes, and { error2, weight2, largest }, see runtime/io/quantize.h.
+  function model:quantize(name, format, options, slice)
+    local x, t, code = self:dequantize(name, slice)
+    if not x then return nil, t, code end
+    local planes, error2, weight2, largest =
+      native.quantize(x, t.n, t.k, q.descriptor(format), options.method, options.scales, options.threads)
+    if not planes then return nil, error2, weight2 end
+    return planes, { error2 = error2, weight2 = weight2, largest = largest }
+  end
+
+  -- Write the model with its linear layers in another format. options: format, method, scales; choose(t), which of them;
+  -- progress. Returns a list of { name, format, n, k, slices, bpw, error2, weight2, largest }.
+  function model:write_quantized(path, options)
+    local f, report = q.gen.format.descriptor(q.resolve(options.format)), {}
+    local function requantized(t)
+      local planes, bits = planes_of(f, t.n, t.k), 0
+      for _, p in ipairs(planes) do bits = bits + p.bits * p.rows * p.cols end
+      local row = { name = t.name, format = f.name, n = t.n, k = t.k, slices = t.slices, bpw = bits / (t.n * t.k),
+        error2 = 0, weight2 = 0, largest = 0 }
+      report[#report + 1] = row
+      local plan = as_planes(f.name, planes, function(slice)
+        local made, e, code = self:quantize(t.name, f.name, options, slice)
+        if not made then return nil, e, code end
+        row.error2, row.weight2 = row.error2 + e.error2, row.weight2 + e.weight2
+        row.largest = math.max(row.largest, e.largest)
+        return made
+      end)
+      plan.float = #planes == 1 and f.float ~= "none" and f.float or nil
+      return plan
+    end
+    local ok, why, code = write(self, path, function(t)
+      if t.tied_to then return nil end
+      if t.linear and options.choose(t) then return requantized(t) end
+      return t.quantized and as_read(self, t) or nil
+    end, options.progress)
+    if not ok then return nil, why, code end
+    return report
   end
 end

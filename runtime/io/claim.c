@@ -5,12 +5,11 @@
 #include <string.h>
 
 const qn__dialect *const qn__dialects[] = {
-    &qn__ggml,     &qn__bnb4,     &qn__bnb_int8,  &qn__qserve,          &qn__awq,    &qn__gptq,     &qn__hqq,
-    &qn__ct_nvfp4, &qn__ct_mxfp4, &qn__ct_packed, &qn__modelopt,        &qn__bitnet, &qn__ct_mxfp8, &qn__ct_int,
-    &qn__ct_float, &qn__fp8,      &qn__gptoss,    &qn__gptoss_original, &qn__plain,  NULL};
+    &qn__planes, &qn__ggml,     &qn__bnb4,     &qn__bnb_int8,  &qn__qserve,          &qn__awq,    &qn__gptq,
+    &qn__hqq,    &qn__ct_nvfp4, &qn__ct_mxfp4, &qn__ct_packed, &qn__modelopt,        &qn__bitnet, &qn__ct_mxfp8,
+    &qn__ct_int, &qn__ct_float, &qn__fp8,      &qn__gptoss,    &qn__gptoss_original, &qn__plain,  NULL};
 
-/* The stored tensor named stem + suffix. */
-static const qn_raw *sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
+const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
   char name[4200]; /* containers refuse names over 4 kB */
   int n = snprintf(name, sizeof name, "%.*s%s", (int)stem_length, stem, suffix);
   return n < (int)sizeof name ? qn_model_find_raw(m, name) : NULL;
@@ -24,7 +23,7 @@ static bool matches(const qn_model *m, const qn__dialect *d, const qn__stored *s
   if (n < k || strcmp(s->pub.name + n - k, d->key)) return false;
   *w = (qn__weight){.dialect = d, .part = {&s->pub}, .pub = {.dialect = d->name, .raw = &s->pub, .slices = 1}};
   for (int i = 1; i < QN__PARTS && d->part[i - 1]; i++) {
-    w->part[i] = sibling(m, s->pub.name, n - k, part_name(d, i));
+    w->part[i] = qn__sibling(m, s->pub.name, n - k, part_name(d, i));
     if (*d->part[i - 1] == '!' && !w->part[i]) return false;
   }
   return !d->match || d->match(m, w);
@@ -37,17 +36,23 @@ static bool is_linear(const char *name) {
   return true;
 }
 
+/* The parts are this weight's, and so is what they take. */
+static void take_parts(qn__weight *w) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < QN__PARTS; i++)
+    if (w->part[i]) {
+      qn__stored *s = (qn__stored *)(uintptr_t)w->part[i];
+      s->claimed = true;
+      bytes += s->pub.bytes;
+    }
+  if (!w->pub.bytes) w->pub.bytes = bytes;
+}
+
 static qn_status finish(qn_model *m, qn__weight *w) {
   const char *name = w->part[0]->name;
   size_t stem = strlen(name) - strlen(w->dialect->key);
   w->pub.name = qn__arena_print(&m->arena, "%.*s%s", (int)stem, name, w->dialect->weight);
   if (!w->pub.name) return qn__fail(QN_E_NOMEM, "no memory for a weight's name");
-  for (int i = 0; i < QN__PARTS; i++)
-    if (w->part[i]) {
-      qn__stored *s = (qn__stored *)(uintptr_t)w->part[i];
-      s->claimed = true;
-      w->pub.bytes += s->pub.bytes;
-    }
   w->pub.quantized = w->dialect != &qn__plain;
   qn_status s =
       w->part[0]->bytes || !w->pub.quantized ? w->dialect->claim(m, w) : qn__fail(QN_E_FORMAT, "%s: is empty", name);
@@ -55,6 +60,7 @@ static qn_status finish(qn_model *m, qn__weight *w) {
     s = qn__fail(QN_E_FORMAT, "%s: a matrix of %jd x %jd x %jd", name, (intmax_t)w->pub.slices, (intmax_t)w->pub.n,
                  (intmax_t)w->pub.k);
   if (s == QN_E_NOMEM) return s;
+  take_parts(w);
   if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
     return qn__fail(QN_E_NOMEM, "no memory for a message");
   if (s) *w->format = 0;

@@ -53,7 +53,8 @@ typedef struct qn_tensor {
   const char *activation; /* NULL, or how the checkpoint wants activations quantized: "i8.row", "e4m3.g128" */
   const char *tied_to;    /* NULL, or the tensor whose data this is ("lm_head.weight" of a tied model) */
   int64_t slices, n, k;   /* slices > 1: a stack of n x k matrices (experts). 0 x 0: not a matrix */
-  uint64_t bytes;         /* in the file: codes, scales, zero points and whatever else only this weight needs */
+  uint64_t bytes;         /* in the file: codes, scales, zero points and whatever else only this weight needs. Neutral
+                             planes, one code a byte, count as many bits as their format has */
   bool quantized;         /* stored in a quantized form */
   bool linear;            /* multiplies activations: a matrix that is not an embedding */
   const qn_raw *raw;      /* the tensor that holds the codes */
@@ -77,7 +78,8 @@ QN_API const qn_raw *qn_model_find_raw(const qn_model *model, const char *name);
 /* Text of config.json, or NULL. Not terminated: *length bytes. */
 QN_API const char *qn_model_config(const qn_model *model, size_t *length);
 
-/* One key of a GGUF header. Numbers are widened into `number`; strings and arrays stay in the mapping. */
+/* One key of a GGUF header, or a text of a safetensors header's __metadata__ (texts of 4 kB and more are left out).
+ * Numbers are widened into `number`; strings and arrays of GGUF stay in the mapping. */
 typedef enum qn_meta_type {
   QN_META_U8,
   QN_META_I8,
@@ -104,7 +106,7 @@ typedef struct qn_meta {
   uint64_t bits;    /* the same, exactly: integers sign-extended to 64 bits, floats as their double's bits */
 } qn_meta;
 
-/* The i-th key of a GGUF file; NULL past the last, and for other containers. */
+/* The i-th key; NULL past the last. Of two of the same name, the first is found. */
 QN_API const qn_meta *qn_model_meta(const qn_model *model, size_t i);
 QN_API const qn_meta *qn_model_find_meta(const qn_model *model, const char *key);
 
@@ -147,6 +149,17 @@ typedef struct qn_save {
  * meta: `n_meta` pairs of key and value for __metadata__, or NULL. */
 QN_API qn_status qn_safetensors_write(const char *path, const qn_save *tensor, size_t n, const char *const *meta,
                                       size_t n_meta);
+
+/* The same piece by piece, for models that do not fit into memory: every tensor's name, dtype and shape are given first
+ * (data is not looked at), then their bytes arrive, tensors in any order, a tensor's pieces one after the other. Closing
+ * fails if bytes are missing. `tensor` must stay as it is until the writer is closed or abandoned, which both free it;
+ * abandoning (NULL is accepted) leaves no file behind. */
+typedef struct qn_writer qn_writer;
+QN_API qn_status qn_writer_open(const char *path, const qn_save *tensor, size_t n, const char *const *meta,
+                                size_t n_meta, qn_writer **out);
+QN_API qn_status qn_writer_put(qn_writer *w, const char *name, const void *data, size_t bytes);
+QN_API qn_status qn_writer_close(qn_writer *w);
+QN_API void qn_writer_abandon(qn_writer *w);
 
 #ifdef __cplusplus
 }

@@ -42,6 +42,25 @@ qn_status qn__model_store(qn_model *m, const char *name, size_t length, const qn
   return QN_OK;
 }
 
+qn_status qn__model_note(qn_model *m, const char *key, const char *text, size_t length) {
+  if (m->n_meta == m->cap_meta) {
+    size_t cap = m->cap_meta ? 2 * m->cap_meta : 16;
+    qn_meta *grown = qn__arena_take(&m->arena, cap * sizeof *grown);
+    if (!grown) return qn__fail(QN_E_NOMEM, "%zu keys", cap);
+    if (m->n_meta) memcpy(grown, m->meta, m->n_meta * sizeof *grown);
+    m->meta = grown;
+    m->cap_meta = cap;
+  }
+  qn_meta *v = &m->meta[m->n_meta];
+  *v = (qn_meta){.key = qn__arena_text(&m->arena, key, strlen(key)),
+                 .type = QN_META_STRING,
+                 .count = length,
+                 .data = qn__arena_text(&m->arena, text, length)};
+  if (!v->key || !v->data) return qn__fail(QN_E_NOMEM, "%zu keys", m->n_meta + 1);
+  m->n_meta++;
+  return QN_OK;
+}
+
 static qn_status add_file(qn_model *m, const char *path) {
   qn__map *grown = realloc(m->file, (size_t)(m->n_files + 1) * sizeof *grown);
   if (!grown) return qn__fail(QN_E_NOMEM, "%s", path);
@@ -284,9 +303,10 @@ qn_status qn_model_open(const char *path, qn_model **out) {
   qn_model *m = calloc(1, sizeof *m);
   if (!m) return qn__fail(QN_E_NOMEM, "%s", path);
   qn_status s = S_ISDIR(st.st_mode) ? open_dir(m, path) : open_file(m, path);
-  if (!s && !m->stored_names.slot) s = index_names(m);
-  if (!s) s = qn__model_claim(m);
   const char *twice;
+  if (!s && !m->stored_names.slot) s = index_names(m);
+  if (!s && !m->gguf) s = qn__names_init(&m->meta_names, m->meta, m->n_meta, sizeof *m->meta, &twice);
+  if (!s) s = qn__model_claim(m);
   if (!s) s = qn__names_init(&m->weight_names, m->weight, m->n_weights, sizeof *m->weight, &twice);
   if (s) qn_model_close(m);
   else *out = m;

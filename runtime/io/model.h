@@ -65,7 +65,7 @@ bool qn__dtype_bytes(const qn__dtype *t, const int64_t *dim, int n_dims, uint64_
 
 /* ---- The model --------------------------------------------------------------------------------------------------- */
 
-enum { QN__PARTS = 8, QN__FORMAT = 40 };
+enum { QN__PARTS = QN_MAX_PLANES + 1, QN__FORMAT = 40 };
 
 typedef struct qn__stored {
   qn_raw pub; /* first: qn__names looks at its name */
@@ -99,14 +99,17 @@ struct qn_model {
   size_t n_stored, cap_stored;
   qn__weight *weight;
   size_t n_weights;
-  qn_meta *meta;
-  size_t n_meta;
+  qn_meta *meta; /* in the arena */
+  size_t n_meta, cap_meta;
   qn__names stored_names, weight_names, meta_names;
 };
 
 /* Append a stored tensor; the name is copied. Data must have been checked to lie in the mapping. */
 qn_status qn__model_store(qn_model *m, const char *name, size_t length, const qn__dtype *dtype, const int64_t *dim,
                           int n_dims, const uint8_t *data, size_t bytes);
+
+/* Append a text of a safetensors header. Both are copied. */
+qn_status qn__model_note(qn_model *m, const char *key, const char *text, size_t length);
 
 qn_status qn__safetensors_read(qn_model *m, const qn__map *file);
 qn_status qn__gguf_read(qn_model *m, const qn__map *file);
@@ -122,18 +125,22 @@ typedef struct qn__dialect {
   const char *part[QN__PARTS - 1]; /* suffixes beside it; "!" in front: the dialect is recognised by it */
   const char *weight;              /* suffix of the weight's name, in place of key */
   bool (*match)(const qn_model *m, const qn__weight *w); /* NULL: key and parts suffice */
-  qn_status (*claim)(const qn_model *m, qn__weight *w);  /* check shapes; fill format. Failure: its text refuses */
+  /* Check shapes; fill format, and pub.bytes if it is not what the parts take in the file. Failure: its text refuses */
+  qn_status (*claim)(const qn_model *m, qn__weight *w);
   qn_status (*read)(const qn__weight *w, int64_t slice, qn_planes **out);
 } qn__dialect;
 
 extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at the end */
 
 /* One line a file. */
-extern const qn__dialect qn__ggml, qn__plain, qn__gptq, qn__awq, qn__hqq, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
+extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__awq, qn__hqq, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
 extern const qn__dialect qn__ct_packed, qn__ct_int;                                                 /* dialect_ct.c */
 extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8;                                       /* dialect_fp8.c */
 extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original; /* dialect_fp4.c */
 extern const qn__dialect qn__bnb4, qn__bnb_int8;                                                    /* dialect_bnb.c */
+
+/* The stored tensor named stem + suffix, or NULL. */
+const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);

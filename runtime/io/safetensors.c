@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_MAX = 100000000, NAME_MAX_BYTES = 4096 };
+enum { HEADER_MAX = 100000000, NAME_MAX_BYTES = 4096, KEYS_MAX = 1 << 20 };
 
 typedef struct entry {
   uint64_t begin, end;
@@ -89,6 +89,25 @@ static qn_status one_tensor(qn_model *m, const qn__map *file, qn__pull *j, const
   return qn__model_store(m, name, length, t, f.dim, f.n_dims, data + f.offset[0], want);
 }
 
+/* {"key": "text", …}. A text that is too long to be of use to us is passed over. */
+static qn_status metadata(qn_model *m, const qn__map *file, qn__pull *j) {
+  char key[NAME_MAX_BYTES], text[NAME_MAX_BYTES];
+  size_t length;
+  if (!qn__pull_need(j, '{')) return malformed(j, file);
+  if (qn__pull_take(j, '}')) return QN_OK;
+  do {
+    qn__pull before = *j;
+    bool kept = qn__pull_string(j, key, sizeof key, NULL) && qn__pull_need(j, ':') &&
+                qn__pull_string(j, text, sizeof text, &length);
+    if (m->n_meta == KEYS_MAX) return qn__fail(QN_E_LIMIT, "%s: more than %d keys of metadata", file->path, KEYS_MAX);
+    if (kept) QN_TRY(qn__model_note(m, key, text, length));
+    if (kept) continue;
+    *j = before;
+    if (!qn__pull_skip(j) || !qn__pull_need(j, ':') || !qn__pull_skip(j)) return malformed(j, file);
+  } while (qn__pull_take(j, ','));
+  return qn__pull_need(j, '}') ? QN_OK : malformed(j, file);
+}
+
 /* Do the tensors from number `first` on tile [0, bytes) of the data? */
 static qn_status check_tiling(const qn_model *m, size_t first, const qn__map *file, const uint8_t *data,
                               uint64_t bytes) {
@@ -132,7 +151,7 @@ qn_status qn__safetensors_read(qn_model *m, const qn__map *file) {
     do {
       if (!qn__pull_string(&j, name, sizeof name, &length) || !qn__pull_need(&j, ':')) return malformed(&j, file);
       if (strcmp(name, "__metadata__")) QN_TRY(one_tensor(m, file, &j, name, length, data, data_bytes));
-      else if (!qn__pull_skip(&j)) return malformed(&j, file);
+      else QN_TRY(metadata(m, file, &j));
     } while (qn__pull_take(&j, ','));
     if (!qn__pull_need(&j, '}')) return malformed(&j, file);
   }

@@ -12,16 +12,15 @@
 
 typedef struct output {
   FILE *f;
-  const char *path;
-  char temporary[PATH_MAX];
+  char path[PATH_MAX], temporary[PATH_MAX];
 } output;
 
 static qn_status output_open(output *o, const char *path) {
   static _Atomic unsigned serial; /* so that threads that write the same file do not share a temporary one */
-  o->path = path;
   o->f = NULL;
-  if (snprintf(o->temporary, sizeof o->temporary, "%s.%ld-%u.tmp", path, (long)getpid(), serial++) >=
-      (int)sizeof o->temporary)
+  if (snprintf(o->path, sizeof o->path, "%s", path) >= (int)sizeof o->path ||
+      snprintf(o->temporary, sizeof o->temporary, "%s.%ld-%u.tmp", path, (long)getpid(), serial++) >=
+          (int)sizeof o->temporary)
     return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
   int fd = open(o->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd < 0) return qn__fail(QN_E_IO, "%s: %s", o->temporary, strerror(errno));
@@ -42,6 +41,11 @@ static qn_status output_close(output *o) {
   if (ok) return QN_OK;
   unlink(o->temporary);
   return qn__fail(QN_E_IO, "%s: cannot be written: %s", o->path, strerror(why));
+}
+
+static void output_abandon(output *o) {
+  fclose(o->f);
+  unlink(o->temporary);
 }
 
 /* ---- NumPy ------------------------------------------------------------------------------------------------------- */
@@ -69,8 +73,14 @@ qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k) {
 typedef struct entry {
   const qn_save *t;
   const qn__dtype *dtype;
-  uint64_t bytes;
+  uint64_t bytes, at, written; /* at: where its bytes begin */
 } entry;
+
+struct qn_writer {
+  output o;
+  size_t n;
+  entry entry[]; /* by name */
+};
 
 static int by_name(const void *a, const void *b) {
   return strcmp(((const entry *)a)->t->name, ((const entry *)b)->t->name);
@@ -91,11 +101,11 @@ static void put_string(FILE *f, const char *s) {
   fputc('"', f);
 }
 
-static void put_entry(FILE *f, const entry *e, uint64_t at) {
+static void put_entry(FILE *f, const entry *e) {
   put_string(f, e->t->name);
   fprintf(f, ":{\"dtype\":\"%s\",\"shape\":[", e->dtype->name);
   for (int i = 0; i < e->t->n_dims; i++) fprintf(f, "%s%jd", i ? "," : "", (intmax_t)e->t->dim[i]);
-  fprintf(f, "],\"data_offsets\":[%ju,%ju]}", (uintmax_t)at, (uintmax_t)(at + e->bytes));
+  fprintf(f, "],\"data_offsets\":[%ju,%ju]}", (uintmax_t)e->at, (uintmax_t)(e->at + e->bytes));
 }
 
 /* The JSON, padded with blanks to a multiple of 8. *out is freed by the caller. */
@@ -111,10 +121,9 @@ static qn_status make_header(const entry *e, size_t n, const char *const *meta, 
     put_string(f, meta[2 * i + 1]);
   }
   if (n_meta) fputs(n ? "}," : "}", f);
-  uint64_t at = 0;
-  for (size_t i = 0; i < n; at += e[i++].bytes) {
+  for (size_t i = 0; i < n; i++) {
     if (i) fputc(',', f);
-    put_entry(f, &e[i], at);
+    put_entry(f, &e[i]);
   }
   fputc('}', f);
   while (ftell(f) % 8) fputc(' ', f);
@@ -122,41 +131,96 @@ static qn_status make_header(const entry *e, size_t n, const char *const *meta, 
   return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
 }
 
-static qn_status check(const qn_save *t, size_t n, entry *e) {
+/* Entries in the order of the file: the widest first, then by name. */
+static qn_status arrange(const qn_save *t, size_t n, entry *e) {
   for (size_t i = 0; i < n; i++) {
-    e[i] = (entry){&t[i], t[i].dtype ? qn__safetensors_dtype(t[i].dtype, strlen(t[i].dtype)) : NULL, 0};
+    e[i] = (entry){.t = &t[i], .dtype = t[i].dtype ? qn__safetensors_dtype(t[i].dtype, strlen(t[i].dtype)) : NULL};
     if (!t[i].name || !e[i].dtype || t[i].n_dims < 0 || t[i].n_dims > QN_MAX_DIMS ||
-        !qn__dtype_bytes(e[i].dtype, t[i].dim, t[i].n_dims, &e[i].bytes) || (e[i].bytes && !t[i].data))
-      return qn__fail(QN_E_ARG, "tensor %s: its dtype, shape or data is missing",
-                      t[i].name ? t[i].name : "without name");
+        !qn__dtype_bytes(e[i].dtype, t[i].dim, t[i].n_dims, &e[i].bytes))
+      return qn__fail(QN_E_ARG, "tensor %s: its dtype or shape is missing", t[i].name ? t[i].name : "without name");
   }
   qsort(e, n, sizeof *e, by_name);
   for (size_t i = 1; i < n; i++)
     if (!strcmp(e[i].t->name, e[i - 1].t->name)) return qn__fail(QN_E_ARG, "tensor %s is given twice", e[i].t->name);
   qsort(e, n, sizeof *e, by_width_then_name);
+  for (size_t i = 1; i < n; i++) e[i].at = e[i - 1].at + e[i - 1].bytes;
   return QN_OK;
+}
+
+static qn_status begin(qn_writer *w, const char *path, const char *const *meta, size_t n_meta) {
+  char *header = NULL;
+  size_t size = 0;
+  qn_status s = make_header(w->entry, w->n, meta, n_meta, &header, &size);
+  if (!s) s = output_open(&w->o, path);
+  if (!s) {
+    uint64_t length = size;
+    fwrite(&length, sizeof length, 1, w->o.f);
+    fwrite(header, 1, size, w->o.f);
+    for (size_t i = 0; i < w->n; i++) w->entry[i].at += sizeof length + size;
+  }
+  free(header);
+  qsort(w->entry, w->n, sizeof *w->entry, by_name);
+  return s;
+}
+
+qn_status qn_writer_open(const char *path, const qn_save *tensor, size_t n, const char *const *meta, size_t n_meta,
+                         qn_writer **out) {
+  *out = NULL;
+  if (!path || (n && !tensor) || (n_meta && !meta))
+    return qn__fail(QN_E_ARG, "safetensors: a path and tensors are needed");
+  qn_writer *w = calloc(1, sizeof *w + n * sizeof *w->entry);
+  if (!w) return qn__fail(QN_E_NOMEM, "%zu tensors", n);
+  w->n = n;
+  qn_status s = arrange(tensor, n, w->entry);
+  if (!s) s = begin(w, path, meta, n_meta);
+  if (s) free(w);
+  else *out = w;
+  return s;
+}
+
+qn_status qn_writer_put(qn_writer *w, const char *name, const void *data, size_t bytes) {
+  entry *e = bsearch(&(entry){.t = &(qn_save){.name = name}}, w->entry, w->n, sizeof *e, by_name);
+  if (!e) return qn__fail(QN_E_ARG, "tensor %s: the file has none of that name", name);
+  if (bytes > e->bytes - e->written)
+    return qn__fail(QN_E_ARG, "tensor %s: %zu bytes after %ju of %ju", name, bytes, (uintmax_t)e->written,
+                    (uintmax_t)e->bytes);
+  if (fseeko(w->o.f, (off_t)(e->at + e->written), SEEK_SET))
+    return qn__fail(QN_E_IO, "%s: %s", w->o.path, strerror(errno));
+  if (fwrite(data, 1, bytes, w->o.f) != bytes) return qn__fail(QN_E_IO, "%s: %s", w->o.path, strerror(errno));
+  e->written += bytes;
+  return QN_OK;
+}
+
+qn_status qn_writer_close(qn_writer *w) {
+  qn_status s = QN_OK;
+  for (size_t i = 0; !s && i < w->n; i++)
+    if (w->entry[i].written < w->entry[i].bytes)
+      s = qn__fail(QN_E_ARG, "tensor %s: %ju of %ju bytes were written", w->entry[i].t->name,
+                   (uintmax_t)w->entry[i].written, (uintmax_t)w->entry[i].bytes);
+  if (s) output_abandon(&w->o);
+  else s = output_close(&w->o);
+  free(w);
+  return s;
+}
+
+void qn_writer_abandon(qn_writer *w) {
+  if (!w) return;
+  output_abandon(&w->o);
+  free(w);
 }
 
 qn_status qn_safetensors_write(const char *path, const qn_save *tensor, size_t n, const char *const *meta,
                                size_t n_meta) {
-  char *header = NULL;
-  size_t size = 0;
-  output o;
-  if (!path || (n && !tensor) || (n_meta && !meta))
-    return qn__fail(QN_E_ARG, "safetensors: a path and tensors are needed");
-  entry *e = calloc(n + 1, sizeof *e);
-  qn_status s = e ? check(tensor, n, e) : qn__fail(QN_E_NOMEM, "%zu tensors", n);
-  if (!s) s = make_header(e, n, meta, n_meta, &header, &size);
-  if (!s) s = output_open(&o, path);
-  if (!s) {
-    uint64_t length = size;
-    fwrite(&length, sizeof length, 1, o.f);
-    fwrite(header, 1, size, o.f);
-    for (size_t i = 0; i < n; i++)
-      if (e[i].bytes) fwrite(e[i].t->data, 1, e[i].bytes, o.f);
-    s = output_close(&o);
+  qn_writer *w;
+  QN_TRY(qn_writer_open(path, tensor, n, meta, n_meta, &w));
+  qn_status s = QN_OK;
+  for (size_t i = 0; !s && i < n; i++) {
+    uint64_t bytes = w->entry[i].bytes;
+    const qn_save *t = w->entry[i].t;
+    s = !bytes || t->data ? qn_writer_put(w, t->name, t->data, bytes)
+                          : qn__fail(QN_E_ARG, "tensor %s: its data is missing", t->name);
   }
-  free(header);
-  free(e);
+  if (!s) return qn_writer_close(w);
+  qn_writer_abandon(w);
   return s;
 }
