@@ -103,16 +103,20 @@ double qn__load_f64(qn_type t, const void *data, int64_t i) {
   return v;
 }
 
-/* The code of an 8-bit float that is nearest to v; of two, the even one. */
+/* The code of an 8-bit float that is nearest to v; of two, the even one. Codes of one sign ascend, NaN and infinity
+ * last. */
 static uint8_t nearest_code(qn_type t, double v) {
-  uint8_t best = 0;
-  double least = INFINITY;
-  for (int c = 0; c < 256; c++) {
-    double d = fabs(qn__load_f64(t, &(uint8_t){(uint8_t)c}, 0) - v);
-    bool same_sign = t == QN_T_E8M0 || !(c & 0x80) == !signbit(v);
-    if (same_sign && (d < least || (d == least && !(c & 1)))) least = d, best = (uint8_t)c;
+  unsigned sign = t != QN_T_E8M0 && signbit(v) ? 0x80 : 0, below = 0, n = t == QN_T_E8M0 ? 255 : 127;
+  double x = t == QN_T_E8M0 ? v : fabs(v);
+  while (n > 1) {
+    uint8_t middle = (uint8_t)(below + n / 2);
+    if (qn__load_f64(t, &middle, 0) <= x) below = middle;
+    n -= n / 2;
   }
-  return best;
+  double low = qn__load_f64(t, &(uint8_t){(uint8_t)below}, 0),
+         high = qn__load_f64(t, &(uint8_t){(uint8_t)(below + 1)}, 0);
+  bool up = isfinite(high) && (x - low > high - x || (x - low == high - x && below & 1));
+  return (uint8_t)(sign | (below + up));
 }
 
 void qn__store_f64(qn_type t, void *data, int64_t i, double v) {

@@ -207,13 +207,24 @@ static bool step(const qn_format_plane *s, void *data, int64_t i, bool up) {
 
 typedef enum direction { NEAREST, DOWN, UP } direction;
 
+/* x within a narrow type's limits, whole where the type is. */
+static double admit(const qn_format_plane *s, double x) {
+  double limit = top(s);
+  if (limit) x = fmin(fmax(x, is_unsigned(s) ? 0 : -limit), limit);
+  return is_integer(s) ? nearbyint(x) : x;
+}
+
+static double rounded(const qn_format_plane *s, double x) {
+  double to;
+  qn__store_f64((qn_type)s->type, &to, 0, admit(s, x));
+  return qn__load_f64((qn_type)s->type, &to, 0);
+}
+
 /* Store x as element i of plane p. Narrow types saturate. */
 static qn_status store(const fit *t, uint32_t p, int64_t i, double x, direction d) {
   const qn_format_plane *s = &t->f->plane[p];
   void *data = plane_data(t, p);
-  double limit = top(s);
-  if (limit) x = fmin(fmax(x, is_unsigned(s) ? 0 : -limit), limit);
-  qn__store_f64((qn_type)s->type, data, i, is_integer(s) ? nearbyint(x) : x);
+  qn__store_f64((qn_type)s->type, data, i, admit(s, x));
   double is = qn__load_f64((qn_type)s->type, data, i);
   if (!isfinite(is))
     return qn__fail(QN_E_LIMIT, "plane '%s'[%jd, %jd] of format '%s': %g is beyond %s; a wider type is needed", s->name,
@@ -295,17 +306,32 @@ static double cell_error(const fit *t, int64_t c, double a, double b) {
   return sum * a * a;
 }
 
+/* The only plane of a set, or NULL. */
+static const qn_format_plane *only(const fit *t, uint32_t set) {
+  return set && !(set & (set - 1)) ? &t->f->plane[__builtin_ctz(set)] : NULL;
+}
+
+/* Slope and offset as they will be stored, where one plane makes each; else as they are. */
+static void settle(const fit *t, double lo, double *a, double *b) {
+  const rule *r = &t->r;
+  const qn_format_plane *slope = only(t, r->slope), *offset = only(t, r->offset & ~r->slope);
+  if (slope) *a = rounded(slope, *a);
+  if (!offset || (r->offset & r->slope && !slope)) return;
+  double unit = r->c * (r->offset & r->slope ? *a : 1);
+  if (unit != 0) *b = unit * rounded(offset, (lo - *a * r->map[0]) / unit);
+}
+
 /* Draw the range of a cell in to where its squared error is least. */
 static void draw_in(void *ud, int64_t begin, int64_t end, int32_t thread) {
-  enum { STEPS = 28, OF = 40 }; /* down to 0.3 of the range */
   fit *t = ud;
   (void)thread;
   for (int64_t c = begin; c < end; c++) {
     double lo = t->lo[c], hi = t->hi[c], least = INFINITY, a, b;
     double centre = t->r.offset && !holds_zero(t) ? (lo + hi) / 2 : 0;
-    for (int i = 0; i <= STEPS; i++) {
-      double share = 1 - (double)i / OF, l = centre + share * (lo - centre), h = centre + share * (hi - centre);
+    for (double share = 1; share > 0.1; share *= 0.95) {
+      double l = centre + share * (lo - centre), h = centre + share * (hi - centre);
       ideal(&t->r, l, h, &a, &b);
+      settle(t, l, &a, &b);
       double e = a > 0 ? cell_error(t, c, a, b) : INFINITY;
       if (e >= least) continue;
       least = e;
