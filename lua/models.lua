@@ -174,7 +174,7 @@ return function(q, native)
   local function write_job(writer, job)
     for slice = 1, job.tensor.slices do
       local planes, why = job.make(slice)
-      if not planes then error(("%s: %s"):format(job.tensor.name, why), 0) end
+      if not planes then error(why, 0) end
       for _, e in ipairs(job.entries) do assert(writer:put(e.name, planes, e.plane)) end
       planes = nil
       collectgarbage() -- the collector does not see what planes weigh
@@ -211,7 +211,7 @@ return function(q, native)
     if not x then return nil, t, code end
     local planes, error2, weight2, largest =
       native.quantize(x, t.n, t.k, q.descriptor(format), options.method, options.scales, options.threads)
-    if not planes then return nil, error2, weight2 end
+    if not planes then return nil, ("%s: %s"):format(name, error2), weight2 end
     return planes, { error2 = error2, weight2 = weight2, largest = largest }
   end
 

@@ -24,7 +24,8 @@ static const row rows[] = {
     {"quernel", 2, NULL, "usage: quernel VERB"},
     {"quernel --version", 0, "^quernel [0-9]+\\.[0-9]+\\.[0-9]+", NULL},
     {"quernel nonsense", 2, NULL, "^quernel: unknown verb \"nonsense\""},
-    {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize convert run; "
+    {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize quantize convert "
+     "run; "
      "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done",
      0, NULL, NULL},
     {"quernel tune --help", 0, "Problem.*--m LIST .*default: 1,4,16,64,256.*Device.*Search.*Output", NULL},
@@ -105,7 +106,20 @@ static const row rows[] = {
     {"quernel inspect " MODEL " --json", 0, "\"dialect\":\"gptq\"", NULL},
     {"quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy && wc -c <x.npy", 0, "^786560\n$",
      NULL},
-    {"quernel convert " MODEL " -o p.safetensors && quernel inspect p.safetensors", 0, "down_proj.codes", NULL},
+    {"quernel convert " MODEL " -o p.safetensors && quernel inspect p.safetensors", 0,
+     "down_proj.weight +planes +int4.g128 +256 +768 +4\\.12", NULL},
+    {"quernel quantize $T/models/tiny-llama --format int4.g64.z --scales mse --skip lm_head.weight --quiet -o "
+     "q.safetensors "
+     "&& quernel inspect q.safetensors && quernel dequantize q.safetensors model.layers.2.mlp.down_proj.weight -o "
+     "x.npy",
+     0, "28 layers as int4.g64.z, 4.31 bits a weight: error 0.0.*lm_head.weight +plain.*planes +int4.g64.z", NULL},
+    {"quernel quantize $T/models/tiny-llama --format q4_k --only '*.down_proj.*' --json -o q.safetensors", 0,
+     "^\\{\"layers\":\\[\\{.*\"bpw\":4.5,.*\"total\":\\{.*\"layers\":4,.*\"rms\":0.0", NULL},
+    {"quernel quantize $T/models/tiny-llama --format int4 --only nothing -o q.safetensors", 1, NULL,
+     "no linear layer is chosen"},
+    {"quernel quantize $T/models/tiny-llama --format int99 -o q.safetensors", 2, NULL, "unknown format"},
+    {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
+     "known: minmax, mse"},
 
     /* The main job, small: tune, and all that follows from a pack */
     {TUNE

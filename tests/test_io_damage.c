@@ -109,18 +109,28 @@ static int one_vector(const cJSON *v, int index, int first, int rounds) {
   return status != 0;
 }
 
-/* In the form that fuzz_model.c takes. */
+/* In the form that fuzz_model.c takes; a .safetensors in both. */
 static void write_seed(const char *folder, const cJSON *v, int index) {
   char name[4096];
   const char *path = vector_write(v);
   size_t config = slurp(vector_config, changed + 2), n = slurp(path, original[0]);
   bool gguf = n > 4 && !memcmp(original[0], "GGUF", 4);
   uint16_t head = (uint16_t)config;
-  memcpy(changed, &head, 2);
   if (n + config + 2 > MOST) return;
+  memcpy(changed, &head, 2);
   memcpy(changed + 2 + config, original[0], n);
   snprintf(name, sizeof name, "%s/%02d", folder, index);
   spill(name, gguf ? original[0] : changed, gguf ? n : n + config + 2);
+  if (gguf) return;
+  uint64_t header;
+  memcpy(&header, original[0], sizeof header);
+  memmove(original[0], original[0] + 8, header);
+  original[0][header] = 0;
+  memmove(original[0] + header + 1, original[0] + 8 + header, n - 8 - header);
+  changed[1] |= 0x80;
+  memcpy(changed + 2 + config, original[0], n - 7);
+  snprintf(name, sizeof name, "%s/%02d-fitted", folder, index);
+  spill(name, changed, n - 7 + config + 2);
 }
 
 int main(int argc, char **argv) {

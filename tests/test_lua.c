@@ -12,7 +12,7 @@
 
 int luaopen_quernel(lua_State *L);
 
-static const char *const files[] = {"module", "ffi", "measure"};
+static const char *const files[] = {"module", "ffi", "measure", "models"};
 
 static const char assertions[] =
     "local t = { tests = QN_TESTS, library = QN_LIBRARY, scratch = QN_SCRATCH }\n"
@@ -84,6 +84,8 @@ START_TEST(ffi) { run_case(files[1], _i); }
 END_TEST
 START_TEST(measure) { run_case(files[2], _i); }
 END_TEST
+START_TEST(models) { run_case(files[3], _i); }
+END_TEST
 
 static int count(const char *file) {
   lua_State *L = open_file(file);
@@ -93,14 +95,14 @@ static int count(const char *file) {
 }
 
 int main(void) {
-  const TTest *const tests[] = {module, ffi, measure};
+  const TTest *const tests[] = {module, ffi, measure, models};
   if (!mkdtemp(scratch)) return 1;
   char cache[64], remove[64];
   snprintf(cache, sizeof cache, "%s/cache", scratch);
   setenv("QUERNEL_CACHE", cache, 1);
   unsetenv("QUERNEL_TEMPLATES");
   Suite *s = suite_create("lua");
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     const char *only = getenv("QN_FILE");
     if (only && strcmp(only, files[i])) continue;
     TCase *c = tcase_create(files[i]);

@@ -1,0 +1,137 @@
+-- models.lua - checkpoints from end to end: what they decode to, written as planes, written in other formats.
+
+local q = require "quernel"
+local models = QN_TESTS .. "/models/"
+
+-- name, dialect and format of down_proj (truth has its first rows), bits a weight with all that the file keeps for it, and
+-- the last bit that the tool kept (truth was computed in f16, bf16 or f32).
+local checkpoints = {
+  { "gptq4", "gptq", "int4.g128", 4.28, 2 ^ -11 },
+  { "gptq4-act", "gptq", "int4.g64.z", 4.44, 2 ^ -11 },
+  { "awq4", "awq", "int4.g64.z", 4.31, 2 ^ -11 },
+  { "ct-w4a16", "compressed-tensors/pack-quantized", "int4.g64", 4.25, 0 },
+  { "ct-w8a8", "compressed-tensors/int-quantized", "int8.row", 8.02, 0 },
+  { "ct-fp8-block", "compressed-tensors/float-quantized", "e4m3.b128x128", 8.0, 0 },
+  { "ct-nvfp4", "compressed-tensors/nvfp4-pack-quantized", "nvfp4", 4.5, 2 ^ -8 },
+  { "bnb-nf4", "bitsandbytes/nf4", "nf4.g64.f32", 4.18, 0 },
+  { "q4_0.gguf", "gguf/Q4_0", "int4.g32", 4.5, 0 },
+  { "q4_k_m.gguf", "gguf/Q6_K", "int6.g16.f32", 6.56, 0 },
+  { "q8_0.gguf", "gguf/Q8_0", "int8.g32", 8.5, 0 },
+}
+local layers = {
+  { "model.layers.1.self_attn.k_proj.weight", "blk.1.attn_k.weight" },
+  { "model.layers.2.mlp.down_proj.weight", "blk.2.ffn_down.weight" },
+}
+
+local function path_of(c) return models .. "tiny-llama-" .. c[1] end
+local function name_of(c, layer) return layer[c[1]:find "gguf" and 2 or 1] end
+
+local function tensor(model, name)
+  for _, t in ipairs(model:tensors()) do if t.name == name then return t end end
+end
+
+-- Elements of x, rows of k, that are off by more than `step` of their row's largest.
+local function differences(x, truth, k, step)
+  local wrong = 0
+  for row = 1, #truth, k do
+    local largest = 0
+    for i = row, row + k - 1 do largest = math.max(largest, math.abs(truth[i])) end
+    for i = row, row + k - 1 do
+      if not (math.abs(x[i] - truth[i]) <= step * largest) then wrong = wrong + 1 end
+    end
+  end
+  return wrong
+end
+
+local cases = {}
+local function case(name, fn) cases[#cases + 1] = { name, fn } end
+
+for _, c in ipairs(checkpoints) do
+  case(c[1] .. " decodes to what its tool decodes", function(t)
+    local m, truth = assert(q.model(path_of(c))), assert(q.model(models .. "truth/" .. c[1] .. ".safetensors"))
+    local down = tensor(m, name_of(c, layers[2]))
+    t.equal(down.dialect, c[2])
+    t.equal(down.format, c[3])
+    t.check(math.abs(down.bpw - c[4]) < 0.01, down.bpw)
+    for _, layer in ipairs(layers) do
+      local path = t.scratch .. "/x.npy"
+      assert(m:write_npy(name_of(c, layer), path))
+      local x, info = assert(m:dequantize(name_of(c, layer)))
+      local want = assert(truth:dequantize(layer[1]))
+      t.equal(differences(x, want, info.k, c[5]), 0, layer[1])
+      local f <close> = assert(io.open(path, "rb"))
+      f:seek("set", 128)
+      t.check(f:read "a" == x:bytes(), "the NumPy file holds other numbers")
+    end
+  end)
+
+  case(c[1] .. " is the same model as neutral planes", function(t)
+    local m, path = assert(q.model(path_of(c))), t.scratch .. "/planes.safetensors"
+    assert(m:write_planes(path))
+    local back = assert(q.model(path))
+    t.equal(#back:tensors(), #m:tensors())
+    for _, a in ipairs(m:tensors()) do
+      local b = tensor(back, a.name)
+      t.check(b, a.name)
+      t.equal(b.format, a.format, a.name)
+      t.equal(b.dialect, a.quantized and "planes" or a.dialect, a.name)
+      if a.format then t.check(m:dequantize(a.name):bytes() == back:dequantize(a.name):bytes(), a.name) end
+    end
+  end)
+end
+
+-- Bits a weight, and errors: of int4 in groups of 128 about a tenth is expected of trained weights, four times less for
+-- each two bits.
+local targets = {
+  { "int4.g128", 4.125, 0.12 }, { "int8.row", 8.02, 0.01 }, { "q4_k", 4.5, 0.09 }, { "nvfp4", 4.5, 0.11 },
+}
+for _, target in ipairs(targets) do
+  case("tiny-llama as " .. target[1], function(t)
+    local path, name = t.scratch .. "/quantized.safetensors", "model.layers.2.mlp.down_proj.weight"
+    local m = assert(q.model(models .. "tiny-llama"))
+    local report = assert(m:write_quantized(path, { format = target[1], scales = "mse", choose = function() return true end }))
+    t.equal(#report, 29)
+    local back = assert(q.model(path))
+    local info = tensor(back, name)
+    t.equal(info.dialect, "planes")
+    t.equal(info.format, q.resolve(target[1]).name)
+    t.check(math.abs(info.bpw - target[2]) < 0.02, info.bpw)
+    t.equal(tensor(back, "model.embed_tokens.weight").dialect, "plain")
+    local x, y, error2, weight2 = m:dequantize(name), assert(back:dequantize(name)), 0, 0
+    for i = 1, #x do error2, weight2 = error2 + (x[i] - y[i]) ^ 2, weight2 + x[i] ^ 2 end
+    t.check((error2 / weight2) ^ 0.5 < target[3], (error2 / weight2) ^ 0.5)
+    for _, r in ipairs(report) do -- the report says what a reader finds
+      if r.name == name then t.check(math.abs(r.error2 / error2 - 1) < 1e-3, r.error2) end
+    end
+    local groups = back:groups()
+    local problems = 0
+    for _, g in ipairs(groups) do problems = problems + #g.layers end
+    t.equal(problems, 29)
+    for _, g in ipairs(groups) do assert(back:check(g)) end
+  end)
+end
+
+case("a dense format is a plain tensor; a layer that is not chosen stays", function(t)
+  local path = t.scratch .. "/dense.safetensors"
+  local m = assert(q.model(models .. "tiny-llama-gptq4"))
+  local function choose(x) return x.name:find "layers%.0%." end
+  t.equal(#assert(m:write_quantized(path, { format = "bf16", choose = choose })), 7)
+  local back = assert(q.model(path))
+  t.equal(tensor(back, "model.layers.0.mlp.up_proj.weight").dialect, "plain")
+  t.equal(tensor(back, "model.layers.0.mlp.up_proj.weight").format, "bf16")
+  t.equal(tensor(back, "model.layers.1.mlp.up_proj.weight").format, "int4.g128")
+  t.equal(tensor(back, "model.layers.1.mlp.up_proj.weight").dialect, "planes")
+end)
+
+case("a weight that is no number stops it, by name, and no file is left", function(t)
+  local header = '{"a.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
+  local source = t.write("nan.safetensors", string.pack("<s8ffff", header, 1, 2, 0 / 0, 4))
+  local path = t.scratch .. "/none.safetensors"
+  local ok, why = assert(q.model(source)):write_quantized(path, { format = "int4.g32", choose = function() return true end })
+  t.check(not ok and why:find "^a%.weight: plane 'codes'%[1, 0%] is %-?nan, not a finite number", why)
+  t.check(not io.open(path))
+  local p = io.popen("ls " .. t.scratch .. "/none* 2>/dev/null")
+  t.equal(p:read "a", "")
+end)
+
+return cases
