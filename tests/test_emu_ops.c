@@ -72,6 +72,8 @@ static const struct {
     {"{.reg .b16 h; cvt.rz.f16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x3f801fff, 0, 0, 0x3c00},
     {"{.reg .b16 h; cvt.rn.bf16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x3f808000, 0, 0, 0x3f80},
     {"cvt.rn.f16x2.f32 %r0, %r1, %r2;", 0x3f800000, 0x40000000, 0, 0x3c004000},
+    {"cvt.rn.satfinite.f16x2.f32 %r0, %r1, %r2;", 0x477ff000, 0xff800000, 0, 0x7bfffbff},
+    {"cvt.rn.satfinite.bf16x2.f32 %r0, %r1, %r2;", 0x7f7fffff, 0x7fc00000, 0, 0x7f7f7fff},
     {"cvt.rzi.s32.f32 %r0, %r1;", 0xcf800000, 0, 0, 0x80000000},
     {"cvt.rni.s32.f32 %r0, %r1;", 0x40200000, 0, 0, 2},
     {"cvt.rzi.u32.f32 %r0, %r1;", 0xbf800000, 0, 0, 0},

@@ -174,6 +174,8 @@ static u16 narrow(float v, int t, int mode, int flags) {
   const minifloat *m = minifloat_of(t);
   if (flags & F_RELU && !(v > 0)) v = isnan(v) ? v : 0;
   if (m) return (u16)float_minifloat(m, v);
+  float largest = t == T_F16X2 ? 65504.0f : 0x1.fep127f;
+  if (flags & F_SAT && fabsf(v) > largest) v = copysignf(largest, v); /* .satfinite; not for a NaN */
   return (u16)double_float(v, t == T_F16X2 ? T_F16 : T_BF16, mode, flags & ~(F_SAT | F_RELU));
 }
 static void cvt_pair(warp *w, const insn *i, uint32_t m) {
