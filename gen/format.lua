@@ -174,16 +174,24 @@ local function normalise(tree, def)
   return map, scale, offset
 end
 
+-- The largest of 1, 1/2 … 1/16 of which every value is a multiple; nil if none is.
+local function unit_of(values)
+  for j = 0, 4 do
+    local all = true
+    for _, x in ipairs(values) do all = all and x * (1 << j) % 1 == 0 end
+    if all then return 1 / (1 << j) end
+  end
+end
+
+-- kind "float": a number of that type, times slope; "int": code + bias; "table": anything else. The values of the last two
+-- lie in lo .. hi; `unit`: they are multiples of it.
 local function classify(map, def)
   if def.codes then return { kind = "float", type = def.codes, slope = map[1] } end
-  local bias, affine, integer, lo, hi = map[1], true, true, map[1], map[1]
-  for i, x in ipairs(map) do
-    affine = affine and x == bias + (i - 1)
-    integer = integer and x == x // 1
-    lo, hi = math.min(lo, x), math.max(hi, x)
-  end
-  return { kind = affine and integer and "int" or "table", bias = affine and bias // 1 or nil, values = map,
-    integer = integer, lo = lo, hi = hi }
+  local bias, affine = map[1], true
+  for i, x in ipairs(map) do affine = affine and x == bias + (i - 1) end
+  affine = affine and bias % 1 == 0
+  return { kind = affine and "int" or "table", bias = affine and bias // 1 or nil, values = map, unit = unit_of(map),
+    lo = math.min(table.unpack(map)), hi = math.max(table.unpack(map)) }
 end
 
 -- ---- Spelling -> resolved format ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 --       codes(0, 4, { k(16, 8), n(32), k(8) }) } } }
 --
 -- n(size, stride) and k(size, stride) are digits, slowest first. make() checks that every section covers every element
--- of its planes exactly once, and derives sizes: record bytes, field offsets, section offsets over N and K.
+-- of its planes (of the codes exactly once), and derives sizes: record bytes, field offsets, section offsets over N and K.
 
 local expr = require "gen.expr"
 local layout = {}
@@ -31,21 +31,23 @@ end
 
 local function fail(name, text, ...) error(("layout %s: " .. text):format(name, ...), 0) end
 
--- Digits along one axis must chain: strides unit, unit x size, … up to `extent`.
-local function check_chain(name, digits, axis, unit, extent, what)
-  local list = {}
+-- Digits along one axis, by stride, must chain: each starts where those below it end. A plane of which `share` weights
+-- have one element (0: all) may start a digit earlier and so repeat elements.
+local function check_chain(name, digits, axis, share, repeats, what)
+  if share == 0 then return end
+  local list, reach = {}, share
   for _, d in ipairs(digits) do if d[1] == axis and d[2] ~= 1 then list[#list + 1] = d end end
   table.sort(list, function(a, b) return a[3] < b[3] end)
-  local next_stride = unit
   for i, d in ipairs(list) do
-    if d[3] ~= next_stride then fail(name, "%s: digit %s(%d, %d) should have stride %d", what, axis, d[2], d[3], next_stride) end
+    if d[3] > reach or d[3] < reach and not repeats then
+      fail(name, "%s: digit %s(%d, %d) should have stride %d", what, axis, d[2], d[3], reach)
+    end
     if d[2] == 0 then
       if i ~= #list then fail(name, "%s: an open digit must have the largest stride", what) end
       return
     end
-    next_stride = next_stride * d[2]
+    reach = math.max(reach, d[3] * d[2])
   end
-  if extent and next_stride ~= extent then fail(name, "%s: digits cover %d of %d along %s", what, next_stride, extent, axis) end
 end
 
 function layout.make(spec)
@@ -60,8 +62,9 @@ function layout.make(spec)
     for _, d in ipairs(sec.outer) do
       count = count * (d[2] == 0 and expr.ceildiv(expr.ceildiv(d[1] == "n" and N or K, tile[d[1] == "n" and 1 or 2]) *
         tile[d[1] == "n" and 1 or 2], d[3]) or d[2])
-      if d[2] == 0 and tile[d[1] == "n" and 1 or 2] % d[3] ~= 0 then
-        fail(name, "the tile (%d x %d) is not a multiple of an outer stride %d", tile[1], tile[2], d[3])
+      local size = tile[d[1] == "n" and 1 or 2]
+      if d[2] == 0 and size % d[3] ~= 0 and d[3] % size ~= 0 then
+        fail(name, "the tile (%d x %d) and an outer stride of %d: neither is a multiple of the other", tile[1], tile[2], d[3])
       end
     end
     for _, field in ipairs(sec) do
@@ -72,8 +75,8 @@ function layout.make(spec)
       local all = { table.unpack(sec.outer) }
       table.move(field.digits, 1, #field.digits, #all + 1, all)
       local what = field.plane .. (plane and "" or (" bits %d+%d"):format(field.lo, field.bits))
-      check_chain(name, all, "n", plane and (plane.rows == 0 and 1 or plane.rows) or 1, nil, what)
-      check_chain(name, all, "k", plane and (plane.cols == 0 and 1 or plane.cols) or 1, nil, what)
+      check_chain(name, all, "n", plane and plane.rows or 1, plane, what)
+      check_chain(name, all, "k", plane and plane.cols or 1, plane, what)
       local elements = 1
       for _, d in ipairs(field.digits) do elements = elements * d[2] end
       if elements * bits % 8 ~= 0 then fail(name, "%s: %d elements of %d bits are not whole bytes", what, elements, bits) end

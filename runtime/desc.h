@@ -120,8 +120,8 @@ const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t
  * JSON: {"name":…,"tile":[n,k],"sections":[{"outer":[["n",0,32],["k",0,128]],"fields":[{"plane":"scale","type":"f16",
  * "bits":16,"digits":[["n",32,1]]},{"plane":"codes","lo":0,"bits":4,"digits":[["k",16,8],["n",32,1],["k",8,1]]}]}]}
  * Elements whose n >= N or k >= K are padding: codes `pad_code`, other planes zero bits. */
-#define QN_LAYOUT_SECTIONS 4
-#define QN_LAYOUT_FIELDS 6
+#define QN_LAYOUT_SECTIONS QN_MAX_PLANES     /* each plane may have one */
+#define QN_LAYOUT_FIELDS (QN_MAX_PLANES + 2) /* all in one record, the codes in three slices */
 #define QN_LAYOUT_DIGITS 10
 
 typedef struct qn_digit {

@@ -1,11 +1,14 @@
 -- host_panel.lua - the layouts of the host families: W[N,K] cut into panels of NR columns, each one stream of records.
 --
---            panel 0           panel 1                       record: KR values of k (a group) of NR columns
+--            panel 0           panel 1                       record: KR values of k (groups) of NR columns
 --   k0   +-------------+   +-------------+                +--------+--------+---------------+--------------+
 --        |  record 0   |   |  record 0   |   host.record  | scales | zeros… | codes, slice 0 | slice 1 …   |
 --   KR   +-------------+   +-------------+                +--------+--------+---------------+--------------+
 --        |  record 1   |   |  record 1   |
 --   2 KR +-------------+   +-------------+   host.split   the codes alone; each other plane in a section of its own
+--
+-- Of every plane a panel has NR elements side by side, for each group; what several columns share is repeated. A plane with
+-- coarser groups than the finest (super-scales) has a section of its own in either layout.
 --
 -- A code of b bits is cut into slices of 1, 2, 4, 8, 16 or 32 bits (5 = 4 + 1). A 64-byte vector of a slice of w bits
 -- holds 16 columns x 32 / w values of k; the lane of (n, k mod V) has them at shifts 0, w, 2w… for k / V = 0, 1, 2…
@@ -27,28 +30,32 @@ local function code_fields(v)
   return out
 end
 
-local sections = {}
+-- Is plane p stored with the codes?
+function layouts.inside(v, p) return v.LAYOUT == "record" and p.cols == v.GROUP end
 
-function sections.record(v, panels, codes)
-  local record = { outer = panels }
-  for _, p in ipairs(v.format.planes) do record[#record + 1] = layout.plane(p.name, { layout.n(v.NR) }) end
-  table.move(codes, 1, #codes, #record + 1, record)
-  return { record }
+local function plane_field(v, p)
+  local digits = { layout.n(v.NR) }
+  if p.cols == v.GROUP and v.GROUPS > 1 then table.insert(digits, 1, layout.k(v.GROUPS, v.GROUP)) end
+  return layout.plane(p.name, digits)
 end
 
-function sections.split(v, panels, codes)
-  codes.outer = panels
-  local out = { codes }
-  for _, p in ipairs(v.format.planes) do
-    out[#out + 1] = { outer = p.cols > 0 and panels or { layout.n(0, v.NR) }, layout.plane(p.name, { layout.n(v.NR) }) }
-  end
-  return out
-end
-
--- The layout of a variant with sizes V, LANE, KR, slices and parameters NR, LAYOUT.
+-- The layout of a variant with sizes V, LANE, KR, GROUP, GROUPS, slices and parameters NR, LAYOUT.
 function layouts.make(v)
+  local panels = layout.n(0, v.NR)
+  local record = { outer = { panels, layout.k(0, v.KR) } }
+  local sections = { record }
+  for _, p in ipairs(v.format.planes) do
+    local field = plane_field(v, p)
+    if layouts.inside(v, p) then
+      record[#record + 1] = field
+    else
+      local along_k = p.cols > 0 and layout.k(0, p.cols == v.GROUP and v.KR or p.cols) or nil
+      sections[#sections + 1] = { outer = { panels, along_k }, field }
+    end
+  end
+  for _, field in ipairs(code_fields(v)) do record[#record + 1] = field end
   return layout.make { name = ("host.%s.n%dv%d"):format(v.LAYOUT, v.NR, v.V), tile = { v.NR, v.KR }, format = v.format,
-    sections = sections[v.LAYOUT](v, { layout.n(0, v.NR), layout.k(0, v.KR) }, code_fields(v)) }
+    sections = sections }
 end
 
 return layouts

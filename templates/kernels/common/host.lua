@@ -8,8 +8,9 @@
 --   bf16          2   pairs of bf16 (vdpbf16ps)          f32              the f32 sum; AVX-512: tables rounded to bf16
 --   i8            4   quads of u8 by i8 (vpdpbusd)       f32, exactly     nothing within a group; then the f32 sum
 --
--- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x). The sums of x are
--- made once per call and thread.
+-- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and offset
+-- are products of planes. The group is the finest that a plane has; coarser planes are constant over several of them.
+-- The sums of x are made once per call and thread.
 --
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
@@ -22,7 +23,8 @@ local arithmetic = {
   i8 = { V = 4, lane = 8, x = "int8_t", value = "x[k]", sets = { "avx512vbmi", "avx512vnni" } },
 }
 
-local row_record = 128                                      -- k values of a record where scales are per row
+local usual_group = 128                                     -- where scales are per row, or groups very long
+local longest_group, longest_record = 256, 4096
 host.lanes = { avx512 = 16, avx2 = 8, c = 4 }
 
 -- Instruction sets of a variant, sorted, as gcc names them.
@@ -52,8 +54,38 @@ function host.quick(wide, narrow)
   return function(device) return host.best_isa(device)[1] == "avx512" and wide or narrow end
 end
 
-host.dense = { f32 = true, f16 = true, bf16 = true }        -- types of float codes
-host.plane_bytes = { f32 = 4, f16 = 2, bf16 = 2, u8 = 1 }   -- types of planes that the hooks load
+host.plane_bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1 } -- types that the hooks load
+
+-- Float codes by the activations that they are exact in.
+local float_codes = {
+  f32 = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true },
+  bf16 = { bf16 = true, e4m3 = true, e5m2 = true }, i8 = {},
+}
+
+-- ---- Groups ----------------------------------------------------------------------------------------------------------
+
+local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
+
+-- Steps of V values of k to a block: as many as the narrowest slice has in a vector.
+function host.steps(v)
+  local slices = layout.slices(v.format.bits)
+  return 32 // slices[#slices].bits // arithmetic[v.act].V
+end
+
+-- Values of k that are summed before they are scaled: the finest group of a plane. Very long ones are cut.
+function host.group(v)
+  local group = 0
+  for _, p in ipairs(v.format.planes) do
+    if p.cols > 0 then group = group > 0 and math.min(group, p.cols) or p.cols end
+  end
+  return (group == 0 or group > longest_group and group % usual_group == 0) and usual_group or group
+end
+
+-- Values of k of a record: whole groups and whole blocks.
+function host.record(v)
+  local group, block = host.group(v), host.steps(v) * arithmetic[v.act].V
+  return group // gcd(group, block) * block
+end
 
 -- ---- Rules that both families have -----------------------------------------------------------------------------------
 
@@ -65,49 +97,47 @@ host.rules = {
     end },
   { name = "act", why = "host kernels take f32, bf16 or i8 activations",
     ok = function(v) return arithmetic[v.act] ~= nil end },
-  { name = "i8-map", why = "int8 dot products need codes that mean integers (a table of at most 64 within -128..127)",
+  { name = "i8-map", why = "int8 dot products need codes that mean integers, or a table of at most 64 numbers that are n / 2^i with n in -128 .. 127",
     ok = function(v)
       local m = v.format.map
-      return v.act ~= "i8" or m.kind == "int" or (m.kind == "table" and m.integer and v.format.bits <= 6 and m.lo >= -128 and m.hi <= 127)
+      if v.act ~= "i8" or m.kind == "int" then return true end
+      return m.kind == "table" and m.unit and v.format.bits <= 6 and m.lo >= -128 * m.unit and m.hi <= 127 * m.unit
     end },
-  { name = "float-code", why = "dense weights keep their precision: f32 weights need f32 activations, f16 weights f32, bf16 weights f32 or bf16",
+  { name = "float-code", why = "codes that are floats keep their precision: f32 and f16 weights need f32 activations, bf16, e4m3 and e5m2 ones f32 or bf16",
     ok = function(v)
       local m = v.format.map
-      if m.kind ~= "float" then return true end
-      return m.slope == 1 and (v.act == "f32" and host.dense[m.type] or v.act == "bf16" and m.type == "bf16")
+      return m.kind ~= "float" or m.slope == 1 and float_codes[v.act][m.type]
     end },
-  { name = "plane-type", why = "scales and zero points of this type have no loader (f32, f16, bf16 and u8 have one)",
+  { name = "plane-type", why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and unsigned integers have one)",
     ok = function(v)
       for _, p in ipairs(v.format.planes) do if not host.plane_bytes[p.type] then return false end end
       return true
     end },
-  { name = "granularity", why = "scales and zero points must come per row, or per group along K that holds whole blocks of vectors",
+  { name = "pairs", why = "bf16 is multiplied two values of k at a time, i8 four: all of them must be of one group",
+    ok = function(v) return host.group(v) % arithmetic[v.act].V == 0 end },
+  { name = "granularity", why = "each coarser group along K must hold whole records of the finest one, of at most 4096 values of k",
     ok = function(v)
-      local slices = layout.slices(v.format.bits)
+      local group, record = host.group(v), host.record(v)
       for _, p in ipairs(v.format.planes) do
-        if p.rows ~= 1 or p.cols ~= v.format.group or p.cols % (32 // slices[#slices].bits) ~= 0 then return false end
+        if p.cols ~= 0 and p.cols ~= group and p.cols % record ~= 0 then return false end
       end
-      return true
+      return record <= longest_record
     end },
   { name = "i8-exact", why = "without int8 instructions the sums are floats, and a group this long could exceed their 24 bits",
     ok = function(v)
       local m = v.format.map
-      local most = v.act == "i8" and v.ISA ~= "avx512" and math.max(-m.lo, m.hi) or 0
-      return most * 128 * (v.format.group > 0 and v.format.group or row_record) <= 1 << 24
+      local most = v.act == "i8" and v.ISA ~= "avx512" and math.max(-m.lo, m.hi) / m.unit or 0
+      return most * 128 * host.group(v) <= 1 << 24
     end },
   { name = "layout", why = "records interleave scales with codes, which needs a scale per group",
-    ok = function(v) return v.LAYOUT == "split" or (v.format.group > 0 and #v.format.planes > 0) end },
-  { name = "dense", why = "without scales there is only one layout",
-    ok = function(v) return v.LAYOUT ~= "record" or #v.format.planes > 0 end },
+    ok = function(v)
+      local some = v.LAYOUT == "split"
+      for _, p in ipairs(v.format.planes) do some = some or p.cols == host.group(v) end
+      return some
+    end },
 }
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
-
--- Steps of V values of k to a block: as many as the narrowest slice has in a vector.
-function host.steps(v)
-  local slices = layout.slices(v.format.bits)
-  return 32 // slices[#slices].bits // arithmetic[v.act].V
-end
 
 -- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
 function host.derive(v)
@@ -119,7 +149,9 @@ function host.derive(v)
   v.slices = layout.slices(v.format.bits)
   v.STEPS = host.steps(v)
   v.KB = v.STEPS * v.V                                    -- k values after which every slice is at a vector's start
-  v.KR = v.format.group > 0 and v.format.group or row_record -- k values of a record
+  v.KR = host.record(v)                                   -- k values of a record
+  v.GROUP = host.group(v)                                 -- k values of a group
+  v.GROUPS = v.KR // v.GROUP
   v.sums = #v.format.offset > 0
   host.isa[v.ISA].prepare(v)
   v.layout = layouts.make(v)
@@ -157,7 +189,9 @@ local function sizes(v)
     { "V", v.V, "values of k in a 32-bit lane" },
     { "AT_ONCE", v.AT_ONCE, "of those, multiplied by one instruction" },
     { "KB", v.KB, "values of k in a block of vectors" },
-    { "KR", v.KR, "values of k in a record: a group" },
+    { "KR", v.KR, "values of k in a record" },
+    { "GROUP", v.GROUP, "values of k in a group" },
+    { "GROUPS", "KR / GROUP", "groups in a record" },
     { "STEPS", "KB / V", "steps of a block" },
     { "RECORD", v.RECORD, "bytes of a record" },
   }, {}
@@ -204,6 +238,13 @@ function host.parameters(v)
   return out
 end
 
+-- Has a variant's format codes or a plane of this type?
+function host.has_type(v, type)
+  local has = v.format.map.type == type
+  for _, p in ipairs(v.format.planes) do has = has or p.type == type end
+  return has
+end
+
 -- A number as a C literal of f32.
 local function f32(x) return ("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f") end
 
@@ -213,9 +254,9 @@ local function bf16_bits(x)
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
 end
 
--- A table of `count` entries, the map repeated, `per_line` a line.
-local function entries(v, count, show, per_line)
-  local values, out = v.format.map.values, {}
+-- A table of `count` entries, the values repeated, `per_line` a line.
+local function entries(values, count, show, per_line)
+  local out = {}
   for i = 0, count - 1 do
     out[#out + 1] = show(values[i % #values + 1]) .. "," .. ((i + 1) % per_line == 0 and "\n" or " ")
   end

@@ -2,16 +2,22 @@
 --
 -- The code map is a register: vpermw (bf16, up to 5 bits; 6 with two registers), vpermps (f32, 4 or 5 bits), vpermb (int8
 -- from a table). Those read the low bits of an index only, so a code needs no mask. Wider codes are converted.
+--
+-- 8-bit floats move into place and get another exponent; those without a leading one are looked up.
 
 local host = use "kernels/common/host"
 local hooks = {}
 
 hooks.flags = { avx512 = " -mprefer-vector-width=512" }
 
--- With i8 the codes, or a table's entries and 128, are unsigned bytes; what was added goes into the sums of x.
+-- 8-bit floats: bits of the fraction, bias of the exponent.
+local small = { e4m3 = { fraction = 3, bias = 7 }, e5m2 = { fraction = 2, bias = 15 } }
+
+-- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums of x.
 function hooks.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
-  v.loose = v.act == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int) or v.act == "i8" and not int
+  v.loose = small[v.format.map.type] or v.act == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int)
+    or v.act == "i8" and not int
   v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
   v.AT_ONCE = v.V
   v.ADDED = v.act ~= "i8" and 0 or int and -v.format.map.bias or 128
@@ -24,7 +30,7 @@ local function lookup(w, v, type, count, show, per_line, body)
         ${ENTRIES}
     };
     fn weight_t weights(u32v q) { return ${BODY}; }
-  ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v, count, show, per_line), BODY = body })
+  ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v.format.map.values, count, show, per_line), BODY = body })
 end
 
 -- Codes too wide for a register: one f32 for each. Integers become the low bits of 2^23, from which 2^23 is subtracted;
@@ -39,17 +45,47 @@ local function number(w, v)
     ]], { MASK = ("%x"):format((1 << v.format.bits) - 1), MAGIC = ("%d.0f"):format((1 << 23) - v.format.map.bias) })
   else
     local show = function(x) return host.f32(v.act == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
-    w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v, 1 << v.format.bits, show, 4) })
+    w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
     w "fn __m512 number(__m512i q) { return _mm512_i32gather_ps(q, table, 4); }"
   end
+end
+
+-- from_TYPE: 8-bit floats, one in each lane of 32 bits, to f32; bf16_from_TYPE: of 16 bits, to bf16. Both keep f32's
+-- exponent in the 8 bits below the sign.
+local function small_float(w, type, lane)
+  local x, fraction, below = small[type], lane == 32 and 23 or 7, {}
+  for i = 1, 1 << x.fraction do below[i] = (i - 1) * 2.0 ^ (1 - x.bias - x.fraction) end
+  local function show(y) return ("0x%x"):format(string.unpack("<I4", string.pack("<f", y)) >> (32 - lane)) end
+  w([[
+    static const uint${LANE}_t below_${NAME}[${COUNT}] = { /* what lies below the normal numbers */
+        ${TABLE}
+    };
+    fn ${RESULT} ${NAME}(__m512i q) {
+      __m512i x = _mm512_slli_epi${LANE}(_mm512_and_si512(q, _mm512_set1_epi${LANE}(0x7f)), ${SHIFT});
+      __m512i normal = _mm512_add_epi${LANE}(x, _mm512_set1_epi${LANE}(${EXPONENT}));
+      __m512i sign = _mm512_slli_epi${LANE}(_mm512_and_si512(q, _mm512_set1_epi${LANE}(0x80)), ${SIGN});
+      __mmask${COUNT} tiny = _mm512_testn_epi${LANE}_mask(q, _mm512_set1_epi${LANE}(${NORMAL}));
+      return (${RESULT})_mm512_or_si512(sign,
+          _mm512_mask_permutexvar_epi${LANE}(normal, tiny, q, _mm512_loadu_si512(below_${NAME})));
+    }
+  ]], { LANE = lane, NAME = (lane == 16 and "bf16_from_" or "from_") .. type, COUNT = 512 // lane,
+    TABLE = host.entries(below, 512 // lane, show, 8), RESULT = lane == 32 and "__m512" or "__m512i",
+    SHIFT = fraction - x.fraction, EXPONENT = ("0x%x"):format((127 - x.bias) << fraction),
+    NORMAL = ("0x%x"):format(0x80 - (1 << x.fraction)), SIGN = lane - 8 })
 end
 
 function hooks.weights(w, v)
   local bits, map = v.format.bits, v.format.map
   w("typedef ${TYPE} weight_t; /* LANES columns, V values of k */", { TYPE = v.act == "f32" and "__m512" or "__m512i" })
   local function bf16(x) return ("0x%04x"):format(host.bf16_bits(x)) end
-  local function u8(x) return ("%d"):format(x + v.ADDED) end
-  if map.kind == "float" then
+  local function u8(x) return ("%d"):format(x // map.unit + v.ADDED) end
+  for _, type in ipairs { "e4m3", "e5m2" } do
+    if host.has_type(v, type) then small_float(w, type, 32) end
+  end
+  if small[map.type] then
+    if v.act == "bf16" then small_float(w, map.type, 16) end
+    w("fn weight_t weights(u32v q) { return ${FROM}_${TYPE}((__m512i)q); }", { FROM = v.act == "bf16" and "bf16_from" or "from", TYPE = map.type })
+  elseif map.kind == "float" then
     w("fn weight_t weights(u32v q) { return ${BODY}; }", { BODY = v.act == "bf16" and "(__m512i)q"
       or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)", f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
   elseif v.act == "i8" and map.kind == "int" then
@@ -98,12 +134,13 @@ local multiply = {
     fn sum_t multiply(sum_t s, weight_t w, const int8_t *x, int i) {
       return (i32v)_mm512_dpbusd_epi32((__m512i)s, w, _mm512_set1_epi32(*(const unaligned_u32 *)(x + i)));
     }
-    fn f32v as_float(sum_t s) { return _mm512_cvtepi32_ps((__m512i)s); }
+    fn f32v as_float(sum_t s) { return _mm512_cvtepi32_ps((__m512i)s)${UNIT}; }
   ]],
 }
 
 function hooks.multiply(w, v)
-  w(multiply[v.act])
+  local unit = v.format.map.unit
+  w(multiply[v.act], { UNIT = unit and unit ~= 1 and " * " .. host.f32(unit) or "" })
   w.blank()
 end
 
@@ -111,6 +148,9 @@ local read = {
   f32 = "_mm512_loadu_ps(p)",
   f16 = "_mm512_cvtph_ps(_mm256_loadu_si256(p))",
   bf16 = "(__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)",
+  e4m3 = "from_e4m3(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
+  e5m2 = "from_e5m2(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
+  e8m0 = "(__m512)_mm512_max_epu32(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)), 23), _mm512_set1_epi32(0x400000))",
   u8 = "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
 }
 

@@ -16,12 +16,31 @@ function hooks.prepare(v)
   v.AT_ONCE = 1
 end
 
+-- Floats that are narrower than f32, and where their sign and the rest go.
+local small = {
+  f16 = { magnitude = "0x7fff", shift = 13, power = "0x1p112f", sign = "0x8000", up = 16 },
+  e4m3 = { magnitude = "0x7f", shift = 20, power = "0x1p120f", sign = "0x80", up = 24 },
+  e5m2 = { magnitude = "0x7f", shift = 21, power = "0x1p112f", sign = "0x80", up = 24 },
+}
+
 function hooks.weights(w, v)
   local map, bits = v.format.map, v.format.bits
   w "typedef struct { f32v of[V]; } weight_t; /* LANES columns, V values of k */"
+  for _, type in ipairs { "f16", "e4m3", "e5m2" } do
+    local x = small[type]
+    if host.has_type(v, type) then
+      w([[
+        /* A small float moved into f32's place is itself times a power of two, subnormals included. */
+        fn f32v from_${TYPE}(u32v q) {
+          f32v x = (f32v)((q & ${MAGNITUDE}) << ${SHIFT}) * ${POWER};
+          return (f32v)((u32v)x | (q & ${SIGN}) << ${UP});
+        }
+      ]], { TYPE = type, MAGNITUDE = x.magnitude, SHIFT = x.shift, POWER = x.power, SIGN = x.sign, UP = x.up })
+    end
+  end
   if map.kind == "float" then
-    if map.type == "f16" then host.half(w) end
-    w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)", f16 = "from_f16(q)" })[map.type] })
+    w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)" })[map.type] or
+      ("from_%s(q)"):format(map.type) })
   elseif map.kind == "int" then
     w("fn f32v number(u32v q) { return __builtin_convertvector((i32v)q + ${BIAS}, f32v); }", { BIAS = ("(%d)"):format(map.bias) })
   else
@@ -34,7 +53,7 @@ function hooks.weights(w, v)
         for (int i = 0; i < LANES; i++) out[i] = table[q[i]];
         return out;
       }
-    ]=], { COUNT = 1 << bits, ENTRIES = host.entries(v, 1 << bits, host.f32, 4) })
+    ]=], { COUNT = 1 << bits, ENTRIES = host.entries(map.values, 1 << bits, host.f32, 4) })
   end
   w([[
     fn weight_t weights(u32v q) {
@@ -56,28 +75,18 @@ function hooks.multiply(w)
   w.blank()
 end
 
--- from_f16: halves in 32-bit lanes to f32, subnormals included: the exponent is moved by a multiplication.
-function host.half(w)
-  w [[
-    fn f32v from_f16(u32v h) {
-      f32v x = (f32v)((h & 0x7fff) << 13) * 0x1p112f;
-      return (f32v)((u32v)x | (h & 0x8000) << 16);
-    }
-  ]]
-end
-
 local read = {
   f32 = "f32v x; __builtin_memcpy(&x, p, sizeof x); return x;",
   f16 = "u16v h; __builtin_memcpy(&h, p, sizeof h); return from_f16(__builtin_convertvector(h, u32v));",
+  e4m3 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return from_e4m3(__builtin_convertvector(b, u32v));",
+  e5m2 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return from_e5m2(__builtin_convertvector(b, u32v));",
+  e8m0 = "u8v b; __builtin_memcpy(&b, p, sizeof b); u32v e = __builtin_convertvector(b, u32v); "
+    .. "return (f32v)(e << 23 | ((u32v)(e == 0) & 0x400000));",
   bf16 = "u16v h; __builtin_memcpy(&h, p, sizeof h); return (f32v)(__builtin_convertvector(h, u32v) << 16);",
   u8 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return __builtin_convertvector(b, f32v);",
 }
 
 function hooks.planes(w, v)
-  local half = v.format.map.type == "f16"
-  for _, p in ipairs(v.format.planes) do
-    if p.type == "f16" and not half then host.half(w) half = true end
-  end
   for _, p in ipairs(v.format.planes) do
     w("fn f32v load_${NAME}(const void *p) { ${READ} } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
   end

@@ -8,10 +8,12 @@
 --   A rest of few rows takes a tile of half the height. Rows beyond M repeat the last one and are not stored, so that two
 --   bodies serve every M.
 --
---   for each record (KR values of k: a group)        part = sums of map(q) x over the group
+--   for each record (KR values of k), each group     part = sums of map(q) x over the group
 --     for each block, step, vector p                 weights = map(codes)
 --       for each row r                               part[r][p] += weights . x[r]
 --     acc += part * scale + sum(x) * offset
+--
+--   A record is one group, or, where a group is no whole number of blocks, as many as it takes.
 
 local host = use "kernels/common/host"
 local tile = {}
@@ -31,19 +33,25 @@ end
 
 local longest_body = 192 -- products in the unrolled loop: longer ones take seconds to compile and leave the op cache
 
-tile.unroll = { name = "unroll", why = "the unrolled loop would be too long",
-  ok = function(v) return v.UNROLL == 1 or v.UNROLL * host.steps(v) * tile.products(v) <= longest_body end }
+tile.unroll = { name = "unroll", why = "the unrolled loop would be too long, or the groups are shorter than a block",
+  ok = function(v)
+    return v.UNROLL == 1 or host.record(v) == host.group(v) and v.UNROLL * host.steps(v) * tile.products(v) <= longest_body
+  end }
+
+-- `count` or as many as fit the longest body.
+local function unrolled(v, count)
+  while count > 1 and count * tile.products(v) > longest_body do count = count // 2 end
+  return count
+end
 
 function tile.derive(v)
   host.derive(v)
-  v.UNROLL_STEPS = v.STEPS
-  while v.UNROLL_STEPS > 1 and v.UNROLL_STEPS * tile.products(v) > longest_body do v.UNROLL_STEPS = v.UNROLL_STEPS // 2 end
   v.YT = v.out == "f32" and "float" or "uint16_t"
 end
 
 -- Bytes of workspace: per thread the sums of x, then `scratch` bytes (an expression).
 function tile.workspace(v, scratch)
-  local sums = v.sums and ceildiv(M * ceildiv(K, v.KR) * 4, 64) * 64 or expr.const(0)
+  local sums = v.sums and ceildiv(M * ceildiv(K, v.KR) * (v.GROUPS * 4), 64) * 64 or expr.const(0)
   return T * (sums + (scratch or 0))
 end
 
@@ -60,12 +68,13 @@ end
 function tile.sums(w, v)
   if not v.sums then return end
   w([[
-    /* sums[row][g] = sum of x[row][k] over group g. */
+    /* sums[row][g] = sum of x[row][k] over group g; 0 for groups that fill up the last record. */
     static void group_sums(const struct args *a, ${SUMT} *sums) {
+      const int64_t end = (a->k + KR - 1) / KR * KR;
       for (int64_t row = 0; row < a->m; row++)
-        for (int64_t k0 = 0; k0 < a->k; k0 += KR) {
+        for (int64_t k0 = 0; k0 < end; k0 += GROUP) {
           const ${XT} *x = a->x + row * a->ldx + k0;
-          int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
+          int64_t n = a->k - k0 < GROUP ? a->k - k0 : GROUP;
           ${SUMT} lane[16] = {0}, sum = 0;
           int64_t k = 0;
           for (; k + 16 <= n; x += 16, k += 16)
@@ -79,14 +88,20 @@ function tile.sums(w, v)
   w.blank()
 end
 
--- Where plane p of the current record lies.
+-- The index of the current group among those of all records of row r, or of a panel.
+local function group_at(v, record) return v.GROUPS > 1 and ("(%s) * GROUPS + s"):format(record) or record end
+
+-- Where the NR elements of plane p for the current group lie.
 local function plane_address(v, p)
-  if v.LAYOUT == "record" then return ("record + %d"):format(v.layout.sections[1].fields[p.name].offset) end
-  for _, s in ipairs(v.layout.sections) do
-    local f = s.fields[p.name]
-    if f then
-      local offset = expr.c(s.offset, { N = "a->n", K = "a->k" })
-      return ("a->w + %s + (panel%s) * %d"):format(offset, p.cols > 0 and " * records + g" or "", s.record)
+  local inner = p.cols == v.GROUP and v.GROUPS > 1 and (" + s * %d"):format(v.NR * host.plane_bytes[p.type]) or ""
+  for i, section in ipairs(v.layout.sections) do
+    local field = section.fields[p.name]
+    if field and i == 1 then return ("record + %d%s"):format(field.offset, inner) end
+    if field then
+      local at = "panel"
+      if p.cols == v.GROUP then at = "(panel * records + g)"
+      elseif p.cols > 0 then at = ("(panel * ((a->k + %d) / %d) + g / %d)"):format(p.cols - 1, p.cols, p.cols // v.KR) end
+      return ("a->w + %s + %s * %d%s"):format(expr.c(section.offset, { N = "a->n", K = "a->k" }), at, section.record, inner)
     end
   end
 end
@@ -111,18 +126,47 @@ local function finish(w, v)
     w("f32v ${NAME} = load_${NAME}(${AT} + p * ${BYTES});", { NAME = p.name, AT = plane_address(v, p),
       BYTES = v.LANES * host.plane_bytes[p.type] })
   end
-  local sum = ""
+  local factor, sum = #f.scale > 0 and " * " .. f.scale[1] or "", ""
+  if #f.scale > 1 then
+    w("f32v factor = ${TEXT};", { TEXT = table.concat(f.scale, " * ") })
+    factor = " * factor"
+  end
   if #f.offset > 0 then
     local terms = {}
     for i, t in ipairs(f.offset) do
       terms[i] = #t.planes > 0 and product(t.planes, t.coefficient) or ("(f32v){0} + %s"):format(host.f32(t.coefficient))
     end
     w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
-    sum = " + offset * (float)sums[at[r] * records + g]"
+    sum = (" + offset * (float)sums[%s]"):format(group_at(v, "at[r] * records + g"))
   end
-  w("for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p])${SCALE}${SUM};",
-    { SCALE = #f.scale > 0 and " * " .. table.concat(f.scale, " * ") or "", SUM = sum })
+  w("for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p])${FACTOR}${SUM};", { FACTOR = factor, SUM = sum })
   w.pop "}"
+end
+
+-- The loop over what is left of a group: its blocks and their steps, or, of a group within a record, its steps.
+local function steps(w, v, read, prefetch)
+  local whole = v.GROUPS == 1
+  if whole then
+    w "#pragma GCC unroll ${UNROLL}"
+    w.push "for (int b = 0; b < KR / KB; b++) {"
+    if prefetch then w(prefetch) end
+  end
+  w("#pragma GCC unroll ${TIMES}\n${LOOP}", { TIMES = unrolled(v, whole and v.STEPS or v.GROUP // v.V),
+    LOOP = whole and "for (int t = 0; t < STEPS; t++) {" or "for (int i = 0; i < GROUP / V; i++) {" })
+  w.push()
+  if not whole then w "const int b = (s * (GROUP / V) + i) / STEPS, t = (s * (GROUP / V) + i) % STEPS;" end
+  w([[
+      weight_t weight[P];
+      for (int p = 0; p < P; p++) weight[p] = ${READ};
+    #pragma GCC unroll 4
+      for (int j = 0; j < V; j += AT_ONCE)
+    #pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+    #pragma GCC unroll 16
+          for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x[r] + b * KB + t * V, j);
+  ]], { READ = read })
+  w.pop "}"
+  if whole then w.pop "}" end
 end
 
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
@@ -148,35 +192,28 @@ function tile.tile(w, v, read, prefetch)
 
       for (int64_t g = 0; g < records; g++, record += RECORD) {
         const ${FILLED} *x[MR];
-        sum_t part[MR][P] = {0};
         for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
-        ${START}
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
-    FILL_DOC = v.converted and "A group of x as f32, filled up with zeros." or "The last, partial group of x, filled up with zeros.",
+    FILL_DOC = v.converted and "A record of x as f32, filled up with zeros." or "The last, partial record of x, filled up with zeros.",
     FILL_VALUE = v.converted and v.VALUE or "x[k]",
     FULL = v.converted and "" or ", full = a->k / KR",
-    GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : ",
-    START = v.ADDED ~= 0 and ("for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */\n"
-      .. "  for (int p = 0; p < P; p++) part[r][p] -= %d * sums[at[r] * records + g];"):format(v.ADDED) or "" })
+    GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : " })
   w.push() w.push()
-  w "#pragma GCC unroll ${UNROLL}"
-  w.push "for (int b = 0; b < KR / KB; b++) {"
-  if prefetch then w(prefetch) end
-  w([[
-    #pragma GCC unroll ${UNROLL_STEPS}
-    for (int t = 0; t < STEPS; t++) {
-      weight_t weight[P];
-      for (int p = 0; p < P; p++) weight[p] = ${READ};
-    #pragma GCC unroll 4
-      for (int i = 0; i < V; i += AT_ONCE)
-    #pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
-    #pragma GCC unroll 16
-          for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x[r] + b * KB + t * V, i);
-    }
-  ]], { READ = read })
-  w.pop "}"
+  if v.GROUPS > 1 then
+    if prefetch then w(prefetch) end
+    w("#pragma GCC unroll ${TIMES}", { TIMES = unrolled(v, v.KR // v.V) == v.KR // v.V and v.GROUPS or 1 })
+    w.push "for (int s = 0; s < GROUPS; s++) {"
+  end
+  w "sum_t part[MR][P] = {0};"
+  if v.ADDED ~= 0 then
+    w([[
+      for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */
+        for (int p = 0; p < P; p++) part[r][p] -= ${ADDED} * sums[${AT}];
+    ]], { AT = group_at(v, "at[r] * records + g") })
+  end
+  steps(w, v, read, prefetch)
   finish(w, v)
+  if v.GROUPS > 1 then w.pop "}" end
   w.pop "}"
   w.blank()
   w([[
@@ -197,7 +234,7 @@ function tile.entry(w, v, each_panel)
   w.push "void ${entry}(const struct args *a, int64_t begin, int64_t end, int32_t thread) {"
   local size = {}
   if v.sums then
-    w "const int64_t sums_bytes = (a->m * ((a->k + KR - 1) / KR) * 4 + 63) / 64 * 64;"
+    w "const int64_t sums_bytes = (a->m * ((a->k + KR - 1) / KR) * GROUPS * 4 + 63) / 64 * 64;"
     size[#size + 1] = "sums_bytes"
   end
   if v.scratch then

@@ -24,10 +24,12 @@ rules[#rules + 1] = tile.registers
 rules[#rules + 1] = { name = "prefetch", why = "prefetching is tried with AVX-512 only, where loads outrun it",
   ok = function(v) return v.PF == 0 or v.ISA == "avx512" end }
 
+-- The cache lines of a block, or of a record of several groups.
 local function prefetch(v)
   if v.PF == 0 then return end
-  local lines = v.RECORD * v.KB // v.KR // 64
-  return ("for (int i = 0; i < %d; i++) __builtin_prefetch(record + %d + (b * %d + i) * 64);"):format(math.max(lines, 1), v.PF, math.max(lines, 1))
+  local lines = math.max((v.GROUPS == 1 and v.RECORD * v.KB // v.KR or v.RECORD) // 64, 1)
+  local from = v.GROUPS == 1 and ("b * %d + i"):format(lines) or "i"
+  return ("for (int i = 0; i < %d; i++) __builtin_prefetch(record + %d + (%s) * 64);"):format(lines, v.PF, from)
 end
 
 return kernel {
