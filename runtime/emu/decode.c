@@ -42,12 +42,19 @@ uint32_t qn__emu_level(void) {
 
 /* ---- Matching ---------------------------------------------------------------------------------------------------- */
 
+/* A '*' in a pattern stands for digits. */
+static bool same_token(const char *pattern, size_t n, const char *token) {
+  for (; n; n--, pattern++)
+    if (*pattern == '*') token += strspn(token, "0123456789");
+    else if (*token++ != *pattern) return false;
+  return !*token;
+}
+
 static bool in_alternatives(const char *alternatives, size_t n, const char *token) {
-  size_t length = strlen(token);
   for (const char *s = alternatives, *end = s + n; s < end;) {
     const char *stop = memchr(s, '|', (size_t)(end - s));
     size_t k = (size_t)((stop ? stop : end) - s);
-    if (k == length && !memcmp(s, token, k)) return true;
+    if (same_token(s, k, token)) return true;
     s += k + 1;
   }
   return false;

@@ -425,7 +425,8 @@ typedef struct operand operand;
 typedef struct opcode opcode;
 typedef void decode_fn(parser *p, insn *i, const opcode *o, operand *ops, int n);
 
-/* One row of the instruction set. pattern: tokens of the opcode, "a|b" alternatives, "?" after an optional one.
+/* One row of the instruction set. pattern: tokens of the opcode, "a|b" alternatives, "?" after an optional one,
+ * "*" for digits.
  * form: how operands fill the slots d a b c e: a letter per operand; its width is the type's, twice that when the
  * letter is upper case, or the digit after it; 'p' after it: a predicate. Empty form: decode does it. */
 typedef struct rule {

@@ -181,26 +181,17 @@ static void decode_wgmma(parser *p, insn *i, const opcode *o, operand *ops, int 
   i->extra = s;
 }
 
-#define SHAPES                                                                                                         \
-  "m64n8k16|m64n16k16|m64n24k16|m64n32k16|m64n40k16|m64n48k16|m64n56k16|m64n64k16|m64n72k16|m64n80k16|m64n88k16|"      \
-  "m64n96k16|m64n104k16|m64n112k16|m64n120k16|m64n128k16|m64n136k16|m64n144k16|m64n152k16|m64n160k16|m64n168k16|"      \
-  "m64n176k16|m64n184k16|m64n192k16|m64n200k16|m64n208k16|m64n216k16|m64n224k16|m64n232k16|m64n240k16|m64n248k16|"     \
-  "m64n256k16"
-#define SHAPES32                                                                                                       \
-  "m64n8k32|m64n16k32|m64n24k32|m64n32k32|m64n40k32|m64n48k32|m64n56k32|m64n64k32|m64n72k32|m64n80k32|m64n88k32|"      \
-  "m64n96k32|m64n104k32|m64n112k32|m64n120k32|m64n128k32|m64n136k32|m64n144k32|m64n152k32|m64n160k32|m64n168k32|"      \
-  "m64n176k32|m64n184k32|m64n192k32|m64n200k32|m64n208k32|m64n216k32|m64n224k32|m64n232k32|m64n240k32|m64n248k32|"     \
-  "m64n256k32"
-#define G QN_EMU_K_WGMMA
+#define MMA(k, types)                                                                                                  \
+  { "wgmma.mma_async.sync.aligned.m64n*" k "." types, "", mma_async, decode_wgmma, QN_EMU_K_WGMMA, C_SYNC, 0 }
 static const rule rows[] = {
-    {"wgmma.fence.sync.aligned", "", wgmma_fence, NULL, G, C_SYNC, 0},
-    {"wgmma.commit_group.sync.aligned", "", wgmma_commit, NULL, G, C_SYNC, 0},
-    {"wgmma.wait_group.sync.aligned", "", wgmma_wait, decode_wait, G, C_SYNC, 0},
-    {"wgmma.mma_async.sync.aligned." SHAPES ".f16|f32.f16.f16", "", mma_async, decode_wgmma, G, C_SYNC, 0},
-    {"wgmma.mma_async.sync.aligned." SHAPES ".f32.bf16.bf16", "", mma_async, decode_wgmma, G, C_SYNC, 0},
-    {"wgmma.mma_async.sync.aligned." SHAPES32 ".f16|f32.e4m3|e5m2.e4m3|e5m2", "", mma_async, decode_wgmma, G, C_SYNC,
-     0},
-    {"wgmma.mma_async.sync.aligned." SHAPES32 ".satfinite?.s32.s8|u8.s8|u8", "", mma_async, decode_wgmma, G, C_SYNC, 0},
-    {"wgmma.mma_async.sync.aligned." SHAPES32 ".s32.s8|u8.s8|u8.satfinite?", "", mma_async, decode_wgmma, G, C_SYNC, 0},
+    {"wgmma.fence.sync.aligned", "", wgmma_fence, NULL, QN_EMU_K_WGMMA, C_SYNC, 0},
+    {"wgmma.commit_group.sync.aligned", "", wgmma_commit, NULL, QN_EMU_K_WGMMA, C_SYNC, 0},
+    {"wgmma.wait_group.sync.aligned", "", wgmma_wait, decode_wait, QN_EMU_K_WGMMA, C_SYNC, 0},
+    MMA("k16", "f16|f32.f16.f16"),
+    MMA("k16", "f32.bf16.bf16"),
+    MMA("k8", "f32.tf32.tf32"),
+    MMA("k32", "f16|f32.e4m3|e5m2.e4m3|e5m2"),
+    MMA("k32", "satfinite?.s32.s8|u8.s8|u8"),
+    MMA("k32", "s32.s8|u8.s8|u8.satfinite?"),
 };
 DEFINE_RULES(LEVELED(rules_wgmma), rows);
