@@ -1,10 +1,11 @@
 # The PTX interpreter: samples, seeded bugs, bad input, single instructions, matrix products, async copies, fuzzing.
-foreach(unit emu emu_ops emu_mma)
+foreach(unit emu emu_ops emu_mma emu_async)
   qn_test(${unit} quernel_emu quernel_status)
   set_tests_properties(${unit} PROPERTIES LABELS sanitize)
 endforeach()
 target_sources(test_emu PRIVATE emu_samples.c)
 target_sources(test_emu_mma PRIVATE emu_fixture.c)
+target_sources(test_emu_async PRIVATE emu_fixture.c)
 add_executable(emu_bench emu_bench.c emu_samples.c)
 target_link_libraries(emu_bench PRIVATE quernel_emu quernel_status)
 target_compile_definitions(emu_bench PRIVATE QN_TESTS="${CMAKE_CURRENT_SOURCE_DIR}")
