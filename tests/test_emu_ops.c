@@ -2,10 +2,11 @@
  *
  * Each row is a line of PTX that computes %r0 (or %rd0) from %r1, %r2, %r3 (or %rd1...), and its expected values. The
  * inputs of a lane are those of its row; a wrong row prints itself. */
-#include "emu.h"
+#include "emu_fixture.h"
 #include "fail.h"
 #include <check.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,6 +136,19 @@ static uint32_t thirds(uint32_t l) {
   return m;
 }
 static uint32_t sum(uint32_t l) { return (void)l, 496; }
+static uint32_t minus_nine(uint32_t l) { return (void)l, (uint32_t)-9; }
+static uint32_t all_ones(uint32_t l) { return (void)l, 0xffffffff; }
+static uint32_t sixty_four(uint32_t l) { return (void)l, 64; }
+static uint32_t thirty_one(uint32_t l) { return (void)l, 31; }
+static uint32_t thirty_two(uint32_t l) { return (void)l, 32; }
+static uint32_t zero(uint32_t l) { return (void)l, 0; }
+static uint32_t one(uint32_t l) { return (void)l, 1; }
+static uint32_t in_range(uint32_t l) { return l >= 3; }
+static uint32_t second_of_eights(uint32_t l) { return (l & 24) + 2; }
+static uint32_t lanes_below(uint32_t l) { return (1u << l) - 1; }
+static uint32_t sum_of_half(uint32_t l) { return l < 16 ? 120 : 376; }
+static uint32_t lower_half(uint32_t l) { return l < 16 ? 0xffff : 0; }
+static uint32_t identity(uint32_t l) { return l; }
 static uint32_t leader(uint32_t l) { return l == 0; }
 static uint32_t diverged(uint32_t l) { return l < 7 ? l * 2 + 1 : l + 101; }
 static const struct {
@@ -148,6 +162,46 @@ static const struct {
     {"and.b32 %r5, %r4, 1; setp.ne.u32 %p1, %r5, 0; vote.sync.ballot.b32 %r0, %p1, -1;", odd_ballot},
     {"rem.u32 %r5, %r4, 3; match.any.sync.b32 %r0, %r5, -1;", thirds},
     {"redux.sync.add.u32 %r0, %r4, -1;", sum},
+    {"sub.s32 %r5, %r4, 9; redux.sync.min.s32 %r0, %r5, -1;", minus_nine},
+    {"sub.s32 %r5, %r4, 9; redux.sync.max.u32 %r0, %r5, -1;", all_ones},
+    {"or.b32 %r5, %r4, 64; redux.sync.and.b32 %r0, %r5, -1;", sixty_four},
+    {"redux.sync.or.b32 %r0, %r4, -1;", thirty_one},
+    {"redux.sync.xor.b32 %r0, %r4, -1;", zero},
+    {"setp.eq.u32 %p1, %r4, 9; vote.sync.any.pred %p2, %p1, -1; selp.u32 %r0, 1, 0, %p2;", one},
+    {"setp.ne.u32 %p1, %r4, 9; vote.sync.all.pred %p2, %p1, -1; selp.u32 %r0, 1, 0, %p2;", zero},
+    {"setp.lt.u32 %p1, %r4, 99; vote.sync.uni.pred %p2, %p1, -1; selp.u32 %r0, 1, 0, %p2;", one},
+    {"mov.u32 %r5, 4; match.all.sync.b32 %r0|%p1, %r5, -1;", all_ones},
+    {"match.all.sync.b32 %r0|%p1, %r4, -1;", zero},
+    {"shfl.sync.up.b32 %r5|%p1, %r4, 3, 0, -1; selp.u32 %r0, 1, 0, %p1;", in_range},
+    {"shfl.sync.idx.b32 %r0, %r4, 2, 0x181f, -1;", second_of_eights},
+    {"mov.u32 %r0, %lanemask_lt;", lanes_below},
+    /* half of the warp at a time, each with its member mask */
+    {"mov.u32 %r0, 0; setp.lt.u32 %p1, %r4, 16; @%p1 bra A; redux.sync.add.u32 %r0, %r4, 0xffff0000; bra B;\n"
+     "A: redux.sync.add.u32 %r0, %r4, 0xffff; B: bar.warp.sync -1;",
+     sum_of_half},
+    {"mov.u32 %r0, 0; setp.lt.u32 %p1, %r4, 16; @%p1 activemask.b32 %r0;", lower_half},
+    /* memory of every space; atomics */
+    {"{.local .align 4 .b8 l[128]; mov.u64 %rd2, l; mul.wide.u32 %rd3, %r4, 4; add.s64 %rd2, %rd2, %rd3;\n"
+     "st.local.u32 [%rd2], %r4; ld.local.u32 %r0, [%rd2];}",
+     identity},
+    {"{.shared .align 4 .u32 s; setp.eq.u32 %p1, %r4, 0; @%p1 st.shared.u32 [s], 0; bar.sync 0;\n"
+     "atom.shared.add.u32 %r5, [s], %r4; bar.sync 0; ld.shared.u32 %r0, [s];}",
+     sum},
+    {"{.shared .align 4 .u32 s; setp.eq.u32 %p1, %r4, 0; @%p1 st.shared.u32 [s], 0; bar.sync 0;\n"
+     "red.shared.max.u32 [s], %r4; bar.sync 0; ld.shared.u32 %r0, [s];}",
+     thirty_one},
+    {"{.shared .align 4 .u32 s; setp.eq.u32 %p1, %r4, 0; @%p1 st.shared.u32 [s], 5; bar.sync 0;\n"
+     "atom.shared.cas.b32 %r5, [s], 5, 31; bar.sync 0; ld.shared.u32 %r0, [s];}",
+     thirty_one},
+    {"{.shared .align 4 .u32 s; setp.eq.u32 %p1, %r4, 0; @%p1 st.shared.u32 [s], 0; bar.sync 0;\n"
+     "red.shared.add.f32 [s], 0f3F800000; bar.sync 0; ld.shared.f32 %r5, [s]; cvt.rzi.u32.f32 %r0, %r5;}",
+     thirty_two},
+    {"setp.eq.u32 %p1, %r4, 0; @%p1 st.global.u32 [%rd1], 0; bar.sync 0; red.global.add.u32 [%rd1], 1; bar.sync 0;\n"
+     "ld.global.u32 %r0, [%rd1]; bar.sync 0;",
+     thirty_two},
+    {"setp.eq.u32 %p1, %r4, 0; @%p1 st.global.u32 [%rd1], 0; bar.sync 0; atom.global.or.b32 %r5, [%rd1], %r4;\n"
+     "bar.sync 0; ld.global.u32 %r0, [%rd1]; bar.sync 0;",
+     thirty_one},
     {"{elect.sync _|%p1, -1; selp.b32 %r0, 1, 0, %p1;}", leader},
     {"setp.lt.u32 %p1, %r4, 7;\n@%p1 bra A;\nadd.u32 %r0, %r4, 100;\nbra B;\nA:\nmul.lo.u32 %r0, %r4, 2;\nB:\nadd.u32 "
      "%r0, %r0, 1;",
@@ -202,12 +256,170 @@ START_TEST(test_half_fma_rounds_once) {
 }
 END_TEST
 
+/* ---- Random operands against plain C; 8-bit floats by search ------------------------------------------------------
+ */
+
+static uint32_t byte_product(uint32_t a, uint32_t b, uint32_t c, bool sa, bool sb) {
+  for (int k = 0; k < 4; k++) {
+    int32_t x = (int32_t)(a >> 8 * k & 255), y = (int32_t)(b >> 8 * k & 255);
+    c += (uint32_t)((sa && x > 127 ? x - 256 : x) * (sb && y > 127 ? y - 256 : y));
+  }
+  return c;
+}
+static uint32_t dp4a_ss(uint32_t a, uint32_t b, uint32_t c) { return byte_product(a, b, c, 1, 1); }
+static uint32_t dp4a_su(uint32_t a, uint32_t b, uint32_t c) { return byte_product(a, b, c, 1, 0); }
+static uint32_t dp4a_us(uint32_t a, uint32_t b, uint32_t c) { return byte_product(a, b, c, 0, 1); }
+static uint32_t dp4a_uu(uint32_t a, uint32_t b, uint32_t c) { return byte_product(a, b, c, 0, 0); }
+static uint32_t dp2a_lo(uint32_t a, uint32_t b, uint32_t c) {
+  return c + (uint32_t)((int16_t)a * (int8_t)b) + (uint32_t)((int16_t)(a >> 16) * (int8_t)(b >> 8));
+}
+static uint32_t dp2a_hi(uint32_t a, uint32_t b, uint32_t c) { return dp2a_lo(a, b >> 16, c); }
+static uint32_t permuted(uint32_t a, uint32_t b, uint32_t c) {
+  uint8_t bytes[8], r[4];
+  uint32_t out;
+  memcpy(bytes, &a, 4), memcpy(bytes + 4, &b, 4);
+  for (int k = 0; k < 4; k++) {
+    uint32_t n = c >> 4 * k & 15;
+    r[k] = n < 8 ? bytes[n] : (int8_t)bytes[n - 8] < 0 ? 255 : 0;
+  }
+  memcpy(&out, r, 4);
+  return out;
+}
+static uint32_t funnel_left(uint32_t a, uint32_t b, uint32_t c) {
+  for (c &= 31; c; c--) b = b << 1 | a >> 31, a <<= 1;
+  return b;
+}
+static uint32_t high_product(uint32_t a, uint32_t b, uint32_t c) { return (void)c, (uint32_t)((uint64_t)a * b >> 32); }
+
+/* Nearest code of a small float, ties to even, saturating. `largest` is the code of the largest finite number. */
+static uint32_t nearest(double v, int exponent, int mantissa, uint32_t largest) {
+  uint32_t best = 0, sign = (uint32_t)(signbit(v) != 0) << (exponent + mantissa);
+  v = fabs(v);
+  for (uint32_t code = 0; code <= largest; code++) {
+    double off = fabs(float_of_code(code, exponent, mantissa) - v),
+           least = fabs(float_of_code(best, exponent, mantissa) - v);
+    if (off < least || (off == least && !(code & 1))) best = code;
+  }
+  return sign | best;
+}
+static double real_of(uint32_t bits) {
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+/* Draws floats of the range of an 8-bit format, ties among them. */
+static uint32_t small_float(uint32_t x) {
+  return (x & 0x80700000) | (118 + (x >> 8 & 15)) << 23 | (x & 1 ? x & 0xfffff : 0);
+}
+static uint32_t to_e4m3(uint32_t a, uint32_t b, uint32_t c) {
+  return (void)c, nearest(real_of(small_float(a)), 4, 3, 0x7e) << 8 | nearest(real_of(small_float(b)), 4, 3, 0x7e);
+}
+static uint32_t to_e5m2(uint32_t a, uint32_t b, uint32_t c) {
+  return (void)c, nearest(real_of(small_float(a)), 5, 2, 0x7b) << 8 | nearest(real_of(small_float(b)), 5, 2, 0x7b);
+}
+static uint32_t to_e2m1(uint32_t a, uint32_t b, uint32_t c) {
+  return (void)c, nearest(real_of(small_float(a)), 2, 1, 7) << 4 | nearest(real_of(small_float(b)), 2, 1, 7);
+}
+static uint32_t half_of_code(uint32_t code, int exponent, int mantissa, uint32_t nan) {
+  uint32_t most = (1u << (exponent + mantissa)) - 1;
+  if ((code & most) >= nan) return 0x7fff;
+  if (exponent == 5 && (code & most) == 0x7c) return code & 0x80 ? 0xfc00 : 0x7c00;
+  double v = fabs(float_of_code(code, exponent, mantissa)); /* a half has it exactly */
+  uint32_t low = 0, high = 0x7bff;
+  while (low < high) {
+    uint32_t middle = (low + high + 1) / 2;
+    if (half_value(middle) <= v) low = middle;
+    else high = middle - 1;
+  }
+  return (code >> (exponent + mantissa) & 1) << 15 | low;
+}
+static uint32_t from_e4m3(uint32_t a, uint32_t b, uint32_t c) {
+  return (void)b, (void)c, half_of_code(a >> 8 & 255, 4, 3, 0x7f) << 16 | half_of_code(a & 255, 4, 3, 0x7f);
+}
+static uint32_t from_e5m2(uint32_t a, uint32_t b, uint32_t c) {
+  return (void)b, (void)c, half_of_code(a >> 8 & 255, 5, 2, 0x7d) << 16 | half_of_code(a & 255, 5, 2, 0x7d);
+}
+
+/* Make of %r1 and %r2 what small_float makes. */
+#define SMALL(r)                                                                                                       \
+  "{.reg .b32 s, e, m; .reg .pred q; and.b32 s, " r ", 0x80700000; shr.u32 e, " r ", 8; and.b32 e, e, 15;\n"           \
+  "add.u32 e, e, 118; shl.b32 e, e, 23; and.b32 m, " r ", 1; setp.ne.u32 q, m, 0; and.b32 m, " r ", 0xfffff;\n"        \
+  "selp.b32 m, m, 0, q; or.b32 s, s, e; or.b32 " r ", s, m;}\n"
+static const struct {
+  const char *device, *ptx;
+  uint32_t (*want)(uint32_t a, uint32_t b, uint32_t c);
+} randoms[] = {
+    {"sm_75", "dp4a.s32.s32 %r31, %r10, %r11, %r12;", dp4a_ss},
+    {"sm_75", "dp4a.s32.u32 %r31, %r10, %r11, %r12;", dp4a_su},
+    {"sm_75", "dp4a.u32.s32 %r31, %r10, %r11, %r12;", dp4a_us},
+    {"sm_75", "dp4a.u32.u32 %r31, %r10, %r11, %r12;", dp4a_uu},
+    {"sm_75", "dp2a.lo.s32.s32 %r31, %r10, %r11, %r12;", dp2a_lo},
+    {"sm_75", "dp2a.hi.s32.s32 %r31, %r10, %r11, %r12;", dp2a_hi},
+    {"sm_75", "prmt.b32 %r31, %r10, %r11, %r12;", permuted},
+    {"sm_75", "shf.l.wrap.b32 %r31, %r10, %r11, %r12;", funnel_left},
+    {"sm_75", "mul.hi.u32 %r31, %r10, %r11;", high_product},
+    {"sm_89", SMALL("%r10") SMALL("%r11") "cvt.rn.satfinite.e4m3x2.f32 %h0, %r10, %r11; cvt.u32.u16 %r31, %h0;",
+     to_e4m3},
+    {"sm_89", SMALL("%r10") SMALL("%r11") "cvt.rn.satfinite.e5m2x2.f32 %h0, %r10, %r11; cvt.u32.u16 %r31, %h0;",
+     to_e5m2},
+    {"sm_100a",
+     SMALL("%r10") SMALL("%r11") "{.reg .b8 x; cvt.rn.satfinite.e2m1x2.f32 x, %r10, %r11; cvt.u32.u8 %r31, x;}",
+     to_e2m1},
+    {"sm_89", "cvt.u16.u32 %h0, %r10; cvt.rn.f16x2.e4m3x2 %r31, %h0;", from_e4m3},
+    {"sm_89", "cvt.u16.u32 %h0, %r10; cvt.rn.f16x2.e5m2x2 %r31, %h0;", from_e5m2},
+};
+
+/* Three words per thread in, one out; the first words run over all pairs of a byte and its complement. */
+START_TEST(test_random_operands_as_in_c) {
+  enum { N = 1024 };
+  static uint32_t in[N][4], out[N];
+  ptx_seed((uint32_t)_i + 1);
+  for (uint32_t i = 0; i < N; i++)
+    for (int k = 0; k < 4; k++) in[i][k] = ptx_random();
+  for (uint32_t i = 0; i < 256; i++) in[i][0] = i | (255 - i) << 8;
+  ptx_text t;
+  ptx_begin(&t, randoms[_i].device, "");
+  fprintf(t.f,
+          "mul.wide.u32 %%rd3, %%r0, 16;\nadd.s64 %%rd3, %%rd0, %%rd3;\n"
+          "ld.global.v4.u32 {%%r10, %%r11, %%r12, %%r13}, [%%rd3];\n%s\n"
+          "mul.wide.u32 %%rd3, %%r0, 4;\nadd.s64 %%rd3, %%rd1, %%rd3;\nst.global.u32 [%%rd3], %%r31;\n",
+          randoms[_i].ptx);
+  ptx_run(
+      &t,
+      &(ptx_case){
+          .what = randoms[_i].ptx, .block = N, .in = in, .in_bytes = sizeof in, .out = out, .out_bytes = sizeof out});
+  for (int i = 0; i < N; i++) {
+    uint32_t want = randoms[_i].want(in[i][0], in[i][1], in[i][2]);
+    ck_assert_msg(out[i] == want, "row %d: %s of %08x %08x %08x is %08x, not %08x", _i, randoms[_i].ptx, in[i][0],
+                  in[i][1], in[i][2], out[i], want);
+  }
+}
+END_TEST
+
+START_TEST(test_lop3_is_its_table) {
+  uint32_t out[256], a = 0xf0f0ff00, b = 0xcc3355aa, c = 0xaa0f1234;
+  ptx_text t;
+  ptx_begin(&t, "sm_75", "");
+  fprintf(t.f, "mov.b32 %%r2, %u;\nmov.b32 %%r3, %u;\nmov.b32 %%r4, %u;\nsetp.ne.u32 %%p0, %%r0, 0;\n", a, b, c);
+  for (int k = 0; k < 256; k++)
+    fprintf(t.f, "lop3.b32 %%r5, %%r2, %%r3, %%r4, %d;\n@!%%p0 st.global.u32 [%%rd1+%d], %%r5;\n", k, 4 * k);
+  ptx_run(&t, &(ptx_case){.what = "lop3", .out = out, .out_bytes = sizeof out});
+  for (uint32_t k = 0; k < 256; k++)
+    for (int bit = 0; bit < 32; bit++) {
+      uint32_t row = (a >> bit & 1) * 4 + (b >> bit & 1) * 2 + (c >> bit & 1);
+      ck_assert_msg((out[k] >> bit & 1) == (k >> row & 1), "lop3 table 0x%02x bit %d", k, bit);
+    }
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("emu_ops");
   TCase *t = tcase_create("ops");
   tcase_add_loop_test(t, test_instruction_has_its_value, 0, (int)QN_COUNT(ops));
   tcase_add_loop_test(t, test_warp_instruction_has_its_values, 0, (int)QN_COUNT(warps));
   tcase_add_test(t, test_half_fma_rounds_once);
+  tcase_add_loop_test(t, test_random_operands_as_in_c, 0, (int)QN_COUNT(randoms));
+  tcase_add_test(t, test_lop3_is_its_table);
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);
   srunner_run_all(r, CK_ENV);

@@ -298,6 +298,12 @@ static void decode_ignored(parser *p, insn *i, const opcode *o, operand *ops, in
   (void)p, (void)o, (void)ops, (void)n;
   i->run = nothing;
 }
+static void decode_setmaxnreg(parser *p, insn *i, const opcode *o, operand *ops, int n) {
+  (void)i;
+  qn__emu_operands(p, o, n, 1, 1);
+  if (ops[0].kind != O_IMM || ops[0].imm < 24 || ops[0].imm > 256 || ops[0].imm % 8)
+    qn__emu_refuse(p, "setmaxnreg takes 24 to 256 in steps of 8");
+}
 static void trap(warp *w, const insn *i, u32 m) {
   (void)i;
   qn__emu_find(w, __builtin_ctz(m), QN_EMU_F_TRAP, "the kernel stops itself");
@@ -338,7 +344,7 @@ static const rule flow_rows[] = {
     {"fence.mbarrier_init.release.cluster", "", proxy_fence, NULL, B, 0, 0},
     {"fence.proxy.alias", "", nothing, NULL, B, 0, 0},
     {"griddepcontrol.launch_dependents|wait", "", nothing, NULL, O, 0, 0},
-    {"setmaxnreg.inc|dec.sync.aligned.u32", "", nothing, decode_ignored, O, 0, 0},
+    {"setmaxnreg.inc|dec.sync.aligned.u32", "", nothing, decode_setmaxnreg, O, C_SYNC, 0},
     {"prefetch.global|local?.L1|L2|L2::evict_last|L2::evict_normal", "", nothing, decode_ignored, O, 0, 0},
     {"prefetchu.L1", "", nothing, decode_ignored, O, 0, 0},
     {"prefetch.const|param?.tensormap", "", nothing, decode_ignored, O, 0, 0},
