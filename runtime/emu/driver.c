@@ -110,7 +110,7 @@ static _Thread_local gpu *stack[most_contexts];
 static _Thread_local int depth;
 
 static void unlock(int *locked) { (void)locked, pthread_mutex_unlock(&lock); }
-#define LOCKED __attribute__((cleanup(unlock))) int locked_ = pthread_mutex_lock(&lock)
+#define LOCKED __attribute__((cleanup(unlock), unused)) int locked_ = pthread_mutex_lock(&lock)
 
 /* The current context, or the error that a call meets at once. */
 #define ENTER(g)                                                                                                       \
