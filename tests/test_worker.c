@@ -2,6 +2,7 @@
  * on. */
 #include "supervise.h"
 #include "tuner_fixture.h"
+#include "watch.h"
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -82,15 +83,37 @@ START_TEST(hang_is_ended) {
   bool died;
   ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("verify", c, 1, 0), 1, NULL, &died), QN_E_WRONG);
   ck_assert(died);
-  ck_assert_msg(strstr(qn__errmsg(), "no answer") != NULL, "%s", qn__errmsg());
+  ck_assert_msg(strstr(qn__errmsg(), "hangs: M = 1 of 72 x 160 (calls: 1") != NULL, "%s", qn__errmsg());
   ck_assert_int_eq(kill(before, 0), -1); /* collected, not left to spin */
   check_works();
   free(c);
 }
 END_TEST
 
+/* What a worker says before it runs a kernel: at least 5 s, else 100 times what bytes and products take. */
+START_TEST(patience_follows_from_the_work) {
+  static const struct {
+    int64_t m, n, k, bytes;
+    int calls;
+    const char *says;
+  } works[] = {{1, 4096, 4096, 8 << 20, 1, "\"limit\":5}"}, {1000, 10000, 10000, 0, 2, "\"limit\":2e+03}"}};
+  char *text = NULL;
+  size_t size;
+  qn_device d = {.info.timed = 1};
+  for (size_t i = 0; i < QN_COUNT(works); i++) {
+    FILE *out = open_memstream(&text, &size);
+    qn__watch_open(out);
+    qn__watch(&d, works[i].m, works[i].n, works[i].k, works[i].bytes, works[i].calls);
+    qn__watch_open(NULL);
+    fclose(out);
+    ck_assert_msg(strstr(text, works[i].says) != NULL, "%s", text);
+    free(text);
+  }
+}
+END_TEST
+
 /* A kernel that goes wrong at the full shape is told apart from one that is right there. */
-static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL"};
+static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL", "INEXACT"};
 
 START_TEST(full_shape_is_checked_too) {
   qn_case *c = test_case(late[_i], 70, 101);
@@ -187,6 +210,7 @@ int main(void) {
   tcase_add_test(alive, opens_times_and_checks);
   tcase_add_test(wrong, crash_costs_only_the_worker);
   tcase_add_test(wrong, hang_is_ended);
+  tcase_add_test(bad, patience_follows_from_the_work);
   tcase_add_loop_test(wrong, full_shape_is_checked_too, 0, (int)QN_COUNT(late));
   tcase_add_test(wrong, turning_wrong_while_timed_is_seen);
   tcase_add_test(bad, nonsense_is_answered);

@@ -2,6 +2,7 @@
 #include "call.h"
 #include "convert.h"
 #include "fail.h"
+#include "watch.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,9 +178,15 @@ static qn_status check_gaps(const qn_call *c) {
   return QN_OK;
 }
 
+void qn__call_watch(const qn_call *c, int calls) {
+  const qn_planes *p = &c->draw->planes;
+  qn__watch(c->s->device, c->m, p->n, p->k, (int64_t)c->w->stride, calls);
+}
+
 qn_status qn__call_run(qn_call *c) {
   qn_device *d = c->s->device;
   QN_TRY(qn__guarded_set(&c->y, NULL));
+  qn__call_watch(c, 1);
   qn_host_args a = qn__call_args(c, 0);
   QN_TRY(qn__bound_run(d, c->bound, &a, NULL));
   QN_TRY(d->ops->sync(d, NULL));

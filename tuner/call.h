@@ -43,6 +43,9 @@ qn_status qn__call_set(qn_call *c, const qn_draw *from, int64_t m);
 /* Arguments with copy number `copy` of the weight. */
 qn_host_args qn__call_args(const qn_call *c, int64_t copy);
 
+/* Tell the supervisor, if there is one, that so many calls follow (watch.h). */
+void qn__call_watch(const qn_call *c, int calls);
+
 /* Poison Y, run on the first copy, wait, fetch Y, and check the guards and everything that is only read. QN_E_WRONG. */
 qn_status qn__call_run(qn_call *c);
 /* The guards alone, for after a timing. */

@@ -252,6 +252,8 @@ static int64_t *choose(int64_t size, int64_t *count, uint64_t *state) {
   return out;
 }
 
+#define EXACT_SUM 0x1p23 /* below it f32 holds every multiple of 1/2 */
+
 qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d) {
   uint64_t state = (uint64_t)(d->planes.n * 31 + d->planes.k);
   d->n_rows = rows, d->n_cols = cols;
@@ -262,5 +264,7 @@ qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t ro
   d->magnitude = malloc(count * sizeof *d->magnitude);
   if (!d->row || !d->col || !d->y || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
   qn_host_args a = {.x = d->x, .x_scale = d->x_scale, .bias = d->bias, .m = d->m, .ldx = d->ldx};
-  return qn__reference(f, &d->planes, &a, (qn_type)p->act, d->row, d->n_rows, d->col, d->n_cols, d->y, d->magnitude);
+  QN_TRY(qn__reference(f, &d->planes, &a, (qn_type)p->act, d->row, d->n_rows, d->col, d->n_cols, d->y, d->magnitude));
+  for (size_t i = 0; i < count && d->exact; i++) d->exact = d->magnitude[i] < EXACT_SUM;
+  return QN_OK;
 }

@@ -34,7 +34,7 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
 void qn__draw_free(qn_draw *d);
 
 /* Compute the reference at all rows and columns, or, where the shape has more than `rows` or `cols` of them, at that
- * many: both ends and a seeded choice between. */
+ * many: both ends and a seeded choice between. A draw whose sums are too long to be exact is exact no more. */
 qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d);
 
 /* Change the lowest bit of every code: another weight, equally legal, in the planes' own memory. */

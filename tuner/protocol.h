@@ -1,8 +1,10 @@
 /* protocol.h - what supervisor and worker say to each other: a line of JSON each way, over the worker's fd 0 and 1.
  *
  *   worker, first        {"info": {target, arch, product, threads, cache, …}}   or {"status", "why"}
+ *   before an answer     {"step","limit"}            what comes now, and how many seconds it may take; any number
  *   {"op":"verify","case":C}                 {"status","why","error"}           small ragged shapes, whole
  *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape, checked on seeded rows
+ *                                                                               and columns: exact draw, then random
  *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"quiet":Q}
  *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
  *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it did

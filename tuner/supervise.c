@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -50,9 +51,9 @@ static qn_status spawn(qn_supervisor *s) {
   return QN_OK;
 }
 
-/* A line of the worker's, without its end. NULL: it ended (*late 0) or the time ran out (*late 1). */
-static cJSON *read_answer(qn_supervisor *s, double seconds, int *late) {
-  double deadline = qn__now() + seconds;
+/* The worker's next line. NULL: it ended (*late 0) or was silent for too long (*late 1). */
+static cJSON *read_line(qn_supervisor *s, int *late) {
+  double deadline = qn__now() + s->limit;
   for (;;) {
     char *end = s->used ? memchr(s->line, '\n', s->used) : NULL;
     if (end) {
@@ -77,7 +78,22 @@ static cJSON *read_answer(qn_supervisor *s, double seconds, int *late) {
   }
 }
 
-static qn_status ended(qn_supervisor *s, int late, double seconds) {
+/* The worker's answer, after any number of steps. */
+static cJSON *read_answer(qn_supervisor *s, double seconds, int *late) {
+  cJSON *j;
+  const char *step;
+  s->limit = seconds;
+  *s->step = 0;
+  while ((j = read_line(s, late)) && (step = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "step")))) {
+    double limit = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(j, "limit"));
+    snprintf(s->step, sizeof s->step, "%s", step);
+    s->limit = limit < seconds ? limit : seconds;
+    cJSON_Delete(j);
+  }
+  return j;
+}
+
+static qn_status ended(qn_supervisor *s, int late) {
   int status = 0;
   bool alive = waitpid(s->pid, &status, WNOHANG) == 0; /* before it is killed */
   if (alive && !late) {                                /* it closed the line and is on its way out */
@@ -90,7 +106,8 @@ static qn_status ended(qn_supervisor *s, int late, double seconds) {
     s->pid = 0;
     s->used = 0;
   } else reap(s, &status);
-  if (late) return qn__fail(QN_E_WRONG, "no answer within %.0f s; killed", seconds);
+  if (late)
+    return qn__fail(QN_E_WRONG, "hangs: %s, not done after %.3g s; killed", *s->step ? s->step : "no answer", s->limit);
   if (WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "crashed: %s", strsignal(WTERMSIG(status)));
   return qn__fail(QN_E_WRONG, "the worker ended with status %d", WEXITSTATUS(status));
 }
@@ -106,7 +123,7 @@ static qn_status start(qn_supervisor *s) {
   int late = 0;
   QN_TRY(spawn(s));
   cJSON *hello = read_answer(s, start_seconds, &late);
-  if (!hello) return ended(s, late, start_seconds);
+  if (!hello) return ended(s, late);
   qn_status status = status_of(hello);
   if (status == QN_OK) status = qn__info_from_json(cJSON_GetObjectItemCaseSensitive(hello, "info"), &s->info);
   cJSON_Delete(hello);
@@ -151,7 +168,7 @@ qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, c
     j = read_answer(s, seconds, &late);
     if (j) status = status_of(j);
     else {
-      status = ended(s, late, seconds);
+      status = ended(s, late);
       if (died) *died = true;
     }
   }

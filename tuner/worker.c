@@ -9,6 +9,7 @@
 #include "protocol.h"
 #include "tuner.h"
 #include "verify.h"
+#include "watch.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,12 +20,16 @@
 
 enum { QN_LAYOUTS = 12 };
 enum { check_rows = 8, check_cols = 512 };
+
+/* What a kernel is checked with at the full shape, before and after it is timed; it is timed with the second. */
+enum { EXACT, TIMED, DRAWS };
+static const qn_draw_kind draw_kind[DRAWS] = {QN_DRAW_EXACT, QN_DRAW_RANDOM};
 #define SAMPLE_SECONDS 150e-6 /* shorter calls are timed several at once */
 
 typedef struct slot {
   qn_case *c;
   qn_subject subject;
-  qn_call call;
+  qn_call call[DRAWS];
   bool open;
   double error;
   int calls;    /* per sample */
@@ -35,12 +40,12 @@ typedef struct worker {
   qn_device *device;
   qn_meter *meter;
   qn_draws *draws;
-  qn_format format; /* of the draw, which points into it */
-  qn_draw draw;     /* full-shape data, shared by the slots of one problem and M */
+  qn_format format;    /* of the draws, which point into it */
+  qn_draw draw[DRAWS]; /* full-shape data, shared by the slots of one problem and M */
   char drawn[200];
-  struct packed { /* the draw's weight in a layout, for every slot that wants it */
+  struct packed { /* the draws' weights in a layout, for every slot that wants it */
     char layout[33];
-    qn_weights weights;
+    qn_weights weights[DRAWS];
   } packed[QN_LAYOUTS];
   int n_packed;
   slot slot[QN_SLOTS];
@@ -58,7 +63,7 @@ static int64_t cold_bytes(const qn_device_info *d) {
 }
 
 static void close_slot(slot *s) {
-  qn__call_close(&s->call);
+  for (int i = 0; i < DRAWS; i++) qn__call_close(&s->call[i]);
   qn__subject_close(&s->subject);
   free(s->c);
   *s = (slot){0};
@@ -66,7 +71,8 @@ static void close_slot(slot *s) {
 
 static void close_slots(worker *w) {
   for (slot *s = w->slot; s < w->slot + QN_SLOTS; s++) close_slot(s);
-  while (w->n_packed) qn__weights_close(&w->packed[--w->n_packed].weights);
+  for (; w->n_packed; w->n_packed--)
+    for (int i = 0; i < DRAWS; i++) qn__weights_close(&w->packed[w->n_packed - 1].weights[i]);
 }
 
 /* ---- Requests -------------------------------------------------------------------------------------------------------
@@ -94,49 +100,60 @@ static qn_status do_verify(worker *w, const cJSON *request, cJSON *answer) {
 }
 
 /* Data of the problem at its own shape; kept while the problem and M stay the same. */
-static qn_status full_draw(worker *w, const qn_case *c, int64_t m) {
+static qn_status full_draws(worker *w, const qn_case *c, int64_t m) {
   char key[sizeof w->drawn];
-  snprintf(key, sizeof key, "%s M=%lld", c->problem.spelling, (long long)m);
+  const qn_problem *p = &c->problem;
+  snprintf(key, sizeof key, "%s M=%lld", p->spelling, (long long)m);
   if (!strcmp(key, w->drawn)) return QN_OK;
   close_slots(w);
-  qn__draw_free(&w->draw);
   *w->drawn = 0;
   w->format = c->format;
-  QN_TRY(
-      qn__draw_make(&w->format, &c->problem, QN_DRAW_RANDOM, c->problem.n, c->problem.k, m, c->problem.k, 1, &w->draw));
-  QN_TRY(qn__draw_reference(&c->format, &c->problem, check_rows, check_cols, &w->draw));
+  for (int i = 0; i < DRAWS; i++) {
+    qn__draw_free(&w->draw[i]);
+    QN_TRY(qn__draw_make(&w->format, p, draw_kind[i], p->n, p->k, m, p->k, 1, &w->draw[i]));
+    QN_TRY(qn__draw_reference(&c->format, p, check_rows, check_cols, &w->draw[i]));
+  }
   strcpy(w->drawn, key);
   return QN_OK;
 }
 
-/* The draw's weight in the case's layout, packed once. */
+/* The draws' weights in the case's layout, packed once: the one that is timed as often as it takes to be cold. */
 static qn_status find_packed(worker *w, const qn_case *c, int64_t copies, const qn_weights **out) {
   struct packed *p = w->packed;
   while (p < w->packed + w->n_packed && strcmp(p->layout, c->layout.hash)) p++;
-  *out = &p->weights;
+  *out = p->weights;
   if (p < w->packed + w->n_packed) return QN_OK;
   if (w->n_packed == QN_LAYOUTS) return qn__fail(QN_E_ARG, "more than %d layouts at once", QN_LAYOUTS);
-  QN_TRY(qn__weights_open(w->device, c, &w->draw, copies, &p->weights));
+  QN_TRY(qn__weights_open(w->device, c, &w->draw[EXACT], 1, &p->weights[EXACT]));
   memcpy(p->layout, c->layout.hash, sizeof p->layout);
   w->n_packed++;
+  return qn__weights_open(w->device, c, &w->draw[TIMED], copies, &p->weights[TIMED]);
+}
+
+/* Run on every draw and compare. */
+static qn_status check(slot *s) {
+  for (int i = 0; i < DRAWS; i++) {
+    QN_TRY(qn__call_run(&s->call[i]));
+    QN_TRY(qn__call_compare(&s->call[i], &s->error));
+  }
   return QN_OK;
 }
 
 static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   int64_t bytes;
+  const qn_problem *p = &s->c->problem;
+  const qn_weights *weights;
   QN_TRY(qn__subject_open(w->device, s->c, &s->subject));
-  qn_status status = qn__layout_bytes(&s->c->layout, s->c->problem.n, s->c->problem.k, &bytes);
-  int64_t copies = cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2;
-  if (!w->device->info.timed) copies = 1;
-  const qn_weights *weights = NULL;
-  if (status == QN_OK) status = find_packed(w, s->c, copies, &weights);
-  if (status == QN_OK) status = qn__call_open(&s->subject, weights, &w->draw, s->c->problem.n, &s->call);
-  if (status != QN_OK) return status;
-  s->open = true;
+  QN_TRY(qn__layout_bytes(&s->c->layout, p->n, p->k, &bytes));
   cJSON_AddNumberToObject(answer, "bytes", (double)bytes);
-  QN_TRY(qn__call_set(&s->call, &w->draw, m));
-  QN_TRY(qn__call_run(&s->call));
-  return qn__call_compare(&s->call, &s->error);
+  int64_t copies = w->device->info.timed ? cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2 : 1;
+  QN_TRY(find_packed(w, s->c, copies, &weights));
+  for (int i = 0; i < DRAWS; i++) {
+    QN_TRY(qn__call_open(&s->subject, &weights[i], &w->draw[i], p->n, &s->call[i]));
+    QN_TRY(qn__call_set(&s->call[i], &w->draw[i], m));
+  }
+  s->open = true;
+  return check(s);
 }
 
 static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
@@ -146,7 +163,7 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
   qn_status status = read_case(request, &c);
   if (status == QN_OK && (i < 0 || i >= QN_SLOTS || m < 1))
     status = qn__fail(QN_E_ARG, "slot %d, M = %lld", i, (long long)m);
-  if (status == QN_OK) status = full_draw(w, c, m);
+  if (status == QN_OK) status = full_draws(w, c, m);
   if (status != QN_OK) {
     free(c);
     return status;
@@ -188,8 +205,8 @@ static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
 }
 
 static qn_status one_call(slot *s) {
-  qn_host_args args = qn__call_args(&s->call, s->next++);
-  return qn__bound_run(s->subject.device, s->call.bound, &args, NULL);
+  qn_host_args args = qn__call_args(&s->call[TIMED], s->next++);
+  return qn__bound_run(s->subject.device, s->call[TIMED].bound, &args, NULL);
 }
 
 static qn_status sample(slot *s, double *seconds) {
@@ -208,8 +225,8 @@ static qn_status sample(slot *s, double *seconds) {
 
 static qn_status enqueue(void *ud, int i, void *stream) {
   slot *s = ud;
-  qn_host_args args = qn__call_args(&s->call, i);
-  return qn__bound_run(s->subject.device, s->call.bound, &args, stream);
+  qn_host_args args = qn__call_args(&s->call[TIMED], i);
+  return qn__bound_run(s->subject.device, s->call[TIMED].bound, &args, stream);
 }
 
 /* Samples between quiet probes. Where the machine does not calm down, the last of many tries counts: a disturbed time
@@ -218,6 +235,7 @@ static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *
   enum { patience = 6 };
   int tries = 0;
   for (int done = 0; done < reps; tries++) {
+    qn__call_watch(&s->call[TIMED], s->calls ? s->calls : 3);
     bool calm = qn__meter_quiet(w->meter);
     double stream = s->c->problem.n * s->c->problem.k >= 1 << 20 ? qn__meter_bandwidth(w->meter) : 0, t;
     QN_TRY(sample(s, &t));
@@ -233,8 +251,9 @@ static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *
 
 static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *quiet) {
   double t[64];
-  int calls = s->call.w->copies < 64 ? (int)s->call.w->copies : 64;
+  int calls = s->call[TIMED].w->copies < 64 ? (int)s->call[TIMED].w->copies : 64;
   if (reps > 64) reps = 64;
+  qn__call_watch(&s->call[TIMED], calls * (reps + 1));
   if (!w->clock) QN_TRY(qn__cuda_timer_new(w->device, &w->clock));
   QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, calls, reps, t));
   for (int i = 0; i < reps; i++) cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t[i]));
@@ -263,9 +282,8 @@ static qn_status do_check(worker *w, const cJSON *request, cJSON *answer) {
   slot *s = find_slot(w, request);
   (void)answer;
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
-  QN_TRY(qn__call_guards(&s->call));
-  QN_TRY(qn__call_run(&s->call));
-  return qn__call_compare(&s->call, &s->error);
+  QN_TRY(qn__call_guards(&s->call[TIMED]));
+  return check(s);
 }
 
 static qn_status do_close(worker *w, const cJSON *request, cJSON *answer) {
@@ -333,6 +351,7 @@ int qn_worker_main(int argc, char **argv) {
   cJSON *hello = status_json(s);
   if (s == QN_OK) cJSON_AddItemToObject(hello, "info", qn__info_to_json(&w->device->info));
   if (!say(out, hello) || s != QN_OK) return 1;
+  qn__watch_open(out);
   while (getline(&line, &room, stdin) > 0) {
     cJSON *request = cJSON_Parse(line), *body = cJSON_CreateObject();
     s = dispatch(w, request, body);

@@ -1,0 +1,18 @@
+/* watch.c - a step is a line of JSON, {"step": what, "limit": seconds}. */
+#include "watch.h"
+
+#define LEAST 5.0      /* seconds; a disturbed machine may hold back a call for some of them */
+#define PATIENCE 100.0 /* a slow kernel is the race's business, not a hang */
+#define RATE 1e10      /* bytes and products a second that any machine reaches */
+
+static FILE *line;
+
+void qn__watch_open(FILE *to) { line = to; }
+
+void qn__watch(const qn_device *d, int64_t m, int64_t n, int64_t k, int64_t bytes, int calls) {
+  if (!line || !d->info.timed) return;
+  double expected = ((double)bytes + (double)m * (double)n * (double)k) / RATE * calls, limit = PATIENCE * expected;
+  fprintf(line, "{\"step\":\"M = %lld of %lld x %lld (calls: %d, expected: %.2g ms)\",\"limit\":%.3g}\n", (long long)m,
+          (long long)n, (long long)k, calls, expected * 1e3, limit > LEAST ? limit : LEAST);
+  fflush(line);
+}
