@@ -74,9 +74,18 @@ static const qn_kernel *find_kernel(const qn_pack_builder *b, const char *hash) 
 
 qn_status qn_pack_add_kernel(qn_pack_builder *b, const qn_kernel *k) {
   QN_TRY(qn__kernel_check(k));
-  if (!k->image) return qn__fail(QN_E_ARG, "kernel '%s': no image", k->name);
+  if (k->size && !k->image) return qn__fail(QN_E_ARG, "kernel '%s': no image", k->name);
   if (find_kernel(b, k->hash)) return QN_OK;
   return insert((void **)&b->kernel, &b->n_kernels, kernel_place(b, k->hash), k, sizeof *k);
+}
+
+/* A kernel that a plan names. */
+static qn_status find_named(const qn_pack_builder *b, const qn_plan *p, const char *hash, const qn_kernel **out) {
+  const qn_kernel *k = *out = find_kernel(b, hash);
+  if (!k) return qn__fail(QN_E_ARG, "plan of '%s': kernel %s has not been added", p->problem.spelling, hash);
+  if (strcmp(k->target, b->device[p->device].target))
+    return qn__fail(QN_E_ARG, "plan of '%s': kernel '%s' is for %s", p->problem.spelling, k->name, k->target);
+  return QN_OK;
 }
 
 qn_status qn_pack_add_plan(qn_pack_builder *b, const qn_plan *p) {
@@ -84,11 +93,11 @@ qn_status qn_pack_add_plan(qn_pack_builder *b, const qn_plan *p) {
   if (p->device >= b->n_devices)
     return qn__fail(QN_E_ARG, "plan of '%s': device %u of %zu", p->problem.spelling, p->device, b->n_devices);
   for (uint32_t i = 0; i < p->n_ranges; i++) {
-    const qn_kernel *k = find_kernel(b, p->range[i].variant);
-    if (!k)
-      return qn__fail(QN_E_ARG, "plan of '%s': kernel %s has not been added", p->problem.spelling, p->range[i].variant);
-    if (strcmp(k->target, b->device[p->device].target))
-      return qn__fail(QN_E_ARG, "plan of '%s': kernel '%s' is for %s", p->problem.spelling, k->name, k->target);
+    const qn_kernel *k;
+    QN_TRY(find_named(b, p, p->range[i].variant, &k));
+    if (k->size) continue;
+    QN_TRY(find_named(b, p, p->range[i].runner_up, &k));
+    if (!k->size) return qn__fail(QN_E_ARG, "plan of '%s': a function as runner-up", p->problem.spelling);
   }
   for (size_t i = 0; i < b->n_plans; i++)
     if (!strcmp(b->plan[i].problem.spelling, p->problem.spelling) && b->plan[i].kind == p->kind &&
@@ -174,6 +183,7 @@ static qn_status put_plans(qn_pack_builder *b, section *s) {
 /* Where the image of kernel i is: with an earlier kernel of equal image, or new at the end. */
 static qn_status put_image(const qn_pack_builder *b, size_t i, uint64_t *place, section *s) {
   const qn_kernel *k = &b->kernel[i];
+  if (!k->size) return QN_OK; /* a function */
   for (size_t j = 0; j < i; j++)
     if (b->kernel[j].size == k->size && !memcmp(b->kernel[j].image, k->image, k->size)) {
       place[i] = place[j];

@@ -81,6 +81,17 @@ function common.fixed(q, list)
   return out
 end
 
+-- { "NAME=LIBRARY:SYMBOL" } -> { { name, library, symbol } }
+function common.functions(list)
+  local out = {}
+  for i, text in ipairs(list or {}) do
+    local name, library, symbol = text:match "^([^=]+)=(.+):([%w_]+)$"
+    if not name then common.misuse("--function: %q is no NAME=LIBRARY:SYMBOL", text) end
+    out[i] = { name = name, library = library, symbol = symbol }
+  end
+  return out
+end
+
 -- ---- Text ----------------------------------------------------------------------------------------------------------
 
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end

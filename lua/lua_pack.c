@@ -12,16 +12,33 @@ static const char pack_class[] = "quernel.pack";
 
 /* ---- Plans as tables --------------------------------------------------------------------------------------------- */
 
-static void push_range(lua_State *L, const qn_range *r, const qn_kernel *k) {
+static void push_point(lua_State *L, const qn_point *x) {
+  lua_newtable(L);
+  qn__lua_set_integer(L, "m", x->m);
+  qn__lua_set_number(L, "seconds", x->seconds);
+  qn__lua_set_number(L, "dense_seconds", x->dense_seconds);
+  qn__lua_set_number(L, "bandwidth", x->bandwidth);
+}
+
+/* Range number i, and in it the points that it serves. */
+static void push_range(lua_State *L, const qn_plan *p, uint32_t i, qn__lua_kernel find, void *ud) {
+  const qn_range *r = &p->range[i];
+  int64_t end = i + 1 < p->n_ranges ? p->range[i + 1].m_min : INT64_MAX;
+  const qn_kernel *k = find(ud, r->variant);
   lua_newtable(L);
   qn__lua_set_integer(L, "m_min", r->m_min);
-  qn__lua_set_integer(L, "m", r->m_tuned);
   qn__lua_set_text(L, "hash", r->variant);
   qn__lua_set_text(L, "variant", k ? k->name : r->variant);
-  qn__lua_set_number(L, "seconds", r->seconds);
-  qn__lua_set_number(L, "dense_seconds", r->dense_seconds);
-  qn__lua_set_number(L, "bandwidth", r->bandwidth);
   qn__lua_set_number(L, "error", r->error);
+  k = *r->runner_up ? find(ud, r->runner_up) : NULL;
+  if (k) qn__lua_set_text(L, "runner_up", k->name);
+  lua_newtable(L);
+  for (uint32_t j = 0, n = 0; j < p->n_points; j++) {
+    if (p->point[j].m < r->m_min || p->point[j].m >= end) continue;
+    push_point(L, &p->point[j]);
+    lua_rawseti(L, -2, ++n);
+  }
+  lua_setfield(L, -2, "points");
 }
 
 void qn__lua_push_plan(lua_State *L, const qn_plan *p, qn__lua_kernel find, void *ud) {
@@ -41,7 +58,7 @@ void qn__lua_push_plan(lua_State *L, const qn_plan *p, qn__lua_kernel find, void
   qn__lua_set_integer(L, "bytes", bytes);
   lua_createtable(L, (int)p->n_ranges, 0);
   for (uint32_t i = 0; i < p->n_ranges; i++) {
-    push_range(L, &p->range[i], find(ud, p->range[i].variant));
+    push_range(L, p, i, find, ud);
     lua_rawseti(L, -2, i + 1);
   }
   lua_setfield(L, -2, "ranges");
@@ -152,13 +169,15 @@ static qn_status write_image(const qn_kernel *k, const char *path) {
   return ok ? QN_OK : qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
 }
 
-static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char *folder) {
+static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char *folder, const char *library,
+                           const char *symbol) {
   const int64_t any = 512; /* the shape that a plan for any shape is tried at */
   qn_case *c = &r->c;
   uint8_t sum[QN_HASH_BYTES];
   qn__pack_plan(r->pack, plan, &r->plan);
   const qn_plan *p = &r->plan;
   const qn_kernel *k = find_kernel(r, p->range[range].variant);
+  if (!k->size && !library) k = find_kernel(r, p->range[range].runner_up);
   memset(c, 0, sizeof *c);
   c->problem = p->problem;
   if (!c->problem.n) {
@@ -172,6 +191,11 @@ static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char 
   c->m_max = range + 1 < p->n_ranges ? p->range[range + 1].m_min - 1 : 0;
   memcpy(c->name, k->name, sizeof k->name);
   memcpy(c->hash, k->hash, sizeof k->hash);
+  if (!k->size) {
+    snprintf(c->image, sizeof c->image, "%s", library);
+    snprintf(c->symbol, sizeof c->symbol, "%s", symbol);
+    return QN_OK;
+  }
   qn__hash128(k->image, k->size, sum);
   qn__hash_text(sum, c->sum);
   if ((size_t)snprintf(c->image, sizeof c->image, "%s/%s", folder, k->hash) >= sizeof c->image)
@@ -179,7 +203,9 @@ static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char 
   return write_image(k, c->image);
 }
 
-/* pack:case(plan, range, folder) -> JSON for the worker; writes the kernel's image into the folder. Numbers from 1. */
+/* pack:case(plan, range, folder[, library, symbol]) -> JSON for the worker, hash and name of the kernel. Its image is
+ * written to the folder. A function is looked for in the library; without one it is the range's runner-up that is
+ * returned. Numbers from 1. */
 static int pack_case(lua_State *L) {
   reader *r = check_pack(L);
   lua_Integer plan = luaL_checkinteger(L, 2), range = luaL_checkinteger(L, 3);
@@ -187,7 +213,8 @@ static int pack_case(lua_State *L) {
   luaL_argcheck(L, plan >= 1 && plan <= (lua_Integer)qn__pack_plans(r->pack), 2, "no such plan");
   qn__pack_plan(r->pack, (uint32_t)plan - 1, &r->plan);
   luaL_argcheck(L, range >= 1 && range <= (lua_Integer)r->plan.n_ranges, 3, "no such range");
-  qn_status s = make_case(r, (uint32_t)plan - 1, (uint32_t)range - 1, folder);
+  qn_status s = make_case(r, (uint32_t)plan - 1, (uint32_t)range - 1, folder, luaL_optstring(L, 5, NULL),
+                          luaL_optstring(L, 6, ""));
   if (s != QN_OK) return qn__lua_fail(L, s);
   cJSON *j = qn__case_to_json(&r->c);
   char *text = j ? cJSON_PrintUnformatted(j) : NULL;
@@ -195,7 +222,9 @@ static int pack_case(lua_State *L) {
   if (!text) return qn__lua_fail(L, qn__fail(QN_E_NOMEM, "no memory for a case"));
   lua_pushstring(L, text); /* leaks `text` only when Lua itself is out of memory */
   cJSON_free(text);
-  return 1;
+  lua_pushstring(L, r->c.hash);
+  lua_pushstring(L, r->c.name);
+  return 3;
 }
 
 void qn__lua_pack(lua_State *L) {

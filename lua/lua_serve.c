@@ -4,6 +4,7 @@
  * trying and comparing, not for timing. */
 #include "bind.h"
 #include "serve.h"
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,6 +217,18 @@ static int gemm_run(lua_State *L) {
   return 1;
 }
 
+/* function_register(name, library, symbol) -> true, or nil, message, code. The library stays: what is bound uses it. */
+static int function_register(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1), *path = luaL_checkstring(L, 2), *symbol = luaL_checkstring(L, 3);
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL), *at = library ? dlsym(library, symbol) : NULL;
+  qn_function fn;
+  if (!at) return qn__lua_fail(L, qn__fail(QN_E_IO, "%s", dlerror()));
+  memcpy(&fn, &at, sizeof fn);
+  qn_status s = qn_function_register(name, fn);
+  lua_pushboolean(L, 1);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
 void qn__lua_serve(lua_State *L) {
   static const luaL_Reg context_methods[] = {
       {"problems", context_problems}, {"bind", context_bind}, {"__gc", context_gc}, {NULL, NULL}};
@@ -223,7 +236,7 @@ void qn__lua_serve(lua_State *L) {
                                           {"prepack", gemm_prepack}, {"__gc", gemm_gc},         {NULL, NULL}};
   static const luaL_Reg weight_methods[] = {{"__gc", weight_gc}, {NULL, NULL}};
   static const luaL_Reg operand_methods[] = {{"__gc", operand_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"serve", serve}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"serve", serve}, {"function_register", function_register}, {NULL, NULL}};
   qn__lua_class(L, context_class, context_methods);
   qn__lua_class(L, gemm_class, gemm_methods);
   qn__lua_class(L, weight_class, weight_methods);

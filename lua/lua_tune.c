@@ -54,6 +54,8 @@ static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate
                         .flags = text(j, "flags"),
                         .arch = text(j, "arch"),
                         .params = text(j, "params"),
+                        .library = cJSON_GetStringValue(item(j, "library")),
+                        .symbol = cJSON_GetStringValue(item(j, "symbol")),
                         .m_min = (int64_t)number(j, "m_min"),
                         .m_max = (int64_t)number(j, "m_max"),
                         .cost = (int64_t)number(j, "cost")};

@@ -5,11 +5,20 @@ return function(q, native)
   pack.__index = pack
 
   -- Open a pack. options: device, threads, deterministic, batch_invariant (for bind); without a device, the first of
-  -- the pack's that is here.
+  -- the pack's that is here; functions = { { name =, library =, symbol = }… }, the pack's that are not in it: one that is
+  -- not given is replaced by its runner-up.
   function q.open(path, options)
     local handle, why, code = native.pack_open(path)
     if not handle then return nil, why, code end
-    return setmetatable({ path = path, handle = handle, options = options or {} }, pack)
+    options = options or {}
+    local functions = {}
+    for _, f in ipairs(options.functions or {}) do
+      local ok
+      ok, why, code = native.function_register(f.name, f.library, f.symbol)
+      if not ok then return nil, why, code end
+      functions[f.name] = f
+    end
+    return setmetatable({ path = path, handle = handle, options = options, functions = functions }, pack)
   end
 
   function pack:plans() return self.handle:plans() end
@@ -62,6 +71,7 @@ return function(q, native)
   end
 
   -- Visit (plan, range, case, worker) of every range that runs here; each kernel's image lies in a directory meanwhile.
+  -- A case is { json, hash, variant }: of the range's kernel, or of the runner-up for a function that is not given.
   local function each_case(self, visit)
     local device, why, code = self:device()
     if not device then return nil, why, code end
@@ -80,11 +90,11 @@ return function(q, native)
     for i, plan in ipairs(self:plans()) do
       if fits(self, plan, device) then
         for j, range in ipairs(plan.ranges) do
-          images[range.hash] = true
-          local case
-          case, why, code = self.handle:case(i, j, folder)
-          if not case then return nil, why, code end
-          visit(plan, range, case, worker)
+          local f = self.functions[range.variant:match "^function/.*/([^/]+)$"] or {}
+          local json, hash, variant = self.handle:case(i, j, folder, f.library, f.symbol)
+          if not json then return nil, hash, variant end
+          images[hash] = true
+          visit(plan, range, { json = json, hash = hash, variant = variant }, worker)
           visited = visited + 1
         end
       end
@@ -96,27 +106,33 @@ return function(q, native)
   end
 
   local function ask(worker, op, case, fields, seconds)
-    return worker:ask(('{"op":"%s","slot":0,"case":%s%s}'):format(op, case, fields or ""), seconds or 300)
+    return worker:ask(('{"op":"%s","slot":0,"case":%s%s}'):format(op, case.json, fields or ""), seconds or 300)
   end
 
-  -- Check every kernel against the reference: on small ragged shapes, and at the plan's own shape.
-  -- each(plan, range, error or nil, reason): called as results come. -> number of checks, of failures; or nil, message.
+  -- The largest M of a range that was tuned, else its first.
+  local function tokens_of(range)
+    local last = range.points[#range.points]
+    return last and last.m or range.m_min
+  end
+
+  -- Check every kernel against the reference: on small ragged shapes, and at the plan's own shape. each(plan, m, variant,
+  -- error or nil, reason): called as results come. -> number of checks, of failures; or nil, message.
   function pack:verify(each)
     local small, done, failed = {}, 0, 0
     local ok, why, code = each_case(self, function(plan, range, case, worker)
-      local key = range.hash .. plan.format
+      local key, m = case.hash .. plan.format, tokens_of(range)
       if not small[key] then
         local answer, reason = ask(worker, "verify", case)
         small[key] = answer or { reason = reason }
       end
       local error_, reason = small[key].error, small[key].reason
       if error_ and plan.n > 0 then
-        local answer, text = ask(worker, "open", case, (',"m":%d'):format(range.m))
+        local answer, text = ask(worker, "open", case, (',"m":%d'):format(m))
         error_, reason = answer and math.max(error_, answer.error), text
       end
       done = done + 1
       if not error_ then failed = failed + 1 end
-      if each then each(plan, range, error_, reason) end
+      if each then each(plan, m, case.variant, error_, reason) end
     end)
     if not ok then return nil, why, code end
     return done, failed
@@ -135,6 +151,18 @@ return function(q, native)
     return best
   end
 
+  -- Of a list of M, those that a range serves, each with what was measured then; without a list, those that were tuned.
+  local function points(plan, range, list)
+    if not list then return range.points end
+    local out = {}
+    for _, m in ipairs(list) do
+      local known = { m = m }
+      for _, x in ipairs(range.points) do if x.m == m then known = x end end
+      if serving(plan, m) == range then out[#out + 1] = known end
+    end
+    return out
+  end
+
   -- Time the fastest plans again, weights cold, each beside the dense product. options: m = list (default: the tuned
   -- ones), reps, progress(problem, m). -> list of { problem, m, variant, seconds, bytes, bandwidth, tuned_seconds,
   -- dense_seconds, dense_bytes, dense_by }, or nil, message, code.
@@ -142,36 +170,35 @@ return function(q, native)
     options = options or {}
     local out, failure = {}, nil
     local dense_of = {} -- measured once for each shape and M
-    local function time_dense(worker, plan, range, m)
+    local function time_dense(worker, plan, then_, m)
       local key = ("%dx%d M=%d"):format(plan.n, plan.k, m)
       if dense_of[key] == nil then
         local answer = worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), 300)
         dense_of[key] = answer and answer.seconds or false
       end
-      local now, then_ = dense_of[key], range.m == m and range.dense_seconds or 0
+      local now = dense_of[key]
       if now and (then_ <= 0 or now <= then_) then return now, "OpenBLAS" end
       return then_ > 0 and then_ or nil, "own kernels, when tuned"
     end
-    local function measure(plan, range, case, worker, m)
+    local function measure(plan, point, case, worker)
+      local m = point.m
       if options.progress then options.progress(plan.problem, m) end
       local answer, why = ask(worker, "open", case, (',"m":%d'):format(m))
       if answer then answer, why = worker:ask(('{"op":"time","slot":0,"reps":%d}'):format(options.reps or 15), 300) end
       if not answer then
-        failure = failure or ("%s M=%d %s: %s"):format(plan.problem, m, range.variant, why)
+        failure = failure or ("%s M=%d %s: %s"):format(plan.problem, m, case.variant, why)
         return
       end
-      local dense, by = time_dense(worker, plan, range, m)
+      local dense, by = time_dense(worker, plan, point.dense_seconds or 0, m)
       local gpu = self:devices()[plan.device].target == "cuda"
-      out[#out + 1] = { problem = plan.problem, m = m, variant = range.variant, seconds = median(answer.seconds),
+      out[#out + 1] = { problem = plan.problem, m = m, variant = case.variant, seconds = median(answer.seconds),
         bytes = plan.bytes, bandwidth = median(answer.bandwidth or {}),
-        tuned_seconds = range.m == m and range.seconds or nil, dense_seconds = dense, dense_by = dense and by,
+        tuned_seconds = point.seconds, dense_seconds = dense, dense_by = dense and by,
         dense_bytes = (gpu and 2 or 4) * plan.n * plan.k }
     end
     local ok, why, code = each_case(self, function(plan, range, case, worker)
       if plan.kind ~= "fastest" or plan.n == 0 or failure then return end
-      for _, m in ipairs(options.m or { range.m }) do
-        if serving(plan, m) == range then measure(plan, range, case, worker, m) end
-      end
+      for _, point in ipairs(points(plan, range, options.m)) do measure(plan, point, case, worker) end
     end)
     if not ok or failure then return nil, failure or why, code or "QN_E_WRONG" end
     return out

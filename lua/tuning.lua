@@ -31,6 +31,47 @@ return function(q, native)
     return out, generic
   end
 
+  -- The user's functions as further candidates, each with every layout of the variants that it takes. A change of the
+  -- library makes another candidate of it.
+  local function add_functions(list, p, functions)
+    local name = "function/%s/%s-%s%s/%s"
+    for _, f in ipairs(functions) do
+      local seen = {}
+      for i = 1, #list do
+        local layout = list[i].layout
+        if layout and not seen[layout.name] and layout.name:find(f.layout or "") then
+          seen[layout.name] = true
+          local recipe = { steps = { { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
+            workspace = f.workspace or { 0 }, deterministic = f.deterministic ~= false,
+            batch_invariant = f.batch_invariant == true }
+          list[#list + 1] = { name = name:format(p.format.name, p.act, p.out, p.bias and "+bias" or "", f.name),
+            hash = native.hash(table.concat({ f.name, f.symbol, f.text, q.json(recipe), q.json(layout) }, "\0")),
+            family = "function", source = "", flags = "", arch = "", params = q.json { LAYOUT = layout.name },
+            library = f.library, symbol = f.symbol, layout = layout, recipe = recipe, m_min = f.m_min or 1,
+            m_max = f.m_max or 0, cost = 0 }
+        end
+      end
+    end
+  end
+
+  -- The functions of a call to tune, with the libraries' contents; nil, message, code if one cannot be read.
+  local function read_functions(functions, device)
+    local out = {}
+    for i, f in ipairs(functions or {}) do
+      for _, key in ipairs { "name", "library", "symbol" } do
+        if type(f[key]) ~= "string" then error(("functions[%d]: %s is missing"):format(i, key), 3) end
+      end
+      if device.target ~= "host" then
+        return nil, ("%s: functions are called on the host, not on %s"):format(f.name, device.name), "QN_E_DEVICE"
+      end
+      local file, why = io.open(f.library, "rb")
+      if not file then return nil, ("%s: %s"):format(f.name, why), "QN_E_IO" end
+      out[i] = setmetatable({ text = native.hash(file:read "a") }, { __index = f })
+      file:close()
+    end
+    return out
+  end
+
   local function none_left(p, device)
     local text = "%s: no kernel family takes it on %s; quernel kernels --problem says why"
     return nil, text:format(p.spelling, device.name), "QN_E_NO_KERNEL"
@@ -61,12 +102,19 @@ return function(q, native)
   --   acts = { "bf16", "i8" }                          activation types of the model's layers
   --   device = "host", m = { 1, 16, 64 }, effort = "quick" | "normal" | "full", budget = seconds, store = directory,
   --   space =, family =, fixed =, only = function(name)  which variants; as for q.variants
+  --   functions = { { name =, library =, symbol =,     a qn_function (quernel.h) in a shared library, by its path:
+  --     m_min =, m_max =,                              M that it serves
+  --     layout = "record",                             Lua pattern of the layouts that it takes (default: any)
+  --     whole = true,                                  called once for all of Y, not for parts of its columns
+  --     workspace = { "M", "N", "*", 4, "*" },         bytes, in postfix order
+  --     deterministic = false, batch_invariant = true  what is promised, and checked }… }
   --   dense = false                                    do not measure the dense product
   --   check_only = true                                verify, time nothing: no plans but the plain kernels
   --   threads =, worker =, progress = function(event)
   -- }
-  -- -> { plans = { { problem, kind, n, k, bytes, layout, ranges = { { m_min, m, variant, seconds, dense_seconds,
-  --      bandwidth, error }… } }… }, counts, bandwidth, device, product, threads, left_out }, or nil, message, code.
+  -- -> { plans = { { problem, kind, n, k, bytes, layout, ranges = { { m_min, variant, error, points = { { m, seconds,
+  --      dense_seconds, bandwidth }… } }… } }… }, counts, bandwidth, device, product, threads, left_out }, or nil,
+  --      message, code.
   function q.tune(t)
     local device, why, code = q.device(t.device)
     if not device then return nil, why, code end
@@ -82,6 +130,9 @@ return function(q, native)
       if not list then return nil, left_out, code end
       table.move(list, 1, #list, #spellings + 1, spellings)
     end
+    local functions
+    functions, why, code = read_functions(t.functions, device)
+    if not functions then return nil, why, code end
     local problems, job = {}, {}
     for i, spelling in ipairs(spellings) do problems[i] = q.problem(spelling, device.target) end
     if t.dense ~= false and not t.check_only then add_dense(job, problems, device) end
@@ -89,6 +140,7 @@ return function(q, native)
     for _, p in ipairs(problems) do
       local list, generic = candidates(p, device, space, t.only)
       if #list == 0 then return none_left(p, device) end
+      add_functions(list, p, functions)
       job[#job + 1] = { problem = p.spelling, format = q.gen.format.descriptor(p.format), candidates = list,
         generic = generic, baseline = false }
     end

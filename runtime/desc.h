@@ -199,17 +199,10 @@ typedef struct qn_recipe {
   qn_expr workspace;
 } qn_recipe;
 
-/* Host kernels: void entry(const struct qn_host_args *a, int64_t begin, int64_t end, int32_t thread). Computes work
- * items [begin, end) of grid[0]; `thread` is in [0, T) and unique among concurrent calls of one launch. */
-typedef struct qn_host_args {
-  const void *x, *w;
-  void *y;
-  const float *x_scale;
-  const void *bias;
-  void *ws;
-  int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
-} qn_host_args;
-typedef void (*qn_host_entry)(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread);
+/* Host kernels have the signature of a user's function: they compute work items [begin, end) of grid[0]; `thread` is in
+ * [0, T) and unique among concurrent calls of one launch. */
+typedef qn_function_args qn_host_args;
+typedef qn_function qn_host_entry;
 
 /* Is `r` well formed: 1 .. QN_RECIPE_STEPS steps, each with an entry, known arguments and valid expressions? */
 qn_status qn__recipe_check(const qn_recipe *r);

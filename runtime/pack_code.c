@@ -199,12 +199,16 @@ void qn__code_plan(qn_coder *c, qn_plan *p) {
   for (uint32_t i = 0, n = count(c, &p->n_ranges, QN_PLAN_RANGES); i < n; i++) {
     qn_range *r = &p->range[i];
     i64(c, &r->m_min);
-    i64(c, &r->m_tuned);
     text(c, r->variant, sizeof r->variant);
-    f64(c, &r->seconds);
-    f64(c, &r->dense_seconds);
-    f64(c, &r->bandwidth);
+    text(c, r->runner_up, sizeof r->runner_up);
     f64(c, &r->error);
+  }
+  for (uint32_t i = 0, n = count(c, &p->n_points, QN_PLAN_RANGES); i < n; i++) {
+    qn_point *x = &p->point[i];
+    i64(c, &x->m);
+    f64(c, &x->seconds);
+    f64(c, &x->dense_seconds);
+    f64(c, &x->bandwidth);
   }
 }
 
@@ -239,16 +243,22 @@ qn_status qn__plan_check(const qn_plan *p) {
   QN_TRY(qn__format_check(&p->format));
   int64_t n = p->problem.n ? p->problem.n : p->layout.tile_n, k = p->problem.k ? p->problem.k : p->layout.tile_k;
   QN_TRY(qn__layout_check(&p->layout, &p->format, n, k));
-  if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES)
-    return qn__fail(QN_E_FORMAT, "plan of '%s': kind %u, %u ranges", p->problem.spelling, p->kind, p->n_ranges);
+  if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES ||
+      p->n_points > QN_PLAN_RANGES)
+    return qn__fail(QN_E_FORMAT, "plan of '%s': kind %u, %u ranges, %u points", p->problem.spelling, p->kind,
+                    p->n_ranges, p->n_points);
   for (uint32_t i = 0; i < p->n_ranges; i++) {
     const qn_range *r = &p->range[i];
     if (i ? r->m_min <= p->range[i - 1].m_min : r->m_min != 1)
       return qn__fail(QN_E_FORMAT, "plan of '%s': range %u begins at M = %lld", p->problem.spelling, i,
                       (long long)r->m_min);
-    if (!is_hash(r->variant))
+    if (!is_hash(r->variant) || (*r->runner_up && !is_hash(r->runner_up)))
       return qn__fail(QN_E_FORMAT, "plan of '%s': range %u names no variant", p->problem.spelling, i);
   }
+  for (uint32_t i = 0; i < p->n_points; i++)
+    if (p->point[i].m <= (i ? p->point[i - 1].m : 0))
+      return qn__fail(QN_E_FORMAT, "plan of '%s': point %u is of M = %lld", p->problem.spelling, i,
+                      (long long)p->point[i].m);
   return QN_OK;
 }
 
@@ -256,6 +266,7 @@ qn_status qn__kernel_check(const qn_kernel *k) {
   if (!k->name[0] || !is_hash(k->hash)) return qn__fail(QN_E_FORMAT, "kernel '%s': hash '%s'", k->name, k->hash);
   if (strcmp(k->target, "host") && strcmp(k->target, "cuda"))
     return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
-  if (!k->size) return qn__fail(QN_E_FORMAT, "kernel '%s': no image", k->name);
+  if (!k->size && (strcmp(k->target, "host") || k->recipe.n_steps != 1))
+    return qn__fail(QN_E_FORMAT, "kernel '%s': no image, and no function either", k->name);
   return qn__recipe_check(&k->recipe);
 }

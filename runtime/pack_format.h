@@ -39,7 +39,7 @@
 #include <string.h>
 
 #define QN_PACK_MAGIC "\211QNPACK\n"
-#define QN_PACK_VERSION 1
+#define QN_PACK_VERSION 2
 #define QN_PACK_BYTE_ORDER 0x01020304u
 #define QN_PACK_SECTIONS 6
 #define QN_PACK_HEADER 64
@@ -72,7 +72,7 @@ typedef struct qn_kernel {
   qn_recipe recipe;
   int registers, shared;
   const void *image; /* caller-owned until the builder is written; in the reader, part of the map */
-  size_t size;
+  size_t size; /* 0: not code but a qn_function of the user's own (quernel.h), registered by the name of the entry */
 } qn_kernel;
 
 typedef enum qn_plan_kind {
@@ -84,14 +84,19 @@ typedef enum qn_plan_kind {
 
 #define QN_PLAN_RANGES 24
 typedef struct qn_range {
-  int64_t m_min;        /* serves m_min <= M < next range's m_min; the first is 1, the last has no end */
-  int64_t m_tuned;      /* the M that was timed */
-  char variant[33];     /* hash of a qn_kernel */
+  int64_t m_min;      /* serves m_min <= M < next range's m_min; the first is 1, the last has no end */
+  char variant[33];   /* hash of a qn_kernel */
+  char runner_up[33]; /* if `variant` is a function, what serves where the process has not registered it; else "" */
+  double error;       /* largest |y - reference| / bound seen by the verifier, <= 1 */
+} qn_range;
+
+/* What the kernel that serves M took when it was tuned. */
+typedef struct qn_point {
+  int64_t m;
   double seconds;       /* median of the finals */
   double dense_seconds; /* the dense product in the same harness; 0: not measured */
   double bandwidth;     /* bytes/s read by a plain stream at the time; 0: not measured */
-  double error;         /* largest |y - reference| / bound seen by the verifier, <= 1 */
-} qn_range;
+} qn_point;
 
 /* The kernels that serve one problem on one device. A generic plan, for shapes that were not tuned, has N = K = 0. */
 typedef struct qn_plan {
@@ -100,8 +105,9 @@ typedef struct qn_plan {
   uint32_t device; /* number of the pack's device, in the order in which they were added */
   qn_format format;
   qn_layout layout;
-  uint32_t n_ranges;
-  qn_range range[QN_PLAN_RANGES];
+  uint32_t n_ranges, n_points;
+  qn_range range[QN_PLAN_RANGES]; /* by rising m_min, neighbours never the same kernel */
+  qn_point point[QN_PLAN_RANGES]; /* by rising m; none if nothing was timed */
 } qn_plan;
 
 /* Is it fit to serve: descriptors valid, ranges ascending from 1, texts of the right form? QN_E_FORMAT. */

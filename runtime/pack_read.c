@@ -136,18 +136,26 @@ static qn_status check_kernels(const qn_pack *p) {
   return QN_OK;
 }
 
-/* The kernels that a plan names must be there, and be for its device's target. */
+/* A kernel that a plan names must be there, and be for its device's target. */
+static qn_status check_named(const qn_pack *p, const qn_plan *plan, const char *target, const char *hash, qn_kernel *k) {
+  int64_t at = qn__pack_find_kernel(p, hash);
+  if (at < 0) return BAD("plan of '%s': kernel %s is not there", plan->problem.spelling, hash);
+  qn__pack_kernel(p, (uint32_t)at, k);
+  if (strcmp(k->target, target))
+    return BAD("plan of '%s': kernel '%s' is for %s, the device is %s", plan->problem.spelling, k->name, k->target,
+               target);
+  return QN_OK;
+}
+
 static qn_status check_ranges(const qn_pack *p, const qn_plan *plan) {
   qn_pack_device d;
   qn__pack_device(p, plan->device, &d);
   for (uint32_t i = 0; i < plan->n_ranges; i++) {
-    int64_t at = qn__pack_find_kernel(p, plan->range[i].variant);
-    if (at < 0) return BAD("plan of '%s': kernel %s is not there", plan->problem.spelling, plan->range[i].variant);
     qn_kernel k;
-    qn__pack_kernel(p, (uint32_t)at, &k);
-    if (strcmp(k.target, d.target))
-      return BAD("plan of '%s': kernel '%s' is for %s, the device is %s", plan->problem.spelling, k.name, k.target,
-                 d.target);
+    QN_TRY(check_named(p, plan, d.target, plan->range[i].variant, &k));
+    if (k.size) continue;
+    QN_TRY(check_named(p, plan, d.target, plan->range[i].runner_up, &k));
+    if (!k.size) return BAD("plan of '%s': '%s' is a function's runner-up", plan->problem.spelling, k.name);
   }
   return QN_OK;
 }

@@ -200,6 +200,29 @@ QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_a
 /* Calls of qn_run since open whose problem was not resolved exactly. */
 QN_API uint64_t qn_misses(const qn_context *ctx);
 
+/* ---- Functions of your own ---------------------------------------------------------------------------------------- */
+
+/* One product, as a function of your own computes it on the host. */
+typedef struct qn_function_args {
+  const void *x, *w;    /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
+  void *y;              /* as in qn_args */
+  const float *x_scale; /* [m] for i8 activations, else NULL */
+  const void *bias;     /* [N] f32 for problems with +bias, else NULL */
+  void *ws;             /* workspace of the size that the function was tuned with, else unspecified */
+  int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
+} qn_function_args;
+
+/* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N) from several threads at once; `thread` is
+ * below the number of threads and differs between concurrent calls. A function that was tuned as a whole is called once,
+ * with begin 0 and end 1, and computes all of Y, on threads of its own if it likes. It may not keep the pointers. */
+typedef void (*qn_function)(const qn_function_args *args, int64_t begin, int64_t end, int32_t thread);
+
+/* `quernel tune --function NAME=LIBRARY:SYMBOL` verifies and times a function beside the generated kernels. The pack holds
+ * its name, never a path. Register the function under that name before qn_bind; where it is not registered, the plan's
+ * runner-up, a kernel in the pack, serves. What is bound keeps what it found. NULL takes a name back. The name is copied.
+ * Returns QN_OK, QN_E_ARG (no name, or one of 64 bytes or more), QN_E_LIMIT (64 functions). Any thread. */
+QN_API qn_status qn_function_register(const char *name, qn_function fn);
+
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
 
 /* Quantize rows of X[m,k] f32 to i8 with one scale a row: scale = absmax/127, x = round-half-even(X/scale), in

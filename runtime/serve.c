@@ -6,6 +6,7 @@
 #include "serve.h"
 #include "cpu.h"
 #include "fail.h"
+#include "function.h"
 #include "host_load.h"
 #include "pack_read.h"
 #include "recipe.h"
@@ -78,6 +79,7 @@ static qn_status kernel_fits(const qn_kernel *k, const qn_device *d) {
     return sm_fits(k->arch, d->info.arch)
                ? QN_OK
                : qn__fail(QN_E_DEVICE, "kernel '%s' is for %s, %s is %s", k->name, k->arch, d->info.name, d->info.arch);
+  if (!k->size) return QN_OK; /* a function */
   if (!qn__cpu_has(k->arch, missing, sizeof missing))
     return qn__fail(QN_E_DEVICE, "kernel '%s' needs a CPU with %s; this one has: %s", k->name, missing, qn__cpu_arch());
   return qn__host_image_check(k->image, k->size);
@@ -96,9 +98,12 @@ static qn_status device_fits(const qn_pack *p, uint32_t i, const qn_device *d) {
     if (key.device != i) continue;
     qn__pack_plan(p, j, &plan);
     for (uint32_t r = 0; r < plan.n_ranges; r++) {
-      qn_kernel k;
-      qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, plan.range[r].variant), &k);
-      QN_TRY(kernel_fits(&k, d));
+      const char *named[] = {plan.range[r].variant, plan.range[r].runner_up};
+      for (size_t n = 0; n < QN_COUNT(named) && *named[n]; n++) {
+        qn_kernel k;
+        qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, named[n]), &k);
+        QN_TRY(kernel_fits(&k, d));
+      }
     }
   }
   return QN_OK;
@@ -264,6 +269,19 @@ static qn_status find_entries(qn_context *c, qn_module *module, qn_bound *b, int
   return QN_OK;
 }
 
+/* The kernel of a range: its variant, or if that is a function which is not registered, the runner-up. *fn: the
+ * function.
+ */
+static uint32_t choose_kernel(const qn_context *c, const qn_range *r, qn_kernel *k, qn_function *fn) {
+  uint32_t number = (uint32_t)qn__pack_find_kernel(c->pack, r->variant);
+  qn__pack_kernel(c->pack, number, k);
+  *fn = k->size ? NULL : qn__function_find(k->recipe.step[0].entry);
+  if (k->size || *fn) return number;
+  number = (uint32_t)qn__pack_find_kernel(c->pack, r->runner_up);
+  qn__pack_kernel(c->pack, number, k);
+  return number;
+}
+
 static qn_status bind_range(qn_gemm *g, uint32_t i) {
   qn_context *c = g->ctx;
   gemm_range *r = &g->range[i];
@@ -271,14 +289,15 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   const qn_range *planned = &g->plan.range[i];
   int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min;
   qn_kernel k;
-  uint32_t number = (uint32_t)qn__pack_find_kernel(c->pack, planned->variant);
-  qn__pack_kernel(c->pack, number, &k);
+  qn_function fn;
+  uint32_t number = choose_kernel(c, planned, &k, &fn);
   if (!(r->bound = malloc(sizeof *r->bound))) return qn__fail(QN_E_NOMEM, "kernel '%s'", k.name);
   g->m_min[i] = planned->m_min;
   g->n_ranges = i + 1;
   memcpy(r->name, k.name, sizeof r->name);
   r->kernel = UINT32_MAX;
   QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
+  if (fn) return memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn), QN_OK;
   QN_TRY(load_kernel(c, number, &k));
   r->kernel = number;
   return find_entries(c, c->kernel[number].module, r->bound, planned->m_min, m_max);

@@ -36,13 +36,15 @@ static qn_kernel make_kernel(const char *hash, const char *arch, const void *cod
 }
 
 static qn_plan make_plan(uint32_t bits, int64_t n, int64_t k) {
-  qn_plan p = {.kind = QN_PLAN_FASTEST, .format = make_format(bits, 32, bits == 8), .n_ranges = 2};
+  qn_plan p = {.kind = QN_PLAN_FASTEST, .format = make_format(bits, 32, bits == 8), .n_ranges = 2, .n_points = 2};
   p.layout = plain_layout(&p.format);
   p.problem = (qn_problem){.n = n, .k = k, .act = QN_T_F32, .out = QN_T_F32};
   snprintf(p.problem.format, sizeof p.problem.format, "%s", p.format.name);
   qn__problem_spell(&p.problem);
-  p.range[0] = (qn_range){.m_min = 1, .m_tuned = 1, .variant = HASH_A, .seconds = 1e-5, .error = 0.5};
-  p.range[1] = (qn_range){.m_min = 9, .m_tuned = 16, .variant = HASH_B, .seconds = 3e-5, .dense_seconds = 1e-4};
+  p.range[0] = (qn_range){.m_min = 1, .variant = HASH_A, .error = 0.5};
+  p.range[1] = (qn_range){.m_min = 9, .variant = HASH_B};
+  p.point[0] = (qn_point){.m = 1, .seconds = 1e-5};
+  p.point[1] = (qn_point){.m = 16, .seconds = 3e-5, .dense_seconds = 1e-4};
   return p;
 }
 
@@ -118,7 +120,7 @@ START_TEST(test_what_goes_in_comes_out) {
   ck_assert_uint_eq(d.threads, 2);
   qn__pack_plan(p, 1, &plan); /* sorted: the generic one of int4 comes before it */
   check_plan(plan, want);
-  ck_assert_double_eq(plan.range[1].dense_seconds, 1e-4);
+  ck_assert_double_eq(plan.point[1].dense_seconds, 1e-4);
   ck_assert_str_eq(plan.format.plane[0].name, "scale");
   ck_assert_uint_eq(plan.layout.section[1].field[0].bits, 32);
   ck_assert_int_eq(qn__pack_find_kernel(p, HASH_A), 0);
@@ -202,10 +204,10 @@ START_TEST(test_foreign_files) {
   qn_pack *p;
   ck_fails(QN_E_IO, "No such file", qn__pack_open("/tmp/there/is/no/such.qpack", &p));
   ck_fails(QN_E_IO, "not a file", qn__pack_open("/tmp", &p));
-  i.data[8] = 2;
+  i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 2, this library reads version 1", qn__pack_open(path, &p));
-  i.data[8] = 1, i.data[12] = 1, i.data[15] = 4;
+  ck_fails(QN_E_FORMAT, "version 3, this library reads version 2", qn__pack_open(path, &p));
+  i.data[8] = QN_PACK_VERSION, i.data[12] = 1, i.data[15] = 4;
   overwrite(i.data, i.size);
   ck_fails(QN_E_FORMAT, "byte order", qn__pack_open(path, &p));
   memset(i.data, 'x', i.size);
@@ -279,6 +281,8 @@ START_TEST(test_builder_refuses) {
   PLAN("range 0 begins", p.range[0].m_min = 2);
   PLAN("range 1 begins", p.range[1].m_min = 1);
   PLAN("ranges", p.n_ranges = 0);
+  PLAN("points", p.n_points = QN_PLAN_RANGES + 1);
+  PLAN("point 1", p.point[1].m = 1);
   PLAN("kind", p.kind = 3);
   PLAN("not the problem", p.problem.n = 31);
   PLAN("not the problem", p.problem.act = 0);
@@ -294,7 +298,7 @@ START_TEST(test_builder_refuses) {
   ck_assert_msg(strstr(qn__errmsg(), part) != NULL, "'%s' is not in '%s'", part, qn__errmsg())
   KERNEL("hash", k.hash[3] = 0);
   KERNEL("target", strcpy(k.target, "tpu"));
-  KERNEL("no image", k.size = 0);
+  KERNEL("no function", k.size = 0); /* of two steps */
   KERNEL("no image", k.image = NULL);
   KERNEL("steps", k.recipe.n_steps = 4);
   KERNEL("no entry", k.recipe.step[1].entry[0] = 0);

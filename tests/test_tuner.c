@@ -1,12 +1,17 @@
 /* test_tuner.c - whole runs over small problems: what is chosen, what is refused, what a second run still has to do,
- * and what is left when a run is killed, runs out of time or out of disk. Times themselves are never asserted. */
+ * and what is left when a run is killed, runs out of time or out of disk. Times themselves are never asserted; where
+ * one candidate must win, the other is made a thousand times slower. */
+#include "pack.h"
+#include "supervise.h"
 #include "tuner_fixture.h"
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #define MOST 12
+#define ROWS 2 /* checks beside those of candidates: of each problem's batch-invariant plan, once */
 static const int64_t profile[] = {1, 4};
 
 /* ---- Problems ---------------------------------------------------------------------------------------------------- */
@@ -131,13 +136,16 @@ START_TEST(right_candidates_make_plans) {
   qn_tune_result r = run(&o);
   check_result(&r);
   ck_assert_uint_eq(r.counts.compiled, 3);
-  ck_assert_uint_eq(r.counts.verified, 3);
+  ck_assert_uint_eq(r.counts.verified, 3 + ROWS);
   ck_assert_uint_eq(r.counts.rejected, 0);
   ck_assert_uint_ge(r.counts.timed, 3 * 2 * 2); /* finals are counted, too */
   ck_assert_uint_eq(r.counts.timed_known, 0);
   ck_assert_ptr_nonnull(plan_of(&r, 0, QN_PLAN_DETERMINISTIC));
   ck_assert_ptr_nonnull(plan_of(&r, 0, QN_PLAN_BATCH_INVARIANT));
-  ck_assert(r.plan[0].range[0].seconds > 0 && r.plan[0].range[0].error <= 1);
+  const qn_plan *fastest = plan_of(&r, 0, QN_PLAN_FASTEST);
+  ck_assert_uint_eq(fastest->n_points, QN_COUNT(profile));
+  for (uint32_t i = 0; i < fastest->n_points; i++) ck_assert(fastest->point[i].seconds > 0);
+  for (uint32_t i = 0; i < fastest->n_ranges; i++) ck_assert(fastest->range[i].error <= 1);
   qn_tune_result_free(&r);
 }
 END_TEST
@@ -149,7 +157,7 @@ START_TEST(second_run_does_nothing_again) {
   ck_assert_uint_eq(second.counts.compiled, 0);
   ck_assert_uint_eq(second.counts.compile_known, 3);
   ck_assert_uint_eq(second.counts.verified, 0);
-  ck_assert_uint_eq(second.counts.verify_known, 3);
+  ck_assert_uint_eq(second.counts.verify_known, 3 + ROWS);
   ck_assert_uint_eq(second.counts.timed, 0);
   ck_assert_uint_eq(second.counts.timed_known, first.counts.timed);
   check_same_plans(&first, &second);
@@ -193,7 +201,8 @@ START_TEST(new_candidate_is_all_the_work_there_is) {
   problems();
   r = run(&o);
   ck_assert_uint_eq(r.counts.compiled, 1);
-  ck_assert_uint_eq(r.counts.verified, 1);
+  ck_assert_uint_ge(r.counts.verified, 1);
+  ck_assert_uint_le(r.counts.verified, 1 + ROWS); /* if it won */
   ck_assert_uint_ge(r.counts.timed, 1 * 2 * 2);
   ck_assert_uint_ge(r.counts.timed_known, 3 * 2 * 2);
   qn_tune_result_free(&r);
@@ -222,13 +231,256 @@ START_TEST(check_only_times_nothing) {
 }
 END_TEST
 
-START_TEST(spent_budget_ends_with_the_best_so_far) {
+/* ---- Budgets ----------------------------------------------------------------------------------------------------- */
+
+/* Nothing is timed, and of three candidates only the plain one is made sure of. What a later run adds is kept. */
+START_TEST(spent_budget_ends_with_a_plain_kernel) {
   good_set();
   qn_tune_options o = options();
   o.budget = 1e-3;
   qn_tune_result r = run(&o);
   check_result(&r);
+  ck_assert_uint_eq(r.counts.timed + r.counts.timed_known, 0);
+  ck_assert_uint_eq(r.counts.verified, 1);
+  for (size_t i = 0; i < r.n_plans; i++) {
+    ck_assert_uint_eq(r.plan[i].n_points, 0);
+    ck_assert_str_eq(r.plan[i].range[0].variant, set.hash[0]);
+  }
   qn_tune_result_free(&r);
+  o.budget = 0;
+  r = run(&o);
+  ck_assert_uint_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->n_points, QN_COUNT(profile));
+  o.budget = 1e-3;
+  qn_tune_result again = run(&o); /* what is known costs no time */
+  check_same_plans(&r, &again);
+  qn_tune_result_free(&r);
+  qn_tune_result_free(&again);
+}
+END_TEST
+
+/* A compiler that takes a third of a second: a budget of one ends while most candidates are not made. */
+START_TEST(budget_ends_the_compiling) {
+  char compiler[300], remark[MOST][16];
+  for (int i = 0; i < MOST; i++) {
+    snprintf(remark[i], sizeof remark[i], "good-%d", i);
+    add(NULL, remark[i], "t4.rows");
+  }
+  problems();
+  snprintf(compiler, sizeof compiler, "%s/cc", folder);
+  FILE *f = fopen(compiler, "w");
+  fprintf(f, "#!/bin/sh\nsleep 0.33\nexec '%s' \"$@\"\n", qn_compiler_path());
+  fclose(f);
+  ck_assert_int_eq(chmod(compiler, 0755), 0);
+  setenv("QUERNEL_CC", compiler, 1);
+  qn_tune_options o = options();
+  o.budget = 1;
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_uint_ge(r.counts.compiled, 1);
+  ck_assert_uint_lt(r.counts.compiled, MOST);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* ---- Plans: from laps that the store is made to know --------------------------------------------------------------
+ */
+
+typedef struct lap {
+  size_t candidate;
+  double seconds;
+} lap;
+
+static cJSON *evidence_of(const lap *x) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, "hash", set.hash[x->candidate]);
+  cJSON_AddNumberToObject(j, "seconds", x->seconds);
+  cJSON_AddNumberToObject(j, "ratio", 0.99); /* cannot be told from the fastest */
+  return j;
+}
+
+/* What two candidates took at an M, the faster first: in the race and, if `meet`, in the finals. */
+static void know(qn_store *s, int64_t m, const lap laps[2], bool meet) {
+  char key[400], both[67], sum[33];
+  const char *spelling = set.problem[1].problem.spelling;
+  cJSON *finals = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(finals, "finalists");
+  for (int i = 0; i < 2; i++) {
+    cJSON *j = evidence_of(&laps[i]);
+    snprintf(key, sizeof key, "race %s %s M=%d", spelling, set.hash[laps[i].candidate], (int)m);
+    ck_assert_int_eq(qn_store_put(s, "evidence", key, j), QN_OK);
+    cJSON_AddItemToArray(list, j);
+  }
+  snprintf(both, sizeof both, "%s%s", set.hash[laps[0].candidate], set.hash[laps[1].candidate]);
+  qn_hash_hex(both, strlen(both), sum);
+  snprintf(key, sizeof key, "finals %s M=%d rounds=7 %s", spelling, (int)m, sum);
+  if (meet) ck_assert_int_eq(qn_store_put(s, "evidence", key, finals), QN_OK);
+  cJSON_Delete(finals);
+}
+
+static qn_store *open_store(void) {
+  qn_supervisor s;
+  qn_store *out;
+  char compiler[256];
+  ck_assert_int_eq(qn__supervisor_init(&s, WORKER, "host:2"), QN_OK);
+  ck_assert_int_eq(qn_compiler_version("host", compiler, sizeof compiler), QN_OK);
+  ck_assert_int_eq(qn_store_open(folder, &s.info, compiler, "cold", &out), QN_OK);
+  qn__supervisor_fini(&s);
+  return out;
+}
+
+/* Of two that are as fast at M = 4 the one that won at M = 1 goes on, though it is not the cheaper: one range, with
+ * what was measured at both. Where it is beaten, there are two. */
+static const struct {
+  lap at_4[2];
+  uint32_t ranges;
+} merges[] = {{{{0, 1.000}, {1, 1.005}}, 1}, {{{0, 1.0}, {1, 1.5}}, 2}};
+
+START_TEST(neighbours_that_tie_are_merged) {
+  add(NULL, "cheap", "t4.rows");
+  add(NULL, "dear", "t4.rows");
+  problems();
+  qn_store *s = open_store();
+  know(s, 1, (lap[]){{1, 1.0}, {0, 1.5}}, false);
+  know(s, 4, merges[_i].at_4, merges[_i].ranges == 1);
+  qn_store_close(s);
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  const qn_plan *p = plan_of(&r, 1, QN_PLAN_FASTEST);
+  ck_assert_uint_eq(p->n_ranges, merges[_i].ranges);
+  ck_assert_uint_eq(p->n_points, 2);
+  ck_assert_str_eq(p->range[0].variant, set.hash[1]);
+  ck_assert_int_eq(p->point[1].m, 4);
+  ck_assert_double_eq(p->point[1].seconds, merges[_i].ranges == 1 ? 1.005 : 1.0);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* The faster one says that a row's bits do not depend on M, and lies about more tokens than small cases have. */
+START_TEST(broken_promise_of_rows_costs_the_place) {
+  static const int64_t many[] = {1, 64};
+  add("SLOW", "slow", "t4.rows");
+  add("DEPENDS_ON_BIG_M", "liar", "t4.rows");
+  problems();
+  qn_tune_options o = options();
+  o.m = many;
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_BATCH_INVARIANT)->range[0].variant, set.hash[0]);
+  ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->range[0].variant, set.hash[0]);
+  ck_assert_uint_eq(r.counts.rejected, 1);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* The faster one need not repeat its bits: it serves where that is not asked for. */
+START_TEST(deterministic_plan_is_kept_beside_the_fastest) {
+  add("SLOW", "slow", "t4.rows");
+  qn_candidate *c = add("RANDOM", "random", "t4.rows");
+  c->recipe.deterministic = c->recipe.batch_invariant = 0;
+  problems();
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->range[0].variant, set.hash[1]);
+  ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_DETERMINISTIC)->range[0].variant, set.hash[0]);
+  ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_BATCH_INVARIANT)->range[0].variant, set.hash[0]);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* ---- Functions of the user's own ----------------------------------------------------------------------------------
+ */
+
+/* A candidate that is a function in a shared library: what the compiler makes of the kernel is one. */
+static qn_case *add_function(const char *fault) {
+  qn_case *library = test_case(fault, 64, 64);
+  qn_candidate *c = add(fault, "function", "t4.rows");
+  c->library = library->image;
+  c->symbol = "qn_test";
+  strcpy(c->recipe.step[0].entry, "mine");
+  return library;
+}
+
+static const char *served_by(const char *path, int64_t m) {
+  static char name[200];
+  qn_context *c;
+  qn_gemm *g;
+  char why[256] = "";
+  ck_assert_msg(qn_open(path, NULL, &c, why, sizeof why) == QN_OK, "%s", why);
+  ck_assert_msg(qn_bind(c, set.problem[1].problem.spelling, &g) == QN_OK, "%s", qn__errmsg());
+  snprintf(name, sizeof name, "%s", qn_gemm_kernel(g, m));
+  qn_gemm_free(g);
+  qn_close(c);
+  return name;
+}
+
+static void write_pack(const qn_tune_result *r, const char *path) {
+  qn_pack_builder *b;
+  ck_assert_int_eq(qn_pack_builder_new(&b), QN_OK);
+  ck_assert_int_eq(qn_pack_add_device(b, r->device.target, r->device.arch, "", 2), QN_OK);
+  for (size_t i = 0; i < r->n_kernels; i++)
+    ck_assert_msg(qn_pack_add_kernel(b, &r->kernel[i]) == QN_OK, "%s", qn__errmsg());
+  for (size_t i = 0; i < r->n_plans; i++) ck_assert_msg(qn_pack_add_plan(b, &r->plan[i]) == QN_OK, "%s", qn__errmsg());
+  ck_assert_msg(qn_pack_write(b, path) == QN_OK, "%s", qn__errmsg());
+  qn_pack_builder_free(b);
+}
+
+static void nothing(const qn_function_args *a, int64_t begin, int64_t end, int32_t thread) {
+  (void)a, (void)begin, (void)end, (void)thread;
+}
+
+/* It wins; the pack names it, and serves with the runner-up in a process that has not registered it. */
+START_TEST(right_function_wins_and_is_served) {
+  char path[64];
+  add("SLOW", "slow", "t4.rows");
+  qn_case *library = add_function(NULL);
+  problems();
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  const qn_plan *p = plan_of(&r, 1, QN_PLAN_FASTEST);
+  ck_assert_str_eq(p->range[0].variant, set.hash[1]);
+  ck_assert_str_eq(p->range[0].runner_up, set.hash[0]);
+  snprintf(path, sizeof path, "%s/mine.qpack", folder);
+  write_pack(&r, path);
+  ck_assert_str_eq(served_by(path, 3), "slow");
+  ck_assert_int_eq(qn_function_register("mine", nothing), QN_OK);
+  ck_assert_str_eq(served_by(path, 3), "function");
+  ck_assert_int_eq(qn_function_register("mine", NULL), QN_OK);
+  ck_assert_str_eq(served_by(path, 3), "slow");
+  qn_tune_result_free(&r);
+  free(library);
+}
+END_TEST
+
+static const char *const bad_functions[] = {"TAIL", "CRASH"};
+
+START_TEST(wrong_function_is_refused) {
+  add(NULL, "good", "t4.rows");
+  qn_case *library = add_function(bad_functions[_i]);
+  problems();
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_uint_eq(r.counts.rejected, 1);
+  for (size_t i = 0; i < r.n_kernels; i++) ck_assert_str_eq(r.kernel[i].name, "good");
+  qn_tune_result_free(&r);
+  free(library);
+}
+END_TEST
+
+START_TEST(names_of_functions_have_limits) {
+  char name[80] = "";
+  ck_assert_int_eq(qn_function_register(NULL, nothing), QN_E_ARG);
+  ck_assert_int_eq(qn_function_register("", nothing), QN_E_ARG);
+  memset(name, 'x', 70);
+  ck_assert_int_eq(qn_function_register(name, nothing), QN_E_ARG);
+  for (int i = 0; i < 64; i++) {
+    snprintf(name, sizeof name, "f%d", i);
+    ck_assert_int_eq(qn_function_register(name, nothing), QN_OK);
+  }
+  ck_assert_int_eq(qn_function_register("f9", nothing), QN_OK); /* again */
+  ck_assert_int_eq(qn_function_register("one-more", nothing), QN_E_LIMIT);
+  ck_assert_int_eq(qn_function_register("f9", NULL), QN_OK);
+  ck_assert_int_eq(qn_function_register("one-more", nothing), QN_OK);
 }
 END_TEST
 
@@ -289,7 +541,7 @@ static void check_finishes(const qn_tune_options *o) {
   check_kept(&before);
   check_result(&r);
   ck_assert_uint_eq(r.counts.compiled + r.counts.compile_known, 3);
-  ck_assert_uint_eq(r.counts.verified + r.counts.verify_known, 3);
+  ck_assert_uint_eq(r.counts.verified + r.counts.verify_known, 3 + ROWS);
   ck_assert_uint_eq(r.counts.rejected, 0);
   ck_assert_uint_eq(again.counts.compiled + again.counts.verified + again.counts.timed, 0);
   ck_assert_uint_ge(again.counts.timed_known, 3 * 2 * 2);
@@ -386,8 +638,9 @@ END_TEST
 
 int main(void) {
   Suite *s = suite_create("tuner");
-  TCase *runs = tcase_create("runs"), *ends = tcase_create("ends");
-  TCase *all[] = {runs, ends};
+  TCase *runs = tcase_create("runs"), *plans = tcase_create("plans"), *functions = tcase_create("functions"),
+        *ends = tcase_create("ends");
+  TCase *all[] = {runs, plans, functions, ends};
   for (size_t i = 0; i < QN_COUNT(all); i++) {
     tcase_add_checked_fixture(all[i], init, fini);
     tcase_set_timeout(all[i], 120);
@@ -399,7 +652,14 @@ int main(void) {
   tcase_add_test(runs, new_candidate_is_all_the_work_there_is);
   tcase_add_test(runs, nothing_right_is_an_error);
   tcase_add_test(runs, check_only_times_nothing);
-  tcase_add_test(runs, spent_budget_ends_with_the_best_so_far);
+  tcase_add_test(runs, spent_budget_ends_with_a_plain_kernel);
+  tcase_add_test(runs, budget_ends_the_compiling);
+  tcase_add_loop_test(plans, neighbours_that_tie_are_merged, 0, (int)QN_COUNT(merges));
+  tcase_add_test(plans, broken_promise_of_rows_costs_the_place);
+  tcase_add_test(plans, deterministic_plan_is_kept_beside_the_fastest);
+  tcase_add_test(functions, right_function_wins_and_is_served);
+  tcase_add_loop_test(functions, wrong_function_is_refused, 0, (int)QN_COUNT(bad_functions));
+  tcase_add_test(functions, names_of_functions_have_limits);
   tcase_add_test(ends, killed_run_is_continued);
   tcase_add_test(ends, kernel_is_not_blamed_for_a_killed_supervisor);
   tcase_add_test(ends, full_disk_is_one_clear_error);

@@ -134,6 +134,19 @@ START_TEST(turning_wrong_while_timed_is_seen) {
 }
 END_TEST
 
+/* A row's bits at few tokens and at many, at the full shape: what small cases do not reach. */
+START_TEST(rows_that_depend_on_m_are_seen) {
+  qn_case *right = test_case(NULL, 70, 101), *wrong = test_case("DEPENDS_ON_BIG_M", 70, 101);
+  ck_assert_msg(qn__supervisor_ask(&supervisor, request("rows", right, 64, 0), 60, NULL, NULL) == QN_OK, "%s",
+                qn__errmsg());
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("verify", wrong, 1, 0), 60, NULL, NULL), QN_OK);
+  ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("rows", wrong, 64, 0), 60, NULL, NULL), QN_E_WRONG);
+  ck_assert_msg(strstr(qn__errmsg(), "at M = 64 and at M = 32 differ in bits") != NULL, "%s", qn__errmsg());
+  free(right);
+  free(wrong);
+}
+END_TEST
+
 /* ---- Bad requests ------------------------------------------------------------------------------------------------ */
 
 START_TEST(nonsense_is_answered) {
@@ -213,6 +226,7 @@ int main(void) {
   tcase_add_test(bad, patience_follows_from_the_work);
   tcase_add_loop_test(wrong, full_shape_is_checked_too, 0, (int)QN_COUNT(late));
   tcase_add_test(wrong, turning_wrong_while_timed_is_seen);
+  tcase_add_test(wrong, rows_that_depend_on_m_are_seen);
   tcase_add_test(bad, nonsense_is_answered);
   tcase_add_test(bad, missing_program_is_named);
   tcase_add_test(bad, program_that_is_no_worker);

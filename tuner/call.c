@@ -198,6 +198,15 @@ qn_status qn__call_run(qn_call *c) {
   return check_gaps(c);
 }
 
+qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m) {
+  size_t size = type_size(c->s->c->problem.out), row = (size_t)c->draw->planes.n * size, ld = (size_t)c->ldy * size;
+  for (int64_t r = 0; r < m && r < c->m; r++)
+    if (memcmp(c->out + (size_t)r * ld, before + (size_t)r * ld, row))
+      return qn__fail(QN_E_WRONG, "said to be batch-invariant, but row %lld at M = %lld and at M = %lld differ in bits",
+                      (long long)r, (long long)m, (long long)c->m);
+  return QN_OK;
+}
+
 /* ---- Judgement --------------------------------------------------------------------------------------------------- */
 
 /* Let u be the unit roundoff of a type (half the spacing at 1: 2^-24 f32, 2^-11 f16, 2^-8 bf16), S = sum |x| |w| with

@@ -51,6 +51,9 @@ qn_status qn__call_run(qn_call *c);
 /* The guards alone, for after a timing. */
 qn_status qn__call_guards(const qn_call *c);
 
+/* Do the rows of Y have the bits of those in `before`, where they were computed for m tokens? QN_E_WRONG. */
+qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m);
+
 /* Compare Y with the reference of the call's draw, rows below m: bit for bit if it is exact, else within
  * qn__error_bound. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG
  * names the first culprit. */

@@ -3,6 +3,7 @@
 #include "desc_json.h"
 #include "fail.h"
 #include "store.h"
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@ cJSON *qn__case_to_json(const qn_case *c) {
   cJSON_AddStringToObject(j, "hash", c->hash);
   cJSON_AddStringToObject(j, "image", c->image);
   cJSON_AddStringToObject(j, "sum", c->sum);
+  cJSON_AddStringToObject(j, "symbol", c->symbol);
   cJSON_AddItemToObject(j, "layout", qn__layout_to_json(&c->layout, &c->format));
   cJSON_AddItemToObject(j, "recipe", qn__recipe_to_json(&c->recipe));
   cJSON_AddNumberToObject(j, "m_min", (double)c->m_min);
@@ -46,6 +48,7 @@ qn_status qn__case_from_json(const cJSON *j, qn_case *out) {
   QN_TRY(text(j, "hash", out->hash, sizeof out->hash));
   QN_TRY(text(j, "image", out->image, sizeof out->image));
   QN_TRY(text(j, "sum", out->sum, sizeof out->sum));
+  QN_TRY(text(j, "symbol", out->symbol, sizeof out->symbol));
   QN_TRY(count(j, "m_min", &out->m_min));
   QN_TRY(count(j, "m_max", &out->m_max));
   QN_TRY(qn__problem_parse(spelling, &out->problem));
@@ -89,10 +92,23 @@ static qn_status load(qn_device *d, const qn_case *c, const char *image, size_t 
   return QN_OK;
 }
 
+static qn_status open_library(qn_device *d, const qn_case *c, qn_subject *out) {
+  if (strcmp(d->info.target, "host")) return qn__fail(QN_E_DEVICE, "%s: functions are the host's", c->name);
+  out->library = dlopen(c->image, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE); /* it may have threads */
+  if (!out->library) return qn__fail(QN_E_IO, "%s", dlerror());
+  out->fn[0] = dlsym(out->library, c->symbol);
+  return out->fn[0] ? QN_OK : qn__fail(QN_E_NO_KERNEL, "%s has no function %s", c->image, c->symbol);
+}
+
 qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out) {
   char *image = NULL;
   size_t size = 0;
   *out = (qn_subject){.c = c, .device = d};
+  if (*c->symbol) {
+    qn_status s = open_library(d, c, out);
+    if (s) qn__subject_close(out);
+    return s;
+  }
   QN_TRY(read_file(c->image, &image, &size));
   qn_status s = load(d, c, image, size, out);
   free(image);
@@ -101,6 +117,7 @@ qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out) {
 }
 
 void qn__subject_close(qn_subject *s) {
+  if (s->library) dlclose(s->library);
   if (s->module) s->device->ops->module_free(s->device, s->module);
   *s = (qn_subject){0};
 }

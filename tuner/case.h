@@ -9,7 +9,8 @@ typedef struct qn_case {
   qn_problem problem;
   qn_format format;
   char name[192], hash[33]; /* of the variant */
-  char image[4096];         /* path of the compiled object */
+  char image[4096];         /* path of the compiled object, or of the shared library that has a function of the user's */
+  char symbol[QN_NAME];     /* its name there; "": an object */
   char sum[33];             /* its content hash; "": not checked */
   qn_layout layout;
   qn_recipe recipe;
@@ -29,10 +30,11 @@ typedef struct qn_subject {
   const qn_case *c; /* borrowed */
   qn_device *device;
   qn_module *module;
+  void *library;
   void *fn[QN_RECIPE_STEPS];
 } qn_subject;
 
-/* Read the image from its path, check its hash, load it and find the entries. QN_E_IO, QN_E_FORMAT, QN_E_NO_KERNEL,
+/* Read the image from its path, check its hash, load it and find the entries; or open the library. QN_E_IO, QN_E_FORMAT, QN_E_NO_KERNEL,
  * QN_E_CUDA. On failure nothing is left open. */
 qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out);
 void qn__subject_close(qn_subject *s);

@@ -8,6 +8,7 @@
  *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"quiet":Q}
  *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
  *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it did
+ *   {"op":"rows","slot":I,"case":C,"m":M}    {"status","why"}                   as open; a row's bits at M, M/2, M/4…
  *   {"op":"close"}                           {"status"}                         every slot
  *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds"}               OpenBLAS; QN_E_DEVICE if there is none
  *

@@ -1,7 +1,11 @@
 /* tune.c - the straight list of steps: compile, verify, race, choose a layout, finals, plans.
  *
  * Every result is stored as soon as it is there, under a key that says all it depends on; asking for a result looks
- * there first. So a run that was killed, or one that asks again, does only what nobody has done. */
+ * there first. So a run that was killed, or one that asks again, does only what nobody has done.
+ *
+ * A budget is shared out: each step gets an equal part of the time that is left, and does nothing new once that is
+ * over. Before anything else one plain kernel of every problem is compiled and verified, so that however short the
+ * budget each problem ends with a plan. */
 #include "case.h"
 #include "desc_json.h"
 #include "fail.h"
@@ -38,7 +42,12 @@ void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const ch
   r->options->progress(r->options->ud, &e);
 }
 
-bool qn__run_late(const qn_tuning *r) { return r->options->budget > 0 && qn__now() - r->start > r->options->budget; }
+bool qn__run_late(const qn_tuning *r) { return qn__now() >= r->until; }
+
+double qn__run_share(double end, size_t parts) {
+  double now = qn__now();
+  return end > now ? now + (end - now) / (double)parts : end;
+}
 
 /* ---- Entrants: each variant once, whatever problems share it
  * --------------------------------------------------------- */
@@ -74,7 +83,7 @@ static int entrant_order(const void *key, const void *entrant) {
   return strcmp(key, ((const qn_entrant *)entrant)->c->hash);
 }
 
-qn_entrant *qn__run_entrant(qn_tuning *r, const char *hash) {
+qn_entrant *qn__run_entrant(const qn_tuning *r, const char *hash) {
   return bsearch(hash, r->entrant, r->n_entrants, sizeof *r->entrant, entrant_order);
 }
 
@@ -87,70 +96,61 @@ void qn__run_reject(qn_tuning *r, qn_entrant *e, const char *why) {
 /* ---- Compile
  * --------------------------------------------------------------------------------------------------------- */
 
-static void admit(qn_tuning *r, qn_entrant *e, qn_status s, const char *why, const qn_artifact *a) {
-  char text[1400];
-  e->alive = s == QN_OK && a->spills == 0;
-  if (s == QN_OK) {
-    snprintf(e->image, sizeof e->image, "%.4000s/artifact/%s.bin", qn_store_path(r->store), a->hash);
-    snprintf(e->sum, sizeof e->sum, "%s", a->hash);
-    e->registers = a->registers;
-    e->shared = a->shared;
-    if (a->spills) {
-      snprintf(text, sizeof text, "spills %d bytes of registers", a->spills);
-      qn__run_reject(r, e, text);
-    }
-  } else {
-    r->counts.compile_failed++;
-    qn__run_reject(r, e, why);
-  }
+/* The candidates that serve every M, and of those the one that is tried first. */
+static bool is_plain(const qn_candidate *c) { return c->m_min <= 1 && !c->m_max && !c->library; }
+
+static const qn_candidate *first_of(const qn_tune_problem *p) {
+  for (size_t i = 0; !p->generic && i < p->n_candidates; i++)
+    if (is_plain(&p->candidate[i])) return &p->candidate[i];
+  return p->generic;
 }
 
-typedef struct compile_list {
-  qn_tuning *r;
-  qn_entrant **entrant;
-  qn_status status;
-} compile_list;
-
-static int compiled(void *ud, size_t i, qn_status s, const char *why, qn_artifact *a) {
-  compile_list *l = ud;
-  qn_entrant *e = l->entrant[i];
-  if (s != QN_OK && s != QN_E_COMPILE) { /* not the source's fault: no compiler, no disk */
-    l->status = qn__fail(s, "%s", why);
-    return 1;
-  }
-  l->status = qn_store_artifact_put(l->r->store, e->c->hash, s, why, a);
-  if (l->status != QN_OK) return 1;
-  l->r->counts.compiled++;
-  l->r->done++;
-  admit(l->r, e, s, why, a);
-  qn__run_show(l->r, "compile", NULL, e->c->name, 0, 0, NULL);
-  return 0;
-}
-
-static qn_status compile_all(qn_tuning *r) {
-  qn_source *source = calloc(r->n_entrants + 1, sizeof *source);
-  compile_list list = {r, calloc(r->n_entrants + 1, sizeof *list.entrant), QN_OK};
+/* In which order to compile: the first of every problem, then problem by problem. */
+static size_t order_entrants(const qn_tuning *r, qn_entrant **out) {
   size_t n = 0;
-  qn_status s = source && list.entrant ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for sources");
-  for (size_t i = 0; s == QN_OK && i < r->n_entrants; i++) {
-    qn_entrant *e = &r->entrant[i];
-    qn_artifact a;
-    qn_status known;
-    char why[1400];
-    if (qn_store_artifact_get(r->store, e->c->hash, &known, &a, why, sizeof why)) {
-      r->counts.compile_known++;
-      r->done++;
-      admit(r, e, known, why, &a);
-      qn_artifact_free(&a);
-      continue;
+  bool *listed = calloc(r->n_entrants + 1, sizeof *listed);
+  for (size_t i = 0; listed && i < 2 * r->n_problems; i++) {
+    const qn_tune_problem *p = &r->problem[i % r->n_problems];
+    bool all = i >= r->n_problems;
+    for (size_t j = 0; j <= (all ? p->n_candidates : 0); j++) {
+      const qn_candidate *c = all && j < p->n_candidates ? &p->candidate[j] : first_of(p);
+      qn_entrant *e = c && (all || !p->baseline) ? qn__run_entrant(r, c->hash) : NULL;
+      if (!e || listed[e - r->entrant]) continue;
+      listed[e - r->entrant] = true;
+      out[n++] = e;
     }
-    list.entrant[n] = e;
-    source[n++] = (qn_source){e->c->name, r->supervisor.info.target, e->c->arch, e->c->flags, e->c->source};
   }
-  if (s == QN_OK && n) s = qn_compile_all(source, n, r->options->threads, compiled, &list);
-  free(source);
-  free(list.entrant);
-  return s == QN_OK ? list.status : s;
+  free(listed);
+  return n;
+}
+
+static qn_status start_making(qn_tuning *r) {
+  qn_entrant **order = calloc(r->n_entrants + 1, sizeof *order);
+  if (!order) return qn__fail(QN_E_NOMEM, "no memory for %zu candidates", r->n_entrants);
+  qn_status s = qn__maker_start(&r->maker, r->store, r->supervisor.info.target, order, order_entrants(r, order),
+                                r->options->threads);
+  free(order);
+  return s;
+}
+
+/* Count an entrant that is ready. */
+static void take(qn_tuning *r, qn_entrant *e) {
+  if (e->taken) return;
+  e->taken = true;
+  r->done++;
+  r->counts.compile_known += e->known;
+  r->counts.compiled += !e->known && !e->c->library;
+  r->counts.compile_failed += e->failed;
+  e->alive = !e->failed && !e->why;
+  if (!e->alive) qn__run_reject(r, e, e->why ? e->why : "does not compile");
+  qn__run_show(r, "compile", NULL, e->c->name, 0, 0, NULL);
+}
+
+static qn_status stop_making(qn_tuning *r) {
+  qn_status s = qn__maker_stop(&r->maker);
+  for (size_t i = 0; i < r->n_entrants; i++)
+    if (r->entrant[i].ready) take(r, &r->entrant[i]);
+  return s;
 }
 
 /* ---- Verify
@@ -167,7 +167,8 @@ qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **ou
   c->m_max = e->c->m_max;
   snprintf(c->name, sizeof c->name, "%s", e->c->name);
   snprintf(c->hash, sizeof c->hash, "%s", e->c->hash);
-  snprintf(c->image, sizeof c->image, "%s", e->image);
+  snprintf(c->image, sizeof c->image, "%s", e->c->library ? e->c->library : e->image);
+  snprintf(c->symbol, sizeof c->symbol, "%s", e->c->library ? e->c->symbol : "");
   snprintf(c->sum, sizeof c->sum, "%s", e->sum);
   *out = qn__case_to_json(c);
   free(c);
@@ -179,14 +180,31 @@ static double number(const cJSON *j, const char *key) {
   return cJSON_IsNumber(x) ? x->valuedouble : 0;
 }
 
-/* Ask about one entrant, journaled; a worker that dies is given a second chance. */
-qn_status qn__run_ask(qn_tuning *r, const char *what, cJSON *(*request)(void *ud), void *ud, double seconds,
-                      cJSON **answer) {
+static cJSON *request(const qn_ask *a) {
+  cJSON *j = cJSON_CreateObject(), *c = NULL;
+  cJSON_AddStringToObject(j, "op", a->op);
+  cJSON_AddNumberToObject(j, "slot", a->slot);
+  cJSON_AddNumberToObject(j, "reps", a->reps);
+  cJSON_AddNumberToObject(j, "m", (double)a->m);
+  cJSON_AddNumberToObject(j, "n", (double)a->p->problem.n);
+  cJSON_AddNumberToObject(j, "k", (double)a->p->problem.k);
+  if (a->e && qn__run_case(a->p, a->e, &c) == QN_OK) cJSON_AddItemToObject(j, "case", c);
+  return j;
+}
+
+qn_status qn__run_tell(qn_tuning *r, const qn_ask *a, cJSON **answer, bool *died) {
+  enum { silence = 300 }; /* seconds to make data and its reference for large shapes */
+  return qn__supervisor_ask(&r->supervisor, request(a), silence, answer, died);
+}
+
+qn_status qn__run_ask(qn_tuning *r, const char *what, const qn_ask *a, cJSON **answer) {
   qn_status s = QN_OK;
+  *answer = NULL;
+  if (qn__journal_suspect(r->store, what)) return qn__fail(QN_E_WRONG, "the machine went down in it, twice");
   for (int attempt = 0; attempt < 2; attempt++) {
     bool died;
     QN_TRY(qn__journal_begin(&r->journal, what));
-    s = qn__supervisor_ask(&r->supervisor, request(ud), seconds, answer, &died);
+    s = qn__run_tell(r, a, answer, &died);
     QN_TRY(qn__journal_end(&r->journal));
     if (!died) return s;
     qn__run_show(r, "note", NULL, what, 0, 0, qn__errmsg());
@@ -194,20 +212,12 @@ qn_status qn__run_ask(qn_tuning *r, const char *what, cJSON *(*request)(void *ud
   return s;
 }
 
-typedef struct verify_request {
-  const qn_tune_problem *p;
-  const qn_entrant *e;
-} verify_request;
-
-static cJSON *ask_verify(void *ud) {
-  verify_request *v = ud;
-  cJSON *j = cJSON_CreateObject(), *c = NULL;
-  cJSON_AddStringToObject(j, "op", "verify");
-  if (qn__run_case(v->p, v->e, &c) == QN_OK) cJSON_AddItemToObject(j, "case", c);
-  return j;
+bool qn__run_blames(qn_status s) {
+  return s == QN_E_WRONG || s == QN_E_CUDA || s == QN_E_FORMAT || s == QN_E_LIMIT || s == QN_E_NO_KERNEL;
 }
 
-static qn_status verify_one(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
+/* What the store knows is taken from there, however late it is. */
+static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
   char key[80];
   snprintf(key, sizeof key, "verify %s", e->c->hash);
   cJSON *known = qn_store_get(r->store, "evidence", key);
@@ -217,19 +227,17 @@ static qn_status verify_one(qn_tuning *r, const qn_tune_problem *p, qn_entrant *
     r->counts.verify_known++;
     if (why) qn__run_reject(r, e, why);
     cJSON_Delete(known);
+    e->verified = true;
     return QN_OK;
   }
-  qn_status s;
-  cJSON *answer = NULL;
-  if (qn__journal_suspect(r->store, key)) s = qn__fail(QN_E_WRONG, "two runs ended while it was being verified");
-  else s = qn__run_ask(r, key, ask_verify, &(verify_request){p, e}, 120, &answer);
-  if (s != QN_OK && s != QN_E_WRONG && s != QN_E_CUDA && s != QN_E_FORMAT && s != QN_E_NO_KERNEL) {
-    cJSON_Delete(answer);
-    return s;
-  }
-  r->counts.verified++;
+  if (qn__run_late(r)) return QN_OK;
+  cJSON *answer;
+  e->verified = true;
+  qn_status s = qn__run_ask(r, key, &(qn_ask){.op = "verify", .p = p, .e = e}, &answer);
   e->error = number(answer, "error");
   cJSON_Delete(answer);
+  if (s != QN_OK && !qn__run_blames(s)) return s;
+  r->counts.verified++;
   cJSON *evidence = cJSON_CreateObject();
   cJSON_AddStringToObject(evidence, "name", e->c->name);
   cJSON_AddNumberToObject(evidence, "error", e->error);
@@ -242,20 +250,34 @@ static qn_status verify_one(qn_tuning *r, const qn_tune_problem *p, qn_entrant *
   return s;
 }
 
-static qn_status verify_all(qn_tuning *r) {
-  for (size_t i = 0; i < r->n_problems; i++) {
-    const qn_tune_problem *p = &r->problem[i];
-    for (size_t j = 0; j <= p->n_candidates; j++) {
-      const qn_candidate *c = j < p->n_candidates ? &p->candidate[j] : p->generic;
-      qn_entrant *e = c ? qn__run_entrant(r, c->hash) : NULL;
-      if (!e || !e->alive || e->verified) continue;
-      e->verified = true;
-      QN_TRY(verify_one(r, p, e));
-      r->done++;
-      qn__run_show(r, "verify", p->problem.spelling, c->name, 0, 0, NULL);
-    }
+/* Have a candidate compiled and verified, unless the time is over before. */
+static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidate *c) {
+  qn_entrant *e = qn__run_entrant(r, c->hash);
+  if (!qn__maker_wait(&r->maker, e, r->until)) return QN_OK;
+  take(r, e);
+  if (!e->alive || e->verified) return QN_OK;
+  qn__run_show(r, "verify", p->problem.spelling, c->name, 0, 0, NULL);
+  QN_TRY(verify(r, p, e));
+  r->done += e->verified;
+  return QN_OK;
+}
+
+/* Whatever the budget: one kernel that serves every M, right. If the first is not, another. */
+static qn_status secure(qn_tuning *r, const qn_tune_problem *p) {
+  const qn_candidate *c = p->baseline ? NULL : first_of(p);
+  r->until = INFINITY;
+  for (size_t i = 0; c; i++) {
+    QN_TRY(prove(r, p, c));
+    if (qn__run_entrant(r, c->hash)->alive) return QN_OK;
+    while (i < p->n_candidates && !is_plain(&p->candidate[i])) i++;
+    c = i < p->n_candidates ? &p->candidate[i] : NULL;
   }
   return QN_OK;
+}
+
+static qn_status prove_all(qn_tuning *r, const qn_tune_problem *p) {
+  for (size_t j = 0; j < p->n_candidates; j++) QN_TRY(prove(r, p, &p->candidate[j]));
+  return p->generic ? prove(r, p, p->generic) : QN_OK;
 }
 
 /* ---- The result
@@ -265,11 +287,11 @@ static qn_status add_kernel(qn_tuning *r, qn_tune_result *out, const char *hash)
   for (size_t i = 0; i < out->n_kernels; i++)
     if (!strcmp(out->kernel[i].hash, hash)) return QN_OK;
   qn_entrant *e = qn__run_entrant(r, hash);
-  qn_artifact a;
-  qn_status status;
+  qn_artifact a = {0};
+  qn_status status = QN_OK;
   char why[256];
-  if (!qn_store_artifact_get(r->store, hash, &status, &a, why, sizeof why) || status != QN_OK)
-    return qn__fail(QN_E_IO, "the artifact of %s is gone from the store", e ? e->c->name : hash);
+  if (!e->c->library && (!qn_store_artifact_get(r->store, hash, &status, &a, why, sizeof why) || status != QN_OK))
+    return qn__fail(QN_E_IO, "the artifact of %s is gone from the store", e->c->name);
   qn_kernel *list = realloc(out->kernel, (out->n_kernels + 1) * sizeof *list);
   if (!list) return qn__fail(QN_E_NOMEM, "no memory for kernels");
   out->kernel = list;
@@ -287,7 +309,11 @@ static qn_status add_kernel(qn_tuning *r, qn_tune_result *out, const char *hash)
 
 static qn_status gather_kernels(qn_tuning *r, qn_tune_result *out) {
   for (size_t i = 0; i < out->n_plans; i++)
-    for (uint32_t j = 0; j < out->plan[i].n_ranges; j++) QN_TRY(add_kernel(r, out, out->plan[i].range[j].variant));
+    for (uint32_t j = 0; j < out->plan[i].n_ranges; j++) {
+      const qn_range *x = &out->plan[i].range[j];
+      QN_TRY(add_kernel(r, out, x->variant));
+      if (*x->runner_up) QN_TRY(add_kernel(r, out, x->runner_up));
+    }
   return QN_OK;
 }
 
@@ -301,7 +327,7 @@ void qn_tune_result_free(qn_tune_result *r) {
 /* A plan without N and K: the plain kernel, for shapes of the same format and types that nobody tuned. */
 static qn_status add_generic(qn_tuning *r, const qn_tune_problem *p, qn_tune_result *out) {
   qn_entrant *e = p->generic ? qn__run_entrant(r, p->generic->hash) : NULL;
-  if (!e || !e->alive) return QN_OK;
+  if (!e || !e->alive || !e->verified) return QN_OK;
   qn_plan plan = {
       .problem = p->problem, .kind = QN_PLAN_FASTEST, .format = p->format, .layout = e->c->layout, .n_ranges = 1};
   plan.problem.n = plan.problem.k = 0;
@@ -347,18 +373,34 @@ static qn_status open_store(qn_tuning *r) {
   return qn__journal_open(r->store, &r->journal);
 }
 
+/* A GPU's times do not suffer from what the CPU compiles meanwhile. The host's own do, so there all compiling, beside
+ * verifying, comes before all timing, and has half the budget. */
+static qn_status measure(qn_tuning *r, qn_tune_result *out) {
+  bool apart = !strcmp(r->supervisor.info.target, "host") || r->options->check_only;
+  for (size_t i = 0; i < r->n_problems; i++) QN_TRY(secure(r, &r->problem[i]));
+  r->until = r->options->check_only ? r->end : qn__run_share(r->end, 2);
+  for (size_t i = 0; apart && i < r->n_problems; i++) QN_TRY(prove_all(r, &r->problem[i]));
+  if (apart) QN_TRY(stop_making(r));
+  for (size_t i = 0; i < r->n_problems; i++) {
+    double end = qn__run_share(r->end, r->n_problems - i);
+    r->until = qn__run_share(end, 2);
+    if (!apart) QN_TRY(prove_all(r, &r->problem[i]));
+    r->until = end;
+    if (!r->options->check_only) QN_TRY(qn__run_problem(r, &r->problem[i], out));
+    QN_TRY(add_generic(r, &r->problem[i], out));
+  }
+  return QN_OK;
+}
+
 static qn_status steps(qn_tuning *r, qn_tune_result *out) {
   QN_TRY(open_store(r));
   QN_TRY(collect(r));
   r->total = 2 * r->n_entrants;
   if (!r->options->check_only)
     for (size_t i = 0; i < r->n_problems; i++) r->total += r->problem[i].n_candidates * r->n_m;
-  QN_TRY(compile_all(r));
-  QN_TRY(verify_all(r));
-  for (size_t i = 0; i < r->n_problems; i++) {
-    if (!r->options->check_only) QN_TRY(qn__run_problem(r, &r->problem[i], out));
-    QN_TRY(add_generic(r, &r->problem[i], out));
-  }
+  QN_TRY(start_making(r));
+  qn_status s = measure(r, out), stopped = stop_making(r);
+  QN_TRY(stopped ? stopped : s);
   QN_TRY(gather_kernels(r, out));
   out->device = r->supervisor.info;
   out->peak_bandwidth = r->peak_bandwidth;
@@ -374,6 +416,7 @@ qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_optio
                    .n_problems = n,
                    .options = options,
                    .start = qn__now(),
+                   .end = options->budget > 0 ? qn__now() + options->budget : INFINITY,
                    .journal = {.fd = -1},
                    .m = options->m ? options->m : usual_m,
                    .n_m = options->m ? options->n_m : QN_COUNT(usual_m)};
@@ -389,6 +432,7 @@ qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_optio
   qn__journal_close(&r->journal);
   qn__supervisor_fini(&r->supervisor);
   qn_store_close(r->store);
+  for (size_t i = 0; i < r->n_entrants; i++) free(r->entrant[i].why);
   free(r->dense);
   free(r->entrant);
   free(r);

@@ -1,6 +1,6 @@
 /* tuner.h - choose, by measurement, the variant that serves each (problem, M) on one device.
  *
- *   compile (all cores) -> verify -> race -> finals -> plan
+ *   compile (all cores) -> verify -> race -> finals -> plans
  *
  * The caller's process is the supervisor: it never touches the device. A worker process does; it may crash, hang or
  * overrun its memory, and only the candidate at fault pays. Every step is journaled, so that a killed run is continued
@@ -17,6 +17,8 @@ typedef struct qn_candidate {
   const char *family;                /* template: "host.gemv" */
   const char *source, *flags, *arch; /* arch as in qn_kernel */
   const char *params;                /* JSON object, recorded in the evidence */
+  const char *library, *symbol; /* instead of source, a function of the user's own (qn_function): its library's path and
+                                   its name there; the pack names it by the entry of the recipe's one step */
   qn_layout layout;
   qn_recipe recipe;
   int64_t m_min, m_max; /* the rules let it serve these M; m_max 0: no limit */
@@ -52,9 +54,10 @@ typedef struct qn_tune_options {
   size_t n_m;
   const double *m_weight; /* weight of each M when a layout is chosen; NULL: equal */
   int effort;             /* 0 quick, 1 normal, 2 full */
-  double budget;          /* seconds for everything; 0: no limit; the best so far is kept */
-  int threads;            /* compile threads, 0: all cores */
-  int check_only;         /* verify, do not time: no plans but the plain kernels */
+  double budget;  /* seconds for everything; 0: no limit. When they are over, one step ends and the best so far is
+                     kept: at least a verified kernel for every problem, perhaps not timed */
+  int threads;    /* compile threads, 0: all cores */
+  int check_only; /* verify, do not time: no plans but the plain kernels */
   void (*progress)(void *ud, const qn_tune_event *e);
   void *ud;
 } qn_tune_options;

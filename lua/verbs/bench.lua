@@ -12,6 +12,7 @@ reached beside the kernel.]],
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
     { "--device", "DEVICE", "where (default: the first of the pack's devices that is here)", group = "Device" },
     { "--reps", "N", "samples of each", default = "15", group = "Search" },
+    { "--function", "NAME=LIBRARY:SYMBOL", "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
     { "--progress", nil, "show progress also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
     { "--json", nil, "print JSON" },
@@ -20,7 +21,8 @@ reached beside the kernel.]],
     common.choice(options, "against", "dense")
     local m, reps = options.m and common.tokens(options.m), math.tointeger(common.number(options, "reps", 1))
     if not reps then common.misuse("--reps: a whole number is needed") end
-    local pack = common.check(q.open(options[1], { device = options.device }))
+    local pack = common.check(q.open(options[1], { device = options.device,
+    functions = common.functions(options["function"]) }))
     local show, done = common.progress(q, options), 0
     local list = common.check(pack:bench { m = m, reps = reps, progress = show and function(problem, tokens)
       done = done + 1

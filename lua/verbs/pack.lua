@@ -16,8 +16,10 @@ return {
     local rows = { { "problem", "kind", "device", "from M", "kernel", "us" } }
     for _, p in ipairs(plans) do
       for _, r in ipairs(p.ranges) do
-        rows[#rows + 1] = { p.n > 0 and p.problem or p.problem .. " (other shapes)", p.kind, p.device, r.m_min, r.variant,
-          r.seconds > 0 and common.us(r.seconds) or "-" }
+        local times = {}
+        for i, x in ipairs(r.points) do times[i] = ("%s at %d"):format(common.us(x.seconds), x.m) end
+        rows[#rows + 1] = { p.n > 0 and p.problem or p.problem .. " (other shapes)", p.kind, p.device, r.m_min,
+          r.variant .. (r.runner_up and ", else " .. r.runner_up or ""), #times > 0 and table.concat(times, ", ") or "-" }
       end
     end
     common.table(rows)

@@ -14,19 +14,33 @@ local function short(variant) -- FAMILY/FORMAT/TYPES/VALUES -> FAMILY VALUES
   return (variant:gsub("^([^/]+)/.*/([^/]+)$", "%1 %2"))
 end
 
--- One row for each problem and range: the time at the tuned M and what it means.
+-- What was measured at one M, as cells of the table.
+local function cells(p, x)
+  if not x then return "-", "-", "-", "-", "-", "-", "-" end
+  return tostring(x.m), common.us(x.seconds), common.gb(p.bytes, x.seconds),
+    ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
+    common.percent(x.bandwidth > 0 and p.bytes / x.seconds / x.bandwidth or nil),
+    x.dense_seconds > 0 and common.us(x.dense_seconds) or "-",
+    common.ratio(x.dense_seconds > 0 and x.dense_seconds / x.seconds or nil)
+end
+
+-- One row for each problem and tuned M; one for a range in which there was no time for any.
 local function show(q, result)
-  local rows = { { "problem", "M", "winner", "us", "GB/s", "GFLOP/s", "of roof", "dense us", "ratio", "error" } }
+  local rows = { { "problem", "serves M", "winner", "at M", "us", "GB/s", "GFLOP/s", "of roof", "dense us", "ratio",
+    "error" } }
   local slower = {}
   for _, p in ipairs(result.plans) do
     local names = ranges(p)
     for i, r in ipairs(p.kind == "fastest" and p.n > 0 and p.ranges or {}) do
-      local ratio = r.dense_seconds > 0 and r.dense_seconds / r.seconds or nil
-      rows[#rows + 1] = { p.problem, names[i], short(r.variant), common.us(r.seconds), common.gb(p.bytes, r.seconds),
-        ("%.1f"):format(2.0 * r.m * p.n * p.k / r.seconds / 1e9),
-        common.percent(r.bandwidth > 0 and p.bytes / r.seconds / r.bandwidth or nil),
-        r.dense_seconds > 0 and common.us(r.dense_seconds) or "-", common.ratio(ratio), ("%.1g"):format(r.error) }
-      if ratio and ratio < 1 then slower[#slower + 1] = ("%s at M = %d"):format(p.problem, r.m) end
+      for j = 1, math.max(1, #r.points) do
+        local x = r.points[j]
+        local row = table.pack(p.problem, names[i], short(r.variant), cells(p, x))
+        row[#row + 1] = ("%.1g"):format(r.error)
+        rows[#rows + 1] = row
+        if x and x.dense_seconds > 0 and x.dense_seconds < x.seconds then
+          slower[#slower + 1] = ("%s at M = %d"):format(p.problem, x.m)
+        end
+      end
     end
   end
   common.table(rows)
@@ -86,6 +100,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     { "--budget", "SECONDS", "end with the best so far", group = "Search" },
     { "--family", "NAME", "one kernel family only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
+    { "--function", "NAME=LIBRARY:SYMBOL", "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true, group = "Search" },
     { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
@@ -105,7 +120,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     if not quiet then print(("tuning %d problems on %s: %s"):format(#problems, device.name, device.product)) end
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = options.family, fixed = common.fixed(q, options.fix),
-      threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
+      functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
     local name = pack_name(options)
     if name then common.check(q.pack(result, name)) end
     for _, x in ipairs(left_out) do io.stderr:write(("quernel: left out: %s: %s\n"):format(x.name, x.why)) end

@@ -1,13 +1,14 @@
 local common = require "lua.common"
 
 local function verify_pack(q, options)
-  local pack = common.check(q.open(options[1], { device = options.device }))
+  local pack = common.check(q.open(options[1], { device = options.device,
+    functions = common.functions(options["function"]) }))
   local results = {}
-  local done, failed = common.check(pack:verify(function(plan, range, error_, reason)
-    results[#results + 1] = { problem = plan.problem, kind = plan.kind, m = range.m, variant = range.variant,
-      error = error_, why = reason }
+  local done, failed = common.check(pack:verify(function(plan, m, variant, error_, reason)
+    results[#results + 1] = { problem = plan.problem, kind = plan.kind, m = m, variant = variant, error = error_,
+      why = reason }
     if options.json then return end
-    print(("%-5s  %s  M = %d  %s  %s"):format(error_ and "ok" or "WRONG", plan.problem, range.m, range.variant,
+    print(("%-5s  %s  M = %d  %s  %s"):format(error_ and "ok" or "WRONG", plan.problem, m, variant,
       error_ and ("%.1g of the bound"):format(error_) or reason))
   end))
   if options.json then print(q.json(results)) else print(("%d checks, %d failed"):format(done, failed)) end
@@ -43,6 +44,7 @@ return {
     { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
     { "-o", "FILE", "with --problem: a pack of the plain kernel of each, which was not timed" },
     { "--store", "DIR", "what is known of variants (default: as for tune)" },
+    { "--function", "NAME=LIBRARY:SYMBOL", "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
     { "--progress", nil, "show progress also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
     { "--json", nil, "print JSON" },

@@ -26,7 +26,9 @@ local rows = { { "problem", "M", "winner", "us", "of f32" } }
 for _, plan in ipairs(result.plans) do
   if plan.kind == "fastest" and plan.n > 0 then
     for _, r in ipairs(plan.ranges) do
-      rows[#rows + 1] = { plan.problem, r.m, r.variant, ("%.1f"):format(r.seconds * 1e6), ("%.2fx"):format(r.dense_seconds / r.seconds) }
+      for _, x in ipairs(r.points) do
+        rows[#rows + 1] = { plan.problem, x.m, r.variant, ("%.1f"):format(x.seconds * 1e6), ("%.2fx"):format(x.dense_seconds / x.seconds) }
+      end
     end
   end
 end

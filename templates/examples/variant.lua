@@ -34,7 +34,8 @@ local function contest(what, only)
   for _, plan in ipairs(result.plans) do
     if plan.kind == "fastest" and plan.n > 0 then
       local r = plan.ranges[1]
-      rows[#rows + 1] = { what, r.variant, ("%.1f"):format(r.seconds * 1e6), ("%.2fx"):format(r.dense_seconds / r.seconds) }
+      local x = r.points[1]
+      rows[#rows + 1] = { what, r.variant, ("%.1f"):format(x.seconds * 1e6), ("%.2fx"):format(x.dense_seconds / x.seconds) }
     end
   end
   local c = result.counts

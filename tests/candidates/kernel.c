@@ -69,6 +69,9 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #ifdef FAULT_DEPENDS_ON_M
   backwards = a->m > 2;
 #endif
+#ifdef FAULT_DEPENDS_ON_BIG_M
+  backwards = a->m > 45;
+#endif
 #ifdef FAULT_INEXACT /* far within any bound for sums this long, yet one unit off */
   factor = 1.0000001f;
 #endif

@@ -57,7 +57,10 @@ return {
     end
     t.check(plan, "there is a plan")
     t.equal(plan.ranges[1].m_min, 1)
-    for _, x in ipairs(plan.ranges) do t.check(x.seconds > 0 and x.error <= 1) end
+    for _, r in ipairs(plan.ranges) do
+      t.check(#r.points > 0 and r.error <= 1)
+      for _, x in ipairs(r.points) do t.check(x.seconds > 0) end
+    end
     local again = assert(tune())
     t.equal(again.counts.compiled, 0)
     t.equal(again.counts.verified, 0)
@@ -122,7 +125,7 @@ return {
   { "every kernel of the pack verifies, and is timed", function(t)
     local pack = assert(q.open(packed(t)))
     local seen = 0
-    local done, failed = assert(pack:verify(function(_, _, error_, why)
+    local done, failed = assert(pack:verify(function(_, _, _, error_, why)
       seen = seen + 1
       t.check(error_, why)
     end))

@@ -1,0 +1,198 @@
+/* finals.c - the best eight of a layout and the incumbent meet, in interleaved rounds of random order.
+ *
+ * Whoever cannot be told from the fastest by the ratios of their rounds shares its place, and the place goes to the
+ * incumbent, else to the winner of the neighbouring M, else to fewer resources, else to the smaller hash. Reasons:
+ * design after FlashInfer's and Helion's accounts of unstable winners. */
+#include "contest.h"
+#include "data.h"
+#include "fail.h"
+#include "stats.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { most = 8, most_rounds = 64 };
+static const int rounds_of[] = {7, 15, 41}; /* quick, normal, full */
+#define NEAR 1.15                           /* times the best lap: who is beyond is not invited */
+#define TIE 0.01                            /* nearer than this is a tie whatever the interval says */
+#define REPLACE 0.02                        /* an incumbent goes only for this much */
+
+typedef struct final {
+  const qn_racer *c;
+  double t[most_rounds];
+  double seconds, low; /* median; the least that its ratio to the fastest may be */
+} final;
+
+/* ---- Who takes part ------------------------------------------------------------------------------------------------
+ */
+
+static bool is(const final *x, const char *hash) { return hash && !strcmp(x->c->e->c->hash, hash); }
+
+static int by_seconds(const void *a, const void *b) {
+  const final *x = a, *y = b;
+  if (x->seconds != y->seconds) return x->seconds < y->seconds ? -1 : 1;
+  return strcmp(x->c->e->c->hash, y->c->e->c->hash);
+}
+
+/* All that serve from `low` on and were timed at M number i, by their laps; then those that are not invited go. */
+static size_t invite(const qn_contest *f, size_t i, int64_t low, const char *incumbent, final *list) {
+  size_t n = 0, invited = 0;
+  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
+    if (qn__contest_stands(f, c) && c->lap[i] > 0 && c->e->c->m_min <= low)
+      list[n++] = (final){.c = c, .seconds = c->lap[i], .low = 2};
+  if (n) qsort(list, n, sizeof *list, by_seconds);
+  double limit = n ? NEAR * list[0].seconds : 0;
+  for (size_t k = 0; k < n; k++)
+    if ((invited < most && list[k].seconds <= limit) || is(&list[k], incumbent)) list[invited++] = list[k];
+  return invited;
+}
+
+/* ---- The rounds ----------------------------------------------------------------------------------------------------
+ */
+
+static qn_status tell(qn_contest *f, const char *op, const final *x, size_t slot, int64_t m, double *seconds,
+                      bool *died) {
+  cJSON *answer;
+  qn_ask a = {.op = op, .p = f->p, .e = x ? x->c->e : NULL, .slot = (int)slot, .m = m, .reps = 1};
+  qn_status s = qn__run_tell(f->r, &a, &answer, died);
+  const cJSON *t = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(answer, "seconds"), 0);
+  if (seconds && cJSON_IsNumber(t)) *seconds = t->valuedouble;
+  cJSON_Delete(answer);
+  return s;
+}
+
+static void shuffle(size_t *order, size_t n, uint64_t *seed) {
+  for (size_t k = 0; k < n; k++) order[k] = k;
+  for (size_t k = n; k-- > 1;) {
+    size_t with = qn__random(seed) % (k + 1), keep = order[k];
+    order[k] = order[with], order[with] = keep;
+  }
+}
+
+/* *culprit: who was asked last. */
+static qn_status hold(qn_contest *f, final *list, size_t n, int64_t m, int rounds, size_t *culprit, bool *died) {
+  uint64_t seed = 7;
+  size_t order[most + 1];
+  for (*culprit = 0; *culprit < n; ++*culprit) QN_TRY(tell(f, "open", &list[*culprit], *culprit, m, NULL, died));
+  for (int round = 0; round < rounds; round++) {
+    shuffle(order, n, &seed);
+    for (size_t k = 0; k < n; k++) {
+      *culprit = order[k];
+      QN_TRY(tell(f, "time", NULL, order[k], m, &list[order[k]].t[round], died));
+    }
+  }
+  for (*culprit = 0; *culprit < n; ++*culprit) QN_TRY(tell(f, "check", NULL, *culprit, m, NULL, died));
+  return QN_OK;
+}
+
+/* Medians, and how near each is to the fastest. */
+static void judge(final *list, size_t n, size_t rounds) {
+  const final *best = list;
+  double high;
+  for (size_t k = 0; k < n; k++) {
+    list[k].seconds = qn__median(list[k].t, rounds);
+    if (list[k].seconds < best->seconds) best = &list[k];
+  }
+  for (size_t k = 0; k < n; k++) qn__ratio_interval(list[k].t, best->t, rounds, &list[k].low, &high);
+}
+
+/* The winner by the rule of the file's head. */
+static const final *decide(const final *list, size_t n, const char *incumbent, const char *neighbour) {
+  const final *best = list, *winner = NULL;
+  for (const final *x = list; x < list + n; x++)
+    if (x->seconds < best->seconds) best = x;
+  for (const final *x = list; x < list + n; x++) {
+    bool current = is(x, incumbent);
+    if (x->low > 1 && x->seconds > best->seconds * (1 + (current ? REPLACE : TIE))) continue;
+    int rank = current ? 2 : is(x, neighbour), other = !winner ? -1 : is(winner, incumbent) ? 2 : is(winner, neighbour);
+    int64_t cost = winner ? x->c->e->c->cost - winner->c->e->c->cost : 0;
+    if (rank != other ? rank > other : cost ? cost < 0 : strcmp(x->c->e->c->hash, winner->c->e->c->hash) < 0)
+      winner = x;
+  }
+  return winner;
+}
+
+/* ---- Evidence: what each took; who wins follows from it -------------------------------------------------------------
+ */
+
+static cJSON *to_json(const final *list, size_t n) {
+  cJSON *j = cJSON_CreateObject(), *all = cJSON_AddArrayToObject(j, "finalists");
+  for (size_t k = 0; k < n; k++) {
+    cJSON *x = cJSON_CreateObject();
+    cJSON_AddStringToObject(x, "hash", list[k].c->e->c->hash);
+    cJSON_AddStringToObject(x, "name", list[k].c->e->c->name);
+    cJSON_AddNumberToObject(x, "seconds", list[k].seconds);
+    cJSON_AddNumberToObject(x, "ratio", list[k].low);
+    cJSON_AddItemToArray(all, x);
+  }
+  return j;
+}
+
+static void from_json(const cJSON *j, final *list, size_t n) {
+  const cJSON *x;
+  cJSON_ArrayForEach(x, cJSON_GetObjectItemCaseSensitive(j, "finalists")) for (size_t k = 0; k < n; k++) {
+    if (!is(&list[k], cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(x, "hash")))) continue;
+    list[k].seconds = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(x, "seconds"));
+    list[k].low = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(x, "ratio"));
+  }
+}
+
+/* The same question is asked of the same finalists in the same number of rounds. */
+static void make_key(const qn_contest *f, const final *list, size_t n, int64_t m, int rounds, char key[400]) {
+  char set[(most + 1) * 33] = "", hash[33];
+  for (size_t k = 0; k < n; k++) strcat(set, list[k].c->e->c->hash);
+  qn_hash_hex(set, strlen(set), hash);
+  snprintf(key, 400, "finals %s M=%lld rounds=%d %s", f->p->problem.spelling, (long long)m, rounds, hash);
+}
+
+/* A finalist that fails is out, and the others meet again. */
+static qn_status meet(qn_contest *f, final *list, size_t *n, int64_t m, int rounds, const char *key) {
+  qn_status s = QN_E_WRONG;
+  while (s != QN_OK && *n > 1) {
+    bool died = false;
+    size_t culprit = 0;
+    QN_TRY(qn__journal_begin(&f->r->journal, key));
+    s = hold(f, list, *n, m, rounds, &culprit, &died);
+    QN_TRY(qn__journal_end(&f->r->journal));
+    if (s == QN_OK) break;
+    if (!died && !qn__run_blames(s)) return s;
+    qn__run_reject(f->r, list[culprit].c->e, qn__errmsg());
+    memmove(&list[culprit], &list[culprit + 1], (--*n - culprit) * sizeof *list);
+  }
+  if (s != QN_OK) return QN_OK; /* one is left */
+  judge(list, *n, (size_t)rounds);
+  cJSON *j = to_json(list, *n);
+  f->r->counts.timed++;
+  s = qn_store_put(f->r->store, "evidence", key, j);
+  cJSON_Delete(j);
+  return s;
+}
+
+static qn_status final_of(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,
+                          final *list, const final **winner) {
+  qn_tuning *r = f->r;
+  int rounds = rounds_of[r->options->effort < 0 || r->options->effort > 2 ? 0 : r->options->effort];
+  char key[400];
+  size_t n = invite(f, i, low, incumbent, list);
+  make_key(f, list, n, f->m[i], rounds, key);
+  cJSON *known = qn_store_get(r->store, "evidence", key);
+  from_json(known, list, n);
+  r->counts.timed_known += known != NULL;
+  qn_status s = known || n < 2 || qn__run_late(r) ? QN_OK : meet(f, list, &n, f->m[i], rounds, key);
+  cJSON_Delete(known);
+  *winner = decide(list, n, incumbent, neighbour);
+  return s;
+}
+
+qn_status qn__contest_final(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,
+                            const qn_racer **winner, double *seconds) {
+  final *list = calloc(f->n + 1, sizeof *list);
+  const final *first = NULL;
+  if (!list) return qn__fail(QN_E_NOMEM, "no memory for %zu finalists", f->n);
+  qn_status s = final_of(f, i, low, incumbent, neighbour, list, &first);
+  *winner = first ? first->c : NULL;
+  *seconds = first ? first->seconds : 0;
+  if (first) qn__run_show(f->r, "finals", f->p->problem.spelling, first->c->e->c->name, f->m[i], *seconds, NULL);
+  free(list);
+  return s;
+}

@@ -1,0 +1,285 @@
+/* plan.c - from a race to plans: the layout that is best over all M, the winner of every range of M, and the same among
+ * the deterministic and the batch-invariant kernels alone. */
+#include "contest.h"
+#include "fail.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double number(const cJSON *j, const char *key) {
+  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
+  return cJSON_IsNumber(x) ? x->valuedouble : 0;
+}
+
+/* ---- Layout --------------------------------------------------------------------------------------------------------
+ */
+
+/* Seconds of the fastest that serves from `low` to M number i; infinite: nobody was timed. */
+static double fastest(const qn_contest *f, size_t i, int64_t low) {
+  double best = INFINITY;
+  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
+    if (qn__contest_stands(f, c) && c->lap[i] > 0 && c->lap[i] < best && c->e->c->m_min <= low) best = c->lap[i];
+  return best;
+}
+
+/* The fastest compiled kernel that serves from m_min on to m_max (0: without end), by its laps at the points between;
+ * of those that were not timed there, the one of least cost. */
+static const qn_racer *runner(const qn_contest *f, int64_t m_min, int64_t m_max) {
+  const qn_racer *best = NULL;
+  double least = INFINITY;
+  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++) {
+    const qn_candidate *x = c->e->c;
+    double sum = 0;
+    if (!qn__contest_stands(f, c) || x->library || x->m_min > m_min || (x->m_max && (!m_max || x->m_max < m_max)))
+      continue;
+    for (size_t i = 0; i < f->n_m; i++)
+      if (f->m[i] >= m_min && (!m_max || f->m[i] <= m_max)) sum += c->lap[i] > 0 ? log(c->lap[i]) : 1e3;
+    if (!best || sum < least || (sum == least && x->cost < best->e->c->cost)) best = c, least = sum;
+  }
+  return best;
+}
+
+/* Least weighted sum of log times over the M that were timed; among equals the smaller hash. A layout without a kernel
+ * for every M is none; one whose kernels were not all timed, for want of time, comes after the others. */
+static const qn_racer *choose_layout(qn_contest *f) {
+  const qn_racer *chosen = NULL;
+  double least = INFINITY;
+  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++) {
+    double sum = 0;
+    if (!qn__contest_stands(f, c) || (chosen && !strcmp(c->e->c->layout.hash, chosen->e->c->layout.hash))) continue;
+    f->layout = c->e->c->layout.hash;
+    for (size_t i = 0; i < f->n_m; i++) {
+      double weight = f->r->options->m_weight ? f->r->options->m_weight[i] : 1;
+      sum += weight * fmin(log(fastest(f, i, i ? f->m[i - 1] + 1 : 1)), 1e3);
+    }
+    bool fit = runner(f, 1, 0) != NULL;
+    f->layout = NULL;
+    if (fit &&
+        (!chosen || sum < least || (sum == least && strcmp(c->e->c->layout.hash, chosen->e->c->layout.hash) < 0)))
+      least = sum, chosen = c;
+  }
+  return chosen;
+}
+
+/* ---- Ranges --------------------------------------------------------------------------------------------------------
+ */
+
+static double dense_seconds(const qn_tuning *r, const qn_problem *p, int64_t m) {
+  for (size_t i = 0; i < r->n_dense; i++)
+    if (r->dense[i].n == p->n && r->dense[i].k == p->k && r->dense[i].m == m) return r->dense[i].seconds;
+  return 0;
+}
+
+static void add_range(qn_plan *plan, int64_t m_min, const qn_racer *c) {
+  qn_range *x = &plan->range[plan->n_ranges++];
+  *x = (qn_range){.m_min = m_min, .error = c->e->error};
+  memcpy(x->variant, c->e->c->hash, sizeof x->variant);
+}
+
+static void add_point(const qn_contest *f, qn_plan *plan, size_t i, double seconds) {
+  plan->point[plan->n_points++] =
+      (qn_point){f->m[i], seconds, dense_seconds(f->r, &f->p->problem, f->m[i]), f->bandwidth[i]};
+}
+
+static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
+  char key[200];
+  snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)m);
+  cJSON *j = f->kind == QN_PLAN_FASTEST ? qn_store_get(f->r->store, "plan", key) : NULL;
+  const char *hash = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "variant"));
+  snprintf(out, 33, "%s", hash ? hash : "");
+  cJSON_Delete(j);
+}
+
+/* For the next tuning, whose incumbent it is, and for people. */
+static qn_status remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
+  char key[200];
+  if (f->kind != QN_PLAN_FASTEST) return QN_OK;
+  snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)x->m);
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, "variant", c->e->c->hash);
+  cJSON_AddStringToObject(j, "name", c->e->c->name);
+  cJSON_AddNumberToObject(j, "seconds", x->seconds);
+  cJSON_AddNumberToObject(j, "dense_seconds", x->dense_seconds);
+  cJSON_AddNumberToObject(j, "bandwidth", x->bandwidth);
+  cJSON_AddNumberToObject(j, "error", c->e->error);
+  qn_status s = qn_store_put(f->r->store, "plan", key, j);
+  cJSON_Delete(j);
+  return s;
+}
+
+/* The final at M number i, whose winner serves from `low` on: in a range of its own, or in that of its neighbour. */
+static qn_status add_final(qn_contest *f, size_t i, int64_t low, qn_plan *plan) {
+  const qn_racer *c;
+  const char *neighbour = plan->n_ranges ? plan->range[plan->n_ranges - 1].variant : NULL;
+  double seconds;
+  char incumbent[33];
+  incumbent_of(f, f->m[i], incumbent);
+  f->r->until = qn__run_share(f->end, f->n_m - i);
+  QN_TRY(qn__contest_final(f, i, low, *incumbent ? incumbent : NULL, neighbour, &c, &seconds));
+  if (!c) return QN_OK; /* nobody had time for it: a neighbour serves */
+  if (!neighbour || strcmp(neighbour, c->e->c->hash)) add_range(plan, low, c);
+  add_point(f, plan, i, seconds);
+  return remember(f, c, &plan->point[plan->n_points - 1]);
+}
+
+/* Where the last winner has an upper limit, the fastest kernel without one serves what lies beyond it. */
+static void add_beyond(const qn_contest *f, qn_plan *plan) {
+  const qn_range *x = &plan->range[plan->n_ranges - 1];
+  int64_t limit = qn__run_entrant(f->r, x->variant)->c->m_max;
+  if (limit) add_range(plan, limit + 1, runner(f, f->m[f->n_m - 1], 0));
+}
+
+/* A function of the user's may not be there when the pack is used. */
+static void add_runners_up(const qn_contest *f, qn_plan *plan) {
+  for (uint32_t i = 0; i < plan->n_ranges; i++) {
+    qn_range *x = &plan->range[i];
+    if (!qn__run_entrant(f->r, x->variant)->c->library) continue;
+    const qn_racer *c = runner(f, x->m_min, i + 1 < plan->n_ranges ? plan->range[i + 1].m_min - 1 : 0);
+    memcpy(x->runner_up, c->e->c->hash, sizeof x->runner_up);
+  }
+}
+
+/* ---- Plans ---------------------------------------------------------------------------------------------------------
+ */
+
+static qn_status fill(qn_contest *f, qn_plan *plan) {
+  for (size_t i = 0; i < f->n_m; i++)
+    QN_TRY(add_final(f, i, plan->n_points ? plan->point[plan->n_points - 1].m + 1 : 1, plan));
+  if (plan->n_ranges) add_beyond(f, plan);
+  else add_range(plan, 1, runner(f, 1, 0)); /* nothing was timed */
+  add_runners_up(f, plan);
+  return QN_OK;
+}
+
+/* Does every row have the same bits at every M that was timed, at the full shape? Verifying asked at small ones. */
+static qn_status check_rows(qn_contest *f, qn_entrant *e, bool *same) {
+  qn_tuning *r = f->r;
+  char key[320];
+  int64_t most = f->m[f->n_m - 1];
+  snprintf(key, sizeof key, "rows %s %s M=%lld", f->p->problem.spelling, e->c->hash, (long long)most);
+  cJSON *known = qn_store_get(r->store, "evidence", key), *answer;
+  if (!known && !qn__run_late(r)) {
+    qn_status s = qn__run_ask(r, key, &(qn_ask){.op = "rows", .p = f->p, .e = e, .m = most}, &answer);
+    cJSON_Delete(answer);
+    if (s != QN_OK && !qn__run_blames(s)) return s;
+    r->counts.verified++;
+    known = cJSON_CreateObject();
+    cJSON_AddStringToObject(known, "name", e->c->name);
+    if (s != QN_OK) cJSON_AddStringToObject(known, "rejected", qn__errmsg());
+    s = qn_store_put(r->store, "evidence", key, known);
+    if (s != QN_OK) return cJSON_Delete(known), s;
+  } else if (known) r->counts.verify_known++;
+  const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "rejected"));
+  *same = !why;
+  if (why) qn__run_reject(r, e, why);
+  cJSON_Delete(known);
+  return QN_OK;
+}
+
+/* One kernel for every M, so that a row's bits never depend on how many there are. */
+static qn_status fill_invariant(qn_contest *f, qn_plan *plan) {
+  const qn_racer *c;
+  for (bool same = false; !same && (c = runner(f, 1, 0));)
+    if (f->n_m) QN_TRY(check_rows(f, c->e, &same));
+    else same = true;
+  if (!c) return QN_OK;
+  plan->layout = c->e->c->layout;
+  add_range(plan, 1, c);
+  for (size_t i = 0; i < f->n_m; i++)
+    if (c->lap[i] > 0) add_point(f, plan, i, c->lap[i]);
+  return QN_OK;
+}
+
+static qn_status make_plan(qn_contest *f, qn_plan_kind kind, qn_plan *plan) {
+  f->kind = kind;
+  f->layout = NULL;
+  *plan = (qn_plan){.problem = f->p->problem, .kind = kind, .format = f->p->format};
+  if (kind == QN_PLAN_BATCH_INVARIANT) return fill_invariant(f, plan);
+  const qn_racer *c = choose_layout(f);
+  if (!c) return QN_OK;
+  plan->layout = c->e->c->layout;
+  f->layout = plan->layout.hash;
+  return fill(f, plan);
+}
+
+/* Would it be made again if only deterministic kernels took part? */
+static bool is_deterministic(const qn_contest *f, const qn_plan *plan) {
+  for (uint32_t i = 0; i < plan->n_ranges; i++)
+    if (!qn__run_entrant(f->r, plan->range[i].variant)->c->recipe.deterministic) return false;
+  return true;
+}
+
+/* First the batch-invariant one: who breaks that promise there has no place in the others. */
+static qn_status add_plans(qn_contest *f, qn_plan *plan, qn_tune_result *out) {
+  QN_TRY(make_plan(f, QN_PLAN_BATCH_INVARIANT, plan));
+  if (plan->n_ranges) QN_TRY(qn__result_add_plan(out, plan));
+  QN_TRY(make_plan(f, QN_PLAN_FASTEST, plan));
+  if (!plan->n_ranges) return qn__fail(QN_E_NO_KERNEL, "%s: no candidate survived for every M", f->p->problem.spelling);
+  QN_TRY(qn__result_add_plan(out, plan));
+  if (is_deterministic(f, plan)) plan->kind = QN_PLAN_DETERMINISTIC;
+  else QN_TRY(make_plan(f, QN_PLAN_DETERMINISTIC, plan));
+  return plan->n_ranges ? qn__result_add_plan(out, plan) : QN_OK;
+}
+
+qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out) {
+  qn_plan *plan = calloc(1, sizeof *plan);
+  qn_status s = plan ? add_plans(f, plan, out) : qn__fail(QN_E_NOMEM, "no memory for a plan");
+  free(plan);
+  return s;
+}
+
+/* ---- The dense product ---------------------------------------------------------------------------------------------
+ */
+
+/* Seconds of the other library's product, 0 if it is not there or there is no time. */
+static qn_status blas_seconds(qn_contest *f, int64_t m, double *seconds) {
+  qn_tuning *r = f->r;
+  char key[320];
+  snprintf(key, sizeof key, "blas %s M=%lld", f->p->problem.spelling, (long long)m);
+  cJSON *j = qn_store_get(r->store, "evidence", key), *answer;
+  qn_status s = QN_OK;
+  if (!j && !qn__run_late(r)) {
+    qn_status found = qn__run_tell(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer, NULL);
+    j = cJSON_CreateObject();
+    cJSON_AddNumberToObject(j, "seconds", found == QN_OK ? number(answer, "seconds") : 0);
+    cJSON_Delete(answer);
+    s = qn_store_put(r->store, "evidence", key, j);
+  }
+  *seconds = number(j, "seconds");
+  cJSON_Delete(j);
+  return s;
+}
+
+/* The better of our own kernels and the other library. */
+static qn_status note_dense(qn_contest *f, size_t i) {
+  qn_tuning *r = f->r;
+  double blas, ours = f->best[i];
+  QN_TRY(blas_seconds(f, f->m[i], &blas));
+  qn_dense *list = realloc(r->dense, (r->n_dense + 1) * sizeof *list);
+  if (!list) return qn__fail(QN_E_NOMEM, "no memory for baselines");
+  r->dense = list;
+  list[r->n_dense++] =
+      (qn_dense){f->p->problem.n, f->p->problem.k, f->m[i], ours > 0 && (!blas || ours < blas) ? ours : blas};
+  return QN_OK;
+}
+
+/* ---- One problem ---------------------------------------------------------------------------------------------------
+ */
+
+qn_status qn__run_problem(qn_tuning *r, const qn_tune_problem *p, qn_tune_result *out) {
+  qn_contest *f = calloc(1, sizeof *f);
+  if (!f || !(f->racer = calloc(p->n_candidates + 1, sizeof *f->racer))) {
+    free(f);
+    return qn__fail(QN_E_NOMEM, "no memory for %zu candidates", p->n_candidates);
+  }
+  f->r = r, f->p = p, f->n = p->n_candidates, f->end = r->until;
+  for (size_t k = 0; k < f->n; k++) f->racer[k].e = qn__run_entrant(r, p->candidate[k].hash);
+  qn_status s = qn__contest_race(f);
+  r->until = f->end;
+  for (size_t i = 0; s == QN_OK && p->baseline && i < f->n_m; i++) s = note_dense(f, i);
+  if (s == QN_OK && !p->baseline) s = qn__contest_plans(f, out);
+  free(f->racer);
+  free(f);
+  return s;
+}
