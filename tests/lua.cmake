@@ -1,4 +1,5 @@
 add_library(ffi_library MODULE lua/library.c)
+target_include_directories(ffi_library PRIVATE ${PROJECT_SOURCE_DIR}/runtime)
 set_target_properties(ffi_library PROPERTIES PREFIX "" OUTPUT_NAME ffi_library)
 
 qn_test(lua quernel_lua quernel_tuner quernel_io PkgConfig::LUA PkgConfig::FFI)

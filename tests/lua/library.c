@@ -1,4 +1,6 @@
-/* library.c - what the tests of the bridge call: one function for each kind of argument and result. */
+/* library.c - what the tests of the bridge call: one function for each kind of argument and result; and a function for
+ * the tuner. */
+#include "quernel.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +25,7 @@ SHOWN size_t count_bytes(const char *text);
 SHOWN void *at(void *base, size_t offset);
 SHOWN double many(int a, double b, float c, const char *d, int64_t e, unsigned char f, const double *g, int h);
 SHOWN int calls(void);
+SHOWN void product(const qn_function_args *a, int64_t begin, int64_t end, int32_t thread);
 
 static int count;
 
@@ -52,3 +55,24 @@ double many(int a, double b, float c, const char *d, int64_t e, unsigned char f,
   return a + b + (double)c + (double)strlen(d) + (double)e + f + g[0] + h;
 }
 int calls(void) { return ++count; }
+
+/* int4.g32.f32 in the layout host.record.n16v1, f32 in and out. A record is 32 codes of 16 columns: 16 scales, then words
+ * of eight codes, [k / 8][column]. */
+void product(const qn_function_args *a, int64_t begin, int64_t end, int32_t thread) {
+  enum { record = 16 * 4 + 16 * 16 };
+  const char *panel;
+  (void)thread;
+  for (int64_t n = begin; n < end; n++) {
+    panel = (const char *)a->w + n / 16 * ((a->k + 31) / 32) * record;
+    for (int64_t m = 0; m < a->m; m++) {
+      float sum = 0, scale;
+      uint32_t word;
+      for (int64_t k = 0; k < a->k; k++) {
+        memcpy(&scale, panel + k / 32 * record + n % 16 * 4, 4);
+        memcpy(&word, panel + k / 32 * record + 64 + (k % 32 / 8 * 16 + n % 16) * 4, 4);
+        sum += ((const float *)a->x)[m * a->ldx + k] * ((float)(word >> k % 8 * 4 & 15) - 8) * scale;
+      }
+      ((float *)a->y)[m * a->ldy + n] = sum;
+    }
+  }
+}

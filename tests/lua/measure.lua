@@ -193,6 +193,30 @@ return {
     end
   end },
 
+  { "a function of the user's own is verified, raced and served", function(t)
+    local mine = { name = "mine", library = t.library, symbol = "product", layout = "record.n16v1", batch_invariant = true }
+    local spelling = ("int4.g%d.f32:%dx%d:f32-f32"):format(GROUP, N, K)
+    local function contest(f) return assert(tune { problems = { spelling }, fixed = { ISA = "c", NR = 16 }, functions = { f } }) end
+    local r = contest(mine)
+    t.equal(r.counts.rejected, 0)
+    local seen
+    for _, e in ipairs(assert(assert(q.store.open()):entries "evidence")) do
+      seen = seen or e.key:find("race " .. spelling, 1, true) and e.value.name:find "^function/" and e.value.seconds > 0
+    end
+    t.check(seen, "it was timed")
+    local path = t.scratch .. "/function.qpack"
+    assert(q.pack(r, path))
+    t.equal(select(2, assert(assert(q.open(path, { functions = { mine } })):verify())), 0)
+    t.equal(select(2, assert(assert(q.open(path)):verify())), 0) -- the runners-up
+    r = contest { name = "wrong", library = t.library, symbol = "scale" }
+    t.check(r.counts.rejected >= 1)
+    t.fails("symbol is missing", contest, { name = "x", library = t.library })
+    local none, why = tune { functions = { { name = "x", library = "/nowhere.so", symbol = "f" } } }
+    t.check(not none and why:find "/nowhere.so", why)
+    none, why = q.open(path, { functions = { { name = "mine", library = t.library, symbol = "nothing_there" } } })
+    t.check(not none and why:find "nothing_there", why)
+  end },
+
   { "a problem that no family takes says so", function(t)
     local r, why, code = tune { only = function() return false end }
     t.check(not r and why:find "no kernel family takes it", why)
