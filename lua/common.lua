@@ -97,6 +97,9 @@ end
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
 function common.percent(share) return share and ("%.0f%%"):format(100 * share) or "-" end
+function common.short(variant) -- FAMILY/FORMAT/TYPES/VALUES -> FAMILY VALUES
+  return (variant:gsub("^([^/]+)/.*/([^/]+)$", "%1 %2"))
+end
 function common.ratio(x) return x and ("%.2fx"):format(x) or "-" end
 function common.bytes(n)
   local units = { "B", "KiB", "MiB", "GiB", "TiB" }
@@ -163,6 +166,15 @@ end
 
 -- ---- Progress ------------------------------------------------------------------------------------------------------
 
+-- Phase and share; what is at work; the best so far and the time left.
+local function progress_parts(e, share)
+  local what = { e.problem, (e.m or 0) > 0 and ("M=%d"):format(e.m) or nil }
+  what[#what + 1] = e.variant and common.short(e.variant) or nil
+  return ("%-7s %3.0f%%  "):format(e.phase, 100 * share), table.concat(what, " "),
+    (e.best and e.best > 0 and ("  best %s us"):format(common.us(e.best)) or "") ..
+    (e.left and e.left > 0 and ("  %.0f s left"):format(e.left) or "")
+end
+
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
 -- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown.
 function common.progress(q, options)
@@ -179,16 +191,12 @@ function common.progress(q, options)
     if now - last < (columns and 0.1 or 10) and (not columns or e.phase == phase) then return end
     last, phase = now, e.phase
     local share = e.total > 0 and math.min(1, e.done / e.total) or 0
-    local what = e.problem and ("%s M=%d"):format(e.problem, e.m) or e.variant or ""
-    local line = ("%-7s %3.0f%%  %s%s%s"):format(e.phase, 100 * share, what,
-      e.best and e.best > 0 and ("  best %s us"):format(common.us(e.best)) or "",
-      e.left and e.left > 0 and ("  %.0f s left"):format(e.left) or "")
-    if columns then
-      local full = math.floor(share * 20 + 0.5)
-      io.stderr:write(clear, ("━"):rep(full), ("─"):rep(20 - full), " ", line:sub(1, math.max(20, columns - 22)))
-    else
-      io.stderr:write(line, "\n")
-    end
+    local bar = columns and 20 or 0
+    local head, what, tail = progress_parts(e, share)
+    local room = (columns or 1000) - 2 - bar - #head - #tail
+    if #what > room then what = what:sub(1, math.max(0, room - 3)) .. "..." end
+    local full = math.floor(share * bar + 0.5)
+    io.stderr:write(clear, ("━"):rep(full), ("─"):rep(bar - full), columns and " " or "", head, what, tail, columns and "" or "\n")
   end
 end
 

@@ -175,6 +175,7 @@ static qn_status final_of(qn_contest *f, size_t i, int64_t low, const char *incu
   char key[400];
   size_t n = invite(f, i, low, incumbent, list);
   make_key(f, list, n, f->m[i], rounds, key);
+  if (n) qn__run_show(r, "finals", f->p->problem.spelling, list[0].c->e->c->name, f->m[i], list[0].seconds, NULL);
   cJSON *known = qn_store_get(r->store, "evidence", key);
   from_json(known, list, n);
   r->counts.timed_known += known != NULL;
@@ -192,7 +193,6 @@ qn_status qn__contest_final(qn_contest *f, size_t i, int64_t low, const char *in
   qn_status s = final_of(f, i, low, incumbent, neighbour, list, &first);
   *winner = first ? first->c : NULL;
   *seconds = first ? first->seconds : 0;
-  if (first) qn__run_show(f->r, "finals", f->p->problem.spelling, first->c->e->c->name, f->m[i], *seconds, NULL);
   free(list);
   return s;
 }

@@ -133,7 +133,7 @@ qn_status qn__contest_race(qn_contest *f) {
     for (qn_racer *c = f->racer; c < f->racer + f->n; c++) {
       qn__run_show(r, "race", f->p->problem.spelling, c->e->c->name, r->m[j], f->best[i], NULL);
       if (qn__contest_stands(f, c) && qn__contest_serves(c->e->c, r->m[j])) QN_TRY(race_one(f, c, i, r->m[j]));
-      r->done++;
+      qn__run_step(r, QN_TIMING);
     }
     f->n_m += f->best[i] > 0;
   }

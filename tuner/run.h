@@ -11,20 +11,32 @@ typedef struct qn_dense {
   double seconds;
 } qn_dense;
 
+/* Steps of two kinds, for the estimate of the time that is left: what one takes is learnt from those that are done. */
+typedef enum qn_step_kind {
+  QN_MAKING,
+  QN_TIMING,
+  QN_STEP_KINDS
+} qn_step_kind; /* compiled or verified; raced at an M */
+
 typedef struct qn_tuning {
   const qn_tune_problem *problem;
   size_t n_problems;
   const qn_tune_options *options;
   const int64_t *m;
   size_t n_m;
-  double start, end; /* of the run; without a budget the end is infinitely far */
-  double until;      /* of the step that is under way: its share of the budget */
+  double end;   /* of the budget; without one it is infinitely far */
+  double until; /* of the step that is under way: its share of the budget */
   qn_supervisor supervisor;
   qn_store *store;
   qn_journal journal;
   qn_maker maker;
   qn_entrant *entrant; /* sorted by hash */
-  size_t n_entrants, done, total;
+  size_t n_entrants;
+  struct {
+    size_t done, total;
+    double spent;
+  } steps[QN_STEP_KINDS];
+  double stepped; /* when the last step ended */
   qn_tune_counts counts;
   double peak_bandwidth;
   qn_dense *dense; /* the baselines measured so far */
@@ -34,6 +46,7 @@ typedef struct qn_tuning {
 qn_entrant *qn__run_entrant(const qn_tuning *r, const char *hash);
 void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const char *variant, int64_t m, double best,
                   const char *text);
+void qn__run_step(qn_tuning *r, qn_step_kind kind); /* one of them is done */
 void qn__run_reject(qn_tuning *r, qn_entrant *e, const char *why);
 qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **out);
 qn_status qn__result_add_plan(qn_tune_result *out, const qn_plan *plan);

@@ -26,19 +26,30 @@ static const int64_t usual_m[] = {1, 4, 16, 64, 256};
 /* ---- What is shown -------------------------------------------------------------------------------------------------
  */
 
+void qn__run_step(qn_tuning *r, qn_step_kind kind) {
+  double now = qn__now();
+  r->steps[kind].done++;
+  r->steps[kind].spent += now - r->stepped;
+  r->stepped = now;
+}
+
+/* A kind of which none is done yet is taken to be like the other. */
+static double time_left(const qn_tuning *r) {
+  double left = 0, now = qn__now();
+  for (int i = 0; i < QN_STEP_KINDS; i++) {
+    int like = r->steps[i].done ? i : !i;
+    if (r->steps[like].done && r->steps[i].total > r->steps[i].done)
+      left += r->steps[like].spent / (double)r->steps[like].done * (double)(r->steps[i].total - r->steps[i].done);
+  }
+  return fmin(left, fmax(r->end - now, 0));
+}
+
 void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const char *variant, int64_t m, double best,
                   const char *text) {
   if (!r->options->progress) return;
-  double spent = qn__now() - r->start;
-  qn_tune_event e = {.phase = phase,
-                     .problem = problem,
-                     .variant = variant,
-                     .m = m,
-                     .done = r->done,
-                     .total = r->total,
-                     .best = best,
-                     .text = text};
-  e.left = r->done ? spent / (double)r->done * (double)(r->total - r->done) : 0;
+  qn_tune_event e = {.phase = phase, .problem = problem, .variant = variant, .m = m, .best = best, .text = text};
+  for (int i = 0; i < QN_STEP_KINDS; i++) e.done += r->steps[i].done, e.total += r->steps[i].total;
+  e.left = time_left(r);
   r->options->progress(r->options->ud, &e);
 }
 
@@ -137,13 +148,12 @@ static qn_status start_making(qn_tuning *r) {
 static void take(qn_tuning *r, qn_entrant *e) {
   if (e->taken) return;
   e->taken = true;
-  r->done++;
+  qn__run_step(r, QN_MAKING);
   r->counts.compile_known += e->known;
   r->counts.compiled += !e->known && !e->c->library;
   r->counts.compile_failed += e->failed;
   e->alive = !e->failed && !e->why;
   if (!e->alive) qn__run_reject(r, e, e->why ? e->why : "does not compile");
-  qn__run_show(r, "compile", NULL, e->c->name, 0, 0, NULL);
 }
 
 static qn_status stop_making(qn_tuning *r) {
@@ -253,12 +263,13 @@ static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
 /* Have a candidate compiled and verified, unless the time is over before. */
 static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidate *c) {
   qn_entrant *e = qn__run_entrant(r, c->hash);
+  if (!e->taken) qn__run_show(r, "compile", p->problem.spelling, c->name, 0, 0, NULL);
   if (!qn__maker_wait(&r->maker, e, r->until)) return QN_OK;
   take(r, e);
   if (!e->alive || e->verified) return QN_OK;
   qn__run_show(r, "verify", p->problem.spelling, c->name, 0, 0, NULL);
   QN_TRY(verify(r, p, e));
-  r->done += e->verified;
+  if (e->verified) qn__run_step(r, QN_MAKING);
   return QN_OK;
 }
 
@@ -395,9 +406,9 @@ static qn_status measure(qn_tuning *r, qn_tune_result *out) {
 static qn_status steps(qn_tuning *r, qn_tune_result *out) {
   QN_TRY(open_store(r));
   QN_TRY(collect(r));
-  r->total = 2 * r->n_entrants;
-  if (!r->options->check_only)
-    for (size_t i = 0; i < r->n_problems; i++) r->total += r->problem[i].n_candidates * r->n_m;
+  r->steps[QN_MAKING].total = 2 * r->n_entrants;
+  for (size_t i = 0; i < r->n_problems && !r->options->check_only; i++)
+    r->steps[QN_TIMING].total += r->problem[i].n_candidates * r->n_m;
   QN_TRY(start_making(r));
   qn_status s = measure(r, out), stopped = stop_making(r);
   QN_TRY(stopped ? stopped : s);
@@ -415,7 +426,7 @@ qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_optio
   *r = (qn_tuning){.problem = problems,
                    .n_problems = n,
                    .options = options,
-                   .start = qn__now(),
+                   .stepped = qn__now(),
                    .end = options->budget > 0 ? qn__now() + options->budget : INFINITY,
                    .journal = {.fd = -1},
                    .m = options->m ? options->m : usual_m,

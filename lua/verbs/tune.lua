@@ -10,10 +10,6 @@ local function ranges(plan)
   return out
 end
 
-local function short(variant) -- FAMILY/FORMAT/TYPES/VALUES -> FAMILY VALUES
-  return (variant:gsub("^([^/]+)/.*/([^/]+)$", "%1 %2"))
-end
-
 -- What was measured at one M, as cells of the table.
 local function cells(p, x)
   if not x then return "-", "-", "-", "-", "-", "-", "-" end
@@ -34,7 +30,7 @@ local function show(q, result)
     for i, r in ipairs(p.kind == "fastest" and p.n > 0 and p.ranges or {}) do
       for j = 1, math.max(1, #r.points) do
         local x = r.points[j]
-        local row = table.pack(p.problem, names[i], short(r.variant), cells(p, x))
+        local row = table.pack(p.problem, names[i], common.short(r.variant), cells(p, x))
         row[#row + 1] = ("%.1g"):format(r.error)
         rows[#rows + 1] = row
         if x and x.dense_seconds > 0 and x.dense_seconds < x.seconds then
