@@ -277,6 +277,8 @@ static void sync_directory(const char *path) {
 
 static qn_status write_file(const char *path, const uint8_t *data, size_t size) {
   char *temporary = NULL;
+  struct stat st;
+  if (!stat(path, &st) && !S_ISREG(st.st_mode)) return qn__fail(QN_E_IO, "pack '%s' cannot be written: no file", path);
   if (asprintf(&temporary, "%s.XXXXXX", path) < 0) return qn__fail(QN_E_NOMEM, "%s", path);
   int fd = mkostemp(temporary, O_CLOEXEC), error = fd < 0 ? errno : 0;
   if (!error && (!write_all(fd, data, size) || fchmod(fd, 0644) || fsync(fd))) error = errno;

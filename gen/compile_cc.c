@@ -175,8 +175,9 @@ static qn_status arguments(const char *cc, const char *name, char *flags, const 
 
 /* A failure that says nothing about the source must not be remembered against it. */
 static qn_status verdict(const qn_source *source, const char *cc, const qn_process_result *r) {
-  static const char *const passing[] = {"No space left on device", "annot allocate memory", "Killed signal",
-                                        "memory exhausted", "out of memory"};
+  static const char *const passing[] = {
+      "No space left on device", "File too large", "File size limit exceeded", "annot allocate memory", "Killed signal",
+      "memory exhausted",        "out of memory"};
   if (!r->exit_status) return QN_OK;
   if (r->exit_status == 124) return qn__fail(QN_E_COMPILE, "%s: %s took over %d s", source->name, cc, time_limit);
   if (r->exit_status > 128)

@@ -175,6 +175,11 @@ local function progress_parts(e, share)
     (e.left and e.left > 0 and ("  %.0f s left"):format(e.left) or "")
 end
 
+-- Of an event only what went wrong: for those who want no progress.
+function common.note(e)
+  if e.text then io.stderr:write(e.variant or e.problem or e.phase, ": ", e.text, "\n") end
+end
+
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
 -- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown.
 function common.progress(q, options)
@@ -183,10 +188,9 @@ function common.progress(q, options)
   local clear = columns and "\r\27[K" or ""
   return function(e)
     local now = q.native.clock()
-    if e.text then io.stderr:write(clear, e.variant or e.problem or e.phase, ": ", e.text, "\n") end
-    if e.phase == "done" or e.text then
-      if e.phase == "done" then io.stderr:write(clear) end
-      return
+    if e.text or e.phase == "done" then
+      io.stderr:write(clear)
+      return common.note(e)
     end
     if now - last < (columns and 0.1 or 10) and (not columns or e.phase == phase) then return end
     last, phase = now, e.phase

@@ -98,8 +98,9 @@ local function parse(v, args)
   return out
 end
 
-local function wants_help(args)
-  for i = 2, #args do
+-- What follows a script is the script's.
+local function wants_help(v, args)
+  for i = 2, v.raw and math.min(2, #args) or #args do
     if args[i] == "--" then return false end
     if args[i] == "--help" or args[i] == "-h" then return true end
   end
@@ -118,8 +119,8 @@ return function(q, args)
   if name == "help" then name, args = args[2], { args[2], "--help" } end
   local v = verb(name)
   if not v then return complain(2, "unknown verb %q; quernel --help lists them", name) end
+  if wants_help(v, args) then print(verb_help(v)) return 0 end
   if v.raw then return v.run(q, args) end
-  if wants_help(args) then print(verb_help(v)) return 0 end
 
   local trace
   local ok, status = xpcall(function() return v.run(q, parse(v, args)) end, function(e)

@@ -10,6 +10,6 @@ set_tests_properties(lua PROPERTIES ENVIRONMENT "QUERNEL_WORKER=$<TARGET_FILE:qu
 qn_test(reports PkgConfig::CJSON)
 add_dependencies(test_reports quernel_tool quernel-worker)
 
-qn_test(cli)
+qn_test(cli quernel_cache)
 target_compile_definitions(test_cli PRIVATE QN_TOOL="$<TARGET_FILE:quernel_tool>")
 add_dependencies(test_cli quernel_tool quernel-worker)

@@ -3,6 +3,9 @@
  * A row is a command, its exit status, and what its output and its errors must match (extended regular expressions;
  * NULL: must be empty). `quernel` is the tool of this build, $T the tests' folder. QN_CASE=N runs row N alone. */
 #include "cli_fixture.h"
+#include "pack.h"
+#include "pack_read.h"
+#include "runtime_fixture.h"
 #include <regex.h>
 #include <stdbool.h>
 
@@ -17,6 +20,10 @@ typedef struct row {
   "quernel tune --problem int4.g32:64x128 --act f32 --m 1,3 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 "    \
   "--no-dense --quiet "
 #define MODEL "$T/models/tiny-llama-gptq4"
+/* Nothing is timed: x.qpack holds a plain kernel, its store is the default one. */
+#define VERIFY                                                                                                         \
+  "quernel verify --problem f32:32x64:f32-f32 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --quiet "
+#define PACKED VERIFY "-o x.qpack >verified && "
 
 static const row rows[] = {
     /* Help and misuse */
@@ -74,14 +81,42 @@ static const row rows[] = {
      "/model.safetensors m/model.safetensors; "
      "quernel tune m",
      1, NULL, "^quernel: model.layers.0.mlp.down_proj.weight: [^\n]*scale[^\n]*\n$"},
+    {"for n in 1000 $(($(wc -c <$T/models/tiny-llama-q4_0.gguf) - 100)); do head -c $n $T/models/tiny-llama-q4_0.gguf "
+     ">m.gguf; quernel tune m.gguf; test $? = 1 || exit 9; done",
+     0, NULL, "^quernel: m.gguf: the file ends [^\n]*\nquernel: m.gguf: [^\n]*\n$"},
     {"quernel inspect nowhere", 1, NULL, "^quernel: .*nowhere[^\n]*\n$"},
     {"quernel dequantize " MODEL " nope -o x.npy; s=$?; test ! -e x.npy && exit $s", 1, NULL, "no weight \"nope\""},
     {"quernel pack /etc/passwd", 1, NULL, "/etc/passwd.*pack"},
     {"quernel verify nowhere.qpack", 1, NULL, "nowhere.qpack"},
+    {PACKED
+     "for at in 3 20 70 200 600 900 2000; do cp x.qpack y && printf '\\245' | dd of=y bs=1 seek=$at conv=notrunc "
+     "status=none; for v in pack verify bench; do quernel $v y; test $? = 1 || exit 9; done; done",
+     0, NULL, "^(quernel: 'y': pack: [^\n]*\n){21}$"},
+    {PACKED "head -c 900 x.qpack >y; quernel verify y", 1, NULL, "^quernel: 'y': pack: 900 bytes of [0-9]+ [^\n]*\n$"},
+    {PACKED "printf '\\002' | dd of=x.qpack bs=1 seek=8 conv=notrunc status=none; quernel bench x.qpack", 1, NULL,
+     "^quernel: 'x.qpack': pack: version 2, this library reads version 1\n$"},
     {"quernel formats >/dev/full", 1, NULL, "standard output: No space left"},
     {"ulimit -f 8; quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy; s=$?; "
      "test -z \"$(ls)\" && exit $s",
      1, NULL, "x.npy[^\n]*File too large"},
+    {PACKED "ulimit -f 1; " VERIFY "-o y.qpack; s=$?; test -z \"$(ls | grep y.qpack)\" && exit $s", 1, NULL,
+     "^quernel: pack 'y.qpack' cannot be written: File too large\n$"},
+    {PACKED "rm -r .cache/quernel/*/evidence && (ulimit -f 0; " VERIFY " 2>&1; test $? = 1 && echo failed) | cat >&2; "
+            "quernel store verify | grep -q '^0 files are damaged' && " VERIFY,
+     0, "2 variants verified", "^quernel: [^\n]*\\.cache/quernel/[^\n]*: File too large\nfailed\n$"},
+    {"(ulimit -f 4; " VERIFY "); s=$?; " VERIFY "&& exit $s", 1, "2 variants verified",
+     "^quernel: host.gemm/[^\n]*File [^\n]*\n$"},
+    {PACKED "mkfifo y && " VERIFY "-o y; s=$?; test -p y && exit $s", 1, NULL,
+     "^quernel: pack 'y' cannot be written: no file\n$"},
+    {VERIFY "--store /proc/nowhere", 1, NULL, "^quernel: store: cannot make /proc/nowhere: [^\n]*\n$"},
+    {VERIFY "--store /etc/passwd", 1, NULL, "^quernel: store: cannot make /etc/passwd/[^\n]*Not a directory\n$"},
+    {"echo x >.cache; " VERIFY, 1, NULL, "^quernel: store: cannot make [^\n]*\\.cache[^\n]*\n$"},
+    {"PATH=/nowhere " QN_BUILD "/" VERIFY, 1, NULL,
+     "^quernel: no C compiler: none of cc, gcc, clang is on PATH[^\n]*\n$"},
+    {"QUERNEL_NVRTC=/nowhere.so quernel kernels --compile-all --arch sm_80", 1, NULL,
+     "^quernel: QUERNEL_NVRTC: /nowhere.so: [^\n]*\n$"},
+    {"QUERNEL_NVRTC=/nowhere.so QUERNEL_CC=/nowhere/cc quernel devices", 0, "host: none: .*CUDA: none: .*/nowhere.so",
+     NULL},
     {"QUERNEL_CC=/nowhere/cc " TUNE, 1, ANY, "^quernel: [^\n]*/nowhere/cc[^\n]*\n$"},
     {"QUERNEL_WORKER=/nowhere/worker " TUNE, 1, ANY, "/nowhere/worker"},
     {TUNE "--device cuda:99", 1, NULL, "^quernel: [^\n]*\n$"},
@@ -167,6 +202,7 @@ END_TEST
 
 /* A kernel that the compiler refuses: the line of the template. */
 START_TEST(broken_kernel) {
+  if (getenv("QN_CASE")) return;
   setenv("T", QN_TESTS, 1);
   ck_assert_int_eq(cli("mkdir -p t/templates/kernels/host && cp $T/lua/broken.lua t/templates/kernels/host && "
                        "QUERNEL_TEMPLATES=t quernel kernels --compile-all --family host.broken --quiet"
@@ -174,6 +210,42 @@ START_TEST(broken_kernel) {
                    1);
   ck_assert_msg(strstr(cli_err, "templates/kernels/host/broken.lua:20:"), "%s", cli_err);
   ck_assert_msg(strstr(cli_err, "undeclared_here"), "%s", cli_err);
+}
+END_TEST
+
+/* The same pack, but its machine and its kernels have an instruction set that no CPU has. */
+static void make_foreign(const char *from, const char *to) {
+  qn_pack *p;
+  qn_pack_builder *b;
+  qn_pack_device d;
+  qn_kernel k;
+  qn_plan plan;
+  ck_ok(qn__pack_open(from, &p));
+  ck_ok(qn_pack_builder_new(&b));
+  qn__pack_device(p, 0, &d);
+  ck_ok(qn_pack_add_device(b, d.target, "x86-64 avx10fancy", d.product, (int)d.threads));
+  for (uint32_t i = 0; i < qn__pack_kernels(p); i++) {
+    qn__pack_kernel(p, i, &k);
+    snprintf(k.arch, sizeof k.arch, "avx10fancy");
+    ck_ok(qn_pack_add_kernel(b, &k));
+  }
+  for (uint32_t i = 0; i < qn__pack_plans(p); i++) {
+    qn__pack_plan(p, i, &plan);
+    ck_ok(qn_pack_add_plan(b, &plan));
+  }
+  ck_ok(qn_pack_write(b, to));
+  qn_pack_builder_free(b);
+  qn__pack_close(p);
+}
+
+START_TEST(foreign_cpu) {
+  if (getenv("QN_CASE")) return;
+  ck_assert_int_eq(cli(PACKED "true"), 0);
+  make_foreign(cli_path("x.qpack"), cli_path("y.qpack"));
+  ck_assert_int_eq(cli("quernel pack y.qpack --kernels"), 0); /* to be looked at, it is good enough */
+  ck_assert_msg(strstr(cli_out, "avx10fancy"), "%s", cli_out);
+  ck_assert_int_eq(cli("for v in verify bench; do quernel $v y.qpack; test $? = 1 || exit 9; done"), 0);
+  ck_assert_msg(!*cli_out && strstr(cli_err, "needs a CPU with avx10fancy; this one has: "), "%s%s", cli_out, cli_err);
 }
 END_TEST
 
@@ -185,6 +257,7 @@ int main(void) {
   tcase_set_timeout(c, 300);
   tcase_add_loop_test(c, command, 0, sizeof rows / sizeof *rows);
   tcase_add_test(c, broken_kernel);
+  tcase_add_test(c, foreign_cpu);
   suite_add_tcase(s, c);
   SRunner *r = srunner_create(s);
   srunner_run_all(r, CK_NORMAL);

@@ -54,6 +54,7 @@ end
 
 local function compile_space(q, options, arch)
   local device = common.target(q, { arch = arch, device = options.device })
+  common.check(q.native.compiler(device.target))
   local variants = gather(q, options, device)
   local show, start = common.progress(q, options), q.native.clock()
   local outcomes = common.check(q.compile(variants, { progress = show and function(done, total, name)

@@ -3,7 +3,6 @@ return {
   summary = "run a Lua script that may require \"quernel\"; its arguments are in `arg`",
   run = function(q, args)
     local script = args[2]
-    if script == "--help" or script == "-h" then print "usage: quernel run SCRIPT.lua [arguments]" return 0 end
     if not script then
       io.stderr:write "quernel: run: a script is needed; usage: quernel run SCRIPT.lua [arguments]\n"
       return 2

@@ -21,7 +21,10 @@ local function verify_space(q, options)
   for i, p in ipairs(options.problem) do problems[i] = common.ask(q.problem, p, device.target).spelling end
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
     family = options.family, fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
-    progress = common.progress(q, options) })
+    progress = common.progress(q, options) or common.note })
+  if options.o and #result.plans == 0 then
+    common.fail("%s: nothing to pack, no variant that is right takes every M", options.o)
+  end
   if options.o then common.check(q.pack(result, options.o)) end
   local c = result.counts
   if options.json then

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- Temporary name, then rename --------------------------------------------------------------------------------- */
@@ -17,6 +18,9 @@ typedef struct output {
 
 static qn_status output_open(output *o, const char *path) {
   static _Atomic unsigned serial; /* so that threads that write the same file do not share a temporary one */
+  struct stat st;
+  if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device, too */
+    return qn__fail(QN_E_IO, "%s: cannot be written: no file", path);
   o->f = NULL;
   if (snprintf(o->path, sizeof o->path, "%s", path) >= (int)sizeof o->path ||
       snprintf(o->temporary, sizeof o->temporary, "%s.%ld-%u.tmp", path, (long)getpid(), serial++) >=
