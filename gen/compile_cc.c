@@ -182,9 +182,10 @@ static qn_status verdict(const qn_source *source, const char *cc, const qn_proce
   if (r->exit_status == 124) return qn__fail(QN_E_COMPILE, "%s: %s took over %d s", source->name, cc, time_limit);
   if (r->exit_status > 128)
     return qn__fail(QN_E_IO, "%s: %s ended by signal %d", source->name, cc, r->exit_status - 128);
+  qn_status s = QN_E_COMPILE;
   for (size_t i = 0; i < QN_COUNT(passing); i++)
-    if (strstr(r->output, passing[i])) return qn__fail(QN_E_IO, "%s: %s: %.300s", source->name, cc, r->output);
-  return qn__fail(QN_E_COMPILE, "%s: %s", source->name, qn__first_errors(r->output, (char[1024]){0}, 1024));
+    if (strstr(r->output, passing[i])) s = QN_E_IO;
+  return qn__fail(s, "%s: %s", source->name, qn__first_errors(r->output, (char[1024]){0}, 1024));
 }
 
 static qn_status compile_in(const char *folder, const char *cc, const qn_source *source, qn_artifact *out) {
