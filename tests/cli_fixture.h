@@ -2,6 +2,8 @@
  *
  * cli_enter and cli_leave are the fixture: a scratch folder under /tmp, removed with all that is in it. cli(fmt, …)
  * runs one shell command there, in which `quernel` is the tool of this build; what it said is in cli_out and cli_err.
+ * cli_store_enter and cli_store_leave are for a whole test case: $STORE is a folder that its tests share, so that what
+ * one of them has measured is known to the next.
  */
 #ifndef CLI_FIXTURE_H
 #define CLI_FIXTURE_H
@@ -27,6 +29,15 @@ static int cli_remove(const char *path, const struct stat *st UNUSED, int flag U
 }
 
 static void cli_leave(void) { nftw(cli_dir, cli_remove, 16, FTW_DEPTH | FTW_PHYS); }
+
+static char cli_store[64];
+
+static UNUSED void cli_store_enter(void) {
+  snprintf(cli_store, sizeof cli_store, "/tmp/quernel-store-XXXXXX");
+  ck_assert_ptr_nonnull(mkdtemp(cli_store));
+  setenv("STORE", cli_store, 1);
+}
+static UNUSED void cli_store_leave(void) { nftw(cli_store, cli_remove, 16, FTW_DEPTH | FTW_PHYS); }
 
 /* A file of the scratch folder. */
 static const char *cli_path(const char *name) {

@@ -18,7 +18,7 @@ typedef struct row {
 #define ANY ".*"
 #define TUNE                                                                                                           \
   "quernel tune --problem int4.g32:64x128 --act f32 --m 1,3 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 "    \
-  "--no-dense --quiet "
+  "--no-dense --quiet --store $STORE "
 #define MODEL "$T/models/tiny-llama-gptq4"
 /* Nothing is timed: x.qpack holds a plain kernel, its store is the default one. */
 #define VERIFY                                                                                                         \
@@ -159,8 +159,9 @@ static const row rows[] = {
     /* The main job, small: tune, and all that follows from a pack */
     {TUNE
      "-o x.qpack && quernel pack x.qpack --kernels && quernel verify x.qpack && quernel bench x.qpack --m 2 --reps 2 "
-     "--quiet && quernel explain int4.g32:64x128:f32-f32 && quernel run $T/../templates/examples/compare.lua x.qpack 3 "
-     "&& quernel store list && quernel store verify",
+     "--quiet && quernel explain int4.g32:64x128:f32-f32 --store $STORE && quernel run "
+     "$T/../templates/examples/compare.lua x.qpack 3 "
+     "&& quernel store list --store $STORE && quernel store verify --store $STORE",
      0,
      "tuning 1 problems.*winner.*host.gemm.*pack: x.qpack.*batch-invariant.*0 failed.*dense us.*M = 1: .*sgemm "
      "us.*0.0e\\+00.*0 files are "
@@ -253,6 +254,7 @@ int main(void) {
   unsetenv("QUERNEL_TEMPLATES");
   Suite *s = suite_create("cli");
   TCase *c = tcase_create("cli");
+  tcase_add_unchecked_fixture(c, cli_store_enter, cli_store_leave);
   tcase_add_checked_fixture(c, cli_enter, cli_leave);
   tcase_set_timeout(c, 300);
   tcase_add_loop_test(c, command, 0, sizeof rows / sizeof *rows);

@@ -5,7 +5,7 @@
 #include "cli_fixture.h"
 #include <cJSON.h>
 
-#define TUNE "quernel tune --problem int4.g32:64x64:f32-f32 --m 1,4 --quiet -o x.qpack --store store --json"
+#define TUNE "quernel tune --problem int4.g32:64x64:f32-f32 --m 1,4 --quiet -o x.qpack --store $STORE --json"
 #define PACKED TUNE " >tuned && "
 
 static const struct {
@@ -18,12 +18,18 @@ static const struct {
      "--json",
      {"bounds.occupancy.ctas", "bounds.roofline.seconds", "bounds.counters.kinds.mma", "registers"}},
     {"quernel inspect " QN_TESTS "/models/tiny-llama-gptq4 --json", {"dialect"}},
-    {"quernel verify --problem f32:32x32:f32-f32 --space quick --store store --json", {"verified", "rejected"}},
+    {"quernel verify --problem f32:32x32:f32-f32 --space quick --store $STORE --json", {"verified", "rejected"}},
     {TUNE, {"counts.timed", "plans.0.ranges.1.variant", "plans.0.ranges.0.seconds", "pack"}},
     {PACKED "quernel pack x.qpack --json", {"hash", "plans.0.ranges.0.variant", "kernels.0.name", "devices.0.product"}},
     {PACKED "quernel verify x.qpack --json", {"0.variant", "0.error"}},
     {PACKED "quernel bench x.qpack --m 1 --reps 1 --json", {"0.seconds", "0.dense_by"}},
-    {PACKED "quernel store list --store store --json", {"0.evidence"}},
+    {"quernel store gc --store $STORE --json", {"removed", "kept"}},
+    {"quernel kernels --compile-all --family host.gemv --fix ISA=c --fix NR=16 --problem f32:32x32:f32-f32 --json",
+     {"0.list.0.registers", "0.rate", "0.spilling"}},
+    {"quernel explain int4.g128:256x256 --store $STORE --json", {"families.0.removed.0.why", "variants"}},
+    {"quernel explain $(quernel kernels --list --space quick | head -1) --store $STORE --json",
+     {"params", "recipe.steps.0", "layout.name", "spills"}},
+    {PACKED "quernel store list --store $STORE --json", {"0.evidence"}},
 };
 
 static const cJSON *walk(const cJSON *at, const char *keys) {
@@ -82,6 +88,7 @@ END_TEST
 int main(void) {
   Suite *s = suite_create("reports");
   TCase *t = tcase_create("json");
+  tcase_add_unchecked_fixture(t, cli_store_enter, cli_store_leave);
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_loop_test(t, is_one_document, 0, (int)(sizeof rows / sizeof *rows));
   tcase_add_loop_test(t, space_is_rich, 0, (int)(sizeof spaces / sizeof *spaces));
