@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N = 7, K = 280, COUNT = N * K, CODES = 256 };
+enum { N = 5, K = 280, COUNT = N * K, CODES = 256 };
 
 static uint64_t seed;
 static double uniform(void) { /* -1 .. 1, splitmix64 (Steele, Lea, Flood) */
