@@ -5,6 +5,7 @@
 #include "io.h"
 #include "io_decode.h"
 #include <check.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,7 +104,19 @@ static void add_scales(const char *name, bool by_group) { /* [G, N] or [N, G] */
     for (int64_t g = 0; g < groups; g++) s[by_group ? g * n + i : i * groups + g] = half(scale[i][g]);
 }
 
-/* Open it and compare every weight with (code - zero) * scale, rounded once. */
+static float want[MOST][MOST];
+
+/* (code - zero) * scale, rounded once. */
+static void want_integers(bool half_zeros) {
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) {
+      int32_t g = group_of[j];
+      double z = half_zeros ? (double)half_zero[i][g] : zero[i][g];
+      want[i][j] = (float)((code[i][j] - z) * (double)scale[i][g]);
+    }
+}
+
+/* Open it and compare every weight with what is wanted. */
 static void compare(const char *config, const char *format, const char *what) {
   char path[128];
   snprintf(path, sizeof path, "%s/config.json", folder);
@@ -124,18 +137,13 @@ static void compare(const char *config, const char *format, const char *what) {
   ck_assert(p->n == n && p->k == k);
   static float x[MOST * MOST];
   ck_assert_ptr_null(io_decode(p, x));
-  bool floats = strstr(format, ".zf") != NULL;
   for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < k; j++) {
-      int32_t g = group_of[j];
-      double z = floats ? (double)half_zero[i][g] : zero[i][g];
-      float want = (float)((code[i][j] - z) * (double)scale[i][g]);
-      ck_assert_msg(x[i * k + j] == want,
+    for (int64_t j = 0; j < k; j++)
+      ck_assert_msg(x[i * k + j] == want[i][j],
                     "%s (%jd x %jd, %d bits, group %jd): [%jd, %jd] is %.9g, not %.9g; again: " QN_BUILD
                     "/tests/test_io_pack",
                     what, (intmax_t)n, (intmax_t)k, bits, (intmax_t)group, (intmax_t)i, (intmax_t)j,
-                    (double)x[i * k + j], (double)want);
-    }
+                    (double)x[i * k + j], (double)want[i][j]);
   qn_planes_free(p);
   qn_model_close(m);
 }
@@ -156,20 +164,21 @@ static void teardown(void) {
 static const struct {
   int bits;
   const char *layout; /* checkpoint_format */
-  bool sym, order;
-} gptq[] = {{2, "gptq", false, false},   {2, "gptq", true, false},    {2, "gptq_v2", false, false},
-            {3, "gptq", false, true},    {3, "gptq_v2", true, false}, {3, "gptq_p", false, false},
-            {4, "gptq", false, true},    {4, "gptq", true, true},     {4, "gptq_v2", false, true},
-            {4, "gptq_p", false, false}, {5, "gptq_p", false, true},  {6, "gptq_p", false, false},
-            {6, "gptq_p", true, true},   {7, "gptq_p", false, false}, {8, "gptq", false, false},
-            {8, "gptq_v2", true, false}};
+  bool sym, order, channel;
+} gptq[] = {{2, "gptq", false, false, true},    {4, "gptq", true, false, true},     {8, "gptq_v2", false, false, true},
+            {2, "gptq", false, false, false},   {2, "gptq", true, false, false},    {2, "gptq_v2", false, false, false},
+            {3, "gptq", false, true, false},    {3, "gptq_v2", true, false, false}, {3, "gptq_p", false, false, false},
+            {4, "gptq", false, true, false},    {4, "gptq", true, true, false},     {4, "gptq_v2", false, true, false},
+            {4, "gptq_p", false, false, false}, {5, "gptq_p", false, true, false},  {6, "gptq_p", false, false, false},
+            {6, "gptq_p", true, true, false},   {7, "gptq_p", false, false, false}, {8, "gptq", false, false, false},
+            {8, "gptq_v2", true, false, false}};
 
 START_TEST(gptq_of_every_width) {
   int row = _i % (int)QN_COUNT(gptq);
   seed = (uint64_t)_i;
   bits = gptq[row].bits;
   packing how = strcmp(gptq[row].layout, "gptq_p") ? DENSE : PLANAR;
-  make_weight(32 * (1 + draw(3)), 32 * (2 + draw(3)), 32);
+  make_weight(32 * (1 + draw(3)), 32 * (2 + draw(3)), gptq[row].channel ? MOST : 32);
   if (gptq[row].sym) midpoints();
   if (gptq[row].order) shuffle_groups();
   uint32_t *q = add("a.qweight", "I32", words_for(how, k), n, 4);
@@ -185,10 +194,12 @@ START_TEST(gptq_of_every_width) {
   char config[256], format[32];
   snprintf(
       config, sizeof config,
-      "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":%d,\"group_size\":32,\"desc_act\":%s,\"sym\":%s,"
+      "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":%d,\"group_size\":%d,\"desc_act\":%s,\"sym\":%s,"
       "\"checkpoint_format\":\"%s\"}}",
-      bits, gptq[row].order ? "true" : "false", gptq[row].sym ? "true" : "false", gptq[row].layout);
-  snprintf(format, sizeof format, "int%d.g32%s", bits, gptq[row].sym ? "" : ".z");
+      bits, gptq[row].channel ? -1 : 32, gptq[row].order ? "true" : "false", gptq[row].sym ? "true" : "false",
+      gptq[row].layout);
+  snprintf(format, sizeof format, "int%d.%s%s", bits, gptq[row].channel ? "row" : "g32", gptq[row].sym ? "" : ".z");
+  want_integers(false);
   compare(config, format, gptq[row].layout);
 }
 END_TEST
@@ -206,6 +217,7 @@ START_TEST(awq_of_random_shapes) {
     for (int64_t j = 0; j < k; j++) q[j * (n / 8) + i / 8] |= (uint32_t)code[i][j] << 4 * nibble_of[i % 8];
     for (int64_t g = 0; g < groups; g++) z[g * (n / 8) + i / 8] |= (uint32_t)zero[i][g] << 4 * nibble_of[i % 8];
   }
+  want_integers(false);
   compare("{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":16,\"version\":\"GEMM\"}}",
           "int4.g16.z", "awq");
 }
@@ -248,6 +260,7 @@ START_TEST(compressed_tensors_of_every_width) {
       "\"num_bits\":%d,\"group_size\":%s}}}}}",
       bits, ct[row].channel ? "null" : "16");
   snprintf(format, sizeof format, "int%d.%s%s", bits, ct[row].channel ? "row" : "g16", z ? ".z" : "");
+  want_integers(false);
   compare(config, format, "compressed-tensors");
 }
 END_TEST
@@ -262,7 +275,112 @@ START_TEST(int_quantized_with_zero_points) {
     z[i] = (int8_t)(zero[i][0] - 128);
     for (int64_t j = 0; j < k; j++) q[i * k + j] = (int8_t)(code[i][j] - 128);
   }
+  want_integers(false);
   compare("{}", "int8.row.z", "int-quantized");
+}
+END_TEST
+
+/* ---- One scale for the whole, and floats ---------------------------------------------------------------------------
+ */
+
+static void one_scale(const char *name) {
+  uint16_t h = half(scale[0][0]);
+  memcpy(add(name, "F16", 1, -1, 2), &h, 2);
+}
+
+START_TEST(a_scale_for_the_whole_tensor) {
+  seed = (uint64_t)_i;
+  bits = 8;
+  make_weight(2 + draw(60), 4 * (1 + draw(30)), MOST);
+  midpoints();
+  for (int64_t i = 0; i < n; i++) scale[i][0] = scale[0][0];
+  want_integers(false);
+  uint32_t *q =
+      add(_i % 2 ? "a.weight_packed" : "a.weight", _i % 2 ? "I32" : "I8", n, _i % 2 ? k / 4 : k, _i % 2 ? 4 : 1);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++)
+      if (_i % 2) put_code(q + i * (k / 4), 1, DENSE, j, code[i][j]);
+      else ((int8_t *)q)[i * k + j] = (int8_t)(code[i][j] - 128);
+  if (_i % 2) memcpy(add("a.weight_shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
+  one_scale("a.weight_scale");
+  compare("{}", "int8.tensor", "a scale for the tensor");
+}
+END_TEST
+
+static double e4m3(unsigned c) {
+  double v = c >> 3 & 15 ? ldexp(8 + (c & 7), (int)(c >> 3 & 15) - 10) : ldexp(c & 7, -9);
+  return c & 128 ? -v : v;
+}
+
+static const struct {
+  int64_t rows, cols; /* of a block of codes with one scale; 0: all of them */
+  const char *config, *format;
+} fp8[] = {
+    {0, 0, "{}", "e4m3.tensor"},
+    {1, 0, "{}", "e4m3.row"},
+    {1, 16, "{\"quantization_config\":{\"config_groups\":{\"a\":{\"weights\":{\"group_size\":16}}}}}", "e4m3.g16"},
+    {8, 16, "{\"quantization_config\":{\"weight_block_size\":[8,16]}}", "e4m3.b8x16"},
+    {8, 16, "{\"quantization_config\":{\"config_groups\":{\"a\":{\"weights\":{\"block_structure\":[8,16]}}}}}",
+     "e4m3.b8x16"},
+};
+
+START_TEST(fp8_of_every_grain) {
+  int row = _i % (int)QN_COUNT(fp8);
+  seed = (uint64_t)_i;
+  bits = 8;
+  make_weight(17 + draw(60), 16 * (2 + draw(4)) + (fp8[row].rows > 1 ? draw(16) : 0), 1);
+  int64_t rows = fp8[row].rows ? fp8[row].rows : n, cols = fp8[row].cols ? fp8[row].cols : k;
+  uint8_t *q = add("a.weight", "F8_E4M3", n, k, 1);
+  const char *name = row == 3 ? "a.weight_scale_inv" : "a.weight_scale";
+  uint16_t *s =
+      rows == n && cols == k ? add(name, "F16", 1, -1, 2) : add(name, "F16", ceildiv(n, rows), ceildiv(k, cols), 2);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) {
+      int64_t r = i / rows, c = j / cols;
+      uint8_t v = code[i][j] % 128 == 127 ? 0 : code[i][j]; /* no NaN */
+      q[i * k + j] = v;
+      s[r * ceildiv(k, cols) + c] = half(scale[r][c]);
+      want[i][j] = (float)(e4m3(v) * (double)scale[r][c]);
+    }
+  compare(fp8[row].config, fp8[row].format, "fp8");
+}
+END_TEST
+
+/* Blocks of 64 codes run over the ends of rows of 48; scales plain or nested. */
+START_TEST(bitsandbytes_blocks_cross_rows) {
+  static const char state[] = "{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[%d,48],\"dtype\":\"float16\","
+                              "\"nested_blocksize\":2,\"nested_offset\":0.25}";
+  static const float nf4[16] = {
+      -1,         -0.6961928f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f, -0.0910500363f, 0,
+      0.0795803f, 0.1609302f,  0.2461123f,   0.33791524f,  0.44070983f,  0.562617f,    0.72295684f,    1};
+  bool nested = _i % 2;
+  char json[256];
+  seed = (uint64_t)_i;
+  bits = 4;
+  make_weight(4 * (1 + draw(8)), 48, 16);
+  int64_t blocks = ceildiv(n * k, 64);
+  snprintf(json, sizeof json, state, (int)n);
+  uint8_t *q = add("a.weight", "U8", n * k / 2, 1, 1), *small = NULL;
+  float *absmax = nested ? NULL : add("a.weight.absmax", "F32", blocks, -1, 4), *map = NULL, *outer = NULL;
+  if (nested) {
+    small = add("a.weight.absmax", "U8", blocks, -1, 1);
+    outer = add("a.weight.nested_absmax", "F32", ceildiv(blocks, 2), -1, 4);
+    map = add("a.weight.nested_quant_map", "F32", 256, -1, 4);
+    for (int i = 0; i < 256; i++) map[i] = (float)(i - 100) / 256;
+    for (int64_t i = 0; i < ceildiv(blocks, 2); i++) outer[i] = (float)(1 + draw(100)) / 64;
+  }
+  memcpy(add("a.weight.quant_map", "F32", 16, -1, 4), nf4, sizeof nf4);
+  memcpy(add("a.weight.quant_state.bitsandbytes__nf4", "U8", (int64_t)strlen(json), -1, 1), json, strlen(json));
+  for (int64_t b = 0; b < blocks; b++)
+    if (nested) small[b] = (uint8_t)draw(256);
+    else absmax[b] = (float)(1 + draw(1000)) / 512;
+  for (int64_t f = 0; f < n * k; f++) {
+    int64_t b = f / 64;
+    float a = nested ? map[small[b]] * outer[b / 2] + 0.25f : absmax[b];
+    q[f / 2] |= (uint8_t)(code[f / k][f % k] << (f % 2 ? 0 : 4));
+    want[f / k][f % k] = (float)((double)nf4[code[f / k][f % k]] * (double)a);
+  }
+  compare("{}", "nf4.g16.f32", nested ? "nested blocks" : "blocks");
 }
 END_TEST
 
@@ -309,6 +427,7 @@ START_TEST(hqq_of_both_axes) {
   memcpy(add("a.packing", "U8", (int64_t)strlen(hqq[row].packing), -1, 1), hqq[row].packing, strlen(hqq[row].packing));
   char format[32];
   snprintf(format, sizeof format, "int%d.g%d.zf", bits, axis ? 16 : 1);
+  want_integers(true);
   compare("{}", format, hqq[row].packing);
 }
 END_TEST
@@ -321,6 +440,9 @@ int main(void) {
   tcase_add_loop_test(t, awq_of_random_shapes, 0, 8);
   tcase_add_loop_test(t, compressed_tensors_of_every_width, 0, 3 * (int)QN_COUNT(ct));
   tcase_add_loop_test(t, int_quantized_with_zero_points, 0, 4);
+  tcase_add_loop_test(t, a_scale_for_the_whole_tensor, 0, 4);
+  tcase_add_loop_test(t, fp8_of_every_grain, 0, 3 * (int)QN_COUNT(fp8));
+  tcase_add_loop_test(t, bitsandbytes_blocks_cross_rows, 0, 6);
   tcase_add_loop_test(t, hqq_of_both_axes, 0, 4 * (int)QN_COUNT(hqq));
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);
