@@ -1,7 +1,7 @@
 /* fuzz_model.c - libFuzzer target for the checkpoint readers (clang, cmake -DQUERNEL_FUZZ=ON
  * -DQUERNEL_SANITIZE=address,undefined).
  *
- * A corpus to start from: test_io_damage --seeds DIR. Input: a .gguf; or u16 length, that much config.json, and a
+ * tests/fuzz runs it, from a corpus that test_io_damage --seeds DIR writes. Input: a .gguf; or u16 length, that much config.json, and a
  * .safetensors. With the top bit of the length set the latter is a header, a zero byte and some data instead: lengths
  * and offsets are made to fit, so that shapes and types can go wrong one at a time, and dialects get to see them. */
 #include "io_touch.h"

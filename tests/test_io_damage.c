@@ -7,6 +7,7 @@
  * Deterministic: round r of vector v always does the same damage to the container or to its config.json. Run it under
  * sanitizers to see reads out of bounds; fuzz_model.c searches without end. */
 #include "io_touch.h"
+#include "model.h"
 #include "vector_files.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,28 +110,68 @@ static int one_vector(const cJSON *v, int index, int first, int rounds) {
   return status != 0;
 }
 
-/* In the form that fuzz_model.c takes; a .safetensors in both. */
-static void write_seed(const char *folder, const cJSON *v, int index) {
-  char name[4096];
+/* ---- A corpus for fuzz_model.c, in the forms that it takes
+ * ----------------------------------------------------------- */
+
+static void seed_file(const char *folder, const char *family, const char *name, const uint8_t *from, size_t n) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/%s-%s", folder, family, name);
+  spill(path, from, n);
+}
+
+/* A vector as it is, a .safetensors also as header and data. */
+static void seed_vector(const char *folder, const cJSON *v, int index) {
+  char name[32];
   const char *path = vector_write(v);
   size_t config = slurp(vector_config, changed + 2), n = slurp(path, original[0]);
-  bool gguf = n > 4 && !memcmp(original[0], "GGUF", 4);
-  uint16_t head = (uint16_t)config;
-  if (n + config + 2 > MOST) return;
-  memcpy(changed, &head, 2);
-  memcpy(changed + 2 + config, original[0], n);
-  snprintf(name, sizeof name, "%s/%02d", folder, index);
-  spill(name, gguf ? original[0] : changed, gguf ? n : n + config + 2);
-  if (gguf) return;
   uint64_t header;
+  snprintf(name, sizeof name, "%02d", index);
+  if (n + config + 2 > MOST) return;
+  if (!memcmp(original[0], "GGUF", 4)) {
+    seed_file(folder, "gguf", name, original[0], n);
+    return;
+  }
+  memcpy(changed, &(uint16_t){(uint16_t)config}, 2);
+  memcpy(changed + 2 + config, original[0], n);
+  seed_file(folder, "safetensors", name, changed, n + config + 2);
   memcpy(&header, original[0], sizeof header);
-  memmove(original[0], original[0] + 8, header);
-  original[0][header] = 0;
-  memmove(original[0] + header + 1, original[0] + 8 + header, n - 8 - header);
   changed[1] |= 0x80;
-  memcpy(changed + 2 + config, original[0], n - 7);
-  snprintf(name, sizeof name, "%s/%02d-fitted", folder, index);
-  spill(name, changed, n - 7 + config + 2);
+  memcpy(changed + 2 + config, original[0] + 8, header);
+  changed[2 + config + header] = 0;
+  memcpy(changed + 3 + config + header, original[0] + 8 + header, n - 8 - header);
+  snprintf(name, sizeof name, "%02d-fitted", index);
+  seed_file(folder, "safetensors", name, changed, n - 8 + config + 3);
+}
+
+static void put(size_t *n, uint64_t v, size_t bytes) {
+  memcpy(changed + *n, &v, bytes);
+  *n += bytes;
+}
+
+/* A GGUF of one matrix of two rows of a block of each type. */
+static void seed_type(const char *folder, uint32_t id) {
+  const qn__dtype *t = qn__ggml_dtype(id);
+  size_t n = 4;
+  if (!t) return;
+  memcpy(changed, "GGUF", 4);
+  put(&n, 3, 4), put(&n, 1, 8), put(&n, 0, 8);
+  put(&n, 1, 8), put(&n, 'w', 1), put(&n, 2, 4), put(&n, (uint64_t)t->elems, 8), put(&n, 2, 8), put(&n, id, 4),
+      put(&n, 0, 8);
+  while (n % 32) put(&n, 0, 1);
+  for (int i = 0; i < 2 * t->bytes + 32; i++) put(&n, draw(256), 1);
+  seed_file(folder, "gguf", t->name, changed, n);
+}
+
+/* Neutral planes, which no vector has: a stack, and a matrix with an order. */
+static void seed_planes(const char *folder) {
+  static const char text[] =
+      "\0\x80{\"__metadata__\":{\"quernel.planes\":\"1\",\"a.weight\":\"int4.g4 codes:4 scale:16\",\"b.weight\":"
+      "\"int4.g4.z codes:4 scale:16 zero:4 perm:32\"},\"a.codes\":{\"dtype\":\"U8\",\"shape\":[2,3,8]},\"a.scale\":"
+      "{\"dtype\":\"F16\",\"shape\":[2,3,2]},\"b.codes\":{\"dtype\":\"U8\",\"shape\":[3,2]},\"b.scale\":{\"dtype\":"
+      "\"F16\",\"shape\":[3,1]},\"b.zero\":{\"dtype\":\"U8\",\"shape\":[3,1]},\"b.perm\":{\"dtype\":\"I32\",\"shape\":["
+      "2]}}"
+      "\0\1\0\0\0\0\0\0\0";
+  seed_file(folder, "safetensors", "planes", (const uint8_t *)text, sizeof text - 1);
 }
 
 int main(int argc, char **argv) {
@@ -142,13 +183,15 @@ int main(int argc, char **argv) {
     cJSON *root = vector_file(files[f]);
     const cJSON *v;
     cJSON_ArrayForEach(v, vector_list(root)) {
-      if (seeds) write_seed(argv[2], v, index);
+      if (seeds) seed_vector(argv[2], v, index);
       else if (only < 0 || only == index) failed += one_vector(v, index, argc > 3 ? atoi(argv[3]) : 0, rounds);
       index++;
     }
     cJSON_Delete(root);
   }
   vector_end();
+  for (uint32_t id = 0; seeds && id < 64; id++) seed_type(argv[2], id);
+  if (seeds) seed_planes(argv[2]);
   if (!seeds) printf("%d vectors, %d rounds each, %d crashed\n", index, rounds, failed);
   return failed || !index;
 }
