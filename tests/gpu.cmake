@@ -6,3 +6,7 @@ foreach(arch sm_80 sm_90a sm_120a)
   add_test(NAME conformance_${arch}
            COMMAND conformance --device emu:${arch} --check ${CMAKE_CURRENT_SOURCE_DIR}/gpu/vectors)
 endforeach()
+add_executable(ceilings gpu/ceilings.c)
+target_link_libraries(ceilings PRIVATE quernel_compile quernel_emu quernel_static)
+target_compile_definitions(ceilings PRIVATE QN_TESTS="${CMAKE_CURRENT_SOURCE_DIR}")
+add_test(NAME ceilings COMMAND ceilings --device emu:sm_90a)

@@ -214,9 +214,9 @@ static const lane_row rows[] = {
 void forms_lane(form_list *l) {
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     const lane_row *r = &rows[i];
-    const char *end = strchr(r->text, ';');
+    const char *first = strncmp(r->text, ".reg", 4) ? r->text : strstr(r->text, "bfe"), *end = strchr(first, ';');
     form_add(l, (form){.family = r->family,
-                       .name = text("%.*s%s", (int)(end - r->text), r->text, end[1] ? "; and its kin" : ""),
+                       .name = text("%.*s%s", (int)(end - first), first, end[1] ? "; and its kin" : ""),
                        .text = r->text,
                        .least = r->least,
                        .threads = THREADS,
