@@ -21,8 +21,15 @@
  * qn_open, qn_close, qn_bind, qn_gemm_free, qn_prepack and qn_weight_free on one context exclude each other: call them
  * from one thread at a time.
  *
- * Errors.  Every function that can fail returns a qn_status. The detail (what, which value, which limit) is text owned
- * by the context: qn_errmsg(context), valid until the same thread's next failing call on any context.
+ * A pool of threads serves a context on the host. While one call has it, others run on their own thread alone: nobody
+ * waits. The pool does not live on in a child of fork(): open a context there.
+ *
+ * Errors.  Every function that can fail returns a qn_status; what it was to give back is then NULL or untouched. The
+ * detail (what, which value, which limit) is text of the calling thread: qn_errmsg, valid until its next failing call.
+ *
+ * Memory.  What the caller hands over (paths, spellings, options, planes) is read during the call only, unless a
+ * function says otherwise. What is made here is freed by the function of the same name: gemms and weights first, in any
+ * order, then their context.
  */
 #ifndef QUERNEL_H
 #define QUERNEL_H
@@ -117,14 +124,15 @@ typedef struct qn_gemm qn_gemm;
 typedef struct qn_weight qn_weight;
 
 typedef struct qn_open_options {
-  const char *device;  /* NULL: the first device of the pack that is here. "host", "cuda:0" */
+  const char *device;  /* NULL: the first device of the pack that is here. "host", "host:4" (threads), "cuda:0" */
   int threads;         /* host: threads of the pool, the caller included; 0: as many as the pack was tuned for */
   int deterministic;   /* 1: use the plans whose repeats agree bit for bit */
   int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M */
 } qn_open_options;
 
 /* Map the pack at `path` read-only and check all of it: magic, version, checksums, bounds, and that this machine can
- * run it. Loads no kernel. `options` may be NULL (all zero). On success *out is a context to be closed with qn_close.
+ * run it. Loads no kernel. The file must stay as it is until qn_close; replaced by a rename, it may be. `options` may be
+ * NULL (all zero). On success *out is a context to be closed with qn_close.
  * On failure *out is NULL and, if err is not NULL, the detail is written there (at most errlen bytes, terminated).
  * Returns QN_OK, QN_E_IO, QN_E_FORMAT, QN_E_DEVICE, QN_E_NOMEM, QN_E_ARG. Thread-safe. */
 QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_context **out, char *err, size_t errlen);
@@ -132,10 +140,11 @@ QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_co
 /* Close a context. Every gemm and weight made from it must have been freed. NULL is accepted. */
 QN_API void qn_close(qn_context *ctx);
 
-/* Detail of the calling thread's last failed call. Never NULL; owned by the library. */
+/* Detail of the calling thread's last failed call, one line; ctx may be NULL. Never NULL; owned by the library. */
 QN_API const char *qn_errmsg(const qn_context *ctx);
 
-/* The i-th problem with a plan in the pack, in its spelling; NULL past the last. Owned by the context. */
+/* The i-th problem, from 0, with a plan of the kind that was asked for at open, in its spelling; NULL past the last.
+ * Owned by the context. */
 QN_API const char *qn_problem_at(const qn_context *ctx, int i);
 
 /* 128-bit content hash of the pack as 32 hexadecimal digits: equal on every rank that loaded the same file. */
@@ -154,14 +163,16 @@ typedef enum qn_level {
  * of every range of M. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N
  * and log K, else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its
  * context closes.
- * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_CUDA, QN_E_NOMEM. */
+ * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_FORMAT and QN_E_DEVICE (a kernel that cannot be
+ * loaded), QN_E_CUDA, QN_E_NOMEM. */
 QN_API qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out);
 QN_API void qn_gemm_free(qn_gemm *gemm);
 
 QN_API qn_level qn_gemm_level(const qn_gemm *gemm);
-QN_API const char *qn_gemm_problem(const qn_gemm *gemm); /* full spelling of the problem that serves */
+/* Full spelling of the problem that serves, the types of X and Y in it. Owned by the gemm. */
+QN_API const char *qn_gemm_problem(const qn_gemm *gemm);
 
-/* Name of the kernel that serves M tokens. Owned by the gemm. */
+/* Name of the kernel that serves M tokens, "" if m < 1. Owned by the gemm. */
 QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
 
 /* Bytes of workspace that qn_run needs for any M up to max_m; 0 is common. Alignment: 256 bytes. A weight with a
@@ -173,16 +184,17 @@ QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
 /* Bytes on the device of a weight of this problem, padding included. */
 QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
 
-/* Rearrange planes into the layout of the gemm, on the device. The planes are read only during the call.
+/* Rearrange planes into the layout of the gemm, on the device. The weight is for
+ * this gemm; it is freed before the context closes, whether before or after the gemm.
  * Returns QN_OK, QN_E_SHAPE, QN_E_ARG (a plane is missing or of another type; a scale is NaN or infinite; a code is
- * beyond the format's bits), QN_E_NOMEM, QN_E_CUDA. */
+ * beyond the format's bits; perm is no permutation), QN_E_NO_KERNEL (a permutation, on CUDA), QN_E_NOMEM, QN_E_CUDA. */
 QN_API qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out);
 QN_API void qn_weight_free(qn_weight *weight);
 
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct qn_args {
-  const void *x;        /* [m, K] of the problem's activation type, row stride ldx elements */
+  const void *x;        /* [m, K] of the problem's activation type, row stride ldx elements; not checked for NaN */
   const float *x_scale; /* [m], only for i8 activations: X = x * x_scale[row] */
   const void *bias;     /* [N] f32, only for problems with +bias */
   void *y;              /* [m, N] of the problem's output type, row stride ldy elements */
@@ -191,7 +203,8 @@ typedef struct qn_args {
   void *stream;         /* CUstream; unused on the host */
 } qn_args;
 
-/* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned. On CUDA asynchronous on args->stream and
+/* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
+ * else. Faster where rows of X and Y start at multiples of 16 bytes. On CUDA asynchronous on args->stream and
  * capturable in a graph; on the host complete on return. No lock, no allocation, no file, no compilation.
  * m = 0 does nothing, more than 2^24 is refused. Rows of X beyond m and columns of Y beyond N are not touched.
  * Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; one workspace per concurrent call. */
@@ -226,10 +239,12 @@ QN_API qn_status qn_function_register(const char *name, qn_function fn);
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
 
 /* Quantize rows of X[m,k] f32 to i8 with one scale a row: scale = absmax/127, x = round-half-even(X/scale), in
- * [-127, 127]; a row of zeros gets scale 0. Host memory; ldx in elements; q is dense [m,k]. Any thread. */
+ * [-127, 127]; a row of zeros gets scale 0. X must be finite. Host memory; ldx in elements; q is dense [m,k], scale is
+ * [m]. Any thread. */
 QN_API void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale);
 
-/* Convert n elements between f32 and a 16- or 32-bit float type, round to nearest even. Returns QN_E_ARG for others. */
+/* Convert n elements between f32 and a 16- or 32-bit float type, round to nearest even. Host memory, any alignment,
+ * src and dst apart. Returns QN_OK, QN_E_ARG for other types. Any thread. */
 QN_API qn_status qn_convert(const void *src, qn_type from, void *dst, qn_type to, size_t n);
 
 #ifdef __cplusplus
