@@ -16,8 +16,16 @@
 --         | p    | p+1  | p+2 ...    | p    | p+1 ...
 --           k                          k + 1
 --
--- A lane loads at most 16 bytes at once, so a field is [load][lane][words]. Other planes lie apart, [group][n], with the
--- rows of a lane side by side: [g][fn][n + 8].
+-- A lane loads at most 16 bytes at once, so a field is [load][lane][words].
+--
+-- Other planes lie apart, each in one of three ways, so that a 16 x 16 piece always has one element a row or one in all:
+--
+--   of the tensor               one element
+--   of blocks of 16 c rows      f32, [group][n / 16]; c pieces repeat it
+--   else                        [group][n], rows of a lane side by side: [g][fn][n + 8]; rows of a block repeat it
+--
+-- A group is 16, 32, 64 or a multiple of 128 codes along K; of another multiple of 16, it is the largest of these that
+-- divides it, and repeated.
 --
 -- Source: fragment tables of the PTX ISA, "Matrix Fragments for mma.m16n8k16"; the idea of packing in fragment order is
 -- Marlin's (IST-DASLab).
@@ -56,33 +64,43 @@ local function code_field(slice, FN)
   return layout.codes(slice.lo, w, digits)
 end
 
+local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
+
+fragment.bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1 } -- of an element
+
+-- How plane p of a format is stored: type, bytes of an element, and the weights that share one: rows (1, 16, 0: all) and
+-- cols (0: all).
+function fragment.stored(p)
+  local rows = p.rows % 16 > 0 and 1 or p.rows + p.cols > 0 and 16 or 0
+  local type = rows == 16 and "f32" or p.type
+  return { name = p.name, type = type, size = fragment.bytes[type], rows = rows,
+    cols = p.cols % fragment.TILE_K == 0 and p.cols or gcd(p.cols, fragment.TILE_K) }
+end
+
+local function plane_section(p, FN)
+  local s, digits = fragment.stored(p), {}
+  local outer = { s.cols > 0 and k(0, s.cols) or nil }
+  if s.rows > 0 then outer[#outer + 1] = n(0, s.rows == 16 and 16 or 16 * FN) end
+  if s.rows == 1 then digits = { n(8, 1), n(FN, 16), n(2, 8) } end
+  return { outer = outer, layout.plane(p.name, digits, s.type) }
+end
+
 -- The layout of format f with FN fragments of a chunk along N.
 function fragment.layout(f, FN)
-  local FK = 4 // FN
-  local codes = { outer = { n(0, 16 * FN), k(0, 16 * FK) } }
+  local codes = { outer = { n(0, 16 * FN), k(0, 64 // FN) } }
   for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, FN) end
-  local sections, tile_k = { codes }, fragment.TILE_K
-  for _, p in ipairs(f.planes) do
-    local outer, digits = { n(0, 16 * FN) }, { n(8, 1), n(FN, 16), n(2, 8) }
-    if p.cols > 0 then
-      table.insert(outer, 1, k(0, p.cols))
-      tile_k = math.max(tile_k, p.cols)
-    end
-    if p.rows == 0 then outer, digits = {}, {} end
-    sections[#sections + 1] = { outer = outer, layout.plane(p.name, digits) }
-  end
-  return layout.make { name = ("cuda.fragment.n%d"):format(16 * FN), tile = { fragment.TILE_N, tile_k }, format = f, sections = sections }
+  local sections = { codes }
+  for i, p in ipairs(f.planes) do sections[1 + i] = plane_section(p, FN) end
+  return layout.make { name = ("cuda.fragment.n%d"):format(16 * FN), tile = { fragment.TILE_N, fragment.TILE_K },
+    format = f, sections = sections }
 end
 
 -- Rule: what the layout can hold.
 fragment.rule = { name = "granularity",
-  why = "scales and zero points must come per tensor, per row, or per 16, 32, 64 or a multiple of 128 codes along K",
+  why = "groups along K must be multiples of 16 codes, the step of a tensor core",
   ok = function(v)
-    for _, p in ipairs(v.format.planes) do
-      local fits = p.cols == 0 or p.cols % 128 == 0 or p.cols == 16 or p.cols == 32 or p.cols == 64
-      if not fits or p.rows > 1 or p.rows == 0 and p.cols > 0 then return false end
-    end
-    return #v.format.planes < 4
+    for _, p in ipairs(v.format.planes) do if p.cols % 16 > 0 then return false end end
+    return true
   end }
 
 return fragment

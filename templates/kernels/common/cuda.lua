@@ -7,7 +7,7 @@ local fragment = use "layouts/cuda_fragment"
 local cuda = { fragment = fragment }
 
 cuda.ctype = { f16 = "u16", bf16 = "u16", f32 = "float" }
-cuda.bytes = { f16 = 2, bf16 = 2, f32 = 4, u8 = 1 }
+cuda.bytes = fragment.bytes
 
 -- ---- Numbers as bits -------------------------------------------------------------------------------------------------
 
@@ -39,11 +39,16 @@ end
 local function bf16_value(bits) return (string.unpack("<f", string.pack("<I4", bits << 16))) end
 
 -- Arithmetic of a 16-bit float type: `magic` is the number whose last bit is worth one, 2^significand; adding a code to
--- its bits adds the code to its value.
+-- its bits adds the code to its value. `holds`: types of planes of which it holds every value.
 cuda.half = {
-  f16 = { name = "f16", bits = cuda.f16_bits, value = cuda.f16_value, significand = 10, magic = 0x6400, max = 65504 },
-  bf16 = { name = "bf16", bits = cuda.bf16_bits, value = bf16_value, significand = 7, magic = 0x4300, max = 0x1.fep127 },
+  f16 = { name = "f16", bits = cuda.f16_bits, value = cuda.f16_value, significand = 10, bias = 15, magic = 0x6400, max = 65504,
+    holds = { f16 = true, e4m3 = true, e5m2 = true, u8 = true } },
+  bf16 = { name = "bf16", bits = cuda.bf16_bits, value = bf16_value, significand = 7, bias = 127, magic = 0x4300, max = 0x1.fep127,
+    holds = { bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true } },
 }
+
+-- 8-bit floats: bits of the significand that are stored, and the bias of the exponent.
+cuda.float8 = { e4m3 = { significand = 3, bias = 7 }, e5m2 = { significand = 2, bias = 15 } }
 
 -- Does 16-bit type t hold x exactly?
 function cuda.exact(t, x) return cuda.half[t].value(cuda.half[t].bits(x)) == x end
@@ -58,30 +63,51 @@ function cuda.f32(x) return (("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f")) en
 
 -- ---- What a format asks for ------------------------------------------------------------------------------------------
 
--- Zero points that are integers are taken from the codes, exactly: the term -zero x scale with an integer plane.
--- Returns that plane's name, or nil, and the remaining terms of the offset.
-function cuda.split_offset(f)
-  local zero, rest = nil, {}
-  for _, term in ipairs(f.offset) do
-    local left = { table.unpack(term.planes) }
-    for _, s in ipairs(f.scale) do
-      for i, p in ipairs(left) do
-        if p == s then table.remove(left, i); break end
-      end
-    end
-    local p = #left == 1 and f.planes[f.planes[left[1]]]
-    if p and p.type == "u8" and #term.planes == #f.scale + 1 and term.coefficient == -1 and f.map.kind == "int" and not zero then
-      zero = p.name
-    else
-      rest[#rest + 1] = term
-    end
+-- A list less one x; nil if it has none.
+local function without(list, x)
+  local out = { table.unpack(list) }
+  for i, y in ipairs(out) do
+    if y == x then table.remove(out, i); return out end
   end
-  return zero, rest
 end
 
--- Is there a plane with several elements along a row?
-function cuda.grouped(f)
-  for _, p in ipairs(f.planes) do if p.cols > 0 then return true end end
+-- The plane of an integer zero point: the term is -zero x scale, and codes are integers.
+local function zero_point(f, term)
+  local left = term.planes
+  for _, s in ipairs(f.scale) do left = left and without(left, s) end
+  local p = left and #left == 1 and f.planes[f.planes[left[1]]]
+  return p and p.type == "u8" and term.coefficient == -1 and f.map.kind == "int" and p.name or nil
+end
+
+-- What a kernel that multiplies in 16-bit floats does with the planes:
+--
+--   W = ((map(q) - zero) x scale + offset) x row
+--
+-- zero     an integer plane, taken from the codes exactly; or nil
+-- scale    planes, offset: terms
+-- row      planes without groups that are factors of all: they wait for the sum over K
+function cuda.roles(f)
+  local r = { scale = f.scale, offset = {}, row = {} }
+  for _, term in ipairs(f.offset) do
+    local zero = not r.zero and zero_point(f, term)
+    if zero then r.zero = zero else r.offset[#r.offset + 1] = term end
+  end
+  for _, name in ipairs(f.scale) do
+    local everywhere = f.planes[f.planes[name]].cols == 0
+    for _, term in ipairs(r.offset) do everywhere = everywhere and without(term.planes, name) end
+    if everywhere then
+      r.row[#r.row + 1], r.scale = name, without(r.scale, name)
+      for i, term in ipairs(r.offset) do
+        r.offset[i] = { coefficient = term.coefficient, planes = without(term.planes, name) }
+      end
+    end
+  end
+  return r
+end
+
+-- Is there a plane that is stored as `type`?
+function cuda.has_plane(v, type)
+  for _, p in ipairs(v.planes) do if p.type == type then return true end end
   return false
 end
 
@@ -152,6 +178,7 @@ local half_arithmetic = [[
   fn u32 add2(u32 a, u32 b) { return fma2(a, ${ONE}, b); }
 ]]
 
+-- f32_of_TYPE(): one element of a plane.
 local to_f32 = {
   f16 = [[
     fn float f32_of_f16(u16 h) {
@@ -162,6 +189,20 @@ local to_f32 = {
   ]],
   bf16 = [[
     fn float f32_of_bf16(u16 h) { return __uint_as_float((u32)h << 16); }
+  ]],
+  u8 = [[
+    fn float f32_of_u8(u8 b) { return (float)b; }
+  ]],
+  e4m3 = [[
+    fn float f32_of_e4m3(u8 b) { /* its fields in those of f32; then the difference of the biases, 120 */
+      return __uint_as_float((b & 0x80) << 24 | (b & 0x7f) << 20) * 0x1p120f;
+    }
+  ]],
+  e5m2 = [[
+    fn float f32_of_e5m2(u8 b) { return f32_of_f16((u16)(b << 8)); }
+  ]],
+  e8m0 = [[
+    fn float f32_of_e8m0(u8 b) { return __uint_as_float(b ? b << 23 : 1 << 22); } /* 2^(b - 127) */
   ]],
 }
 
@@ -196,9 +237,12 @@ function cuda.helpers(w, v)
       return d;
     }
   ]]
-  if v.format.map.kind ~= "float" then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
+  if v.format.bits <= 8 then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
   w(to_f32.f16)
   w(to_f32.bf16)
+  for _, type in ipairs { "u8", "e4m3", "e5m2", "e8m0" } do
+    if cuda.has_plane(v, type) then w(to_f32[type]) end
+  end
   if v.out ~= "f32" then w(from_f32[v.out]) end
   w([[
     fn float low(u32 a) { return f32_of_${T}((u16)a); }

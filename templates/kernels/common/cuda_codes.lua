@@ -11,6 +11,8 @@
 --   table, 4 bits             prmt picks bytes: low and high bytes of the entries, by 3 bits of the   one rounding
 --                             code, then by the fourth                                               to T
 --   table, other widths       a look-up in memory, which stays in L1                                 one rounding to T
+--   float of 8 bits           its fields are moved to where T has them; one multiplication takes the   yes
+--                             difference of the biases away, and makes its subnormal numbers normal
 --   float of type T           nothing                                                                yes
 --
 -- Source: magic numbers after Kim et al., "Who Says Elephants Can't Run" (2022), and Marlin.
@@ -138,10 +140,27 @@ local function float_same(w, v)
   for r = 0, 3 do w("a[${R}] = ${WORD};", { R = r, WORD = (place(v.slices[1], 0, r)) }) end
 end
 
+-- The codes go to the upper bytes of their halves; sign and magnitude from there to their places in T.
+local function float_narrow(w, v)
+  local h, m = cuda.half[v.HALF], cuda.float8[v.format.map.type]
+  local right, factor = 8 + m.significand - h.significand, 2.0 ^ (h.bias - m.bias)
+  for r = 0, 3 do
+    local word, _, o = place(v.slices[1], 0, r)
+    local upper = shifted(word, o - 8)
+    if right == 0 then
+      w("a[${R}] = ${UPPER} & 0xff00ff00;", { R = r, UPPER = upper })
+    else
+      w("const u32 c${R} = ${UPPER};", { R = r, UPPER = upper })
+      w("a[${R}] = fma2((c${R} & 0x7f007f00) >> ${RIGHT} | c${R} & 0x80008000, ${FACTOR}, 0x80008000); /* x ${TEXT} */",
+        { R = r, RIGHT = right, FACTOR = cuda.pair(h.name, factor), TEXT = ("2^%d"):format(h.bias - m.bias) })
+    end
+  end
+end
+
 -- Which of the above, and what it needs in front.
 local function method(v)
   local m, h = v.format.map, cuda.half[v.HALF]
-  if m.kind == "float" then return float_same end
+  if m.kind == "float" then return v.format.bits == 8 and float_narrow or float_same end
   if m.kind == "table" then return #v.slices == 1 and v.slices[1].bits == 4 and table_permute or table_memory end
   if v.format.bits > h.significand then return int_wide end
   return #v.slices == 1 and int_one_slice or int_slices

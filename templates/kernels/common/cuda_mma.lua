@@ -115,14 +115,15 @@ function parts.load_planes(w, v)
   w "/* Planes with groups: those of a tile, [group][feature]. */"
   w.push "fn void load_planes(const task &t, u8 *stage, int k0) {"
   for _, p in ipairs(v.staged) do
+    local piece = 16 // p.size * p.rows -- features of 16 bytes
     w.push "{"
-    each_piece(w, v, p.groups * v.BN * p.size // 16, function()
+    each_piece(w, v, p.groups * v.BN // piece, function()
       w([[
-        const int group = k0 / ${COLS} + i / (BN * ${SIZE} / 16), feature = t.n0 + i % (BN * ${SIZE} / 16) * (16 / ${SIZE});
+        const int group = k0 / ${COLS} + i / (BN / ${PIECE}), feature = t.n0 + i % (BN / ${PIECE}) * ${PIECE};
         const bool there = ${THERE};
-        const u8 *from = t.${NAME} + (there ? ((i64)group * t.n_padded + feature) * ${SIZE} : 0);
+        const u8 *from = t.${NAME} + (there ? ((i64)group * t.n_padded + feature) / ${PIECE} * 16 : 0);
         copy16(stage + ${AT} + i * 16, from, there ? 16 : 0);
-      ]], { COLS = p.cols, SIZE = p.size, NAME = p.name, AT = p.at, THERE = in_padding(v, "feature") })
+      ]], { COLS = p.cols, PIECE = piece, NAME = p.name, AT = p.at, THERE = in_padding(v, "feature") })
     end)
     w.pop "}"
   end
@@ -132,25 +133,26 @@ end
 
 -- ---- Product ---------------------------------------------------------------------------------------------------------
 
--- Address of plane p for rows `i` (a 16-row tile of the warp) at step `s` of the warp's k.
+-- Address of plane p, as stored, for rows `i` (a 16-row tile of the warp) at step `s` of the warp's k.
 local function plane_address(v, p)
-  local row = "(feature + i / FN * 16 * FN + lane / 4 * 2 * FN + i % FN * 2)"
   if p.rows == 0 then return "t." .. p.name end
+  local row = p.rows == 16 and "feature / 16 + i" or "feature + i / FN * 16 * FN + lane / 4 * 2 * FN + i % FN * 2"
   if p.cols == 0 then
     local limit = v.BN > cuda.fragment.TILE_N and ("min(t.n0 + %s, t.n_padded - 2)"):format(row) or ("(t.n0 + %s)"):format(row)
-    return ("t.%s + (i64)%s * %d"):format(p.name, limit, cuda.bytes[p.type])
+    return ("t.%s + (i64)%s * %d"):format(p.name, limit, p.size)
   end
-  local group = v.BK > p.cols and ("(k_warp + s * 16) / %d * BN + "):format(p.cols) or ""
-  return ("stage + %d + (%s%s) * %d"):format(p.at, group, row, p.size)
+  local staged = v.by_name[p.name]
+  local group = v.BK > p.cols and ("(k_warp + s * 16) / %d * %s + "):format(p.cols, p.rows == 16 and "(BN / 16)" or "BN") or ""
+  return ("stage + %d + (%s%s) * %d"):format(staged.at, group, row, p.size)
 end
 
 local function terms(w, v)
   if not v.TERMS then return end
   local at = {}
-  for i, p in ipairs(v.format.planes) do at[i] = plane_address(v, v.by_name[p.name] or p) end
-  w("if (s % GROUP_STEPS == 0)")
+  for i, p in ipairs(planes.met(v)) do at[i] = plane_address(v, p) end
+  w "if (s % GROUP_STEPS == 0)"
   w "#pragma unroll"
-  w("  for (int i = 0; i < MT; i++) ${NAME}[i] = load_terms(${AT});", { NAME = "term", AT = table.concat(at, ",\n      ") })
+  w("  for (int i = 0; i < MT; i++) term[i] = load_terms(${AT});", { AT = table.concat(at, ",\n      ") })
 end
 
 function parts.multiply(w, v)
@@ -218,19 +220,18 @@ end
 
 -- Scales of a row, once, at the end.
 local function row_scales(w, v)
-  if not v.ROW_SCALE then return end
-  local f, at = v.format, {}
+  if #v.ROW_SCALES == 0 then return end
+  local list = {}
+  for i, name in ipairs(v.ROW_SCALES) do list[i] = v.planes[name] end
   w "#pragma unroll"
   w.push "for (int i = 0; i < MT; i++) {"
-  for _, name in ipairs(f.scale) do
-    local p = f.planes[f.planes[name]]
-    w("const f32x2 ${NAME} = ${LOAD}_${TYPE}(${AT});", { NAME = name, LOAD = p.rows == 0 and "one" or "pair", TYPE = p.type,
-      AT = plane_address(v, p) })
-  end
-  w "#pragma unroll"
-  w "for (int j = 0; j < NT; j++)"
-  w "#pragma unroll"
-  w("  for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};", { SCALE = planes.product(f.scale, 1, "e / 2") })
+  planes.declare(w, list, function(p) return plane_address(v, p) end)
+  w([[
+    #pragma unroll
+    for (int j = 0; j < NT; j++)
+    #pragma unroll
+      for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};
+  ]], { SCALE = planes.product(v.ROW_SCALES, 1, "e / 2") })
   w.pop "}"
 end
 

@@ -1,54 +1,54 @@
--- cuda_planes.lua - scales and zero points: where they lie, and what they do to a fragment or to a sum.
+-- cuda_planes.lua - scales, zero points, minima: where they lie, and what they do to a fragment or to a sum.
 --
--- With W = map(q) * scale + offset, a tile of 16 rows needs the planes of two rows of a lane, g and g + 8; they are
--- neighbours in the layout. They come as f32, whatever they are stored as:
+-- A tile of 16 rows needs the planes of two rows of a lane, g and g + 8. They are neighbours in the layout, or one element
+-- where all 16 rows share it (templates/layouts/cuda_fragment.lua). They come as f32, whatever they are stored as.
+-- With W = ((map(q) - zero) x scale + offset) x row, each a product of planes or a sum of such (cuda.roles):
 --
---   on the weight   w = T(map(q) * scale + offset)      one rounding to T: scale of type T alone: one multiplication of
---                                                       pairs; else fma in f32, then rounded
+--   on the weight   w = T(map(q) * scale + offset)      one rounding to T. A scale of one plane whose type T holds: one
+--                                                       multiplication of pairs; else fma in f32, then rounded
 --   on the sum      Y += scale * sum over the group     map(q) is exact or rounded once; all else is f32
+--   in either       Y = row * sum over K                f32
 --
 -- A zero point that is an integer is taken from the code beforehand, exactly.
 
 local cuda = use "kernels/common/cuda"
 local planes = {}
 
--- What the format asks for; written into v: ZERO_PLANE, OFFSETS, GROUPED, GROUP (codes that share all planes, 0: a row).
+-- What the format asks for; written into v: ZERO_PLANE, SCALES, OFFSETS, ROW_SCALES (cuda.roles), planes (as stored),
+-- GROUPED, GROUP (codes that share all planes, 0: a row).
 function planes.derive(v)
-  v.ZERO_PLANE, v.OFFSETS = cuda.split_offset(v.format)
-  v.GROUPED = cuda.grouped(v.format)
-  v.GROUP = 0
-  for _, p in ipairs(v.format.planes) do
-    if p.cols > 0 then v.GROUP = v.GROUP > 0 and math.min(v.GROUP, p.cols) or p.cols end
+  local r = cuda.roles(v.format)
+  v.ZERO_PLANE, v.SCALES, v.OFFSETS, v.ROW_SCALES = r.zero, r.scale, r.offset, r.row
+  v.planes, v.GROUP = {}, 0
+  for i, p in ipairs(v.format.planes) do
+    local s = cuda.fragment.stored(p)
+    v.planes[i], v.planes[p.name] = s, s
+    if s.cols > 0 then v.GROUP = v.GROUP > 0 and math.min(v.GROUP, s.cols) or s.cols end
   end
+  v.GROUPED = v.GROUP > 0
 end
 
-local pair_of = {
-  f16 = { "u32", "f32_of_f16((u16)u)", "f32_of_f16((u16)(u >> 16))" },
-  bf16 = { "u32", "f32_of_bf16((u16)u)", "f32_of_bf16((u16)(u >> 16))" },
-  u8 = { "u16", "(float)(u & 255)", "(float)(u >> 8)" },
-}
+-- The function that loads plane p (as stored) for two rows of a lane.
+function planes.load(p) return (p.rows == 1 and "pair_" or "one_") .. p.type end
 
--- pair_TYPE(p): two neighbours of a plane; one_TYPE(p): the only one of a tensor, twice.
+-- pair_TYPE(p): two neighbours of a plane; one_TYPE(p): an element, twice.
 function planes.loads(w, v)
   local seen = {}
-  for _, p in ipairs(v.format.planes) do
-    local name = (p.rows == 0 and "one_" or "pair_") .. p.type
-    if not seen[name] then
-      seen[name] = true
-      if p.type == "f32" then
-        w("fn f32x2 ${NAME}(const u8 *p) { return {((const float *)p)[0], ((const float *)p)[${SECOND}]}; }",
-          { NAME = name, SECOND = p.rows == 0 and 0 or 1 })
-      else
-        local t = pair_of[p.type]
-        w([[
-          fn f32x2 ${NAME}(const u8 *p) {
-            const ${LOAD} u = *(const ${LOAD} *)p;
-            return {${LOW}, ${HIGH}};
-          }
-        ]], { NAME = name, LOAD = p.rows == 0 and (p.type == "u8" and "u8" or "u16") or t[1], LOW = t[2],
-          HIGH = p.rows == 0 and t[2] or t[3] })
-      end
+  for _, p in ipairs(v.planes) do
+    local name, bits = planes.load(p), 8 * p.size
+    if not seen[name] and p.type == "f32" then
+      w("fn f32x2 ${NAME}(const u8 *p) { return {((const float *)p)[0], ((const float *)p)[${SECOND}]}; }",
+        { NAME = name, SECOND = p.rows == 1 and 1 or 0 })
+    elseif not seen[name] then
+      w([[
+        fn f32x2 ${NAME}(const u8 *p) {
+          const u${LOAD} u = *(const u${LOAD} *)p;
+          return {f32_of_${TYPE}((u${BITS})u), f32_of_${TYPE}(${SECOND})};
+        }
+      ]], { NAME = name, LOAD = p.rows == 1 and 2 * bits or bits, TYPE = p.type, BITS = bits,
+        SECOND = p.rows == 1 and ("(u%d)(u >> %d)"):format(bits, bits) or "u" })
     end
+    seen[name] = true
   end
   if next(seen) then w.blank() end
 end
@@ -76,44 +76,57 @@ function planes.offset(terms, r)
   return #out > 0 and table.concat(out, " + ") or "0.0f"
 end
 
--- Does one multiplication of pairs do? The scale is a single plane of type T.
+-- Does one multiplication of pairs do? The scale is a single plane whose every value T holds.
 local function native(v)
   local f = v.format
-  return #v.OFFSETS == 0 and #f.scale == 1 and f.planes[f.planes[f.scale[1]]].type == v.HALF
+  return #v.OFFSETS == 0 and #v.SCALES == 1 and cuda.half[v.HALF].holds[f.planes[f.planes[v.SCALES[1]]].type]
 end
 
 function planes.precision(v)
   local how = {}
   local m = v.format.map
   if m.kind == "table" then how[1] = "the code map rounded to " .. v.HALF end
-  if v.SCALE == "weight" then how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF
-  elseif #v.format.planes > 0 then how[#how + 1] = "scales applied to f32 sums" end
+  if v.SCALE == "weight" then how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF end
+  if v.SCALE == "sum" and #v.format.planes > 0 or #v.ROW_SCALES > 0 then how[#how + 1] = "scales applied to f32 sums" end
   how[#how + 1] = "f32 accumulation"
   return "precision: " .. table.concat(how, ", ")
 end
 
+-- The planes that a fragment meets: all but those that wait for the sum over K.
+function planes.met(v)
+  local waiting, out = {}, {}
+  for _, name in ipairs(v.ROW_SCALES) do waiting[name] = true end
+  for _, p in ipairs(v.planes) do if not waiting[p.name] then out[#out + 1] = p end end
+  return out
+end
+
+-- Declarations of planes as f32x2, loaded from `at` (of a plane, text).
+function planes.declare(w, list, at)
+  for _, p in ipairs(list) do
+    w("const f32x2 ${NAME} = ${LOAD}(${AT});", { NAME = p.name, LOAD = planes.load(p), AT = at(p) })
+  end
+end
+
 -- struct terms, load_terms(), weigh(): what happens to a fragment of two rows. `v.SCALE` is "weight" or "sum".
 function planes.terms(w, v)
-  local f = v.format
   local weight, params = v.SCALE == "weight", {}
   if not v.TERMS then return end
-  for i, p in ipairs(f.planes) do params[i] = ("const u8 *%s_at"):format(p.name) end
+  for i, p in ipairs(planes.met(v)) do params[i] = ("const u8 *%s_at"):format(p.name) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
   if v.ZERO_PLANE then w "u32 zero[2]; /* minus the zero point, twice */" end
-  if weight and native(v) then w "u32 scale[2]; /* twice */" else w "float scale[2];" end
+  if #v.SCALES > 0 or weight then w(weight and native(v) and "u32 scale[2]; /* twice */" or "float scale[2];") end
   if #v.OFFSETS > 0 then w "float offset[2];" end
   w.pop "};"
   w.blank()
   w.push("fn terms load_terms(${PARAMS}) {", { PARAMS = table.concat(params, ", ") })
-  for _, p in ipairs(f.planes) do
-    w("const f32x2 ${NAME} = ${LOAD}_${TYPE}(${NAME}_at);", { NAME = p.name, LOAD = p.rows == 0 and "one" or "pair", TYPE = p.type })
-  end
+  planes.declare(w, planes.met(v), function(p) return p.name .. "_at" end)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"
   if v.ZERO_PLANE then w("t.zero[r] = pack2(-${NAME}.v[r], -${NAME}.v[r]);", { NAME = v.ZERO_PLANE }) end
-  local scale = #f.scale > 0 and planes.product(f.scale, 1, "r") or "1.0f"
-  if weight and native(v) then w("t.scale[r] = pack2(${S}, ${S});", { S = scale }) else w("t.scale[r] = ${S};", { S = scale }) end
+  if #v.SCALES > 0 or weight then
+    w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};", { S = planes.product(v.SCALES, 1, "r") })
+  end
   if #v.OFFSETS > 0 then w("t.offset[r] = ${TEXT};", { TEXT = planes.offset(v.OFFSETS, "r") }) end
   w.pop "}"
   w "return t;"

@@ -61,7 +61,9 @@ local rules = {
   cuda.rules.act,
   cuda.rules.granularity,
   cuda.range_rule(half_type),
-  rule("slope", "dense weights have no scale in their code map", function(v) return v.format.map.kind ~= "float" or v.format.map.slope == 1 end),
+  rule("slope", "codes that are floats have no scale in their code map", function(v)
+    return v.format.map.kind ~= "float" or v.format.map.slope == 1
+  end),
   rule("registers", "sums, codes and X need more registers than a thread has", function(v) return registers(v) <= 200 end),
   rule("residency", "a multiprocessor holds too few such CTAs to hide memory", function(v)
     return registers(v) * v.WARPS * 32 <= (v.device.regs or 65536)
@@ -139,17 +141,15 @@ local function values(w, v)
   w.blank()
 end
 
--- Lines that load the planes of fragment `i`; `group` is the text of the group's index.
-local function load_planes(w, v, k)
-  for _, p in ipairs(v.format.planes) do
-    local at = ("t.planes + %s"):format((planes.section(v, p.name):gsub("%(i64%)([nk])", "(i64)t.%1")))
-    if p.rows > 0 then
-      local n = ("(t.n + %d) / %d * %d"):format(v.layout.tile[1] - 1, v.layout.tile[1], v.layout.tile[1])
-      local group = p.cols > 0 and ("(i64)((%s) / %d) * (%s) + "):format(k, p.cols, n) or ""
-      at = ("%s + (%st.feature + 2 * i) * %d"):format(at, group, cuda.bytes[p.type])
-    end
-    w("const f32x2 ${NAME} = ${LOAD}_${TYPE}(${AT});", { NAME = p.name, LOAD = p.rows == 0 and "one" or "pair", TYPE = p.type, AT = at })
-  end
+-- Address of plane p, as stored, for fragment `i` at `k`.
+local function plane_address(v, p, k)
+  local at = ("t.planes + %s"):format((planes.section(v, p.name):gsub("%(i64%)([nk])", "(i64)t.%1")))
+  if p.rows == 0 then return at end
+  local per = p.rows == 16 and 16 or 1
+  local group = p.cols > 0 and ("(i64)((%s) / %d) * ((t.n + %d) / %d * %d) + "):format(k, p.cols, v.layout.tile[1] - 1,
+    v.layout.tile[1], v.layout.tile[1] // per) or ""
+  local row = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
+  return ("%s + (%s%s) * %d"):format(at, group, row, p.size)
 end
 
 -- Y += scale x part + offset x sum(x), for the rows of a lane.
@@ -157,7 +157,7 @@ local function scale(w, v, k, part, sum)
   local f = v.format
   w "#pragma unroll"
   w.push "for (int i = 0; i < FN; i++) {"
-  load_planes(w, v, k)
+  planes.declare(w, v.planes, function(p) return plane_address(v, p, k) end)
   w "#pragma unroll"
   w "for (int m = 0; m < MB; m++)"
   w "#pragma unroll"

@@ -46,19 +46,19 @@ local function sizes(v)
   s.THREADS = 32 * v.WN * v.WK
   s.X_BYTES, s.W_BYTES = v.BM * v.BK * 2, v.BN * v.BK * v.format.bits // 8
   s.staged, s.by_name, s.STAGE = {}, {}, s.X_BYTES + s.W_BYTES
-  for _, p in ipairs(v.format.planes) do
+  for _, plane in ipairs(v.format.planes) do
+    local p = cuda.fragment.stored(plane)
     if p.cols > 0 then
-      local q = { name = p.name, type = p.type, rows = p.rows, cols = p.cols, size = cuda.bytes[p.type], at = s.STAGE,
-        groups = math.max(1, v.BK // p.cols) }
-      s.staged[#s.staged + 1], s.by_name[p.name] = q, q
-      s.STAGE = s.STAGE + q.groups * v.BN * q.size
+      p.at, p.groups = s.STAGE, math.max(1, v.BK // p.cols)
+      s.staged[#s.staged + 1], s.by_name[p.name] = p, p
+      s.STAGE = s.STAGE + p.groups * v.BN // p.rows * p.size
     end
   end
   s.PITCH = v.BN + 4 -- of a row of sums: lanes of a quarter warp meet different banks
   s.SMEM = math.max(v.STAGES * s.STAGE, v.BM * s.PITCH * 4)
   s.ACCUMULATORS = s.TN // 16 * (v.BM // 8) * 4
   -- accumulators, all codes of a tile, two steps of X, addresses of copies, scales and temporaries
-  s.REGISTERS = s.ACCUMULATORS * (v.SCALE == "sum" and cuda.grouped(v.format) and 2 or 1)
+  s.REGISTERS = s.ACCUMULATORS * (v.SCALE == "sum" and #cuda.roles(v.format).scale > 0 and 2 or 1)
     + s.TN * s.TK // 256 * v.format.bits // 4 + v.BM // 4 + 14 + (s.X_BYTES + s.W_BYTES) // (8 * s.THREADS) + s.TN // 4 + 62
   return s
 end
@@ -72,8 +72,7 @@ local function derive(v)
   codes.derive(v)
   planes.derive(v)
   v.RUN = v.BK // (16 * v.FK) * v.RECORD
-  v.FLUSH = v.SCALE == "sum" and v.GROUPED
-  v.ROW_SCALE = v.SCALE == "sum" and not v.GROUPED and #v.format.scale > 0
+  v.FLUSH = v.SCALE == "sum" and #v.SCALES > 0
   v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
   v.TERMS = v.WEIGH or v.FLUSH
   v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
@@ -94,8 +93,11 @@ local rules = {
   rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
   cuda.rules.act,
   cuda.rules.granularity,
-  rule("dense", "tensor cores multiply two numbers of one type: dense weights must have that of the activations",
-    function(v) return v.format.map.kind ~= "float" or v.format.map.type == v.act and v.format.map.slope == 1 end),
+  rule("dense", "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, or 8 bits",
+    function(v)
+      local m = v.format.map
+      return m.kind ~= "float" or m.slope == 1 and (m.type == v.act or cuda.float8[m.type] ~= nil)
+    end),
   cuda.range_rule(function(v) return v.act end),
   rule("warp", "a warp takes 16, 32 or 64 features, and whole records",
     function(v)
@@ -105,20 +107,12 @@ local rules = {
   rule("threads", "4 or 8 warps keep the tensor cores of a multiprocessor busy", function(v)
     return v.WN * v.WK == 4 or v.WN * v.WK == 8
   end),
-  rule("group", "a group must be a multiple of a warp's share of K, or divide it", function(v)
-    local s = sizes(v)
-    for _, p in ipairs(v.format.planes) do
-      if p.cols > 0 and p.cols % s.TK ~= 0 and s.TK % p.cols ~= 0 then return false end
-    end
-    return true
-  end),
   rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
-    local _, rest = cuda.split_offset(v.format)
-    return v.SCALE ~= "sum" or #rest == 0
+    return v.SCALE ~= "sum" or #cuda.roles(v.format).offset == 0
   end),
   rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
-    local _, rest = cuda.split_offset(v.format)
-    return v.SCALE ~= "weight" or #rest > 0 or cuda.grouped(v.format)
+    local r = cuda.roles(v.format)
+    return v.SCALE ~= "weight" or #r.offset > 0 or #r.scale > 0
   end),
   rule("scale-rounding", "entries that the activation type rounds must not be rounded again by a scale", function(v)
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
