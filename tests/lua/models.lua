@@ -123,6 +123,32 @@ case("a dense format is a plain tensor; a layer that is not chosen stays", funct
   t.equal(tensor(back, "model.layers.1.mlp.up_proj.weight").dialect, "planes")
 end)
 
+-- A GGUF of one stack of two matrices of 3 x 32, Q8_0: 34 bytes a row.
+local function stack_of_experts(t)
+  local head = "GGUF" .. string.pack("<I4I8I8 s8I4I8I8I8I4I8", 3, 1, 0, "blk.0.ffn_up_exps.weight", 3, 32, 3, 2, 8, 0)
+  local rows = {}
+  for r = 1, 6 do
+    local q = {}
+    for i = 1, 32 do q[i] = string.pack("b", (37 * r + 11 * i) % 255 - 127) end
+    rows[r] = string.pack("<I2", 0x2c00 + r) .. table.concat(q)
+  end
+  return t.write("stack.gguf", head .. ("\0"):rep(-#head % 32) .. table.concat(rows))
+end
+
+case("a stack of experts stays one, slice by slice", function(t)
+  local m, path, name = assert(q.model(stack_of_experts(t))), t.scratch .. "/stack.safetensors", "blk.0.ffn_up_exps.weight"
+  assert(m:write_planes(path))
+  local back = assert(q.model(path))
+  local info = tensor(back, name)
+  t.equal(info.slices, 2)
+  t.equal(info.bpw, 8.5)
+  for slice = 1, 2 do t.check(m:dequantize(name, slice):bytes() == back:dequantize(name, slice):bytes(), slice) end
+  t.check(back:dequantize(name, 1):bytes() ~= back:dequantize(name, 2):bytes())
+  local report = assert(m:write_quantized(path, { format = "int4.g32", choose = function() return true end }))
+  t.equal(report[1].slices, 2)
+  t.equal(tensor(assert(q.model(path)), name).bpw, 4.5)
+end)
+
 case("a weight that is no number stops it, by name, and no file is left", function(t)
   local header = '{"a.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
   local source = t.write("nan.safetensors", string.pack("<s8ffff", header, 1, 2, 0 / 0, 4))
