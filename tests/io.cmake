@@ -7,11 +7,12 @@ qn_test(io_pack quernel_io)
 qn_test(format_vectors quernel_io)
 qn_test(quantize quernel_io)
 foreach(unit io io_ggml io_pack format_vectors quantize)
-  target_sources(test_${unit} PRIVATE io_decode.c io_format.c)
+  target_sources(test_${unit} PRIVATE io_decode.c)
   target_link_libraries(test_${unit} PRIVATE quernel_cache PkgConfig::LUA)
 endforeach()
 target_sources(test_io_damage PRIVATE io_touch.c vector_files.c)
 target_sources(test_format_vectors PRIVATE vector_files.c)
+target_sources(test_quantize PRIVATE io_format.c)
 set_tests_properties(io io_damage io_open io_ggml io_pack format_vectors quantize PROPERTIES LABELS sanitize)
 
 # Files that nobody thought of: a minute of them among the tests, more with tests/fuzz.

@@ -1,12 +1,13 @@
-/* io_decode.c - see io_decode.h. Evaluated by the reference: computed in double, rounded once to float. */
+/* io_decode.c - see io_decode.h. The rules are those of templates/formats, brought to a descriptor by the generator and
+ * evaluated by the reference: computed in double, rounded once to float. */
 #include "io_decode.h"
 #include "fail.h"
-#include "io_format.h"
+#include "generator.h"
 #include <stdlib.h>
 
 const char *io_decode(const qn_planes *p, float *out) {
   qn_format f;
-  const char *wrong = io_format(p->format, &f);
+  const char *wrong = generator_format(p->format, &f);
   if (wrong) return wrong;
   double *x = malloc((size_t)(p->n * p->k) * sizeof *x);
   qn_status s = qn__dequantize(&f, p, 0, p->n, x);

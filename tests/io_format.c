@@ -1,20 +1,9 @@
 /* io_format.c - see io_format.h. */
 #include "io_format.h"
-#include "desc_json.h"
-#include "fail.h"
-#include <lauxlib.h>
-#include <lualib.h>
+#include "generator.h"
+#include <stdio.h>
 
-static const char generator[] =
-    "package.path = SOURCE .. '/?.lua;' .. SOURCE .. '/?/init.lua'\n"
-    "local gen = require 'gen.init' { read = function(path)\n"
-    "  local f <close> = assert(io.open(SOURCE .. '/' .. path))\n"
-    "  return f:read 'a'\n"
-    "end }\n"
-    "local list <close> = io.popen('ls ' .. SOURCE .. '/templates/formats')\n"
-    "for name in list:lines() do gen.load('templates/formats/' .. name) end\n"
-    "function descriptor(name) return gen.json(gen.format.descriptor(gen.format.resolve(name))) end\n"
-    "\n"
+static const char spellings_text[] =
     "local function grains(def)\n"
     "  if type(def.group) ~= 'table' then return { '' } end\n"
     "  local out = {}\n"
@@ -37,42 +26,15 @@ static const char generator[] =
     "    end\n"
     "  end\n"
     "end\n"
-    "function spelling(i) return spellings[i] end\n";
-
-/* The generator's answer, or its error, on the stack of a state that is made once. */
-static bool ask(const char *function, void (*push)(lua_State *, const void *), const void *argument,
-                const char **text) {
-  static lua_State *L;
-  bool ok = true;
-  if (!L) {
-    L = luaL_newstate();
-    luaL_openlibs(L);
-    lua_pushstring(L, QN_TESTS "/.."), lua_setglobal(L, "SOURCE");
-    ok = !luaL_dostring(L, generator);
-  }
-  if (ok) {
-    lua_settop(L, 0);
-    lua_getglobal(L, function);
-    push(L, argument);
-    ok = !lua_pcall(L, 1, 1, 0);
-  }
-  *text = lua_tostring(L, -1);
-  return ok;
-}
-
-static void push_text(lua_State *L, const void *text) { lua_pushstring(L, text); }
-static void push_index(lua_State *L, const void *i) { lua_pushinteger(L, *(const int *)i + 1); }
-
-const char *io_format(const char *spelling, qn_format *out) {
-  const char *text;
-  if (!ask("descriptor", push_text, spelling, &text)) return text;
-  cJSON *j = cJSON_Parse(text);
-  qn_status s = qn__format_from_json(j, out);
-  cJSON_Delete(j);
-  return s ? qn__errmsg() : NULL;
-}
+    "function spelling(i) return spellings[tonumber(i)] end\n";
 
 const char *io_format_spelling(int i) {
-  const char *text;
-  return ask("spelling", push_index, &i, &text) ? text : NULL;
+  static bool made;
+  const char *why = "";
+  char number[16];
+  lua_State *L = made ? NULL : generator(&why);
+  if (L && luaL_dostring(L, spellings_text)) return NULL;
+  made = true;
+  snprintf(number, sizeof number, "%d", i + 1);
+  return generator_call("spelling", number, &why);
 }

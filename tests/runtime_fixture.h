@@ -122,14 +122,15 @@ static inline weight random_weight(const qn_format *f, int64_t n, int64_t k, rng
       case QN_T_F16:
         ((uint16_t *)w.data[i])[j] = (uint16_t)((15 - below(r, 4)) << 10);
         break;
-      case QN_T_U8:
-        ((uint8_t *)w.data[i])[j] = (uint8_t)(draw(r) & (max ? max : 255));
+      case QN_T_U32:
+        ((uint32_t *)w.data[i])[j] = (uint32_t)draw(r) & max;
         break;
       case QN_T_U16:
-        ((uint16_t *)w.data[i])[j] = (uint16_t)(draw(r) & max);
+      case QN_T_BF16: /* any bits */
+        ((uint16_t *)w.data[i])[j] = (uint16_t)(draw(r) & (max ? max : 0xffff));
         break;
-      default:
-        ((uint32_t *)w.data[i])[j] = (uint32_t)draw(r) & max;
+      default: /* integers and floats of 8 bits */
+        ((uint8_t *)w.data[i])[j] = (uint8_t)(draw(r) & (max ? max : 255));
         break;
       }
   }

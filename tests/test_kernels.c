@@ -1,39 +1,74 @@
-/* test_kernels.c - every kind of weight times every kind of activation on the host, against the float64 reference.
+/* test_kernels.c - every format times every kind of activation on the host, against the float64 reference.
  *
- * One list of problems. For each, every variant of the reduced space (both ends of each parameter: portable C and
- * AVX-512 where there is one, narrow and wide panels, short and tall tiles) is compiled and verified by the tool.
- * Shapes are awkward on purpose: columns that do not fill a panel, a K that ends within a group or within a vector. */
+ * Each pair is verified by the tool in portable C and, where the CPU has it, AVX-512, in one of the families; a few
+ * problems in the whole reduced space (both ends of each parameter). The tool's own shapes are awkward: columns that do
+ * not fill a panel, a K that ends within a group or within a vector. A format that is registered and not listed here
+ * fails. */
 #include "cli_fixture.h"
+#include "format_list.h"
+#include <stdbool.h>
 
+static const struct {
+  const char *format, *refused[3]; /* why, for f32, bf16, i8 */
+} formats[] = {
+#define X(spelling, f32, bf16, i8) {spelling, {f32, bf16, i8}},
+    FORMAT_LIST(X)
+#undef X
+};
+static const char *const acts[] = {"f32", "bf16", "i8"};
+
+#define N_FORMATS ((int)(sizeof formats / sizeof *formats))
+
+static void verified(unsigned least, const char *problem, const char *options) {
+  int status = cli("quernel verify --problem %s %s --device host --store store --quiet", problem, options);
+  unsigned count = 0;
+  int said = sscanf(cli_out, "%u variants verified", &count);
+  ck_assert_msg(status == 0 && said == 1 && count >= least,
+                "%s: exit %d\n%s%s\n  again: %s/quernel verify --problem %s %s --device host", problem, status, cli_out,
+                cli_err, QN_BUILD, problem, options);
+}
+
+START_TEST(every_format_with_every_activation) {
+  int f = _i / 3, a = _i % 3;
+  const char *refused = formats[f].refused[a];
+  char problem[96], options[160];
+  snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, acts[a], f % 4 ? "" : "+bias");
+  if (refused) {
+    cli("quernel kernels --problem %s --device host", problem);
+    ck_assert_msg(strstr(cli_out, refused) != NULL, "%s: \"%s\" is not in\n%s%s", problem, refused, cli_out, cli_err);
+    cli("quernel kernels --problem %s --device host --list", problem);
+    ck_assert_msg(!*cli_out, "%s is said to be refused, but there is\n%s", problem, cli_out);
+    return;
+  }
+  bool gemm = (f + a) % 2;
+  snprintf(options, sizeof options, "--family %s --fix ISA=c,avx512 --fix NR=32 --fix MR=4 --fix %s",
+           gemm ? "host.gemm" : "host.gemv", gemm ? "UNROLL=1" : "PF=0");
+  verified(1, problem, options);
+}
+END_TEST
+
+/* Problems in the whole reduced space. */
 static const char *const problems[] = {
-    /* group, zero point and scale types of the integer formats, with every activation and output */
-    "int4.g128:80x256:bf16-f32",
-    "int4.g64.z:33x192:i8-bf16+bias",
-    "int4.g32.zf:64x160:f32-f16",
-    "int4.row:17x97:bf16-bf16",
-    "int6.g64.zf:31x192:bf16-f32+bias",
-    "int6.g32.z.bf16:70x96:f32-bf16",
-    "int6.row.f32:66x130:i8-f16",
-    "int8.g128:47x384:bf16-f16",
-    "int8.g64.zf.f32:64x128:i8-bf16",
-    "int8.row:48x100:i8-f32+bias",
-    "int4.g128:32x200:bf16-f32", /* a K that is no multiple of the group */
-    /* a table of values */
-    "nf4.g64:80x128:bf16-f32",
-    "nf4.g32.bf16:33x96:f32-bf16+bias",
-    /* dense weights */
-    "f32:33x65:f32-f32",
-    "f16:64x96:f32-bf16+bias",
-    "bf16:50x130:bf16-f16",
+    "int4.g128:80x256:bf16-bf16+bias",
+    "int3.g16.f32:33x192:i8-f16",
+    "q4_k:64x512:f32-f32",
 };
 
-START_TEST(every_variant_is_right) {
-  int status = cli("quernel verify --problem %s --space reduced --device host --store store --quiet", problems[_i]);
-  unsigned verified = 0, known = 0;
-  int said = sscanf(cli_out, "%u variants verified (known %u)", &verified, &known);
-  ck_assert_msg(status == 0 && said == 2 && verified >= 8,
-                "%s: exit %d\n%s%s\n  again: %s/quernel verify --problem %s --space reduced --device host",
-                problems[_i], status, cli_out, cli_err, QN_BUILD, problems[_i]);
+START_TEST(every_variant_is_right) { verified(8, problems[_i], "--space reduced"); }
+END_TEST
+
+static bool listed(const char *name, size_t n) {
+  for (int i = 0; i < N_FORMATS; i++)
+    if (!strncmp(formats[i].format, name, n) && (!formats[i].format[n] || formats[i].format[n] == '.')) return true;
+  return false;
+}
+
+START_TEST(every_registered_format_is_listed) {
+  ck_assert_int_eq(cli("quernel formats --json | grep -o '\"name\":\"[a-z0-9_]*' | cut -d'\"' -f4"), 0);
+  int count = 0;
+  for (const char *p = cli_out; *p; p += strcspn(p, "\n") + 1, count++)
+    ck_assert_msg(listed(p, strcspn(p, "\n")), "test_kernels does not list %.*s", (int)strcspn(p, "\n"), p);
+  ck_assert_int_ge(count, 20);
 }
 END_TEST
 
@@ -41,6 +76,8 @@ int main(void) {
   Suite *s = suite_create("kernels");
   TCase *t = tcase_create("host");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
+  tcase_add_test(t, every_registered_format_is_listed);
+  tcase_add_loop_test(t, every_format_with_every_activation, 0, 3 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);

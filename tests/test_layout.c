@@ -178,7 +178,7 @@ START_TEST(test_bad_layouts) {
   change;                                                                                                              \
   ck_fails(QN_E_FORMAT, part, qn__layout_check(&l, &f, 64, 64))
   REFUSED("sections", l.n_sections = 0);
-  REFUSED("sections", l.n_sections = 5);
+  REFUSED("sections", l.n_sections = QN_LAYOUT_SECTIONS + 1);
   REFUSED("tile", l.tile_k = 0);
   REFUSED("pad code", l.pad_code = 16);
   REFUSED("does not store", l.n_sections = 1);

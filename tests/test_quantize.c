@@ -1,6 +1,7 @@
 /* test_quantize.c - weights into every format of templates/formats, grain by grain and type by type: each code is the
  * nearest by the decode rule, nothing is clipped, every code is reached, what a format can represent comes back. */
 #include "fail.h"
+#include "generator.h"
 #include "io.h"
 #include "io_format.h"
 #include "quantize.h"
@@ -35,7 +36,7 @@ typedef struct made {
 static made *begin(const char *spelling) {
   static made one; /* large, and each case has its own process */
   made *m = &one;
-  const char *wrong = io_format(spelling, &m->f);
+  const char *wrong = generator_format(spelling, &m->f);
   ck_assert_msg(!wrong, "%s: %s", spelling, wrong);
   m->n = m->f.bits <= 8 ? 1 << m->f.bits : 0;
   return m;
