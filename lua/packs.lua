@@ -174,10 +174,10 @@ return function(q, native)
       local key = ("%dx%d M=%d"):format(plan.n, plan.k, m)
       if dense_of[key] == nil then
         local answer = worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), 300)
-        dense_of[key] = answer and answer.seconds or false
+        dense_of[key] = answer or false
       end
       local now = dense_of[key]
-      if now and (then_ <= 0 or now <= then_) then return now, "OpenBLAS" end
+      if now and (then_ <= 0 or now.seconds <= then_) then return now.seconds, now.by end
       return then_ > 0 and then_ or nil, "own kernels, when tuned"
     end
     local function measure(plan, point, case, worker)

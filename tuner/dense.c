@@ -1,59 +1,162 @@
-/* dense.c - OpenBLAS, found at run time, timed like our own kernels. */
+/* dense.c - OpenBLAS and cuBLAS, found at run time, timed like our own kernels. */
 #include "dense.h"
 #include "fail.h"
+#include "stats.h"
+#include "watch.h"
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { row_major = 101, no_transpose = 111, transpose = 112, reps = 9 };
-typedef void (*sgemm_fn)(int, int, int, int, int, int, float, const float *, int, const float *, int, float, float *,
-                         int);
-typedef void (*sgemv_fn)(int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
+enum { reps = 9 };
 
-static int ascending(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
+/* ---- OpenBLAS ------------------------------------------------------------------------------------------------------
+ */
+
+enum { row_major = 101, no_transpose = 111, transpose = 112 };
+
+typedef struct openblas {
+  void (*set_threads)(int);
+  void (*sgemm)(int, int, int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
+  void (*sgemv)(int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
+  const float *w, *x;
+  float *y;
+  int m, n, k;
+  int64_t copies, next;
+} openblas;
+
+/* The library stays: its threads do not survive being unloaded. */
+static qn_status openblas_load(openblas *b) {
+  static const char name[] = "libopenblas.so.0";
+  void *lib = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  if (!lib) return qn__fail(QN_E_DEVICE, "OpenBLAS (%s) is not installed", name);
+  *(void **)&b->set_threads = dlsym(lib, "openblas_set_num_threads");
+  *(void **)&b->sgemm = dlsym(lib, "cblas_sgemm");
+  *(void **)&b->sgemv = dlsym(lib, "cblas_sgemv");
+  return b->sgemm && b->sgemv ? QN_OK : qn__fail(QN_E_DEVICE, "%s lacks cblas_sgemm or cblas_sgemv", name);
 }
 
-qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cold, int64_t m, int64_t n, int64_t k, double *seconds) {
-  void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-  if (!lib) return qn__fail(QN_E_DEVICE, "OpenBLAS (libopenblas.so.0) is not installed");
-  void (*set_threads)(int);
-  sgemm_fn sgemm;
-  sgemv_fn sgemv;
-  *(void **)&set_threads = dlsym(lib, "openblas_set_num_threads");
-  *(void **)&sgemm = dlsym(lib, "cblas_sgemm");
-  *(void **)&sgemv = dlsym(lib, "cblas_sgemv");
-  if (!sgemm || !sgemv) return qn__fail(QN_E_DEVICE, "libopenblas.so.0 lacks cblas_sgemm or cblas_sgemv");
-  if (set_threads) set_threads(threads);
+static void openblas_call(openblas *b) {
+  const float *w = b->w + b->next++ % b->copies * b->n * b->k;
+  if (b->m == 1) b->sgemv(row_major, no_transpose, b->n, b->k, 1, w, b->k, b->x, 1, 0, b->y, 1);
+  else b->sgemm(row_major, no_transpose, transpose, b->m, b->n, b->k, 1, b->x, b->k, w, b->k, 0, b->y, b->n);
+}
 
-  int64_t size = n * k, copies = cold / (size * 4) + 2;
-  float *w = malloc((size_t)(size * copies) * sizeof *w), *x = malloc((size_t)(m * k) * sizeof *x),
-        *y = malloc((size_t)(m * n) * sizeof *y);
-  qn_status s = w && x && y ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the dense product");
-  double t[reps];
-  for (int64_t i = 0; s == QN_OK && i < size * copies; i++) w[i] = (float)(i % 251) - 125;
-  for (int64_t i = 0; s == QN_OK && i < m * k; i++) x[i] = (float)(i % 13) - 6;
-  for (int i = -1, tries = 0; s == QN_OK && i < reps; tries++) {
-    bool quiet = qn__meter_quiet(meter);
-    int calls = m * size < 1 << 22 ? (int)((1 << 22) / (m * size)) + 1 : 1;
+/* Several short calls are a sample. Where the machine does not calm down, the last of many tries counts. */
+static double openblas_sample(openblas *b, qn_meter *meter, const qn_device *d) {
+  int64_t work = (int64_t)b->m * b->n * b->k;
+  int calls = work < 1 << 22 ? (int)((1 << 22) / work) + 1 : 1;
+  double each = 0;
+  bool quiet = false;
+  for (int tries = 0; !quiet && tries < 6; tries++) {
+    qn__watch(d, b->m, b->n, b->k, (int64_t)b->n * b->k * 4, calls);
+    quiet = qn__meter_quiet(meter);
     double start = qn__now();
-    for (int c = 0; c < calls; c++) {
-      const float *a = w + (tries * calls + c) % copies * size;
-      if (m == 1) sgemv(row_major, no_transpose, (int)n, (int)k, 1, a, (int)k, x, 1, 0, y, 1);
-      else sgemm(row_major, no_transpose, transpose, (int)m, (int)n, (int)k, 1, x, (int)k, a, (int)k, 0, y, (int)n);
-    }
-    double each = (qn__now() - start) / calls;
+    for (int c = 0; c < calls; c++) openblas_call(b);
+    each = (qn__now() - start) / calls;
     quiet = quiet && qn__meter_quiet(meter);
-    if (!quiet && tries < 6 * reps) continue;
-    if (i >= 0) t[i] = each; /* the first only warms up */
-    i++;
   }
-  if (s == QN_OK) {
-    qsort(t, reps, sizeof *t, ascending);
-    *seconds = t[reps / 2];
+  return each;
+}
+
+static float *ramp(int64_t n, int period) {
+  float *p = malloc((size_t)n * sizeof *p);
+  for (int64_t i = 0; p && i < n; i++) p[i] = (float)(i % period) - (float)(period / 2);
+  return p;
+}
+
+qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
+                            double *seconds) {
+  openblas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 4) + 2};
+  QN_TRY(openblas_load(&b));
+  if (b.set_threads) b.set_threads(d->info.threads);
+  float *w = ramp(n * k * b.copies, 251), *x = ramp(m * k, 13), *y = ramp(m * n, 2);
+  double t[reps];
+  b.w = w, b.x = x, b.y = y;
+  qn_status s = w && x && y ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the dense product");
+  for (int i = -1; s == QN_OK && i < reps; i++) { /* the first only warms up */
+    double each = openblas_sample(&b, meter, d);
+    if (i >= 0) t[i] = each;
   }
-  free(w);
-  free(x);
-  free(y);
-  return s; /* the library stays: its threads do not survive being unloaded */
+  if (s == QN_OK) *seconds = qn__median(t, reps);
+  free(w), free(x), free(y);
+  return s;
+}
+
+/* ---- cuBLAS: enum values of cublas_api.h and library_types.h -------------------------------------------------------
+ */
+
+enum { op_n = 0, op_t = 1, real_16f = 2, compute_32f = 68, default_algorithm = -1 };
+
+typedef struct cublas {
+  int (*create)(void **handle);
+  int (*destroy)(void *handle);
+  int (*set_stream)(void *handle, void *stream);
+  int (*gemm)(void *handle, int transa, int transb, int m, int n, int k, const void *alpha, const void *a, int atype,
+              int lda, const void *b, int btype, int ldb, const void *beta, void *c, int ctype, int ldc, int compute,
+              int algorithm);
+  void *handle;
+  char *w;
+  void *x, *y;
+  int m, n, k;
+} cublas;
+
+static qn_status cublas_load(cublas *b) {
+  static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
+  void *lib = NULL;
+  for (size_t i = 0; !lib && i < QN_COUNT(names); i++) lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+  if (!lib) return qn__fail(QN_E_DEVICE, "cuBLAS (libcublas.so.11 to .13) is not installed");
+  *(void **)&b->create = dlsym(lib, "cublasCreate_v2");
+  *(void **)&b->destroy = dlsym(lib, "cublasDestroy_v2");
+  *(void **)&b->set_stream = dlsym(lib, "cublasSetStream_v2");
+  *(void **)&b->gemm = dlsym(lib, "cublasGemmEx");
+  return b->create && b->destroy && b->set_stream && b->gemm ? QN_OK
+                                                             : qn__fail(QN_E_DEVICE, "cuBLAS lacks cublasGemmEx");
+}
+
+/* cuBLAS counts columns first: its A is W[n,k] transposed, its B is X, its C is Y. The handle is made by the first
+ * call, which is not captured and finds the device's context current. */
+static qn_status cublas_enqueue(void *ud, int i, void *stream) {
+  cublas *b = ud;
+  const float one = 1, zero = 0;
+  int error = b->handle ? 0 : b->create(&b->handle);
+  if (!error) error = b->set_stream(b->handle, stream);
+  if (!error)
+    error = b->gemm(b->handle, op_t, op_n, b->n, b->m, b->k, &one, b->w + (int64_t)i * b->n * b->k * 2, real_16f, b->k,
+                    b->x, real_16f, b->k, &zero, b->y, real_16f, b->n, compute_32f, default_algorithm);
+  return error ? qn__fail(QN_E_CUDA, "cuBLAS: status %d", error) : QN_OK;
+}
+
+/* f16 numbers from 1/2 to 1, of either sign. */
+static qn_status fill(qn_device *d, int64_t n, int64_t copies, void **out) {
+  size_t bytes = (size_t)n * 2;
+  uint16_t *host = malloc(bytes);
+  qn_status s =
+      host ? d->ops->alloc(d, bytes * (size_t)copies, out) : qn__fail(QN_E_NOMEM, "no memory for the dense product");
+  for (int64_t i = 0; !s && i < n; i++) host[i] = (uint16_t)(0x3800 | (i * 40503 & 0x83ff));
+  for (int64_t i = 0; !s && i < copies; i++) s = d->ops->upload(d, (char *)*out + (size_t)i * bytes, host, bytes);
+  free(host);
+  return s;
+}
+
+qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
+                          double *seconds) {
+  cublas b = {.m = (int)m, .n = (int)n, .k = (int)k};
+  double t[reps];
+  void *w = NULL;
+  int64_t copies = cold / (n * k * 2) + 2, most = 64;
+  if (copies > most) copies = most;
+  QN_TRY(cublas_load(&b));
+  qn_status s = fill(d, n * k, copies, &w);
+  if (!s) s = fill(d, m * k, 1, &b.x);
+  if (!s) s = fill(d, m * n, 1, &b.y);
+  b.w = w;
+  qn__watch(d, m, n, k, n * k * 2, (int)copies * (reps + 2));
+  if (!s) s = qn__cuda_time(clock, false, cublas_enqueue, &b, 1, 1, t);
+  if (!s) s = qn__cuda_time(clock, true, cublas_enqueue, &b, (int)copies, reps, t);
+  if (!s) *seconds = qn__median(t, reps);
+  if (b.handle) b.destroy(b.handle);
+  void *const all[] = {w, b.x, b.y};
+  for (size_t i = 0; i < QN_COUNT(all); i++)
+    if (all[i]) d->ops->free(d, all[i]);
+  return s;
 }

@@ -1,9 +1,14 @@
-/* dense.h - the dense product that quantized kernels are held against: OpenBLAS, if this machine has it. */
+/* dense.h - the dense product that quantized kernels are held against, by the library that everybody uses: OpenBLAS in
+ * f32 on the host, cuBLAS in f16 with f32 sums on a GPU, if this machine has it. */
 #ifndef QN_DENSE_H
 #define QN_DENSE_H
+#include "device_cuda.h"
 #include "measure.h"
 
-/* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T in f32 by OpenBLAS on `threads` threads, weights cold: copies of W that
- * together are `cold` bytes. QN_E_DEVICE: no OpenBLAS here. QN_E_NOMEM. */
-qn_status qn__blas_time(qn_meter *meter, int threads, int64_t cold, int64_t m, int64_t n, int64_t k, double *seconds);
+/* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T, weights cold: copies of W that together are `cold` bytes. QN_E_DEVICE: the
+ * library is not here. QN_E_NOMEM, QN_E_CUDA. */
+qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
+                            double *seconds);
+qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
+                          double *seconds);
 #endif

@@ -244,7 +244,7 @@ static qn_status blas_seconds(qn_contest *f, int64_t m, double *seconds) {
     j = cJSON_CreateObject();
     cJSON_AddNumberToObject(j, "seconds", found == QN_OK ? number(answer, "seconds") : 0);
     cJSON_Delete(answer);
-    s = qn_store_put(r->store, "evidence", key, j);
+    if (found == QN_OK) s = qn_store_put(r->store, "evidence", key, j);
   }
   *seconds = number(j, "seconds");
   cJSON_Delete(j);

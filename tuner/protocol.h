@@ -10,7 +10,7 @@
  *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it did
  *   {"op":"rows","slot":I,"case":C,"m":M}    {"status","why"}                   as open; a row's bits at M, M/2, M/4…
  *   {"op":"close"}                           {"status"}                         every slot
- *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds"}               OpenBLAS; QN_E_DEVICE if there is none
+ *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds","by"}          OpenBLAS, cuBLAS; QN_E_DEVICE without it
  *
  * A slot holds one kernel with its weights, enough copies of them to be cold. A worker that dies, hangs or says nothing
  * sensible is replaced; see supervise.h. */

@@ -254,11 +254,16 @@ static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *qu
   int calls = s->call[TIMED].w->copies < 64 ? (int)s->call[TIMED].w->copies : 64;
   if (reps > 64) reps = 64;
   qn__call_watch(&s->call[TIMED], calls * (reps + 1));
-  if (!w->clock) QN_TRY(qn__cuda_timer_new(w->device, &w->clock));
   QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, calls, reps, t));
   for (int i = 0; i < reps; i++) cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t[i]));
   *quiet = reps;
   return QN_OK;
+}
+
+/* Is the device one that is timed? A GPU has its clock from now on. */
+static qn_status may_time(worker *w) {
+  if (!w->device->info.timed) return qn__fail(QN_E_DEVICE, "%s must not be timed", w->device->info.name);
+  return w->clock || !strcmp(w->device->info.target, "host") ? QN_OK : qn__cuda_timer_new(w->device, &w->clock);
 }
 
 static slot *find_slot(worker *w, const cJSON *request) {
@@ -270,7 +275,7 @@ static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   slot *s = find_slot(w, request);
   int reps = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "reps")), quiet = 0;
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
-  if (!w->device->info.timed) return qn__fail(QN_E_DEVICE, "%s must not be timed", w->device->info.name);
+  QN_TRY(may_time(w));
   cJSON *seconds = cJSON_AddArrayToObject(answer, "seconds"), *bandwidth = cJSON_AddArrayToObject(answer, "bandwidth");
   qn_status status = strcmp(w->device->info.target, "cuda") ? time_host(w, s, reps, seconds, bandwidth, &quiet)
                                                             : time_cuda(w, s, reps, seconds, &quiet);
@@ -311,13 +316,18 @@ static qn_status do_close(worker *w, const cJSON *request, cJSON *answer) {
 }
 
 static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
+  qn_device *d = w->device;
   int64_t n = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "n"));
   int64_t k = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "k"));
   int64_t m = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "m"));
+  bool host = !strcmp(d->info.target, "host");
   double seconds = 0;
+  QN_TRY(may_time(w));
   close_slots(w);
-  qn_status s = qn__blas_time(w->meter, w->device->info.threads, cold_bytes(&w->device->info), m, n, k, &seconds);
+  qn_status s = host ? qn__openblas_time(w->meter, d, cold_bytes(&d->info), m, n, k, &seconds)
+                     : qn__cublas_time(w->clock, d, cold_bytes(&d->info), m, n, k, &seconds);
   cJSON_AddNumberToObject(answer, "seconds", seconds);
+  cJSON_AddStringToObject(answer, "by", host ? "OpenBLAS" : "cuBLAS");
   return s;
 }
 
