@@ -63,6 +63,38 @@ START_TEST(opens_times_and_checks) {
 }
 END_TEST
 
+static cJSON *dense_request(int64_t m) {
+  cJSON *j = request("blas", NULL, m, 0);
+  cJSON_AddNumberToObject(j, "n", 96);
+  cJSON_AddNumberToObject(j, "k", 64);
+  return j;
+}
+
+/* One row is a product with a vector, more are one with a matrix. */
+START_TEST(dense_product_is_timed_or_missed_by_name) {
+  static const int64_t ms[] = {1, 5};
+  cJSON *answer;
+  qn_status s = qn__supervisor_ask(&supervisor, dense_request(ms[_i]), 60, &answer, NULL);
+  if (s == QN_OK) {
+    ck_assert(cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "seconds")) > 0);
+    ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(answer, "by")), "OpenBLAS");
+  } else {
+    ck_assert_int_eq(s, QN_E_DEVICE);
+    ck_assert_msg(strstr(qn__errmsg(), "libopenblas") != NULL, "%s", qn__errmsg());
+  }
+  cJSON_Delete(answer);
+}
+END_TEST
+
+START_TEST(interpreter_is_not_timed) {
+  qn_supervisor emulated;
+  ck_assert_msg(qn__supervisor_init(&emulated, WORKER, "emu:sm_80") == QN_OK, "%s", qn__errmsg());
+  ck_assert_int_eq(qn__supervisor_ask(&emulated, dense_request(1), 60, NULL, NULL), QN_E_DEVICE);
+  ck_assert_msg(strstr(qn__errmsg(), "must not be timed") != NULL, "%s", qn__errmsg());
+  qn__supervisor_fini(&emulated);
+}
+END_TEST
+
 START_TEST(crash_costs_only_the_worker) {
   qn_case *c = test_case("CRASH", 64, 64);
   pid_t before = supervisor.pid;
@@ -221,6 +253,8 @@ int main(void) {
   }
   tcase_add_test(alive, describes_its_device);
   tcase_add_test(alive, opens_times_and_checks);
+  tcase_add_loop_test(alive, dense_product_is_timed_or_missed_by_name, 0, 2);
+  tcase_add_test(alive, interpreter_is_not_timed);
   tcase_add_test(wrong, crash_costs_only_the_worker);
   tcase_add_test(wrong, hang_is_ended);
   tcase_add_test(bad, patience_follows_from_the_work);

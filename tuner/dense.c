@@ -101,10 +101,10 @@ typedef struct cublas {
 } cublas;
 
 static qn_status cublas_load(cublas *b) {
-  static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
+  const char *const names[] = {getenv("QUERNEL_CUBLAS"), "libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
   void *lib = NULL;
-  for (size_t i = 0; !lib && i < QN_COUNT(names); i++) lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-  if (!lib) return qn__fail(QN_E_DEVICE, "cuBLAS (libcublas.so.11 to .13) is not installed");
+  for (size_t i = 0; !lib && i < QN_COUNT(names); i++) lib = names[i] ? dlopen(names[i], RTLD_NOW | RTLD_LOCAL) : NULL;
+  if (!lib) return qn__fail(QN_E_DEVICE, "no libcublas.so.13, .12 or .11; set QUERNEL_CUBLAS");
   *(void **)&b->create = dlsym(lib, "cublasCreate_v2");
   *(void **)&b->destroy = dlsym(lib, "cublasDestroy_v2");
   *(void **)&b->set_stream = dlsym(lib, "cublasSetStream_v2");
