@@ -167,7 +167,7 @@ static void one_bug(int row) {
     ptx = edited(ptx, &bugs[row].edits[k]);
     ck_assert_msg(ptx != NULL, "%s: the text to edit is not there", bugs[row].name);
   }
-  qn_emu_launch how = {.seed = 5, .budget = 20000000};
+  qn_emu_launch how = {.seed = 5, .budget = 2000000};
   qn_emu_report *r;
   double error;
   qn_status st = sample_run(ptx, h->s, h->device, &how, &error, &r);

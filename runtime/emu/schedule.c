@@ -379,7 +379,7 @@ static void report_stuck(cluster *c) {
 
 static void draw_budget(worker *k) {
   uint64_t have = atomic_load(&k->run->budget), take;
-  do take = have < 1 << 20 ? have : 1 << 20;
+  do take = have < SLICE ? have : SLICE;
   while (!atomic_compare_exchange_weak(&k->run->budget, &have, have - take));
   k->budget = take;
 }
