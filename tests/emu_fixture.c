@@ -27,7 +27,7 @@ static void encode_map(void *map, const ptx_case *c, uint64_t in, uint64_t out) 
                   "%s: %s", c->what, qn__errmsg());
 }
 
-static void run_once(const ptx_text *t, const ptx_case *c, qn_emu_mode mode, uint64_t seed) {
+static void run_once(const char *device, const char *text, const ptx_case *c, qn_emu_mode mode, uint64_t seed) {
   qn_emu *e;
   qn_emu_module *m;
   const qn_emu_kernel *k;
@@ -35,10 +35,10 @@ static void run_once(const ptx_text *t, const ptx_case *c, qn_emu_mode mode, uin
   uint64_t in = 0, out;
   _Alignas(64) char map[128] = {0};
   char line[1024];
-  ck_assert_msg(!qn_emu_open_name(t->device, &e), "%s", qn__errmsg());
+  ck_assert_msg(!qn_emu_open_name(device, &e), "%s", qn__errmsg());
   ck_assert(!c->in_bytes || (!qn_emu_alloc(e, c->in_bytes, &in) && !qn_emu_write(e, in, c->in, c->in_bytes)));
   ck_assert(!qn_emu_alloc(e, c->out_bytes, &out));
-  ck_assert_msg(!qn_emu_module_load(e, t->s, &m), "%s: %s", c->what, qn__errmsg());
+  ck_assert_msg(!qn_emu_module_load(e, text, &m), "%s: %s", c->what, qn__errmsg());
   ck_assert(!qn_emu_kernel_find(m, "k", &k));
   encode_map(map, c, in, out);
   qn_emu_launch how = {.grid = {c->grid ? c->grid : 1, 1, 1},
@@ -58,15 +58,19 @@ static void run_once(const ptx_text *t, const ptx_case *c, qn_emu_mode mode, uin
   qn_emu_close(e);
 }
 
+void ptx_run_text(const char *device, const char *text, const ptx_case *c) {
+  void *first = malloc(c->out_bytes);
+  run_once(device, text, c, QN_EMU_LATE, 0);
+  memcpy(first, c->out, c->out_bytes);
+  run_once(device, text, c, QN_EMU_RANDOM, 3);
+  ck_assert_msg(!memcmp(first, c->out, c->out_bytes), "%s: late and random mode differ", c->what);
+  free(first);
+}
+
 void ptx_run(ptx_text *t, const ptx_case *c) {
   fprintf(t->f, "ret;\n}\n");
   fclose(t->f);
-  void *first = malloc(c->out_bytes);
-  run_once(t, c, QN_EMU_LATE, 0);
-  memcpy(first, c->out, c->out_bytes);
-  run_once(t, c, QN_EMU_RANDOM, 3);
-  ck_assert_msg(!memcmp(first, c->out, c->out_bytes), "%s: late and random mode differ", c->what);
-  free(first);
+  ptx_run_text(t->device, t->s, c);
   free(t->s);
 }
 

@@ -33,6 +33,8 @@ typedef struct ptx_case {
   } map;
 } ptx_case;
 void ptx_run(ptx_text *t, const ptx_case *c);
+/* The same for a finished text with such a kernel. */
+void ptx_run_text(const char *device, const char *text, const ptx_case *c);
 
 /* Seeded numbers, the same everywhere. */
 uint32_t ptx_random(void);

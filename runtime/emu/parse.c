@@ -432,7 +432,8 @@ static void global_variable(parser *p, const declaration *d, bool constant_space
   v->block->owned = true;
   v->name = d->name, v->next = p->module->variables, p->module->variables = v;
   declare(p, d->name, Y_GLOBAL, v->block->base);
-  free(v->block->shadow); /* static storage starts as zero */
+  memset(v->block->data, 0, bytes); /* static storage starts as zero; an initializer may be shorter */
+  free(v->block->shadow);
   v->block->shadow = NULL;
   if (take(p, '=')) parse_initializer(p, d, v->block->data, bytes);
   v->block->readonly = constant_space;
