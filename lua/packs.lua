@@ -55,16 +55,17 @@ return function(q, native)
   -- ---- In a worker -------------------------------------------------------------------------------------------------
 
   -- Does a plan of the pack run on the device? Its kernels' instruction sets, or the architecture, must be there.
+  -- Else what is amiss, too.
   local function fits(self, plan, device)
     local made_for = self:devices()[plan.device]
-    if made_for.target ~= device.target then return false end
+    if made_for.target ~= device.target then return false, "it is for " .. made_for.target end
     self.arch = self.arch or {}
     if not next(self.arch) then
       for _, k in ipairs(self:kernels()) do self.arch[k.hash] = k.arch end
     end
     for _, r in ipairs(plan.ranges) do
       for word in self.arch[r.hash]:gmatch "%S+" do
-        if not device.isa[word] then return false end
+        if not device.isa[word] then return false, ("%s needs %s"):format(r.variant, word) end
       end
     end
     return true
@@ -86,9 +87,11 @@ return function(q, native)
       for hash in pairs(images) do os.remove(folder .. "/" .. hash) end
       os.remove(folder)
     end })
-    local visited = 0
+    local visited, amiss = 0, "it is empty"
     for i, plan in ipairs(self:plans()) do
-      if fits(self, plan, device) then
+      local here, lacks = fits(self, plan, device)
+      amiss = lacks or amiss
+      if here then
         for j, range in ipairs(plan.ranges) do
           local f = self.functions[range.variant:match "^function/.*/([^/]+)$"] or {}
           local json, hash, variant = self.handle:case(i, j, folder, f.library, f.symbol)
@@ -100,7 +103,7 @@ return function(q, native)
       end
     end
     if visited == 0 then
-      return nil, ("%s: no plan for %s (%s)"):format(self.path, device.name, device.arch), "QN_E_DEVICE"
+      return nil, ("%s: no plan for %s (%s): %s"):format(self.path, device.name, device.arch, amiss), "QN_E_DEVICE"
     end
     return true
   end

@@ -16,13 +16,20 @@ static const qn_emu_limits architectures[] = {
     {120, 101376, 102400, 1536, 24, 8, 170}, {121, 101376, 102400, 1536, 24, 8, 48},
 };
 
+static qn_status unknown(int sm, char suffix) {
+  char known[16 * QN_COUNT(architectures)], *at = known;
+  for (size_t k = 0; k < QN_COUNT(architectures); k++) at += sprintf(at, " sm_%d", architectures[k].sm);
+  return qn__fail(QN_E_DEVICE,
+                  "unknown architecture \"sm_%d%.1s\"; known:%s, from sm_90 on with a, from sm_100 on with f", sm,
+                  &suffix, known);
+}
+
 qn_status qn_emu_open(int sm, char suffix, qn_emu **out) {
   *out = NULL;
   const qn_emu_limits *l = NULL;
   for (size_t k = 0; k < QN_COUNT(architectures); k++)
     if (architectures[k].sm == sm) l = &architectures[k];
-  if (!l || (suffix && (suffix != 'a' || sm < 90) && (suffix != 'f' || sm < 100)))
-    return qn__fail(QN_E_DEVICE, "architecture sm_%d%c is not known", sm, suffix ? suffix : ' ');
+  if (!l || (suffix && (suffix != 'a' || sm < 90) && (suffix != 'f' || sm < 100))) return unknown(sm, suffix);
   qn_emu *e = calloc(1, sizeof *e);
   if (!e) return qn__fail(QN_E_NOMEM, "emulator: out of memory");
   e->limits = *l, e->suffix = suffix;
