@@ -73,17 +73,24 @@ static void scale_range(uint32_t type, qn_draw_kind kind, double *lo, double *hi
 
 static bool is_zero_point(const qn_format_plane *p) { return !strncmp(p->name, "zero", 4); }
 
+/* Element i of a plane in exact draws: powers of two; of integers the smallest, more of zero points than of scales. */
+static uint32_t exact_count(const qn_format_plane *p) {
+  uint32_t most = is_zero_point(p) ? 15 : 3;
+  return is_float(p->type) ? 3 : 1 + (p->max && p->max < most ? p->max : most);
+}
+
+static double exact_value(const qn_format_plane *p, uint32_t i) { return is_float(p->type) ? 1 << i : (int)i; }
+
 static void plane_palette(const qn_format *f, const qn_format_plane *spec, qn_draw_kind kind, uint64_t *state,
                           palette *p) {
   qn_type t = (qn_type)spec->type;
   double codes = f->bits <= 8 ? (double)(1 << f->bits) : 1;
   palette_init(p, t);
-  if (!is_float(spec->type)) { /* an integer plane: every code, or few of a wide one */
+  if (kind == QN_DRAW_EXACT) {
+    for (uint32_t i = 0; i < exact_count(spec); i++) palette_add(p, t, exact_value(spec, i));
+  } else if (!is_float(spec->type)) {
     uint32_t max = spec->max ? spec->max : t == QN_T_I8 ? 127 : 255;
-    if (kind == QN_DRAW_EXACT && max > 15) max = 15;
     for (uint32_t i = 0; i <= max; i++) palette_add(p, t, i);
-  } else if (kind == QN_DRAW_EXACT) {
-    for (int i = 0; i < 3; i++) palette_add(p, t, 1 << i);
   } else if (is_zero_point(spec)) {
     for (int i = 0; i < PALETTE; i++) palette_add(p, t, uniform(state, 0, codes));
   } else {
@@ -93,19 +100,41 @@ static void plane_palette(const qn_format *f, const qn_format_plane *spec, qn_dr
   }
 }
 
-/* Value of code c when every scale is one and every integer plane zero. */
-static double code_value(const qn_format *f, uint32_t c) {
-  static const double one = 1, none = 0;
+/* Value of code c where plane i has value[i]. */
+static double code_value(const qn_format *f, uint32_t c, const double value[]) {
   uint32_t raw = c;
-  double q = f->cast ? qn__load_f64((qn_type)f->cast, &raw, 0) : (double)c, value;
+  double q = f->cast ? qn__load_f64((qn_type)f->cast, &raw, 0) : (double)c, out;
   const double *var[1 + QN_FORMAT_PLANES] = {&q};
-  for (uint32_t i = 0; i < f->n_planes; i++) var[1 + i] = is_float(f->plane[i].type) ? &one : &none;
-  qn__expr_f64(&f->decode, 1, var, f->table, &value, NULL);
-  return value;
+  for (uint32_t i = 0; i < f->n_planes; i++) var[1 + i] = &value[i];
+  qn__expr_f64(&f->decode, 1, var, f->table, &out, NULL);
+  return out;
 }
 
-/* Fit for an exact draw: a multiple of 1/2 with at most eight significant bits. */
-static bool is_exact(double v) { return fabs(v) <= 256 && v * 2 == floor(v * 2) && (fabs(v) <= 128 || v == floor(v)); }
+/* A multiple of 1/2 with at most eight significant bits, which bf16 holds, and small enough for exact sums. */
+static bool is_exact(double v) {
+  v *= 2;
+  if (v != floor(v) || fabs(v) > 8192) return false;
+  while (v && v / 2 == floor(v / 2)) v /= 2;
+  return fabs(v) < 256;
+}
+
+/* Is the weight of code c exact whatever is drawn for the planes? */
+static bool is_exact_code(const qn_format *f, uint32_t c) {
+  uint32_t combinations = 1;
+  for (uint32_t i = 0; i < f->n_planes; i++) combinations *= exact_count(&f->plane[i]);
+  for (uint32_t n = 0; n < combinations; n++) {
+    double value[QN_FORMAT_PLANES];
+    for (uint32_t i = 0, rest = n; i < f->n_planes; rest /= exact_count(&f->plane[i++]))
+      value[i] = exact_value(&f->plane[i], rest % exact_count(&f->plane[i]));
+    if (!is_exact(code_value(f, c, value))) return false;
+  }
+  return true;
+}
+
+static bool is_finite_code(const qn_format *f, uint32_t c) {
+  static const double zero[QN_FORMAT_PLANES];
+  return isfinite(code_value(f, c, zero));
+}
 
 /* Codes of up to eight bits are tried one by one; a wider code is a float, drawn by its value. */
 static void code_palette(const qn_format *f, qn_draw_kind kind, uint64_t *state, palette *p) {
@@ -113,8 +142,7 @@ static void code_palette(const qn_format *f, qn_draw_kind kind, uint64_t *state,
   palette_init(p, codes);
   if (f->bits <= 8)
     for (uint32_t c = 0; c < 1u << f->bits; c++) {
-      double v = code_value(f, c);
-      if (isfinite(v) && (kind != QN_DRAW_EXACT || is_exact(v))) palette_add(p, codes, c);
+      if (kind == QN_DRAW_EXACT ? is_exact_code(f, c) : is_finite_code(f, c)) palette_add(p, codes, c);
     }
   else if (f->cast && kind == QN_DRAW_EXACT)
     for (int v = -8; v <= 8; v++) palette_add(p, (qn_type)f->cast, v);

@@ -91,20 +91,23 @@ function parts.load_x(w, v)
   w.blank()
 end
 
-local function in_padding(v, feature) -- may a tile go beyond the padded N?
-  return v.BN > cuda.fragment.TILE_N and feature .. " < t.n_padded" or "true"
+-- Copy 16 bytes of W that belong to `feature` and the next; those beyond the padded N are zero.
+local function copy_weights(w, v, to, base, offset, feature)
+  local c = { TO = to, BASE = base, OFFSET = offset, FEATURE = feature }
+  if v.BN == cuda.fragment.TILE_N then return w("copy16(${TO}, ${BASE} + ${OFFSET}, 16);", c) end
+  w([[
+    const bool there = ${FEATURE} < t.n_padded;
+    copy16(${TO}, ${BASE} + (there ? ${OFFSET} : 0), there ? 16 : 0);
+  ]], c)
 end
 
 function parts.load_weights(w, v)
   w "/* W: the records of a tile, as they are; those beyond the padded N are zero. */"
   w.push "fn void load_w(const task &t, u8 *stage, int tile) {"
   each_piece(w, v, v.W_BYTES // 16, function()
-    w([[
-      const int run = i / (RUN / 16), at = i % (RUN / 16) * 16;
-      const bool there = ${THERE};
-      const u8 *from = t.w + (there ? (t.n0 / (16 * FN) + run) * t.run_stride + (i64)tile * RUN + at : 0);
-      copy16(stage + X_BYTES + i * 16, from, there ? 16 : 0);
-    ]], { THERE = in_padding(v, "t.n0 + run * 16 * FN") })
+    w "const int run = i / (RUN / 16), at = i % (RUN / 16) * 16;"
+    copy_weights(w, v, "stage + X_BYTES + i * 16", "t.w", "(t.n0 / (16 * FN) + run) * t.run_stride + (i64)tile * RUN + at",
+      "t.n0 + run * 16 * FN")
   end)
   w.pop "}"
   w.blank()
@@ -118,12 +121,10 @@ function parts.load_planes(w, v)
     local piece = 16 // p.size * p.rows -- features of 16 bytes
     w.push "{"
     each_piece(w, v, p.groups * v.BN // piece, function()
-      w([[
-        const int group = k0 / ${COLS} + i / (BN / ${PIECE}), feature = t.n0 + i % (BN / ${PIECE}) * ${PIECE};
-        const bool there = ${THERE};
-        const u8 *from = t.${NAME} + (there ? ((i64)group * t.n_padded + feature) / ${PIECE} * 16 : 0);
-        copy16(stage + ${AT} + i * 16, from, there ? 16 : 0);
-      ]], { COLS = p.cols, PIECE = piece, NAME = p.name, AT = p.at, THERE = in_padding(v, "feature") })
+      w("const int group = k0 / ${COLS} + i / (BN / ${PIECE}), feature = t.n0 + i % (BN / ${PIECE}) * ${PIECE};",
+        { COLS = p.cols, PIECE = piece })
+      copy_weights(w, v, ("stage + %d + i * 16"):format(p.at), "t." .. p.name,
+        ("((i64)group * t.n_padded + feature) / %d * 16"):format(piece), "feature")
     end)
     w.pop "}"
   end
@@ -133,17 +134,32 @@ end
 
 -- ---- Product ---------------------------------------------------------------------------------------------------------
 
--- Address of plane p, as stored, for rows `i` (a 16-row tile of the warp) at step `s` of the warp's k.
+-- Address of plane p, as stored, for the rows that a lane has in the 16-row tile `i` of the warp. `row` is where the first
+-- of them lies in the planes of a CTA, `s` the step of the warp's k.
 local function plane_address(v, p)
   if p.rows == 0 then return "t." .. p.name end
-  local row = p.rows == 16 and "feature / 16 + i" or "feature + i / FN * 16 * FN + lane / 4 * 2 * FN + i % FN * 2"
   if p.cols == 0 then
-    local limit = v.BN > cuda.fragment.TILE_N and ("min(t.n0 + %s, t.n_padded - 2)"):format(row) or ("(t.n0 + %s)"):format(row)
-    return ("t.%s + (i64)%s * %d"):format(p.name, limit, p.size)
+    local at = v.BN > cuda.fragment.TILE_N and "min(t.n0 + row, t.n_padded - 2)" or "(t.n0 + row)"
+    return planes.element(p, "t." .. p.name, "(i64)" .. at)
   end
-  local staged = v.by_name[p.name]
-  local group = v.BK > p.cols and ("(k_warp + s * 16) / %d * %s + "):format(p.cols, p.rows == 16 and "(BN / 16)" or "BN") or ""
-  return ("stage + %d + (%s%s) * %d"):format(staged.at, group, row, p.size)
+  local at, pitch = "row", "BN"
+  if p.rows == 16 then at, pitch = "feature / 16 + i", "(BN / 16)" end
+  if v.BK > p.cols then at = ("(k_warp + s * 16) / %d * %s + %s"):format(p.cols, pitch, at) end
+  return planes.element(p, ("stage + %d"):format(v.by_name[p.name].at), at)
+end
+
+-- A loop over the 16-row tiles of a warp, whose planes are met.
+local function each_tile(w, list, body)
+  w "#pragma unroll"
+  w.push "for (int i = 0; i < MT; i++) {"
+  for _, p in ipairs(list) do
+    if p.rows == 1 then
+      w "const int row = feature + i / FN * 16 * FN + lane / 4 * 2 * FN + i % FN * 2; /* as planes count */"
+      break
+    end
+  end
+  body()
+  w.pop "}"
 end
 
 local function terms(w, v)
@@ -151,8 +167,9 @@ local function terms(w, v)
   local at = {}
   for i, p in ipairs(planes.met(v)) do at[i] = plane_address(v, p) end
   w "if (s % GROUP_STEPS == 0)"
-  w "#pragma unroll"
-  w("  for (int i = 0; i < MT; i++) term[i] = load_terms(${AT});", { AT = table.concat(at, ",\n      ") })
+  w.push()
+  each_tile(w, planes.met(v), function() w("term[i] = load_terms(${AT});", { AT = table.concat(at, ",\n  ") }) end)
+  w.pop()
 end
 
 function parts.multiply(w, v)
@@ -223,16 +240,15 @@ local function row_scales(w, v)
   if #v.ROW_SCALES == 0 then return end
   local list = {}
   for i, name in ipairs(v.ROW_SCALES) do list[i] = v.planes[name] end
-  w "#pragma unroll"
-  w.push "for (int i = 0; i < MT; i++) {"
-  planes.declare(w, list, function(p) return plane_address(v, p) end)
-  w([[
-    #pragma unroll
-    for (int j = 0; j < NT; j++)
-    #pragma unroll
-      for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};
-  ]], { SCALE = planes.product(v.ROW_SCALES, 1, "e / 2") })
-  w.pop "}"
+  each_tile(w, list, function()
+    planes.declare(w, list, function(p) return plane_address(v, p) end)
+    w([[
+      #pragma unroll
+      for (int j = 0; j < NT; j++)
+      #pragma unroll
+        for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};
+    ]], { SCALE = planes.product(v.ROW_SCALES, 1, "e / 2") })
+  end)
 end
 
 function parts.gather(w, v)

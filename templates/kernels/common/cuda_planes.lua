@@ -50,14 +50,44 @@ function planes.loads(w, v)
     end
     seen[name] = true
   end
-  if next(seen) then w.blank() end
+  if next(seen) then
+    w "fn i64 section(i64 bytes) { return (bytes + 255) / 256 * 256; } /* each plane begins at such an address */"
+    w.blank()
+  end
 end
 
--- Byte offset of a plane's section in a packed weight, an expression of n and k.
-function planes.section(v, name)
-  for _, s in ipairs(v.layout.sections) do
-    if s.fields[name] then return expr.c(s.offset, { N = "(i64)n", K = "(i64)k" }) end
+-- Bytes of section s of the layout, an expression of t.n_padded and k_padded.
+local function section_bytes(v, s)
+  local text = ""
+  for _, d in ipairs(s.outer) do
+    local size, tile = d[1] == "n" and "t.n_padded" or "k_padded", v.layout.tile[d[1] == "n" and 1 or 2]
+    local count = d[3] > tile and ("(%s + %d) / %d"):format(size, d[3] - 1, d[3]) or ("%s / %d"):format(size, d[3])
+    text = text .. (text == "" and "(i64)%s * " or "(%s) * "):format(count)
   end
+  return text .. s.record
+end
+
+-- Statements that set the pointers of the task `t`: planes lie one behind the other.
+function planes.pointers(v)
+  local lines, before = {}, "w"
+  for i, p in ipairs(v.planes) do
+    lines[i] = ("t.%s = %s + section(%s);"):format(p.name, before, section_bytes(v, v.layout.sections[i]))
+    before = "t." .. p.name
+  end
+  return table.concat(lines, "\n")
+end
+
+-- Their declarations in struct task.
+function planes.members(v)
+  local names = {}
+  for i, p in ipairs(v.planes) do names[i] = "*" .. p.name end
+  return #names > 0 and ("const u8 %s; /* planes */"):format(table.concat(names, ", ")) or ""
+end
+
+-- Address of element `at` (text) of plane p, which begins at `base`.
+function planes.element(p, base, at)
+  if p.size == 1 then return ("%s + %s"):format(base, at) end
+  return ("%s + %s * %d"):format(base, at:match "^%w+$" or "(" .. at .. ")", p.size)
 end
 
 -- The product of planes for row r, and the sum of the offset's terms.
@@ -140,8 +170,10 @@ function planes.terms(w, v)
   if weight and native(v) then
     w "a[r] = fma2(a[r], t.scale[r & 1], 0x80008000); /* -0: a product with its sign */"
   elseif weight then
-    local offset = #v.OFFSETS > 0 and "t.offset[r & 1]" or "0.0f"
-    w("a[r] = pack2(__fmaf_rn(low(a[r]), t.scale[r & 1], ${O}), __fmaf_rn(high(a[r]), t.scale[r & 1], ${O}));", { O = offset })
+    w([[
+      const float scale = t.scale[r & 1], offset = ${OFFSET};
+      a[r] = pack2(__fmaf_rn(low(a[r]), scale, offset), __fmaf_rn(high(a[r]), scale, offset));
+    ]], { OFFSET = #v.OFFSETS > 0 and "t.offset[r & 1]" or "0.0f" })
   end
   w.pop "}"
   w.pop "}"

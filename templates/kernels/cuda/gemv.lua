@@ -77,7 +77,7 @@ local rules = {
 -- ---- Source ----------------------------------------------------------------------------------------------------------
 
 local function constants(w, v)
-  w [[
+  w([[
     enum {
       WARPS = ${WARPS},       /* that share K */
       UNROLL = ${UNROLL},     /* records a warp has under way */
@@ -92,11 +92,12 @@ local function constants(w, v)
 
     struct task { /* what this lane works on */
       const u16 *row[MB]; /* of X; beyond the last row, the last */
-      const u8 *planes;   /* the packed weight */
-      int n, k, feature;  /* feature: the first of this lane, as the planes count */
+      ${MEMBERS}
+      int n_padded, k;
+      int feature;        /* the first of this lane, as planes count */
       int g, t;
     };
-  ]]
+  ]], { MEMBERS = planes.members(v) })
   w.blank()
   for _, b in ipairs { 4, 8, 16 } do
     local count = b // 4
@@ -141,23 +142,23 @@ local function values(w, v)
   w.blank()
 end
 
--- Address of plane p, as stored, for fragment `i` at `k`.
-local function plane_address(v, p, k)
-  local at = ("t.planes + %s"):format((planes.section(v, p.name):gsub("%(i64%)([nk])", "(i64)t.%1")))
-  if p.rows == 0 then return at end
-  local per = p.rows == 16 and 16 or 1
-  local group = p.cols > 0 and ("(i64)((%s) / %d) * ((t.n + %d) / %d * %d) + "):format(k, p.cols, v.layout.tile[1] - 1,
-    v.layout.tile[1], v.layout.tile[1] // per) or ""
-  local row = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
-  return ("%s + (%s%s) * %d"):format(at, group, row, p.size)
+-- Address of plane p, as stored, for fragment `i` of the lane's features at step `step` along k.
+local function plane_address(p)
+  if p.rows == 0 then return "t." .. p.name end
+  local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
+  if p.cols > 0 then
+    local group = p.cols > 16 and ("(i64)(step / %d)"):format(p.cols // 16) or "(i64)step"
+    at = ("%s * %s + %s"):format(group, p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded", at)
+  end
+  return planes.element(p, "t." .. p.name, at)
 end
 
 -- Y += scale x part + offset x sum(x), for the rows of a lane.
-local function scale(w, v, k, part, sum)
+local function scale(w, v, part, sum)
   local f = v.format
   w "#pragma unroll"
   w.push "for (int i = 0; i < FN; i++) {"
-  planes.declare(w, v.planes, function(p) return plane_address(v, p, k) end)
+  planes.declare(w, v.planes, plane_address)
   w "#pragma unroll"
   w "for (int m = 0; m < MB; m++)"
   w "#pragma unroll"
@@ -207,7 +208,8 @@ local function record(w, v)
   ]], { PART = part, SUMS = sums and sum .. "[m] += x[m][0] + x[m][1] + x[m][2] + x[m][3];" or "" })
   if v.GROUPED then
     w.push "if ((s + 1) % GROUP_STEPS == 0) {"
-    scale(w, v, "(c * FK + s) * 16", "part", "sum")
+    w "const int step = c * FK + s;"
+    scale(w, v, "part", "sum")
     if v.GROUP_STEPS < v.FK then
       w [[
         #pragma unroll
@@ -235,15 +237,16 @@ local function entry(w, v)
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
       const int blocks = (m + MB - 1) / MB, m0 = blockIdx.x % blocks * MB, column = blockIdx.x / blocks;
       const int records = (k + 16 * FK - 1) / (16 * FK);
-      const i64 stride = (i64)((k + ${TILE_K} - 1) / ${TILE_K}) * (${TILE_K} / (16 * FK) * RECORD);
-      const u8 *column_at = w + column * stride;
+      const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
+      const u8 *column_at = w + (i64)column * (k_padded / (16 * FK)) * RECORD;
       const bool aligned = ldx % 2 == 0 && (u64)x % 4 == 0;
       const int whole = aligned ? k / (16 * FK) : 0; /* records that need no care */
       task t;
     #pragma unroll
       for (int i = 0; i < MB; i++) t.row[i] = x + (i64)min(m0 + i, m - 1) * ldx;
-      t.planes = w, t.n = n, t.k = k, t.g = lane / 4, t.t = lane % 4;
+      t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N}, t.k = k, t.g = lane / 4, t.t = lane % 4;
       t.feature = column * 16 * FN + t.g * ROWS;
+      ${POINTERS}
 
       float acc[MB][ROWS] = {};
       ${TOTAL}
@@ -261,12 +264,13 @@ local function entry(w, v)
         if (c < whole) add_record<true>(t, c, q, acc${PASS});
         else add_record<false>(t, c, q, acc${PASS});
       }
-  ]], { YT = cuda.ctype[v.out], BIAS = v.problem.bias and "const float *bias, " or "", TILE_K = v.layout.tile[2],
+  ]], { YT = cuda.ctype[v.out], BIAS = v.problem.bias and "const float *bias, " or "", TILE_N = v.layout.tile[1],
+    TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
     TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = sums and ", total" or "" })
   w.push()
   if not v.GROUPED and #v.format.planes > 0 then
     w.push "{ /* scales of a row */"
-    scale(w, v, "0", "acc", "total")
+    scale(w, v, "acc", "total")
     w.pop "}"
   end
   w([[

@@ -172,15 +172,13 @@ local function constants(w, v)
     struct task { /* what this CTA works on */
       const u16 *x;
       const u8 *w;
-  ]])
-  for _, p in ipairs(v.format.planes) do w("  const u8 *${NAME};", { NAME = p.name }) end
-  w [[
+      ${MEMBERS}
       int m0, n0, m, n, k, ldx;
       int n_padded;
       i64 run_stride; /* bytes between the runs of a tile */
       bool aligned;   /* rows of X are, to 16 bytes */
     };
-  ]]
+  ]], { MEMBERS = planes.members(v) })
   w.blank()
 end
 
@@ -201,15 +199,14 @@ local function entry(w, v)
   ]], { PLANES = v.GROUPED and "load_planes(t, stage, tile * BK);" or "", YT = cuda.ctype[v.out],
     BIAS = v.problem.bias and "const float *bias, " or "", WS = v.SPLIT > 1 and "u8 *ws, " or "" })
   w.push()
-  for _, p in ipairs(v.format.planes) do
-    w("t.${NAME} = w + ${AT};", { NAME = p.name, AT = planes.section(v, p.name) })
-  end
   w([[
     t.m0 = blockIdx.x % rows * BM, t.n0 = blockIdx.x / rows * BN;
     t.m = m, t.n = n, t.k = k, t.ldx = ldx;
     t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
-    t.run_stride = (i64)((k + ${TILE_K} - 1) / ${TILE_K}) * (${TILE_K} / (16 * FK) * RECORD);
+    const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
+    t.run_stride = (i64)(k_padded / (16 * FK)) * RECORD;
     t.aligned = ldx % 8 == 0 && (u64)x % 16 == 0;
+    ${POINTERS}
 
     const int tiles = (k + BK - 1) / BK, share = (tiles + SPLIT - 1) / SPLIT;
     const int begin = blockIdx.y * share, end = min(begin + share, tiles);
@@ -235,8 +232,8 @@ local function entry(w, v)
     gather(t, out, acc);
     ${COMBINE}
     store(t, out, y, ${BIAS}ldy);
-  ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], BIAS = v.problem.bias and "bias, " or "",
-    COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+  ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
+    BIAS = v.problem.bias and "bias, " or "", COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
   w.pop "}"
 end
 
