@@ -71,45 +71,57 @@ return function(q, native)
     return true
   end
 
-  -- Visit (plan, range, case, worker) of every range that runs here; each kernel's image lies in a directory meanwhile.
-  -- A case is { json, hash, variant }: of the range's kernel, or of the runner-up for a function that is not given.
-  local function each_case(self, visit)
+  -- A worker on the pack's device, and a directory for the images that it loads. Both go when it is closed.
+  local session = {}
+  session.__index = session
+
+  local function open_session(self)
     local device, why, code = self:device()
     if not device then return nil, why, code end
-    local worker, folder
-    worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
-    if not worker then return nil, why, code end
-    folder, why, code = native.scratch()
-    if not folder then return nil, why, code end
-    local images = {}
-    local cleaner <close> = setmetatable({}, { __close = function()
-      worker:close()
-      for hash in pairs(images) do os.remove(folder .. "/" .. hash) end
-      os.remove(folder)
-    end })
-    local visited, amiss = 0, "it is empty"
-    for i, plan in ipairs(self:plans()) do
-      local here, lacks = fits(self, plan, device)
-      amiss = lacks or amiss
-      if here then
-        for j, range in ipairs(plan.ranges) do
-          local f = self.functions[range.variant:match "^function/.*/([^/]+)$"] or {}
-          local json, hash, variant = self.handle:case(i, j, folder, f.library, f.symbol)
-          if not json then return nil, hash, variant end
-          images[hash] = true
-          visit(plan, range, { json = json, hash = hash, variant = variant }, worker)
-          visited = visited + 1
-        end
-      end
-    end
-    if visited == 0 then
-      return nil, ("%s: no plan for %s (%s): %s"):format(self.path, device.name, device.arch, amiss), "QN_E_DEVICE"
-    end
-    return true
+    local s = setmetatable({ device = device, files = {} }, session)
+    s.worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
+    if s.worker then s.folder, why, code = native.scratch() end
+    if s.folder then return s end
+    s:__close()
+    return nil, why, code
   end
 
-  local function ask(worker, op, case, fields, seconds)
-    return worker:ask(('{"op":"%s","slot":0,"case":%s%s}'):format(op, case.json, fields or ""), seconds or 300)
+  function session:__close()
+    if self.worker then self.worker:close() end
+    for name in pairs(self.files) do os.remove(self.folder .. "/" .. name) end
+    if self.folder then os.remove(self.folder) end
+  end
+
+  -- { json, hash, variant } of range number j of plan number i of a pack: of its kernel, or of the runner-up for a
+  -- function that is not given.
+  function session:case(from, i, j, variant)
+    local f = from.functions[variant:match "^function/.*/([^/]+)$"] or {}
+    local json, hash, name = from.handle:case(i, j, self.folder, f.library, f.symbol)
+    if not json then return nil, hash, name end
+    self.files[hash] = true
+    return { json = json, hash = hash, variant = name }
+  end
+
+  -- Visit (plan, range, case) of every range that runs here.
+  local function each_case(self, s, visit)
+    local visited, amiss = 0, "it is empty"
+    for i, plan in ipairs(self:plans()) do
+      local here, lacks = fits(self, plan, s.device)
+      amiss = lacks or amiss
+      for j, range in ipairs(here and plan.ranges or {}) do
+        local case, why, code = s:case(self, i, j, range.variant)
+        if not case then return nil, why, code end
+        visit(plan, range, case)
+        visited = visited + 1
+      end
+    end
+    if visited > 0 then return true end
+    return nil, ("%s: no plan for %s (%s): %s"):format(self.path, s.device.name, s.device.arch, amiss), "QN_E_DEVICE"
+  end
+
+  local patience = 300 -- seconds without a sign of life
+  function session:ask(op, case, m)
+    return self.worker:ask(('{"op":"%s","slot":0,"case":%s,"m":%d}'):format(op, case.json, m), patience)
   end
 
   -- The largest M of a range that was tuned, else its first.
@@ -122,15 +134,18 @@ return function(q, native)
   -- error or nil, reason): called as results come. -> number of checks, of failures; or nil, message.
   function pack:verify(each)
     local small, done, failed = {}, 0, 0
-    local ok, why, code = each_case(self, function(plan, range, case, worker)
+    local s <close>, why, code = open_session(self)
+    if not s then return nil, why, code end
+    local ok
+    ok, why, code = each_case(self, s, function(plan, range, case)
       local key, m = case.hash .. plan.format, tokens_of(range)
       if not small[key] then
-        local answer, reason = ask(worker, "verify", case)
+        local answer, reason = s:ask("verify", case, m)
         small[key] = answer or { reason = reason }
       end
       local error_, reason = small[key].error, small[key].reason
       if error_ and plan.n > 0 then
-        local answer, text = ask(worker, "open", case, (',"m":%d'):format(m))
+        local answer, text = s:ask("open", case, m)
         error_, reason = answer and math.max(error_, answer.error), text
       end
       done = done + 1
@@ -166,44 +181,77 @@ return function(q, native)
     return out
   end
 
+  -- Samples of a case: seconds, and the bandwidth of plain reads beside them. nil, message.
+  function session:time(case, m, reps)
+    local answer, why = self:ask("open", case, m)
+    if answer then answer, why = self.worker:ask(('{"op":"time","slot":0,"reps":%d}'):format(reps), patience) end
+    if not answer then return nil, why end
+    return median(answer.seconds), median(answer.bandwidth or {})
+  end
+
+  -- Our own dense kernels, as a pack: of those that the store knows the fastest, else a plain one.
+  function session:dense_pack(shapes, list)
+    local problems, path = {}, self.folder .. "/dense.qpack"
+    for shape in pairs(shapes) do problems[#problems + 1] = q.dense_problem(shape, self.device.target) end
+    local result = q.tune { problems = problems, m = list, device = self.device.name, dense = false, budget = 1e-3 }
+    if not result or not q.pack(result, path) then return nil end
+    self.files["dense.qpack"] = true
+    return q.open(path, { device = self.device.name })
+  end
+
+  -- The dense product now: the better of the other library and our own kernels. Seconds, by whom; nil: neither is there.
+  function session:time_dense(own, plan, m, reps)
+    local blas = self.worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), patience)
+    local seconds, by = blas and blas.seconds, blas and blas.by
+    for i, p in ipairs(own and own:plans() or {}) do
+      for j, range in ipairs(p.kind == "fastest" and p.n == plan.n and p.k == plan.k and p.ranges or {}) do
+        local case = serving(p, m) == range and self:case(own, i, j, range.variant)
+        local ours = case and self:time(case, m, reps)
+        if ours and (not seconds or ours < seconds) then seconds, by = ours, q.import "lua.common".short(case.variant) end
+      end
+    end
+    return seconds, by
+  end
+
+  -- Of the fastest plans, what is to be timed: list of { plan, range, case, point }, the shapes, the M. nil, message.
+  local function agenda(self, s, list)
+    local out, shapes, seen, ms = {}, {}, {}, {}
+    local ok, why, code = each_case(self, s, function(plan, range, case)
+      for _, point in ipairs(plan.kind == "fastest" and plan.n > 0 and points(plan, range, list) or {}) do
+        out[#out + 1] = { plan = plan, case = case, point = point }
+        shapes[("%dx%d"):format(plan.n, plan.k)] = true
+        if not seen[point.m] then ms[#ms + 1] = point.m end
+        seen[point.m] = true
+      end
+    end)
+    table.sort(ms)
+    if ok then return out, shapes, ms end
+    return nil, why, code
+  end
+
   -- Time the fastest plans again, weights cold, each beside the dense product. options: m = list (default: the tuned
-  -- ones), reps, progress(problem, m). -> list of { problem, m, variant, seconds, bytes, bandwidth, tuned_seconds,
-  -- dense_seconds, dense_bytes, dense_by }, or nil, message, code.
+  -- ones), reps, progress(problem, m, done, total). -> list of { problem, m, variant, seconds, bytes, bandwidth,
+  -- tuned_seconds, dense_seconds, dense_bytes, dense_by }, or nil, message, code.
   function pack:bench(options)
     options = options or {}
-    local out, failure = {}, nil
-    local dense_of = {} -- measured once for each shape and M
-    local function time_dense(worker, plan, then_, m)
-      local key = ("%dx%d M=%d"):format(plan.n, plan.k, m)
-      if dense_of[key] == nil then
-        local answer = worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), 300)
-        dense_of[key] = answer or false
+    local s <close>, why, code = open_session(self)
+    if not s then return nil, why, code end
+    local list, shapes, ms = agenda(self, s, options.m)
+    if not list then return nil, shapes, ms end
+    local own, reps, out, dense_of = s:dense_pack(shapes, ms), options.reps or 15, {}, {}
+    for i, x in ipairs(list) do
+      local plan, m = x.plan, x.point.m
+      if options.progress then options.progress(plan.problem, m, i - 1, #list) end
+      local seconds, bandwidth = s:time(x.case, m, reps)
+      if not seconds then
+        return nil, ("%s M=%d %s: %s"):format(plan.problem, m, x.case.variant, bandwidth), "QN_E_WRONG"
       end
-      local now = dense_of[key]
-      if now and (then_ <= 0 or now.seconds <= then_) then return now.seconds, now.by end
-      return then_ > 0 and then_ or nil, "own kernels, when tuned"
+      local key = ("%dx%d M=%d"):format(plan.n, plan.k, m) -- layers of one shape share the dense product
+      dense_of[key] = dense_of[key] or table.pack(s:time_dense(own, plan, m, reps))
+      out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = seconds, bytes = plan.bytes,
+        bandwidth = bandwidth, tuned_seconds = x.point.seconds, dense_seconds = dense_of[key][1],
+        dense_by = dense_of[key][2], dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k }
     end
-    local function measure(plan, point, case, worker)
-      local m = point.m
-      if options.progress then options.progress(plan.problem, m) end
-      local answer, why = ask(worker, "open", case, (',"m":%d'):format(m))
-      if answer then answer, why = worker:ask(('{"op":"time","slot":0,"reps":%d}'):format(options.reps or 15), 300) end
-      if not answer then
-        failure = failure or ("%s M=%d %s: %s"):format(plan.problem, m, case.variant, why)
-        return
-      end
-      local dense, by = time_dense(worker, plan, point.dense_seconds or 0, m)
-      local gpu = self:devices()[plan.device].target == "cuda"
-      out[#out + 1] = { problem = plan.problem, m = m, variant = case.variant, seconds = median(answer.seconds),
-        bytes = plan.bytes, bandwidth = median(answer.bandwidth or {}),
-        tuned_seconds = point.seconds, dense_seconds = dense, dense_by = dense and by,
-        dense_bytes = (gpu and 2 or 4) * plan.n * plan.k }
-    end
-    local ok, why, code = each_case(self, function(plan, range, case, worker)
-      if plan.kind ~= "fastest" or plan.n == 0 or failure then return end
-      for _, point in ipairs(points(plan, range, options.m)) do measure(plan, point, case, worker) end
-    end)
-    if not ok or failure then return nil, failure or why, code or "QN_E_WRONG" end
     return out
   end
 end

@@ -77,13 +77,15 @@ return function(q, native)
     return nil, text:format(p.spelling, device.name), "QN_E_NO_KERNEL"
   end
 
-  local dense = { host = "f32:%dx%d:f32-f32", cuda = "f16:%dx%d:f16-f16" }
+  -- The dense product of a shape "NxK", that quantized ones are held against.
+  local dense = { host = "f32:%s:f32-f32", cuda = "f16:%s:f16-f16" }
+  function q.dense_problem(shape, target) return dense[target]:format(shape) end
 
   -- The dense product of every shape, once: the baseline.
   local function add_dense(job, problems, device)
     local seen = {}
     for _, p in ipairs(problems) do
-      local spelling = dense[device.target]:format(p.n, p.k)
+      local spelling = q.dense_problem(("%dx%d"):format(p.n, p.k), device.target)
       if not seen[spelling] then
         seen[spelling] = true
         local d = q.problem(spelling, device.target)

@@ -5,8 +5,9 @@ return {
   summary = "time a pack's kernels again, each beside the dense product",
   about = [[
 Weights are cold: every call takes the next of several copies. Both are timed in one process, on the same threads, and
-a sample counts only while the machine is undisturbed. Roof: bytes of weights a second, of what a plain read of memory
-reached beside the kernel.]],
+a sample counts only while the machine is undisturbed. Dense is the better of the other library (OpenBLAS, cuBLAS) and of
+our own dense kernels, of which the store knows the fastest. Roof: bytes of weights a second, of what a plain read of
+memory reached beside the kernel.]],
   options = {
     { "--against", "WHAT", "dense", default = "dense", group = "Search" },
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
@@ -22,11 +23,10 @@ reached beside the kernel.]],
     local m, reps = options.m and common.tokens(options.m), math.tointeger(common.number(options, "reps", 1))
     if not reps then common.misuse("--reps: a whole number is needed") end
     local pack = common.check(q.open(options[1], { device = options.device,
-    functions = common.functions(options["function"]) }))
-    local show, done = common.progress(q, options), 0
-    local list = common.check(pack:bench { m = m, reps = reps, progress = show and function(problem, tokens)
-      done = done + 1
-      show { phase = "bench", problem = problem, m = tokens, done = done, total = 0 }
+      functions = common.functions(options["function"]) }))
+    local show = common.progress(q, options)
+    local list = common.check(pack:bench { m = m, reps = reps, progress = show and function(problem, tokens, done, total)
+      show { phase = "bench", problem = problem, m = tokens, done = done, total = total }
     end })
     if show then show { phase = "done" } end
     if options.json then print(q.json(list)) return end

@@ -2,7 +2,7 @@ local common = require "lua.common"
 
 local function verify_pack(q, options)
   local pack = common.check(q.open(options[1], { device = options.device,
-    functions = common.functions(options["function"]) }))
+      functions = common.functions(options["function"]) }))
   local results = {}
   local done, failed = common.check(pack:verify(function(plan, m, variant, error_, reason)
     results[#results + 1] = { problem = plan.problem, kind = plan.kind, m = m, variant = variant, error = error_,
