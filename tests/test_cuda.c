@@ -1,9 +1,21 @@
-/* test_cuda.c - every CUDA family on every kind of weight, run by the PTX interpreter against the float64 reference.
+/* test_cuda.c - the CUDA families on every format, run by the PTX interpreter against the float64 reference.
  *
- * One list of problems and architectures. For each, the variants that cover the space (every pair of values of two
- * parameters) are compiled by NVRTC and verified by the tool: launches take turns in late and random order, every check
- * of the interpreter is on. Shapes small and ragged are the verifier's own; those here decide which rules apply. */
+ * Kinds of weights that take different paths go through all variants that cover the space (every pair of values of two
+ * parameters); every other format through a few of each family, or is refused for the reason that is said here.
+ * Variants are compiled by NVRTC and verified by the tool: launches take turns in late and random order, every check of
+ * the interpreter is on. Shapes small and ragged are the verifier's own; those here decide which rules apply. */
 #include "cli_fixture.h"
+#include "format_list.h"
+#include <stdbool.h>
+
+static void verified(unsigned least, const char *device, const char *problem, const char *options) {
+  int status = cli("quernel verify --problem %s %s --device %s --store store --quiet", problem, options, device);
+  unsigned count = 0;
+  int said = sscanf(cli_out, "%u variants verified", &count);
+  ck_assert_msg(status == 0 && said == 1 && count >= least,
+                "%s on %s: exit %d\n%s%s\n  again: %s/quernel verify --problem %s %s --device %s", problem, device,
+                status, cli_out, cli_err, QN_BUILD, problem, options, device);
+}
 
 static const struct {
   const char *device, *problem;
@@ -12,30 +24,59 @@ static const struct {
     {"emu:sm_80", "int4.g128:4096x4096:f16-f16"},
     {"emu:sm_90a", "int4.g128:4096x4096:f16-f16"},
     {"emu:sm_120a", "int4.g128:4096x4096:f16-f16"},
-    /* zero points, scale types, outputs, bias */
+    /* zero points, one scale a row, bias; a code as wide as a byte, where bf16 has 7 bits */
     {"emu:sm_90a", "int4.g64.z:4096x4096:bf16-bf16+bias"},
-    {"emu:sm_80", "int4.g32.zf:1024x4096:f16-f32"},
     {"emu:sm_120a", "int4.row.bf16:4096x4096:bf16-f16+bias"},
-    /* other widths: one slice, several slices, as many bits as a byte has */
-    {"emu:sm_80", "int6.g64.z:4096x4096:f16-f16"},
-    {"emu:sm_90a", "int8.g128:4096x4096:f16-f32"},
     {"emu:sm_80", "int8.g32.z.f32:4096x4096:bf16-bf16"},
-    /* tables, dense weights */
+    /* tables, 8-bit floats in blocks, scales and minima in two levels, a scale for 16 and one of the tensor */
     {"emu:sm_90a", "nf4.g64:4096x4096:f16-f16"},
-    {"emu:sm_120a", "nf4.g64.f32:4096x4096:bf16-bf16"},
+    {"emu:sm_90a", "e4m3.b128x128:4096x4096:bf16-f32"},
+    {"emu:sm_80", "q4_k:4096x4096:bf16-bf16"},
+    {"emu:sm_120a", "nvfp4:4096x4096:f16-f16"},
+    /* dense weights */
     {"emu:sm_80", "f16:4096x4096:f16-f16"},
     {"emu:sm_90a", "bf16:4096x4096:bf16-f32"},
 };
 
-START_TEST(every_variant_is_right) {
-  int status = cli("quernel verify --problem %s --space reduced --device %s --store store --quiet", rows[_i].problem,
-                   rows[_i].device);
-  unsigned verified = 0;
-  int said = sscanf(cli_out, "%u variants verified", &verified);
-  ck_assert_msg(status == 0 && said == 1 && verified >= 10,
-                "%s on %s: exit %d\n%s%s\n  again: %s/quernel verify --problem %s --space reduced --device %s",
-                rows[_i].problem, rows[_i].device, status, cli_out, cli_err, QN_BUILD, rows[_i].problem,
-                rows[_i].device);
+START_TEST(every_variant_is_right) { verified(10, rows[_i].device, rows[_i].problem, "--space reduced"); }
+END_TEST
+
+static const char *const formats[] = {
+#define X(spelling, f32, bf16, i8) spelling,
+    FORMAT_LIST(X)
+#undef X
+};
+#define N_FORMATS ((int)(sizeof formats / sizeof *formats))
+
+/* What a family says that does not take a format; NULL: it takes it. */
+static const char *refusal(const char *format, bool mma, const char *act) {
+  static const char *const fine[] = {"int4.g20.zf", "int4.g1.zf", "e5m2.b2x4"}, *const dense[] = {"f32", "f16", "bf16"};
+  for (int i = 0; i < 3; i++) {
+    if (!strcmp(format, fine[i])) return "groups along K must be multiples of 16 codes";
+    if (!strcmp(format, dense[i]) && mma && strcmp(format, act)) return "tensor cores multiply two numbers of one type";
+  }
+  return NULL;
+}
+
+START_TEST(every_format_in_both_families) {
+  static const char *const devices[] = {"emu:sm_80", "emu:sm_90a", "emu:sm_120a"};
+  static const char *const variants[2][2] = {
+      {"--fix LAYOUT=n16 --fix WARPS=4 --fix MB=2", "--fix LAYOUT=n64 --fix WARPS=2 --fix MB=1"},
+      {"--fix LAYOUT=n16 --fix BM=16 --fix BN=128 --fix WN=4 --fix WK=2 --fix STAGES=4 --fix SPLIT=2 --fix "
+       "REDUCE=ordered",
+       "--fix LAYOUT=n64 --fix BM=8 --fix BN=256 --fix WN=4 --fix WK=1 --fix STAGES=4 --fix SPLIT=4 --fix "
+       "REDUCE=ordered"},
+  };
+  int f = _i / 2, mma = _i % 2;
+  const char *act = (f + mma) % 2 ? "f16" : "bf16", *device = devices[f % 3], *why = refusal(formats[f], mma, act);
+  char problem[96], options[192];
+  snprintf(problem, sizeof problem, "%s:4096x4096:%s", formats[f], act);
+  snprintf(options, sizeof options, "--family %s %s", mma ? "cuda.mma" : "cuda.gemv", variants[mma][f % 2]);
+  if (!why) return verified(1, device, problem, options);
+  cli("quernel kernels --problem %s --family %s --device %s", problem, mma ? "cuda.mma" : "cuda.gemv", device);
+  ck_assert_msg(strstr(cli_out, why) != NULL, "%s: \"%s\" is not in\n%s%s", problem, why, cli_out, cli_err);
+  cli("quernel kernels --problem %s --family %s --device %s --list", problem, mma ? "cuda.mma" : "cuda.gemv", device);
+  ck_assert_msg(!*cli_out, "%s is said to be refused, but there is\n%s", problem, cli_out);
 }
 END_TEST
 
@@ -43,6 +84,7 @@ int main(void) {
   Suite *s = suite_create("cuda");
   TCase *t = tcase_create("interpreter");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
+  tcase_add_loop_test(t, every_format_in_both_families, 0, 2 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof rows / sizeof *rows));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
