@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N = 5, K = 280, COUNT = N * K, CODES = 256 };
+enum { N = 4, K = 280, COUNT = N * K, CODES = 256 };
 
 static uint64_t seed;
 static double uniform(void) { /* -1 .. 1, splitmix64 (Steele, Lea, Flood) */
@@ -65,6 +65,10 @@ static void quantize(made *m, const char *scales) {
   ck_assert_msg(s == QN_OK, "%s: %s", m->f.name, qn__errmsg());
   ck_assert_msg(qn__planes_check(&m->f, m->p) == QN_OK, "%s: %s", m->f.name, qn__errmsg());
   ck_assert_int_eq(qn__dequantize(&m->f, m->p, 0, N, m->is), QN_OK);
+}
+
+static void quantize_and_look(made *m, const char *scales) {
+  quantize(m, scales);
   decode_each_code(m);
 }
 
@@ -170,7 +174,7 @@ static void codes_are_nearest_and_nothing_is_clipped(made *m, uint64_t start) {
   for (size_t kind = 0; kind < QN_COUNT(kinds); kind++) {
     seed = start;
     kinds[kind].fill(m->w);
-    quantize(m, "minmax");
+    quantize_and_look(m, "minmax");
     check_nearest(m);
     if (!one_sided(m)) check_half_step(m, slack_of(m));
   }
@@ -182,7 +186,7 @@ static void mse_has_the_lesser_error(made *m, uint64_t start) {
   bell(m->w);
   quantize(m, "minmax");
   double before = m->e.error2;
-  quantize(m, "mse");
+  quantize_and_look(m, "mse");
   check_nearest(m);
   ck_assert_msg(m->e.error2 <= 1.01 * before, "%s: %g, with minmax %g", m->f.name, m->e.error2, before);
 }
@@ -217,13 +221,13 @@ static void every_code_is_reached_and_representable_weights_come_back(made *m, u
   double before[COUNT];
   seed = start;
   bell(m->w);
-  quantize(m, "minmax");
+  quantize_and_look(m, "minmax");
   for (int phase = 0; m->n && phase < 2; phase++) {
     take_values(m, 131 * phase);
-    quantize(m, "minmax"); /* its planes may differ from the first ones; from here on nothing moves */
+    quantize_and_look(m, "minmax"); /* its planes may differ from the first ones; from here on nothing moves */
     take_values(m, 131 * phase);
     memcpy(before, m->is, sizeof before);
-    quantize(m, "minmax");
+    quantize_and_look(m, "minmax");
     for (int i = 0; i < COUNT; i++) {
       used[codes(m)[i]] = true;
       ck_assert_msg(!exact(m) || (float)m->is[i] == m->w[i], "%s: [%d, %d] is %.17g, came back as %.17g", m->f.name,
@@ -241,14 +245,14 @@ static void every_code_is_reached_and_representable_weights_come_back(made *m, u
 static void ties_are_decided_as_promised(made *m, uint64_t start) {
   seed = start;
   bell(m->w);
-  quantize(m, "minmax");
+  quantize_and_look(m, "minmax");
   for (int again = 0; m->n && again < 2; again++) {
     take_values(m, 0);
-    quantize(m, "minmax");
+    quantize_and_look(m, "minmax");
   }
   for (int i = 0; m->n && i < COUNT; i++)
     if (i % K % 16 > 1) m->w[i] = (float)(m->is[i] + half_step(m, i));
-  quantize(m, "minmax");
+  quantize_and_look(m, "minmax");
   check_nearest(m);
 }
 
@@ -257,7 +261,7 @@ static void ties_are_decided_as_promised(made *m, uint64_t start) {
 static void zero_rows_decode_to_zero(made *m, uint64_t start) {
   seed = start;
   zero_rows(m->w);
-  quantize(m, "minmax");
+  quantize_and_look(m, "minmax");
   double smallest = INFINITY; /* where a scale is shared with other rows: the value nearest to zero */
   for (int c = 0; c < m->n; c++) smallest = fmin(smallest, fabs(m->value[c][2 * K]));
   for (int i = 2 * K; i < 4 * K; i++)
