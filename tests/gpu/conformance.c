@@ -150,7 +150,8 @@ static qn_status run_form(qn_device *d, const form *f, qn_module *m, size_t inde
   for (size_t i = 0; i < words && !s; i++)
     if (out[i] != again[i])
       s = qn__fail(QN_E_WRONG, "word %zu is %08x, then %08x: the answer is not always the same", i, out[i], again[i]);
-  d->ops->free(d, x), d->ops->free(d, y), d->ops->free(d, map);
+  d->ops->free(d, x), d->ops->free(d, y);
+  if (!f->map) d->ops->free(d, map); /* a GPU caches maps by address: that of one must not become another's */
   free(again);
   return s;
 }

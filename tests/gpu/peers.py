@@ -7,6 +7,7 @@ the plain kernel below, int4 with groups of 128 and f16 activations, the best of
 with the product of the dequantized weight; one that is wrong gets no row. Without PyTorch or a GPU it says so and ends.
 """
 import itertools
+import os
 import statistics
 import sys
 
@@ -162,16 +163,18 @@ def main():
     torch.manual_seed(1)
     print("torch %s, triton %s, %s" % (torch.__version__, triton.__version__ if triton else "missing",
                                        torch.cuda.get_device_name(0)))
-    with open(sys.argv[1], "w") as out:
-        out.write("peer,n,k,m,us\n")
+    known = open(sys.argv[1]).read().splitlines() if os.path.exists(sys.argv[1]) else []
+    with open(sys.argv[1], "a") as out:
+        if not known:
+            out.write("peer,n,k,m,us\n")
         for size, m in itertools.product(SIZES, TOKENS):
+            if any(row.split(",")[1:4] == [str(size), str(size), str(m)] for row in known):
+                continue  # an earlier run, cut off, has it
             w = Weight(size, size)
             times = {"torch f16": timed("torch f16", w, m, torch_f16), "int4pack": timed("int4pack", w, m, int4pack)}
             tried = [timed("triton", w, m, triton_tile, tile) for tile in tiles(m)]
             times["triton"] = min((t for t in tried if t), default=None)
-            for peer, us in times.items():
-                if us:
-                    out.write("%s,%d,%d,%d,%.3f\n" % (peer, size, size, m, us))
+            out.writelines("%s,%d,%d,%d,%.3f\n" % (peer, size, size, m, us) for peer, us in times.items() if us)
             out.flush()
 
 
