@@ -47,13 +47,15 @@ function codes.load(w, v)
   w.blank()
 end
 
+local function word_at(base, offset) return ("q[%s%s]"):format(base, offset > 0 and " + " .. offset or "") end
+
 -- The word of register r of fragment f, as an expression of f, and the bit of the code in it: base (of f) + offset.
 local function place(s, first, r)
   local per = 16 // s.bits                                     -- registers of a word
-  if per <= 1 then return ("q[%d + f * 4]"):format(first + r), nil, 0 end
-  if per == 2 then return ("q[%d + f * 2]"):format(first + r // 2), nil, r % 2 * s.bits end
-  if per == 4 then return ("q[%d + f]"):format(first), nil, r * s.bits end
-  return ("q[%d + f / %d]"):format(first, per // 4), ("f %% %d * %d"):format(per // 4, 4 * s.bits), r * s.bits
+  if per <= 1 then return word_at("f * 4", first + r), nil, 0 end
+  if per == 2 then return word_at("f * 2", first + r // 2), nil, r % 2 * s.bits end
+  if per == 4 then return word_at("f", first), nil, r * s.bits end
+  return word_at(("f / %d"):format(per // 4), first), ("f %% %d * %d"):format(per // 4, 4 * s.bits), r * s.bits
 end
 
 local function shifted(word, by) return by == 0 and word or by > 0 and ("%s >> %d"):format(word, by) or ("%s << %d"):format(word, -by) end
@@ -140,20 +142,11 @@ local function float_same(w, v)
   for r = 0, 3 do w("a[${R}] = ${WORD};", { R = r, WORD = (place(v.slices[1], 0, r)) }) end
 end
 
--- The codes go to the upper bytes of their halves; sign and magnitude from there to their places in T.
+-- The codes go to the upper bytes of their halves, and from there to T.
 local function float_narrow(w, v)
-  local h, m = cuda.half[v.HALF], cuda.float8[v.format.map.type]
-  local right, factor = 8 + m.significand - h.significand, 2.0 ^ (h.bias - m.bias)
   for r = 0, 3 do
     local word, _, o = place(v.slices[1], 0, r)
-    local upper = shifted(word, o - 8)
-    if right == 0 then
-      w("a[${R}] = ${UPPER} & 0xff00ff00;", { R = r, UPPER = upper })
-    else
-      w("const u32 c${R} = ${UPPER};", { R = r, UPPER = upper })
-      w("a[${R}] = fma2((c${R} & 0x7f007f00) >> ${RIGHT} | c${R} & 0x80008000, ${FACTOR}, 0x80008000); /* x ${TEXT} */",
-        { R = r, RIGHT = right, FACTOR = cuda.pair(h.name, factor), TEXT = ("2^%d"):format(h.bias - m.bias) })
-    end
+    w("a[${R}] = ${T}x2_of_${TYPE}(${UPPER});", { R = r, T = v.HALF, TYPE = v.format.map.type, UPPER = shifted(word, o - 8) })
   end
 end
 
@@ -173,6 +166,15 @@ local function entry_bits(v)
 end
 
 local before = {
+  [float_narrow] = function(w, v)
+    local h, m = cuda.half[v.HALF], cuda.float8[v.format.map.type]
+    local right, times = 8 + m.significand - h.significand, h.bias - m.bias
+    local fields = right > 0 and ("(c & 0x7f007f00) >> %d | c & 0x80008000"):format(right) or "c & 0xff00ff00"
+    w("/* Two codes in upper bytes: their fields where ${T} has them${FACTOR} */", { T = v.HALF,
+      FACTOR = times > 0 and (", times 2^%d, the difference of the biases."):format(times) or "." })
+    w("fn u32 ${T}x2_of_${TYPE}(u32 c) { return ${VALUE}; }", { T = v.HALF, TYPE = v.format.map.type,
+      VALUE = times > 0 and ("fma2(%s, %s, 0x80008000)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
+  end,
   [int_wide] = function(w)
     w [[
       /* The f32 whose bits are 0x4b0000 and the byte chosen: 2^23 + byte. */

@@ -52,12 +52,17 @@ end
 
 -- ---- Copies ----------------------------------------------------------------------------------------------------------
 
--- A loop over `count` pieces of 16 bytes, by all threads: `i` is the piece.
+-- `count` pieces of 16 bytes, by all threads: `i` is the piece.
 local function each_piece(w, v, count, body)
-  w "#pragma unroll"
-  w.push("for (int j = 0; j < ${ROUNDS}; j++) {", { ROUNDS = (count + v.THREADS - 1) // v.THREADS })
-  w "const int i = j * THREADS + threadIdx.x;"
-  if count % v.THREADS ~= 0 then w("if (i >= ${COUNT}) break;", { COUNT = count }) end
+  if count > v.THREADS then
+    w "#pragma unroll"
+    w.push("for (int j = 0; j < ${ROUNDS}; j++) {", { ROUNDS = (count + v.THREADS - 1) // v.THREADS })
+    w "const int i = j * THREADS + threadIdx.x;"
+    if count % v.THREADS ~= 0 then w("if (i >= ${COUNT}) break;", { COUNT = count }) end
+  else
+    w.push(count < v.THREADS and "if (threadIdx.x < ${COUNT}) {" or "{", { COUNT = count })
+    w "const int i = threadIdx.x;"
+  end
   body()
   w.pop "}"
 end
@@ -119,14 +124,12 @@ function parts.load_planes(w, v)
   w.push "fn void load_planes(const task &t, u8 *stage, int k0) {"
   for _, p in ipairs(v.staged) do
     local piece = 16 // p.size * p.rows -- features of 16 bytes
-    w.push "{"
     each_piece(w, v, p.groups * v.BN // piece, function()
       w("const int group = k0 / ${COLS} + i / (BN / ${PIECE}), feature = t.n0 + i % (BN / ${PIECE}) * ${PIECE};",
         { COLS = p.cols, PIECE = piece })
       copy_weights(w, v, ("stage + %d + i * 16"):format(p.at), "t." .. p.name,
         ("((i64)group * t.n_padded + feature) / %d * 16"):format(piece), "feature")
     end)
-    w.pop "}"
   end
   w.pop "}"
   w.blank()
@@ -215,11 +218,11 @@ function parts.multiply(w, v)
   if v.FLUSH then
     w [[
       if ((s + 1) % GROUP_STEPS == 0 || s + 1 == TK / 16)
-    #pragma unroll
+      #pragma unroll
         for (int i = 0; i < MT; i++)
-    #pragma unroll
+      #pragma unroll
           for (int j = 0; j < NT; j++)
-    #pragma unroll
+      #pragma unroll
             for (int e = 0; e < 4; e++) {
               acc[i][j][e] = __fmaf_rn(part[i][j][e], term[i].scale[e / 2], acc[i][j][e]);
               part[i][j][e] = 0;

@@ -79,14 +79,14 @@ local rules = {
 local function constants(w, v)
   w([[
     enum {
-      WARPS = ${WARPS},       /* that share K */
-      UNROLL = ${UNROLL},     /* records a warp has under way */
-      MB = ${MB},             /* tokens */
+      WARPS = ${WARPS}, /* that share K */
+      UNROLL = ${UNROLL}, /* records a warp has under way */
+      MB = ${MB}, /* tokens */
       FN = ${FN}, FK = ${FK}, /* fragments of a record along N, along K */
       THREADS = 32 * WARPS,
-      WORDS = ${WORDS},       /* 32-bit words of a record in a lane */
-      RECORD = ${RECORD},     /* bytes of a record */
-      ROWS = 2 * FN,          /* of a lane */
+      WORDS = ${WORDS}, /* 32-bit words of a record in a lane */
+      RECORD = ${RECORD}, /* bytes of a record */
+      ROWS = 2 * FN, /* of a lane */
       GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
     };
 
@@ -159,15 +159,21 @@ local function scale(w, v, part, sum)
   w "#pragma unroll"
   w.push "for (int i = 0; i < FN; i++) {"
   planes.declare(w, v.planes, plane_address)
-  w "#pragma unroll"
-  w "for (int m = 0; m < MB; m++)"
-  w "#pragma unroll"
-  w.push "  for (int r = 0; r < 2; r++) {"
-  local product = #f.scale > 0 and ("%s[m][2 * i + r] * (%s)"):format(part, planes.product(f.scale, 1, "r")) or part .. "[m][2 * i + r]"
-  if v.GROUPED then w("  acc[m][2 * i + r] += ${PRODUCT};", { PRODUCT = product })
-  else w("  acc[m][2 * i + r] = ${PRODUCT};", { PRODUCT = product }) end
-  if #f.offset > 0 then w("  acc[m][2 * i + r] += (${OFFSET}) * ${SUM}[m];", { OFFSET = planes.offset(f.offset, "r"), SUM = sum }) end
-  w.pop "  }"
+  local product = ("%s[m][2 * i + r]"):format(part)
+  if #f.scale > 0 then
+    local factor = planes.product(f.scale, 1, "r")
+    product = ("%s * %s"):format(product, #f.scale > 1 and "(" .. factor .. ")" or factor)
+  end
+  w([[
+    #pragma unroll
+    for (int m = 0; m < MB; m++)
+    #pragma unroll
+      for (int r = 0; r < 2; r++) {
+        acc[m][2 * i + r] ${ASSIGN} ${PRODUCT};
+        ${OFFSET}
+      }
+  ]], { ASSIGN = v.GROUPED and "+=" or "=", PRODUCT = product,
+    OFFSET = #f.offset > 0 and ("acc[m][2 * i + r] += (%s) * %s[m];"):format(planes.offset(f.offset, "r"), sum) or "" })
   w.pop "}"
 end
 

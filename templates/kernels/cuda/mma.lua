@@ -151,20 +151,20 @@ local function constants(w, v)
   w([[
     enum {
       BM = ${BM}, BN = ${BN}, BK = ${BK}, /* tokens, features, k of a tile */
-      WN = ${WN}, WK = ${WK},             /* warps along the features, warps that share K */
-      STAGES = ${STAGES},                 /* buffers */
+      WN = ${WN}, WK = ${WK}, /* warps along the features, warps that share K */
+      STAGES = ${STAGES}, /* buffers */
       SPLIT = ${SPLIT}, SLOTS = ${SLOTS}, /* CTAs that share K, partial sums kept */
-      FN = ${FN}, FK = ${FK},             /* fragments of a record along N, along K */
+      FN = ${FN}, FK = ${FK}, /* fragments of a record along N, along K */
       THREADS = 32 * WN * WK,
-      TN = BN / WN, TK = BK / WK,         /* a warp's features, k */
-      MT = TN / 16, NT = BM / 8,          /* its products */
-      WORDS = ${WORDS},                   /* 32-bit words of a record in a lane */
-      RECORD = ${RECORD},                 /* bytes of a record */
-      RUN = BK / (16 * FK) * RECORD,      /* bytes of records that lie together in a tile */
-      GROUP_STEPS = ${GROUP_STEPS},       /* steps of 16 that share scales */
+      TN = BN / WN, TK = BK / WK, /* a warp's features, k */
+      MT = TN / 16, NT = BM / 8, /* its products */
+      WORDS = ${WORDS}, /* 32-bit words of a record in a lane */
+      RECORD = ${RECORD}, /* bytes of a record */
+      RUN = BK / (16 * FK) * RECORD, /* bytes of records that lie together in a tile */
+      GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
       X_BYTES = BM * BK * 2,
-      STAGE = ${STAGE},                   /* bytes of a buffer */
-      PITCH = BN + 4,                     /* of a row of sums */
+      STAGE = ${STAGE}, /* bytes of a buffer */
+      PITCH = BN + 4, /* of a row of sums */
     };
     static_assert(X_BYTES + TN * WN / (16 * FN) * RUN <= STAGE, "a buffer holds X and W");
     static_assert(TN % (16 * FN) == 0 && TK % (16 * FK) == 0, "a warp takes whole records");
