@@ -171,7 +171,8 @@ local function covering(def, list)
   end
 end
 
--- The variants of a family that its rules leave, not yet written, and what each rule removed.
+-- The variants of a family that its rules leave (of options.only_one the first), not yet written, and what each rule
+-- removed.
 local function survivors(def, problem, device, options)
   local r = { family = def.name, candidates = 0, survivors = 0, removed = {} }
   for i, rule in ipairs(def.rules) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
@@ -180,6 +181,7 @@ local function survivors(def, problem, device, options)
     local p = def.params[i]
     if p then
       for _, x in ipairs(values_of(p, options.space or "full", options.fixed, device)) do
+        if options.only_one and #out > 0 then return end
         params[p.name] = x
         walk(i + 1)
       end
@@ -219,6 +221,18 @@ function kernel.variants(problem, device, options)
     end
   end
   return out, report
+end
+
+-- Which families of the target take a problem: the same report, without a variant being written. options: only_one (is
+-- there any?).
+function kernel.survey(problem, device, options)
+  local report = {}
+  for i, def in ipairs(kernel.families(device.target)) do
+    local list, r = survivors(def, problem, device, options or {})
+    r.survivors = #list
+    report[i] = r
+  end
+  return report
 end
 
 -- Why a family rejects one choice of parameters: rule name and sentence, or nil.

@@ -104,6 +104,11 @@ function q.variants(problem, device, options)
   if type(problem) == "string" then problem = q.problem(problem, device.target) end
   return guarded(gen.kernel.variants, problem, device, options)
 end
+-- Of each family, how many variants its rules leave, and how many each rule removes: nothing is written.
+-- options: only_one (stop at the first that is left).
+function q.survey(problem, device, options)
+  return guarded(gen.kernel.survey, q.problem(problem, device.target), device, options)
+end
 function q.source(variant, lines) return guarded(variant.source, variant, lines) end
 
 -- Compile on all cores. options: threads, progress = function(done, total, name).

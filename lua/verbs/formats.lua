@@ -6,9 +6,8 @@ local acts = { host = { "f32", "bf16", "i8" }, cuda = { "f16", "bf16" } }
 local function families(q, name, device)
   local out = {}
   for _, act in ipairs(acts[device.target]) do
-    local _, report = q.variants(("%s:4096x4096:%s"):format(name, act), device, { space = "reduced" })
     local row = { act = act, take = {}, refuse = {} }
-    for _, r in ipairs(report) do
+    for _, r in ipairs(q.survey(("%s:4096x4096:%s"):format(name, act), device)) do
       local worst
       for _, x in ipairs(r.removed) do
         if x.count > 0 and (not worst or x.count > worst.count) then worst = x end
@@ -22,6 +21,19 @@ local function families(q, name, device)
     out[#out + 1] = row
   end
   return out
+end
+
+-- The families of a target that take the format with some activation type.
+local function takers(q, name, device)
+  local list, seen = {}, {}
+  for _, act in ipairs(acts[device.target]) do
+    for _, r in ipairs(q.survey(("%s:4096x4096:%s"):format(name, act), device, { only_one = true })) do
+      if r.survivors > 0 and not seen[r.family] then list[#list + 1] = r.family end
+      seen[r.family] = seen[r.family] or r.survivors > 0
+    end
+  end
+  table.sort(list)
+  return list
 end
 
 local function show_one(q, options)
@@ -53,7 +65,9 @@ local function show_one(q, options)
 end
 
 local function show_all(q, options)
-  local rows, list = { { "format", "bits", "groups", "planes", "what" } }, {}
+  local rows, list = { { "format", "bits", "groups", "planes", "host", "cuda", "what" } }, {}
+  local host, cuda = common.check(q.device "host"), common.ask(q.arch, options.arch)
+  local function short(families) return (table.concat(families, " "):gsub("%f[%w]%w+%.", "")) end
   for i, f in ipairs(q.formats()) do
     local groups, planes = {}, {}
     for j, g in ipairs(type(f.group) == "string" and { "(" .. f.group .. ")" } or f.group or {}) do
@@ -62,13 +76,15 @@ local function show_all(q, options)
     for _, p in ipairs(q.gen.format.sorted_keys(f.planes)) do
       planes[#planes + 1] = p .. " " .. table.concat(f.planes[p], "|")
     end
-    rows[i + 1] = { f.name, f.bits, table.concat(groups, " "), table.concat(planes, ", "), f.doc }
-    list[i] = { name = f.name, doc = f.doc, bits = f.bits, group = f.group or {}, planes = f.planes, file = f.file }
+    local on_host, on_cuda = takers(q, f.name, host), takers(q, f.name, cuda)
+    rows[i + 1] = { f.name, f.bits, table.concat(groups, " "), table.concat(planes, ", "), short(on_host), short(on_cuda), f.doc }
+    list[i] = { name = f.name, doc = f.doc, bits = f.bits, group = f.group or {}, planes = f.planes, file = f.file,
+      host = on_host, cuda = on_cuda }
   end
   if options.json then print(q.json(list)) return end
   common.table(rows)
   print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE of the scales], the first group and type when left out;"
-  print "g*, b*: any size; (g32): the one there is, never spelled"
+  print "g*, b*: any size; (g32): the one there is, never spelled; host, cuda: families that take the first spelling"
 end
 
 return {
