@@ -111,7 +111,8 @@ static const struct {
     {"sm_90a", "#include <no_such_file.h>\n", QN_E_COMPILE, "no_such_file.h"},
     {"sm_90a", "__device__ int f() { return 1; }\n", QN_E_COMPILE, "no kernel"},
     {"sm_99", plain, QN_E_COMPILE, "sm_99"},
-    {"compute_90", plain, QN_E_ARG, "compute_90"},
+    {"ptx_90", plain, QN_E_ARG, "ptx_90"},
+    {"compute_99", plain, QN_E_COMPILE, "compute_99"},
     {NULL, plain, QN_E_ARG, "sm_NN"},
     /* the assembler's own refusal: an instruction that this architecture lacks */
     {"sm_80", "extern \"C\" __global__ void f() { asm volatile(\"wgmma.fence.sync.aligned;\"); }\n", QN_E_COMPILE,

@@ -75,8 +75,11 @@ static const struct {
 } corners[] = {
     {"cuda.mma", "int4.g64.z:4096x4096:bf16-bf16+bias", "BM=128 STAGES=3", is_mma},
     {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma},
+    {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma}, /* four groups in a tile */
+    {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
     {"cuda.mma", "int4.g128:4096x4096:f16-f16", "LAYOUT=n64 BM=16 STAGES=4 SPLIT=8", is_mma},
     {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv},
+    {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv}, /* many CTAs of two warps */
     {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "LAYOUT=n64 UNROLL=4", is_gemv},
 };
 

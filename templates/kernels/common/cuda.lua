@@ -112,9 +112,11 @@ function cuda.has_plane(v, type)
 end
 
 -- CTAs that a multiprocessor shall hold, for __launch_bounds__: as many as an estimate of registers allows, up to 1024
--- threads. Left alone, the assembler gives up registers, and spills, for a few more warps.
+-- threads. Left alone, the assembler gives up registers, and spills, for a few more warps. Each of the four schedulers
+-- has a quarter of the registers for its warps, and gives them out by eight.
 function cuda.min_blocks(v, registers, threads)
-  return math.max(1, math.min((v.device.regs or 65536) // (registers * threads), 1024 // threads))
+  local warps = 4 * ((v.device.regs or 65536) // (4 * 32) // ((registers + 7) // 8 * 8))
+  return math.max(1, math.min(warps // (threads // 32), 1024 // threads))
 end
 
 -- ---- Rules -----------------------------------------------------------------------------------------------------------

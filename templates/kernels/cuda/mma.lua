@@ -36,6 +36,13 @@ local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout; n32 is neithe
 
 -- ---- Sizes -----------------------------------------------------------------------------------------------------------
 
+-- Groups along `k`, the most of any plane.
+local function groups(v, k)
+  local most = 1
+  for _, p in ipairs(v.format.planes) do most = math.max(most, p.cols > 0 and k // p.cols or 1) end
+  return most
+end
+
 -- Sizes that the rules need, too; made once.
 local function sizes(v)
   if v.sizes then return v.sizes end
@@ -57,9 +64,12 @@ local function sizes(v)
   s.PITCH = v.BN + 4 -- of a row of sums: lanes of a quarter warp meet different banks
   s.SMEM = math.max(v.STAGES * s.STAGE, v.BM * s.PITCH * 4)
   s.ACCUMULATORS = s.TN // 16 * (v.BM // 8) * 4
-  -- accumulators, all codes of a tile, two steps of X, addresses of copies, scales and temporaries
-  s.REGISTERS = s.ACCUMULATORS * (v.SCALE == "sum" and #cuda.roles(v.format).scale > 0 and 2 or 1)
+  local flush = v.SCALE == "sum" and #cuda.roles(v.format).scale > 0
+  -- accumulators, all codes of a tile, two steps of X, addresses of copies, scales and temporaries; what the assembler
+  -- has under way of the groups that follow in a tile
+  s.REGISTERS = s.ACCUMULATORS * (flush and 2 or 1)
     + s.TN * s.TK // 256 * v.format.bits // 4 + v.BM // 4 + 14 + (s.X_BYTES + s.W_BYTES) // (8 * s.THREADS) + s.TN // 4 + 62
+    + (flush and math.min(groups(v, s.TK) - 1, 3) * s.TN * 7 // 8 or 0)
   return s
 end
 
@@ -116,6 +126,9 @@ local rules = {
   end),
   rule("scale-rounding", "entries that the activation type rounds must not be rounded again by a scale", function(v)
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
+  end),
+  rule("tile", "the sums of 128 tokens and 256 features leave no registers for the rest", function(v)
+    return v.BM * v.BN <= 128 * 128
   end),
   rule("registers", "accumulators, codes and X need more registers than a thread or a multiprocessor has", function(v)
     local s = sizes(v)
