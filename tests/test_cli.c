@@ -56,7 +56,7 @@ static const row rows[] = {
     /* What there is */
     {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
     {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
-    {"quernel formats", 0, "int4 .*nf4 .*spelling:", NULL},
+    {"quernel formats", 0, "int4 .*gemm gemv  gemv mma .*nf4 .*spelling:", NULL},
     {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    q zero - scale \\*.*host.gemv", NULL},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
@@ -135,6 +135,7 @@ static const row rows[] = {
     {"echo 'x = = 1' >s.lua; quernel run s.lua", 1, NULL, "s.lua:1: "},
     {"quernel run", 2, NULL, "a script is needed"},
     {"quernel run nowhere.lua", 1, NULL, "nowhere.lua"},
+    {"quernel run $T/../templates/examples/nf3.lua 48x512", 0, "fastest\t1\thost\\.[^\n]* us\n", NULL},
 
     /* Checkpoints */
     {"quernel inspect " MODEL, 0, "gptq +int4.g128 +768 +256 +4\\.[0-9]+ .*39 weights", NULL},

@@ -67,8 +67,8 @@ START_TEST(every_format_in_both_families) {
        "--fix LAYOUT=n64 --fix BM=8 --fix BN=256 --fix WN=4 --fix WK=1 --fix STAGES=4 --fix SPLIT=4 --fix "
        "REDUCE=ordered"},
   };
-  int f = _i / 2, mma = _i % 2;
-  const char *act = (f + mma) % 2 ? "f16" : "bf16", *device = devices[f % 3], *why = refusal(formats[f], mma, act);
+  int f = _i / 2, mma = _i % 2; /* the tiles of odd ones are too large for sm_120a, where codes have 8 bits */
+  const char *act = (f + mma) % 2 ? "f16" : "bf16", *device = devices[mma && f % 2 ? f % 4 / 2 : f % 3], *why = refusal(formats[f], mma, act);
   char problem[96], options[192];
   snprintf(problem, sizeof problem, "%s:4096x4096:%s", formats[f], act);
   snprintf(options, sizeof options, "--family %s %s", mma ? "cuda.mma" : "cuda.gemv", variants[mma][f % 2]);

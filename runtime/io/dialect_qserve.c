@@ -95,7 +95,7 @@ static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL},
                            {"scale", QN_T_U8, n, w->groups, NULL},
                            {"min", QN_T_U8, n, w->groups, NULL},
-                           {"row", QN_T_F16, n, 1, w->part[S1]->data}};
+                           {"channel", QN_T_F16, n, 1, w->part[S1]->data}};
   qn_planes *p = NULL;
   QN_TRY(qn__planes_new(w, spec, 4, false, &p));
   unpack(w->part[QWEIGHT]->data, n, k, qn__fill(p, 0));

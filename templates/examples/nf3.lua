@@ -19,5 +19,7 @@ q.format {
 local problem = "nf3:" .. (... or "1024x1024")
 local tuned = assert(q.tune { problems = { problem }, m = { 1, 16 }, effort = "quick", device = "host" })
 for _, plan in ipairs(tuned.plans) do
-  for _, r in ipairs(plan.ranges) do print(plan.kind, r.m, r.variant, ("%.1f us"):format(r.seconds * 1e6)) end
+  for _, r in ipairs(plan.ranges) do
+    for _, x in ipairs(r.points) do print(plan.kind, x.m, r.variant, ("%.1f us"):format(x.seconds * 1e6)) end
+  end
 end
