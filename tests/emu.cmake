@@ -14,11 +14,15 @@ add_executable(emu_bench emu_bench.c emu_samples.c)
 target_link_libraries(emu_bench PRIVATE quernel_emu quernel_status)
 target_compile_definitions(emu_bench PRIVATE QN_TESTS="${CMAKE_CURRENT_SOURCE_DIR}")
 
-# Mutated PTX: two fixed seeds here; by hand with any seed, for as long as wanted.
+# Mutated PTX: two fixed seeds here, longer under sanitizers; by hand with any seed, for as long as wanted.
 file(GLOB golden ${CMAKE_CURRENT_SOURCE_DIR}/ptx/*.ptx)
 add_executable(fuzz_ptx fuzz_ptx.c)
 target_link_libraries(fuzz_ptx PRIVATE quernel_emu quernel_status)
+set(seconds 2)
+if(QUERNEL_SANITIZE)
+  set(seconds 10)
+endif()
 foreach(seed 1 2)
-  add_test(NAME fuzz_ptx_${seed} COMMAND fuzz_ptx ${seed} 10 ${golden})
+  add_test(NAME fuzz_ptx_${seed} COMMAND fuzz_ptx ${seed} ${seconds} ${golden})
   set_tests_properties(fuzz_ptx_${seed} PROPERTIES TIMEOUT 120 LABELS sanitize)
 endforeach()
