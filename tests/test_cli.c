@@ -66,6 +66,8 @@ static const row rows[] = {
      "#line [0-9]+ \"templates/", NULL},
     {"quernel kernels --compile-all --family host.gemv --fix ISA=c --problem f32:64x64:f32-f32 --quiet", 0,
      "arch +variants +registers.*\nhost ", NULL},
+    {"quernel kernels --compile-all --family cuda.mma --problem f32:64x64 --arch sm_80", 1, NULL,
+     "^quernel: sm_80: no variant is left to compile\n$"},
     {"quernel explain int4.g128:256x256", 0, "candidates survive.*nothing of it was timed", NULL},
 
     /* Bad input */
@@ -202,15 +204,22 @@ START_TEST(command) {
 }
 END_TEST
 
-/* A kernel that the compiler refuses: the line of the template. */
+/* A kernel that the compiler refuses, on either target: the line of the template. */
+static const struct {
+  const char *edit, *options, *line;
+} refusals[] = {{"", "--family host.broken --problem int4.g32:64x64:f32-f32", "host/broken.lua:20:"},
+                {"s/host/cuda/g; s/  arch = .*//", "--family cuda.broken --problem int4.g32:64x64:f16-f16 --arch sm_80",
+                 "cuda/broken.lua(20): error: "}};
+
 START_TEST(broken_kernel) {
+  int target = !strncmp(refusals[_i].line, "cuda", 4);
   setenv("T", QN_TESTS, 1);
-  ck_assert_int_eq(cli("mkdir -p t/templates/kernels/host && cp $T/lua/broken.lua t/templates/kernels/host && "
-                       "QUERNEL_TEMPLATES=t quernel kernels --compile-all --family host.broken --quiet"
-                       " --problem int4.g32:64x64:f32-f32"),
+  ck_assert_int_eq(cli("mkdir -p t/templates/kernels/host t/templates/kernels/cuda && "
+                       "sed '%s' $T/lua/broken.lua >t/templates/kernels/%s/broken.lua && "
+                       "QUERNEL_TEMPLATES=t quernel kernels --compile-all %s --quiet",
+                       refusals[_i].edit, target ? "cuda" : "host", refusals[_i].options),
                    1);
-  ck_assert_msg(strstr(cli_err, "templates/kernels/host/broken.lua:20:"), "%s", cli_err);
-  ck_assert_msg(strstr(cli_err, "undeclared_here"), "%s", cli_err);
+  ck_assert_msg(strstr(cli_err, refusals[_i].line) && strstr(cli_err, "undeclared_here"), "%s", cli_err);
 }
 END_TEST
 
@@ -264,7 +273,7 @@ int main(int argc, char **argv) {
   unsetenv("QUERNEL_TEMPLATES");
   Suite *s = suite_create("cli");
   add_tests(s, "rows", command, QN_COUNT(rows));
-  add_tests(s, "broken_kernel", broken_kernel, 1);
+  add_tests(s, "broken_kernel", broken_kernel, QN_COUNT(refusals));
   add_tests(s, "foreign_cpu", foreign_cpu, 1);
   return run_suite(s, argv[0]);
 }

@@ -56,6 +56,7 @@ local function compile_space(q, options, arch)
   local device = common.target(q, { arch = arch, device = options.device })
   common.check(q.native.compiler(device.target))
   local variants = gather(q, options, device)
+  if #variants == 0 then common.fail("%s: no variant is left to compile", device.name) end
   local show, start = common.progress(q, options), q.native.clock()
   local outcomes = common.check(q.compile(variants, { progress = show and function(done, total, name)
     local left = (q.native.clock() - start) / done * (total - done)
