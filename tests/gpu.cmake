@@ -3,7 +3,7 @@ add_executable(conformance gpu/conformance.c gpu/forms.c gpu/forms_lane.c gpu/fo
                gpu/forms_matrix.c gpu/forms_wgmma.c gpu/forms_async.c gpu/numbers.c gpu/vectors.c)
 target_link_libraries(conformance PRIVATE quernel_compile quernel_emu quernel_static m)
 add_executable(ceilings gpu/ceilings.c)
-target_link_libraries(ceilings PRIVATE quernel_compile quernel_emu quernel_static)
+target_link_libraries(ceilings PRIVATE quernel_tuner)
 target_compile_definitions(ceilings PRIVATE QN_TESTS="${CMAKE_CURRENT_SOURCE_DIR}")
 
 qn_test(gpu)
