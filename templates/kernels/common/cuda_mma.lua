@@ -127,7 +127,7 @@ function parts.load_planes(w, v)
     each_piece(w, v, p.groups * v.BN // piece, function()
       w("const int group = k0 / ${COLS} + i / (BN / ${PIECE}), feature = t.n0 + i % (BN / ${PIECE}) * ${PIECE};",
         { COLS = p.cols, PIECE = piece })
-      copy_weights(w, v, ("stage + %d + i * 16"):format(p.at), "t." .. p.name,
+      copy_weights(w, v, ("stage + %d + i * 16"):format(p.at), ("t.%s_at"):format(p.name),
         ("((i64)group * t.n_padded + feature) / %d * 16"):format(piece), "feature")
     end)
   end
@@ -140,10 +140,11 @@ end
 -- Address of plane p, as stored, for the rows that a lane has in the 16-row tile `i` of the warp. `row` is where the first
 -- of them lies in the planes of a CTA, `s` the step of the warp's k.
 local function plane_address(v, p)
-  if p.rows == 0 then return "t." .. p.name end
+  local base = ("t.%s_at"):format(p.name)
+  if p.rows == 0 then return base end
   if p.cols == 0 then
     local at = v.BN > cuda.fragment.TILE_N and "min(t.n0 + row, t.n_padded - 2)" or "(t.n0 + row)"
-    return planes.element(p, "t." .. p.name, "(i64)" .. at)
+    return planes.element(p, base, "(i64)" .. at)
   end
   local at, pitch = "row", "BN"
   if p.rows == 16 then at, pitch = "feature / 16 + i", "(BN / 16)" end

@@ -71,8 +71,8 @@ end
 function planes.pointers(v)
   local lines, before = {}, "w"
   for i, p in ipairs(v.planes) do
-    lines[i] = ("t.%s = %s + section(%s);"):format(p.name, before, section_bytes(v, v.layout.sections[i]))
-    before = "t." .. p.name
+    lines[i] = ("t.%s_at = %s + section(%s);"):format(p.name, before, section_bytes(v, v.layout.sections[i]))
+    before = ("t.%s_at"):format(p.name)
   end
   return table.concat(lines, "\n")
 end
@@ -80,7 +80,7 @@ end
 -- Their declarations in struct task.
 function planes.members(v)
   local names = {}
-  for i, p in ipairs(v.planes) do names[i] = "*" .. p.name end
+  for i, p in ipairs(v.planes) do names[i] = ("*%s_at"):format(p.name) end
   return #names > 0 and ("const u8 %s; /* planes */"):format(table.concat(names, ", ")) or ""
 end
 
@@ -90,10 +90,10 @@ function planes.element(p, base, at)
   return ("%s + %s * %d"):format(base, at:match "^%w+$" or "(" .. at .. ")", p.size)
 end
 
--- The product of planes for row r, and the sum of the offset's terms.
+-- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms.
 function planes.product(names, coefficient, r)
   local out = {}
-  for i, p in ipairs(names) do out[i] = ("%s.v[%s]"):format(p, r) end
+  for i, p in ipairs(names) do out[i] = ("%s2.v[%s]"):format(p, r) end
   local text = table.concat(out, " * ")
   if coefficient == 1 and text ~= "" then return text end
   if text == "" then return cuda.f32(coefficient) end
@@ -103,7 +103,7 @@ end
 function planes.offset(terms, r)
   local out = {}
   for i, t in ipairs(terms) do out[i] = planes.product(t.planes, t.coefficient, r) end
-  return #out > 0 and table.concat(out, " + ") or "0.0f"
+  return table.concat(out, " + ")
 end
 
 -- Does one multiplication of pairs do? The scale is a single plane whose every value T holds.
@@ -130,10 +130,10 @@ function planes.met(v)
   return out
 end
 
--- Declarations of planes as f32x2, loaded from `at` (of a plane, text).
+-- Declarations of planes' two rows, loaded from `at` (of a plane, text).
 function planes.declare(w, list, at)
   for _, p in ipairs(list) do
-    w("const f32x2 ${NAME} = ${LOAD}(${AT});", { NAME = p.name, LOAD = planes.load(p), AT = at(p) })
+    w("const f32x2 ${NAME}2 = ${LOAD}(${AT});", { NAME = p.name, LOAD = planes.load(p), AT = at(p) })
   end
 end
 
@@ -153,7 +153,7 @@ function planes.terms(w, v)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"
-  if v.ZERO_PLANE then w("t.zero[r] = pack2(-${NAME}.v[r], -${NAME}.v[r]);", { NAME = v.ZERO_PLANE }) end
+  if v.ZERO_PLANE then w("t.zero[r] = pack2(-${NAME}2.v[r], -${NAME}2.v[r]);", { NAME = v.ZERO_PLANE }) end
   if #v.SCALES > 0 or weight then
     w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};", { S = planes.product(v.SCALES, 1, "r") })
   end

@@ -144,13 +144,14 @@ end
 
 -- Address of plane p, as stored, for fragment `i` of the lane's features at step `step` along k.
 local function plane_address(p)
-  if p.rows == 0 then return "t." .. p.name end
+  local base = ("t.%s_at"):format(p.name)
+  if p.rows == 0 then return base end
   local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
   if p.cols > 0 then
     local group = p.cols > 16 and ("(i64)(step / %d)"):format(p.cols // 16) or "(i64)step"
     at = ("%s * %s + %s"):format(group, p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded", at)
   end
-  return planes.element(p, "t." .. p.name, at)
+  return planes.element(p, base, at)
 end
 
 -- Y += scale x part + offset x sum(x), for the rows of a lane.
