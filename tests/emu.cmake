@@ -3,6 +3,7 @@ foreach(unit emu emu_ops emu_mma emu_async)
   qn_test(${unit} quernel_emu quernel_status)
   set_tests_properties(${unit} PROPERTIES LABELS sanitize)
 endforeach()
+set_tests_properties(emu PROPERTIES LABELS "sanitize;threads") # CTAs over several workers
 target_sources(test_emu PRIVATE emu_samples.c)
 foreach(unit emu_ops emu_mma emu_async)
   target_sources(test_${unit} PRIVATE emu_fixture.c)
