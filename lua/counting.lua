@@ -15,11 +15,12 @@ return function(q, native)
     local limits = {
       { "threads", device.threads_sm // threads },
       { "CTAs", device.ctas_sm },
-      { "registers", device.regs // ((outcome.registers + 7) // 8 * 8 * 32 * warps) }, -- given out by 8 a thread, per warp
+      { "registers", device.regs // ((outcome.registers + 7) // 8 * 8 * 32 * warps) }, -- given out by 8 a thread
       { "shared memory", device.smem_sm // (shared + outcome.shared + 1024) },         -- 1 KiB of a CTA is the system's
     }
     table.sort(limits, function(a, b) return a[2] < b[2] end)
-    return { ctas = limits[1][2], by = limits[1][1], threads = threads, share = limits[1][2] * threads / device.threads_sm }
+    local ctas = limits[1][2]
+    return { ctas = ctas, by = limits[1][1], threads = threads, share = ctas * threads / device.threads_sm }
   end
 
   -- What a call of m tokens moves and computes at the least, and the time that data sheets allow for it.
@@ -40,8 +41,8 @@ return function(q, native)
       by = memory > compute and "memory" or "tensor cores" }
   end
 
-  -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the same
-  -- parameters is made for it and compiled to PTX. -> counters, bytes of the packed weight; or nil, message, code.
+  -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the
+  -- same parameters is made for it and compiled to PTX. -> counters, bytes of the packed weight; or nil, message, code.
   function q.count(variant, m)
     local device, why, code = q.device("emu:" .. variant.arch:gsub("^compute_", "sm_"))
     if not device then return nil, why, code end
@@ -67,8 +68,8 @@ return function(q, native)
     if not worker then return nil, why, code end
     local answer
     answer, why, code = worker:ask(q.json { op = "count", slot = 0, m = m, case = { problem = twin.problem.spelling,
-      format = q.gen.format.descriptor(twin.problem.format), name = twin.name, hash = twin.hash, image = image, sum = "",
-      layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max } }, 600)
+      format = q.gen.format.descriptor(twin.problem.format), name = twin.name, hash = twin.hash, image = image, symbol = "",
+      sum = "", layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max } }, 600)
     if not answer then return nil, why, code end
     return answer.counters, answer.bytes
   end

@@ -19,7 +19,7 @@ static const struct {
      {"bounds.occupancy.ctas", "bounds.roofline.seconds", "bounds.counters.kinds.mma", "registers"}},
     {"quernel inspect " QN_TESTS "/models/tiny-llama-gptq4 --json", {"dialect"}},
     {"quernel verify --problem f32:32x32:f32-f32 --space quick --store $STORE --json", {"verified", "rejected"}},
-    {TUNE, {"counts.timed", "plans.0.ranges.1.variant", "plans.0.ranges.0.seconds", "pack"}},
+    {TUNE, {"counts.timed", "plans.0.ranges.0.variant", "plans.0.ranges.0.points.1.seconds", "pack"}},
     {PACKED "quernel pack x.qpack --json", {"hash", "plans.0.ranges.0.variant", "kernels.0.name", "devices.0.product"}},
     {PACKED "quernel verify x.qpack --json", {"0.variant", "0.error"}},
     {PACKED "quernel bench x.qpack --m 1 --reps 1 --json", {"0.seconds", "0.dense_by"}},
