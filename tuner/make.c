@@ -50,7 +50,7 @@ static void *work(void *ud) {
 }
 
 /* What need not be compiled is ready at once; the others are listed. */
-static void sort_out(qn_maker *m, const char *target, qn_entrant *e) {
+static void sort_out(qn_maker *m, qn_entrant *e) {
   qn_artifact a;
   qn_status known;
   char why[1400];
@@ -64,7 +64,7 @@ static void sort_out(qn_maker *m, const char *target, qn_entrant *e) {
     qn_artifact_free(&a);
     return;
   }
-  m->source[m->n] = (qn_source){e->c->name, target, e->c->arch, e->c->flags, e->c->source};
+  m->source[m->n] = (qn_source){e->c->name, m->target, e->c->arch, e->c->flags, e->c->source};
   m->entrant[m->n++] = e;
 }
 
@@ -72,6 +72,7 @@ qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_e
                           int threads) {
   pthread_condattr_t monotonic;
   *m = (qn_maker){.store = store, .threads = threads, .lock = PTHREAD_MUTEX_INITIALIZER};
+  snprintf(m->target, sizeof m->target, "%s", target);
   m->entrant = calloc(n + 1, sizeof *m->entrant);
   m->source = calloc(n + 1, sizeof *m->source);
   if (!m->entrant || !m->source) return qn__fail(QN_E_NOMEM, "no memory for sources");
@@ -79,7 +80,7 @@ qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_e
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&m->change, &monotonic);
   pthread_condattr_destroy(&monotonic);
-  for (size_t i = 0; i < n; i++) sort_out(m, target, order[i]);
+  for (size_t i = 0; i < n; i++) sort_out(m, order[i]);
   m->running = m->n > 0;
   if (!m->running || !pthread_create(&m->thread, NULL, work, m)) return QN_OK;
   m->running = false;

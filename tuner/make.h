@@ -23,6 +23,7 @@ typedef struct qn_entrant {
 
 typedef struct qn_maker {
   qn_store *store;
+  char target[8];
   qn_entrant **entrant; /* those to be compiled, first to last */
   qn_source *source;
   size_t n;
