@@ -38,7 +38,7 @@ end
 
 local function registers(v)
   local FN = fragments[v.LAYOUT]
-  return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + 48
+  return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + 2 * FN * #v.format.planes + 48
 end
 
 local function derive(v)

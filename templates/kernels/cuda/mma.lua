@@ -66,9 +66,10 @@ local function sizes(v)
   s.ACCUMULATORS = s.TN // 16 * (v.BM // 8) * 4
   local flush = v.SCALE == "sum" and #cuda.roles(v.format).scale > 0
   -- accumulators, all codes of a tile, two steps of X, addresses of copies, scales and temporaries; what the assembler
-  -- has under way of the groups that follow in a tile
+  -- has under way of the groups that follow in a tile. Narrow codes are no cheaper than 4 bits: they must be spread.
+  local code_bytes = v.BN * v.BK * math.max(v.format.bits, 4) // 8
   s.REGISTERS = s.ACCUMULATORS * (flush and 2 or 1)
-    + s.TN * s.TK // 256 * v.format.bits // 4 + v.BM // 4 + 14 + (s.X_BYTES + s.W_BYTES) // (8 * s.THREADS) + s.TN // 4 + 62
+    + code_bytes // (4 * s.THREADS) + v.BM // 4 + 14 + (s.X_BYTES + code_bytes) // (8 * s.THREADS) + s.TN // 4 + 62
     + (flush and math.min(groups(v, s.TK) - 1, 3) * s.TN * 7 // 8 or 0)
   return s
 end
