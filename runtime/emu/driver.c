@@ -97,7 +97,8 @@ typedef struct gpu {
   char arch[16]; /* "sm_90a" */
   qn_emu *emu;   /* while the context is retained */
   int retained;
-  int error; /* that destroyed the context */
+  struct module *modules; /* what is loaded; a context takes them with it */
+  int error;              /* that destroyed the context */
   char text[sizeof detail];
   qn_emu_counters counters; /* of the last launch */
 } gpu;
@@ -172,10 +173,14 @@ static int context_retain(void **context, int device) {
   return *context = g, SUCCESS;
 }
 
+static void modules_free(struct module *m);
+
 static int context_release(int device) {
   LOCKED;
   gpu *g = &gpus[device];
   if (!g->retained || --g->retained) return SUCCESS;
+  modules_free(g->modules);
+  g->modules = NULL;
   qn_emu_close(g->emu);
   g->emu = NULL;
   return SUCCESS;
@@ -225,6 +230,8 @@ typedef struct function {
 } function;
 
 typedef struct module {
+  struct module *next; /* of its context */
+  gpu *g;
   qn_emu_module *ptx;
   function *functions;
 } module;
@@ -234,15 +241,26 @@ static int module_load(void **out, const void *image) {
   module *m = calloc(1, sizeof *m);
   qn_status s = m ? qn_emu_module_load(g->emu, image, &m->ptx) : qn__fail(QN_E_NOMEM, "module");
   if (s) free(m), m = NULL;
+  else m->g = g, m->next = g->modules, g->modules = m;
   return *out = m, result(s);
+}
+
+static void module_free(module *m) {
+  for (function *f = m->functions, *next; f; f = next) next = f->next, free(f);
+  qn_emu_module_free(m->ptx);
+  free(m);
+}
+
+static void modules_free(module *m) {
+  for (module *next; m; m = next) next = m->next, module_free(m);
 }
 
 static int module_unload(void *handle) {
   LOCKED;
-  module *m = handle;
-  for (function *f = m->functions, *next; f; f = next) next = f->next, free(f);
-  qn_emu_module_free(m->ptx);
-  return free(m), SUCCESS;
+  module *m = handle, **at = &m->g->modules;
+  while (*at != m) at = &(*at)->next;
+  *at = m->next;
+  return module_free(m), SUCCESS;
 }
 
 static int module_function(void **out, void *handle, const char *name) {
