@@ -44,7 +44,8 @@ static int passes(const uint32_t *address, uint32_t mask, uint32_t bytes) {
 
 /* No two lanes use the same bank. */
 static bool apart(const uint32_t *address, uint32_t mask, uint32_t bytes) {
-  uint32_t used = 0, twice = bytes < 4, log = (uint32_t)__builtin_ctz(bytes), slots = 128 >> log;
+  if (bytes < 4) return false; /* several may share a word */
+  uint32_t used = 0, twice = 0, log = (uint32_t)__builtin_ctz(bytes), slots = 128 >> log;
   EACH_SET(l, mask) {
     uint32_t slot = 1u << (address[l] >> log & (slots - 1));
     twice |= used & slot;
