@@ -47,8 +47,8 @@ cuda.half = {
     holds = { bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true } },
 }
 
--- 8-bit floats: bits of the significand that are stored, and the bias of the exponent.
-cuda.float8 = { e4m3 = { significand = 3, bias = 7 }, e5m2 = { significand = 2, bias = 15 } }
+-- 8-bit floats: bits of the significand that are stored, the bias of the exponent, the largest number.
+cuda.float8 = { e4m3 = { significand = 3, bias = 7, max = 448 }, e5m2 = { significand = 2, bias = 15, max = 57344 } }
 
 -- Does 16-bit type t hold x exactly?
 function cuda.exact(t, x) return cuda.half[t].value(cuda.half[t].bits(x)) == x end

@@ -128,6 +128,10 @@ local rules = {
   rule("scale-rounding", "entries that the activation type rounds must not be rounded again by a scale", function(v)
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
   end),
+  rule("scale-range", "a code times its scale could exceed the activation type: scales wait for the sum", function(v)
+    local small = cuda.float8[v.format.map.type]
+    return v.SCALE ~= "weight" or not small or 16 * small.max <= cuda.half[v.act].max
+  end),
   rule("tile", "the sums of 128 tokens and 256 features leave no registers for the rest", function(v)
     return v.BM * v.BN <= 128 * 128
   end),
