@@ -345,7 +345,7 @@ static const struct small {
                "[%r3], %r4;\n"
                "fence.proxy.async; bar.sync 0; @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], "
                "256;\n" CLUSTER_BARRIER "mov.u32 %r5, %cluster_ctarank; xor.b32 %r5, %r5, 1; add.u32 %r6, %r2, 2048; "
-                                        "mapa.shared::cluster.u32 %r6, %r6, %r5;\n"
+               "mapa.shared::cluster.u32 %r6, %r6, %r5;\n"
                "mapa.shared::cluster.u32 %r7, %r2, %r5; add.u32 %r8, %r2, 1024; mov.u32 %r9, 256;\n"
                "@%p0 cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r6], [%r8], %r9, "
                "[%r7];\n" AWAIT("0") "ld.shared.u32 %r31, [%r3+1024];\n" CLUSTER_BARRIER,
@@ -395,6 +395,38 @@ START_TEST(test_small_kernel_has_its_words) {
 }
 END_TEST
 
+/* ---- Atomics on shared memory ------------------------------------------------------------------------------------ */
+
+#define SUM "mov.u32 %r2, ring; setp.eq.u32 %p0, %r0, 0; mov.u32 %r3, 0; @%p0 st.shared.u32 [%r2], %r3;\n"
+#define ADD "mov.u32 %r4, 1; red.shared.add.u32 [%r2], %r4;\n"
+static const struct {
+  const char *name, *finding, *body;
+} atomics[] = {
+    {"atomics need no order among themselves", NULL, SUM "bar.sync 0;" ADD "bar.sync 0; ld.shared.u32 %r31, [%r2];"},
+    {"atomics before the first value is there", "race", SUM ADD "bar.sync 0; ld.shared.u32 %r31, [%r2];"},
+    {"a sum read before all have added", "race", SUM "bar.sync 0;" ADD "ld.shared.u32 %r31, [%r2];"},
+    {"a write while others add", "race", SUM "bar.sync 0;" ADD "@%p0 st.shared.u32 [%r2], %r3; mov.u32 %r31, 0;"},
+    {"a sum that starts from nothing", "uninit", "mov.u32 %r2, ring;" ADD "mov.u32 %r31, 0;"},
+};
+
+START_TEST(test_atomics_are_writes) {
+  uint32_t in = 0, out[64];
+  ptx_text t;
+  ptx_begin(&t, "sm_80", "");
+  fprintf(t.f, "%s\nmul.wide.u32 %%rd30, %%r0, 4; add.s64 %%rd30, %%rd1, %%rd30; st.global.u32 [%%rd30], %%r31;\n",
+          atomics[_i].body);
+  ptx_run(&t, &(ptx_case){.what = atomics[_i].name,
+                          .finding = atomics[_i].finding,
+                          .block = 64,
+                          .shared = 4096,
+                          .in = &in,
+                          .in_bytes = sizeof in,
+                          .out = out,
+                          .out_bytes = sizeof out});
+  for (uint32_t i = 0; i < 64 && !atomics[_i].finding; i++) ck_assert_uint_eq(out[i], 64);
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("emu_async");
   TCase *t = tcase_create("tma");
@@ -403,6 +435,9 @@ int main(void) {
   suite_add_tcase(s, t);
   t = tcase_create("small");
   tcase_add_loop_test(t, test_small_kernel_has_its_words, 0, (int)QN_COUNT(smalls));
+  suite_add_tcase(s, t);
+  t = tcase_create("atomics");
+  tcase_add_loop_test(t, test_atomics_are_writes, 0, (int)QN_COUNT(atomics));
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);
   srunner_run_all(r, CK_ENV);

@@ -142,22 +142,23 @@ cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint
   return NULL;
 }
 
-static bool is_write(touch how) { return how == GENERIC_WRITE || how == ASYNC_WRITE || how == COPY_WRITE; }
+static bool is_write(touch how) { return how != GENERIC_READ && how != ASYNC_READ; }
 
 /* The first byte whose state does not allow the access. */
 static void check_bytes(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how) {
   uint8_t *s = c->shadow + at;
   uint64_t eight;
+  bool write = is_write(how) && how != ATOMIC; /* an atomic reads, too */
   for (uint32_t k = 0; k < bytes; k++) {
-    if (bytes - k >= 8 && (memcpy(&eight, s + k, 8), eight == UINT64_MAX || (!eight && is_write(how)))) {
+    if (bytes - k >= 8 && (memcpy(&eight, s + k, 8), eight == UINT64_MAX || (!eight && write))) {
       k += 7;
       continue;
     }
-    if (s[k] == B_WRITTEN || (s[k] == B_UNWRITTEN && is_write(how))) continue;
+    if (s[k] == B_WRITTEN || (s[k] == B_UNWRITTEN && write)) continue;
     static const qn_emu_finding_kind kinds[] = {QN_EMU_F_UNINIT, QN_EMU_F_WAIT, QN_EMU_F_MBARRIER};
     static const char *const what[] = {"was never written", "is the target of an async copy not waited for",
                                        "belongs to an mbarrier"};
-    qn__emu_find(w, lane, kinds[s[k] % 3], "%s of shared offset %u, which %s", is_write(how) ? "write" : "read",
+    qn__emu_find(w, lane, kinds[s[k] % 3], "%s of shared offset %u, which %s", write ? "write" : "read",
                  at + k - SHARED_BASE, what[s[k] % 3]);
     if (s[k] == B_UNWRITTEN) memset(s, B_WRITTEN, bytes); /* say it once */
     return;
@@ -174,9 +175,28 @@ static void check_readers(warp *w, int lane, cta *c, uint32_t word) {
     }
 }
 
-static void check_word(warp *w, int lane, cta *c, uint32_t word, touch how) {
+/* Who wrote the word last and not in the past `vc`; -1: nobody. To an atomic other atomics do not matter. */
+static int late_writer(const cta *c, uint32_t word, const uint32_t *vc, touch how) {
   uint32_t stamp = c->write_stamp[word], agent = c->write_agent[word], warps = c->cluster->nctas * c->nwarps;
-  if (stamp > w->safe && stamp > w->vc[agent]) {
+  if (stamp != BY_ATOMICS) return stamp > vc[agent] ? (int)agent : -1;
+  if (c->atomic_stamp[warps][word] > vc[agent]) return (int)agent;
+  for (uint32_t a = 0; how != ATOMIC && a < warps; a++)
+    if (c->atomic_stamp[a][word] > vc[a]) return (int)a;
+  return -1;
+}
+
+static void note_atomic(const warp *w, cta *c, uint32_t word) {
+  uint32_t warps = c->cluster->nctas * c->nwarps;
+  if (c->write_stamp[word] != BY_ATOMICS) c->atomic_stamp[warps][word] = c->write_stamp[word];
+  c->write_stamp[word] = BY_ATOMICS, c->generic[word] = true;
+  c->atomic_stamp[w->agent][word] = w->vc[w->agent];
+}
+
+static void check_word(warp *w, int lane, cta *c, uint32_t word, touch how) {
+  uint32_t stamp = c->write_stamp[word], warps = c->cluster->nctas * c->nwarps;
+  int late = stamp > w->safe ? late_writer(c, word, w->vc, how) : -1;
+  if (late >= 0) {
+    uint32_t agent = (uint32_t)late;
     qn__emu_find(w, lane, QN_EMU_F_RACE, "%s of shared offset %u, with no order after the write by %s %u",
                  is_write(how) ? "write" : "read", word * 4 - SHARED_BASE, agent < warps ? "warp" : "async agent",
                  agent < warps ? agent % c->nwarps : agent - warps);
@@ -186,9 +206,10 @@ static void check_word(warp *w, int lane, cta *c, uint32_t word, touch how) {
 }
 
 static void check_proxy(warp *w, int lane, cta *c, uint32_t word, touch how) {
-  if (!c->generic[word] || c->write_stamp[word] <= w->pvc[c->write_agent[word]]) return;
+  int late = c->generic[word] ? late_writer(c, word, w->pvc, how) : -1;
+  if (late < 0) return;
   qn__emu_find(w, lane, QN_EMU_F_PROXY, "async %s of shared offset %u after a generic write by warp %u",
-               is_write(how) ? "write" : "read", word * 4 - SHARED_BASE, c->write_agent[word] % c->nwarps);
+               is_write(how) ? "write" : "read", word * 4 - SHARED_BASE, (uint32_t)late % c->nwarps);
   c->generic[word] = 0;
 }
 
@@ -212,7 +233,7 @@ void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch
   if (!bytes) return;
   if (checks & QN_EMU_INIT) {
     check_bytes(w, lane, c, at, bytes, how);
-    if (write) qn__emu_mark(c, at, bytes, how == GENERIC_WRITE ? B_WRITTEN : B_PENDING);
+    if (write) qn__emu_mark(c, at, bytes, how == GENERIC_WRITE || how == ATOMIC ? B_WRITTEN : B_PENDING);
   }
   uint32_t first = at / 4, last = (at + bytes - 1) / 4;
   if (checks & QN_EMU_RACE && !in_order(w, c, first, last, write))
@@ -221,6 +242,8 @@ void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch
     for (uint32_t word = first; word <= last; word++) check_proxy(w, lane, c, word, how);
   if (!write) note_read(w, c, first, last - first + 1);
   else if (how == GENERIC_WRITE) note_write(c, first, last - first + 1, w->agent, w->vc[w->agent], true);
+  else if (how == ATOMIC)
+    for (uint32_t word = first; word <= last; word++) note_atomic(w, c, word);
 }
 
 void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state) {

@@ -294,6 +294,8 @@ typedef struct bar {
   uint32_t *vc, *pvc;
 } bar;
 
+#define BY_ATOMICS UINT32_MAX /* later than any time */
+
 enum { BARS = 16, MBARRIERS = 64 };
 
 struct cta {
@@ -304,6 +306,9 @@ struct cta {
   uint32_t size;          /* end of shared memory, SHARED_BASE included */
   /* Races: per 4-byte word, who wrote it last and when; when each agent of the cluster last read it. */
   uint32_t *write_stamp, *read_last, **read_stamp;
+  /* Where write_stamp is BY_ATOMICS: each agent's last atomic and, in a last row, the plain write before them, which
+   * write_agent is about. */
+  uint32_t **atomic_stamp;
   uint16_t *write_agent;
   uint8_t *generic; /* last written by the generic proxy */
   warp *warps;
@@ -381,7 +386,7 @@ void qn__emu_proxy_fence(warp *w);
 void qn__emu_clock_start(cluster *c);
 void qn__emu_join(uint32_t *into, const uint32_t *from, uint32_t n);
 
-typedef enum touch { GENERIC_READ, GENERIC_WRITE, ASYNC_READ, ASYNC_WRITE, COPY_WRITE } touch;
+typedef enum touch { GENERIC_READ, GENERIC_WRITE, ATOMIC, ASYNC_READ, ASYNC_WRITE, COPY_WRITE } touch;
 
 /* The CTA and the offset of a shared address of any rank; NULL (and a finding) when it or its bytes are outside. */
 cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset);

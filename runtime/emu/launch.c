@@ -17,7 +17,8 @@ enum { RESIDENT = 256 };
 static void free_cta(cta *c, uint32_t agents) {
   free(c->data), free(c->shadow), free(c->write_stamp), free(c->read_last), free(c->write_agent), free(c->generic);
   for (uint32_t a = 0; c->read_stamp && a < agents; a++) free(c->read_stamp[a]);
-  free(c->read_stamp);
+  for (uint32_t a = 0; c->atomic_stamp && a <= agents; a++) free(c->atomic_stamp[a]);
+  free(c->read_stamp), free(c->atomic_stamp);
   for (uint32_t k = 0; c->warps && k < c->nwarps; k++) {
     warp *w = &c->warps[k];
     qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
@@ -63,10 +64,12 @@ static bool make_cta(worker *k, cluster *cl, uint32_t rank) {
   c->warps = calloc(warps, sizeof *c->warps);
   c->shadow = calloc(1, c->size + 32);
   c->write_stamp = calloc(words, 4), c->read_last = calloc(words, 4), c->write_agent = calloc(words, 2);
-  c->generic = calloc(words, 1), c->read_stamp = calloc(agents, sizeof *c->read_stamp);
+  c->generic = calloc(words, 1);
+  c->read_stamp = calloc(agents, sizeof *c->read_stamp), c->atomic_stamp = calloc(agents + 1, sizeof *c->atomic_stamp);
   bool ok = c->data && c->warps && c->shadow && c->write_stamp && c->read_last && c->write_agent && c->generic &&
-            c->read_stamp;
+            c->read_stamp && c->atomic_stamp;
   for (uint32_t a = 0; ok && a < agents; a++) ok = (c->read_stamp[a] = calloc(words, 4));
+  for (uint32_t a = 0; ok && a <= agents; a++) ok = (c->atomic_stamp[a] = calloc(words, 4));
   for (int n = 0; ok && n < BARS; n++)
     ok = (c->bars[n].vc = calloc(cl->nagents, 4)) && (c->bars[n].pvc = calloc(cl->nagents, 4));
   for (uint32_t n = 0; ok && n < warps; n++) ok = make_warp(k, c, n);

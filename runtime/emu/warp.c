@@ -225,7 +225,7 @@ static uint8_t *atomic_place(warp *w, const insn *i, int lane, u64 ad, u32 size,
   cta *c = window == WINDOW_SHARED ? qn__emu_shared_at(w, lane, (u32)ad, size, &at) : NULL;
   if (!c && window != WINDOW_SHARED) qn__emu_find(w, lane, QN_EMU_F_BOUNDS, "atomic on local or parameter memory");
   if (!c) return NULL;
-  if (checking(w, QN_EMU_INIT)) qn__emu_touch(w, lane, c, at, size, GENERIC_READ);
+  qn__emu_touch(w, lane, c, at, size, ATOMIC);
   return c->data + at;
 }
 
