@@ -42,7 +42,19 @@ end
 
 -- ---- Problems ------------------------------------------------------------------------------------------------------
 
-local defaults = { host = { "bf16", "f32" }, cuda = { "f16", "f16" } }
+-- Types that a problem leaves open: of the activations the first that holds codes which are floats, then the output.
+local defaults = { host = { { "bf16", "f32" }, "f32" }, cuda = { { "f16", "bf16" }, "f16" } }
+local holds = {
+  f16 = { f16 = true, e4m3 = true, e5m2 = true }, bf16 = { bf16 = true, e4m3 = true, e5m2 = true },
+  f32 = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true },
+}
+
+local function default_act(f, target)
+  for _, act in ipairs(defaults[target][1]) do
+    if f.map.kind ~= "float" or holds[act][f.map.type] then return act end
+  end
+  return defaults[target][1][1]
+end
 
 -- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved.
 function kernel.problem(spelling, target)
@@ -58,8 +70,9 @@ function kernel.problem(spelling, target)
       error(("problem %q: %s = %s is outside 1 .. 2147483647"):format(spelling, axis:upper(), axis == "n" and n or k), 0)
     end
   end
-  p.act = act or defaults[target or "host"][1]
-  p.out = (out and out ~= "" and out) or (p.act == "i8" and "f32") or (act and target == "cuda" and act) or defaults[target or "host"][2]
+  target = target or "host"
+  p.act = act or default_act(p.format, target)
+  p.out = (out and out ~= "" and out) or (p.act ~= "i8" and target == "cuda" and p.act) or defaults[target][2]
   local known = { f16 = true, bf16 = true, f32 = true, i8 = true }
   if not known[p.act] then error(("problem %q: unknown activation type %q; known: bf16, f16, f32, i8"):format(spelling, p.act), 0) end
   if not known[p.out] or p.out == "i8" then error(("problem %q: unknown output type %q; known: bf16, f16, f32"):format(spelling, p.out), 0) end
