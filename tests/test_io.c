@@ -194,6 +194,7 @@ static const struct {
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_"
      "offsets\":[2,4]}}",
      "occurs twice", 4},
+    {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", "key k occurs twice", 0},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4]", "'}' expected", 4},
 };
 

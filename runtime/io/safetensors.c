@@ -108,6 +108,15 @@ static qn_status metadata(qn_model *m, const qn__map *file, qn__pull *j) {
   return qn__pull_need(j, '}') ? QN_OK : malformed(j, file);
 }
 
+/* No key of the metadata from number `first` on is there twice; other files of the model may repeat it. */
+static qn_status check_keys(const qn_model *m, size_t first, const qn__map *file) {
+  qn__names unique;
+  const char *twice;
+  QN_TRY(qn__names_init(&unique, m->meta + first, m->n_meta - first, sizeof *m->meta, &twice));
+  qn__names_fini(&unique);
+  return twice ? qn__fail(QN_E_FORMAT, "%s: key %s occurs twice", file->path, twice) : QN_OK;
+}
+
 /* Do the tensors from number `first` on tile [0, bytes) of the data? */
 static qn_status check_tiling(const qn_model *m, size_t first, const qn__map *file, const uint8_t *data,
                               uint64_t bytes) {
@@ -141,7 +150,7 @@ qn_status qn__safetensors_read(qn_model *m, const qn__map *file) {
   const char *text = (const char *)file->data + 8;
   const uint8_t *data = file->data + 8 + header;
   uint64_t data_bytes = file->bytes - 8 - header;
-  size_t first = m->n_stored;
+  size_t first = m->n_stored, first_key = m->n_meta;
   qn__pull j = {text, text, text + header, NULL};
   char name[NAME_MAX_BYTES];
   size_t length;
@@ -158,5 +167,6 @@ qn_status qn__safetensors_read(qn_model *m, const qn__map *file) {
   while (j.p < j.end && *j.p == ' ') j.p++;
   if (j.p != j.end)
     return qn__fail(QN_E_FORMAT, "%s: header byte %td: text after the last '}'", file->path, j.p - text);
+  QN_TRY(check_keys(m, first_key, file));
   return check_tiling(m, first, file, data, data_bytes);
 }
