@@ -57,6 +57,8 @@ local function default_act(f, target)
 end
 
 -- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved.
+local known = { f16 = "both", bf16 = "both", f32 = "both", i8 = "act", e4m3 = "act" } -- of X and Y, or of X
+
 function kernel.problem(spelling, target)
   local body, bias = spelling:match "^(.-)(%+bias)$"
   body = body or spelling
@@ -72,10 +74,9 @@ function kernel.problem(spelling, target)
   end
   target = target or "host"
   p.act = act or default_act(p.format, target)
-  p.out = (out and out ~= "" and out) or (p.act ~= "i8" and target == "cuda" and p.act) or defaults[target][2]
-  local known = { f16 = true, bf16 = true, f32 = true, i8 = true }
-  if not known[p.act] then error(("problem %q: unknown activation type %q; known: bf16, f16, f32, i8"):format(spelling, p.act), 0) end
-  if not known[p.out] or p.out == "i8" then error(("problem %q: unknown output type %q; known: bf16, f16, f32"):format(spelling, p.out), 0) end
+  p.out = (out and out ~= "" and out) or (known[p.act] == "both" and target == "cuda" and p.act) or defaults[target][2]
+  if not known[p.act] then error(("problem %q: unknown activation type %q; known: bf16, f16, f32, i8, e4m3"):format(spelling, p.act), 0) end
+  if known[p.out] ~= "both" then error(("problem %q: unknown output type %q; known: bf16, f16, f32"):format(spelling, p.out), 0) end
   p.spelling = ("%s:%dx%d:%s-%s%s"):format(p.format.name, p.n, p.k, p.act, p.out, p.bias and "+bias" or "")
   return p
 end

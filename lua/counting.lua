@@ -33,7 +33,7 @@ return function(q, native)
   function q.roofline(variant, device, weight_bytes, m)
     local p, product = variant.problem, products[device.sm]
     if not product then return nil end
-    local size = { f16 = 2, bf16 = 2, f32 = 4, i8 = 1 }
+    local size = { f16 = 2, bf16 = 2, f32 = 4, i8 = 1, e4m3 = 1 }
     local bytes = weight_bytes + m * (p.k * size[p.act] + p.n * size[p.out])
     local flops = 2.0 * m * p.n * p.k
     local memory, compute = bytes / product[2], flops / product[3]

@@ -189,7 +189,7 @@ static int gemm_run(lua_State *L) {
   a.ldy = stride(L, "ldy", p->n);
   operand *x = push_operand(L, g, "x", (qn_type)p->act, extent(a.m, a.ldx, p->k));
   operand *y = push_operand(L, g, "y", (qn_type)p->out, extent(a.m, a.ldy, p->n));
-  operand *scale = p->act == QN_T_I8 ? push_operand(L, g, "x_scale", QN_T_F32, (size_t)a.m) : NULL;
+  operand *scale = qn__act_scaled(p->act) ? push_operand(L, g, "x_scale", QN_T_F32, (size_t)a.m) : NULL;
   operand *bias = p->bias ? push_operand(L, g, "bias", QN_T_F32, (size_t)p->n) : NULL;
   size_t bytes = qn_gemm_workspace(g->gemm, a.m);
   qn__lua_buffer(L, QN_T_U8, bytes + 256); /* zeroed */

@@ -219,16 +219,35 @@ static int8_t round_i8(float v) {
   return (int8_t)(r - 0x1.8p23f);
 }
 
+/* The e4m3 number next to v, |v| <= 448, ties to even: a multiple of a step that goes with v's power of two. */
+static uint8_t round_e4m3(float v) {
+  int e;
+  float a = fabsf(v), code;
+  frexpf(a, &e); /* a = [1/2, 1) * 2^e */
+  e = a < 0x1p-6f ? -5 : e;
+  code = nearbyintf(ldexpf(a, 4 - e)) + (float)(8 * (e + 5)); /* at 16 it runs over into the next power */
+  return (uint8_t)((code < 126 ? code : 126) + (signbit(v) ? 128 : 0));
+}
+
+static float top_of_row(const float *x, int64_t k) {
+  float top = 0;
+  for (int64_t j = 0; j < k; j++) {
+    float a = fabsf(x[j]);
+    top = a > top ? a : top;
+  }
+  return top;
+}
+
 void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale) {
   for (int64_t i = 0; i < m; i++, x += ldx, q += k) {
-    float top = 0;
-    for (int64_t j = 0; j < k; j++) {
-      float a = fabsf(x[j]);
-      top = a > top ? a : top;
-    }
-    float s = scale[i] = top / 127;
-    if (s == 0) memset(q, 0, (size_t)k);
-    else
-      for (int64_t j = 0; j < k; j++) q[j] = round_i8(x[j] / s);
+    float s = scale[i] = top_of_row(x, k) / 127;
+    for (int64_t j = 0; j < k; j++) q[j] = s == 0 ? 0 : round_i8(x[j] / s);
+  }
+}
+
+void qn_quantize_rows_e4m3(const float *x, int64_t m, int64_t k, int64_t ldx, uint8_t *q, float *scale) {
+  for (int64_t i = 0; i < m; i++, x += ldx, q += k) {
+    float s = scale[i] = top_of_row(x, k) / 448;
+    for (int64_t j = 0; j < k; j++) q[j] = s == 0 ? 0 : round_e4m3(x[j] / s);
   }
 }

@@ -218,6 +218,9 @@ typedef struct qn_problem {
   uint32_t bias;     /* flag */
 } qn_problem;
 
+/* Do activations of this type come with a scale for each token? */
+static inline bool qn__act_scaled(uint32_t act) { return act == QN_T_I8 || act == QN_T_E4M3; }
+
 /* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
  * 1 .. 2^31 - 1). */
 qn_status qn__problem_parse(const char *spelling, qn_problem *out);

@@ -159,7 +159,7 @@ typedef enum qn_level {
   QN_GENERIC       /* no tuned shape of these types: the pack's plain kernel for the format */
 } qn_level;
 
-/* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match without i8) and load the kernels
+/* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match without scaled activations) and load the kernels
  * of every range of M. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N
  * and log K, else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its
  * context closes.
@@ -195,7 +195,7 @@ QN_API void qn_weight_free(qn_weight *weight);
 
 typedef struct qn_args {
   const void *x;        /* [m, K] of the problem's activation type, row stride ldx elements; not checked for NaN */
-  const float *x_scale; /* [m], only for i8 activations: X = x * x_scale[row] */
+  const float *x_scale; /* [m], only for i8 and e4m3 activations: X = x * x_scale[row] */
   const void *bias;     /* [N] f32, only for problems with +bias */
   void *y;              /* [m, N] of the problem's output type, row stride ldy elements */
   int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, N) */
@@ -219,7 +219,7 @@ QN_API uint64_t qn_misses(const qn_context *ctx);
 typedef struct qn_function_args {
   const void *x, *w;    /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
   void *y;              /* as in qn_args */
-  const float *x_scale; /* [m] for i8 activations, else NULL */
+  const float *x_scale; /* [m] for i8 and e4m3 activations, else NULL */
   const void *bias;     /* [N] f32 for problems with +bias, else NULL */
   void *ws;             /* workspace of the size that the function was tuned with, else unspecified */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
@@ -242,6 +242,9 @@ QN_API qn_status qn_function_register(const char *name, qn_function fn);
  * [-127, 127]; a row of zeros gets scale 0. X must be finite. Host memory; ldx in elements; q is dense [m,k], scale is
  * [m]. Any thread. */
 QN_API void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale);
+
+/* The same to e4m3: scale = absmax/448, to nearest, ties to even. No code is a NaN. */
+QN_API void qn_quantize_rows_e4m3(const float *x, int64_t m, int64_t k, int64_t ldx, uint8_t *q, float *scale);
 
 /* Convert n elements between f32 and a 16- or 32-bit float type, round to nearest even. Host memory, any alignment,
  * src and dst apart. Returns QN_OK, QN_E_ARG for other types. Any thread. */

@@ -221,7 +221,7 @@ static double distance(const qn_plan_key *key, const qn_problem *p) {
 /* Types that were not given match any, but for 8-bit activations: their numerics must be asked for. */
 static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
   return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
-         key->bias == p->bias && (p->act ? key->act == p->act : key->act != QN_T_I8) && (!p->out || key->out == p->out);
+         key->bias == p->bias && (p->act ? key->act == p->act : !qn__act_scaled(key->act)) && (!p->out || key->out == p->out);
 }
 
 /* The plan that serves a problem: of its shape, else of the nearest, else for any. */
@@ -474,7 +474,7 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
     return qn__fail(QN_E_ARG, "'%s': ldx is %lld, ldy is %lld, less than K or N or beyond 2^31", p->spelling,
                     (long long)a->ldx, (long long)a->ldy);
   if (!a->x || !a->y) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, a->x ? "y" : "x");
-  if (p->act == QN_T_I8 && !a->x_scale) return qn__fail(QN_E_ARG, "'%s': x_scale is NULL", p->spelling);
+  if (qn__act_scaled(p->act) && !a->x_scale) return qn__fail(QN_E_ARG, "'%s': x_scale is NULL", p->spelling);
   if (p->bias && !a->bias) return qn__fail(QN_E_ARG, "'%s': bias is NULL", p->spelling);
   if ((uintptr_t)a->workspace % WORKSPACE_ALIGN)
     return qn__fail(QN_E_ARG, "'%s': the workspace is not aligned to %d bytes", p->spelling, WORKSPACE_ALIGN);
@@ -493,7 +493,7 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
   out->args = (qn_host_args){.x = a->x,
                              .w = w->data,
                              .y = a->y,
-                             .x_scale = g->problem.act == QN_T_I8 ? a->x_scale : NULL,
+                             .x_scale = qn__act_scaled(g->problem.act) ? a->x_scale : NULL,
                              .bias = g->problem.bias ? a->bias : NULL,
                              .ws = a->workspace,
                              .m = a->m,

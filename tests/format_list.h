@@ -3,7 +3,7 @@
 #ifndef FORMAT_LIST_H
 #define FORMAT_LIST_H
 
-/* X(spelling, why not with f32, bf16, i8 activations on the host; NULL: taken) */
+/* X(spelling, why not with f32, bf16 (or e4m3), i8 activations on the host; NULL: taken) */
 #define NO_INTEGERS "codes that mean integers"
 #define ONE_GROUP "all of them must be of one group"
 #define PRECISION "keep their precision"

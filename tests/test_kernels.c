@@ -9,13 +9,13 @@
 #include <stdbool.h>
 
 static const struct {
-  const char *format, *refused[3]; /* why, for f32, bf16, i8 */
+  const char *format, *refused[4]; /* why, for each activation type */
 } formats[] = {
-#define X(spelling, f32, bf16, i8) {spelling, {f32, bf16, i8}},
+#define X(spelling, f32, bf16, i8) {spelling, {f32, bf16, i8, bf16}},
     FORMAT_LIST(X)
 #undef X
 };
-static const char *const acts[] = {"f32", "bf16", "i8"};
+static const char *const acts[] = {"f32", "bf16", "i8", "e4m3"};
 
 #define N_FORMATS ((int)(sizeof formats / sizeof *formats))
 
@@ -29,7 +29,7 @@ static void verified(unsigned least, const char *problem, const char *options) {
 }
 
 START_TEST(every_format_with_every_activation) {
-  int f = _i / 3, a = _i % 3;
+  int f = _i / 4, a = _i % 4;
   const char *refused = formats[f].refused[a];
   char problem[96], options[160];
   snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, acts[a], f % 4 ? "" : "+bias");
@@ -51,6 +51,7 @@ END_TEST
 static const char *const problems[] = {
     "int4.g128:80x256:bf16-bf16+bias",
     "int3.g16.f32:33x192:i8-f16",
+    "int6.g16.f32:33x192:e4m3-bf16+bias",
     "q4_k:64x512:f32-f32",
 };
 
@@ -77,7 +78,7 @@ int main(void) {
   TCase *t = tcase_create("host");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_test(t, every_registered_format_is_listed);
-  tcase_add_loop_test(t, every_format_with_every_activation, 0, 3 * N_FORMATS);
+  tcase_add_loop_test(t, every_format_with_every_activation, 0, 4 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);

@@ -144,6 +144,25 @@ START_TEST(test_activations_to_i8) {
 }
 END_TEST
 
+/* Every number of e4m3 is itself; halves go to the even neighbour; what is beyond the scale's reach is not there. */
+START_TEST(test_activations_to_e4m3) {
+  enum { K = 254 };
+  float x[2][K] = {{0}}, scale[2];
+  uint8_t q[2][K];
+  for (int i = 0; i < K; i++) x[0][i] = (float)qn__load_f64(QN_T_E4M3, &(uint8_t){(uint8_t)(i < 127 ? i : i + 1)}, 0);
+  qn_quantize_rows_e4m3(&x[0][0], 2, K, K, &q[0][0], scale);
+  ck_assert_float_eq(scale[0], 1);
+  ck_assert_float_eq(scale[1], 0);
+  for (int i = 0; i < K; i++) {
+    ck_assert_int_eq(q[0][i], i < 127 ? i : i + 1);
+    ck_assert_int_eq(q[1][i], 0);
+  }
+  for (int i = 0; i + 1 < 126; i++) x[0][i] = (x[0][i] + x[0][i + 1]) / 2;
+  qn_quantize_rows_e4m3(&x[0][0], 1, K, K, &q[0][0], scale);
+  for (int i = 0; i + 1 < 126; i++) ck_assert_int_eq(q[0][i], i + i % 2);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   Suite *s = suite_create("problem");
@@ -154,5 +173,6 @@ int main(int argc, char **argv) {
   add_case(s, "eight_bit_floats", test_eight_bit_floats, 1);
   add_case(s, "conversion_refuses_other_types", test_conversion_refuses_other_types, 1);
   add_case(s, "activations_to_i8", test_activations_to_i8, 1);
+  add_case(s, "activations_to_e4m3", test_activations_to_e4m3, 1);
   return run_suite(s, argv[0]);
 }

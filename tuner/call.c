@@ -215,7 +215,7 @@ qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int6
  *   S (K + 24) u_acc   adding K products in f32 in any order, and a few more roundings for scales, offsets, the row's
  *                      scale and the bias. u_acc = 2^-24; on CUDA 2^-23, since tensor cores cut off instead of rounding
  *   S u_act            the weight is rounded once to the activation's type before the product (f16, bf16; products
- *                      of two such numbers are exact in f32); 8-bit products are exact
+ *                      of two such numbers are exact in f32; for e4m3 that is bf16); int8 products are exact
  *   |y| u_out          the result is rounded to the output type
  *   K x_max tiny       weights below the normal range: half of f16's smallest step, or flushed to zero elsewhere
  *
@@ -225,7 +225,7 @@ static double unit(uint32_t type) {
 }
 
 double qn__error_bound(const qn_problem *p, bool cuda, int64_t k, double y, double magnitude, double x_max) {
-  double u_acc = cuda ? 0x1p-23 : 0x1p-24, u_act = p->act == QN_T_F32 ? 0 : unit(p->act);
+  double u_acc = cuda ? 0x1p-23 : 0x1p-24, u_act = p->act == QN_T_F32 ? 0 : unit(p->act == QN_T_E4M3 ? QN_T_BF16 : p->act);
   double tiny = p->act == QN_T_F16 ? 0x1p-25 : 0x1p-126, out_tiny = p->out == QN_T_F16 ? 0x1p-25 : 0x1p-126;
   double sum = magnitude * ((double)(k + 24) * u_acc + u_act) + (double)k * x_max * tiny;
   return sum + (fabs(y) + sum) * unit(p->out) + out_tiny;

@@ -238,7 +238,7 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
   QN_TRY(make_weight(f, &state, out));
   QN_TRY(make_x(p, &state, out));
   if (p->bias) QN_TRY(make_vector(out, n, 0, 3, &state, &out->bias));
-  if (p->act != QN_T_I8) return QN_OK;
+  if (!qn__act_scaled(p->act)) return QN_OK;
   out->x_max *= 4;
   return make_vector(out, m, -1, 2, &state, &out->x_scale);
 }

@@ -112,6 +112,7 @@ static qn_status metadata(qn_model *m, const qn__map *file, qn__pull *j) {
 static qn_status check_keys(const qn_model *m, size_t first, const qn__map *file) {
   qn__names unique;
   const char *twice;
+  if (m->n_meta == first) return QN_OK;
   QN_TRY(qn__names_init(&unique, m->meta + first, m->n_meta - first, sizeof *m->meta, &twice));
   qn__names_fini(&unique);
   return twice ? qn__fail(QN_E_FORMAT, "%s: key %s occurs twice", file->path, twice) : QN_OK;

@@ -6,6 +6,7 @@
 --   activations   V   AVX-512 multiplies                 elsewhere        exact, apart from
 --   f32           1   f32 (fma)                          f32              the f32 sum
 --   bf16          2   pairs of bf16 (vdpbf16ps)          f32              the f32 sum; AVX-512: tables rounded to bf16
+--   e4m3          2   as bf16, which holds it exactly        f32              the f32 sum; as with bf16
 --   i8            4   quads of u8 by i8 (vpdpbusd)       f32, exactly     nothing within a group; then the f32 sum
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and offset
@@ -20,7 +21,8 @@ local host = { isa = {} }                                   -- hooks by instruct
 local arithmetic = {
   f32 = { V = 1, lane = 32, x = "float", value = "x[k]", sets = {} },
   bf16 = { V = 2, lane = 16, x = "uint16_t", value = "from_bf16(x[k])", sets = { "avx512bf16" } },
-  i8 = { V = 4, lane = 8, x = "int8_t", value = "x[k]", sets = { "avx512vbmi", "avx512vnni" } },
+  e4m3 = { V = 2, lane = 16, x = "uint8_t", value = "from_fp8(x[k])", sets = { "avx512bf16" }, product = "bf16", scaled = true },
+  i8 = { V = 4, lane = 8, x = "int8_t", value = "x[k]", sets = { "avx512vbmi", "avx512vnni" }, scaled = true },
 }
 
 local usual_group = 128                                     -- where scales are per row, or groups very long
@@ -33,7 +35,7 @@ function host.sets(v)
   if v.ISA == "avx2" then return { "avx2", "f16c", "fma" } end
   local out = { "avx512bw", "avx512dq", "avx512f", "avx512vl" }
   table.move(arithmetic[v.act].sets, 1, #arithmetic[v.act].sets, #out + 1, out)
-  if v.out == "bf16" and v.act ~= "bf16" then out[#out + 1] = "avx512bf16" end
+  if v.out == "bf16" and arithmetic[v.act].sets[1] ~= "avx512bf16" then out[#out + 1] = "avx512bf16" end
   table.sort(out)
   return out
 end
@@ -59,7 +61,7 @@ host.plane_bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u
 -- Float codes by the activations that they are exact in.
 local float_codes = {
   f32 = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true },
-  bf16 = { bf16 = true, e4m3 = true, e5m2 = true }, i8 = {},
+  bf16 = { bf16 = true, e4m3 = true, e5m2 = true }, e4m3 = { bf16 = true, e4m3 = true, e5m2 = true }, i8 = {},
 }
 
 -- ---- Groups ----------------------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ host.rules = {
       for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
       return true
     end },
-  { name = "act", why = "host kernels take f32, bf16 or i8 activations",
+  { name = "act", why = "host kernels take f32, bf16, e4m3 or i8 activations",
     ok = function(v) return arithmetic[v.act] ~= nil end },
   { name = "i8-map", why = "int8 dot products need codes that mean integers, or a table of at most 64 numbers that are n / 2^i with n in -128 .. 127",
     ok = function(v)
@@ -103,7 +105,7 @@ host.rules = {
       if v.act ~= "i8" or m.kind == "int" then return true end
       return m.kind == "table" and m.unit and v.format.bits <= 6 and m.lo >= -128 * m.unit and m.hi <= 127 * m.unit
     end },
-  { name = "float-code", why = "codes that are floats keep their precision: f32 and f16 weights need f32 activations, bf16, e4m3 and e5m2 ones f32 or bf16",
+  { name = "float-code", why = "codes that are floats keep their precision: f32 and f16 weights need f32 activations, bf16, e4m3 and e5m2 ones f32, bf16 or e4m3",
     ok = function(v)
       local m = v.format.map
       return m.kind ~= "float" or m.slope == 1 and float_codes[v.act][m.type]
@@ -113,7 +115,7 @@ host.rules = {
       for _, p in ipairs(v.format.planes) do if not host.plane_bytes[p.type] then return false end end
       return true
     end },
-  { name = "pairs", why = "bf16 is multiplied two values of k at a time, i8 four: all of them must be of one group",
+  { name = "pairs", why = "bf16 and e4m3 are multiplied two values of k at a time, i8 four: all of them must be of one group",
     ok = function(v) return host.group(v) % arithmetic[v.act].V == 0 end },
   { name = "granularity", why = "each coarser group along K must hold whole records of the finest one, of at most 4096 values of k",
     ok = function(v)
@@ -143,6 +145,7 @@ host.rules = {
 function host.derive(v)
   local a = arithmetic[v.act]
   v.V, v.LANE, v.XT, v.VALUE = a.V, a.lane, a.x, a.value
+  v.PRODUCT, v.SCALED = a.product or v.act, a.scaled      -- the type that is multiplied; has x a scale for each token?
   v.LANES = host.lanes[v.ISA]
   v.VECTOR = 4 * v.LANES
   v.P = v.NR // v.LANES
@@ -176,6 +179,7 @@ function host.head(w, v)
   ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", bias" or "",
     LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v), ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
+      e4m3 = "a scale a token, exact products in bf16, f32 sums",
       i8 = "exact int32 sums within a group, f32 across groups" })[v.act] })
 end
 
@@ -198,6 +202,17 @@ local function sizes(v)
   for i, x in ipairs(list) do out[i] = ("%-17s /* %s */"):format(("%s = %s,"):format(x[1], x[2]), x[3]) end
   return table.concat(out, "\n")
 end
+
+-- Activations as f32. A small float moved into f32's place is itself times a power of two, subnormals included.
+local from_x = {
+  bf16 = "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }",
+  e4m3 = [[
+    fn float from_fp8(uint8_t x) {
+      float f = (union { uint32_t u; float f; }){(uint32_t)(x & 0x7f) << 20}.f * 0x1p120f;
+      return x & 0x80 ? -f : f;
+    }
+  ]],
+}
 
 function host.constants(w, v)
   if v.ISA == "avx512" then w "#include <immintrin.h>" end
@@ -226,9 +241,8 @@ function host.constants(w, v)
     typedef uint32_t u32v __attribute__((vector_size(${VECTOR})));
     typedef uint16_t u16v __attribute__((vector_size(${HALF})));
     typedef uint8_t u8v __attribute__((vector_size(${LANES})));
-    ${FROM_BF16}
-  ]], { SIZES = sizes(v), HALF = v.VECTOR // 2, FROM_BF16 = v.act == "bf16" and
-    "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }" or "" })
+  ]], { SIZES = sizes(v), HALF = v.VECTOR // 2 })
+  if from_x[v.act] then w(from_x[v.act]) end
   w.blank()
 end
 

@@ -16,9 +16,10 @@ local small = { e4m3 = { fraction = 3, bias = 7 }, e5m2 = { fraction = 2, bias =
 -- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums of x.
 function hooks.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
-  v.loose = small[v.format.map.type] or v.act == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int)
+  v.loose = small[v.format.map.type] or v.PRODUCT == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int)
     or v.act == "i8" and not int
   v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
+  if v.PRODUCT ~= v.act then v.converted, v.FILLED, v.FILL = true, "uint16_t", "bf16_of_fp8(x[k])" end
   v.AT_ONCE = v.V
   v.ADDED = v.act ~= "i8" and 0 or int and -v.format.map.bias or 128
   v.sums = v.sums or v.ADDED ~= 0
@@ -44,7 +45,7 @@ local function number(w, v)
       }
     ]], { MASK = ("%x"):format((1 << v.format.bits) - 1), MAGIC = ("%d.0f"):format((1 << 23) - v.format.map.bias) })
   else
-    local show = function(x) return host.f32(v.act == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
+    local show = function(x) return host.f32(v.PRODUCT == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
     w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
     w "fn __m512 number(__m512i q) { return _mm512_i32gather_ps(q, table, 4); }"
   end
@@ -83,18 +84,18 @@ function hooks.weights(w, v)
     if host.has_type(v, type) then small_float(w, type, 32) end
   end
   if small[map.type] then
-    if v.act == "bf16" then small_float(w, map.type, 16) end
-    w("fn weight_t weights(u32v q) { return ${FROM}_${TYPE}((__m512i)q); }", { FROM = v.act == "bf16" and "bf16_from" or "from", TYPE = map.type })
+    if v.PRODUCT == "bf16" then small_float(w, map.type, 16) end
+    w("fn weight_t weights(u32v q) { return ${FROM}_${TYPE}((__m512i)q); }", { FROM = v.PRODUCT == "bf16" and "bf16_from" or "from", TYPE = map.type })
   elseif map.kind == "float" then
-    w("fn weight_t weights(u32v q) { return ${BODY}; }", { BODY = v.act == "bf16" and "(__m512i)q"
+    w("fn weight_t weights(u32v q) { return ${BODY}; }", { BODY = v.PRODUCT == "bf16" and "(__m512i)q"
       or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)", f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
   elseif v.act == "i8" and map.kind == "int" then
     w "fn weight_t weights(u32v q) { return (__m512i)q; } /* unsigned; the bias is in the sums of x */"
   elseif v.act == "i8" then
     lookup(w, v, "uint8_t", 64, u8, 16, "_mm512_permutexvar_epi8((__m512i)q, _mm512_loadu_si512(table))")
-  elseif v.act == "bf16" and bits <= 5 then
+  elseif v.PRODUCT == "bf16" and bits <= 5 then
     lookup(w, v, "uint16_t", 32, bf16, 8, "_mm512_permutexvar_epi16((__m512i)q, _mm512_loadu_si512(table))")
-  elseif v.act == "bf16" and bits == 6 then
+  elseif v.PRODUCT == "bf16" and bits == 6 then
     lookup(w, v, "uint16_t", 64, bf16, 8, "_mm512_permutex2var_epi16(_mm512_loadu_si512(table), (__m512i)q, _mm512_loadu_si512(table + 32))")
   elseif v.act == "f32" and bits <= 4 then
     lookup(w, v, "float", 16, host.f32, 4, "_mm512_permutexvar_ps((__m512i)q, _mm512_loadu_ps(table))")
@@ -139,8 +140,11 @@ local multiply = {
 }
 
 function hooks.multiply(w, v)
+  if v.PRODUCT ~= v.act then
+    w "fn uint16_t bf16_of_fp8(uint8_t x) { return (union { float f; uint32_t u; }){from_fp8(x)}.u >> 16; }"
+  end
   local unit = v.format.map.unit
-  w(multiply[v.act], { UNIT = unit and unit ~= 1 and " * " .. host.f32(unit) or "" })
+  w(multiply[v.PRODUCT], { UNIT = unit and unit ~= 1 and " * " .. host.f32(unit) or "" })
   w.blank()
 end
 

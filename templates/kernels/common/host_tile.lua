@@ -194,8 +194,8 @@ function tile.tile(w, v, read, prefetch)
         const ${FILLED} *x[MR];
         for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
-    FILL_DOC = v.converted and "A record of x as f32, filled up with zeros." or "The last, partial record of x, filled up with zeros.",
-    FILL_VALUE = v.converted and v.VALUE or "x[k]",
+    FILL_DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32") or "The last, partial record of x, filled up with zeros.",
+    FILL_VALUE = v.converted and (v.FILL or v.VALUE) or "x[k]",
     FULL = v.converted and "" or ", full = a->k / KR",
     GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : " })
   w.push() w.push()
@@ -222,7 +222,7 @@ function tile.tile(w, v, read, prefetch)
         int64_t n = panel * NR + p * LANES;
         if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, acc[r][p]${X_SCALE}, ${BIAS_AT}, a->n - n);
       }
-  ]], { X_SCALE = v.act == "i8" and " * a->x_scale[row + r]" or "", BIAS_AT = v.problem.bias and "a->bias + n" or "0" })
+  ]], { X_SCALE = v.SCALED and " * a->x_scale[row + r]" or "", BIAS_AT = v.problem.bias and "a->bias + n" or "0" })
   w.pop "}"
   w.blank()
 end
