@@ -181,13 +181,14 @@ QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
-/* Bytes on the device of a weight of this problem, padding included. */
+/* Bytes on the device of a weight of this problem, padding included; a permutation takes 4 K more. */
 QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
 
 /* Rearrange planes into the layout of the gemm, on the device. The weight is for
  * this gemm; it is freed before the context closes, whether before or after the gemm.
  * Returns QN_OK, QN_E_SHAPE, QN_E_ARG (a plane is missing or of another type; a scale is NaN or infinite; a code is
- * beyond the format's bits; perm is no permutation), QN_E_NO_KERNEL (a permutation, on CUDA), QN_E_NOMEM, QN_E_CUDA. */
+ * beyond the format's bits; perm is no permutation), QN_E_NO_KERNEL (a permutation, and kernels that cannot serve it),
+ * QN_E_NOMEM, QN_E_CUDA. */
 QN_API qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out);
 QN_API void qn_weight_free(qn_weight *weight);
 

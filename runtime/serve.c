@@ -37,6 +37,7 @@ struct qn_context {
 
 typedef struct gemm_range {
   qn_bound *bound;
+  void *permute; /* puts X in the order of a weight's columns; NULL: the kernel's module has no such entry */
   uint32_t kernel;
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
@@ -59,7 +60,7 @@ struct qn_weight {
   qn_context *ctx;
   uint64_t key;
   void *data;
-  int32_t *perm; /* NULL or [K] */
+  void *perm; /* NULL or i32 [K], on the device */
 };
 
 /* ---- Open ---------------------------------------------------------------------------------------------------------
@@ -210,6 +211,47 @@ uint64_t qn_misses(const qn_context *ctx) { return ctx ? atomic_load_explicit(&c
 
 qn_device *qn__context_device(const qn_context *ctx) { return ctx->device; }
 
+/* ---- Act-order ----------------------------------------------------------------------------------------------------
+ */
+
+#define PERMUTE_BLOCK 256
+
+/* The second entry of every CUDA source, see templates/kernels/common/cuda.lua; `w` is the permutation. */
+static const qn_step permute_step = {
+    .entry = "permute_x", .n_args = 5, .arg = {QN_ARG_X, QN_ARG_W, QN_ARG_Y, QN_ARG_K, QN_ARG_LDX}};
+
+#define PERMUTE(size)                                                                                                  \
+  for (int64_t j = 0; j < a->k; j++) memcpy(y + j * size, x + (int64_t)perm[j] * size, size);                          \
+  break;
+
+/* The same as a host kernel: `n` is the bytes of an element; item i is row i of X. */
+static void permute_rows(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
+  const int32_t *perm = a->w;
+  (void)thread;
+  for (int64_t i = begin; i < end; i++) {
+    const char *x = (const char *)a->x + i * a->ldx * a->n;
+    char *y = (char *)a->y + i * a->k * a->n;
+    switch (a->n) {
+    case 1:
+      PERMUTE(1)
+    case 2:
+      PERMUTE(2)
+    default:
+      PERMUTE(4)
+    }
+  }
+}
+
+static bool on_host(const qn_context *c) { return !strcmp(c->device->info.target, "host"); }
+
+/* The entry that permutes X; NULL where a CUDA module has none. */
+static void *find_permute(qn_context *c, qn_module *module) {
+  qn_host_entry entry = permute_rows;
+  void *fn = NULL;
+  if (on_host(c)) return memcpy(&fn, &entry, sizeof fn), fn;
+  return c->device->ops->entry(c->device, module, permute_step.entry, 0, &fn) ? NULL : fn;
+}
+
 /* ---- Bind ---------------------------------------------------------------------------------------------------------
  */
 
@@ -297,9 +339,11 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   memcpy(r->name, k.name, sizeof r->name);
   r->kernel = UINT32_MAX;
   QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
+  r->permute = fn ? find_permute(c, NULL) : NULL;
   if (fn) return memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn), QN_OK;
   QN_TRY(load_kernel(c, number, &k));
   r->kernel = number;
+  r->permute = find_permute(c, c->kernel[number].module);
   return find_entries(c, c->kernel[number].module, r->bound, planned->m_min, m_max);
 }
 
@@ -403,21 +447,24 @@ size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) {
 
 size_t qn_weight_bytes(const qn_gemm *gemm) { return gemm ? (size_t)gemm->bytes : 0; }
 
-/* A copy of the permutation, or NULL for the identity. */
-static qn_status copy_perm(const int32_t *perm, int64_t k, int32_t **out) {
-  int64_t j = 0;
-  *out = NULL;
+/* The permutation on the device; NULL for the identity. */
+static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
+  qn_device *d = g->ctx->device;
+  int64_t j = 0, k = g->problem.k;
   while (perm && j < k && perm[j] == j) j++;
   if (!perm || j == k) return QN_OK;
-  if (!(*out = malloc((size_t)k * sizeof **out))) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
-  memcpy(*out, perm, (size_t)k * sizeof **out);
-  return QN_OK;
+  for (uint32_t i = 0; i < g->n_ranges; i++)
+    if (!g->range[i].permute)
+      return qn__fail(QN_E_NO_KERNEL, "'%s': kernel '%s' has no entry '%s' for a weight with a permutation (act-order)",
+                      g->problem.spelling, g->range[i].name, permute_step.entry);
+  QN_TRY(d->ops->alloc(d, (size_t)k * sizeof *perm, out));
+  return d->ops->upload(d, *out, perm, (size_t)k * sizeof *perm);
 }
 
 /* The host packs in place; a GPU gets a copy of what was packed here. */
 static qn_status pack_weight(const qn_gemm *g, const qn_planes *planes, void *data) {
   qn_device *d = g->ctx->device;
-  if (!strcmp(d->info.target, "host")) return qn__layout_pack(&g->plan.layout, &g->plan.format, planes, data);
+  if (on_host(g->ctx)) return qn__layout_pack(&g->plan.layout, &g->plan.format, planes, data);
   void *packed = malloc((size_t)g->bytes);
   if (!packed) return qn__fail(QN_E_NOMEM, "weight of %lld bytes", (long long)g->bytes);
   qn_status s = qn__layout_pack(&g->plan.layout, &g->plan.format, planes, packed);
@@ -432,10 +479,7 @@ static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld] for '%s'", (long long)planes->n, (long long)planes->k,
                     g->problem.spelling);
   QN_TRY(qn__planes_check(&g->plan.format, planes));
-  QN_TRY(copy_perm(planes->perm, planes->k, &w->perm));
-  if (w->perm && strcmp(d->info.target, "host"))
-    return qn__fail(QN_E_NO_KERNEL, "'%s' on %s: weights with a permutation (act-order) are served on the host only",
-                    g->problem.spelling, d->info.name);
+  QN_TRY(place_perm(g, planes->perm, &w->perm));
   QN_TRY(d->ops->alloc(d, (size_t)g->bytes, &w->data));
   QN_TRY(pack_weight(g, planes, w->data));
   if (w->perm) atomic_store_explicit(&g->permuted, true, memory_order_relaxed);
@@ -456,8 +500,9 @@ qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out) {
 
 void qn_weight_free(qn_weight *weight) {
   if (!weight) return;
-  weight->ctx->device->ops->free(weight->ctx->device, weight->data);
-  free(weight->perm);
+  qn_device *d = weight->ctx->device;
+  d->ops->free(d, weight->data);
+  d->ops->free(d, weight->perm);
   free(weight);
 }
 
@@ -505,55 +550,48 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
   return qn__bound_launches(g->ctx->device, b, a->m, out->launch);
 }
 
-#define GATHER(size)                                                                                                   \
-  for (int64_t j = 0; j < a->k; j++) memcpy(y + j * size, x + (int64_t)perm[j] * size, size);                          \
-  break;
-
-/* A host kernel like any other: `w` is the permutation, `n` the bytes of an element; item i gathers row i of X. */
-static void gather_rows(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
-  const int32_t *perm = a->w;
-  (void)thread;
-  for (int64_t i = begin; i < end; i++) {
-    const char *x = (const char *)a->x + i * a->ldx * a->n;
-    char *y = (char *)a->y + i * a->k * a->n;
-    switch (a->n) {
-    case 1:
-      GATHER(1)
-    case 2:
-      GATHER(2)
-    default:
-      GATHER(4)
-    }
-  }
+static qn_status launch_product(const qn_gemm *g, const qn_lookup *c, void *stream) {
+  qn_device *d = g->ctx->device;
+  for (uint32_t i = 0; i < c->n_launches; i++) QN_TRY(d->ops->launch(d, &c->launch[i], &c->args, stream));
+  return QN_OK;
 }
 
-/* Put X in the order of the weight's columns, behind the kernel's own workspace. */
-static qn_status gather(const qn_gemm *g, const qn_weight *w, qn_lookup *c) {
-  int64_t own = 0;
-  QN_TRY(qn__bound_workspace(g->range[range_of(g, c->args.m)].bound, c->args.m, &own));
+/* Permute m rows of X from a->x to a->y, or without a permutation put zeros there. */
+static qn_status launch_permute(const qn_gemm *g, const qn_host_args *a, int64_t m, void *stream) {
+  int64_t blocks = (a->k + PERMUTE_BLOCK - 1) / PERMUTE_BLOCK;
+  const qn_launch l = {.fn = g->range[range_of(g, m)].permute,
+                       .grid = {m, blocks < 65535 ? blocks : 65535, 1},
+                       .block = {PERMUTE_BLOCK, 1, 1},
+                       .cluster = {1, 1, 1},
+                       .step = &permute_step};
+  return g->ctx->device->ops->launch(g->ctx->device, &l, a, stream);
+}
+
+/* X in the order of the weight's columns goes behind the kernel's own workspace, and the kernel reads it there. A
+ * workspace on CUDA is zero between calls, whichever kernel is next, so that zeros follow. */
+static qn_status run_permuted(const qn_gemm *g, const qn_weight *w, qn_lookup *c, void *stream) {
+  int64_t own = 0, m = c->args.m;
+  QN_TRY(qn__bound_workspace(g->range[range_of(g, m)].bound, m, &own));
   qn_host_args a = {.x = c->args.x,
                     .w = w->perm,
                     .y = (char *)c->args.ws + align_up(own),
                     .n = (int64_t)g->x_size,
                     .k = c->args.k,
                     .ldx = c->args.ldx};
-  qn_launch l = {.grid = {c->args.m}};
-  qn_host_entry entry = gather_rows;
-  memcpy(&l.fn, &entry, sizeof entry);
+  QN_TRY(launch_permute(g, &a, m, stream));
   c->args.x = a.y;
   c->args.ldx = a.k;
-  return g->ctx->device->ops->launch(g->ctx->device, &l, &a, NULL);
+  QN_TRY(launch_product(g, c, stream));
+  a.w = NULL;
+  return on_host(g->ctx) ? QN_OK : launch_permute(g, &a, m, stream);
 }
 
 qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {
   if (!gemm || !weight || !args) return qn__fail(QN_E_ARG, "qn_run: NULL argument");
-  qn_device *d = gemm->ctx->device;
   qn_lookup c;
   if (!args->m) return QN_OK;
   QN_TRY(check_args(gemm, weight, args));
   if (gemm->level != QN_EXACT) atomic_fetch_add_explicit(&gemm->ctx->misses, 1, memory_order_relaxed);
   QN_TRY(qn__gemm_look_up(gemm, weight, args, &c));
-  if (weight->perm) QN_TRY(gather(gemm, weight, &c));
-  for (uint32_t i = 0; i < c.n_launches; i++) QN_TRY(d->ops->launch(d, &c.launch[i], &c.args, args->stream));
-  return QN_OK;
+  return weight->perm ? run_permuted(gemm, weight, &c, args->stream) : launch_product(gemm, &c, args->stream);
 }

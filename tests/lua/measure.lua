@@ -107,6 +107,37 @@ return {
     t.equal(code, "QN_E_DEVICE")
   end },
 
+  -- The kernel is a longer K's, so that one that splits it is among them.
+  { "a weight in act-order is served by CUDA kernels, with a workspace of their own too", function(t)
+    local model = assert(q.model(QN_TESTS .. "/models/tiny-llama-gptq4-act"))
+    local name = "model.layers.2.mlp.down_proj.weight"
+    local planes, w = assert(model:planes(name)), assert(model:dequantize(name))
+    local info = planes:info()
+    local cuda, longer = ("%s:%dx%d:f16-f32"):format(info.format, info.n, info.k), ("%s:%dx%d:f16-f32"):format(info.format, info.n, 2 * info.k)
+    local x = q.ffi.buffer("f32", 9 * info.k):fill(function(i) return i * 5 % 9 - 4 end)
+    t.check(info.perm)
+    for _, split in ipairs { 1, 2 } do
+      local path = ("%s/order%d.qpack"):format(t.scratch, split)
+      assert(q.pack(assert(q.tune { problems = { longer }, device = "emu:sm_90a", family = "cuda.mma", check_only = true,
+        fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16", SPLIT = split, REDUCE = "ordered" },
+        store = t.scratch .. "/emulated" }), path))
+      local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
+      local weight = assert(gemm:prepack(planes))
+      for _, m in ipairs { 1, 9 } do
+        local y = q.ffi.buffer("f32", m * info.n)
+        assert(gemm:run { weight = weight, x = x:convert "f16", y = y, m = m })
+        for at = 0, m * info.n - 1, 7 do
+          local sum, size = 0.0, 0.0
+          for k = 1, info.k do
+            local p = x[at // info.n * info.k + k] * w[at % info.n * info.k + k]
+            sum, size = sum + p, size + math.abs(p)
+          end
+          t.check(math.abs(y[at + 1] - sum) <= 2.0 ^ -9 * size, ("split %d, M = %d: Y[%d] is %g, not %g"):format(split, m, at, y[at + 1], sum))
+        end
+      end
+    end
+  end },
+
   { "arguments that do not fit are refused", function(t)
     local gemm = assert(assert(q.open(packed(t))):bind(problem))
     local planes, x = example(1)

@@ -336,6 +336,7 @@ return kernel {
     planes.loads,
     values,
     record,
+    cuda.permute,
     entry,
   },
 }

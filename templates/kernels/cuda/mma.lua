@@ -306,6 +306,7 @@ return kernel {
     parts.gather,
     parts.combine,
     parts.store,
+    cuda.permute,
     entry,
   },
 }
