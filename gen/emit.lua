@@ -66,6 +66,14 @@ function emit.new(values)
   function w.push(text, extra) if text then w(text, extra) end depth = depth + 1 end
   function w.pop(text, extra) depth = depth - 1 if text then w(text, extra) end end
 
+  -- Write `body` with the values of another variant.
+  function w.with(other, body)
+    local mine = values
+    values = other
+    body()
+    values = mine
+  end
+
   -- The text written so far, with or without #line directives.
   function w.text(lines)
     local out = {}

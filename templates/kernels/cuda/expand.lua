@@ -1,0 +1,200 @@
+-- cuda.expand - many tokens: the weight is dequantized once, into the workspace, and the dense product reads it there.
+--
+--   D[n,k] = T(dequant(W)[n,k])                           T: the type of the activations
+--   Y[m,n] = sum over k of X[m,k] * D[n,k]                cuda.mma for a dense format, whose weights are D
+--
+--        W (workspace untouched)       D: N K 2 bytes of workspace          Y
+--      +--------------------------+   +------------------------------+   +-----+
+--      | record | record | ...    |-->| record | record | ...        |-->|     |-->  D = 0
+--      +--------------------------+   +------------------------------+   +-----+
+--        a warp takes a record:         the same chunk of the same         in three launches: `expand`, `product`,
+--        words, planes, registers       layout, 16 bits a code             `clear`
+--
+--   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua, as in cuda.mma and cuda.gemv
+--   D[n,k]   the same chunk: fragment f of a lane is 16 bytes at (f * 32 + lane) * 16 of a record of 2048
+--   X, Y     as in cuda.mma
+--
+-- A workspace is zero between calls, as counters of other kernels want it; so the last launch clears D.
+--
+--   parameter  meaning                               bound by
+--   LAYOUT     shape of a record: 16 or 64 features  part of the layout, which cuda.mma and cuda.gemv share
+--   BM         tokens of a CTA of the product        accumulators
+--   STAGES     buffers of the product                shared memory
+--
+-- Source: dequantizing to a dense matrix from some number of tokens on is what exllamav2 and bitsandbytes do.
+
+local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
+local planes = use "kernels/common/cuda_planes"
+local parts = use "kernels/common/cuda_mma"
+local mma = use "kernels/cuda/mma"
+
+local WARPS = 8 -- of a CTA of `expand`; each takes a record
+
+-- The variant of cuda.mma that multiplies with D.
+local function product(v)
+  if v.product then return v.product end
+  local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out, entry = v.entry .. "_product",
+    LAYOUT = v.LAYOUT, BM = v.BM, BN = 128, BK = 64, WN = 4, WK = 1, STAGES = v.STAGES, SCALE = "sum", SPLIT = 1,
+    REDUCE = "ordered" }
+  d.format = { name = v.act, bits = 16, planes = {}, scale = {}, offset = {}, map = { kind = "float", type = v.act, slope = 1 } }
+  v.product = d
+  return d
+end
+
+-- Factors of a row belong to the weight here, like all others.
+local function factors(v)
+  local rows = v.ROW_SCALES
+  local function with_rows(names)
+    local out = { table.unpack(names) }
+    return table.move(rows, 1, #rows, #out + 1, out)
+  end
+  local offsets = {}
+  for i, term in ipairs(v.OFFSETS) do offsets[i] = { coefficient = term.coefficient, planes = with_rows(term.planes) } end
+  v.SCALES, v.OFFSETS, v.ROW_SCALES = with_rows(v.SCALES), offsets, {}
+end
+
+local function derive(v)
+  v.HALF, v.SCALE = v.act, "weight"
+  v.FN = ({ n16 = 1, n64 = 4 })[v.LAYOUT]
+  v.FK, v.WARPS = 4 // v.FN, WARPS
+  v.layout = cuda.fragment.layout(v.format, v.FN)
+  codes.derive(v)
+  planes.derive(v)
+  factors(v)
+  v.TERMS = #v.planes > 0
+  v.PRECISION = planes.precision(v)
+  mma.derive(product(v))
+end
+
+local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
+
+local rules = {
+  rule("dense", "a weight as wide as the activations is read where it lies, by cuda.mma", function(v) return v.format.bits < 16 end),
+  cuda.rules.act,
+  cuda.rules.granularity,
+  cuda.range_rule(function(v) return v.act end),
+}
+for _, r in ipairs(mma.rules) do -- what the product asks for, and what scales on weights ask for
+  local weight = r.name:match "^scale%-r"
+  rules[#rules + 1] = rule(r.name, r.why, function(v)
+    if not weight then return r.ok(product(v)) end
+    return r.ok { SCALE = "weight", act = v.act, format = v.format }
+  end)
+end
+
+-- ---- Source ----------------------------------------------------------------------------------------------------------
+
+local function address(p)
+  local base = ("t.%s_at"):format(p.name)
+  if p.rows == 0 then return base end
+  local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
+  if p.cols > 0 then
+    local pitch = p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded"
+    at = ("(i64)(step / %d) * %s + %s"):format(p.cols // 16, pitch, at)
+  end
+  return planes.element(p, base, at)
+end
+
+local function expand(w, v)
+  local at = {}
+  for i, p in ipairs(planes.met(v)) do at[i] = address(p) end
+  w([[
+    /* A warp dequantizes a record of W into the record of D in its place. */
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_expand(const u8 *w, u8 *ws, int n, int k) {
+      const int lane = threadIdx.x % 32, k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
+      const int columns = k_padded / (16 * FK);
+      task t;
+      t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
+      ${POINTERS}
+      const i64 record = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
+      if (record >= (i64)(t.n_padded / (16 * FN)) * columns) return;
+      t.feature = (int)(record / columns) * 16 * FN + lane / 4 * 2 * FN;
+      u32 q[WORDS];
+      load_codes(w + record * RECORD, lane, q);
+    #pragma unroll
+      for (int f = 0; f < 4; f++) {
+        ${WHERE}
+        u32x4 a;
+        fragment(q, f, a.v);
+        ${WEIGH}
+        *(u32x4 *)(ws + record * 2048 + (f * 32 + lane) * 16) = a;
+      }
+    }
+
+    /* The workspace is left as it was found. */
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_clear(u8 *ws) {
+      const i64 record = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
+    #pragma unroll
+      for (int f = 0; f < 4; f++) *(u32x4 *)(ws + record * 2048 + (f * 32 + threadIdx.x % 32) * 16) = {};
+    }
+  ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
+    WHERE = v.TERMS and "const int i = f / FK, step = (int)(record % columns) * FK + f % FK;" or "",
+    WEIGH = v.TERMS and ("weigh(a.v, load_terms(%s));"):format(table.concat(at, ",\n")) or "" })
+end
+
+local function dequantize(w, v)
+  w "namespace dequantize {"
+  w.blank()
+  w([[
+    enum {
+      WARPS = ${WARPS}, /* of a CTA */
+      FN = ${FN}, FK = ${FK}, /* fragments of a record along N, along K */
+      WORDS = ${WORDS}, /* 32-bit words of a record in a lane */
+      RECORD = ${RECORD}, /* bytes of a record */
+    };
+
+    struct task {
+      ${MEMBERS}
+      int n_padded, feature; /* the first of this lane, as planes count */
+    };
+  ]], { MEMBERS = planes.members(v) })
+  w.blank()
+  for _, section in ipairs { codes.load, codes.fragment, planes.loads, planes.terms, expand } do section(w, v) end
+  w "}"
+  w.blank()
+end
+
+local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true }
+
+local function multiply(w, v)
+  w "namespace product {"
+  w.blank()
+  w.with(product(v), function()
+    for _, section in ipairs(mma.outline) do if not common[section] then section(w, product(v)) end end
+  end)
+  w "}"
+end
+
+-- ---- Launch ----------------------------------------------------------------------------------------------------------
+
+local function launch(v)
+  local tile = v.layout.tile
+  local records = ceildiv(N, tile[1]) * ceildiv(K, tile[2]) * (tile[1] * tile[2] // 1024)
+  local step = mma.launch(product(v)).steps[1]
+  step.entry = product(v).entry
+  for i, name in ipairs(step.args) do step.args[i] = name == "w" and "ws" or name end
+  local grid, block = { ceildiv(records, WARPS) }, { 32 * WARPS }
+  return { steps = { { entry = v.entry .. "_expand", args = { "w", "ws", "n", "k" }, grid = grid, block = block }, step,
+      { entry = v.entry .. "_clear", args = { "ws" }, grid = grid, block = block } },
+    workspace = records * 2048, deterministic = true, batch_invariant = true }
+end
+
+return kernel {
+  name = "cuda.expand",
+  target = "cuda",
+  doc = "weights dequantized into the workspace, then the dense product",
+  source = "exllamav2, bitsandbytes",
+  params = {
+    { name = "LAYOUT", values = { "n16", "n64" }, doc = "features of a record", short = "" },
+    { name = "BM", values = { 64, 128 }, quick = { 128 }, doc = "tokens of a tile" },
+    { name = "STAGES", values = { 3, 4 }, quick = { 3 }, doc = "buffers", short = "s" },
+  },
+  rules = rules,
+  derive = derive,
+  layout = function(v) return v.layout end,
+  launch = launch,
+  m = function() return 65, 0 end,
+  cost = function(v) return product(v).SMEM end,
+  outline = { cuda.head, cuda.helpers, cuda.pack2, parts.ptx, dequantize, multiply },
+}
