@@ -178,6 +178,16 @@ static qn_status check_gaps(const qn_call *c) {
   return QN_OK;
 }
 
+/* The next kernel on CUDA may be another that counts in the same workspace. */
+static qn_status check_workspace(const qn_call *c) {
+  if (c->s->device->info.target[0] == 'h' || !c->ws.size) return QN_OK;
+  void *zero = calloc(1, c->ws.size);
+  if (!zero) return qn__fail(QN_E_NOMEM, "workspace to compare with");
+  qn_status s = qn__guarded_check(&c->ws, zero, c->ws.size);
+  free(zero);
+  return s;
+}
+
 void qn__call_watch(const qn_call *c, int calls) {
   const qn_planes *p = &c->draw->planes;
   qn__watch(c->s->device, c->m, p->n, p->k, (int64_t)c->w->stride, calls);
@@ -195,6 +205,7 @@ qn_status qn__call_run(qn_call *c) {
   QN_TRY(qn__guarded_check(&c->w->memory, c->w->packed, c->w->stride));
   QN_TRY(qn__guarded_check(&c->x, c->x_now, c->x.size));
   if (c->bias.base) QN_TRY(qn__guarded_check(&c->bias, c->draw->bias, c->bias.size));
+  QN_TRY(check_workspace(c));
   return check_gaps(c);
 }
 

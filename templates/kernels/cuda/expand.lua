@@ -3,15 +3,15 @@
 --   D[n,k] = T(dequant(W)[n,k])                           T: the type of the activations
 --   Y[m,n] = sum over k of X[m,k] * D[n,k]                cuda.mma for a dense format, whose weights are D
 --
---        W (workspace untouched)       D: N K 2 bytes of workspace          Y
+--        W                             D: 2 N K bytes of workspace          Y
 --      +--------------------------+   +------------------------------+   +-----+
---      | record | record | ...    |-->| record | record | ...        |-->|     |-->  D = 0
+--      | record | record | ...    |-->| record | record | ...        |-->|     |    D = 0
 --      +--------------------------+   +------------------------------+   +-----+
---        a warp takes a record:         the same chunk of the same         in three launches: `expand`, `product`,
---        words, planes, registers       layout, 16 bits a code             `clear`
+--        expand: a warp takes           product: as in cuda.mma            clear: D is zero again
+--        a record, in registers
 --
 --   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua, as in cuda.mma and cuda.gemv
---   D[n,k]   the same chunk: fragment f of a lane is 16 bytes at (f * 32 + lane) * 16 of a record of 2048
+--   D[n,k]   the same fragments, of 512 bytes, 16 of a lane: number (n / 16) * (K / 16) + k / 16, which is layout n16
 --   X, Y     as in cuda.mma
 --
 -- A workspace is zero between calls, as counters of other kernels want it; so the last launch clears D.
@@ -35,7 +35,7 @@ local WARPS = 8 -- of a CTA of `expand`; each takes a record
 local function product(v)
   if v.product then return v.product end
   local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out, entry = v.entry .. "_product",
-    LAYOUT = v.LAYOUT, BM = v.BM, BN = 128, BK = 64, WN = 4, WK = 1, STAGES = v.STAGES, SCALE = "sum", SPLIT = 1,
+    LAYOUT = "n16", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1, STAGES = v.STAGES, SCALE = "sum", SPLIT = 1,
     REDUCE = "ordered" }
   d.format = { name = v.act, bits = 16, planes = {}, scale = {}, offset = {}, map = { kind = "float", type = v.act, slope = 1 } }
   v.product = d
@@ -114,11 +114,11 @@ local function expand(w, v)
       load_codes(w + record * RECORD, lane, q);
     #pragma unroll
       for (int f = 0; f < 4; f++) {
-        ${WHERE}
+        const int i = f / FK, step = (int)(record % columns) * FK + f % FK;
         u32x4 a;
         fragment(q, f, a.v);
         ${WEIGH}
-        *(u32x4 *)(ws + record * 2048 + (f * 32 + lane) * 16) = a;
+        *(u32x4 *)(ws + ((record / columns * FN + i) * (k_padded / 16) + step) * 512 + lane * 16) = a;
       }
     }
 
@@ -129,7 +129,6 @@ local function expand(w, v)
       for (int f = 0; f < 4; f++) *(u32x4 *)(ws + record * 2048 + (f * 32 + threadIdx.x % 32) * 16) = {};
     }
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    WHERE = v.TERMS and "const int i = f / FK, step = (int)(record % columns) * FK + f % FK;" or "",
     WEIGH = v.TERMS and ("weigh(a.v, load_terms(%s));"):format(table.concat(at, ",\n")) or "" })
 end
 

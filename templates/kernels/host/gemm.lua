@@ -6,6 +6,8 @@
 --
 -- Index maps, tile and loops as in host.gemv; the work of unpacking is divided by the number of tiles.
 --
+-- It is the idea of cuda.expand with the panel in L2.
+--
 --   parameter  meaning                              bound by
 --   ISA, NR, LAYOUT   as in host.gemv, so that one packed weight serves both
 --   MR         rows of a tile                       MR * P registers hold sums
