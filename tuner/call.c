@@ -185,7 +185,7 @@ static qn_status check_workspace(const qn_call *c) {
   if (!zero) return qn__fail(QN_E_NOMEM, "workspace to compare with");
   qn_status s = qn__guarded_check(&c->ws, zero, c->ws.size);
   free(zero);
-  return s;
+  return s == QN_E_WRONG ? qn__fail(s, "left the workspace of %zu bytes other than zero", c->ws.size) : s;
 }
 
 void qn__call_watch(const qn_call *c, int calls) {
