@@ -80,12 +80,21 @@ START_TEST(every_format_in_both_families) {
 }
 END_TEST
 
+/* Many tokens: weights by way of the workspace, which is zero again behind each call. */
+START_TEST(expanded_weights_are_right) {
+  static const char *const problems[] = {"int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
+                                         "q4_k:200x512:bf16-bf16", "mxfp4:200x512:bf16-bf16", "nvfp4:200x512:f16-f16"};
+  verified(5, "emu:sm_90a", problems[_i], "--family cuda.expand");
+}
+END_TEST
+
 int main(void) {
   Suite *s = suite_create("cuda");
   TCase *t = tcase_create("interpreter");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_loop_test(t, every_format_in_both_families, 0, 2 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof rows / sizeof *rows));
+  tcase_add_loop_test(t, expanded_weights_are_right, 0, 5);
   tcase_set_timeout(t, 900);
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);

@@ -90,6 +90,18 @@ function planes.element(p, base, at)
   return ("%s + %s * %d"):format(base, at:match "^%w+$" or "(" .. at .. ")", p.size)
 end
 
+-- Address of plane p, as stored, for fragment `i` of the lane's features at step `step` along k.
+function planes.of_lane(p)
+  local base = ("t.%s_at"):format(p.name)
+  if p.rows == 0 then return base end
+  local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
+  if p.cols > 0 then
+    local group = p.cols > 16 and ("(i64)(step / %d)"):format(p.cols // 16) or "(i64)step"
+    at = ("%s * %s + %s"):format(group, p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded", at)
+  end
+  return planes.element(p, base, at)
+end
+
 -- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms.
 function planes.product(names, coefficient, r)
   local out = {}

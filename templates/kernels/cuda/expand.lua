@@ -85,20 +85,9 @@ end
 
 -- ---- Source ----------------------------------------------------------------------------------------------------------
 
-local function address(p)
-  local base = ("t.%s_at"):format(p.name)
-  if p.rows == 0 then return base end
-  local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
-  if p.cols > 0 then
-    local pitch = p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded"
-    at = ("(i64)(step / %d) * %s + %s"):format(p.cols // 16, pitch, at)
-  end
-  return planes.element(p, base, at)
-end
-
 local function expand(w, v)
   local at = {}
-  for i, p in ipairs(planes.met(v)) do at[i] = address(p) end
+  for i, p in ipairs(planes.met(v)) do at[i] = planes.of_lane(p) end
   w([[
     /* A warp dequantizes a record of W into the record of D in its place. */
     extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_expand(const u8 *w, u8 *ws, int n, int k) {

@@ -142,24 +142,12 @@ local function values(w, v)
   w.blank()
 end
 
--- Address of plane p, as stored, for fragment `i` of the lane's features at step `step` along k.
-local function plane_address(p)
-  local base = ("t.%s_at"):format(p.name)
-  if p.rows == 0 then return base end
-  local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
-  if p.cols > 0 then
-    local group = p.cols > 16 and ("(i64)(step / %d)"):format(p.cols // 16) or "(i64)step"
-    at = ("%s * %s + %s"):format(group, p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded", at)
-  end
-  return planes.element(p, base, at)
-end
-
 -- Y += scale x part + offset x sum(x), for the rows of a lane.
 local function scale(w, v, part, sum)
   local f = v.format
   w "#pragma unroll"
   w.push "for (int i = 0; i < FN; i++) {"
-  planes.declare(w, v.planes, plane_address)
+  planes.declare(w, v.planes, planes.of_lane)
   local product = ("%s[m][2 * i + r]"):format(part)
   if #f.scale > 0 then
     local factor = planes.product(f.scale, 1, "r")
