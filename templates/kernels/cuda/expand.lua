@@ -143,7 +143,7 @@ local function dequantize(w, v)
   w.blank()
 end
 
-local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true }
+local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true, [cuda.permute] = true }
 
 local function multiply(w, v)
   w "namespace product {"
@@ -184,5 +184,5 @@ return kernel {
   launch = launch,
   m = function() return 65, 0 end,
   cost = function(v) return product(v).SMEM end,
-  outline = { cuda.head, cuda.helpers, cuda.pack2, parts.ptx, dequantize, multiply },
+  outline = { cuda.head, cuda.helpers, cuda.pack2, parts.ptx, cuda.permute, dequantize, multiply },
 }
