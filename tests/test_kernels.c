@@ -47,6 +47,12 @@ START_TEST(every_format_with_every_activation) {
 }
 END_TEST
 
+START_TEST(foreign_activations_are_refused) {
+  ck_assert_int_eq(cli("quernel kernels --problem int4.g128:80x256:f16-f16 --device host"), 0);
+  ck_assert_msg(strstr(cli_out, "host kernels take f32, bf16, e4m3 or i8") != NULL, "%s%s", cli_out, cli_err);
+}
+END_TEST
+
 /* Problems in the whole reduced space. */
 static const char *const problems[] = {
     "int4.g128:80x256:bf16-bf16+bias",
@@ -78,6 +84,7 @@ int main(void) {
   TCase *t = tcase_create("host");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_test(t, every_registered_format_is_listed);
+  tcase_add_test(t, foreign_activations_are_refused);
   tcase_add_loop_test(t, every_format_with_every_activation, 0, 4 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);

@@ -92,13 +92,13 @@ end
 -- ---- Rules that both families have -----------------------------------------------------------------------------------
 
 host.rules = {
+  { name = "act", why = "host kernels take f32, bf16, e4m3 or i8 activations",
+    ok = function(v) return arithmetic[v.act] ~= nil end },
   { name = "isa", why = "this CPU lacks the instruction set",
     ok = function(v)
       for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
       return true
     end },
-  { name = "act", why = "host kernels take f32, bf16, e4m3 or i8 activations",
-    ok = function(v) return arithmetic[v.act] ~= nil end },
   { name = "i8-map", why = "int8 dot products need codes that mean integers, or a table of at most 64 numbers that are n / 2^i with n in -128 .. 127",
     ok = function(v)
       local m = v.format.map
