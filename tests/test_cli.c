@@ -56,7 +56,7 @@ static const row rows[] = {
     /* What there is */
     {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
     {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
-    {"quernel formats", 0, "int4 .*gemm gemv  gemv mma .*nf4 .*spelling:", NULL},
+    {"quernel formats", 0, "int4 .*gemm gemv  expand gemv mma .*nf4 .*spelling:", NULL},
     {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    q zero - scale \\*.*host.gemv", NULL},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
@@ -186,7 +186,7 @@ static void match(const char *what, const char *pattern, const char *text, const
     regfree(&re);
   }
   if (!ok)
-    ck_abort_msg("%s: its %s is\n%s\nwhich is not %s\nagain: CK_RUN_CASE=rows QN_CASE=%d test_cli", r->command, what,
+    ck_abort_msg("%s: its %s is\n%.3000s\nwhich is not %s\nagain: CK_RUN_CASE=rows QN_CASE=%d test_cli", r->command, what,
                  text, pattern ? pattern : "empty", i);
 }
 
