@@ -56,9 +56,9 @@ local function default_act(f, target)
   return defaults[target][1][1]
 end
 
--- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved.
 local known = { f16 = "both", bf16 = "both", f32 = "both", i8 = "act", e4m3 = "act" } -- of X and Y, or of X
 
+-- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved.
 function kernel.problem(spelling, target)
   local body, bias = spelling:match "^(.-)(%+bias)$"
   body = body or spelling

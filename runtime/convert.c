@@ -219,14 +219,13 @@ static int8_t round_i8(float v) {
   return (int8_t)(r - 0x1.8p23f);
 }
 
-/* The e4m3 number next to v, |v| <= 448, ties to even: a multiple of a step that goes with v's power of two. */
+/* Below 2^-6 codes count multiples of 2^-9: adding 2^14 rounds there. Above, the bits that e4m3 lacks are rounded off
+ * and the exponent moves by the difference of the biases. NaN becomes 448. */
 static uint8_t round_e4m3(float v) {
-  int e;
-  float a = fabsf(v), code;
-  frexpf(a, &e); /* a = [1/2, 1) * 2^e */
-  e = a < 0x1p-6f ? -5 : e;
-  code = nearbyintf(ldexpf(a, 4 - e)) + (float)(8 * (e + 5)); /* at 16 it runs over into the next power */
-  return (uint8_t)((code < 126 ? code : 126) + (signbit(v) ? 128 : 0));
+  uint32_t u = bits_of_f32(v), sign = u >> 24 & 0x80, a = u & 0x7fffffff;
+  if (a >= bits_of_f32(448)) return (uint8_t)(sign | 0x7e);
+  if (a < bits_of_f32(0x1p-6f)) return (uint8_t)(sign | (bits_of_f32(f32_of_bits(a) + 0x1p14f) - bits_of_f32(0x1p14f)));
+  return (uint8_t)(sign | (a + 0x7ffff + (a >> 20 & 1) - (120u << 23)) >> 20);
 }
 
 static float top_of_row(const float *x, int64_t k) {

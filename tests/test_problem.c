@@ -144,22 +144,41 @@ START_TEST(test_activations_to_i8) {
 }
 END_TEST
 
-/* Every number of e4m3 is itself; halves go to the even neighbour; what is beyond the scale's reach is not there. */
+/* A row whose largest value is 448 has scale 1: its codes are those of the values themselves. */
+static uint8_t code_beside_448(float v) {
+  float scale;
+  uint8_t q[2];
+  qn_quantize_rows_e4m3((float[]){448, v}, 1, 2, 2, q, &scale);
+  ck_assert_float_eq(scale, 1);
+  ck_assert_uint_eq(q[0], 0x7e);
+  return q[1];
+}
+
+/* Every code comes back, and what lies between two: the nearer one, and half way the even one. */
 START_TEST(test_activations_to_e4m3) {
-  enum { K = 254 };
-  float x[2][K] = {{0}}, scale[2];
-  uint8_t q[2][K];
-  for (int i = 0; i < K; i++) x[0][i] = (float)qn__load_f64(QN_T_E4M3, &(uint8_t){(uint8_t)(i < 127 ? i : i + 1)}, 0);
-  qn_quantize_rows_e4m3(&x[0][0], 2, K, K, &q[0][0], scale);
-  ck_assert_float_eq(scale[0], 1);
-  ck_assert_float_eq(scale[1], 0);
-  for (int i = 0; i < K; i++) {
-    ck_assert_int_eq(q[0][i], i < 127 ? i : i + 1);
-    ck_assert_int_eq(q[1][i], 0);
+  for (unsigned c = 0; c < 256; c++) {
+    uint8_t code = (uint8_t)c, up = (uint8_t)(c + 1);
+    if ((c & 0x7f) == 0x7f) continue; /* NaN */
+    float v = (float)qn__load_f64(QN_T_E4M3, &code, 0), next = (float)qn__load_f64(QN_T_E4M3, &up, 0);
+    ck_assert_uint_eq(code_beside_448(v), c);
+    if ((c & 0x7f) == 0x7e) continue; /* the largest */
+    float half = (v + next) / 2;
+    ck_assert_uint_eq(code_beside_448(half), c & 1 ? c + 1 : c);
+    ck_assert_uint_eq(code_beside_448(nextafterf(half, v)), c);
+    ck_assert_uint_eq(code_beside_448(nextafterf(half, next)), c + 1);
   }
-  for (int i = 0; i + 1 < 126; i++) x[0][i] = (x[0][i] + x[0][i + 1]) / 2;
-  qn_quantize_rows_e4m3(&x[0][0], 1, K, K, &q[0][0], scale);
-  for (int i = 0; i + 1 < 126; i++) ck_assert_int_eq(q[0][i], i + i % 2);
+}
+END_TEST
+
+/* Rows of two, 9 is beyond them. The last is so small that its scale, the smallest f32, is a 599th of it: it saturates.
+ */
+START_TEST(test_rows_to_e4m3) {
+  float x[4][3] = {{2, -4, 9}, {0, -0.0f, 9}, {-3e38f, 3e38f, 9}, {1e-45f, -8.4e-43f, 9}}, scale[4];
+  uint8_t q[4][2], want[4][2] = {{0x76, 0xfe}, {0, 0}, {0xfe, 0x7e}, {0x38, 0xfe}};
+  qn_quantize_rows_e4m3(&x[0][0], 4, 2, 3, &q[0][0], scale);
+  ck_assert_mem_eq(q, want, sizeof want);
+  ck_assert_float_eq(scale[0], 4.0f / 448);
+  ck_assert_float_eq(scale[1], 0);
 }
 END_TEST
 
@@ -174,5 +193,6 @@ int main(int argc, char **argv) {
   add_case(s, "conversion_refuses_other_types", test_conversion_refuses_other_types, 1);
   add_case(s, "activations_to_i8", test_activations_to_i8, 1);
   add_case(s, "activations_to_e4m3", test_activations_to_e4m3, 1);
+  add_case(s, "rows_to_e4m3", test_rows_to_e4m3, 1);
   return run_suite(s, argv[0]);
 }

@@ -236,7 +236,8 @@ static double unit(uint32_t type) {
 }
 
 double qn__error_bound(const qn_problem *p, bool cuda, int64_t k, double y, double magnitude, double x_max) {
-  double u_acc = cuda ? 0x1p-23 : 0x1p-24, u_act = p->act == QN_T_F32 ? 0 : unit(p->act == QN_T_E4M3 ? QN_T_BF16 : p->act);
+  double u_acc = cuda ? 0x1p-23 : 0x1p-24,
+         u_act = p->act == QN_T_F32 ? 0 : unit(p->act == QN_T_E4M3 ? QN_T_BF16 : p->act);
   double tiny = p->act == QN_T_F16 ? 0x1p-25 : 0x1p-126, out_tiny = p->out == QN_T_F16 ? 0x1p-25 : 0x1p-126;
   double sum = magnitude * ((double)(k + 24) * u_acc + u_act) + (double)k * x_max * tiny;
   return sum + (fabs(y) + sum) * unit(p->out) + out_tiny;

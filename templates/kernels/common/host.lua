@@ -6,7 +6,7 @@
 --   activations   V   AVX-512 multiplies                 elsewhere        exact, apart from
 --   f32           1   f32 (fma)                          f32              the f32 sum
 --   bf16          2   pairs of bf16 (vdpbf16ps)          f32              the f32 sum; AVX-512: tables rounded to bf16
---   e4m3          2   as bf16, which holds it exactly        f32              the f32 sum; as with bf16
+--   e4m3          2   as bf16, which holds it            f32              as with bf16
 --   i8            4   quads of u8 by i8 (vpdpbusd)       f32, exactly     nothing within a group; then the f32 sum
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and offset

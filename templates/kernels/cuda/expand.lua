@@ -29,7 +29,7 @@ local planes = use "kernels/common/cuda_planes"
 local parts = use "kernels/common/cuda_mma"
 local mma = use "kernels/cuda/mma"
 
-local WARPS = 8 -- of a CTA of `expand`; each takes a record
+local WARPS = 8 -- of a CTA of `expand`; each takes a record: a tile of the layout has as many
 
 -- The variant of cuda.mma that multiplies with D.
 local function product(v)
@@ -97,7 +97,6 @@ local function expand(w, v)
       t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
       ${POINTERS}
       const i64 record = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
-      if (record >= (i64)(t.n_padded / (16 * FN)) * columns) return;
       t.feature = (int)(record / columns) * 16 * FN + lane / 4 * 2 * FN;
       u32 q[WORDS];
       load_codes(w + record * RECORD, lane, q);
@@ -162,6 +161,7 @@ local function launch(v)
   local step = mma.launch(product(v)).steps[1]
   step.entry = product(v).entry
   for i, name in ipairs(step.args) do step.args[i] = name == "w" and "ws" or name end
+  assert(tile[1] * tile[2] == WARPS * 1024)
   local grid, block = { ceildiv(records, WARPS) }, { 32 * WARPS }
   return { steps = { { entry = v.entry .. "_expand", args = { "w", "ws", "n", "k" }, grid = grid, block = block }, step,
       { entry = v.entry .. "_clear", args = { "ws" }, grid = grid, block = block } },
