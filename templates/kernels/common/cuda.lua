@@ -6,7 +6,8 @@
 local fragment = use "layouts/cuda_fragment"
 local cuda = { fragment = fragment }
 
-cuda.ctype = { f16 = "u16", bf16 = "u16", f32 = "float" }
+cuda.ctype = { f16 = "u16", bf16 = "u16", f32 = "float", i8 = "s8", e4m3 = "u8" }
+cuda.scaled = { i8 = true, e4m3 = true } -- activations of 8 bits, with a scale for each token
 cuda.bytes = fragment.bytes
 
 -- ---- Numbers as bits -------------------------------------------------------------------------------------------------
@@ -122,8 +123,8 @@ end
 -- ---- Rules -----------------------------------------------------------------------------------------------------------
 
 cuda.rules = {
-  act = { name = "act", why = "CUDA kernels take f16 or bf16 activations",
-    ok = function(v) return v.act == "f16" or v.act == "bf16" end },
+  act = { name = "act", why = "CUDA kernels take f16, bf16, i8 or e4m3 activations",
+    ok = function(v) return v.act ~= "f32" end },
   granularity = fragment.rule,
 }
 
@@ -156,6 +157,7 @@ function cuda.head(w, v)
      * layout ${LAYOUT_NAME}: four 16 x 16 fragments to a record, see templates/layouts/cuda_fragment.lua
      * written by Quernel from ${FILE}; parameters:
      *  ${PARAMETERS} */
+    typedef signed char s8;
     typedef unsigned char u8;
     typedef unsigned short u16;
     typedef unsigned int u32;
@@ -194,6 +196,9 @@ local to_f32 = {
   ]],
   u8 = [[
     fn float f32_of_u8(u8 b) { return (float)b; }
+  ]],
+  i8 = [[
+    fn float f32_of_i8(s8 b) { return (float)b; }
   ]],
   e4m3 = [[
     fn float f32_of_e4m3(u8 b) { /* its fields in those of f32; then the difference of the biases, 120 */

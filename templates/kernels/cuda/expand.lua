@@ -71,7 +71,7 @@ local function rule(name, why, ok) return { name = name, why = why, ok = ok } en
 
 local rules = {
   rule("dense", "a weight as wide as the activations is read where it lies, by cuda.mma", function(v) return v.format.bits < 16 end),
-  cuda.rules.act,
+  rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
   cuda.rules.granularity,
   cuda.range_rule(function(v) return v.act end),
 }

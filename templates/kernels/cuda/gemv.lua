@@ -58,7 +58,7 @@ local function rule(name, why, ok) return { name = name, why = why, ok = ok } en
 
 local rules = {
   rule("device", "NVRTC compiles for sm_75 and later", function(v) return v.device.sm >= 75 end),
-  cuda.rules.act,
+  rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
   cuda.rules.granularity,
   cuda.range_rule(half_type),
   rule("slope", "codes that are floats have no scale in their code map", function(v)

@@ -102,7 +102,7 @@ end
 
 local rules = {
   rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
-  cuda.rules.act,
+  rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
   cuda.rules.granularity,
   rule("dense", "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, or 8 bits",
     function(v)
