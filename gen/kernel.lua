@@ -83,10 +83,15 @@ end
 
 -- ---- Variants ------------------------------------------------------------------------------------------------------
 
+-- Of the values of `param` those that are wanted: none where the family has no such value.
 local function values_of(param, space, fixed, device)
-  if fixed and fixed[param.name] ~= nil then
-    local x = fixed[param.name]
-    return type(x) == "table" and x or { x }
+  local wanted = fixed and fixed[param.name]
+  if wanted ~= nil then
+    local out = {}
+    for _, x in ipairs(type(wanted) == "table" and wanted or { wanted }) do
+      for _, known in ipairs(param.values) do if x == known then out[#out + 1] = x end end
+    end
+    return out
   end
   if space == "quick" and param.quick then return type(param.quick) == "function" and param.quick(device) or param.quick end
   return param.values

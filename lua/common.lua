@@ -69,14 +69,19 @@ end
 function common.fixed(q, list)
   local out, known = {}, {}
   for _, def in ipairs(q.kernels()) do
-    for _, p in ipairs(def.params) do known[p.name] = true end
+    for _, p in ipairs(def.params) do
+      known[p.name] = known[p.name] or {}
+      for _, x in ipairs(p.values) do known[p.name][tostring(x)] = x end
+    end
   end
   for _, text in ipairs(list or {}) do
     local name, values = text:match "^(%w+)=(.+)$"
     if not name then common.misuse("--fix: %q is no NAME=VALUE[,VALUE…]", text) end
     if not known[name] then common.misuse("--fix: no kernel family has a parameter %q", name) end
     out[name] = {}
-    for i, word in ipairs(common.split(values, "--fix")) do out[name][i] = tonumber(word) or word end
+    for i, word in ipairs(common.split(values, "--fix")) do
+      out[name][i] = known[name][word] or common.misuse("--fix: no kernel family has %s=%s", name, word)
+    end
   end
   return out
 end

@@ -106,6 +106,13 @@ static int gemm_problem(lua_State *L) {
   return 2;
 }
 
+/* gemm:workspace(max_m) -> bytes that a call with up to max_m tokens needs; ask after the weights are prepacked */
+static int gemm_workspace(lua_State *L) {
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  lua_pushinteger(L, (lua_Integer)qn_gemm_workspace(g->gemm, luaL_checkinteger(L, 2)));
+  return 1;
+}
+
 /* gemm:prepack(planes) -> weight, or nil, message, code */
 static int gemm_prepack(lua_State *L) {
   gemm *g = luaL_checkudata(L, 1, gemm_class);
@@ -175,8 +182,24 @@ static int64_t stride(lua_State *L, const char *name, int64_t dense) {
 
 static size_t extent(int64_t m, int64_t ld, int64_t width) { return (size_t)((m - 1) * ld + width); }
 
-/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=] } -> true, or nil, message, code. X [m, K] and Y [m, N]
- * are buffers of the problem's types. */
+/* The workspace: the script's buffer of bytes, or a new one of zeros; with room to align it to 256 bytes. */
+static operand *push_workspace(lua_State *L, const gemm *g, int64_t m) {
+  size_t bytes = qn_gemm_workspace(g->gemm, m) + 256;
+  if (lua_getfield(L, 2, "workspace") == LUA_TNIL) {
+    qn__lua_buffer(L, QN_T_U8, bytes);
+    lua_setfield(L, 2, "workspace");
+  }
+  return push_operand(L, g, "workspace", QN_T_U8, bytes);
+}
+
+/* Copy an operand back. */
+static qn_status fetch(const operand *o) {
+  return o->gpu ? o->gpu->ops->download(o->gpu, o->data, o->copy, o->bytes) : QN_OK;
+}
+
+/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=, workspace=] } -> true, or nil, message, code. X [m, K]
+ * and Y [m, N] are buffers of the problem's types; the workspace is one of u8, 256 more than gemm:workspace(m), all
+ * zero at first, and is made if there is none. */
 static int gemm_run(lua_State *L) {
   gemm *g = luaL_checkudata(L, 1, gemm_class);
   luaL_checktype(L, 2, LUA_TTABLE);
@@ -191,12 +214,7 @@ static int gemm_run(lua_State *L) {
   operand *y = push_operand(L, g, "y", (qn_type)p->out, extent(a.m, a.ldy, p->n));
   operand *scale = qn__act_scaled(p->act) ? push_operand(L, g, "x_scale", QN_T_F32, (size_t)a.m) : NULL;
   operand *bias = p->bias ? push_operand(L, g, "bias", QN_T_F32, (size_t)p->n) : NULL;
-  size_t bytes = qn_gemm_workspace(g->gemm, a.m);
-  qn__lua_buffer(L, QN_T_U8, bytes + 256); /* zeroed */
-  operand ws_at = {.gpu = g->gpu, .data = qn__lua_span(L, -1).data, .bytes = bytes + 256};
-  operand *ws = lua_newuserdatauv(L, sizeof *ws, 0);
-  *ws = ws_at;
-  luaL_setmetatable(L, operand_class);
+  operand *ws = push_workspace(L, g, a.m);
 
   void *at[5] = {0};
   qn_status s = place(x, &at[0]);
@@ -211,7 +229,8 @@ static int gemm_run(lua_State *L) {
   a.workspace = (void *)(((uintptr_t)at[4] + 255) / 256 * 256);
   if (s == QN_OK) s = qn_run(g->gemm, w->weight, &a);
   if (s == QN_OK && g->gpu) s = g->gpu->ops->sync(g->gpu, NULL);
-  if (s == QN_OK && g->gpu) s = g->gpu->ops->download(g->gpu, y->data, y->copy, y->bytes);
+  if (s == QN_OK) s = fetch(y);
+  if (s == QN_OK) s = fetch(ws);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushboolean(L, 1);
   return 1;
@@ -232,8 +251,9 @@ static int function_register(lua_State *L) {
 void qn__lua_serve(lua_State *L) {
   static const luaL_Reg context_methods[] = {
       {"problems", context_problems}, {"bind", context_bind}, {"__gc", context_gc}, {NULL, NULL}};
-  static const luaL_Reg gemm_methods[] = {{"kernel", gemm_kernel},   {"problem", gemm_problem}, {"run", gemm_run},
-                                          {"prepack", gemm_prepack}, {"__gc", gemm_gc},         {NULL, NULL}};
+  static const luaL_Reg gemm_methods[] = {
+      {"kernel", gemm_kernel},       {"problem", gemm_problem}, {"run", gemm_run}, {"prepack", gemm_prepack},
+      {"workspace", gemm_workspace}, {"__gc", gemm_gc},         {NULL, NULL}};
   static const luaL_Reg weight_methods[] = {{"__gc", weight_gc}, {NULL, NULL}};
   static const luaL_Reg operand_methods[] = {{"__gc", operand_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"serve", serve}, {"function_register", function_register}, {NULL, NULL}};

@@ -170,7 +170,7 @@ qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *
 /* Arguments a kernel may take, in the order that its recipe lists. */
 #define QN_ARG_MAP(ARG)                                                                                                \
   ARG(X, "x") ARG(W, "w") ARG(Y, "y") ARG(X_SCALE, "x_scale") ARG(BIAS, "bias") ARG(WS, "ws")                          \
-  ARG(M, "m") ARG(N, "n") ARG(K, "k") ARG(LDX, "ldx") ARG(LDY, "ldy")
+  ARG(M, "m") ARG(N, "n") ARG(K, "k") ARG(LDX, "ldx") ARG(LDY, "ldy") ARG(PERM, "perm")
 typedef enum qn_arg {
 #define QN_X(name, text) QN_ARG_##name,
   QN_ARG_MAP(QN_X)

@@ -190,7 +190,7 @@ static const struct {
     [QN_ARG_BIAS] = {offsetof(qn_host_args, bias), false}, [QN_ARG_WS] = {offsetof(qn_host_args, ws), false},
     [QN_ARG_M] = {offsetof(qn_host_args, m), true},        [QN_ARG_N] = {offsetof(qn_host_args, n), true},
     [QN_ARG_K] = {offsetof(qn_host_args, k), true},        [QN_ARG_LDX] = {offsetof(qn_host_args, ldx), true},
-    [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},
+    [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},    [QN_ARG_PERM] = {offsetof(qn_host_args, perm), false},
 };
 
 #define ATTRIBUTE_CLUSTER 4

@@ -224,6 +224,7 @@ typedef struct qn_function_args {
   const void *bias;     /* [N] f32 for problems with +bias, else NULL */
   void *ws;             /* workspace of the size that the function was tuned with, else unspecified */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
+  const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
 } qn_function_args;
 
 /* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N) from several threads at once; `thread` is

@@ -37,7 +37,8 @@ struct qn_context {
 
 typedef struct gemm_range {
   qn_bound *bound;
-  void *permute; /* puts X in the order of a weight's columns; NULL: the kernel's module has no such entry */
+  void
+      *permute; /* puts X in the order of a weight's columns; NULL: the kernel gathers X itself, or has no such entry */
   uint32_t kernel;
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
@@ -242,6 +243,10 @@ static void permute_rows(const qn_host_args *a, int64_t begin, int64_t end, int3
   }
 }
 
+/* Does the kernel gather X itself? Elsewhere X is permuted before. On the host that is as good: the product waits for
+ * memory, not for the few kilobytes of X, which stay in the cache. */
+static bool gathers(const qn_bound *b) { return b->args >> QN_ARG_PERM & 1; }
+
 static bool on_host(const qn_context *c) { return !strcmp(c->device->info.target, "host"); }
 
 /* The entry that permutes X; NULL where a CUDA module has none. */
@@ -263,7 +268,8 @@ static double distance(const qn_plan_key *key, const qn_problem *p) {
 /* Types that were not given match any, but for 8-bit activations: their numerics must be asked for. */
 static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
   return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
-         key->bias == p->bias && (p->act ? key->act == p->act : !qn__act_scaled(key->act)) && (!p->out || key->out == p->out);
+         key->bias == p->bias && (p->act ? key->act == p->act : !qn__act_scaled(key->act)) &&
+         (!p->out || key->out == p->out);
 }
 
 /* The plan that serves a problem: of its shape, else of the nearest, else for any. */
@@ -422,7 +428,7 @@ static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPAC
 static int64_t workspace_for(const qn_gemm *g, const qn_bound *b, int64_t m, bool permuted) {
   int64_t bytes;
   if (qn__bound_workspace(b, m, &bytes)) return -1;
-  return permuted ? align_up(bytes) + m * g->problem.k * (int64_t)g->x_size : bytes;
+  return permuted && !gathers(b) ? align_up(bytes) + m * g->problem.k * (int64_t)g->x_size : bytes;
 }
 
 /* A kernel's need need not grow with M (split-K shrinks as M grows), so every M is asked where it varies. */
@@ -454,7 +460,7 @@ static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
   while (perm && j < k && perm[j] == j) j++;
   if (!perm || j == k) return QN_OK;
   for (uint32_t i = 0; i < g->n_ranges; i++)
-    if (!g->range[i].permute)
+    if (!g->range[i].permute && !gathers(g->range[i].bound))
       return qn__fail(QN_E_NO_KERNEL, "'%s': kernel '%s' has no entry '%s' for a weight with a permutation (act-order)",
                       g->problem.spelling, g->range[i].name, permute_step.entry);
   QN_TRY(d->ops->alloc(d, (size_t)k * sizeof *perm, out));
@@ -545,7 +551,8 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
                              .n = g->problem.n,
                              .k = g->problem.k,
                              .ldx = a->ldx ? a->ldx : g->problem.k,
-                             .ldy = a->ldy ? a->ldy : g->problem.n};
+                             .ldy = a->ldy ? a->ldy : g->problem.n,
+                             .perm = gathers(b) ? w->perm : NULL};
   out->n_launches = b->n_steps;
   return qn__bound_launches(g->ctx->device, b, a->m, out->launch);
 }
@@ -593,5 +600,6 @@ qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *ar
   QN_TRY(check_args(gemm, weight, args));
   if (gemm->level != QN_EXACT) atomic_fetch_add_explicit(&gemm->ctx->misses, 1, memory_order_relaxed);
   QN_TRY(qn__gemm_look_up(gemm, weight, args, &c));
-  return weight->perm ? run_permuted(gemm, weight, &c, args->stream) : launch_product(gemm, &c, args->stream);
+  if (weight->perm && !c.args.perm) return run_permuted(gemm, weight, &c, args->stream);
+  return launch_product(gemm, &c, args->stream);
 }

@@ -47,6 +47,8 @@ static const row rows[] = {
     {"quernel kernels --arch sm_99", 2, NULL, "unknown architecture \"sm_99\"; known: sm_75"},
     {"quernel kernels --fix NR", 2, NULL, "no NAME=VALUE"},
     {"quernel kernels --fix XY=3", 2, NULL, "no kernel family has a parameter \"XY\""},
+    {"quernel kernels --fix NR=16,17", 2, NULL, "no kernel family has NR=17"},
+    {"quernel kernels --arch sm_90a --fix WN=0", 2, NULL, "no kernel family has WN=0"},
     {"quernel source nobody", 2, NULL, "\"nobody\" is no name of a variant"},
     {"quernel pack a b", 2, NULL, "unexpected argument \"b\""},
     {"quernel dequantize x", 2, NULL, "too few arguments"},

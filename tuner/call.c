@@ -82,7 +82,7 @@ qn_status qn__call_open(const qn_subject *s, const qn_weights *w, const qn_draw 
 }
 
 void qn__call_close(qn_call *c) {
-  qn_guarded *all[] = {&c->x, &c->y, &c->ws, &c->x_scale, &c->bias};
+  qn_guarded *all[] = {&c->x, &c->y, &c->ws, &c->x_scale, &c->bias, &c->perm};
   for (size_t i = 0; i < QN_COUNT(all); i++) qn__guarded_fini(all[i]);
   free(c->bound);
   free(c->out);
@@ -129,10 +129,11 @@ static qn_status set_y(qn_call *c) {
   return QN_OK;
 }
 
-static qn_status set_bias(qn_call *c) {
-  if (!c->draw->bias || c->bias.base) return QN_OK;
-  QN_TRY(qn__guarded_init(&c->bias, c->s->device, "bias", (size_t)c->draw->planes.n * sizeof(float)));
-  return qn__guarded_set(&c->bias, c->draw->bias);
+/* What is the same for every M, placed once. */
+static qn_status set_fixed(qn_call *c, qn_guarded *to, const char *name, const void *from, int64_t count) {
+  if (!from || to->base) return QN_OK;
+  QN_TRY(qn__guarded_init(to, c->s->device, name, (size_t)count * 4));
+  return qn__guarded_set(to, from);
 }
 
 qn_status qn__call_set(qn_call *c, const qn_draw *from, int64_t m) {
@@ -141,7 +142,8 @@ qn_status qn__call_set(qn_call *c, const qn_draw *from, int64_t m) {
   c->m = m;
   QN_TRY(set_x(c, from));
   QN_TRY(set_y(c));
-  QN_TRY(set_bias(c));
+  QN_TRY(set_fixed(c, &c->bias, "bias", c->draw->bias, c->draw->planes.n));
+  QN_TRY(set_fixed(c, &c->perm, "permutation", c->draw->planes.perm, c->draw->planes.k));
   QN_TRY(set_workspace(c));
   c->x_now = from->x;
   return QN_OK;
@@ -159,11 +161,12 @@ qn_host_args qn__call_args(const qn_call *c, int64_t copy) {
                         .n = p->n,
                         .k = p->k,
                         .ldx = c->draw->ldx,
-                        .ldy = c->ldy};
+                        .ldy = c->ldy,
+                        .perm = qn__guarded_at(&c->perm)};
 }
 
 qn_status qn__call_guards(const qn_call *c) {
-  const qn_guarded *all[] = {&c->x, &c->w->memory, &c->y, &c->ws, &c->x_scale, &c->bias};
+  const qn_guarded *all[] = {&c->x, &c->w->memory, &c->y, &c->ws, &c->x_scale, &c->bias, &c->perm};
   for (size_t i = 0; i < QN_COUNT(all); i++) QN_TRY(qn__guarded_check(all[i], NULL, 0));
   return QN_OK;
 }
@@ -205,6 +208,7 @@ qn_status qn__call_run(qn_call *c) {
   QN_TRY(qn__guarded_check(&c->w->memory, c->w->packed, c->w->stride));
   QN_TRY(qn__guarded_check(&c->x, c->x_now, c->x.size));
   if (c->bias.base) QN_TRY(qn__guarded_check(&c->bias, c->draw->bias, c->bias.size));
+  if (c->perm.base) QN_TRY(qn__guarded_check(&c->perm, c->draw->planes.perm, c->perm.size));
   QN_TRY(check_workspace(c));
   return check_gaps(c);
 }

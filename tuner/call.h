@@ -26,7 +26,7 @@ typedef struct qn_call {
   const qn_draw *draw;
   const void *x_now; /* what `x` was last filled from */
   qn_bound *bound;
-  qn_guarded x, y, ws, x_scale, bias;
+  qn_guarded x, y, ws, x_scale, bias, perm;
   int64_t m, ldy;
   unsigned char *out; /* Y of the last run, on the host */
 } qn_call;

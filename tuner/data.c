@@ -247,6 +247,7 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
 
 void qn__draw_free(qn_draw *d) {
   for (int i = 0; i < d->planes.n_planes; i++) free((void *)d->planes.plane[i].data);
+  free((void *)d->planes.perm);
   free(d->x);
   free(d->x_scale);
   free(d->bias);
@@ -255,6 +256,19 @@ void qn__draw_free(qn_draw *d) {
   free(d->y);
   free(d->magnitude);
   *d = (qn_draw){0};
+}
+
+qn_status qn__draw_permute(qn_draw *d) {
+  int64_t k = d->planes.k;
+  uint64_t state = (uint64_t)k;
+  int32_t *perm = malloc((size_t)k * sizeof *perm);
+  if (!perm) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
+  for (int64_t j = 0; j < k; j++) { /* Fisher and Yates, from inside */
+    int64_t other = (int64_t)(qn__random(&state) % (uint64_t)(j + 1));
+    perm[j] = perm[other], perm[other] = (int32_t)j;
+  }
+  d->planes.perm = perm;
+  return QN_OK;
 }
 
 void qn__draw_flip(const qn_format *f, qn_draw *d) {

@@ -37,6 +37,9 @@ void qn__draw_free(qn_draw *d);
  * many: both ends and a seeded choice between. A draw whose sums are too long to be exact is exact no more. */
 qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d);
 
+/* Give the weight a permutation (act-order), of its own seed; before the reference. QN_E_NOMEM. */
+qn_status qn__draw_permute(qn_draw *d);
+
 /* Change the lowest bit of every code: another weight, equally legal, in the planes' own memory. */
 void qn__draw_flip(const qn_format *f, qn_draw *d);
 

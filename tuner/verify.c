@@ -7,13 +7,15 @@
 #include <string.h>
 
 /* N and K with tails of every tile and group, and with none; gaps behind the rows of X and Y; a K that fills and drains
- * the deepest pipeline in each of eight parts. The marked ones are for devices that are slow and untimed, too. */
+ * the deepest pipeline in each of eight parts. The marked ones are for devices that are slow and untimed, too, and for
+ * kernels that gather X in the order of a permutation. */
 static const struct shape {
   int64_t n, k, x_gap, y_gap;
-  bool slow;
+  bool slow, permuted;
 } shapes[] = {
-    {72, 160, 0, 0, true},   {1, 1, 0, 0, false},     {5, 40, 3, 2, false},   {33, 517, 5, 1, true},
-    {131, 260, 4, 3, false}, {16, 1031, 1, 0, false}, {21, 7208, 0, 0, true},
+    {72, 160, 0, 0, true, false},  {1, 1, 0, 0, false, false},     {5, 40, 3, 2, false, false},
+    {33, 517, 5, 1, true, false},  {131, 260, 4, 3, false, false}, {16, 1031, 1, 0, false, false},
+    {21, 7208, 0, 0, true, false}, {21, 2080, 0, 0, true, true},   {33, 517, 5, 1, false, true},
 };
 static const int64_t tokens[] = {1, 2, 3, 5, 8, 17, 40}; /* beyond the smallest M of the variant, less one */
 
@@ -60,6 +62,7 @@ static qn_status draw(qn_draws *d, size_t i, qn_draw_kind kind, qn_draw **out) {
   if (slot->y) return QN_OK;
   qn__draw_free(slot);
   QN_TRY(qn__draw_make(&d->format, &d->problem, kind, s->n, s->k, d->rows, s->k + s->x_gap, 1 + i * 8 + kind, slot));
+  if (s->permuted) QN_TRY(qn__draw_permute(slot));
   return qn__draw_reference(&d->format, &d->problem, d->rows, s->n, slot);
 }
 
@@ -116,14 +119,20 @@ static qn_status verify_draw(const qn_subject *s, qn_draw *d, int64_t ldy, bool 
   return status;
 }
 
+static bool takes(const qn_recipe *r, qn_arg arg) {
+  for (uint32_t i = 0; i < r->n_steps; i++)
+    if (memchr(r->step[i].arg, (int)arg, r->step[i].n_args)) return true;
+  return false;
+}
+
 qn_status qn__verify(const qn_subject *s, qn_draws *draws, double *error) {
-  bool slow = !s->device->info.timed;
+  bool slow = !s->device->info.timed, gathers = takes(&s->c->recipe, QN_ARG_PERM);
   *error = 0;
   aim(draws, s->c, ROWS + (s->c->m_min > 1 ? s->c->m_min - 1 : 0));
   for (size_t i = 0; i < QN_COUNT(shapes); i++)
     for (qn_draw_kind kind = 0; kind < QN_DRAW_KINDS; kind++) {
       qn_draw *d;
-      if (slow && !shapes[i].slow) continue;
+      if ((slow && !shapes[i].slow) || (shapes[i].permuted && !gathers)) continue;
       QN_TRY(draw(draws, i, kind, &d));
       bool repeats = i == 0 && kind == QN_DRAW_RANDOM;
       QN_TRY(verify_draw(s, d, shapes[i].n + shapes[i].y_gap, slow, repeats, error));

@@ -247,8 +247,8 @@ function cuda.helpers(w, v)
   if v.format.bits <= 8 then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
   w(to_f32.f16)
   w(to_f32.bf16)
-  for _, type in ipairs { "u8", "e4m3", "e5m2", "e8m0" } do
-    if cuda.has_plane(v, type) then w(to_f32[type]) end
+  for _, type in ipairs { "u8", "i8", "e4m3", "e5m2", "e8m0" } do
+    if v.act == type or cuda.has_plane(v, type) then w(to_f32[type]) end
   end
   if v.out ~= "f32" then w(from_f32[v.out]) end
   w([[
@@ -271,9 +271,9 @@ function cuda.pack2(w, v)
   w.blank()
 end
 
--- The second entry of every source, launched before the product where the weight is in act-order, and after it to leave
--- the workspace zero (runtime/serve.c). It is a launch of its own since a tensor-core kernel that gathered would do it once
--- for every tile of N, and two bytes at a time.
+-- The second entry of kernels that do not gather X themselves, launched before the product where the weight is in
+-- act-order, and after it to leave the workspace zero (runtime/serve.c). It is a launch of its own since a tensor-core
+-- kernel that gathered would do it once for every tile of N, and two bytes at a time.
 function cuda.permute(w, v)
   w([=[
     /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W; without perm, zeros. */

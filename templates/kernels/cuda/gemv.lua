@@ -8,12 +8,14 @@
 --   features  |          |         |       |                and add up in order through shared memory at the end
 --             +---------------------------------+
 --
---   X[m,k]   row-major, read through L1; lanes of equal t = lane % 4 read the same
+--   X[m,k]   row-major, read through L1; lanes of equal t = lane % 4 read the same. For a weight in act-order it is
+--            gathered as it is read: column j of W meets X[m, perm[j]]
 --   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua: a lane has two rows of each of FN
 --            fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8)
 --   Y[m,n]   row-major
 --
---   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group.
+--   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; for activations of
+--   8 bits times x_scale[m] at the end.
 --
 --   parameter  meaning                                   bound by
 --   LAYOUT     shape of a record: 16 or 64 features      part of the layout, which cuda.mma shares
@@ -43,6 +45,7 @@ end
 
 local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
+  v.X_BITS = cuda.scaled[v.act] and 8 or 16
   v.FN = fragments[v.LAYOUT]
   v.FK = 4 // v.FN
   v.THREADS = 32 * v.WARPS
@@ -58,7 +61,7 @@ local function rule(name, why, ok) return { name = name, why = why, ok = ok } en
 
 local rules = {
   rule("device", "NVRTC compiles for sm_75 and later", function(v) return v.device.sm >= 75 end),
-  rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
+  cuda.rules.act,
   cuda.rules.granularity,
   cuda.range_rule(half_type),
   rule("slope", "codes that are floats have no scale in their code map", function(v)
@@ -91,13 +94,14 @@ local function constants(w, v)
     };
 
     struct task { /* what this lane works on */
-      const u16 *row[MB]; /* of X; beyond the last row, the last */
+      const ${XT} *row[MB]; /* of X; beyond the last row, the last */
+      const int *perm; /* NULL: X is in the order of the columns of W */
       ${MEMBERS}
       int n_padded, k;
       int feature;        /* the first of this lane, as planes count */
       int g, t;
     };
-  ]], { MEMBERS = planes.members(v) })
+  ]], { XT = cuda.ctype[v.act], MEMBERS = planes.members(v) })
   w.blank()
   for _, b in ipairs { 4, 8, 16 } do
     local count = b // 4
@@ -131,14 +135,25 @@ local function values(w, v)
   w.pop "}"
   w.blank()
   w([[
-    /* Two neighbours of X. `whole`: both exist, and rows are aligned to 4 bytes. */
-    template <bool whole> fn void load_x(const task &t, int row, int k, float *out) {
-      u32 u;
-      if (whole) u = *(const u32 *)(t.row[row] + k);
-      else u = (k < t.k ? t.row[row][k] : 0) | (u32)(k + 1 < t.k ? t.row[row][k + 1] : 0) << 16;
-      out[0] = f32_of_${ACT}((u16)u), out[1] = f32_of_${ACT}((u16)(u >> 16));
+    /* X of record c in the order of the columns of W, zero beyond K: for the warp. */
+    fn void gather(const task &t, int c, ${XT} (*out)[16 * FK]) {
+      __syncwarp(); /* what was there is read */
+      for (int i = t.g * 4 + t.t; i < 16 * FK; i += 32) {
+        const int column = c * 16 * FK + i;
+        const bool there = column < t.k;
+        const int from = there && t.perm ? t.perm[column] : column;
+    #pragma unroll
+        for (int m = 0; m < MB; m++) out[m][i] = there ? t.row[m][from] : 0;
+      }
+      __syncwarp();
     }
-  ]], { ACT = v.act })
+
+    /* Two neighbours of X. */
+    fn void load_x(const ${XT} *from, float *x) {
+      const u${PAIR} u = *(const u${PAIR} *)from;
+      x[0] = f32_of_${ACT}((${XT})u), x[1] = f32_of_${ACT}((${XT})(u >> ${BITS}));
+    }
+  ]], { ACT = v.act, XT = cuda.ctype[v.act], BITS = v.X_BITS, PAIR = 2 * v.X_BITS })
   w.blank()
 end
 
@@ -171,9 +186,9 @@ local function record(w, v)
   local sums = #f.offset > 0
   local part, sum = v.GROUPED and "part" or "acc", v.GROUPED and "sum" or "total"
   w([[
-    /* Add the products of record `c`, whose words are q. */
-    template <bool whole> fn void add_record(const task &t, int c, const u32 *q, float acc[MB][ROWS]${TOTAL}) {
-  ]], { TOTAL = sums and not v.GROUPED and ", float *total" or "" })
+    /* Add the products of record `c`, whose words are q, with its rows of X. */
+    fn void add_record(const task &t, int c, const u32 *q, const ${XT} *const *row, float acc[MB][ROWS]${TOTAL}) {
+  ]], { XT = cuda.ctype[v.act], TOTAL = sums and not v.GROUPED and ", float *total" or "" })
   w.push()
   if v.GROUPED then
     w "float part[MB][ROWS] = {};"
@@ -185,9 +200,8 @@ local function record(w, v)
     float x[MB][4];
     #pragma unroll
     for (int m = 0; m < MB; m++) {
-      const int k = (c * FK + s) * 16 + 2 * t.t;
-      load_x<whole>(t, m, k, x[m]);
-      load_x<whole>(t, m, k + 8, x[m] + 2);
+      load_x(row[m] + s * 16 + 2 * t.t, x[m]);
+      load_x(row[m] + s * 16 + 2 * t.t + 8, x[m] + 2);
       ${SUMS}
     }
     #pragma unroll
@@ -225,43 +239,70 @@ end
 
 local function entry(w, v)
   local sums = #v.format.offset > 0 and not v.GROUPED
+  local scaled = cuda.scaled[v.act]
+  local pass = sums and ", total" or ""
+  w([[
+    /* Records c and those that follow a warp, UNROLL at once, which lie within K; rows of X are aligned to pairs. */
+    fn void add_records(const task &t, int c, const u8 *column, float acc[MB][ROWS]${TOTAL}) {
+      u32 q[UNROLL][WORDS];
+    #pragma unroll
+      for (int u = 0; u < UNROLL; u++) load_codes(column + (i64)(c + u * WARPS) * RECORD, t.g * 4 + t.t, q[u]);
+    #pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        const ${XT} *row[MB];
+    #pragma unroll
+        for (int m = 0; m < MB; m++) row[m] = t.row[m] + (c + u * WARPS) * 16 * FK;
+        add_record(t, c + u * WARPS, q[u], row, acc${PASS});
+      }
+    }
+
+    /* The same for up to UNROLL records below `end`, by way of X gathered in shared memory. */
+    fn void add_gathered(const task &t, int c, int end, const u8 *column, ${XT} (*x)[16 * FK], float acc[MB][ROWS]${TOTAL}) {
+      const ${XT} *row[MB];
+      u32 q[UNROLL * WORDS];
+    #pragma unroll
+      for (int m = 0; m < MB; m++) row[m] = x[m];
+    #pragma unroll
+      for (int u = 0; u < UNROLL; u++)
+        if (c + u * WARPS < end) load_codes(column + (i64)(c + u * WARPS) * RECORD, t.g * 4 + t.t, q + u * WORDS);
+    #pragma unroll 1
+      for (int u = 0; u < UNROLL && c < end; u++, c += WARPS) {
+        gather(t, c, x);
+        add_record(t, c, q, row, acc${PASS});
+    #pragma unroll
+        for (int i = WORDS; i < UNROLL * WORDS; i++) q[i - WORDS] = q[i]; /* the next comes first */
+      }
+    }
+  ]], { XT = cuda.ctype[v.act], TOTAL = sums and ", float *total" or "", PASS = pass })
+  w.blank()
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const u16 *x, const u8 *w, ${YT} *y, ${BIAS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${X_SCALE}${BIAS}int m, int n, int k, int ldx, int ldy) {
       __shared__ float out[WARPS][MB][16 * FN];
+      __shared__ __align__(4) ${XT} gathered[WARPS][MB][16 * FK];
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
       const int blocks = (m + MB - 1) / MB, m0 = blockIdx.x % blocks * MB, column = blockIdx.x / blocks;
       const int records = (k + 16 * FK - 1) / (16 * FK);
       const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
       const u8 *column_at = w + (i64)column * (k_padded / (16 * FK)) * RECORD;
-      const bool aligned = ldx % 2 == 0 && (u64)x % 4 == 0;
-      const int whole = aligned ? k / (16 * FK) : 0; /* records that need no care */
+      const bool pairs = !perm && ldx % 2 == 0 && (u64)x % (2 * sizeof *x) == 0;
       task t;
     #pragma unroll
       for (int i = 0; i < MB; i++) t.row[i] = x + (i64)min(m0 + i, m - 1) * ldx;
-      t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N}, t.k = k, t.g = lane / 4, t.t = lane % 4;
+      t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N}, t.k = k, t.perm = perm, t.g = lane / 4, t.t = lane % 4;
       t.feature = column * 16 * FN + t.g * ROWS;
       ${POINTERS}
 
       float acc[MB][ROWS] = {};
       ${TOTAL}
       int c = warp;
-      for (; c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS) {
-        u32 q[UNROLL][WORDS];
-    #pragma unroll
-        for (int u = 0; u < UNROLL; u++) load_codes(column_at + (i64)(c + u * WARPS) * RECORD, lane, q[u]);
-    #pragma unroll
-        for (int u = 0; u < UNROLL; u++) add_record<true>(t, c + u * WARPS, q[u], acc${PASS});
-      }
-      for (; c < records; c += WARPS) {
-        u32 q[WORDS];
-        load_codes(column_at + (i64)c * RECORD, lane, q);
-        if (c < whole) add_record<true>(t, c, q, acc${PASS});
-        else add_record<false>(t, c, q, acc${PASS});
-      }
-  ]], { YT = cuda.ctype[v.out], BIAS = v.problem.bias and "const float *bias, " or "", TILE_N = v.layout.tile[1],
-    TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = sums and ", total" or "" })
+      if (pairs)
+        for (const int whole = k / (16 * FK); c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
+          add_records(t, c, column_at, acc${PASS});
+      for (; c < records; c += UNROLL * WARPS) add_gathered(t, c, records, column_at, gathered[warp], acc${PASS});
+  ]], { XT = cuda.ctype[v.act], YT = cuda.ctype[v.out], X_SCALE = scaled and "const float *x_scale, " or "",
+    BIAS = v.problem.bias and "const float *bias, " or "", TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2],
+    POINTERS = planes.pointers(v), TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
   w.push()
   if not v.GROUPED and #v.format.planes > 0 then
     w.push "{ /* scales of a row */"
@@ -284,14 +325,15 @@ local function entry(w, v)
       if (m0 + row >= m || to >= n) continue;
       float s = 0;
       for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
-      y[(i64)(m0 + row) * ldy + to] = output(s${ADD});
+      y[(i64)(m0 + row) * ldy + to] = output(s${TIMES}${ADD});
     }
-  ]], { ADD = v.problem.bias and " + bias[to]" or "" })
+  ]], { TIMES = scaled and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
   w.pop "}"
 end
 
 local function launch(v)
-  local args = { "x", "w", "y" }
+  local args = { "x", "w", "y", "perm" }
+  if cuda.scaled[v.act] then args[#args + 1] = "x_scale" end
   if v.problem.bias then args[#args + 1] = "bias" end
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   return { steps = { { args = args, grid = { ceildiv(M, v.MB) * ceildiv(N, 16 * v.FN) }, block = { v.THREADS } } },
@@ -324,7 +366,6 @@ return kernel {
     planes.loads,
     values,
     record,
-    cuda.permute,
     entry,
   },
 }
