@@ -52,7 +52,7 @@ static const char *const formats[] = {
 static const char *refusal(const char *format, bool mma, const char *act) {
   static const char *const fine[] = {"int4.g20.zf", "int4.g1.zf", "e5m2.b2x4"}, *const dense[] = {"f32", "f16", "bf16"};
   for (int i = 0; i < 3; i++) {
-    if (!strcmp(format, fine[i])) return "groups along K must be multiples of 16 codes";
+    if (!strcmp(format, fine[i])) return mma ? "groups along K must be multiples of 16 codes" : NULL;
     if (!strcmp(format, dense[i]) && mma && strcmp(format, act)) return "tensor cores multiply two numbers of one type";
   }
   return NULL;
@@ -83,7 +83,8 @@ END_TEST
 /* Many tokens: weights by way of the workspace, which is zero again behind each call. */
 START_TEST(expanded_weights_are_right) {
   static const char *const problems[] = {"int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
-                                         "q4_k:200x512:bf16-bf16", "mxfp4:200x512:bf16-bf16", "nvfp4:200x512:f16-f16"};
+                                         "q4_k:200x512:bf16-bf16",    "mxfp4:200x512:bf16-bf16",
+                                         "nvfp4:200x512:f16-f16",     "int4.g20.zf:200x640:bf16-bf16"};
   verified(5, "emu:sm_90a", problems[_i], "--family cuda.expand");
 }
 END_TEST
@@ -94,7 +95,7 @@ int main(void) {
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_loop_test(t, every_format_in_both_families, 0, 2 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof rows / sizeof *rows));
-  tcase_add_loop_test(t, expanded_weights_are_right, 0, 5);
+  tcase_add_loop_test(t, expanded_weights_are_right, 0, 6);
   tcase_set_timeout(t, 900);
   suite_add_tcase(s, t);
   SRunner *r = srunner_create(s);

@@ -25,7 +25,8 @@
 --   else                        [group][n], rows of a lane side by side: [g][fn][n + 8]; rows of a block repeat it
 --
 -- A group is 16, 32, 64 or a multiple of 128 codes along K; of another multiple of 16, it is the largest of these that
--- divides it, and repeated.
+-- divides it, and repeated. With groups of another number of codes, all planes of the format have an element for each
+-- weight, [chunk][fragment][lane][register][k + 1].
 --
 -- Source: fragment tables of the PTX ISA, "Matrix Fragments for mma.m16n8k16"; the idea of packing in fragment order is
 -- Marlin's (IST-DASLab).
@@ -77,6 +78,18 @@ function fragment.stored(p)
     cols = p.cols % fragment.TILE_K == 0 and p.cols or gcd(p.cols, fragment.TILE_K) }
 end
 
+-- Does format f have groups that are not whole steps of the tensor core?
+function fragment.fine(f)
+  for _, p in ipairs(f.planes) do if p.cols % 16 > 0 then return true end end
+  return false
+end
+
+local function fine_section(p, FN)
+  local all = pair_digits(FN)
+  return { outer = { n(0, 16 * FN), k(0, 64 // FN) },
+    layout.plane(p.name, { all[1], all[2], n(8, 1), k(4, 2), all[3], all[4], k(2, 1) }, p.type) }
+end
+
 local function plane_section(p, FN)
   local s, digits = fragment.stored(p), {}
   local outer = { s.cols > 0 and k(0, s.cols) or nil }
@@ -90,17 +103,10 @@ function fragment.layout(f, FN)
   local codes = { outer = { n(0, 16 * FN), k(0, 64 // FN) } }
   for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, FN) end
   local sections = { codes }
-  for i, p in ipairs(f.planes) do sections[1 + i] = plane_section(p, FN) end
+  local section = fragment.fine(f) and fine_section or plane_section
+  for i, p in ipairs(f.planes) do sections[1 + i] = section(p, FN) end
   return layout.make { name = ("cuda.fragment.n%d"):format(16 * FN), tile = { fragment.TILE_N, fragment.TILE_K },
     format = f, sections = sections }
 end
-
--- Rule: what the layout can hold.
-fragment.rule = { name = "granularity",
-  why = "groups along K must be multiples of 16 codes, the step of a tensor core",
-  ok = function(v)
-    for _, p in ipairs(v.format.planes) do if p.cols % 16 > 0 then return false end end
-    return true
-  end }
 
 return fragment

@@ -125,7 +125,6 @@ end
 cuda.rules = {
   act = { name = "act", why = "CUDA kernels take f16, bf16, i8 or e4m3 activations",
     ok = function(v) return v.act ~= "f32" end },
-  granularity = fragment.rule,
 }
 
 -- Codes must stay exact when they are put into a 16-bit float; `type` says which, for a variant.

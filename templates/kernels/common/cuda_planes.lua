@@ -8,6 +8,7 @@
 --                                                       multiplication of pairs; else fma in f32, then rounded
 --   on the sum      Y += scale * sum over the group     map(q) is exact or rounded once; all else is f32
 --   in either       Y = row * sum over K                f32
+--   FINE            w = map(q) * scale + offset in f32, each weight with its own
 --
 -- A zero point that is an integer is taken from the code beforehand, exactly.
 
@@ -15,15 +16,17 @@ local cuda = use "kernels/common/cuda"
 local planes = {}
 
 -- What the format asks for; written into v: ZERO_PLANE, SCALES, OFFSETS, ROW_SCALES (cuda.roles), planes (as stored),
--- GROUPED, GROUP (codes that share all planes, 0: a row).
+-- GROUPED, GROUP (codes that share all planes, 0: a row), FINE (groups are finer than fragments: each weight has an
+-- element of every plane, and is whole before it is multiplied).
 function planes.derive(v)
   local r = cuda.roles(v.format)
+  v.FINE = cuda.fragment.fine(v.format)
   v.ZERO_PLANE, v.SCALES, v.OFFSETS, v.ROW_SCALES = r.zero, r.scale, r.offset, r.row
   v.planes, v.GROUP = {}, 0
   for i, p in ipairs(v.format.planes) do
-    local s = cuda.fragment.stored(p)
+    local s = v.FINE and { name = p.name, type = p.type, size = cuda.bytes[p.type] } or cuda.fragment.stored(p)
     v.planes[i], v.planes[p.name] = s, s
-    if s.cols > 0 then v.GROUP = v.GROUP > 0 and math.min(v.GROUP, s.cols) or s.cols end
+    if not v.FINE and s.cols > 0 then v.GROUP = v.GROUP > 0 and math.min(v.GROUP, s.cols) or s.cols end
   end
   v.GROUPED = v.GROUP > 0
 end
@@ -34,6 +37,7 @@ function planes.load(p) return (p.rows == 1 and "pair_" or "one_") .. p.type end
 -- pair_TYPE(p): two neighbours of a plane; one_TYPE(p): an element, twice.
 function planes.loads(w, v)
   local seen = {}
+  if v.FINE then return planes.weigh(w, v) end
   for _, p in ipairs(v.planes) do
     local name, bits = planes.load(p), 8 * p.size
     if not seen[name] and p.type == "f32" then
@@ -102,10 +106,10 @@ function planes.of_lane(p)
   return planes.element(p, base, at)
 end
 
--- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms.
+-- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms; without r of the variable NAME.
 function planes.product(names, coefficient, r)
   local out = {}
-  for i, p in ipairs(names) do out[i] = ("%s2.v[%s]"):format(p, r) end
+  for i, p in ipairs(names) do out[i] = r and ("%s2.v[%s]"):format(p, r) or p end
   local text = table.concat(out, " * ")
   if coefficient == 1 and text ~= "" then return text end
   if text == "" then return cuda.f32(coefficient) end
@@ -132,6 +136,41 @@ function planes.precision(v)
   if v.SCALE == "sum" and #v.format.planes > 0 or #v.ROW_SCALES > 0 then how[#how + 1] = "scales applied to f32 sums" end
   how[#how + 1] = "f32 accumulation"
   return "precision: " .. table.concat(how, ", ")
+end
+
+-- FINE: eight_TYPE, elements of the eight weights that a lane has of a fragment; weigh(): from map(q) to the weight.
+function planes.weigh(w, v)
+  local f, seen = v.format, {}
+  for _, p in ipairs(v.planes) do
+    if not seen[p.type] then
+      w("struct __align__(${ALIGN}) eight_${TYPE} { ${CTYPE} v[8]; };",
+        { ALIGN = math.min(8 * p.size, 16), TYPE = p.type, CTYPE = cuda.ctype[p.type] or "u8" })
+    end
+    seen[p.type] = true
+  end
+  w [[
+    fn i64 section(i64 bytes) { return (bytes + 255) / 256 * 256; } /* each plane begins at such an address */
+
+    /* The weights of fragment f of record `at`, whose codes stand for value. */
+    fn void weigh(const task &t, i64 at, int f, int lane, float *value) {
+      at = ((at * 4 + f) * 32 + lane) * 8;
+  ]]
+  w.push()
+  for _, p in ipairs(v.planes) do
+    w("const eight_${TYPE} ${NAME}s = *(const eight_${TYPE} *)(${AT});", { TYPE = p.type, NAME = p.name,
+      AT = planes.element(p, ("t.%s_at"):format(p.name), "at") })
+  end
+  w "#pragma unroll"
+  w.push "for (int e = 0; e < 8; e++) {"
+  for _, p in ipairs(v.planes) do
+    w("const float ${NAME} = ${VALUE};",
+      { NAME = p.name, VALUE = (p.type == "f32" and "%ss.v[e]" or "f32_of_" .. p.type .. "(%ss.v[e])"):format(p.name) })
+  end
+  w("value[e] = value[e]${SCALE}${OFFSET};", { SCALE = #f.scale > 0 and " * " .. planes.product(f.scale, 1) or "",
+    OFFSET = #f.offset > 0 and " + " .. planes.offset(f.offset) or "" })
+  w.pop "}"
+  w.pop "}"
+  w.blank()
 end
 
 -- The planes that a fragment meets: all but those that wait for the sum over K.

@@ -62,7 +62,7 @@ local function derive(v)
   codes.derive(v)
   planes.derive(v)
   factors(v)
-  v.TERMS = #v.planes > 0
+  v.TERMS = #v.planes > 0 and not v.FINE
   v.PRECISION = planes.precision(v)
   mma.derive(product(v))
 end
@@ -72,7 +72,6 @@ local function rule(name, why, ok) return { name = name, why = why, ok = ok } en
 local rules = {
   rule("dense", "a weight as wide as the activations is read where it lies, by cuda.mma", function(v) return v.format.bits < 16 end),
   rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
-  cuda.rules.granularity,
   cuda.range_rule(function(v) return v.act end),
 }
 for _, r in ipairs(mma.rules) do -- what the product asks for, and what scales on weights ask for
@@ -85,9 +84,17 @@ end
 
 -- ---- Source ----------------------------------------------------------------------------------------------------------
 
+local fine = [[
+  float value[8];
+  #pragma unroll
+  for (int r = 0; r < 4; r++) value[2 * r] = low(a.v[r]), value[2 * r + 1] = high(a.v[r]);
+  weigh(t, record, f, lane, value);
+  #pragma unroll
+  for (int r = 0; r < 4; r++) a.v[r] = pack2(value[2 * r], value[2 * r + 1]);]]
+
 local function expand(w, v)
   local at = {}
-  for i, p in ipairs(planes.met(v)) do at[i] = planes.of_lane(p) end
+  for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.of_lane(p) end
   w([[
     /* A warp dequantizes a record of W into the record of D in its place. */
     extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_expand(const u8 *w, u8 *ws, int n, int k) {
@@ -117,7 +124,7 @@ local function expand(w, v)
       for (int f = 0; f < 4; f++) *(u32x4 *)(ws + record * 2048 + (f * 32 + threadIdx.x % 32) * 16) = {};
     }
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    WEIGH = v.TERMS and ("weigh(a.v, load_terms(%s));"):format(table.concat(at, ",\n")) or "" })
+    WEIGH = v.FINE and fine or v.TERMS and ("weigh(a.v, load_terms(%s));"):format(table.concat(at, ",\n")) or "" })
 end
 
 local function dequantize(w, v)
@@ -182,7 +189,7 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function() return 65, 0 end,
+  m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0 end, -- finer groups have no other kernel for many
   cost = function(v) return product(v).SMEM end,
   outline = { cuda.head, cuda.helpers, cuda.pack2, parts.ptx, cuda.permute, dequantize, multiply },
 }

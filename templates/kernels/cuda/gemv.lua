@@ -14,8 +14,8 @@
 --            fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8)
 --   Y[m,n]   row-major
 --
---   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; for activations of
---   8 bits times x_scale[m] at the end.
+--   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; or, where groups are
+--   finer than 16 of k, weight by weight. For activations of 8 bits times x_scale[m] at the end.
 --
 --   parameter  meaning                                   bound by
 --   LAYOUT     shape of a record: 16 or 64 features      part of the layout, which cuda.mma shares
@@ -40,7 +40,8 @@ end
 
 local function registers(v)
   local FN = fragments[v.LAYOUT]
-  return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + 2 * FN * #v.format.planes + 48
+  local elements = cuda.fragment.fine(v.format) and 16 or 2 * FN -- of a plane
+  return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + elements * #v.format.planes + 48
 end
 
 local function derive(v)
@@ -52,6 +53,7 @@ local function derive(v)
   v.layout = cuda.fragment.layout(v.format, v.FN)
   codes.derive(v)
   planes.derive(v)
+  v.SUM_SCALE, v.SUM_OFFSET = v.FINE and {} or v.format.scale, v.FINE and {} or v.format.offset
   v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 16 * v.FK) // 16 or v.FK
   v.MIN_BLOCKS = cuda.min_blocks(v, registers(v), v.THREADS)
   v.PRECISION = planes.precision(v)
@@ -62,7 +64,6 @@ local function rule(name, why, ok) return { name = name, why = why, ok = ok } en
 local rules = {
   rule("device", "NVRTC compiles for sm_75 and later", function(v) return v.device.sm >= 75 end),
   cuda.rules.act,
-  cuda.rules.granularity,
   cuda.range_rule(half_type),
   rule("slope", "codes that are floats have no scale in their code map", function(v)
     return v.format.map.kind ~= "float" or v.format.map.slope == 1
@@ -98,10 +99,12 @@ local function constants(w, v)
       const int *perm; /* NULL: X is in the order of the columns of W */
       ${MEMBERS}
       int n_padded, k;
+      ${RECORDS}
       int feature;        /* the first of this lane, as planes count */
       int g, t;
     };
-  ]], { XT = cuda.ctype[v.act], MEMBERS = planes.members(v) })
+  ]], { XT = cuda.ctype[v.act], MEMBERS = planes.members(v),
+    RECORDS = v.FINE and "i64 records; /* before those of this CTA */" or "" })
   w.blank()
   for _, b in ipairs { 4, 8, 16 } do
     local count = b // 4
@@ -159,14 +162,13 @@ end
 
 -- Y += scale x part + offset x sum(x), for the rows of a lane.
 local function scale(w, v, part, sum)
-  local f = v.format
   w "#pragma unroll"
   w.push "for (int i = 0; i < FN; i++) {"
   planes.declare(w, v.planes, planes.of_lane)
   local product = ("%s[m][2 * i + r]"):format(part)
-  if #f.scale > 0 then
-    local factor = planes.product(f.scale, 1, "r")
-    product = ("%s * %s"):format(product, #f.scale > 1 and "(" .. factor .. ")" or factor)
+  if #v.SUM_SCALE > 0 then
+    local factor = planes.product(v.SUM_SCALE, 1, "r")
+    product = ("%s * %s"):format(product, #v.SUM_SCALE > 1 and "(" .. factor .. ")" or factor)
   end
   w([[
     #pragma unroll
@@ -177,13 +179,12 @@ local function scale(w, v, part, sum)
         ${OFFSET}
       }
   ]], { ASSIGN = v.GROUPED and "+=" or "=", PRODUCT = product,
-    OFFSET = #f.offset > 0 and ("acc[m][2 * i + r] += (%s) * %s[m];"):format(planes.offset(f.offset, "r"), sum) or "" })
+    OFFSET = #v.SUM_OFFSET > 0 and ("acc[m][2 * i + r] += (%s) * %s[m];"):format(planes.offset(v.SUM_OFFSET, "r"), sum) or "" })
   w.pop "}"
 end
 
 local function record(w, v)
-  local f = v.format
-  local sums = #f.offset > 0
+  local sums = #v.SUM_OFFSET > 0
   local part, sum = v.GROUPED and "part" or "acc", v.GROUPED and "sum" or "total"
   w([[
     /* Add the products of record `c`, whose words are q, with its rows of X. */
@@ -208,13 +209,15 @@ local function record(w, v)
     for (int i = 0; i < FN; i++) {
       float value[8];
       values(q, i * FK + s, value);
+      ${WEIGH}
     #pragma unroll
       for (int m = 0; m < MB; m++)
     #pragma unroll
         for (int e = 0; e < 8; e++) /* register e / 2: row g + e / 2 % 2 * 8, k + e / 4 * 8 */
           ${PART}[m][2 * i + e / 2 % 2] += value[e] * x[m][e / 4 * 2 + e % 2];
     }
-  ]], { PART = part, SUMS = sums and sum .. "[m] += x[m][0] + x[m][1] + x[m][2] + x[m][3];" or "" })
+  ]], { WEIGH = v.FINE and "weigh(t, t.records + c, i * FK + s, t.g * 4 + t.t, value);" or "", PART = part,
+    SUMS = sums and sum .. "[m] += x[m][0] + x[m][1] + x[m][2] + x[m][3];" or "" })
   if v.GROUPED then
     w.push "if ((s + 1) % GROUP_STEPS == 0) {"
     w "const int step = c * FK + s;"
@@ -238,7 +241,7 @@ local function record(w, v)
 end
 
 local function entry(w, v)
-  local sums = #v.format.offset > 0 and not v.GROUPED
+  local sums = #v.SUM_OFFSET > 0 and not v.GROUPED
   local scaled = cuda.scaled[v.act]
   local pass = sums and ", total" or ""
   w([[
@@ -291,6 +294,7 @@ local function entry(w, v)
       for (int i = 0; i < MB; i++) t.row[i] = x + (i64)min(m0 + i, m - 1) * ldx;
       t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N}, t.k = k, t.perm = perm, t.g = lane / 4, t.t = lane % 4;
       t.feature = column * 16 * FN + t.g * ROWS;
+      ${RECORDS}
       ${POINTERS}
 
       float acc[MB][ROWS] = {};
@@ -302,9 +306,9 @@ local function entry(w, v)
       for (; c < records; c += UNROLL * WARPS) add_gathered(t, c, records, column_at, gathered[warp], acc${PASS});
   ]], { XT = cuda.ctype[v.act], YT = cuda.ctype[v.out], X_SCALE = scaled and "const float *x_scale, " or "",
     BIAS = v.problem.bias and "const float *bias, " or "", TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2],
-    POINTERS = planes.pointers(v), TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
+    RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "", POINTERS = planes.pointers(v), TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
   w.push()
-  if not v.GROUPED and #v.format.planes > 0 then
+  if not v.GROUPED and not v.FINE and #v.format.planes > 0 then
     w.push "{ /* scales of a row */"
     scale(w, v, "acc", "total")
     w.pop "}"

@@ -103,7 +103,8 @@ end
 local rules = {
   rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
   rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
-  cuda.rules.granularity,
+  rule("granularity", "groups along K must be multiples of 16 codes, the step of a tensor core; cuda.gemv and cuda.expand take others",
+    function(v) return not cuda.fragment.fine(v.format) end),
   rule("dense", "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, or 8 bits",
     function(v)
       local m = v.format.map
