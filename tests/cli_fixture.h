@@ -7,6 +7,7 @@
  */
 #ifndef CLI_FIXTURE_H
 #define CLI_FIXTURE_H
+#include "suite.h"
 #include <check.h>
 #include <ftw.h>
 #include <stdarg.h>

@@ -4,6 +4,7 @@
 #define QN_RUNTIME_FIXTURE_H
 #include "desc.h"
 #include "fail.h"
+#include "suite.h"
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,19 +28,6 @@
                   qn__errmsg());                                                                                       \
     ck_assert_msg(strstr(qn__errmsg(), part) != NULL, "%s: '%s' is not in '%s'", #call, part, qn__errmsg());           \
   } while (0)
-
-/* Run a suite; a failing case is run again by the command that is printed. */
-static inline int run_suite(Suite *s, const char *program) {
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  TestResult **f = srunner_failures(r);
-  for (int i = 0; i < failed; i++)
-    printf("again: CK_FORK=no CK_RUN_CASE='%s' %s   # %s\n", tr_tcname(f[i]), program, tr_msg(f[i]));
-  free(f);
-  srunner_free(r);
-  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
 
 /* One test case a function, named like it. */
 static inline void add_case(Suite *s, const char *name, const TTest *t, int loops) {

@@ -188,8 +188,10 @@ static void match(const char *what, const char *pattern, const char *text, const
     regfree(&re);
   }
   if (!ok)
-    ck_abort_msg("%s: its %s is\n%.3000s\nwhich is not %s\nagain: CK_RUN_CASE=rows QN_CASE=%d test_cli", r->command, what,
-                 text, pattern ? pattern : "empty", i);
+    ck_abort_msg(
+        "%s: its %s is\n%.3000s\nwhich is not %s\nagain: CK_RUN_CASE=rows QN_CASE=%d ctest --test-dir " QN_BUILD
+        " -R '^cli$' --output-on-failure",
+        r->command, what, text, pattern ? pattern : "empty", i);
 }
 
 START_TEST(command) {
@@ -199,8 +201,9 @@ START_TEST(command) {
   setenv("T", QN_TESTS, 1);
   int status = cli("%s", r->command);
   if (status != r->status)
-    ck_abort_msg("%s: status %d, not %d\n%s%s\nagain: CK_RUN_CASE=rows QN_CASE=%d test_cli", r->command, status,
-                 r->status, cli_out, cli_err, _i);
+    ck_abort_msg("%s: status %d, not %d\n%s%s\nagain: CK_RUN_CASE=rows QN_CASE=%d ctest --test-dir " QN_BUILD
+                 " -R '^cli$' --output-on-failure",
+                 r->command, status, r->status, cli_out, cli_err, _i);
   match("output", r->out, cli_out, r, _i);
   match("error output", r->err, cli_err, r, _i);
 }

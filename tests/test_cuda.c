@@ -89,7 +89,8 @@ START_TEST(expanded_weights_are_right) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("cuda");
   TCase *t = tcase_create("interpreter");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
@@ -98,9 +99,5 @@ int main(void) {
   tcase_add_loop_test(t, expanded_weights_are_right, 0, 6);
   tcase_set_timeout(t, 900);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

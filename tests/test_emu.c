@@ -3,6 +3,7 @@
  * A seeded bug is an edit of golden PTX. Run one again: CK_RUN_CASE=bugs, or QN_CASE=NAME for a single row. */
 #include "emu_samples.h"
 #include "fail.h"
+#include "suite.h"
 #include <check.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -247,7 +248,8 @@ START_TEST(test_memory_calls_refuse_bad_ranges) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("emu");
   TCase *t = tcase_create("samples");
   tcase_add_loop_test(t, test_samples_are_clean_and_right, 0, (int)(QN_COUNT(samples) * RUNS));
@@ -261,9 +263,5 @@ int main(void) {
   tcase_add_loop_test(t, test_text_is_refused_with_its_line, 0, (int)QN_COUNT(refused));
   tcase_add_test(t, test_memory_calls_refuse_bad_ranges);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

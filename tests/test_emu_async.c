@@ -5,6 +5,7 @@
  */
 #include "emu_fixture.h"
 #include "fail.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdbool.h>
@@ -427,7 +428,8 @@ START_TEST(test_atomics_are_writes) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("emu_async");
   TCase *t = tcase_create("tma");
   tcase_add_loop_test(t, test_tma_loads_the_box, 0, (int)QN_COUNT(boxes));
@@ -439,9 +441,5 @@ int main(void) {
   t = tcase_create("atomics");
   tcase_add_loop_test(t, test_atomics_are_writes, 0, (int)QN_COUNT(atomics));
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

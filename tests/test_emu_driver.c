@@ -125,7 +125,8 @@ START_TEST(names_what_it_refuses) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("emu_driver");
 #define CASE(name, loops) add_case(s, #name, name, loops)
   CASE(is_a_device_of_its_architecture, 1);
@@ -133,5 +134,5 @@ int main(void) {
   CASE(refuses_to_be_timed, 2);
   CASE(a_finding_destroys_the_context, 1);
   CASE(names_what_it_refuses, 1);
-  return run_suite(s, "tests/test_emu_driver");
+  return run_suite(s, argv[0]);
 }

@@ -5,6 +5,7 @@
  * the row. */
 #include "emu_fixture.h"
 #include "fail.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdbool.h>
@@ -424,7 +425,8 @@ START_TEST(test_wgmma_takes_transposed_operands) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("emu_mma");
   TCase *t = tcase_create("mma");
   tcase_add_loop_test(t, test_mma_is_the_textbook_product, 0, (int)QN_COUNT(products));
@@ -434,9 +436,5 @@ int main(void) {
   tcase_add_loop_test(t, test_wgmma_is_the_textbook_product, 0, (int)(2 * 4 * QN_COUNT(wgmma_kinds)));
   tcase_add_loop_test(t, test_wgmma_takes_transposed_operands, 0, 32);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -4,6 +4,7 @@
  * inputs of a lane are those of its row; a wrong row prints itself. */
 #include "emu_fixture.h"
 #include "fail.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdbool.h>
@@ -412,7 +413,8 @@ START_TEST(test_lop3_is_its_table) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("emu_ops");
   TCase *t = tcase_create("ops");
   tcase_add_loop_test(t, test_instruction_has_its_value, 0, (int)QN_COUNT(ops));
@@ -421,9 +423,5 @@ int main(void) {
   tcase_add_loop_test(t, test_random_operands_as_in_c, 0, (int)QN_COUNT(randoms));
   tcase_add_test(t, test_lop3_is_its_table);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

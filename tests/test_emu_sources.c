@@ -7,6 +7,7 @@
 #include "emu_samples.h"
 #include "fail.h"
 #include "ptx/mixed.cu"
+#include "suite.h"
 #include <check.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -94,7 +95,8 @@ START_TEST(test_golden_ordinary_code_is_as_on_the_host) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("emu_sources");
   TCase *t = tcase_create("sources");
   tcase_add_test(t, test_golden_ordinary_code_is_as_on_the_host);
@@ -102,9 +104,5 @@ int main(void) {
   tcase_add_loop_test(t, test_source_is_clean_and_right, 0, (int)(QN_COUNT(sources) * QN_COUNT(architectures)));
   tcase_set_timeout(t, 120);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

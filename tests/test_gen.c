@@ -2,6 +2,7 @@
  *
  * Each case is a chunk of Lua run on the generator of this source tree; it passes if it returns true. A failing case
  * prints its name and the command that runs it again. */
+#include "suite.h"
 #include <check.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -214,14 +215,11 @@ START_TEST(generator_case) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("gen");
   TCase *t = tcase_create("generator");
   tcase_add_loop_test(t, generator_case, 0, (int)(sizeof cases / sizeof *cases));
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -110,7 +110,8 @@ START_TEST(the_peers_script_compiles) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("gpu");
   TCase *t = tcase_create("gpu");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
@@ -126,9 +127,5 @@ int main(void) {
   tcase_add_test(t, results_make_a_table);
   tcase_add_test(t, the_peers_script_compiles);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -3,6 +3,7 @@
 #include "fail.h"
 #include "io.h"
 #include "io_decode.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -236,7 +237,8 @@ START_TEST(npy_has_the_header_that_numpy_reads) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("io");
   TCase *t = tcase_create("files");
   tcase_set_timeout(t, 60);
@@ -248,9 +250,5 @@ int main(void) {
   tcase_add_test(t, missing_files_are_named);
   tcase_add_test(t, npy_has_the_header_that_numpy_reads);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -3,6 +3,7 @@
 #include "fail.h"
 #include "io.h"
 #include "io_decode.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -212,15 +213,12 @@ START_TEST(i2_s_has_one_scale_after_all_codes) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("io_ggml");
   TCase *t = tcase_create("types");
   tcase_add_loop_test(t, planes_decode_to_the_definition, 0, 4 * (int)QN_COUNT(types));
   tcase_add_test(t, i2_s_has_one_scale_after_all_codes);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

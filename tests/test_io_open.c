@@ -2,6 +2,7 @@
  * the configuration and the tensors contradict each other in, and the cost of opening ten gigabytes. */
 #include "fail.h"
 #include "io.h"
+#include "suite.h"
 #include <check.h>
 #include <limits.h>
 #include <stdio.h>
@@ -594,7 +595,8 @@ START_TEST(ten_gigabytes_are_cheap_to_open) { /* 40 layers of seven GPTQ weights
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("io_open");
   TCase *t = tcase_create("models");
   tcase_set_timeout(t, 60);
@@ -617,10 +619,5 @@ int main(void) {
   tcase_add_test(t, what_cannot_be_written_leaves_nothing);
   tcase_add_test(t, ten_gigabytes_are_cheap_to_open);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  if (failed) printf("again: ctest --test-dir " QN_BUILD " -R '^io_open$' --output-on-failure\n");
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -4,6 +4,7 @@
 #include "fail.h"
 #include "io.h"
 #include "io_decode.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -432,7 +433,8 @@ START_TEST(hqq_of_both_axes) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("io_pack");
   TCase *t = tcase_create("dialects");
   tcase_add_checked_fixture(t, setup, teardown);
@@ -445,9 +447,5 @@ int main(void) {
   tcase_add_loop_test(t, bitsandbytes_blocks_cross_rows, 0, 6);
   tcase_add_loop_test(t, hqq_of_both_axes, 0, 4 * (int)QN_COUNT(hqq));
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -1,5 +1,6 @@
 /* test_journal.c - what dead runs leave behind: a step that two of them went down with, machine and all, is suspect. */
 #include "journal.h"
+#include "suite.h"
 #include "tuner_fixture.h"
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -138,7 +139,8 @@ START_TEST(finished_run_leaves_nothing) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("journal");
   TCase *c = tcase_create("journal");
   tcase_add_checked_fixture(c, init, fini);
@@ -149,9 +151,5 @@ int main(void) {
   tcase_add_test(c, living_journal_is_left_alone);
   tcase_add_test(c, finished_run_leaves_nothing);
   suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -79,7 +79,8 @@ START_TEST(every_registered_format_is_listed) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("kernels");
   TCase *t = tcase_create("host");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
@@ -89,9 +90,5 @@ int main(void) {
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -2,6 +2,7 @@
  *
  * A file returns a list of { name, function(t) }; t.check, t.equal and t.fails are assertions. QN_CASE=TEXT runs the
  * cases whose name holds the text. */
+#include "suite.h"
 #include <check.h>
 #include <lauxlib.h>
 #include <lualib.h>
@@ -74,7 +75,8 @@ static void run_case(const char *file, int i) {
   lua_rawgeti(L, -3, 2);
   ck_assert(!luaL_dostring(L, assertions));
   if (lua_pcall(L, 1, 0, -3))
-    ck_abort_msg("%s: %s\nagain: QN_CASE='%s' QN_FILE=%s test_lua", name, lua_tostring(L, -1), name, file);
+    ck_abort_msg("%s: %s\nagain: QN_CASE='%s' QN_FILE=%s ctest --test-dir " QN_BUILD " -R '^lua$' --output-on-failure",
+                 name, lua_tostring(L, -1), name, file);
   lua_close(L);
 }
 
@@ -94,7 +96,8 @@ static int count(const char *file) {
   return n;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   const TTest *const tests[] = {module, ffi, measure, models};
   if (!mkdtemp(scratch)) return 1;
   char cache[64], remove[64];
@@ -110,10 +113,7 @@ int main(void) {
     tcase_add_loop_test(c, tests[i], 0, count(files[i]));
     suite_add_tcase(s, c);
   }
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
+  int failed = run_suite(s, argv[0]);
   snprintf(remove, sizeof remove, "rm -rf %s", scratch);
   return system(remove) || failed;
 }

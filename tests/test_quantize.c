@@ -5,6 +5,7 @@
 #include "io.h"
 #include "io_format.h"
 #include "quantize.h"
+#include "suite.h"
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -355,7 +356,8 @@ START_TEST(rules_that_cannot_be_written_are_refused) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   int formats = 0;
   while (io_format_spelling(formats)) formats++;
   Suite *s = suite_create("quantize");
@@ -365,9 +367,5 @@ int main(void) {
   tcase_add_loop_test(t, what_cannot_be_is_refused, 0, (int)QN_COUNT(refused));
   tcase_add_loop_test(t, rules_that_cannot_be_written_are_refused, 0, (int)QN_COUNT(rules));
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

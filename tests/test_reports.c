@@ -85,7 +85,8 @@ START_TEST(space_is_rich) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("reports");
   TCase *t = tcase_create("json");
   tcase_add_unchecked_fixture(t, cli_store_enter, cli_store_leave);
@@ -94,9 +95,5 @@ int main(void) {
   tcase_add_loop_test(t, space_is_rich, 0, (int)(sizeof spaces / sizeof *spaces));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

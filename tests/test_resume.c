@@ -80,7 +80,8 @@ START_TEST(killed_runs_are_continued) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("resume");
   TCase *t = tcase_create("tool");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
@@ -88,9 +89,5 @@ int main(void) {
   tcase_add_test(t, killed_runs_are_continued);
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

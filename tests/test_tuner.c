@@ -2,6 +2,7 @@
  * and what is left when a run is killed, runs out of time or out of disk. Times themselves are never asserted; where
  * one candidate must win, the other is made a thousand times slower. */
 #include "pack.h"
+#include "suite.h"
 #include "supervise.h"
 #include "tuner_fixture.h"
 #include <signal.h>
@@ -636,7 +637,8 @@ START_TEST(unknown_device_and_worker) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("tuner");
   TCase *runs = tcase_create("runs"), *plans = tcase_create("plans"), *functions = tcase_create("functions"),
         *ends = tcase_create("ends");
@@ -664,9 +666,5 @@ int main(void) {
   tcase_add_test(ends, kernel_is_not_blamed_for_a_killed_supervisor);
   tcase_add_test(ends, full_disk_is_one_clear_error);
   tcase_add_test(ends, unknown_device_and_worker);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

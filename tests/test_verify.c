@@ -1,6 +1,7 @@
 /* test_verify.c - the verifier lets a right kernel pass and says of a wrong one what is wrong with it. */
 #include "call.h"
 #include "device_host.h"
+#include "suite.h"
 #include "tuner_fixture.h"
 #include "verify.h"
 #include <math.h>
@@ -132,7 +133,8 @@ START_TEST(bound_grows_with_what_it_is_made_of) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("verify");
   TCase *kernels = tcase_create("kernels"), *wrong = tcase_create("faults"), *data = tcase_create("data");
   tcase_add_checked_fixture(kernels, folder_init, folder_fini);
@@ -149,9 +151,5 @@ int main(void) {
   suite_add_tcase(s, kernels);
   suite_add_tcase(s, wrong);
   suite_add_tcase(s, data);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }

@@ -1,5 +1,6 @@
 /* test_worker.c - a worker on its leash: it answers, and whatever a kernel does to it, the supervisor lives and goes
  * on. */
+#include "suite.h"
 #include "supervise.h"
 #include "tuner_fixture.h"
 #include "watch.h"
@@ -242,7 +243,8 @@ START_TEST(worker_dies_with_its_supervisor) {
 }
 END_TEST
 
-int main(void) {
+int main(int argc, char **argv) {
+  (void)argc;
   Suite *s = suite_create("worker");
   TCase *alive = tcase_create("alive"), *wrong = tcase_create("wrong"), *bad = tcase_create("bad");
   TCase *all[] = {alive, wrong, bad};
@@ -265,9 +267,5 @@ int main(void) {
   tcase_add_test(bad, missing_program_is_named);
   tcase_add_test(bad, program_that_is_no_worker);
   tcase_add_test(bad, worker_dies_with_its_supervisor);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_ENV);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s, argv[0]);
 }
