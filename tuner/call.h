@@ -55,8 +55,8 @@ qn_status qn__call_guards(const qn_call *c);
 qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m);
 
 /* Compare Y with the reference of the call's draw, rows below m: bit for bit if it is exact, else within
- * qn__error_bound. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG
- * names the first culprit. */
+ * qn__error_bound; where that reaches beyond the output type, infinity is right, too. Every element must be a number.
+ * *error grows to the largest |y - reference| / bound. QN_E_WRONG names the first culprit. */
 qn_status qn__call_compare(const qn_call *c, double *error);
 
 /* How far an element of Y may be from the exact sum: see call.c. */
