@@ -33,6 +33,9 @@ static const struct {
     {"emu:sm_90a", "e4m3.b128x128:4096x4096:bf16-f32"},
     {"emu:sm_80", "q4_k:4096x4096:bf16-bf16"},
     {"emu:sm_120a", "nvfp4:4096x4096:f16-f16"},
+    /* activations of 8 bits: results at the end of what f16 holds, both factors the same 8-bit floats */
+    {"emu:sm_80", "q4_k:4096x4096:i8-f16"},
+    {"emu:sm_90a", "e4m3.b128x128:4096x4096:e4m3-bf16+bias"},
     /* dense weights */
     {"emu:sm_80", "f16:4096x4096:f16-f16"},
     {"emu:sm_90a", "bf16:4096x4096:bf16-f32"},
@@ -84,7 +87,8 @@ END_TEST
 START_TEST(expanded_weights_are_right) {
   static const char *const problems[] = {"int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
                                          "q4_k:200x512:bf16-bf16",    "mxfp4:200x512:bf16-bf16",
-                                         "nvfp4:200x512:f16-f16",     "int4.g20.zf:200x640:bf16-bf16"};
+                                         "nvfp4:200x512:f16-f16",     "int4.g20.zf:200x640:bf16-bf16",
+                                         "mxfp4:200x512:e4m3-f32",    "int4.g128:200x512:i8-f16+bias"};
   verified(5, "emu:sm_90a", problems[_i], "--family cuda.expand");
 }
 END_TEST
@@ -96,7 +100,7 @@ int main(int argc, char **argv) {
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_loop_test(t, every_format_in_both_families, 0, 2 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof rows / sizeof *rows));
-  tcase_add_loop_test(t, expanded_weights_are_right, 0, 6);
+  tcase_add_loop_test(t, expanded_weights_are_right, 0, 8);
   tcase_set_timeout(t, 900);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);

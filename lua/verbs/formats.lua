@@ -1,6 +1,6 @@
 local common = require "lua.common"
 
-local acts = { host = { "f32", "bf16", "e4m3", "i8" }, cuda = { "f16", "bf16" } }
+local acts = { host = { "f32", "bf16", "e4m3", "i8" }, cuda = { "f16", "bf16", "e4m3", "i8" } }
 
 -- For each activation type: the families that take the format, and of those that do not, the rule that refuses.
 local function families(q, name, device)

@@ -67,7 +67,7 @@ end
 
 local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
 
-fragment.bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1 } -- of an element
+fragment.bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1, i8 = 1 } -- of an element
 
 -- How plane p of a format is stored: type, bytes of an element, and the weights that share one: rows (1, 16, 0: all) and
 -- cols (0: all).

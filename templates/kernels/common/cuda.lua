@@ -62,6 +62,9 @@ end
 
 function cuda.f32(x) return (("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f")) end
 
+-- The 16-bit type in which weights meet activations of type `act`: f16 holds every number that 8 bits have.
+function cuda.half_of(act) return cuda.scaled[act] and "f16" or act end
+
 -- ---- What a format asks for ------------------------------------------------------------------------------------------
 
 -- A list less one x; nil if it has none.
@@ -243,7 +246,7 @@ function cuda.helpers(w, v)
       return d;
     }
   ]]
-  if v.format.bits <= 8 then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
+  if v.format.bits <= 8 or cuda.scaled[v.act] then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
   w(to_f32.f16)
   w(to_f32.bf16)
   for _, type in ipairs { "u8", "i8", "e4m3", "e5m2", "e8m0" } do

@@ -150,6 +150,17 @@ local function float_narrow(w, v)
   end
 end
 
+-- TYPEx2 of two 8-bit floats of type `from`.
+function codes.narrow(w, v, from)
+  local h, m = cuda.half[v.HALF], cuda.float8[from]
+  local right, times = 8 + m.significand - h.significand, h.bias - m.bias
+  local fields = right > 0 and ("(c & 0x7f007f00) >> %d | c & 0x80008000"):format(right) or "c & 0xff00ff00"
+  w("/* Two codes in upper bytes: their fields where ${T} has them${FACTOR} */", { T = v.HALF,
+    FACTOR = times > 0 and (", times 2^%d, the difference of the biases."):format(times) or "." })
+  w("fn u32 ${T}x2_of_${TYPE}(u32 c) { return ${VALUE}; }", { T = v.HALF, TYPE = from,
+    VALUE = times > 0 and ("fma2(%s, %s, 0x80008000)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
+end
+
 -- Which of the above, and what it needs in front.
 local function method(v)
   local m, h = v.format.map, cuda.half[v.HALF]
@@ -166,15 +177,7 @@ local function entry_bits(v)
 end
 
 local before = {
-  [float_narrow] = function(w, v)
-    local h, m = cuda.half[v.HALF], cuda.float8[v.format.map.type]
-    local right, times = 8 + m.significand - h.significand, h.bias - m.bias
-    local fields = right > 0 and ("(c & 0x7f007f00) >> %d | c & 0x80008000"):format(right) or "c & 0xff00ff00"
-    w("/* Two codes in upper bytes: their fields where ${T} has them${FACTOR} */", { T = v.HALF,
-      FACTOR = times > 0 and (", times 2^%d, the difference of the biases."):format(times) or "." })
-    w("fn u32 ${T}x2_of_${TYPE}(u32 c) { return ${VALUE}; }", { T = v.HALF, TYPE = v.format.map.type,
-      VALUE = times > 0 and ("fma2(%s, %s, 0x80008000)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
-  end,
+  [float_narrow] = function(w, v) codes.narrow(w, v, v.format.map.type) end,
   [int_wide] = function(w)
     w [[
       /* The f32 whose bits are 0x4b0000 and the byte chosen: 2^23 + byte. */

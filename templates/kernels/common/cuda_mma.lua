@@ -1,6 +1,7 @@
 -- cuda_mma.lua - the parts of cuda.mma below its main loop: copies into shared memory, tensor core, output.
 
 local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
 local parts = {}
 
@@ -67,32 +68,48 @@ local function each_piece(w, v, count, body)
   w.pop "}"
 end
 
--- X: 16 bytes of a row go to piece c ^ (row % 8), so that the eight rows of a matrix lie in different banks.
+-- Piece c, of 16 bytes, of a row of X lies at c ^ swizzle: eight rows' pieces c are in different banks.
+local function swizzle(v, row) return row .. (v.BK * v.X_SIZE < 128 and " / 2 % 4" or " % 8") end
+
+-- Four bytes of a row of X: how many elements, their declaration, two to a line, and the word that they make.
+local function word_of_x(v)
+  local names = v.X_SIZE == 1 and { "a", "b", "c", "d" } or { "lo", "hi" }
+  local cast, declaration, word = v.X_SIZE == 1 and "(u8)" or "", "const u32 ", {}
+  for i, name in ipairs(names) do
+    local at, shift = i > 1 and " + " .. i - 1 or "", (i - 1) * 8 * v.X_SIZE
+    declaration = declaration .. ("%s = there && k%s < t.k ? %sfrom[%d] : 0"):format(name, at, cast, i - 1)
+      .. (i == #names and ";" or i % 2 == 0 and ",\n  " or ", ")
+    word[i] = name .. (shift > 0 and " << " .. shift or "")
+  end
+  return #names, declaration, table.concat(word, " | ")
+end
+
 function parts.load_x(w, v)
   w.push "fn void load_x(const task &t, u8 *stage, int k0) {"
-  each_piece(w, v, v.BM * v.BK // 8, function()
-    w [[
-      const int row = i / (BK / 8), c = i % (BK / 8), k = k0 + c * 8;
-      const int count = t.m0 + row < t.m ? min(max(t.k - k, 0), 8) : 0;
-      const u16 *from = count ? t.x + (i64)(t.m0 + row) * t.ldx + k : t.x;
-      copy16(stage + row * BK * 2 + (c ^ row % 8) * 16, from, count * 2);
-    ]]
+  each_piece(w, v, v.X_BYTES // 16, function()
+    w([[
+      const int row = i / (BK / ${PIECE}), c = i % (BK / ${PIECE}), k = k0 + c * ${PIECE};
+      const int count = t.m0 + row < t.m ? min(max(t.k - k, 0), ${PIECE}) : 0;
+      const ${XT} *from = count ? t.x + (i64)(t.m0 + row) * t.ldx + k : t.x;
+      copy16(stage + row * ${X_ROW} + (c ^ ${AT}) * 16, from, ${BYTES});
+    ]], { AT = swizzle(v, "row"), BYTES = v.X_SIZE == 1 and "count" or "count * 2" })
   end)
   w.pop "}"
   w.blank()
-  w [[
+  local count, declaration, word = word_of_x(v)
+  w([[
     /* The same where rows are not aligned to 16 bytes. */
     fn void load_x_unaligned(const task &t, u8 *stage, int k0) {
     #pragma unroll 1
-      for (int i = threadIdx.x; i < BM * BK / 2; i += THREADS) {
-        const int row = i / (BK / 2), k = k0 + i % (BK / 2) * 2;
-        const u16 *from = t.x + (i64)(t.m0 + row) * t.ldx + k;
+      for (int i = threadIdx.x; i < BM * BK / ${COUNT}; i += THREADS) {
+        const int row = i / (BK / ${COUNT}), k = k0 + i % (BK / ${COUNT}) * ${COUNT};
+        const ${XT} *from = t.x + (i64)(t.m0 + row) * t.ldx + k;
         const bool there = t.m0 + row < t.m;
-        const u32 lo = there && k < t.k ? from[0] : 0, hi = there && k + 1 < t.k ? from[1] : 0;
-        *(u32 *)(stage + row * BK * 2 + (i % (BK / 2) / 4 ^ row % 8) * 16 + i % 4 * 4) = lo | hi << 16;
+        ${DECLARATION}
+        *(u32 *)(stage + row * ${X_ROW} + (i % (BK / ${COUNT}) / 4 ^ ${AT}) * 16 + i % 4 * 4) = ${WORD};
       }
     }
-  ]]
+  ]], { COUNT = count, DECLARATION = declaration, WORD = word, AT = swizzle(v, "row") })
   w.blank()
 end
 
@@ -133,6 +150,56 @@ function parts.load_planes(w, v)
   end
   w.pop "}"
   w.blank()
+end
+
+-- ---- B operand -------------------------------------------------------------------------------------------------------
+
+-- Two neighbours of X, of 8 bits each, as a register of the B operand. prmt puts them into halves of their own.
+local load_pair = {
+  i8 = [[
+    /* Two numbers of X: with the sign turned, x + 128 below 0x64 is 1152 + x. */
+    fn u32 load_pair(const u8 *p) { return add2(prmt(*(const u16 *)p ^ 0x8080, 0x64646464, 0x4140), ${OFFSET}); }
+  ]],
+  e4m3 = [[
+    /* Two numbers of X. */
+    fn u32 load_pair(const u8 *p) { return f16x2_of_e4m3(prmt(*(const u16 *)p, 0, 0x1404)); }
+  ]],
+}
+
+-- What load_b() needs in front.
+function parts.pairs(w, v)
+  if not load_pair[v.act] then return end
+  if v.act == "e4m3" and v.format.map.type ~= "e4m3" then codes.narrow(w, v, "e4m3") end
+  w(load_pair[v.act], { OFFSET = cuda.pair(v.HALF, -1152) })
+  w.blank()
+end
+
+-- b[j], the operand of 8 tokens at step s. Of 16 bits, matrices are loaded as they lie; of 8 bits, a lane converts the
+-- numbers that it needs.
+local function load_b(w, v)
+  if v.X_SIZE == 1 then
+    return w([[
+      #pragma unroll
+      for (int j = 0; j < NT; j++) {
+        const u8 *x = stage + (token + j * 8) * ${X_ROW} + (k_warp / 16 + s ^ ${AT}) * 16 + lane % 4 * 2;
+        b[j][0] = load_pair(x);
+        b[j][1] = load_pair(x + 8);
+      }
+    ]], { AT = swizzle(v, "token") })
+  end
+  w([[
+    #pragma unroll
+    for (int j = 0; j < NT; j += ${STEP}) {
+      const int c = (k_warp + s * 16) / 8 + lane / 8 % 2;
+      load_matrix${COUNT}(b[j], stage + (token + j * 8) * ${X_ROW} + (c ^ ${AT}) * 16);
+    }
+  ]], { STEP = v.BM > 8 and 2 or 1, COUNT = v.BM > 8 and 4 or 2, AT = swizzle(v, "lane") })
+end
+
+-- The token, of the first eight or sixteen, whose row a lane reads or names.
+local function token(v)
+  if v.X_SIZE == 1 then return "lane / 4" end
+  return v.BM > 8 and "lane / 16 * 8 + lane % 8" or "lane % 8"
 end
 
 -- ---- Product ---------------------------------------------------------------------------------------------------------
@@ -185,7 +252,7 @@ function parts.multiply(w, v)
       const int k_warp = warp / WN * TK, feature = warp % WN * TN;
       const u8 *records = stage + X_BYTES + feature / (16 * FN) * RUN + k_warp / (16 * FK) * RECORD;
       const int token = ${TOKEN}; /* whose row of X this lane names */
-  ]], { TOKEN = v.BM > 8 and "lane / 16 * 8 + lane % 8" or "lane % 8" })
+  ]], { TOKEN = token(v) })
   w.push()
   if v.TERMS then w "terms term[MT];" end
   if v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
@@ -200,13 +267,9 @@ function parts.multiply(w, v)
   w.push "for (int fk = 0; fk < FK; fk++) {"
   w "const int s = ck * FK + fk; /* step of 16 along k */"
   terms(w, v)
+  w "u32 b[NT][2];"
+  load_b(w, v)
   w([[
-    u32 b[NT][2];
-    #pragma unroll
-    for (int j = 0; j < NT; j += ${STEP}) {
-      const int c = (k_warp + s * 16) / 8 + lane / 8 % 2;
-      load_matrix${COUNT}(b[j], stage + (token + j * 8) * BK * 2 + (c ^ lane % 8) * 16);
-    }
     #pragma unroll
     for (int i = 0; i < MT; i++) {
       u32 a[4];
@@ -215,7 +278,7 @@ function parts.multiply(w, v)
     #pragma unroll
       for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]);
     }
-  ]], { STEP = v.BM > 8 and 2 or 1, COUNT = v.BM > 8 and 4 or 2, SUM = sum, WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
+  ]], { SUM = sum, WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
   if v.FLUSH then
     w [[
       if ((s + 1) % GROUP_STEPS == 0 || s + 1 == TK / 16)
@@ -321,29 +384,45 @@ function parts.combine(w, v)
   w.blank()
 end
 
+-- Vectors that the result meets, y = x_scale[m] * sum + bias[n], as they follow x, w and y.
+function parts.vectors(v)
+  local out = {}
+  if cuda.scaled[v.act] then out[1] = "x_scale" end
+  if v.problem.bias then out[#out + 1] = "bias" end
+  return out
+end
+
+-- The same as text, each as `pattern` says.
+function parts.vector_text(v, pattern)
+  local out = ""
+  for _, name in ipairs(parts.vectors(v)) do out = out .. pattern:format(name) end
+  return out
+end
+
 function parts.store(w, v)
-  local bytes = cuda.bytes[v.out]
+  local bytes, scaled = cuda.bytes[v.out], cuda.scaled[v.act]
   w([[
     /* Four neighbours of a row at once, where they all exist and Y is aligned. */
-    fn void store(const task &t, const float *out, ${YT} *y, ${BIAS}int ldy) {
+    fn void store(const task &t, const float *out, ${YT} *y, ${VECTORS}int ldy) {
       struct __align__(${ALIGN}) quad { ${YT} v[4]; };
       const bool aligned = ldy % 4 == 0 && (u64)y % ${ALIGN} == 0;
       for (int i = threadIdx.x; i < BM * BN / 4; i += THREADS) {
         const int token = i / (BN / 4), feature = i % (BN / 4) * 4, m = t.m0 + token, n = t.n0 + feature;
         if (m >= t.m || n >= t.n) continue;
+        ${SCALE}
         const float *from = out + token * PITCH + feature;
         ${YT} *to = y + (i64)m * ldy + n;
         if (aligned && n + 4 <= t.n) {
           quad u;
     #pragma unroll
-          for (int e = 0; e < 4; e++) u.v[e] = output(from[e]${ADD});
+          for (int e = 0; e < 4; e++) u.v[e] = output(${VALUE});
           *(quad *)to = u;
         } else
-          for (int e = 0; e < 4 && n + e < t.n; e++) to[e] = output(from[e]${ADD});
+          for (int e = 0; e < 4 && n + e < t.n; e++) to[e] = output(${VALUE});
       }
     }
-  ]], { YT = cuda.ctype[v.out], ALIGN = 4 * bytes, BIAS = v.problem.bias and "const float *bias, " or "",
-    ADD = v.problem.bias and " + bias[n + e]" or "" })
+  ]], { YT = cuda.ctype[v.out], ALIGN = 4 * bytes, SCALE = scaled and "const float scale = x_scale[m];" or "",
+    VALUE = (scaled and "scale * " or "") .. "from[e]" .. (v.problem.bias and " + bias[n + e]" or "") })
   w.blank()
 end
 

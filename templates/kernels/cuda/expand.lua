@@ -1,6 +1,6 @@
 -- cuda.expand - many tokens: the weight is dequantized once, into the workspace, and the dense product reads it there.
 --
---   D[n,k] = T(dequant(W)[n,k])                           T: the type of the activations
+--   D[n,k] = T(dequant(W)[n,k])                           T: the type of the activations, f16 if they have 8 bits
 --   Y[m,n] = sum over k of X[m,k] * D[n,k]                cuda.mma for a dense format, whose weights are D
 --
 --        W                             D: 2 N K bytes of workspace          Y
@@ -37,7 +37,8 @@ local function product(v)
   local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out, entry = v.entry .. "_product",
     LAYOUT = "n16", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1, STAGES = v.STAGES, SCALE = "sum", SPLIT = 1,
     REDUCE = "ordered" }
-  d.format = { name = v.act, bits = 16, planes = {}, scale = {}, offset = {}, map = { kind = "float", type = v.act, slope = 1 } }
+  local half = cuda.half_of(v.act)
+  d.format = { name = half, bits = 16, planes = {}, scale = {}, offset = {}, map = { kind = "float", type = half, slope = 1 } }
   v.product = d
   return d
 end
@@ -55,7 +56,7 @@ local function factors(v)
 end
 
 local function derive(v)
-  v.HALF, v.SCALE = v.act, "weight"
+  v.HALF, v.SCALE = cuda.half_of(v.act), "weight"
   v.FN = ({ n16 = 1, n64 = 4 })[v.LAYOUT]
   v.FK, v.WARPS = 4 // v.FN, WARPS
   v.layout = cuda.fragment.layout(v.format, v.FN)
@@ -70,9 +71,10 @@ end
 local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
 
 local rules = {
-  rule("dense", "a weight as wide as the activations is read where it lies, by cuda.mma", function(v) return v.format.bits < 16 end),
-  rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
-  cuda.range_rule(function(v) return v.act end),
+  rule("dense", "a weight of 16 bits or more is read where it lies, by cuda.mma",
+    function(v) return v.format.bits < 16 end),
+  cuda.rules.act,
+  cuda.range_rule(function(v) return cuda.half_of(v.act) end),
 }
 for _, r in ipairs(mma.rules) do -- what the product asks for, and what scales on weights ask for
   local weight = r.name:match "^scale%-r"

@@ -9,7 +9,9 @@
 --                |   ...    |         K goes by in tiles of BK through STAGES buffers of shared memory:
 --                +----------+         [X: BM x BK][W: records][scales, zero points]
 --
---   X[m,k]   row-major; in shared memory 16-byte pieces, piece c of row r at c ^ (r % 8); ldmatrix gives the B operand
+--   X[m,k]   row-major; in shared memory 16-byte pieces, piece c of row r at c ^ (r % 8), of rows of 64 bytes at
+--            c ^ (r / 2 % 4). X of 16 bits: ldmatrix gives the B operand. Of 8 bits: a lane loads the pairs that it needs
+--            and makes them f16, exactly; W is f16, too, and x_scale[m] meets the sum
 --   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua; cp.async copies records as they
 --            are, a lane reads its words with one load and dequantizes in registers
 --   Y[m,n]   row-major, through shared memory, so that it is written along n
@@ -17,7 +19,7 @@
 --   parameter  meaning                                              bound by
 --   LAYOUT     shape of a record: 16 or 64 features                 part of the layout
 --   BM, BN     tokens, features of a CTA                            accumulators: BM * BN / (WN * 32) registers of a lane
---   BK         k of a tile                                          shared memory: STAGES * (2 BM + bits / 8 * BN) * BK
+--   BK         k of a tile                                          shared memory: STAGES * BK * (BM of X + BN of W)
 --   WN, WK     warps along the features, warps that share K         TN = BN / WN, TK = BK / WK hold whole records
 --   STAGES     buffers: tiles under way plus one
 --   SCALE      scales multiply weights, or sums of a group          sums cost registers, weights a rounding
@@ -51,7 +53,8 @@ local function sizes(v)
   s.FK = 4 // s.FN
   s.TN, s.TK = v.BN // v.WN, v.BK // v.WK
   s.THREADS = 32 * v.WN * v.WK
-  s.X_BYTES, s.W_BYTES = v.BM * v.BK * 2, v.BN * v.BK * v.format.bits // 8
+  s.X_SIZE = cuda.bytes[v.act]
+  s.X_BYTES, s.W_BYTES = v.BM * v.BK * s.X_SIZE, v.BN * v.BK * v.format.bits // 8
   s.staged, s.by_name, s.STAGE = {}, {}, s.X_BYTES + s.W_BYTES
   for _, plane in ipairs(v.format.planes) do
     local p = cuda.fragment.stored(plane)
@@ -76,7 +79,9 @@ end
 
 local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
-  v.HALF = v.act
+  v.HALF, v.XT = cuda.half_of(v.act), cuda.ctype[v.act]
+  v.PIECE, v.X_ROW = 16 // v.X_SIZE, v.X_SIZE == 1 and "BK" or "BK * 2" -- elements of 16 bytes; bytes of a row
+  v.VECTORS = parts.vector_text(v, "const float *%s, ")
   v.MT, v.NT = v.TN // 16, v.BM // 8
   v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT
   v.layout = cuda.fragment.layout(v.format, v.FN)
@@ -95,22 +100,25 @@ end
 
 local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
 
-local function exact_map(v) -- does the activation type hold every map(q)?
-  for _, x in ipairs(v.format.map.values) do if not cuda.exact(v.act, x) then return false end end
+local function half(v) return cuda.half_of(v.act) end
+
+local function exact_map(v) -- does the type that multiplies hold every map(q)?
+  for _, x in ipairs(v.format.map.values) do if not cuda.exact(half(v), x) then return false end end
   return true
 end
 
 local rules = {
   rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
-  rule("act", "CUDA kernels take f16 or bf16 activations", function(v) return v.act == "f16" or v.act == "bf16" end),
+  cuda.rules.act,
   rule("granularity", "groups along K must be multiples of 16 codes, the step of a tensor core; cuda.gemv and cuda.expand take others",
     function(v) return not cuda.fragment.fine(v.format) end),
-  rule("dense", "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, or 8 bits",
+  rule("dense", "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, "
+    .. "f16 for those of 8 bits, or have 8 bits themselves",
     function(v)
       local m = v.format.map
-      return m.kind ~= "float" or m.slope == 1 and (m.type == v.act or cuda.float8[m.type] ~= nil)
+      return m.kind ~= "float" or m.slope == 1 and (m.type == half(v) or cuda.float8[m.type] ~= nil)
     end),
-  cuda.range_rule(function(v) return v.act end),
+  cuda.range_rule(half),
   rule("warp", "a warp takes 16, 32 or 64 features, and whole records",
     function(v)
       local s = sizes(v)
@@ -126,12 +134,12 @@ local rules = {
     local r = cuda.roles(v.format)
     return v.SCALE ~= "weight" or #r.offset > 0 or #r.scale > 0
   end),
-  rule("scale-rounding", "entries that the activation type rounds must not be rounded again by a scale", function(v)
+  rule("scale-rounding", "entries that the type of the product rounds must not be rounded again by a scale", function(v)
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
   end),
-  rule("scale-range", "a code times its scale could exceed the activation type: scales wait for the sum", function(v)
+  rule("scale-range", "a code times its scale could exceed the type of the product: scales wait for the sum", function(v)
     local small = cuda.float8[v.format.map.type]
-    return v.SCALE ~= "weight" or not small or 16 * small.max <= cuda.half[v.act].max
+    return v.SCALE ~= "weight" or not small or 16 * small.max <= cuda.half[half(v)].max
   end),
   rule("tile", "the sums of 128 tokens and 256 features leave no registers for the rest", function(v)
     return v.BM * v.BN <= 128 * 128
@@ -181,7 +189,7 @@ local function constants(w, v)
       RECORD = ${RECORD}, /* bytes of a record */
       RUN = BK / (16 * FK) * RECORD, /* bytes of records that lie together in a tile */
       GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
-      X_BYTES = BM * BK * 2,
+      X_BYTES = BM * ${X_ROW},
       STAGE = ${STAGE}, /* bytes of a buffer */
       PITCH = BN + 4, /* of a row of sums */
     };
@@ -189,7 +197,7 @@ local function constants(w, v)
     static_assert(TN % (16 * FN) == 0 && TK % (16 * FK) == 0, "a warp takes whole records");
 
     struct task { /* what this CTA works on */
-      const u16 *x;
+      const ${XT} *x;
       const u8 *w;
       ${MEMBERS}
       int m0, n0, m, n, k, ldx;
@@ -211,12 +219,12 @@ local function entry(w, v)
     }
 
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const u16 *x, const u8 *w, ${YT} *y, ${BIAS}${WS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, ${VECTORS}${WS}int m, int n, int k, int ldx, int ldy) {
       extern __shared__ __align__(128) u8 memory[];
       const int rows = (m + BM - 1) / BM; /* of tiles; neighbours share weights */
       task t = {x, w};
   ]], { PLANES = v.GROUPED and "load_planes(t, stage, tile * BK);" or "", YT = cuda.ctype[v.out],
-    BIAS = v.problem.bias and "const float *bias, " or "", WS = v.SPLIT > 1 and "u8 *ws, " or "" })
+    WS = v.SPLIT > 1 and "u8 *ws, " or "" })
   w.push()
   w([[
     t.m0 = blockIdx.x % rows * BM, t.n0 = blockIdx.x / rows * BN;
@@ -224,7 +232,7 @@ local function entry(w, v)
     t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
     const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
     t.run_stride = (i64)(k_padded / (16 * FK)) * RECORD;
-    t.aligned = ldx % 8 == 0 && (u64)x % 16 == 0;
+    t.aligned = ldx % ${PIECE} == 0 && (u64)x % 16 == 0;
     ${POINTERS}
 
     const int tiles = (k + BK - 1) / BK, share = (tiles + SPLIT - 1) / SPLIT;
@@ -250,15 +258,15 @@ local function entry(w, v)
     float *out = (float *)memory;
     gather(t, out, acc);
     ${COMBINE}
-    store(t, out, y, ${BIAS}ldy);
+    store(t, out, y, ${ARGS}ldy);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    BIAS = v.problem.bias and "bias, " or "", COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+    ARGS = parts.vector_text(v, "%s, "), COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
   w.pop "}"
 end
 
 local function launch(v)
   local args = { "x", "w", "y" }
-  if v.problem.bias then args[#args + 1] = "bias" end
+  for _, name in ipairs(parts.vectors(v)) do args[#args + 1] = name end
   if v.SPLIT > 1 then args[#args + 1] = "ws" end
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local tiles = ceildiv(M, v.BM) * ceildiv(N, v.BN)
@@ -303,6 +311,7 @@ return kernel {
     parts.load_weights,
     parts.load_x,
     parts.load_planes,
+    parts.pairs,
     parts.multiply,
     parts.gather,
     parts.combine,
