@@ -115,6 +115,21 @@ function cuda.has_plane(v, type)
   return false
 end
 
+-- Vectors that the result meets, y = x_scale[m] * sum + bias[n], as they follow x, w and y.
+function cuda.vectors(v)
+  local out = {}
+  if cuda.scaled[v.act] then out[1] = "x_scale" end
+  if v.problem.bias then out[#out + 1] = "bias" end
+  return out
+end
+
+-- The same as text, each as `pattern` says.
+function cuda.vector_text(v, pattern)
+  local out = ""
+  for _, name in ipairs(cuda.vectors(v)) do out = out .. pattern:format(name) end
+  return out
+end
+
 -- CTAs that a multiprocessor shall hold, for __launch_bounds__: as many as an estimate of registers allows, up to 1024
 -- threads. Left alone, the assembler gives up registers, and spills, for a few more warps. Each of the four schedulers
 -- has a quarter of the registers for its warps, and gives them out by eight.

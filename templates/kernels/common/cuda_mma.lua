@@ -384,21 +384,6 @@ function parts.combine(w, v)
   w.blank()
 end
 
--- Vectors that the result meets, y = x_scale[m] * sum + bias[n], as they follow x, w and y.
-function parts.vectors(v)
-  local out = {}
-  if cuda.scaled[v.act] then out[1] = "x_scale" end
-  if v.problem.bias then out[#out + 1] = "bias" end
-  return out
-end
-
--- The same as text, each as `pattern` says.
-function parts.vector_text(v, pattern)
-  local out = ""
-  for _, name in ipairs(parts.vectors(v)) do out = out .. pattern:format(name) end
-  return out
-end
-
 function parts.store(w, v)
   local bytes, scaled = cuda.bytes[v.out], cuda.scaled[v.act]
   w([[

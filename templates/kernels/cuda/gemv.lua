@@ -46,6 +46,7 @@ end
 
 local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
+  v.XT, v.VECTORS = cuda.ctype[v.act], cuda.vector_text(v, "const float *%s, ")
   v.X_BITS = cuda.scaled[v.act] and 8 or 16
   v.FN = fragments[v.LAYOUT]
   v.FK = 4 // v.FN
@@ -103,7 +104,7 @@ local function constants(w, v)
       int feature;        /* the first of this lane, as planes count */
       int g, t;
     };
-  ]], { XT = cuda.ctype[v.act], MEMBERS = planes.members(v),
+  ]], { MEMBERS = planes.members(v),
     RECORDS = v.FINE and "i64 records; /* before those of this CTA */" or "" })
   w.blank()
   for _, b in ipairs { 4, 8, 16 } do
@@ -156,7 +157,7 @@ local function values(w, v)
       const u${PAIR} u = *(const u${PAIR} *)from;
       x[0] = f32_of_${ACT}((${XT})u), x[1] = f32_of_${ACT}((${XT})(u >> ${BITS}));
     }
-  ]], { ACT = v.act, XT = cuda.ctype[v.act], BITS = v.X_BITS, PAIR = 2 * v.X_BITS })
+  ]], { ACT = v.act, BITS = v.X_BITS, PAIR = 2 * v.X_BITS })
   w.blank()
 end
 
@@ -179,7 +180,8 @@ local function scale(w, v, part, sum)
         ${OFFSET}
       }
   ]], { ASSIGN = v.GROUPED and "+=" or "=", PRODUCT = product,
-    OFFSET = #v.SUM_OFFSET > 0 and ("acc[m][2 * i + r] += (%s) * %s[m];"):format(planes.offset(v.SUM_OFFSET, "r"), sum) or "" })
+    OFFSET = #v.SUM_OFFSET > 0
+      and ("acc[m][2 * i + r] += (%s) * %s[m];"):format(planes.offset(v.SUM_OFFSET, "r"), sum) or "" })
   w.pop "}"
 end
 
@@ -189,7 +191,7 @@ local function record(w, v)
   w([[
     /* Add the products of record `c`, whose words are q, with its rows of X. */
     fn void add_record(const task &t, int c, const u32 *q, const ${XT} *const *row, float acc[MB][ROWS]${TOTAL}) {
-  ]], { XT = cuda.ctype[v.act], TOTAL = sums and not v.GROUPED and ", float *total" or "" })
+  ]], { TOTAL = sums and not v.GROUPED and ", float *total" or "" })
   w.push()
   if v.GROUPED then
     w "float part[MB][ROWS] = {};"
@@ -242,7 +244,6 @@ end
 
 local function entry(w, v)
   local sums = #v.SUM_OFFSET > 0 and not v.GROUPED
-  local scaled = cuda.scaled[v.act]
   local pass = sums and ", total" or ""
   w([[
     /* Records c and those that follow a warp, UNROLL at once, which lie within K; rows of X are aligned to pairs. */
@@ -260,7 +261,8 @@ local function entry(w, v)
     }
 
     /* The same for up to UNROLL records below `end`, by way of X gathered in shared memory. */
-    fn void add_gathered(const task &t, int c, int end, const u8 *column, ${XT} (*x)[16 * FK], float acc[MB][ROWS]${TOTAL}) {
+    fn void add_gathered(const task &t, int c, int end, const u8 *column, ${XT} (*x)[16 * FK],
+                         float acc[MB][ROWS]${TOTAL}) {
       const ${XT} *row[MB];
       u32 q[UNROLL * WORDS];
     #pragma unroll
@@ -276,11 +278,11 @@ local function entry(w, v)
         for (int i = WORDS; i < UNROLL * WORDS; i++) q[i - WORDS] = q[i]; /* the next comes first */
       }
     }
-  ]], { XT = cuda.ctype[v.act], TOTAL = sums and ", float *total" or "", PASS = pass })
+  ]], { TOTAL = sums and ", float *total" or "", PASS = pass })
   w.blank()
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${X_SCALE}${BIAS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${VECTORS}int m, int n, int k, int ldx, int ldy) {
       __shared__ float out[WARPS][MB][16 * FN];
       __shared__ __align__(4) ${XT} gathered[WARPS][MB][16 * FK];
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -304,9 +306,8 @@ local function entry(w, v)
         for (const int whole = k / (16 * FK); c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
           add_records(t, c, column_at, acc${PASS});
       for (; c < records; c += UNROLL * WARPS) add_gathered(t, c, records, column_at, gathered[warp], acc${PASS});
-  ]], { XT = cuda.ctype[v.act], YT = cuda.ctype[v.out], X_SCALE = scaled and "const float *x_scale, " or "",
-    BIAS = v.problem.bias and "const float *bias, " or "", TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2],
-    RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "", POINTERS = planes.pointers(v), TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
+  ]], { YT = cuda.ctype[v.out], TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
+    RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "", TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
   w.push()
   if not v.GROUPED and not v.FINE and #v.format.planes > 0 then
     w.push "{ /* scales of a row */"
@@ -331,14 +332,13 @@ local function entry(w, v)
       for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
       y[(i64)(m0 + row) * ldy + to] = output(s${TIMES}${ADD});
     }
-  ]], { TIMES = scaled and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
+  ]], { TIMES = cuda.scaled[v.act] and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
   w.pop "}"
 end
 
 local function launch(v)
   local args = { "x", "w", "y", "perm" }
-  if cuda.scaled[v.act] then args[#args + 1] = "x_scale" end
-  if v.problem.bias then args[#args + 1] = "bias" end
+  for _, name in ipairs(cuda.vectors(v)) do args[#args + 1] = name end
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   return { steps = { { args = args, grid = { ceildiv(M, v.MB) * ceildiv(N, 16 * v.FN) }, block = { v.THREADS } } },
     deterministic = true, batch_invariant = true }

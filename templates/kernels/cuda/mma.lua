@@ -81,7 +81,7 @@ local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
   v.HALF, v.XT = cuda.half_of(v.act), cuda.ctype[v.act]
   v.PIECE, v.X_ROW = 16 // v.X_SIZE, v.X_SIZE == 1 and "BK" or "BK * 2" -- elements of 16 bytes; bytes of a row
-  v.VECTORS = parts.vector_text(v, "const float *%s, ")
+  v.VECTORS = cuda.vector_text(v, "const float *%s, ")
   v.MT, v.NT = v.TN // 16, v.BM // 8
   v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT
   v.layout = cuda.fragment.layout(v.format, v.FN)
@@ -260,13 +260,13 @@ local function entry(w, v)
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    ARGS = parts.vector_text(v, "%s, "), COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+    ARGS = cuda.vector_text(v, "%s, "), COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
   w.pop "}"
 end
 
 local function launch(v)
   local args = { "x", "w", "y" }
-  for _, name in ipairs(parts.vectors(v)) do args[#args + 1] = name end
+  for _, name in ipairs(cuda.vectors(v)) do args[#args + 1] = name end
   if v.SPLIT > 1 then args[#args + 1] = "ws" end
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local tiles = ceildiv(M, v.BM) * ceildiv(N, v.BN)
