@@ -190,8 +190,8 @@ return function(q, native)
   local examples = {
     host = { "int4.g128:4096x4096:bf16-f32", "int4.g64.z:4096x4096:i8-bf16+bias", "int8.row:4096x4096:f32-f16",
       "nf4.g64.f32:4096x4096:bf16-f32", "f32:4096x4096:f32-f32" },
-    cuda = { "int4.g128:4096x4096:f16-f16", "int4.g64.z:4096x4096:bf16-bf16+bias", "int8.g128:4096x4096:f16-f32",
-      "nf4.g64:4096x4096:f16-f16", "f16:4096x4096:f16-f16" },
+    cuda = { "int4.g128:4096x4096:f16-f16", "int4.g64.z:4096x4096:bf16-bf16+bias", "int8.g128:4096x4096:i8-f32",
+      "nf4.g64:4096x4096:f16-f16", "q4_k:4096x4096:e4m3-bf16", "int4.g1.zf:4096x4096:f16-f16", "f16:4096x4096:f16-f16" },
   }
   function q.example_problems(target) return examples[target] end
 end
