@@ -51,18 +51,20 @@ static const char *const formats[] = {
 };
 #define N_FORMATS ((int)(sizeof formats / sizeof *formats))
 
-/* What a family says that does not take a format; NULL: it takes it. */
+/* What a family says that does not take a format; NULL: it takes it. Activations of 8 bits are multiplied as f16. */
 static const char *refusal(const char *format, bool mma, const char *act) {
   static const char *const fine[] = {"int4.g20.zf", "int4.g1.zf", "e5m2.b2x4"}, *const dense[] = {"f32", "f16", "bf16"};
   for (int i = 0; i < 3; i++) {
     if (!strcmp(format, fine[i])) return mma ? "groups along K must be multiples of 16 codes" : NULL;
-    if (!strcmp(format, dense[i]) && mma && strcmp(format, act)) return "tensor cores multiply two numbers of one type";
+    if (!strcmp(format, dense[i]) && mma && strcmp(format, !strcmp(act, "bf16") ? act : "f16"))
+      return "tensor cores multiply two numbers of one type";
   }
   return NULL;
 }
 
 START_TEST(every_format_in_both_families) {
   static const char *const devices[] = {"emu:sm_80", "emu:sm_90a", "emu:sm_120a"};
+  static const char *const acts[] = {"bf16", "f16", "i8", "e4m3"};
   static const char *const variants[2][2] = {
       {"--fix LAYOUT=n16 --fix WARPS=4 --fix MB=2", "--fix LAYOUT=n64 --fix WARPS=2 --fix MB=1"},
       {"--fix LAYOUT=n16 --fix BM=16 --fix BN=128 --fix WN=4 --fix WK=2 --fix STAGES=4 --fix SPLIT=2 --fix "
@@ -71,7 +73,7 @@ START_TEST(every_format_in_both_families) {
        "REDUCE=ordered"},
   };
   int f = _i / 2, mma = _i % 2;
-  const char *act = (f + mma) % 2 ? "f16" : "bf16", *device = devices[f % 3], *why = refusal(formats[f], mma, act);
+  const char *act = acts[(f + mma) % 4], *device = devices[f % 3], *why = refusal(formats[f], mma, act);
   char problem[96], options[192];
   snprintf(problem, sizeof problem, "%s:4096x4096:%s", formats[f], act);
   snprintf(options, sizeof options, "--family %s %s", mma ? "cuda.mma" : "cuda.gemv", variants[mma][f % 2]);
