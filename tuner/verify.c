@@ -7,15 +7,15 @@
 #include <string.h>
 
 /* N and K with tails of every tile and group, and with none; gaps behind the rows of X and Y; a K that fills and drains
- * the deepest pipeline in each of eight parts. The marked ones are for devices that are slow and untimed, too, and for
- * kernels that gather X in the order of a permutation. */
+ * the deepest pipeline in each of eight parts, by copies of 16 bytes of X whatever its type. The marked ones are for
+ * devices that are slow and untimed, too, and for kernels that gather X in the order of a permutation. */
 static const struct shape {
   int64_t n, k, x_gap, y_gap;
   bool slow, permuted;
 } shapes[] = {
     {72, 160, 0, 0, true, false},  {1, 1, 0, 0, false, false},     {5, 40, 3, 2, false, false},
     {33, 517, 5, 1, true, false},  {131, 260, 4, 3, false, false}, {16, 1031, 1, 0, false, false},
-    {21, 7208, 0, 0, true, false}, {21, 2080, 0, 0, true, true},   {33, 517, 5, 1, false, true},
+    {21, 7216, 0, 0, true, false}, {21, 2080, 0, 0, true, true},   {33, 517, 5, 1, false, true},
 };
 static const int64_t tokens[] = {1, 2, 3, 5, 8, 17, 40}; /* beyond the smallest M of the variant, less one */
 
