@@ -290,21 +290,24 @@ static void one_scale(const char *name) {
 }
 
 START_TEST(a_scale_for_the_whole_tensor) {
+  bool packed = _i % 2, asym = _i / 2 % 2;
   seed = (uint64_t)_i;
-  bits = 8;
-  make_weight(2 + draw(60), 4 * (1 + draw(30)), MOST);
-  midpoints();
-  for (int64_t i = 0; i < n; i++) scale[i][0] = scale[0][0];
+  bits = packed ? 4 : 8;
+  make_weight(2 + draw(60), 8 * (1 + draw(15)), MOST);
+  if (!asym) midpoints();
+  for (int64_t i = 0; i < n; i++) scale[i][0] = scale[0][0], zero[i][0] = zero[0][0];
   want_integers(false);
-  uint32_t *q =
-      add(_i % 2 ? "a.weight_packed" : "a.weight", _i % 2 ? "I32" : "I8", n, _i % 2 ? k / 4 : k, _i % 2 ? 4 : 1);
+  uint32_t *q = packed ? add("a.weight_packed", "I32", n, k / 8, 4) : add("a.weight", "I8", n, k, 1);
   for (int64_t i = 0; i < n; i++)
     for (int64_t j = 0; j < k; j++)
-      if (_i % 2) put_code(q + i * (k / 4), 1, DENSE, j, code[i][j]);
+      if (packed) put_code(q + i * (k / 8), 1, DENSE, j, code[i][j]);
       else ((int8_t *)q)[i * k + j] = (int8_t)(code[i][j] - 128);
-  if (_i % 2) memcpy(add("a.weight_shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
+  if (packed) memcpy(add("a.weight_shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
+  if (asym) *(int8_t *)add("a.weight_zero_point", "I8", 1, -1, 1) = (int8_t)(zero[0][0] - (1 << (bits - 1)));
   one_scale("a.weight_scale");
-  compare("{}", "int8.tensor", "a scale for the tensor");
+  char format[32];
+  snprintf(format, sizeof format, "int%d.tensor%s", bits, asym ? ".z" : "");
+  compare("{}", format, "a scale for the tensor");
 }
 END_TEST
 
@@ -442,7 +445,7 @@ int main(int argc, char **argv) {
   tcase_add_loop_test(t, awq_of_random_shapes, 0, 8);
   tcase_add_loop_test(t, compressed_tensors_of_every_width, 0, 3 * (int)QN_COUNT(ct));
   tcase_add_loop_test(t, int_quantized_with_zero_points, 0, 4);
-  tcase_add_loop_test(t, a_scale_for_the_whole_tensor, 0, 4);
+  tcase_add_loop_test(t, a_scale_for_the_whole_tensor, 0, 8);
   tcase_add_loop_test(t, fp8_of_every_grain, 0, 3 * (int)QN_COUNT(fp8));
   tcase_add_loop_test(t, bitsandbytes_blocks_cross_rows, 0, 6);
   tcase_add_loop_test(t, hqq_of_both_axes, 0, 4 * (int)QN_COUNT(hqq));

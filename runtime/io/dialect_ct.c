@@ -3,6 +3,7 @@
  * pack-quantized: unsigned codes q + 2^(b-1), packed along K within a row.
  *     weight_packed I32 [N, words]   weight_scale [N, G], [N, 1] or [1]   weight_shape I64 [2] = N, K
  *     weight_zero_point I32 [words of N, G], asymmetric only, packed along N   weight_g_idx I32 [K], act-order only
+ *     weight_zero_point I8 like the scales, zero - 2^(b-1): one for the whole tensor is not packed
  *     W = scale * (code - zero)
  * Widths that do not divide 32 come in two packings (a word of whole codes until May 2026, one stream since), told
  * apart by the number of words; of a small K, for which that is the same, by the top bits that whole codes leave 0.
@@ -87,10 +88,22 @@ static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {
   return 0;
 }
 
+static bool zeros_are_plain(const qn__weight *w) { return w->part[ZERO] && w->part[ZERO]->type == QN_T_I8; }
+
+static qn_status check_plain_zeros(const qn__weight *w) {
+  return qn__part_is(w, ZERO, "I8", w->part[SCALE]->n_dims, w->part[SCALE]->dim);
+}
+
+/* int8 q as the code q + 2^(b-1) */
+static void offset_codes(uint8_t *out, const qn_raw *from, int bits) {
+  for (size_t i = 0; i < from->bytes; i++) out[i] = (uint8_t)(((const uint8_t *)from->data)[i] + (1 << (bits - 1)));
+}
+
 /* The zero points, packed like the codes, may settle which packing it is. */
 static qn_status check_zeros(qn__weight *w) {
   const qn_raw *z = w->part[ZERO];
   if (!z) return QN_OK;
+  if (zeros_are_plain(w)) return check_plain_zeros(w);
   QN_TRY(qn__part_is(w, ZERO, "I32 U32", 2, (int64_t[]){-1, w->groups}));
   int packing = packing_of(z->dim[0], w->pub.n, w->bits);
   if (packing < 0 || w->rows != w->pub.n || (packing != EITHER && w->mode != EITHER && packing != w->mode))
@@ -142,15 +155,17 @@ static qn_status read_packed(const qn__weight *w, int64_t slice, qn_planes **out
   const qn_raw *q = w->part[CODES], *z = w->part[ZERO];
   const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL},
                            {"scale", w->scale, w->rows, w->groups, w->part[SCALE]->data},
-                           {"zero", QN_T_U8, n, w->groups, NULL}};
+                           {"zero", QN_T_U8, w->rows, w->groups, NULL}};
   qn_planes *p = NULL;
   QN_TRY(qn__planes_new(w, spec, z ? 3 : 2, w->part[G_IDX] != NULL, &p));
   uint8_t *codes = qn__fill(p, 0), *zero = z ? qn__fill(p, 2) : NULL;
   qn__packing packing = look(w);
   for (int64_t i = 0; i < n; i++)
     qn__unpack((const uint8_t *)q->data + 4 * i * q->dim[1], 4, w->bits, packing, k, codes + i * k, 1);
-  for (int64_t g = 0; z && g < w->groups; g++)
-    qn__unpack((const uint8_t *)z->data + 4 * g, 4 * (size_t)w->groups, w->bits, packing, n, zero + g, w->groups);
+  if (zeros_are_plain(w)) offset_codes(zero, z, w->bits);
+  else
+    for (int64_t g = 0; z && g < w->groups; g++)
+      qn__unpack((const uint8_t *)z->data + 4 * g, 4 * (size_t)w->groups, w->bits, packing, n, zero + g, w->groups);
   qn_status s = p->perm ? qn__order_groups(w, G_IDX, p) : QN_OK;
   if (s) qn_planes_free(p);
   else *out = p;
@@ -181,13 +196,9 @@ static qn_status claim_int(const qn_model *m, qn__weight *w) {
   if (w->pub.n < 1 || w->pub.k < 1) return qn__fail(QN_E_FORMAT, "%s: a dimension is 0", w->part[CODES]->name);
   QN_TRY(float_scale(w));
   QN_TRY(find_grain(m, w, grain));
-  if (w->part[ZERO]) QN_TRY(qn__part_is(w, ZERO, "I8", w->part[SCALE]->n_dims, w->part[SCALE]->dim));
+  if (w->part[ZERO]) QN_TRY(check_plain_zeros(w));
   w->pub.activation = m->activation;
   return qn__spell(w, "int8", grain, w->part[ZERO] ? "z" : "", w->part[SCALE]->type);
-}
-
-static void offset_codes(uint8_t *out, const qn_raw *from) { /* int8 q as the code q + 128 */
-  for (size_t i = 0; i < from->bytes; i++) out[i] = ((const uint8_t *)from->data)[i] ^ 0x80;
 }
 
 static qn_status read_int(const qn__weight *w, int64_t slice, qn_planes **out) {
@@ -196,8 +207,8 @@ static qn_status read_int(const qn__weight *w, int64_t slice, qn_planes **out) {
                            {"scale", w->scale, w->rows, w->groups, w->part[SCALE]->data},
                            {"zero", QN_T_U8, w->rows, w->groups, NULL}};
   QN_TRY(qn__planes_new(w, spec, w->part[ZERO] ? 3 : 2, false, out));
-  offset_codes(qn__fill(*out, 0), w->part[CODES]);
-  if (w->part[ZERO]) offset_codes(qn__fill(*out, 2), w->part[ZERO]);
+  offset_codes(qn__fill(*out, 0), w->part[CODES], w->bits);
+  if (w->part[ZERO]) offset_codes(qn__fill(*out, 2), w->part[ZERO], w->bits);
   return QN_OK;
 }
 
