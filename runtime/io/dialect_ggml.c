@@ -4,6 +4,7 @@
  * in a few bits, times f16 super-scales. Where the sub-scales are unsigned both levels are planes ("scale", "min" and
  * "d", "dmin"); where they are signed they are multiplied by d, which is exact in f32.
  *
+ *     Q1_0                     d (2 q - 1)                                      int1.g128.m
  *     Q4_0 Q5_0 Q8_0           d (q - 8 | 16 | 128; Q8_0 is stored signed)      int4.g32 int5.g32 int8.g32
  *     Q4_1 Q5_1                d q + m                                          int4.g32.m int5.g32.m
  *     Q2_K Q4_K Q5_K           d sc q - dmin mn                                 q2_k q4_k q5_k
@@ -71,6 +72,13 @@ static void q5_1(const uint8_t *b, const dest *to) {
 static void q8_0(const uint8_t *b, const dest *to) {
   memcpy(to->scale, b, 2);
   for (int i = 0; i < 32; i++) to->codes[i] = b[2 + i] ^ 0x80;
+}
+
+static void q1_0(const uint8_t *b, const dest *to) { /* 128 elements: the scale is 2 d, the minimum -d */
+  float twice = 2 * half(b);
+  qn_convert(&twice, QN_T_F32, to->scale, QN_T_F16, 1);
+  *(uint16_t *)to->min = qn__le16(b) ^ 0x8000;
+  for (int i = 0; i < 128; i++) to->codes[i] = b[2 + i / 8] >> i % 8 & 1;
 }
 
 static void mxfp4(const uint8_t *b, const dest *to) {
@@ -187,6 +195,7 @@ static const struct block {
   bool minimum; /* has "min", of the scale's type, and "dmin" if there are super-scales */
   void (*open)(const uint8_t *block, const dest *to);
 } blocks[] = {
+    {"Q1_0", "gguf/Q1_0", "int1.g128.m", 1, 128, 128, 0, QN_T_F16, true, q1_0},
     {"Q4_0", "gguf/Q4_0", "int4.g32", 4, 32, 32, 0, QN_T_F16, false, q4_0},
     {"Q4_1", "gguf/Q4_1", "int4.g32.m", 4, 32, 32, 0, QN_T_F16, true, q4_1},
     {"Q5_0", "gguf/Q5_0", "int5.g32", 5, 32, 32, 0, QN_T_F16, false, q5_0},
