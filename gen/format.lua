@@ -8,7 +8,7 @@
 -- Kernels are generated from map.kind ("int", "table", "float") and from the factors of scale and offset, never from a
 -- format's name.
 --
--- Spelling: NAME[.GRAIN][.z | .zf | .m][.TYPE of a plane that is not its default]
+-- Spelling: NAME[.GRAIN][.z | .zf | .zf32 | .m][.TYPE of a plane that is not its default]
 --
 -- A grain says which weights share an element of a plane: "gG" G of a row, "row", "tensor", "bRxC" a block.
 
@@ -30,7 +30,8 @@ local function plane_type(t)
 end
 
 -- What a choice of plane type adds to the spelling: zero points and minima say that they are there, others their type.
-local marks = { zero = function(o) return o:match "^u%d$" and "z" or "zf" end, min = function() return "m" end }
+local zeros = { f16 = "zf", f32 = "zf32" }
+local marks = { zero = function(o) return zeros[o] or "z" end, min = function() return "m" end }
 local function suffix(plane, option)
   return option ~= "none" and (marks[plane] and marks[plane](option) or option) or ""
 end

@@ -9,7 +9,7 @@
 #define PRECISION "keep their precision"
 #define FORMAT_LIST(X)                                                                                                 \
   X("int1.g64.zf.bf16", NULL, NULL, NULL)                                                                              \
-  X("int2.g16.zf", NULL, NULL, NULL)                                                                                   \
+  X("int2.g16.zf32.f32", NULL, NULL, NULL)                                                                             \
   X("int2.row.z", NULL, NULL, NULL)                                                                                    \
   X("int3.g16.f32", NULL, NULL, NULL) /* groups shorter than a block of vectors */                                     \
   X("int3.g128.z", NULL, NULL, NULL)                                                                                   \

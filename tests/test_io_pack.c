@@ -396,6 +396,11 @@ static const struct {
 } hqq[] = {
     {"8bit_u8", 8, 1, 1}, {"4bit_u8", 4, 2, 1}, {"3bit_32", 3, 10, 4}, {"2bit_u8", 2, 4, 1}, {"1bit_u8", 1, 8, 1}};
 
+static void put_float(void *array, int64_t i, bool wide, float x) { /* f32 or f16 */
+  if (wide) ((float *)array)[i] = x;
+  else ((uint16_t *)array)[i] = half(x);
+}
+
 static void add_number(const char *name, int32_t v) {
   memcpy(add(name, "I32", 1, -1, 4), &v, 4);
   save[n_save - 1].n_dims = 0;
@@ -403,10 +408,13 @@ static void add_number(const char *name, int32_t v) {
 
 START_TEST(hqq_of_both_axes) {
   int row = _i % (int)QN_COUNT(hqq), axis = _i / (int)QN_COUNT(hqq) % 2;
+  bool wide = _i / (2 * (int)QN_COUNT(hqq)) % 2, by_row = axis && _i / (4 * (int)QN_COUNT(hqq)) % 2;
   seed = (uint64_t)_i;
   bits = hqq[row].bits;
-  int64_t size = 16, rows = 32, cols = 64; /* of W; M is [N K / 16, 16] or [16, N K / 16] */
+  int64_t rows = 32, cols = 64, size = by_row ? cols : 16; /* of W; M is [N K / size, size] or [size, N K / size] */
   make_weight(rows, cols, axis ? size : 1);
+  for (int64_t i = 0; wide && i < n; i++)
+    for (int64_t g = 0; g < groups; g++) half_zero[i][g] += 0x1p-14f; /* no f16 */
   if (!axis) /* element f has the scale of column f mod (N K / 16) */
     for (int64_t f = 0; f < rows * cols; f++) {
       int64_t column = f % (rows * cols / size);
@@ -416,21 +424,22 @@ START_TEST(hqq_of_both_axes) {
   int64_t count = rows * cols / size, m_rows = axis ? count : size, m_cols = axis ? size : count;
   int64_t step = ceildiv(m_rows, hqq[row].parts);
   uint8_t *q = add("a.W_q", hqq[row].item == 4 ? "I32" : "U8", step, m_cols, (size_t)hqq[row].item);
-  uint16_t *s = axis ? add("a.scale", "F16", count, 1, 2) : add("a.scale", "F16", 1, count, 2);
-  uint16_t *z = axis ? add("a.zero", "F16", count, 1, 2) : add("a.zero", "F16", 1, count, 2);
+  const char *type = wide ? "F32" : "F16";
+  void *s = add("a.scale", type, axis ? count : 1, axis ? 1 : count, wide ? 4 : 2);
+  void *z = add("a.zero", type, axis ? count : 1, axis ? 1 : count, wide ? 4 : 2);
   for (int64_t f = 0; f < rows * cols; f++) {
     int64_t r = f / m_cols, c = f % m_cols, i = f / cols, j = f % cols, of = axis ? r : c;
     int part = (int)(r / step), shift = hqq[row].item == 4 ? 27 - 3 * part : 8 - bits * (part + 1);
     uint32_t word = (uint32_t)code[i][j] << shift;
     for (int b = 0; b < hqq[row].item; b++) q[(r % step * m_cols + c) * hqq[row].item + b] |= (uint8_t)(word >> 8 * b);
-    s[of] = half(scale[i][group_of[j]]);
-    z[of] = half(half_zero[i][group_of[j]]);
+    put_float(s, of, wide, scale[i][group_of[j]]);
+    put_float(z, of, wide, half_zero[i][group_of[j]]);
   }
   memcpy(add("a.shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
   add_number("a.axis", axis), add_number("a.nbits", bits);
   memcpy(add("a.packing", "U8", (int64_t)strlen(hqq[row].packing), -1, 1), hqq[row].packing, strlen(hqq[row].packing));
   char format[32];
-  snprintf(format, sizeof format, "int%d.g%d.zf", bits, axis ? 16 : 1);
+  snprintf(format, sizeof format, "int%d.%s.%s", bits, by_row ? "row" : axis ? "g16" : "g1", wide ? "zf32.f32" : "zf");
   want_integers(true);
   compare("{}", format, hqq[row].packing);
 }
@@ -448,7 +457,7 @@ int main(int argc, char **argv) {
   tcase_add_loop_test(t, a_scale_for_the_whole_tensor, 0, 8);
   tcase_add_loop_test(t, fp8_of_every_grain, 0, 3 * (int)QN_COUNT(fp8));
   tcase_add_loop_test(t, bitsandbytes_blocks_cross_rows, 0, 6);
-  tcase_add_loop_test(t, hqq_of_both_axes, 0, 4 * (int)QN_COUNT(hqq));
+  tcase_add_loop_test(t, hqq_of_both_axes, 0, 8 * (int)QN_COUNT(hqq));
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);
 }

@@ -83,7 +83,7 @@ local function show_all(q, options)
   end
   if options.json then print(q.json(list)) return end
   common.table(rows)
-  print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE of the scales], the first group and type when left out;"
+  print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.zf32|.m][.TYPE of the scales], the first group and type when left out;"
   print "g*, b*: any size; (g32): the one there is, never spelled; host, cuda: families that take the first spelling"
 end
 

@@ -6,7 +6,8 @@
  * I64 [2]   nbits, axis I32   packing: its name in ASCII W = (q - zero) * scale
  *
  * Groups that cross the ends of rows become groups of gcd(K, g) codes; those of axis 0, which stride through the
- * matrix, a scale for each code. The zero point is kept as f16 and must be exact in it.
+ * matrix, a scale for each code. Zero points are kept as f16, those of f32 scales as f32; one in bf16 must be exact in
+ * f16.
  *
  * Source: hqq, core/bitpack.py and core/quantize.py. */
 #include "model.h"
@@ -66,7 +67,8 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   w->group = axis ? qn__gcd(k, group) : 1;
   w->groups = k / w->group;
   snprintf(base, sizeof base, "int%d", w->bits);
-  return qn__spell(w, base, qn__grain(w, grain), "zf", s->type);
+  const char *along = w->groups == 1 ? "row" : qn__grain(w, grain), *zero = s->type == QN_T_F32 ? "zf32" : "zf";
+  return qn__spell(w, base, along, zero, s->type);
 }
 
 static void unpack(const qn__weight *w, int64_t rows, uint8_t *codes) {
@@ -89,20 +91,20 @@ static int64_t scale_of(const qn__weight *w, int64_t count, int64_t f) {
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   (void)slice;
   int64_t n = w->pub.n, k = w->pub.k, count = elements(w->part[ZERO]), item = qn_type_bits(w->scale) / 8;
+  qn_type type = w->scale == QN_T_F32 ? QN_T_F32 : QN_T_F16; /* of the zero points */
   const qn__spec spec[] = {
-      {"codes", QN_T_U8, n, k, NULL}, {"scale", w->scale, n, w->groups, NULL}, {"zero", QN_T_F16, n, w->groups, NULL}};
+      {"codes", QN_T_U8, n, k, NULL}, {"scale", w->scale, n, w->groups, NULL}, {"zero", type, n, w->groups, NULL}};
   qn_planes *p = NULL;
   QN_TRY(qn__planes_new(w, spec, 3, false, &p));
   unpack(w, w->mode ? count : n * k / count, qn__fill(p, 0));
-  uint8_t *scale = qn__fill(p, 1);
-  uint16_t *zero = qn__fill(p, 2);
+  uint8_t *scale = qn__fill(p, 1), *zero = qn__fill(p, 2);
   const uint8_t *from = w->part[SCALE]->data;
-  for (int64_t i = 0; i < n * w->groups; i++) {
+  for (int64_t i = 0; i < n * w->groups; i++, zero += qn_type_bits(type) / 8) {
     int64_t at = scale_of(w, count, i * w->group);
     memcpy(scale + i * item, from + at * item, (size_t)item);
     float z = qn__load_float(w->part[ZERO]->data, w->scale, (size_t)at), back;
-    qn_convert(&z, QN_T_F32, &zero[i], QN_T_F16, 1);
-    qn_convert(&zero[i], QN_T_F16, &back, QN_T_F32, 1);
+    qn_convert(&z, QN_T_F32, zero, type, 1);
+    qn_convert(zero, type, &back, QN_T_F32, 1);
     if (z == back || z != z) continue; /* a NaN is for qn_prepack to refuse */
     qn_planes_free(p);
     return qn__fail(QN_E_FORMAT, "%s: zero point %.9g is not exact in f16", w->pub.name, (double)z);

@@ -11,9 +11,9 @@
  * qn_model_planes turns a qn_tensor into planes: codes, scales, zero points in the neutral form that qn_prepack takes,
  * whichever dialect they came from. Where the file already has that form the planes point into the mapping.
  *
- * Formats are spelled NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.m][.TYPE]: scales per group of G along K, per row, for the
- * whole tensor, or per block of R rows x C columns; "z" an integer zero point per scale, "zf" one that is f16, "m" a
- * minimum (added) of the scale's type; TYPE is the type of the scales when it is not f16.
+ * Formats are spelled NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.zf32|.m][.TYPE]: scales per group of G along K, per row, for
+ * the whole tensor, or per block of R rows x C columns; "z" an integer zero point per scale, "zf" one that is f16,
+ * "zf32" f32, "m" a minimum (added) of the scale's type; TYPE is the type of the scales when it is not f16.
  *
  * Hostile files are safe: every length, offset and count is checked against the file before it is used, and nothing is
  * allocated that the size of the file does not justify. Values are not judged: a NaN scale is refused by qn_prepack.

@@ -7,7 +7,7 @@ for bits = 1, 8 do
     group  = { 128, 64, 32, 16, "g*", "row", "tensor" },
     planes = {
       scale = { "f16", "bf16", "f32" },
-      zero  = { "none", "u" .. bits, "f16" },
+      zero  = { "none", "u" .. bits, "f16", "f32" },
       min   = { "none", "f16" },
     },
     decode = function(q, p)
