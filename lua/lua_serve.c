@@ -185,11 +185,13 @@ static size_t extent(int64_t m, int64_t ld, int64_t width) { return (size_t)((m 
 /* The workspace: the script's buffer of bytes, or a new one of zeros; with room to align it to 256 bytes. */
 static operand *push_workspace(lua_State *L, const gemm *g, int64_t m) {
   size_t bytes = qn_gemm_workspace(g->gemm, m) + 256;
-  if (lua_getfield(L, 2, "workspace") == LUA_TNIL) {
-    qn__lua_buffer(L, QN_T_U8, bytes);
-    lua_setfield(L, 2, "workspace");
-  }
-  return push_operand(L, g, "workspace", QN_T_U8, bytes);
+  if (lua_getfield(L, 2, "workspace") != LUA_TNIL) return push_operand(L, g, "workspace", QN_T_U8, bytes);
+  qn__lua_buffer(L, QN_T_U8, bytes); /* stays on the stack, the caller's table as it is */
+  operand own = {.data = qn__lua_span(L, -1).data, .bytes = bytes, .gpu = g->gpu};
+  operand *o = lua_newuserdatauv(L, sizeof *o, 0);
+  *o = own;
+  luaL_setmetatable(L, operand_class);
+  return o;
 }
 
 /* Copy an operand back. */

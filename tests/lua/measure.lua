@@ -132,6 +132,9 @@ return {
         local y, workspace = q.ffi.buffer("f32", m * info.n), q.ffi.buffer("u8", gemm:workspace(m) + 256)
         assert(gemm:run { weight = weight, x = x:convert "f16", y = y, m = m, workspace = workspace })
         for at = 1, #workspace do t.equal(workspace[at], 0) end
+        local call = { weight = weight, x = x:convert "f16", y = y, m = m }
+        assert(gemm:run(call))
+        t.equal(call.workspace, nil)
         for at = 0, m * info.n - 1, 7 do
           local sum, size = 0.0, 0.0
           for k = 1, info.k do
