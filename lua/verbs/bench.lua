@@ -5,8 +5,9 @@ return {
   summary = "time a pack's kernels again, each beside the dense product",
   about = [[
 Weights are cold: every call takes the next of several copies. Both are timed in turns in one process, on the same
-threads, and a sample counts only while the machine is undisturbed; of three rounds the one with the middle ratio is shown. Dense is the better of the other library (OpenBLAS, cuBLAS) and of
-our own dense kernels, of which the store knows the fastest. Roof: bytes of weights a second, of what a plain read of
+threads, and a sample counts only while the machine is undisturbed; of three rounds the one with the middle ratio is
+shown. Dense is the better of the other library (OpenBLAS, cuBLAS) and of our own dense kernels, of which the store knows
+the fastest. Roof: bytes of weights a second, of what a plain read of
 memory reached beside the kernel.]],
   options = {
     { "--against", "WHAT", "dense", default = "dense", group = "Search" },
