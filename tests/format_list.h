@@ -28,6 +28,10 @@
   X("nf4.g64.f32", NULL, NULL, NO_INTEGERS)                                                                            \
   X("fp4.g64.f32", NULL, NULL, NO_INTEGERS)                                                                            \
   X("iq4_nl.g32.f32", NULL, NULL, NULL)                                                                                \
+  X("iq1.g16", NULL, NULL, NULL)                                                                                       \
+  X("iq2.g16", NULL, NULL, NULL)                                                                                       \
+  X("iq3_xxs", NULL, NULL, NULL)                                                                                       \
+  X("iq3_s", NULL, NULL, NULL)                                                                                         \
   X("ternary.g256", NULL, NULL, NULL)                                                                                  \
   X("ternary.tensor.f32", NULL, NULL, NULL)                                                                            \
   X("e4m3.b128x128.bf16", NULL, NULL, NO_INTEGERS)                                                                     \

@@ -1,7 +1,7 @@
 /* test_io_ggml.c - every block type of GGUF, random blocks: what the planes decode to against the type's definition,
  * written here element by element. */
 #include "fail.h"
-#include "io.h"
+#include "ggml.h"
 #include "io_decode.h"
 #include "suite.h"
 #include <check.h>
@@ -92,6 +92,68 @@ static double tq1_0(const uint8_t *b, int i) { /* five trits a byte: the n-th di
   return half(b + 52) * ((byte * 3 >> 8) - 1);
 }
 
+/* Weight i of 256 is j of entry i / 8 (or / 4) of the code book. */
+static int iq2_value(const uint16_t *grid, int i) {
+  static const int magnitude[] = {8, 25, 43};
+  return magnitude[*grid >> 2 * (i % 8) & 3];
+}
+
+static int iq3_index(const uint16_t *grid, int i) { return *grid >> 3 * (i % 4) & 7; }
+static double iq1_value(unsigned entry, int i) { return (qn__grid_iq1[entry] >> 2 * (i % 8) & 3) - 1; }
+static int bit(const uint8_t *bits, int i) { return bits[i / 8] >> i % 8 & 1; }
+static unsigned word(const uint8_t *p) {
+  return p[0] | (unsigned)p[1] << 8 | (unsigned)p[2] << 16 | (unsigned)p[3] << 24;
+}
+
+static int even(unsigned signs, int i) { /* sign i of eight in seven bits, the eighth makes their number even */
+  int last = 0;
+  for (int j = 0; j < 7; j++) last ^= signs >> j & 1;
+  return i < 7 ? (int)(signs >> i & 1) : last;
+}
+
+static double iq1_s(const uint8_t *b, int i) {
+  unsigned high = b[34 + i / 32 * 2] | (unsigned)b[35 + i / 32 * 2] << 8;
+  double value = iq1_value(b[2 + i / 8] | (high >> 3 * (i / 8 % 4) & 7) << 8, i);
+  return half(b) * (2 * (high >> 12 & 7) + 1) * (value + (high & 0x8000 ? -0.125 : 0.125));
+}
+
+static double iq1_m(const uint8_t *b, int i) {
+  const uint8_t *s = b + 48, d[2] = {s[1] >> 4 | (s[3] & 0xf0), s[5] >> 4 | (s[7] & 0xf0)};
+  unsigned high = b[32 + i / 16] >> 4 * (i / 8 % 2) & 15, scale = word(s + i / 64 * 2) >> 3 * (i / 16 % 4) & 7;
+  return half(d) * (2 * scale + 1) * (iq1_value(b[i / 8] | (high & 7) << 8, i) + (high & 8 ? -0.125 : 0.125));
+}
+
+static double iq2_xxs(const uint8_t *b, int i) {
+  unsigned signs = word(b + 6 + i / 32 * 8);
+  int value = iq2_value(&qn__grid_iq2_xxs[b[2 + i / 32 * 8 + i / 8 % 4]], i);
+  return half(b) * (0.5 + (signs >> 28)) * 0.25 * (even(signs >> 7 * (i / 8 % 4), i % 8) ? -value : value);
+}
+
+static double iq2_xs(const uint8_t *b, int i) {
+  unsigned q = b[2 + i / 8 * 2] | (unsigned)b[3 + i / 8 * 2] << 8, scale = b[66 + i / 32] >> 4 * (i / 16 % 2) & 15;
+  int value = iq2_value(&qn__grid_iq2_xs[q % 512], i);
+  return half(b) * (0.5 + scale) * 0.25 * (even(q >> 9, i % 8) ? -value : value);
+}
+
+static double iq2_s(const uint8_t *b, int i) {
+  unsigned high = b[66 + i / 32] >> 2 * (i / 8 % 4) & 3, scale = b[74 + i / 32] >> 4 * (i / 16 % 2) & 15;
+  int value = iq2_value(&qn__grid_iq2_s[b[2 + i / 8] | high << 8], i);
+  return half(b) * (0.5 + scale) * 0.25 * (bit(b + 34, i) ? -value : value);
+}
+
+static double iq3_xxs(const uint8_t *b, int i) {
+  static const int magnitude[] = {4, 12, 20, 28, 36, 44, 52, 62};
+  unsigned signs = word(b + 66 + i / 32 * 4);
+  int value = magnitude[iq3_index(&qn__grid_iq3_xxs[b[2 + i / 4]], i)];
+  return half(b) * (0.5 + (signs >> 28)) * 0.5 * (even(signs >> 7 * (i / 8 % 4), i % 8) ? -value : value);
+}
+
+static double iq3_s(const uint8_t *b, int i) {
+  unsigned scale = b[106 + i / 64] >> 4 * (i / 32 % 2) & 15;
+  int value = 2 * iq3_index(&qn__grid_iq3_s[b[2 + i / 4] | bit(b + 66, i / 4) << 8], i) + 1;
+  return half(b) * (1 + 2 * scale) * (bit(b + 74, i) ? -value : value);
+}
+
 static const struct type {
   const char *name;
   int id, elements, bytes, halves[2]; /* where the f16 are, 0 meaning none unless it is the first */
@@ -103,6 +165,9 @@ static const struct type {
     {"Q5_K", 13, 256, 176, {0, 2}, q5_k},  {"Q6_K", 14, 256, 210, {208}, q6_k}, {"IQ4_NL", 20, 32, 18, {0}, iq4_nl},
     {"IQ4_XS", 23, 256, 136, {0}, iq4_xs}, {"TQ1_0", 34, 256, 54, {52}, tq1_0}, {"TQ2_0", 35, 256, 66, {64}, tq2_0},
     {"MXFP4", 39, 32, 17, {-1}, mxfp4},    {"NVFP4", 40, 64, 36, {-1}, nvfp4},  {"Q2_0", 42, 64, 18, {0}, q2_0},
+    {"IQ1_S", 19, 256, 50, {0}, iq1_s},    {"IQ1_M", 29, 256, 56, {-1}, iq1_m}, {"IQ2_XXS", 16, 256, 66, {0}, iq2_xxs},
+    {"IQ2_XS", 17, 256, 74, {0}, iq2_xs},  {"IQ2_S", 22, 256, 82, {0}, iq2_s},  {"IQ3_XXS", 18, 256, 98, {0}, iq3_xxs},
+    {"IQ3_S", 21, 256, 110, {0}, iq3_s},
 };
 
 /* ---- Files ------------------------------------------------------------------------------------------------------- */
@@ -130,6 +195,8 @@ static void make_blocks(const struct type *t, uint8_t *data) {
     for (int h = 0; h < 2 && t->halves[0] >= 0; h++)
       if (h == 0 || t->halves[h])
         data[i * t->bytes + t->halves[h] + 1] = (uint8_t)(0x20 + draw() % 24 + 128 * (draw() % 2));
+  for (int i = 0; i < COUNT && !strcmp(t->name, "IQ1_M"); i++) /* the top half of the upper byte of d */
+    data[i * t->bytes + 55] = (uint8_t)(0x20 | (data[i * t->bytes + 55] & 0x8f));
   for (int i = 0; i < COUNT && !strcmp(t->name, "MXFP4"); i++) data[i * t->bytes] = (uint8_t)(100 + draw() % 50);
 }
 
@@ -214,11 +281,41 @@ START_TEST(i2_s_has_one_scale_after_all_codes) {
 }
 END_TEST
 
+/* The code books against a checksum (FNV-1a) of the format's own tables, a byte a weight, which were taken from ggml.
+ */
+static const struct grid {
+  const char *name;
+  const uint16_t *entry;
+  int count, bits;
+  int8_t value[8];
+  uint64_t checksum;
+} grids[] = {
+    {"iq1", qn__grid_iq1, 2048, 2, {-1, 0, 1}, 0x6703ed863501ae2e},
+    {"iq2_xxs", qn__grid_iq2_xxs, 256, 2, {8, 25, 43}, 0xbb4ee025b5ac6e8e},
+    {"iq2_xs", qn__grid_iq2_xs, 512, 2, {8, 25, 43}, 0xc9b1ee61e79909bd},
+    {"iq2_s", qn__grid_iq2_s, 1024, 2, {8, 25, 43}, 0x123edd38a3b62b90},
+    {"iq3_xxs", qn__grid_iq3_xxs, 256, 3, {4, 12, 20, 28, 36, 44, 52, 62}, 0xdfa5dc83d6a155d5},
+    {"iq3_s", qn__grid_iq3_s, 512, 3, {1, 3, 5, 7, 9, 11, 13, 15}, 0xfa37020c25b44829},
+};
+
+START_TEST(code_books_are_those_of_the_format) {
+  const struct grid *g = &grids[_i];
+  uint64_t sum = 0xcbf29ce484222325;
+  for (int i = 0; i < g->count; i++)
+    for (int j = 0; j < (g->bits == 2 ? 8 : 4); j++) {
+      int8_t value = g->value[g->entry[i] >> g->bits * j & ((1 << g->bits) - 1)];
+      sum = (sum ^ (uint8_t)value) * 0x100000001b3;
+    }
+  ck_assert_msg(sum == g->checksum, "%s: checksum %#jx", g->name, (uintmax_t)sum);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   Suite *s = suite_create("io_ggml");
   TCase *t = tcase_create("types");
   tcase_add_loop_test(t, planes_decode_to_the_definition, 0, 4 * (int)QN_COUNT(types));
+  tcase_add_loop_test(t, code_books_are_those_of_the_format, 0, (int)QN_COUNT(grids));
   tcase_add_test(t, i2_s_has_one_scale_after_all_codes);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);

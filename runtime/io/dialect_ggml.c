@@ -10,18 +10,15 @@
  *     Q2_K Q4_K Q5_K           d sc q - dmin mn                                 q2_k q4_k q5_k
  *     Q3_K Q6_K                (d sc) (q - 4 | 32)                              int3.g16.f32 int6.g16.f32
  *     IQ4_NL IQ4_XS            d T[q], (d sc) T[q]                              iq4_nl.g32 iq4_nl.g32.f32
+ *     IQ1_* IQ2_* IQ3_*        d sc T[q], magnitudes by code books (ggml_iq.c)   iq1.g32 iq1.g16 iq2.g32 ... iq3_s
  *     TQ1_0 TQ2_0 Q2_0 I2_S    d (q - 1)                                        ternary.g256 .g64 .tensor.f32
  *     MXFP4 NVFP4              e2m1 2^(e - 127), e2m1 (ue4m3 global)            mxfp4 nvfp4
  *
  * Source: ggml-common.h and the dequantize_row_* of ggml-quants.c; I2_S: bitnet.cpp, the order of its x86 build. */
-#include "model.h"
+#include "ggml.h"
 #include <string.h>
 
-/* Where a block's parts go; NULL for planes that the format lacks. */
-typedef struct dest {
-  uint8_t *codes;
-  void *scale, *min, *d, *dmin;
-} dest;
+typedef qn__ggml_dest dest;
 
 static float half(const uint8_t *p) { return qn__load_float(p, QN_T_F16, 0); }
 
@@ -211,6 +208,13 @@ static const struct block {
     {"Q5_K", "gguf/Q5_K", "q5_k", 5, 256, 32, 256, QN_T_U8, true, q5_k},
     {"Q6_K", "gguf/Q6_K", "int6.g16.f32", 6, 256, 16, 0, QN_T_F32, false, q6_k},
     {"IQ4_XS", "gguf/IQ4_XS", "iq4_nl.g32.f32", 4, 256, 32, 0, QN_T_F32, false, iq4_xs},
+    {"IQ1_S", "gguf/IQ1_S", "iq1.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq1_s},
+    {"IQ1_M", "gguf/IQ1_M", "iq1.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq1_m},
+    {"IQ2_XXS", "gguf/IQ2_XXS", "iq2.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq2_xxs},
+    {"IQ2_XS", "gguf/IQ2_XS", "iq2.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq2_xs},
+    {"IQ2_S", "gguf/IQ2_S", "iq2.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq2_s},
+    {"IQ3_XXS", "gguf/IQ3_XXS", "iq3_xxs", 4, 256, 32, 256, QN_T_U8, false, qn__iq3_xxs},
+    {"IQ3_S", "gguf/IQ3_S", "iq3_s", 4, 256, 32, 256, QN_T_U8, false, qn__iq3_s},
     {"TQ1_0", "gguf/TQ1_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq1_0},
     {"TQ2_0", "gguf/TQ2_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq2_0},
     {"I2_S", "gguf/I2_S", "ternary.tensor.f32", 2, 128, 0, 0, QN_T_F32, false, i2_s},
