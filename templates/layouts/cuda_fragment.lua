@@ -16,6 +16,9 @@
 --         | p    | p+1  | p+2 ...    | p    | p+1 ...
 --           k                          k + 1
 --
+-- The order of k within 16 is free as long as X has the same. Where activations have 8 bits, a lane takes four neighbours,
+-- a word of X: 4t, 4t+2 in a0 and a1, 4t+1, 4t+3 in a2 and a3 (so the pairs of a0 and a2, 8 bits apart, are in order).
+--
 -- A lane loads at most 16 bytes at once, so a field is [load][lane][words].
 --
 -- Other planes lie apart, each in one of three ways, so that a 16 x 16 piece always has one element a row or one in all:
@@ -36,13 +39,19 @@ local n, k = layout.n, layout.k
 
 fragment.TILE_N, fragment.TILE_K = 64, 128 -- what N and K are padded to
 
+-- k of the three digits that a lane has within 16: t, a2 after a0, the second of a pair.
+local function order(act)
+  if fragment.bytes[act] == 1 then return { t = k(4, 4), a2 = k(2, 1), second = k(2, 2) } end
+  return { t = k(4, 2), a2 = k(2, 8), second = k(2, 1) }
+end
+
 -- The four binary digits of a pair's number, slowest first.
-local function pair_digits(FN)
+local function pair_digits(FN, o)
   local out = {}
   if FN == 4 then out = { n(2, 32), n(2, 16) }
   elseif FN == 2 then out = { n(2, 16), k(2, 16) }
   else out = { k(2, 32), k(2, 16) } end
-  out[3], out[4] = k(2, 8), n(2, 8)
+  out[3], out[4] = o.a2, n(2, 8)
   return out
 end
 
@@ -51,16 +60,16 @@ function fragment.load_bytes(w) return 4 * w, math.min(16, 4 * w) end
 
 local function log2(x) return x <= 1 and 0 or 1 + log2(x // 2) end
 
-local function code_field(slice, FN)
-  local w, p = slice.bits, pair_digits(FN)
+local function code_field(slice, FN, o)
+  local w, p = slice.bits, pair_digits(FN, o)
   local _, load = fragment.load_bytes(w)
   local in_word = log2(16 // w)                    -- pairs of a word
   local in_load = log2(load * 4 // w)              -- pairs of a load
   local digits = { table.unpack(p, 1, 4 - in_load) }
   digits[#digits + 1] = n(8, 1)                    -- g
-  digits[#digits + 1] = k(4, 2)                    -- t
+  digits[#digits + 1] = o.t
   table.move(p, 5 - in_load, 4 - in_word, #digits + 1, digits)
-  digits[#digits + 1] = k(2, 1)
+  digits[#digits + 1] = o.second
   table.move(p, 5 - in_word, 4, #digits + 1, digits)
   return layout.codes(slice.lo, w, digits)
 end
@@ -84,10 +93,10 @@ function fragment.fine(f)
   return false
 end
 
-local function fine_section(p, FN)
-  local all = pair_digits(FN)
+local function fine_section(p, FN, o)
+  local all = pair_digits(FN, o)
   return { outer = { n(0, 16 * FN), k(0, 64 // FN) },
-    layout.plane(p.name, { all[1], all[2], n(8, 1), k(4, 2), all[3], all[4], k(2, 1) }, p.type) }
+    layout.plane(p.name, { all[1], all[2], n(8, 1), o.t, all[3], all[4], o.second }, p.type) }
 end
 
 local function plane_section(p, FN)
@@ -98,13 +107,13 @@ local function plane_section(p, FN)
   return { outer = outer, layout.plane(p.name, digits, s.type) }
 end
 
--- The layout of format f with FN fragments of a chunk along N.
-function fragment.layout(f, FN)
-  local codes = { outer = { n(0, 16 * FN), k(0, 64 // FN) } }
-  for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, FN) end
+-- The layout of format f for activations of type `act`, with FN fragments of a chunk along N.
+function fragment.layout(f, act, FN)
+  local codes, o = { outer = { n(0, 16 * FN), k(0, 64 // FN) } }, order(act)
+  for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, FN, o) end
   local sections = { codes }
   local section = fragment.fine(f) and fine_section or plane_section
-  for i, p in ipairs(f.planes) do sections[1 + i] = section(p, FN) end
+  for i, p in ipairs(f.planes) do sections[1 + i] = section(p, FN, o) end
   return layout.make { name = ("cuda.fragment.n%d"):format(16 * FN), tile = { fragment.TILE_N, fragment.TILE_K },
     format = f, sections = sections }
 end

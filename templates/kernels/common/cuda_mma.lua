@@ -154,36 +154,38 @@ end
 
 -- ---- B operand -------------------------------------------------------------------------------------------------------
 
--- Two neighbours of X, of 8 bits each, as a register of the B operand. prmt puts them into halves of their own.
-local load_pair = {
+-- Four neighbours of X, of 8 bits each, as the two registers of the B operand: first and third, second and fourth.
+local spread = {
   i8 = [[
-    /* Two numbers of X: with the sign turned, x + 128 below 0x64 is 1152 + x. */
-    fn u32 load_pair(const u8 *p) { return add2(prmt(*(const u16 *)p ^ 0x8080, 0x64646464, 0x4140), ${OFFSET}); }
+    /* With the sign turned, x + 128 below 0x64 is 1152 + x. */
+    fn void spread(u32 x, u32 *b) {
+      x ^= 0x80808080;
+      b[0] = add2(and_or(x, 0x00ff00ff, 0x64006400), ${OFFSET});
+      b[1] = add2(and_or(x >> 8, 0x00ff00ff, 0x64006400), ${OFFSET});
+    }
   ]],
   e4m3 = [[
-    /* Two numbers of X. */
-    fn u32 load_pair(const u8 *p) { return f16x2_of_e4m3(prmt(*(const u16 *)p, 0, 0x1404)); }
+    fn void spread(u32 x, u32 *b) { b[0] = f16x2_of_e4m3(x << 8), b[1] = f16x2_of_e4m3(x); }
   ]],
 }
 
 -- What load_b() needs in front.
-function parts.pairs(w, v)
-  if not load_pair[v.act] then return end
+function parts.spread(w, v)
+  if not spread[v.act] then return end
   if v.act == "e4m3" and v.format.map.type ~= "e4m3" then codes.narrow(w, v, "e4m3") end
-  w(load_pair[v.act], { OFFSET = cuda.pair(v.HALF, -1152) })
+  w(spread[v.act], { OFFSET = cuda.pair(v.HALF, -1152) })
   w.blank()
 end
 
 -- b[j], the operand of 8 tokens at step s. Of 16 bits, matrices are loaded as they lie; of 8 bits, a lane converts the
--- numbers that it needs.
+-- word that it needs.
 local function load_b(w, v)
   if v.X_SIZE == 1 then
     return w([[
       #pragma unroll
       for (int j = 0; j < NT; j++) {
-        const u8 *x = stage + (token + j * 8) * ${X_ROW} + (k_warp / 16 + s ^ ${AT}) * 16 + lane % 4 * 2;
-        b[j][0] = load_pair(x);
-        b[j][1] = load_pair(x + 8);
+        const u8 *x = stage + (token + j * 8) * ${X_ROW} + (k_warp / 16 + s ^ ${AT}) * 16 + lane % 4 * 4;
+        spread(*(const u32 *)x, b[j]);
       }
     ]], { AT = swizzle(v, "token") })
   end

@@ -59,7 +59,7 @@ local function derive(v)
   v.HALF, v.SCALE = cuda.half_of(v.act), "weight"
   v.FN = ({ n16 = 1, n64 = 4 })[v.LAYOUT]
   v.FK, v.WARPS = 4 // v.FN, WARPS
-  v.layout = cuda.fragment.layout(v.format, v.FN)
+  v.layout = cuda.fragment.layout(v.format, v.act, v.FN)
   codes.derive(v)
   planes.derive(v)
   factors(v)

@@ -11,7 +11,8 @@
 --   X[m,k]   row-major, read through L1; lanes of equal t = lane % 4 read the same. For a weight in act-order it is
 --            gathered as it is read: column j of W meets X[m, perm[j]]
 --   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua: a lane has two rows of each of FN
---            fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8)
+--            fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8; with X of
+--            8 bits four neighbours)
 --   Y[m,n]   row-major
 --
 --   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; or, where groups are
@@ -47,11 +48,11 @@ end
 local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
   v.XT, v.VECTORS = cuda.ctype[v.act], cuda.vector_text(v, "const float *%s, ")
-  v.X_BITS = cuda.scaled[v.act] and 8 or 16
+  v.X_SIZE = cuda.bytes[v.act]
   v.FN = fragments[v.LAYOUT]
   v.FK = 4 // v.FN
   v.THREADS = 32 * v.WARPS
-  v.layout = cuda.fragment.layout(v.format, v.FN)
+  v.layout = cuda.fragment.layout(v.format, v.act, v.FN)
   codes.derive(v)
   planes.derive(v)
   v.SUM_SCALE, v.SUM_OFFSET = v.FINE and {} or v.format.scale, v.FINE and {} or v.format.offset
@@ -152,12 +153,22 @@ local function values(w, v)
       __syncwarp();
     }
 
-    /* Two neighbours of X. */
-    fn void load_x(const ${XT} *from, float *x) {
-      const u${PAIR} u = *(const u${PAIR} *)from;
-      x[0] = f32_of_${ACT}((${XT})u), x[1] = f32_of_${ACT}((${XT})(u >> ${BITS}));
+  ]])
+  w(v.X_SIZE == 1 and [[
+    /* The four values of X of a lane: those that a0 and a1 meet, those that a2 and a3 meet. */
+    fn void load_x(const ${XT} *from, int t, float *x) {
+      const u32 u = *(const u32 *)(from + 4 * t);
+      x[0] = f32_of_${ACT}((${XT})u), x[1] = f32_of_${ACT}((${XT})(u >> 16));
+      x[2] = f32_of_${ACT}((${XT})(u >> 8)), x[3] = f32_of_${ACT}((${XT})(u >> 24));
     }
-  ]], { ACT = v.act, BITS = v.X_BITS, PAIR = 2 * v.X_BITS })
+  ]] or [[
+    /* The four values of X of a lane: those that a0 and a1 meet, those that a2 and a3 meet. */
+    fn void load_x(const ${XT} *from, int t, float *x) {
+      const u32 u = *(const u32 *)(from + 2 * t), v = *(const u32 *)(from + 2 * t + 8);
+      x[0] = f32_of_${ACT}((${XT})u), x[1] = f32_of_${ACT}((${XT})(u >> 16));
+      x[2] = f32_of_${ACT}((${XT})v), x[3] = f32_of_${ACT}((${XT})(v >> 16));
+    }
+  ]], { ACT = v.act })
   w.blank()
 end
 
@@ -203,8 +214,7 @@ local function record(w, v)
     float x[MB][4];
     #pragma unroll
     for (int m = 0; m < MB; m++) {
-      load_x(row[m] + s * 16 + 2 * t.t, x[m]);
-      load_x(row[m] + s * 16 + 2 * t.t + 8, x[m] + 2);
+      load_x(row[m] + s * 16, t.t, x[m]);
       ${SUMS}
     }
     #pragma unroll
@@ -215,7 +225,7 @@ local function record(w, v)
     #pragma unroll
       for (int m = 0; m < MB; m++)
     #pragma unroll
-        for (int e = 0; e < 8; e++) /* register e / 2: row g + e / 2 % 2 * 8, k + e / 4 * 8 */
+        for (int e = 0; e < 8; e++) /* register e / 2: row g + e / 2 % 2 * 8 */
           ${PART}[m][2 * i + e / 2 % 2] += value[e] * x[m][e / 4 * 2 + e % 2];
     }
   ]], { WEIGH = v.FINE and "weigh(t, t.records + c, i * FK + s, t.g * 4 + t.t, value);" or "", PART = part,
@@ -246,7 +256,7 @@ local function entry(w, v)
   local sums = #v.SUM_OFFSET > 0 and not v.GROUPED
   local pass = sums and ", total" or ""
   w([[
-    /* Records c and those that follow a warp, UNROLL at once, which lie within K; rows of X are aligned to pairs. */
+    /* Records c and those that follow a warp, UNROLL at once, which lie within K; rows of X are aligned to words. */
     fn void add_records(const task &t, int c, const u8 *column, float acc[MB][ROWS]${TOTAL}) {
       u32 q[UNROLL][WORDS];
     #pragma unroll
@@ -290,7 +300,7 @@ local function entry(w, v)
       const int records = (k + 16 * FK - 1) / (16 * FK);
       const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
       const u8 *column_at = w + (i64)column * (k_padded / (16 * FK)) * RECORD;
-      const bool pairs = !perm && ldx % 2 == 0 && (u64)x % (2 * sizeof *x) == 0;
+      const bool words = !perm && ldx % ${PER_WORD} == 0 && (u64)x % 4 == 0;
       task t;
     #pragma unroll
       for (int i = 0; i < MB; i++) t.row[i] = x + (i64)min(m0 + i, m - 1) * ldx;
@@ -302,11 +312,11 @@ local function entry(w, v)
       float acc[MB][ROWS] = {};
       ${TOTAL}
       int c = warp;
-      if (pairs)
+      if (words)
         for (const int whole = k / (16 * FK); c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
           add_records(t, c, column_at, acc${PASS});
       for (; c < records; c += UNROLL * WARPS) add_gathered(t, c, records, column_at, gathered[warp], acc${PASS});
-  ]], { YT = cuda.ctype[v.out], TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
+  ]], { YT = cuda.ctype[v.out], PER_WORD = 4 // v.X_SIZE, TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
     RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "",
     TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
   w.push()

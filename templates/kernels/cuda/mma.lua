@@ -84,7 +84,7 @@ local function derive(v)
   v.VECTORS = cuda.vector_text(v, "const float *%s, ")
   v.MT, v.NT = v.TN // 16, v.BM // 8
   v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT
-  v.layout = cuda.fragment.layout(v.format, v.FN)
+  v.layout = cuda.fragment.layout(v.format, v.act, v.FN)
   codes.derive(v)
   planes.derive(v)
   v.RUN = v.BK // (16 * v.FK) * v.RECORD
@@ -311,7 +311,7 @@ return kernel {
     parts.load_weights,
     parts.load_x,
     parts.load_planes,
-    parts.pairs,
+    parts.spread,
     parts.multiply,
     parts.gather,
     parts.combine,
