@@ -109,6 +109,14 @@ function cuda.roles(f)
   return r
 end
 
+-- Do signed 8-bit integers hold map(q) / unit, less its zero point?
+function cuda.integer(f)
+  local m, zero = f.map, cuda.roles(f).zero
+  if m.kind == "float" or not m.unit then return false end
+  local most = zero and 1 << math.min(f.bits, 7) or 0 -- a zero point may be one beyond the codes
+  return m.lo / m.unit - most >= -128 and m.hi / m.unit <= 127
+end
+
 -- Is there a plane that is stored as `type`?
 function cuda.has_plane(v, type)
   for _, p in ipairs(v.planes) do if p.type == type then return true end end
@@ -261,7 +269,7 @@ function cuda.helpers(w, v)
       return d;
     }
   ]]
-  if v.format.bits <= 8 or cuda.scaled[v.act] then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
+  if (v.format.bits <= 8 or cuda.scaled[v.act]) and not v.INTEGER then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
   w(to_f32.f16)
   w(to_f32.bf16)
   for _, type in ipairs { "u8", "i8", "e4m3", "e5m2", "e8m0" } do

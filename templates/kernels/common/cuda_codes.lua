@@ -1,7 +1,8 @@
 -- cuda_codes.lua - a format's codes: from the words of a record to fragments of numbers, by code map and width.
 --
 -- load_codes() brings a lane's words of a record; fragment() makes the four registers of fragment f (0 .. 3) of them,
--- each two values of map(q) in the 16-bit type v.HALF (T). One number is exact; where rounding happens is said.
+-- each two values of map(q) in the 16-bit type v.HALF (T). One number is exact; where rounding happens is said. Or, for
+-- products of 8-bit integers (v.INTEGER), two registers, of the rows g and g + 8, each four values of map(q) / unit.
 --
 --   map, width                what is done for a register                                            exact
 --   int, one slice            (word & mask) | magic is 2^s + q * 2^o, s the significand of T;         yes
@@ -14,6 +15,9 @@
 --   float of 8 bits           its fields are moved to where T has them; one multiplication takes the   yes
 --                             difference of the biases away, and makes its subnormal numbers normal
 --   float of type T           nothing                                                                yes
+--   INTEGER: int              bytes of codes; one addition and one turn of the sign take the bias      yes
+--                             away, or the zero point in its place (weigh() does, then)
+--   INTEGER: table            as above, with entries of one byte                                      yes
 --
 -- Source: magic numbers after Kim et al., "Who Says Elephants Can't Run" (2022), and Marlin.
 
@@ -108,19 +112,25 @@ local function int_wide(w, v)
   end
 end
 
--- A 16-entry table by prmt: the fragment's eight codes are one word.
-local function table_permute(w, v)
-  w [[
+-- A 16-entry table by prmt: the fragment's eight codes are one word, of which each half gives four bytes.
+local function pick(w, bytes)
+  w([[
     const u32 three = q[f] & 0x77777777, fourth = (q[f] & 0x88888888) >> 1 | 0x32103210;
-    u32 byte[2][2]; /* [k parity][low, high byte]: of four values each */
+    u32 byte[2][${BYTES}]; /* [second of a pair][byte]: of four values each */
     #pragma unroll
     for (int h = 0; h < 2; h++)
     #pragma unroll
-      for (int b = 0; b < 2; b++) {
+      for (int b = 0; b < ${BYTES}; b++) {
         u32 first = prmt(table[b][0], table[b][1], three >> 16 * h);
         u32 second = prmt(table[b][2], table[b][3], three >> 16 * h);
         byte[h][b] = prmt(first, second, fourth >> 16 * h);
       }
+  ]], { BYTES = bytes })
+end
+
+local function table_permute(w, v)
+  pick(w, 2)
+  w [[
     #pragma unroll
     for (int r = 0; r < 4; r += 2) {
       u32 even = prmt(byte[0][0], byte[0][1], r ? 0x7362 : 0x5140);
@@ -161,19 +171,82 @@ function codes.narrow(w, v, from)
     VALUE = times > 0 and ("fma2(%s, %s, 0x80008000)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
 end
 
+-- INTEGER: the codes of row g (r = 0) or g + 8 (1), of a0 and a2 (or a1 and a3), in order.
+local function four_codes(v, r)
+  if v.format.bits < 8 then return ("%s | (%s) << 8"):format(whole_codes(v, r), whole_codes(v, r + 2)) end
+  local s = v.slices[1]
+  return ("prmt(%s, %s, 0x%s)"):format(place(s, 0, r), place(s, 0, r + 2), r == 0 and "6240" or "7351")
+end
+
+local function int_bytes(w, v)
+  for r = 0, 1 do
+    w("a[${R}] = ${CODES};", { R = r, CODES = v.ZERO_PLANE and four_codes(v, r) or codes.signed(four_codes(v, r), v.format.map.bias) })
+  end
+end
+
+-- Four codes, each plus bias (a number, or text: of four bytes that are 128 too large), as signed bytes.
+function codes.signed(expression, bias)
+  local add = bias
+  if type(bias) == "number" then
+    if bias == -128 then return expression .. " ^ 0x80808080" end
+    add = ("0x%08x"):format(math.tointeger(128 + bias) * 0x01010101)
+  end
+  return ("((%s) + %s) ^ 0x80808080"):format(expression, add)
+end
+
+local function bytes_permute(w)
+  pick(w, 1)
+  w "a[0] = prmt(byte[0][0], byte[1][0], 0x6420), a[1] = prmt(byte[0][0], byte[1][0], 0x7531);"
+end
+
+local function bytes_memory(w, v)
+  for r = 0, 1 do
+    w("const u32 c${R} = ${CODES};", { R = r, CODES = four_codes(v, r) })
+    w("a[${R}] = table[c${R} & 255] | table[c${R} >> 8 & 255] << 8 | table[c${R} >> 16 & 255] << 16 | table[c${R} >> 24] << 24;",
+      { R = r })
+  end
+end
+
 -- Which of the above, and what it needs in front.
 local function method(v)
   local m, h = v.format.map, cuda.half[v.HALF]
+  local permute = #v.slices == 1 and v.slices[1].bits == 4
+  if v.INTEGER then return m.kind == "int" and int_bytes or permute and bytes_permute or bytes_memory end
   if m.kind == "float" then return v.format.bits == 8 and float_narrow or float_same end
-  if m.kind == "table" then return #v.slices == 1 and v.slices[1].bits == 4 and table_permute or table_memory end
+  if m.kind == "table" then return permute and table_permute or table_memory end
   if v.format.bits > h.significand then return int_wide end
   return #v.slices == 1 and int_one_slice or int_slices
 end
 
 local function entry_bits(v)
-  local out = {}
-  for i, x in ipairs(v.format.map.values) do out[i] = cuda.half[v.HALF].bits(x) end
+  local out, m = {}, v.format.map
+  for i, x in ipairs(m.values) do out[i] = v.INTEGER and math.tointeger(x / m.unit) & 255 or cuda.half[v.HALF].bits(x) end
   return out
+end
+
+-- The code map for pick(): words of the entries' bytes, low bytes first.
+local function table_of_bytes(w, v, bytes)
+  local bits, rows = entry_bits(v), {}
+  for b = 0, bytes - 1 do
+    local row = {}
+    for i = 0, 3 do
+      local word = 0
+      for j = 0, 3 do word = word | (bits[4 * i + j + 1] >> 8 * b & 255) << 8 * j end
+      row[i + 1] = ("0x%08x"):format(word)
+    end
+    rows[b + 1] = ("    {%s}"):format(table.concat(row, ", "))
+  end
+  w("static __device__ constexpr u32 table[${BYTES}][4] = { /* the code map${WHICH} */\n${ROWS}};",
+    { BYTES = bytes, WHICH = bytes > 1 and ": low bytes, high bytes" or "", ROWS = table.concat(rows, ",\n") })
+end
+
+local function table_of_entries(w, v, type)
+  local bits, lines = entry_bits(v), {}
+  for i, b in ipairs(bits) do
+    lines[(i - 1) // 8 + 1] = (lines[(i - 1) // 8 + 1] or "") .. (type == "u8" and "0x%02x, " or "0x%04x, "):format(b)
+  end
+  w("static __device__ const ${TYPE} table[${COUNT}] = { /* the code map */\n    ${ROWS}\n};",
+    { TYPE = type, COUNT = #bits, ROWS = table.concat(lines, "\n") })
 end
 
 local before = {
@@ -184,29 +257,10 @@ local before = {
       fn float magic(u32 word, u32 selector) { return __uint_as_float(prmt(word, 0x4b000000, selector)); }
     ]]
   end,
-  [table_permute] = function(w, v)
-    local bits = entry_bits(v)
-    local function row(shift)
-      local out = {}
-      for i = 0, 3 do
-        local word = 0
-        for j = 0, 3 do word = word | (bits[4 * i + j + 1] >> shift & 255) << 8 * j end
-        out[i + 1] = ("0x%08x"):format(word)
-      end
-      return table.concat(out, ", ")
-    end
-    w "static __device__ constexpr u32 table[2][4] = { /* the code map: low bytes, high bytes */"
-    w("    {${ROW}},", { ROW = row(0) })
-    w("    {${ROW}}};", { ROW = row(8) })
-  end,
-  [table_memory] = function(w, v)
-    local bits, lines = entry_bits(v), {}
-    for i, b in ipairs(bits) do
-      lines[(i - 1) // 8 + 1] = (lines[(i - 1) // 8 + 1] or "") .. ("0x%04x, "):format(b)
-    end
-    w("static __device__ const u16 table[${COUNT}] = { /* the code map */\n    ${ROWS}\n};",
-      { COUNT = #bits, ROWS = table.concat(lines, "\n") })
-  end,
+  [table_permute] = function(w, v) table_of_bytes(w, v, 2) end,
+  [bytes_permute] = function(w, v) table_of_bytes(w, v, 1) end,
+  [table_memory] = function(w, v) table_of_entries(w, v, "u16") end,
+  [bytes_memory] = function(w, v) table_of_entries(w, v, "u8") end,
 }
 
 -- fragment(): see above.
@@ -214,7 +268,9 @@ function codes.fragment(w, v)
   local how = method(v)
   if before[how] then before[how](w, v) end
   if how == int_wide then v.ZERO = cuda.f32(8388608 - v.format.map.bias) end
-  w "/* Fragment f of a record: map(q) in ${HALF}, registers a0 .. a3. */"
+  w(v.INTEGER and "/* Fragment f of a record: four ${VALUES} in each of a0, row g, and a1, row g + 8. */"
+    or "/* Fragment f of a record: map(q) in ${HALF}, registers a0 .. a3. */",
+    { VALUES = v.ZERO_PLANE and "codes" or "signed values" })
   w.push "fn void fragment(const u32 *q, int f, u32 *a) {"
   how(w, v)
   w.pop "}"

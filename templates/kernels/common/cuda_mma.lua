@@ -40,14 +40,15 @@ function parts.ptx(w, v)
                    : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(shared_address(row)) : "memory");
     }
 
-    /* d[16 features, 8 tokens] += a[16, 16 of k] . b[16 of k, 8]. */
-    fn void multiply_add(float *d, const u32 *a, const u32 *b) {
-      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.${T}.${T}.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    /* d[16 features, 8 tokens] += a[16, ${K} of k] . b[${K} of k, 8]. */
+    fn void multiply_add(${SUM} *d, const u32 *a, const u32 *b) {
+      asm volatile("mma.sync.aligned.m16n8k${K}.row.col.${TYPES} {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                    "{%0, %1, %2, %3};"
-                   : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                   : "+${D}"(d[0]), "+${D}"(d[1]), "+${D}"(d[2]), "+${D}"(d[3])
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     }
-  ]], { T = v.HALF })
+  ]], { K = 16 * v.DEPTH, SUM = v.PART, D = v.INTEGER and "r" or "f",
+    TYPES = v.INTEGER and "s32.s8.s8.s32" or ("f32.%s.%s.f32"):format(v.HALF, v.HALF) })
   w.blank()
 end
 
@@ -171,16 +172,16 @@ local spread = {
 
 -- What load_b() needs in front.
 function parts.spread(w, v)
-  if not spread[v.act] then return end
+  if not spread[v.act] or v.INTEGER then return end
   if v.act == "e4m3" and v.format.map.type ~= "e4m3" then codes.narrow(w, v, "e4m3") end
   w(spread[v.act], { OFFSET = cuda.pair(v.HALF, -1152) })
   w.blank()
 end
 
--- b[j], the operand of 8 tokens at step s. Of 16 bits, matrices are loaded as they lie; of 8 bits, a lane converts the
--- word that it needs.
+-- b[j], the operand of 8 tokens at step s. Matrices are loaded as they lie; where X has 8 bits and is multiplied as f16, a
+-- lane converts the word that it needs.
 local function load_b(w, v)
-  if v.X_SIZE == 1 then
+  if v.CONVERTS then
     return w([[
       #pragma unroll
       for (int j = 0; j < NT; j++) {
@@ -192,7 +193,7 @@ local function load_b(w, v)
   w([[
     #pragma unroll
     for (int j = 0; j < NT; j += ${STEP}) {
-      const int c = (k_warp + s * 16) / 8 + lane / 8 % 2;
+      const int c = (k_warp + s * 16) / ${PIECE} + lane / 8 % 2;
       load_matrix${COUNT}(b[j], stage + (token + j * 8) * ${X_ROW} + (c ^ ${AT}) * 16);
     }
   ]], { STEP = v.BM > 8 and 2 or 1, COUNT = v.BM > 8 and 4 or 2, AT = swizzle(v, "lane") })
@@ -200,7 +201,7 @@ end
 
 -- The token, of the first eight or sixteen, whose row a lane reads or names.
 local function token(v)
-  if v.X_SIZE == 1 then return "lane / 4" end
+  if v.CONVERTS then return "lane / 4" end
   return v.BM > 8 and "lane / 16 * 8 + lane % 8" or "lane % 8"
 end
 
@@ -245,11 +246,51 @@ local function terms(w, v)
   w.pop()
 end
 
+-- The sums of a group, times its scales, go to acc. Integers begin at the bits of 1.5 x 2^23, so that they are the last bits
+-- of a float.
+local function flush(w, v)
+  w([[
+    if ((s + ${DEPTH}) % GROUP_STEPS == 0 || s + ${DEPTH} == TK / 16)
+    #pragma unroll
+      for (int i = 0; i < MT; i++)
+    #pragma unroll
+        for (int j = 0; j < NT; j++)
+    #pragma unroll
+          for (int e = 0; e < 4; e++) {
+            acc[i][j][e] = __fmaf_rn(${SUM}, term[i].scale[e / 2], acc[i][j][e]);
+            part[i][j][e] = ${ZERO};
+          }
+  ]], { SUM = v.INTEGER and "__int_as_float(part[i][j][e]) - 0x1.8p23f" or "part[i][j][e]",
+    ZERO = v.INTEGER and "MAGIC" or "0" })
+end
+
+-- Records of a step: their codes, and the fragments that make an operand a of them.
+local function load_records(w, v)
+  if v.RUNS == 1 then
+    return w [[
+      u32 q[MT / FN][WORDS];
+      #pragma unroll
+      for (int cn = 0; cn < MT / FN; cn++) load_codes(records + cn * RUN + ck * RECORD, lane, q[cn]);
+    ]]
+  end
+  w [[
+    u32 q[2][MT / FN][WORDS]; /* of two records along K */
+    #pragma unroll
+    for (int i = 0; i < 2 * (MT / FN); i++)
+      load_codes(records + i / 2 * RUN + (ck + i % 2) * RECORD, lane, q[i % 2][i / 2]);
+  ]]
+end
+
+local function fragments(v)
+  if v.DEPTH == 1 then return "fragment(q[i / FN], i % FN * FK + fk, a);" end
+  if v.RUNS == 2 then return "fragment(q[0][i / FN], i % FN, a);\nfragment(q[1][i / FN], i % FN, a + 2);" end
+  return "fragment(q[i / FN], i % FN * FK + fk, a);\nfragment(q[i / FN], i % FN * FK + fk + 1, a + 2);"
+end
+
 function parts.multiply(w, v)
-  local sum = v.FLUSH and "part" or "acc"
   w([[
     /* The warp's share of a tile: MT x NT products of 16 features, 8 tokens and TK of k. */
-    fn void multiply(const task &t, const u8 *stage, float acc[MT][NT][4]) {
+    fn void multiply(const task &t, const u8 *stage, ${ACC} acc[MT][NT][4]) {
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
       const int k_warp = warp / WN * TK, feature = warp % WN * TN;
       const u8 *records = stage + X_BYTES + feature / (16 * FN) * RUN + k_warp / (16 * FK) * RECORD;
@@ -257,17 +298,22 @@ function parts.multiply(w, v)
   ]], { TOKEN = token(v) })
   w.push()
   if v.TERMS then w "terms term[MT];" end
-  if v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
+  if v.FLUSH and v.INTEGER then
+    w [[
+      const int MAGIC = 0x4b400000; /* zero of the sums over the group, see below */
+      int part[MT][NT][4];
+      #pragma unroll
+      for (int i = 0; i < MT * NT * 4; i++) part[i / (NT * 4)][i / 4 % NT][i % 4] = MAGIC;
+    ]]
+  elseif v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
   w "#pragma unroll"
-  w.push "for (int ck = 0; ck < TK / (16 * FK); ck++) {"
-  w [[
-    u32 q[MT / FN][WORDS];
-    #pragma unroll
-    for (int cn = 0; cn < MT / FN; cn++) load_codes(records + cn * RUN + ck * RECORD, lane, q[cn]);
-    #pragma unroll
-  ]]
-  w.push "for (int fk = 0; fk < FK; fk++) {"
-  w "const int s = ck * FK + fk; /* step of 16 along k */"
+  w.push(v.RUNS == 1 and "for (int ck = 0; ck < TK / (16 * FK); ck++) {" or "for (int ck = 0; ck < TK / (16 * FK); ck += 2) {")
+  load_records(w, v)
+  if v.RUNS == 1 then
+    w "#pragma unroll"
+    w.push(v.DEPTH == 1 and "for (int fk = 0; fk < FK; fk++) {" or "for (int fk = 0; fk < FK; fk += 2) {")
+    w "const int s = ck * FK + fk; /* step of 16 along k */"
+  else w "const int s = ck; /* step of 16 along k */" end
   terms(w, v)
   w "u32 b[NT][2];"
   load_b(w, v)
@@ -275,27 +321,14 @@ function parts.multiply(w, v)
     #pragma unroll
     for (int i = 0; i < MT; i++) {
       u32 a[4];
-      fragment(q[i / FN], i % FN * FK + fk, a);
+      ${FRAGMENTS}
       ${WEIGH}
     #pragma unroll
       for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]);
     }
-  ]], { SUM = sum, WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
-  if v.FLUSH then
-    w [[
-      if ((s + 1) % GROUP_STEPS == 0 || s + 1 == TK / 16)
-      #pragma unroll
-        for (int i = 0; i < MT; i++)
-      #pragma unroll
-          for (int j = 0; j < NT; j++)
-      #pragma unroll
-            for (int e = 0; e < 4; e++) {
-              acc[i][j][e] = __fmaf_rn(part[i][j][e], term[i].scale[e / 2], acc[i][j][e]);
-              part[i][j][e] = 0;
-            }
-    ]]
-  end
-  w.pop "}"
+  ]], { SUM = v.FLUSH and "part" or "acc", FRAGMENTS = fragments(v), WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
+  if v.FLUSH then flush(w, v) end
+  if v.RUNS == 1 then w.pop "}" end
   w.pop "}"
   w.pop()
   w "}"

@@ -8,11 +8,13 @@
 --                                                       multiplication of pairs; else fma in f32, then rounded
 --   on the sum      Y += scale * sum over the group     map(q) is exact or rounded once; all else is f32
 --   in either       Y = row * sum over K                f32
+--   INTEGER         Y += scale * sum over the group     the sum is exact; the rest is f32
 --   FINE            w = map(q) * scale + offset in f32, each weight with its own
 --
 -- A zero point that is an integer is taken from the code beforehand, exactly.
 
 local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
 local planes = {}
 
 -- What the format asks for; written into v: ZERO_PLANE, SCALES, OFFSETS, ROW_SCALES (cuda.roles), planes (as stored),
@@ -131,6 +133,7 @@ end
 function planes.precision(v)
   local how = {}
   local m = v.format.map
+  if v.INTEGER then return "precision: exact sums of 8-bit integers, scales applied to them in f32" end
   if m.kind == "table" then how[1] = "the code map rounded to " .. v.HALF end
   if v.SCALE == "weight" then how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF end
   if v.FINE and v.SCALE == "sum" then how[#how + 1] = "scales applied to each weight in f32"
@@ -195,7 +198,8 @@ function planes.terms(w, v)
   if not v.TERMS then return end
   for i, p in ipairs(planes.met(v)) do params[i] = ("const u8 *%s_at"):format(p.name) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
-  if v.ZERO_PLANE then w "u32 zero[2]; /* minus the zero point, twice */" end
+  if v.ZERO_PLANE then w(v.INTEGER and "u32 zero[2]; /* 128 less the zero point, four times */"
+    or "u32 zero[2]; /* minus the zero point, twice */") end
   if #v.SCALES > 0 or weight then w(weight and native(v) and "u32 scale[2]; /* twice */" or "float scale[2];") end
   if #v.OFFSETS > 0 then w "float offset[2];" end
   w.pop "};"
@@ -205,9 +209,10 @@ function planes.terms(w, v)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"
-  if v.ZERO_PLANE then w("t.zero[r] = pack2(-${NAME}2.v[r], -${NAME}2.v[r]);", { NAME = v.ZERO_PLANE }) end
+  if v.ZERO_PLANE then w(v.INTEGER and "t.zero[r] = (u32)(${BIAS} - (int)${NAME}2.v[r]) * 0x01010101;"
+    or "t.zero[r] = pack2(-${NAME}2.v[r], -${NAME}2.v[r]);", { NAME = v.ZERO_PLANE, BIAS = v.INTEGER and math.tointeger(128 + v.format.map.bias) }) end
   if #v.SCALES > 0 or weight then
-    w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};", { S = planes.product(v.SCALES, 1, "r") })
+    w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};", { S = planes.product(v.SCALES, v.INTEGER and v.format.map.unit or 1, "r") })
   end
   if #v.OFFSETS > 0 then w("t.offset[r] = ${TEXT};", { TEXT = planes.offset(v.OFFSETS, "r") }) end
   w.pop "}"
@@ -218,7 +223,9 @@ function planes.terms(w, v)
   w.push "fn void weigh(u32 *a, const terms &t) {"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 4; r++) {"
-  if v.ZERO_PLANE then w "a[r] = add2(a[r], t.zero[r & 1]);" end
+  if v.ZERO_PLANE then
+    w("a[r] = ${SUM};", { SUM = v.INTEGER and codes.signed("a[r]", "t.zero[r & 1]") or "add2(a[r], t.zero[r & 1])" })
+  end
   if weight and native(v) then
     w "a[r] = fma2(a[r], t.scale[r & 1], 0x80008000); /* -0: a product with its sign */"
   elseif weight then

@@ -10,8 +10,9 @@
 --                +----------+         [X: BM x BK][W: records][scales, zero points]
 --
 --   X[m,k]   row-major; in shared memory 16-byte pieces, piece c of row r at c ^ (r % 8), of rows of 64 bytes at
---            c ^ (r / 2 % 4). X of 16 bits: ldmatrix gives the B operand. Of 8 bits: a lane loads the pairs that it needs
---            and makes them f16, exactly; W is f16, too, and x_scale[m] meets the sum
+--            c ^ (r / 2 % 4). ldmatrix gives the B operand. X of 8 bits: x_scale[m] meets the sum. i8 and integers of 8
+--            bits are multiplied as such (INTEGER), 32 of k at once, and sums of a group are exact; else a lane loads
+--            the words of X that it needs and makes them f16, exactly, and W is f16, too
 --   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua; cp.async copies records as they
 --            are, a lane reads its words with one load and dequantizes in registers
 --   Y[m,n]   row-major, through shared memory, so that it is written along n
@@ -43,6 +44,13 @@ local function groups(v, k)
   local most = 1
   for _, p in ipairs(v.format.planes) do most = math.max(most, p.cols > 0 and k // p.cols or 1) end
   return most
+end
+
+-- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32.
+local function integer(v)
+  if v.act ~= "i8" or v.SCALE ~= "sum" or not cuda.integer(v.format) then return false end
+  for _, p in ipairs(v.format.planes) do if p.cols % 32 > 0 then return false end end
+  return true
 end
 
 -- Sizes that the rules need, too; made once.
@@ -79,6 +87,10 @@ end
 
 local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
+  v.INTEGER = integer(v)
+  v.CONVERTS = v.X_SIZE == 1 and not v.INTEGER
+  v.DEPTH = v.INTEGER and 2 or 1 -- steps of 16 of a product
+  v.RUNS = v.DEPTH > v.FK and 2 or 1 -- records along K of a product
   v.HALF, v.XT = cuda.half_of(v.act), cuda.ctype[v.act]
   v.PIECE, v.X_ROW = 16 // v.X_SIZE, v.X_SIZE == 1 and "BK" or "BK * 2" -- elements of 16 bytes; bytes of a row
   v.VECTORS = cuda.vector_text(v, "const float *%s, ")
@@ -91,6 +103,8 @@ local function derive(v)
   v.FLUSH = v.SCALE == "sum" and #v.SCALES > 0
   v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
   v.TERMS = v.WEIGH or v.FLUSH
+  v.PART = v.INTEGER and "int" or "float" -- type of the sums of products, and of those of the whole
+  v.ACC = v.FLUSH and "float" or v.PART
   v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
   v.MIN_BLOCKS = cuda.min_blocks(v, v.REGISTERS, v.THREADS)
   v.PRECISION = planes.precision(v)
@@ -129,6 +143,9 @@ local rules = {
   end),
   rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
     return v.SCALE ~= "sum" or #cuda.roles(v.format).offset == 0
+  end),
+  rule("sum", "sums of products of 8-bit integers must fit 32 bits", function(v)
+    return not integer(v) or v.problem.k <= (1 << 31) // (128 * 128) - 1
   end),
   rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
     local r = cuda.roles(v.format)
@@ -209,6 +226,19 @@ local function constants(w, v)
   w.blank()
 end
 
+-- Sums that were integers to the end.
+local function floats(v)
+  local unit = v.format.map.unit
+  return ([[
+float sum[MT][NT][4];
+#pragma unroll
+for (int i = 0; i < MT * NT * 4; i++) {
+  const int row = i / (NT * 4), j = i / 4 %% NT, e = i %% 4;
+  sum[row][j][e] = %s(float)acc[row][j][e];
+}
+gather(t, out, sum);]]):format(unit == 1 and "" or cuda.f32(unit) .. " * ")
+end
+
 local function entry(w, v)
   w([[
     fn void load(const task &t, u8 *stage, int tile) {
@@ -237,7 +267,7 @@ local function entry(w, v)
 
     const int tiles = (k + BK - 1) / BK, share = (tiles + SPLIT - 1) / SPLIT;
     const int begin = blockIdx.y * share, end = min(begin + share, tiles);
-    float acc[MT][NT][4] = {};
+    ${ACC} acc[MT][NT][4] = {};
     #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
       if (begin + s < end) load(t, memory + s * STAGE, begin + s);
@@ -256,11 +286,11 @@ local function entry(w, v)
     copies_wait<0>();
     __syncthreads();
     float *out = (float *)memory;
-    gather(t, out, acc);
+    ${GATHER}
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    ARGS = cuda.vector_text(v, "%s, "), COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+    ARGS = cuda.vector_text(v, "%s, "), GATHER = v.ACC == "float" and "gather(t, out, acc);" or floats(v), COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
   w.pop "}"
 end
 
