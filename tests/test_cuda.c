@@ -36,6 +36,10 @@ static const struct {
     /* activations of 8 bits: results at the end of what f16 holds, both factors the same 8-bit floats */
     {"emu:sm_80", "q4_k:4096x4096:i8-f16"},
     {"emu:sm_90a", "e4m3.b128x128:4096x4096:e4m3-bf16+bias"},
+    /* products of 8-bit integers: a zero point, a table, one scale a row */
+    {"emu:sm_90a", "int4.g64.z:4096x4096:i8-f16+bias"},
+    {"emu:sm_80", "iq4_nl.g32:4096x4096:i8-bf16"},
+    {"emu:sm_120a", "int8.row:4096x4096:i8-f32"},
     /* dense weights */
     {"emu:sm_80", "f16:4096x4096:f16-f16"},
     {"emu:sm_90a", "bf16:4096x4096:bf16-f32"},
@@ -51,7 +55,8 @@ static const char *const formats[] = {
 };
 #define N_FORMATS ((int)(sizeof formats / sizeof *formats))
 
-/* What a family says that does not take a format; NULL: it takes it. Activations of 8 bits are multiplied as f16. */
+/* What a family says that does not take a format; NULL: it takes it. Dense weights meet activations of 8 bits in f16.
+ */
 static const char *refusal(const char *format, bool mma, const char *act) {
   static const char *const fine[] = {"int4.g20.zf", "int4.g1.zf", "e5m2.b2x4"}, *const dense[] = {"f32", "f16", "bf16"};
   for (int i = 0; i < 3; i++) {

@@ -11,8 +11,8 @@
 /* ---- Opcodes ----------------------------------------------------------------------------------------------------- */
 
 typedef struct tally {
-  bool sm_100; /* and later */
-  int hmma;
+  bool sm_100;          /* and later */
+  int hmma, imma;       /* products of tensor cores: of floats, of integers */
   int copies, copies16; /* LDGSTS, global to shared memory: all, and those of 16 bytes */
   int loads, loads16;   /* LDG */
 } tally;
@@ -20,6 +20,7 @@ typedef struct tally {
 static void count(void *ud, const char *kernel UNUSED, unsigned opcode, const uint64_t word[2]) {
   tally *t = ud;
   t->hmma += opcode == 0x23c;
+  t->imma += opcode == 0x237;
   t->copies += opcode == 0xfae;
   t->copies16 += opcode == 0xfae && (t->sm_100 ? (word[1] >> 10 & 3) == 2 : (word[1] >> 9 & 7) == 6);
   t->loads += opcode == 0x981;
@@ -66,6 +67,8 @@ END_TEST
 
 /* Every tile arrives by asynchronous copies of 16 bytes, X, codes and planes alike; tensor cores multiply. */
 static bool is_mma(const tally *t) { return t->hmma > 0 && t->copies > 0 && t->copies16 == t->copies; }
+/* The same with products of 8-bit integers only. */
+static bool is_imma(const tally *t) { return t->imma > 0 && !t->hmma && t->copies > 0 && t->copies16 == t->copies; }
 /* A lane's codes arrive by loads of 16 bytes, and nothing else is as wide; CUDA cores multiply. */
 static bool is_gemv(const tally *t) { return t->loads16 > 0 && !t->hmma && !t->copies; }
 
@@ -78,6 +81,8 @@ static const struct {
     {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma}, /* four groups in a tile */
     {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
     {"cuda.mma", "int4.g128:4096x4096:f16-f16", "LAYOUT=n64 BM=16 STAGES=4 SPLIT=8", is_mma},
+    {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma},
+    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma}, /* no scale before the end of K */
     {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv},
     {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv}, /* many CTAs of two warps */
     {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "LAYOUT=n64 UNROLL=4", is_gemv},
@@ -92,9 +97,9 @@ static void check_variant(const char *arch, int corner, int i, int spills, const
   tally t = tally_of(arch, cubin, fread(cubin, 1, sizeof cubin, f));
   fclose(f);
   ck_assert_msg(!spills && corners[corner].is(&t),
-                "%s on %s: %d bytes spilled, %d HMMA, %d LDGSTS (%d of 16 bytes), %d LDG (%d)\n"
+                "%s on %s: %d bytes spilled, %d HMMA, %d IMMA, %d LDGSTS (%d of 16 bytes), %d LDG (%d)\n"
                 "again: quernel explain %s --arch %s",
-                name, arch, spills, t.hmma, t.copies, t.copies16, t.loads, t.loads16, name, arch);
+                name, arch, spills, t.hmma, t.imma, t.copies, t.copies16, t.loads, t.loads16, name, arch);
 }
 
 START_TEST(is_what_it_says) {

@@ -144,8 +144,8 @@ local rules = {
   rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
     return v.SCALE ~= "sum" or #cuda.roles(v.format).offset == 0
   end),
-  rule("sum", "sums of products of 8-bit integers must fit 32 bits", function(v)
-    return not integer(v) or v.problem.k <= (1 << 31) // (128 * 128) - 1
+  rule("sum", "sums of K products of 8-bit integers must fit 32 bits", function(v)
+    return not integer(v) or #cuda.roles(v.format).scale > 0 or v.problem.k < (1 << 31) // (128 * 128)
   end),
   rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
     local r = cuda.roles(v.format)
