@@ -112,25 +112,19 @@ local function int_wide(w, v)
   end
 end
 
--- A 16-entry table by prmt: the fragment's eight codes are one word, of which each half gives four bytes.
-local function pick(w, bytes)
-  w([[
+-- A 16-entry table by prmt: the fragment's eight codes are one word.
+local function table_permute(w, v)
+  w [[
     const u32 three = q[f] & 0x77777777, fourth = (q[f] & 0x88888888) >> 1 | 0x32103210;
-    u32 byte[2][${BYTES}]; /* [second of a pair][byte]: of four values each */
+    u32 byte[2][2]; /* [k parity][low, high byte]: of four values each */
     #pragma unroll
     for (int h = 0; h < 2; h++)
     #pragma unroll
-      for (int b = 0; b < ${BYTES}; b++) {
+      for (int b = 0; b < 2; b++) {
         u32 first = prmt(table[b][0], table[b][1], three >> 16 * h);
         u32 second = prmt(table[b][2], table[b][3], three >> 16 * h);
         byte[h][b] = prmt(first, second, fourth >> 16 * h);
       }
-  ]], { BYTES = bytes })
-end
-
-local function table_permute(w, v)
-  pick(w, 2)
-  w [[
     #pragma unroll
     for (int r = 0; r < 4; r += 2) {
       u32 even = prmt(byte[0][0], byte[0][1], r ? 0x7362 : 0x5140);
@@ -171,40 +165,43 @@ function codes.narrow(w, v, from)
     VALUE = times > 0 and ("fma2(%s, %s, 0x80008000)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
 end
 
--- INTEGER: the codes of row g (r = 0) or g + 8 (1), of a0 and a2 (or a1 and a3), in order.
-local function four_codes(v, r)
-  if v.format.bits < 8 then return ("%s | (%s) << 8"):format(whole_codes(v, r), whole_codes(v, r + 2)) end
+-- INTEGER: four codes each of the rows g, of a0 and a2, and g + 8, of a1 and a3, as expressions.
+local function four_codes(w, v)
   local s = v.slices[1]
-  return ("prmt(%s, %s, 0x%s)"):format(place(s, 0, r), place(s, 0, r + 2), r == 0 and "6240" or "7351")
+  if v.format.bits == 4 then return { "q[f] & 0x0f0f0f0f", "q[f] >> 4 & 0x0f0f0f0f" } end
+  if v.format.bits == 8 then
+    return { ("prmt(%s, %s, 0x6240)"):format(place(s, 0, 0), place(s, 0, 2)),
+      ("prmt(%s, %s, 0x7351)"):format(place(s, 0, 1), place(s, 0, 3)) }
+  end
+  for r = 0, 3 do w("const u32 c${R} = ${CODES};", { R = r, CODES = whole_codes(v, r) }) end
+  return { "c0 | c2 << 8", "c1 | c3 << 8" }
 end
+
+-- Codes in bytes, plus what the four bytes `add` say less 128 (text), as signed bytes.
+function codes.signed(expression, add) return ("((%s) + %s) ^ 0x80808080"):format(expression, add) end
 
 local function int_bytes(w, v)
-  for r = 0, 1 do
-    w("a[${R}] = ${CODES};", { R = r, CODES = v.ZERO_PLANE and four_codes(v, r) or codes.signed(four_codes(v, r), v.format.map.bias) })
+  local bias = math.tointeger(v.format.map.bias)
+  for i, four in ipairs(four_codes(w, v)) do
+    local value = v.ZERO_PLANE and four or bias == -128 and four .. " ^ 0x80808080"
+      or codes.signed(four, ("0x%08x"):format((128 + bias) * 0x01010101))
+    w("a[${I}] = ${VALUE};", { I = i - 1, VALUE = value })
   end
-end
-
--- Four codes, each plus bias (a number, or text: of four bytes that are 128 too large), as signed bytes.
-function codes.signed(expression, bias)
-  local add = bias
-  if type(bias) == "number" then
-    if bias == -128 then return expression .. " ^ 0x80808080" end
-    add = ("0x%08x"):format(math.tointeger(128 + bias) * 0x01010101)
-  end
-  return ("((%s) + %s) ^ 0x80808080"):format(expression, add)
 end
 
 local function bytes_permute(w)
-  pick(w, 1)
-  w "a[0] = prmt(byte[0][0], byte[1][0], 0x6420), a[1] = prmt(byte[0][0], byte[1][0], 0x7531);"
+  w [[
+    const u32 three = q[f] & 0x77777777, fourth = (q[f] & 0x88888888) >> 1 | 0x32103210;
+    u32 half[2]; /* first, second of the pairs: of four values each */
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+      half[h] = prmt(prmt(table[0], table[1], three >> 16 * h), prmt(table[2], table[3], three >> 16 * h), fourth >> 16 * h);
+    a[0] = prmt(half[0], half[1], 0x6420), a[1] = prmt(half[0], half[1], 0x7531);
+  ]]
 end
 
 local function bytes_memory(w, v)
-  for r = 0, 1 do
-    w("const u32 c${R} = ${CODES};", { R = r, CODES = four_codes(v, r) })
-    w("a[${R}] = table[c${R} & 255] | table[c${R} >> 8 & 255] << 8 | table[c${R} >> 16 & 255] << 16 | table[c${R} >> 24] << 24;",
-      { R = r })
-  end
+  for i, four in ipairs(four_codes(w, v)) do w("a[${I}] = look_up(${CODES});", { I = i - 1, CODES = four }) end
 end
 
 -- Which of the above, and what it needs in front.
@@ -224,20 +221,15 @@ local function entry_bits(v)
   return out
 end
 
--- The code map for pick(): words of the entries' bytes, low bytes first.
-local function table_of_bytes(w, v, bytes)
-  local bits, rows = entry_bits(v), {}
-  for b = 0, bytes - 1 do
-    local row = {}
-    for i = 0, 3 do
-      local word = 0
-      for j = 0, 3 do word = word | (bits[4 * i + j + 1] >> 8 * b & 255) << 8 * j end
-      row[i + 1] = ("0x%08x"):format(word)
-    end
-    rows[b + 1] = ("    {%s}"):format(table.concat(row, ", "))
+-- Byte b of the 16 entries in four words.
+local function words_of_bytes(v, b)
+  local bits, out = entry_bits(v), {}
+  for i = 0, 3 do
+    local word = 0
+    for j = 0, 3 do word = word | (bits[4 * i + j + 1] >> 8 * b & 255) << 8 * j end
+    out[i + 1] = ("0x%08x"):format(word)
   end
-  w("static __device__ constexpr u32 table[${BYTES}][4] = { /* the code map${WHICH} */\n${ROWS}};",
-    { BYTES = bytes, WHICH = bytes > 1 and ": low bytes, high bytes" or "", ROWS = table.concat(rows, ",\n") })
+  return table.concat(out, ", ")
 end
 
 local function table_of_entries(w, v, type)
@@ -257,10 +249,23 @@ local before = {
       fn float magic(u32 word, u32 selector) { return __uint_as_float(prmt(word, 0x4b000000, selector)); }
     ]]
   end,
-  [table_permute] = function(w, v) table_of_bytes(w, v, 2) end,
-  [bytes_permute] = function(w, v) table_of_bytes(w, v, 1) end,
+  [table_permute] = function(w, v)
+    w "static __device__ constexpr u32 table[2][4] = { /* the code map: low bytes, high bytes */"
+    w("    {${ROW}},", { ROW = words_of_bytes(v, 0) })
+    w("    {${ROW}}};", { ROW = words_of_bytes(v, 1) })
+  end,
+  [bytes_permute] = function(w, v)
+    w("static __device__ constexpr u32 table[4] = {${ROW}}; /* the code map */", { ROW = words_of_bytes(v, 0) })
+  end,
   [table_memory] = function(w, v) table_of_entries(w, v, "u16") end,
-  [bytes_memory] = function(w, v) table_of_entries(w, v, "u8") end,
+  [bytes_memory] = function(w, v)
+    table_of_entries(w, v, "u8")
+    w [[
+      fn u32 look_up(u32 c) {
+        return table[c & 255] | table[c >> 8 & 255] << 8 | table[c >> 16 & 255] << 16 | table[c >> 24] << 24;
+      }
+    ]]
+  end,
 }
 
 -- fragment(): see above.

@@ -198,8 +198,9 @@ function planes.terms(w, v)
   if not v.TERMS then return end
   for i, p in ipairs(planes.met(v)) do params[i] = ("const u8 *%s_at"):format(p.name) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
-  if v.ZERO_PLANE then w(v.INTEGER and "u32 zero[2]; /* 128 less the zero point, four times */"
-    or "u32 zero[2]; /* minus the zero point, twice */") end
+  if v.ZERO_PLANE then
+    w(v.INTEGER and "u32 zero[2]; /* 128 less the zero point, four times */" or "u32 zero[2]; /* minus the zero point, twice */")
+  end
   if #v.SCALES > 0 or weight then w(weight and native(v) and "u32 scale[2]; /* twice */" or "float scale[2];") end
   if #v.OFFSETS > 0 then w "float offset[2];" end
   w.pop "};"
@@ -209,10 +210,14 @@ function planes.terms(w, v)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"
-  if v.ZERO_PLANE then w(v.INTEGER and "t.zero[r] = (u32)(${BIAS} - (int)${NAME}2.v[r]) * 0x01010101;"
-    or "t.zero[r] = pack2(-${NAME}2.v[r], -${NAME}2.v[r]);", { NAME = v.ZERO_PLANE, BIAS = v.INTEGER and math.tointeger(128 + v.format.map.bias) }) end
+  if v.ZERO_PLANE then
+    w(v.INTEGER and "t.zero[r] = (u32)(${BIAS} - (int)${NAME}2.v[r]) * 0x01010101;"
+      or "t.zero[r] = pack2(-${NAME}2.v[r], -${NAME}2.v[r]);",
+      { NAME = v.ZERO_PLANE, BIAS = math.tointeger(128 + v.format.map.bias) })
+  end
   if #v.SCALES > 0 or weight then
-    w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};", { S = planes.product(v.SCALES, v.INTEGER and v.format.map.unit or 1, "r") })
+    w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};",
+      { S = planes.product(v.SCALES, v.INTEGER and v.format.map.unit or 1, "r") })
   end
   if #v.OFFSETS > 0 then w("t.offset[r] = ${TEXT};", { TEXT = planes.offset(v.OFFSETS, "r") }) end
   w.pop "}"
@@ -220,6 +225,7 @@ function planes.terms(w, v)
   w.pop "}"
   w.blank()
 
+  if not (v.ZERO_PLANE or weight) then return end
   w.push "fn void weigh(u32 *a, const terms &t) {"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 4; r++) {"
