@@ -4,7 +4,8 @@
  *     W[n,k] = scales[k/g, n] * (q[k,n] - z[k/g, n]),  z stored as it is
  *
  * Configurations say "zero_point": false of files that hold zero points, so the file is believed: W always has them.
- * Source: AutoAWQ, awq/utils/packing_utils.py. The gemv and Marlin layouts are refused by name. */
+ * Source: AutoAWQ, awq/utils/packing_utils.py. The gemv and Marlin layouts are refused by name; Marlin's has no qzeros.
+ */
 #include "model.h"
 #include <string.h>
 #include <strings.h>
@@ -15,7 +16,8 @@ static const uint8_t column_of[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 static bool match(const qn_model *m, const qn__weight *w) {
   const qn_raw *q = w->part[QWEIGHT], *s = w->part[SCALES];
   if (!strcmp(qn__quant_text(m, "quant_method"), "awq")) return true;
-  return q->n_dims == 2 && s->n_dims == 2 && q->dim[1] && s->dim[1] / 8 == q->dim[1] && s->dim[1] % 8 == 0;
+  return w->part[QZEROS] && q->n_dims == 2 && s->n_dims == 2 && q->dim[1] && s->dim[1] / 8 == q->dim[1] &&
+         s->dim[1] % 8 == 0;
 }
 
 static qn_status claim(const qn_model *m, qn__weight *w) {
@@ -67,4 +69,4 @@ static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   return QN_OK;
 }
 
-const qn__dialect qn__awq = {"awq", ".qweight", {"!.qzeros", "!.scales"}, ".weight", match, claim, read};
+const qn__dialect qn__awq = {"awq", ".qweight", {".qzeros", "!.scales"}, ".weight", match, claim, read};
