@@ -42,16 +42,24 @@ end
 
 -- ---- Problems ------------------------------------------------------------------------------------------------------
 
--- Types that a problem leaves open: of the activations the first that holds codes which are floats, then the output.
+-- Types that a problem leaves open: of the activations the first that the format goes with, then the output.
 local defaults = { host = { { "bf16", "f32" }, "f32" }, cuda = { { "f16", "bf16" }, "f16" } }
-local holds = {
+local holds = { -- codes which are floats
   f16 = { f16 = true, e4m3 = true, e5m2 = true }, bf16 = { bf16 = true, e4m3 = true, e5m2 = true },
   f32 = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true },
 }
+local at_once = { host = { bf16 = 2 }, cuda = {} } -- values of k that are multiplied together and so share a group
+
+local function goes_with(f, act, target)
+  for _, p in ipairs(f.planes) do
+    if p.cols % (at_once[target][act] or 1) ~= 0 then return false end
+  end
+  return f.map.kind ~= "float" or holds[act][f.map.type]
+end
 
 local function default_act(f, target)
   for _, act in ipairs(defaults[target][1]) do
-    if f.map.kind ~= "float" or holds[act][f.map.type] then return act end
+    if goes_with(f, act, target) then return act end
   end
   return defaults[target][1][1]
 end

@@ -138,6 +138,12 @@ static const struct {
      "return equal(gen.kernel.problem('int4.g128:64x96').spelling, 'int4.g128:64x96:bf16-f32')\n"
      "  and equal(gen.kernel.problem('int4.g128:64x96', 'cuda').spelling, 'int4.g128:64x96:f16-f16')\n"
      "  and equal(gen.kernel.problem('nf4:64x96:i8+bias').spelling, 'nf4.g64:64x96:i8-f32+bias')"},
+    {"activations left open go with the format",
+     "return equal(gen.kernel.problem('f16:8x8').act, 'f32') and equal(gen.kernel.problem('bf16:8x8').act, 'bf16')\n"
+     "  and equal(gen.kernel.problem('int4.g1.zf:8x8').act, 'f32') -- bf16 is multiplied in pairs of one group\n"
+     "  and equal(gen.kernel.problem('int4.g2.zf:8x8').act, 'bf16') and equal(gen.kernel.problem('int4.row:8x9').act, "
+     "'bf16')\n"
+     "  and equal(gen.kernel.problem('int4.g1.zf:8x8', 'cuda').act, 'f16')"},
     {"N of zero", "return fails('N = 0 is outside 1 .. 2147483647', gen.kernel.problem, 'int4.g128:0x64')"},
     {"K beyond 2^31", "return fails('K = 2147483648 is outside', gen.kernel.problem, 'int4.g128:64x2147483648')"},
     {"malformed problem", "return fails('expected FORMAT:NxK', gen.kernel.problem, 'int4.g128')"},

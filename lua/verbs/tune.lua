@@ -87,7 +87,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
   options = {
     { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096; may be repeated", many = true,
       group = "Problem" },
-    { "--act", "LIST", "activation types: f32, bf16, e4m3, i8 on the host; f16, bf16, e4m3, i8 on CUDA (default: bf16, f16; another where codes need it)",
+    { "--act", "LIST", "activation types: f32, bf16, e4m3, i8 on the host; f16, bf16, e4m3, i8 on CUDA (default: bf16, f16; another where the format needs it)",
       group = "Problem" },
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
