@@ -199,7 +199,8 @@ function planes.terms(w, v)
   for i, p in ipairs(planes.met(v)) do params[i] = ("const u8 *%s_at"):format(p.name) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
   if v.ZERO_PLANE then
-    w(v.INTEGER and "u32 zero[2]; /* 128 less the zero point, four times */" or "u32 zero[2]; /* minus the zero point, twice */")
+    w("u32 zero[2]; /* ${WHAT} */",
+      { WHAT = v.INTEGER and "128 less the zero point, four times" or "minus the zero point, twice" })
   end
   if #v.SCALES > 0 or weight then w(weight and native(v) and "u32 scale[2]; /* twice */" or "float scale[2];") end
   if #v.OFFSETS > 0 then w "float offset[2];" end

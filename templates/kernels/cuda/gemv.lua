@@ -316,8 +316,8 @@ local function entry(w, v)
         for (const int whole = k / (16 * FK); c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
           add_records(t, c, column_at, acc${PASS});
       for (; c < records; c += UNROLL * WARPS) add_gathered(t, c, records, column_at, gathered[warp], acc${PASS});
-  ]], { YT = cuda.ctype[v.out], PER_WORD = 4 // v.X_SIZE, TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "",
+  ]], { YT = cuda.ctype[v.out], PER_WORD = 4 // v.X_SIZE, TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2],
+    POINTERS = planes.pointers(v), RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "",
     TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
   w.push()
   if not v.GROUPED and not v.FINE and #v.format.planes > 0 then

@@ -290,7 +290,8 @@ local function entry(w, v)
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    ARGS = cuda.vector_text(v, "%s, "), GATHER = v.ACC == "float" and "gather(t, out, acc);" or floats(v), COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+    ARGS = cuda.vector_text(v, "%s, "), GATHER = v.ACC == "float" and "gather(t, out, acc);" or floats(v),
+    COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
   w.pop "}"
 end
 
