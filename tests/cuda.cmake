@@ -1,6 +1,5 @@
 # CUDA without a GPU: the families on the PTX interpreter, and the interpreter as a device.
 qn_test(cuda)
 add_dependencies(test_cuda quernel_tool quernel-worker)
-set_tests_properties(cuda PROPERTIES TIMEOUT 1500) # many small programs, as long as the machine is busy
 qn_test(emu_driver quernel_emu quernel_static)
 set_tests_properties(emu_driver PROPERTIES LABELS sanitize)
