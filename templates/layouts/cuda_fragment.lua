@@ -39,10 +39,10 @@ local n, k = layout.n, layout.k
 
 fragment.TILE_N, fragment.TILE_K = 64, 128 -- what N and K are padded to
 
--- k of the three digits that a lane has within 16: t, a2 after a0, the second of a pair.
+-- The three digits of k within 16: t, a2 after a0, the second of a pair.
 local function order(act)
-  if fragment.bytes[act] == 1 then return { t = k(4, 4), a2 = k(2, 1), second = k(2, 2) } end
-  return { t = k(4, 2), a2 = k(2, 8), second = k(2, 1) }
+  if fragment.bytes[act] == 1 then return { name = "cuda.fragment.x8", t = k(4, 4), a2 = k(2, 1), second = k(2, 2) } end
+  return { name = "cuda.fragment", t = k(4, 2), a2 = k(2, 8), second = k(2, 1) }
 end
 
 -- The four binary digits of a pair's number, slowest first.
@@ -114,7 +114,7 @@ function fragment.layout(f, act, FN)
   local sections = { codes }
   local section = fragment.fine(f) and fine_section or plane_section
   for i, p in ipairs(f.planes) do sections[1 + i] = section(p, FN, o) end
-  return layout.make { name = ("cuda.fragment.n%d"):format(16 * FN), tile = { fragment.TILE_N, fragment.TILE_K },
+  return layout.make { name = ("%s.n%d"):format(o.name, 16 * FN), tile = { fragment.TILE_N, fragment.TILE_K },
     format = f, sections = sections }
 end
 

@@ -269,7 +269,9 @@ function cuda.helpers(w, v)
       return d;
     }
   ]]
-  if (v.format.bits <= 8 or cuda.scaled[v.act]) and not v.INTEGER then w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) }) end
+  if not v.INTEGER and (v.format.bits <= 8 or cuda.scaled[v.act]) then
+    w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) })
+  end
   w(to_f32.f16)
   w(to_f32.bf16)
   for _, type in ipairs { "u8", "i8", "e4m3", "e5m2", "e8m0" } do

@@ -46,9 +46,10 @@ local function groups(v, k)
   return most
 end
 
--- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32.
+-- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit 32 bits.
 local function integer(v)
   if v.act ~= "i8" or v.SCALE ~= "sum" or not cuda.integer(v.format) then return false end
+  if #cuda.roles(v.format).scale == 0 and v.problem.k >= (1 << 31) // (128 * 128) then return false end
   for _, p in ipairs(v.format.planes) do if p.cols % 32 > 0 then return false end end
   return true
 end
@@ -143,9 +144,6 @@ local rules = {
   end),
   rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
     return v.SCALE ~= "sum" or #cuda.roles(v.format).offset == 0
-  end),
-  rule("sum", "sums of K products of 8-bit integers must fit 32 bits", function(v)
-    return not integer(v) or #cuda.roles(v.format).scale > 0 or v.problem.k < (1 << 31) // (128 * 128)
   end),
   rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
     local r = cuda.roles(v.format)
