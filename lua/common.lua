@@ -118,7 +118,7 @@ function common.table(rows)
   local width, number = {}, {}
   for r, row in ipairs(rows) do
     for i, cell in ipairs(row) do
-      local text = tostring(cell)
+      local text = printable(tostring(cell):gsub("[\n\t]", "?"))
       row[i] = text
       width[i] = math.max(width[i] or 0, utf8.len(text) or #text)
       if r > 1 and text ~= "-" and text ~= "" then
@@ -182,7 +182,7 @@ end
 
 -- Of an event only what went wrong: for those who want no progress.
 function common.note(e)
-  if e.text then io.stderr:write(e.variant or e.problem or e.phase, ": ", e.text, "\n") end
+  if e.text then io.stderr:write(printable((e.variant or e.problem or e.phase) .. ": " .. e.text), "\n") end
 end
 
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
@@ -203,6 +203,7 @@ function common.progress(q, options)
     local bar = columns and 20 or 0
     local head, what, tail = progress_parts(e, share)
     local room = (columns or 1000) - 2 - bar - #head - #tail
+    what = printable(what)
     if #what > room then what = what:sub(1, math.max(0, room - 3)) .. "..." end
     local full = math.floor(share * bar + 0.5)
     io.stderr:write(clear, ("━"):rep(full), ("─"):rep(bar - full), columns and " " or "", head, what, tail, columns and "" or "\n")

@@ -107,7 +107,7 @@ local function wants_help(v, args)
 end
 
 local function complain(status, text, ...)
-  io.stderr:write("quernel: ", text:format(...), "\n")
+  io.stderr:write("quernel: ", printable(text:format(...)), "\n")
   return status
 end
 

@@ -259,6 +259,20 @@ static int folder(lua_State *L) {
   return 1;
 }
 
+/* printable(text) -> the same without control characters but newline and tab */
+static int printable(lua_State *L) {
+  size_t size;
+  const char *text = luaL_tolstring(L, 1, &size);
+  luaL_Buffer b;
+  char *out = luaL_buffinitsize(L, &b, size + 1);
+  memcpy(out, text, size + 1);
+  for (size_t i = 0; i < size; i++)
+    if (!out[i]) out[i] = '?';
+  qn__printable(out);
+  luaL_pushresultsize(&b, size);
+  return 1;
+}
+
 /* scratch() -> the path of a new empty directory, or nil, message */
 static int scratch(lua_State *L) {
   char path[PATH_MAX];
@@ -277,7 +291,8 @@ static int exists(lua_State *L) {
 
 static const luaL_Reg base[] = {
     {"read", read_embedded}, {"list", list_embedded}, {"hash", hash},     {"parse_json", parse_json}, {"clock", now},
-    {"terminal", terminal},  {"folder", folder},      {"exists", exists}, {"scratch", scratch},       {NULL, NULL},
+    {"terminal", terminal},  {"folder", folder},      {"exists", exists}, {"scratch", scratch},       {"printable", printable},
+    {NULL, NULL},
 };
 
 /* The module: the chunk lua/quernel.lua, called with the table of native functions. [-0, +1, v] */

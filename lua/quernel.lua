@@ -31,6 +31,9 @@ local function import(name)
   return modules[name]
 end
 environment.require = import
+-- What our own modules print may hold names from files.
+environment.printable = native.printable
+function environment.print(text) print(native.printable(text)) end
 setmetatable(environment, { __index = _G })
 q.import = import
 

@@ -1,10 +1,29 @@
 /* status.c - names of statuses and element types, and the per-thread failure text. */
 #include "fail.h"
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 static _Thread_local char detail[4096];
+
+/* Bytes of the UTF-8 sequence at p; 0: it is none. */
+static size_t utf8_length(const unsigned char *p) {
+  size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+  for (size_t i = 1; i < n; i++)
+    if ((p[i] & 0xc0) != 0x80) return 0;
+  return n;
+}
+
+void qn__printable(char *text) {
+  for (unsigned char *p = (unsigned char *)text; *p;) {
+    size_t n = utf8_length(p);
+    bool control = (*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0); /* or C1 */
+    if (!n) n = 1, control = true;
+    if (control) memset(p, '?', n);
+    p += n;
+  }
+}
 
 qn_status qn__fail(qn_status s, const char *format, ...) {
   char text[sizeof detail]; /* the arguments may hold the old detail */
@@ -12,6 +31,7 @@ qn_status qn__fail(qn_status s, const char *format, ...) {
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
+  qn__printable(text);
   memcpy(detail, text, sizeof detail);
   return s;
 }

@@ -23,6 +23,10 @@ typedef struct row {
 /* Nothing is timed: x.qpack holds a plain kernel, its store is the default one. */
 #define VERIFY                                                                                                         \
   "quernel verify --problem f32:32x64:f32-f32 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --quiet "
+/* A model of one tensor with a hostile name */
+#define NAMED(dtype)                                                                                                   \
+  "{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"\\u001b[2J\\u009bx.weight\":{\"dtype\":\"" dtype                      \
+  "\",\"shape\":[2,2],\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && "
 #define PACKED VERIFY "-o x.qpack >verified && "
 
 static const row rows[] = {
@@ -160,6 +164,10 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int99 -o q.safetensors", 2, NULL, "unknown format"},
     {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
      "known: minmax, mse"},
+
+    /* Names from files are shown without what a terminal obeys: ESC, and CSI in UTF-8. */
+    {NAMED("BF16") "quernel inspect x.safetensors", 0, "\n\\?\\[2J\\?\\?x\\.weight +plain +bf16", NULL},
+    {NAMED("Q7") "quernel inspect x.safetensors", 1, NULL, "^quernel: x.safetensors: \\?\\[2J\\?\\?x.weight: unknown"},
 
     /* The main job, small: tune, and all that follows from a pack */
     {TUNE
