@@ -5,6 +5,7 @@ foreach(unit emu emu_ops emu_mma emu_async)
 endforeach()
 set_tests_properties(emu PROPERTIES LABELS "sanitize;threads") # CTAs over several workers
 target_sources(test_emu PRIVATE emu_samples.c)
+target_link_options(test_emu PRIVATE -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc) # that fail
 foreach(unit emu_ops emu_mma emu_async)
   target_sources(test_${unit} PRIVATE emu_fixture.c)
 endforeach()

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LANES = 32 };
+
 /* ---- Samples ----------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -210,6 +212,16 @@ static const struct {
     {BODY("mma.sync.aligned.m16n8k99.row.col.f32.f16.f16.f32 {%r0}, {%r0}, {%r0}, {%r0};"), "is not known"},
     {".version 9.0\n.target sm_90a\n.address_size 64\n", "does not run on sm_80"},
     {BODY("{"), "text ends inside k"},
+    /* what begins and does not end: the text is over, and so is the parser */
+    {HEAD ".visible .entry k()\n.pragma \"nounroll", "PTX line 5: text in quotes without end"},
+    {HEAD ".pragma \"nounroll", "text in quotes without end"},
+    {HEAD ".file 1 \"a.cu", "text in quotes without end"},
+    {HEAD "/* comment", "comment without end"},
+    {HEAD ".section .debug { .b8 1", "expected '}'"},
+    {BODY("mov.f32 %r1, 0f3f80"), "a real constant has 8 digits"},
+    {BODY("mov.f32 %r1, 0f 3f80000;"), "a real constant has 8 digits"},
+    {BODY("mov.u32 %r1, 0b;"), "expected a number before '0b;"},
+    {BODY("mov.u32 %r1, 99999999999999999999;"), "a number beyond 64 bits"},
 };
 
 START_TEST(test_text_is_refused_with_its_line) {
@@ -226,7 +238,7 @@ END_TEST
 
 START_TEST(test_memory_calls_refuse_bad_ranges) {
   qn_emu *e;
-  uint64_t a, base, bytes;
+  uint64_t a;
   char x[64];
   ck_assert_int_eq(qn_emu_open(12, 0, &e), QN_E_DEVICE);
   ck_assert_int_eq(qn_emu_open_name("emu:sm_80a", &e), QN_E_DEVICE);
@@ -240,11 +252,95 @@ START_TEST(test_memory_calls_refuse_bad_ranges) {
   ck_assert_int_eq(qn_emu_fill(e, a, 0x01020304, 4, 16), QN_OK);
   ck_assert_int_eq(qn_emu_read(e, x, a, 64), QN_OK);
   ck_assert_int_eq(x[60], 4);
-  ck_assert(!qn_emu_range(e, a + 63, &base, &bytes) && base == a && bytes == 64);
   ck_assert_int_eq(qn_emu_free(e, a + 4), QN_E_ARG);
   ck_assert_int_eq(qn_emu_free(e, a), QN_OK);
   ck_assert_int_eq(qn_emu_read(e, x, a, 1), QN_E_ARG);
   qn_emu_close(e);
+}
+END_TEST
+
+/* However an allocation lies to others that are gone, what follows it and comes before it is nobody's. */
+START_TEST(test_no_allocation_touches_another) {
+  qn_emu *e;
+  uint64_t a, b, c = 0;
+  char x;
+  ck_assert_int_eq(qn_emu_open(80, 0, &e), QN_OK);
+  ck_assert(!qn_emu_alloc(e, 1, &a) && !qn_emu_alloc(e, 1, &b) && !qn_emu_free(e, b));
+  do /* until the address space is used from its start again */
+    ck_assert(!qn_emu_free(e, c) && !qn_emu_alloc(e, 1, &c));
+  while (c > b);
+  ck_assert_int_eq(qn_emu_read(e, &x, a + (1 << 16), 1), QN_E_ARG);
+  ck_assert_int_eq(qn_emu_read(e, &x, c - 1, 1), QN_E_ARG);
+  qn_emu_close(e);
+}
+END_TEST
+
+/* ---- Out of memory ----------------------------------------------------------------------------------------------- */
+
+/* The linker calls these in place of the C library's (tests/emu.cmake). */
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t align, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t align, size_t n);
+static long left = -1; /* allocations that succeed; -1: all */
+static bool fails(void) { return left >= 0 && left-- == 0 && (left = 0, true); }
+void *__wrap_malloc(size_t n) { return fails() ? NULL : __real_malloc(n); }
+void *__wrap_calloc(size_t n, size_t size) { return fails() ? NULL : __real_calloc(n, size); }
+void *__wrap_realloc(void *p, size_t n) { return fails() ? NULL : __real_realloc(p, n); }
+void *__wrap_aligned_alloc(size_t align, size_t n) { return fails() ? NULL : __real_aligned_alloc(align, n); }
+
+/* Copies of 32 lanes, committed by half of them, then by the others: out[lane] = in[lane]. */
+static const char halves[] = HEAD ".visible .entry k(.param .u64 in, .param .u64 out)\n{\n.reg .b32 %r<5>;\n"
+                                  ".reg .b64 %rd<5>;\n.reg .pred %p<2>;\n.shared .align 16 .b8 tile[128];\n"
+                                  "ld.param.u64 %rd1, [in];\nld.param.u64 %rd2, [out];\nmov.u32 %r0, %tid.x;\n"
+                                  "shl.b32 %r1, %r0, 2;\ncvt.u64.u32 %rd3, %r1;\nadd.u64 %rd1, %rd1, %rd3;\n"
+                                  "add.u64 %rd2, %rd2, %rd3;\nmov.u32 %r2, tile;\nadd.u32 %r2, %r2, %r1;\n"
+                                  "setp.lt.u32 %p1, %r0, 16;\ncp.async.ca.shared.global [%r2], [%rd1], 4;\n"
+                                  "@%p1 cp.async.commit_group;\ncp.async.commit_group;\ncp.async.wait_all;\n"
+                                  "ld.shared.u32 %r3, [%r2];\nst.global.u32 [%rd2], %r3;\nret;\n}\n";
+
+/* Everything from opening to the result, with so many allocations. */
+static qn_status copy_halves(const uint32_t in[LANES], uint32_t out[LANES]) {
+  qn_emu *e = NULL;
+  qn_emu_module *m;
+  const qn_emu_kernel *k;
+  qn_emu_report *r = NULL;
+  uint64_t from, to;
+  qn_status s = qn_emu_open(80, 0, &e);
+  if (!s) s = qn_emu_alloc(e, 4 * LANES, &from);
+  if (!s) s = qn_emu_alloc(e, 4 * LANES, &to);
+  if (!s) s = qn_emu_write(e, from, in, 4 * LANES);
+  if (!s) s = qn_emu_module_load(e, halves, &m);
+  if (!s) s = qn_emu_kernel_find(m, "k", &k);
+  qn_emu_launch how = {
+      .grid = {1, 1, 1}, .block = {LANES, 1, 1}, .params = (const void *[]){&from, &to}, .nparams = 2, .threads = 1};
+  if (!s) s = qn_emu_run(k, &how, &r);
+  if (!s && r->findings) s = qn__fail(QN_E_WRONG, "a finding: %s", r->list[0].text);
+  if (!s) s = qn_emu_read(e, out, to, 4 * LANES);
+  qn_emu_report_free(r);
+  qn_emu_close(e);
+  return s;
+}
+
+/* The first, the second… allocation fails, until none does. */
+START_TEST(test_out_of_memory_is_said) {
+  uint32_t in[LANES], out[LANES];
+  qn_status s = QN_E_NOMEM;
+  long n = 0;
+  for (int i = 0; i < LANES; i++) in[i] = 1000u + (uint32_t)i;
+  for (; s; n++) {
+    memset(out, 0, sizeof out);
+    left = n;
+    s = copy_halves(in, out);
+    left = -1;
+    ck_assert_msg(!s || s == QN_E_NOMEM, "allocation %ld fails: %s", n, qn__errmsg());
+  }
+  ck_assert_mem_eq(in, out, sizeof in);
+  ck_assert_int_gt(n, 50);
 }
 END_TEST
 
@@ -262,6 +358,8 @@ int main(int argc, char **argv) {
   t = tcase_create("input");
   tcase_add_loop_test(t, test_text_is_refused_with_its_line, 0, (int)QN_COUNT(refused));
   tcase_add_test(t, test_memory_calls_refuse_bad_ranges);
+  tcase_add_test(t, test_no_allocation_touches_another);
+  tcase_add_test(t, test_out_of_memory_is_said);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);
 }

@@ -67,6 +67,9 @@ static const struct {
     {"fma.rn.f16x2 %r0, %r1, %r2, %r3;", 0x3c003c00, 0x64006400, 0x2c002c00, 0x64006400},
     {"fma.rn.relu.f16x2 %r0, %r1, %r2, %r3;", 0xbc003c00, 0x3c003c00, 0, 0x00003c00},
     {"fma.rn.bf16x2 %r0, %r1, %r2, %r3;", 0x3f803f80, 0x3f803f80, 0x3b803b80, 0x3f803f80},
+    {"add.f32 %r0, %r1, -1.5;", 0x40000000, 0, 0, 0x3f000000}, /* decimal reals are doubles, then of the type wanted */
+    {"{.reg .f64 d; mov.f64 d, 25e-2; cvt.rn.f32.f64 %r0, d;}", 0, 0, 0, 0x3e800000},
+    {"createpolicy.fractional.L2::evict_first.b64 %rd3, 1.0; mov.u32 %r0, 7;", 0, 0, 0, 7},
     {"sub.rn.f16x2 %r0, %r1, %r2;", 0x640f6401, 0x64086408, 0, 0x4700c700},
     /* conversions */
     {"{.reg .b16 h; cvt.rn.f16.f32 h, %r1; cvt.u32.u16 %r0, h;}", 0x477ff000, 0, 0, 0x7c00},

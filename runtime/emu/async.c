@@ -12,13 +12,15 @@ typedef uint64_t u64;
 
 /* ---- Jobs and groups --------------------------------------------------------------------------------------------- */
 
+void qn__emu_no_memory(worker *k) {
+  k->status = QN_E_NOMEM;
+  atomic_store(&k->run->stop, true);
+}
+
 job *qn__emu_job(warp *w, const insn *i, u32 lanes) {
   job *j = calloc(1, sizeof *j);
   if (j) j->warp = w, j->insn = i, j->lanes = lanes;
-  else {
-    w->worker->status = qn__fail(QN_E_NOMEM, "emulator: out of memory");
-    atomic_store(&w->worker->run->stop, true);
-  }
+  else qn__emu_no_memory(w->worker);
   return j;
 }
 
@@ -45,9 +47,12 @@ void qn__emu_groups_add(groups *g, job *j) {
 }
 
 /* The open jobs of `lanes` become a group of theirs; a job that other lanes share goes on in both halves. */
-qn_status qn__emu_groups_commit(groups *g, u32 lanes) {
+void qn__emu_groups_commit(worker *k, groups *g, u32 lanes) {
   group *n = calloc(1, sizeof *n);
-  if (!n) return qn__fail(QN_E_NOMEM, "emulator: out of memory");
+  if (!n) {
+    qn__emu_no_memory(k);
+    return;
+  }
   n->lanes = lanes, n->next = g->newest, g->newest = n, g->count++;
   job **end = &n->jobs, *left = NULL, **left_end = &left;
   for (job *j = g->open, *next; j; j = next) {
@@ -59,12 +64,11 @@ qn_status qn__emu_groups_commit(groups *g, u32 lanes) {
         *rest = *j;
         rest->lanes = j->lanes & ~lanes, rest->next = NULL, j->lanes &= lanes;
         *left_end = rest, left_end = &rest->next;
-      }
+      } else qn__emu_no_memory(k);
     }
     **list = j, *list = &j->next;
   }
   g->open = left, g->open_end = left ? left_end : &g->open;
-  return QN_OK;
 }
 
 static job *finish_list(job *list, u32 lanes) {
@@ -180,7 +184,7 @@ static void mbarrier_init(warp *w, int l, u32 address, u32 count) {
   if (!vc) vc = malloc(4 * n * sizeof *vc);
   b->vc = vc;
   if (!vc) {
-    atomic_store(&w->worker->run->stop, true);
+    qn__emu_no_memory(w->worker);
     return;
   }
   memset(vc, 0, 4 * n * sizeof *vc);

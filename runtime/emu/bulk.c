@@ -363,7 +363,7 @@ static void bulk_remote(warp *w, const insn *i, u32 m) {
 
 static void bulk_commit(warp *w, const insn *i, u32 m) {
   (void)i;
-  if (qn__emu_groups_commit(&w->stores, m)) atomic_store(&w->worker->run->stop, true);
+  qn__emu_groups_commit(w->worker, &w->stores, m);
 }
 static void bulk_wait(warp *w, const insn *i, u32 m) { qn__emu_groups_wait(&w->stores, (u32)i->imm, m, false); }
 static void decode_bulk_wait(parser *p, insn *i, const opcode *o, operand *ops, int n) {

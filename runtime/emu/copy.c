@@ -99,7 +99,7 @@ static void decode_copy(parser *p, insn *i, const opcode *o, operand *ops, int n
 static void commit(warp *w, const insn *i, u32 m) {
   (void)i;
   if (w->copies.count > 4096) qn__emu_groups_wait(&w->copies, 64, m, false);
-  if (qn__emu_groups_commit(&w->copies, m)) atomic_store(&w->worker->run->stop, true);
+  qn__emu_groups_commit(w->worker, &w->copies, m);
 }
 static void wait_group(warp *w, const insn *i, u32 m) { qn__emu_groups_wait(&w->copies, (u32)i->imm, m, false); }
 static void wait_all(warp *w, const insn *i, u32 m) {

@@ -57,10 +57,7 @@ QN_API qn_status qn_emu_free(qn_emu *e, uint64_t address);
 /* Copies and fills; the range must lie in one allocation (QN_E_ARG). qn_emu_fill repeats `width` (1, 2, 4) bytes. */
 QN_API qn_status qn_emu_write(qn_emu *e, uint64_t to, const void *from, uint64_t bytes);
 QN_API qn_status qn_emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes);
-QN_API qn_status qn_emu_copy(qn_emu *e, uint64_t to, uint64_t from, uint64_t bytes);
 QN_API qn_status qn_emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_t count);
-/* Start and size of the allocation that holds `address`; QN_E_ARG when none does. */
-QN_API qn_status qn_emu_range(qn_emu *e, uint64_t address, uint64_t *base, uint64_t *bytes);
 
 /* ---- Modules ----------------------------------------------------------------------------------------------------- */
 
@@ -68,8 +65,6 @@ QN_API qn_status qn_emu_range(qn_emu *e, uint64_t address, uint64_t *base, uint6
  * text names the line. */
 QN_API qn_status qn_emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out);
 QN_API void qn_emu_module_free(qn_emu_module *m);
-/* Address and size of a .global or .const variable. QN_E_ARG: no such variable. */
-QN_API qn_status qn_emu_global_find(qn_emu_module *m, const char *name, uint64_t *address, uint64_t *bytes);
 
 typedef struct qn_emu_param {
   uint32_t offset, size, align;

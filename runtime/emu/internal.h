@@ -370,6 +370,7 @@ static inline bool checking(const warp *w, unsigned what) { return w->worker->ru
 static inline bool late(const warp *w) { return w->worker->run->how.mode == QN_EMU_LATE; }
 uint64_t qn__emu_random(worker *k);
 void qn__emu_warp_start(warp *w, uint32_t pc); /* all live lanes at pc */
+void qn__emu_no_memory(worker *k);             /* the launch ends with QN_E_NOMEM */
 bool qn__emu_cluster_slice(cluster *c);        /* run a while; true when the cluster has ended or the launch stops */
 
 /* ---- Findings (checks.c) ----------------------------------------------------------------------------------------- */
@@ -411,10 +412,10 @@ void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint3
 
 void qn__emu_groups_init(groups *g);
 void qn__emu_groups_add(groups *g, job *j);
-qn_status qn__emu_groups_commit(groups *g, uint32_t lanes);
+void qn__emu_groups_commit(worker *k, groups *g, uint32_t lanes);
 void qn__emu_groups_wait(groups *g, uint32_t keep, uint32_t lanes, bool open_too);
 void qn__emu_groups_drop(groups *g);
-job *qn__emu_job(warp *w, const insn *i, uint32_t lanes);
+job *qn__emu_job(warp *w, const insn *i, uint32_t lanes); /* NULL: out of memory, and the launch ends */
 void qn__emu_job_free(job *j);
 void qn__emu_finish(job *j, uint32_t lanes);
 /* Complete one job in flight: of a barrier somebody waits for, else the oldest; random: any. False when there is none.

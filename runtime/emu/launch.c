@@ -264,8 +264,7 @@ static bool admit(worker *k) {
   cluster *c = k->spare;
   if (c) k->spare = c->next;
   else if (!(c = make_cluster(k))) {
-    k->status = qn__fail(QN_E_NOMEM, "emulator: no memory for a CTA");
-    atomic_store(&k->run->stop, true);
+    qn__emu_no_memory(k);
     return false;
   }
   c->next = k->resident, k->resident = c;
@@ -388,7 +387,7 @@ static qn_status run_workers(run *r) {
     work(&workers[0]);
     for (int k = 1; k < started; k++) pthread_join(workers[k].thread, NULL);
     for (int k = 0; k < n; k++)
-      if (workers[k].status) s = qn__fail(workers[k].status, "emulator: no memory for a CTA");
+      if (workers[k].status) s = qn__fail(workers[k].status, "emulator: no memory for a launch");
     gather(r, workers, n);
   }
   for (int k = 0; k < n; k++) free_worker(&workers[k]);

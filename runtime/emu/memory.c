@@ -63,13 +63,14 @@ void qn_emu_close(qn_emu *e) {
 
 const qn_emu_limits *qn_emu_limits_of(const qn_emu *e) { return &e->limits; }
 
-/* A run of empty granules, first fit behind the last allocation, from the start when the end is reached. */
+/* A run of n empty granules behind an empty one (the guard of what may lie before), first fit behind the last
+ * allocation, from the start when the end is reached. */
 static uint32_t find_granules(const qn_emu *e, uint64_t n) {
   for (int pass = 0; pass < 2; pass++) {
     uint64_t empty = 0;
-    for (uint64_t g = pass ? 1 : e->free_granule; g < GRANULES; g++) {
+    for (uint64_t g = pass ? 0 : e->free_granule - 1; g < GRANULES; g++) {
       empty = e->granules[g] ? 0 : empty + 1;
-      if (empty == n) return (uint32_t)(g - n + 1);
+      if (empty == n + 1) return (uint32_t)(g - n + 1);
     }
   }
   return 0;
@@ -151,13 +152,6 @@ qn_status qn_emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes) {
   return QN_OK;
 }
 
-qn_status qn_emu_copy(qn_emu *e, uint64_t to, uint64_t from, uint64_t bytes) {
-  block *b;
-  if (!bytes) return QN_OK;
-  QN_TRY(locate(e, from, bytes, &b));
-  return qn_emu_write(e, to, b->data + (from - b->base), bytes);
-}
-
 qn_status qn_emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_t count) {
   block *b;
   if (width != 1 && width != 2 && width != 4) return qn__fail(QN_E_ARG, "emulator: fill of %d bytes", width);
@@ -167,10 +161,4 @@ qn_status qn_emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_
   for (uint64_t k = 0; k < count; k++) memcpy(b->data + (to - b->base) + k * (unsigned)width, &value, (size_t)width);
   wrote(b, to - b->base, count * (unsigned)width);
   return QN_OK;
-}
-
-qn_status qn_emu_range(qn_emu *e, uint64_t address, uint64_t *base, uint64_t *bytes) {
-  block *b;
-  QN_TRY(locate(e, address, 1, &b));
-  return *base = b->base, *bytes = b->size, QN_OK;
 }

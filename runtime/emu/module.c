@@ -100,14 +100,14 @@ qn_status qn_emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out) {
   qn_emu_module *m = calloc(1, sizeof *m);
   parser *p = calloc(1, sizeof *p);
   qn_status s = m && p ? QN_OK : qn__fail(QN_E_NOMEM, "PTX module: out of memory");
+  if (m) m->device = e, m->next = e->modules, e->modules = m;
   if (!s) {
-    m->device = e, p->module = m, m->text = strdup(ptx);
+    p->module = m, m->text = strdup(ptx);
     s = m->text ? index_lines(m) : qn__fail(QN_E_NOMEM, "PTX module: out of memory");
   }
   if (!s) s = parse_module(p);
   free(p);
-  if (m) m->next = e->modules, e->modules = m;
-  if (s && m) qn_emu_module_free(m);
+  if (s) qn_emu_module_free(m);
   else *out = m;
   return s;
 }
@@ -127,12 +127,6 @@ void qn_emu_module_free(qn_emu_module *m) {
   free(m->constants);
   free(m->locs);
   free(m);
-}
-
-qn_status qn_emu_global_find(qn_emu_module *m, const char *wanted, uint64_t *address, uint64_t *bytes) {
-  for (struct variable *v = m->variables; v; v = v->next)
-    if (!strcmp(v->name, wanted)) return *address = v->block->base, *bytes = v->block->size, QN_OK;
-  return qn__fail(QN_E_ARG, "PTX module has no variable %s", wanted);
 }
 
 qn_status qn_emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_kernel **out) {

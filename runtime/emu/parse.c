@@ -6,6 +6,7 @@
  * Source: PTX ISA, "Syntax", "State Spaces, Types, and Variables", "Directives". */
 #include "parse.h"
 #include <ctype.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,15 +135,26 @@ static void dotted(parser *p, char out[64]) {
   out[n] = 0;
 }
 
+/* A text in quotes, which ends in the line where it begins; returns its length. */
+static size_t quoted(parser *p, const char **at) {
+  expect(p, '"');
+  *at = p->s;
+  size_t n = strcspn(p->s, "\"\n");
+  if (p->s[n] != '"') qn__emu_refuse(p, "text in quotes without end");
+  p->s += n + 1;
+  return n;
+}
+
 static uint64_t number(parser *p) {
   blank(p);
   bool minus = *p->s == '-';
   if (minus) p->s++;
-  if (!isdigit((unsigned char)*p->s)) qn__emu_refuse(p, "expected a number before '%.8s'", p->s);
+  int binary = p->s[0] == '0' && (p->s[1] | 32) == 'b' ? 2 : 0; /* what strtoull does not know as a prefix */
+  if (!isdigit((unsigned char)p->s[binary])) qn__emu_refuse(p, "expected a number before '%.8s'", p->s);
   char *end;
-  uint64_t v;
-  if (p->s[0] == '0' && (p->s[1] | 32) == 'b') v = strtoull(p->s + 2, &end, 2);
-  else v = strtoull(p->s, &end, 0);
+  errno = 0;
+  uint64_t v = strtoull(p->s + binary, &end, binary);
+  if (errno) qn__emu_refuse(p, "a number beyond 64 bits");
   while (*end == 'U' || *end == 'u') end++;
   p->s = end;
   return minus ? 0 - v : v;
@@ -229,19 +241,31 @@ static void symbol_operand(operand *o, const symbol *y, uint32_t index) {
   }
 }
 
-static void literal(parser *p, operand *o) {
-  o->kind = O_IMM;
-  int real = p->s[0] != '0' ? 0 : (p->s[1] | 32) == 'f' ? 8 : (p->s[1] | 32) == 'd' ? 16 : 0;
-  if (!real) {
-    o->imm = (int64_t)number(p);
-    return;
+/* The bits of a real in hexadecimal (0f, 0d: `digits` of them), or of a decimal one, which is a double. */
+static uint64_t real_bits(parser *p, size_t digits) {
+  static const char hex[] = "0123456789abcdefABCDEF";
+  char *end;
+  uint64_t bits;
+  if (digits) {
+    if (strspn(p->s + 2, hex) != digits) qn__emu_refuse(p, "a real constant has %zu digits", digits);
+    bits = strtoull(p->s + 2, &end, 16);
+  } else {
+    double value = strtod(p->s, &end);
+    memcpy(&bits, &value, sizeof bits);
   }
-  char digits[17] = "", *end;
-  memcpy(digits, p->s + 2, strnlen(p->s + 2, (size_t)real));
-  o->imm = (int64_t)strtoull(digits, &end, 16);
-  if (end != digits + real) qn__emu_refuse(p, "a real constant has %d digits", real);
-  o->real = (uint8_t)(real / 2);
-  p->s += 2 + real;
+  p->s = end;
+  return bits;
+}
+
+/* PTX ISA, "Floating-Point Constants". */
+static void literal(parser *p, operand *o) {
+  const char *s = p->s + (*p->s == '-');
+  size_t whole = strspn(s, "0123456789");
+  char mark = *p->s == '0' ? p->s[1] | 32 : 0;
+  o->kind = O_IMM;
+  if (mark == 'f' || mark == 'd') o->real = mark == 'f' ? 4 : 8, o->imm = (int64_t)real_bits(p, 2 * o->real);
+  else if (whole && (s[whole] == '.' || (s[whole] | 32) == 'e')) o->real = 8, o->imm = (int64_t)real_bits(p, 0);
+  else o->imm = (int64_t)number(p);
 }
 
 static void simple(parser *p, operand *o) {
@@ -295,6 +319,14 @@ static void parse_list(parser *p, operand *o, char end) {
   o->kind = O_VECTOR, o->list = items, o->count = (int)n;
 }
 
+/* "+ number" or "- number" behind an address. */
+static void displace(parser *p, operand *o) {
+  blank(p);
+  if (*p->s != '+' && *p->s != '-') return;
+  if (*p->s == '+') p->s++;
+  o->imm = (int64_t)((uint64_t)o->imm + number(p));
+}
+
 static void parse_memory(parser *p, operand *o) {
   operand base;
   simple(p, &base);
@@ -305,9 +337,7 @@ static void parse_memory(parser *p, operand *o) {
   else if (base.kind == O_NAME) qn__emu_refuse(p, "%s is not declared", base.name);
   else qn__emu_refuse(p, "an address cannot start like this");
   if (o->row && o->width < 4) qn__emu_refuse(p, "address in a register of %d bytes", o->width);
-  blank(p);
-  if (*p->s == '+') p->s++, o->imm += (int64_t)number(p);
-  else if (*p->s == '-') o->imm += (int64_t)number(p);
+  displace(p, o);
   if (take(p, ',')) {
     operand coordinates;
     parse_operand(p, &coordinates);
@@ -329,10 +359,7 @@ static void parse_operand(parser *p, operand *o) {
       operand *second = qn__emu_take(p, sizeof *second);
       simple(p, second);
       o->second = second;
-    } else if (o->kind == O_ADDRESS && (*p->s == '+' || *p->s == '-')) {
-      if (*p->s == '+') p->s++;
-      o->imm += (int64_t)number(p);
-    }
+    } else if (o->kind == O_ADDRESS) displace(p, o);
   }
 }
 
@@ -529,6 +556,13 @@ static void three(parser *p, uint32_t v[3]) {
   for (int k = 1; k < 3 && take(p, ','); k++) v[k] = number_below(p, 65536, "extent");
 }
 
+static void pragma(parser *p) {
+  const char *at;
+  do quoted(p, &at);
+  while (take(p, ','));
+  expect(p, ';');
+}
+
 static void function_directives(parser *p, function *f) {
   static const char *const ignored[] = {
       "noreturn", "explicitcluster", "blocksareclusters", "minnctapersm",         "maxnctapersm",
@@ -548,7 +582,7 @@ static void function_directives(parser *p, function *f) {
       if (!known) qn__emu_refuse(p, "directive .%s of a function is not known", t);
       blank(p);
       if (isdigit((unsigned char)*p->s)) number(p);
-      else if (*p->s == '"') p->s += strcspn(p->s + 1, "\"\n") + 2, take(p, ';');
+      else if (*p->s == '"') pragma(p);
     }
   }
 }
@@ -745,17 +779,14 @@ static void parse_target(parser *p) {
 static void parse_file(parser *p) {
   qn_emu_module *m = p->module;
   uint32_t n = number_below(p, 4096, "file number");
-  expect(p, '"');
-  const char *end = strpbrk(p->s, "\"\n");
-  if (!end || *end != '"') qn__emu_refuse(p, "file name without end");
+  const char *at;
+  size_t length = quoted(p, &at);
   if (n >= m->nfiles) {
     char **more = qn__emu_take(p, sizeof *more * (n + 16));
     if (m->nfiles) memcpy(more, m->files, sizeof *more * m->nfiles);
     m->files = more, m->nfiles = n + 16;
   }
-  m->files[n] = qn__emu_take(p, (size_t)(end - p->s) + 1);
-  memcpy(m->files[n], p->s, (size_t)(end - p->s));
-  p->s = end + 1;
+  m->files[n] = memcpy(qn__emu_take(p, length + 1), at, length);
   if (take(p, ',')) number(p), expect(p, ','), number(p);
 }
 
@@ -791,11 +822,8 @@ static void parse_directive(parser *p) {
   else if (!strcmp(t, "file")) parse_file(p);
   else if (!strcmp(t, "loc")) parse_loc(p);
   else if (!strcmp(t, "section")) skip_braces(p);
-  else if (!strcmp(t, "pragma")) {
-    blank(p);
-    p->s += strcspn(p->s, ";\n");
-    expect(p, ';');
-  } else qn__emu_refuse(p, "directive .%s is not known", t);
+  else if (!strcmp(t, "pragma")) pragma(p);
+  else qn__emu_refuse(p, "directive .%s is not known", t);
 }
 
 static void close_brace(parser *p) {

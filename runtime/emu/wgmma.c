@@ -115,7 +115,7 @@ static void mma_async(warp *w, const insn *i, u32 m) {
     j->a = malloc(4 * LANES * sizeof *j->a);
     if (!j->a) {
       qn__emu_job_free(j);
-      atomic_store(&w->worker->run->stop, true);
+      qn__emu_no_memory(w->worker);
       return;
     }
     for (int r = 0; r < 4; r++) memcpy(j->a + r * LANES, ROW(u32, i->regs[s->nd + r]), LANES * sizeof *j->a);
@@ -132,7 +132,7 @@ static void wgmma_fence(warp *w, const insn *i, u32 m) {
 static void wgmma_commit(warp *w, const insn *i, u32 m) {
   (void)i;
   if (!group_ok(w, m)) return;
-  if (qn__emu_groups_commit(&w->wgmmas, ALL)) atomic_store(&w->worker->run->stop, true);
+  qn__emu_groups_commit(w->worker, &w->wgmmas, ALL);
   const job *last = w->wgmmas.newest ? w->wgmmas.newest->jobs : NULL;
   if (last && ((const wgmma_shape *)last->insn->extra)->registers)
     w->wgmma_fenced = false; /* the next batch has new registers */
