@@ -52,12 +52,12 @@ qn_status qn__cuda_driver(const qn_cuda_driver **out) {
 typedef struct cuda {
   qn_device device;
   const qn_cuda_driver *driver;
-  int ordinal;
+  int ordinal, handle; /* number of the GPU; the driver's CUdevice for it */
   void *context;
   atomic_int lost; /* the error that destroyed the context */
 } cuda;
 
-#define NO_DEVICE 100
+enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100 };
 
 /* Errors after which a context answers nothing else (CUresult: "This leaves the process in an inconsistent state"). */
 static bool destroys_context(int error) {
@@ -74,7 +74,7 @@ static qn_status result(cuda *c, int error, const char *what) {
   c->driver->error_name(error, &name);
   c->driver->error_text(error, &text);
   if (destroys_context(error)) atomic_store(&c->lost, error);
-  return qn__fail(QN_E_CUDA, "%s: %s (%d: %s, %s)%s", c->device.info.name, what, error, name, text,
+  return qn__fail(error == OUT_OF_MEMORY ? QN_E_NOMEM : QN_E_CUDA, "%s: %s (%d: %s, %s)%s", c->device.info.name, what, error, name, text,
                   destroys_context(error) ? "; the context is lost, every later call fails" : "");
 }
 
@@ -115,7 +115,7 @@ static qn_status no_function(const cuda *c, const char *what) {
 
 static void cuda_close(qn_device *d) {
   cuda *c = (cuda *)d;
-  if (c->context) c->driver->context_release(c->ordinal);
+  if (c->context) c->driver->context_release(c->handle);
   free(c);
 }
 
@@ -137,8 +137,12 @@ static void cuda_free(qn_device *d, void *p) {
   leave(c, pushed);
 }
 
+/* From pageable memory cuMemcpyHtoD may return when the bytes are staged, before they have arrived; a stream that does
+ * not wait for the default one would then read what was there before. */
 static qn_status cuda_upload(qn_device *d, void *dst, const void *src, size_t bytes) {
-  if (bytes) CALL((cuda *)d, "cuMemcpyHtoD", mem_upload((qn_cu_ptr)(uintptr_t)dst, src, bytes));
+  if (!bytes) return QN_OK;
+  CALL((cuda *)d, "cuMemcpyHtoD", mem_upload((qn_cu_ptr)(uintptr_t)dst, src, bytes));
+  CALL((cuda *)d, "cuMemcpyHtoD", stream_sync(NULL));
   return QN_OK;
 }
 
@@ -162,17 +166,17 @@ static void cuda_module_free(qn_device *d, qn_module *m) {
   leave(c, pushed);
 }
 
-/* Above 48 KB a kernel must opt in to its dynamic shared memory. */
-#define SHARED_WITHOUT_ASKING (48 << 10)
 #define FUNCTION_MAX_DYNAMIC_SHARED 8
 
+/* A block has 48 KB without asking, its static shared memory included, which only the driver knows; so all that want
+ * dynamic shared memory ask for it. */
 static qn_status cuda_entry(qn_device *d, qn_module *m, const char *name, int64_t shared, void **fn) {
   cuda *c = (cuda *)d;
   char what[128];
   *fn = NULL;
   snprintf(what, sizeof what, "kernel '%.64s'", name);
   CALL(c, what, module_function(fn, m, name));
-  if (shared <= SHARED_WITHOUT_ASKING) return QN_OK;
+  if (shared <= 0) return QN_OK;
   if (shared > d->info.smem)
     return qn__fail(QN_E_LIMIT, "%s: %s wants %lld bytes of shared memory, limit %lld", d->info.name, what,
                     (long long)shared, (long long)d->info.smem);
@@ -241,6 +245,7 @@ static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_arg
   bool extended = has_cluster(l) || l->pdl, pushed;
   if (extended && !c->driver->launch_ex) return no_function(c, "cuLaunchKernelEx");
   QN_TRY(enter(c, &pushed));
+  if (c->driver->expect) c->driver->expect(((double)a->m + 16) * (double)a->n * (double)a->k);
   int error = extended ? launch_ex(c->driver, l, stream, arg) : launch_plain(c->driver, l, stream, arg);
   leave(c, pushed);
   return result(c, error, l->step->entry);
@@ -281,24 +286,24 @@ enum {
 
 static qn_status describe(cuda *c) {
   qn_device_info *i = &c->device.info;
-  int device = 0, version = 0, major = 0, minor = 0, sms = 0, l2 = 0, registers = 0, shared = 0, shared_sm = 0;
+  int version = 0, major = 0, minor = 0, sms = 0, l2 = 0, registers = 0, shared = 0, shared_sm = 0;
   const struct {
     int *value, attribute;
   } ask[] = {
       {&sms, SM_COUNT},           {&l2, L2_BYTES},         {&major, CAPABILITY_MAJOR}, {&minor, CAPABILITY_MINOR},
       {&registers, SM_REGISTERS}, {&shared, SHARED_OPTIN}, {&shared_sm, SM_SHARED},    {&i->threads_sm, SM_THREADS},
       {&i->ctas_sm, SM_CTAS}};
-  QN_TRY(result(c, c->driver->device_get(&device, c->ordinal), "cuDeviceGet"));
-  QN_TRY(result(c, c->driver->device_name(i->product, (int)sizeof i->product, device), "cuDeviceGetName"));
+  QN_TRY(result(c, c->driver->device_get(&c->handle, c->ordinal), "cuDeviceGet"));
+  QN_TRY(result(c, c->driver->device_name(i->product, (int)sizeof i->product, c->handle), "cuDeviceGetName"));
   QN_TRY(result(c, c->driver->driver_version(&version), "cuDriverGetVersion"));
   for (size_t j = 0; j < QN_COUNT(ask); j++)
-    QN_TRY(result(c, c->driver->device_attribute(ask[j].value, ask[j].attribute, device), "cuDeviceGetAttribute"));
+    QN_TRY(result(c, c->driver->device_attribute(ask[j].value, ask[j].attribute, c->handle), "cuDeviceGetAttribute"));
   i->sm = major * 10 + minor;
   i->sms = sms, i->smem = shared, i->smem_sm = shared_sm, i->regs = registers, i->cache[1] = l2, i->timed = 1;
   snprintf(i->arch, sizeof i->arch, "sm_%d%s", i->sm, i->sm >= 90 ? "a" : "");
   snprintf(i->driver, sizeof i->driver, "%d.%d", version / 1000, version % 1000 / 10);
   i->var[QN_VAR_SMS] = sms, i->var[QN_VAR_SMEM] = shared, i->var[QN_VAR_L2] = l2;
-  return result(c, c->driver->context_retain(&c->context, device), "cuDevicePrimaryCtxRetain");
+  return result(c, c->driver->context_retain(&c->context, c->handle), "cuDevicePrimaryCtxRetain");
 }
 
 static qn_status find_device(cuda *c) {
@@ -323,7 +328,7 @@ qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, int ordinal,
   qn_status s = find_device(c);
   if (s) {
     free(c);
-    return s == QN_E_CUDA ? QN_E_DEVICE : s; /* a driver that does not start is no device */
+    return s == QN_E_CUDA || s == QN_E_NOMEM ? QN_E_DEVICE : s; /* a driver that does not start is no device */
   }
   *out = &c->device;
   return QN_OK;
@@ -344,6 +349,7 @@ struct qn_cuda_timer {
   void *stream, *start, *end;
 };
 
+#define WARM_SECONDS 20e-3
 #define STREAM_NON_BLOCKING 1
 #define CAPTURE_THREAD_LOCAL 1
 
@@ -417,10 +423,11 @@ qn_status qn__cuda_time(qn_cuda_timer *t, bool graph, qn_cuda_enqueue enqueue, v
   if (calls < 1 || reps < 1) return qn__fail(QN_E_ARG, "%d calls, %d repetitions", calls, reps);
   bool pushed;
   void *exec = NULL;
-  double warm;
+  double warm = 0, once = 0;
   QN_TRY(enter(t->c, &pushed));
   qn_status s = graph ? capture(t, enqueue, ud, calls, &exec) : QN_OK;
-  for (int i = -1; i < reps && !s; i++) s = time_once(t, exec, enqueue, ud, calls, i < 0 ? &warm : &seconds[i]);
+  for (; warm < WARM_SECONDS && !s; warm += calls * once) s = time_once(t, exec, enqueue, ud, calls, &once);
+  for (int i = 0; i < reps && !s; i++) s = time_once(t, exec, enqueue, ud, calls, &seconds[i]);
   if (exec) t->c->driver->graph_exec_free(exec);
   leave(t->c, pushed);
   return s;

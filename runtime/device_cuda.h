@@ -84,6 +84,8 @@ typedef struct qn_cuda_driver { /* every function returns a CUresult, 0 for succ
 #define F(member, symbol, parameters) int(*member) parameters;
   QN_CUDA_REQUIRED(F) QN_CUDA_OPTIONAL(F)
 #undef F
+  /* None of CUDA's, NULL there: the thread's next launch is for so many products, and hangs if it takes far more. */
+  void (*expect)(double products);
 } qn_cuda_driver;
 
 /* The driver of this machine, loaded once. QN_E_DEVICE names the library or the function that is missing. */
@@ -110,9 +112,13 @@ void qn__cuda_timer_free(qn_cuda_timer *t);
  * several times its size. */
 typedef qn_status (*qn_cuda_enqueue)(void *ud, int i, void *stream);
 
+/* Calls of a repetition, the same for everything that is compared: what it costs to launch their graph is then shared by
+ * many, and alike. As many copies of a small weight keep it out of the L2 cache. */
+enum { QN_CUDA_CALLS = 64 };
+
 /* Seconds per call, `reps` times: each repetition is one run of enqueue(ud, 0 .. calls - 1), launched one by one or, if
- * `graph`, replayed from a graph captured once. A first, untimed run comes before. QN_E_CUDA, QN_E_DEVICE (no graphs).
- */
+ * `graph`, replayed from a graph captured once. Untimed runs come before, for 20 ms of the GPU's time at least: an idle
+ * one raises its clocks only then. QN_E_CUDA, QN_E_DEVICE (no graphs). */
 qn_status qn__cuda_time(qn_cuda_timer *t, bool graph, qn_cuda_enqueue enqueue, void *ud, int calls, int reps,
                         double *seconds);
 #endif

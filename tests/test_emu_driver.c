@@ -3,7 +3,8 @@
 #include "driver.h"
 #include "runtime_fixture.h"
 
-/* y[i] += step * i, over n ints; writes one int beyond them when step is 77. */
+/* add: y[i] += step * i, over n ints; writes one int beyond them when step is 77, and never ends when it is 99. hold has
+ * static shared memory. */
 static const char ptx[] = ".version 8.0\n.target sm_80\n.address_size 64\n"
                           ".visible .entry add(.param .u64 y, .param .u32 n, .param .u32 step)\n"
                           "{\n"
@@ -11,11 +12,14 @@ static const char ptx[] = ".version 8.0\n.target sm_80\n.address_size 64\n"
                           "ld.param.u64 %rd1, [y];\nld.param.u32 %r1, [n];\nld.param.u32 %r2, [step];\n"
                           "mov.u32 %r3, %ctaid.x;\nmov.u32 %r4, %ntid.x;\nmov.u32 %r5, %tid.x;\n"
                           "mad.lo.s32 %r3, %r3, %r4, %r5;\n"
+                          "setp.eq.u32 %p2, %r2, 99;\nAGAIN:\n@%p2 bra AGAIN;\n"
                           "setp.eq.u32 %p2, %r2, 77;\n@%p2 add.u32 %r1, %r1, 1;\n"
                           "setp.ge.u32 %p1, %r3, %r1;\n@%p1 ret;\n"
                           "mul.wide.u32 %rd2, %r3, 4;\nadd.s64 %rd3, %rd1, %rd2;\n"
                           "ld.global.u32 %r6, [%rd3];\nmad.lo.s32 %r6, %r3, %r2, %r6;\nst.global.u32 [%rd3], %r6;\n"
-                          "ret;\n}\n";
+                          "ret;\n}\n"
+                          ".visible .entry hold(.param .u64 y, .param .u32 n, .param .u32 step)\n"
+                          "{\n.shared .align 4 .b8 held[128];\nst.shared.u32 [held], 1;\nret;\n}\n";
 
 enum { count = 100 };
 
@@ -110,6 +114,31 @@ START_TEST(a_finding_destroys_the_context) {
 }
 END_TEST
 
+/* What runs far longer than its products can take hangs; the next case's context knows nothing of it. */
+START_TEST(a_hang_is_found_soon) {
+  rig r = open_rig("emu:sm_80");
+  ck_ok(enqueue(&r, 99, NULL));
+  ck_fails(QN_E_CUDA, "instruction budget used up", r.device->ops->sync(r.device, NULL));
+  close_rig(&r);
+}
+END_TEST
+
+/* 128 static bytes and 64 less than 48 KB of dynamic ones are beyond what a function has without asking. */
+START_TEST(shared_memory_beyond_48_kb_is_asked_for) {
+  rig r = open_rig("emu:sm_80");
+  r.launch.shared = (48 << 10) - 64;
+  ck_ok(r.device->ops->entry(r.device, r.module, "hold", r.launch.shared, &r.launch.fn));
+  ck_ok(enqueue(&r, 1, NULL));
+  ck_ok(r.device->ops->entry(r.device, r.module, "hold", 0, &r.launch.fn)); /* a caller that does not say it */
+  ck_fails(QN_E_CUDA, "beside 128 of static", enqueue(&r, 1, NULL));
+  r.launch.shared = (48 << 10) - 128;
+  ck_ok(enqueue(&r, 1, NULL));
+  ck_fails(QN_E_CUDA, "more shared memory than a block can have",
+           r.device->ops->entry(r.device, r.module, "hold", 166912, &r.launch.fn));
+  close_rig(&r);
+}
+END_TEST
+
 START_TEST(names_what_it_refuses) {
   qn_device *d;
   qn_module *m;
@@ -133,6 +162,8 @@ int main(int argc, char **argv) {
   CASE(launches_in_order_and_counts, 1);
   CASE(refuses_to_be_timed, 2);
   CASE(a_finding_destroys_the_context, 1);
+  CASE(a_hang_is_found_soon, 1);
+  CASE(shared_memory_beyond_48_kb_is_asked_for, 1);
   CASE(names_what_it_refuses, 1);
   return run_suite(s, argv[0]);
 }

@@ -6,6 +6,7 @@
 #include "driver.h"
 #include "device_cuda.h"
 #include "fail.h"
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,10 +223,14 @@ static int mem_download(void *dst, qn_cu_ptr src, size_t bytes) {
 
 /* ---- Modules ----------------------------------------------------------------------------------------------------- */
 
+/* A block's shared memory, static and dynamic, beyond which a function must ask for its dynamic part. */
+enum { SHARED_WITHOUT_ASKING = 48 << 10 };
+
 typedef struct function {
   struct function *next; /* of its module */
   gpu *g;
   const qn_emu_kernel *kernel;
+  uint32_t dynamic;  /* most dynamic shared memory of a launch */
   uint64_t launches; /* so far */
 } function;
 
@@ -270,12 +275,20 @@ static int module_function(void **out, void *handle, const char *name) {
   if (qn_emu_kernel_find(m->ptx, name, &k)) return say(NOT_FOUND, qn__errmsg());
   function *f = calloc(1, sizeof *f);
   if (!f) return OUT_OF_MEMORY;
-  *f = (function){m->functions, g, k, 0};
+  *f = (function){.next = m->functions, .g = g, .kernel = k};
+  if (k->static_shared < SHARED_WITHOUT_ASKING) f->dynamic = SHARED_WITHOUT_ASKING - k->static_shared;
   return *out = m->functions = f, SUCCESS;
 }
 
-/* The interpreter refuses what exceeds the device, asked for or not. */
-static int function_set(void *f, int attribute, int value) { return (void)f, (void)attribute, (void)value, SUCCESS; }
+static int function_set(void *handle, int attribute, int value) {
+  enum { max_dynamic_shared = 8 };
+  ENTER(g);
+  function *f = handle;
+  if (attribute != max_dynamic_shared) return say(INVALID_VALUE, "unknown attribute of a function");
+  if (value < 0 || f->kernel->static_shared + (uint64_t)value > qn_emu_limits_of(g->emu)->shared_block)
+    return say(INVALID_VALUE, "more shared memory than a block can have");
+  return f->dynamic = (uint32_t)value, SUCCESS;
+}
 
 /* ---- Launches, streams, graphs ----------------------------------------------------------------------------------- */
 
@@ -332,9 +345,29 @@ static int record(graph *g, function *f, const qn_emu_launch *how) {
   return SUCCESS;
 }
 
+static _Thread_local double expected; /* products of the thread's next launch */
+static void expect(double products) { expected = products; }
+
+/* Warp instructions after which a launch is said to hang: plenty for every warp to begin and to end, and for every
+ * product, though one that does nothing in vain takes less than one for all of a warp's lanes. */
+static uint64_t budget_of(const qn_emu_launch *how) {
+  enum { per_warp = 1 << 16, per_product = 16 };
+  double blocks = (double)how->grid[0] * how->grid[1] * how->grid[2];
+  double warps = blocks * ceil((double)how->block[0] * how->block[1] * how->block[2] / 32);
+  double budget = per_warp * warps + per_product * expected;
+  return budget < 1e18 ? (uint64_t)budget : (uint64_t)1e18;
+}
+
 static int launch_on(stream *s, function *f, qn_emu_launch how, void **arguments) {
   ENTER(g);
+  char text[160];
+  how.budget = budget_of(&how), expected = 0;
   if (f->g != g) return say(INVALID_CONTEXT, "the kernel belongs to another context");
+  if (how.dynamic_shared > f->dynamic) {
+    snprintf(text, sizeof text, "%u bytes of dynamic shared memory beside %u of static: the function may have %u",
+             how.dynamic_shared, f->kernel->static_shared, f->dynamic);
+    return say(INVALID_VALUE, text);
+  }
   how.params = (const void *const *)arguments, how.nparams = f->kernel->nparams;
   return s && s->capture ? record(s->capture, f, &how) : run(f, how);
 }
@@ -475,6 +508,7 @@ static const qn_cuda_driver driver = {
     .graph_exec_free = graph_drop,
     .graph_free = graph_drop,
     .tensor_map = tensor_map,
+    .expect = expect,
 };
 
 /* ---- The device -------------------------------------------------------------------------------------------------- */

@@ -381,11 +381,21 @@ function parts.gather(w, v)
   w.blank()
 end
 
+parts.COMBINE_BYTES = 128 -- of shared memory: `arrived`, and what aligns the buffers behind it
+
 -- Split K: partial sums meet in the workspace; the CTA that comes last finishes the tile and leaves zeros.
 function parts.combine(w, v)
   if v.SPLIT == 1 then return end
   local atomic = v.REDUCE == "atomic"
   w([[
+    /* One thread counts for the CTA: it has all that was written before a barrier, and hands on all that it found. */
+    fn u32 arrive(u32 *counter) {
+      u32 before;
+      asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                   : "=r"(before) : "l"(counter), "r"(SPLIT - 1) : "memory");
+      return before;
+    }
+
     /* Workspace, all zero between launches: a counter per tile, then ${SLOTS_TEXT} of BM x BN sums. */
     fn bool combine(const task &t, u8 *ws, float *out) {
       __shared__ u32 arrived;
@@ -396,12 +406,10 @@ function parts.combine(w, v)
         const float mine = out[i / BN * PITCH + i % BN];
         ${PUT}
       }
-      __threadfence();
       __syncthreads();
-      if (threadIdx.x == 0) arrived = atomicInc(counter, SPLIT - 1);
+      if (threadIdx.x == 0) arrived = arrive(counter);
       __syncthreads();
       if (arrived != SPLIT - 1) return false;
-      __threadfence();
       for (int i = threadIdx.x; i < count; i += THREADS) {
         float sum = 0;
     #pragma unroll

@@ -135,7 +135,9 @@ function planes.precision(v)
   local m = v.format.map
   if v.INTEGER then return "precision: exact sums of 8-bit integers, scales applied to them in f32" end
   if m.kind == "table" then how[1] = "the code map rounded to " .. v.HALF end
-  if v.SCALE == "weight" then how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF end
+  if v.SCALE == "weight" then
+    how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF .. (v.HALF == "f16" and " (infinite beyond 65504)" or "")
+  end
   if v.FINE and v.SCALE == "sum" then how[#how + 1] = "scales applied to each weight in f32"
   elseif v.SCALE == "sum" and #v.format.planes > 0 or #v.ROW_SCALES > 0 then how[#how + 1] = "scales applied to f32 sums" end
   how[#how + 1] = "f32 accumulation"

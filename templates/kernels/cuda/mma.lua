@@ -153,8 +153,9 @@ local rules = {
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
   end),
   rule("scale-range", "a code times its scale could exceed the type of the product: scales wait for the sum", function(v)
-    local small = cuda.float8[v.format.map.type]
-    return v.SCALE ~= "weight" or not small or 16 * small.max <= cuda.half[half(v)].max
+    local m, small = v.format.map, cuda.float8[v.format.map.type]
+    local most = small and small.max or m.kind ~= "float" and math.max(-m.lo, m.hi) or 0
+    return v.SCALE ~= "weight" or 16 * most <= cuda.half[half(v)].max -- scales of checkpoints are well below 16
   end),
   rule("tile", "the sums of 128 tokens and 256 features leave no registers for the rest", function(v)
     return v.BM * v.BN <= 128 * 128
@@ -163,7 +164,9 @@ local rules = {
     local s = sizes(v)
     return s.REGISTERS <= 260 and math.min(s.REGISTERS, 255) * s.THREADS <= (v.device.regs or 65536)
   end),
-  rule("memory", "the buffers need more shared memory than this device has", function(v) return sizes(v).SMEM <= v.device.smem end),
+  rule("memory", "the buffers need more shared memory than this device has", function(v)
+    return sizes(v).SMEM + (v.SPLIT > 1 and parts.COMBINE_BYTES or 0) <= v.device.smem
+  end),
   rule("reduce", "without a split there is nothing to reduce", function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end),
   rule("atomic", "two sums are added in order as fast as by atomics", function(v) return v.SPLIT ~= 2 or v.REDUCE == "ordered" end),
   rule("split", "K is too short: each part should have as many tiles as there are buffers", function(v)
@@ -325,7 +328,10 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function(v) return v.BM <= 16 and 1 or v.BM // 2 + 1, 0 end,
+  m = function(v) -- tiles of few tokens read the weight too often for many; but some kernel must serve every M
+    if v.BM > 16 then return v.BM // 2 + 1, 0 end
+    return 1, v.BM == 16 and v.SPLIT == 1 and 0 or 4 * v.BM
+  end,
   cost = function(v) return v.SMEM end,
   outline = {
     cuda.head,
