@@ -4,6 +4,8 @@
 #include "stats.h"
 #include "watch.h"
 #include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,11 +100,21 @@ typedef struct cublas {
   char *w;
   void *x, *y;
   int m, n, k;
+  int64_t copies; /* of w, taken in turn */
 } cublas;
+
+/* A wheel's libcublas does not say where its libcublasLt is: beside it. */
+static void cublaslt_load(const char *beside) {
+  char path[PATH_MAX];
+  const char *slash = strrchr(beside, '/'), *version = strstr(beside, ".so");
+  if (slash && version && snprintf(path, sizeof path, "%.*s/libcublasLt%s", (int)(slash - beside), beside, version) > 0)
+    dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+}
 
 static qn_status cublas_load(cublas *b) {
   const char *const names[] = {getenv("QUERNEL_CUBLAS"), "libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
   void *lib = NULL;
+  if (names[0]) cublaslt_load(names[0]);
   for (size_t i = 0; !lib && i < QN_COUNT(names); i++) lib = names[i] ? dlopen(names[i], RTLD_NOW | RTLD_LOCAL) : NULL;
   if (!lib) return qn__fail(QN_E_DEVICE, "no libcublas.so.13, .12 or .11; set QUERNEL_CUBLAS");
   *(void **)&b->create = dlsym(lib, "cublasCreate_v2");
@@ -121,7 +133,7 @@ static qn_status cublas_enqueue(void *ud, int i, void *stream) {
   int error = b->handle ? 0 : b->create(&b->handle);
   if (!error) error = b->set_stream(b->handle, stream);
   if (!error)
-    error = b->gemm(b->handle, op_t, op_n, b->n, b->m, b->k, &one, b->w + (int64_t)i * b->n * b->k * 2, real_16f, b->k,
+    error = b->gemm(b->handle, op_t, op_n, b->n, b->m, b->k, &one, b->w + i % b->copies * b->n * b->k * 2, real_16f, b->k,
                     b->x, real_16f, b->k, &zero, b->y, real_16f, b->n, compute_32f, default_algorithm);
   return error ? qn__fail(QN_E_CUDA, "cuBLAS: status %d", error) : QN_OK;
 }
@@ -140,19 +152,18 @@ static qn_status fill(qn_device *d, int64_t n, int64_t copies, void **out) {
 
 qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
                           double *seconds) {
-  cublas b = {.m = (int)m, .n = (int)n, .k = (int)k};
+  cublas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 2) + 2};
   double t[reps];
   void *w = NULL;
-  int64_t copies = cold / (n * k * 2) + 2, most = 64;
-  if (copies > most) copies = most;
+  if (b.copies > QN_CUDA_CALLS) b.copies = QN_CUDA_CALLS;
   QN_TRY(cublas_load(&b));
-  qn_status s = fill(d, n * k, copies, &w);
+  qn_status s = fill(d, n * k, b.copies, &w);
   if (!s) s = fill(d, m * k, 1, &b.x);
   if (!s) s = fill(d, m * n, 1, &b.y);
   b.w = w;
-  qn__watch(d, m, n, k, n * k * 2, (int)copies * (reps + 2));
+  qn__watch(d, m, n, k, n * k * 2, QN_CUDA_CALLS * (reps + 2));
   if (!s) s = qn__cuda_time(clock, false, cublas_enqueue, &b, 1, 1, t);
-  if (!s) s = qn__cuda_time(clock, true, cublas_enqueue, &b, (int)copies, reps, t);
+  if (!s) s = qn__cuda_time(clock, true, cublas_enqueue, &b, QN_CUDA_CALLS, reps, t);
   if (!s) *seconds = qn__median(t, reps);
   if (b.handle) b.destroy(b.handle);
   void *const all[] = {w, b.x, b.y};

@@ -23,8 +23,11 @@ qn_status qn__guarded_resize(qn_guarded *g, qn_device *d, const char *name, size
   return qn__guarded_init(g, d, name, size);
 }
 
+enum { BLOCK = 1 << 20 }; /* bytes of a copy: a GPU takes microseconds for the smallest */
+_Static_assert(QN_GUARD_BYTES <= BLOCK, "a guard is one copy");
+
 static const unsigned char *poison(void) {
-  static unsigned char bytes[QN_GUARD_BYTES];
+  static unsigned char bytes[BLOCK];
   if (!bytes[0]) memset(bytes, 0xff, sizeof bytes); /* a worker has one thread */
   return bytes;
 }
@@ -37,14 +40,14 @@ qn_status qn__guarded_set(qn_guarded *g, const void *data) {
   QN_TRY(upload(g, 0, poison(), g->guard));
   QN_TRY(upload(g, g->guard + g->size, poison(), g->guard));
   if (data) return upload(g, g->guard, data, g->size);
-  for (size_t at = 0; at < g->size; at += QN_GUARD_BYTES)
-    QN_TRY(upload(g, g->guard + at, poison(), g->size - at < QN_GUARD_BYTES ? g->size - at : QN_GUARD_BYTES));
+  for (size_t at = 0; at < g->size; at += BLOCK)
+    QN_TRY(upload(g, g->guard + at, poison(), g->size - at < BLOCK ? g->size - at : BLOCK));
   return QN_OK;
 }
 
-/* Compare `bytes` bytes at `at` with `want`, a page at a time. */
+/* Compare `bytes` bytes at `at` with `want`, a block at a time. */
 static qn_status compare(const qn_guarded *g, size_t at, const unsigned char *want, size_t bytes, const char *what) {
-  unsigned char have[QN_GUARD_BYTES];
+  static unsigned char have[BLOCK];
   for (size_t i = 0; i < bytes; i += sizeof have) {
     size_t n = bytes - i < sizeof have ? bytes - i : sizeof have;
     QN_TRY(g->device->ops->download(g->device, have, g->base + at + i, n));

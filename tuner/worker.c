@@ -251,10 +251,9 @@ static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *
 
 static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *quiet) {
   double t[64];
-  int calls = s->call[TIMED].w->copies < 64 ? (int)s->call[TIMED].w->copies : 64;
   if (reps > 64) reps = 64;
-  qn__call_watch(&s->call[TIMED], calls * (reps + 1));
-  QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, calls, reps, t));
+  qn__call_watch(&s->call[TIMED], QN_CUDA_CALLS * (reps + 1));
+  QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, QN_CUDA_CALLS, reps, t));
   for (int i = 0; i < reps; i++) cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t[i]));
   *quiet = reps;
   return QN_OK;
