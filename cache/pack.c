@@ -3,14 +3,10 @@
  * The whole file is put together in memory: it is as large as its kernels, which are there already. */
 #include "pack.h"
 #include "fail.h"
+#include "file.h"
 #include "hash.h"
-#include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 struct qn_pack_builder {
   size_t n_devices, n_kernels, n_plans;
@@ -251,49 +247,10 @@ static qn_status put_all(qn_pack_builder *b, section *s, section *file) {
   return status;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------
- */
-
-static bool write_all(int fd, const uint8_t *data, size_t size) {
-  while (size) {
-    ssize_t n = write(fd, data, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    data += n, size -= (size_t)n;
-  }
-  return true;
-}
-
-/* Make a rename in the directory of `path` last. Some file systems cannot; then it lasts when they see fit. */
-static void sync_directory(const char *path) {
-  char *copy = strdup(path);
-  int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-  if (fd >= 0) {
-    (void)fsync(fd);
-    close(fd);
-  }
-  free(copy);
-}
-
-static qn_status write_file(const char *path, const uint8_t *data, size_t size) {
-  char *temporary = NULL;
-  struct stat st;
-  if (!stat(path, &st) && !S_ISREG(st.st_mode)) return qn__fail(QN_E_IO, "pack '%s' cannot be written: no file", path);
-  if (asprintf(&temporary, "%s.XXXXXX", path) < 0) return qn__fail(QN_E_NOMEM, "%s", path);
-  int fd = mkostemp(temporary, O_CLOEXEC), error = fd < 0 ? errno : 0;
-  if (!error && (!write_all(fd, data, size) || fchmod(fd, 0644) || fsync(fd))) error = errno;
-  if (fd >= 0 && close(fd) && !error) error = errno;
-  if (!error && rename(temporary, path)) error = errno;
-  if (error && fd >= 0) unlink(temporary);
-  if (!error) sync_directory(path);
-  free(temporary);
-  return error ? qn__fail(QN_E_IO, "pack '%s' cannot be written: %s", path, strerror(error)) : QN_OK;
-}
-
 qn_status qn_pack_write(qn_pack_builder *b, const char *path) {
   section s[QN_PACK_SECTIONS] = {{0}}, file = {0};
   qn_status status = put_all(b, s, &file);
-  if (!status) status = write_file(path, file.data, file.size);
+  if (!status) status = qn__file_replace(path, file.data, file.size);
   for (int i = 0; i < QN_PACK_SECTIONS; i++) free(s[i].data);
   free(file.data);
   return status;

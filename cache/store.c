@@ -5,6 +5,7 @@
  * system's, then what ships with the project; only the user's is written. */
 #include "store.h"
 #include "fail.h"
+#include "file.h"
 #include "hash.h"
 #include "store_file.h"
 #include <dirent.h>
@@ -174,7 +175,8 @@ static char *read_blob(const qn_store *s, const char *hash, const char *suffix, 
   char path[PATH_MAX + room_for_names], sum[33];
   for (int i = 0; hash && i < s->n_layers; i++) {
     snprintf(path, sizeof path, "%s/artifact/%.32s.%s", s->layer[i], hash, suffix);
-    char *data = qn__store_read(path, size);
+    char *data;
+    qn__file_read(path, &data, size);
     if (data) qn_hash_hex(data, *size, sum);
     if (data && !strcmp(sum, hash)) return data;
     free(data);

@@ -1,10 +1,9 @@
 /* store_file.c - files that are whole or not there; entries that know when they are damaged. */
 #include "store_file.h"
 #include "fail.h"
+#include "file.h"
 #include "store.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,54 +24,25 @@ static qn_status make_folders(const char *path) {
   }
 }
 
-static qn_status write_all(int fd, const void *data, size_t size) {
-  const char *p = data;
-  while (size) {
-    ssize_t n = write(fd, p, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return QN_E_IO;
-    p += n, size -= (size_t)n;
-  }
-  return fsync(fd) ? QN_E_IO : QN_OK;
+/* What lies in a file's place and is none is damage, and makes room. */
+static void make_room(const char *path) {
+  struct stat st;
+  if (!stat(path, &st) && !S_ISREG(st.st_mode)) qn__tree_remove(path);
 }
 
 qn_status qn__store_write(const char *folder, const char *name, const void *data, size_t size) {
-  char path[PATH_MAX], temporary[PATH_MAX];
+  char path[PATH_MAX];
   QN_TRY(make_folders(folder));
-  if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path ||
-      (size_t)snprintf(temporary, sizeof temporary, "%s/.%s.XXXXXX", folder, name) >= sizeof temporary)
+  if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
     return qn__fail(QN_E_IO, "store: path too long: %s/%s", folder, name);
-  int fd = mkstemp(temporary);
-  if (fd < 0) return qn__fail(QN_E_IO, "store: %s: %s", temporary, strerror(errno));
-  fchmod(fd, 0644);
-  qn_status s = write_all(fd, data, size);
-  if (s == QN_OK && rename(temporary, path)) s = QN_E_IO;
-  if (s != QN_OK) {
-    qn__fail(s, "store: cannot write %s (%zu bytes): %s", path, size, strerror(errno));
-    unlink(temporary);
-  }
-  close(fd);
-  int dir = s == QN_OK ? open(folder, O_RDONLY | O_DIRECTORY) : -1;
-  if (dir >= 0) fsync(dir), close(dir);
-  return s;
-}
-
-char *qn__store_read(const char *path, size_t *size) {
-  FILE *f = fopen(path, "rb");
-  if (!f) return NULL;
-  struct stat st;
-  char *data = !fstat(fileno(f), &st) && S_ISREG(st.st_mode) ? malloc((size_t)st.st_size + 1) : NULL;
-  if (data) {
-    *size = fread(data, 1, (size_t)st.st_size, f);
-    data[*size] = 0;
-  }
-  fclose(f);
-  return data;
+  make_room(path);
+  return qn__file_replace(path, data, size);
 }
 
 bool qn__file_hash(const char *path, char out[33]) {
   size_t size;
-  char *data = qn__store_read(path, &size);
+  char *data;
+  qn__file_read(path, &data, &size);
   if (data) qn_hash_hex(data, size, out);
   free(data);
   return data != NULL;
@@ -123,7 +93,8 @@ static bool in_place(const char *path, const char *key) {
 
 cJSON *qn__entry_read(const char *path, const char *key, char **found_key) {
   size_t size;
-  char *text = qn__store_read(path, &size), sum[33];
+  char *text, sum[33];
+  qn__file_read(path, &text, &size);
   cJSON *entry = text ? cJSON_ParseWithLength(text, size) : NULL, *value = NULL;
   free(text);
   const char *k = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "key"));

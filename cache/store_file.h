@@ -12,12 +12,8 @@
 /* The root that is asked for, else the default (store.h). */
 void qn__store_root(const char *asked, char out[PATH_MAX]);
 
-/* Write a file whole or not at all: temporary name (".NAME.XXXXXX"), fsync, rename, fsync of the folder, which is made
- * if it is not there. QN_E_IO with the path, the size and the reason; nothing is left behind. Any thread or process. */
+/* Write a file of a folder, which is made if it is not there, in place of whatever has its name (file.h). */
 qn_status qn__store_write(const char *folder, const char *name, const void *data, size_t size);
-
-/* The whole file, a zero after its last byte; NULL if it cannot be read. The caller frees. */
-char *qn__store_read(const char *path, size_t *size);
 
 /* The text of an entry, freed with cJSON_free: {schema, key, sum, value}, `sum` being the hash of key and value. NULL:
  * no memory. */

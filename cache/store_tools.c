@@ -1,6 +1,7 @@
 /* store_tools.c - one walk over the files of a root, and the tools as what they do with each. */
 #include "store_tools.h"
 #include "fail.h"
+#include "file.h"
 #include "store_file.h"
 #include <dirent.h>
 #include <limits.h>
@@ -163,7 +164,8 @@ static qn_status list_environment(void *ud, const char *env, bool *stop) {
   size_t size;
   snprintf(path, sizeof path, "%s/%s", l->root, env);
   snprintf(about, sizeof about, "%s/env.json", path);
-  char *text = qn__store_read(about, &size);
+  char *text;
+  qn__file_read(about, &text, &size);
   cJSON *json = text ? cJSON_ParseWithLength(text, size) : NULL;
   qn_store_environment e = {.path = path, .hash = env, .about = json};
   qn_status s = walk_environment(l->root, env, count_file, &e);
@@ -243,8 +245,8 @@ static int more_samples(void *ud, const char *kind, const char *key, const cJSON
 static qn_status copy_file(const merger *m, const place *p) {
   char folder[path_max];
   size_t size;
-  char *data = qn__store_read(p->path, &size);
-  if (!data) return QN_OK; /* gone meanwhile */
+  char *data;
+  if (qn__file_read(p->path, &data, &size)) return QN_OK; /* gone meanwhile */
   snprintf(folder, sizeof folder, "%s/%s/%s", m->into, p->env, p->kind);
   qn_status s = qn__store_write(folder, p->name, data, size);
   free(data);
@@ -299,7 +301,8 @@ static qn_status merge_environment(void *ud, const char *env, bool *stop) {
   snprintf(from, sizeof from, "%s/%s/env.json", m->from, env);
   snprintf(folder, sizeof folder, "%s/%s", m->into, env);
   snprintf(into, sizeof into, "%s/env.json", folder);
-  char *text = access(into, F_OK) ? qn__store_read(from, &size) : NULL;
+  char *text = NULL;
+  if (access(into, F_OK)) qn__file_read(from, &text, &size);
   qn_status s = text ? qn__store_write(folder, "env.json", text, size) : QN_OK;
   free(text);
   return s;
@@ -323,6 +326,7 @@ typedef struct collector {
   double age;
   char (*used)[33]; /* images that entries name */
   size_t n_used, room;
+  qn_status status; /* what could not be removed, the last */
   qn_store_counts *counts;
 } collector;
 
@@ -363,7 +367,10 @@ static qn_status collect_file(void *ud, const place *p) {
   if (p->what == OTHER || stat(p->path, &st) || age_of(&st) < c->age) return QN_OK;
   const char *why = fault(p);
   if (!why && in_use(c, p)) return QN_OK;
-  if (unlink(p->path)) return qn__fail(QN_E_IO, "store: cannot remove %s: %m", p->path);
+  if (qn__tree_remove(p->path)) { /* the rest is collected all the same */
+    c->status = qn__fail(QN_E_IO, "store: cannot remove %s: %m", p->path);
+    return QN_OK;
+  }
   c->counts->removed++;
   if (why) c->counts->damaged++;
   return QN_OK;
@@ -378,5 +385,5 @@ qn_status qn_store_gc(const char *root, double age, qn_store_counts *out) {
   if (c.n_used) qsort(c.used, c.n_used, sizeof *c.used, by_text);
   if (s == QN_OK) s = walk(at, collect_file, &c);
   free(c.used);
-  return s;
+  return s == QN_OK ? c.status : s;
 }

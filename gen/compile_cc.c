@@ -5,6 +5,7 @@
 #include "compile_internal.h"
 #include "elf_image.h"
 #include "fail.h"
+#include "file.h"
 #include "process.h"
 #include <dirent.h>
 #include <errno.h>
@@ -120,18 +121,6 @@ qn_status qn__cc_version(char *text, size_t size) {
 
 /* ---- Compiling --------------------------------------------------------------------------------------------------- */
 
-static qn_status read_file(const char *path, qn_artifact *out) {
-  FILE *f = fopen(path, "rb");
-  if (!f) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
-  fseek(f, 0, SEEK_END);
-  long n = ftell(f);
-  rewind(f);
-  out->image = n > 0 ? malloc((size_t)n) : NULL;
-  out->size = out->image ? fread(out->image, 1, (size_t)n, f) : 0;
-  fclose(f);
-  return out->size && out->size == (size_t)n ? QN_OK : qn__fail(QN_E_IO, "%s: cannot be read", path);
-}
-
 /* Our environment, but messages in English, and temporary files in `folder`, which goes with all it holds. */
 static char **environment(const char *tmpdir) {
   size_t n = 0, kept = 0;
@@ -197,7 +186,8 @@ static qn_status compile_in(const char *folder, const char *cc, const qn_source 
   qn_status s = flags && env ? arguments(cc, source->name, flags, object, argv) : qn__fail(QN_E_NOMEM, "compiling");
   if (s == QN_OK) s = qn__process_run(argv, env, source->text, time_limit, &r);
   if (s == QN_OK) s = verdict(source, cc, &r);
-  if (s == QN_OK) s = read_file(object, out);
+  if (s == QN_OK) s = qn__file_read(object, (char **)&out->image, &out->size);
+  if (s == QN_OK && !out->size) s = qn__fail(QN_E_IO, "%s: %s wrote nothing", object, cc);
   if (s == QN_OK) s = qn__elf_no_undefined(out->image, out->size, source->name);
   out->log = r.output;
   free(flags);

@@ -169,7 +169,16 @@ START_TEST(test_damage) {
 }
 END_TEST
 
-/* Another schema, another's entry under this name, a folder or a device in its place. */
+/* Something that is no file, or a folder that is not empty, in the place of a file. */
+static void block(const char *path, int what) {
+  char inside[1100];
+  unlink(path);
+  ck_assert_int_eq(what == S_IFIFO ? mkfifo(path, 0666) : mkdir(path, 0777), 0);
+  snprintf(inside, sizeof inside, "%s/x", path);
+  if (what == S_IFDIR) save(inside, "x", 1);
+}
+
+/* Another schema, another's entry under this name, a folder or a FIFO in its place. */
 START_TEST(test_foreign) {
   qn_store *s = open_at(root);
   char path[1024], other[1024], text[4096], *p;
@@ -194,13 +203,16 @@ START_TEST(test_foreign) {
   }
   ck_ok(qn_store_each(s, "evidence", stop_at_once, &calls));
   ck_assert_int_eq(calls, 0);
-  unlink(path);
-  ck_assert_int_eq(mkdir(path, 0777), 0);
-  ck_assert(get(s, "a") == -1);
-  cJSON *j = cJSON_CreateObject();
-  ck_fails(QN_E_IO, path, qn_store_put(s, "evidence", "a", j));
-  cJSON_Delete(j);
-  ck_assert_int_eq(files(s, "evidence", "", NULL), 2); /* nothing temporary is left */
+  unlink(other);
+  for (const int *way = (const int[]){S_IFIFO, S_IFDIR, 0}; *way; way++) { /* a FIFO would be waited for, for ever */
+    block(path, *way);
+    ck_assert(get(s, "a") == -1);
+    ck_ok(qn_store_each(s, "evidence", stop_at_once, &calls));
+    ck_assert_int_eq(calls, 0);
+    put(s, "a", 7);
+    ck_assert(get(s, "a") == 7);
+    ck_assert_int_eq(files(s, "evidence", "", NULL), 1); /* nothing temporary is left */
+  }
   qn_store_close(s);
 }
 END_TEST
@@ -542,6 +554,23 @@ START_TEST(test_list_verify_gc) {
   qn_artifact_free(&a);
   ck_ok(qn_store_gc(root, -1, &c));
   ck_assert_uint_eq(c.removed, 0);
+  ck_ok(qn_store_merge(lower, root, NULL, NULL, &c));
+  for (const int *way = (const int[]){S_IFIFO, S_IFDIR, 0}; *way; way++) {
+    put(s, "z", 3);
+    snprintf(path, sizeof path, "%s/evidence/", qn_store_path(s));
+    qn_hash_hex("z", 1, path + strlen(path));
+    block(strcat(path, ".json"), *way);
+    files(s, "artifact", ".bin", path);
+    block(path, *way);
+    reports = 0;
+    ck_ok(qn_store_verify(root, count_report, &reports));
+    ck_assert_int_eq(reports, 2);
+    ck_ok(qn_store_merge(lower, root, NULL, NULL, &c));
+    ck_assert_uint_eq(c.damaged, 2);
+    ck_ok(qn_store_gc(root, -1, &c));
+    ck_assert_uint_eq(c.removed, 2);
+    ck_ok(qn_store_merge(root, lower, NULL, NULL, &c)); /* the image comes back */
+  }
   ck_ok(qn_store_list("/no/such/root", note_environment, NULL));
   qn_store_close(s);
 }

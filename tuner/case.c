@@ -2,9 +2,9 @@
 #include "case.h"
 #include "desc_json.h"
 #include "fail.h"
+#include "file.h"
 #include "store.h"
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,20 +61,6 @@ qn_status qn__case_from_json(const cJSON *j, qn_case *out) {
 
 /* ---- Loading ----------------------------------------------------------------------------------------------------- */
 
-/* The whole file, with a zero byte behind it (PTX is text). */
-static qn_status read_file(const char *path, char **data, size_t *size) {
-  FILE *f = fopen(path, "rb");
-  if (!f) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
-  long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
-  rewind(f);
-  *data = end < 0 ? NULL : malloc((size_t)end + 1);
-  *size = *data ? fread(*data, 1, (size_t)end, f) : 0;
-  fclose(f);
-  if (*data && *size == (size_t)end) return (*data)[*size] = 0, QN_OK;
-  free(*data);
-  return qn__fail(QN_E_IO, "%s: cannot be read", path);
-}
-
 static qn_status load(qn_device *d, const qn_case *c, const char *image, size_t size, qn_subject *out) {
   char sum[33];
   qn_hash_hex(image, size, sum);
@@ -109,7 +95,7 @@ qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out) {
     if (s) qn__subject_close(out);
     return s;
   }
-  QN_TRY(read_file(c->image, &image, &size));
+  QN_TRY(qn__file_read(c->image, &image, &size)); /* PTX is text: it ends with a zero byte */
   qn_status s = load(d, c, image, size, out);
   free(image);
   if (s) qn__subject_close(out);

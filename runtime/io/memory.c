@@ -1,8 +1,8 @@
 /* memory.c - what a model's bookkeeping stands on: memory that lives as long as the model, names to indices, mappings.
  */
+#include "file.h"
 #include "model.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,18 +111,16 @@ bool qn__file_exists(const char *path) {
 
 qn_status qn__map_open(const char *path, qn__map *out) {
   *out = (qn__map){0};
-  struct stat st;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a pipe's writer */
-  if (fd < 0) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
-  qn_status s = QN_OK;
-  if (fstat(fd, &st)) s = qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
-  else if (!S_ISREG(st.st_mode)) s = qn__fail(QN_E_IO, "%s: not a file", path);
-  else if (st.st_size == 0) s = qn__fail(QN_E_FORMAT, "%s: the file is empty", path);
-  void *p = s == QN_OK ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-  if (s == QN_OK && p == MAP_FAILED) s = qn__fail(QN_E_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+  int fd;
+  size_t size;
+  QN_TRY(qn__file_open(path, &fd, &size));
+  void *p = size ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+  qn_status s = !size             ? qn__fail(QN_E_FORMAT, "%s: the file is empty", path)
+                : p == MAP_FAILED ? qn__fail(QN_E_IO, "%s: cannot be mapped: %s", path, strerror(errno))
+                                  : QN_OK;
   close(fd);
   if (s != QN_OK) return s;
-  *out = (qn__map){.data = p, .bytes = (size_t)st.st_size, .path = strdup(path)};
+  *out = (qn__map){.data = p, .bytes = size, .path = strdup(path)};
   if (out->path) return QN_OK;
   qn__map_close(out);
   return qn__fail(QN_E_NOMEM, "no memory for a path");

@@ -1,67 +1,21 @@
 /* write.c - files out, whole or not at all: a NumPy array, and tensors as safetensors. */
+#include "file.h"
 #include "model.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-/* ---- Temporary name, then rename --------------------------------------------------------------------------------- */
-
-typedef struct output {
-  FILE *f;
-  char path[PATH_MAX], temporary[PATH_MAX];
-} output;
-
-static qn_status output_open(output *o, const char *path) {
-  static _Atomic unsigned serial; /* so that threads that write the same file do not share a temporary one */
-  struct stat st;
-  if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device, too */
-    return qn__fail(QN_E_IO, "%s: cannot be written: no file", path);
-  o->f = NULL;
-  if (snprintf(o->path, sizeof o->path, "%s", path) >= (int)sizeof o->path ||
-      snprintf(o->temporary, sizeof o->temporary, "%s.%ld-%u.tmp", path, (long)getpid(), serial++) >=
-          (int)sizeof o->temporary)
-    return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
-  int fd = open(o->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd < 0) return qn__fail(QN_E_IO, "%s: %s", o->temporary, strerror(errno));
-  o->f = fdopen(fd, "wb");
-  if (o->f) return QN_OK;
-  qn_status s = qn__fail(QN_E_IO, "%s: %s", o->temporary, strerror(errno));
-  close(fd);
-  unlink(o->temporary);
-  return s;
-}
-
-/* Errors of all writes before show here, too. */
-static qn_status output_close(output *o) {
-  bool ok = !ferror(o->f) && !fflush(o->f) && !fsync(fileno(o->f));
-  int why = errno;
-  if (fclose(o->f) && ok) ok = false, why = errno;
-  if (ok && rename(o->temporary, o->path)) ok = false, why = errno;
-  if (ok) return QN_OK;
-  unlink(o->temporary);
-  return qn__fail(QN_E_IO, "%s: cannot be written: %s", o->path, strerror(why));
-}
-
-static void output_abandon(output *o) {
-  fclose(o->f);
-  unlink(o->temporary);
-}
 
 /* ---- NumPy ------------------------------------------------------------------------------------------------------- */
 
 qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k) {
   enum { HEADER = 128 }; /* a multiple of 64 */
   char header[HEADER + 1];
-  output o;
+  qn_output o;
   size_t count;
   if (!path || !x || n < 0 || k < 0 || __builtin_mul_overflow((size_t)n, (size_t)k, &count))
     return qn__fail(QN_E_ARG, "npy: a path, data and a shape are needed");
-  QN_TRY(output_open(&o, path));
+  QN_TRY(qn__output_open(&o, path));
   int used = snprintf(header, sizeof header,
                       "\x93NUMPY\x01%c\x76%c{'descr': '<f4', 'fortran_order': False, 'shape': (%jd, %jd), }", 0, 0,
                       (intmax_t)n, (intmax_t)k);
@@ -69,7 +23,7 @@ qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k) {
   header[HEADER - 1] = '\n';
   fwrite(header, HEADER, 1, o.f);
   if (count) fwrite(x, sizeof *x, count, o.f);
-  return output_close(&o);
+  return qn__output_close(&o);
 }
 
 /* ---- safetensors ------------------------------------------------------------------------------------------------- */
@@ -81,7 +35,7 @@ typedef struct entry {
 } entry;
 
 struct qn_writer {
-  output o;
+  qn_output o;
   size_t n;
   entry entry[]; /* by name */
 };
@@ -155,7 +109,7 @@ static qn_status begin(qn_writer *w, const char *path, const char *const *meta, 
   char *header = NULL;
   size_t size = 0;
   qn_status s = make_header(w->entry, w->n, meta, n_meta, &header, &size);
-  if (!s) s = output_open(&w->o, path);
+  if (!s) s = qn__output_open(&w->o, path);
   if (!s) {
     uint64_t length = size;
     fwrite(&length, sizeof length, 1, w->o.f);
@@ -201,15 +155,15 @@ qn_status qn_writer_close(qn_writer *w) {
     if (w->entry[i].written < w->entry[i].bytes)
       s = qn__fail(QN_E_ARG, "tensor %s: %ju of %ju bytes were written", w->entry[i].t->name,
                    (uintmax_t)w->entry[i].written, (uintmax_t)w->entry[i].bytes);
-  if (s) output_abandon(&w->o);
-  else s = output_close(&w->o);
+  if (s) qn__output_abandon(&w->o);
+  else s = qn__output_close(&w->o);
   free(w);
   return s;
 }
 
 void qn_writer_abandon(qn_writer *w) {
   if (!w) return;
-  output_abandon(&w->o);
+  qn__output_abandon(&w->o);
   free(w);
 }
 

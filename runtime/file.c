@@ -1,0 +1,108 @@
+/* file.c - whole files, in and out: see file.h. */
+#include "file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- In ---------------------------------------------------------------------------------------------------------- */
+
+qn_status qn__file_open(const char *path, int *fd, size_t *size) {
+  struct stat st;
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for the writer of a FIFO */
+  if (*fd < 0) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  if (!fstat(*fd, &st) && S_ISREG(st.st_mode)) return *size = (size_t)st.st_size, QN_OK;
+  close(*fd);
+  return qn__fail(QN_E_IO, "%s: not a file", path);
+}
+
+/* Files of /proc say that they are empty: what counts is the end that reading meets. */
+qn_status qn__file_read(const char *path, char **data, size_t *size) {
+  int fd;
+  size_t room;
+  ssize_t n = 1;
+  *data = NULL;
+  *size = 0;
+  QN_TRY(qn__file_open(path, &fd, &room));
+  for (room += 2; n > 0; room *= 2) {
+    char *grown = realloc(*data, room);
+    if (!grown) break;
+    *data = grown;
+    while (*size < room - 1 && (n = read(fd, *data + *size, room - 1 - *size)) > 0) *size += (size_t)n;
+  }
+  qn_status s = n < 0 ? qn__fail(QN_E_IO, "%s: %s", path, strerror(errno))
+                : n   ? qn__fail(QN_E_NOMEM, "%s: no memory for %zu bytes", path, room)
+                      : QN_OK;
+  close(fd);
+  if (s == QN_OK) (*data)[*size] = 0;
+  else free(*data), *data = NULL;
+  return s;
+}
+
+/* ---- Out --------------------------------------------------------------------------------------------------------- */
+
+qn_status qn__output_open(qn_output *o, const char *path) {
+  static _Atomic unsigned serial; /* so that threads that write the same file do not share a temporary one */
+  struct stat st;
+  int fd;
+  if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device, too */
+    return qn__fail(QN_E_IO, "%s: cannot be written: not a file", path);
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  do {
+    if (snprintf(o->path, PATH_MAX, "%s", path) >= PATH_MAX ||
+        snprintf(o->temporary, PATH_MAX, "%.*s.%s.%ld-%u", (int)(name - path), path, name, (long)getpid(), serial++) >=
+            PATH_MAX)
+      return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
+    fd = open(o->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd < 0 && errno == EEXIST);
+  o->f = fd < 0 ? NULL : fdopen(fd, "wb");
+  if (o->f) return QN_OK;
+  qn_status s = qn__fail(QN_E_IO, "%s: cannot be written: %s", path, strerror(errno));
+  if (fd >= 0) close(fd), unlink(o->temporary);
+  return s;
+}
+
+/* Make a rename in the folder of `path` last. Some file systems cannot; then it lasts when they see fit. */
+static void sync_folder(char *path) {
+  int fd = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  (void)fsync(fd);
+  close(fd);
+}
+
+qn_status qn__output_close(qn_output *o) {
+  bool ok = !ferror(o->f) && !fflush(o->f) && !fsync(fileno(o->f));
+  int why = errno;
+  if (fclose(o->f) && ok) ok = false, why = errno;
+  if (ok && rename(o->temporary, o->path)) ok = false, why = errno;
+  if (ok) return sync_folder(o->temporary), QN_OK;
+  unlink(o->temporary);
+  return qn__fail(QN_E_IO, "%s: cannot be written: %s", o->path, strerror(why));
+}
+
+void qn__output_abandon(qn_output *o) {
+  fclose(o->f);
+  unlink(o->temporary);
+}
+
+qn_status qn__file_replace(const char *path, const void *data, size_t size) {
+  qn_output o;
+  QN_TRY(qn__output_open(&o, path));
+  setvbuf(o.f, NULL, _IONBF, 0); /* it is one piece */
+  fwrite(data, 1, size, o.f);
+  return qn__output_close(&o);
+}
+
+/* ---- Away -------------------------------------------------------------------------------------------------------- */
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at) {
+  (void)st, (void)type, (void)at;
+  return remove(path);
+}
+
+int qn__tree_remove(const char *path) { return nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS); }
