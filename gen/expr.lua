@@ -5,9 +5,7 @@
 -- rules, as the normal form of format.lua.
 
 local expr = {}
-local node = {}
-node.__index = node
-node.__name = "expression"
+local node = { __name = "expression" } -- no __index: nobody reaches it through a symbol
 
 local function make(op, ...) return setmetatable({ op = op, ... }, node) end
 
@@ -33,9 +31,18 @@ node.__add = binary("+", function(a, b) return a + b end)
 node.__sub = binary("-", function(a, b) return a - b end)
 node.__mul = binary("*", function(a, b) return a * b end)
 node.__div = binary("/", function(a, b) return a / b end)
-node.__idiv = binary("/", function(a, b) return a // b end)
+node.__idiv = binary("//", function(a, b) return a // b end)
 node.__mod = binary("%", function(a, b) return a % b end)
 node.__unm = function(a) return make("neg", lift(a)) end
+
+-- What Lua would answer with a truth value or an integer at once: there is a function for it, or none.
+for events, instead in pairs {
+  ["__lt __le"] = "compare symbols by lt(a, b) and eq(a, b), which give 1 or 0, and choose by cond(c, a, b)",
+  ["__band __bor __bxor __shl __shr __bnot"] = "take bits of a symbol by bits(x, lowest, how many)",
+  ["__pow"] = "write the power of a symbol as a product",
+} do
+  for event in events:gmatch "%S+" do node[event] = function() error(instead, 2) end end
+end
 
 expr.ceildiv = binary("ceildiv", function(a, b) return -(-a // b) end)
 expr.min = binary("min", math.min)
@@ -44,11 +51,19 @@ expr.lt = binary("<", function(a, b) return a < b and 1 or 0 end)
 expr.eq = binary("==", function(a, b) return a == b and 1 or 0 end)
 
 function expr.select(c, a, b) return make("select", lift(c), lift(a), lift(b)) end
-function expr.bits(v, lo, width) return make("bits", lift(v), lift(lo), lift(width)) end
+function expr.bits(v, lo, width)
+  if not (math.type(lo) == "integer" and math.type(width) == "integer" and lo >= 0 and width > 0 and lo + width <= 32) then
+    error("bits(x, lowest, how many): whole numbers, and no bit beyond the 32nd", 2)
+  end
+  return make("bits", lift(v), lift(lo), lift(width))
+end
 
 -- lookup(table, index): `table` is a Lua array of numbers, its first element for index 0.
 function expr.lookup(t, index)
-  if type(t) ~= "table" then error("lookup needs a table of numbers as its first argument", 2) end
+  if type(t) ~= "table" or #t == 0 then error("lookup needs a table of numbers as its first argument", 2) end
+  for i, x in ipairs(t) do
+    if not math.type(x) then error(("lookup: element %d of the table is a %s, not a number"):format(i, type(x)), 2) end
+  end
   local n = make("lookup", lift(index))
   n.table = t
   return n
@@ -76,15 +91,25 @@ function expr.postfix(e, tables)
   return out
 end
 
+-- The same of an expression over whole numbers, where a division must say how it rounds.
+function expr.program(e)
+  local out = expr.postfix(e, {})
+  for i, token in ipairs(out) do
+    if token == "/" then error("sizes are whole numbers: divide by // or by ceildiv(a, b)", 0) end
+    out[i] = token == "//" and "/" or token
+  end
+  return out
+end
+
 -- C text over 64-bit integers, fully parenthesised; `names` maps variables to C identifiers (default: themselves).
-local infix = { ["+"] = true, ["-"] = true, ["*"] = true, ["/"] = true, ["%"] = true, ["<"] = true, ["=="] = true }
+local infix = { ["+"] = "+", ["-"] = "-", ["*"] = "*", ["//"] = "/", ["%"] = "%", ["<"] = "<", ["=="] = "==" }
 function expr.c(e, names)
   local function walk(x)
     if x.op == "const" then return ("%d"):format(x[1]) end
     if x.op == "var" then return names and names[x[1]] or x[1] end
     local a = {}
     for i = 1, #x do a[i] = walk(x[i]) end
-    if infix[x.op] then return ("(%s %s %s)"):format(a[1], x.op, a[2]) end
+    if infix[x.op] then return ("(%s %s %s)"):format(a[1], infix[x.op], a[2]) end
     if x.op == "neg" then return ("(-%s)"):format(a[1]) end
     if x.op == "select" then return ("(%s ? %s : %s)"):format(a[1], a[2], a[3]) end
     if x.op == "ceildiv" then return ("((%s + %s - 1) / %s)"):format(a[1], a[2], a[2]) end

@@ -12,15 +12,13 @@
 --
 -- A grain says which weights share an element of a plane: "gG" G of a row, "row", "tensor", "bRxC" a block.
 
+local check = require "gen.check"
 local expr = require "gen.expr"
-local format = { registry = {} }
+local registry = require "gen.registry"
+local format = { registry = {}, sorted_keys = check.sorted_keys }
+local that, sorted_keys = check.that, check.sorted_keys
 
 local type_bits = { f16 = 16, bf16 = 16, f32 = 32, e4m3 = 8, e5m2 = 8, e8m0 = 8 }
-
-local function check(ok, file, text, ...)
-  if not ok then error(("%s: %s"):format(file, text:format(...)), 0) end
-  return ok
-end
 
 -- Integer plane types are "u1".."u8": one code a byte. Returns the element type of the plane and its largest code.
 local function plane_type(t)
@@ -45,7 +43,42 @@ local function grain(word)
   if cols and rows > 0 and cols > 0 and math.max(rows, cols) < 1 << 31 then return rows, cols end
 end
 
--- Register a format. Raises with the file's name if something is missing.
+local fields = { name = "string", doc = "string?", bits = "integer", codes = "string?", group = "string|list?",
+  planes = "table?", per = "table?", decode = "function", replace = "boolean?",
+  file = "string?", where = "string?" } -- of the one that a copy was made of
+local float_bits = { f16 = 16, bf16 = 16, f32 = 32, e4m3 = 8, e5m2 = 8 } -- codes that are numbers
+
+-- Grains that a spelling may choose, or the one there is.
+local function check_group(group, what, where)
+  that(type(group) ~= "table" or group[1], where, "%s: the list of groups is empty", what)
+  for i, g in ipairs(type(group) == "table" and group or { group }) do
+    local any = i > 1 and (g == "g*" or g == "b*")
+    that(any or grain(math.type(g) and "g" .. g or tostring(g)), where,
+      "%s: group %q: a group is a number of weights along K, \"row\", \"tensor\", \"b128x128\" or, after the first, \"g*\" or \"b*\"",
+      what, tostring(g))
+  end
+end
+
+local function check_planes(def, what, where)
+  for plane, options in pairs(def.planes or {}) do
+    that(type(plane) == "string" and plane:match "^%l[%w_]*$" and plane ~= "codes" and plane ~= "perm", where,
+      "%s: a plane's name is a word, and neither \"codes\" nor \"perm\", not %q", what, tostring(plane))
+    check.kind(options, "list", ("%s: plane %s"):format(what, plane), where)
+    that(options[1], where, "%s: plane %s needs a list of types", what, plane)
+    for _, o in ipairs(options) do
+      that(o == "none" or type(o) == "string" and plane_type(o), where,
+        "%s: plane %s: unknown type %q; known: none, u1 to u8, %s", what, plane, tostring(o),
+        table.concat(sorted_keys(type_bits), ", "))
+    end
+  end
+  for plane, word in pairs(def.per or {}) do
+    check.among(plane, sorted_keys(def.planes), what .. ": per: plane", where)
+    that(type(word) == "string" and grain(word), where, "%s: per: plane %s has an unknown grain %q", what, plane,
+      tostring(word))
+  end
+end
+
+-- Register a format, which was described in `file`, at `where`. Raises with the place and the field if it is not right.
 --
 --   name, doc, bits     of a code
 --   codes               type of codes that are floats; else they are unsigned integers
@@ -54,33 +87,21 @@ end
 --   planes              of each plane the types, the first being the default. "none": absent, and false in the rule
 --   per                 grains of planes that have another one
 --   decode              function(q, p): the weight from its code and its planes
-function format.define(def, file)
-  file = file or "format"
-  check(type(def.name) == "string" and def.name:match "^%l[%w_]*$", file, "name must be a word, not %q", tostring(def.name))
-  check(math.type(def.bits) and (def.bits >= 1 and def.bits <= 8 or def.bits == 16 or def.bits == 32), file,
-    "bits of %s must be 1 to 8, 16 or 32, not %s", def.name, def.bits)
-  check(type(def.decode) == "function", file, "%s needs decode = function(q, p)", def.name)
-  for plane, word in pairs(def.per or {}) do
-    check(grain(word), file, "plane %s of %s: unknown grain %q", plane, def.name, tostring(word))
+--   replace             true: in place of the format of that name
+function format.define(def, file, where)
+  local what = check.fields(def, fields, "format", where)
+  that(def.name:match "^%l[%w_]*$", where, "a format's name is a word of small letters, digits and _, not %q", def.name)
+  if def.codes then
+    check.among(def.codes, sorted_keys(float_bits), what .. ": codes", where)
+    that(def.bits == float_bits[def.codes], where, "%s: codes of type %s have %d bits, not %d", what, def.codes,
+      float_bits[def.codes], def.bits)
   end
-  for plane, options in pairs(def.planes or {}) do
-    check(type(options) == "table" and options[1], file, "plane %s of %s needs a list of types", plane, def.name)
-    for _, o in ipairs(options) do
-      check(o == "none" or plane_type(o), file, "plane %s of %s: unknown type %q", plane, def.name, tostring(o))
-    end
-  end
-  def.file = file
-  format.registry[def.name] = def
-  return def
+  that(def.codes or def.bits >= 1 and def.bits <= 8, where,
+    "%s: bits must be 1 to 8, not %d; codes that are floats say their type in `codes`", what, def.bits)
+  check_group(def.group, what, where)
+  check_planes(def, what, where)
+  return registry.add(format.registry, def, what, file, where)
 end
-
-local function sorted_keys(t)
-  local keys = {}
-  for k in pairs(t or {}) do keys[#keys + 1] = k end
-  table.sort(keys)
-  return keys
-end
-format.sorted_keys = sorted_keys
 
 -- ---- Normal form ------------------------------------------------------------------------------------------------
 -- A value is a sum of terms, keyed by the planes that multiply it; the rest of a term depends on the code alone and is
@@ -98,7 +119,7 @@ local function normalise(tree, def)
   local function pure(v, what) -- the value as a function of the code alone
     local out
     for _, x in pairs(v) do
-      check(#x.planes == 0 and x.power == 0 and not out, def.file, "%s: %s must depend on the code only", def.name, what)
+      that(#x.planes == 0 and x.power == 0 and not out, def.where, "%s: %s must depend on the code only", def.name, what)
       out = x.t
     end
     return out or each(function() return 0 end)
@@ -141,7 +162,7 @@ local function normalise(tree, def)
     for i = 1, #a do f[i] = pure(a[i], "an argument of " .. x.op) end
     if x.op == "lookup" then
       return single({}, each(function(i)
-        return check(x.table[f[1][i] + 1], def.file, "%s: lookup of index %s in a table of %d", def.name, f[1][i], #x.table)
+        return that(x.table[f[1][i] + 1], def.where, "%s: lookup of index %s in a table of %d", def.name, f[1][i], #x.table)
       end))
     end
     if x.op == "bits" then return single({}, each(function(i) return (f[1][i] // 1 >> f[2][i]) & ((1 << f[3][i]) - 1) end)) end
@@ -149,7 +170,7 @@ local function normalise(tree, def)
     if x.op == "/" then return single({}, each(function(i) return f[1][i] / f[2][i] end)) end
     if x.op == "<" then return single({}, each(function(i) return f[1][i] < f[2][i] and 1 or 0 end)) end
     if x.op == "==" then return single({}, each(function(i) return f[1][i] == f[2][i] and 1 or 0 end)) end
-    error(("%s: %s: operator %s is not for decode rules"):format(def.file, def.name, x.op), 0)
+    error(("%s: %s: operator %s is not for decode rules"):format(def.where, def.name, x.op), 0)
   end
 
   local function constant(t) for i = 2, count do if t[i] ~= t[1] then return false end end return true end
@@ -159,12 +180,12 @@ local function normalise(tree, def)
     if x.power == 0 and constant(x.t) then
       if x.t[1] ~= 0 then offset[#offset + 1] = { coefficient = x.t[1], planes = x.planes } end
     else
-      check(not map, def.file, "%s: the code meets different scales in one rule", def.name)
-      check(x.power <= 1, def.file, "%s: the rule is not linear in a float code", def.name)
+      that(not map, def.where, "%s: the code meets different scales in one rule", def.name)
+      that(x.power <= 1, def.where, "%s: the rule is not linear in a float code", def.name)
       map, scale = x.t, x.planes
     end
   end
-  check(map, def.file, "%s: decode does not use the code", def.name)
+  that(map, def.where, "%s: decode does not use the code", def.name)
   -- a constant beside the map with the same factors belongs to the map
   for i = #offset, 1, -1 do
     if not def.codes and table.concat(offset[i].planes, "*") == table.concat(scale, "*") then
@@ -206,7 +227,7 @@ local function spelled_grain(def, word, file)
   for _, g in ipairs(def.group) do
     if g == word or "g" .. g == word or g == word:sub(1, 1) .. "*" then return word, true end
   end
-  check(false, file, "%s has no group %q; it has %s", def.name, word, table.concat(def.group, ", "))
+  that(false, file, "%s has no group %q; it has %s", def.name, word, table.concat(def.group, ", "))
 end
 
 local function uses(tree, plane)
@@ -220,7 +241,7 @@ function format.resolve(spelling)
   local words = {}
   for w in spelling:gmatch "[^.]+" do words[#words + 1] = w end
   local def = format.registry[words[1] or ""]
-  check(def, spelling, "unknown format; known: %s", table.concat(sorted_keys(format.registry), ", "))
+  that(def, spelling, "unknown format%s", check.instead(words[1] or "", sorted_keys(format.registry)))
   local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
   local at = 2
   if type(def.group) == "table" then
@@ -242,7 +263,7 @@ function format.resolve(spelling)
         if not hit and suffix(plane, o) == words[i] then chosen[plane], hit = o, true end
       end
     end
-    check(hit, spelling, "format %s does not know %q", def.name, words[i])
+    that(hit, spelling, "format %s does not know %q", def.name, words[i])
   end
   for _, plane in ipairs(sorted_keys(def.planes)) do
     local o = chosen[plane]
@@ -262,12 +283,15 @@ function format.resolve(spelling)
   f.name = table.concat({ f.name, table.unpack(marked) }, ".")
   for i, x in ipairs(f.planes) do f.planes[x.name] = i end
 
-  f.decode = def.decode(expr.var "q", setmetatable(p, { __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.file, k), 0) end }))
-  check(expr.is(f.decode), def.file, "decode of %s must return an expression of q", def.name)
+  f.decode = def.decode(expr.var "q", setmetatable(p, { __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.where, k), 0) end }))
+  that(expr.is(f.decode), def.where, "decode of %s must return an expression of q", def.name)
   for _, x in ipairs(f.planes) do
-    check(uses(f.decode, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
+    that(uses(f.decode, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
   end
   local map, scale, offset = normalise(f.decode, def)
+  for i, x in ipairs(map) do
+    that(x - x == 0, def.where, "%s: the rule gives %s for code %d", def.name, x, i - 1)
+  end
   f.map, f.scale, f.offset = classify(map, def), scale, offset
   return f
 end

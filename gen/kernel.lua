@@ -6,36 +6,72 @@
 --
 --   kernel.variants(problem, device, { space = "full" })  ->  list of variants, report of what the rules removed
 
+local check = require "gen.check"
 local expr = require "gen.expr"
 local format = require "gen.format"
 local layout = require "gen.layout"
 local emit = require "gen.emit"
 local json = require "gen.json"
--- Given by the host program: hash(text) -> 32 hexadecimal digits; progress(), called before each candidate.
+local registry = require "gen.registry"
+-- Given by the host program: hash(text) -> 32 hexadecimal digits; progress(where), called before each candidate
+-- with the place of its family.
 local kernel = { registry = {}, hash = nil, progress = function() end }
 
-local required = { "name", "target", "doc", "params", "rules", "layout", "launch", "outline" }
+local fields = { name = "string", target = "string", doc = "string", source = "string?", params = "list", rules = "list",
+  derive = "function?", layout = "function", launch = "function", flags = "function?", arch = "function?",
+  m = "function?", cost = "function?", outline = "list", replace = "boolean?",
+  file = "string?", where = "string?" } -- of the one that a copy was made of
+local param_fields = { name = "string", doc = "string?", short = "string?", values = "list", quick = "list|function?" }
+local rule_fields = { name = "string", why = "string", ok = "function" }
 
-function kernel.define(def, file)
-  for _, key in ipairs(required) do
-    if def[key] == nil then error(("%s: kernel %s lacks %q"):format(file, tostring(def.name), key), 0) end
+-- Fields that a variant has beside its parameters.
+local taken = { def = true, problem = true, format = true, device = true, params = true, act = true, out = true,
+  target = true, entry = true, layout = true }
+
+-- Values of a parameter: they stand in names of variants.
+local function check_values(list, what, where)
+  check.that(list[1] ~= nil, where, "%s: the list of values is empty", what)
+  local seen = {}
+  for _, x in ipairs(list) do
+    check.that(math.type(x) == "integer" or type(x) == "string" and x:match "^[%w_]+$", where,
+      "%s: a value is a whole number or a word, not %q", what, tostring(x))
+    check.that(not seen[x], where, "%s: the value %s is there twice", what, x)
+    seen[x] = true
   end
-  if def.target ~= "host" and def.target ~= "cuda" then
-    error(("%s: kernel %s: target must be host or cuda, not %q"):format(file, def.name, tostring(def.target)), 0)
-  end
-  for _, p in ipairs(def.params) do
-    if not (p.name and p.values and p.values[1] ~= nil) then error(("%s: kernel %s: a parameter needs a name and values"):format(file, def.name), 0) end
-  end
-  def.file = file
-  kernel.registry[def.name] = def
-  return def
 end
 
--- Families of a target, sorted by name.
-function kernel.families(target)
-  local out = {}
-  for _, name in ipairs(format.sorted_keys(kernel.registry)) do
-    if not target or kernel.registry[name].target == target then out[#out + 1] = kernel.registry[name] end
+local function check_params(list, what, where)
+  local seen = {}
+  for _, p in ipairs(list) do
+    local param = check.fields(p, param_fields, what .. ": parameter", where)
+    check.that(p.name:match "^%a[%w_]*$", where, "%s: a name is a word", param)
+    check.that(not taken[p.name] and not seen[p.name], where, "%s: the name is taken", param)
+    seen[p.name] = true
+    check_values(p.values, param, where)
+    if type(p.quick) == "table" then check_values(p.quick, param .. ": quick", where) end
+  end
+end
+
+-- Register a family, which was described in `file`, at `where`. Raises with the place and the field if it is not right.
+function kernel.define(def, file, where)
+  local what = check.fields(def, fields, "kernel", where)
+  check.that(("." .. def.name):gsub("%.%a[%w_]*", "") == "", where, "a kernel's name is words with dots between, not %q",
+    def.name)
+  check.among(def.target, { "cuda", "host" }, what .. ": target", where)
+  check_params(def.params, what, where)
+  for _, r in ipairs(def.rules) do check.fields(r, rule_fields, what .. ": rule", where) end
+  for i, section in ipairs(def.outline) do check.kind(section, "function", ("%s: outline[%d]"):format(what, i), where) end
+  return registry.add(kernel.registry, def, what, file, where)
+end
+
+-- Families of a target, sorted by name: all, or those of a list, "host.gemv,host.gemm". Raises for a name that is
+-- not known.
+function kernel.families(target, list)
+  local out, names, wanted = {}, format.sorted_keys(kernel.registry), {}
+  for name in (list or ""):gmatch "[^,%s]+" do wanted[check.among(name, names, "kernel family")] = true end
+  for _, name in ipairs(names) do
+    local def = kernel.registry[name]
+    if (not target or def.target == target) and (not list or wanted[name]) then out[#out + 1] = def end
   end
   return out
 end
@@ -91,8 +127,13 @@ end
 
 -- ---- Variants ------------------------------------------------------------------------------------------------------
 
+-- What a function of the family returned, if it is of the kind that is wanted.
+local function answer(def, name, wanted, x)
+  return check.kind(x, wanted, ("kernel %s: what %s returns"):format(def.name, name), def.where)
+end
+
 -- Of the values of `param` those that are wanted: none where the family has no such value.
-local function values_of(param, space, fixed, device)
+local function values_of(def, param, space, fixed, device)
   local wanted = fixed and fixed[param.name]
   if wanted ~= nil then
     local out = {}
@@ -101,8 +142,8 @@ local function values_of(param, space, fixed, device)
     end
     return out
   end
-  if space == "quick" and param.quick then return type(param.quick) == "function" and param.quick(device) or param.quick end
-  return param.values
+  if space ~= "quick" or not param.quick then return param.values end
+  return type(param.quick) == "function" and answer(def, "quick of " .. param.name, "list", param.quick(device)) or param.quick
 end
 
 local function identifier(text) return (text:gsub("[^%w]+", "_")) end
@@ -143,27 +184,52 @@ function methods:source(lines)
   return self.writer.text(lines)
 end
 
-local function complete(def, v)
-  v.layout = v.layout or def.layout(v)
-  local recipe = def.launch(v)
-  local out = setmetatable({ def = def, values = v, problem = v.problem, params = v.params, target = def.target,
-    family = def.name, layout = layout.descriptor(v.layout, format.pad_code(v.format)),
-    flags = def.flags and def.flags(v) or "", arch = def.arch and def.arch(v) or v.device.arch,
-    cost = def.cost and def.cost(v) or 0 }, methods)
-  out.m_min, out.m_max = 1, 0
-  if def.m then out.m_min, out.m_max = def.m(v) end
-  local function programs(list)
-    local t = {}
-    for i, e in ipairs(list) do t[i] = expr.postfix(e, {}) end
-    return t
-  end
+local recipe_fields = { steps = "list", workspace = "expression?", deterministic = "boolean?", batch_invariant = "boolean?",
+  pdl = "boolean?" }
+local step_fields = { entry = "string?", args = "list?", grid = "list", block = "list?", cluster = "list?",
+  shared = "expression?" }
+
+-- The launch recipe as C reads it.
+local function recipe_of(def, v)
+  local recipe = answer(def, "launch", "table", def.launch(v))
+  local what = check.fields(recipe, recipe_fields, ("kernel %s: launch"):format(def.name), def.where)
   local steps = {}
   for i, s in ipairs(recipe.steps) do
-    steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs(s.grid), block = programs(s.block or {}),
-      cluster = programs(s.cluster or {}), shared = expr.postfix(s.shared or 0, {}) }
+    local step = check.fields(s, step_fields, ("%s: steps[%d]"):format(what, i), def.where)
+    local function programs(name)
+      local t = {}
+      for j, e in ipairs(s[name] or {}) do
+        t[j] = expr.program(check.kind(e, "expression", ("%s: %s[%d]"):format(step, name, j), def.where))
+      end
+      return t
+    end
+    steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs "grid", block = programs "block",
+      cluster = programs "cluster", shared = expr.program(s.shared or 0) }
   end
-  out.recipe = { steps = steps, workspace = expr.postfix(recipe.workspace or 0, {}), deterministic = recipe.deterministic ~= false,
+  return { steps = steps, workspace = expr.program(recipe.workspace or 0), deterministic = recipe.deterministic ~= false,
     batch_invariant = recipe.batch_invariant == true, pdl = recipe.pdl == true }
+end
+
+-- The M that a variant serves: from, to (0: on).
+local function served(def, v)
+  if not def.m then return 1, 0 end
+  local least, most = def.m(v)
+  answer(def, "m", "count", least)
+  answer(def, "m, second,", "integer", most)
+  check.that(most == 0 or most >= least, def.where, "kernel %s: m returns %d, %d: it serves no M", def.name, least, most)
+  return least, most
+end
+
+local function complete(def, v)
+  v.layout = def.layout(v)
+  check.that(type(v.layout) == "table" and v.layout.sections, def.where,
+    "kernel %s: layout must return what layout.make returned", def.name)
+  local out = setmetatable({ def = def, values = v, problem = v.problem, params = v.params, target = def.target,
+    family = def.name, layout = layout.descriptor(v.layout, format.pad_code(v.format)), recipe = recipe_of(def, v),
+    flags = def.flags and answer(def, "flags", "string", def.flags(v)) or "",
+    arch = def.arch and answer(def, "arch", "string", def.arch(v)) or v.device.arch,
+    cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)
+  out.m_min, out.m_max = served(def, v)
   local p = v.problem
   out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.bias and "+bias" or "", values_text(def, v.params))
   out.hash = kernel.hash(table.concat({ out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }, "\0"))
@@ -201,13 +267,14 @@ end
 -- The variants of a family that its rules leave (of options.only_one the first), not yet written, and what each rule
 -- removed.
 local function survivors(def, problem, device, options)
+  problem, device = registry.copy(problem), registry.copy(device) -- the family's code may change them
   local r = { family = def.name, candidates = 0, survivors = 0, removed = {} }
   for i, rule in ipairs(def.rules) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
   local params, out = {}, {}
   local function walk(i)
     local p = def.params[i]
     if p then
-      for _, x in ipairs(values_of(p, options.space or "full", options.fixed, device)) do
+      for _, x in ipairs(values_of(def, p, options.space or "full", options.fixed, device)) do
         if options.only_one and #out > 0 then return end
         params[p.name] = x
         walk(i + 1)
@@ -218,7 +285,7 @@ local function survivors(def, problem, device, options)
     for name, x in pairs(params) do copy[name] = x end
     local v = instance(def, problem, device, copy)
     r.candidates = r.candidates + 1
-    kernel.progress()
+    kernel.progress(def.where)
     local why = rejected(def, v)
     if why then r.removed[why].count = r.removed[why].count + 1 else out[#out + 1] = v end
   end
@@ -227,25 +294,24 @@ local function survivors(def, problem, device, options)
 end
 
 -- All variants of the families that serve `device.target`. options: space ("full", "quick": what the families name for
--- a short search, "reduced": a few that cover the full one), family (name), fixed ({ NR = 32 }). Returns the variants,
+-- a short search, "reduced": a few that cover the full one), family (names), fixed ({ NR = 32 }). Returns the variants,
 -- and a report per family: { family, candidates, survivors, removed = { { rule, why, count }… } }.
 function kernel.variants(problem, device, options)
   options = options or {}
   local out, report, seen = {}, {}, {}
-  for _, def in ipairs(kernel.families(device.target)) do
-    if not options.family or options.family == def.name then
-      local list, r = survivors(def, problem, device, options)
-      for _, v in ipairs(list) do
-        if def.derive then def.derive(v) end
-        local variant = complete(def, v)
-        if not seen[variant.hash] then
-          seen[variant.hash] = true
-          r.survivors = r.survivors + 1
-          out[#out + 1] = variant
-        end
+  for _, def in ipairs(kernel.families(device.target, options.family)) do
+    local list, r = survivors(def, problem, device, options)
+    for _, v in ipairs(list) do
+      kernel.progress(def.where)
+      if def.derive then def.derive(v) end
+      local variant = complete(def, v)
+      if not seen[variant.hash] then
+        seen[variant.hash] = true
+        r.survivors = r.survivors + 1
+        out[#out + 1] = variant
       end
-      report[#report + 1] = r
     end
+    report[#report + 1] = r
   end
   return out, report
 end

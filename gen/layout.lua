@@ -8,12 +8,21 @@
 -- n(size, stride) and k(size, stride) are digits, slowest first. make() checks that every section covers every element
 -- of its planes (of the codes exactly once), and derives sizes: record bytes, field offsets, section offsets over N and K.
 
+local check = require "gen.check"
 local expr = require "gen.expr"
 local layout = {}
 local type_bits = { u8 = 8, i8 = 8, u16 = 16, f16 = 16, bf16 = 16, f32 = 32, u32 = 32, i32 = 32, e4m3 = 8, e5m2 = 8, e8m0 = 8 }
 
-function layout.n(size, stride) return { "n", size, stride or 1 } end
-function layout.k(size, stride) return { "k", size, stride or 1 } end
+local function digit(axis, size, stride)
+  for _, x in ipairs { size, stride or 1 } do
+    if math.type(x) ~= "integer" or x < 0 then
+      error(("%s(size, stride): whole numbers from 0 on, not %s"):format(axis, check.described(x)), 3)
+    end
+  end
+  return { axis, size, stride or 1 }
+end
+function layout.n(size, stride) return digit("n", size, stride) end
+function layout.k(size, stride) return digit("k", size, stride) end
 
 -- A field holding bits [lo, lo + bits) of the codes.
 function layout.codes(lo, bits, digits) return { plane = "codes", lo = lo, bits = bits, digits = digits } end
@@ -50,7 +59,12 @@ local function check_chain(name, digits, axis, share, repeats, what)
   end
 end
 
+local fields = { name = "string", tile = "list", format = "table", sections = "list" }
+local section_fields = { outer = "list", ["[]"] = "table" }
+
 function layout.make(spec)
+  local what = check.fields(spec, fields, "layout")
+  for i, s in ipairs(spec.sections) do check.fields(s, section_fields, ("%s: sections[%d]"):format(what, i)) end
   local f, name, tile = spec.format, spec.name, spec.tile
   local l = { name = name, tile = tile, sections = {}, format = f }
   local N, K = expr.var "N", expr.var "K"

@@ -59,8 +59,9 @@ static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate
                         .m_min = (int64_t)number(j, "m_min"),
                         .m_max = (int64_t)number(j, "m_max"),
                         .cost = (int64_t)number(j, "cost")};
-  QN_TRY(qn__layout_from_json(item(j, "layout"), f, &out->layout));
-  return qn__recipe_from_json(item(j, "recipe"), &out->recipe);
+  qn_status s = qn__layout_from_json(item(j, "layout"), f, &out->layout);
+  if (s == QN_OK) s = qn__recipe_from_json(item(j, "recipe"), &out->recipe);
+  return s == QN_OK ? s : qn__fail(s, "%s: %s", out->name, qn__errmsg());
 }
 
 static qn_status read_problem(const cJSON *j, qn_tune_problem *out) {

@@ -1,8 +1,8 @@
 /* quernel.c - the Lua module `quernel`: luaopen_quernel, and what the bindings share.
  *
  * The same code is linked into the tool and built as a module for a stock lua5.4. All that a person sees is made by
- * lua/quernel.lua, which is carried inside, as are the generator and the templates. $QUERNEL_TEMPLATES names a
- * directory laid out like the source tree whose files come before those inside. */
+ * lua/quernel.lua, which is carried inside, as are the generator and the templates. $QUERNEL_TEMPLATES names a source
+ * tree whose templates come before those inside. */
 #include "bind.h"
 #include "embed.h"
 #include "hash.h"
@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -158,35 +159,35 @@ static int parse_json(lua_State *L) {
 
 /* ---- Files inside ------------------------------------------------------------------------------------------------ */
 
-/* Path of `name` below $QUERNEL_TEMPLATES; false if that is not set. */
+/* Path of a template below $QUERNEL_TEMPLATES; false for what is no template, or if that is not set. */
 static bool override_path(const char *name, char path[PATH_MAX]) {
   const char *root = getenv("QUERNEL_TEMPLATES");
-  return root && *root && snprintf(path, PATH_MAX, "%s/%s", root, name) < PATH_MAX;
+  return strncmp(name, "templates", 9) == 0 && root && *root &&
+         snprintf(path, PATH_MAX, "%s/%s", root, name) < PATH_MAX;
 }
 
-/* Push the text of a file, or nothing. */
+/* Push the text of a file, or nothing. No file is open while Lua may raise. */
 static bool push_file(lua_State *L, const char *path) {
+  struct stat st;
+  if (stat(path, &st) || !S_ISREG(st.st_mode)) return false;
+  char *text = qn__lua_block(L, (size_t)st.st_size);
   FILE *f = fopen(path, "rb");
-  if (!f) return false;
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  for (size_t got = 1; got;) {
-    char *room = luaL_prepbuffer(&b);
-    got = fread(room, 1, LUAL_BUFFERSIZE, f);
-    luaL_addsize(&b, got);
-  }
-  bool ok = !ferror(f);
-  fclose(f);
-  luaL_pushresult(&b);
-  if (!ok) lua_pop(L, 1);
+  size_t got = f ? fread(text, 1, (size_t)st.st_size, f) : 0;
+  bool ok = f && !ferror(f);
+  if (f) fclose(f);
+  if (ok) lua_pushlstring(L, text, got);
+  lua_remove(L, ok ? -2 : -1);
   return ok;
 }
 
-/* read(name) -> text or nil */
+/* read(name) -> text, and the path of the file if it is not one of those inside; or nil */
 static int read_embedded(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
   char path[PATH_MAX];
-  if (override_path(name, path) && push_file(L, path)) return 1;
+  if (override_path(name, path) && push_file(L, path)) {
+    lua_pushstring(L, path);
+    return 2;
+  }
   for (size_t i = 0; i < qn__embedded_count; i++)
     if (strcmp(qn__embedded[i].name, name) == 0) {
       lua_pushlstring(L, qn__embedded[i].text, qn__embedded[i].size);
@@ -194,6 +195,32 @@ static int read_embedded(lua_State *L) {
     }
   luaL_pushfail(L);
   return 1;
+}
+
+static const char folder_class[] = "quernel.folder";
+
+static int folder_close(lua_State *L) {
+  DIR **d = luaL_checkudata(L, 1, folder_class);
+  if (*d) closedir(*d);
+  *d = NULL;
+  return 0;
+}
+
+/* Set the names of a folder's Lua files as keys of the table at `index`; none if there is no such folder. */
+static void add_files(lua_State *L, int index, const char *path) {
+  DIR **d = lua_newuserdatauv(L, sizeof(DIR *), 0);
+  *d = NULL;
+  luaL_setmetatable(L, folder_class);
+  *d = opendir(path);
+  for (struct dirent *e; *d && (e = readdir(*d));) {
+    const char *dot = strrchr(e->d_name, '.');
+    if (!dot || strcmp(dot, ".lua") || e->d_name[0] == '.') continue;
+    lua_pushboolean(L, 1);
+    lua_setfield(L, index, e->d_name);
+  }
+  lua_pushcfunction(L, folder_close);
+  lua_insert(L, -2);
+  lua_call(L, 1, 0);
 }
 
 /* list(folder) -> the names in it that end in .lua, as keys of a table */
@@ -207,12 +234,7 @@ static int list_embedded(lua_State *L) {
     qn__lua_set_flag(L, name + length + 1, true);
   }
   char path[PATH_MAX];
-  DIR *d = override_path(folder, path) ? opendir(path) : NULL;
-  for (struct dirent *e; d && (e = readdir(d));) {
-    const char *dot = strrchr(e->d_name, '.');
-    if (dot && strcmp(dot, ".lua") == 0 && e->d_name[0] != '.') qn__lua_set_flag(L, e->d_name, true);
-  }
-  if (d) closedir(d);
+  if (override_path(folder, path)) add_files(L, 2, path);
   return 1;
 }
 
@@ -295,11 +317,22 @@ static const luaL_Reg base[] = {
     {NULL, NULL},
 };
 
+/* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */
+static void check_templates(lua_State *L) {
+  char path[PATH_MAX];
+  struct stat st;
+  if (override_path("templates", path) && (stat(path, &st) || !S_ISDIR(st.st_mode)))
+    luaL_error(L, "QUERNEL_TEMPLATES: there is no folder %s", path);
+}
+
 /* The module: the chunk lua/quernel.lua, called with the table of native functions. [-0, +1, v] */
 QN_API int luaopen_quernel(lua_State *L) {
   static const luaL_Reg json_methods[] = {{"__gc", json_gc}, {NULL, NULL}};
   luaL_checkversion(L);
+  static const luaL_Reg folder_methods[] = {{"__gc", folder_close}, {NULL, NULL}};
   qn__lua_class(L, json_class, json_methods);
+  qn__lua_class(L, folder_class, folder_methods);
+  check_templates(L);
   lua_pushcfunction(L, read_embedded);
   lua_pushliteral(L, "lua/quernel.lua");
   lua_call(L, 1, 1); /* text */

@@ -69,7 +69,10 @@ local function list(folder)
 end
 
 local named = {} -- text of template files that a script named
-local function read(path) return named[path] or native.read(path) end
+local function read(path)
+  if named[path] then return named[path] end
+  return native.read(path)
+end
 
 local gen = import "gen.init" { hash = native.hash, read = read, list = list }
 gen.kernel.progress = progress
@@ -77,9 +80,12 @@ guarded(gen.load_all)
 q.gen, q.json = gen, gen.json
 q.lookup, q.bits, q.select = gen.expr.lookup, gen.expr.bits, gen.expr.select -- for decode rules
 
-local function caller() return debug.getinfo(3, "S").short_src end
-function q.format(def) return gen.format.define(def, caller()) end
-function q.kernel(def) return gen.kernel.define(def, caller()) end
+local function define(registrar, def)
+  local info = debug.getinfo(3, "Sl")
+  return registrar(def, info.short_src, ("%s:%d"):format(info.short_src, info.currentline))
+end
+function q.format(def) return (define(gen.format.define, def)) end
+function q.kernel(def) return (define(gen.kernel.define, def)) end
 
 -- Run a template file, sandboxed. Returns what it returns: the format or the kernel family.
 function q.load(path)

@@ -131,10 +131,15 @@ static const row rows[] = {
     {TUNE "-o nowhere/x.qpack", 1, ANY, "nowhere/x.qpack"},
     {"mkdir -p t/templates/formats && echo 'return format { name = = 3 }' >t/templates/formats/bad.lua; "
      "QUERNEL_TEMPLATES=t quernel formats",
-     1, NULL, "^quernel: templates/formats/bad.lua:1: [^\n]*near '='\n$"},
+     1, NULL, "^quernel: t/templates/formats/bad.lua:1: [^\n]*near '='\n$"},
     {"mkdir -p t/templates/formats && echo 'return format { name = \"bad\", bits = 4 }' >t/templates/formats/bad.lua; "
      "QUERNEL_TEMPLATES=t quernel formats",
-     1, NULL, "^quernel: templates/formats/bad.lua: bad needs decode[^\n]*\n$"},
+     1, NULL, "^quernel: t/templates/formats/bad.lua:1: format bad needs the field \"decode\"\n$"},
+    {"QUERNEL_TEMPLATES=nowhere quernel devices", 1, NULL,
+     "^quernel: QUERNEL_TEMPLATES: there is no folder nowhere/templates\n$"},
+    {"mkdir -p t/templates t/lua t/gen && echo 'error \"outside\"' | tee t/lua/main.lua >t/gen/format.lua; "
+     "QUERNEL_TEMPLATES=t quernel formats",
+     0, "int4", NULL},
 
     /* Scripts */
     {"echo 'print(require \"quernel\".version, ...)' >s.lua; quernel run s.lua a b", 0, "^[0-9.]+\ta\tb\n$", NULL},

@@ -115,18 +115,20 @@ static const struct {
     {"a plane without a place in the rule",
      "return fails('the rule of int4 has no place for its plane zero', gen.format.resolve, 'int4.z.m')"},
     {"an unknown grain of a plane is refused by file",
-     "return fails('x.lua: plane d of bad: unknown grain \"h2\"', gen.format.define, { name = 'bad', bits = 4, per = { "
-     "d = 'h2' }, decode = print }, 'x.lua')"},
+     "return fails('x.lua:1: format bad: per: plane d has an unknown grain \"h2\"', gen.format.define, { name = 'bad', "
+     "bits = 4, "
+     "planes = { d = { 'f16' } }, per = { d = 'h2' }, decode = print }, 'x.lua', 'x.lua:1')"},
     {"undeclared plane is named",
      "gen.format.define({ name = 'bad', bits = 4, group = { 32 }, planes = { scale = { 'f16' } },\n"
-     "  decode = function(q, p) return q * p.scal end }, 'bad.lua')\n"
-     "return fails('bad.lua: decode uses plane \"scal\"', gen.format.resolve, 'bad')"},
+     "  decode = function(q, p) return q * p.scal end }, 'bad.lua', 'bad.lua:1')\n"
+     "return fails('bad.lua:1: decode uses plane \"scal\"', gen.format.resolve, 'bad')"},
     {"two scales for one code are refused",
      "gen.format.define({ name = 'bad', bits = 4, group = { 32 }, planes = { a = { 'f16' }, b = { 'f16' } },\n"
      "  decode = function(q, p) return q * p.a + gen.expr.bits(q, 0, 1) * p.b end }, 'bad.lua')\n"
      "return fails('different scales', gen.format.resolve, 'bad')"},
     {"a format without decode is refused by file",
-     "return fails('x.lua: bad needs decode', gen.format.define, { name = 'bad', bits = 4 }, 'x.lua')"},
+     "return fails('x.lua:1: format bad needs the field \"decode\"', gen.format.define, { name = 'bad', bits = 4 }, "
+     "'x.lua', 'x.lua:1')"},
     {"descriptor holds the rule as it was written",
      "return equal(gen.json(gen.format.descriptor(gen.format.resolve 'int8.row')),\n"
      "  "
@@ -195,16 +197,157 @@ static const struct {
     /* ---- sandbox ---- */
     {"templates cannot open files",
      "files['templates/t.lua'] = 'return io.open \"x\"'\n"
-     "return fails('templates/t.lua: unknown name \"io\"', gen.load, 'templates/t.lua')"},
+     "return fails('templates/t.lua:1: unknown name \"io\"', gen.load, 'templates/t.lua')"},
     {"templates cannot load code", "files['templates/t.lua'] = 'return load \"return 1\"'\n"
                                    "return fails('unknown name \"load\"', gen.load, 'templates/t.lua')"},
     {"templates cannot set globals", "files['templates/t.lua'] = 'x = 1'\n"
                                      "return fails('assignment to global \"x\"', gen.load, 'templates/t.lua')"},
     {"a syntax error names file and line", "files['templates/t.lua'] = 'local a = 1\\nlocal = 2'\n"
                                            "return fails('templates/t.lua:2:', gen.load, 'templates/t.lua')"},
+    {"a template's changes of libraries, expressions and what it uses are its own",
+     "files['templates/lib.lua'] = 'return { list = { 1 }, f = function() return 2 end }'\n"
+     "files['templates/poison.lua'] = [[string.rep, string.format, table.concat, math.max, expr.postfix, layout.make = "
+     "1\n"
+     "  local lib = use 'lib' lib.list[1], lib.f = 7 return (M.__index or M.__add) or 'nothing']]\n"
+     "files['templates/after.lua'] = [[local lib = use 'lib'\n"
+     "  return ('x'):rep(2) .. string.format('%d', math.max(1, 2)) .. table.concat { lib.list[1], lib.f() }]]\n"
+     "return equal(gen.load 'templates/poison.lua', 'nothing') and equal(gen.load 'templates/after.lua', 'xx212')\n"
+     "  and equal(#gen.expr.postfix(gen.expr.var 'N', {}), 1)"},
+    {"what is registered is neither replaced unasked nor changed afterwards",
+     "local text = [[local f = format { name = 'int4', REPLACE bits = 3, doc = 'mine', decode = function(q) return q "
+     "end "
+     "}\n  f.bits = 9 return f]]\n"
+     "files['templates/t.lua'], files['templates/u.lua'] = text:gsub('REPLACE', ''), text:gsub('REPLACE', 'replace = "
+     "true,')\n"
+     "fails('templates/t.lua:1: format int4 is there already, from templates/formats/int.lua:3; with replace = true', "
+     "gen.load, 'templates/t.lua')\n"
+     "gen.load 'templates/u.lua'\n"
+     "return equal(gen.format.resolve('int4').doc, 'mine') and equal(gen.format.resolve('int4').bits, 3)"},
+    {"templates stay below their folder", "files['templates/t.lua'] = 'return use \"../gen/json\"'\n"
+                                          "return fails('no path below templates/', gen.load, 'templates/t.lua')"},
     {"a missing template is named",
      "return fails('templates/none.lua: no such template', gen.load, 'templates/none.lua')"},
 };
+
+/* What a person may write wrong: the field, its value, and what the message says of it. */
+static const struct {
+  const char *definition, *message;
+} mistakes[] = {
+    {"format { name = 'x', bits = 4, groups = { 32 }, decode = f }",
+     "format x has no field \"groups\"; did you mean \"group\"? known: bits, codes"},
+    {"format { name = 'x', bits = 4, decode = f, 7 }", "format x has no field \"1\""},
+    {"format(7)", "format must be a table, not the number 7"},
+    {"format { bits = 4, decode = f }", "format needs the field \"name\""},
+    {"format { name = 'a b', bits = 4, decode = f }",
+     "a format's name is a word of small letters, digits and _, not \"a b\""},
+    {"format { name = 'x', bits = '4', decode = f }", "format x: bits must be a whole number, not text \"4\""},
+    {"format { name = 'x', bits = 16, decode = f }",
+     "format x: bits must be 1 to 8, not 16; codes that are floats say their type"},
+    {"format { name = 'x', bits = 8, codes = 'fp16', decode = f }",
+     "format x: codes \"fp16\" is not known; did you mean \"f16\"?"},
+    {"format { name = 'x', bits = 8, codes = 'f16', decode = f }", "format x: codes of type f16 have 16 bits, not 8"},
+    {"format { name = 'x', bits = 4, decode = 'q' }", "format x: decode must be a function, not text \"q\""},
+    {"format { name = 'x', bits = 4, group = 32, decode = f }",
+     "format x: group must be text or a list, not the number 32"},
+    {"format { name = 'x', bits = 4, group = { 0 }, decode = f }",
+     "format x: group \"0\": a group is a number of weights along K"},
+    {"format { name = 'x', bits = 4, group = { 'g*', 32 }, decode = f }", "format x: group \"g*\": a group is"},
+    {"format { name = 'x', bits = 4, group = {}, decode = f }", "format x: the list of groups is empty"},
+    {"format { name = 'x', bits = 4, planes = { scale = 'f16' }, decode = f }",
+     "format x: plane scale must be a list, not text \"f16\""},
+    {"format { name = 'x', bits = 4, planes = { scale = { 'f17' } }, decode = f }",
+     "format x: plane scale: unknown type \"f17\"; known: none, u1 to u8"},
+    {"format { name = 'x', bits = 4, planes = { ['a b'] = { 'f16' } }, decode = f }",
+     "format x: a plane's name is a word"},
+    {"format { name = 'x', bits = 4, planes = { scale = { 'f16' } }, per = { scal = 'row' }, decode = f }",
+     "format x: per: plane \"scal\" is not known; did you mean \"scale\"?"},
+    {"format { name = 'x', bits = 4, planes = { scale = { 'f16' } }, per = { scale = 64 }, decode = f }",
+     "format x: per: plane scale has an unknown grain \"64\""},
+    {"rule(function(q) return cond(q > 3, q, 0) end)", "compare symbols by lt(a, b)"},
+    {"rule(function(q) return q // 2 end)", "operator // is not for decode rules"},
+    {"rule(function(q) return q & 1 end)", "take bits of a symbol by bits("},
+    {"rule(function(q) return q ^ 2 end)", "write the power of a symbol as a product"},
+    {"rule(function(q) return bits(q, 1.5, 1) end)", "bits(x, lowest, how many): whole numbers"},
+    {"rule(function(q) return lookup({ 1, 'x' }, q) end)", "lookup: element 2 of the table is a string, not a number"},
+    {"rule(function(q) return lookup({ 1 }, q) end)", "lookup of index 1 in a table of 1"},
+    {"rule(function(q) return 1 / q end)", "the rule gives inf for code 0"},
+    {"rule(function(q) return 3 end)", "must return an expression of q"},
+    {"family { m = 1 }", "kernel host.x: m must be a function, not the number 1"},
+    {"family { batch_invarient = true }", "kernel host.x has no field \"batch_invarient\""},
+    {"family { name = 'host x' }", "a kernel's name is words with dots between, not \"host x\""},
+    {"family { target = 'gpu' }", "kernel host.x: target \"gpu\" is not known; known: cuda, host"},
+    {"family { params = { { name = 'A B', values = { 1 } } } }", "kernel host.x: parameter A B: a name is a word"},
+    {"family { params = { { name = 'act', values = { 1 } } } }", "kernel host.x: parameter act: the name is taken"},
+    {"family { params = { { name = 'A', value = { 1 } } } }",
+     "kernel host.x: parameter A has no field \"value\"; did you mean \"values\"?"},
+    {"family { params = { { name = 'A', values = {} } } }", "kernel host.x: parameter A: the list of values is empty"},
+    {"family { params = { { name = 'A', values = { 1, 1 } } } }",
+     "kernel host.x: parameter A: the value 1 is there twice"},
+    {"family { params = { { name = 'A', values = { 'a/b' } } } }",
+     "kernel host.x: parameter A: a value is a whole number or a word, not \"a/b\""},
+    {"family { rules = { { name = 'r', why = 'w', ok = true } } }",
+     "kernel host.x: rule r: ok must be a function, not a boolean"},
+    {"family { outline = { 7 } }", "kernel host.x: outline[1] must be a function, not the number 7"},
+    {"variant { m = function() return 2, 1 end }", "kernel host.x: m returns 2, 1: it serves no M"},
+    {"variant { m = function() return 0, 1 end }",
+     "kernel host.x: what m returns must be a whole number from 1 on, not the number 0"},
+    {"variant { cost = function() end }", "kernel host.x: what cost returns must be a number, not nothing"},
+    {"variant { flags = function() return 1 end }", "kernel host.x: what flags returns must be text, not the number 1"},
+    {"variant { launch = function() end }", "kernel host.x: what launch returns must be a table, not nothing"},
+    {"variant { launch = function() return { steps = {}, batch_invarient = true } end }",
+     "kernel host.x: launch has no field \"batch_invarient\"; did you mean \"batch_invariant\"?"},
+    {"variant { launch = function() return { steps = { { grid = { 1 }, blok = { 32 } } } } end }",
+     "kernel host.x: launch: steps[1] has no field \"blok\"; did you mean \"block\"?"},
+    {"variant { launch = function() return { steps = { { grid = { 'N' } } } } end }",
+     "kernel host.x: launch: steps[1]: grid[1] must be a whole number or an expression, not text \"N\""},
+    {"variant { launch = function() return { steps = { { grid = { N / 2 } } } } end }",
+     "divide by // or by ceildiv(a, b)"},
+    {"variant { layout = function() return {} end }", "kernel host.x: layout must return what layout.make returned"},
+    {"layout.n('x')", "n(size, stride): whole numbers from 0 on, not text \"x\""},
+    {"layout.make { name = 't', tile = { 32, 8 }, format = gen.format.resolve 'int4', section = {} }",
+     "layout t has no field \"section\"; did you mean \"sections\"?"},
+};
+
+/* The names that those definitions use. */
+static const char shorthand[] =
+    "gen.kernel.hash = function() return '' end\n"
+    "f, N, cond, lookup, bits, layout = function(q) return q end, gen.expr.var 'N', gen.expr.select, gen.expr.lookup, "
+    "gen.expr.bits, gen.layout\n"
+    "function format(def) return gen.format.define(def, 'x.lua', 'x.lua:1') end\n"
+    "function rule(fn) format { name = 'x', bits = 4, decode = fn } return gen.format.resolve 'x' end\n"
+    "function family(changes)\n"
+    "  local def = { name = 'host.x', target = 'host', doc = '', params = {}, rules = {}, outline = { function(w) w "
+    "'x' "
+    "end },\n"
+    "    launch = function() return { steps = { { grid = { 1 } } } } end,\n"
+    "    layout = function(v) return layout.make { name = 't', tile = { 1, 2 }, format = v.format, sections = { { "
+    "outer "
+    "= { layout.n(0, 1), layout.k(0, 2) }, layout.codes(0, 4, { layout.k(2) }) } } } end }\n"
+    "  for key, x in pairs(changes) do def[key] = x end\n"
+    "  return gen.kernel.define(def, 'x.lua', 'x.lua:1')\n"
+    "end\n"
+    "function variant(changes)\n"
+    "  format { name = 'y', bits = 4, decode = f }\n"
+    "  family(changes)\n"
+    "  return gen.kernel.variants(gen.kernel.problem('y:4x4'), { target = 'host', arch = '' }, {})\n"
+    "end\n";
+
+START_TEST(mistake) {
+  char chunk[4096];
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  lua_pushstring(L, QN_SOURCE), lua_setglobal(L, "SOURCE");
+  lua_register(L, "native_hash", hash);
+  lua_register(L, "native_read", read_file);
+  ck_assert_msg(!luaL_dostring(L, prelude) && !luaL_dostring(L, shorthand), "%s", lua_tostring(L, -1));
+  snprintf(chunk, sizeof chunk, "return fails([[%s]], function() return %s end)", mistakes[_i].message,
+           mistakes[_i].definition);
+  ck_assert_msg(!luaL_dostring(L, chunk),
+                "%s: %s\n  again: ctest --test-dir %s -R '^gen$' --output-on-failure (mistake %d)",
+                mistakes[_i].definition, lua_tostring(L, -1), QN_BUILD, _i);
+  lua_close(L);
+}
+END_TEST
 
 START_TEST(generator_case) {
   lua_State *L = luaL_newstate();
@@ -226,6 +369,7 @@ int main(int argc, char **argv) {
   Suite *s = suite_create("gen");
   TCase *t = tcase_create("generator");
   tcase_add_loop_test(t, generator_case, 0, (int)(sizeof cases / sizeof *cases));
+  tcase_add_loop_test(t, mistake, 0, (int)(sizeof mistakes / sizeof *mistakes));
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);
 }

@@ -16,7 +16,7 @@
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
 local layouts = use "layouts/host_panel"
-local host = { isa = {} }                                   -- hooks by instruction set, see host_tile.lua
+local host = {}
 
 local arithmetic = {
   f32 = { V = 1, lane = 32, x = "float", value = "x[k]", sets = {} },
@@ -43,7 +43,7 @@ end
 function host.arch(v) return table.concat(host.sets(v), " ") end
 
 function host.flags(v)
-  return (host.arch(v):gsub("%S+", "-m%0")) .. host.isa[v.ISA].flags[v.ISA]
+  return (host.arch(v):gsub("%S+", "-m%0")) .. v.isa.flags[v.ISA]
 end
 
 -- What a quick search tries: the best instruction set of a device, and values that suit its number of registers.
@@ -142,7 +142,9 @@ host.rules = {
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
 -- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
-function host.derive(v)
+-- `isa`: the hooks of the instruction set, see host_tile.lua.
+function host.derive(v, isa)
+  v.isa = isa
   local a = arithmetic[v.act]
   v.V, v.LANE, v.XT, v.VALUE = a.V, a.lane, a.x, a.value
   v.PRODUCT, v.SCALED = a.product or v.act, a.scaled      -- the type that is multiplied; has x a scale for each token?
@@ -156,7 +158,7 @@ function host.derive(v)
   v.GROUP = host.group(v)                                 -- k values of a group
   v.GROUPS = v.KR // v.GROUP
   v.sums = #v.format.offset > 0
-  host.isa[v.ISA].prepare(v)
+  isa.prepare(v)
   v.layout = layouts.make(v)
   v.RECORD = v.layout.sections[1].record
 end

@@ -18,9 +18,8 @@
 local host = use "kernels/common/host"
 local tile = {}
 
-host.isa.c = use "kernels/common/host_c"
-host.isa.avx2 = host.isa.c
-host.isa.avx512 = use "kernels/common/host_avx512"
+local portable = use "kernels/common/host_c"
+local isa = { c = portable, avx2 = portable, avx512 = use "kernels/common/host_avx512" } -- hooks by instruction set
 
 -- Tiles whose sums leave registers for weights and x: 32 registers with AVX-512, else 16.
 tile.registers = { name = "registers", why = "the tile's sums do not fit the vector registers",
@@ -45,7 +44,7 @@ local function unrolled(v, count)
 end
 
 function tile.derive(v)
-  host.derive(v)
+  host.derive(v, isa[v.ISA])
   v.YT = v.out == "f32" and "float" or "uint16_t"
 end
 
@@ -56,12 +55,11 @@ function tile.workspace(v, scratch)
 end
 
 function tile.hooks(w, v)
-  local isa = host.isa[v.ISA]
   host.codes(w, v)
-  isa.weights(w, v)
-  isa.multiply(w, v)
-  isa.planes(w, v)
-  isa.store(w, v)
+  v.isa.weights(w, v)
+  v.isa.multiply(w, v)
+  v.isa.planes(w, v)
+  v.isa.store(w, v)
 end
 
 -- The sums of x over each group, for the terms of W that do not depend on the code.
