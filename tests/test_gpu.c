@@ -40,6 +40,14 @@ START_TEST(a_wrong_vector_is_found) {
 }
 END_TEST
 
+/* A form that destroys its context fails; those before and behind it do not. */
+START_TEST(a_lost_context_costs_one_form) {
+  ck_assert_int_eq(cli(CONFORMANCE " --device emu:sm_80 --only prmt --lose rc8"), 1);
+  says(cli_out, "FAILED prmt.b32.rc8: ");
+  says(cli_out, "7 forms, 1 wrong");
+}
+END_TEST
+
 /* The documentation tells how many forms of each family no GPU has confirmed. */
 START_TEST(unconfirmed_forms_are_documented) {
   static char readme[1 << 16];
@@ -121,6 +129,7 @@ int main(int argc, char **argv) {
   EACH(the_assembler_takes_every_form, targets);
   EACH(a_part_runs_on_the_interpreter, parts);
   tcase_add_test(t, a_wrong_vector_is_found);
+  tcase_add_test(t, a_lost_context_costs_one_form);
   tcase_add_test(t, unconfirmed_forms_are_documented);
   tcase_add_test(t, kernels_of_the_ceilings_are_right);
   tcase_add_test(t, without_a_gpu_it_says_so);

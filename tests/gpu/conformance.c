@@ -5,9 +5,12 @@
  *     conformance --device emu:sm_90a --check DIR           and compares with what such a GPU answered
  *     conformance --compile sm_90a                          the assembler takes every form: needs no device
  *     conformance --unconfirmed DIR | --list
+ *     conformance [--device D] --lose WORD                  forms so named write to nowhere: do the others get on?
  *
  * Every form runs twice (on the interpreter: in late and in random order) and must answer the same. Sums of floats may
- * differ by what the order of addition allows, everything else by nothing. Exits 1 if a form fails. */
+ * differ by what the order of addition allows, everything else by nothing. The forms of a family run in a process of
+ * their own: one that loses its context, or its process, fails alone, and another process goes on behind it. Exits 1 if a
+ * form fails. */
 #include "compile.h"
 #include "device_cuda.h"
 #include "driver.h"
@@ -18,6 +21,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- Kernels ----------------------------------------------------------------------------------------------------- */
 
@@ -72,7 +78,7 @@ static void write_kernel(FILE *o, const form *f, size_t index) {
 /* ---- Selection --------------------------------------------------------------------------------------------------- */
 
 typedef struct options {
-  const char *device, *record, *check, *only, *unconfirmed, *compile;
+  const char *device, *record, *check, *only, *unconfirmed, *compile, *lose;
   bool list;
 } options;
 
@@ -80,11 +86,17 @@ typedef struct tester {
   const options *how;
   form_list forms;
   vectors known;
-  qn_device *device;
   const char *arch; /* of the device, or to compile for */
   int sm;
   FILE *record;
-  int run, failed, textbook, confirmed; /* forms that ran; of them wrong, compared with plain C, with a GPU */
+  struct tally { /* shared with the processes that have the device */
+    qn_device_info info;
+    qn_status opened;
+    char why[256];                        /* it did not open */
+    int run, failed, textbook, confirmed; /* forms that ran; of them wrong, compared with plain C, with a GPU */
+    size_t next;                          /* form of the family; those before have run */
+    bool lost;                            /* the context is */
+  } * tally;
 } tester;
 
 static bool suits(const form *f, int sm) { return sm >= f->least && (!f->most || sm <= f->most); }
@@ -117,7 +129,8 @@ static qn_status make_map(qn_device *d, const form *f, char *x, char *y, void *m
                : d->ops->upload(d, map, encoded, sizeof encoded);
 }
 
-static qn_status launch(qn_device *d, const form *f, void *fn, void *x, void *map, void *y, uint32_t *out) {
+static qn_status launch(qn_device *d, const form *f, void *fn, void *x, void *map, char *y, ptrdiff_t away,
+                        uint32_t *out) {
   size_t bytes = 4 * (size_t)form_y_words(f);
   qn_step step = {.entry = "form", .n_args = 3, .arg = {QN_ARG_X, QN_ARG_W, QN_ARG_Y}};
   qn_launch l = {.fn = fn,
@@ -129,13 +142,15 @@ static qn_status launch(qn_device *d, const form *f, void *fn, void *x, void *ma
   for (int i = 0; i < form_y_words(f); i++) out[i] = PATTERN;
   QN_TRY(d->ops->upload(d, y, out, bytes));
   if (f->map) QN_TRY(make_map(d, f, x, y, map));
-  QN_TRY(d->ops->launch(d, &l, &(qn_host_args){.x = x, .w = map, .y = y}, NULL));
+  QN_TRY(d->ops->launch(d, &l, &(qn_host_args){.x = x, .w = map, .y = y + away}, NULL));
   QN_TRY(d->ops->sync(d, NULL));
   return d->ops->download(d, out, y, bytes);
 }
 
-/* Twice, with the same answer. */
-static qn_status run_form(qn_device *d, const form *f, qn_module *m, size_t index, const uint32_t *in, uint32_t *out) {
+/* Twice, with the same answer. With `lose` Y is far from any buffer. */
+static qn_status run_form(qn_device *d, const form *f, qn_module *m, size_t index, bool lose, const uint32_t *in,
+                          uint32_t *out) {
+  const ptrdiff_t away = lose ? (ptrdiff_t)1 << 40 : 0;
   size_t words = (size_t)form_y_words(f);
   uint32_t *again = malloc(4 * words);
   void *x = NULL, *y = NULL, *map = NULL, *fn;
@@ -145,8 +160,8 @@ static qn_status run_form(qn_device *d, const form *f, qn_module *m, size_t inde
   if (!s) s = d->ops->alloc(d, 4 * words, &y);
   if (!s) s = d->ops->alloc(d, 128, &map);
   if (!s) s = d->ops->upload(d, x, in, 4 * (size_t)form_x_words(f));
-  if (!s) s = launch(d, f, fn, x, map, y, out);
-  if (!s) s = launch(d, f, fn, x, map, y, again);
+  if (!s) s = launch(d, f, fn, x, map, y, away, out);
+  if (!s) s = launch(d, f, fn, x, map, y, away, again);
   for (size_t i = 0; i < words && !s; i++)
     if (out[i] != again[i])
       s = qn__fail(QN_E_WRONG, "word %zu is %08x, then %08x: the answer is not always the same", i, out[i], again[i]);
@@ -192,11 +207,11 @@ static qn_status judge(tester *t, const form *f, const vector *known, const uint
   if (!s && f->truth) {
     f->truth(f, x, want, slack);
     s = compare(f, "plain C", x, y, want, slack, 1, true);
-    t->textbook++;
+    t->tally->textbook++;
   }
   if (!s && known) {
     s = compare(f, text("a GPU of %s", known->arch), x, y, known->y, slack, 2, false);
-    t->confirmed++;
+    t->tally->confirmed++;
   }
   free(want), free(slack);
   return s;
@@ -210,7 +225,7 @@ static uint64_t seed_of(const char *name) { /* FNV-1a: inputs depend on the form
   return h;
 }
 
-static qn_status one_form(tester *t, const form *f, qn_module *m, size_t index) {
+static qn_status one_form(tester *t, qn_device *d, const form *f, qn_module *m, size_t index) {
   const vector *known = vectors_find(&t->known, f->name);
   uint64_t state = seed_of(f->name);
   uint32_t *x = calloc((size_t)form_x_words(f) + 1, sizeof *x), *y = calloc((size_t)form_y_words(f), sizeof *y);
@@ -219,7 +234,7 @@ static qn_status one_form(tester *t, const form *f, qn_module *m, size_t index) 
     s = qn__fail(QN_E_FORMAT, "its vector is of other sizes: record it again");
   if (!s && known) memcpy(x, known->x, 4 * (size_t)form_x_words(f));
   else if (!s) f->draw(f, x, &state);
-  if (!s) s = run_form(t->device, f, m, index, x, y);
+  if (!s) s = run_form(d, f, m, index, t->how->lose && strstr(f->name, t->how->lose), x, y);
   if (!s && t->record) s = vectors_append(t->record, f, x, y); /* what it answered, right or wrong */
   if (!s) s = judge(t, f, known, x, y);
   free(x), free(y);
@@ -241,32 +256,62 @@ static const char *family_source(const tester *t, const char *family) {
 
 static void complain(tester *t, const char *what) {
   printf("FAILED %s: %s\n", what, qn__errmsg());
-  t->failed++;
+  t->tally->failed++;
 }
 
-/* After an error that took the context away: a new one, with the family's module in it. */
-static qn_status renew(tester *t, const qn_artifact *a, qn_module **m) {
-  qn_device *fresh;
-  qn__device_close(t->device);
-  t->device = NULL;
-  QN_TRY(qn__device_open(t->how->device, &fresh));
-  t->device = fresh;
-  return t->device->ops->module_load(t->device, a->image, a->size, m);
-}
-
-static qn_status each_form(tester *t, const char *family, const qn_artifact *a) {
+/* In the family's process: its forms from tally.next on, until one loses the context. */
+static qn_status each_form(tester *t, qn_device *d, const char *family, const qn_artifact *a) {
   qn_module *m;
-  QN_TRY(t->device->ops->module_load(t->device, a->image, a->size, &m));
-  for (size_t i = 0; i < t->forms.n; i++) {
+  QN_TRY(d->ops->module_load(d, a->image, a->size, &m));
+  while (!t->tally->lost && t->tally->next < t->forms.n) {
+    size_t i = t->tally->next++;
     const form *f = &t->forms.form[i];
     if (strcmp(f->family, family) || !chosen(t, f)) continue;
-    qn_status s = one_form(t, f, m, i);
-    t->run++;
+    t->tally->run++;
+    qn_status s = one_form(t, d, f, m, i);
     if (!s) continue;
     complain(t, f->name);
-    if (s == QN_E_CUDA) QN_TRY(renew(t, a, &m));
+    t->tally->lost = s == QN_E_CUDA;
   }
-  t->device->ops->module_free(t->device, m);
+  d->ops->module_free(d, m);
+  return QN_OK;
+}
+
+/* Open the device, for the family's forms; without a family only to tell what it is. */
+static void use_device(tester *t, const char *family, const qn_artifact *a) {
+  qn_device *d = NULL;
+  qn_status s = qn__device_open(t->how->device, &d);
+  if (!s && !family) t->tally->info = d->info;
+  if (!s && family) s = each_form(t, d, family, a);
+  t->tally->opened = s;
+  if (s) snprintf(t->tally->why, sizeof t->tally->why, "%s", qn__errmsg());
+  qn__device_close(d);
+}
+
+/* The same in a process of its own. QN_E_WRONG: it was ended by a signal. */
+static qn_status use_device_apart(tester *t, const char *family, const qn_artifact *a) {
+  int status = 0;
+  fflush(stdout);
+  pid_t pid = fork();
+  if (!pid) {
+    use_device(t, family, a);
+    fflush(stdout);
+    _exit(0);
+  }
+  if (pid < 0 || waitpid(pid, &status, 0) < 0) return qn__fail(QN_E_IO, "no process for %s", t->how->device);
+  if (WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "it ended its process: %s", strsignal(WTERMSIG(status)));
+  return t->tally->opened ? qn__fail(t->tally->opened, "%s", t->tally->why) : QN_OK;
+}
+
+static qn_status all_forms(tester *t, const char *family, const qn_artifact *a) {
+  size_t begin;
+  t->tally->next = 0;
+  do {
+    begin = t->tally->next, t->tally->lost = false;
+    qn_status s = use_device_apart(t, family, a);
+    if (s != QN_E_WRONG || t->tally->next == begin) QN_TRY(s); /* it is not a form's fault */
+    else complain(t, t->forms.form[t->tally->next - 1].name), t->tally->lost = true;
+  } while (t->tally->lost);
   return QN_OK;
 }
 
@@ -274,7 +319,7 @@ static qn_status one_family(tester *t, const char *family) {
   qn_artifact a = {0};
   qn_source source = {.name = family, .target = "cuda", .arch = t->arch, .text = family_source(t, family)};
   qn_status s = qn_compile(&source, &a);
-  if (!s && t->device) s = each_form(t, family, &a);
+  if (!s && !t->how->compile) s = all_forms(t, family, &a);
   qn_artifact_free(&a);
   free((char *)source.text);
   return s;
@@ -310,7 +355,7 @@ static void list_forms(const tester *t, const char *what, form_test *test) {
 /* ---- Command line ------------------------------------------------------------------------------------------------ */
 
 static int usage(void) {
-  fprintf(stderr, "usage: conformance [--device D] [--only WORD] [--record DIR | --check DIR]\n"
+  fprintf(stderr, "usage: conformance [--device D] [--only WORD] [--record DIR] [--check DIR]\n"
                   "       conformance --compile ARCH | --list | --unconfirmed DIR\n");
   return 2;
 }
@@ -319,7 +364,8 @@ static bool parse(int argc, char **argv, options *o) {
   const struct {
     const char *name, **value;
   } known[] = {{"--device", &o->device}, {"--record", &o->record},           {"--check", &o->check},
-               {"--only", &o->only},     {"--unconfirmed", &o->unconfirmed}, {"--compile", &o->compile}};
+               {"--only", &o->only},     {"--unconfirmed", &o->unconfirmed}, {"--compile", &o->compile},
+               {"--lose", &o->lose}};
   for (int i = 1; i < argc; i++) {
     size_t j = 0;
     if (!strcmp(argv[i], "--list")) {
@@ -349,21 +395,22 @@ static void each_family(tester *t) {
 }
 
 static qn_status run_all(tester *t) {
-  QN_TRY(qn__device_open(t->how->device, &t->device));
-  t->arch = text("%s", t->device->info.arch), t->sm = t->device->info.sm;
+  struct tally *n = t->tally;
+  QN_TRY(use_device_apart(t, NULL, NULL));
+  t->arch = n->info.arch, t->sm = n->info.sm;
   if (t->how->check) QN_TRY(vectors_read(t->how->check, t->sm, &t->known));
-  if (t->how->record) QN_TRY(vectors_create(t->how->record, &t->device->info, &t->record));
+  if (t->how->record) QN_TRY(vectors_create(t->how->record, &n->info, &t->record));
   each_family(t);
   printf("%s (%s): %d forms, %d wrong; %d compared with plain C, %d with what a GPU answered\n", t->how->device,
-         t->arch, t->run, t->failed, t->textbook, t->confirmed);
-  return t->failed ? QN_E_WRONG : QN_OK;
+         t->arch, n->run, n->failed, n->textbook, n->confirmed);
+  return n->failed ? QN_E_WRONG : QN_OK;
 }
 
 static qn_status compile_all(tester *t) {
   t->arch = t->how->compile, t->sm = atoi(t->arch + strcspn(t->arch, "0123456789"));
   each_family(t);
-  if (!t->failed) printf("%s: every form compiles\n", t->arch);
-  return t->failed ? QN_E_COMPILE : QN_OK;
+  if (!t->tally->failed) printf("%s: every form compiles\n", t->arch);
+  return t->tally->failed ? QN_E_COMPILE : QN_OK;
 }
 
 static qn_status unconfirmed(tester *t) {
@@ -377,14 +424,15 @@ int main(int argc, char **argv) {
   tester t = {.how = &o};
   qn_status s = QN_OK;
   if (!parse(argc, argv, &o)) return usage();
+  t.tally = mmap(NULL, sizeof *t.tally, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (t.tally == MAP_FAILED) return perror("conformance"), 1;
   forms_lane(&t.forms), forms_convert(&t.forms), forms_warp(&t.forms), forms_matrix(&t.forms), forms_wgmma(&t.forms);
   forms_async(&t.forms);
   qn__device_provide("emu:", qn_emu_device_open);
   if (o.list) list_forms(&t, "", is_form);
   else s = (o.unconfirmed ? unconfirmed : o.compile ? compile_all : run_all)(&t);
-  if (s && !t.failed) fprintf(stderr, "conformance: %s\n", qn__errmsg());
+  if (s && !t.tally->failed) fprintf(stderr, "conformance: %s\n", qn__errmsg());
   if (t.record) fclose(t.record);
   vectors_free(&t.known), free(t.forms.form);
-  qn__device_close(t.device);
   return s != QN_OK;
 }
