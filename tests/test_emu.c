@@ -360,6 +360,7 @@ int main(int argc, char **argv) {
   tcase_add_test(t, test_memory_calls_refuse_bad_ranges);
   tcase_add_test(t, test_no_allocation_touches_another);
   tcase_add_test(t, test_out_of_memory_is_said);
+  tcase_set_timeout(t, 60);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);
 }

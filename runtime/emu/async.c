@@ -62,9 +62,10 @@ void qn__emu_groups_commit(worker *k, groups *g, u32 lanes) {
       job *rest = malloc(sizeof *rest);
       if (rest) {
         *rest = *j;
-        rest->lanes = j->lanes & ~lanes, rest->next = NULL, j->lanes &= lanes;
+        rest->lanes = j->lanes & ~lanes, rest->next = NULL;
         *left_end = rest, left_end = &rest->next;
       } else qn__emu_no_memory(k);
+      j->lanes &= lanes;
     }
     **list = j, *list = &j->next;
   }

@@ -98,6 +98,7 @@ qn_status qn__emu_block_new(qn_emu *e, uint64_t bytes, block **out) {
 void qn__emu_block_free(qn_emu *e, block *b) {
   uint64_t first = (b->base - GLOBAL_BASE) >> GRANULE_BITS;
   e->blocks[e->granules[first]] = NULL;
+  while (e->nblocks > 1 && !e->blocks[e->nblocks - 1]) e->nblocks--;
   for (uint64_t g = first; g <= first + (b->size >> GRANULE_BITS); g++) e->granules[g] = 0;
   free(b->data);
   free(b->shadow);
