@@ -4,8 +4,10 @@
  *     test_io_damage [ROUNDS [VECTOR [ROUND]]]     all vectors, or one, or one round of one
  *     test_io_damage --seeds DIR                   write them undamaged, as a corpus for fuzz_model
  *
- * Deterministic: round r of vector v always does the same damage to the container or to its config.json. Run it under
+ * Deterministic: round r of vector v always does the same damage to the container, to its config.json or to the shape
+ * of one of its tensors. Run it under
  * sanitizers to see reads out of bounds; fuzz_model.c searches without end. */
+#include "io_fit.h"
 #include "io_touch.h"
 #include "model.h"
 #include "vector_files.h"
@@ -73,8 +75,42 @@ static void damage(size_t *n) {
   }
 }
 
+/* Another shape of a tensor, in a file that is well-formed: none, one, odd, some more or less, huge beside zero. */
+static void reshape(const char *path) {
+  static const double huge[] = {0x1p31, 0x1p32, 0x1p40, 0x1p61};
+  uint64_t header;
+  memcpy(&header, original[0], sizeof header);
+  cJSON *json = cJSON_ParseWithLength((const char *)original[0] + 8, header);
+  cJSON *shape = cJSON_GetObjectItem(cJSON_GetArrayItem(json, (int)draw((uint64_t)cJSON_GetArraySize(json))), "shape");
+  int dims = cJSON_GetArraySize(shape), which = dims ? (int)draw((uint64_t)dims) : 0;
+  cJSON *d = cJSON_GetArrayItem(shape, which), *other = cJSON_GetArrayItem(shape, which ? 0 : 1);
+  const double is = d ? d->valuedouble : 0, some[] = {0, 1, 3, is - 1, is + 1, is * 2, is * 32};
+  switch (d ? draw(9) : 9) {
+  case 7:
+    cJSON_SetNumberValue(d, huge[draw(QN_COUNT(huge))]);
+    if (other) cJSON_SetNumberValue(other, 0);
+    break;
+  case 8:
+    cJSON_DeleteItemFromArray(shape, which);
+    break;
+  case 9:
+    cJSON_AddItemToArray(shape, cJSON_CreateNumber(1));
+    break;
+  default:
+    cJSON_SetNumberValue(d, some[draw(QN_COUNT(some))]);
+  }
+  io_fit(path, json, original[0] + 8 + header, length[0] - 8 - header);
+  cJSON_Delete(json);
+}
+
 static void one_round(const char *path, int vector, int round) {
   seed = (uint64_t)vector << 32 | (unsigned)round;
+  if (memcmp(original[0], "GGUF", 4) && draw(4) == 0) {
+    reshape(path);
+    io_touch(path);
+    spill(path, original[0], length[0]);
+    return;
+  }
   int which = length[1] && draw(3) == 0;
   const char *file = which ? vector_config : path;
   size_t n = length[which];

@@ -68,13 +68,13 @@ static void refuse(const char *where, qn_status status, const char *expected) {
 static void put_shards(const char *index) {
   put_tensors("model-00001-of-00002.safetensors", (qn_save[]){tensor("a.weight", "F16", 4, 8)}, 1);
   put_tensors("model-00002-of-00002.safetensors",
-              (qn_save[]){tensor("b.qweight", "I32", 4, 8), tensor("b.qzeros", "I32", 1, 1)}, 2);
+              (qn_save[]){tensor("b.qweight", "I32", 4, 32), tensor("b.qzeros", "I32", 1, 4)}, 2);
   put_tensors("model-00003-of-00002.safetensors", (qn_save[]){tensor("a.weight", "F16", 4, 8)}, 1);
   put_text("model.safetensors.index.json", index);
 }
 
 START_TEST(an_index_names_the_shards) {
-  put_tensors("more.safetensors", (qn_save[]){tensor("b.scales", "F16", 1, 8)}, 1); /* a scale in another shard */
+  put_tensors("more.safetensors", (qn_save[]){tensor("b.scales", "F16", 1, 32)}, 1); /* a scale in another shard */
   put_shards("{\"metadata\":{\"total_size\":1},\"weight_map\":{\"a.weight\":\"model-00001-of-00002.safetensors\","
              "\"b.qweight\":\"model-00002-of-00002.safetensors\",\"b.scales\":\"more.safetensors\"}}");
   qn_model *m = open_folder();
@@ -83,8 +83,8 @@ START_TEST(an_index_names_the_shards) {
   ck_assert_msg(t->format != NULL, "%s", t->refusal);
   ck_assert_str_eq(t->format, "int4.row.z");
   ck_assert_int_eq(t->k, 32);
-  ck_assert_uint_eq(t->bytes, 4 * 8 * 4 + 4 + 8 * 2);
-  ck_assert_double_eq_tol(qn_tensor_bpw(t), 8.0 * (128 + 4 + 16) / (8 * 32), 1e-9);
+  ck_assert_uint_eq(t->bytes, 4 * 32 * 4 + 4 * 4 + 32 * 2);
+  ck_assert_double_eq_tol(qn_tensor_bpw(t), 8.0 * (512 + 16 + 64) / (32 * 32), 1e-9);
   qn_model_close(m);
 }
 END_TEST
@@ -218,6 +218,45 @@ static const struct {
       {"a.axis", "F32", 0, {0}, "\137\147\147\137"}},
      "a.weight",
      "axis -1"},
+    {"{}", /* 2^31 x 2^31 codes in one row of ten parts: the bytes of that overflow to what is there */
+     {{"a.W_q", "I32", 2, {1, 8}, zeros},
+      {"a.scale", "F16", 2, {1, 1}, zeros},
+      {"a.zero", "F16", 2, {1, 1}, zeros},
+      {"a.shape", "I64", 1, {2}, "\xff\xff\xff\x7f\0\0\0\0\xff\xff\xff\x7f\0\0\0"},
+      {"a.packing", "U8", 1, {7}, "3bit_32"}},
+     "a.weight",
+     "32 bytes for 2147483647 x 2147483647 codes"},
+    {"{\"quantization_config\":{\"bits\":3,\"format\":\"gptq_p\"}}", /* a planar group is 32 codes: three words */
+     {{"a.qweight", "I32", 2, {2, 32}, zeros},
+      {"a.qzeros", "I32", 2, {1, 3}, zeros},
+      {"a.scales", "F16", 2, {1, 32}, zeros},
+      {"a.g_idx", "I32", 1, {21}, zeros}},
+     "a.weight",
+     "2 rows of words"},
+    {"{\"quantization_config\":{\"bits\":3,\"format\":\"gptq_p\"}}",
+     {{"a.qweight", "I32", 2, {3, 21}, zeros},
+      {"a.qzeros", "I32", 2, {1, 2}, zeros},
+      {"a.scales", "F16", 2, {1, 21}, zeros}},
+     "a.weight",
+     "2 words for 21 zero points"},
+    {"{}", /* 128 and 64, or 96 and 96 */
+     {{"a.qweight", "I32", 2, {24, 32}, zeros},
+      {"a.qzeros", "I32", 2, {2, 4}, zeros},
+      {"a.scales", "F16", 2, {2, 32}, zeros}},
+     "a.weight",
+     "may have 96 codes or 128"},
+    {"{}", /* 64 codes of 2 bits, 42 of 3 or 32 of 4 */
+     {{"a.qweight", "I32", 2, {4, 8}, zeros},
+      {"a.qzeros", "I32", 2, {1, 1}, zeros},
+      {"a.scales", "F16", 2, {1, 8}, zeros}},
+     "a.weight",
+     "no configuration says \"bits\""},
+    {"{\"quantization_config\":{\"bits\":4,\"dynamic\":{\"(?i)A\":{\"bits\":8}}}}",
+     {{"a.qweight", "I32", 2, {4, 32}, zeros},
+      {"a.qzeros", "I32", 2, {1, 4}, zeros},
+      {"a.scales", "F16", 2, {1, 32}, zeros}},
+     "a.weight",
+     "rule \"(?i)A\""},
 };
 
 START_TEST(a_weight_that_cannot_be_read_says_why) {
@@ -285,6 +324,53 @@ START_TEST(bits_may_differ_from_layer_to_layer) { /* GPTQModel's "dynamic": the 
   ck_assert_str_eq(qn_model_find(m, "b.weight")->format, "int3.row.z.bf16");
   ck_assert_int_eq(qn_model_find(m, "a.weight")->k, 64);
   ck_assert_int_eq(qn_model_find(m, "b.weight")->k, 64);
+  qn_model_close(m);
+}
+END_TEST
+
+/* The rules of "dynamic", and whether they are meant for model.layers.10.mlp.up_proj, as Python's re.match sees it. */
+static const struct {
+  const char *rule;
+  bool meant;
+} rules[] = {
+    {"model.layers.10.mlp.up_proj", true},
+    {"+:model", true},
+    {"+:.*up_proj", true},
+    {"+:.*up_proj$", true},
+    {"+:up_proj", false}, /* from the start of the name */
+    {"-:.*up_proj.*", false}, /* one that is left as it is has no settings */
+    {"+:.*\\\\.10\\\\..*", true},
+    {"+:.*\\\\.1\\\\..*", false},
+    {"+:.*layers\\\\.(8|9|1\\\\d)\\\\.mlp", true},
+    {"+:.*layers\\\\.(?:[2-9]|1[1-9])\\\\.", false},
+    {"+:.*\\\\.[^.]*_proj$", true},
+    {"+:.*?\\\\.mlp\\\\.(?!gate)\\\\w+", true},
+    {"+:.*?\\\\.mlp\\\\.(?!up)\\\\w+", false},
+    {"+:(?=.*mlp).*up_proj", true},
+    {"+:(model\\\\.)?(\\\\w+\\\\.){5}\\\\w+$", false},
+    {"+:(model\\\\.)?(\\\\w+\\\\.){3}\\\\w+$", true},
+    {"+:(\\\\w+\\\\.){2,}up", true},
+    {"+:(((((\\\\w*)*)*)*\\\\.?)*)*!", false}, /* where others try forever */
+    {"+:^$|^model\\\\.layers", true},
+    {"+:lm_head|", true},
+};
+
+START_TEST(a_rule_is_for_the_names_that_it_matches) {
+  char config[256];
+  snprintf(config, sizeof config,
+           "{\"quantization_config\":{\"bits\":4,\"group_size\":32,\"sym\":true,\"dynamic\":{\"never\":{\"bits\":8},"
+           "\"%s\":{\"sym\":false},\".*\":{\"sym\":true}}}}",
+           rules[_i].rule);
+  put_text("config.json", config);
+  put_tensors("model.safetensors",
+              (qn_save[]){tensor("model.layers.10.mlp.up_proj.qweight", "I32", 8, 32),
+                          tensor("model.layers.10.mlp.up_proj.qzeros", "I32", 2, 4),
+                          tensor("model.layers.10.mlp.up_proj.scales", "F16", 2, 32)},
+              3);
+  qn_model *m = open_folder();
+  const qn_tensor *t = qn_model_tensor(m, 0);
+  ck_assert_msg(t->format != NULL, "%s", t->refusal);
+  ck_assert_msg(!strcmp(t->format, rules[_i].meant ? "int4.g32.z" : "int4.g32"), "%s: %s", rules[_i].rule, t->format);
   qn_model_close(m);
 }
 END_TEST
@@ -617,6 +703,7 @@ int main(int argc, char **argv) {
   tcase_add_loop_test(t, a_weight_that_cannot_be_read_says_why, 0, (int)QN_COUNT(refusals));
   tcase_add_test(t, contents_that_contradict_the_header_are_refused);
   tcase_add_test(t, bits_may_differ_from_layer_to_layer);
+  tcase_add_loop_test(t, a_rule_is_for_the_names_that_it_matches, 0, (int)QN_COUNT(rules));
   tcase_add_test(t, activations_are_named);
   tcase_add_test(t, unaligned_tensors_are_copied);
   tcase_add_test(t, a_stack_of_experts_has_slices);

@@ -84,6 +84,7 @@ static void put_code(uint32_t *words, int64_t stride, packing how, int64_t i, un
 }
 
 static int64_t words_for(packing how, int64_t count) {
+  if (how == PLANAR) return ceildiv(count, 32) * bits;
   return how == PADDED ? ceildiv(count, 32 / bits) : ceildiv(count * bits, 32);
 }
 
@@ -179,13 +180,15 @@ START_TEST(gptq_of_every_width) {
   seed = (uint64_t)_i;
   bits = gptq[row].bits;
   packing how = strcmp(gptq[row].layout, "gptq_p") ? DENSE : PLANAR;
-  make_weight(32 * (1 + draw(3)), 32 * (2 + draw(3)), gptq[row].channel ? MOST : 32);
+  /* g_idx tells K; without it the rows of words do. */
+  make_weight(1 + draw(100), gptq[row].order ? 33 + draw(MOST - 32) : 32 * (2 + draw(3)), gptq[row].channel ? MOST : 32);
   if (gptq[row].sym) midpoints();
   if (gptq[row].order) shuffle_groups();
   uint32_t *q = add("a.qweight", "I32", words_for(how, k), n, 4);
   uint32_t *z = add("a.qzeros", "I32", groups, words_for(how, n), 4);
   add_scales("a.scales", true);
   if (gptq[row].order) memcpy(add("a.g_idx", "I32", k, -1, 4), group_of, (size_t)k * 4);
+  else if (_i % 3 == 1) add("a.g_idx", "I32", k, -1, 4); /* zeros: no order was set */
   int less = !strcmp(gptq[row].layout, "gptq"); /* version 1 stores z - 1 */
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j < k; j++) put_code(q + i, n, how, j, code[i][j]);
@@ -202,6 +205,27 @@ START_TEST(gptq_of_every_width) {
   snprintf(format, sizeof format, "int%d.%s%s", bits, gptq[row].channel ? "row" : "g32", gptq[row].sym ? "" : ".z");
   want_integers(false);
   compare(config, format, gptq[row].layout);
+}
+END_TEST
+
+START_TEST(a_shard_of_an_ordered_weight) { /* all groups, but not all of their members */
+  bool sym = _i % 2;
+  seed = (uint64_t)_i;
+  bits = 4;
+  make_weight(8 * (1 + draw(8)), 64, 16);
+  if (sym) midpoints();
+  for (int64_t j = 0; j < k; j++) group_of[j] = (int32_t)draw(groups);
+  uint32_t *q = add("a.qweight", "I32", k / 8, n, 4), *z = add("a.qzeros", "I32", groups, n / 8, 4);
+  add_scales("a.scales", true);
+  memcpy(add("a.g_idx", "I32", k, -1, 4), group_of, (size_t)k * 4);
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < k; j++) put_code(q + i, n, DENSE, j, code[i][j]);
+    for (int64_t g = 0; g < groups; g++) put_code(z + g * (n / 8), 1, DENSE, i, (unsigned)(zero[i][g] - 1) & 15);
+  }
+  want_integers(false);
+  compare(sym ? "{\"quantization_config\":{\"bits\":4,\"group_size\":32,\"desc_act\":true,\"sym\":true}}"
+              : "{\"quantization_config\":{\"bits\":4,\"group_size\":32,\"desc_act\":true,\"sym\":false}}",
+          sym ? "int4.g1" : "int4.g1.z", "a shard");
 }
 END_TEST
 
@@ -451,6 +475,7 @@ int main(int argc, char **argv) {
   TCase *t = tcase_create("dialects");
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_loop_test(t, gptq_of_every_width, 0, 3 * (int)QN_COUNT(gptq));
+  tcase_add_loop_test(t, a_shard_of_an_ordered_weight, 0, 4);
   tcase_add_loop_test(t, awq_of_random_shapes, 0, 8);
   tcase_add_loop_test(t, compressed_tensors_of_every_width, 0, 3 * (int)QN_COUNT(ct));
   tcase_add_loop_test(t, int_quantized_with_zero_points, 0, 4);

@@ -42,11 +42,7 @@ static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   const uint8_t *from = q->data;
   for (int64_t j = 0; j < 4; j++)
     for (int64_t i = 0; i < quarter * k; i++) codes[j * quarter * k + i] = from[i] >> 2 * j & 3;
-  if (w->mode & DIVIDES) {
-    float scale = 0;
-    scale = qn__load_float(s->data, s->type, 0);
-    *(float *)qn__fill(*out, 1) = 1 / scale;
-  }
+  if (w->mode & DIVIDES) *(float *)qn__fill(*out, 1) = 1 / qn__load_float(s->data, s->type, 0);
   return QN_OK;
 }
 

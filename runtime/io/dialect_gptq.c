@@ -6,36 +6,65 @@
  * Version 1 files hold z - 1, version 2 and planar ones z. A field of all ones in a version 1 file is ambiguous between
  * 0 and 2^b; it is read as (f + 1) mod 2^b, field by field, as the tool's own model_dequant does.
  *
- * Bits and group size come from the shapes as far as these tell, because the configuration may set them per layer by
- * regular expressions ("dynamic"). Whether a weight is symmetric comes from the configuration, and reading the planes
- * checks it: a file's zero points are not looked at when it is opened.
+ * The configuration may set bits, group size and symmetry per layer; shapes that say something else are believed. What
+ * neither tells is refused. Whether a weight is symmetric is checked when planes are read: a file's zero points are not
+ * looked at when it is opened.
+ *
+ * A part of an act-order weight, as tensor parallelism cuts it along K, has all groups but not all of their members. It
+ * gets a scale for each k.
  *
  * Source: AutoGPTQ qlinear_cuda.py, GPTQModel planar_packing.py and model_dequant.py. */
 #include "model.h"
 #include <string.h>
 
 enum { QWEIGHT, QZEROS, SCALES, G_IDX };
-enum { STORED_AS_IS = 16, SYMMETRIC = 32, PACKING = 15 }; /* mode: the packing and these */
+enum { STORED_AS_IS = 16, SYMMETRIC = 32, SPREAD = 64, PACKING = 15 }; /* mode: the packing and these */
 
 /* The layout's name: GPTQModel writes both keys, others the first. */
 static bool layout_is(const qn_model *m, const char *name) {
   return !strcmp(qn__quant_text(m, "checkpoint_format"), name) || !strcmp(qn__quant_text(m, "format"), name);
 }
 
-static int find_bits(const qn_model *m, const qn__weight *w) {
-  int64_t n = w->part[SCALES]->dim[1], words = w->part[QZEROS]->dim[1];
-  int64_t bits = qn__quant_int(m, "bits", qn__quant_int(m, "w_bit", qn__quant_int(m, "wbits", 4)));
-  if (bits >= 2 && bits <= 8 && qn__ceildiv(n * bits, 32) == words) return (int)bits;
-  bits = words * 32 / n;
-  return bits >= 2 && bits <= 8 && qn__ceildiv(n * bits, 32) == words ? (int)bits : 0;
+/* Have all parts the size that codes of so many bits make? */
+static bool fits(const qn__weight *w, int bits, qn__packing packing) {
+  const qn_raw *q = w->part[QWEIGHT], *z = w->part[QZEROS], *order = w->part[G_IDX];
+  int64_t k = order ? order->dim[0] : q->dim[0] * 32 / bits;
+  return k >= 1 && k <= INT32_MAX && qn__packed_words(k, bits, packing) == q->dim[0] &&
+         qn__packed_words(w->pub.n, bits, packing) == z->dim[1];
 }
 
-static int64_t find_group(const qn_model *m, const qn__weight *w) { /* 0: one group */
-  int64_t group = qn__quant_int(m, "group_size", qn__quant_int(m, "q_group_size", -1));
-  if (group > 0 && qn__ceildiv(w->pub.k, group) == w->groups) return group;
-  if (w->groups == 1) return 0;
-  group = qn__ceildiv(w->pub.k, w->groups);
-  return qn__ceildiv(w->pub.k, group) == w->groups ? group : -1;
+/* The bits that are set for this layer, if they fit; else the only ones that do. */
+static qn_status find_bits(const qn_model *m, qn__weight *w, qn__packing packing) {
+  const qn_raw *q = w->part[QWEIGHT], *z = w->part[QZEROS];
+  int64_t said = qn__layer_int(m, w, "bits", qn__layer_int(m, w, "w_bit", qn__layer_int(m, w, "wbits", 0)));
+  if (said >= 2 && said <= 8 && fits(w, (int)said, packing)) return w->bits = (int)said, QN_OK;
+  for (int bits = 2; bits <= 8; bits++) {
+    bool usual = packing == QN__PLANAR || bits == 3 || 32 % bits == 0;
+    if (!usual || !fits(w, bits, packing)) continue;
+    if (w->bits)
+      return qn__fail(QN_E_SHAPE, "%s: codes of %d bits and of %d have this shape; no configuration says \"bits\"",
+                      q->name, w->bits, bits);
+    w->bits = bits;
+  }
+  return w->bits ? QN_OK
+                 : qn__fail(QN_E_FORMAT,
+                            "%s: %jd rows of words, %jd words for %jd zero points: no width of 2 to 8 bits has these",
+                            q->name, (intmax_t)q->dim[0], (intmax_t)z->dim[1], (intmax_t)w->pub.n);
+}
+
+static qn_status find_group(const qn_model *m, qn__weight *w) {
+  int64_t size = qn__layer_int(m, w, "group_size", qn__layer_int(m, w, "q_group_size", 0));
+  w->group = size;
+  if (size > 0 && qn__ceildiv(w->pub.k, size) == w->groups) return QN_OK;
+  w->group = 0;
+  if (w->groups == 1) return QN_OK;
+  if (size > 0 && qn__ceildiv(w->pub.k, size) < w->groups && w->part[G_IDX] && qn__layer_int(m, w, "desc_act", 0)) {
+    w->mode |= SPREAD;
+    w->group = 1;
+    w->groups = w->pub.k;
+    return QN_OK;
+  }
+  return qn__layer_group(w, w->part[SCALES], w->groups, &w->group);
 }
 
 static qn_status claim(const qn_model *m, qn__weight *w) {
@@ -45,28 +74,40 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   QN_TRY(qn__part_is(w, QWEIGHT, "I32 U32", 2, (int64_t[]){-1, -1}));
   QN_TRY(qn__part_float(w, SCALES, 2, (int64_t[]){-1, q->dim[1]}));
   QN_TRY(qn__part_is(w, QZEROS, "I32 U32", 2, (int64_t[]){s->dim[0], -1}));
-  w->pub.n = q->dim[1];
-  w->rows = w->pub.n;
+  if (w->part[G_IDX]) QN_TRY(qn__part_is(w, G_IDX, "I32 U32", 1, (int64_t[]){-1}));
+  w->pub.n = w->rows = q->dim[1];
   w->groups = s->dim[0];
   if (w->groups < 1 || w->pub.n < 1 || q->dim[0] < 1) return qn__fail(QN_E_FORMAT, "%s: a dimension is 0", q->name);
-  w->bits = find_bits(m, w);
-  if (!w->bits)
-    return qn__fail(QN_E_FORMAT, "%s: %jd words for %jd zero points; 2 to 8 bits each are read", w->part[QZEROS]->name,
-                    (intmax_t)w->part[QZEROS]->dim[1], (intmax_t)w->pub.n);
-  w->pub.k = w->part[G_IDX] && w->part[G_IDX]->n_dims == 1 ? w->part[G_IDX]->dim[0] : q->dim[0] * 32 / w->bits;
-  if (w->part[G_IDX]) QN_TRY(qn__part_is(w, G_IDX, "I32 U32", 1, (int64_t[]){w->pub.k}));
-  if (w->pub.k < 1 || w->pub.k > INT32_MAX || qn__packed_words(w->pub.k, w->bits, QN__DENSE) != q->dim[0])
-    return qn__fail(QN_E_FORMAT, "%s: %jd rows of words for K = %jd codes of %d bits", q->name, (intmax_t)q->dim[0],
-                    (intmax_t)w->pub.k, w->bits);
-  w->group = find_group(m, w);
-  if (w->group < 0)
-    return qn__fail(QN_E_FORMAT, "%s: %jd groups do not divide K = %jd", s->name, (intmax_t)w->groups,
-                    (intmax_t)w->pub.k);
-  bool planar = layout_is(m, "gptq_p"), sym = qn__quant_int(m, "sym", 0) == 1;
+  QN_TRY(qn__layer_configure(m, w));
+  bool planar = layout_is(m, "gptq_p"), sym = qn__layer_int(m, w, "sym", 0) == 1;
   w->mode = (planar ? QN__PLANAR : QN__DENSE) | (planar || layout_is(m, "gptq_v2") ? STORED_AS_IS : 0) |
             (sym ? SYMMETRIC : 0);
+  QN_TRY(find_bits(m, w, (qn__packing)(w->mode & PACKING)));
+  w->pub.k = w->part[G_IDX] ? w->part[G_IDX]->dim[0] : q->dim[0] * 32 / w->bits;
+  QN_TRY(find_group(m, w));
   char base[] = {'i', 'n', 't', (char)('0' + w->bits), 0}, grain[24];
   return qn__spell(w, base, qn__grain(w, grain), sym ? "" : "z", s->type);
+}
+
+/* The stored group that column c of the planes is. */
+static int64_t group_at(const qn__weight *w, int64_t c) {
+  return w->mode & SPREAD ? (int64_t)qn__le32((const uint8_t *)w->part[G_IDX]->data + 4 * c) : c;
+}
+
+static qn_status check_groups(const qn__weight *w) {
+  for (int64_t c = 0, stored = w->part[SCALES]->dim[0]; c < w->groups; c++)
+    if (group_at(w, c) >= stored)
+      return qn__fail(QN_E_FORMAT, "%s: group %d of column %jd; there are %jd", w->part[G_IDX]->name,
+                      (int)group_at(w, c), (intmax_t)c, (intmax_t)stored);
+  return QN_OK;
+}
+
+static void read_scales(const qn__weight *w, uint8_t *plane) {
+  size_t item = (size_t)qn_type_bits(w->scale) / 8;
+  const uint8_t *from = w->part[SCALES]->data;
+  for (int64_t c = 0; c < w->groups; c++)
+    for (int64_t n = 0; n < w->pub.n; n++)
+      memcpy(plane + (size_t)(n * w->groups + c) * item, from + (size_t)(group_at(w, c) * w->pub.n + n) * item, item);
 }
 
 /* Zero points of 32 columns of group g from column n on. */
@@ -80,17 +121,17 @@ static void zeros_of(const qn__weight *w, int64_t g, int64_t n, int64_t count, u
 /* Fill the plane, or check that it need not exist. */
 static qn_status read_zeros(const qn__weight *w, uint8_t *plane) {
   uint8_t z[32];
-  for (int64_t g = 0; g < w->groups; g++)
+  for (int64_t c = 0; c < w->groups; c++)
     for (int64_t n = 0; n < w->pub.n; n += 32) {
       int64_t count = w->pub.n - n < 32 ? w->pub.n - n : 32;
-      zeros_of(w, g, n, count, z);
+      zeros_of(w, group_at(w, c), n, count, z);
       for (int64_t i = 0; i < count; i++)
-        if (plane) plane[(n + i) * w->groups + g] = z[i];
+        if (plane) plane[(n + i) * w->groups + c] = z[i];
         else if (z[i] != 1 << (w->bits - 1))
           return qn__fail(QN_E_FORMAT,
                           "%s: zero point %d of group %jd, row %jd, but the configuration says \"sym\": true "
                           "(midpoint %d); set it to false",
-                          w->pub.name, z[i], (intmax_t)g, (intmax_t)(n + i), 1 << (w->bits - 1));
+                          w->pub.name, z[i], (intmax_t)group_at(w, c), (intmax_t)(n + i), 1 << (w->bits - 1));
     }
   return QN_OK;
 }
@@ -108,16 +149,17 @@ static void read_codes(const qn__weight *w, uint8_t *codes) {
 
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   (void)slice;
-  bool sym = w->mode & SYMMETRIC;
+  bool sym = w->mode & SYMMETRIC, order = w->part[G_IDX] && !(w->mode & SPREAD);
   int64_t n = w->pub.n, k = w->pub.k;
   const qn__spec spec[] = {
       {"codes", QN_T_U8, n, k, NULL}, {"scale", w->scale, n, w->groups, NULL}, {"zero", QN_T_U8, n, w->groups, NULL}};
   qn_planes *p = NULL;
-  QN_TRY(qn__planes_new(w, spec, sym ? 2 : 3, w->part[G_IDX] != NULL, &p));
+  QN_TRY(check_groups(w));
+  QN_TRY(qn__planes_new(w, spec, sym ? 2 : 3, order, &p));
   read_codes(w, qn__fill(p, 0));
-  qn__transpose(qn__fill(p, 1), w->part[SCALES]->data, w->groups, n, (size_t)qn_type_bits(w->scale) / 8);
+  read_scales(w, qn__fill(p, 1));
   qn_status s = read_zeros(w, sym ? NULL : qn__fill(p, 2));
-  if (!s && p->perm) s = qn__order_groups(w, G_IDX, p);
+  if (!s && order) s = qn__order_groups(w, G_IDX, p);
   if (s) qn_planes_free(p);
   else *out = p;
   return s;

@@ -1,9 +1,11 @@
 /* dialect_hqq.c - HQQ: groups along K (axis 1) or across rows (axis 0), float zero points, rows packed in halves.
  *
- * With M = W reshaped to [N K / g, g] (axis 1, a scale for each row of M) or [g, N K / g] (axis 0, one for each
- * column): W_q     M packed: its rows are cut into equal parts, part 0 in the most significant bits of a byte; 3 bits:
- * ten parts in an I32, part p at bit 27 - 3 p, the rows padded to a multiple of ten scale, zero [N K / g] float shape
- * I64 [2]   nbits, axis I32   packing: its name in ASCII W = (q - zero) * scale
+ *     M = W reshaped to [N K / g, g] (axis 1, a scale for each row of M) or [g, N K / g] (axis 0, one for each column)
+ *     W_q           M packed: its rows are cut into equal parts, part 0 in the most significant bits of a byte; 3 bits:
+ *                   ten parts in an I32, part p at bit 27 - 3 p, the rows padded to a multiple of ten
+ *     scale, zero   [N K / g] float
+ *     shape         I64 [2]   nbits, axis I32   packing: its name in ASCII
+ *     W = (q - zero) * scale
  *
  * Groups that cross the ends of rows become groups of gcd(K, g) codes; those of axis 0, which stride through the
  * matrix, a scale for each code. Zero points are kept as f16, those of f32 scales as f32; one in bf16 must be exact in
@@ -57,8 +59,9 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   if (n < 1 || k < 1 || n > INT32_MAX || k > INT32_MAX || count < 1 || n * k % count || axis < 0 || axis > 1)
     return qn__fail(QN_E_FORMAT, "%s: %jd scales for %jd x %jd codes, axis %jd", s->name, (intmax_t)count, (intmax_t)n,
                     (intmax_t)k, (intmax_t)axis);
-  int64_t group = n * k / count, rows = axis ? count : group, step = qn__ceildiv(rows, p->parts);
-  if ((uint64_t)(step * (n * k / rows) * p->word) != w->part[W_Q]->bytes || (rows % p->parts && p->word == 1))
+  int64_t group = n * k / count, rows = axis ? count : group, step = qn__ceildiv(rows, p->parts), codes;
+  if (__builtin_mul_overflow(step, n * k / rows, &codes) || __builtin_mul_overflow(codes, p->word, &codes) ||
+      (uint64_t)codes != w->part[W_Q]->bytes || (rows % p->parts && p->word == 1))
     return qn__fail(QN_E_FORMAT, "%s: %zu bytes for %jd x %jd codes of packing %s", w->part[W_Q]->name,
                     w->part[W_Q]->bytes, (intmax_t)n, (intmax_t)k, p->name);
   double nbits = scalar(w->part[NBITS], p->bits);

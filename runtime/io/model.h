@@ -82,6 +82,7 @@ typedef struct qn__weight {
   int64_t rows, groups; /* of the scale plane */
   qn_type scale;
   int mode; /* of the dialect's own choosing */
+  const cJSON *own; /* what the configuration says of this layer alone, or NULL: qn__layer_configure */
   char format[QN__FORMAT];
 } qn__weight;
 
@@ -145,6 +146,19 @@ const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_lengt
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
+
+/* The same, where the configuration may say something else of this layer: after qn__layer_configure, which finds it
+ * ("dynamic" of GPTQModel, "extra_config" of AutoRound, a key of the module's name of MLX). */
+qn_status qn__layer_configure(const qn_model *m, qn__weight *w);
+int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback);
+const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key);
+
+/* The size of groups that no configuration tells. Refuses if several are plausible. */
+qn_status qn__layer_group(const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size);
+
+/* Does a regular expression match the text from its start (re.match)? */
+typedef enum qn__match { QN__MATCH_NO, QN__MATCH_YES, QN__MATCH_UNKNOWN } qn__match;
+qn__match qn__pattern_match(const char *pattern, const char *text, size_t length);
 
 /* Is part i of this dtype and shape? The failure names the part. A dimension of -1 matches any. */
 qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);

@@ -30,6 +30,17 @@ static qn_status sort_groups(const qn__weight *w, const qn_raw *index, int32_t *
   return s;
 }
 
+/* No order was set: compressed-tensors then has -1 somewhere, old writers of GPTQ zeros everywhere. */
+static bool is_unset(const qn__weight *w, const qn_raw *index) {
+  bool zeros = true;
+  for (int64_t i = 0; i < w->pub.k; i++) {
+    uint32_t g = qn__le32((const uint8_t *)index->data + 4 * i);
+    if (g == UINT32_MAX) return true;
+    zeros = zeros && !g;
+  }
+  return zeros;
+}
+
 static qn_status reorder(const qn__weight *w, const int32_t *perm, uint8_t *codes) {
   size_t k = (size_t)w->pub.k;
   uint8_t *row = malloc(k);
@@ -46,8 +57,7 @@ qn_status qn__order_groups(const qn__weight *w, int part, qn_planes *p) {
   int32_t *perm = (int32_t *)(uintptr_t)p->perm;
   bool trivial = true;
   const qn_raw *index = w->part[part];
-  for (int64_t i = 0; i < w->pub.k; i++) /* compressed-tensors: -1 anywhere means that no order was set */
-    if (qn__le32((const uint8_t *)index->data + 4 * i) == UINT32_MAX) return p->perm = NULL, QN_OK;
+  if (is_unset(w, index)) return p->perm = NULL, QN_OK;
   QN_TRY(sort_groups(w, index, perm, &trivial));
   if (!trivial) return reorder(w, perm, qn__fill(p, 0));
   p->perm = NULL;

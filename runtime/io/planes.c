@@ -45,7 +45,14 @@ qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, b
 }
 
 int64_t qn__packed_words(int64_t count, int bits, qn__packing packing) {
-  return packing == QN__PADDED ? qn__ceildiv(count, 32 / bits) : qn__ceildiv(count * bits, 32);
+  switch (packing) {
+  case QN__PADDED:
+    return qn__ceildiv(count, 32 / bits);
+  case QN__PLANAR: /* groups are whole */
+    return qn__ceildiv(count, 32) * bits;
+  default:
+    return qn__ceildiv(count * bits, 32);
+  }
 }
 
 /* Code i of a planar group of 32: streams of 4, 2, 1 bits, low bits first. */

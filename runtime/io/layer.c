@@ -1,0 +1,73 @@
+/* layer.c - what the configuration says of one layer, and what the shapes say where it is silent. */
+#include "model.h"
+#include <string.h>
+
+/* ---- Settings ---------------------------------------------------------------------------------------------------- */
+
+static const cJSON *get(const cJSON *object, const char *key) { return cJSON_GetObjectItemCaseSensitive(object, key); }
+
+static size_t module_length(const qn__weight *w) { return strlen(w->part[0]->name) - strlen(w->dialect->key); }
+
+/* "dynamic" of GPTQModel: the first rule counts whose expression matches the name from its start; "-:" in front says
+ * that the layer is left as it was. */
+static qn_status match_rules(const qn__weight *w, const cJSON *rules, const cJSON **own) {
+  const cJSON *rule;
+  cJSON_ArrayForEach(rule, rules) {
+    const char *pattern = rule->string + (strncmp(rule->string, "+:", 2) && strncmp(rule->string, "-:", 2) ? 0 : 2);
+    qn__match is = qn__pattern_match(pattern, w->part[0]->name, module_length(w));
+    if (is == QN__MATCH_UNKNOWN)
+      return qn__fail(QN_E_SHAPE, "%s: whether \"dynamic\"'s rule \"%s\" is meant for it cannot be told",
+                      w->part[0]->name, rule->string);
+    if (is == QN__MATCH_NO) continue;
+    if (strncmp(rule->string, "-:", 2)) *own = rule;
+    break;
+  }
+  return QN_OK;
+}
+
+/* An object's entry of the module's name: in AutoRound's "extra_config", and in MLX's configuration itself. */
+static const cJSON *find_module(const qn__weight *w, const cJSON *object) {
+  size_t length = module_length(w);
+  for (const cJSON *v = object ? object->child : NULL; v; v = v->next)
+    if (v->string && strlen(v->string) == length && !memcmp(v->string, w->part[0]->name, length)) return v;
+  return NULL;
+}
+
+qn_status qn__layer_configure(const qn_model *m, qn__weight *w) {
+  QN_TRY(match_rules(w, get(m->quant, "dynamic"), &w->own));
+  if (!w->own) w->own = find_module(w, get(m->quant, "extra_config"));
+  if (!w->own) w->own = find_module(w, m->quant);
+  return QN_OK;
+}
+
+int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback) {
+  const cJSON *v = get(w->own, key);
+  if (!v) v = get(m->quant, key);
+  if (cJSON_IsBool(v)) return cJSON_IsTrue(v);
+  return cJSON_IsNumber(v) && v->valuedouble >= INT32_MIN && v->valuedouble <= INT32_MAX ? (int64_t)v->valuedouble
+                                                                                         : fallback;
+}
+
+const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key) {
+  const cJSON *v = get(w->own, key);
+  if (!v) v = get(m->quant, key);
+  return cJSON_IsString(v) ? v->valuestring : "";
+}
+
+/* ---- Groups ------------------------------------------------------------------------------------------------------ */
+
+qn_status qn__layer_group(const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size) {
+  int64_t k = w->pub.k, found = groups > 0 && k % groups == 0 ? k / groups : 0;
+  for (int64_t usual = 16; usual <= 1024; usual *= 2) {
+    if (qn__ceildiv(k, usual) != groups || found == usual) continue;
+    if (found)
+      return qn__fail(QN_E_SHAPE,
+                      "%s: %jd groups of K = %jd may have %jd codes or %jd; no configuration says \"group_size\"",
+                      scales->name, (intmax_t)groups, (intmax_t)k, (intmax_t)found, (intmax_t)usual);
+    found = usual;
+  }
+  *size = found;
+  return found ? QN_OK
+               : qn__fail(QN_E_FORMAT, "%s: %jd groups do not divide K = %jd", scales->name, (intmax_t)groups,
+                          (intmax_t)k);
+}
