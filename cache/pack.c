@@ -31,8 +31,10 @@ void qn_pack_builder_free(qn_pack_builder *b) {
 /* ---- Adding -------------------------------------------------------------------------------------------------------
  */
 
-/* Put `item` into an array of n at `place`; the array grows by one. */
-static qn_status insert(void **array, size_t *n, size_t place, const void *item, size_t size) {
+/* Put `item` into an array of n at `place`; the array grows by one, to `most` at the most. */
+static qn_status insert(void **array, size_t *n, size_t most, size_t place, const void *item, size_t size) {
+  if (*n == most) return qn__fail(QN_E_LIMIT, "a pack holds at most %d devices, %d plans and %d kernels",
+                                  QN_PACK_MAX_DEVICES, QN_PACK_MAX_PLANS, QN_PACK_MAX_KERNELS);
   char *a = realloc(*array, (*n + 1) * size);
   if (!a) return qn__fail(QN_E_NOMEM, "pack builder: %zu records", *n + 1);
   *array = a;
@@ -49,7 +51,8 @@ qn_status qn_pack_add_device(qn_pack_builder *b, const char *target, const char 
       (size_t)snprintf(d.arch, sizeof d.arch, "%s", arch) >= sizeof d.arch)
     return qn__fail(QN_E_ARG, "device '%s' '%s': text too long", target, arch);
   snprintf(d.product, sizeof d.product, "%s", product);
-  return insert((void **)&b->device, &b->n_devices, b->n_devices, &d, sizeof d);
+  QN_TRY(qn__pack_device_check(&d));
+  return insert((void **)&b->device, &b->n_devices, QN_PACK_MAX_DEVICES, b->n_devices, &d, sizeof d);
 }
 
 /* Place of a hash among the sorted kernels. */
@@ -72,7 +75,7 @@ qn_status qn_pack_add_kernel(qn_pack_builder *b, const qn_kernel *k) {
   QN_TRY(qn__kernel_check(k));
   if (k->size && !k->image) return qn__fail(QN_E_ARG, "kernel '%s': no image", k->name);
   if (find_kernel(b, k->hash)) return QN_OK;
-  return insert((void **)&b->kernel, &b->n_kernels, kernel_place(b, k->hash), k, sizeof *k);
+  return insert((void **)&b->kernel, &b->n_kernels, QN_PACK_MAX_KERNELS, kernel_place(b, k->hash), k, sizeof *k);
 }
 
 /* A kernel that a plan names. */
@@ -99,7 +102,7 @@ qn_status qn_pack_add_plan(qn_pack_builder *b, const qn_plan *p) {
     if (!strcmp(b->plan[i].problem.spelling, p->problem.spelling) && b->plan[i].kind == p->kind &&
         b->plan[i].device == p->device)
       return qn__fail(QN_E_ARG, "plan of '%s' added twice", p->problem.spelling);
-  return insert((void **)&b->plan, &b->n_plans, b->n_plans, p, sizeof *p);
+  return insert((void **)&b->plan, &b->n_plans, QN_PACK_MAX_PLANS, b->n_plans, p, sizeof *p);
 }
 
 /* ---- Putting together ---------------------------------------------------------------------------------------------
@@ -128,7 +131,8 @@ static qn_status pad(section *s) {
 
 /* Append a coded record; the coder's memory is taken over. */
 static qn_status append_record(section *s, qn_coder *c) {
-  qn_status status = c->error ? qn__fail(QN_E_NOMEM, "pack record: %s", c->error) : append(s, c->data, c->size);
+  qn_status status = qn__coder_status(c);
+  status = status ? qn__fail(status, "pack record: %s", c->error) : append(s, c->data, c->size);
   free(c->data);
   s->count++;
   return status;

@@ -43,6 +43,14 @@ static uint16_t bf16_of_f32(float f) {
   return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+/* The f32 beside v on the side of zero, its last bit set where it is not v itself. Rounding it to fewer bits rounds v: a
+ * nearest f32 may lie half way between two of the results where v does not. */
+static float to_odd(double v) {
+  float f = (float)v;
+  if ((double)f == v || isnan(v)) return f;
+  return f32_of_bits((bits_of_f32(f) - (fabs((double)f) > fabs(v))) | 1);
+}
+
 /* OCP 8-bit floats: e4m3 has no infinity and one NaN a sign, e5m2 is the upper half of an f16. */
 static double f64_of_e4m3(uint8_t c) {
   int exponent = c >> 3 & 15, fraction = c & 7;
@@ -103,10 +111,11 @@ double qn__load_f64(qn_type t, const void *data, int64_t i) {
   return v;
 }
 
-/* The code of an 8-bit float that is nearest to v; of two, the even one. Codes of one sign ascend, NaN and infinity
- * last. */
+/* The code of an 8-bit float that is nearest to v; of two, the even one. Codes of one sign ascend, infinity and NaN last.
+ */
 static uint8_t nearest_code(qn_type t, double v) {
   unsigned sign = t != QN_T_E8M0 && signbit(v) ? 0x80 : 0, below = 0, n = t == QN_T_E8M0 ? 255 : 127;
+  if (isnan(v)) return (uint8_t)(sign | n); /* all ones */
   double x = t == QN_T_E8M0 ? v : fabs(v);
   while (n > 1) {
     uint8_t middle = (uint8_t)(below + n / 2);
@@ -119,40 +128,37 @@ static uint8_t nearest_code(qn_type t, double v) {
   return (uint8_t)(sign | (below + up));
 }
 
+#define STORE(type, expression)                                                                                        \
+  {                                                                                                                    \
+    type c = (type)(expression);                                                                                       \
+    memcpy((char *)data + i * (int64_t)sizeof c, &c, sizeof c);                                                        \
+    return;                                                                                                            \
+  }
+
 void qn__store_f64(qn_type t, void *data, int64_t i, double v) {
   switch (t) {
   case QN_T_U8:
-    ((uint8_t *)data)[i] = (uint8_t)v;
-    break;
+    STORE(uint8_t, v)
   case QN_T_U16:
-    ((uint16_t *)data)[i] = (uint16_t)v;
-    break;
+    STORE(uint16_t, v)
   case QN_T_U32:
-    ((uint32_t *)data)[i] = (uint32_t)v;
-    break;
+    STORE(uint32_t, v)
   case QN_T_I8:
-    ((int8_t *)data)[i] = (int8_t)v;
-    break;
+    STORE(int8_t, v)
   case QN_T_I32:
-    ((int32_t *)data)[i] = (int32_t)v;
-    break;
+    STORE(int32_t, v)
   case QN_T_F16:
-    ((uint16_t *)data)[i] = f16_of_f32((float)v);
-    break;
+    STORE(uint16_t, f16_of_f32(to_odd(v)))
   case QN_T_BF16:
-    ((uint16_t *)data)[i] = bf16_of_f32((float)v);
-    break;
+    STORE(uint16_t, bf16_of_f32(to_odd(v)))
   case QN_T_F32:
-    ((float *)data)[i] = (float)v;
-    break;
+    STORE(float, v)
   case QN_T_F64:
-    ((double *)data)[i] = v;
-    break;
+    STORE(double, v)
   case QN_T_E4M3:
   case QN_T_E5M2:
   case QN_T_E8M0:
-    ((uint8_t *)data)[i] = nearest_code(t, v);
-    break;
+    STORE(uint8_t, nearest_code(t, v))
   default:
     break;
   }
@@ -163,36 +169,24 @@ void qn__store_f64(qn_type t, void *data, int64_t i, double v) {
 /* Bulk conversion goes through a block of f32, which holds f16 and bf16 exactly. */
 #define BLOCK 256
 
-static bool load_f32(qn_type t, const void *src, size_t i, size_t n, float *out) {
-  switch (t) {
-  case QN_T_F32:
-    memcpy(out, (const float *)src + i, n * sizeof *out);
-    return true;
-  case QN_T_F16:
-    for (size_t j = 0; j < n; j++) out[j] = f32_of_f16(((const uint16_t *)src)[i + j]);
-    return true;
-  case QN_T_BF16:
-    for (size_t j = 0; j < n; j++) out[j] = f32_of_bf16(((const uint16_t *)src)[i + j]);
-    return true;
-  default:
-    return false;
-  }
+static uint16_t u16_at(const char *p) {
+  uint16_t u;
+  memcpy(&u, p, sizeof u);
+  return u;
 }
 
-static bool store_f32(qn_type t, void *dst, size_t i, size_t n, const float *in) {
-  switch (t) {
-  case QN_T_F32:
-    memcpy((float *)dst + i, in, n * sizeof *in);
-    return true;
-  case QN_T_F16:
-    for (size_t j = 0; j < n; j++) ((uint16_t *)dst)[i + j] = f16_of_f32(in[j]);
-    return true;
-  case QN_T_BF16:
-    for (size_t j = 0; j < n; j++) ((uint16_t *)dst)[i + j] = bf16_of_f32(in[j]);
-    return true;
-  default:
-    return false;
-  }
+static void put_u16(char *p, uint16_t u) { memcpy(p, &u, sizeof u); }
+
+static void load_f32(qn_type t, const char *src, size_t n, float *out) {
+  if (t == QN_T_F32) memcpy(out, src, n * sizeof *out);
+  else if (t == QN_T_F16) for (size_t j = 0; j < n; j++) out[j] = f32_of_f16(u16_at(src + 2 * j));
+  else for (size_t j = 0; j < n; j++) out[j] = f32_of_bf16(u16_at(src + 2 * j));
+}
+
+static void store_f32(qn_type t, char *dst, size_t n, const float *in) {
+  if (t == QN_T_F32) memcpy(dst, in, n * sizeof *in);
+  else if (t == QN_T_F16) for (size_t j = 0; j < n; j++) put_u16(dst + 2 * j, f16_of_f32(in[j]));
+  else for (size_t j = 0; j < n; j++) put_u16(dst + 2 * j, bf16_of_f32(in[j]));
 }
 
 static bool is_float(qn_type t) { return t == QN_T_F32 || t == QN_T_F16 || t == QN_T_BF16; }
@@ -203,10 +197,11 @@ qn_status qn_convert(const void *src, qn_type from, void *dst, qn_type to, size_
                     qn_type_name(from) ? qn_type_name(from) : "?", qn_type_name(to) ? qn_type_name(to) : "?");
   if (n && (!src || !dst)) return qn__fail(QN_E_ARG, "qn_convert: NULL buffer");
   float block[BLOCK];
+  size_t from_size = (size_t)qn_type_bits(from) / 8, to_size = (size_t)qn_type_bits(to) / 8;
   for (size_t i = 0; i < n; i += BLOCK) {
     size_t m = n - i < BLOCK ? n - i : BLOCK;
-    load_f32(from, src, i, m, block);
-    store_f32(to, dst, i, m, block);
+    load_f32(from, (const char *)src + i * from_size, m, block);
+    store_f32(to, (char *)dst + i * to_size, m, block);
   }
   return QN_OK;
 }

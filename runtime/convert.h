@@ -5,7 +5,8 @@
 
 /* Element i of an array of type t. NaN for the NaN codes of a float type. */
 double qn__load_f64(qn_type t, const void *data, int64_t i);
-/* Store v as element i; v is rounded to nearest even, or for 8-bit floats taken to the nearest code. */
+/* Store v as element i: an integer in the range of its type; for floats the nearest, of two the even one. Beyond the
+ * largest, 16 and 32 bits become infinite, 8 bits stay at the largest. NaN stays NaN. data: any alignment. */
 void qn__store_f64(qn_type t, void *data, int64_t i, double v);
 /* n elements from i on. */
 void qn__load_block(qn_type t, const void *data, int64_t i, int n, double *out);

@@ -1,12 +1,15 @@
-/* cpu.c - which instruction sets may be used here: the CPU's word, and on x86-64 the operating system's as well, since
+/* cpu.c - what may be used here. Instruction sets: the CPU's word, and on x86-64 the operating system's as well, since
  * registers that it does not save are as good as absent. One table row a set; sets that no kernel needs are left out.
- */
+ * CPUs: those of the affinity mask, as far as control groups (version 1 or 2) leave them time. */
 #include "cpu.h"
 #include "fail.h"
+#include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined __x86_64__
 #include <cpuid.h>
@@ -93,4 +96,69 @@ bool qn__cpu_has(const char *list, char *missing, size_t size) {
     list += n;
   }
   return true;
+}
+
+/* ---- How many ---- */
+
+int qn__cpu_allowed(void) {
+  cpu_set_t set;
+  int n = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
+  return n > 0 ? n : 1;
+}
+
+/* The numbers at the beginning of file `name` in a folder; returns how many of the two are there. */
+static int read_numbers(const char *folder, const char *name, long long *a, long long *b) {
+  char path[PATH_MAX];
+  if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path) return 0;
+  FILE *f = fopen(path, "re");
+  int n = f ? fscanf(f, "%lld %lld", a, b) : 0;
+  if (f) fclose(f);
+  return n;
+}
+
+/* Version 2 has both numbers in one file ("max 100000": no quota), version 1 each in its own (-1: no quota). */
+static int group_quota(const char *folder) {
+  long long quota = -1, period = -1, none;
+  if (read_numbers(folder, "cpu.max", &quota, &period) < 2) {
+    read_numbers(folder, "cpu.cfs_quota_us", &quota, &none);
+    read_numbers(folder, "cpu.cfs_period_us", &period, &none);
+  }
+  if (quota < 1 || period < 1 || quota / period >= INT_MAX) return INT_MAX;
+  return quota < period ? 1 : (int)(quota / period);
+}
+
+/* The least quota of a group and those around it. In a container the path may be one that only the host sees; the files
+ * of its own group then lie where the mount begins. */
+static int least_quota(char *folder, size_t mount) {
+  int least = INT_MAX, quota;
+  for (char *end = folder + strlen(folder); end; end = strrchr(folder + mount, '/')) {
+    *end = 0;
+    least = (quota = group_quota(folder)) < least ? quota : least;
+  }
+  return least;
+}
+
+int qn__cpu_quota(const char *root) {
+  char path[PATH_MAX], line[PATH_MAX];
+  int least = INT_MAX;
+  snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+  FILE *f = fopen(path, "re");
+  while (f && fgets(line, sizeof line, f)) { /* NUMBER:CONTROLLERS:GROUP */
+    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!group) continue;
+    *controllers = ',', *group = ',';
+    bool two = group == controllers + 1, one = memmem(controllers, (size_t)(group + 1 - controllers), ",cpu,", 5);
+    size_t mount = (size_t)snprintf(path, sizeof path, "%s/sys/fs/cgroup%s", root, two ? "" : "/cpu");
+    if ((!two && !one) || mount >= sizeof path) continue;
+    snprintf(path + mount, sizeof path - mount, "%.*s", (int)strcspn(group + 1, "\n"), group + 1);
+    int quota = least_quota(path, mount);
+    least = quota < least ? quota : least;
+  }
+  if (f) fclose(f);
+  return least;
+}
+
+int qn__cpu_count(void) {
+  int allowed = qn__cpu_allowed(), quota = qn__cpu_quota("");
+  return quota < allowed ? quota : allowed;
 }

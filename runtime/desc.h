@@ -56,6 +56,11 @@ qn_status qn__expr_check(const qn_expr *e, uint32_t n_vars, uint32_t n_tables, b
  * overflow of int64, a divisor of zero or less, or a malformed program. */
 qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_t *out);
 
+/* Bounds of the value while every variable is anywhere between lo and hi, each operand on its own: what rises with all of
+ * its variables has the bounds of its ends. QN_E_LIMIT if qn__expr_i64 could fail for one of them, QN_E_FORMAT. */
+qn_status qn__expr_bounds(const qn_expr *e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT],
+                          int64_t *least, int64_t *most);
+
 /* Evaluate all that does not depend on the variables in the set `free` (bit i: variable i): *out gives the same values
  * as e for every value of the free ones. Fails as qn__expr_i64 does, for parts that are constant. */
 qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_expr *out);
@@ -85,7 +90,8 @@ typedef struct qn_format_plane {
 /* JSON: {"name":"int4.g128","bits":4,"codes":"u8","float":"none","planes":[{"name":"scale","type":"f16","rows":1,
  * "cols":128}],"tables":[[…]],"decode":["q",8,"-","scale","*"]}. Variables of decode: "q", then the planes' names. */
 typedef struct qn_format {
-  char name[QN_NAME]; /* full spelling, "int4.g128.z" */
+  char name[QN_NAME];    /* full spelling, "int4.g128.z" */
+  char implied[QN_NAME]; /* words that a spelling may have although they say what is so anyway: "g128.f16"; "" for none */
   uint32_t bits;      /* of a code: 1..8, 16, 32 */
   uint32_t codes;     /* qn_type of the codes plane: u8, u16, u32 */
   uint32_t cast;      /* QN_T_NONE: q is an unsigned integer; else q is a float of this type (f16, bf16, f32, e4m3…) */
@@ -97,6 +103,9 @@ typedef struct qn_format {
 
 /* Is `f` well formed: types, sizes, decode rule? QN_E_FORMAT with the reason. */
 qn_status qn__format_check(const qn_format *f);
+
+/* Does a spelling name this format? The words behind the first come in any order, implied ones or not. */
+bool qn__format_named(const qn_format *f, const char *spelling);
 
 /* Dequantize rows n0..n1 (exclusive) of a weight into out[(n1-n0), K] float64, by the decode rule evaluated in float64,
  * element by element. The reference of everything: it shares nothing with generated code. */

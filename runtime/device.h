@@ -11,7 +11,7 @@ typedef struct qn_device qn_device;
 typedef struct qn_module qn_module; /* opaque, of the device that made it */
 
 typedef struct qn_device_info {
-  char name[32];  /* "host", "cuda:0", "emu:sm_90a" */
+  char name[32];  /* opens this device again: "host", "host:1", "cuda:0", "emu:sm_90a" */
   char target[8]; /* "host" or "cuda": which templates serve it */
   char arch[160]; /* "sm_90a", or the host's instruction sets: "x86-64 avx2 fma avx512f …" sorted, space separated */
   char product[96]; /* recorded, never keyed */
@@ -54,7 +54,8 @@ typedef struct qn_device_ops {
   qn_status (*sync)(qn_device *d, void *stream);
 } qn_device_ops;
 
-/* Open by name: "host", "host:2" (threads), "cuda:0"; NULL: the first GPU, else the host. */
+/* Open by name: "host", "host:2" (threads, at most as many as this process may use CPUs), "cuda:0"; NULL: the first GPU,
+ * else the host. QN_E_ARG lists the names. */
 qn_status qn__device_open(const char *name, qn_device **out);
 /* From now on names that begin with `prefix` ("emu:", borrowed) are opened by `open`. For one kind of device that this
  * library does not hold; called before other threads open devices. */

@@ -117,7 +117,9 @@ static int64_t cache_size(int name) {
 
 static void describe(qn_device_info *i, int threads) {
   struct utsname u;
-  *i = (qn_device_info){.name = "host", .target = "host", .threads = threads, .timed = 1};
+  *i = (qn_device_info){.target = "host", .threads = threads, .timed = 1};
+  if (threads == qn__cpu_count()) strcpy(i->name, "host");
+  else snprintf(i->name, sizeof i->name, "host:%d", threads);
   snprintf(i->arch, sizeof i->arch, "%s", qn__cpu_arch());
   cpuinfo("model name", i->product, sizeof i->product);
   if (!uname(&u)) snprintf(i->driver, sizeof i->driver, "%.31s", u.release);

@@ -3,6 +3,6 @@
 #define QN_DEVICE_HOST_H
 #include "device.h"
 
-/* threads: of the pool, the caller included; 0: one per CPU that this process may run on. QN_E_ARG, QN_E_NOMEM. */
+/* threads: of the pool, the caller included, 1 .. 1024; 0: as many as qn__cpu_count says. QN_E_ARG, QN_E_NOMEM. */
 qn_status qn__device_host_open(int threads, qn_device **out);
 #endif

@@ -67,7 +67,7 @@ static bool apply_i64(uint32_t code, const int64_t *v, int64_t *r) {
   case QN_OP_CEILDIV:
     return b > 0 && (*r = a / b + (a % b > 0), true);
   case QN_OP_MOD:
-    return b > 0 && (*r = a - b * floor_div(a, b), true);
+    return b > 0 && (*r = a % b + (a % b < 0 ? b : 0), true);
   case QN_OP_MIN:
     *r = a < b ? a : b;
     return true;
@@ -137,6 +137,67 @@ qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint3
     out->op[n++] = op;
   }
   out->n = n;
+  return QN_OK;
+}
+
+/* ---- Bounds of integers ------------------------------------------------------------------------------------------ */
+
+/* Values between two ends, both possible. */
+typedef struct span {
+  int64_t lo, hi;
+} span;
+
+static span join(span a, span b) { return (span){a.lo < b.lo ? a.lo : b.lo, a.hi > b.hi ? a.hi : b.hi}; }
+
+/* An operator that rises or falls in each operand, the other held: its extremes lie at the corners. */
+static bool corners(uint32_t code, const span *v, span *r) {
+  for (int i = 0; i < 4; i++) {
+    int64_t at;
+    if (!apply_i64(code, (int64_t[3]){i & 1 ? v[0].hi : v[0].lo, i & 2 ? v[1].hi : v[1].lo}, &at)) return false;
+    *r = i ? join(*r, (span){at, at}) : (span){at, at};
+  }
+  return true;
+}
+
+static bool apply_span(uint32_t code, const span *v, span *r) {
+  span a = v[0], b = v[1], c = v[2];
+  if (a.lo == a.hi && b.lo == b.hi && c.lo == c.hi) {
+    bool ok = apply_i64(code, (int64_t[3]){a.lo, b.lo, c.lo}, &a.lo);
+    *r = (span){a.lo, a.lo};
+    return ok;
+  }
+  switch (code) {
+  case QN_OP_MOD:
+    return b.lo > 0 && (*r = (span){0, b.hi - 1}, true);
+  case QN_OP_EQ:
+    *r = (span){0, a.lo <= b.hi && b.lo <= a.hi};
+    return true;
+  case QN_OP_SELECT:
+    *r = a.lo > 0 || a.hi < 0 ? b : a.lo == a.hi ? c : join(b, c);
+    return true;
+  case QN_OP_BITS:
+    return b.lo >= 0 && b.hi <= 63 && c.lo >= 1 && c.hi <= 63 && (*r = (span){0, INT64_MAX >> (63 - c.hi)}, true);
+  default:
+    return corners(code, v, r);
+  }
+}
+
+qn_status qn__expr_bounds(const qn_expr *e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT],
+                          int64_t *least, int64_t *most) {
+  span stack[QN_EXPR_STACK + 2] = {{0}};
+  int depth = 0;
+  QN_TRY(qn__expr_check(e, QN_VAR_COUNT, 0, true));
+  for (uint32_t i = 0; i < e->n; i++) {
+    const qn_expr_op *op = &e->op[i];
+    int arity = ops[op->code].arity;
+    depth -= arity;
+    span *top = &stack[depth++], operand[3] = {{0}};
+    memcpy(operand, top, (size_t)arity * sizeof *top);
+    if (op->code == QN_OP_CONST) *top = (span){(int64_t)op->value, (int64_t)op->value};
+    else if (op->code == QN_OP_VAR) *top = (span){lo[op->arg], hi[op->arg]};
+    else if (!apply_span(op->code, operand, top)) return bad_value(e, i);
+  }
+  *least = stack[0].lo, *most = stack[0].hi;
   return QN_OK;
 }
 

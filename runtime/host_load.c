@@ -21,7 +21,7 @@
 #define RELATIVE R_AARCH64_RELATIVE
 #endif
 
-#define MAX_SPAN (UINT64_C(1) << 28)
+#define MAX_SPAN (UINT64_C(1) << 26)
 #define MAX_SEGMENTS 64
 
 struct qn_host_image {
@@ -80,6 +80,7 @@ static qn_status check_segments(const elf *e, size_t page, size_t *span) {
     if (s->p_vaddr > MAX_SPAN || s->p_memsz > MAX_SPAN)
       return BAD("segment %d is larger than %llu bytes", i, (unsigned long long)MAX_SPAN);
     if ((s->p_flags & (PF_W | PF_X)) == (PF_W | PF_X)) return BAD("segment %d is writable and executable", i);
+    if (!(s->p_flags & PF_W) && s->p_filesz != s->p_memsz) return BAD("segment %d has zeros that stay zeros", i);
     if (s->p_vaddr / page * page < *span) return BAD("segment %d shares a page with the one before", i);
     *span = (s->p_vaddr + s->p_memsz + page - 1) / page * page;
   }
@@ -102,9 +103,20 @@ typedef struct dynamic {
   uint64_t symbols, strings, string_size, hash, gnu_hash, rela, rela_size;
 } dynamic;
 
-/* `size` bytes at address `at` of the mapping; NULL if they are not all inside. */
-static void *inside(const qn_host_image *h, uint64_t at, uint64_t size) {
-  return at <= h->span && size <= h->span - at ? h->base + at : NULL;
+/* `size` bytes at address `at`; NULL if they are not all in one segment which has the flags `yes` and not `no`. What is
+ * checked once stays as it was: tables are taken from segments that can be read only, and relocations change others. */
+static void *inside(const elf *e, const qn_host_image *h, uint64_t at, uint64_t size, unsigned yes, unsigned no) {
+  for (int i = 0; i < e->head.e_phnum; i++) {
+    const Elf64_Phdr *s = &e->segment[i];
+    if (s->p_type == PT_LOAD && (s->p_flags & yes) == yes && !(s->p_flags & no) && at >= s->p_vaddr &&
+        at - s->p_vaddr <= s->p_memsz && size <= s->p_memsz - (at - s->p_vaddr))
+      return h->base + at;
+  }
+  return NULL;
+}
+
+static const void *table(const elf *e, const qn_host_image *h, uint64_t at, uint64_t size) {
+  return inside(e, h, at, size, PF_R, PF_W);
 }
 
 static void read_tag(dynamic *d, const Elf64_Dyn *t) {
@@ -134,7 +146,7 @@ static qn_status read_dynamic(const elf *e, const qn_host_image *h, dynamic *d) 
   for (int i = 0; i < e->head.e_phnum; i++) {
     const Elf64_Phdr *s = &e->segment[i];
     if (s->p_type != PT_DYNAMIC) continue;
-    if (!inside(h, s->p_vaddr, s->p_memsz)) return BAD("dynamic section beyond the end");
+    if (!inside(e, h, s->p_vaddr, s->p_memsz, 0, 0)) return BAD("dynamic section beyond the end");
     for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= s->p_memsz; at += sizeof(Elf64_Dyn)) {
       Elf64_Dyn t;
       memcpy(&t, h->base + s->p_vaddr + at, sizeof t);
@@ -146,44 +158,47 @@ static qn_status read_dynamic(const elf *e, const qn_host_image *h, dynamic *d) 
 }
 
 /* Number of symbols, from whichever hash table is there; 0: damaged. In GNU's, the highest chain ends the table. */
-static size_t count_symbols(const qn_host_image *h, const dynamic *d) {
+static size_t count_symbols(const elf *e, const qn_host_image *h, const dynamic *d) {
   const uint32_t *t;
-  if (d->hash) return !(d->hash & 3) && (t = inside(h, d->hash, 8)) ? t[1] : 0;
-  if (!d->gnu_hash || d->gnu_hash & 7 || !(t = inside(h, d->gnu_hash, 16))) return 0;
+  if (d->hash) return !(d->hash & 3) && (t = table(e, h, d->hash, 8)) ? t[1] : 0;
+  if (!d->gnu_hash || d->gnu_hash & 7 || !(t = table(e, h, d->gnu_hash, 16))) return 0;
   uint64_t buckets = t[0], first = t[1], at = d->gnu_hash + 16 + (uint64_t)t[2] * 8, last = 0;
-  const uint32_t *bucket = inside(h, at, buckets * 4), *chain;
+  const uint32_t *bucket = table(e, h, at, buckets * 4), *chain;
   if (!bucket) return 0;
   for (uint64_t i = 0; i < buckets; i++) last = bucket[i] > last ? bucket[i] : last;
   if (last < first) return first;
   for (at += buckets * 4;; last++) {
-    if (!(chain = inside(h, at + (last - first) * 4, 4))) return 0;
+    if (!(chain = table(e, h, at + (last - first) * 4, 4))) return 0;
     if (*chain & 1) return last + 1;
   }
 }
 
-static qn_status read_symbols(qn_host_image *h, const dynamic *d) {
-  h->n_symbols = count_symbols(h, d);
-  h->symbol = d->symbols & 7 ? NULL : inside(h, d->symbols, (uint64_t)h->n_symbols * sizeof *h->symbol);
-  h->string = inside(h, d->strings, d->string_size);
+static qn_status read_symbols(const elf *e, qn_host_image *h, const dynamic *d) {
+  h->n_symbols = count_symbols(e, h, d);
+  h->symbol = d->symbols & 7 ? NULL : table(e, h, d->symbols, (uint64_t)h->n_symbols * sizeof *h->symbol);
+  h->string = table(e, h, d->strings, d->string_size);
   h->string_size = d->string_size;
   if (!h->n_symbols || !h->symbol || !h->string || !h->string_size || h->string[h->string_size - 1])
     return BAD("symbol table damaged");
   for (size_t i = 1; i < h->n_symbols; i++) {
     if (h->symbol[i].st_name >= h->string_size) return BAD("symbol %zu has no name", i);
     if (h->symbol[i].st_shndx == SHN_UNDEF) return BAD("undefined symbol '%s'", h->string + h->symbol[i].st_name);
+    if (ELF64_ST_TYPE(h->symbol[i].st_info) == STT_FUNC && !inside(e, h, h->symbol[i].st_value, 1, PF_X, 0))
+      return BAD("function '%s' is no code", h->string + h->symbol[i].st_name);
   }
   return QN_OK;
 }
 
-static qn_status relocate(const qn_host_image *h, const dynamic *d) {
-  if (!inside(h, d->rela, d->rela_size) || d->rela_size % sizeof(Elf64_Rela)) return BAD("relocations damaged");
+static qn_status relocate(const elf *e, const qn_host_image *h, const dynamic *d) {
+  if (d->rela_size && (!table(e, h, d->rela, d->rela_size) || d->rela_size % sizeof(Elf64_Rela)))
+    return BAD("relocations damaged");
   for (uint64_t at = 0; at < d->rela_size; at += sizeof(Elf64_Rela)) {
     Elf64_Rela r;
     memcpy(&r, h->base + d->rela + at, sizeof r);
-    void *target = inside(h, r.r_offset, 8);
+    void *target = inside(e, h, r.r_offset, 8, PF_W, 0);
     if (ELF64_R_TYPE(r.r_info) != RELATIVE)
       return BAD("relocation of type %u; only relative ones are applied", (unsigned)ELF64_R_TYPE(r.r_info));
-    if (!target || (uint64_t)r.r_addend > h->span) return BAD("relocation outside the image");
+    if (!target || (uint64_t)r.r_addend > h->span) return BAD("relocation of what is no data of the image");
     memcpy(target, &(uint64_t){(uint64_t)(uintptr_t)h->base + (uint64_t)r.r_addend}, 8);
   }
   return QN_OK;
@@ -210,9 +225,9 @@ static qn_status load(const elf *e, qn_host_image *h, size_t page) {
     if (e->segment[i].p_type == PT_LOAD)
       memcpy(h->base + e->segment[i].p_vaddr, e->data + e->segment[i].p_offset, e->segment[i].p_filesz);
   QN_TRY(read_dynamic(e, h, &d));
-  QN_TRY(read_symbols(h, &d)); /* first: it names what is undefined */
+  QN_TRY(read_symbols(e, h, &d)); /* first: it names what is undefined */
   if (d.refused) return BAD("%s", d.refused);
-  QN_TRY(relocate(h, &d));
+  QN_TRY(relocate(e, h, &d));
   return protect(e, h, page);
 }
 
@@ -244,7 +259,7 @@ void qn__host_image_close(qn_host_image *h) {
 qn_status qn__host_image_entry(const qn_host_image *h, const char *name, void **fn) {
   for (size_t i = 1; i < h->n_symbols; i++) {
     const Elf64_Sym *s = &h->symbol[i];
-    if (ELF64_ST_TYPE(s->st_info) == STT_FUNC && !strcmp(h->string + s->st_name, name) && s->st_value < h->span)
+    if (ELF64_ST_TYPE(s->st_info) == STT_FUNC && !strcmp(h->string + s->st_name, name))
       return *fn = h->base + s->st_value, QN_OK;
   }
   return qn__fail(QN_E_NO_KERNEL, "host kernel: no function '%s'", name);

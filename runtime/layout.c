@@ -13,6 +13,8 @@
 #define SECTION_ALIGN 256
 #define MAX_BYTES (INT64_C(1) << 48)
 #define MAX_ELEMENTS (1 << 20) /* of a field: a record is a tile, not a matrix */
+#define MAX_TILE (INT64_C(1) << 26)
+#define MAX_BYTES_A_WEIGHT 64 /* a code of 4 bytes and seven planes of 4 take 32 */
 
 static int64_t round_up(int64_t v, int64_t to) { return (v + to - 1) / to * to; }
 
@@ -78,8 +80,9 @@ static int by_stride(const void *a, const void *b) {
   return (x->size > 1 || !x->size) - (y->size > 1 || !y->size); /* a digit of one place stands for nothing */
 }
 
-/* Do the digits of one axis reach every weight up to `size`? Taken in order of stride, each must start no later than
- * where those below it end; in codes exactly there, or a place would hold an element twice. `share`: weights that are
+/* Do the digits of one axis reach every weight up to `size`, and nowhere near 2^31 places beyond? Taken in order of
+ * stride, each must start no later than where those below it end; in codes exactly there, or a place would hold an
+ * element twice. `share`: weights that are
  * one element anyway, 0 for all. */
 static qn_status axis_check(const qn_layout *l, const qn_section *s, const qn_field *f, int axis, int64_t size,
                             uint32_t share) {
@@ -89,8 +92,14 @@ static qn_status axis_check(const qn_layout *l, const qn_section *s, const qn_fi
     if (s->outer[i].axis == axis) d[n++] = s->outer[i];
   for (uint32_t i = 0; i < f->n_digits; i++)
     if (f->digit[i].axis == axis) d[n++] = f->digit[i];
+  int64_t cover = padded(l, axis, size), reach = share ? share : cover, steps = 0;
+  for (size_t i = 0; i < n; i++) {
+    int64_t last = d[i].size ? (int64_t)(d[i].size - 1) * d[i].stride : 0;
+    if (last >= cover || (steps += last) > INT32_MAX)
+      return qn__fail(QN_E_FORMAT, "layout '%s': along %c a digit of size %u and stride %u leads beyond %lld", l->name,
+                      "nk"[axis], d[i].size, d[i].stride, (long long)cover);
+  }
   qsort(d, n, sizeof *d, by_stride);
-  int64_t cover = padded(l, axis, size), reach = share ? share : cover;
   for (size_t i = 0; i < n; i++) {
     if (d[i].size == 1) continue;
     if (d[i].stride > reach || (!f->plane && d[i].stride != reach))
@@ -103,6 +112,13 @@ static qn_status axis_check(const qn_layout *l, const qn_section *s, const qn_fi
     return qn__fail(QN_E_FORMAT, "layout '%s': along %c the digits reach %lld of %lld", l->name, "nk"[axis],
                     (long long)reach, (long long)cover);
   return QN_OK;
+}
+
+/* Does every value of a plane's type have its own in the type that is stored? */
+static bool widens(qn_type plane, qn_type stored) {
+  bool wider = qn_type_bits(plane) < qn_type_bits(stored), code = plane == QN_T_U8 || plane == QN_T_U16;
+  return plane == stored || (wider && (stored == QN_T_F32 || (code && (stored == QN_T_U16 || stored == QN_T_U32 ||
+                                                                       stored == QN_T_I32))));
 }
 
 static qn_status field_check(const qn_layout *l, const qn_format *fmt, const qn_section *s, const qn_field *f,
@@ -118,7 +134,7 @@ static qn_status field_check(const qn_layout *l, const qn_format *fmt, const qn_
   if (!f->plane && (f->bits < 1 || f->lo > 31 || f->bits > 32 || f->lo + f->bits > fmt->bits))
     return qn__fail(QN_E_FORMAT, "layout '%s': bits [%u, %u) of a code with %u", l->name, f->lo, f->lo + f->bits,
                     fmt->bits);
-  if (f->plane && (f->type == QN_T_NONE || f->type >= QN_T_COUNT || f->lo ||
+  if (f->plane && (f->type >= QN_T_COUNT || !widens((qn_type)fmt->plane[f->plane - 1].type, (qn_type)f->type) || f->lo ||
                    f->bits != (uint32_t)qn_type_bits((qn_type)f->type) || f->bits > 32))
     return qn__fail(QN_E_FORMAT, "layout '%s': plane '%s' stored as type %u in %u bits", l->name,
                     fmt->plane[f->plane - 1].name, f->type, f->bits);
@@ -142,7 +158,7 @@ qn_status qn__layout_check(const qn_layout *l, const qn_format *f, int64_t n, in
   if (!memchr(l->name, 0, sizeof l->name) || !memchr(l->hash, 0, sizeof l->hash))
     return qn__fail(QN_E_FORMAT, "layout without a name");
   if (l->n_sections < 1 || l->n_sections > QN_LAYOUT_SECTIONS || l->tile_n < 1 || l->tile_k < 1 ||
-      l->tile_n > MAX_ELEMENTS || l->tile_k > MAX_ELEMENTS || l->pad_code > want_bits)
+      l->tile_n > MAX_TILE || l->tile_k > MAX_TILE / l->tile_n || l->pad_code > want_bits)
     return qn__fail(QN_E_FORMAT, "layout '%s': %u sections, tile %u x %u, pad code %u", l->name, l->n_sections,
                     l->tile_n, l->tile_k, l->pad_code);
   for (uint32_t i = 0; i < l->n_sections; i++) {
@@ -157,8 +173,12 @@ qn_status qn__layout_check(const qn_layout *l, const qn_format *f, int64_t n, in
   if (have_bits != want_bits || have_planes != (1u << (1 + f->n_planes)) - 2)
     return qn__fail(QN_E_FORMAT, "layout '%s': format '%s' has bits or planes that it does not store", l->name,
                     f->name);
-  int64_t bytes;
-  return qn__layout_bytes(l, n, k, &bytes);
+  int64_t bytes, most = padded(l, 0, n) * padded(l, 1, k) + QN_LAYOUT_SECTIONS * SECTION_ALIGN;
+  QN_TRY(qn__layout_bytes(l, n, k, &bytes));
+  return bytes / MAX_BYTES_A_WEIGHT <= most
+             ? QN_OK
+             : qn__fail(QN_E_FORMAT, "layout '%s': %lld bytes for a weight of [%lld, %lld]", l->name, (long long)bytes,
+                        (long long)n, (long long)k);
 }
 
 /* ---- Walking ----------------------------------------------------------------------------------------------------- */

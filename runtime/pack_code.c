@@ -9,6 +9,12 @@
 /* ---- Elements -----------------------------------------------------------------------------------------------------
  */
 
+static const char no_memory[] = "out of memory";
+
+qn_status qn__coder_status(const qn_coder *c) {
+  return !c->error ? QN_OK : c->error == no_memory ? QN_E_NOMEM : QN_E_FORMAT;
+}
+
 static void bytes(qn_coder *c, void *p, size_t n) {
   if (c->error) return;
   if (!c->write) {
@@ -24,7 +30,7 @@ static void bytes(qn_coder *c, void *p, size_t n) {
     size_t room = (c->room + n) * 2;
     uint8_t *data = realloc(c->data, room);
     if (!data) {
-      c->error = "out of memory";
+      c->error = no_memory;
       return;
     }
     c->data = data, c->room = room;
@@ -85,6 +91,14 @@ static uint32_t count(qn_coder *c, uint32_t *v, uint32_t limit) {
   return c->error ? 0 : *v;
 }
 
+/* Has s one of those that a terminal obeys: ASCII's, or U+0080 .. U+009F in UTF-8? */
+static bool has_control(const char *s, size_t n) {
+  const uint8_t *u = (const uint8_t *)s;
+  for (size_t i = 0; i < n; i++)
+    if (u[i] < 0x20 || u[i] == 0x7f || (u[i] == 0xc2 && i + 1 < n && u[i + 1] >= 0x80 && u[i + 1] < 0xa0)) return true;
+  return false;
+}
+
 static void text(qn_coder *c, char *s, size_t room) {
   uint32_t n = (uint32_t)strnlen(s, room);
   u32(c, &n);
@@ -92,7 +106,7 @@ static void text(qn_coder *c, char *s, size_t room) {
   bytes(c, s, n);
   if (c->error) return;
   s[n] = 0;
-  if (strlen(s) != n) c->error = "text with a zero inside";
+  if (has_control(s, n)) c->error = "text with a control character";
 }
 
 /* ---- Descriptors --------------------------------------------------------------------------------------------------
@@ -108,6 +122,7 @@ static void code_expr(qn_coder *c, qn_expr *e) {
 
 static void code_format(qn_coder *c, qn_format *f) {
   text(c, f->name, sizeof f->name);
+  text(c, f->implied, sizeof f->implied);
   u32(c, &f->bits);
   u32(c, &f->codes);
   u32(c, &f->cast);
@@ -262,9 +277,15 @@ qn_status qn__plan_check(const qn_plan *p) {
   return QN_OK;
 }
 
+static bool known_target(const char *s) { return !strcmp(s, "host") || !strcmp(s, "cuda"); }
+
+qn_status qn__pack_device_check(const qn_pack_device *d) {
+  return known_target(d->target) ? QN_OK : qn__fail(QN_E_FORMAT, "device of target '%s', which is unknown", d->target);
+}
+
 qn_status qn__kernel_check(const qn_kernel *k) {
   if (!k->name[0] || !is_hash(k->hash)) return qn__fail(QN_E_FORMAT, "kernel '%s': hash '%s'", k->name, k->hash);
-  if (strcmp(k->target, "host") && strcmp(k->target, "cuda"))
+  if (!known_target(k->target))
     return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
   if (!k->size && (strcmp(k->target, "host") || k->recipe.n_steps != 1))
     return qn__fail(QN_E_FORMAT, "kernel '%s': no image, and no function either", k->name);

@@ -31,15 +31,16 @@
  *   5 KERNEL    records: see qn__code_kernel
  *   6 IMAGES    compiled code, each once, each at a multiple of 64 bytes
  *
- * Records are sequences of u32, u64, f64 (IEEE 754) and text (u32 length, then the bytes, no zero). What comes in which
- * order is said once, by the functions of pack_code.c, which both write and read. */
+ * Records are sequences of u32, u64, f64 (IEEE 754) and text (u32 length, then the bytes, no control character among
+ * them: names are shown on terminals). What comes in which order is said once, by the functions of pack_code.c, which
+ * both write and read. */
 #ifndef QN_PACK_FORMAT_H
 #define QN_PACK_FORMAT_H
 #include "desc.h"
 #include <string.h>
 
 #define QN_PACK_MAGIC "\211QNPACK\n"
-#define QN_PACK_VERSION 2
+#define QN_PACK_VERSION 3
 #define QN_PACK_BYTE_ORDER 0x01020304u
 #define QN_PACK_SECTIONS 6
 #define QN_PACK_HEADER 64
@@ -49,6 +50,11 @@
 _Static_assert(QN_PACK_TABLE % QN_PACK_ALIGN == 0 && QN_PACK_TABLE >= QN_PACK_SECTIONS * QN_PACK_ENTRY, "table");
 #define QN_PACK_PLAN_ENTRY 128
 #define QN_PACK_KERNEL_ENTRY 64
+
+/* A pack with more is refused, so that opening any file takes no longer than a second or two. */
+#define QN_PACK_MAX_DEVICES 64
+#define QN_PACK_MAX_PLANS 8192 /* problems x kinds x devices */
+#define QN_PACK_MAX_KERNELS 65536
 
 enum { QN_PACK_DEVICES, QN_PACK_PLANS, QN_PACK_PLAN, QN_PACK_KERNELS, QN_PACK_KERNEL, QN_PACK_IMAGES }; /* kind - 1 */
 
@@ -113,6 +119,7 @@ typedef struct qn_plan {
 /* Is it fit to serve: descriptors valid, ranges ascending from 1, texts of the right form? QN_E_FORMAT. */
 qn_status qn__plan_check(const qn_plan *p);
 qn_status qn__kernel_check(const qn_kernel *k);
+qn_status qn__pack_device_check(const qn_pack_device *d);
 
 /* ---- Records ------------------------------------------------------------------------------------------------------
  */
@@ -125,6 +132,9 @@ typedef struct qn_coder {
   size_t size, room, at; /* write: size used, room allocated; read: size, at */
   const char *error;
 } qn_coder;
+
+/* QN_OK, QN_E_NOMEM (writing), QN_E_FORMAT. */
+qn_status qn__coder_status(const qn_coder *c);
 
 void qn__code_device(qn_coder *c, qn_pack_device *d);
 void qn__code_plan(qn_coder *c, qn_plan *p);

@@ -101,26 +101,33 @@ static qn_status check_record(const section *s, uint64_t at, uint64_t size, cons
 static void code_plan(qn_coder *c, void *p) { qn__code_plan(c, p); }
 static void code_kernel(qn_coder *c, void *k) { qn__code_kernel(c, k); }
 
+static qn_status check_count(int kind, uint32_t count, uint32_t most) {
+  return count <= most ? QN_OK : BAD("%u entries in its %s, limit %u", count, section_name[kind], most);
+}
+
 static qn_status check_devices(const qn_pack *p) {
   const section *s = &p->section[QN_PACK_DEVICES];
   qn_coder c = reader(s->data, s->size);
-  if (s->count > s->size) return BAD("%u devices", s->count);
+  QN_TRY(check_count(QN_PACK_DEVICES, s->count, QN_PACK_MAX_DEVICES));
   for (uint32_t i = 0; i < s->count && !c.error; i++) {
     qn_pack_device d = {0};
     qn__code_device(&c, &d);
+    if (!c.error) QN_TRY(qn__pack_device_check(&d));
   }
   if (!c.error && !all_zero(s->data + c.at, s->size - c.at)) c.error = "more than was counted";
   return c.error ? BAD("devices: %s", c.error) : QN_OK;
 }
 
-static qn_status check_index(const section *s, uint32_t entry, const char *name) {
-  if ((uint64_t)s->count * entry > s->size) return BAD("%s: %u entries do not fit in it", name, s->count);
+static qn_status check_index(const qn_pack *p, int kind, uint32_t entry, uint32_t most) {
+  const section *s = &p->section[kind];
+  QN_TRY(check_count(kind, s->count, most));
+  if ((uint64_t)s->count * entry > s->size) return BAD("%s: %u entries do not fit in it", section_name[kind], s->count);
   return QN_OK;
 }
 
 static qn_status check_kernels(const qn_pack *p) {
   const section *images = &p->section[QN_PACK_IMAGES];
-  QN_TRY(check_index(&p->section[QN_PACK_KERNELS], QN_PACK_KERNEL_ENTRY, "index of kernels"));
+  QN_TRY(check_index(p, QN_PACK_KERNELS, QN_PACK_KERNEL_ENTRY, QN_PACK_MAX_KERNELS));
   for (uint32_t i = 0; i < qn__pack_kernels(p); i++) {
     const uint8_t *e = kernel_entry(p, i);
     qn_kernel k = {0};
@@ -161,7 +168,7 @@ static qn_status check_ranges(const qn_pack *p, const qn_plan *plan) {
 }
 
 static qn_status check_plans(const qn_pack *p) {
-  QN_TRY(check_index(&p->section[QN_PACK_PLANS], QN_PACK_PLAN_ENTRY, "index of plans"));
+  QN_TRY(check_index(p, QN_PACK_PLANS, QN_PACK_PLAN_ENTRY, QN_PACK_MAX_PLANS));
   for (uint32_t i = 0; i < qn__pack_plans(p); i++) {
     const uint8_t *e = plan_entry(p, i);
     qn_plan plan = {0};
@@ -185,7 +192,7 @@ static qn_status check_plans(const qn_pack *p) {
  */
 
 static qn_status map_file(const char *path, qn_pack *p) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
   struct stat st;
   if (fd < 0) return qn__fail(QN_E_IO, "pack '%s': %s", path, strerror(errno));
   if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
@@ -196,7 +203,7 @@ static qn_status map_file(const char *path, qn_pack *p) {
   void *map = p->size ? mmap(NULL, p->size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
   int error = errno;
   close(fd);
-  if (map == MAP_FAILED) return qn__fail(QN_E_IO, "pack '%s': %s", path, strerror(error));
+  if (map == MAP_FAILED) return qn__fail(error == ENOMEM ? QN_E_NOMEM : QN_E_IO, "pack '%s': %s", path, strerror(error));
   p->map = map;
   return QN_OK;
 }

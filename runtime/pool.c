@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -45,12 +44,6 @@ struct qn_pool {
   atomic_bool waiting, stop;
   alignas(64) atomic_flag busy;
 };
-
-int qn__cpu_count(void) {
-  cpu_set_t set;
-  int n = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
-  return n > 0 ? n : 1;
-}
 
 static void futex_wait(atomic_uint *word, unsigned value) {
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);

@@ -10,9 +10,6 @@
 typedef struct qn_pool qn_pool;
 typedef void (*qn_pool_fn)(void *ud, int64_t begin, int64_t end, int32_t thread);
 
-/* CPUs that this process may run on. */
-int qn__cpu_count(void);
-
 /* A pool of `threads` threads, the caller included; 1 .. 1024. QN_E_ARG, QN_E_NOMEM. */
 qn_status qn__pool_new(int threads, qn_pool **out);
 /* Ends the workers. No run may be under way. NULL is accepted. */

@@ -67,3 +67,30 @@ void qn__problem_spell(qn_problem *p) {
   snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s%s", p->format, (long long)p->n, (long long)p->k,
            p->act ? ":" : "", act ? act : "?", p->out ? "-" : "", out ? out : "?", p->bias ? EPILOGUE : "");
 }
+
+/* ---- Names of formats ---- */
+
+static bool has_word(const char *list, const char *word, size_t length) {
+  for (; *list; list += strspn(list, ".")) {
+    size_t n = strcspn(list, ".");
+    if (n == length && !memcmp(list, word, n)) return true;
+    list += n;
+  }
+  return false;
+}
+
+/* Is every word of `list` in one of the other two? */
+static bool all_words_in(const char *list, const char *a, const char *b) {
+  for (; *list; list += strspn(list, ".")) {
+    size_t n = strcspn(list, ".");
+    if (n && !has_word(a, list, n) && !has_word(b, list, n)) return false;
+    list += n;
+  }
+  return true;
+}
+
+bool qn__format_named(const qn_format *f, const char *spelling) {
+  size_t family = strcspn(spelling, ".");
+  return family == strcspn(f->name, ".") && !memcmp(spelling, f->name, family) &&
+         all_words_in(spelling, f->name, f->implied) && all_words_in(f->name, spelling, f->implied);
+}

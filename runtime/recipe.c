@@ -74,9 +74,10 @@ qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RE
   return qn__expr_fold(&r->workspace, var, 1u << QN_VAR_M, &out->workspace);
 }
 
-qn_status qn__bound_workspace(const qn_bound *b, int64_t m, int64_t *bytes) {
-  const int64_t var[QN_VAR_COUNT] = {[QN_VAR_M] = m};
-  QN_TRY(qn__expr_i64(&b->workspace, var, bytes));
+qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, int64_t *bytes) {
+  const int64_t lo[QN_VAR_COUNT] = {[QN_VAR_M] = least}, hi[QN_VAR_COUNT] = {[QN_VAR_M] = most};
+  int64_t fewest;
+  QN_TRY(qn__expr_bounds(&b->workspace, lo, hi, &fewest, bytes));
   return *bytes >= 0 ? QN_OK : qn__fail(QN_E_LIMIT, "workspace of %lld bytes", (long long)*bytes);
 }
 

@@ -11,7 +11,7 @@ typedef struct qn_bound_step {
   uint32_t n_dynamic;
   struct {
     uint32_t value;         /* 0-2 grid, 3-5 block, 6-8 cluster, 9 shared */
-    const qn_expr *program; /* in qn_bound.program */
+    const qn_expr *program; /* in qn_bound.recipe */
   } dynamic[QN_BOUND_VALUES];
 } qn_bound_step;
 
@@ -26,8 +26,9 @@ typedef struct qn_bound {
  * recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
 qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
                           qn_bound *out);
-/* Bytes of workspace for m tokens; QN_E_LIMIT. */
-qn_status qn__bound_workspace(const qn_bound *b, int64_t m, int64_t *bytes);
+/* Bytes of workspace that suffice for every number of tokens from `least` to `most`: for one number exactly what the recipe
+ * says, and for more the greatest of them where it rises with M. QN_E_LIMIT if it could overflow. */
+qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, int64_t *bytes);
 /* Compute the launches for m tokens into l[n_steps], with every size within the device's limits. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]);
 /* The above and the launches themselves. The arguments are taken as they are. */

@@ -5,6 +5,7 @@
  */
 #include "serve.h"
 #include "cpu.h"
+#include "device_host.h"
 #include "fail.h"
 #include "function.h"
 #include "host_load.h"
@@ -37,8 +38,7 @@ struct qn_context {
 
 typedef struct gemm_range {
   qn_bound *bound;
-  void
-      *permute; /* puts X in the order of a weight's columns; NULL: the kernel gathers X itself, or has no such entry */
+  void *permute; /* puts X in the order of a weight's columns; NULL: the kernel gathers X, or has no such entry */
   uint32_t kernel;
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
@@ -87,69 +87,106 @@ static qn_status kernel_fits(const qn_kernel *k, const qn_device *d) {
   return qn__host_image_check(k->image, k->size);
 }
 
-/* Does this machine run every kernel that the plans of the pack's device i name? */
-static qn_status device_fits(const qn_pack *p, uint32_t i, const qn_device *d) {
-  qn_pack_device pd;
-  qn__pack_device(p, i, &pd);
-  if (strcmp(pd.target, d->info.target))
-    return qn__fail(QN_E_DEVICE, "the pack is for %s (%s), the device is %s", pd.target, pd.arch, d->info.name);
-  for (uint32_t j = 0; j < qn__pack_plans(p); j++) {
-    qn_plan_key key;
-    qn_plan plan;
-    qn__pack_plan_key(p, j, &key);
-    if (key.device != i) continue;
-    qn__pack_plan(p, j, &plan);
-    for (uint32_t r = 0; r < plan.n_ranges; r++) {
-      const char *named[] = {plan.range[r].variant, plan.range[r].runner_up};
-      for (size_t n = 0; n < QN_COUNT(named) && *named[n]; n++) {
-        qn_kernel k;
-        qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, named[n]), &k);
-        QN_TRY(kernel_fits(&k, d));
-      }
+/* Does device d run every kernel that a plan names? */
+static qn_status plan_fits(const qn_pack *p, const qn_plan *plan, const qn_device *d) {
+  for (uint32_t r = 0; r < plan->n_ranges; r++) {
+    const char *named[] = {plan->range[r].variant, plan->range[r].runner_up};
+    for (size_t n = 0; n < QN_COUNT(named) && *named[n]; n++) {
+      qn_kernel k;
+      qn__pack_kernel(p, (uint32_t)qn__pack_find_kernel(p, named[n]), &k);
+      QN_TRY(kernel_fits(&k, d));
     }
   }
   return QN_OK;
 }
 
-/* Of the pack's devices that this machine can stand for, the one most like it: the same architecture, else the one with
- * the most instruction sets. */
-static qn_status choose_plans(const qn_pack *p, const qn_device *d, uint32_t *chosen) {
-  size_t best = 0;
+/* Which of the pack's devices can `d` stand for: all whose plans it runs. Returns why the last of the others is none. */
+static qn_status find_fitting(const qn_pack *p, const qn_device *d, bool fits[QN_PACK_MAX_DEVICES]) {
   qn_status s = QN_OK;
   for (uint32_t i = 0; i < qn__pack_devices(p); i++) {
     qn_pack_device pd;
     qn__pack_device(p, i, &pd);
-    qn_status fits = device_fits(p, i, d);
-    size_t likeness = fits ? 0 : strcmp(pd.arch, d->info.arch) ? 1 + strlen(pd.arch) : SIZE_MAX;
-    if (likeness > best) best = likeness, *chosen = i;
-    s = fits ? fits : s;
+    fits[i] = !strcmp(pd.target, d->info.target);
+    if (!fits[i])
+      s = qn__fail(QN_E_DEVICE, "the pack is for %s (%s), the device is %s", pd.target, pd.arch, d->info.name);
   }
-  return best ? QN_OK : s;
-}
-
-/* Open `target` with the threads that the caller or else the pack says, and choose among the plans. */
-static qn_status try_device(qn_context *c, const char *target, int threads) {
-  char name[32];
-  if (!strcmp(target, "host") && threads) snprintf(name, sizeof name, "host:%d", threads);
-  else snprintf(name, sizeof name, "%s", target);
-  QN_TRY(qn__device_open(name, &c->device));
-  qn_status s = choose_plans(c->pack, c->device, &c->pack_device);
-  if (s) {
-    qn__device_close(c->device);
-    c->device = NULL;
+  for (uint32_t j = 0; j < qn__pack_plans(p); j++) {
+    qn_plan_key key;
+    qn_plan plan;
+    qn__pack_plan_key(p, j, &key);
+    if (!fits[key.device]) continue;
+    qn__pack_plan(p, j, &plan);
+    qn_status here = plan_fits(p, &plan, d);
+    if (here) fits[key.device] = false, s = here;
   }
   return s;
+}
+
+/* How like `d`, running `threads`, a device of the pack is that it can stand for: the same architecture, else the most of
+ * it, then the same product, then the nearest number of threads. */
+static int64_t likeness(const qn_pack_device *pd, const qn_device_info *d, int threads) {
+  int64_t arch = 0, apart = llabs((int64_t)pd->threads - threads);
+  int sm;
+  if (!strcmp(pd->arch, d->arch)) arch = 1 << 20;
+  else if (sscanf(pd->arch, "sm_%d", &sm) == 1) arch = sm;
+  else
+    for (const char *s = pd->arch; *s; s++) arch += *s == ' '; /* instruction sets */
+  return arch << 34 | (int64_t)!strcmp(pd->product, d->product) << 33 | ((INT64_C(1) << 32) - apart);
+}
+
+static qn_status choose_plans(const qn_pack *p, const qn_device *d, int threads, uint32_t *chosen) {
+  bool fits[QN_PACK_MAX_DEVICES];
+  int64_t best = -1;
+  qn_status s = find_fitting(p, d, fits);
+  for (uint32_t i = 0; i < qn__pack_devices(p); i++) {
+    qn_pack_device pd;
+    qn__pack_device(p, i, &pd);
+    int64_t l = fits[i] ? likeness(&pd, &d->info, threads) : -1;
+    if (l > best) best = l, *chosen = i;
+  }
+  return best < 0 ? s : QN_OK;
+}
+
+/* Open a device and choose among the plans. With nothing said, the host runs as many threads as the plans were measured
+ * with, but no more than it may use CPUs: those would wait for one another. */
+static qn_status try_device(qn_context *c, const char *name, int threads) {
+  bool host = !strcmp(name, "host");
+  int cpus = qn__cpu_count();
+  QN_TRY(qn__device_open(host ? "host:1" : name, &c->device)); /* starts no thread */
+  int running = threads ? threads : host ? cpus : c->device->info.threads;
+  qn_status s = choose_plans(c->pack, c->device, running, &c->pack_device);
+  if (!s && !host) return QN_OK;
+  qn__device_close(c->device);
+  c->device = NULL;
+  QN_TRY(s);
+  qn_pack_device pd;
+  qn__pack_device(c->pack, c->pack_device, &pd);
+  bool measured = !threads && pd.threads && pd.threads < (uint32_t)cpus;
+  return qn__device_host_open(measured ? (int)pd.threads : running, &c->device);
+}
+
+/* Is `target` that of a device before number i? */
+static bool seen_before(const qn_pack *p, uint32_t i, const char *target) {
+  qn_pack_device pd;
+  while (i-- > 0) {
+    qn__pack_device(p, i, &pd);
+    if (!strcmp(pd.target, target)) return true;
+  }
+  return false;
 }
 
 /* The device asked for, or with nothing said the first of the pack's that is here. */
 static qn_status open_device(qn_context *c, const qn_open_options *o) {
   qn_status s = qn__pack_devices(c->pack) ? QN_OK : qn__fail(QN_E_DEVICE, "the pack holds no device");
   if (o->threads < 0) return qn__fail(QN_E_ARG, "%d threads", o->threads);
+  if (o->threads && o->device && strcmp(o->device, "host"))
+    return qn__fail(QN_E_ARG, "%d threads on device '%s': only 'host' takes a number beside its name", o->threads,
+                    o->device);
+  if (s || o->device) return s ? s : try_device(c, o->device, o->threads);
   for (uint32_t i = 0; i < qn__pack_devices(c->pack); i++) {
     qn_pack_device pd;
     qn__pack_device(c->pack, i, &pd);
-    if (!(s = try_device(c, o->device ? o->device : pd.target, o->threads ? o->threads : (int)pd.threads)))
-      return QN_OK;
+    if (!seen_before(c->pack, i, pd.target) && !(s = try_device(c, pd.target, o->threads))) return QN_OK;
   }
   return s;
 }
@@ -272,6 +309,23 @@ static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_pro
          (!p->out || key->out == p->out);
 }
 
+/* Give the format the name that the pack's plans have for it: a spelling may say what is so anyway, in any order. */
+static void use_name_of_plans(const qn_context *c, qn_problem *p) {
+  qn_plan_key key;
+  for (uint32_t i = 0; i < qn__pack_plans(c->pack); i++) {
+    qn__pack_plan_key(c->pack, i, &key);
+    if (!strcmp(key.format, p->format)) return;
+  }
+  for (uint32_t i = 0; i < qn__pack_plans(c->pack); i++) {
+    qn_plan plan;
+    qn__pack_plan(c->pack, i, &plan);
+    if (qn__format_named(&plan.format, p->format)) {
+      memcpy(p->format, plan.format.name, sizeof p->format);
+      return;
+    }
+  }
+}
+
 /* The plan that serves a problem: of its shape, else of the nearest, else for any. */
 static qn_status find_plan(const qn_context *c, const qn_problem *p, uint32_t *plan, qn_level *level) {
   double best = INFINITY;
@@ -335,7 +389,7 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   gemm_range *r = &g->range[i];
   void *const none[QN_RECIPE_STEPS] = {NULL};
   const qn_range *planned = &g->plan.range[i];
-  int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min;
+  int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min, bytes;
   qn_kernel k;
   qn_function fn;
   uint32_t number = choose_kernel(c, planned, &k, &fn);
@@ -345,6 +399,8 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   memcpy(r->name, k.name, sizeof r->name);
   r->kernel = UINT32_MAX;
   QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
+  if (planned->m_min <= MAX_M) /* later nobody can be told that there is none */
+    QN_TRY(workspace_for(g, r->bound, planned->m_min, last_of(g, i, MAX_M), true, &bytes));
   r->permute = fn ? find_permute(c, NULL) : NULL;
   if (fn) return memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn), QN_OK;
   QN_TRY(load_kernel(c, number, &k));
@@ -367,6 +423,7 @@ static qn_status bind(qn_gemm *g, const char *spelling) {
   qn_context *c = g->ctx;
   uint32_t plan = 0;
   QN_TRY(qn__problem_parse(spelling, &g->problem));
+  use_name_of_plans(c, &g->problem);
   QN_TRY(find_plan(c, &g->problem, &plan, &g->level));
   qn__pack_plan(c->pack, plan, &g->plan);
   g->problem.act = g->plan.problem.act, g->problem.out = g->plan.problem.out;
@@ -422,29 +479,32 @@ const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m) {
 /* ---- Workspace ----------------------------------------------------------------------------------------------------
  */
 
+#define MAX_WORKSPACE (INT64_C(1) << 62)
+
 static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN; }
 
-/* Bytes for exactly m tokens: the kernel's own, then X in the order of the weight's columns. -1 on overflow. */
-static int64_t workspace_for(const qn_gemm *g, const qn_bound *b, int64_t m, bool permuted) {
-  int64_t bytes;
-  if (qn__bound_workspace(b, m, &bytes)) return -1;
-  return permuted && !gathers(b) ? align_up(bytes) + m * g->problem.k * (int64_t)g->x_size : bytes;
+/* Bytes that suffice for least .. most tokens: the kernel's own, then X in the order of the weight's columns. */
+static qn_status workspace_for(const qn_gemm *g, const qn_bound *b, int64_t least, int64_t most, bool permuted,
+                               int64_t *bytes) {
+  QN_TRY(qn__bound_workspace(b, least, most, bytes));
+  if (*bytes > MAX_WORKSPACE)
+    return qn__fail(QN_E_LIMIT, "'%s': workspace of %lld bytes", g->problem.spelling, (long long)*bytes);
+  if (permuted && !gathers(b)) *bytes = align_up(*bytes) + most * g->problem.k * (int64_t)g->x_size;
+  return QN_OK;
 }
 
-/* A kernel's need need not grow with M (split-K shrinks as M grows), so every M is asked where it varies. */
+/* The last M that range i serves, but at most max_m. */
+static int64_t last_of(const qn_gemm *g, uint32_t i, int64_t max_m) {
+  return i + 1 < g->plan.n_ranges && g->plan.range[i + 1].m_min <= max_m ? g->plan.range[i + 1].m_min - 1 : max_m;
+}
+
 size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) {
-  int64_t most = 0;
+  int64_t most = 0, bytes;
   bool permuted = gemm && atomic_load_explicit(&gemm->permuted, memory_order_relaxed);
   if (max_m > MAX_M) max_m = MAX_M;
-  for (uint32_t i = 0; gemm && i < gemm->n_ranges && gemm->m_min[i] <= max_m; i++) {
-    const qn_bound *b = gemm->range[i].bound;
-    int64_t end = i + 1 < gemm->n_ranges ? gemm->m_min[i + 1] - 1 : max_m, last = end < max_m ? end : max_m;
-    bool varies = b->workspace.n > 1 || (b->workspace.n && b->workspace.op[0].code != QN_OP_CONST);
-    for (int64_t m = varies ? gemm->m_min[i] : last; m <= last; m++) {
-      int64_t bytes = workspace_for(gemm, b, m, permuted);
+  for (uint32_t i = 0; gemm && i < gemm->n_ranges && gemm->m_min[i] <= max_m; i++)
+    if (!workspace_for(gemm, gemm->range[i].bound, gemm->m_min[i], last_of(gemm, i, max_m), permuted, &bytes))
       most = bytes > most ? bytes : most;
-    }
-  }
   return (size_t)most;
 }
 
@@ -535,8 +595,8 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
 qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_lookup *out) {
   const qn_bound *b = g->range[range_of(g, a->m)].bound;
   if (!a->workspace) {
-    int64_t need = workspace_for(g, b, a->m, w->perm != NULL);
-    if (need < 0) return QN_E_LIMIT;
+    int64_t need;
+    QN_TRY(workspace_for(g, b, a->m, a->m, w->perm != NULL, &need));
     if (need)
       return qn__fail(QN_E_ARG, "'%s': m = %lld needs %lld bytes of workspace", g->problem.spelling, (long long)a->m,
                       (long long)need);
@@ -578,7 +638,7 @@ static qn_status launch_permute(const qn_gemm *g, const qn_host_args *a, int64_t
  * workspace on CUDA is zero between calls, whichever kernel is next, so that zeros follow. */
 static qn_status run_permuted(const qn_gemm *g, const qn_weight *w, qn_lookup *c, void *stream) {
   int64_t own = 0, m = c->args.m;
-  QN_TRY(qn__bound_workspace(g->range[range_of(g, m)].bound, m, &own));
+  QN_TRY(qn__bound_workspace(g->range[range_of(g, m)].bound, m, m, &own));
   qn_host_args a = {.x = c->args.x,
                     .w = w->perm,
                     .y = (char *)c->args.ws + align_up(own),

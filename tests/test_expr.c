@@ -33,6 +33,14 @@ static const struct {
     {{4, {{QN_OP_CONST, 0, 1}, {QN_OP_CONST, 0, 5}, {QN_OP_CONST, 0, 6}, {QN_OP_SELECT, 0, 0}}}, 5},
     {{4, {{QN_OP_CONST, 0, 0xabc}, {QN_OP_CONST, 0, 4}, {QN_OP_CONST, 0, 5}, {QN_OP_BITS, 0, 0}}}, 0xb},
     {{3, {{QN_OP_VAR, QN_VAR_M, 0}, {QN_OP_VAR, QN_VAR_T, 0}, {QN_OP_SUB, 0, 0}}}, 31},
+    /* -2^63 % 3: a sanitizer sees a product on the way that does not fit */
+    {{5,
+      {{QN_OP_CONST, 0, -0x1p53},
+       {QN_OP_CONST, 0, 1024},
+       {QN_OP_MUL, 0, 0},
+       {QN_OP_CONST, 0, 3},
+       {QN_OP_MOD, 0, 0}}},
+     1},
 };
 
 START_TEST(test_integers) {
@@ -55,6 +63,8 @@ START_TEST(test_bad_programs) {
       {EXPR(C(0x1p53), C(0x1p53), O(MUL)), false},
       {EXPR(C(1), C(64), C(1), O(BITS)), false},
       {EXPR(C(1), C(0), C(64), O(BITS)), false},
+      {EXPR(C(-0x1p53), C(1024), O(MUL), O(NEG)), false},
+      {EXPR(C(-0x1p53), C(1024), O(MUL), C(0), O(MOD)), false},
       {EXPR(O(ADD)), true},
       {EXPR(C(1), O(ADD)), true},
       {EXPR(C(1), C(2)), true},
@@ -116,6 +126,39 @@ START_TEST(test_folding_keeps_values) {
 }
 END_TEST
 
+/* No value of M between 1 and 39 is outside the bounds, and none fails if they are found. */
+START_TEST(test_bounds_hold) {
+  rng r = {500 + (uint64_t)_i};
+  int64_t lo[QN_VAR_COUNT], hi[QN_VAR_COUNT], least, most, v;
+  qn_expr e = random_program(&r);
+  memcpy(lo, vars, sizeof lo), lo[QN_VAR_M] = 1;
+  memcpy(hi, vars, sizeof hi), hi[QN_VAR_M] = 39;
+  if (qn__expr_bounds(&e, lo, hi, &least, &most)) return;
+  for (; lo[QN_VAR_M] < 40; lo[QN_VAR_M]++) {
+    ck_ok(qn__expr_i64(&e, lo, &v));
+    ck_assert_int_le(least, v);
+    ck_assert_int_le(v, most);
+  }
+}
+END_TEST
+
+/* What rises with M is bounded by its ends, to the byte; what could overflow for some M is refused. */
+START_TEST(test_bounds_are_tight) {
+  int64_t lo[QN_VAR_COUNT], hi[QN_VAR_COUNT], least, most;
+  memcpy(lo, vars, sizeof lo), lo[QN_VAR_M] = 1;
+  memcpy(hi, vars, sizeof hi), hi[QN_VAR_M] = 1 << 24;
+  qn_expr rises = EXPR(V(M), C(16), O(CEILDIV), V(N), O(MUL), C(256), O(CEILDIV), C(256), O(MUL), C(7), O(ADD));
+  ck_ok(qn__expr_bounds(&rises, lo, hi, &least, &most));
+  ck_assert_int_eq(least, 4096 + 7);
+  ck_assert_int_eq(most, (INT64_C(4096) << 20) + 7);
+  qn_expr overflows = EXPR(V(M), C(0x1p40), O(MUL)), divides = EXPR(C(1), V(M), C(9), O(SUB), O(DIV)), none = {0};
+  ck_assert_int_eq(qn__expr_bounds(&overflows, lo, hi, &least, &most), QN_E_LIMIT);
+  ck_assert_int_eq(qn__expr_bounds(&divides, lo, hi, &least, &most), QN_E_LIMIT);
+  ck_ok(qn__expr_bounds(&none, lo, hi, &least, &most));
+  ck_assert(!least && !most);
+}
+END_TEST
+
 START_TEST(test_folding_leaves_what_varies) {
   qn_expr e = EXPR(V(N), C(32), O(CEILDIV), V(M), C(16), O(CEILDIV), O(MUL)), f;
   ck_ok(qn__expr_fold(&e, vars, 1u << QN_VAR_M, &f));
@@ -150,6 +193,8 @@ int main(int argc, char **argv) {
   add_case(s, "integers", test_integers, QN_COUNT(integer_cases));
   add_case(s, "bad_programs", test_bad_programs, 1);
   add_case(s, "folding_keeps_values", test_folding_keeps_values, 300);
+  add_case(s, "bounds_hold", test_bounds_hold, 300);
+  add_case(s, "bounds_are_tight", test_bounds_are_tight, 1);
   add_case(s, "folding_leaves_what_varies", test_folding_leaves_what_varies, 1);
   add_case(s, "float_blocks", test_float_blocks, 1);
   return run_suite(s, argv[0]);

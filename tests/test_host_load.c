@@ -95,6 +95,48 @@ START_TEST(test_foreign_files) {
 }
 END_TEST
 
+static Elf64_Phdr *segment_of(Elf64_Phdr *p, uint64_t at) {
+  while (p->p_type != PT_LOAD || at < p->p_vaddr || at - p->p_vaddr >= p->p_memsz) p++;
+  return p;
+}
+
+/* Files whose parts contradict one another. Tables that cannot be read once pages are protected, a relocation that
+ * rewrites the name of a symbol after it was checked, a function in the data. */
+START_TEST(test_contradictions) {
+  image i = compile(good, PLAIN_FLAGS);
+  uint8_t *kept = memcpy(malloc(i.size), i.data, i.size);
+  Elf64_Phdr *p = (Elf64_Phdr *)(i.data + ((Elf64_Ehdr *)i.data)->e_phoff), *dynamic = p;
+  qn_host_image *h;
+  while (dynamic->p_type != PT_DYNAMIC) dynamic++;
+  uint64_t at[DT_NUM] = {0};
+  for (const Elf64_Dyn *d = (Elf64_Dyn *)(i.data + dynamic->p_offset); d->d_tag; d++)
+    if (d->d_tag < DT_NUM) at[d->d_tag] = d->d_un.d_ptr;
+  Elf64_Sym *symbol = (Elf64_Sym *)(i.data + at[DT_SYMTAB]); /* these tables lie at their addresses */
+  Elf64_Rela *rela = (Elf64_Rela *)(i.data + at[DT_RELA]);
+  ck_assert_uint_eq(segment_of(p, at[DT_SYMTAB])->p_offset, segment_of(p, at[DT_SYMTAB])->p_vaddr);
+#define REFUSED(part, change)                                                                                          \
+  memcpy(i.data, kept, i.size);                                                                                        \
+  change;                                                                                                              \
+  ck_fails(QN_E_FORMAT, part, qn__host_image_open(i.data, i.size, &h))
+  REFUSED("symbol table", segment_of(p, at[DT_SYMTAB])->p_flags = 0);
+  REFUSED("symbol table", segment_of(p, at[DT_SYMTAB])->p_flags = PF_R | PF_W);
+  REFUSED("no data", rela->r_offset = at[DT_SYMTAB] + sizeof *symbol - 4);
+  REFUSED("no data", rela->r_offset = at[DT_STRTAB]);
+  REFUSED("no data", rela->r_offset = UINT64_MAX - 7);
+  REFUSED("no code", symbol[1].st_value = dynamic->p_vaddr);
+  REFUSED("no code", symbol[2].st_value = UINT64_MAX);
+  REFUSED("no name", symbol[1].st_name = UINT32_MAX);
+  REFUSED("stay zeros", segment_of(p, at[DT_SYMTAB])->p_memsz++);
+  REFUSED("larger than", segment_of(p, dynamic->p_vaddr)->p_memsz = 1 << 27);
+#undef REFUSED
+  memcpy(i.data, kept, i.size);
+  ck_ok(qn__host_image_open(i.data, i.size, &h));
+  qn__host_image_close(h);
+  free(kept);
+  free(i.data);
+}
+END_TEST
+
 /* Cut at every length, one bit flipped at every place of the tables: refused or loaded, never a crash. */
 START_TEST(test_damaged_files) {
   image i = compile(good, PLAIN_FLAGS);
@@ -183,6 +225,7 @@ int main(int argc, char **argv) {
   add_case(s, "loads_and_runs", test_loads_and_runs, 4);
   add_case(s, "refused_with_reason", test_refused_with_reason, 7);
   add_case(s, "foreign_files", test_foreign_files, 1);
+  add_case(s, "contradictions", test_contradictions, 1);
   add_case(s, "damaged_files", test_damaged_files, 1);
   add_case(s, "instruction_sets", test_instruction_sets, 1);
   add_case(s, "host_device", test_host_device, 1);

@@ -173,9 +173,9 @@ START_TEST(test_bad_layouts) {
   const qn_layout good = plain_layout(&f);
   qn_layout l;
   ck_ok(qn__layout_check(&good, &f, 64, 64));
-#define REFUSED(part, change)                                                                                          \
+#define REFUSED(part, ...)                                                                                             \
   l = good;                                                                                                            \
-  change;                                                                                                              \
+  __VA_ARGS__;                                                                                                           \
   ck_fails(QN_E_FORMAT, part, qn__layout_check(&l, &f, 64, 64))
   REFUSED("sections", l.n_sections = 0);
   REFUSED("sections", l.n_sections = QN_LAYOUT_SECTIONS + 1);
@@ -198,6 +198,14 @@ START_TEST(test_bad_layouts) {
   REFUSED("more than", l.section[0].field[0].digit[0].size = 1 << 21);
   REFUSED("size 0", l.section[0].field[0].digit[0].size = 0);
   REFUSED("axis", l.section[0].outer[0].axis = 2);
+  /* A scale whose place leads back to before the plane, were it kept in 32 bits; and a hundred thousand copies of it. */
+  REFUSED("beyond", l.section[1].field[0].n_digits = 1; l.section[1].field[0].digit[0] = (qn_digit){0, 1 << 20, 64});
+  REFUSED("beyond", l.section[1].field[0].n_digits = 1; l.section[1].field[0].digit[0] = (qn_digit){1, 4, 1u << 30});
+  REFUSED("beyond", l.section[0].outer[0].size = 65);
+  REFUSED("bytes for", l.section[1].n_outer = 4; l.section[1].outer[2] = l.section[1].outer[3] = (qn_digit){0, 64, 1};
+          l.section[1].field[0].n_digits = 1; l.section[1].field[0].digit[0] = (qn_digit){1, 64, 1});
+  REFUSED("tile", l.tile_n = 1 << 20; l.tile_k = 1 << 20);
+  REFUSED("stored as", l.section[1].field[0].type = QN_T_U32); /* a float is no integer */
 #undef REFUSED
   int64_t bytes;
   ck_fails(QN_E_LIMIT, "2^48", qn__layout_bytes(&good, INT32_MAX, INT32_MAX, &bytes));

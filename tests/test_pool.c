@@ -81,7 +81,6 @@ START_TEST(test_bounds) {
   ck_fails(QN_E_ARG, "0 threads", qn__pool_new(0, &p));
   ck_fails(QN_E_ARG, "1025 threads", qn__pool_new(1025, &p));
   qn__pool_free(NULL);
-  ck_assert_int_ge(qn__cpu_count(), 1);
   for (int i = 0; i < 50; i++) { /* freed while workers start, spin and sleep */
     ck_ok(qn__pool_new(4, &p));
     if (i & 1) run_and_check(p, 10);

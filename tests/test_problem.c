@@ -124,6 +124,51 @@ START_TEST(test_eight_bit_floats) {
 }
 END_TEST
 
+/* A float64 is rounded once: beside the middle of two neighbours, nearer to it than any f32, the nearer one is taken. */
+START_TEST(test_rounding_of_float64) {
+  static const struct {
+    qn_type t;
+    uint32_t last; /* the largest finite one */
+  } types[] = {{QN_T_F16, 0x7bff}, {QN_T_BF16, 0x7f7f}, {QN_T_E4M3, 0x7e}, {QN_T_E5M2, 0x7b}, {QN_T_E8M0, 0xfe}};
+  qn_type t = types[_i].t;
+  for (uint32_t c = 0; c < types[_i].last; c++) {
+    uint16_t low = (uint16_t)c, high = (uint16_t)(c + 1);
+    double a = qn__load_f64(t, &low, 0), b = qn__load_f64(t, &high, 0), middle = (a + b) / 2;
+    double in[] = {a, nextafter(middle, a), middle, nextafter(middle, b), b};
+    uint32_t want[] = {c, c, c & 1 ? c + 1 : c, c + 1, c + 1};
+    for (int i = 0; i < 5; i++) {
+      char odd[3] = {0};
+      uint16_t out;
+      qn__store_f64(t, odd + 1, 0, in[i]);
+      memcpy(&out, odd + 1, 2);
+      ck_assert_msg(out == want[i], "%s of %a is %04x, not %04x", qn_type_name(t), in[i], out, want[i]);
+    }
+  }
+  double largest = qn__load_f64(t, &types[_i].last, 0);
+  uint16_t huge = 0, nan = 0;
+  qn__store_f64(t, &huge, 0, 1e300);
+  qn__store_f64(t, &nan, 0, NAN);
+  ck_assert_double_eq(qn__load_f64(t, &huge, 0), qn_type_bits(t) == 16 ? (double)INFINITY : largest);
+  ck_assert(isnan(qn__load_f64(t, &nan, 0)));
+}
+END_TEST
+
+/* quernel.h: any alignment, and more than one block of them. */
+START_TEST(test_conversion_at_odd_addresses) {
+  static const qn_type types[] = {QN_T_F16, QN_T_BF16, QN_T_F32};
+  enum { N = 600 };
+  qn_type from = types[_i / 3], to = types[_i % 3];
+  char src[4 * N + 1], dst[4 * N + 1];
+  for (int i = 0; i < N; i++) qn__store_f64(from, src + 1, i, i - N / 2); /* exact in bf16 up to 256, near enough above */
+  ck_ok(qn_convert(src + 1, from, dst + 1, to, N));
+  for (int i = 0; i < N; i++) {
+    char want[4];
+    qn__store_f64(to, want, 0, qn__load_f64(from, src + 1, i));
+    ck_assert_mem_eq(want, dst + 1 + i * (qn_type_bits(to) / 8), (size_t)qn_type_bits(to) / 8);
+  }
+}
+END_TEST
+
 START_TEST(test_conversion_refuses_other_types) {
   float f = 0;
   ck_fails(QN_E_ARG, "i8", qn_convert(&f, QN_T_I8, &f, QN_T_F32, 1));
@@ -190,6 +235,8 @@ int main(int argc, char **argv) {
   add_case(s, "sixteen_bit_floats_round_trip", test_sixteen_bit_floats_round_trip, 2);
   add_case(s, "rounding_to_nearest_even", test_rounding_to_nearest_even, 2);
   add_case(s, "eight_bit_floats", test_eight_bit_floats, 1);
+  add_case(s, "rounding_of_float64", test_rounding_of_float64, 5);
+  add_case(s, "conversion_at_odd_addresses", test_conversion_at_odd_addresses, 9);
   add_case(s, "conversion_refuses_other_types", test_conversion_refuses_other_types, 1);
   add_case(s, "activations_to_i8", test_activations_to_i8, 1);
   add_case(s, "activations_to_e4m3", test_activations_to_e4m3, 1);

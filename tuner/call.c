@@ -103,7 +103,7 @@ static size_t y_bytes(const qn_call *c) {
 static qn_status set_workspace(qn_call *c) {
   qn_device *d = c->s->device;
   int64_t bytes;
-  QN_TRY(qn__bound_workspace(c->bound, c->m, &bytes));
+  QN_TRY(qn__bound_workspace(c->bound, c->m, c->m, &bytes));
   QN_TRY(qn__guarded_resize(&c->ws, d, "workspace", (size_t)bytes));
   void *zero = d->info.target[0] == 'h' ? NULL : calloc(1, (size_t)bytes + 1);
   qn_status s = qn__guarded_set(&c->ws, zero);

@@ -12,6 +12,7 @@
  * A method decides codes and planes together, from the whole fit; they are listed at the end of the file. */
 #include "quantize.h"
 #include "convert.h"
+#include "cpu.h"
 #include "model.h"
 #include "pool.h"
 #include <math.h>
