@@ -135,6 +135,7 @@ qn_status qn__format_from_json(const cJSON *j, qn_format *out) {
   names vars = {{"q"}, 1};
   memset(out, 0, sizeof *out);
   QN_TRY(get_text(j, "name", out->name, sizeof out->name));
+  if (has(j, "implied")) QN_TRY(get_text(j, "implied", out->implied, sizeof out->implied));
   QN_TRY(get_uint(j, "bits", &out->bits));
   QN_TRY(get_type(j, "codes", &out->codes));
   QN_TRY(get_type(j, "float", &out->cast));
@@ -277,6 +278,7 @@ cJSON *qn__format_to_json(const qn_format *f) {
   cJSON *out = cJSON_CreateObject(), *planes, *tables;
   names vars = {{"q"}, 1};
   cJSON_AddStringToObject(out, "name", f->name);
+  if (*f->implied) cJSON_AddStringToObject(out, "implied", f->implied);
   cJSON_AddNumberToObject(out, "bits", f->bits);
   cJSON_AddStringToObject(out, "codes", qn_type_name((qn_type)f->codes));
   cJSON_AddStringToObject(out, "float", qn_type_name((qn_type)f->cast));

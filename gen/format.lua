@@ -243,12 +243,13 @@ function format.resolve(spelling)
   local def = format.registry[words[1] or ""]
   that(def, spelling, "unknown format%s", check.instead(words[1] or "", sorted_keys(format.registry)))
   local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
-  local at = 2
+  local at, implied = 2, {} -- words that a spelling may have although they are the default
   if type(def.group) == "table" then
     local word, spelled = spelled_grain(def, words[2], spelling)
     f.rows, f.cols = grain(word)
     f.name = f.name .. "." .. word
     at = spelled and 3 or 2
+    if word == spelled_grain(def, nil) then implied[1] = word end
   elseif def.group then
     f.rows, f.cols = grain(def.group)
   end
@@ -275,12 +276,13 @@ function format.resolve(spelling)
       f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = rows, cols = cols }
       p[plane] = expr.var(plane)
     end
-    local list = marks[plane] and marked or types
-    if o ~= def.planes[plane][1] then list[#list + 1] = suffix(plane, o) end
+    local list = o == def.planes[plane][1] and implied or marks[plane] and marked or types
+    list[#list + 1] = o ~= "none" and suffix(plane, o) or nil
   end
   table.sort(types)
   table.move(types, 1, #types, #marked + 1, marked)
   f.name = table.concat({ f.name, table.unpack(marked) }, ".")
+  f.implied = implied[1] and table.concat(implied, ".")
   for i, x in ipairs(f.planes) do f.planes[x.name] = i end
 
   f.decode = def.decode(expr.var "q", setmetatable(p, { __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.where, k), 0) end }))
@@ -310,7 +312,7 @@ function format.descriptor(f)
   local tables, planes = {}, {}
   for i, x in ipairs(f.planes) do planes[i] = { name = x.name, type = x.type, max = x.max, rows = x.rows, cols = x.cols } end
   local decode = expr.postfix(f.decode, tables)
-  return { name = f.name, bits = f.bits, codes = f.bits <= 8 and "u8" or "u" .. f.bits, float = f.def.codes or "none",
+  return { name = f.name, implied = f.implied, bits = f.bits, codes = f.bits <= 8 and "u8" or "u" .. f.bits, float = f.def.codes or "none",
     planes = planes, tables = tables, decode = decode }
 end
 

@@ -1,7 +1,8 @@
 -- init.lua - the generator: loads templates in a sandbox and answers for formats, problems and variants.
 --
--- `native` is what the host program gives: hash(text), read(path) -> text and the name that messages give it, or nil,
--- list(folder) -> names. Templates see an explicit environment: no io, no os, no loading; an unknown global is an error.
+-- `native` is what the host program gives: hash(text), problem(spelling) -> its parts, read(path) -> text and the name
+-- that messages give it, or nil, list(folder) -> names. Templates see an explicit environment: no io, no os, no loading;
+-- an unknown global is an error.
 
 return function(native)
   local format = require "gen.format"
@@ -10,7 +11,7 @@ return function(native)
   local expr = require "gen.expr"
   local check = require "gen.check"
   local registry = require "gen.registry"
-  kernel.hash = native.hash
+  kernel.hash, kernel.parse = native.hash, native.problem
 
   local gen = { format = format, kernel = kernel, layout = layout, expr = expr, json = require "gen.json" }
   local loaded = {}

@@ -100,27 +100,16 @@ local function default_act(f, target)
   return defaults[target][1][1]
 end
 
-local known = { f16 = "both", bf16 = "both", f32 = "both", i8 = "act", e4m3 = "act" } -- of X and Y, or of X
+local with_scale = { i8 = true, e4m3 = true } -- of each token; no type of Y
 
--- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved.
+-- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved. The grammar is runtime/problem.c's.
 function kernel.problem(spelling, target)
-  local body, bias = spelling:match "^(.-)(%+bias)$"
-  body = body or spelling
-  local fmt, n, k, types = body:match "^([^:]+):(%d+)x(%d+):?(.*)$"
-  if not fmt then error(("problem %q: expected FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096:bf16-f32"):format(spelling), 0) end
-  local act, out = types:match "^(%w+)%-?(%w*)$"
-  local p = { n = math.tointeger(tonumber(n)), k = math.tointeger(tonumber(k)), bias = bias ~= nil, format = format.resolve(fmt) }
-  for _, axis in ipairs { "n", "k" } do
-    local x = p[axis]
-    if not x or x < 1 or x > 0x7fffffff then
-      error(("problem %q: %s = %s is outside 1 .. 2147483647"):format(spelling, axis:upper(), axis == "n" and n or k), 0)
-    end
-  end
+  local p, why = kernel.parse(spelling)
+  if not p then error(why, 0) end
+  p.format = format.resolve(p.format)
   target = target or "host"
-  p.act = act or default_act(p.format, target)
-  p.out = (out and out ~= "" and out) or (known[p.act] == "both" and target == "cuda" and p.act) or defaults[target][2]
-  if not known[p.act] then error(("problem %q: unknown activation type %q; known: bf16, f16, f32, i8, e4m3"):format(spelling, p.act), 0) end
-  if known[p.out] ~= "both" then error(("problem %q: unknown output type %q; known: bf16, f16, f32"):format(spelling, p.out), 0) end
+  p.act = p.act or default_act(p.format, target)
+  p.out = p.out or target == "cuda" and not with_scale[p.act] and p.act or defaults[target][2]
   p.spelling = ("%s:%dx%d:%s-%s%s"):format(p.format.name, p.n, p.k, p.act, p.out, p.bias and "+bias" or "")
   return p
 end

@@ -33,7 +33,7 @@ return function(q, native)
       for key, x in pairs(self.options) do o[key] = x end
       local device, why, code = self:device()
       if not device then return nil, why, code end
-      o.device = device.name
+      o.device = o.device or device.target == "host" and "host" or device.name -- how many threads is the library's choice
       self.context, why, code = native.serve(self.path, o)
       if not self.context then return nil, why, code end
     end
@@ -47,6 +47,7 @@ return function(q, native)
     for _, d in ipairs(self:devices()) do
       local here
       here, why, code = q.device(d.target)
+      if here and d.threads > 0 and d.threads < here.threads then here = q.device("host:" .. d.threads) end
       if here then return here end
     end
     return nil, why, code

@@ -74,7 +74,7 @@ local function read(path)
   return native.read(path)
 end
 
-local gen = import "gen.init" { hash = native.hash, read = read, list = list }
+local gen = import "gen.init" { hash = native.hash, problem = native.problem, read = read, list = list }
 gen.kernel.progress = progress
 guarded(gen.load_all)
 q.gen, q.json = gen, gen.json

@@ -98,7 +98,7 @@ bool qn__cpu_has(const char *list, char *missing, size_t size) {
   return true;
 }
 
-/* ---- How many ---- */
+/* ---- How many ---------------------------------------------------------------------------------------------------- */
 
 int qn__cpu_allowed(void) {
   cpu_set_t set;

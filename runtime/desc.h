@@ -87,7 +87,7 @@ typedef struct qn_format_plane {
   uint32_t rows, cols; /* weights that share an element, along N and along K; 0: all of them (per row: rows 1, cols 0) */
 } qn_format_plane;
 
-/* JSON: {"name":"int4.g128","bits":4,"codes":"u8","float":"none","planes":[{"name":"scale","type":"f16","rows":1,
+/* JSON: {"name":"int4.g128","implied":"g128.f16","bits":4,"codes":"u8","float":"none","planes":[{"name":"scale","type":"f16","rows":1,
  * "cols":128}],"tables":[[…]],"decode":["q",8,"-","scale","*"]}. Variables of decode: "q", then the planes' names. */
 typedef struct qn_format {
   char name[QN_NAME];    /* full spelling, "int4.g128.z" */

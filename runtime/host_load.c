@@ -43,8 +43,7 @@ typedef struct elf {
 
 #define BAD(...) qn__fail(QN_E_FORMAT, "host kernel: " __VA_ARGS__)
 
-/* ---- Headers ------------------------------------------------------------------------------------------------------
- */
+/* ---- Headers ----------------------------------------------------------------------------------------------------- */
 
 static qn_status read_head(elf *e, const void *image, size_t size) {
   static const uint8_t ident[] = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT};
@@ -94,8 +93,7 @@ qn_status qn__host_image_check(const void *image, size_t size) {
   return check_segments(&e, (size_t)sysconf(_SC_PAGESIZE), &span);
 }
 
-/* ---- Dynamic section ----------------------------------------------------------------------------------------------
- */
+/* ---- Dynamic section --------------------------------------------------------------------------------------------- */
 
 /* The tags that are understood, and what there is that is not. */
 typedef struct dynamic {
@@ -204,8 +202,7 @@ static qn_status relocate(const elf *e, const qn_host_image *h, const dynamic *d
   return QN_OK;
 }
 
-/* ---- Loading ------------------------------------------------------------------------------------------------------
- */
+/* ---- Loading ----------------------------------------------------------------------------------------------------- */
 
 static qn_status protect(const elf *e, const qn_host_image *h, size_t page) {
   for (int i = 0; i < e->head.e_phnum; i++) {

@@ -6,8 +6,7 @@
 #include "pack_format.h"
 #include <stdlib.h>
 
-/* ---- Elements -----------------------------------------------------------------------------------------------------
- */
+/* ---- Elements ---------------------------------------------------------------------------------------------------- */
 
 static const char no_memory[] = "out of memory";
 
@@ -91,14 +90,6 @@ static uint32_t count(qn_coder *c, uint32_t *v, uint32_t limit) {
   return c->error ? 0 : *v;
 }
 
-/* Has s one of those that a terminal obeys: ASCII's, or U+0080 .. U+009F in UTF-8? */
-static bool has_control(const char *s, size_t n) {
-  const uint8_t *u = (const uint8_t *)s;
-  for (size_t i = 0; i < n; i++)
-    if (u[i] < 0x20 || u[i] == 0x7f || (u[i] == 0xc2 && i + 1 < n && u[i + 1] >= 0x80 && u[i + 1] < 0xa0)) return true;
-  return false;
-}
-
 static void text(qn_coder *c, char *s, size_t room) {
   uint32_t n = (uint32_t)strnlen(s, room);
   u32(c, &n);
@@ -106,11 +97,13 @@ static void text(qn_coder *c, char *s, size_t room) {
   bytes(c, s, n);
   if (c->error) return;
   s[n] = 0;
-  if (has_control(s, n)) c->error = "text with a control character";
+  char printable[256]; /* no text is longer */
+  memcpy(printable, s, n + 1);
+  qn__printable(printable);
+  if (strlen(s) != n || strcmp(printable, s) || strpbrk(s, "\n\t")) c->error = "text with a control character";
 }
 
-/* ---- Descriptors --------------------------------------------------------------------------------------------------
- */
+/* ---- Descriptors ------------------------------------------------------------------------------------------------- */
 
 static void code_expr(qn_coder *c, qn_expr *e) {
   for (uint32_t i = 0, n = count(c, &e->n, QN_EXPR_OPS); i < n; i++) {
@@ -195,8 +188,7 @@ static void code_problem(qn_coder *c, qn_problem *p) {
   u32(c, &p->bias);
 }
 
-/* ---- Records ------------------------------------------------------------------------------------------------------
- */
+/* ---- Records ----------------------------------------------------------------------------------------------------- */
 
 void qn__code_device(qn_coder *c, qn_pack_device *d) {
   text(c, d->target, sizeof d->target);
@@ -237,8 +229,7 @@ void qn__code_kernel(qn_coder *c, qn_kernel *k) {
   code_recipe(c, &k->recipe);
 }
 
-/* ---- Checks -------------------------------------------------------------------------------------------------------
- */
+/* ---- Checks ------------------------------------------------------------------------------------------------------ */
 
 static bool is_hash(const char *s) { return strspn(s, "0123456789abcdef") == 32 && !s[32]; }
 

@@ -31,8 +31,8 @@
  *   5 KERNEL    records: see qn__code_kernel
  *   6 IMAGES    compiled code, each once, each at a multiple of 64 bytes
  *
- * Records are sequences of u32, u64, f64 (IEEE 754) and text (u32 length, then the bytes, no control character among
- * them: names are shown on terminals). What comes in which order is said once, by the functions of pack_code.c, which
+ * Records are sequences of u32, u64, f64 (IEEE 754) and text (u32 length, then the bytes: UTF-8 without control
+ * characters, since names are shown on terminals). What comes in which order is said once, by the functions of pack_code.c, which
  * both write and read. */
 #ifndef QN_PACK_FORMAT_H
 #define QN_PACK_FORMAT_H
@@ -58,8 +58,7 @@ _Static_assert(QN_PACK_TABLE % QN_PACK_ALIGN == 0 && QN_PACK_TABLE >= QN_PACK_SE
 
 enum { QN_PACK_DEVICES, QN_PACK_PLANS, QN_PACK_PLAN, QN_PACK_KERNELS, QN_PACK_KERNEL, QN_PACK_IMAGES }; /* kind - 1 */
 
-/* ---- What a pack holds --------------------------------------------------------------------------------------------
- */
+/* ---- What a pack holds ------------------------------------------------------------------------------------------- */
 
 /* A machine that plans were measured on. */
 typedef struct qn_pack_device {
@@ -121,8 +120,7 @@ qn_status qn__plan_check(const qn_plan *p);
 qn_status qn__kernel_check(const qn_kernel *k);
 qn_status qn__pack_device_check(const qn_pack_device *d);
 
-/* ---- Records ------------------------------------------------------------------------------------------------------
- */
+/* ---- Records ----------------------------------------------------------------------------------------------------- */
 
 /* A position in a record that is being written (into memory that grows) or read (from memory that ends). The first
  * thing that goes wrong is kept in `error`, and nothing is done after it. */
@@ -140,8 +138,7 @@ void qn__code_device(qn_coder *c, qn_pack_device *d);
 void qn__code_plan(qn_coder *c, qn_plan *p);
 void qn__code_kernel(qn_coder *c, qn_kernel *k); /* all but the image */
 
-/* ---- Numbers in indices -------------------------------------------------------------------------------------------
- */
+/* ---- Numbers in indices ------------------------------------------------------------------------------------------ */
 
 static inline void qn__put32(uint8_t *p, uint32_t v) {
   for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> 8 * i);

@@ -28,8 +28,7 @@ static const char *const section_name[QN_PACK_SECTIONS] = {"devices",          "
 
 #define BAD(...) qn__fail(QN_E_FORMAT, "pack: " __VA_ARGS__)
 
-/* ---- Header and sections ------------------------------------------------------------------------------------------
- */
+/* ---- Header and sections ----------------------------------------------------------------------------------------- */
 
 static bool sum_is(const void *data, size_t size, const uint8_t *want) {
   uint8_t have[QN_HASH_BYTES];
@@ -73,8 +72,7 @@ static qn_status check_sections(qn_pack *p) {
   return at == p->size ? QN_OK : BAD("%llu bytes behind the last section", (unsigned long long)(p->size - at));
 }
 
-/* ---- Records ------------------------------------------------------------------------------------------------------
- */
+/* ---- Records ----------------------------------------------------------------------------------------------------- */
 
 static qn_coder reader(const uint8_t *data, size_t size) { return (qn_coder){.data = (uint8_t *)data, .size = size}; }
 
@@ -188,8 +186,7 @@ static qn_status check_plans(const qn_pack *p) {
   return QN_OK;
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------
- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 static qn_status map_file(const char *path, qn_pack *p) {
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
@@ -237,8 +234,7 @@ void qn__pack_close(qn_pack *p) {
   free(p);
 }
 
-/* ---- Reading what was checked -------------------------------------------------------------------------------------
- */
+/* ---- Reading what was checked ------------------------------------------------------------------------------------ */
 
 const char *qn__pack_hash(const qn_pack *p) { return p->hash; }
 uint32_t qn__pack_devices(const qn_pack *p) { return p->section[QN_PACK_DEVICES].count; }

@@ -22,12 +22,13 @@ static qn_status bad_spelling(const char *spelling, const char *why) {
                   spelling, why);
 }
 
-/* A type name of `length` bytes at s. */
-static qn_type type_at(const char *s, size_t length) {
+/* A type name of `length` bytes at s: a float that X and Y may be of, or of X alone one with a scale for each token. */
+static qn_type type_at(const char *s, size_t length, bool output) {
   char name[16];
   snprintf(name, sizeof name, "%.*s", (int)length, s);
   qn_type t = length < sizeof name ? qn_type_from_name(name) : QN_T_NONE;
-  return t == QN_T_F16 || t == QN_T_BF16 || t == QN_T_F32 || t == QN_T_I8 || t == QN_T_E4M3 ? t : QN_T_NONE;
+  bool wide = t == QN_T_F16 || t == QN_T_BF16 || t == QN_T_F32;
+  return wide || (!output && qn__act_scaled(t)) ? t : QN_T_NONE;
 }
 
 qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
@@ -43,16 +44,19 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   out->n = number(&s);
   if (*s++ != 'x' || *s < '0' || *s > '9') return bad_spelling(spelling, "no 'x' and K after N");
   out->k = number(&s);
-  if (out->n < 1 || out->k < 1 || out->n > INT32_MAX || out->k > INT32_MAX)
-    return qn__fail(QN_E_SHAPE, "problem '%.160s': N and K must be in 1 .. 2147483647", spelling);
+  bool n_fits = out->n >= 1 && out->n <= INT32_MAX, k_fits = out->k >= 1 && out->k <= INT32_MAX;
+  if (!n_fits || !k_fits)
+    return qn__fail(QN_E_SHAPE, "problem '%.160s': %c = %lld is outside 1 .. 2147483647", spelling, n_fits ? 'K' : 'N',
+                    (long long)(n_fits ? out->k : out->n));
 
   if (*s == ':') {
     size_t act = strcspn(++s, "-+"), used = 0;
-    if (!(out->act = type_at(s, act))) return bad_spelling(spelling, "activation type unknown");
+    if (!(out->act = type_at(s, act, false)))
+      return bad_spelling(spelling, "activations are f16, bf16, f32, i8 or e4m3");
     s += act;
     if (*s == '-') {
       used = strcspn(++s, "+");
-      if (!(out->out = type_at(s, used))) return bad_spelling(spelling, "output type unknown");
+      if (!(out->out = type_at(s, used, true))) return bad_spelling(spelling, "outputs are f16, bf16 or f32");
       s += used;
     }
   }
@@ -68,7 +72,7 @@ void qn__problem_spell(qn_problem *p) {
            p->act ? ":" : "", act ? act : "?", p->out ? "-" : "", out ? out : "?", p->bias ? EPILOGUE : "");
 }
 
-/* ---- Names of formats ---- */
+/* ---- Names of formats -------------------------------------------------------------------------------------------- */
 
 static bool has_word(const char *list, const char *word, size_t length) {
   for (; *list; list += strspn(list, ".")) {

@@ -28,8 +28,7 @@ qn_status qn__recipe_check(const qn_recipe *r) {
   return qn__expr_check(&r->workspace, QN_VAR_COUNT, 0, true);
 }
 
-/* ---- Values of a launch, by number --------------------------------------------------------------------------------
- */
+/* ---- Values of a launch, by number ------------------------------------------------------------------------------- */
 
 static qn_expr *step_expr(qn_step *s, int i) {
   return i < 3 ? &s->grid[i] : i < 6 ? &s->block[i - 3] : i < 9 ? &s->cluster[i - 6] : &s->shared;

@@ -136,7 +136,7 @@ qn_status qn__planes_check(const qn_format *f, const qn_planes *p) {
   if (p->n < 1 || p->k < 1 || p->n > INT32_MAX || p->k > INT32_MAX)
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld]: N and K must be in 1 .. 2147483647", (long long)p->n,
                     (long long)p->k);
-  if (!p->format || strcmp(p->format, f->name))
+  if (!p->format || !qn__format_named(f, p->format))
     return qn__fail(QN_E_ARG, "weight is of format '%s', not '%s'", p->format ? p->format : "NULL", f->name);
   for (uint32_t i = 0; i <= f->n_planes; i++) QN_TRY(plane_check(f, p, i));
   return p->perm ? perm_check(p->perm, p->k) : QN_OK;

@@ -64,8 +64,7 @@ struct qn_weight {
   void *perm; /* NULL or i32 [K], on the device */
 };
 
-/* ---- Open ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Open -------------------------------------------------------------------------------------------------------- */
 
 /* Does code for `have` (an sm_NN with or without a) run on `want`? Plain ones run on later minor versions. */
 static bool sm_fits(const char *have, const char *want) {
@@ -249,8 +248,7 @@ uint64_t qn_misses(const qn_context *ctx) { return ctx ? atomic_load_explicit(&c
 
 qn_device *qn__context_device(const qn_context *ctx) { return ctx->device; }
 
-/* ---- Act-order ----------------------------------------------------------------------------------------------------
- */
+/* ---- Act-order --------------------------------------------------------------------------------------------------- */
 
 #define PERMUTE_BLOCK 256
 
@@ -294,8 +292,38 @@ static void *find_permute(qn_context *c, qn_module *module) {
   return c->device->ops->entry(c->device, module, permute_step.entry, 0, &fn) ? NULL : fn;
 }
 
-/* ---- Bind ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Workspace --------------------------------------------------------------------------------------------------- */
+
+#define MAX_WORKSPACE (INT64_C(1) << 62)
+
+static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN; }
+
+/* Bytes that suffice for least .. most tokens: the kernel's own, then X in the order of the weight's columns. */
+static qn_status workspace_for(const qn_gemm *g, const qn_bound *b, int64_t least, int64_t most, bool permuted,
+                               int64_t *bytes) {
+  QN_TRY(qn__bound_workspace(b, least, most, bytes));
+  if (*bytes > MAX_WORKSPACE)
+    return qn__fail(QN_E_LIMIT, "'%s': workspace of %lld bytes", g->problem.spelling, (long long)*bytes);
+  if (permuted && !gathers(b)) *bytes = align_up(*bytes) + most * g->problem.k * (int64_t)g->x_size;
+  return QN_OK;
+}
+
+/* The last M that range i serves, but at most max_m. */
+static int64_t last_of(const qn_gemm *g, uint32_t i, int64_t max_m) {
+  return i + 1 < g->plan.n_ranges && g->plan.range[i + 1].m_min <= max_m ? g->plan.range[i + 1].m_min - 1 : max_m;
+}
+
+size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) {
+  int64_t most = 0, bytes;
+  bool permuted = gemm && atomic_load_explicit(&gemm->permuted, memory_order_relaxed);
+  if (max_m > MAX_M) max_m = MAX_M;
+  for (uint32_t i = 0; gemm && i < gemm->n_ranges && gemm->m_min[i] <= max_m; i++)
+    if (!workspace_for(gemm, gemm->range[i].bound, gemm->m_min[i], last_of(gemm, i, max_m), permuted, &bytes))
+      most = bytes > most ? bytes : most;
+  return (size_t)most;
+}
+
+/* ---- Bind -------------------------------------------------------------------------------------------------------- */
 
 /* How far a tuned shape is from the wanted one. */
 static double distance(const qn_plan_key *key, const qn_problem *p) {
@@ -476,40 +504,7 @@ const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m) {
   return gemm && m > 0 ? gemm->range[range_of(gemm, m)].name : "";
 }
 
-/* ---- Workspace ----------------------------------------------------------------------------------------------------
- */
-
-#define MAX_WORKSPACE (INT64_C(1) << 62)
-
-static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN; }
-
-/* Bytes that suffice for least .. most tokens: the kernel's own, then X in the order of the weight's columns. */
-static qn_status workspace_for(const qn_gemm *g, const qn_bound *b, int64_t least, int64_t most, bool permuted,
-                               int64_t *bytes) {
-  QN_TRY(qn__bound_workspace(b, least, most, bytes));
-  if (*bytes > MAX_WORKSPACE)
-    return qn__fail(QN_E_LIMIT, "'%s': workspace of %lld bytes", g->problem.spelling, (long long)*bytes);
-  if (permuted && !gathers(b)) *bytes = align_up(*bytes) + most * g->problem.k * (int64_t)g->x_size;
-  return QN_OK;
-}
-
-/* The last M that range i serves, but at most max_m. */
-static int64_t last_of(const qn_gemm *g, uint32_t i, int64_t max_m) {
-  return i + 1 < g->plan.n_ranges && g->plan.range[i + 1].m_min <= max_m ? g->plan.range[i + 1].m_min - 1 : max_m;
-}
-
-size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) {
-  int64_t most = 0, bytes;
-  bool permuted = gemm && atomic_load_explicit(&gemm->permuted, memory_order_relaxed);
-  if (max_m > MAX_M) max_m = MAX_M;
-  for (uint32_t i = 0; gemm && i < gemm->n_ranges && gemm->m_min[i] <= max_m; i++)
-    if (!workspace_for(gemm, gemm->range[i].bound, gemm->m_min[i], last_of(gemm, i, max_m), permuted, &bytes))
-      most = bytes > most ? bytes : most;
-  return (size_t)most;
-}
-
-/* ---- Prepack ------------------------------------------------------------------------------------------------------
- */
+/* ---- Prepack ----------------------------------------------------------------------------------------------------- */
 
 size_t qn_weight_bytes(const qn_gemm *gemm) { return gemm ? (size_t)gemm->bytes : 0; }
 
@@ -572,8 +567,7 @@ void qn_weight_free(qn_weight *weight) {
   free(weight);
 }
 
-/* ---- Run ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Run --------------------------------------------------------------------------------------------------------- */
 
 static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args *a) {
   const qn_problem *p = &g->problem;

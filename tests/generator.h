@@ -3,6 +3,7 @@
 #ifndef GENERATOR_H
 #define GENERATOR_H
 #include "desc_json.h"
+#include "native_problem.h"
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdbool.h>
@@ -10,7 +11,7 @@
 static const char generator_text[] =
     "package.path = SOURCE .. '/?.lua;' .. SOURCE .. '/?/init.lua'\n"
     "gen = require 'gen.init' {\n"
-    "  hash = function(text) return text end,\n"
+    "  hash = function(text) return text end, problem = native_problem,\n"
     "  read = function(path) local f <close> = assert(io.open(SOURCE .. '/' .. path)) return f:read 'a' end,\n"
     "  list = function(folder)\n"
     "    local names, list <close> = {}, io.popen('ls ' .. SOURCE .. '/' .. folder)\n"
@@ -27,6 +28,7 @@ static inline lua_State *generator(const char **why) {
   L = luaL_newstate();
   luaL_openlibs(L);
   lua_pushstring(L, QN_TESTS "/.."), lua_setglobal(L, "SOURCE");
+  lua_register(L, "native_problem", native_problem);
   if (!luaL_dostring(L, generator_text)) return L;
   *why = lua_tostring(L, -1);
   return NULL;

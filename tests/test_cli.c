@@ -80,7 +80,7 @@ static const row rows[] = {
     {"quernel tune --problem int4:0x4", 2, NULL, "N = 0 is outside 1 \\.\\. 2147483647\n$"},
     {"quernel tune --problem int4:4x2147483648", 2, NULL, "K = 2147483648 is outside"},
     {"quernel tune --problem zzz:4x4", 2, NULL, "zzz: unknown format; known: "},
-    {"quernel tune --problem int4", 2, NULL, "expected FORMAT:NxK"},
+    {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:NxK"},
     {"quernel tune nowhere", 1, NULL, "^quernel: .*nowhere.*No such file[^\n]*\n$"},
     {"mkdir m && head -c 100000 " MODEL "/model.safetensors >m/model.safetensors && cp " MODEL "/config.json m; "
      "quernel tune m",

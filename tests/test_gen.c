@@ -2,6 +2,7 @@
  *
  * Each case is a chunk of Lua run on the generator of this source tree; it passes if it returns true. A failing case
  * prints its name and the command that runs it again. */
+#include "native_problem.h"
 #include "suite.h"
 #include <check.h>
 #include <lauxlib.h>
@@ -44,7 +45,7 @@ static int read_file(lua_State *L) {
 static const char prelude[] =
     "package.path = SOURCE .. '/?.lua;' .. SOURCE .. '/?/init.lua'\n"
     "files = {}\n"
-    "gen = require 'gen.init' { hash = native_hash, read = native_read, list = function() return {} end }\n"
+    "gen = require 'gen.init' { hash = native_hash, problem = native_problem, read = native_read, list = function() return {} end }\n"
     "for _, name in ipairs { 'int', 'nf4', 'f16', 'bf16', 'f32', 'k_quants', 'mxfp4', 'fp8' } do "
     "gen.load('templates/formats/' .. name .. "
     "'.lua') end\n"
@@ -132,7 +133,7 @@ static const struct {
     {"descriptor holds the rule as it was written",
      "return equal(gen.json(gen.format.descriptor(gen.format.resolve 'int8.row')),\n"
      "  "
-     "'{\"bits\":8,\"codes\":\"u8\",\"decode\":[\"q\",128,\"-\",\"scale\",\"*\"],\"float\":\"none\",\"name\":\"int8."
+     "'{\"bits\":8,\"codes\":\"u8\",\"decode\":[\"q\",128,\"-\",\"scale\",\"*\"],\"float\":\"none\",\"implied\":\"f16\",\"name\":\"int8."
      "row\",'\n"
      "  .. '\"planes\":[{\"cols\":0,\"max\":0,\"name\":\"scale\",\"rows\":1,\"type\":\"f16\"}],\"tables\":[]}')"},
     /* ---- problems ---- */
@@ -148,8 +149,13 @@ static const struct {
      "  and equal(gen.kernel.problem('int4.g1.zf:8x8', 'cuda').act, 'f16')"},
     {"N of zero", "return fails('N = 0 is outside 1 .. 2147483647', gen.kernel.problem, 'int4.g128:0x64')"},
     {"K beyond 2^31", "return fails('K = 2147483648 is outside', gen.kernel.problem, 'int4.g128:64x2147483648')"},
-    {"malformed problem", "return fails('expected FORMAT:NxK', gen.kernel.problem, 'int4.g128')"},
-    {"unknown activation", "return fails('unknown activation type \"f8\"', gen.kernel.problem, 'int4.g128:8x8:f8')"},
+    {"malformed problem", "return fails('the form is FORMAT:NxK', gen.kernel.problem, 'int4.g128')"},
+    {"unknown activation", "return fails('activations are f16', gen.kernel.problem, 'int4.g128:8x8:f8')"},
+    {"unknown text behind the types", "return fails('unknown text', gen.kernel.problem, 'int4.g128:8x8+relu')"},
+    {"eight bits as an output", "return fails('outputs are f16', gen.kernel.problem, 'int4.g128:8x8:i8-i8')"},
+    {"words that say what is so anyway",
+     "return equal(gen.format.resolve('int4').implied, 'g128.f16') and "
+     "equal(gen.format.resolve('int4.g64.z.bf16').implied, nil) and equal(gen.format.resolve('f16').implied, nil)"},
     /* ---- expressions ---- */
     {"postfix and C text agree",
      "local e = gen.expr\n"
@@ -338,6 +344,7 @@ START_TEST(mistake) {
   luaL_openlibs(L);
   lua_pushstring(L, QN_SOURCE), lua_setglobal(L, "SOURCE");
   lua_register(L, "native_hash", hash);
+  lua_register(L, "native_problem", native_problem);
   lua_register(L, "native_read", read_file);
   ck_assert_msg(!luaL_dostring(L, prelude) && !luaL_dostring(L, shorthand), "%s", lua_tostring(L, -1));
   snprintf(chunk, sizeof chunk, "return fails([[%s]], function() return %s end)", mistakes[_i].message,
@@ -354,6 +361,7 @@ START_TEST(generator_case) {
   luaL_openlibs(L);
   lua_pushstring(L, QN_SOURCE), lua_setglobal(L, "SOURCE");
   lua_register(L, "native_hash", hash);
+  lua_register(L, "native_problem", native_problem);
   lua_register(L, "native_read", read_file);
   ck_assert_msg(!luaL_dostring(L, prelude), "%s", lua_tostring(L, -1));
   int bad = luaL_loadbuffer(L, cases[_i].chunk, strlen(cases[_i].chunk), "=case") || lua_pcall(L, 0, 1, 0);

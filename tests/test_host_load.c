@@ -4,6 +4,7 @@
 #include "host_load.h"
 #include "runtime_fixture.h"
 #include <elf.h>
+#include <limits.h>
 
 static const char good[] = "static const int table[] = {3, 5, 7};\n"
                            "static const int *const pointer[] = {table + 2, table};\n"
@@ -196,8 +197,7 @@ START_TEST(test_host_device) {
   qn_device *d;
   void *p;
   char text[4] = "";
-  ck_ok(qn__device_open("host:3", &d));
-  ck_assert_str_eq(d->info.name, "host");
+  ck_ok(qn__device_host_open(3, &d));
   ck_assert_str_eq(d->info.arch, qn__cpu_arch());
   ck_assert_int_eq(d->info.threads, 3);
   ck_assert_int_eq(d->info.var[QN_VAR_T], 3);
@@ -213,9 +213,70 @@ START_TEST(test_host_device) {
   }
   ck_fails(QN_E_NOMEM, "bytes", d->ops->alloc(d, SIZE_MAX / 2, &p));
   qn__device_close(d);
-  static const char *const unknown[] = {"",      "gpu",     "host:", "host:x",    "host:2x",
-                                        "hosts", "cuda:-1", "cuda0", "host:99999"};
-  for (size_t i = 0; i < QN_COUNT(unknown); i++) ck_assert_int_eq(qn__device_open(unknown[i], &d), QN_E_ARG);
+}
+END_TEST
+
+/* The threads asked for are what one gets, under a name that opens the same again; what cannot be had is an error that
+ * says how many there are. */
+START_TEST(test_device_names) {
+  qn_device *d, *again;
+  char name[32], limit[32];
+  int cpus = qn__cpu_allowed();
+  ck_ok(qn__device_open("host", &d));
+  ck_assert_str_eq(d->info.name, "host");
+  ck_assert_int_eq(d->info.threads, qn__cpu_count());
+  qn__device_close(d);
+  for (int n = 1; n <= cpus; n++) {
+    snprintf(name, sizeof name, "host:%d", n);
+    ck_ok(qn__device_open(name, &d));
+    ck_assert_int_eq(d->info.threads, n);
+    ck_ok(qn__device_open(d->info.name, &again));
+    ck_assert_int_eq(again->info.threads, n);
+    qn__device_close(d), qn__device_close(again);
+  }
+  snprintf(name, sizeof name, "host:%d", cpus + 1);
+  snprintf(limit, sizeof limit, "from 1 to %d,", cpus);
+  const char *const bad[] = {"host:0", "host:x", "host:", "host:2x", "host:-1", "host:99999", "host:4294967297", name};
+  for (size_t i = 0; i < QN_COUNT(bad); i++) ck_fails(QN_E_ARG, limit, qn__device_open(bad[i], &d));
+  static const char *const unknown[] = {"", "gpu", "hosts", "cuda:-1", "cuda0"};
+  for (size_t i = 0; i < QN_COUNT(unknown); i++) ck_fails(QN_E_ARG, "cuda:N", qn__device_open(unknown[i], &d));
+}
+END_TEST
+
+/* Control groups of both versions: the least quota on the way up, where the mount begins if a container sees no more. */
+START_TEST(test_quota_of_cpus) {
+  static const struct {
+    const char *groups, *file[3]; /* paths with their text */
+    int cpus;
+  } cases[] = {
+      {"0::/a/b\n", {"sys/fs/cgroup/a/b/cpu.max=max 100000", "sys/fs/cgroup/a/cpu.max=250000 100000"}, 2},
+      {"0::/a/b\n", {"sys/fs/cgroup/a/b/cpu.max=50000 100000"}, 1},
+      {"0::/../other\n", {"sys/fs/cgroup/cpu.max=300000 100000"}, 3},
+      {"0::/\n", {"sys/fs/cgroup/cpu.max=max 100000"}, INT_MAX},
+      {"5:cpuset:/x\n4:cpuacct,cpu:/x\n0::/x\n",
+       {"sys/fs/cgroup/cpu/x/cpu.cfs_quota_us=400000", "sys/fs/cgroup/cpu/x/cpu.cfs_period_us=100000"},
+       4},
+      {"4:cpu:/docker/x\n",
+       {"sys/fs/cgroup/cpu/cpu.cfs_quota_us=-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us=100000"},
+       INT_MAX},
+      {"4:cpuset:/\n3:name=systemd:/\nnonsense\n", {"sys/fs/cgroup/cpu/cpu.cfs_quota_us=1"}, INT_MAX},
+      {"0::/\n", {"sys/fs/cgroup/cpu.max=9223372036854775807 1"}, INT_MAX},
+      {"0::/\n", {"sys/fs/cgroup/cpu.max=100000 0"}, INT_MAX},
+      {NULL, {0}, INT_MAX},
+  };
+  char root[] = "/tmp/qn_test_XXXXXX", command[2048];
+  ck_assert_ptr_nonnull(mkdtemp(root));
+  size_t n = (size_t)snprintf(command, sizeof command, "cd %s && mkdir -p proc/self && printf '%%b' '%s' >proc/self/cgroup",
+                              root, cases[_i].groups ? cases[_i].groups : "");
+  for (int i = 0; i < 3 && cases[_i].file[i]; i++) {
+    const char *file = cases[_i].file[i], *text = strchr(file, '=');
+    n += (size_t)snprintf(command + n, sizeof command - n, " && mkdir -p $(dirname %.*s) && echo '%s' >%.*s",
+                          (int)(text - file), file, text + 1, (int)(text - file), file);
+  }
+  ck_assert_int_eq(cases[_i].groups ? system(command) : 0, 0);
+  ck_assert_int_eq(qn__cpu_quota(root), cases[_i].cpus);
+  snprintf(command, sizeof command, "rm -r %s", root);
+  ck_assert_int_eq(system(command), 0);
 }
 END_TEST
 
@@ -229,5 +290,7 @@ int main(int argc, char **argv) {
   add_case(s, "damaged_files", test_damaged_files, 1);
   add_case(s, "instruction_sets", test_instruction_sets, 1);
   add_case(s, "host_device", test_host_device, 1);
+  add_case(s, "device_names", test_device_names, 1);
+  add_case(s, "quota_of_cpus", test_quota_of_cpus, 10);
   return run_suite(s, argv[0]);
 }

@@ -206,7 +206,7 @@ START_TEST(test_foreign_files) {
   ck_fails(QN_E_IO, "not a file", qn__pack_open("/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 3, this library reads version 2", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "version 4, this library reads version 3", qn__pack_open(path, &p));
   i.data[8] = QN_PACK_VERSION, i.data[12] = 1, i.data[15] = 4;
   overwrite(i.data, i.size);
   ck_fails(QN_E_FORMAT, "byte order", qn__pack_open(path, &p));

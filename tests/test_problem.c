@@ -66,6 +66,17 @@ START_TEST(test_bad_spellings) {
 }
 END_TEST
 
+/* A format answers to the words of its name in any order, and to those that say what is so anyway; to nothing else. */
+START_TEST(test_names_of_formats) {
+  static const qn_format f = {.name = "int4.g128.z", .implied = "g128.f16"};
+  static const char *const yes[] = {"int4.g128.z", "int4.z", "int4.z.g128", "int4.g128.f16.z", "int4.f16.z"},
+                          *const no[] = {"", "int4", "int4.g128", "int4.g64.z", "int4.g128.zf", "int8.g128.z", "int",
+                                         "g128.int4.z", "int4.g128.bf16.z", "int4.g128.z.int4.x"};
+  for (size_t i = 0; i < QN_COUNT(yes); i++) ck_assert_msg(qn__format_named(&f, yes[i]), "'%s'", yes[i]);
+  for (size_t i = 0; i < QN_COUNT(no); i++) ck_assert_msg(!qn__format_named(&f, no[i]), "'%s'", no[i]);
+}
+END_TEST
+
 /* Every half and every bfloat16 goes to f32 and back unchanged (NaN stays NaN). */
 START_TEST(test_sixteen_bit_floats_round_trip) {
   qn_type t = _i ? QN_T_BF16 : QN_T_F16;
@@ -232,6 +243,7 @@ int main(int argc, char **argv) {
   Suite *s = suite_create("problem");
   add_case(s, "spellings", test_spellings, 1);
   add_case(s, "bad_spellings", test_bad_spellings, 1);
+  add_case(s, "names_of_formats", test_names_of_formats, 1);
   add_case(s, "sixteen_bit_floats_round_trip", test_sixteen_bit_floats_round_trip, 2);
   add_case(s, "rounding_to_nearest_even", test_rounding_to_nearest_even, 2);
   add_case(s, "eight_bit_floats", test_eight_bit_floats, 1);

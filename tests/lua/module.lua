@@ -44,7 +44,7 @@ return {
     t.fails("N = 0 is outside 1 %.%. 2147483647", q.problem, "int4:0x4")
     t.fails("K = 2147483648 is outside", q.problem, "int4:4x2147483648")
     t.fails('int4 has no group "b2x2"', q.problem, "int4.b2x2:4x4")
-    t.fails("unknown activation type", q.problem, "int4:4x4:q7")
+    t.fails("activations are f16", q.problem, "int4:4x4:q7")
   end },
 
   { "a format of the script has variants and decodes", function(t)
