@@ -101,6 +101,31 @@ function expr.program(e)
   return out
 end
 
+-- A postfix program as people write it, with the parentheses that it needs: { "M", 16, "ceildiv" } -> ceildiv(M, 16).
+local binding = { ["*"] = 3, ["/"] = 3, ["%"] = 3, ["+"] = 2, ["-"] = 2, ["<"] = 1, ["=="] = 1 }
+local arity = { neg = 1, ceildiv = 2, min = 2, max = 2, select = 3, bits = 3 }
+function expr.text(program)
+  local stack = {} -- { text, how strongly its operator binds }
+  local function pop() return table.remove(stack) end
+  for _, token in ipairs(program) do
+    local bind, n = binding[token], arity[token]
+    local text = tostring(token)
+    if type(token) == "table" then
+      text = ("table%d[%s]"):format(token.lookup, pop()[1])
+    elseif bind then
+      local b, a = pop(), pop()
+      local left, right = a[2] < bind and "(%s)" or "%s", b[2] <= bind and "(%s)" or "%s"
+      text = (left .. " %s " .. right):format(a[1], token, b[1])
+    elseif n then
+      local arguments = {}
+      for i = n, 1, -1 do arguments[i] = pop()[1] end
+      text = ("%s(%s)"):format(token, table.concat(arguments, ", "))
+    end
+    stack[#stack + 1] = { text, bind or 4 }
+  end
+  return stack[1][1]
+end
+
 -- C text over 64-bit integers, fully parenthesised; `names` maps variables to C identifiers (default: themselves).
 local infix = { ["+"] = "+", ["-"] = "-", ["*"] = "*", ["//"] = "/", ["%"] = "%", ["<"] = "<", ["=="] = "==" }
 function expr.c(e, names)

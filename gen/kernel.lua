@@ -160,6 +160,25 @@ local function values_text(def, params)
   return table.concat(out, "-")
 end
 
+-- The other way, from the last part of a variant's name: { name = value }, or nil and what is amiss.
+function kernel.params(def, text)
+  local out, rest = {}, text .. "-"
+  for _, p in ipairs(def.params) do
+    local found, values = "", {}
+    for i, x in ipairs(p.values) do
+      local word = (p.short or p.name:lower()) .. tostring(x) .. "-"
+      if rest:sub(1, #word) == word and #word > #found then found, out[p.name] = word, x end
+      values[i] = word:sub(1, -2)
+    end
+    if found == "" then
+      return nil, ("%s has no value %q; known: %s"):format(p.name, rest:match "^[^-]*", table.concat(values, ", "))
+    end
+    rest = rest:sub(#found + 1)
+  end
+  if rest ~= "" then return nil, ("%s has no parameter for %q"):format(def.name, rest:sub(1, -2)) end
+  return out
+end
+
 local methods = {}
 methods.__index = methods
 

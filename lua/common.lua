@@ -113,26 +113,68 @@ function common.bytes(n)
   return ("%.0f %s"):format(n, units[i])
 end
 
--- Columns, the first row their names; a column whose cells are numbers stands to the right.
+function common.count(n, what) return ("%d %s%s"):format(n, what, n == 1 and "" or "s") end
+
+local function length(text) return utf8.len(text) or #text end
+
+-- The lines of a text that is to be `width` wide: broken at spaces, else where a name has a joint.
+function common.wrapped(text, width)
+  local lines = {}
+  while length(text) > width do
+    local room = text:sub(1, (utf8.len(text) and utf8.offset(text, width + 1) or width + 1) - 1)
+    local cut = room:match "^.*%S +()" or room:match ".*[/,:-]()" or #room + 1
+    lines[#lines + 1], text = text:sub(1, cut - 1):gsub("%s+$", ""), text:sub(cut)
+  end
+  lines[#lines + 1] = text
+  return lines
+end
+
+-- Make the widest columns of text narrower until the table fits into `room`, none below `least`.
+local function fit(width, number, room)
+  local least, excess = 12, 2 * (#width - 1) - room
+  for _, w in ipairs(width) do excess = excess + w end
+  while excess > 0 do
+    local widest
+    for i, w in ipairs(width) do
+      if not number[i] and w > least and (not widest or w > width[widest]) then widest = i end
+    end
+    if not widest then return end
+    width[widest], excess = width[widest] - 1, excess - 1
+  end
+end
+
+common.columns = function() end -- of the terminal that a table is printed on; nil: it is printed elsewhere
+
+-- Columns, the first row their names; a column whose cells are numbers stands to the right. On a terminal, long cells
+-- take several lines.
 function common.table(rows)
   local width, number = {}, {}
   for r, row in ipairs(rows) do
     for i, cell in ipairs(row) do
       local text = printable(tostring(cell):gsub("[\n\t]", "?"))
       row[i] = text
-      width[i] = math.max(width[i] or 0, utf8.len(text) or #text)
+      width[i] = math.max(width[i] or 0, length(text))
       if r > 1 and text ~= "-" and text ~= "" then
         number[i] = number[i] ~= false and text:match "^[%-%d][%d%.e+%-]*[x%%]?$" ~= nil
       end
     end
   end
+  fit(width, number, common.columns() or math.huge)
   for _, row in ipairs(rows) do
-    local out = {}
+    local cells, height = {}, 1
     for i, cell in ipairs(row) do
-      local pad = (" "):rep(width[i] - (utf8.len(cell) or #cell))
-      out[i] = number[i] and pad .. cell or cell .. pad
+      cells[i] = common.wrapped(cell, width[i])
+      height = math.max(height, #cells[i])
     end
-    print((table.concat(out, "  "):gsub("%s+$", "")))
+    for line = 1, height do
+      local out = {}
+      for i, lines in ipairs(cells) do
+        local text = lines[line] or ""
+        local pad = (" "):rep(width[i] - length(text))
+        out[i] = number[i] and pad .. text or text .. pad
+      end
+      print((table.concat(out, "  "):gsub("%s+$", "")))
+    end
   end
 end
 
@@ -146,7 +188,7 @@ end
 
 -- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for. --shape is N and K.
 function common.variant(q, name, options)
-  local family, format, types, bias = name:match "^([^/]+)/([^/]+)/(%w+%-%w+)(%+?%a*)/"
+  local family, format, types, bias, values = name:match "^([^/]+)/([^/]+)/(%w+%-%w+)(%+?%a*)/(.*)$"
   local def = family and q.gen.kernel.registry[family]
   if not def then
     common.misuse("%q is no name of a variant, FAMILY/FORMAT/ACT-OUT/VALUES; quernel kernels --list prints them", name)
@@ -154,10 +196,18 @@ function common.variant(q, name, options)
   if def.target == "cuda" and not options.arch and not options.device then options.arch = "sm_90a" end
   local device = common.target(q, options)
   local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias), def.target)
-  for _, v in ipairs((q.variants(problem, device, { family = family }))) do
-    if v.name == name then return v, device end
-  end
-  common.fail("%s: no such variant survives the rules of %s on %s", name, family, device.name)
+  local params, why = q.gen.kernel.params(def, values)
+  if not params then common.misuse("%s: %s", name, why) end
+  local v, rule = q.variant(problem, device, family, params)
+  if not v then common.fail("%s on %s: %s", name, device.name, rule) end
+  return v, device
+end
+
+-- Programs of a launch as people write them: "ceildiv(N, 64) x M".
+function common.sizes(q, programs)
+  local out = {}
+  for i, program in ipairs(programs) do out[i] = q.gen.expr.text(program) end
+  return table.concat(out, " x ")
 end
 
 -- Shared memory of a CTA, bytes: what the compiler laid out and what a launch asks for, the most of all steps.
@@ -189,7 +239,7 @@ end
 -- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown.
 function common.progress(q, options)
   if options.quiet or options.json and not options.progress then return nil end
-  local columns, last, phase = q.native.terminal() or options.progress and 80, 0, nil
+  local columns, last, phase = q.native.terminal "stderr" or options.progress and 80, 0, nil
   local clear = columns and "\r\27[K" or ""
   return function(e)
     local now = q.native.clock()

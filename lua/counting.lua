@@ -41,18 +41,26 @@ return function(q, native)
       by = memory > compute and "memory" or "tensor cores" }
   end
 
-  -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the
-  -- same parameters is made for it and compiled to PTX. -> counters, bytes of the packed weight; or nil, message, code.
-  function q.count(variant, m)
+  -- The PTX of a CUDA variant, the variant with the same parameters that the interpreter runs, and that device; or nil,
+  -- message, code.
+  function q.ptx(variant)
     local device, why, code = q.device("emu:" .. variant.arch:gsub("^compute_", "sm_"))
     if not device then return nil, why, code end
-    local twin = q.variants(variant.problem, device, { family = variant.family, fixed = variant.params })[1]
-    if not twin then return nil, variant.name .. ": no such variant on " .. device.name, "QN_E_NO_KERNEL" end
-    local outcome
+    local twin, outcome
+    twin, why, code = q.variant(variant.problem, device, variant.family, variant.params)
+    if not twin then return nil, ("%s on %s: %s"):format(variant.name, device.name, why), code end
     outcome, why, code = q.compile { twin }
     if not outcome then return nil, why, code end
     if not outcome[1].ok then return nil, outcome[1].why, outcome[1].status end
-    local folder, worker
+    return outcome[1].image, twin, device
+  end
+
+  -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the
+  -- same parameters is made for it and compiled to PTX. -> counters, bytes of the packed weight; or nil, message, code.
+  function q.count(variant, m)
+    local text, twin, device = q.ptx(variant)
+    if not text then return nil, twin, device end
+    local folder, worker, why, code
     folder, why, code = native.scratch()
     if not folder then return nil, why, code end
     local image = folder .. "/image"
@@ -62,7 +70,7 @@ return function(q, native)
       os.remove(folder)
     end })
     local f <close> = assert(io.open(image, "wb"))
-    f:write(outcome[1].image)
+    f:write(text)
     f:close()
     worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
     if not worker then return nil, why, code end

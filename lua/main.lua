@@ -3,6 +3,7 @@
 -- A verb is a table:
 --   name, usage (what follows the name), summary, about (more lines of help), arguments = { least, most },
 --   options = { { "--m", "LIST", "what it says", default =, many = true, group = "Problem" }… }
+--   examples = { what follows the name… }, with "# what it does" behind each
 --   run = function(q, options) -> exit status (nil: 0)
 -- An option without a value name is a flag. `options` has the values by name without dashes, the arguments by number.
 --
@@ -15,6 +16,28 @@ local sections = {
   { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
   { "Packs and checkpoints", { "pack", "inspect", "dequantize", "quantize", "convert" } },
   { "Scripts", { "run" } },
+}
+
+-- Every verb takes these.
+local shared = {
+  { "--template", "FILE", "first run a Lua file with a format or a kernel family of your own; may be repeated", many = true,
+    group = "Templates" },
+}
+
+local function options_of(v)
+  local out = table.move(v.options or {}, 1, #(v.options or {}), 1, {})
+  return v.raw and out or table.move(shared, 1, #shared, #out + 1, out)
+end
+
+local variables = {
+  { "QUERNEL_CACHE", "the store: what was measured (default: ~/.cache/quernel)" },
+  { "QUERNEL_CACHE_SYSTEM", "a read-only store behind it" },
+  { "QUERNEL_CC", "the C compiler for host kernels (default: cc, gcc or clang)" },
+  { "QUERNEL_NVRTC", "the path of libnvrtc (default: the toolkit's, or that of NVIDIA's wheel)" },
+  { "QUERNEL_CUBLAS", "the path of libcublas (default: the loader's)" },
+  { "QUERNEL_TEMPLATES", "a folder whose templates/ come before those inside the tool" },
+  { "QUERNEL_WORKER", "the worker program (default: beside the tool, or as installed)" },
+  { "QUERNEL_TRACE", "set: errors show where in the Lua code they come from" },
 }
 
 local function verb(name)
@@ -34,6 +57,8 @@ local function help(q)
     table.move({ "", s[1] }, 1, 2, #out + 1, out)
     for _, name in ipairs(s[2]) do out[#out + 1] = ("  %-11s %s"):format(name, verb(name).summary) end
   end
+  table.move({ "", "Environment" }, 1, 2, #out + 1, out)
+  for _, x in ipairs(variables) do out[#out + 1] = ("  %-21s %s"):format(x[1], x[2]) end
   return table.concat(out, "\n")
 end
 
@@ -41,14 +66,18 @@ local function verb_help(v)
   local out = { ("usage: quernel %s %s"):format(v.name, v.usage), "", v.summary }
   if v.about then table.move({ "", v.about }, 1, 2, #out + 1, out) end
   local group
-  for _, o in ipairs(v.options or {}) do
+  for _, o in ipairs(options_of(v)) do
     if (o.group or "Output") ~= group then
       group = o.group or "Output"
       table.move({ "", group }, 1, 2, #out + 1, out)
     end
-    local default = o.default and (" (default: %s)"):format(o.default) or ""
-    out[#out + 1] = ("  %-20s %s%s"):format(o[1] .. (o[2] and " " .. o[2] or ""), o[3], default)
+    local name, text = o[1] .. (o[2] and " " .. o[2] or ""), o[3] .. (o.default and (" (default: %s)"):format(o.default) or "")
+    for i, line in ipairs(common.wrapped(text, 92)) do
+      out[#out + 1] = ("  %-20s %s"):format(i == 1 and name or "", line)
+    end
   end
+  table.move({ "", "Examples" }, 1, 2, #out + 1, out)
+  for _, text in ipairs(v.examples) do out[#out + 1] = ("  quernel %s %s"):format(v.name, text) end
   return table.concat(out, "\n")
 end
 
@@ -58,7 +87,7 @@ local function key_of(name) return (name:gsub("^%-+", "")) end
 
 local function parse(v, args)
   local out, known = {}, {}
-  for _, o in ipairs(v.options or {}) do
+  for _, o in ipairs(options_of(v)) do
     known[o[1]] = o
     out[key_of(o[1])] = o.default
   end
@@ -123,7 +152,11 @@ return function(q, args)
   if v.raw then return v.run(q, args) end
 
   local trace
-  local ok, status = xpcall(function() return v.run(q, parse(v, args)) end, function(e)
+  local ok, status = xpcall(function()
+    local options = parse(v, args)
+    for _, path in ipairs(options.template or {}) do common.check(q.load(path)) end
+    return v.run(q, options)
+  end, function(e)
     if os.getenv "QUERNEL_TRACE" then trace = debug.traceback(tostring(e), 2) end
     return e
   end)

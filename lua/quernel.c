@@ -259,11 +259,14 @@ static int now(lua_State *L) {
   return 1;
 }
 
-/* terminal() -> columns of the terminal that is standard error, or nil */
+/* terminal("stdout" | "stderr") -> columns of the terminal that it is, or nil */
 static int terminal(lua_State *L) {
+  static const char *const names[] = {"stdout", "stderr", NULL};
+  static const int files[] = {STDOUT_FILENO, STDERR_FILENO};
   struct winsize w;
-  if (!isatty(STDERR_FILENO)) return 0;
-  lua_pushinteger(L, ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80);
+  int fd = files[luaL_checkoption(L, 1, NULL, names)];
+  if (!isatty(fd)) return 0;
+  lua_pushinteger(L, ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80);
   return 1;
 }
 

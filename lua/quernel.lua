@@ -5,6 +5,7 @@
 --   q.resolve(spelling)  q.problem(spelling, target)  a format, a problem, with all choices fixed
 --   q.devices()  q.device(name)  q.arch "sm_90a"      machines that are here; one that is only described
 --   q.variants(problem, device, options)              variants, and what each rule removed
+--   q.variant(problem, device, family, params)        one of them
 --   q.source(variant)  q.compile(variants, options)   text; outcomes { ok, why, registers, shared, spills, seconds… }
 --   q.occupancy(…)  q.roofline(…)  q.count(…)         bounds of a CUDA variant, no GPU needed (lua/counting.lua)
 --   q.tune { problems = {…}, … }  q.pack(result, path)  measure (lua/tuning.lua); write what was measured
@@ -118,6 +119,12 @@ end
 function q.survey(problem, device, options)
   return guarded(gen.kernel.survey, q.problem(problem, device.target), device, options)
 end
+-- The variant of one choice of a family's parameters, { NR = 16, … }; or nil and the sentence of the rule that rejects it.
+function q.variant(problem, device, family, params)
+  local rule, why = guarded(gen.kernel.rejection, problem, device, family, params)
+  if rule then return nil, ("rule %s rejects it: %s"):format(rule, why), "QN_E_NO_KERNEL" end
+  return q.variants(problem, device, { family = family, fixed = params })[1]
+end
 function q.source(variant, lines) return guarded(variant.source, variant, lines) end
 
 -- Compile on all cores. options: threads, progress = function(done, total, name).
@@ -183,6 +190,7 @@ import "lua.packs"(q, native)
 import "lua.counting"(q, native)
 
 local common = import "lua.common"
+common.columns = function() return native.terminal "stdout" end
 q.table, q.clock = common.table, native.clock
 function q.progress(options) return common.progress(q, options or {}) end
 

@@ -19,6 +19,7 @@ typedef struct row {
 #define TUNE                                                                                                           \
   "quernel tune --problem int4.g32:64x128 --act f32 --m 1,3 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 "    \
   "--no-dense --quiet --store $STORE "
+#define MMA "cuda.mma/int4.g128/f16-f16/"
 #define MODEL "$T/models/tiny-llama-gptq4"
 /* Nothing is timed: x.qpack holds a plain kernel, its store is the default one. */
 #define VERIFY                                                                                                         \
@@ -63,7 +64,7 @@ static const row rows[] = {
     {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
     {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
     {"quernel formats", 0, "int4 .*gemm gemv  expand gemv mma .*nf4 .*spelling:", NULL},
-    {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    q zero - scale \\*.*host.gemv", NULL},
+    {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    \\(q - zero\\) \\* scale\n.*host.gemv", NULL},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
     {"quernel kernels --json", 0, "\"families\":\\[.*\"variants\":\\[", NULL},
@@ -75,6 +76,16 @@ static const row rows[] = {
     {"quernel kernels --compile-all --family cuda.mma --problem f32:64x64 --arch sm_80", 1, NULL,
      "^quernel: sm_80: no variant is left to compile\n$"},
     {"quernel explain int4.g128:256x256", 0, "candidates survive.*nothing of it was timed", NULL},
+    {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk4-s4-sum-k1-ordered", 1, NULL,
+     "^quernel: [^\n]* on sm_90a: rule warp rejects it: a warp takes 16, 32 or 64 features[^\n]*\n$"},
+    {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk9-s4-sum-k1-ordered", 2, NULL,
+     "WK has no value \"wk9\"; known: wk1, wk2, wk4\n$"},
+    {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered-x2", 2, NULL, "no parameter for \"x2\"\n$"},
+    {"quernel source --ptx " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered", 0, "\\.target sm_90a", NULL},
+    {"quernel source --ptx host.gemm/int4.g128/bf16-f32/c-nr16-record-mr2-u1", 2, NULL, "--ptx: .* is no CUDA variant\n$"},
+    {"sed 's/\"nf4\"/\"mine\"/' $T/../templates/formats/nf4.lua >m.lua; quernel formats mine.g32 --template m.lua", 0,
+     "^mine.g32: .*\\(m.lua\\)", NULL},
+    {"quernel formats --template nowhere.lua", 1, NULL, "^quernel: nowhere.lua: No such file"},
 
     /* Bad input */
     {"quernel tune --problem int4:0x4", 2, NULL, "N = 0 is outside 1 \\.\\. 2147483647\n$"},
@@ -181,10 +192,13 @@ static const row rows[] = {
      "$T/../templates/examples/compare.lua x.qpack 3 "
      "&& quernel store list --store $STORE && quernel store verify --store $STORE",
      0,
-     "tuning 1 problems.*winner.*host.gemm.*pack: x.qpack.*batch-invariant.*0 failed.*dense us.*M = 1: .*sgemm "
+     "tuning 1 problem on .*winner.*host.gemm.*pack: x.qpack.*batch-invariant.*0 failed.*dense us.*M = 1: .*sgemm "
      "us.*0.0e\\+00.*0 files are "
      "damaged",
      NULL},
+    {PACKED "script -qc 'stty cols 60; quernel pack x.qpack' /dev/null >wide; grep -q 'host.gemm/f32' wide && "
+            "awk 'length > 61 { print; exit 9 }' wide",
+     0, NULL, NULL},
     {TUNE ">first && " TUNE, 0, "compiled 0 \\(known [1-9][0-9]*, failed 0\\); verified 0 .*timed 0 ", NULL},
     {TUNE "--json -o x.qpack", 0, "^\\{.*\"counts\":.*\"pack\":\"x.qpack\".*\"plans\":\\[", NULL},
     {"quernel verify --problem int4.g32:64x128:f32-f32 --space full --family host.gemv --fix ISA=c --fix NR=16 --quiet",
@@ -214,7 +228,7 @@ START_TEST(command) {
   setenv("T", QN_TESTS, 1);
   int status = cli("%s", r->command);
   if (status != r->status)
-    ck_abort_msg("%s: status %d, not %d\n%s%s\nagain: CK_RUN_CASE=rows QN_CASE=%d ctest --test-dir " QN_BUILD
+    ck_abort_msg("%s: status %d, not %d\n%.2000s%.2000s\nagain: CK_RUN_CASE=rows QN_CASE=%d ctest --test-dir " QN_BUILD
                  " -R '^cli$' --output-on-failure",
                  r->command, status, r->status, cli_out, cli_err, _i);
   match("output", r->out, cli_out, r, _i);

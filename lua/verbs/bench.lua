@@ -9,6 +9,7 @@ threads, and a sample counts only while the machine is undisturbed; of three rou
 shown. Dense is the better of the other library (OpenBLAS, cuBLAS) and of our own dense kernels, of which the store knows
 the fastest. Roof: bytes of weights a second, of what a plain read of
 memory reached beside the kernel.]],
+  examples = { "model.qpack", "model.qpack --m 1 --reps 50" },
   options = {
     { "--against", "WHAT", "dense", default = "dense", group = "Search" },
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
@@ -31,7 +32,7 @@ memory reached beside the kernel.]],
     end })
     if show then show { phase = "done" } end
     if options.json then print(q.json(list)) return end
-    local rows = { { "problem", "M", "us", "GB/s", "of roof", "dense us", "dense GB/s", "of roof", "ratio", "dense by" } }
+    local rows = { { "problem", "M", "us", "GB/s", "of roof", "dense us", "dense GB/s", "dense of roof", "ratio", "dense by" } }
     for _, x in ipairs(list) do
       local dense, roof = x.dense_seconds, x.bandwidth > 0 and x.bandwidth or nil
       rows[#rows + 1] = { x.problem, x.m, common.us(x.seconds), common.gb(x.bytes, x.seconds),

@@ -6,6 +6,7 @@ return {
   about = [[
 Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and whatever its format has besides (NAME.perm for
 act-order); the metadata of the file names its format. Everything else is copied as it is stored.]],
+  examples = { "MODEL -o planes.safetensors" },
   options = { { "-o", "FILE", "the file to write" } },
   run = function(q, options)
     if not options.o then common.misuse "-o OUT.safetensors is needed" end

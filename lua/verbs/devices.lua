@@ -11,6 +11,7 @@ end
 return {
   name = "devices", usage = "[--json]", arguments = { 0, 0 },
   summary = "the machines that kernels can be tuned for here, and the compilers",
+  examples = { "", "--json" },
   options = { { "--json", nil, "print JSON" } },
   run = function(q, options)
     local list, compilers = q.devices(), {}

@@ -48,6 +48,15 @@ local function show_bounds(q, b)
   print(("  products %d of tensor cores, %.3g flop; %d barriers"):format(c.mma, c.mma_flops, c.barriers))
 end
 
+-- What a compilation came to; registers are known of CUDA kernels only.
+local function compiled(v, o)
+  if not o.ok then return "no: " .. o.why end
+  local text = ("%d bytes in %.2f s"):format(o.size, o.seconds)
+  if v.target ~= "cuda" then return text end
+  return ("%s; %d registers, %d bytes of shared memory, %d bytes spilled"):format(text, o.registers,
+    common.shared_memory(v, o), o.spills)
+end
+
 local function explain_variant(q, options)
   local m = common.tokens(options.m)[1]
   local v, device = common.variant(q, options[1], options)
@@ -69,11 +78,10 @@ local function explain_variant(q, options)
   print("needs      " .. (v.arch ~= "" and v.arch or "any CPU"))
   print(("serves     M from %d%s"):format(v.m_min, v.m_max > 0 and " to " .. v.m_max or " on"))
   print(("layout     %s, tile %d x %d"):format(v.layout.name, v.layout.tile[1], v.layout.tile[2]))
-  for _, s in ipairs(v.recipe.steps) do print(("launch     %s, grid %s"):format(s.entry, q.json(s.grid))) end
+  for _, s in ipairs(v.recipe.steps) do print(("launch     %s, grid %s"):format(s.entry, common.sizes(q, s.grid))) end
   print(("promises   %s, %s"):format(v.recipe.deterministic and "deterministic" or "not deterministic",
     v.recipe.batch_invariant and "batch-invariant" or "not batch-invariant"))
-  print(o.ok and ("compiled   %d bytes in %.2f s; registers %d, shared memory %d, spills %d"):format(o.size, o.seconds,
-    o.registers, common.shared_memory(v, o), o.spills) or "refused    " .. o.why)
+  print("compiled   " .. compiled(v, o))
   show_bounds(q, b)
   for _, e in ipairs(known) do
     local x = e.value
@@ -132,6 +140,7 @@ return {
   name = "explain", usage = "VARIANT | PROBLEM", arguments = { 1, 1 },
   summary = "a variant: parameters, launch, resources, bounds, counters, evidence; a problem: rules and what was timed",
   about = "Counters are the interpreter's, for one call of a CUDA variant: they bound and explain, they are no time.",
+  examples = { "int4.g128:4096x4096", "VARIANT --arch sm_90a --m 1     # a name that kernels --list or tune prints" },
   options = {
     { "--arch", "ARCH", "CUDA architecture", group = "Device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },

@@ -50,11 +50,7 @@ local function show_one(q, options)
     local function extent(x, axis) return x == 0 and "all " .. axis or ("%d %s"):format(x, axis) end
     print(("plane     %s %s, one for %s x %s"):format(p.name, p.type, extent(p.rows, "N"), extent(p.cols, "K")))
   end
-  local text = {}
-  for i, token in ipairs(d.decode) do
-    text[i] = type(token) == "table" and ("table%d[]"):format(token.lookup) or tostring(token)
-  end
-  print("decode    " .. table.concat(text, " ") .. "   (postfix)")
+  print("decode    " .. q.gen.expr.text(d.decode))
   for _, device in ipairs { host, cuda } do
     print(("\n%s (%s)"):format(device.target, device.target == "host" and "this machine" or device.arch))
     for _, row in ipairs(report[device.target]) do
@@ -90,6 +86,7 @@ end
 return {
   name = "formats", usage = "[FORMAT] [--json]", arguments = { 0, 1 },
   summary = "weight formats; with one, its planes, its decode rule and the kernels that take it",
+  examples = { "", "int4.g64.z                 # its planes, its rule and the kernels that take it" },
   options = { { "--arch", "ARCH", "CUDA architecture to ask for", default = "sm_90a", group = "Device" },
     { "--json", nil, "print JSON" } },
   run = function(q, options)

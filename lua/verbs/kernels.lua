@@ -107,12 +107,17 @@ return {
   name = "kernels", usage = "[--problem P] [--arch A] [--compile-all --arch A,B]", arguments = { 0, 0 },
   summary = "kernel families, their parameters and what each rule removes; or compile a whole space",
   about = "Registers and shared memory are the largest of the space; a variant that spills or fails to compile exits 1.",
+  examples = {
+    "--problem int4.g64.z:4096x4096:i8",
+    "--arch sm_90a --family cuda.mma --list",
+    "--compile-all --arch sm_80,sm_90a",
+  },
   options = {
     { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias]; without one int4.g128:4096x4096, or for --compile-all several",
       group = "Problem" },
     { "--arch", "LIST", "CUDA architectures (sm_90a), \"host\"; without: the device", group = "Device" },
     { "--device", "DEVICE", "machine whose limits count (default: the GPU, else the host)", group = "Device" },
-    { "--space", "SPACE", "full, quick or reduced", default = "full", group = "Search" },
+    { "--space", "SPACE", "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values", default = "full", group = "Search" },
     { "--family", "NAME", "one family only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--compile-all", nil, "compile the space: registers, shared memory, spills, rate", group = "Search" },

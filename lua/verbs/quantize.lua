@@ -21,6 +21,10 @@ return {
 Embeddings, norms and what else is no linear layer stay as they are stored. A layer that is quantized already is
 dequantized first. The file holds neutral planes, as convert writes them. Errors are of the weights: the root of the sum
 of squares relative to that of the weights, and the largest.]],
+  examples = {
+    "MODEL --format int4.g64.z -o q.safetensors",
+    "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
+  },
   options = {
     { "--format", "FORMAT", "what to write: quernel formats lists them", group = "Format" },
     { "--method", "NAME", "rtn: round to nearest", default = "rtn", group = "Format" },

@@ -1,6 +1,7 @@
 return {
   name = "run", usage = "SCRIPT.lua [arguments]", arguments = { 1, 1 }, raw = true,
   summary = "run a Lua script that may require \"quernel\"; its arguments are in `arg`",
+  examples = { "templates/examples/nf3.lua 48x512" },
   run = function(q, args)
     local script = args[2]
     if not script then

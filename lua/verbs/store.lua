@@ -47,6 +47,7 @@ local wanted = { list = 1, verify = 1, gc = 1, merge = 2, diff = 3 }
 return {
   name = "store", usage = "list | verify | gc | merge FROM | diff A B", arguments = { 1, 3 },
   summary = "look after what was measured: list, check, tidy, carry over, compare",
+  examples = { "list", "merge /mnt/other/quernel       # take over what another machine of this kind measured" },
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
     { "--age", "SECONDS", "gc: leave younger files, somebody may be at work on them", default = "3600" },

@@ -40,7 +40,8 @@ local function show(q, result)
     end
   end
   common.table(rows)
-  print "roof: weights read a second, of what a plain read of memory reached beside it; error: share of what is allowed"
+  print "of roof: bytes of weights a second, of what a plain read of memory reached beside it; -: nobody measured that"
+  print "error: the largest one, of what is allowed: 1 is the limit"
   for _, text in ipairs(slower) do print("slower than the dense product: " .. text) end
 end
 
@@ -84,6 +85,11 @@ return {
 Every variant is compiled, checked against a float64 reference, and timed with cold weights, as serving will see
 them; the dense product (f32 on the host, f16 on a GPU) is timed in the same harness. What was measured is kept in
 the store: a second run, or one that was interrupted, goes on from there.]],
+  examples = {
+    "model.gguf                      # writes model.qpack",
+    "--problem int4.g128:4096x4096 --act bf16,i8 --m 1,16,64 -o x.qpack",
+    "MODEL --budget 600 --effort full",
+  },
   options = {
     { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096; may be repeated", many = true,
       group = "Problem" },
@@ -91,7 +97,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
       group = "Problem" },
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
-    { "--effort", "LEVEL", "quick, normal or full: how many variants, how many rounds", default = "quick",
+    { "--effort", "LEVEL", "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds", default = "quick",
       group = "Search" },
     { "--budget", "SECONDS", "end with the best so far", group = "Search" },
     { "--family", "NAME", "one kernel family only", group = "Search" },
@@ -113,7 +119,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     if not device.timed then common.fail("%s must not be timed; quernel verify checks kernels on it", device.name) end
     local problems, left_out = gather(q, options, device)
     local quiet = options.json
-    if not quiet then print(("tuning %d problems on %s: %s"):format(#problems, device.name, device.product)) end
+    if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = options.family, fixed = common.fixed(q, options.fix),
       functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })

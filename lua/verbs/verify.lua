@@ -39,9 +39,10 @@ end
 return {
   name = "verify", usage = "PACK | --problem P", arguments = { 0, 1 },
   summary = "check kernels against the float64 reference: those of a pack, or every variant of a space",
+  examples = { "model.qpack", "--problem nvfp4:4096x4096:f16-f16 --device emu:sm_90a" },
   options = {
     { "--problem", "P", "every variant for this problem; may be repeated", many = true, group = "Problem" },
-    { "--space", "SPACE", "full, quick or reduced", default = "reduced", group = "Search" },
+    { "--space", "SPACE", "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values", default = "reduced", group = "Search" },
     { "--family", "NAME", "one family only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
