@@ -152,13 +152,76 @@ START_TEST(a_tied_output_is_the_embedding) {
 }
 END_TEST
 
+/* Codes that no dialect takes: one weight a layer, its reason, its bytes with all that lies beside the codes. A bias
+ * and another layer are none of it. */
+static const struct {
+  const char *config;
+  qn_save t[5];
+  const char *name, *reason;
+  uint64_t bytes;
+} unread[] = {
+    {"{}",
+     {{"a.q_weight", "I32", 2, {4, 8}, zeros},
+      {"a.q_scale", "I32", 2, {1, 8}, zeros},
+      {"a.q_groups", "I16", 1, {8}, zeros}},
+     "a.weight", "EXL2", 128 + 32 + 16},
+    {"{}",
+     {{"a.trellis", "I16", 3, {1, 2, 16}, zeros}, {"a.suh", "F16", 1, {16}, zeros}, {"a.svh", "F16", 1, {16}, zeros}},
+     "a.weight", "EXL3", 64 + 32 + 32},
+    {"{}",
+     {{"a.codes", "I8", 3, {4, 2, 1}, zeros}, {"a.codebooks", "F16", 4, {1, 8, 1, 8}, zeros}},
+     "a.weight", "AQLM", 8 + 128},
+    {"{}",
+     {{"a.indices", "I32", 3, {1, 4, 8}, zeros}, {"a.centroids.weight", "F16", 2, {1, 64}, zeros}},
+     "a.weight", "VPTQ", 128 + 128},
+    {"{}",
+     {{"a.weight._data", "U8", 2, {4, 8}, zeros}, {"a.weight._scale", "F16", 2, {4, 1}, zeros}},
+     "a.weight", "quanto", 32 + 8},
+    {"{}", {{"a.Qidxs", "I64", 2, {4, 2}, zeros}, {"a.SU", "F16", 1, {8}, zeros}}, "a.weight", "QuIP#", 64 + 16},
+    {"{\"quantization_config\":{\"format\":\"mxfp6-pack-quantized\"}}",
+     {{"a.weight_packed", "U8", 2, {2, 24}, zeros}, {"a.weight_scale", "U8", 2, {2, 1}, zeros}},
+     "a.weight", "MXFP6", 48 + 2},
+    {"{\"quantization_config\":{\"quant_method\":\"onebit\"}}", /* a scale of 8 bits comes first by name */
+     {{"a.weight", "U8", 2, {16, 4}, zeros},
+      {"a.scale", "F8_E8M0", 2, {2, 1}, zeros},
+      {"a.bias", "F16", 1, {16}, zeros}},
+     "a.weight", "U8 [16, 4] in a layout that no dialect reads; the configuration calls it \"onebit\"", 64 + 2},
+    {"{}",
+     {{"a.experts.up", "F8_E4M3", 3, {2, 4, 8}, zeros}, {"a.experts.up_scale", "F32", 3, {2, 1, 1}, zeros},
+      {"a.experts.down", "F8_E4M3", 3, {2, 4, 8}, zeros}},
+     "a.experts.up", "F8_E4M3 [2, 4, 8] in a layout", 64 + 8},
+};
+
+START_TEST(codes_that_nobody_reads_are_named) {
+  qn_save t[6];
+  size_t n = 0;
+  while (n < 5 && unread[_i].t[n].name) t[n] = unread[_i].t[n], n++;
+  t[n++] = tensor("a_norm.weight", "F16", 4, 8);
+  put_text("config.json", unread[_i].config);
+  put_tensors("model.safetensors", t, n);
+  qn_model *m = open_folder();
+  const qn_tensor *w = qn_model_find(m, unread[_i].name);
+  ck_assert(w && w->quantized && w->linear && !w->format);
+  ck_assert_msg(strstr(w->refusal, unread[_i].reason) != NULL, "%s", w->refusal);
+  ck_assert_uint_eq(w->bytes, unread[_i].bytes);
+  for (size_t i = 0; i < n; i++) { /* each tensor is a part of some weight */
+    const qn_raw *r = qn_model_find_raw(m, t[i].name);
+    ck_assert_ptr_nonnull(qn_model_find(m, r->weight));
+    bool other = strstr(r->name, "bias") || strstr(r->name, "norm") || strstr(r->name, "down");
+    ck_assert_int_eq(r->weight == w->name, !other);
+  }
+  ck_assert_ptr_nonnull(qn_model_find(m, "a_norm.weight")->format);
+  qn_model_close(m);
+}
+END_TEST
+
 /* A weight that cannot be read is listed with the reason; the others of the model are fine. */
 static const struct {
   const char *config;
   qn_save t[6];
   const char *name, *reason;
 } refusals[] = {
-    {"{}", {{"a.qweight", "I32", 2, {4, 8}, zeros}}, "a.qweight", "no scales beside"},
+    {"{}", {{"a.qweight", "I32", 2, {4, 8}, zeros}}, "a.qweight", "I32 [4, 8] in a layout that no dialect reads"},
     {"{\"quantization_config\":{\"checkpoint_format\":\"marlin\"}}",
      {{"a.qweight", "I32", 2, {4, 8}, zeros},
       {"a.qzeros", "I32", 2, {1, 1}, zeros},
@@ -700,6 +763,7 @@ int main(int argc, char **argv) {
   tcase_add_test(t, a_folder_without_an_index_is_read_whole);
   tcase_add_test(t, folders_without_a_checkpoint_are_refused);
   tcase_add_test(t, a_tied_output_is_the_embedding);
+  tcase_add_loop_test(t, codes_that_nobody_reads_are_named, 0, (int)QN_COUNT(unread));
   tcase_add_loop_test(t, a_weight_that_cannot_be_read_says_why, 0, (int)QN_COUNT(refusals));
   tcase_add_test(t, contents_that_contradict_the_header_are_refused);
   tcase_add_test(t, bits_may_differ_from_layer_to_layer);

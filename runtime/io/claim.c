@@ -15,6 +15,14 @@ const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_lengt
   return n < (int)sizeof name ? qn_model_find_raw(m, name) : NULL;
 }
 
+void qn__shape_text(char *out, size_t cap, int n_dims, const int64_t *dim) {
+  size_t at = (size_t)snprintf(out, cap, "[");
+  for (int i = 0; i < n_dims && at + 32 < cap; i++)
+    at += (size_t)(dim[i] < 0 ? snprintf(out + at, cap - at, "%s*", i ? ", " : "")
+                              : snprintf(out + at, cap - at, "%s%jd", i ? ", " : "", (intmax_t)dim[i]));
+  snprintf(out + at, cap - at, "]");
+}
+
 static const char *part_name(const qn__dialect *d, int i) { return d->part[i - 1] + (*d->part[i - 1] == '!'); }
 
 /* Can dialect d make a weight of stored tensor s? Fills w's parts. */
@@ -29,7 +37,7 @@ static bool matches(const qn_model *m, const qn__dialect *d, const qn__stored *s
   return !d->match || d->match(m, w);
 }
 
-static bool is_linear(const char *name) {
+bool qn__is_linear(const char *name) {
   static const char *const not_linear[] = {"embed", "token_embd", "norm", "wte", "wpe", "position", "_scale", ".bias"};
   for (size_t i = 0; i < QN_COUNT(not_linear); i++)
     if (strstr(name, not_linear[i])) return false;
@@ -41,9 +49,9 @@ static void take_parts(qn__weight *w) {
   uint64_t bytes = 0;
   for (int i = 0; i < QN__PARTS; i++)
     if (w->part[i]) {
-      qn__stored *s = (qn__stored *)(uintptr_t)w->part[i];
-      s->claimed = true;
-      bytes += s->pub.bytes;
+      qn_raw *part = (qn_raw *)(uintptr_t)w->part[i];
+      part->weight = w->pub.name;
+      bytes += part->bytes;
     }
   if (!w->pub.bytes) w->pub.bytes = bytes;
 }
@@ -64,7 +72,7 @@ static qn_status finish(qn_model *m, qn__weight *w) {
   if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
     return qn__fail(QN_E_NOMEM, "no memory for a message");
   if (s) *w->format = 0;
-  w->pub.linear = (*w->format || w->pub.refusal) && is_linear(w->pub.name);
+  w->pub.linear = (*w->format || w->pub.refusal) && qn__is_linear(w->pub.name);
   return QN_OK;
 }
 
@@ -87,25 +95,33 @@ static void tie(qn_model *m) {
   w->pub.linear = true;
 }
 
+/* ---- All of it --------------------------------------------------------------------------------------------------- */
+
 static int by_place(const void *a, const void *b) {
   const qn__weight *x = a, *y = b;
   return (x->part[0] > y->part[0]) - (x->part[0] < y->part[0]);
+}
+
+/* Let the dialects, or the plain one, make weights of what is not claimed. */
+static qn_status ask_dialects(qn_model *m, bool plain) {
+  for (size_t i = 0; i < m->n_stored; i++)
+    for (const qn__dialect *const *d = qn__dialects; *d && !m->stored[i].pub.weight; d++) {
+      qn__weight *w = &m->weight[m->n_weights];
+      if ((*d == &qn__plain) != plain || !matches(m, *d, &m->stored[i], w)) continue;
+      QN_TRY(finish(m, w));
+      m->n_weights++;
+    }
+  return QN_OK;
 }
 
 qn_status qn__model_claim(qn_model *m) {
   m->weight = calloc(m->n_stored + 2, sizeof *m->weight); /* room for the next candidate and a tied one */
   if (!m->weight) return qn__fail(QN_E_NOMEM, "no memory for %zu weights", m->n_stored);
   m->activation = qn__ct_activation(m, &m->arena);
-  /* Quantized weights first, so that the tensors beside their codes are claimed before the plain dialect sees them. */
-  for (int plain = 0; plain < 2; plain++)
-    for (size_t i = 0; i < m->n_stored; i++)
-      for (const qn__dialect *const *d = qn__dialects; *d; d++) {
-        qn__weight *w = &m->weight[m->n_weights];
-        if (m->stored[i].claimed || (*d == &qn__plain) != plain || !matches(m, *d, &m->stored[i], w)) continue;
-        QN_TRY(finish(m, w));
-        m->n_weights++;
-        break;
-      }
+  QN_TRY(qn__refuse_layouts(m));
+  QN_TRY(ask_dialects(m, false)); /* so that the tensors beside their codes are claimed before the plain one sees them */
+  QN_TRY(qn__refuse_codes(m));
+  QN_TRY(ask_dialects(m, true));
   qsort(m->weight, m->n_weights, sizeof *m->weight, by_place);
   tie(m);
   for (size_t i = 0; i < m->n_weights; i++) /* from here on weights do not move */
@@ -122,14 +138,6 @@ static bool is_one_of(const char *word, const char *list) { /* words of the list
   return false;
 }
 
-static void shape_text(char *out, size_t cap, int n_dims, const int64_t *dim) { /* "[4, *]" */
-  size_t at = (size_t)snprintf(out, cap, "[");
-  for (int i = 0; i < n_dims && at + 32 < cap; i++)
-    at += (size_t)(dim[i] < 0 ? snprintf(out + at, cap - at, "%s*", i ? ", " : "")
-                              : snprintf(out + at, cap - at, "%s%jd", i ? ", " : "", (intmax_t)dim[i]));
-  snprintf(out + at, cap - at, "]");
-}
-
 qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim) {
   const qn_raw *p = w->part[i];
   char is[256], should[256];
@@ -138,8 +146,8 @@ qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims
   bool ok = p->n_dims == n_dims;
   for (int d = 0; ok && d < n_dims; d++) ok = dim[d] < 0 || p->dim[d] == dim[d];
   if (ok) return QN_OK;
-  shape_text(is, sizeof is, p->n_dims, p->dim);
-  shape_text(should, sizeof should, n_dims, dim);
+  qn__shape_text(is, sizeof is, p->n_dims, p->dim);
+  qn__shape_text(should, sizeof should, n_dims, dim);
   return qn__fail(QN_E_FORMAT, "%s: shape %s; %s is expected", p->name, is, should);
 }
 

@@ -1,16 +1,10 @@
 /* dialect_plain.c - what no other dialect claims: matrices of floats are dense weights, in three dimensions a stack of
- * them; vectors and the rest are no weights. Codes that miss the tensors beside them are refused by name. */
+ * them; vectors and the rest are no weights. */
 #include "model.h"
-#include <string.h>
 
 static qn_status claim(const qn_model *m, qn__weight *w) {
-  static const char *const codes[] = {".qweight", ".weight_packed", ".W_q"};
   const qn_raw *q = w->part[0];
-  const char *dot = strrchr(q->name, '.');
   (void)m;
-  for (size_t i = 0; dot && i < QN_COUNT(codes); i++)
-    if (!strcmp(dot, codes[i]))
-      return qn__fail(QN_E_SHAPE, "%s: packed codes, but no scales beside them that a known dialect has", q->name);
   if (q->n_dims < 2 || q->n_dims > 3 || !q->bytes) return QN_OK;
   if (q->type != QN_T_F16 && q->type != QN_T_BF16 && q->type != QN_T_F32) return QN_OK;
   w->pub.slices = q->n_dims == 3 ? q->dim[0] : 1;

@@ -36,6 +36,7 @@ typedef struct qn_model qn_model;
 /* A tensor as stored. Shapes are outermost first also for GGUF (which writes them innermost first). */
 typedef struct qn_raw {
   const char *name;
+  const char *weight; /* of which it is a part, see qn_model_find */
   const char *dtype; /* as its container spells it: "F16", "I32", "F8_E4M3", "Q4_K" */
   qn_type type;      /* of its elements; QN_T_NONE for block types and for types that planes do not use */
   int n_dims;        /* 0: a scalar */

@@ -125,6 +125,13 @@ const char *qn__quant_text(const qn_model *m, const char *key) {
   return cJSON_IsString(v) ? v->valuestring : "";
 }
 
+const char *qn__quant_name(const qn_model *m) {
+  static const char *const keys[] = {"quant_method", "quant_algo", "format"};
+  const char *name = "";
+  for (size_t i = 0; !*name && i < QN_COUNT(keys); i++) name = qn__quant_text(m, keys[i]);
+  return name;
+}
+
 /* ---- Sharded safetensors ----------------------------------------------------------------------------------------- */
 
 static bool plain_name(const char *s) { return *s && *s != '.' && !strchr(s, '/'); } /* stays inside the directory */
@@ -325,6 +332,7 @@ void qn_model_close(qn_model *m) {
   qn__names_fini(&m->meta_names);
   free(m->stored);
   free(m->weight);
+  free(m->by_name);
   qn__arena_fini(&m->arena);
   free(m);
 }

@@ -70,8 +70,7 @@ enum { QN__PARTS = QN_MAX_PLANES + 1, QN__FORMAT = 40 };
 typedef struct qn__stored {
   qn_raw pub; /* first: qn__names looks at its name */
   const qn__dtype *dtype;
-  bool claimed;
-} qn__stored;
+} qn__stored; /* pub.weight: NULL until it is claimed */
 
 typedef struct qn__weight {
   qn_tensor pub; /* first */
@@ -98,6 +97,7 @@ struct qn_model {
   const char *activation; /* how compressed-tensors wants them quantized, or NULL */
   qn__stored *stored;
   size_t n_stored, cap_stored;
+  qn__stored **by_name; /* the same, sorted */
   qn__weight *weight;
   size_t n_weights;
   qn_meta *meta; /* in the arena */
@@ -140,12 +140,21 @@ extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8;                   
 extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original; /* dialect_fp4.c */
 extern const qn__dialect qn__bnb4, qn__bnb_int8;                                                    /* dialect_bnb.c */
 
+/* Refuse by name what is in a layout that no dialect reads (unread.c): before the dialects those that are known, after
+ * them all that still looks like codes. */
+qn_status qn__refuse_layouts(qn_model *m);
+qn_status qn__refuse_codes(qn_model *m);
+
+bool qn__is_linear(const char *name); /* of a matrix: does it multiply activations? */
+void qn__shape_text(char *out, size_t cap, int n_dims, const int64_t *dim); /* "[4, *]"; -1 is the star */
+
 /* The stored tensor named stem + suffix, or NULL. */
 const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
+const char *qn__quant_name(const qn_model *m);                  /* what it calls itself: "gptq"; "" when it does not */
 
 /* The same, where the configuration may say something else of this layer: after qn__layer_configure, which finds it
  * ("dynamic" of GPTQModel, "extra_config" of AutoRound, a key of the module's name of MLX). */
