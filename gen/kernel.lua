@@ -64,14 +64,15 @@ function kernel.define(def, file, where)
   return registry.add(kernel.registry, def, what, file, where)
 end
 
--- Families of a target, sorted by name: all, or those of a list, "host.gemv,host.gemm". Raises for a name that is
--- not known.
-function kernel.families(target, list)
-  local out, names, wanted = {}, format.sorted_keys(kernel.registry), {}
-  for name in (list or ""):gmatch "[^,%s]+" do wanted[check.among(name, names, "kernel family")] = true end
+-- Families of a target, sorted by name: all, or the named ones, "host.gemv,host.gemm". Raises for one that is not known.
+function kernel.families(target, named)
+  local out, names, wanted = {}, {}, {}
+  for _, name in ipairs(format.sorted_keys(kernel.registry)) do
+    if not target or kernel.registry[name].target == target then names[#names + 1] = name end
+  end
+  for name in (named or ""):gmatch "[^,%s]+" do wanted[check.among(name, names, "kernel family")] = true end
   for _, name in ipairs(names) do
-    local def = kernel.registry[name]
-    if (not target or def.target == target) and (not list or wanted[name]) then out[#out + 1] = def end
+    if not named or wanted[name] then out[#out + 1] = kernel.registry[name] end
   end
   return out
 end
@@ -301,11 +302,33 @@ local function survivors(def, problem, device, options)
   return options.space == "reduced" and covering(def, out) or out, r
 end
 
+local options_fields = { space = "string?", family = "string?", fixed = "table?", only_one = "boolean?" }
+
+-- Raise for options that are not known. What is fixed is a parameter of some family, and its values are.
+local function check_options(options)
+  check.fields(options, options_fields, "options of variants")
+  check.among(options.space or "full", { "full", "quick", "reduced" }, "space")
+  local known = {}
+  for _, def in ipairs(kernel.families()) do
+    for _, p in ipairs(def.params) do
+      known[p.name] = known[p.name] or {}
+      for _, x in ipairs(p.values) do known[p.name][x] = true end
+    end
+  end
+  for name, wanted in pairs(options.fixed or {}) do
+    check.among(name, check.sorted_keys(known), "fixed: parameter")
+    for _, x in ipairs(type(wanted) == "table" and wanted or { wanted }) do
+      check.that(known[name][x], nil, "fixed: no kernel family has %s = %s", name, tostring(x))
+    end
+  end
+end
+
 -- All variants of the families that serve `device.target`. options: space ("full", "quick": what the families name for
 -- a short search, "reduced": a few that cover the full one), family (names), fixed ({ NR = 32 }). Returns the variants,
 -- and a report per family: { family, candidates, survivors, removed = { { rule, why, count }… } }.
 function kernel.variants(problem, device, options)
   options = options or {}
+  check_options(options)
   local out, report, seen = {}, {}, {}
   for _, def in ipairs(kernel.families(device.target, options.family)) do
     local list, r = survivors(def, problem, device, options)
@@ -339,7 +362,7 @@ end
 -- Why a family rejects one choice of parameters: rule name and sentence, or nil.
 function kernel.rejection(problem, device, family, params)
   local def = kernel.registry[family]
-  local i = rejected(def, instance(def, problem, device, params))
+  local i = rejected(def, instance(def, registry.copy(problem), registry.copy(device), params))
   if i then return def.rules[i].name, def.rules[i].why end
 end
 

@@ -22,10 +22,13 @@ end
 
 -- ---- Values --------------------------------------------------------------------------------------------------------
 
+-- "a,b" -> { "a", "b" }
 function common.split(text, what)
   local out = {}
-  for word in text:gmatch "[^,%s]+" do out[#out + 1] = word end
-  if #out == 0 then common.misuse("%s: the list is empty", what) end
+  for word in (text .. ","):gmatch "%s*(.-)%s*," do
+    if word == "" then common.misuse("%s: an element of the list %q is empty", what, text) end
+    out[#out + 1] = word
+  end
   return out
 end
 
@@ -50,12 +53,23 @@ function common.matches(text, patterns)
   return false
 end
 
+-- A number that an option gives, or nil.
 function common.number(options, key, least)
   local text = options[key]
   if not text then return nil end
   local x = tonumber(text)
   if not x or x ~= x or x < least then common.misuse("--%s: %q is no number from %s on", key, text, least) end
   return x
+end
+function common.whole(options, key, least)
+  local x = common.number(options, key, least)
+  return x and (math.tointeger(x) or common.misuse("--%s: %q is no whole number", key, options[key]))
+end
+
+-- "host.gemv,host.gemm" if there are such families for the device; nil for nil.
+function common.families(q, text, device)
+  if text then common.ask(q.gen.kernel.families, device.target, text) end
+  return text
 end
 
 function common.choice(options, key, ...)
@@ -75,7 +89,7 @@ function common.fixed(q, list)
     end
   end
   for _, text in ipairs(list or {}) do
-    local name, values = text:match "^(%w+)=(.+)$"
+    local name, values = text:match "^([%w_]+)=(.+)$"
     if not name then common.misuse("--fix: %q is no NAME=VALUE[,VALUE…]", text) end
     if not known[name] then common.misuse("--fix: no kernel family has a parameter %q", name) end
     out[name] = {}
@@ -230,9 +244,26 @@ local function progress_parts(e, share)
     (e.left and e.left > 0 and ("  %.0f s left"):format(e.left) or "")
 end
 
--- Of an event only what went wrong: for those who want no progress.
-function common.note(e)
-  if e.text then io.stderr:write(printable((e.variant or e.problem or e.phase) .. ": " .. e.text), "\n") end
+-- A function for events that prints only what went wrong: a cause once, and when all is done how many more it hit.
+-- Causes are the same if they differ in numbers alone.
+function common.notes()
+  local causes, order = {}, {}
+  return function(e)
+    for _, c in ipairs(e.phase == "done" and order or {}) do
+      if c.more > 0 then io.stderr:write(("%d more: %s\n"):format(c.more, c.text)) end
+    end
+    if not e.text then return end
+    local who = e.variant or e.problem or e.phase
+    local text = e.text:sub(1, #who + 2) == who .. ": " and e.text:sub(#who + 3) or e.text
+    local key = text:gsub("%d+", "#")
+    if not causes[key] then
+      causes[key] = { text = text, more = 0 }
+      order[#order + 1] = causes[key]
+      io.stderr:write(who, ": ", text, "\n")
+    else
+      causes[key].more = causes[key].more + 1
+    end
+  end
 end
 
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
@@ -240,12 +271,12 @@ end
 function common.progress(q, options)
   if options.quiet or options.json and not options.progress then return nil end
   local columns, last, phase = q.native.terminal "stderr" or options.progress and 80, 0, nil
-  local clear = columns and "\r\27[K" or ""
+  local clear, note = columns and "\r\27[K" or "", common.notes()
   return function(e)
     local now = q.native.clock()
     if e.text or e.phase == "done" then
       io.stderr:write(clear)
-      return common.note(e)
+      return note(e)
     end
     if now - last < (columns and 0.1 or 10) and (not columns or e.phase == phase) then return end
     last, phase = now, e.phase

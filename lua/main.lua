@@ -81,6 +81,16 @@ local function verb_help(v)
   return table.concat(out, "\n")
 end
 
+-- What is wrong with the environment: a variable QUERNEL_… that neither the tool nor the scripts around it read.
+local function environment_fault(q)
+  local known = { "QUERNEL_BUILD", "QUERNEL_GPU_STATE", "QUERNEL_TESTS" }
+  for i, x in ipairs(variables) do table.insert(known, i, x[1]) end
+  for _, name in ipairs(q.native.environment "QUERNEL_") do
+    local ok, why = pcall(q.check.among, name, known, "environment variable")
+    if not ok then return why end
+  end
+end
+
 -- ---- Reading the arguments -----------------------------------------------------------------------------------------
 
 local function key_of(name) return (name:gsub("^%-+", "")) end
@@ -147,6 +157,8 @@ return function(q, args)
   if not name then io.stderr:write(help(q), "\n") return 2 end
   if name == "help" then name, args = args[2], { args[2], "--help" } end
   local v = verb(name)
+  local fault = environment_fault(q)
+  if fault then return complain(2, "%s", fault) end
   if not v then return complain(2, "unknown verb %q; quernel --help lists them", name) end
   if wants_help(v, args) then print(verb_help(v)) return 0 end
   if v.raw then return v.run(q, args) end

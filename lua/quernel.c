@@ -314,10 +314,22 @@ static int exists(lua_State *L) {
   return 1;
 }
 
+/* environment(prefix) -> the names of the variables that begin so */
+static int environment(lua_State *L) {
+  const char *prefix = luaL_checkstring(L, 1);
+  lua_newtable(L);
+  for (char **e = environ; *e; e++) {
+    if (strncmp(*e, prefix, strlen(prefix))) continue;
+    lua_pushlstring(L, *e, strcspn(*e, "="));
+    lua_seti(L, 2, luaL_len(L, 2) + 1);
+  }
+  return 1;
+}
+
 static const luaL_Reg base[] = {
-    {"read", read_embedded}, {"list", list_embedded}, {"hash", hash},     {"parse_json", parse_json}, {"clock", now},
-    {"terminal", terminal},  {"folder", folder},      {"exists", exists}, {"scratch", scratch},       {"printable", printable},
-    {NULL, NULL},
+    {"read", read_embedded}, {"list", list_embedded},      {"hash", hash},           {"parse_json", parse_json},
+    {"clock", now},          {"terminal", terminal},       {"folder", folder},       {"exists", exists},
+    {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {NULL, NULL},
 };
 
 /* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */

@@ -78,7 +78,7 @@ end
 local gen = import "gen.init" { hash = native.hash, problem = native.problem, read = read, list = list }
 gen.kernel.progress = progress
 guarded(gen.load_all)
-q.gen, q.json = gen, gen.json
+q.gen, q.json, q.check = gen, gen.json, import "gen.check"
 q.lookup, q.bits, q.select = gen.expr.lookup, gen.expr.bits, gen.expr.select -- for decode rules
 
 local function define(registrar, def)
@@ -109,7 +109,8 @@ function q.problem(spelling, target) return guarded(gen.kernel.problem, spelling
 -- What C wants to know of a format, as JSON.
 function q.descriptor(spelling) return q.json(gen.format.descriptor(q.resolve(spelling))) end
 
--- problem: spelling or what q.problem returned. options: space ("full", "quick", "reduced"), family, fixed = { NR = 32 }.
+-- problem: spelling or what q.problem returned. options: space ("full", "quick", "reduced"), family ("host.gemv,host.gemm"),
+-- fixed = { NR = 32 }.
 function q.variants(problem, device, options)
   if type(problem) == "string" then problem = q.problem(problem, device.target) end
   return guarded(gen.kernel.variants, problem, device, options)
@@ -130,6 +131,7 @@ function q.source(variant, lines) return guarded(variant.source, variant, lines)
 -- Compile on all cores. options: threads, progress = function(done, total, name).
 function q.compile(variants, options)
   options = options or {}
+  q.check.fields(options, { threads = "count?", progress = "function?" }, "options of compile")
   local sources = {}
   for i, v in ipairs(variants) do
     sources[i] = { name = v.name, target = v.target, arch = v.arch, flags = v.flags, text = q.source(v, true) }
@@ -192,7 +194,10 @@ import "lua.counting"(q, native)
 local common = import "lua.common"
 common.columns = function() return native.terminal "stdout" end
 q.table, q.clock = common.table, native.clock
-function q.progress(options) return common.progress(q, options or {}) end
+function q.progress(options)
+  q.check.fields(options or {}, { quiet = "boolean?", json = "boolean?", progress = "boolean?" }, "options of progress")
+  return common.progress(q, options or {})
+end
 
 function q.main(args) return import "lua.main"(q, args) end
 return q

@@ -31,6 +31,27 @@ return function(q, native)
     return out, generic
   end
 
+  -- The M that variants serve, as a person says it.
+  local function serves(list)
+    local least, most = math.huge, 0
+    for _, c in ipairs(list) do
+      least, most = math.min(least, c.m_min), c.m_max == 0 and math.huge or math.max(most, c.m_max)
+    end
+    return most == math.huge and ("M from %d on"):format(least) or ("M from %d to %d"):format(least, most)
+  end
+
+  -- Where what was asked for does not serve every M, the plain kernel of all families joins: its number.
+  local function add_plain(list, p, device, progress)
+    local plain, at = candidates(p, device, { space = "quick" })
+    if at == 0 then return 0 end
+    if progress then
+      progress { phase = "note", problem = p.spelling, done = 0, total = 0, text =
+        ("what was asked for serves %s; for every other there is %s"):format(serves(list), plain[at].name) }
+    end
+    list[#list + 1] = plain[at]
+    return #list
+  end
+
   -- The user's functions as further candidates, each with every layout of the variants that it takes. A change of the
   -- library makes another candidate of it.
   local function add_functions(list, p, functions)
@@ -54,13 +75,42 @@ return function(q, native)
     end
   end
 
+  local function_fields = { name = "string", library = "string", symbol = "string", m_min = "count?", m_max = "integer?",
+    layout = "string?", whole = "boolean?", workspace = "list?", deterministic = "boolean?", batch_invariant = "boolean?" }
+  local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
+    effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
+    only = "function?", functions = "list?", dense = "boolean?", check_only = "boolean?", threads = "count?",
+    worker = "string?", progress = "function?" }
+
+  -- Numbers of tokens, sorted, each once.
+  local function tokens(list)
+    local out, seen = {}, {}
+    if #list == 0 then q.check.fail(nil, "tune: m: the list is empty") end
+    for i, m in ipairs(list) do
+      q.check.kind(m, "count", ("tune: m[%d]"):format(i))
+      q.check.that(m <= 1 << 20, nil, "tune: m[%d] = %d: at most 1048576 tokens", i, m)
+      if not seen[m] then out[#out + 1] = m end
+      seen[m] = true
+    end
+    table.sort(out)
+    return out
+  end
+
+  -- Raise for arguments of tune that are not right; returns the M and the problems that are given.
+  local function check_tune(t)
+    q.check.fields(t, tune_fields, "tune")
+    q.check.among(t.effort or "quick", { "quick", "normal", "full" }, "tune: effort")
+    q.check.that((t.budget or 0) >= 0, nil, "tune: budget = %s: seconds from 0 on", t.budget)
+    for i, p in ipairs(t.problems or {}) do q.check.kind(p, "string", ("tune: problems[%d]"):format(i)) end
+    q.check.that(t.model or t.problems and #t.problems > 0, nil, "tune: a model or a list of problems is needed")
+    return t.m and tokens(t.m) or {}, { table.unpack(t.problems or {}) }
+  end
+
   -- The functions of a call to tune, with the libraries' contents; nil, message, code if one cannot be read.
   local function read_functions(functions, device)
     local out = {}
     for i, f in ipairs(functions or {}) do
-      for _, key in ipairs { "name", "library", "symbol" } do
-        if type(f[key]) ~= "string" then error(("functions[%d]: %s is missing"):format(i, key), 3) end
-      end
+      q.check.fields(f, function_fields, ("tune: functions[%d]"):format(i))
       if device.target ~= "host" then
         return nil, ("%s: functions are called on the host, not on %s"):format(f.name, device.name), "QN_E_DEVICE"
       end
@@ -72,9 +122,9 @@ return function(q, native)
     return out
   end
 
-  local function none_left(p, device)
-    local text = "%s: no kernel family takes it on %s; quernel kernels --problem says why"
-    return nil, text:format(p.spelling, device.name), "QN_E_NO_KERNEL"
+  local function none_left(p, device, family)
+    local text = "%s: no kernel of %s takes it on %s; quernel kernels --problem says why"
+    return nil, text:format(p.spelling, family or "any family", device.name), "QN_E_NO_KERNEL"
   end
 
   -- The dense product of a shape "NxK", that quantized ones are held against.
@@ -118,14 +168,13 @@ return function(q, native)
   --      dense_seconds, bandwidth }… } }… } }… }, counts, bandwidth, device, product, threads, left_out }, or nil,
   --      message, code.
   function q.tune(t)
+    local m, spellings = check_tune(t)
     local device, why, code = q.device(t.device)
     if not device then return nil, why, code end
     if not device.timed and not t.check_only then
       return nil, device.name .. " must not be timed, and choosing is timing; verify works there", "QN_E_DEVICE"
     end
-    local effort = efforts[t.effort or "quick"]
-    if not effort then error(("effort %q; known: quick, normal, full"):format(tostring(t.effort)), 2) end
-    local spellings, left_out = { table.unpack(t.problems or {}) }, {}
+    local effort, left_out = efforts[t.effort or "quick"], {}
     if t.model then
       local list
       list, left_out, code = q.layer_problems(t.model, t.acts)
@@ -141,12 +190,13 @@ return function(q, native)
     local space = { space = t.space or (effort == 0 and "quick" or "full"), family = t.family, fixed = t.fixed }
     for _, p in ipairs(problems) do
       local list, generic = candidates(p, device, space, t.only)
-      if #list == 0 then return none_left(p, device) end
+      if #list == 0 then return none_left(p, device, t.family) end
+      if generic == 0 and not t.check_only then generic = add_plain(list, p, device, t.progress) end
       add_functions(list, p, functions)
       job[#job + 1] = { problem = p.spelling, format = q.gen.format.descriptor(p.format), candidates = list,
         generic = generic, baseline = false }
     end
-    local options = { device = device.name, effort = effort, budget = t.budget or 0, m = t.m or {}, store = t.store,
+    local options = { device = device.name, effort = effort, budget = t.budget or 0, m = m, store = t.store,
       threads = t.threads or 0, check_only = t.check_only or false, worker = t.worker or q.worker() }
     local result
     result, why, code = native.tune(q.json { problems = job, options = options }, t.progress)
@@ -181,8 +231,14 @@ return function(q, native)
 
   -- Write what was tuned, one result or several (machines), into one file. -> true, or nil, message, code.
   function q.pack(results, path)
-    local handles = {}
-    for i, r in ipairs(results.handle and { results } or results) do handles[i] = r.handle end
+    q.check.kind(results, "table", "pack: the results of tune")
+    q.check.kind(path, "string", "pack: the path")
+    local handles, plans = {}, 0
+    for i, r in ipairs(results.handle and { results } or results) do
+      q.check.that(type(r) == "table" and r.handle, nil, "pack: result %d is none of tune's", i)
+      handles[i], plans = r.handle, plans + #r.plans
+    end
+    if plans == 0 then return nil, path .. ": nothing to pack, no problem has a kernel", "QN_E_ARG" end
     return native.pack_write(handles, path)
   end
 

@@ -22,8 +22,7 @@ memory reached beside the kernel.]],
   },
   run = function(q, options)
     common.choice(options, "against", "dense")
-    local m, reps = options.m and common.tokens(options.m), math.tointeger(common.number(options, "reps", 1))
-    if not reps then common.misuse("--reps: a whole number is needed") end
+    local m, reps = options.m and common.tokens(options.m), common.whole(options, "reps", 1)
     local pack = common.check(q.open(options[1], { device = options.device,
       functions = common.functions(options["function"]) }))
     local show = common.progress(q, options)

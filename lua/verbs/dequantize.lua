@@ -10,7 +10,7 @@ return {
   },
   run = function(q, options)
     if not options.o then common.misuse "-o FILE.npy is needed" end
-    local slice = math.tointeger(common.number(options, "slice", 1))
+    local slice = common.whole(options, "slice", 1)
     if not slice then common.misuse("--slice: a whole number is needed") end
     local model = common.check(q.model(options[1]))
     common.check(model:write_npy(options[2], options.o, slice))

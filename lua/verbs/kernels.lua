@@ -20,6 +20,7 @@ local function space_of(options) return { space = options.space, family = option
 
 local function show_space(q, options)
   local device = common.target(q, options)
+  common.families(q, options.family, device)
   local problem = common.ask(q.problem, options.problem or "int4.g128:4096x4096", device.target)
   local variants, report = q.variants(problem, device, space_of(options))
   if options.json then
@@ -54,6 +55,7 @@ end
 
 local function compile_space(q, options, arch)
   local device = common.target(q, { arch = arch, device = options.device })
+  common.families(q, options.family, device)
   common.check(q.native.compiler(device.target))
   local variants = gather(q, options, device)
   if #variants == 0 then common.fail("%s: no variant is left to compile", device.name) end
@@ -118,7 +120,7 @@ return {
     { "--arch", "LIST", "CUDA architectures (sm_90a), \"host\"; without: the device", group = "Device" },
     { "--device", "DEVICE", "machine whose limits count (default: the GPU, else the host)", group = "Device" },
     { "--space", "SPACE", "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values", default = "full", group = "Search" },
-    { "--family", "NAME", "one family only", group = "Search" },
+    { "--family", "NAMES", "these kernel families only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--compile-all", nil, "compile the space: registers, shared memory, spills, rate", group = "Search" },
     { "--registers", nil, "with --compile-all: a line for each variant" },
@@ -129,9 +131,6 @@ return {
   },
   run = function(q, options)
     common.choice(options, "space", "full", "quick", "reduced")
-    if options.family and not q.gen.kernel.registry[options.family] then
-      common.misuse("--family: no family %q; quernel kernels lists them", options.family)
-    end
     options.fix = common.fixed(q, options.fix)
     if options["compile-all"] then return compile_all(q, options) end
     return show_space(q, options)

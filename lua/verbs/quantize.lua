@@ -48,7 +48,7 @@ of squares relative to that of the weights, and the largest.]],
     for _, t in ipairs(model:tensors()) do any = any or t.linear and not t.tied_to and choose(t) end
     if not any then common.fail("%s: no linear layer is chosen; quernel inspect lists them", options[1]) end
     local report = common.check(model:write_quantized(options.o, { format = options.format, method = options.method,
-      scales = options.scales, choose = choose, progress = q.progress(options) }))
+      scales = options.scales, choose = choose, progress = common.progress(q, options) }))
     local all = total(report)
     for _, r in ipairs(report) do r.rms = rms(r) end
     all.rms = rms(all)

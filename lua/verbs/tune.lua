@@ -100,7 +100,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     { "--effort", "LEVEL", "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds", default = "quick",
       group = "Search" },
     { "--budget", "SECONDS", "end with the best so far", group = "Search" },
-    { "--family", "NAME", "one kernel family only", group = "Search" },
+    { "--family", "NAMES", "these kernel families only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--function", "NAME=LIBRARY:SYMBOL", "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true, group = "Search" },
     { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
@@ -114,14 +114,14 @@ the store: a second run, or one that was interrupted, goes on from there.]],
   run = function(q, options)
     common.choice(options, "effort", "quick", "normal", "full")
     local m, budget = common.tokens(options.m), common.number(options, "budget", 0)
-    local threads = common.number(options, "threads", 1)
+    local threads = common.whole(options, "threads", 1)
     local device = common.target(q, options)
     if not device.timed then common.fail("%s must not be timed; quernel verify checks kernels on it", device.name) end
     local problems, left_out = gather(q, options, device)
     local quiet = options.json
     if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
-      device = device.name, store = options.store, family = options.family, fixed = common.fixed(q, options.fix),
+      device = device.name, store = options.store, family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix),
       functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
     local name = pack_name(options)
     if name then common.check(q.pack(result, name)) end

@@ -20,8 +20,8 @@ local function verify_space(q, options)
   local device, problems = common.target(q, options), {}
   for i, p in ipairs(options.problem) do problems[i] = common.ask(q.problem, p, device.target).spelling end
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
-    family = options.family, fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
-    progress = common.progress(q, options) or common.note })
+    family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
+    progress = common.progress(q, options) or common.notes() })
   if options.o and #result.plans == 0 then
     common.fail("%s: nothing to pack, no variant that is right takes every M", options.o)
   end
@@ -30,10 +30,11 @@ local function verify_space(q, options)
   if options.json then
     print(q.json(c))
   else
-    print(("%d variants verified (known %d), %d rejected, %d do not compile"):format(c.verified, c.verify_known,
-      c.rejected, c.compile_failed))
+    local all = c.verified + c.verify_known + c.compile_failed
+    print(("%d of %d variants are right (known %d)%s"):format(all - c.rejected, all, c.verify_known,
+      c.compile_failed > 0 and ("; %d do not compile"):format(c.compile_failed) or ""))
   end
-  return c.rejected + c.compile_failed > 0 and 1 or 0
+  return c.rejected > 0 and 1 or 0
 end
 
 return {
@@ -43,7 +44,7 @@ return {
   options = {
     { "--problem", "P", "every variant for this problem; may be repeated", many = true, group = "Problem" },
     { "--space", "SPACE", "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values", default = "reduced", group = "Search" },
-    { "--family", "NAME", "one family only", group = "Search" },
+    { "--family", "NAMES", "these kernel families only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
     { "-o", "FILE", "with --problem: a pack of the plain kernel of each, which was not timed" },

@@ -89,7 +89,7 @@ return {
   { "CUDA kernels are served by the interpreter, which is never timed", function(t)
     local cuda = ("int4.g%d:%dx%d:f16-f32"):format(GROUP, N, K)
     local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.mma",
-      fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16" }, check_only = true,
+      fixed = { BM = 16, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16" }, check_only = true,
       store = t.scratch .. "/emulated" }
     local path, m = t.scratch .. "/cuda.qpack", 3
     assert(q.pack(assert(q.tune(options)), path))
@@ -108,7 +108,7 @@ return {
   end },
 
   -- A kernel that does not gather X, one that has a workspace besides, for which K is another's, longer, and one that
-  -- gathers. Nothing is timed here, so that only kernels for any number of tokens are packed: it is made one.
+  -- gathers. Nothing is timed here, so that only kernels for any number of tokens are packed: they are made such.
   { "a weight in act-order is served by CUDA kernels, which leave the workspace zero", function(t)
     local model = assert(q.model(QN_TESTS .. "/models/tiny-llama-gptq4-act"))
     local name = "model.layers.2.mlp.down_proj.weight"
@@ -117,7 +117,7 @@ return {
     local cuda, longer = ("%s:%dx%d:f16-f32"):format(info.format, info.n, info.k), ("%s:%dx%d:f16-f32"):format(info.format, info.n, 2 * info.k)
     local x = q.ffi.buffer("f32", 9 * info.k):fill(function(i) return i * 5 % 9 - 4 end)
     t.check(info.perm)
-    for _, def in ipairs(q.kernels()) do if def.name == "cuda.gemv" then def.m = nil end end
+    for _, def in ipairs(q.kernels()) do def.m = nil end
     for i, kernels in ipairs { { "cuda.mma", 1 }, { "cuda.mma", 2 }, { "cuda.gemv" } } do
       local family, split = table.unpack(kernels)
       local path = ("%s/order%d.qpack"):format(t.scratch, i)
@@ -250,7 +250,7 @@ return {
     t.equal(select(2, assert(assert(q.open(path)):verify())), 0) -- the runners-up
     r = contest { name = "wrong", library = t.library, symbol = "scale" }
     t.check(r.counts.rejected >= 1)
-    t.fails("symbol is missing", contest, { name = "x", library = t.library })
+    t.fails('functions%[1%] x needs the field "symbol"', contest, { name = "x", library = t.library })
     local none, why = tune { functions = { { name = "x", library = "/nowhere.so", symbol = "f" } } }
     t.check(not none and why:find "/nowhere.so", why)
     none, why = q.open(path, { functions = { { name = "mine", library = t.library, symbol = "nothing_there" } } })
@@ -259,9 +259,47 @@ return {
 
   { "a problem that no family takes says so", function(t)
     local r, why, code = tune { only = function() return false end }
-    t.check(not r and why:find "no kernel family takes it", why)
+    t.check(not r and why:find "no kernel of any family takes it", why)
     t.equal(code, "QN_E_NO_KERNEL")
-    t.fails("effort", tune, { effort = "heroic" })
+  end },
+
+  { "what tune, pack and their like are given is checked", function(t)
+    local p = { problem }
+    for text, options in pairs {
+      ["effort \"heroic\" is not known; known: quick, normal, full"] = { problems = p, effort = "heroic" },
+      ["no field \"efort\"; did you mean \"effort\"%?"] = { problems = p, efort = "quick" },
+      ["no field \"problem\"; did you mean \"problems\"%?"] = { problem = p },
+      ["problems must be a list, not text \"x\""] = { problems = "x" },
+      ["problems%[1%] must be text, not the number 7"] = { problems = { 7 } },
+      ["a model or a list of problems is needed"] = { problems = {} },
+      ["m%[1%] must be a whole number from 1 on, not the number 0"] = { problems = p, m = { 0 } },
+      ["m%[2%] must be a whole number from 1 on, not the number %-3"] = { problems = p, m = { 1, -3 } },
+      ["m%[1%] must be a whole number from 1 on, not the number 1.5"] = { problems = p, m = { 1.5 } },
+      ["m%[1%] must be a whole number from 1 on, not text \"x\""] = { problems = p, m = { "x" } },
+      ["m%[1%] = 1099511627776: at most"] = { problems = p, m = { 1 << 40 } },
+      ["m: the list is empty"] = { problems = p, m = {} },
+      ["m must be a list, not the number 1"] = { problems = p, m = 1 },
+      ["budget = %-1: seconds from 0 on"] = { problems = p, budget = -1 },
+      ["threads must be a whole number from 1 on"] = { problems = p, threads = 0 },
+      ["kernel family \"host.gem\" is not known; did you mean \"host.gemm\"%?"] = { problems = p, family = "host.gem" },
+      ["fixed: parameter \"NRR\" is not known"] = { problems = p, fixed = { NRR = 1 } },
+      ["space \"all\" is not known; known: full, quick, reduced"] = { problems = p, space = "all" },
+      ["functions%[1%] x has no field \"symbl\"; did you mean \"symbol\"%?"] =
+        { problems = p, functions = { { name = "x", symbl = "y" } } },
+    } do t.fails(text, q.tune, options) end
+    t.fails('options of variants has no field "famly"', q.variants, problem, q.device "host", { famly = "host.gemm" })
+    t.fails("options of compile: threads must be", q.compile, {}, { threads = "all" })
+    t.fails("pack: result 1 is none of tune's", q.pack, { {} }, "x")
+  end },
+
+  { "a family for few M is joined by the plain kernel of all, and both are named", function(t)
+    local said
+    local r = assert(q.tune { problems = { problem }, m = { 1 }, family = "host.gemv", dense = false,
+      fixed = { ISA = { "c" }, MR = { 1 }, NR = { 16 }, PF = { 0 } }, progress = function(e) said = said or e.text end })
+    t.check(said and said:find "serves M from 1 to 8; for every other there is host.gemm/", said)
+    for _, plan in ipairs(r.plans) do
+      if plan.kind == "fastest" then t.check(plan.ranges[#plan.ranges].variant:find "^host.gemm/") end
+    end
   end },
 
   { "a worker that is asked nonsense answers with a failure", function(t)
