@@ -129,6 +129,7 @@ static void push_counts(lua_State *L, const qn_tune_counts *c) {
   qn__lua_set_integer(L, "timed", (int64_t)c->timed);
   qn__lua_set_integer(L, "timed_known", (int64_t)c->timed_known);
   qn__lua_set_integer(L, "restarts", (int64_t)c->restarts);
+  qn__lua_set_integer(L, "set_aside", (int64_t)c->set_aside);
 }
 
 static void push_result(lua_State *L, qn_tune_result *r) {
@@ -141,6 +142,7 @@ static void push_result(lua_State *L, qn_tune_result *r) {
   lua_setfield(L, -2, "plans");
   push_counts(L, &r->counts);
   lua_setfield(L, -2, "counts");
+  qn__lua_set_text(L, "remarks", r->remarks ? r->remarks : "");
   qn__lua_set_number(L, "bandwidth", r->peak_bandwidth);
   qn__lua_set_text(L, "device", r->device.name);
   qn__lua_set_text(L, "product", r->device.product);

@@ -1,7 +1,9 @@
-/* test_journal.c - what dead runs leave behind: a step that two of them went down with, machine and all, is suspect. */
+/* test_journal.c - what dead runs leave behind: a step with which they went down again and again is suspect. */
 #include "journal.h"
 #include "suite.h"
 #include "tuner_fixture.h"
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -20,42 +22,67 @@ static void fini(void) {
   folder_fini();
 }
 
-static void journal_path(char *out, size_t size, long pid) {
-  snprintf(out, size, "%s/journal/%ld", qn_store_path(store), pid);
-}
-
-/* A journal with this text, of a process that is no more. One that names no boot is of an unknown one. */
-static void leave(const char *text) {
-  char path[4400];
-  pid_t dead = fork();
-  if (!dead) _exit(0);
-  waitpid(dead, NULL, 0);
-  journal_path(path, sizeof path, 0);
-  *strrchr(path, '/') = 0;
-  mkdir(path, 0777);
-  journal_path(path, sizeof path, dead);
-  FILE *f = fopen(path, "w");
-  ck_assert(f && fputs(text, f) >= 0);
-  fclose(f);
-}
-
 /* Open and close, as a run that has nothing to do. */
-static void take_over(void) {
+static size_t take_over(void) {
   qn_journal j;
   ck_assert_msg(qn__journal_open(store, &j) == QN_OK, "%s", qn__errmsg());
   qn__journal_close(&j);
+  return j.others;
 }
 
-START_TEST(two_deaths_make_a_suspect) {
-  leave("boot of long ago\nbegin other\nend\nbegin " STEP "\n");
+/* The path of a journal like our own, but of another host, boot or process, where they are given. */
+static void path_of(const char *host, const char *boot, int pid, char out[4500]) {
+  qn_journal j;
+  ck_assert_int_eq(qn__journal_open(store, &j), QN_OK);
+  qn__journal_close(&j);
+  char *own = strrchr(j.path, '/') + 1, *its_boot = strchr(own, '.') + 1, *pids = strchr(its_boot, '.') + 1;
+  own[-1] = its_boot[-1] = pids[-1] = *strchr(pids, '.') = 0;
+  snprintf(out, 4500, "%.4200s/%.64s.%.64s.%.24s.%d", j.path, host ? host : own, boot ? boot : its_boot, pids, pid);
+}
+
+/* A journal with this text, of a process that is no more. Its path is static. */
+static const char *leave(const char *host, const char *boot, const char *text) {
+  static char path[4500];
+  pid_t dead = fork();
+  if (!dead) _exit(0);
+  waitpid(dead, NULL, 0);
+  path_of(host, boot, dead, path);
+  FILE *f = fopen(path, "w");
+  ck_assert(f && fputs(text, f) >= 0);
+  fclose(f);
+  return path;
+}
+
+static int suspicion(const char *what) {
   take_over();
-  ck_assert(!qn__journal_suspect(store, STEP));
-  take_over(); /* the same death counts once */
-  ck_assert(!qn__journal_suspect(store, STEP));
-  leave("begin " STEP "\n");
+  return qn__journal_suspicion(store, what);
+}
+
+/* The machine went down in it, or the run alone: what the one weighs, and what two of it do. */
+static const struct {
+  const char *boot;
+  int weight;
+} deaths[] = {{"boot-of-long-ago", 2}, {NULL, 1}};
+
+START_TEST(deaths_make_a_suspect) {
+  for (int n = 1; n <= 2; n++) {
+    leave(NULL, deaths[_i].boot, "begin other\nend\nbegin " STEP "\n");
+    ck_assert_int_eq(suspicion(STEP), n * deaths[_i].weight);
+    ck_assert_int_eq(suspicion(STEP), n * deaths[_i].weight); /* the same death counts once */
+  }
+  ck_assert_int_eq(suspicion("other"), 0);
+  qn__journal_trust(store, STEP);
+  ck_assert_int_eq(suspicion(STEP), 0);
+}
+END_TEST
+
+/* A step of many parts: a run that goes down blames the part, a machine, whose disk may not know it, the whole. */
+START_TEST(parts_of_a_step) {
+  leave(NULL, deaths[_i].boot, "begin all\nat one\nat two\n");
   take_over();
-  ck_assert(qn__journal_suspect(store, STEP));
-  ck_assert(!qn__journal_suspect(store, "other"));
+  ck_assert_int_eq(suspicion("all"), deaths[_i].boot ? 2 : 0);
+  ck_assert_int_eq(suspicion("one"), 0);
+  ck_assert_int_eq(suspicion("two"), deaths[_i].boot ? 0 : 1);
 }
 END_TEST
 
@@ -66,76 +93,104 @@ START_TEST(torn_line_is_no_step) {
   for (size_t n = 0; n <= full; n++) {
     char text[128];
     snprintf(text, sizeof text, "%.*s", (int)n, whole);
-    leave(text);
-    take_over();
-    ck_assert_msg(!qn__journal_suspect(store, STEP), "cut at %zu; again: CK_RUN_CASE=journal test_journal", n);
+    leave(NULL, NULL, text);
+    ck_assert_msg(suspicion(STEP) == (n == full), "cut at %zu; again: CK_RUN_CASE=journal test_journal", n);
   }
-  leave(whole);
-  take_over();
-  ck_assert(qn__journal_suspect(store, STEP));
 }
 END_TEST
 
-/* Killed alone, the machine running on: the step is not to blame, however often. */
-START_TEST(killed_tuner_says_nothing) {
-  for (int i = 0; i < 3; i++) {
-    pid_t pid = fork();
-    if (!pid) {
-      qn_journal j;
-      _exit(qn__journal_open(store, &j) || qn__journal_begin(&j, STEP));
-    }
-    int status;
-    waitpid(pid, &status, 0);
-    ck_assert_int_eq(status, 0);
-    take_over();
-  }
-  ck_assert(!qn__journal_suspect(store, STEP));
+/* A store on a shared disk: what another machine left is that machine's business. */
+START_TEST(another_hosts_journal_is_left_alone) {
+  const char *path = leave("elsewhere", "boot-of-long-ago", "begin " STEP "\n");
+  ck_assert_uint_eq(take_over(), 1);
+  ck_assert_int_eq(suspicion(STEP), 0);
+  ck_assert_int_eq(access(path, F_OK), 0);
 }
 END_TEST
+
+static const char *const garbage[] = {"\n\n\x01\x02 begin\nend\nend\n", "", "at\nbegin\nat \n"};
 
 START_TEST(garbage_is_passed_over) {
-  leave("\n\n\x01\x02 begin\nend\nend\n");
-  take_over();
-  leave("");
+  char path[4500];
+  leave(NULL, NULL, garbage[_i]);
+  path_of(NULL, NULL, 1, path);
+  ck_assert_int_eq(mkfifo(path, 0600), 0);
+  path_of(NULL, NULL, 2, path);
+  ck_assert_int_eq(mkdir(path, 0700), 0);
   take_over();
 }
 END_TEST
 
-/* Another tuner at work: its open step is nobody's business. */
-START_TEST(living_journal_is_left_alone) {
+/* A run at work in a process of its own, in STEP. Its journal's path. */
+static pid_t start_run(char path[4500]) {
   int ends[2];
-  char byte, path[4400];
+  char byte;
   ck_assert_int_eq(pipe(ends), 0);
-  pid_t other = fork();
-  if (!other) {
+  pid_t pid = fork();
+  if (!pid) {
     qn_journal j;
-    if (qn__journal_open(store, &j) || qn__journal_begin(&j, STEP) || write(ends[1], "x", 1) != 1) _exit(1);
+    if (qn__journal_open(store, &j)) _exit(1);
+    qn__journal_begin(&j, STEP);
+    if (write(ends[1], "x", 1) != 1) _exit(1);
     for (;;) pause();
   }
   ck_assert_int_eq(read(ends[0], &byte, 1), 1);
-  journal_path(path, sizeof path, other);
-  take_over();
-  take_over();
-  ck_assert(!qn__journal_suspect(store, STEP));
-  ck_assert_int_eq(access(path, F_OK), 0);
-  kill(other, SIGKILL);
-  waitpid(other, NULL, 0);
-  take_over(); /* now it is dead, with a step open */
-  ck_assert_int_ne(access(path, F_OK), 0);
-  ck_assert(!qn__journal_suspect(store, STEP));
+  close(ends[0]), close(ends[1]);
+  path_of(NULL, NULL, pid, path);
+  return pid;
+}
+
+static void kill_run(pid_t pid) {
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+/* Whatever its name says: in a container of the same name it may have another boot's and any process's number. */
+START_TEST(living_journal_is_left_alone) {
+  char path[4500], moved[4500];
+  pid_t pid = start_run(path);
+  ck_assert_uint_eq(take_over(), 1);
+  path_of(NULL, "boot-of-long-ago", 1, moved);
+  ck_assert_int_eq(rename(path, moved), 0);
+  ck_assert_int_eq(suspicion(STEP), 0);
+  ck_assert_int_eq(access(moved, F_OK), 0);
+  kill_run(pid);
+  ck_assert_int_eq(suspicion(STEP), 2); /* now it is dead, with a step open */
+  ck_assert_int_ne(access(moved, F_OK), 0);
+}
+END_TEST
+
+/* Killed with the machine running on: people do that, too, so it takes more of it. */
+START_TEST(killed_runs_are_remembered) {
+  char path[4500];
+  for (int n = 1; n <= QN_SUSPECT; n++) {
+    kill_run(start_run(path));
+    ck_assert_int_eq(suspicion(STEP), n);
+    ck_assert_int_ne(access(path, F_OK), 0);
+  }
 }
 END_TEST
 
 START_TEST(finished_run_leaves_nothing) {
   qn_journal j;
-  char path[4400];
   ck_assert_int_eq(qn__journal_open(store, &j), QN_OK);
-  ck_assert_int_eq(qn__journal_begin(&j, STEP), QN_OK);
-  ck_assert_int_eq(qn__journal_end(&j), QN_OK);
-  journal_path(path, sizeof path, getpid());
-  ck_assert_int_eq(access(path, F_OK), 0);
+  qn__journal_begin(&j, STEP);
+  qn__journal_end(&j);
+  ck_assert_int_eq(access(j.path, F_OK), 0);
   qn__journal_close(&j);
-  ck_assert_int_ne(access(path, F_OK), 0);
+  ck_assert_int_ne(access(j.path, F_OK), 0);
+  ck_assert_int_eq(j.error, 0);
+}
+END_TEST
+
+START_TEST(full_disk_is_noted) {
+  qn_journal j;
+  signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &(struct rlimit){8, 8});
+  ck_assert_int_eq(qn__journal_open(store, &j), QN_OK);
+  qn__journal_begin(&j, STEP);
+  ck_assert_int_ne(j.error, 0);
+  qn__journal_close(&j);
 }
 END_TEST
 
@@ -144,12 +199,15 @@ int main(int argc, char **argv) {
   Suite *s = suite_create("journal");
   TCase *c = tcase_create("journal");
   tcase_add_checked_fixture(c, init, fini);
-  tcase_add_test(c, two_deaths_make_a_suspect);
+  tcase_add_loop_test(c, deaths_make_a_suspect, 0, (int)QN_COUNT(deaths));
+  tcase_add_loop_test(c, parts_of_a_step, 0, (int)QN_COUNT(deaths));
   tcase_add_test(c, torn_line_is_no_step);
-  tcase_add_test(c, killed_tuner_says_nothing);
-  tcase_add_test(c, garbage_is_passed_over);
+  tcase_add_test(c, another_hosts_journal_is_left_alone);
+  tcase_add_loop_test(c, garbage_is_passed_over, 0, (int)QN_COUNT(garbage));
   tcase_add_test(c, living_journal_is_left_alone);
+  tcase_add_test(c, killed_runs_are_remembered);
   tcase_add_test(c, finished_run_leaves_nothing);
+  tcase_add_test(c, full_disk_is_noted);
   suite_add_tcase(s, c);
   return run_suite(s, argv[0]);
 }

@@ -31,6 +31,9 @@ static inline bool qn__contest_serves(const qn_candidate *c, int64_t m) {
 /* Time all that stand, at every M for which there is time. */
 qn_status qn__contest_race(qn_contest *f);
 
+/* Time it at M in a worker that runs nothing else, as the step `key`: a kernel that is at fault is rejected. */
+qn_status qn__contest_alone(qn_contest *f, const qn_racer *c, int64_t m, const char *key);
+
 /* Who serves every M from `low` to that of number i: the winner of the finals, else of the race. `incumbent` (of the
  * last tuning) and `neighbour` (of the M before) are hashes, or NULL; either goes before others that are as fast.
  * *seconds is what the winner took. NULL in *winner: nobody was timed. */

@@ -50,11 +50,17 @@ static size_t invite(const qn_contest *f, size_t i, int64_t low, const char *inc
 /* ---- The rounds ----------------------------------------------------------------------------------------------------
  */
 
-static qn_status tell(qn_contest *f, const char *op, const final *x, size_t slot, int64_t m, double *seconds,
-                      bool *died) {
+static void finalist_key(const qn_contest *f, const final *x, int64_t m, char key[320]) {
+  snprintf(key, 320, "finals %s %s M=%lld", f->p->problem.spelling, x->c->e->c->hash, (long long)m);
+}
+
+static qn_status ask(qn_contest *f, const char *op, const final *x, size_t slot, int64_t m, double *seconds) {
   cJSON *answer;
-  qn_ask a = {.op = op, .p = f->p, .e = x ? x->c->e : NULL, .slot = (int)slot, .m = m, .reps = 1};
-  qn_status s = qn__run_tell(f->r, &a, &answer, died);
+  char key[320];
+  qn_ask a = {.op = op, .p = f->p, .e = x->c->e, .slot = (int)slot, .m = m, .reps = 1};
+  finalist_key(f, x, m, key);
+  qn__journal_at(&f->r->journal, key);
+  qn_status s = qn__run_ask(f->r, &a, &answer);
   const cJSON *t = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(answer, "seconds"), 0);
   if (seconds && cJSON_IsNumber(t)) *seconds = t->valuedouble;
   cJSON_Delete(answer);
@@ -69,19 +75,19 @@ static void shuffle(size_t *order, size_t n, uint64_t *seed) {
   }
 }
 
-/* *culprit: who was asked last. */
-static qn_status hold(qn_contest *f, final *list, size_t n, int64_t m, int rounds, size_t *culprit, bool *died) {
+/* *last: who was asked last. */
+static qn_status hold(qn_contest *f, final *list, size_t n, int64_t m, int rounds, size_t *last) {
   uint64_t seed = 7;
   size_t order[most + 1];
-  for (*culprit = 0; *culprit < n; ++*culprit) QN_TRY(tell(f, "open", &list[*culprit], *culprit, m, NULL, died));
+  for (*last = 0; *last < n; ++*last) QN_TRY(ask(f, "open", &list[*last], *last, m, NULL));
   for (int round = 0; round < rounds; round++) {
     shuffle(order, n, &seed);
     for (size_t k = 0; k < n; k++) {
-      *culprit = order[k];
-      QN_TRY(tell(f, "time", NULL, order[k], m, &list[order[k]].t[round], died));
+      *last = order[k];
+      QN_TRY(ask(f, "time", &list[*last], *last, m, &list[*last].t[round]));
     }
   }
-  for (*culprit = 0; *culprit < n; ++*culprit) QN_TRY(tell(f, "check", NULL, *culprit, m, NULL, died));
+  for (*last = 0; *last < n; ++*last) QN_TRY(ask(f, "check", &list[*last], *last, m, NULL));
   return QN_OK;
 }
 
@@ -145,44 +151,61 @@ static void make_key(const qn_contest *f, const final *list, size_t n, int64_t m
   snprintf(key, 400, "finals %s M=%lld rounds=%d %s", f->p->problem.spelling, (long long)m, rounds, hash);
 }
 
-/* A finalist that fails is out, and the others meet again. */
-static qn_status meet(qn_contest *f, final *list, size_t *n, int64_t m, int rounds, const char *key) {
-  qn_status s = QN_E_WRONG;
-  while (s != QN_OK && *n > 1) {
-    bool died = false;
-    size_t culprit = 0;
-    QN_TRY(qn__journal_begin(&f->r->journal, key));
-    s = hold(f, list, *n, m, rounds, &culprit, &died);
-    QN_TRY(qn__journal_end(&f->r->journal));
-    if (s == QN_OK) break;
-    if (!died && !qn__run_blames(s)) return s;
-    qn__run_reject(f->r, list[culprit].c->e, qn__errmsg());
-    memmove(&list[culprit], &list[culprit + 1], (--*n - culprit) * sizeof *list);
-  }
-  if (s != QN_OK) return QN_OK; /* one is left */
-  judge(list, *n, (size_t)rounds);
-  cJSON *j = to_json(list, *n);
+/* *failed: who was asked when it went wrong; NULL: it went well. */
+static qn_status meet(qn_contest *f, final *list, size_t n, int64_t m, int rounds, const char *key,
+                      const qn_racer **failed) {
+  size_t last = 0;
+  qn__journal_begin(&f->r->journal, key);
+  qn_status s = hold(f, list, n, m, rounds, &last);
+  qn__journal_end(&f->r->journal);
+  *failed = s == QN_OK ? NULL : list[last].c;
+  if (s != QN_OK) return f->r->supervisor.fault > QN_FAULT_RUN ? QN_OK : s;
+  judge(list, n, (size_t)rounds);
+  cJSON *j = to_json(list, n);
   f->r->counts.timed++;
-  s = qn_store_put(f->r->store, "evidence", key, j);
+  qn__run_keep(f->r, "evidence", key, j);
   cJSON_Delete(j);
-  return s;
+  return QN_OK;
 }
 
+/* Did earlier runs go down with one of them? Then it is out. */
+static bool reject_suspects(const qn_contest *f, const final *list, size_t n, int64_t m) {
+  char key[320];
+  size_t before = f->r->counts.rejected;
+  for (size_t k = 0; k < n; k++) {
+    finalist_key(f, &list[k], m, key);
+    if (qn__journal_suspicion(f->r->store, key) >= QN_SUSPECT) qn__run_reject(f->r, list[k].c->e, QN_SUSPECT_WHY);
+  }
+  return f->r->counts.rejected > before;
+}
+
+/* Among so many a failure may be another's doing: whoever failed is asked alone. If it is at fault the others meet
+ * without it; if not they meet again, and after a second time their laps decide. */
 static qn_status final_of(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,
                           final *list, const final **winner) {
   qn_tuning *r = f->r;
   int rounds = rounds_of[r->options->effort < 0 || r->options->effort > 2 ? 0 : r->options->effort];
-  char key[400];
-  size_t n = invite(f, i, low, incumbent, list);
-  make_key(f, list, n, f->m[i], rounds, key);
-  if (n) qn__run_show(r, "finals", f->p->problem.spelling, list[0].c->e->c->name, f->m[i], list[0].seconds, NULL);
-  cJSON *known = qn_store_get(r->store, "evidence", key);
-  from_json(known, list, n);
-  r->counts.timed_known += known != NULL;
-  qn_status s = known || n < 2 || qn__run_late(r) ? QN_OK : meet(f, list, &n, f->m[i], rounds, key);
-  cJSON_Delete(known);
+  char key[400], alone[320];
+  size_t n;
+  const qn_racer *failed = NULL;
+  for (int attempts = 2; attempts; attempts -= failed && failed->e->alive) {
+    do n = invite(f, i, low, incumbent, list);
+    while (reject_suspects(f, list, n, f->m[i]));
+    make_key(f, list, n, f->m[i], rounds, key);
+    if (n) qn__run_show(r, "finals", f->p->problem.spelling, list[0].c->e->c->name, f->m[i], list[0].seconds, NULL);
+    cJSON *known = qn_store_get(r->store, "evidence", key);
+    from_json(known, list, n);
+    r->counts.timed_known += known != NULL;
+    cJSON_Delete(known);
+    if (known || n < 2 || qn__run_late(r) || qn__journal_suspicion(r->store, key) >= QN_SUSPECT) break;
+    QN_TRY(meet(f, list, n, f->m[i], rounds, key, &failed));
+    if (!failed) break;
+    qn__run_show(r, "note", NULL, failed->e->c->name, f->m[i], 0, qn__errmsg());
+    finalist_key(f, &(final){.c = failed}, f->m[i], alone);
+    QN_TRY(qn__contest_alone(f, failed, f->m[i], alone));
+  }
   *winner = decide(list, n, incumbent, neighbour);
-  return s;
+  return QN_OK;
 }
 
 qn_status qn__contest_final(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,

@@ -1,100 +1,165 @@
-/* journal.c - a line "boot ID", then lines "begin WHAT" and "end"; one file per tuner, named by its process. A torn
- * last line is ignored. */
+/* journal.c - lines "begin WHAT", "at WHAT" and "end". A torn last line is ignored.
+ *
+ * The lock is of the open file (F_OFD_SETLK): it goes with the process, however that ends, and works between machines
+ * where the file system has locks. Where it has none, nobody is taken for dead. */
 #include "journal.h"
 #include "fail.h"
+#include "store_file.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { patience = 2 };
+/* ---- Suspects ---------------------------------------------------------------------------------------------------- */
 
-static int count_of(qn_store *s, const char *what) {
+int qn__journal_suspicion(qn_store *s, const char *what) {
   cJSON *j = qn_store_get(s, "suspect", what);
-  int n = cJSON_IsNumber(j) ? j->valueint : 0;
+  const cJSON *weight = cJSON_GetObjectItemCaseSensitive(j, "weight");
+  int n = cJSON_IsNumber(weight) ? weight->valueint : 0;
   cJSON_Delete(j);
   return n;
 }
 
-bool qn__journal_suspect(qn_store *s, const char *what) { return count_of(s, what) >= patience; }
+void qn__journal_trust(qn_store *s, const char *what) {
+  char name[40], path[PATH_MAX + 64];
+  qn__entry_name(what, name);
+  snprintf(path, sizeof path, "%s/suspect/%s", qn_store_path(s), name);
+  unlink(path);
+}
 
-/* What the system calls the time since it was started; "" if it does not say. */
-static void boot_id(char *out, size_t size) {
-  FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+static void suspect(qn_store *s, const char *what, bool machine) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddNumberToObject(j, "weight", qn__journal_suspicion(s, what) + (machine ? 2 : 1));
+  cJSON_AddStringToObject(j, "why", machine ? "the machine went down in it" : "a run went down in it");
+  qn_store_put(s, "suspect", what, j);
+  cJSON_Delete(j);
+}
+
+/* ---- Names ------------------------------------------------------------------------------------------------------- */
+
+typedef struct owner {
+  char host[65], boot[40], pids[24];
+} owner;
+
+static void first_line(const char *path, char *out, size_t size) {
+  FILE *f = fopen(path, "r");
   if (!f || !fgets(out, (int)size, f)) *out = 0;
   out[strcspn(out, "\n")] = 0;
   if (f) fclose(f);
 }
 
-/* Count the step that the journal at `path` left open, unless it is of this boot. */
-static void take_over(qn_store *s, const char *path) {
-  char *line = NULL, open[1024] = "", boot[64];
-  size_t room = 0;
-  ssize_t n;
-  FILE *f = fopen(path, "r");
-  boot_id(boot, sizeof boot);
-  bool same_boot = false;
-  while (f && (n = getline(&line, &room, f)) > 0) {
-    if (line[n - 1] != '\n') break;
-    line[n - 1] = 0;
-    if (!strncmp(line, "boot ", 5)) same_boot = *boot && !strcmp(line + 5, boot);
-    else if (!strncmp(line, "begin ", 6)) snprintf(open, sizeof open, "%s", line + 6);
-    else *open = 0;
-  }
-  if (*open && !same_boot) {
-    cJSON *count = cJSON_CreateNumber(count_of(s, open) + 1);
-    qn_store_put(s, "suspect", open, count);
-    cJSON_Delete(count);
-  }
-  free(line);
-  if (f) fclose(f);
-  unlink(path);
+static owner myself(void) {
+  owner o = {0};
+  struct stat pids;
+  gethostname(o.host, sizeof o.host - 1);
+  for (char *c = o.host; *c; c++)
+    if (*c == '.' || *c == '/') *c = '-';
+  first_line("/proc/sys/kernel/random/boot_id", o.boot, sizeof o.boot);
+  if (!*o.boot) strcpy(o.boot, "unknown");
+  snprintf(o.pids, sizeof o.pids, "%ju", stat("/proc/self/ns/pid", &pids) ? 0 : (uintmax_t)pids.st_ino);
+  return o;
 }
 
-static qn_status append(qn_journal *j, const char *text) {
-  size_t n = strlen(text);
-  if (write(j->fd, text, n) != (ssize_t)n || fdatasync(j->fd))
-    return qn__fail(QN_E_IO, "%s: %s", j->path, strerror(errno));
-  return QN_OK;
+/* ---- Dead runs --------------------------------------------------------------------------------------------------- */
+
+static bool lock(int fd) {
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  return !fcntl(fd, F_OFD_SETLK, &whole);
+}
+
+static bool removed(int fd) {
+  struct stat s;
+  return fstat(fd, &s) || !s.st_nlink;
+}
+
+/* The step that a journal left open, with the machine or with the run alone; "" if none. */
+static void read_open(FILE *f, bool machine, char out[1024]) {
+  char *line = NULL;
+  size_t room = 0;
+  ssize_t n;
+  *out = 0;
+  while ((n = getline(&line, &room, f)) > 0 && line[n - 1] == '\n') {
+    line[n - 1] = 0;
+    if (!strncmp(line, "begin ", 6)) snprintf(out, 1024, "%s", line + 6);
+    else if (strncmp(line, "at ", 3)) *out = 0;
+    else if (!machine) snprintf(out, 1024, "%s", line + 3);
+  }
+  free(line);
+}
+
+/* Count what a dead run left open, and remove its journal. False: it is alive, as far as one can tell. */
+static bool take_over(qn_store *s, const char *path, bool machine) {
+  char what[1024];
+  int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  FILE *f = fd >= 0 && lock(fd) && !removed(fd) ? fdopen(fd, "r") : NULL;
+  if (!f) {
+    if (fd >= 0) close(fd);
+    return false;
+  }
+  read_open(f, machine, what);
+  if (*what) suspect(s, what, machine);
+  unlink(path);
+  fclose(f);
+  return true;
+}
+
+/* Names that are no journal of this host's are left alone: it cannot tell whether their run lives. */
+static size_t take_over_all(qn_store *s, const char *folder, const owner *me) {
+  size_t alive = 0, n = strlen(me->host);
+  char path[4500], boot[40];
+  DIR *d = opendir(folder);
+  for (struct dirent *e; d && (e = readdir(d));) {
+    if (*e->d_name == '.') continue;
+    snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+    bool mine = !strncmp(e->d_name, me->host, n) && sscanf(e->d_name + n, ".%39[^.].%*u.%*d", boot) == 1;
+    alive += !mine || !take_over(s, path, strcmp(boot, me->boot) != 0);
+  }
+  if (d) closedir(d);
+  return alive;
+}
+
+/* ---- Our own ----------------------------------------------------------------------------------------------------- */
+
+/* Between its making and its lock another may have taken it for a dead one's: then once more. */
+static qn_status make(qn_journal *j) {
+  for (;;) {
+    j->fd = open(j->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+    if (j->fd < 0) return qn__fail(QN_E_IO, "%s: %s", j->path, strerror(errno));
+    lock(j->fd);
+    if (!removed(j->fd)) return QN_OK;
+    close(j->fd);
+  }
 }
 
 qn_status qn__journal_open(qn_store *s, qn_journal *out) {
-  char folder[4150], path[4500];
+  char folder[4150];
+  owner me = myself();
+  *out = (qn_journal){.fd = -1};
   snprintf(folder, sizeof folder, "%s/journal", qn_store_path(s));
   if (mkdir(folder, 0777) && errno != EEXIST) return qn__fail(QN_E_IO, "%s: %s", folder, strerror(errno));
-  DIR *d = opendir(folder);
-  for (struct dirent *e; d && (e = readdir(d));) {
-    long pid = strtol(e->d_name, NULL, 10);
-    if (pid <= 0 || (pid != getpid() && !kill((pid_t)pid, 0))) continue; /* alive: its own business */
-    snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-    take_over(s, path);
-  }
-  if (d) closedir(d);
-  snprintf(out->path, sizeof out->path, "%.4150s/%ld", folder, (long)getpid());
-  out->fd = open(out->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (out->fd < 0) return qn__fail(QN_E_IO, "%s: %s", out->path, strerror(errno));
-  char boot[64], line[80];
-  boot_id(boot, sizeof boot);
-  snprintf(line, sizeof line, "boot %s\n", boot);
-  return append(out, line);
+  out->others = take_over_all(s, folder, &me);
+  snprintf(out->path, sizeof out->path, "%s/%s.%s.%s.%ld", folder, me.host, me.boot, me.pids, (long)getpid());
+  return make(out);
 }
-
-qn_status qn__journal_begin(qn_journal *j, const char *what) {
-  char line[1024];
-  snprintf(line, sizeof line, "begin %.1000s\n", what);
-  return append(j, line);
-}
-
-qn_status qn__journal_end(qn_journal *j) { return append(j, "end\n"); }
 
 void qn__journal_close(qn_journal *j) {
   if (j->fd < 0) return;
-  close(j->fd);
   unlink(j->path);
+  close(j->fd);
   j->fd = -1;
 }
+
+static void append(qn_journal *j, const char *verb, const char *what, bool sync) {
+  char line[1100];
+  int n = snprintf(line, sizeof line, "%s%.1000s\n", verb, what);
+  if ((write(j->fd, line, (size_t)n) != n || (sync && fdatasync(j->fd))) && !j->error) j->error = errno ? errno : ENOSPC;
+}
+
+void qn__journal_begin(qn_journal *j, const char *what) { append(j, "begin ", what, true); }
+void qn__journal_at(qn_journal *j, const char *what) { append(j, "at ", what, false); }
+void qn__journal_end(qn_journal *j) { append(j, "end", "", true); }

@@ -1,7 +1,8 @@
-/* make.c - one thread hands the sources to qn_compile_all; an entrant is ready once its artifact is in the store. */
+/* make.c - threads that take one entrant after the other; it is ready once its artifact is in the store. */
 #include "make.h"
 #include "fail.h"
 #include "measure.h"
+#include "cpu.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,8 +12,9 @@
 /* What is known of an entrant now: an artifact, or a failure with its reason. */
 static void settle(const qn_store *store, qn_entrant *e, qn_status s, const char *why, const qn_artifact *a) {
   char text[64];
-  e->failed = s != QN_OK;
-  if (!e->failed) {
+  e->failed = s == QN_E_COMPILE;
+  e->missed = s != QN_OK && !e->failed;
+  if (s == QN_OK) {
     snprintf(e->image, sizeof e->image, "%.4000s/artifact/%s.bin", qn_store_path(store), a->hash);
     snprintf(e->sum, sizeof e->sum, "%s", a->hash);
     snprintf(text, sizeof text, "spills %d bytes of registers", a->spills);
@@ -22,29 +24,54 @@ static void settle(const qn_store *store, qn_entrant *e, qn_status s, const char
   e->ready = true;
 }
 
-/* A failure that is not the source's, or a request to stop, ends it. */
-static int compiled(void *ud, size_t i, qn_status s, const char *why, qn_artifact *a) {
-  qn_maker *m = ud;
-  bool source = s == QN_OK || s == QN_E_COMPILE;
-  qn_status stored = source ? qn_store_artifact_put(m->store, m->entrant[i]->c->hash, s, why, a) : QN_OK;
-  pthread_mutex_lock(&m->lock);
-  if (source && !stored) settle(m->store, m->entrant[i], s, why, a);
-  else {
-    m->status = stored ? stored : s;
-    snprintf(m->failure, sizeof m->failure, "%s", stored ? qn__errmsg() : why);
+/* Compile, again if the compiler was killed; what says something about the source is kept. */
+static qn_status compile(qn_maker *m, const qn_candidate *c, qn_artifact *a, char why[1400]) {
+  enum { tries = 3 };
+  const qn_source source = {c->name, m->target, c->arch, c->flags, c->source};
+  qn_status s = QN_E_IO;
+  for (int i = 0; i < tries && s == QN_E_IO && !m->stop; i++) {
+    if (i) qn_artifact_free(a);
+    s = qn_compile(&source, a);
+    snprintf(why, 1400, "%s", s == QN_OK ? "" : qn__errmsg());
   }
-  int stop = m->stop || m->status;
-  pthread_cond_signal(&m->change);
+  if (s != QN_OK && s != QN_E_COMPILE) return s;
+  qn_status kept = qn_store_artifact_put(m->store, c->hash, s, why, a);
+  if (kept != QN_OK) snprintf(why, 1400, "%s", qn__errmsg());
+  return kept != QN_OK ? kept : s;
+}
+
+static void make(qn_maker *m, qn_entrant *e) {
+  enum { most_misses = 3 };
+  qn_artifact a = {0};
+  qn_status s = QN_OK;
+  char why[1400];
+  bool known = qn_store_artifact_get(m->store, e->c->hash, &s, &a, why, sizeof why);
+  if (!known) s = compile(m, e->c, &a, why);
+  pthread_mutex_lock(&m->lock);
+  e->known = known;
+  settle(m->store, e, s, why, &a);
+  m->misses = e->missed ? m->misses + 1 : 0;
+  if (m->misses == most_misses && !m->stop) {
+    m->status = s;
+    m->stop = true;
+    snprintf(m->failure, sizeof m->failure, "%s", why);
+  }
+  pthread_cond_broadcast(&m->change);
   pthread_mutex_unlock(&m->lock);
-  return stop;
+  qn_artifact_free(&a);
 }
 
 static void *work(void *ud) {
   qn_maker *m = ud;
-  qn_compile_all(m->source, m->n, m->threads, compiled, m);
   pthread_mutex_lock(&m->lock);
-  m->running = false;
-  pthread_cond_signal(&m->change);
+  while (!m->stop && m->next < m->n) {
+    qn_entrant *e = m->entrant[m->next++];
+    pthread_mutex_unlock(&m->lock);
+    make(m, e);
+    pthread_mutex_lock(&m->lock);
+  }
+  m->working--;
+  pthread_cond_broadcast(&m->change);
   pthread_mutex_unlock(&m->lock);
   return NULL;
 }
@@ -64,51 +91,62 @@ static void sort_out(qn_maker *m, qn_entrant *e) {
     qn_artifact_free(&a);
     return;
   }
-  m->source[m->n] = (qn_source){e->c->name, m->target, e->c->arch, e->c->flags, e->c->source};
   m->entrant[m->n++] = e;
 }
 
-qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_entrant *const *order, size_t n,
-                          int threads) {
+static void init_lock(qn_maker *m) {
   pthread_condattr_t monotonic;
-  *m = (qn_maker){.store = store, .threads = threads, .lock = PTHREAD_MUTEX_INITIALIZER};
-  snprintf(m->target, sizeof m->target, "%s", target);
-  m->entrant = calloc(n + 1, sizeof *m->entrant);
-  m->source = calloc(n + 1, sizeof *m->source);
-  if (!m->entrant || !m->source) return qn__fail(QN_E_NOMEM, "no memory for sources");
+  pthread_mutex_init(&m->lock, NULL);
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&m->change, &monotonic);
   pthread_condattr_destroy(&monotonic);
+}
+
+qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_entrant *const *order, size_t n,
+                          int threads) {
+  *m = (qn_maker){.store = store};
+  snprintf(m->target, sizeof m->target, "%s", target);
+  if (threads <= 0) threads = qn__cpu_count();
+  m->entrant = calloc(n + 1, sizeof *m->entrant);
+  m->thread = calloc((size_t)threads, sizeof *m->thread);
+  if (!m->entrant || !m->thread) return qn__fail(QN_E_NOMEM, "no memory for %zu sources", n);
+  init_lock(m);
   for (size_t i = 0; i < n; i++) sort_out(m, order[i]);
-  m->running = m->n > 0;
-  if (!m->running || !pthread_create(&m->thread, NULL, work, m)) return QN_OK;
-  m->running = false;
-  m->n = 0;
-  return qn__fail(QN_E_NOMEM, "no thread to compile on");
+  if ((size_t)threads > m->n) threads = (int)m->n;
+  m->working = threads; /* before the first of them looks */
+  while (m->threads < threads && !pthread_create(&m->thread[m->threads], NULL, work, m)) m->threads++;
+  pthread_mutex_lock(&m->lock);
+  m->working -= threads - m->threads;
+  pthread_mutex_unlock(&m->lock);
+  return m->threads || !threads ? QN_OK : qn__fail(QN_E_NOMEM, "no thread to compile on");
 }
 
 bool qn__maker_wait(qn_maker *m, const qn_entrant *e, double until) {
   double whole = floor(fmin(until, 1e9));
   struct timespec moment = {(time_t)whole, (long)(1e9 * (fmin(until, 1e9) - whole))};
   pthread_mutex_lock(&m->lock);
-  while (!e->ready && m->running && qn__now() < until) pthread_cond_timedwait(&m->change, &m->lock, &moment);
+  while (!e->ready && m->working && qn__now() < until) pthread_cond_timedwait(&m->change, &m->lock, &moment);
   bool ready = e->ready;
   pthread_mutex_unlock(&m->lock);
   return ready;
 }
 
-qn_status qn__maker_stop(qn_maker *m) {
-  if (m->n) {
-    pthread_mutex_lock(&m->lock);
-    m->stop = true;
-    pthread_mutex_unlock(&m->lock);
-    pthread_join(m->thread, NULL);
-  }
+void qn__maker_stop(qn_maker *m) {
+  if (!m->entrant) return;
+  pthread_mutex_lock(&m->lock);
+  m->stop = true;
+  pthread_mutex_unlock(&m->lock);
+  while (m->threads) pthread_join(m->thread[--m->threads], NULL);
   free(m->entrant);
-  free(m->source);
+  free(m->thread);
   m->entrant = NULL;
-  m->source = NULL;
-  m->n = 0;
-  return m->status ? qn__fail(m->status, "%s", m->failure) : QN_OK;
+  m->thread = NULL;
+}
+
+qn_status qn__maker_failure(qn_maker *m) {
+  pthread_mutex_lock(&m->lock);
+  qn_status s = m->status ? qn__fail(m->status, "%s", m->failure) : QN_OK;
+  pthread_mutex_unlock(&m->lock);
+  return s;
 }

@@ -4,6 +4,7 @@
 #include "store.h"
 #include "tuner.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* A variant that takes part; each once, whatever problems share it. */
@@ -13,11 +14,13 @@ typedef struct qn_entrant {
   bool ready, known; /* known: the store had it */
   char *why;         /* why there is no artifact, or none that can be used; NULL: there is */
   bool failed;       /* to compile */
+  bool missed;       /* it was not compiled, which is not its fault */
   char image[4096], sum[33];
   /* The run's own. */
   bool taken;    /* counted */
   bool alive;    /* nothing is held against it */
-  bool verified; /* it was asked, once, whether it is right */
+  bool verified; /* and is right */
+  bool timed;
   double error;
 } qn_entrant;
 
@@ -25,22 +28,26 @@ typedef struct qn_maker {
   qn_store *store;
   char target[8];
   qn_entrant **entrant; /* those to be compiled, first to last */
-  qn_source *source;
-  size_t n;
-  int threads;
-  bool running, stop;
+  size_t n, next;
+  pthread_t *thread;
+  int threads, working; /* threads; those that have not ended */
+  int misses;           /* in a row */
+  atomic_bool stop;
   qn_status status; /* why it ended early, with the text */
   char failure[1400];
-  pthread_t thread;
   pthread_mutex_t lock;
   pthread_cond_t change;
 } qn_maker;
 
-/* Begin to make the n entrants in their order, those the store does not have on `threads` threads (0: all cores). */
+/* Begin to make the n entrants in their order, those the store does not have on `threads` threads (0: all cores). Each
+ * is looked up once more before it is compiled: other runs make the same. A compiler that is killed is started again.
+ * After three entrants in a row that could not be made through no fault of theirs it ends (a full disk, no compiler). */
 qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_entrant *const *order, size_t n,
                           int threads);
 /* Wait until `e` is ready, or no longer than to the moment `until`; false: it is not. */
 bool qn__maker_wait(qn_maker *m, const qn_entrant *e, double until);
-/* Begin nothing more, and wait for what is being compiled. QN_OK, or why it ended early: a full disk, no compiler. */
-qn_status qn__maker_stop(qn_maker *m);
+/* Begin nothing more, and wait for what is being compiled. */
+void qn__maker_stop(qn_maker *m);
+/* Why it ended early; QN_OK: it did not. */
+qn_status qn__maker_failure(qn_maker *m);
 #endif

@@ -7,11 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static double number(const cJSON *j, const char *key) {
-  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
-  return cJSON_IsNumber(x) ? x->valuedouble : 0;
-}
-
 /* ---- Layout --------------------------------------------------------------------------------------------------------
  */
 
@@ -71,7 +66,9 @@ static double dense_seconds(const qn_tuning *r, const qn_problem *p, int64_t m) 
   return 0;
 }
 
+/* c is NULL where all that could serve were rejected meanwhile: the plan is made again (qn__run_settled). */
 static void add_range(qn_plan *plan, int64_t m_min, const qn_racer *c) {
+  if (!c) return;
   qn_range *x = &plan->range[plan->n_ranges++];
   *x = (qn_range){.m_min = m_min, .error = c->e->error};
   memcpy(x->variant, c->e->c->hash, sizeof x->variant);
@@ -92,9 +89,9 @@ static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
 }
 
 /* For the next tuning, whose incumbent it is, and for people. */
-static qn_status remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
+static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
   char key[200];
-  if (f->kind != QN_PLAN_FASTEST) return QN_OK;
+  if (f->kind != QN_PLAN_FASTEST) return;
   snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)x->m);
   cJSON *j = cJSON_CreateObject();
   cJSON_AddStringToObject(j, "variant", c->e->c->hash);
@@ -103,9 +100,8 @@ static qn_status remember(const qn_contest *f, const qn_racer *c, const qn_point
   cJSON_AddNumberToObject(j, "dense_seconds", x->dense_seconds);
   cJSON_AddNumberToObject(j, "bandwidth", x->bandwidth);
   cJSON_AddNumberToObject(j, "error", c->e->error);
-  qn_status s = qn_store_put(f->r->store, "plan", key, j);
+  qn__run_keep(f->r, "plan", key, j);
   cJSON_Delete(j);
-  return s;
 }
 
 /* The final at M number i, whose winner serves from `low` on: in a range of its own, or in that of its neighbour. */
@@ -120,7 +116,8 @@ static qn_status add_final(qn_contest *f, size_t i, int64_t low, qn_plan *plan) 
   if (!c) return QN_OK; /* nobody had time for it: a neighbour serves */
   if (!neighbour || strcmp(neighbour, c->e->c->hash)) add_range(plan, low, c);
   add_point(f, plan, i, seconds);
-  return remember(f, c, &plan->point[plan->n_points - 1]);
+  remember(f, c, &plan->point[plan->n_points - 1]);
+  return QN_OK;
 }
 
 /* Where the last winner has an upper limit, the fastest kernel without one serves what lies beyond it. */
@@ -136,7 +133,7 @@ static void add_runners_up(const qn_contest *f, qn_plan *plan) {
     qn_range *x = &plan->range[i];
     if (!qn__run_entrant(f->r, x->variant)->c->library) continue;
     const qn_racer *c = runner(f, x->m_min, i + 1 < plan->n_ranges ? plan->range[i + 1].m_min - 1 : 0);
-    memcpy(x->runner_up, c->e->c->hash, sizeof x->runner_up);
+    if (c) memcpy(x->runner_up, c->e->c->hash, sizeof x->runner_up);
   }
 }
 
@@ -156,23 +153,19 @@ static qn_status fill(qn_contest *f, qn_plan *plan) {
 static qn_status check_rows(qn_contest *f, qn_entrant *e, bool *same) {
   qn_tuning *r = f->r;
   char key[320];
+  double error;
   int64_t most = f->m[f->n_m - 1];
   snprintf(key, sizeof key, "rows %s %s M=%lld", f->p->problem.spelling, e->c->hash, (long long)most);
-  cJSON *known = qn_store_get(r->store, "evidence", key), *answer;
+  cJSON *known = qn_store_get(r->store, "evidence", key);
+  *same = true;
+  r->counts.verify_known += known != NULL;
   if (!known && !qn__run_late(r)) {
-    qn_status s = qn__run_ask(r, key, &(qn_ask){.op = "rows", .p = f->p, .e = e, .m = most}, &answer);
-    cJSON_Delete(answer);
-    if (s != QN_OK && !qn__run_blames(s)) return s;
+    QN_TRY(qn__run_question(r, e, key, &(qn_ask){.op = "rows", .p = f->p, .e = e, .m = most}, &error, same));
     r->counts.verified++;
     known = cJSON_CreateObject();
     cJSON_AddStringToObject(known, "name", e->c->name);
-    if (s != QN_OK) cJSON_AddStringToObject(known, "rejected", qn__errmsg());
-    s = qn_store_put(r->store, "evidence", key, known);
-    if (s != QN_OK) return cJSON_Delete(known), s;
-  } else if (known) r->counts.verify_known++;
-  const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "rejected"));
-  *same = !why;
-  if (why) qn__run_reject(r, e, why);
+    if (*same) qn__run_keep(r, "evidence", key, known);
+  }
   cJSON_Delete(known);
   return QN_OK;
 }
@@ -210,12 +203,18 @@ static bool is_deterministic(const qn_contest *f, const qn_plan *plan) {
   return true;
 }
 
+static qn_status none_left(const qn_contest *f) {
+  size_t aside = f->r->counts.set_aside;
+  return qn__fail(QN_E_NO_KERNEL, "%s: no candidate survived for every M%s", f->p->problem.spelling,
+                  aside ? "; some were set aside for this run only" : "");
+}
+
 /* First the batch-invariant one: who breaks that promise there has no place in the others. */
 static qn_status add_plans(qn_contest *f, qn_plan *plan, qn_tune_result *out) {
   QN_TRY(make_plan(f, QN_PLAN_BATCH_INVARIANT, plan));
   if (plan->n_ranges) QN_TRY(qn__result_add_plan(out, plan));
   QN_TRY(make_plan(f, QN_PLAN_FASTEST, plan));
-  if (!plan->n_ranges) return qn__fail(QN_E_NO_KERNEL, "%s: no candidate survived for every M", f->p->problem.spelling);
+  if (!plan->n_ranges) return qn__run_settled(f->r) ? none_left(f) : QN_OK;
   QN_TRY(qn__result_add_plan(out, plan));
   if (is_deterministic(f, plan)) plan->kind = QN_PLAN_DETERMINISTIC;
   else QN_TRY(make_plan(f, QN_PLAN_DETERMINISTIC, plan));
@@ -233,29 +232,27 @@ qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out) {
  */
 
 /* Seconds of the other library's product, 0 if it is not there or there is no time. */
-static qn_status blas_seconds(qn_contest *f, int64_t m, double *seconds) {
+static double blas_seconds(qn_contest *f, int64_t m) {
   qn_tuning *r = f->r;
   char key[320];
   snprintf(key, sizeof key, "blas %s M=%lld", f->p->problem.spelling, (long long)m);
   cJSON *j = qn_store_get(r->store, "evidence", key), *answer;
-  qn_status s = QN_OK;
   if (!j && !qn__run_late(r)) {
-    qn_status found = qn__run_tell(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer, NULL);
+    bool found = qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer) == QN_OK;
     j = cJSON_CreateObject();
-    cJSON_AddNumberToObject(j, "seconds", found == QN_OK ? number(answer, "seconds") : 0);
+    cJSON_AddNumberToObject(j, "seconds", found ? qn__number(answer, "seconds") : 0);
     cJSON_Delete(answer);
-    if (found == QN_OK) s = qn_store_put(r->store, "evidence", key, j);
+    if (found) qn__run_keep(r, "evidence", key, j);
   }
-  *seconds = number(j, "seconds");
+  double seconds = qn__number(j, "seconds");
   cJSON_Delete(j);
-  return s;
+  return seconds;
 }
 
 /* The better of our own kernels and the other library. */
 static qn_status note_dense(qn_contest *f, size_t i) {
   qn_tuning *r = f->r;
-  double blas, ours = f->best[i];
-  QN_TRY(blas_seconds(f, f->m[i], &blas));
+  double blas = blas_seconds(f, f->m[i]), ours = f->best[i];
   qn_dense *list = realloc(r->dense, (r->n_dense + 1) * sizeof *list);
   if (!list) return qn__fail(QN_E_NOMEM, "no memory for baselines");
   r->dense = list;
@@ -274,7 +271,7 @@ qn_status qn__run_problem(qn_tuning *r, const qn_tune_problem *p, qn_tune_result
     return qn__fail(QN_E_NOMEM, "no memory for %zu candidates", p->n_candidates);
   }
   f->r = r, f->p = p, f->n = p->n_candidates, f->end = r->until;
-  for (size_t k = 0; k < f->n; k++) f->racer[k].e = qn__run_entrant(r, p->candidate[k].hash);
+  for (size_t k = 0; k < f->n; k++) f->racer[k].e = qn__run_entrant(r, qn__run_candidate(r, p, k)->hash);
   qn_status s = qn__contest_race(f);
   r->until = f->end;
   for (size_t i = 0; s == QN_OK && p->baseline && i < f->n_m; i++) s = note_dense(f, i);

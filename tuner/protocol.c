@@ -29,7 +29,7 @@ static void text(const cJSON *j, const char *key, char *out, size_t size) {
   snprintf(out, size, "%s", s ? s : "");
 }
 
-static double number(const cJSON *j, const char *key) {
+double qn__number(const cJSON *j, const char *key) {
   const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
   return cJSON_IsNumber(x) ? x->valuedouble : 0;
 }
@@ -42,16 +42,16 @@ qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   text(j, "arch", out->arch, sizeof out->arch);
   text(j, "product", out->product, sizeof out->product);
   text(j, "driver", out->driver, sizeof out->driver);
-  out->threads = (int)number(j, "threads");
+  out->threads = (int)qn__number(j, "threads");
   for (int i = 0; i < 3; i++)
     out->cache[i] = (int64_t)cJSON_GetNumberValue(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(j, "cache"), i));
-  out->sm = (int)number(j, "sm");
-  out->sms = (int)number(j, "sms");
-  out->smem = (int64_t)number(j, "smem");
-  out->regs = (int64_t)number(j, "regs");
-  out->smem_sm = (int64_t)number(j, "smem_sm");
-  out->threads_sm = (int)number(j, "threads_sm");
-  out->ctas_sm = (int)number(j, "ctas_sm");
-  out->timed = (int)number(j, "timed");
+  out->sm = (int)qn__number(j, "sm");
+  out->sms = (int)qn__number(j, "sms");
+  out->smem = (int64_t)qn__number(j, "smem");
+  out->regs = (int64_t)qn__number(j, "regs");
+  out->smem_sm = (int64_t)qn__number(j, "smem_sm");
+  out->threads_sm = (int)qn__number(j, "threads_sm");
+  out->ctas_sm = (int)qn__number(j, "ctas_sm");
+  out->timed = (int)qn__number(j, "timed");
   return QN_OK;
 }

@@ -1,4 +1,5 @@
-/* protocol.h - what supervisor and worker say to each other: a line of JSON each way, over the worker's fd 0 and 1.
+/* protocol.h - what supervisor and worker say to each other: a line of JSON each way, over the worker's fd 0 and 1. A
+ * request has a number, "id", which its answer repeats.
  *
  *   worker, first        {"info": {target, arch, product, threads, cache, …}}   or {"status", "why"}
  *   before an answer     {"step","limit"}            what comes now, and how many seconds it may take; any number
@@ -22,4 +23,5 @@
 #define QN_SLOTS 16
 cJSON *qn__info_to_json(const qn_device_info *d);
 qn_status qn__info_from_json(const cJSON *j, qn_device_info *out);
+double qn__number(const cJSON *j, const char *key); /* 0 if there is none */
 #endif

@@ -38,6 +38,10 @@ typedef struct qn_tuning {
   } steps[QN_STEP_KINDS];
   double stepped; /* when the last step ended */
   qn_tune_counts counts;
+  size_t fallen;  /* kernels out of the run although they had been verified: plans may name them */
+  size_t settled; /* those of them that were, when the making of plans began */
+  char *remarks; /* of the result */
+  bool unkept;   /* the store takes nothing any more, as was said */
   double peak_bandwidth;
   qn_dense *dense; /* the baselines measured so far */
   size_t n_dense;
@@ -47,16 +51,31 @@ qn_entrant *qn__run_entrant(const qn_tuning *r, const char *hash);
 void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const char *variant, int64_t m, double best,
                   const char *text);
 void qn__run_step(qn_tuning *r, qn_step_kind kind); /* one of them is done */
+/* Candidate number j in the order of this run: functions of the user's first, since there are few of them and they were
+ * asked for; then the others, from a place that differs between runs at work on one store, which share what they find. */
+const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem *p, size_t j);
+/* Nothing is asked of it any more in this run: it is at fault, or nobody is known to be. */
 void qn__run_reject(qn_tuning *r, qn_entrant *e, const char *why);
+void qn__run_set_aside(qn_tuning *r, qn_entrant *e, const char *why);
 qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **out);
+/* Was nobody rejected since the making of plans began? Else all are made again, of what is known. */
+static inline bool qn__run_settled(const qn_tuning *r) { return r->fallen == r->settled; }
 qn_status qn__result_add_plan(qn_tune_result *out, const qn_plan *plan);
+
+/* Does it promise what plans of this kind promise? */
+static inline bool qn__run_fit(const qn_candidate *c, qn_plan_kind kind) {
+  const bool fit[QN_PLAN_KINDS] = {true, c->recipe.deterministic, c->recipe.batch_invariant};
+  return fit[kind];
+}
 
 /* Is the step's share of the budget spent? */
 bool qn__run_late(const qn_tuning *r);
 /* When the next of `parts` equal parts of the time up to `end` is over. */
 double qn__run_share(double end, size_t parts);
-/* Is this the kernel's failure, not the run's? */
-bool qn__run_blames(qn_status s);
+/* What the user must know of how it ended; each is said once. */
+void qn__run_remark(qn_tuning *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Store what was seen. A full disk does not end a run: it says so once and goes on with what it has in memory. */
+void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value);
 
 /* A question to the worker about one entrant. */
 typedef struct qn_ask {
@@ -67,11 +86,22 @@ typedef struct qn_ask {
   int64_t m;
 } qn_ask;
 
-/* Ask once. Not journaled: the caller is. */
-qn_status qn__run_tell(qn_tuning *r, const qn_ask *a, cJSON **answer, bool *died);
-/* Ask, journaled as `what`; a worker that dies is given a second chance. A step in which the machine went down twice is
- * not tried again: QN_E_WRONG. */
-qn_status qn__run_ask(qn_tuning *r, const char *what, const qn_ask *a, cJSON **answer);
+/* Ask once; r->supervisor.fault says whose failure it is. */
+qn_status qn__run_ask(qn_tuning *r, const qn_ask *a, cJSON **answer);
+
+/* A step about one entrant, journaled as `what`: ask until it succeeds or it is known who is at fault. A kernel that is
+ * at fault is rejected for good, as evidence that "verify" finds before it asks: it must have failed in a worker that
+ * ran nothing else, and twice if it crashed or hung. Where it is nobody's fault in three attempts, memory being short
+ * or somebody ending the workers, it is set aside for this run, and nothing is remembered. So is a kernel with which
+ * earlier runs went down (journal.h). *passed says that it succeeded. A failure is the run's own. */
+typedef qn_status qn_attempt(qn_tuning *r, void *ud);
+qn_status qn__run_try(qn_tuning *r, qn_entrant *e, const char *what, qn_attempt *step, void *ud, bool *passed);
+/* The same of one question, whose answer has an "error". */
+qn_status qn__run_question(qn_tuning *r, qn_entrant *e, const char *what, const qn_ask *a, double *error, bool *passed);
+
+/* The key of what is known of a variant, whatever the problem: verified, or rejected and why. */
+enum { QN_VERIFY_KEY = 80 };
+void qn__run_verify_key(const qn_entrant *e, char key[QN_VERIFY_KEY]);
 
 /* Race the candidates of a problem at every M, choose its layout, hold the finals, add its plans; of a baseline, note
  * what the dense product takes. */

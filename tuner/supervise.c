@@ -14,7 +14,10 @@
 #include <unistd.h>
 
 extern char **environ;
-enum { start_seconds = 60 };
+enum { start_seconds = 60, longest_line = 1 << 20 };
+
+/* How a conversation broke off. */
+typedef enum loss { ENDED, SILENT, NONSENSE } loss;
 
 static void reap(qn_supervisor *s, int *status) {
   if (!s->pid) return;
@@ -51,8 +54,8 @@ static qn_status spawn(qn_supervisor *s) {
   return QN_OK;
 }
 
-/* The worker's next line. NULL: it ended (*late 0) or was silent for too long (*late 1). */
-static cJSON *read_line(qn_supervisor *s, int *late) {
+/* The worker's next line, or NULL and how it was lost. */
+static cJSON *read_line(qn_supervisor *s, loss *how) {
   double deadline = qn__now() + s->limit;
   for (;;) {
     char *end = s->used ? memchr(s->line, '\n', s->used) : NULL;
@@ -60,17 +63,19 @@ static cJSON *read_line(qn_supervisor *s, int *late) {
       size_t n = (size_t)(end - s->line) + 1;
       cJSON *j = cJSON_ParseWithLength(s->line, n);
       memmove(s->line, s->line + n, s->used -= n);
+      *how = NONSENSE;
       return j;
     }
     if (s->used == s->room) {
-      char *p = realloc(s->line, s->room = s->room ? s->room * 2 : 4096);
+      char *p = s->room < longest_line ? realloc(s->line, s->room = s->room ? s->room * 2 : 4096) : NULL;
+      *how = NONSENSE;
       if (!p) return NULL;
       s->line = p;
     }
     double left = deadline - qn__now();
-    *late = left <= 0;
     struct pollfd p = {.fd = s->fd, .events = POLLIN};
-    if (*late || (poll(&p, 1, (int)(left * 1e3) + 1) < 0 && errno != EINTR)) return NULL;
+    *how = left <= 0 ? SILENT : ENDED;
+    if (left <= 0 || (poll(&p, 1, (int)(left * 1e3) + 1) < 0 && errno != EINTR)) return NULL;
     if (!p.revents) continue;
     ssize_t n = read(s->fd, s->line + s->used, s->room - s->used);
     if (n <= 0) return NULL;
@@ -79,12 +84,12 @@ static cJSON *read_line(qn_supervisor *s, int *late) {
 }
 
 /* The worker's answer, after any number of steps. */
-static cJSON *read_answer(qn_supervisor *s, double seconds, int *late) {
+static cJSON *read_answer(qn_supervisor *s, double seconds, loss *how) {
   cJSON *j;
   const char *step;
   s->limit = seconds;
   *s->step = 0;
-  while ((j = read_line(s, late)) && (step = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "step")))) {
+  while ((j = read_line(s, how)) && (step = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "step")))) {
     double limit = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(j, "limit"));
     snprintf(s->step, sizeof s->step, "%s", step);
     s->limit = limit < seconds ? limit : seconds;
@@ -93,41 +98,79 @@ static cJSON *read_answer(qn_supervisor *s, double seconds, int *late) {
   return j;
 }
 
-static qn_status ended(qn_supervisor *s, int late) {
-  int status = 0;
-  bool alive = waitpid(s->pid, &status, WNOHANG) == 0; /* before it is killed */
-  if (alive && !late) {                                /* it closed the line and is on its way out */
-    usleep(100000);
-    alive = waitpid(s->pid, &status, WNOHANG) == 0;
+/* Signals that a kernel draws upon itself; every other one was sent. */
+static bool is_crash(int signal) {
+  static const int list[] = {SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGTRAP, SIGSYS};
+  for (size_t i = 0; i < QN_COUNT(list); i++)
+    if (signal == list[i]) return true;
+  return false;
+}
+
+/* A worker that has closed its line may need a moment to end. */
+static bool has_ended(pid_t pid) {
+  for (int i = 0; i < 200; i++, usleep(10000)) {
+    siginfo_t end = {0};
+    if (waitid(P_PID, (id_t)pid, &end, WEXITED | WNOHANG | WNOWAIT) || end.si_pid) return true;
   }
-  if (!alive) {
-    kill(-s->pid, SIGKILL);
-    close(s->fd);
-    s->pid = 0;
-    s->used = 0;
-  } else reap(s, &status);
-  if (late)
+  return false;
+}
+
+/* Say how the worker was lost, and collect what is left of it. */
+static qn_status lose(qn_supervisor *s, loss how) {
+  bool by_itself = how == ENDED && has_ended(s->pid);
+  int status = 0;
+  reap(s, &status);
+  s->fault = QN_FAULT_DEATH;
+  if (how == SILENT)
     return qn__fail(QN_E_WRONG, "hangs: %s, not done after %.3g s; killed", *s->step ? s->step : "no answer", s->limit);
-  if (WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "crashed: %s", strsignal(WTERMSIG(status)));
-  return qn__fail(QN_E_WRONG, "the worker ended with status %d", WEXITSTATUS(status));
+  if (how == NONSENSE) return qn__fail(QN_E_WRONG, "the worker's answer is none to the question; killed");
+  if (!by_itself) return qn__fail(QN_E_WRONG, "the worker closed its line and did not end; killed");
+  if (!WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "the worker ended with status %d", WEXITSTATUS(status));
+  if (is_crash(WTERMSIG(status))) return qn__fail(QN_E_WRONG, "crashed: %s", strsignal(WTERMSIG(status)));
+  s->fault = QN_FAULT_OUTSIDE;
+  return qn__fail(QN_E_IO, "a signal ended the worker: %s%s", strsignal(WTERMSIG(status)),
+                  WTERMSIG(status) == SIGKILL ? "; the system sends it when memory is short" : "");
+}
+
+static qn_fault fault_of(qn_status s) {
+  switch (s) {
+  case QN_OK: return QN_FAULT_NONE;
+  case QN_E_NOMEM: return QN_FAULT_OUTSIDE;
+  case QN_E_CUDA: return QN_FAULT_DEATH;
+  case QN_E_WRONG:
+  case QN_E_FORMAT:
+  case QN_E_LIMIT:
+  case QN_E_NO_KERNEL: return QN_FAULT_WRONG;
+  default: return QN_FAULT_RUN;
+  }
+}
+
+static int number(const cJSON *j, const char *key) {
+  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
+  return cJSON_IsNumber(x) ? x->valueint : -1;
 }
 
 static qn_status status_of(const cJSON *answer) {
-  const cJSON *j = cJSON_GetObjectItemCaseSensitive(answer, "status");
   const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "why"));
-  if (!cJSON_IsNumber(j)) return qn__fail(QN_E_WRONG, "the worker's answer makes no sense");
-  return j->valueint == QN_OK ? QN_OK : qn__fail((qn_status)j->valueint, "%s", why ? why : "");
+  int s = number(answer, "status");
+  return s == QN_OK ? QN_OK : qn__fail(s < 0 ? QN_E_FORMAT : (qn_status)s, "%s", why ? why : "");
 }
 
+/* Whoever kills a worker that starts, for want of memory perhaps, may have done with it a moment later. */
 static qn_status start(qn_supervisor *s) {
-  int late = 0;
-  QN_TRY(spawn(s));
-  cJSON *hello = read_answer(s, start_seconds, &late);
-  if (!hello) return ended(s, late);
+  enum { tries = 3 };
+  loss how = ENDED;
+  cJSON *hello = NULL;
+  for (int i = 0; i < tries && !hello && how == ENDED; i++) {
+    usleep((useconds_t)i * 200000);
+    QN_TRY(spawn(s));
+    if (!(hello = read_answer(s, start_seconds, &how))) lose(s, how);
+  }
+  if (!hello) return qn__fail(QN_E_IO, "the worker %s does not start: %s", s->program, qn__errmsg());
   qn_status status = status_of(hello);
   if (status == QN_OK) status = qn__info_from_json(cJSON_GetObjectItemCaseSensitive(hello, "info"), &s->info);
   cJSON_Delete(hello);
-  if (status != QN_OK) reap(s, &late);
+  if (status != QN_OK) reap(s, &(int){0});
   return status;
 }
 
@@ -143,35 +186,43 @@ void qn__supervisor_fini(qn_supervisor *s) {
   *s = (qn_supervisor){0};
 }
 
-qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, cJSON **answer, bool *died) {
-  if (answer) *answer = NULL;
-  if (died) *died = false;
-  char *text = request ? cJSON_PrintUnformatted(request) : NULL;
-  cJSON_Delete(request);
-  if (!text) return qn__fail(QN_E_NOMEM, "no memory for a request");
-  qn_status status = QN_OK;
+static void send_text(const qn_supervisor *s, const char *text, size_t n) {
+  for (size_t at = 0; at < n;) {
+    ssize_t w = send(s->fd, text + at, n - at, MSG_NOSIGNAL);
+    if (w < 0 && errno == EINTR) continue;
+    if (w <= 0) return; /* it is gone: reading says how */
+    at += (size_t)w;
+  }
+}
+
+static qn_status converse(qn_supervisor *s, char *text, double seconds, cJSON **answer) {
+  loss how;
+  s->fault = QN_FAULT_RUN;
   if (!s->pid) {
     s->restarts++;
-    status = start(s);
+    QN_TRY(start(s));
   }
-  int late = 0;
+  size_t n = strlen(text);
+  text[n] = '\n'; /* in place of the terminator */
+  send_text(s, text, n + 1);
+  cJSON *j = read_answer(s, seconds, &how);
+  if (number(j, "id") != s->asked || number(j, "status") < 0) {
+    cJSON_Delete(j);
+    return lose(s, how);
+  }
+  qn_status status = status_of(*answer = j);
+  s->fault = fault_of(status);
+  if (s->fault > QN_FAULT_RUN) reap(s, &(int){0});
+  return status;
+}
+
+qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, cJSON **answer) {
   cJSON *j = NULL;
-  if (status == QN_OK) {
-    size_t n = strlen(text);
-    text[n] = '\n'; /* in place of the terminator */
-    for (size_t at = 0; at <= n;) {
-      ssize_t w = send(s->fd, text + at, n + 1 - at, MSG_NOSIGNAL);
-      if (w < 0 && errno == EINTR) continue;
-      if (w <= 0) break; /* it is gone: reading says how */
-      at += (size_t)w;
-    }
-    j = read_answer(s, seconds, &late);
-    if (j) status = status_of(j);
-    else {
-      status = ended(s, late);
-      if (died) *died = true;
-    }
-  }
+  cJSON_AddNumberToObject(request, "id", ++s->asked);
+  char *text = cJSON_PrintUnformatted(request);
+  cJSON_Delete(request);
+  s->fault = QN_FAULT_RUN;
+  qn_status status = text ? converse(s, text, seconds, &j) : qn__fail(QN_E_NOMEM, "no memory for a request");
   cJSON_free(text);
   if (answer) *answer = j;
   else cJSON_Delete(j);

@@ -16,6 +16,7 @@
 #include "tuner.h"
 #include <limits.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,23 @@ static double time_left(const qn_tuning *r) {
       left += r->steps[like].spent / (double)r->steps[like].done * (double)(r->steps[i].total - r->steps[i].done);
   }
   return fmin(left, fmax(r->end - now, 0));
+}
+
+void qn__run_remark(qn_tuning *r, const char *format, ...) {
+  char text[4400], *all = NULL;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  if (asprintf(&all, "%s%s\n", r->remarks ? r->remarks : "", text) < 0) return;
+  free(r->remarks);
+  r->remarks = all;
+}
+
+void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value) {
+  if (qn_store_put(r->store, kind, key, value) == QN_OK || r->unkept) return;
+  r->unkept = true;
+  qn__run_remark(r, "what was seen from here on is not kept: %s", qn__errmsg());
 }
 
 void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const char *variant, int64_t m, double best,
@@ -98,12 +116,6 @@ qn_entrant *qn__run_entrant(const qn_tuning *r, const char *hash) {
   return bsearch(hash, r->entrant, r->n_entrants, sizeof *r->entrant, entrant_order);
 }
 
-void qn__run_reject(qn_tuning *r, qn_entrant *e, const char *why) {
-  e->alive = false;
-  r->counts.rejected++;
-  qn__run_show(r, "note", NULL, e->c->name, 0, 0, why);
-}
-
 /* ---- Compile
  * --------------------------------------------------------------------------------------------------------- */
 
@@ -116,6 +128,18 @@ static const qn_candidate *first_of(const qn_tune_problem *p) {
   return p->generic;
 }
 
+const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem *p, size_t j) {
+  const double turn = 0.618; /* of the list from one run to the next: any number of them lie far apart */
+  size_t own = 0;
+  for (size_t i = 0; i < p->n_candidates; i++) own += p->candidate[i].library != NULL;
+  bool wanted = j < own;
+  double first = turn * (double)r->journal.others;
+  if (!wanted) j = (j - own + (size_t)((first - floor(first)) * (double)(p->n_candidates - own))) % (p->n_candidates - own);
+  const qn_candidate *c = p->candidate;
+  while (!c->library == wanted || j--) c++;
+  return c;
+}
+
 /* In which order to compile: the first of every problem, then problem by problem. */
 static size_t order_entrants(const qn_tuning *r, qn_entrant **out) {
   size_t n = 0;
@@ -124,7 +148,7 @@ static size_t order_entrants(const qn_tuning *r, qn_entrant **out) {
     const qn_tune_problem *p = &r->problem[i % r->n_problems];
     bool all = i >= r->n_problems;
     for (size_t j = 0; j <= (all ? p->n_candidates : 0); j++) {
-      const qn_candidate *c = all && j < p->n_candidates ? &p->candidate[j] : first_of(p);
+      const qn_candidate *c = all && j < p->n_candidates ? qn__run_candidate(r, p, j) : first_of(p);
       qn_entrant *e = c && (all || !p->baseline) ? qn__run_entrant(r, c->hash) : NULL;
       if (!e || listed[e - r->entrant]) continue;
       listed[e - r->entrant] = true;
@@ -150,17 +174,19 @@ static void take(qn_tuning *r, qn_entrant *e) {
   e->taken = true;
   qn__run_step(r, QN_MAKING);
   r->counts.compile_known += e->known;
-  r->counts.compiled += !e->known && !e->c->library;
+  r->counts.compiled += !e->known && !e->missed && !e->c->library;
   r->counts.compile_failed += e->failed;
-  e->alive = !e->failed && !e->why;
-  if (!e->alive) qn__run_reject(r, e, e->why ? e->why : "does not compile");
+  e->alive = !e->why;
+  if (e->missed) qn__run_set_aside(r, e, e->why);
+  else if (e->why) qn__run_reject(r, e, e->why);
 }
 
-static qn_status stop_making(qn_tuning *r) {
-  qn_status s = qn__maker_stop(&r->maker);
+/* The run goes on with what is made. */
+static void stop_making(qn_tuning *r) {
+  qn__maker_stop(&r->maker);
+  if (qn__maker_failure(&r->maker)) qn__run_remark(r, "not all was compiled: %s", qn__errmsg());
   for (size_t i = 0; i < r->n_entrants; i++)
     if (r->entrant[i].ready) take(r, &r->entrant[i]);
-  return s;
 }
 
 /* ---- Verify
@@ -185,11 +211,6 @@ qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **ou
   return *out ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for a case");
 }
 
-static double number(const cJSON *j, const char *key) {
-  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
-  return cJSON_IsNumber(x) ? x->valuedouble : 0;
-}
-
 static cJSON *request(const qn_ask *a) {
   cJSON *j = cJSON_CreateObject(), *c = NULL;
   cJSON_AddStringToObject(j, "op", a->op);
@@ -202,93 +223,68 @@ static cJSON *request(const qn_ask *a) {
   return j;
 }
 
-qn_status qn__run_tell(qn_tuning *r, const qn_ask *a, cJSON **answer, bool *died) {
+qn_status qn__run_ask(qn_tuning *r, const qn_ask *a, cJSON **answer) {
   enum { silence = 300 }; /* seconds to make data and its reference for large shapes */
-  return qn__supervisor_ask(&r->supervisor, request(a), silence, answer, died);
-}
-
-qn_status qn__run_ask(qn_tuning *r, const char *what, const qn_ask *a, cJSON **answer) {
-  qn_status s = QN_OK;
-  *answer = NULL;
-  if (qn__journal_suspect(r->store, what)) return qn__fail(QN_E_WRONG, "the machine went down in it, twice");
-  for (int attempt = 0; attempt < 2; attempt++) {
-    bool died;
-    QN_TRY(qn__journal_begin(&r->journal, what));
-    s = qn__run_tell(r, a, answer, &died);
-    QN_TRY(qn__journal_end(&r->journal));
-    if (!died) return s;
-    qn__run_show(r, "note", NULL, what, 0, 0, qn__errmsg());
-  }
-  return s;
-}
-
-bool qn__run_blames(qn_status s) {
-  return s == QN_E_WRONG || s == QN_E_CUDA || s == QN_E_FORMAT || s == QN_E_LIMIT || s == QN_E_NO_KERNEL;
+  return qn__supervisor_ask(&r->supervisor, request(a), silence, answer);
 }
 
 /* What the store knows is taken from there, however late it is. */
 static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
-  char key[80];
-  snprintf(key, sizeof key, "verify %s", e->c->hash);
+  char key[QN_VERIFY_KEY];
+  qn__run_verify_key(e, key);
   cJSON *known = qn_store_get(r->store, "evidence", key);
   if (known) {
     const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "rejected"));
-    e->error = number(known, "error");
+    e->error = qn__number(known, "error");
+    e->verified = !why;
     r->counts.verify_known++;
     if (why) qn__run_reject(r, e, why);
     cJSON_Delete(known);
-    e->verified = true;
     return QN_OK;
   }
   if (qn__run_late(r)) return QN_OK;
-  cJSON *answer;
-  e->verified = true;
-  qn_status s = qn__run_ask(r, key, &(qn_ask){.op = "verify", .p = p, .e = e}, &answer);
-  e->error = number(answer, "error");
-  cJSON_Delete(answer);
-  if (s != QN_OK && !qn__run_blames(s)) return s;
+  QN_TRY(qn__run_question(r, e, key, &(qn_ask){.op = "verify", .p = p, .e = e}, &e->error, &e->verified));
   r->counts.verified++;
+  if (!e->verified) return QN_OK;
   cJSON *evidence = cJSON_CreateObject();
   cJSON_AddStringToObject(evidence, "name", e->c->name);
   cJSON_AddNumberToObject(evidence, "error", e->error);
-  if (s != QN_OK) {
-    cJSON_AddStringToObject(evidence, "rejected", qn__errmsg());
-    qn__run_reject(r, e, qn__errmsg());
-  }
-  s = qn_store_put(r->store, "evidence", key, evidence);
+  qn__run_keep(r, "evidence", key, evidence);
   cJSON_Delete(evidence);
-  return s;
+  return QN_OK;
 }
 
-/* Have a candidate compiled and verified, unless the time is over before. */
-static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidate *c) {
+/* Have a candidate compiled, unless it is not by `until`, and verified, if there is time. */
+static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidate *c, double until) {
   qn_entrant *e = qn__run_entrant(r, c->hash);
   if (!e->taken) qn__run_show(r, "compile", p->problem.spelling, c->name, 0, 0, NULL);
-  if (!qn__maker_wait(&r->maker, e, r->until)) return QN_OK;
+  if (!qn__maker_wait(&r->maker, e, until)) return QN_OK;
   take(r, e);
   if (!e->alive || e->verified) return QN_OK;
   qn__run_show(r, "verify", p->problem.spelling, c->name, 0, 0, NULL);
   QN_TRY(verify(r, p, e));
-  if (e->verified) qn__run_step(r, QN_MAKING);
+  if (e->verified || !e->alive) qn__run_step(r, QN_MAKING);
   return QN_OK;
 }
 
-/* Whatever the budget: one kernel that serves every M, right. If the first is not, another. */
+/* Whatever the budget: one kernel that serves every M, right. If the first is not, or is not made in time, another; if
+ * none is, the first that will be. */
 static qn_status secure(qn_tuning *r, const qn_tune_problem *p) {
-  const qn_candidate *c = p->baseline ? NULL : first_of(p);
+  const double until[] = {r->end, INFINITY};
   r->until = INFINITY;
-  for (size_t i = 0; c; i++) {
-    QN_TRY(prove(r, p, c));
-    if (qn__run_entrant(r, c->hash)->alive) return QN_OK;
-    while (i < p->n_candidates && !is_plain(&p->candidate[i])) i++;
-    c = i < p->n_candidates ? &p->candidate[i] : NULL;
-  }
-  return QN_OK;
+  for (size_t pass = 0; pass < QN_COUNT(until) && !p->baseline; pass++)
+    for (size_t i = 0; i <= p->n_candidates; i++) {
+      const qn_candidate *c = i ? &p->candidate[i - 1] : first_of(p);
+      if (!c || (i && !is_plain(c))) continue;
+      QN_TRY(prove(r, p, c, until[pass]));
+      if (qn__run_entrant(r, c->hash)->verified && qn__run_entrant(r, c->hash)->alive) return QN_OK;
+    }
+  return p->baseline ? QN_OK : qn__maker_failure(&r->maker);
 }
 
 static qn_status prove_all(qn_tuning *r, const qn_tune_problem *p) {
-  for (size_t j = 0; j < p->n_candidates; j++) QN_TRY(prove(r, p, &p->candidate[j]));
-  return p->generic ? prove(r, p, p->generic) : QN_OK;
+  for (size_t j = 0; j < p->n_candidates; j++) QN_TRY(prove(r, p, qn__run_candidate(r, p, j), r->until));
+  return p->generic ? prove(r, p, p->generic, r->until) : QN_OK;
 }
 
 /* ---- The result
@@ -332,22 +328,39 @@ void qn_tune_result_free(qn_tune_result *r) {
   for (size_t i = 0; i < r->n_kernels; i++) free((void *)(uintptr_t)r->kernel[i].image);
   free(r->kernel);
   free(r->plan);
+  free(r->remarks);
   *r = (qn_tune_result){0};
 }
 
-/* A plan without N and K: the plain kernel, for shapes of the same format and types that nobody tuned. */
-static qn_status add_generic(qn_tuning *r, const qn_tune_problem *p, qn_tune_result *out) {
-  qn_entrant *e = p->generic ? qn__run_entrant(r, p->generic->hash) : NULL;
-  if (!e || !e->alive || !e->verified) return QN_OK;
-  qn_plan plan = {
-      .problem = p->problem, .kind = QN_PLAN_FASTEST, .format = p->format, .layout = e->c->layout, .n_ranges = 1};
-  plan.problem.n = plan.problem.k = 0;
-  qn__problem_spell(&plan.problem);
+static bool has_plan(const qn_tune_result *out, const qn_plan *plan) {
   for (size_t i = 0; i < out->n_plans; i++)
-    if (!strcmp(out->plan[i].problem.spelling, plan.problem.spelling)) return QN_OK;
-  plan.range[0] = (qn_range){.m_min = 1, .error = e->error};
-  memcpy(plan.range[0].variant, e->c->hash, sizeof plan.range[0].variant);
-  return qn__result_add_plan(out, &plan);
+    if (out->plan[i].kind == plan->kind && !strcmp(out->plan[i].problem.spelling, plan->problem.spelling)) return true;
+  return false;
+}
+
+/* The plain kernel that is kept for shapes that nobody tuned: the problem's own choice, else the first that is fit. */
+static const qn_entrant *generic_of(const qn_tuning *r, const qn_tune_problem *p, qn_plan_kind kind) {
+  for (size_t i = 0; p->generic && i <= p->n_candidates; i++) {
+    const qn_candidate *c = i ? &p->candidate[i - 1] : p->generic;
+    const qn_entrant *e = qn__run_entrant(r, c->hash);
+    if (is_plain(c) && e->alive && e->verified && qn__run_fit(c, kind)) return e;
+  }
+  return NULL;
+}
+
+/* Plans of every kind without N and K. */
+static qn_status add_generic(qn_tuning *r, const qn_tune_problem *p, qn_tune_result *out) {
+  for (qn_plan_kind kind = 0; kind < QN_PLAN_KINDS; kind++) {
+    const qn_entrant *e = generic_of(r, p, kind);
+    if (!e) continue;
+    qn_plan plan = {.problem = p->problem, .kind = kind, .format = p->format, .layout = e->c->layout, .n_ranges = 1};
+    plan.problem.n = plan.problem.k = 0;
+    qn__problem_spell(&plan.problem);
+    plan.range[0] = (qn_range){.m_min = 1, .error = e->error};
+    memcpy(plan.range[0].variant, e->c->hash, sizeof plan.range[0].variant);
+    if (!has_plan(out, &plan)) QN_TRY(qn__result_add_plan(out, &plan));
+  }
+  return QN_OK;
 }
 
 qn_status qn__result_add_plan(qn_tune_result *out, const qn_plan *plan) {
@@ -356,6 +369,15 @@ qn_status qn__result_add_plan(qn_tune_result *out, const qn_plan *plan) {
   out->plan = list;
   list[out->n_plans++] = *plan;
   return QN_OK;
+}
+
+/* Functions that were asked for by name and were not timed for want of time. */
+static void remark_untried(qn_tuning *r) {
+  for (size_t i = 0; i < r->n_entrants && !r->options->check_only; i++) {
+    const qn_entrant *e = &r->entrant[i];
+    if (e->c->library && !e->timed && (e->alive || !e->taken))
+      qn__run_remark(r, "%s: there was no time to try it; raise the budget", e->c->name);
+  }
 }
 
 /* ---- All of it
@@ -386,20 +408,34 @@ static qn_status open_store(qn_tuning *r) {
 
 /* A GPU's times do not suffer from what the CPU compiles meanwhile. The host's own do, so there all compiling, beside
  * verifying, comes before all timing, and has half the budget. */
-static qn_status measure(qn_tuning *r, qn_tune_result *out) {
-  bool apart = !strcmp(r->supervisor.info.target, "host") || r->options->check_only;
-  for (size_t i = 0; i < r->n_problems; i++) QN_TRY(secure(r, &r->problem[i]));
-  r->until = r->options->check_only ? r->end : qn__run_share(r->end, 2);
-  for (size_t i = 0; apart && i < r->n_problems; i++) QN_TRY(prove_all(r, &r->problem[i]));
-  if (apart) QN_TRY(stop_making(r));
+static bool apart(const qn_tuning *r) { return !strcmp(r->supervisor.info.target, "host") || r->options->check_only; }
+
+/* The plans of all problems. */
+static qn_status plan_all(qn_tuning *r, qn_tune_result *out) {
+  r->settled = r->fallen;
+  r->steps[QN_TIMING].done = 0;
+  r->steps[QN_TIMING].spent = 0;
+  r->n_dense = out->n_plans = 0;
   for (size_t i = 0; i < r->n_problems; i++) {
     double end = qn__run_share(r->end, r->n_problems - i);
     r->until = qn__run_share(end, 2);
-    if (!apart) QN_TRY(prove_all(r, &r->problem[i]));
+    if (!apart(r)) QN_TRY(prove_all(r, &r->problem[i]));
     r->until = end;
     if (!r->options->check_only) QN_TRY(qn__run_problem(r, &r->problem[i], out));
     QN_TRY(add_generic(r, &r->problem[i], out));
   }
+  return QN_OK;
+}
+
+/* A kernel that turns out wrong late may have its place in plans that are made already: then they are made again. What
+ * is known is not done again. */
+static qn_status measure(qn_tuning *r, qn_tune_result *out) {
+  for (size_t i = 0; i < r->n_problems; i++) QN_TRY(secure(r, &r->problem[i]));
+  r->until = r->options->check_only ? r->end : qn__run_share(r->end, 2);
+  for (size_t i = 0; apart(r) && i < r->n_problems; i++) QN_TRY(prove_all(r, &r->problem[i]));
+  if (apart(r)) stop_making(r);
+  do QN_TRY(plan_all(r, out));
+  while (!qn__run_settled(r));
   return QN_OK;
 }
 
@@ -410,11 +446,16 @@ static qn_status steps(qn_tuning *r, qn_tune_result *out) {
   for (size_t i = 0; i < r->n_problems && !r->options->check_only; i++)
     r->steps[QN_TIMING].total += r->problem[i].n_candidates * r->n_m;
   QN_TRY(start_making(r));
-  qn_status s = measure(r, out), stopped = stop_making(r);
-  QN_TRY(stopped ? stopped : s);
+  qn_status s = measure(r, out);
+  stop_making(r);
+  QN_TRY(s);
   QN_TRY(gather_kernels(r, out));
+  remark_untried(r);
+  if (r->journal.error) qn__run_remark(r, "the journal was not kept: %s", strerror(r->journal.error));
   out->device = r->supervisor.info;
   out->peak_bandwidth = r->peak_bandwidth;
+  out->remarks = r->remarks;
+  r->remarks = NULL;
   return QN_OK;
 }
 
@@ -444,6 +485,7 @@ qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_optio
   qn__supervisor_fini(&r->supervisor);
   qn_store_close(r->store);
   for (size_t i = 0; i < r->n_entrants; i++) free(r->entrant[i].why);
+  free(r->remarks);
   free(r->dense);
   free(r->entrant);
   free(r);

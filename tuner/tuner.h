@@ -65,6 +65,7 @@ typedef struct qn_tune_options {
 /* Counts of a run, printed and tested: what was done now and what was found in the store. */
 typedef struct qn_tune_counts {
   size_t compiled, compile_known, compile_failed, verified, verify_known, rejected, timed, timed_known, restarts;
+  size_t set_aside; /* not tried further in this run, through no fault that is known to be theirs */
 } qn_tune_counts;
 
 typedef struct qn_tune_result {
@@ -75,6 +76,7 @@ typedef struct qn_tune_result {
   qn_tune_counts counts;
   qn_device_info device; /* where it was tuned */
   double peak_bandwidth; /* bytes/s that the machine was seen to read */
+  char *remarks;         /* what the user must know of how it ended, a line each; "": nothing */
 } qn_tune_result;
 
 qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out);

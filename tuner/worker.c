@@ -18,7 +18,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { QN_LAYOUTS = 12 };
 enum { check_rows = 8, check_cols = 512 };
 
 /* What a kernel is checked with at the full shape, before and after it is timed; it is timed with the second. */
@@ -46,8 +45,7 @@ typedef struct worker {
   struct packed { /* the draws' weights in a layout, for every slot that wants it */
     char layout[33];
     qn_weights weights[DRAWS];
-  } packed[QN_LAYOUTS];
-  int n_packed;
+  } packed[QN_SLOTS];
   slot slot[QN_SLOTS];
   qn_cuda_timer *clock;
 } worker;
@@ -69,10 +67,14 @@ static void close_slot(slot *s) {
   *s = (slot){0};
 }
 
+static void close_packed(struct packed *p) {
+  for (int i = 0; i < DRAWS; i++) qn__weights_close(&p->weights[i]);
+  *p = (struct packed){0};
+}
+
 static void close_slots(worker *w) {
   for (slot *s = w->slot; s < w->slot + QN_SLOTS; s++) close_slot(s);
-  for (; w->n_packed; w->n_packed--)
-    for (int i = 0; i < DRAWS; i++) qn__weights_close(&w->packed[w->n_packed - 1].weights[i]);
+  for (int i = 0; i < QN_SLOTS; i++) close_packed(&w->packed[i]);
 }
 
 /* ---- Requests -------------------------------------------------------------------------------------------------------
@@ -117,17 +119,27 @@ static qn_status full_draws(worker *w, const qn_case *c, int64_t m) {
   return QN_OK;
 }
 
-/* The draws' weights in the case's layout, packed once: the one that is timed as often as it takes to be cold. */
+static bool in_use(const worker *w, const struct packed *p) {
+  for (const slot *s = w->slot; s < w->slot + QN_SLOTS; s++)
+    if (s->open && !strcmp(s->c->layout.hash, p->layout)) return true;
+  return false;
+}
+
+/* The draws' weights in the case's layout, packed once: the one that is timed as often as it takes to be cold. The slot
+ * that asks is not open, so one place at least is nobody's. */
 static qn_status find_packed(worker *w, const qn_case *c, int64_t copies, const qn_weights **out) {
-  struct packed *p = w->packed;
-  while (p < w->packed + w->n_packed && strcmp(p->layout, c->layout.hash)) p++;
+  struct packed *p = w->packed, *spare = NULL;
+  for (; p < w->packed + QN_SLOTS && strcmp(p->layout, c->layout.hash); p++)
+    if (!*p->layout || (!spare && !in_use(w, p))) spare = p;
+  if (p == w->packed + QN_SLOTS) {
+    close_packed(p = spare);
+    qn_status s = qn__weights_open(w->device, c, &w->draw[EXACT], 1, &p->weights[EXACT]);
+    if (s == QN_OK) s = qn__weights_open(w->device, c, &w->draw[TIMED], copies, &p->weights[TIMED]);
+    if (s != QN_OK) return close_packed(p), s;
+    memcpy(p->layout, c->layout.hash, sizeof p->layout);
+  }
   *out = p->weights;
-  if (p < w->packed + w->n_packed) return QN_OK;
-  if (w->n_packed == QN_LAYOUTS) return qn__fail(QN_E_ARG, "more than %d layouts at once", QN_LAYOUTS);
-  QN_TRY(qn__weights_open(w->device, c, &w->draw[EXACT], 1, &p->weights[EXACT]));
-  memcpy(p->layout, c->layout.hash, sizeof p->layout);
-  w->n_packed++;
-  return qn__weights_open(w->device, c, &w->draw[TIMED], copies, &p->weights[TIMED]);
+  return QN_OK;
 }
 
 /* Run on every draw and compare; on the interpreter, which is slow, on the exact one. */
@@ -355,15 +367,15 @@ static int say(FILE *out, cJSON *answer) {
   return ok;
 }
 
-static cJSON *status_json(qn_status s) {
-  cJSON *j = cJSON_CreateObject();
-  cJSON_AddNumberToObject(j, "status", s);
-  cJSON_AddStringToObject(j, "why", s == QN_OK ? "" : qn__errmsg());
-  return j;
+static void add_status(cJSON *answer, qn_status s) {
+  if (s == QN_E_NOMEM) qn__fail(s, "out of memory: %s", qn__errmsg());
+  cJSON_AddNumberToObject(answer, "status", s);
+  cJSON_AddStringToObject(answer, "why", s == QN_OK ? "" : qn__errmsg());
 }
 
 int qn_worker_main(int argc, char **argv) {
   worker *w = calloc(1, sizeof *w);
+  pid_t self = getpid();
   FILE *out = fdopen(dup(1), "w");
   char *line = NULL;
   size_t room = 0;
@@ -375,15 +387,17 @@ int qn_worker_main(int argc, char **argv) {
   qn_status s = qn__device_open(argc > 1 ? argv[1] : NULL, &w->device);
   if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);
   if (s == QN_OK) s = qn__draws_new(&w->draws);
-  cJSON *hello = status_json(s);
+  cJSON *hello = cJSON_CreateObject();
+  add_status(hello, s);
   if (s == QN_OK) cJSON_AddItemToObject(hello, "info", qn__info_to_json(&w->device->info));
   if (!say(out, hello) || s != QN_OK) return 1;
   qn__watch_open(out);
   while (getline(&line, &room, stdin) > 0) {
     cJSON *request = cJSON_Parse(line), *body = cJSON_CreateObject();
     s = dispatch(w, request, body);
-    cJSON_AddNumberToObject(body, "status", s);
-    cJSON_AddStringToObject(body, "why", s == QN_OK ? "" : qn__errmsg());
+    if (getpid() != self) _exit(0); /* a kernel has forked: only the worker itself answers */
+    add_status(body, s);
+    cJSON_AddNumberToObject(body, "id", cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "id")));
     cJSON_Delete(request);
     if (!say(out, body)) break;
     if (s == QN_E_CUDA) break; /* never go on in a context that has failed */
