@@ -1,40 +1,29 @@
--- tune.lua - tune one problem, time its pack again, and put the times into a file of rows.
+-- tune.lua - tune a problem and keep its pack.
 --
---     quernel run tests/gpu/tune.lua PROBLEM DEVICE SECONDS FOLDER
+--     quernel run tests/gpu/tune.lua PROBLEM DEVICE SECONDS PACK [CHOSEN.lua]
 --
--- FOLDER/tune.csv gets one row for each M, in place of earlier ones of the problem. What was measured is kept in the
--- store ($QUERNEL_CACHE), so that a run that was cut off goes on where it was.
+-- With a list of chosen variants only those are tried. What was measured is kept in the store ($QUERNEL_CACHE), so that
+-- a run that was cut off goes on where it was. A device that must not be timed verifies some of them, on a small shape.
 
 local q = require "quernel"
-local problem, device, budget, folder = table.unpack(arg)
-local header = "problem,n,k,m,variant,bytes,us,dense_us"
+local problem, device, budget, pack, list = table.unpack(arg)
 
-local function read_others(path)
-  local kept = {}
-  for line in io.lines(path) do
-    if line ~= header and line:sub(1, #problem + 1) ~= problem .. "," then kept[#kept + 1] = line end
-  end
-  return kept
+-- int4.g128/f16-f16, in the middle of a name, says which problem it is for.
+local function short(name) return (name:gsub("^([^/]+)/.*/([^/]+)$", "%1/%2")) end
+
+local timed = q.device(device).timed
+local chosen, n, found = {}, 0, 0
+for i, name in ipairs(list and dofile(list) or {}) do chosen[name], n = timed or i % 4 == 1, i end
+for _, v in ipairs(list and q.variants(problem, q.device(device)) or {}) do
+  if chosen[short(v.name)] ~= nil then found = found + 1 end
 end
+if list then print(("chosen: %d of %d are variants of %s on %s"):format(found, n, problem, device)) end
 
-local m = { 1, 16, 64, 256, 1024 }
-local pack = os.tmpname()
-local result = assert(q.tune { problems = { problem }, m = m, device = device, effort = "normal",
+local result = assert(q.tune { problems = { timed and problem or problem:gsub("%d+x%d+", "256x1024") },
+  m = { 1, 16, 64, 256, 2048 }, device = device, space = "full", effort = list and "quick" or "normal",
+  only = list and function(name) return chosen[short(name)] end, dense = false, check_only = not timed,
   budget = tonumber(budget), progress = q.progress() })
-assert(q.pack(result, pack))
-local times = assert(assert(q.open(pack, { device = device })):bench { m = m })
-os.remove(pack)
-
-local path = folder .. "/tune.csv"
-local known = io.open(path)
-local rows = known and read_others(path) or {}
-if known then known:close() end
-for _, t in ipairs(times) do
-  local n, k = t.problem:match ":(%d+)x(%d+):"
-  rows[#rows + 1] = ("%s,%s,%s,%d,%s,%d,%.3f,%.3f"):format(problem, n, k, t.m, t.variant, t.bytes, t.seconds * 1e6,
-    (t.dense_seconds or 0) * 1e6)
-end
-table.sort(rows)
-local out = assert(io.open(path, "w"))
-out:write(header, "\n", table.concat(rows, "\n"), "\n")
-assert(out:close())
+local c = result.counts
+print(("%d compiled, %d verified (known %d), %d timed (known %d), %d rejected"):format(c.compiled, c.verified,
+  c.verify_known, c.timed, c.timed_known, c.rejected))
+if #result.plans > 0 then assert(q.pack(result, pack)) end

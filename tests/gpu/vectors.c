@@ -75,7 +75,7 @@ qn_status vectors_create(const char *folder, const qn_device_info *info, FILE **
   *out = fopen(path, "wb");
   if (!*out) return qn__fail(QN_E_IO, "%s cannot be written", path);
   fprintf(*out, "%ssm_%d %s, driver %s, %s\n", magic, info->sm, info->product, info->driver, date);
-  return QN_OK;
+  return fflush(*out) ? qn__fail(QN_E_IO, "%s: no room", path) : QN_OK; /* other processes append */
 }
 
 qn_status vectors_append(FILE *f, const form *of, const uint32_t *x, const uint32_t *y) {
