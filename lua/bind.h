@@ -22,14 +22,14 @@ void qn__lua_serve(lua_State *L);
 void qn__lua_worker(lua_State *L);
 void qn__lua_store(lua_State *L);
 void qn__lua_ffi(lua_State *L);
+void qn__lua_limit(lua_State *L);
 
 /* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
 int qn__lua_fail(lua_State *L, qn_status s);
 
-/* Field `name` of the table at `index`: text or number, with what is taken when it is absent. A field of another type
+/* Field `name` of the table at `index`: text or a whole number, with what is taken when it is absent. A field of another type
  * raises, naming it. Text belongs to the table. [-0, +0, v] */
 const char *qn__lua_text(lua_State *L, int index, const char *name, const char *absent);
-double qn__lua_number(lua_State *L, int index, const char *name, double absent);
 int64_t qn__lua_integer(lua_State *L, int index, const char *name, int64_t absent);
 bool qn__lua_flag(lua_State *L, int index, const char *name);
 

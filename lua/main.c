@@ -1,4 +1,5 @@
 /* main.c - the tool `quernel`: a Lua state with the module in it, and lua/main.lua with the arguments. */
+#include "limit.h"
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -39,7 +40,8 @@ static int fail(const char *text) {
 int main(int argc, char **argv) {
   (void)argc;
   signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
-  lua_State *L = luaL_newstate();
+  qn_lua_memory memory;
+  lua_State *L = qn__lua_state_new(&memory);
   if (!L) return fail("out of memory");
   lua_pushcfunction(L, handler);
   lua_pushcfunction(L, protected_main);

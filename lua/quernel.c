@@ -48,13 +48,6 @@ const char *qn__lua_text(lua_State *L, int index, const char *name, const char *
   return text;
 }
 
-double qn__lua_number(lua_State *L, int index, const char *name, double absent) {
-  if (!field(L, index, name, lua_isnumber, "a number")) return absent;
-  double x = lua_tonumber(L, -1);
-  lua_pop(L, 1);
-  return x;
-}
-
 static int is_whole(lua_State *L, int index) {
   int ok;
   lua_tointegerx(L, index, &ok);
@@ -364,6 +357,7 @@ QN_API int luaopen_quernel(lua_State *L) {
   qn__lua_worker(L);
   qn__lua_store(L);
   qn__lua_ffi(L);
+  qn__lua_limit(L);
   qn__lua_set_text(L, "version", qn_version());
   lua_call(L, 1, 1);
   return 1;

@@ -40,25 +40,36 @@ q.import = import
 
 -- ---- The generator -------------------------------------------------------------------------------------------------
 
--- Run code of templates. A hook counts instructions, so that a loop without end is an error; `progress` starts anew.
-local allowed = 200 -- million instructions without progress
-local spent, depth = 0, 0
-local function progress() spent = 0 end
+-- Run code of templates, with limits (lua/limit.h). A hook counts instructions, so that a loop without end is an error.
+-- progress(where) begins a piece of work of the template that was defined there.
+local allowed = 200 -- million instructions of a piece of work
+local spent, limit, at = 0, nil, nil
+local function progress(where)
+  if not limit then return end
+  spent, at = 0, where
+  limit:renew(where)
+end
+
+local function count()
+  spent = spent + 1
+  if spent < allowed then return end
+  error(("a template runs for %d million instructions: does a loop end?"):format(allowed), 2)
+end
+
 local function guarded(fn, ...)
-  local hook, mask, count = debug.gethook()
-  local restore <close> = setmetatable({}, { __close = function()
-    depth = depth - 1
-    if depth == 0 then debug.sethook(hook, mask, count) end
+  if limit then return fn(...) end
+  local hook, mask, every = debug.gethook()
+  local memory <close> = setmetatable({}, { __close = function(_, why)
+    if why == "not enough memory" then error(("%s: a template takes over 1 GiB of memory"):format(at), 0) end
   end })
-  depth = depth + 1
-  if depth == 1 then
-    spent = 0
-    debug.sethook(function()
-      spent = spent + 1
-      if spent < allowed then return end
-      error(("a template runs for %d million instructions: does a loop end?"):format(allowed), 2)
-    end, "", 1000000)
-  end
+  local watch <close> = native.limit()
+  local restore <close> = setmetatable({}, { __close = function()
+    limit = nil
+    debug.sethook(hook, mask, every)
+  end })
+  limit = watch
+  progress "templates"
+  debug.sethook(count, "", 1000000)
   return fn(...)
 end
 

@@ -82,7 +82,8 @@ static const row rows[] = {
      "WK has no value \"wk9\"; known: wk1, wk2, wk4\n$"},
     {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered-x2", 2, NULL, "no parameter for \"x2\"\n$"},
     {"quernel source --ptx " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered", 0, "\\.target sm_90a", NULL},
-    {"quernel source --ptx host.gemm/int4.g128/bf16-f32/c-nr16-record-mr2-u1", 2, NULL, "--ptx: .* is no CUDA variant\n$"},
+    {"quernel source --ptx host.gemm/int4.g128/bf16-f32/c-nr16-record-mr2-u1", 2, NULL,
+     "--ptx: .* is no CUDA variant\n$"},
     {"sed 's/\"nf4\"/\"mine\"/' $T/../templates/formats/nf4.lua >m.lua; quernel formats mine.g32 --template m.lua", 0,
      "^mine.g32: .*\\(m.lua\\)", NULL},
     {"quernel formats --template nowhere.lua", 1, NULL, "^quernel: nowhere.lua: No such file"},
@@ -146,6 +147,8 @@ static const row rows[] = {
     {"mkdir -p t/templates/formats && echo 'return format { name = \"bad\", bits = 4 }' >t/templates/formats/bad.lua; "
      "QUERNEL_TEMPLATES=t quernel formats",
      1, NULL, "^quernel: t/templates/formats/bad.lua:1: format bad needs the field \"decode\"\n$"},
+    {"echo 'return (\"a\"):rep(5000):find((\".-\"):rep(40)..\"b\")' >bomb.lua; quernel formats --template bomb.lua", 1,
+     NULL, "^quernel: bomb.lua: one call of a library function took over 5 s; stopped\n$"},
     {"QUERNEL_CAHCE=x quernel devices", 2, NULL,
      "^quernel: environment variable \"QUERNEL_CAHCE\" is not known; did you mean \"QUERNEL_CACHE\"\\? known: "},
     {"quernel verify --problem int4.g128:64x64 --family host.gemm,host.gem", 2, NULL,

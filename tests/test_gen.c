@@ -45,7 +45,8 @@ static int read_file(lua_State *L) {
 static const char prelude[] =
     "package.path = SOURCE .. '/?.lua;' .. SOURCE .. '/?/init.lua'\n"
     "files = {}\n"
-    "gen = require 'gen.init' { hash = native_hash, problem = native_problem, read = native_read, list = function() return {} end }\n"
+    "gen = require 'gen.init' { hash = native_hash, problem = native_problem, read = native_read, list = function() "
+    "return {} end }\n"
     "for _, name in ipairs { 'int', 'nf4', 'f16', 'bf16', 'f32', 'k_quants', 'mxfp4', 'fp8' } do "
     "gen.load('templates/formats/' .. name .. "
     "'.lua') end\n"
@@ -133,7 +134,8 @@ static const struct {
     {"descriptor holds the rule as it was written",
      "return equal(gen.json(gen.format.descriptor(gen.format.resolve 'int8.row')),\n"
      "  "
-     "'{\"bits\":8,\"codes\":\"u8\",\"decode\":[\"q\",128,\"-\",\"scale\",\"*\"],\"float\":\"none\",\"implied\":\"f16\",\"name\":\"int8."
+     "'{\"bits\":8,\"codes\":\"u8\",\"decode\":[\"q\",128,\"-\",\"scale\",\"*\"],\"float\":\"none\",\"implied\":"
+     "\"f16\",\"name\":\"int8."
      "row\",'\n"
      "  .. '\"planes\":[{\"cols\":0,\"max\":0,\"name\":\"scale\",\"rows\":1,\"type\":\"f16\"}],\"tables\":[]}')"},
     /* ---- problems ---- */

@@ -2,6 +2,7 @@
  *
  * A file returns a list of { name, function(t) }; t.check, t.equal and t.fails are assertions. QN_CASE=TEXT runs the
  * cases whose name holds the text. */
+#include "limit.h"
 #include "suite.h"
 #include <check.h>
 #include <lauxlib.h>
@@ -44,8 +45,9 @@ static void set_global(lua_State *L, const char *name, const char *value) {
 
 /* A state with the module, and on the stack the list of cases of a file. */
 static lua_State *open_file(const char *file) {
+  static qn_lua_memory memory;
   char path[512];
-  lua_State *L = luaL_newstate();
+  lua_State *L = qn__lua_state_new(&memory);
   luaL_openlibs(L);
   luaL_requiref(L, "quernel", luaopen_quernel, 0);
   set_global(L, "QN_TESTS", QN_TESTS);

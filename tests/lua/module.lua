@@ -154,6 +154,14 @@ return {
     t.equal(debug.gethook(), nil) -- the script's own code is not counted
   end },
 
+  { "a template that takes memory without end is stopped, and what comes after goes on", function(t)
+    local hoard = "local t = {} for i = 1, 1 << 30 do t[i] = ('x'):rep(1 << 24) .. i end"
+    t.fails("hoard.lua: a template takes over 1 GiB of memory", q.load, t.write("hoard.lua", hoard))
+    t.fails("huge.lua", q.load, t.write("huge.lua", "return ('x'):rep(1 << 40)"))
+    local mine = ("x"):rep(1 << 20) -- the script's own memory is its own affair
+    t.check(#q.variants("f32:64x64:f32-f32", q.device "host", { space = "quick" }) > 0 and #mine == 1 << 20)
+  end },
+
   { "templates see no system and no globals", function(t)
     for _, name in ipairs { "io", "os", "require", "load", "debug", "_G", "getmetatable", "pcall", "collectgarbage" } do
       t.fails(('unknown name "%s"'):format(name), q.load, t.write("peek_" .. name .. ".lua", "return " .. name))
