@@ -1,6 +1,7 @@
 # Checkpoint readers.
 qn_test(io quernel_io)
 qn_test(io_damage quernel_io)
+qn_test(io_model quernel_io)
 qn_test(io_open quernel_io)
 qn_test(io_ggml quernel_io)
 qn_test(io_pack quernel_io)
@@ -13,7 +14,7 @@ endforeach()
 target_sources(test_io_damage PRIVATE io_fit.c io_touch.c vector_files.c)
 target_sources(test_format_vectors PRIVATE vector_files.c)
 target_sources(test_quantize PRIVATE io_format.c)
-set_tests_properties(io io_damage io_open io_ggml io_pack format_vectors quantize PROPERTIES LABELS sanitize)
+set_tests_properties(io io_damage io_model io_open io_ggml io_pack format_vectors quantize PROPERTIES LABELS sanitize)
 
 # Files that nobody thought of: a minute of them among the tests, more with tests/fuzz.
 option(QUERNEL_FUZZ "Build fuzz_model (clang)" OFF)

@@ -37,13 +37,6 @@ static bool matches(const qn_model *m, const qn__dialect *d, const qn__stored *s
   return !d->match || d->match(m, w);
 }
 
-bool qn__is_linear(const char *name) {
-  static const char *const not_linear[] = {"embed", "token_embd", "norm", "wte", "wpe", "position", "_scale", ".bias"};
-  for (size_t i = 0; i < QN_COUNT(not_linear); i++)
-    if (strstr(name, not_linear[i])) return false;
-  return true;
-}
-
 /* The parts are this weight's, and so is what they take. */
 static void take_parts(qn__weight *w) {
   uint64_t bytes = 0;
@@ -72,27 +65,53 @@ static qn_status finish(qn_model *m, qn__weight *w) {
   if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
     return qn__fail(QN_E_NOMEM, "no memory for a message");
   if (s) *w->format = 0;
-  w->pub.linear = (*w->format || w->pub.refusal) && qn__is_linear(w->pub.name);
   return QN_OK;
+}
+
+/* ---- The head of a tied model ------------------------------------------------------------------------------------ */
+
+/* Is what the model puts out words? Who has words to read alone has no head. */
+static bool generates(const qn_model *m) {
+  if (m->gguf) {
+    const qn_meta *arch = qn_model_find_meta(m, "general.architecture");
+    for (size_t i = 0; i < m->n_meta; i++)
+      if (strstr(m->meta[i].key, ".pooling_type") && m->meta[i].bits) return false;
+    const char *text = arch && arch->type == QN_META_STRING ? arch->data : "";
+    return !memmem(text, arch ? arch->count : 0, "bert", 4) && !memmem(text, arch ? arch->count : 0, "encoder", 7);
+  }
+  const cJSON *class;
+  cJSON_ArrayForEach(class, cJSON_GetObjectItemCaseSensitive(m->json, "architectures")) {
+    const char *name = cJSON_IsString(class) ? class->valuestring : "";
+    if (strstr(name, "ForCausalLM") || strstr(name, "LMHead") || strstr(name, "ForConditionalGeneration")) return true;
+  }
+  return false;
+}
+
+/* Does the configuration tie the head to the embedding? Who does not say so, and can do without no head, does. */
+static bool is_tied(const qn_model *m) {
+  bool said = false;
+  for (int i = 0; i < m->n_configs; i++) {
+    const cJSON *flag = cJSON_GetObjectItemCaseSensitive(m->config_part[i], "tie_word_embeddings");
+    if (cJSON_IsTrue(flag)) return true;
+    said = said || cJSON_IsFalse(flag);
+  }
+  return !said && generates(m);
 }
 
 /* A model that ties its output to its embedding stores only the embedding. */
 static void tie(qn_model *m) {
-  static const char head[] = "lm_head.weight", embed[] = "model.embed_tokens.weight";
-  const cJSON *flag = cJSON_GetObjectItemCaseSensitive(m->json, "tie_word_embeddings");
-  if (!cJSON_IsTrue(flag)) return;
   const qn__weight *from = NULL;
-  for (size_t i = 0; i < m->n_weights; i++) {
-    if (!strcmp(m->weight[i].pub.name, head)) return;
-    if (!strcmp(m->weight[i].pub.name, embed)) from = &m->weight[i];
+  for (size_t i = m->n_weights; i--;) { /* of several the first */
+    if (qn__is_head(&m->weight[i].pub)) return;
+    if (qn__is_embedding(&m->weight[i].pub)) from = &m->weight[i];
   }
-  if (!from) return;
+  if (!from || !is_tied(m)) return;
   qn__weight *w = &m->weight[m->n_weights++];
   *w = *from;
-  w->pub.name = head;
-  w->pub.tied_to = embed;
+  w->pub.name = m->gguf ? "output.weight" : "lm_head.weight";
+  w->pub.role = "head";
+  w->pub.tied_to = from->pub.name;
   w->pub.bytes = 0;
-  w->pub.linear = true;
 }
 
 /* ---- All of it --------------------------------------------------------------------------------------------------- */
@@ -123,9 +142,12 @@ qn_status qn__model_claim(qn_model *m) {
   QN_TRY(qn__refuse_codes(m));
   QN_TRY(ask_dialects(m, true));
   qsort(m->weight, m->n_weights, sizeof *m->weight, by_place);
+  for (size_t i = 0; i < m->n_weights; i++) m->weight[i].pub.role = qn__role(&m->weight[i].pub, *m->weight[i].format);
   tie(m);
-  for (size_t i = 0; i < m->n_weights; i++) /* from here on weights do not move */
+  for (size_t i = 0; i < m->n_weights; i++) { /* from here on weights do not move */
     m->weight[i].pub.format = *m->weight[i].format ? m->weight[i].format : NULL;
+    m->weight[i].pub.linear = qn__is_linear(&m->weight[i].pub);
+  }
   return QN_OK;
 }
 

@@ -170,7 +170,8 @@ static qn_status find_alignment(const qn__map *file, const qn_meta *meta, uint64
 typedef struct record {
   const char *name;
   uint64_t length, offset, bytes;
-  const qn__dtype *dtype;
+  const qn__dtype *dtype; /* NULL: a type that is not known */
+  uint32_t type;
   int64_t dim[4];
   int n_dims;
 } record;
@@ -192,11 +193,30 @@ static qn_status take_record(cursor *c, record *r) {
   QN_TRY(take_u32(c, "a tensor's record", &type));
   QN_TRY(take_u64(c, "a tensor's record", &r->offset));
   r->dtype = qn__ggml_dtype(type);
-  if (!r->dtype) return qn__fail(QN_E_FORMAT, "%s: %.*s: unknown ggml type %u", c->file->path, shown, r->name, type);
+  r->type = type;
+  r->bytes = 0;
+  if (!r->dtype) return QN_OK; /* size_by_offset() */
   if (!qn__dtype_bytes(r->dtype, r->dim, r->n_dims, &r->bytes))
     return qn__fail(QN_E_FORMAT, "%s: %.*s: its shape overflows or a row is not whole blocks of %d", c->file->path,
                     shown, r->name, r->dtype->elems);
   if (!strcmp(r->dtype->name, "I2_S")) r->bytes += 32; /* one scale after the codes, padded to 32 bytes */
+  return QN_OK;
+}
+
+/* A type that is not known takes what lies before the next tensor, to which c points, or before the end. */
+static qn_status size_by_offset(qn_model *m, cursor c, bool last, uint64_t data_bytes, record *r) {
+  record next = {.offset = data_bytes};
+  qn__dtype *t = qn__arena_take(&m->arena, sizeof *t);
+  if (!t || !(t->name = qn__arena_print(&m->arena, "type %u", r->type))) return qn__fail(QN_E_NOMEM, "%s", c.file->path);
+  t->id = (int)r->type;
+  t->elems = 1;
+  r->dtype = t;
+  if (!last) QN_TRY(take_record(&c, &next));
+  int shown = r->length < 64 ? (int)r->length : 64;
+  if (next.offset < r->offset)
+    return qn__fail(QN_E_FORMAT, "%s: %.*s: at offset %ju, the next tensor at %ju", c.file->path, shown, r->name,
+                    (uintmax_t)r->offset, (uintmax_t)next.offset);
+  r->bytes = next.offset - r->offset;
   return QN_OK;
 }
 
@@ -211,6 +231,7 @@ static qn_status take_tensors(qn_model *m, cursor *c, uint64_t count, uint64_t a
   uint64_t data_bytes = start < c->file->bytes ? c->file->bytes - start : 0;
   for (uint64_t i = 0; i < count; i++) {
     QN_TRY(take_record(c, &r));
+    if (!r.dtype) QN_TRY(size_by_offset(m, *c, i + 1 == count, data_bytes, &r));
     int shown = r.length < 64 ? (int)r.length : 64;
     if (r.offset != sum)
       return qn__fail(QN_E_FORMAT, "%s: %.*s: at offset %ju, the tensors before it end at %ju", c->file->path, shown,

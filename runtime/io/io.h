@@ -57,7 +57,9 @@ typedef struct qn_tensor {
   uint64_t bytes;         /* in the file: codes, scales, zero points and whatever else only this weight needs. Neutral
                              planes, one code a byte, count as many bits as their format has */
   bool quantized;         /* stored in a quantized form */
-  bool linear;            /* multiplies activations: a matrix that is not an embedding */
+  bool linear;            /* multiplies activations: `role` is "linear" or "head" */
+  const char *role;       /* what it is for, as its name tells: "linear", "head", "embedding", "norm", "router",
+                             "convolution", "adapter", "vision, audio", "table", "parameter", "vector" */
   const qn_raw *raw;      /* the tensor that holds the codes */
 } qn_tensor;
 
@@ -75,6 +77,9 @@ QN_API const qn_tensor *qn_model_find(const qn_model *model, const char *name); 
 /* The i-th stored tensor; NULL past the last. */
 QN_API const qn_raw *qn_model_raw(const qn_model *model, size_t i);
 QN_API const qn_raw *qn_model_find_raw(const qn_model *model, const char *name);
+
+/* What should be told of the checkpoint as a whole, or NULL: an index that lists tensors which no file holds. */
+QN_API const char *qn_model_remark(const qn_model *model);
 
 /* Text of config.json, or NULL. Not terminated: *length bytes. */
 QN_API const char *qn_model_config(const qn_model *model, size_t *length);

@@ -18,6 +18,11 @@ bool qn__pull_take(qn__pull *j, char c) {
   return true;
 }
 
+bool qn__pull_end(qn__pull *j) {
+  blanks(j);
+  return j->p == j->end;
+}
+
 bool qn__pull_need(qn__pull *j, char c) {
   static const char *const what[] = {"'{'", "'}'", "'['", "']'", "':'", "','", "'\"'"};
   if (qn__pull_take(j, c)) return true;
@@ -40,10 +45,10 @@ bool qn__pull_int(qn__pull *j, uint64_t *v) {
 static bool hex4(qn__pull *j, uint32_t *v) {
   *v = 0;
   for (int i = 0; i < 4; i++, j->p++) {
-    const char *digits = "0123456789abcdef";
-    const char *d = j->p < j->end && *j->p ? strchr(digits, *j->p | 0x20) : NULL;
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    const char *d = j->p < j->end && *j->p ? strchr(digits, *j->p) : NULL;
     if (!d) return bad(j, "four hexadecimal digits");
-    *v = *v << 4 | (uint32_t)(d - digits);
+    *v = *v << 4 | ((uint32_t)(d - digits) & 15);
   }
   return true;
 }

@@ -15,6 +15,7 @@ typedef struct qn__pull {
 
 bool qn__pull_take(qn__pull *j, char c);     /* skip blanks; take c if it is next. Not taking it is no fault */
 bool qn__pull_need(qn__pull *j, char c);     /* the same, a fault if it is not next */
+bool qn__pull_end(qn__pull *j);              /* skip blanks: is that all? */
 bool qn__pull_int(qn__pull *j, uint64_t *v); /* a whole number >= 0 */
 bool qn__pull_string(qn__pull *j, char *out, size_t cap, size_t *length); /* UTF-8, terminated; a fault if too long or
                                                                              if it holds a NUL */

@@ -1,8 +1,9 @@
 /* model.c - open a checkpoint: find its files, map them, read their headers, claim its weights.
  *
- *     directory     model.safetensors.index.json -> the shards it names; else model.safetensors; else every
- * *.safetensors; else the only .gguf x.safetensors that file, and config.json beside it x.gguf        that file, or
- * with -00001-of-00003 in its name all parts */
+ *     a directory      the shards that model.safetensors.index.json names; else model.safetensors; else every
+ *                      .safetensors; else the one model of .gguf files
+ *     x.safetensors    that file, and config.json beside it
+ *     x.gguf           that file, or with -00001-of-00003 in its name all parts */
 #include "model.h"
 #include "json.h"
 #include <dirent.h>
@@ -61,6 +62,30 @@ qn_status qn__model_note(qn_model *m, const char *key, const char *text, size_t 
   return QN_OK;
 }
 
+/* What people take for a checkpoint, by its first bytes. */
+static qn_status check_magic(const qn__map *f) {
+  static const struct {
+    const char *magic, *what;
+  } known[] = {
+      {"version https://git-lfs", "a git-lfs pointer: the file itself was not downloaded (git lfs pull)"},
+      {"PK\3\4", "a zip archive, as PyTorch writes: convert it to safetensors"},
+      {"\x80\2\x8a\n", "a pickle, as PyTorch writes: convert it to safetensors"},
+      {"\x89HDF", "an HDF5 file, as Keras writes: convert it to safetensors"},
+      {"<!DOCTYPE", "a web page: the download failed"},
+      {"<html", "a web page: the download failed"},
+      {"tjgg", "ggml's format before GGUF: convert it"},
+      {"fmgg", "ggml's format before GGUF: convert it"},
+      {"lmgg", "ggml's format before GGUF: convert it"},
+      {"FUGG", "a big-endian GGUF, which is not read"},
+  };
+  for (size_t i = 0; i < QN_COUNT(known); i++) {
+    size_t n = strlen(known[i].magic);
+    if (f->bytes >= n && !memcmp(f->data, known[i].magic, n))
+      return qn__fail(QN_E_FORMAT, "%s: %s", f->path, known[i].what);
+  }
+  return QN_OK;
+}
+
 static qn_status add_file(qn_model *m, const char *path) {
   qn__map *grown = realloc(m->file, (size_t)(m->n_files + 1) * sizeof *grown);
   if (!grown) return qn__fail(QN_E_NOMEM, "%s", path);
@@ -68,10 +93,20 @@ static qn_status add_file(qn_model *m, const char *path) {
   QN_TRY(qn__map_open(path, &m->file[m->n_files]));
   qn__map *f = &m->file[m->n_files++];
   bool gguf = f->bytes >= 4 && !memcmp(f->data, "GGUF", 4);
+  QN_TRY(check_magic(f));
   if (m->n_files > 1 && gguf != m->gguf)
     return qn__fail(QN_E_FORMAT, "%s: another container than the part before", path);
   m->gguf = gguf;
   return gguf ? qn__gguf_read(m, f) : qn__safetensors_read(m, f);
+}
+
+/* The file that a stored tensor lies in. */
+static const char *file_of(const qn_model *m, const qn_raw *r) {
+  for (int i = 0; i < m->n_files; i++) {
+    const uint8_t *data = r->data, *from = m->file[i].data;
+    if (data >= from && data <= from + m->file[i].bytes) return m->file[i].path;
+  }
+  return "";
 }
 
 static qn_status join(char out[PATH_MAX], const char *dir, const char *name) {
@@ -82,23 +117,77 @@ static qn_status join(char out[PATH_MAX], const char *dir, const char *name) {
 
 /* ---- Configuration ----------------------------------------------------------------------------------------------- */
 
+/* Python writes NaN and Infinity, which are no JSON: they become "", which is no number either. */
+static void replace_infinities(char *text) {
+  static const char *const words[] = {"NaN", "-Infinity", "Infinity"};
+  bool quoted = false;
+  for (char *p = text; *p; p++) {
+    if (*p == '"') quoted = !quoted;
+    else if (quoted && *p == '\\' && p[1]) p++;
+    for (size_t i = 0; !quoted && i < QN_COUNT(words); i++) {
+      size_t n = strlen(words[i]);
+      if (strncmp(p, words[i], n)) continue;
+      memset(p, ' ', n);
+      p[0] = p[1] = '"';
+      p += n - 1;
+      break;
+    }
+  }
+}
+
 static qn_status parse_config(const qn__map *f, cJSON **out) {
   if (f->bytes > CONFIG_MAX)
     return qn__fail(QN_E_FORMAT, "%s: %zu bytes, the limit is %d", f->path, f->bytes, CONFIG_MAX);
-  *out = f->bytes ? cJSON_ParseWithLength((const char *)f->data, f->bytes) : NULL;
+  char *text = strndup((const char *)f->data, f->bytes);
+  if (!text) return qn__fail(QN_E_NOMEM, "%s", f->path);
+  replace_infinities(text);
+  *out = cJSON_Parse(text);
+  free(text);
   return cJSON_IsObject(*out) ? QN_OK : qn__fail(QN_E_FORMAT, "%s: not a JSON object", f->path);
 }
 
-/* config.json's quantization_config, or the whole of a file that older tools wrote beside it. */
+/* The parts of a configuration that speak of the language model, however deep they lie. */
+static void find_parts(qn_model *m, const cJSON *part) {
+  static const char *const names[] = {"text_config", "llm_config", "language_config", "lm_config", "thinker_config"};
+  if (!cJSON_IsObject(part) || m->n_configs == QN__CONFIGS) return;
+  m->config_part[m->n_configs++] = part;
+  for (size_t i = 0; i < QN_COUNT(names); i++) find_parts(m, cJSON_GetObjectItemCaseSensitive(part, names[i]));
+}
+
+const cJSON *qn__config(const qn_model *m, const char *key) {
+  const cJSON *v = NULL;
+  for (int i = 0; !v && i < m->n_configs; i++) v = cJSON_GetObjectItemCaseSensitive(m->config_part[i], key);
+  return v;
+}
+
+bool qn__architecture_is(const qn_model *m, const char *name) {
+  for (int i = 0; i < m->n_configs; i++) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(m->config_part[i], "model_type");
+    if (cJSON_IsString(v) && !strcmp(v->valuestring, name)) return true;
+  }
+  return false;
+}
+
+/* The object at the first of these keys that holds one. */
+static cJSON *first_object(const qn_model *m, const char *const *keys, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    const cJSON *v = qn__config(m, keys[i]);
+    if (cJSON_IsObject(v)) return (cJSON *)(uintptr_t)v;
+  }
+  return NULL;
+}
+
+/* How the model is quantized: config.json says it, else a file of its own beside it, ModelOpt's one level down. */
 static qn_status read_config(qn_model *m, const char *dir) {
-  static const char *const alone[] = {"quantize_config.json", "quant_config.json"};
+  static const char *const keys[] = {"quantization_config", "compression_config", "quantization"},
+                           *const alone[] = {"quantize_config.json", "quant_config.json", "hf_quant_config.json"};
   char path[PATH_MAX];
   QN_TRY(join(path, dir, "config.json"));
   if (qn__file_exists(path)) {
     QN_TRY(qn__map_open(path, &m->config));
     QN_TRY(parse_config(&m->config, &m->json));
-    m->quant = cJSON_GetObjectItemCaseSensitive(m->json, "quantization_config");
-    if (!m->quant) m->quant = cJSON_GetObjectItemCaseSensitive(m->json, "compression_config");
+    find_parts(m, m->json);
+    m->quant = first_object(m, keys, QN_COUNT(keys));
   }
   for (size_t i = 0; !m->quant && i < QN_COUNT(alone); i++) {
     QN_TRY(join(path, dir, alone[i]));
@@ -108,7 +197,8 @@ static qn_status read_config(qn_model *m, const char *dir) {
     qn_status s = parse_config(&f, &m->own);
     qn__map_close(&f);
     QN_TRY(s);
-    m->quant = m->own;
+    cJSON *inner = cJSON_GetObjectItemCaseSensitive(m->own, "quantization");
+    m->quant = cJSON_IsObject(inner) ? inner : m->own;
   }
   return QN_OK;
 }
@@ -164,34 +254,60 @@ bad:
   return qn__fail(QN_E_FORMAT, "%s: byte %td: %s expected", f->path, j.p - j.start, j.bad);
 }
 
-typedef struct shards {
-  qn_model *m;
-  const char *index; /* path, for messages */
+typedef struct files {
+  const char *where; /* the index or folder that names them, for messages */
   char **name;
   size_t count;
-} shards;
+} files;
 
-static qn_status collect(void *arg, const char *tensor, const char *file) {
-  shards *s = arg;
+static qn_status add_name(void *arg, const char *tensor, const char *file) {
+  files *s = arg;
   for (size_t i = s->count; i--;) /* neighbours name the same file */
     if (!strcmp(s->name[i], file)) return QN_OK;
-  if (!plain_name(file)) return qn__fail(QN_E_FORMAT, "%s: %s: \"%s\" is not a file beside it", s->index, tensor, file);
-  if (s->count == PARTS_MAX) return qn__fail(QN_E_LIMIT, "%s: more than %d shards", s->index, PARTS_MAX);
+  if (!plain_name(file)) return qn__fail(QN_E_FORMAT, "%s: %s: \"%s\" is not a file beside it", s->where, tensor, file);
+  if (s->count == PARTS_MAX) return qn__fail(QN_E_LIMIT, "%s: more than %d files", s->where, PARTS_MAX);
   char **grown = realloc(s->name, (s->count + 1) * sizeof *grown);
   if (grown) s->name = grown;
-  if (!grown || !(s->name[s->count] = strdup(file))) return qn__fail(QN_E_NOMEM, "%s", s->index);
+  if (!grown || !(s->name[s->count] = strdup(file))) return qn__fail(QN_E_NOMEM, "%s", s->where);
   s->count++;
   return QN_OK;
 }
 
-static qn_status present(void *arg, const char *tensor, const char *file) {
-  shards *s = arg;
-  const qn_raw *t = qn__names_find(&s->m->stored_names, tensor);
-  return t ? QN_OK : qn__fail(QN_E_FORMAT, "%s: tensor %s is not in %s", s->index, tensor, file);
+static void files_fini(files *s) {
+  for (size_t i = 0; i < s->count; i++) free(s->name[i]);
+  free(s->name);
 }
 
-static qn_status add_shards(qn_model *m, const char *dir, shards *s) {
-  if (s->count) qsort(s->name, s->count, sizeof *s->name, by_text);
+static bool ends_with(const char *s, const char *tail) {
+  size_t n = strlen(s), t = strlen(tail);
+  return n >= t && !strcmp(s + n - t, tail);
+}
+
+/* The files of a folder that end so, sorted. The caller ends the list, also after a failure. */
+static qn_status list_files(const char *dir, const char *tail, files *out) {
+  *out = (files){.where = dir};
+  qn_status s = QN_OK;
+  DIR *d = opendir(dir);
+  if (!d) return qn__fail(QN_E_IO, "%s: %s", dir, strerror(errno));
+  for (struct dirent *e; !s && (e = readdir(d));)
+    if (plain_name(e->d_name) && ends_with(e->d_name, tail)) s = add_name(out, dir, e->d_name);
+  closedir(d);
+  if (out->count) qsort(out->name, out->count, sizeof *out->name, by_text);
+  return s;
+}
+
+/* "a, b and 3 more" */
+static const char *some_names(const files *s, char out[512]) {
+  enum { SHOWN = 6 };
+  size_t at = 0;
+  *out = 0;
+  for (size_t i = 0; i < s->count && i < SHOWN && at < 400; i++)
+    at += (size_t)snprintf(out + at, 512 - at, "%s%.80s", i ? ", " : "", s->name[i]);
+  if (s->count > SHOWN) snprintf(out + at, 512 - at, " and %zu more", s->count - SHOWN);
+  return out;
+}
+
+static qn_status add_files(qn_model *m, const char *dir, const files *s) {
   for (size_t i = 0; i < s->count; i++) {
     char path[PATH_MAX];
     QN_TRY(join(path, dir, s->name[i]));
@@ -200,63 +316,85 @@ static qn_status add_shards(qn_model *m, const char *dir, shards *s) {
   return QN_OK;
 }
 
-static void shards_fini(shards *s) {
-  for (size_t i = 0; i < s->count; i++) free(s->name[i]);
-  free(s->name);
-}
-
 static qn_status index_names(qn_model *m) {
   const char *twice;
   QN_TRY(qn__names_init(&m->stored_names, m->stored, m->n_stored, sizeof *m->stored, &twice));
-  return twice ? qn__fail(QN_E_FORMAT, "%s: tensor %s occurs twice", m->file[0].path, twice) : QN_OK;
+  if (!twice) return QN_OK;
+  const char *file[2] = {"", ""};
+  for (size_t i = 0, n = 0; i < m->n_stored && n < 2; i++)
+    if (!strcmp(m->stored[i].pub.name, twice)) file[n++] = file_of(m, &m->stored[i].pub);
+  if (!strcmp(file[0], file[1])) return qn__fail(QN_E_FORMAT, "%s: tensor %s occurs twice", file[0], twice);
+  return qn__fail(QN_E_FORMAT, "tensor %s occurs twice, in %s and %s: several models in a folder? name one file", twice,
+                  file[0], file[1]);
+}
+
+typedef struct absent {
+  qn_model *m;
+  size_t count;
+  char first[128];
+} absent;
+
+static qn_status check_present(void *arg, const char *tensor, const char *file) {
+  absent *a = arg;
+  (void)file;
+  if (qn__names_find(&a->m->stored_names, tensor)) return QN_OK;
+  if (!a->count++) snprintf(a->first, sizeof a->first, "%s", tensor);
+  return QN_OK;
+}
+
+/* Files that an index names must be there; a tensor that is in none of them is remarked upon. */
+static qn_status check_files(const char *dir, const files *s) {
+  char path[PATH_MAX], names[512];
+  files there;
+  for (size_t i = 0; i < s->count; i++) {
+    QN_TRY(join(path, dir, s->name[i]));
+    if (qn__file_exists(path)) continue;
+    qn_status st = list_files(dir, ".safetensors", &there);
+    if (!st)
+      st = qn__fail(QN_E_IO, "%s names %s, which is not there%s%s; %s", s->where, s->name[i],
+                    there.count ? "; there is " : "", some_names(&there, names),
+                    there.count ? "complete the download, or remove the index to read what there is"
+                                : "complete the download");
+    files_fini(&there);
+    return st;
+  }
+  return QN_OK;
 }
 
 static qn_status open_index(qn_model *m, const char *dir, const char *index) {
   qn__map f;
-  shards s = {m, index, NULL, 0};
+  files s = {.where = index};
+  absent missing = {.m = m};
   QN_TRY(qn__map_open(index, &f));
-  qn_status st = f.bytes && f.bytes <= INDEX_MAX
-                     ? walk_index(&f, collect, &s)
-                     : qn__fail(QN_E_FORMAT, "%s: %zu bytes; 1 to %d are read", index, f.bytes, INDEX_MAX);
+  qn_status st = f.bytes <= INDEX_MAX
+                     ? walk_index(&f, add_name, &s)
+                     : qn__fail(QN_E_FORMAT, "%s: %zu bytes, the limit is %d", index, f.bytes, INDEX_MAX);
   if (!st && !s.count) st = qn__fail(QN_E_FORMAT, "%s: names no tensor", index);
-  if (!st) st = add_shards(m, dir, &s);
+  if (s.count) qsort(s.name, s.count, sizeof *s.name, by_text);
+  if (!st) st = check_files(dir, &s);
+  if (!st) st = add_files(m, dir, &s);
   if (!st) st = index_names(m);
-  if (!st) st = walk_index(&f, present, &s);
+  if (!st) st = walk_index(&f, check_present, &missing);
+  if (!st && missing.count &&
+      !(m->remark = qn__arena_print(&m->arena, "%s lists %zu tensors that are not there: %s%s", index, missing.count,
+                                    missing.first, missing.count > 1 ? "…" : "")))
+    st = qn__fail(QN_E_NOMEM, "%s", index);
   qn__map_close(&f);
-  shards_fini(&s);
+  files_fini(&s);
   return st;
 }
 
-/* ---- Directories and GGUF parts ---------------------------------------------------------------------------------- */
+/* ---- GGUF, whole or in parts ------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *s, const char *tail) {
-  size_t n = strlen(s), t = strlen(tail);
-  return n >= t && !strcmp(s + n - t, tail);
-}
-
-static qn_status open_listing(qn_model *m, const char *dir, const char *tail) { /* every file that ends so */
-  shards s = {m, dir, NULL, 0};
-  qn_status st = QN_OK;
-  DIR *d = opendir(dir);
-  if (!d) return qn__fail(QN_E_IO, "%s: %s", dir, strerror(errno));
-  for (struct dirent *e; !st && (e = readdir(d));)
-    if (plain_name(e->d_name) && ends_with(e->d_name, tail)) st = collect(&s, dir, e->d_name);
-  closedir(d);
-  if (!st) st = add_shards(m, dir, &s);
-  shards_fini(&s);
-  return st;
-}
-
-static qn_status open_dir(qn_model *m, const char *dir) {
-  char path[PATH_MAX];
-  QN_TRY(read_config(m, dir));
-  QN_TRY(join(path, dir, "model.safetensors.index.json"));
-  if (qn__file_exists(path)) return open_index(m, dir, path);
-  QN_TRY(join(path, dir, "model.safetensors"));
-  if (qn__file_exists(path)) return add_file(m, path);
-  QN_TRY(open_listing(m, dir, ".safetensors"));
-  if (!m->n_files) QN_TRY(open_listing(m, dir, ".gguf"));
-  return m->n_files ? QN_OK : qn__fail(QN_E_IO, "%s: holds no .safetensors and no .gguf file", dir);
+/* Of "x-00001-of-00003.gguf" the length of "x" and the number of parts, of "x.gguf" that of "x" and 0. */
+static size_t gguf_stem(const char *path, unsigned *parts) {
+  static const char part[] = "-00001-of-00001.gguf";
+  size_t n = strlen(path), stem = n - strlen(part);
+  unsigned i;
+  bool split = n > strlen(part) && sscanf(path + stem, "-%5u-of-%5u.gguf", &i, parts) == 2 && *parts;
+  if (split && *parts <= PARTS_MAX) return stem;
+  *parts = 0;
+  return n - strlen(".gguf");
 }
 
 static uint64_t meta_or(const qn_model *m, const char *key, uint64_t fallback) {
@@ -265,11 +403,9 @@ static uint64_t meta_or(const qn_model *m, const char *key, uint64_t fallback) {
 }
 
 static qn_status open_gguf(qn_model *m, const char *path) {
-  unsigned part, parts;
-  size_t stem = strlen(path) - strlen("-00001-of-00001.gguf");
-  bool split = strlen(path) > strlen("-00001-of-00001.gguf") &&
-               sscanf(path + stem, "-%5u-of-%5u.gguf", &part, &parts) == 2 && parts && parts <= PARTS_MAX;
-  if (!split) {
+  unsigned parts;
+  size_t stem = gguf_stem(path, &parts);
+  if (!parts) {
     QN_TRY(add_file(m, path));
     uint64_t count = meta_or(m, "split.count", 1);
     return count <= 1 ? QN_OK
@@ -287,6 +423,54 @@ static qn_status open_gguf(qn_model *m, const char *path) {
     return qn__fail(QN_E_FORMAT, "%s: %u parts with %zu tensors; split.count is %ju, split.tensors.count %ju", path,
                     parts, m->n_stored, (uintmax_t)count, (uintmax_t)tensors);
   return QN_OK;
+}
+
+/* The GGUF files of a folder must be the parts of one model. */
+static qn_status open_one_gguf(qn_model *m, const char *dir, const files *s) {
+  unsigned parts, others;
+  char path[PATH_MAX], names[512];
+  size_t stem = gguf_stem(s->name[0], &parts);
+  for (size_t i = 1; i < s->count; i++)
+    if (gguf_stem(s->name[i], &others) != stem || others != parts || strncmp(s->name[0], s->name[i], stem))
+      return qn__fail(QN_E_ARG, "%s: several models; name one of %s", dir, some_names(s, names));
+  QN_TRY(join(path, dir, s->name[0]));
+  return open_gguf(m, path);
+}
+
+/* ---- Directories ------------------------------------------------------------------------------------------------- */
+
+/* No checkpoint that is read. Is there one that is not? */
+static qn_status nothing_there(const char *dir) {
+  static const char *const tails[] = {".bin", ".pt", ".pth", ".ckpt", ".h5"};
+  qn_status st = QN_OK;
+  for (size_t i = 0; !st && i < QN_COUNT(tails); i++) {
+    files s;
+    char names[512];
+    st = list_files(dir, tails[i], &s);
+    if (!st && s.count)
+      st = qn__fail(QN_E_IO, "%s: holds no .safetensors and no .gguf file; convert %s to safetensors", dir,
+                    some_names(&s, names));
+    files_fini(&s);
+  }
+  return st ? st : qn__fail(QN_E_IO, "%s: holds no .safetensors and no .gguf file", dir);
+}
+
+static qn_status open_dir(qn_model *m, const char *dir) {
+  char path[PATH_MAX];
+  files s;
+  QN_TRY(read_config(m, dir));
+  QN_TRY(join(path, dir, "model.safetensors.index.json"));
+  if (qn__file_exists(path)) return open_index(m, dir, path);
+  QN_TRY(join(path, dir, "model.safetensors"));
+  if (qn__file_exists(path)) return add_file(m, path);
+  qn_status st = list_files(dir, ".safetensors", &s);
+  if (!st) st = add_files(m, dir, &s);
+  files_fini(&s);
+  if (st || m->n_files) return st;
+  st = list_files(dir, ".gguf", &s);
+  if (!st && s.count) st = open_one_gguf(m, dir, &s);
+  files_fini(&s);
+  return st || m->n_files ? st : nothing_there(dir);
 }
 
 static qn_status open_file(qn_model *m, const char *path) {
@@ -343,6 +527,8 @@ const qn_raw *qn_model_raw(const qn_model *m, size_t i) { return i < m->n_stored
 const qn_raw *qn_model_find_raw(const qn_model *m, const char *name) { return qn__names_find(&m->stored_names, name); }
 const qn_meta *qn_model_meta(const qn_model *m, size_t i) { return i < m->n_meta ? &m->meta[i] : NULL; }
 const qn_meta *qn_model_find_meta(const qn_model *m, const char *key) { return qn__names_find(&m->meta_names, key); }
+
+const char *qn_model_remark(const qn_model *m) { return m->remark; }
 
 const char *qn_model_config(const qn_model *m, size_t *length) {
   *length = m->config.bytes;

@@ -65,7 +65,7 @@ bool qn__dtype_bytes(const qn__dtype *t, const int64_t *dim, int n_dims, uint64_
 
 /* ---- The model --------------------------------------------------------------------------------------------------- */
 
-enum { QN__PARTS = QN_MAX_PLANES + 1, QN__FORMAT = 40 };
+enum { QN__PARTS = QN_MAX_PLANES + 1, QN__FORMAT = 40, QN__CONFIGS = 4 };
 
 typedef struct qn__stored {
   qn_raw pub; /* first: qn__names looks at its name */
@@ -91,9 +91,12 @@ struct qn_model {
   int n_files;
   qn__map config; /* config.json */
   cJSON *json;    /* config.json parsed, or NULL */
+  const cJSON *config_part[QN__CONFIGS]; /* the whole of it, then what it says of the language model alone */
+  int n_configs;
   cJSON *quant;   /* its quantization_config or the separate file's whole object, or NULL */
   cJSON *own;     /* quantize_config.json parsed when quant is that */
   bool gguf;
+  const char *remark;     /* qn_model_remark */
   const char *activation; /* how compressed-tensors wants them quantized, or NULL */
   qn__stored *stored;
   size_t n_stored, cap_stored;
@@ -145,11 +148,21 @@ extern const qn__dialect qn__bnb4, qn__bnb_int8;                                
 qn_status qn__refuse_layouts(qn_model *m);
 qn_status qn__refuse_codes(qn_model *m);
 
-bool qn__is_linear(const char *name); /* of a matrix: does it multiply activations? */
+/* Roles (role.c). `matrix`: it has a format. */
+const char *qn__role(const qn_tensor *t, bool matrix);
+bool qn__is_head(const qn_tensor *t);
+bool qn__is_embedding(const qn_tensor *t); /* of tokens */
+bool qn__is_linear(const qn_tensor *t);    /* by its role */
+
 void qn__shape_text(char *out, size_t cap, int n_dims, const int64_t *dim); /* "[4, *]"; -1 is the star */
 
 /* The stored tensor named stem + suffix, or NULL. */
 const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix);
+
+/* The first value of a key in config.json, or in what it says of the language model; NULL: none. Is the architecture
+ * ("model_type") this one? */
+const cJSON *qn__config(const qn_model *m, const char *key);
+bool qn__architecture_is(const qn_model *m, const char *name);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);

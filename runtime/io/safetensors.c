@@ -3,7 +3,7 @@
  *     {"name": {"dtype": "F16", "shape": [n, k], "data_offsets": [begin, end]}, …, "__metadata__": {…}}
  *
  * The rules are those of the reference implementation (huggingface/safetensors, tensor.rs, validate): the header is at
- * most 100 MB; sorted by offset the tensors follow each other from 0 to the end of the file without hole or overlap;
+ * most 100 MB, blanks may stand round it; sorted by offset the tensors follow each other from 0 to the end of the file without hole or overlap;
  * each has exactly the bytes of its shape; no name twice. */
 #include "json.h"
 #include "model.h"
@@ -155,8 +155,7 @@ qn_status qn__safetensors_read(qn_model *m, const qn__map *file) {
   qn__pull j = {text, text, text + header, NULL};
   char name[NAME_MAX_BYTES];
   size_t length;
-  if (!header || *text != '{') return qn__fail(QN_E_FORMAT, "%s: the header does not begin with '{'", file->path);
-  qn__pull_need(&j, '{');
+  if (!qn__pull_need(&j, '{')) return malformed(&j, file);
   if (!qn__pull_take(&j, '}')) {
     do {
       if (!qn__pull_string(&j, name, sizeof name, &length) || !qn__pull_need(&j, ':')) return malformed(&j, file);
@@ -165,8 +164,7 @@ qn_status qn__safetensors_read(qn_model *m, const qn__map *file) {
     } while (qn__pull_take(&j, ','));
     if (!qn__pull_need(&j, '}')) return malformed(&j, file);
   }
-  while (j.p < j.end && *j.p == ' ') j.p++;
-  if (j.p != j.end)
+  if (!qn__pull_end(&j))
     return qn__fail(QN_E_FORMAT, "%s: header byte %td: text after the last '}'", file->path, j.p - text);
   QN_TRY(check_keys(m, first_key, file));
   return check_tiling(m, first, file, data, data_bytes);

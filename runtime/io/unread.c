@@ -61,7 +61,7 @@ static bool holds_codes(const qn__stored *s) {
     if (!strcmp(s->dtype->name, numbers[i])) return false;
   for (size_t i = 0; i < QN_COUNT(tables); i++)
     if (strstr(leaf, tables[i])) return false;
-  return s->pub.bytes && (s->pub.n_dims > 1 || s->dtype->elems > 1 || strstr(leaf, "weight"));
+  return s->pub.bytes && (s->pub.n_dims > 1 || s->dtype->elems > 1 || strstr(leaf, "weight")); /* U8 [bytes] */
 }
 
 /* ---- Refusing them ----------------------------------------------------------------------------------------------- */
@@ -106,7 +106,6 @@ static qn_status refuse(qn_model *m, const qn_raw *codes, const char *name, size
   *w = (qn__weight){.dialect = &unread, .part = {codes}, .pub = {.dialect = unread.name, .raw = codes, .slices = 1}};
   w->pub.name = name;
   w->pub.quantized = true;
-  w->pub.linear = qn__is_linear(name);
   w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg());
   if (!name || !w->pub.refusal) return qn__fail(QN_E_NOMEM, "no memory for a weight's name");
   ((qn_raw *)(uintptr_t)codes)->weight = name;

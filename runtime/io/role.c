@@ -1,0 +1,110 @@
+/* role.c - what a weight is for, told by its name: what multiplies activations is tuned and quantized, all else is not. */
+#include "model.h"
+#include <string.h>
+
+/* A name is a path of modules: the last one of "model.layers.0.mlp.up_proj.weight" is "up_proj". */
+typedef enum place {
+  STARTS,       /* the name begins with the word */
+  A_MODULE,     /* some module begins with it */
+  LAST_HAS,     /* the last module contains it */
+  LAST_IS,      /* the last module is it */
+  LAST_IS_FLAT, /* and there are fewer rows than columns */
+} place;
+
+static const char tower[] = "vision, audio";
+
+static const struct {
+  const char *role, *word;
+  place place;
+} roles[] = {
+    {tower, "vision", A_MODULE},
+    {tower, "visual", A_MODULE},
+    {tower, "audio", A_MODULE},
+    {tower, "image", A_MODULE},
+    {tower, "img_", A_MODULE},
+    {tower, "speech", A_MODULE},
+    {tower, "multi_modal", A_MODULE},
+    {tower, "multimodal", A_MODULE},
+    {tower, "mm_", A_MODULE},
+    {tower, "vpm", A_MODULE},
+    {tower, "apm", A_MODULE},
+    {tower, "resampler", A_MODULE},
+    {tower, "token2wav", A_MODULE},
+    {tower, "code2wav", A_MODULE},
+    {tower, "v.blk.", STARTS}, /* a GGUF's */
+    {tower, "a.blk.", STARTS},
+    {tower, "mm.", STARTS},
+    {"adapter", "lora_", A_MODULE},
+    {"router", "router", A_MODULE},
+    {"router", "gate", LAST_IS_FLAT},
+    {"router", "wg", LAST_IS_FLAT},
+    {"router", "gate_inp", LAST_HAS},
+    {"router", "shared_expert_gate", LAST_IS},
+    {"head", "lm_head", LAST_IS},
+    {"head", "embed_out", LAST_IS},
+    {"head", "output_layer", LAST_IS},
+    {"head", "output.weight", STARTS},
+    {"head", "head.weight", STARTS},
+    {"embedding", "embed", LAST_HAS},
+    {"embedding", "token_embd", LAST_HAS},
+    {"embedding", "token_type", LAST_HAS},
+    {"embedding", "position", LAST_HAS},
+    {"embedding", "pos_emb", LAST_HAS},
+    {"embedding", "rel_pos", LAST_HAS},
+    {"embedding", "attention_bias", LAST_HAS},
+    {"embedding", "wte", LAST_IS},
+    {"embedding", "wpe", LAST_IS},
+    {"embedding", "shared", LAST_IS}, /* T5 */
+    {"norm", "norm", LAST_HAS},
+    {"norm", "ln_", LAST_HAS},
+    {"convolution", "conv", LAST_HAS},
+    {"table", "rope", LAST_HAS},
+    {"table", "rotary", A_MODULE},
+};
+
+static bool ends_with(const char *s, size_t n, const char *tail) {
+  size_t t = strlen(tail);
+  return n >= t && !memcmp(s + n - t, tail, t);
+}
+
+/* The last module of a name; *length of it. */
+static const char *last_module(const char *name, size_t *length) {
+  size_t n = strlen(name);
+  if (ends_with(name, n, ".weight")) n -= strlen(".weight");
+  size_t at = n;
+  while (at && name[at - 1] != '.') at--;
+  *length = n - at;
+  return name + at;
+}
+
+static bool is_at(const char *name, const char *word, place where, const qn_tensor *t) {
+  size_t k = strlen(word), n;
+  const char *last = last_module(name, &n), *found = strstr(last, word);
+  if (where == STARTS) return !strncmp(name, word, k);
+  if (where == LAST_HAS) return found && (size_t)(found - last) + k <= n;
+  if (where != A_MODULE) return n == k && found == last && (where == LAST_IS || t->n < t->k);
+  for (const char *at = strstr(name, word); at; at = strstr(at + 1, word))
+    if (at == name || at[-1] == '.') return true;
+  return false;
+}
+
+const char *qn__role(const qn_tensor *t, bool matrix) {
+  for (size_t i = 0; i < QN_COUNT(roles); i++)
+    if (is_at(t->name, roles[i].word, roles[i].place, t)) return roles[i].role;
+  if (t->refusal) return "linear";
+  if (!matrix || t->n == 1 || t->k == 1) return "vector";
+  bool named = ends_with(t->name, strlen(t->name), "weight") || t->slices > 1; /* experts are parameters of a module */
+  return named ? "linear" : "parameter"; /* Mamba's A_log */
+}
+
+bool qn__is_linear(const qn_tensor *t) { return !strcmp(t->role, "linear") || qn__is_head(t); }
+bool qn__is_head(const qn_tensor *t) { return !strcmp(t->role, "head"); }
+
+bool qn__is_embedding(const qn_tensor *t) { /* of tokens */
+  static const char *const names[] = {"embed_tokens", "token_embd",      "wte",       "tok_embeddings",
+                                      "embed_in",     "word_embeddings", "embedding", "embeddings",
+                                      "shared"};
+  for (size_t i = 0; i < QN_COUNT(names); i++)
+    if (is_at(t->name, names[i], LAST_IS, t)) return !strcmp(t->role, "embedding");
+  return false;
+}
