@@ -10,9 +10,11 @@
 #include "store_file.h"
 #include <dirent.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { max_layers = 3, room_for_names = 120 };
@@ -60,12 +62,51 @@ static qn_status add_layer(qn_store *s, const char *root, const char *env) {
   return QN_OK;
 }
 
-void qn__store_root(const char *asked, char out[PATH_MAX]) {
-  const char *own = getenv("QUERNEL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  if (asked && *asked) snprintf(out, PATH_MAX, "%s", asked);
-  else if (own && *own) snprintf(out, PATH_MAX, "%s", own);
-  else if (xdg && *xdg) snprintf(out, PATH_MAX, "%s/quernel", xdg);
-  else snprintf(out, PATH_MAX, "%s/.cache/quernel", home && *home ? home : "/tmp");
+/* Home as the password database knows it, for a process whose environment does not. */
+static qn_status own_home(char *out) {
+  struct passwd entry, *found = NULL;
+  char text[4096];
+  if (getpwuid_r(getuid(), &entry, text, sizeof text, &found) || !found || *found->pw_dir != '/')
+    return qn__fail(QN_E_IO,
+                    "store: HOME is not set, and the password database has no home of user %ld: "
+                    "set QUERNEL_CACHE to a folder",
+                    (long)getuid());
+  snprintf(out, PATH_MAX, "%s", found->pw_dir);
+  return QN_OK;
+}
+
+static bool absolute(const char *path) { return path && *path == '/'; } /* others do not count as a home */
+
+qn_status qn_store_root(const char *asked, char out[PATH_MAX]) {
+  const char *own = getenv("QUERNEL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *below = "";
+  char known[PATH_MAX];
+  if (!asked || !*asked) asked = own;
+  if (!asked || !*asked) {
+    asked = xdg, below = "/quernel";
+    if (!absolute(asked)) asked = home, below = "/.cache/quernel";
+    if (!absolute(asked)) QN_TRY(own_home(known));
+    if (!absolute(asked)) asked = known;
+  }
+  if (snprintf(out, PATH_MAX, "%s%s", asked, below) >= PATH_MAX - room_for_names)
+    return qn__fail(QN_E_LIMIT, "store: path of %zu bytes is too long: %.80s...", strlen(asked), asked);
+  return QN_OK;
+}
+
+/* What a store holds is run. One that everybody may write is not taken, nor another user's that nobody asked for. */
+static qn_status trust(const char *root, bool asked) {
+  struct stat st;
+  if (stat(root, &st)) return QN_OK; /* to be made */
+  if (st.st_mode & S_IWOTH)
+    return qn__fail(QN_E_IO,
+                    "store: every user can write %s, and what it holds is run: chmod o-w it, or set "
+                    "QUERNEL_CACHE to another folder",
+                    root);
+  if (!asked && st.st_uid != geteuid() && st.st_uid)
+    return qn__fail(QN_E_IO,
+                    "store: %s is user %ld's, and what it holds is run: set QUERNEL_CACHE, to this folder if "
+                    "it is meant",
+                    root, (long)st.st_uid);
+  return QN_OK;
 }
 
 /* env.json is for people and tools: it is read by no run, and written by the first. */
@@ -86,12 +127,14 @@ static qn_status record_environment(qn_store *s, const cJSON *env, const qn_devi
 }
 
 static qn_status open_layers(qn_store *s, const char *root, const qn_device_info *device, const cJSON *env) {
+  const char *own = getenv("QUERNEL_CACHE");
   char user[PATH_MAX], hash[33];
   char *text = cJSON_PrintUnformatted(env);
   if (!text) return qn__fail(QN_E_NOMEM, "store");
   qn_hash_hex(text, strlen(text), hash);
   cJSON_free(text);
-  qn__store_root(root, user);
+  QN_TRY(qn_store_root(root, user));
+  QN_TRY(trust(user, (root && *root) || (own && *own)));
   QN_TRY(add_layer(s, user, hash));
   QN_TRY(add_layer(s, getenv("QUERNEL_CACHE_SYSTEM"), hash));
   QN_TRY(add_layer(s, QN_STORE_BUNDLED, hash));

@@ -9,9 +9,6 @@
 
 #define QN_STORE_SCHEMA 1 /* of entries and of what the environment's hash is made of */
 
-/* The root that is asked for, else the default (store.h). */
-void qn__store_root(const char *asked, char out[PATH_MAX]);
-
 /* Write a file of a folder, which is made if it is not there, in place of whatever has its name (file.h). */
 qn_status qn__store_write(const char *folder, const char *name, const void *data, size_t size);
 

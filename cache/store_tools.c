@@ -2,8 +2,10 @@
 #include "store_tools.h"
 #include "fail.h"
 #include "file.h"
+#include "store.h"
 #include "store_file.h"
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,9 +74,10 @@ static qn_status each_environment(const char *root, qn_status (*visit)(void *ud,
   qn_status s = QN_OK;
   bool stop = false;
   DIR *d = opendir(root);
-  for (struct dirent *f; d && s == QN_OK && !stop && (f = readdir(d));)
+  if (!d) return qn__fail(QN_E_IO, "store: %s: %s", root, strerror(errno));
+  for (struct dirent *f; s == QN_OK && !stop && (f = readdir(d));)
     if (is_environment(f->d_name)) s = visit(ud, f->d_name, &stop);
-  if (d) closedir(d);
+  closedir(d);
   return s;
 }
 
@@ -126,7 +129,7 @@ static qn_status verify_file(void *ud, const place *p) {
 
 qn_status qn_store_verify(const char *root, void (*report)(void *ud, const char *path, const char *what), void *ud) {
   char at[PATH_MAX];
-  qn__store_root(root, at);
+  QN_TRY(qn_store_root(root, at));
   return walk(at, verify_file, &(reporter){report, ud});
 }
 
@@ -177,7 +180,7 @@ static qn_status list_environment(void *ud, const char *env, bool *stop) {
 
 qn_status qn_store_list(const char *root, int (*each)(void *ud, const qn_store_environment *e), void *ud) {
   char at[PATH_MAX];
-  qn__store_root(root, at);
+  QN_TRY(qn_store_root(root, at));
   return each_environment(at, list_environment, &(lister){at, each, ud});
 }
 
@@ -216,8 +219,8 @@ qn_status qn_store_diff(const char *a, const char *b,
                                      const cJSON *in_b),
                         void *ud) {
   char in_a[PATH_MAX], in_b[PATH_MAX];
-  qn__store_root(a, in_a);
-  qn__store_root(b, in_b);
+  QN_TRY(qn_store_root(a, in_a));
+  QN_TRY(qn_store_root(b, in_b));
   QN_TRY(walk(in_a, diff_file, &(differ){in_b, false, each, ud}));
   return walk(in_b, diff_file, &(differ){in_a, true, each, ud});
 }
@@ -310,8 +313,8 @@ static qn_status merge_environment(void *ud, const char *env, bool *stop) {
 
 qn_status qn_store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out) {
   char to[PATH_MAX], of[PATH_MAX];
-  qn__store_root(into, to);
-  qn__store_root(from, of);
+  QN_TRY(qn_store_root(into, to));
+  QN_TRY(qn_store_root(from, of));
   *out = (qn_store_counts){0};
   merger m = {to, of, BLOB, better ? better : more_samples, ud, out};
   QN_TRY(each_environment(of, merge_environment, &m));
@@ -380,7 +383,7 @@ qn_status qn_store_gc(const char *root, double age, qn_store_counts *out) {
   char at[PATH_MAX];
   collector c = {.age = age, .counts = out};
   *out = (qn_store_counts){0};
-  qn__store_root(root, at);
+  QN_TRY(qn_store_root(root, at));
   qn_status s = walk(at, note_file, &c);
   if (c.n_used) qsort(c.used, c.n_used, sizeof *c.used, by_text);
   if (s == QN_OK) s = walk(at, collect_file, &c);

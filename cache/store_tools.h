@@ -2,7 +2,7 @@
  * another, throwing out what is of no use.
  *
  * Each tool takes whole roots (NULL: the default, as for qn_store_open) with all their environments, and may run while
- * others use them. A root that is not there is empty. QN_E_IO: it cannot be written; QN_E_NOMEM. */
+ * others use them. QN_E_IO: a root that is not there (but merge makes `into`), or cannot be written; QN_E_NOMEM. */
 #ifndef QN_STORE_TOOLS_H
 #define QN_STORE_TOOLS_H
 #include "quernel.h"

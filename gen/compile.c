@@ -1,25 +1,19 @@
 /* compile.c - the front of the compilers: one source, or many on all cores. */
 #include "compile.h"
+#include "clock.h"
 #include "compile_internal.h"
+#include "cpu.h"
 #include "fail.h"
 #include "hash.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 static const struct {
   const char *target;
   qn_status (*compile)(const qn_source *, qn_artifact *);
   qn_status (*version)(char *, size_t);
 } back_ends[] = {{"host", qn__compile_cc, qn__cc_version}, {"cuda", qn__compile_nvrtc, qn__nvrtc_version}};
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 const char *qn__first_errors(const char *log, char *buffer, size_t size) {
   size_t used = 0;
@@ -43,9 +37,9 @@ qn_status qn_compile(const qn_source *source, qn_artifact *out) {
   *out = (qn_artifact){0};
   for (size_t i = 0; i < QN_COUNT(back_ends); i++) {
     if (strcmp(source->target, back_ends[i].target)) continue;
-    double start = now();
+    double start = qn__now();
     qn_status s = back_ends[i].compile(source, out);
-    out->seconds = now() - start;
+    out->seconds = qn__now() - start;
     if (s != QN_OK) return s;
     uint8_t hash[QN_HASH_BYTES];
     qn__hash128(out->image, out->size, hash);
@@ -100,7 +94,7 @@ qn_status qn_compile_all(const qn_source *sources, size_t n, int threads, qn_com
   enum { most = 256 };
   pthread_t thread[most];
   job_list jobs = {.sources = sources, .n = n, .done = done, .ud = ud, .lock = PTHREAD_MUTEX_INITIALIZER};
-  if (threads <= 0) threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  if (threads <= 0) threads = qn__cpu_count();
   if (threads > most) threads = most;
   int started = 0;
   while (started < threads - 1 && !pthread_create(&thread[started], NULL, work, &jobs)) started++;

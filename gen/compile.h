@@ -13,6 +13,8 @@ typedef struct qn_source {
   const char *flags;  /* host: instruction-set flags, space separated ("-mavx512f -mavx512bw"); CUDA: further options,
                          e.g. -lineinfo */
   const char *text;
+  double until; /* moment of CLOCK_MONOTONIC, in seconds, at which the C compiler is killed; 0: after 120 s. NVRTC runs in
+                   this process and cannot be ended */
 } qn_source;
 
 typedef struct qn_artifact {
@@ -32,8 +34,8 @@ typedef struct qn_artifact {
  * file:line (through #line). Also a host kernel that needs a symbol from elsewhere, by name, and CUDA code whose
  * assembler reports a loss of performance (wgmma made serial, registers asked for and not given). What says nothing
  * about the source, and must not be remembered against it: QN_E_DEVICE, the compiler is missing, by name; QN_E_IO, no
- * room for its files, or a signal ended it; QN_E_NOMEM. QN_E_ARG, QN_E_LIMIT: target, architecture, flags. Free *out
- * with qn_artifact_free in every case. Any thread. */
+ * room for its files, or a signal ended it; QN_E_LIMIT, its time ran out; QN_E_NOMEM. QN_E_ARG: target, architecture,
+ * flags. Free *out with qn_artifact_free in every case. Any thread. */
 qn_status qn_compile(const qn_source *source, qn_artifact *out);
 void qn_artifact_free(qn_artifact *a);
 

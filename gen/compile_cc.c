@@ -2,14 +2,14 @@
  *
  * The object is freestanding and position-independent and has no undefined symbol, so that runtime/host_load.c can map
  * it with nothing but relative relocations. The same source, flags and compiler give the same bytes. */
+#include "clock.h"
 #include "compile_internal.h"
 #include "elf_image.h"
 #include "fail.h"
 #include "file.h"
+#include "leash.h"
 #include "process.h"
-#include <dirent.h>
-#include <errno.h>
-#include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,14 +135,6 @@ static char **environment(const char *tmpdir) {
   return env;
 }
 
-static void remove_folder(const char *folder) {
-  DIR *d = opendir(folder);
-  struct dirent *f;
-  while (d && (f = readdir(d))) unlinkat(dirfd(d), f->d_name, 0);
-  if (d) closedir(d);
-  rmdir(folder);
-}
-
 /* The command line; `flags` is cut into its words. */
 static qn_status arguments(const char *cc, const char *name, char *flags, const char *object, char *argv[max_args]) {
   char version[64];
@@ -163,12 +155,12 @@ static qn_status arguments(const char *cc, const char *name, char *flags, const 
 }
 
 /* A failure that says nothing about the source must not be remembered against it. */
-static qn_status verdict(const qn_source *source, const char *cc, const qn_process_result *r) {
+static qn_status verdict(const qn_source *source, const char *cc, double seconds, const qn_process_result *r) {
   static const char *const passing[] = {
       "No space left on device", "File too large", "File size limit exceeded", "annot allocate memory", "Killed signal",
       "memory exhausted",        "out of memory"};
   if (!r->exit_status) return QN_OK;
-  if (r->exit_status == 124) return qn__fail(QN_E_COMPILE, "%s: %s took over %d s", source->name, cc, time_limit);
+  if (r->exit_status == 124) return qn__fail(QN_E_LIMIT, "%s: %s was killed after %.3g s", source->name, cc, seconds);
   if (r->exit_status > 128)
     return qn__fail(QN_E_IO, "%s: %s ended by signal %d", source->name, cc, r->exit_status - 128);
   qn_status s = QN_E_COMPILE;
@@ -182,10 +174,11 @@ static qn_status compile_in(const char *folder, const char *cc, const qn_source 
   snprintf(object, sizeof object, "%s/kernel.so", folder);
   snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", folder);
   char *flags = strdup(source->flags ? source->flags : ""), **env = environment(tmpdir);
+  double seconds = source->until ? fmin(source->until - qn__now(), time_limit) : time_limit;
   qn_process_result r = {0};
   qn_status s = flags && env ? arguments(cc, source->name, flags, object, argv) : qn__fail(QN_E_NOMEM, "compiling");
-  if (s == QN_OK) s = qn__process_run(argv, env, source->text, time_limit, &r);
-  if (s == QN_OK) s = verdict(source, cc, &r);
+  if (s == QN_OK) s = qn__process_run(argv, env, source->text, seconds, &r);
+  if (s == QN_OK) s = verdict(source, cc, seconds, &r);
   if (s == QN_OK) s = qn__file_read(object, (char **)&out->image, &out->size);
   if (s == QN_OK && !out->size) s = qn__fail(QN_E_IO, "%s: %s wrote nothing", object, cc);
   if (s == QN_OK) s = qn__elf_no_undefined(out->image, out->size, source->name);
@@ -196,12 +189,11 @@ static qn_status compile_in(const char *folder, const char *cc, const qn_source 
 }
 
 qn_status qn__compile_cc(const qn_source *source, qn_artifact *out) {
-  const char *cc, *tmp = getenv("TMPDIR");
-  char folder[PATH_MAX];
+  const char *cc;
+  qn_scratch folder;
   QN_TRY(find_compiler(&cc));
-  if (snprintf(folder, sizeof folder, "%s/quernel-XXXXXX", tmp && *tmp ? tmp : "/tmp") >= PATH_MAX || !mkdtemp(folder))
-    return qn__fail(QN_E_IO, "no folder for temporary files: %.200s: %s", folder, strerror(errno));
-  qn_status s = compile_in(folder, cc, source, out);
-  remove_folder(folder);
+  QN_TRY(qn__scratch_open(&folder));
+  qn_status s = compile_in(folder.path, cc, source, out);
+  qn__scratch_close(&folder);
   return s;
 }

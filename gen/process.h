@@ -9,7 +9,8 @@ typedef struct qn_process_result {
 } qn_process_result;
 
 /* Run argv (argv[0] found through PATH) in the environment `env` (NULL: ours), feed `input` (may be NULL), wait at most
- * `seconds`; then it and all that it started are killed. QN_E_IO if it cannot be started. Any thread. */
+ * `seconds` for it to end. What it started and is still running then, or when the time or this process ends, is killed.
+ * QN_E_IO if it cannot be started. Any thread. */
 qn_status qn__process_run(char *const argv[], char *const env[], const char *input, double seconds,
                           qn_process_result *out);
 #endif

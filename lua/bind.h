@@ -51,6 +51,9 @@ void qn__lua_push_json(lua_State *L, const cJSON *j); /* [-0, +1, v] */
 /* Memory that lives until the userdata pushed is collected: `bytes`, zeroed. [-0, +1, m] */
 void *qn__lua_block(lua_State *L, size_t bytes);
 
+/* What the tool says when a signal ends it: what native.parting was given last. Async-signal-safe. */
+const char *qn__lua_parting(void);
+
 /* A plan as a table, with the names of its kernels as `find` knows them (NULL: not known). [-0, +1, m] */
 typedef const qn_kernel *(*qn__lua_kernel)(void *ud, const char *hash);
 void qn__lua_push_plan(lua_State *L, const qn_plan *p, qn__lua_kernel find, void *ud);

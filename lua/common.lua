@@ -266,12 +266,21 @@ function common.notes()
   end
 end
 
+-- What to say of evidence if a signal ends the tool: options.kept of common.progress.
+function common.kept_in(q, store)
+  local root = common.check(q.store.root(store))
+  return ("; what was measured is kept in %s: the same command goes on from there"):format(printable(root))
+end
+
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
--- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown.
+-- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown. options.kept: what to say of the work done
+-- so far if a signal ends the tool.
 function common.progress(q, options)
-  if options.quiet or options.json and not options.progress then return nil end
-  local columns, last, phase = q.native.terminal "stderr" or options.progress and 80, 0, nil
+  local shown = not options.quiet and (not options.json or options.progress)
+  local columns, last, phase = shown and (q.native.terminal "stderr" or options.progress and 80), 0, nil
   local clear, note = columns and "\r\27[K" or "", common.notes()
+  q.native.parting(("%squernel: interrupted%s\n"):format(clear, options.kept or ""))
+  if not shown then return nil end
   return function(e)
     local now = q.native.clock()
     if e.text or e.phase == "done" then

@@ -99,6 +99,14 @@ static int list(lua_State *L) {
   return push_list(L, qn_store_list(root, add_environment, found), found);
 }
 
+/* root(root or nil) -> the folder that is meant */
+static int store_root(lua_State *L) {
+  char path[PATH_MAX];
+  qn_status s = qn_store_root(luaL_optstring(L, 1, NULL), path);
+  lua_pushstring(L, path);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
 static void add_damage(void *ud, const char *path, const char *what) {
   cJSON *j = cJSON_CreateObject();
   cJSON_AddStringToObject(j, "path", path);
@@ -160,8 +168,9 @@ static int gc(lua_State *L) {
 void qn__lua_store(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"path", store_path}, {"entries", store_entries}, {"close", store_close}, {"__gc", store_close}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"open", store_open}, {"list", list}, {"verify", verify}, {"diff", diff},
-                                       {"merge", merge},     {"gc", gc},     {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"open", store_open}, {"root", store_root}, {"list", list},
+                                       {"verify", verify},   {"diff", diff},       {"merge", merge},
+                                       {"gc", gc},           {NULL, NULL}};
   qn__lua_class(L, store_class, methods);
   luaL_newlib(L, functions);
   lua_setfield(L, -2, "store");

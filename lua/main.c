@@ -1,12 +1,13 @@
 /* main.c - the tool `quernel`: a Lua state with the module in it, and lua/main.lua with the arguments. */
+#include "bind.h"
+#include "leash.h"
 #include "limit.h"
 #include <errno.h>
-#include <lauxlib.h>
-#include <lua.h>
 #include <lualib.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 int luaopen_quernel(lua_State *L);
 
@@ -37,10 +38,28 @@ static int fail(const char *text) {
   return 1;
 }
 
+/* The tool is ended: all that it began goes first, then one line says what stays. A second signal ends it at once. */
+static void part(int number) {
+  const char *text = qn__lua_parting();
+  qn__leash_pull();
+  if (write(STDERR_FILENO, text, strlen(text)) >= 0) raise(number);
+  _exit(128 + number);
+}
+
+/* What the caller of the tool has it ignore (nohup) stays ignored. */
+static void catch_signals(void) {
+  static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+  struct sigaction now, mine = {.sa_handler = part, .sa_flags = SA_RESETHAND | SA_NODEFER};
+  for (size_t i = 0; i < QN_COUNT(ends); i++)
+    if (!sigaction(ends[i], NULL, &now) && now.sa_handler != SIG_IGN) sigaction(ends[i], &mine, NULL);
+  signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
+}
+
 int main(int argc, char **argv) {
   (void)argc;
-  signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
   qn_lua_memory memory;
+  qn__leash_start(); /* where no process can be started, what needs one says so */
+  catch_signals();
   lua_State *L = qn__lua_state_new(&memory);
   if (!L) return fail("out of memory");
   lua_pushcfunction(L, handler);

@@ -79,27 +79,25 @@ return function(q, native)
   local function open_session(self)
     local device, why, code = self:device()
     if not device then return nil, why, code end
-    local s = setmetatable({ device = device, files = {} }, session)
+    local s = setmetatable({ device = device }, session)
     s.worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
-    if s.worker then s.folder, why, code = native.scratch() end
-    if s.folder then return s end
+    if s.worker then s.scratch, why, code = native.scratch() end
+    if s.scratch then return s end
     s:__close()
     return nil, why, code
   end
 
   function session:__close()
     if self.worker then self.worker:close() end
-    for name in pairs(self.files) do os.remove(self.folder .. "/" .. name) end
-    if self.folder then os.remove(self.folder) end
+    if self.scratch then self.scratch:close() end
   end
 
   -- { json, hash, variant } of range number j of plan number i of a pack: of its kernel, or of the runner-up for a
   -- function that is not given.
   function session:case(from, i, j, variant)
     local f = from.functions[variant:match "^function/.*/([^/]+)$"] or {}
-    local json, hash, name = from.handle:case(i, j, self.folder, f.library, f.symbol)
+    local json, hash, name = from.handle:case(i, j, self.scratch:path(), f.library, f.symbol)
     if not json then return nil, hash, name end
-    self.files[hash] = true
     return { json = json, hash = hash, variant = name }
   end
 
@@ -192,11 +190,10 @@ return function(q, native)
 
   -- Our own dense kernels, as a pack: of those that the store knows the fastest, else a plain one.
   function session:dense_pack(shapes, list)
-    local problems, path = {}, self.folder .. "/dense.qpack"
+    local problems, path = {}, self.scratch:path() .. "/dense.qpack"
     for shape in pairs(shapes) do problems[#problems + 1] = q.dense_problem(shape, self.device.target) end
     local result = q.tune { problems = problems, m = list, device = self.device.name, dense = false, budget = 1e-3 }
     if not result or not q.pack(result, path) then return nil end
-    self.files["dense.qpack"] = true
     return q.open(path, { device = self.device.name })
   end
 

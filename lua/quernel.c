@@ -4,8 +4,10 @@
  * lua/quernel.lua, which is carried inside, as are the generator and the templates. $QUERNEL_TEMPLATES names a source
  * tree whose templates come before those inside. */
 #include "bind.h"
+#include "clock.h"
 #include "embed.h"
 #include "hash.h"
+#include "leash.h"
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,7 +18,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 int luaopen_quernel(lua_State *L);
@@ -246,9 +247,7 @@ static int hash(lua_State *L) {
 
 /* clock() -> seconds of a clock that never goes back */
 static int now(lua_State *L) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec * 1e-9);
+  lua_pushnumber(L, qn__now());
   return 1;
 }
 
@@ -261,6 +260,16 @@ static int terminal(lua_State *L) {
   if (!isatty(fd)) return 0;
   lua_pushinteger(L, ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80);
   return 1;
+}
+
+static char parting_text[1024] = "quernel: interrupted\n";
+
+const char *qn__lua_parting(void) { return parting_text; }
+
+/* parting(text): from now on this is what the tool says when a signal ends it */
+static int parting(lua_State *L) {
+  snprintf(parting_text, sizeof parting_text, "%s", luaL_checkstring(L, 1));
+  return 0;
 }
 
 /* folder() -> the directory of the file that holds this code, tool or module, or nil */
@@ -291,14 +300,24 @@ static int printable(lua_State *L) {
   return 1;
 }
 
-/* scratch() -> the path of a new empty directory, or nil, message */
+static const char scratch_class[] = "quernel.scratch";
+
+/* scratch() -> a new empty folder, or nil, message, code; it goes with all that is in it when it is closed */
 static int scratch(lua_State *L) {
-  char path[PATH_MAX];
-  const char *root = getenv("TMPDIR");
-  snprintf(path, sizeof path, "%.4000s/quernel-XXXXXX", root && *root ? root : "/tmp");
-  if (!mkdtemp(path)) return qn__lua_fail(L, qn__fail(QN_E_IO, "%s: %s", path, strerror(errno)));
-  lua_pushstring(L, path);
+  qn_scratch *folder = qn__lua_block(L, sizeof *folder);
+  luaL_setmetatable(L, scratch_class);
+  qn_status s = qn__scratch_open(folder);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+static int scratch_path(lua_State *L) {
+  lua_pushstring(L, ((qn_scratch *)luaL_checkudata(L, 1, scratch_class))->path);
   return 1;
+}
+
+static int scratch_close(lua_State *L) {
+  qn__scratch_close(luaL_checkudata(L, 1, scratch_class));
+  return 0;
 }
 
 /* exists(path) -> is there such a file or directory */
@@ -322,7 +341,8 @@ static int environment(lua_State *L) {
 static const luaL_Reg base[] = {
     {"read", read_embedded}, {"list", list_embedded},      {"hash", hash},           {"parse_json", parse_json},
     {"clock", now},          {"terminal", terminal},       {"folder", folder},       {"exists", exists},
-    {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {NULL, NULL},
+    {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {"parting", parting},
+    {NULL, NULL},
 };
 
 /* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */
@@ -336,10 +356,13 @@ static void check_templates(lua_State *L) {
 /* The module: the chunk lua/quernel.lua, called with the table of native functions. [-0, +1, v] */
 QN_API int luaopen_quernel(lua_State *L) {
   static const luaL_Reg json_methods[] = {{"__gc", json_gc}, {NULL, NULL}};
+  static const luaL_Reg scratch_methods[] = {
+      {"path", scratch_path}, {"close", scratch_close}, {"__gc", scratch_close}, {NULL, NULL}};
   luaL_checkversion(L);
   static const luaL_Reg folder_methods[] = {{"__gc", folder_close}, {NULL, NULL}};
   qn__lua_class(L, json_class, json_methods);
   qn__lua_class(L, folder_class, folder_methods);
+  qn__lua_class(L, scratch_class, scratch_methods);
   check_templates(L);
   lua_pushcfunction(L, read_embedded);
   lua_pushliteral(L, "lua/quernel.lua");

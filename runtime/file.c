@@ -1,10 +1,10 @@
 /* file.c - whole files, in and out: see file.h. */
 #include "file.h"
+#include "leash.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <libgen.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,7 +61,7 @@ qn_status qn__output_open(qn_output *o, const char *path) {
     fd = open(o->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (fd < 0 && errno == EEXIST);
   o->f = fd < 0 ? NULL : fdopen(fd, "wb");
-  if (o->f) return QN_OK;
+  if (o->f) return qn__leash_path(o->temporary, true), QN_OK;
   qn_status s = qn__fail(QN_E_IO, "%s: cannot be written: %s", path, strerror(errno));
   if (fd >= 0) close(fd), unlink(o->temporary);
   return s;
@@ -80,14 +80,16 @@ qn_status qn__output_close(qn_output *o) {
   int why = errno;
   if (fclose(o->f) && ok) ok = false, why = errno;
   if (ok && rename(o->temporary, o->path)) ok = false, why = errno;
+  if (!ok) unlink(o->temporary);
+  qn__leash_path(o->temporary, false);
   if (ok) return sync_folder(o->temporary), QN_OK;
-  unlink(o->temporary);
   return qn__fail(QN_E_IO, "%s: cannot be written: %s", o->path, strerror(why));
 }
 
 void qn__output_abandon(qn_output *o) {
   fclose(o->f);
   unlink(o->temporary);
+  qn__leash_path(o->temporary, false);
 }
 
 qn_status qn__file_replace(const char *path, const void *data, size_t size) {

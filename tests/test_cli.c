@@ -7,6 +7,7 @@
 #include "pack_read.h"
 #include "runtime_fixture.h"
 #include <regex.h>
+#include <signal.h>
 #include <stdbool.h>
 
 typedef struct row {
@@ -300,6 +301,29 @@ START_TEST(foreign_cpu) {
 }
 END_TEST
 
+/* The tool is ended while a kernel compiles: the compiler, what that has started and the folder are gone; one line says
+ * what stays, unless nobody can. */
+static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGKILL};
+
+START_TEST(ended_by_a_signal) {
+  int status = cli("mkdir t; printf '#!/bin/sh\\ncase \"$*\" in *-shared*) sleep 1000 & echo $PPID $! >p; mv p pids; "
+                   "wait;; *) exec cc \"$@\";; esac\\n' >slow; chmod +x slow; "
+                   "{ while [ ! -e pids ]; do sleep 0.05; done; read tool sleeper <pids; kill -%d $tool; } & "
+                   "TMPDIR=t QUERNEL_CC=./slow quernel tune --problem f32:32x64:f32-f32 --m 1 --threads 1 --store s",
+                   ends[_i]);
+  ck_assert_int_eq(status, 128 + ends[_i]);
+  bool silent = ends[_i] == SIGKILL;
+  const char *kept = strstr(cli_err, "quernel: interrupted; what was measured is kept in s:");
+  ck_assert_msg(silent == !kept, "%s", cli_err);
+  ck_assert_msg(cli("n=%d; read tool sleeper <pids; while [ $n -gt 0 ] && { [ \"$(ls -A t)\" ] || "
+                    "tr '\\0' ' ' </proc/$sleeper/cmdline | grep sleep; }; do sleep 0.1; n=$((n - 1)); done 2>/dev/null; "
+                    "[ $n -gt 0 ] || ls -AR t",
+                    silent ? 100 : 1) == 0 &&
+                    !*cli_out,
+                "left over: %s", cli_out);
+}
+END_TEST
+
 /* The rows, then cases of their own: CK_RUN_CASE=rows QN_CASE=N, CK_RUN_CASE=foreign_cpu. */
 static void add_tests(Suite *s, const char *name, const TTest *test, int loops) {
   TCase *c = tcase_create(name);
@@ -317,5 +341,6 @@ int main(int argc, char **argv) {
   add_tests(s, "rows", command, QN_COUNT(rows));
   add_tests(s, "broken_kernel", broken_kernel, QN_COUNT(refusals));
   add_tests(s, "foreign_cpu", foreign_cpu, 1);
+  add_tests(s, "ended_by_a_signal", ended_by_a_signal, QN_COUNT(ends));
   return run_suite(s, argv[0]);
 }

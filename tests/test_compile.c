@@ -1,13 +1,18 @@
 /* test_compile.c - the host's compiler behind gen/compile.h: what comes out loads and runs, and every way to fail says
  * why. The other back end is tested in test_cubin.c. */
+#include "clock.h"
 #include "compile.h"
+#include "file.h"
 #include "host_load.h"
+#include "leash.h"
 #include "process.h"
 #include "runtime_fixture.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
+#include <sys/wait.h>
 
 static const char good[] = "#line 40 \"templates/kernels/host/t.lua\"\n"
                            "static const float weight[4] = {1, 2, 3, 4};\n"
@@ -16,7 +21,7 @@ static const char good[] = "#line 40 \"templates/kernels/host/t.lua\"\n"
                            "  for (long i = 0; i < n; i++) y[i] = x[i] * weight[i & 3];\n"
                            "}\n";
 
-static qn_source host(const char *text) { return (qn_source){"variant", "host", NULL, NULL, text}; }
+static qn_source host(const char *text) { return (qn_source){.name = "variant", .target = "host", .text = text}; }
 
 /* A folder of the test's own, as TMPDIR; entries() counts what is in it. */
 static char folder[64];
@@ -25,14 +30,7 @@ static void own_folder(void) {
   ck_assert_ptr_nonnull(mkdtemp(folder));
   setenv("TMPDIR", folder, 1);
 }
-static void drop_folder(void) {
-  char path[512];
-  DIR *d = opendir(folder);
-  for (struct dirent *f; (f = readdir(d));) unlinkat(dirfd(d), f->d_name, 0);
-  closedir(d);
-  snprintf(path, sizeof path, "%s", folder);
-  rmdir(path);
-}
+static void drop_folder(void) { qn__tree_remove(folder); }
 static int entries(void) {
   int n = -2; /* "." and ".." */
   DIR *d = opendir(folder);
@@ -167,11 +165,16 @@ static const struct {
     {"exit 0", QN_E_IO, "kernel.so"},                                  /* no object */
     {"touch $TMPDIR/kernel.so $TMPDIR/other.s", QN_E_IO, "kernel.so"}, /* an empty one, and a left-over */
     {"echo nonsense >$TMPDIR/kernel.so", QN_E_FORMAT, "no ELF64 file"},
+    {"mkdir -p $TMPDIR/a/b; echo nonsense | tee $TMPDIR/a/b/c >$TMPDIR/kernel.so", QN_E_FORMAT, "no ELF64 file"},
+    {"sleep 1000 & echo nonsense >$TMPDIR/kernel.so", QN_E_FORMAT, "no ELF64 file"}, /* a child holds its output */
+    {"exec sleep 1000", QN_E_LIMIT, "was killed after"},
+    {"exec sleep 1000 <&- >&- 2>&-", QN_E_LIMIT, "was killed after"}, /* it closes its output and lives on */
 };
 
 START_TEST(test_failing_compiler) {
   fake_compiler(fakes[_i].script);
   qn_source source = host(good);
+  source.until = qn__now() + (fakes[_i].status == QN_E_LIMIT ? 0.5 : 100);
   qn_artifact a;
   ck_fails(fakes[_i].status, fakes[_i].part, qn_compile(&source, &a));
   qn_artifact_free(&a);
@@ -189,7 +192,7 @@ START_TEST(test_full_disk) {
 END_TEST
 
 START_TEST(test_bad_arguments) {
-  qn_source source = {"variant", "vax", NULL, NULL, good};
+  qn_source source = {.name = "variant", .target = "vax", .text = good};
   qn_artifact a;
   ck_fails(QN_E_ARG, "vax", qn_compile(&source, &a));
   source.target = "host";
@@ -225,6 +228,80 @@ START_TEST(test_time_limit) {
   ck_fails(QN_E_IO, "/no/such/program", qn__process_run(none, NULL, NULL, 1, &r));
   free(r.output);
   free(input);
+}
+END_TEST
+
+/* ---- What goes with the process ---------------------------------------------------------------------------------- */
+
+static void pull(int number) { (void)number, qn__leash_pull(); }
+
+/* A child holds a folder and a program when it ends: both go, by whatever it is ended. */
+static void hold(int end) {
+  qn_scratch s;
+  qn_process_result r;
+  char *script, *argv[] = {(char[]){"sh"}, (char[]){"-c"}, NULL, NULL};
+  qn__scratch_open(&s);
+  if (asprintf(&script, "cd %s; sleep 1000 & echo $! >n; mv n ../pid; wait", s.path) < 0) _exit(1);
+  argv[2] = script;
+  if (end == SIGTERM) signal(SIGTERM, pull);
+  qn__process_run(argv, NULL, NULL, 100, &r);
+}
+
+static pid_t read_pid(void) {
+  char path[128], text[16] = "";
+  snprintf(path, sizeof path, "%s/pid", folder);
+  FILE *f = fopen(path, "r");
+  if (f && !fgets(text, sizeof text, f)) *text = 0;
+  if (f) fclose(f);
+  return atoi(text);
+}
+
+/* Whether it has ended, be it that nobody has asked for its status yet. */
+static bool gone(pid_t pid) {
+  char path[64], text[8];
+  snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+  FILE *f = fopen(path, "r");
+  bool empty = !f || !fread(text, 1, 1, f);
+  if (f) fclose(f);
+  return empty;
+}
+
+START_TEST(test_leash) {
+  const int end = (const int[]){SIGKILL, SIGTERM}[_i];
+  pid_t child = fork(), sleeper;
+  if (!child) hold(end), _exit(0);
+  while (!(sleeper = read_pid())) usleep(10000);
+  ck_assert_int_eq(entries(), 2); /* the number and the folder */
+  kill(child, end);
+  if (end == SIGTERM)
+    while (entries() > 1) usleep(10000); /* it has caught the signal: it is alive */
+  kill(child, SIGKILL);
+  waitpid(child, NULL, 0);
+  while (entries() > 1 || !gone(sleeper)) usleep(10000); /* else the time runs out */
+}
+END_TEST
+
+/* Folders that nobody has locked are removed by the next run, those that are used and those of others are not. */
+START_TEST(test_sweep) {
+  static const char *const names[] = {"quernel-scratch-left01", "quernel-scratch-used01", "quernel-models", "other"};
+  char path[PATH_MAX];
+  for (size_t i = 0; i < QN_COUNT(names); i++) {
+    snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    if (i == 1) ck_assert_int_eq(flock(open(path, O_RDONLY | O_CLOEXEC), LOCK_EX), 0);
+  }
+  snprintf(path, sizeof path, "%s/quernel-scratch-left01/file", folder);
+  ck_assert_int_ge(creat(path, 0600), 0);
+  qn_scratch s;
+  ck_ok(qn__scratch_open(&s));
+  ck_assert_int_eq(entries(), 4);
+  qn__scratch_close(&s);
+  qn__scratch_close(&s);
+  ck_assert_int_eq(entries(), 3);
+  for (size_t i = 0; i < QN_COUNT(names); i++) {
+    snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+    ck_assert_msg(rmdir(path) == (i ? 0 : -1), "%s", names[i]);
+  }
 }
 END_TEST
 
@@ -297,6 +374,8 @@ int main(int argc, char **argv) {
   add_own(s, "full_disk", test_full_disk, 1);
   add_own(s, "bad_arguments", test_bad_arguments, 1);
   add_own(s, "time_limit", test_time_limit, 1);
+  add_own(s, "leash", test_leash, 2);
+  add_own(s, "sweep", test_sweep, 1);
   add_own(s, "many", test_many, 1);
   return run_suite(s, argv[0]);
 }

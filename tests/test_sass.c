@@ -52,7 +52,7 @@ START_TEST(sizes_are_read) {
       "  c.x += ((const float *)x)[threadIdx.x] + b.x, c.y += b.y + s[threadIdx.x ^ 1];\n"
       "  y[threadIdx.x] = c;\n"
       "}\n";
-  qn_source source = {"sizes", "cuda", archs[_i], NULL, text};
+  qn_source source = {.name = "sizes", .target = "cuda", .arch = archs[_i], .text = text};
   qn_artifact a;
   ck_ok(qn_compile(&source, &a));
   tally t = tally_of(archs[_i], a.image, a.size);

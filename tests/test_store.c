@@ -5,6 +5,7 @@
 #include "store_tools.h"
 #include <dirent.h>
 #include <ftw.h>
+#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -303,6 +304,42 @@ START_TEST(test_roots) {
 }
 END_TEST
 
+/* Nobody's home is the shared folder for temporary files, nor wherever a program happens to be started. */
+START_TEST(test_home_unset) {
+  char want[PATH_MAX], found[PATH_MAX];
+  snprintf(want, sizeof want, "%s/.cache/quernel", getpwuid(getuid())->pw_dir);
+  unsetenv("QUERNEL_CACHE"), unsetenv("XDG_CACHE_HOME"), unsetenv("HOME");
+  for (const char *const *home = (const char *const[]){"", ".", "tmp", NULL}; *home; home++) {
+    ck_ok(qn_store_root(NULL, found));
+    ck_assert_str_eq(found, want);
+    setenv("HOME", *home, 1), setenv("XDG_CACHE_HOME", *home, 1);
+  }
+  int status = 0;
+  pid_t nobody = fork(); /* whom the password database does not know, if we may become that */
+  if (!nobody)
+    _exit(!setuid(3000000) && (qn_store_root(NULL, found) != QN_E_IO || !strstr(qn__errmsg(), "set QUERNEL_")));
+  waitpid(nobody, &status, 0);
+  ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+/* What a store holds is run: not from where everybody writes, nor from another user's that was not asked for. */
+START_TEST(test_trust) {
+  qn_store *s;
+  char path[128];
+  chmod(root, 0777);
+  ck_fails(QN_E_IO, "chmod o-w", qn_store_open(root, &gpu, "c", "cold", &s));
+  chmod(root, 0775);
+  qn_store_close(open_at(root));
+  setenv("XDG_CACHE_HOME", root, 1);
+  qn_store_close(open_at(NULL));
+  snprintf(path, sizeof path, "%s/quernel", root);
+  if (chown(path, 3000000, 3000000)) return; /* that takes root */
+  ck_fails(QN_E_IO, "user 3000000's", qn_store_open(NULL, &gpu, "c", "cold", &s));
+  qn_store_close(open_at(path));
+}
+END_TEST
+
 /* ---- Artifacts --------------------------------------------------------------------------------------------------- */
 
 static const char variant[] = "0123456789abcdef0123456789abcdef";
@@ -351,7 +388,7 @@ END_TEST
 /* A real failure to compile is remembered with the template's line. */
 START_TEST(test_negative) {
   qn_store *s = open_at(root);
-  qn_source source = {"v", "host", NULL, NULL, "#line 9 \"templates/kernels/host/t.lua\"\nint f( {}\n"};
+  qn_source source = {.name = "v", .target = "host", .text = "#line 9 \"templates/kernels/host/t.lua\"\nint f( {}\n"};
   qn_artifact a;
   qn_status status = qn_compile(&source, &a), known;
   char why[256];
@@ -405,7 +442,7 @@ END_TEST
 /* A file system of 256 KiB, where the machine lets us mount one; the limit above tests the same without. */
 START_TEST(test_disk_full) {
   if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-      mount("tmpfs", root, "tmpfs", 0, "size=256k"))
+      mount("tmpfs", root, "tmpfs", 0, "size=256k,mode=700"))
     return;
   qn_store *s = open_at(root);
   put(s, "a", 1);
@@ -571,7 +608,7 @@ START_TEST(test_list_verify_gc) {
     ck_assert_uint_eq(c.removed, 2);
     ck_ok(qn_store_merge(root, lower, NULL, NULL, &c)); /* the image comes back */
   }
-  ck_ok(qn_store_list("/no/such/root", note_environment, NULL));
+  ck_fails(QN_E_IO, "/no/such/root", qn_store_list("/no/such/root", note_environment, NULL));
   qn_store_close(s);
 }
 END_TEST
@@ -640,6 +677,8 @@ int main(int argc, char **argv) {
   add_own(s, "environment", test_environment);
   add_own(s, "layers", test_layers);
   add_own(s, "roots", test_roots);
+  add_own(s, "home_unset", test_home_unset);
+  add_own(s, "trust", test_trust);
   add_own(s, "artifacts", test_artifacts);
   add_own(s, "negative", test_negative);
   add_own(s, "file_too_large", test_file_too_large);

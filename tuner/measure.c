@@ -16,12 +16,6 @@ struct qn_meter {
   uint64_t sum[max_threads];
 };
 
-double qn__now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* A chain-free run of multiplications that the compiler can neither drop nor shorten. */
 static uint64_t spin(uint64_t seed) {
   uint64_t a = seed, b = seed + 1, c = seed + 2, d = seed + 3;

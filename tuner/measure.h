@@ -5,6 +5,7 @@
  * that they use the threads that kernels use. Host devices only: a GPU is not shared this way. */
 #ifndef QN_MEASURE_H
 #define QN_MEASURE_H
+#include "clock.h"
 #include "device.h"
 
 typedef struct qn_meter qn_meter;
@@ -18,6 +19,4 @@ bool qn__meter_quiet(qn_meter *m);
 
 /* Bytes/s that all threads together read from memory; 0 where it is not measured. */
 double qn__meter_bandwidth(qn_meter *m);
-
-double qn__now(void); /* seconds, monotonic */
 #endif

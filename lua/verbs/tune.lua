@@ -120,6 +120,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     local problems, left_out = gather(q, options, device)
     local quiet = options.json
     if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
+    options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix),
       functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })

@@ -19,6 +19,7 @@ end
 local function verify_space(q, options)
   local device, problems = common.target(q, options), {}
   for i, p in ipairs(options.problem) do problems[i] = common.ask(q.problem, p, device.target).spelling end
+  options.kept = common.kept_in(q, options.store)
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
     family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
     progress = common.progress(q, options) or common.notes() })
