@@ -118,6 +118,15 @@ static void fill_param(qn_emu *e, const qn_emu_param *p, char *to) {
                          (uint32_t[]){1, 1}, 0, (int)draw(4), 0, (int)draw(2));
 }
 
+/* One number of a launch as no caller should give it. */
+static void spoil(qn_emu_launch *how) {
+  static const uint32_t values[] = {0, 2, 3, 16, 33, 1024, 1025, 48 << 10, 232448, 1u << 31, UINT32_MAX};
+  uint32_t v = values[draw(sizeof values / sizeof *values)], d = draw(3), *const at[] = {
+    &how->grid[d], &how->block[d], &how->cluster[d], &how->dynamic_shared};
+  *at[draw(4)] = v;
+  if (!draw(8)) how->nparams = (int)v;
+}
+
 static void run_kernel(qn_emu *e, const qn_emu_kernel *k) {
   static _Alignas(64) char params[PARAMS][PARAM];
   const void *pointers[PARAMS];
@@ -137,6 +146,7 @@ static void run_kernel(qn_emu *e, const qn_emu_kernel *k) {
                        .budget = 100000,
                        .findings_limit = 200};
   if (how.grid[0] % 2 && k->cluster[0] == 2) how.grid[0] = 2;
+  if (!draw(4)) spoil(&how);
   qn_emu_report *r;
   char line[400];
   if (qn_emu_run(k, &how, &r)) return;

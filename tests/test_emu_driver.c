@@ -150,6 +150,8 @@ START_TEST(names_what_it_refuses) {
   ck_fails(QN_E_CUDA, "mul", r.device->ops->entry(r.device, r.module, "mul", 0, &fn));
   r.launch.block[0] = 2048;
   ck_fails(QN_E_CUDA, "2048", enqueue(&r, 1, NULL));
+  r.launch.block[0] = r.launch.block[1] = INT64_C(1) << 31, r.launch.block[2] = 4; /* 2^64 threads */
+  ck_fails(QN_E_CUDA, "block 2147483648", enqueue(&r, 1, NULL));
   close_rig(&r);
 }
 END_TEST

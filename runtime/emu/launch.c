@@ -312,6 +312,9 @@ static void free_worker(worker *k) {
 
 /* ---- Launch ------------------------------------------------------------------------------------------------------ */
 
+/* Most blocks of a grid and threads of a block along x, y, z. */
+static const uint32_t most_blocks[3] = {INT32_MAX, 65535, 65535}, most_threads[3] = {1024, 1024, 64};
+
 static qn_status check_launch(run *r, const qn_emu_kernel *k) {
   const qn_emu_limits *l = &r->device->limits;
   const qn_emu_launch *h = &r->how;
@@ -319,7 +322,7 @@ static qn_status check_launch(run *r, const qn_emu_kernel *k) {
   for (int d = 0; d < 3; d++) {
     r->cluster[d] = h->cluster[d] ? h->cluster[d] : k->cluster[d] ? k->cluster[d] : 1;
     ctas *= r->cluster[d];
-    if (!h->grid[d] || !h->block[d] || (d && h->grid[d] > 65535))
+    if (!h->grid[d] || h->grid[d] > most_blocks[d] || !h->block[d] || h->block[d] > most_threads[d])
       return qn__fail(QN_E_LIMIT, "%s: grid %u or block %u of dimension %d", k->name, h->grid[d], h->block[d], d);
     if (h->grid[d] % r->cluster[d])
       return qn__fail(QN_E_LIMIT, "%s: grid %u is no multiple of cluster %u", k->name, h->grid[d], r->cluster[d]);
