@@ -7,14 +7,14 @@
 #include "quernel.h"
 
 /* Record the detail of a failure on this thread (cut at 4095 bytes, made printable) and return `s`. */
-QN_API qn_status qn__fail(qn_status s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+qn_status qn__fail(qn_status s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Detail of this thread's last failure; "" before the first. */
-QN_API const char *qn__errmsg(void);
+const char *qn__errmsg(void);
 
 /* Every control character but newline and tab becomes '?', so does a byte that is no UTF-8: names come from files, and a
  * terminal obeys what it is sent. */
-QN_API void qn__printable(char *text);
+void qn__printable(char *text);
 
 #define QN_TRY(call)                                                                                                   \
   do {                                                                                                                 \

@@ -1,11 +1,15 @@
 /* test_serve.c - the four calls of quernel.h, with a real pack of real kernels compiled here.
  *
+ *     test_serve --seeds DIR        write that pack, as a corpus for fuzz_pack
+ *
  * Weights have power-of-two scales and X small integers, so that every sum is exact and results compare bit for bit. */
 #include "cpu.h"
 #include "pack.h"
 #include "reference.h"
 #include "runtime_fixture.h"
+#include "serve.h"
 #include <pthread.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,6 +68,7 @@ static qn_plan make_plan(int64_t n, int64_t k, qn_type act, bool bias) {
   qn_plan p = {.format = make_format(4, 32, false),
                .n_ranges = 2,
                .range = {{.m_min = 1, .variant = HASH_ONE}, {.m_min = 9, .variant = HASH_TWO}}};
+  strcpy(p.format.implied, "g32.sym");
   p.layout = plain_layout(&p.format);
   p.problem = (qn_problem){.n = n, .k = k, .act = act, .out = QN_T_F32, .bias = bias};
   snprintf(p.problem.format, sizeof p.problem.format, "%s", p.format.name);
@@ -71,20 +76,25 @@ static qn_plan make_plan(int64_t n, int64_t k, qn_type act, bool bias) {
   return p;
 }
 
-static void write_pack(const char *arch) {
+/* A pack of two kernels and some plans, for devices of this architecture that ran two threads. */
+static void write_plans(const qn_kernel *one, const qn_kernel *two, const qn_plan *plan, size_t n) {
   qn_pack_builder *b;
+  ck_ok(qn_pack_builder_new(&b));
+  ck_ok(qn_pack_add_device(b, "host", qn__cpu_arch(), "this one", 2));
+  ck_ok(qn_pack_add_kernel(b, one));
+  ck_ok(qn_pack_add_kernel(b, two));
+  for (size_t i = 0; i < n; i++) ck_ok(qn_pack_add_plan(b, &plan[i]));
+  ck_ok(qn_pack_write(b, path));
+  qn_pack_builder_free(b);
+}
+
+static void write_pack(const char *arch) {
   qn_kernel one = kernel_one(), two = kernel_two();
   snprintf(one.arch, sizeof one.arch, "%s", arch);
   const qn_plan plans[] = {make_plan(64, 96, QN_T_F32, false), make_plan(64, 96, QN_T_F32, true),
                            make_plan(512, 1024, QN_T_F32, false), make_plan(64, 96, QN_T_I8, false),
                            make_plan(0, 0, QN_T_F32, true)};
-  ck_ok(qn_pack_builder_new(&b));
-  ck_ok(qn_pack_add_device(b, "host", qn__cpu_arch(), "this one", 2));
-  ck_ok(qn_pack_add_kernel(b, &one));
-  ck_ok(qn_pack_add_kernel(b, &two));
-  for (size_t i = 0; i < QN_COUNT(plans); i++) ck_ok(qn_pack_add_plan(b, &plans[i]));
-  ck_ok(qn_pack_write(b, path));
-  qn_pack_builder_free(b);
+  write_plans(&one, &two, plans, QN_COUNT(plans));
 }
 
 static void set_up(void) {
@@ -124,6 +134,7 @@ static bench make_bench(int64_t n, int64_t k, int64_t m, bool bias, bool permute
   rng r = {seed};
   bench b = {.n = n, .k = k, .m = m, .ldx = k + 3, .ldy = n + 5, .f = make_format(4, 32, false)};
   b.w = random_weight(&b.f, n, k, &r);
+  b.w.planes.format = "int4.g32.f32", b.w.planes.plane[1].name = "scale"; /* b.f, where these were, moves */
   b.x = malloc((size_t)(m * b.ldx) * sizeof *b.x);
   b.y = malloc((size_t)(m * b.ldy) * sizeof *b.y);
   b.bias = malloc((size_t)n * sizeof *b.bias);
@@ -181,6 +192,7 @@ static const struct {
     {"int4.g32.f32:70x90:f32", "int4.g32.f32:64x96:f32-f32", 70, 90, QN_NEAREST_SHAPE, false},
     {"int4.g32.f32:300x601:f32-f32", "int4.g32.f32:512x1024:f32-f32", 300, 601, QN_NEAREST_SHAPE, false},
     {"int4.g32.f32:1x1:f32-f32", "int4.g32.f32:64x96:f32-f32", 1, 1, QN_NEAREST_SHAPE, false},
+    {"int4.sym.f32:64x96", "int4.g32.f32:64x96:f32-f32", 64, 96, QN_EXACT, false}, /* as the tuner would take it */
 };
 
 START_TEST(test_serves_every_m) {
@@ -194,6 +206,9 @@ START_TEST(test_serves_every_m) {
   ck_assert_str_eq(qn_gemm_problem(g), problems[i].served);
   for (size_t j = 0; j < QN_COUNT(ms); j++) {
     bench b = make_bench(problems[i].n, problems[i].k, ms[j], problems[i].bias, j == 1 || j == 3, (uint64_t)i);
+    char format[QN_NAME];
+    snprintf(format, sizeof format, "%.*s", (int)strcspn(problems[i].problem, ":"), problems[i].problem);
+    b.w.planes.format = format;
     ck_ok(qn_prepack(g, &b.w.planes, &w));
     qn_args a = args_of(&b, g);
     ck_assert_str_eq(qn_gemm_kernel(g, ms[j]), ms[j] < 9 ? "host.one" : "host.two");
@@ -391,13 +406,280 @@ START_TEST(test_packs_for_other_machines) {
 }
 END_TEST
 
-/* What an engine links: the C library only, small, and no name but ours. */
+/* Kinds of plans are kept apart, a generic one of each kind serves what was not tuned, and a spelling that leaves types
+ * open never finds activations with scales. */
+START_TEST(test_kinds_of_plans) {
+  static const char *const kernels[QN_PLAN_KINDS] = {"host.one", "host.two", "host.one"};
+  qn_kernel one = kernel_one(), two = kernel_two();
+  qn_plan plans[2 * QN_PLAN_KINDS];
+  for (uint32_t i = 0; i < QN_COUNT(plans); i++) {
+    plans[i] = make_plan(i % 2 ? 0 : 64, i % 2 ? 0 : 96, QN_T_F32, false);
+    plans[i].kind = i / 2, plans[i].n_ranges = 1;
+    strcpy(plans[i].range[0].variant, i / 2 == QN_PLAN_DETERMINISTIC ? HASH_TWO : HASH_ONE);
+  }
+  plans[5].problem.bias = 1, qn__problem_spell(&plans[5].problem);
+  write_plans(&one, &two, plans, QN_COUNT(plans));
+  for (int kind = 0; kind < QN_PLAN_KINDS; kind++) {
+    const qn_open_options o = {.deterministic = kind > 0, .batch_invariant = kind == QN_PLAN_BATCH_INVARIANT};
+    const char *spelling = kind == QN_PLAN_BATCH_INVARIANT ? "int4.g32.f32:5x7+bias" : "int4.g64.f32:5x7";
+    qn_context *c = open_pack(&o);
+    qn_gemm *g;
+    ck_assert_str_eq(qn_problem_at(c, 0), "int4.g32.f32:64x96:f32-f32");
+    ck_assert_ptr_null(qn_problem_at(c, 1)); /* a generic plan is no problem */
+    ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
+    ck_assert_int_eq(qn_gemm_level(g), QN_EXACT);
+    ck_assert_str_eq(qn_gemm_kernel(g, 1), kernels[kind]);
+    ck_assert_str_eq(qn_gemm_kernel(g, 0), "");
+    qn_gemm_free(g);
+    if (kind == QN_PLAN_BATCH_INVARIANT) {
+      ck_ok(qn_bind(c, spelling, &g));
+      ck_assert_int_eq(qn_gemm_level(g), QN_GENERIC);
+      ck_assert_str_eq(qn_gemm_kernel(g, 1 << 20), kernels[kind]);
+      qn_gemm_free(g);
+    } else ck_fails(QN_E_NO_KERNEL, "no plan", qn_bind(c, spelling, &g));
+    qn_close(c);
+  }
+}
+END_TEST
+
+/* Found for all M at once, and so at once for the largest; more than 2^24 tokens are never run. What could overflow for
+ * some M is refused when it is bound, since qn_gemm_workspace has no way to say so. */
+START_TEST(test_workspaces) {
+  const struct {
+    qn_expr bytes;
+    const char *refused;
+    size_t most;
+  } cases[] = {
+      {EXPR(V(M), V(N), O(MUL), C(4), O(MUL)), NULL, (size_t)64 * 4 << 24},
+      {EXPR(C(0x1p40), V(M), O(DIV)), NULL, (size_t)1 << 40},
+      {EXPR(C(100), V(M), O(SUB), C(0), O(MAX)), NULL, 99},
+      {EXPR(V(M), C(0x1p53), O(MUL)), "overflow", 0},
+      {EXPR(V(M), C(0x1p38 + 1), O(MUL)), "bytes", 0}, /* no room for X beside it */
+      {EXPR(C(-1)), "workspace of -1", 0},
+      {EXPR(C(1), V(M), C(5), O(SUB), O(DIV)), "division", 0},
+  };
+  qn_kernel one = kernel_one(), two = kernel_two();
+  qn_plan plan = make_plan(64, 96, QN_T_F32, false);
+  one.recipe.workspace = cases[_i].bytes;
+  plan.n_ranges = 1;
+  write_plans(&one, &two, &plan, 1);
+  qn_context *c = open_pack(NULL);
+  qn_gemm *g;
+  qn_weight *w;
+  if (cases[_i].refused) {
+    ck_fails(QN_E_LIMIT, cases[_i].refused, qn_bind(c, "int4.g32.f32:64x96", &g));
+  } else {
+    ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
+    ck_assert_uint_eq(qn_gemm_workspace(g, 1 << 24), cases[_i].most);
+    ck_assert_uint_eq(qn_gemm_workspace(g, INT64_MAX), cases[_i].most);
+    ck_assert_uint_eq(qn_gemm_workspace(g, 0), 0);
+    ck_assert_uint_eq(qn_gemm_workspace(g, INT64_MIN), 0);
+    bench b = make_bench(64, 96, 1, false, true, 1);
+    ck_ok(qn_prepack(g, &b.w.planes, &w));
+    ck_assert_uint_eq(qn_gemm_workspace(g, 1 << 24), (cases[_i].most + 255) / 256 * 256 + ((size_t)96 * 4 << 24));
+    qn_gemm_free(g);
+    qn_weight_free(w); /* in any order */
+    free_bench(&b);
+  }
+  qn_close(c);
+}
+END_TEST
+
+static qn_pack_builder *builder;
+
+static void add_device(uint32_t i, const char *target, const char *arch, const char *product, int threads) {
+  qn_plan plan = make_plan(64 + i, 96, QN_T_F32, false); /* N tells whose plans serve */
+  qn_kernel one = kernel_one();
+  one.hash[0] = (char)('a' + i);
+  if (!strcmp(target, "cuda")) strcpy(one.target, target), strcpy(one.arch, arch);
+  memcpy(plan.range[0].variant, one.hash, sizeof one.hash);
+  plan.device = i, plan.n_ranges = 1;
+  ck_ok(qn_pack_add_device(builder, target, arch, product, threads));
+  ck_ok(qn_pack_add_kernel(builder, &one));
+  ck_ok(qn_pack_add_plan(builder, &plan));
+}
+
+/* Whose plans serve, and with how many threads. */
+static void check_choice(const qn_open_options *o, int device, int threads) {
+  qn_context *c = open_pack(o);
+  char spelling[64];
+  snprintf(spelling, sizeof spelling, "int4.g32.f32:%dx96:f32-f32", 64 + device);
+  ck_assert_str_eq(qn_problem_at(c, 0), spelling);
+  ck_assert_int_eq(qn__context_device(c)->info.threads, threads);
+  qn_close(c);
+}
+
+static void allow_cpus(int n) {
+  cpu_set_t all, some;
+  CPU_ZERO(&some);
+  ck_assert_int_eq(sched_getaffinity(0, sizeof all, &all), 0);
+  for (int i = 0; CPU_COUNT(&some) < n && i < CPU_SETSIZE; i++)
+    if (CPU_ISSET(i, &all)) CPU_SET(i, &some);
+  ck_assert_int_eq(sched_setaffinity(0, sizeof some, &some), 0);
+}
+
+/* A pack of several machines: the plans of the one most like this, and the threads that these were measured with. */
+START_TEST(test_hosts_in_one_pack) {
+  qn_device *here;
+  ck_ok(qn__device_open("host:1", &here));
+  ck_ok(qn_pack_builder_new(&builder));
+  add_device(0, "host", "x86-64 avx", "a small one", 7);
+  add_device(1, "host", here->info.arch, "another", 1);
+  add_device(2, "host", here->info.arch, here->info.product, 64);
+  add_device(3, "host", here->info.arch, here->info.product, 1);
+  ck_ok(qn_pack_write(builder, path));
+  qn_pack_builder_free(builder);
+  check_choice(&(qn_open_options){.threads = 40}, 2, 40);
+  check_choice(&(qn_open_options){.device = "host:1"}, 3, 1);
+  allow_cpus(1); /* what was measured with more than there are would wait for itself */
+  check_choice(NULL, 3, 1);
+  check_choice(&(qn_open_options){.device = "host", .threads = 3}, 3, 3);
+  qn_context *c;
+  char err[200];
+  const qn_open_options two = {.device = "host:2"}, both = {.device = "host:1", .threads = 2}, many = {.threads = 1025};
+  ck_assert_int_eq(qn_open(path, &two, &c, err, sizeof err), QN_E_ARG);
+  ck_assert_msg(strstr(err, "from 1 to 1,") != NULL, "%s", err);
+  ck_assert_int_eq(qn_open(path, &both, &c, err, sizeof err), QN_E_ARG);
+  ck_assert_int_eq(qn_open(path, &many, &c, err, sizeof err), QN_E_ARG);
+  ck_assert_msg(strstr(err, "1024") != NULL, "%s", err);
+  qn__device_close(here);
+  write_pack(""); /* one device, measured with two threads */
+  c = open_pack(NULL);
+  ck_assert_int_eq(qn__context_device(c)->info.threads, 1);
+  qn_close(c);
+}
+END_TEST
+
+static void close_gpu(qn_device *d) { (void)d; }
+static qn_device_info pretended;
+static qn_status open_gpu(const char *name, qn_device **out) {
+  static const qn_device_ops ops = {.close = close_gpu};
+  static qn_device gpu;
+  pretended = (qn_device_info){.target = "cuda", .product = "one"};
+  snprintf(pretended.arch, sizeof pretended.arch, "%s", name + strlen("gpu:"));
+  gpu = (qn_device){&ops, pretended};
+  return *out = &gpu, QN_OK;
+}
+
+/* Code for an architecture runs on later ones of its generation, and the latest of them is most like it; what has
+ * features of its own (an a at the end) runs there only. */
+START_TEST(test_gpus_in_one_pack) {
+  static const struct {
+    const char *device;
+    int served;
+    const char *refused;
+  } cases[] = {{"gpu:sm_80", 0, NULL}, {"gpu:sm_86", 1, NULL}, {"gpu:sm_89", 1, NULL},
+               {"gpu:sm_90a", 4, NULL}, {"gpu:sm_90", 0, "the pack is for"}, {"gpu:sm_75", 0, "is for sm_"}};
+  qn__device_provide("gpu:", open_gpu);
+  ck_ok(qn_pack_builder_new(&builder));
+  add_device(0, "cuda", "sm_80", "", 0);
+  add_device(1, "cuda", "sm_86", "", 0);
+  add_device(2, "host", "", "", 1);
+  add_device(3, "cuda", "sm_90a", "another", 0);
+  add_device(4, "cuda", "sm_90a", "one", 0);
+  ck_ok(qn_pack_write(builder, path));
+  qn_pack_builder_free(builder);
+  const qn_open_options o = {.device = cases[_i].device};
+  qn_context *c;
+  char err[200];
+  if (!cases[_i].refused) check_choice(&o, cases[_i].served, 0);
+  else ck_assert_int_eq(qn_open(path, &o, &c, err, sizeof err), QN_E_DEVICE);
+}
+END_TEST
+
+/* A file replaced by a rename stays what it was for those who have it open; what is no file is refused, not waited for. */
+START_TEST(test_files) {
+  qn_context *c = open_pack(NULL), *none;
+  char other[80], err[200];
+  snprintf(other, sizeof other, "%s.new", path);
+  ck_assert_int_eq(rename(path, other), 0);
+  ck_assert_int_eq(mkfifo(path, 0600), 0);
+  qn_gemm *g;
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
+  qn_gemm_free(g);
+  qn_close(c);
+  ck_assert_int_eq(qn_open(path, NULL, &none, err, sizeof err), QN_E_IO);
+  ck_assert_msg(strstr(err, "not a file") != NULL, "%s", err);
+  unlink(other);
+}
+END_TEST
+
+static void *fail_elsewhere(void *unused) {
+  qn_context *c;
+  ck_assert_int_eq(qn_open("/tmp/no/such.qpack", NULL, &c, NULL, 0), QN_E_IO);
+  return unused;
+}
+
+/* The detail is the thread's own, and no success changes it. */
+START_TEST(test_errors_of_threads) {
+  qn_context *c = open_pack(NULL);
+  qn_gemm *g = (qn_gemm *)&c;
+  pthread_t thread;
+  ck_fails(QN_E_ARG, "form is", qn_bind(c, "nonsense", &g));
+  ck_assert_ptr_null(g);
+  char before[512];
+  snprintf(before, sizeof before, "%s", qn_errmsg(c));
+  ck_assert_int_eq(pthread_create(&thread, NULL, fail_elsewhere, NULL), 0);
+  pthread_join(thread, NULL);
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
+  ck_assert_str_eq(qn_errmsg(NULL), before);
+  ck_assert_ptr_null(strchr(before, '\n'));
+  qn_gemm_free(g);
+  qn_close(c);
+}
+END_TEST
+
+/* Planes at odd addresses, as in a mapped file. */
+START_TEST(test_planes_at_odd_addresses) {
+  qn_context *c = open_pack(NULL);
+  qn_gemm *g;
+  qn_weight *w;
+  char *copy[2];
+  bench b = make_bench(64, 96, 3, false, false, 4);
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
+  qn_planes odd = b.w.planes;
+  for (int i = 0; i < 2; i++) {
+    size_t size = (size_t)(odd.plane[i].rows * odd.plane[i].cols * qn_type_bits(odd.plane[i].type) / 8);
+    copy[i] = malloc(size + 1);
+    odd.plane[i].data = memcpy(copy[i] + 1, odd.plane[i].data, size);
+  }
+  ck_ok(qn_prepack(g, &odd, &w));
+  for (int i = 0; i < 2; i++) memset(copy[i], 0xff, 8), free(copy[i]); /* read during the call only */
+  qn_args a = args_of(&b, g);
+  run_and_compare(&b, g, w, &a);
+  free_bench(&b);
+  qn_weight_free(w);
+  qn_gemm_free(g);
+  qn_close(c);
+}
+END_TEST
+
+START_TEST(test_names_of_statuses_and_types) {
+  ck_assert_str_eq(qn_status_name(QN_E_SHAPE), "QN_E_SHAPE");
+  ck_assert_str_eq(qn_status_text(QN_E_SHAPE), "shape not supported");
+  ck_assert_ptr_nonnull(qn_status_name((qn_status)-1));
+  ck_assert_ptr_nonnull(qn_status_text((qn_status)1000));
+  ck_assert_str_eq(qn_version(), QN_VERSION);
+  for (int t = 0; t < QN_T_COUNT; t++) ck_assert_int_eq(qn_type_from_name(qn_type_name((qn_type)t)), t);
+  ck_assert_ptr_null(qn_type_name(QN_T_COUNT));
+  ck_assert_ptr_null(qn_type_name((qn_type)-1));
+  ck_assert_int_eq(qn_type_bits((qn_type)-1), 0);
+  ck_assert_int_eq(qn_type_bits(QN_T_BF16), 16);
+  ck_assert_int_eq(qn_type_from_name("u4"), QN_T_NONE);
+  ck_assert_int_eq(qn_type_from_name(NULL), QN_T_NONE);
+}
+END_TEST
+
+/* What an engine links: the C library only, small, no name but those of the header, nothing that prints or ends the
+ * process. */
 START_TEST(test_library_is_lean) {
   static const char *const commands[] = {
       "readelf -d %s | grep -q 'NEEDED.*libc\\.so' && nm %s | grep -q ' qn_run$'", /* these programs see it */
       "test -z \"$(readelf -d %s | grep NEEDED | grep -vE 'lib(c|m|dl|pthread)\\.so|ld-linux|lib[atu]*san')\"",
       "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn_compile|qn__compile)')\"",
-      "test -z \"$(nm -D --defined-only %s | grep -vE ' T qn_')\"",
+      "test \"$(nm -D --defined-only %s | awk '{ print $3 }' | sort)\" = \"$(grep '^QN_API' " QN_TESTS
+      "/../runtime/quernel.h | grep -oE 'qn_[a-z0-9_]+\\(' | tr -d '(' | sort)\"",
+      "test -z \"$(nm -D --undefined-only %s | grep -wE 'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\"",
       "c=$(mktemp) && strip -o $c %s && s=$(stat -c %%s $c) && rm $c && test $s -lt 200000",
   };
   char command[512];
@@ -406,9 +688,22 @@ START_TEST(test_library_is_lean) {
 }
 END_TEST
 
+static const char *seeds;
+
+START_TEST(test_write_seeds) {
+  code = compile(source, PLAIN_FLAGS " -fvisibility=hidden");
+  snprintf(path, sizeof path, "%s/pack-0", seeds);
+  write_pack("");
+}
+END_TEST
+
 int main(int argc, char **argv) {
-  (void)argc;
   Suite *s = suite_create("serve");
+  if (argc > 2 && !strcmp(argv[1], "--seeds")) {
+    seeds = argv[2];
+    add_case(s, "write_seeds", test_write_seeds, 1);
+    return run_suite(s, argv[0]);
+  }
   static const struct {
     const char *name;
     const TTest *const *test;
@@ -418,7 +713,11 @@ int main(int argc, char **argv) {
       CASE(serves_every_m, QN_COUNT(problems)), CASE(generic_plan, 1),
       CASE(what_a_pack_says_of_itself, 1),      CASE(bad_binds, 1),
       CASE(bad_weights_and_arguments, 1),       CASE(eight_threads_at_once, 1),
-      CASE(packs_for_other_machines, 1),        CASE(library_is_lean, QN_LEAN),
+      CASE(packs_for_other_machines, 1),        CASE(kinds_of_plans, 1),
+      CASE(workspaces, 7),                      CASE(hosts_in_one_pack, 1),
+      CASE(gpus_in_one_pack, 6),                CASE(files, 1),
+      CASE(errors_of_threads, 1),               CASE(planes_at_odd_addresses, 1),
+      CASE(names_of_statuses_and_types, 1),     CASE(library_is_lean, QN_LEAN),
 #undef CASE
   };
   for (size_t i = 0; i < QN_COUNT(cases); i++) {
