@@ -219,14 +219,14 @@ local function recipe_of(def, v)
     batch_invariant = recipe.batch_invariant == true, pdl = recipe.pdl == true }
 end
 
--- The M that a variant serves: from, to (0: on).
+-- The M that a variant serves: from, to (0: on); and of how many its tiles are (0: unknown).
 local function served(def, v)
-  if not def.m then return 1, 0 end
-  local least, most = def.m(v)
+  if not def.m then return 1, 0, 0 end
+  local least, most, tile = def.m(v)
   answer(def, "m", "count", least)
   answer(def, "m, second,", "integer", most)
   check.that(most == 0 or most >= least, def.where, "kernel %s: m returns %d, %d: it serves no M", def.name, least, most)
-  return least, most
+  return least, most, tile and answer(def, "m, third,", "count", tile) or 0
 end
 
 local function complete(def, v)
@@ -238,7 +238,7 @@ local function complete(def, v)
     flags = def.flags and answer(def, "flags", "string", def.flags(v)) or "",
     arch = def.arch and answer(def, "arch", "string", def.arch(v)) or v.device.arch,
     cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)
-  out.m_min, out.m_max = served(def, v)
+  out.m_min, out.m_max, out.m_tile = served(def, v)
   local p = v.problem
   out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.bias and "+bias" or "", values_text(def, v.params))
   out.hash = kernel.hash(table.concat({ out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }, "\0"))

@@ -58,6 +58,7 @@ static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate
                         .symbol = cJSON_GetStringValue(item(j, "symbol")),
                         .m_min = (int64_t)number(j, "m_min"),
                         .m_max = (int64_t)number(j, "m_max"),
+                        .m_tile = (int64_t)number(j, "m_tile"),
                         .cost = (int64_t)number(j, "cost")};
   qn_status s = qn__layout_from_json(item(j, "layout"), f, &out->layout);
   if (s == QN_OK) s = qn__recipe_from_json(item(j, "recipe"), &out->recipe);

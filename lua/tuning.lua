@@ -24,7 +24,7 @@ return function(q, native)
         local i = #out + 1
         out[i] = { name = v.name, hash = v.hash, family = v.family, source = q.source(v, true), flags = v.flags,
           arch = v.arch, params = q.json(v.params), layout = v.layout, recipe = v.recipe, m_min = v.m_min,
-          m_max = v.m_max, cost = v.cost }
+          m_max = v.m_max, m_tile = v.m_tile, cost = v.cost }
         if v.m_min == 1 and v.m_max == 0 and (generic == 0 or v.cost < out[generic].cost) then generic = i end
       end
     end
@@ -69,7 +69,7 @@ return function(q, native)
             hash = native.hash(table.concat({ f.name, f.symbol, f.text, q.json(recipe), q.json(layout) }, "\0")),
             family = "function", source = "", flags = "", arch = "", params = q.json { LAYOUT = layout.name },
             library = f.library, symbol = f.symbol, layout = layout, recipe = recipe, m_min = f.m_min or 1,
-            m_max = f.m_max or 0, cost = 0 }
+            m_max = f.m_max or 0, m_tile = 0, cost = 0 }
         end
       end
     end

@@ -114,7 +114,7 @@ START_TEST(hang_is_ended) {
   pid_t before = supervisor.pid;
   ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("verify", c, 1, 0), 1, NULL), QN_E_WRONG);
   ck_assert_int_eq(supervisor.fault, QN_FAULT_DEATH);
-  ck_assert_msg(strstr(qn__errmsg(), "hangs: M = 1 of 72 x 160 (calls: 1") != NULL, "%s", qn__errmsg());
+  ck_assert_msg(strstr(qn__errmsg(), "hangs: M = 3 of 72 x 160 (calls: 1") != NULL, "%s", qn__errmsg());
   ck_assert_int_eq(kill(before, 0), -1); /* collected, not left to spin */
   check_works();
   free(c);
@@ -144,11 +144,11 @@ START_TEST(patience_follows_from_the_work) {
 END_TEST
 
 /* A kernel that goes wrong at the full shape is told apart from one that is right there. */
-static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL", "INEXACT"};
+static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL", "INEXACT", "SPOT", "REMEMBERS"};
 
 START_TEST(full_shape_is_checked_too) {
-  qn_case *c = test_case(late[_i], 70, 101);
-  ck_assert_msg(ask(request("open", c, 3, 0)) == QN_E_WRONG,
+  qn_case *c = test_case(late[_i], 700, 101);
+  ck_assert_msg(ask(request("open", c, 16, 0)) == QN_E_WRONG,
                 "%s is open; again: CK_RUN_CASE=wrong test_worker", late[_i]);
   free(c);
   check_works();
@@ -165,9 +165,21 @@ START_TEST(turning_wrong_while_timed_is_seen) {
 }
 END_TEST
 
+/* What saves time only where nobody compares Y is seen by comparing what was timed. */
+START_TEST(being_right_only_when_checked_is_seen) {
+  qn_case *c = test_case("LAZY", 700, 64);
+  ck_assert_msg(ask(request("open", c, 1, 0)) == QN_OK, "%s", qn__errmsg());
+  ck_assert_int_eq(ask(request("time", NULL, 1, 3)), QN_OK);
+  ck_assert_int_eq(ask(request("check", NULL, 1, 0)), QN_E_WRONG);
+  ck_assert_msg(strstr(qn__errmsg(), "wrote another Y") != NULL, "%s", qn__errmsg());
+  free(c);
+}
+END_TEST
+
 /* A row's bits at few tokens and at many, at the full shape: what small cases do not reach. */
 START_TEST(rows_that_depend_on_m_are_seen) {
   qn_case *right = test_case(NULL, 70, 101), *wrong = test_case("DEPENDS_ON_BIG_M", 70, 101);
+  wrong->m_tile = 1; /* as it says: more than a few are not tried */
   ck_assert_msg(ask(request("rows", right, 64, 0)) == QN_OK, "%s",
                 qn__errmsg());
   ck_assert_int_eq(ask(request("verify", wrong, 1, 0)), QN_OK);
@@ -257,6 +269,7 @@ int main(int argc, char **argv) {
   tcase_add_test(bad, patience_follows_from_the_work);
   tcase_add_loop_test(wrong, full_shape_is_checked_too, 0, (int)QN_COUNT(late));
   tcase_add_test(wrong, turning_wrong_while_timed_is_seen);
+  tcase_add_test(wrong, being_right_only_when_checked_is_seen);
   tcase_add_test(wrong, rows_that_depend_on_m_are_seen);
   tcase_add_test(bad, nonsense_is_answered);
   tcase_add_test(bad, missing_program_is_named);

@@ -22,6 +22,7 @@ cJSON *qn__case_to_json(const qn_case *c) {
   cJSON_AddItemToObject(j, "recipe", qn__recipe_to_json(&c->recipe));
   cJSON_AddNumberToObject(j, "m_min", (double)c->m_min);
   cJSON_AddNumberToObject(j, "m_max", (double)c->m_max);
+  cJSON_AddNumberToObject(j, "m_tile", (double)c->m_tile);
   return j;
 }
 
@@ -51,6 +52,7 @@ qn_status qn__case_from_json(const cJSON *j, qn_case *out) {
   QN_TRY(text(j, "symbol", out->symbol, sizeof out->symbol));
   QN_TRY(count(j, "m_min", &out->m_min));
   QN_TRY(count(j, "m_max", &out->m_max));
+  QN_TRY(count(j, "m_tile", &out->m_tile));
   QN_TRY(qn__problem_parse(spelling, &out->problem));
   QN_TRY(qn__format_from_json(cJSON_GetObjectItemCaseSensitive(j, "format"), &out->format));
   QN_TRY(qn__layout_from_json(cJSON_GetObjectItemCaseSensitive(j, "layout"), &out->format, &out->layout));

@@ -15,6 +15,7 @@ typedef struct qn_case {
   qn_layout layout;
   qn_recipe recipe;
   int64_t m_min, m_max; /* M that it serves; m_max 0: no limit */
+  int64_t m_tile;       /* tokens of a tile; 0: it does not say */
 } qn_case;
 
 static inline bool qn__case_serves(const qn_case *c, int64_t m) {

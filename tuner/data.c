@@ -203,18 +203,35 @@ static void harden(qn_type act, qn_draw *d, int64_t r) {
   }
 }
 
+qn_status qn__draw_rows(const qn_problem *p, qn_draw *d, int64_t m) {
+  size_t row = (size_t)(d->ldx * qn_type_bits((qn_type)p->act) / 8);
+  if (m <= d->m) return QN_OK;
+  void *x = realloc(d->x, (size_t)m * row);
+  if (x) d->x = x;
+  float *scale = d->x_scale ? realloc(d->x_scale, (size_t)m * sizeof *scale) : NULL;
+  if (scale) d->x_scale = scale;
+  if (!x || (d->x_scale && !scale)) return qn__fail(QN_E_NOMEM, "X of [%lld, %lld]", (long long)m, (long long)d->ldx);
+  for (; d->m < m; d->m++) {
+    memcpy((char *)d->x + (size_t)d->m * row, (char *)d->x + (size_t)(d->m - QN_DRAW_PERIOD) * row, row);
+    if (scale) scale[d->m] = scale[d->m - QN_DRAW_PERIOD];
+  }
+  return QN_OK;
+}
+
+/* The rows of a period. */
 static qn_status make_x(const qn_problem *problem, uint64_t *state, qn_draw *d) {
   palette p;
   qn_type act = (qn_type)problem->act;
   x_palette(act, d->kind, state, &p);
-  size_t bytes = (size_t)(d->m * d->ldx) * (size_t)p.size;
-  if (!(d->x = malloc(bytes))) return qn__fail(QN_E_NOMEM, "X of [%lld, %lld]", (long long)d->m, (long long)d->ldx);
-  memset(d->x, 0xff, bytes);
-  for (int64_t r = 0; r < d->m; r++) {
+  size_t bytes = (size_t)(QN_DRAW_PERIOD * d->ldx) * (size_t)p.size;
+  if (!(d->x = malloc(bytes))) return qn__fail(QN_E_NOMEM, "X of %zu bytes", bytes);
+  memset(d->x, d->fence.byte, bytes);
+  for (int64_t r = 0; r < QN_DRAW_PERIOD; r++) {
     uint64_t row_state = *state + (uint64_t)r * UINT64_C(0xd1342543de82ef95);
     palette_fill(&p, (char *)d->x + r * d->ldx * p.size, d->planes.k, &row_state);
     if (d->kind == QN_DRAW_HARD) harden(act, d, r);
   }
+  d->m = QN_DRAW_PERIOD;
   d->x_max = p.max;
   return QN_OK;
 }
@@ -229,10 +246,15 @@ static qn_status make_vector(qn_draw *d, int64_t n, double lo, double hi, uint64
   return QN_OK;
 }
 
+/* Contents end at what is forbidden, or begin there; guards are read as NaN, or are such that one that is written with
+ * that is seen. */
+static const qn_fence fences[QN_DRAW_KINDS] = {
+    [QN_DRAW_EXACT] = {true, 0xff}, [QN_DRAW_RANDOM] = {false, 0xff}, [QN_DRAW_HARD] = {true, 0x55}};
+
 qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
                         int64_t ldx, uint64_t seed, qn_draw *out) {
   uint64_t state = seed;
-  *out = (qn_draw){.kind = kind, .exact = kind == QN_DRAW_EXACT, .m = m, .ldx = ldx};
+  *out = (qn_draw){.kind = kind, .exact = kind == QN_DRAW_EXACT, .fence = fences[kind], .ldx = ldx};
   out->planes = (qn_planes){.format = f->name, .n = n, .k = k};
   if (n < 1 || k < 1 || m < 1 || ldx < k)
     return qn__fail(QN_E_SHAPE, "draw of n %lld, k %lld, m %lld, ldx %lld", (long long)n, (long long)k, (long long)m,
@@ -240,9 +262,11 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
   QN_TRY(make_weight(f, &state, out));
   QN_TRY(make_x(p, &state, out));
   if (p->bias) QN_TRY(make_vector(out, n, 0, 3, &state, &out->bias));
-  if (!qn__act_scaled(p->act)) return QN_OK;
-  out->x_max *= 4;
-  return make_vector(out, m, -1, 2, &state, &out->x_scale);
+  if (qn__act_scaled(p->act)) {
+    out->x_max *= 4;
+    QN_TRY(make_vector(out, QN_DRAW_PERIOD, -1, 2, &state, &out->x_scale));
+  }
+  return qn__draw_rows(p, out, m);
 }
 
 void qn__draw_free(qn_draw *d) {
@@ -251,10 +275,10 @@ void qn__draw_free(qn_draw *d) {
   free(d->x);
   free(d->x_scale);
   free(d->bias);
-  free(d->row);
   free(d->col);
   free(d->y);
   free(d->magnitude);
+  free(d->want);
   *d = (qn_draw){0};
 }
 
@@ -298,17 +322,26 @@ static int64_t *choose(int64_t size, int64_t *count, uint64_t *state) {
 
 #define EXACT_SUM 0x1p23 /* below it f32 holds every multiple of 1/2 */
 
-qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d) {
+/* Y as a kernel must write it. */
+static qn_status make_want(qn_type out, qn_draw *d) {
+  int64_t count = QN_DRAW_PERIOD * d->planes.n;
+  d->want = malloc((size_t)(count * qn_type_bits(out) / 8));
+  if (!d->want) return qn__fail(QN_E_NOMEM, "Y of %lld elements", (long long)count);
+  for (int64_t i = 0; i < count; i++) qn__store_f64(out, d->want, i, d->y[i]);
+  return QN_OK;
+}
+
+qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t cols, qn_draw *d) {
   uint64_t state = (uint64_t)(d->planes.n * 31 + d->planes.k);
-  d->n_rows = rows, d->n_cols = cols;
-  d->row = choose(d->m, &d->n_rows, &state);
+  d->n_cols = d->exact ? d->planes.n : cols;
   d->col = choose(d->planes.n, &d->n_cols, &state);
-  size_t count = (size_t)(d->n_rows * d->n_cols);
+  size_t count = (size_t)(QN_DRAW_PERIOD * d->n_cols);
   d->y = malloc(count * sizeof *d->y);
   d->magnitude = malloc(count * sizeof *d->magnitude);
-  if (!d->row || !d->col || !d->y || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
+  if (!d->col || !d->y || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
   qn_host_args a = {.x = d->x, .x_scale = d->x_scale, .bias = d->bias, .m = d->m, .ldx = d->ldx};
-  QN_TRY(qn__reference(f, &d->planes, &a, (qn_type)p->act, d->row, d->n_rows, d->col, d->n_cols, d->y, d->magnitude));
+  QN_TRY(qn__reference(f, &d->planes, &a, (qn_type)p->act, NULL, QN_DRAW_PERIOD, d->col, d->n_cols, d->y,
+                       d->magnitude));
   for (size_t i = 0; i < count && d->exact; i++) d->exact = d->magnitude[i] < EXACT_SUM;
-  return QN_OK;
+  return d->exact ? make_want((qn_type)p->out, d) : QN_OK;
 }

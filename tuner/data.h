@@ -9,21 +9,27 @@
  *   HARD    the same with scales over the whole range that the types stand, rows of zeros, rows all of one sign */
 #ifndef QN_DATA_H
 #define QN_DATA_H
-#include "desc.h"
+#include "guard.h"
 
 typedef enum qn_draw_kind { QN_DRAW_EXACT, QN_DRAW_RANDOM, QN_DRAW_HARD, QN_DRAW_KINDS } qn_draw_kind;
 
+/* Rows of X, with their scales, repeat after so many: the reference has no more, whatever M. A prime beyond the small
+ * powers of two, so that no tile is in step with it. */
+enum { QN_DRAW_PERIOD = 13 };
+
 typedef struct qn_draw {
   qn_draw_kind kind;
-  bool exact; /* bit-for-bit comparison holds; an EXACT draw of a format without exact codes is a RANDOM one */
+  bool exact;     /* bit-for-bit comparison holds; an EXACT draw of a format without exact codes is a RANDOM one */
+  qn_fence fence; /* how the arguments are to lie in memory */
   qn_planes planes;
-  int64_t m, ldx;        /* rows of X; the gap between K and ldx is NaN */
+  int64_t m, ldx;        /* rows of X, at least a period; the gap between K and ldx has the fence's byte */
   void *x;               /* of the problem's activation type */
   float *x_scale, *bias; /* NULL unless the problem has them */
   double x_max;          /* largest |X|, scale included */
-  /* The reference at chosen rows and columns, filled by qn__draw_reference. */
-  int64_t n_rows, n_cols, *row, *col;
-  double *y, *magnitude; /* [n_rows, n_cols] */
+  /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
+  int64_t n_cols, *col;
+  double *y, *magnitude; /* [QN_DRAW_PERIOD, n_cols] */
+  void *want;            /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact; else NULL */
 } qn_draw;
 
 /* Make a draw for format `f` and a problem's types; N, K and M as given, not the problem's. The same seed gives the
@@ -33,9 +39,12 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
                         int64_t ldx, uint64_t seed, qn_draw *out);
 void qn__draw_free(qn_draw *d);
 
-/* Compute the reference at all rows and columns, or, where the shape has more than `rows` or `cols` of them, at that
- * many: both ends and a seeded choice between. A draw whose sums are too long to be exact is exact no more. */
-qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t rows, int64_t cols, qn_draw *d);
+/* Give X at least m rows. It may move. QN_E_NOMEM. */
+qn_status qn__draw_rows(const qn_problem *p, qn_draw *d, int64_t m);
+
+/* Compute the reference: of an exact draw at all columns, of others at no more than `cols`: both ends and a seeded
+ * choice between. A draw whose sums are too long to be exact is exact no more. */
+qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t cols, qn_draw *d);
 
 /* Give the weight a permutation (act-order), of its own seed; before the reference. QN_E_NOMEM. */
 qn_status qn__draw_permute(qn_draw *d);

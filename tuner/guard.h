@@ -1,31 +1,39 @@
-/* guard.h - device memory between guard zones, and a kernel's arguments in such memory.
+/* guard.h - device memory that is watched on both sides, for a kernel's arguments.
  *
- * Guards and poison are bytes 0xff: NaN in every float type, so that what a kernel reads where it should not shows in
- * its result, and what it writes there is seen at once. The interpreter watches every access itself: there a guard
- * would only be room to hide in, and has no bytes. */
+ * On the host the contents end, or begin, at a page that nobody may touch: even a read there ends the process. What is
+ * left of a page on their other side is a guard. On a GPU a guard stands on either side. All bytes of a guard are the
+ * same: what a kernel writes there is seen afterwards, unless it is just that byte, so that kernels are run with two.
+ * The interpreter watches every access itself: there a guard would only be room to hide in. */
 #ifndef QN_GUARD_H
 #define QN_GUARD_H
 #include "device.h"
 
-#define QN_GUARD_BYTES 4096
+typedef struct qn_fence {
+  bool at_end; /* the contents end at what is forbidden, wherever they begin; else they begin there, aligned to 256 */
+  unsigned char byte; /* fills guards and outputs. 0xff is NaN in every float type: what is read shows in the result */
+} qn_fence;
 
 typedef struct qn_guarded {
   qn_device *device;
-  const char *name;   /* for messages */
-  char *base;         /* device: guard, size bytes, guard; NULL: nothing */
-  size_t size, guard; /* bytes of the contents, of a guard */
+  const char *name; /* for messages */
+  qn_fence fence;
+  char *first; /* of the bytes that may be touched; NULL: nothing */
+  size_t room; /* all of them: guard, contents, guard */
+  size_t before, size;
 } qn_guarded;
 
-/* Allocate `size` bytes between guards; contents undefined. QN_E_NOMEM, QN_E_CUDA. */
-qn_status qn__guarded_init(qn_guarded *g, qn_device *d, const char *name, size_t size);
+/* Room for `size` bytes, aligned to `align`, a power of two up to 256; contents undefined. *g is zero, or has memory that
+ * is kept where it is as large. QN_E_NOMEM, QN_E_CUDA. */
+qn_status qn__guarded_place(qn_guarded *g, qn_device *d, const char *name, size_t size, size_t align, qn_fence fence);
 void qn__guarded_fini(qn_guarded *g);
-/* The same, unless it has that size already. */
-qn_status qn__guarded_resize(qn_guarded *g, qn_device *d, const char *name, size_t size);
 
-static inline void *qn__guarded_at(const qn_guarded *g) { return g->base ? g->base + g->guard : NULL; }
+static inline void *qn__guarded_at(const qn_guarded *g) { return g->first ? g->first + g->before : NULL; }
 
-/* Set the contents to `data`, or to poison if that is NULL, and both guards. */
-qn_status qn__guarded_set(qn_guarded *g, const void *data);
+/* Does `address`, on the host, lie in the pages beside the contents or in those? *offset: from where they begin. */
+bool qn__guarded_near(const qn_guarded *g, const void *address, long long *offset);
+
+/* Set the guards, and the contents to `data`, or to the guards' byte if that is NULL. */
+qn_status qn__guarded_set(const qn_guarded *g, const void *data);
 /* Are both guards untouched, and the first `bytes` of the contents equal to `data`? QN_E_WRONG names the first byte. */
 qn_status qn__guarded_check(const qn_guarded *g, const void *data, size_t bytes);
 #endif

@@ -3,9 +3,9 @@
  *
  *   worker, first        {"info": {target, arch, product, threads, cache, …}}   or {"status", "why"}
  *   before an answer     {"step","limit"}            what comes now, and how many seconds it may take; any number
- *   {"op":"verify","case":C}                 {"status","why","error"}           small ragged shapes, whole
- *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape, checked on seeded rows
- *                                                                               and columns: exact draw, then random
+ *   {"op":"verify","case":C}                 {"status","why","error"}           small shapes, whole: see verify.h
+ *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape: an exact draw, all of Y; then
+ *                                                                               a random one, at seeded columns
  *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"quiet":Q}
  *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
  *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it did

@@ -126,7 +126,8 @@ static qn_status lose(qn_supervisor *s, loss how) {
   if (how == NONSENSE) return qn__fail(QN_E_WRONG, "the worker's answer is none to the question; killed");
   if (!by_itself) return qn__fail(QN_E_WRONG, "the worker closed its line and did not end; killed");
   if (!WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "the worker ended with status %d", WEXITSTATUS(status));
-  if (is_crash(WTERMSIG(status))) return qn__fail(QN_E_WRONG, "crashed: %s", strsignal(WTERMSIG(status)));
+  if (is_crash(WTERMSIG(status)))
+    return qn__fail(QN_E_WRONG, "crashed: %s; %s", strsignal(WTERMSIG(status)), *s->step ? s->step : "before any call");
   s->fault = QN_FAULT_OUTSIDE;
   return qn__fail(QN_E_IO, "a signal ended the worker: %s%s", strsignal(WTERMSIG(status)),
                   WTERMSIG(status) == SIGKILL ? "; the system sends it when memory is short" : "");

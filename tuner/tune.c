@@ -201,6 +201,7 @@ qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **ou
   c->recipe = e->c->recipe;
   c->m_min = e->c->m_min;
   c->m_max = e->c->m_max;
+  c->m_tile = e->c->m_tile;
   snprintf(c->name, sizeof c->name, "%s", e->c->name);
   snprintf(c->hash, sizeof c->hash, "%s", e->c->hash);
   snprintf(c->image, sizeof c->image, "%s", e->c->library ? e->c->library : e->image);

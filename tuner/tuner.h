@@ -22,6 +22,7 @@ typedef struct qn_candidate {
   qn_layout layout;
   qn_recipe recipe;
   int64_t m_min, m_max; /* the rules let it serve these M; m_max 0: no limit */
+  int64_t m_tile;       /* tokens of a tile; 0: it does not say */
   int64_t cost;         /* tie-break: fewer resources first */
 } qn_candidate;
 

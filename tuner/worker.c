@@ -18,7 +18,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { check_rows = 8, check_cols = 512 };
+enum { check_cols = 512 };
 
 /* What a kernel is checked with at the full shape, before and after it is timed; it is timed with the second. */
 enum { EXACT, TIMED, DRAWS };
@@ -32,7 +32,7 @@ typedef struct slot {
   bool open;
   double error;
   int calls;    /* per sample */
-  int64_t next; /* copy of the weight */
+  int64_t next; /* copy of the weight; after 0 it has been timed */
 } slot;
 
 typedef struct worker {
@@ -61,14 +61,14 @@ static int64_t cold_bytes(const qn_device_info *d) {
 }
 
 static void close_slot(slot *s) {
-  for (int i = 0; i < DRAWS; i++) qn__call_close(&s->call[i]);
+  for (int i = 0; i < DRAWS; i++) qn__call_fini(&s->call[i]);
   qn__subject_close(&s->subject);
   free(s->c);
   *s = (slot){0};
 }
 
 static void close_packed(struct packed *p) {
-  for (int i = 0; i < DRAWS; i++) qn__weights_close(&p->weights[i]);
+  for (int i = 0; i < DRAWS; i++) qn__weights_fini(&p->weights[i]);
   *p = (struct packed){0};
 }
 
@@ -101,21 +101,26 @@ static qn_status do_verify(worker *w, const cJSON *request, cJSON *answer) {
   return s;
 }
 
-/* Data of the problem at its own shape; kept while the problem and M stay the same. */
-static qn_status full_draws(worker *w, const qn_case *c, int64_t m) {
-  char key[sizeof w->drawn];
+static qn_status make_draws(worker *w, const qn_case *c) {
   const qn_problem *p = &c->problem;
-  snprintf(key, sizeof key, "%s M=%lld", p->spelling, (long long)m);
-  if (!strcmp(key, w->drawn)) return QN_OK;
-  close_slots(w);
   *w->drawn = 0;
   w->format = c->format;
   for (int i = 0; i < DRAWS; i++) {
     qn__draw_free(&w->draw[i]);
-    QN_TRY(qn__draw_make(&w->format, p, draw_kind[i], p->n, p->k, m, p->k, 1, &w->draw[i]));
-    QN_TRY(qn__draw_reference(&c->format, p, check_rows, check_cols, &w->draw[i]));
+    QN_TRY(qn__draw_make(&w->format, p, draw_kind[i], p->n, p->k, 1, p->k, 1, &w->draw[i]));
+    QN_TRY(qn__draw_reference(&w->format, p, check_cols, &w->draw[i]));
   }
-  strcpy(w->drawn, key);
+  strcpy(w->drawn, p->spelling);
+  return QN_OK;
+}
+
+/* Data of the problem at its own shape, with rows for m tokens and one more; kept while the problem stays the same. */
+static qn_status full_draws(worker *w, const qn_case *c, int64_t m) {
+  if (strcmp(c->problem.spelling, w->drawn)) {
+    close_slots(w);
+    QN_TRY(make_draws(w, c));
+  }
+  for (int i = 0; i < DRAWS; i++) QN_TRY(qn__draw_rows(&c->problem, &w->draw[i], m + 1));
   return QN_OK;
 }
 
@@ -133,8 +138,8 @@ static qn_status find_packed(worker *w, const qn_case *c, int64_t copies, const 
     if (!*p->layout || (!spare && !in_use(w, p))) spare = p;
   if (p == w->packed + QN_SLOTS) {
     close_packed(p = spare);
-    qn_status s = qn__weights_open(w->device, c, &w->draw[EXACT], 1, &p->weights[EXACT]);
-    if (s == QN_OK) s = qn__weights_open(w->device, c, &w->draw[TIMED], copies, &p->weights[TIMED]);
+    qn_status s = qn__weights_fill(&p->weights[EXACT], w->device, c, &w->draw[EXACT], 1);
+    if (s == QN_OK) s = qn__weights_fill(&p->weights[TIMED], w->device, c, &w->draw[TIMED], copies);
     if (s != QN_OK) return close_packed(p), s;
     memcpy(p->layout, c->layout.hash, sizeof p->layout);
   }
@@ -142,13 +147,20 @@ static qn_status find_packed(worker *w, const qn_case *c, int64_t copies, const 
   return QN_OK;
 }
 
-/* Run on every draw and compare; on the interpreter, which is slow, on the exact one. */
+static qn_status check_draw(slot *s, int draw, int64_t shift) {
+  qn_call *c = &s->call[draw];
+  QN_TRY(qn__call_set(c, c->m, shift));
+  QN_TRY(qn__call_run(c));
+  return qn__call_compare(c, &s->error);
+}
+
+/* Run on every draw and compare, on the exact one also with another X in its place; on the interpreter, which is slow,
+ * once. */
 static qn_status check(slot *s) {
-  for (int i = 0; i < (s->subject.device->info.timed ? DRAWS : TIMED); i++) {
-    QN_TRY(qn__call_run(&s->call[i]));
-    QN_TRY(qn__call_compare(&s->call[i], &s->error));
-  }
-  return QN_OK;
+  QN_TRY(check_draw(s, EXACT, 0));
+  if (!s->subject.device->info.timed) return QN_OK;
+  QN_TRY(check_draw(s, EXACT, 1));
+  return check_draw(s, TIMED, 0);
 }
 
 static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
@@ -161,8 +173,8 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   int64_t copies = w->device->info.timed ? cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2 : 1;
   QN_TRY(find_packed(w, s->c, copies, &weights));
   for (int i = 0; i < DRAWS; i++) {
-    QN_TRY(qn__call_open(&s->subject, &weights[i], &w->draw[i], p->n, &s->call[i]));
-    QN_TRY(qn__call_set(&s->call[i], &w->draw[i], m));
+    QN_TRY(qn__call_aim(&s->call[i], &s->subject, &weights[i], &w->draw[i], p->n));
+    QN_TRY(qn__call_set(&s->call[i], m, 0));
   }
   s->open = true;
   return check(s);
@@ -238,6 +250,7 @@ static qn_status sample(slot *s, double *seconds) {
 static qn_status enqueue(void *ud, int i, void *stream) {
   slot *s = ud;
   qn_host_args args = qn__call_args(&s->call[TIMED], i);
+  s->next = i + 1;
   return qn__bound_run(s->subject.device, s->call[TIMED].bound, &args, stream);
 }
 
@@ -299,6 +312,7 @@ static qn_status do_check(worker *w, const cJSON *request, cJSON *answer) {
   (void)answer;
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(qn__call_guards(&s->call[TIMED]));
+  if (s->next) QN_TRY(qn__call_again(&s->call[TIMED], s->next - 1));
   return check(s);
 }
 
@@ -312,7 +326,7 @@ static qn_status do_rows(worker *w, const cJSON *request, cJSON *answer) {
   memcpy(before, c->out, c->y.size);
   qn_status s = QN_OK;
   for (int64_t m = most / 2; m && s == QN_OK; m /= 2) {
-    s = qn__call_set(c, c->draw, m);
+    s = qn__call_set(c, m, 0);
     if (s == QN_OK) s = qn__call_run(c);
     if (s == QN_OK) s = qn__call_same_rows(c, before, most);
   }
@@ -373,6 +387,14 @@ static void add_status(cJSON *answer, qn_status s) {
   cJSON_AddStringToObject(answer, "why", s == QN_OK ? "" : qn__errmsg());
 }
 
+/* Say which buffer a kernel left, if it did, and end as if nobody had asked. */
+static void on_fault(int number, siginfo_t *info, void *context) {
+  char text[160];
+  (void)context;
+  if (qn__call_fault(info->si_addr, text, sizeof text)) qn__watch_last(text);
+  signal(number, SIG_DFL); /* and the same instruction again */
+}
+
 int qn_worker_main(int argc, char **argv) {
   worker *w = calloc(1, sizeof *w);
   pid_t self = getpid();
@@ -392,6 +414,9 @@ int qn_worker_main(int argc, char **argv) {
   if (s == QN_OK) cJSON_AddItemToObject(hello, "info", qn__info_to_json(&w->device->info));
   if (!say(out, hello) || s != QN_OK) return 1;
   qn__watch_open(out);
+  const struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+  sigaction(SIGSEGV, &fault, NULL);
+  sigaction(SIGBUS, &fault, NULL);
   while (getline(&line, &room, stdin) > 0) {
     cJSON *request = cJSON_Parse(line), *body = cJSON_CreateObject();
     s = dispatch(w, request, body);

@@ -12,6 +12,17 @@ struct args {
   i64 m, n, k, ldx, ldy;
 };
 
+#ifdef __x86_64__ /* a system call; there is no library */
+__attribute__((unused)) static long ask_system(long call, long a, long b, long c, long d) {
+  register long fourth __asm__("r10") = d, fifth __asm__("r8") = -1, sixth __asm__("r9") = 0;
+  __asm__ volatile("syscall"
+                   : "+a"(call)
+                   : "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth), "r"(sixth)
+                   : "rcx", "r11", "memory");
+  return call;
+}
+#endif
+
 #define GROUP 32
 #define RECORD 20
 
@@ -42,13 +53,56 @@ static float dot(const float *x, const unsigned char *w, i64 k, int backwards) {
 /* Calls of one object since it was loaded; zero items are no call. */
 __attribute__((unused)) static unsigned calls;
 
+/* What a kernel leaves behind or changes, on its third call. */
+static void misbehave(void) {
+#ifdef FAULT_ROUNDS
+  unsigned control;
+  __asm__ volatile("stmxcsr %0" : "=m"(control));
+  control |= 0x8040; /* denormals are zeros, in and out */
+  __asm__ volatile("ldmxcsr %0" : : "m"(control));
+#endif
+#ifdef FAULT_X87
+  unsigned short control = 0x007f; /* 24 bits of precision */
+  __asm__ volatile("fldcw %0" : : "m"(control));
+#endif
+#ifdef FAULT_BACKWARD
+  __asm__ volatile("std");
+#endif
+#ifdef FAULT_BLOCKS
+  unsigned long all = ~0ul;
+  ask_system(14, 2, (long)&all, 0, 8);
+#endif
+#ifdef FAULT_CLOSES
+  ask_system(3, 0, 0, 0, 0);
+#endif
+#ifdef FAULT_LIMITS
+  long none[2] = {1 << 20, 1 << 20};
+  ask_system(160, 9, (long)none, 0, 0); /* of addresses */
+#endif
+#ifdef FAULT_TIMER
+  ask_system(37, 1000, 0, 0, 0);
+#endif
+#ifdef FAULT_FORKS
+  while (!ask_system(57, 0, 0, 0, 0)) {
+    ask_system(112, 0, 0, 0, 0); /* in a session of its own, where killing the worker does not reach it */
+    for (;;) ask_system(34, 0, 0, 0, 0);
+  }
+#endif
+#ifdef FAULT_THREAD
+  static long stack[512];
+  long call = 56;
+  __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 2f\n1:\tmov $34, %%eax\n\tsyscall\n\tjmp 1b\n2:"
+                   : "+a"(call) : "D"(0x50f00), "S"(stack + 500), "d"(0) : "rcx", "r11", "memory");
+#endif
+}
+
 __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 begin, i64 end, int thread) {
   i64 groups = (a->k + GROUP - 1) / GROUP;
   float *y = a->y;
   int backwards = 0;
   float factor = 1;
   (void)thread;
-  if (begin == 0) __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+  if (begin == 0 && __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) == 3) misbehave();
 #ifdef FAULT_CRASH
   *(volatile int *)8 = 1;
 #endif
@@ -62,6 +116,39 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #endif
 #ifdef FAULT_LATE /* right for a hundred calls on one shape, then wrong */
   if (calls > 100) factor = 2;
+#endif
+#ifdef FAULT_LATER
+  if (calls > 1000) factor = 2;
+#endif
+#ifdef FAULT_ONCE /* in a thousand calls */
+  if (calls % 1000 == 999) factor = 2;
+#endif
+#ifdef FAULT_M7
+  if (a->m == 7) factor = 2;
+#endif
+#ifdef FAULT_ABOVE_40
+  if (a->m > 40) factor = 2;
+#endif
+#ifdef FAULT_ABOVE_1000
+  if (a->m > 1000) factor = 2;
+#endif
+#ifdef FAULT_K59
+  if (a->k == 59) factor = 2;
+#endif
+#ifdef FAULT_PAIRS /* takes for granted that its part begins at an even column */
+  begin += begin % 2;
+#endif
+#ifdef FAULT_KEEPS /* memory of each call */
+  char *more = (char *)ask_system(9, 0, 1 << 18, 3, 0x8022); /* all of it present */
+  if (more) calls += 0 * *more;
+#endif
+#ifdef FAULT_REMEMBERS /* takes a call with the same pointers for the same call */
+  static const void *last_x, *last_w;
+  static float known[1 << 14];
+  int same = last_x == a->x && last_w == a->w;
+#endif
+#ifdef FAULT_LAZY /* saves itself the work where Y holds numbers, as while it is timed */
+  if (*y == *y && a->n == 700) return;
 #endif
 #ifdef FAULT_RANDOM /* the same numbers in another order every other call */
   backwards = calls & 1;
@@ -77,12 +164,41 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #endif
   for (i64 n = begin; n < end; n++)
     for (i64 m = 0; m < a->m; m++) {
+#ifdef FAULT_REMEMBERS
+      if (same) {
+        y[m * a->ldy + n] = known[m * a->n + n];
+        continue;
+      }
+#endif
+#ifdef FAULT_SPOT /* one element of a large product */
+      factor = a->n == 700 && n == 333 && m == 11 ? 2 : 1;
+#endif
 #ifdef FAULT_UNWRITTEN
       if (n == a->n - 1 && m == a->m - 1) continue;
 #endif
       const unsigned char *w = (const unsigned char *)a->w + n * groups * RECORD;
       y[m * a->ldy + n] = factor * dot((const float *)a->x + m * a->ldx, w, a->k, backwards);
+#ifdef FAULT_REMEMBERS
+      if (a->m * a->n > 1 << 14) continue;
+      known[m * a->n + n] = y[m * a->ldy + n];
+      if (n == a->n - 1 && m == a->m - 1) last_x = a->x, last_w = a->w;
+#endif
     }
+#ifdef FAULT_EMPTY /* computes a column before it asks whether there is one */
+  if (begin >= end) y[begin] = 0;
+#endif
+#ifdef FAULT_READS_X /* a vector, of which few are wanted */
+  for (int i = 0; i < 16; i++) (void)((const volatile float *)a->x)[(a->m - 1) * a->ldx + a->k + i];
+#endif
+#ifdef FAULT_READS_W
+  (void)((const volatile char *)a->w)[-1];
+#endif
+#ifdef FAULT_REWRITES_Y /* a vector, masked by what was there */
+  for (int i = 0; i < 16; i++) ((volatile float *)y)[(a->m - 1) * a->ldy + a->n + i] += 0;
+#endif
+#ifdef FAULT_SAME_GAP /* what fills the gap nearly always */
+  if (end == a->n && a->m > 1 && a->ldy > a->n) *(unsigned *)&y[a->n] = 0xffffffff;
+#endif
 #ifdef FAULT_OVERRUN_Y
   if (end == a->n) y[(a->m - 1) * a->ldy + a->n] = 0;
 #endif

@@ -191,7 +191,7 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0 end, -- finer groups have no other kernel for many
+  m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0, v.BM end, -- finer groups have no other kernel for many
   cost = function(v) return product(v).SMEM end,
   outline = { cuda.head, cuda.helpers, cuda.pack2, function(w, v) parts.ptx(w, product(v)) end, cuda.permute, dequantize,
     multiply },

@@ -370,7 +370,7 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function() return 1, 8 end,
+  m = function(v) return 1, 8, v.MB end,
   cost = function(v) return v.WARPS * v.MB end,
   outline = {
     cuda.head,

@@ -329,8 +329,8 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = launch,
   m = function(v) -- tiles of few tokens read the weight too often for many; but some kernel must serve every M
-    if v.BM > 16 then return v.BM // 2 + 1, 0 end
-    return 1, v.BM == 16 and v.SPLIT == 1 and 0 or 4 * v.BM
+    if v.BM > 16 then return v.BM // 2 + 1, 0, v.BM end
+    return 1, v.BM == 16 and v.SPLIT == 1 and 0 or 4 * v.BM, v.BM
   end,
   cost = function(v) return v.SMEM end,
   outline = {

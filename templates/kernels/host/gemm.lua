@@ -61,7 +61,7 @@ return kernel {
   end,
   flags = host.flags,
   arch = host.arch,
-  m = function() return 1, 0 end,
+  m = function(v) return 1, 0, v.MR end,
   cost = function(v) return v.NR * v.MR end,
   outline = {
     host.head,

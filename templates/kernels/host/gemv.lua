@@ -56,7 +56,7 @@ return kernel {
   end,
   flags = host.flags,
   arch = host.arch,
-  m = function(v) return 1, math.max(8, 2 * v.MR) end,
+  m = function(v) return 1, math.max(8, 2 * v.MR), v.MR end,
   cost = function(v) return v.NR * v.MR end,
   outline = {
     host.head,
