@@ -11,6 +11,9 @@
  *     qn_prepack(gemm, planes)       -> qn_weight    the weight, rearranged for the kernels, on the device
  *     qn_run(gemm, weight, args)                     a table look-up and a launch
  *
+ * Trust.  A pack is native code: opening it checks that the file is whole and well formed, qn_run then runs what is in
+ * it, with all rights of the process. Open only what you would execute.
+ *
  * Words.  M is the number of tokens (rows of X and Y), N the number of output features, K the number of input features.
  * A *problem* is everything but M: "int4.g128:4096x4096:bf16-f32+bias" is a weight format (4-bit codes, a scale per 128
  * codes along K), N x K, the type of X, the type of Y, and an epilogue. *Planes* are a weight in neutral form, whatever
@@ -24,8 +27,12 @@
  * A pool of threads serves a context on the host. While one call has it, others run on their own thread alone: nobody
  * waits. The pool does not live on in a child of fork(): open a context there.
  *
- * Errors.  Every function that can fail returns a qn_status; what it was to give back is then NULL or untouched. The
- * detail (what, which value, which limit) is text of the calling thread: qn_errmsg, valid until its next failing call.
+ * CUDA.  A context uses the primary context of its GPU, as the CUDA runtime and PyTorch do. Pointers and streams are of
+ * that one; those of another, made with cuCtxCreate, are not valid in it. Every call leaves the caller's current
+ * context as it was. The NULL stream is the legacy default stream.
+ *
+ * Errors.  Every function that can fail returns a qn_status; what it was to give back is then NULL. The detail (what,
+ * which value, which limit) is one line of text of the calling thread: qn_errmsg, valid until its next failing call.
  *
  * Memory.  What the caller hands over (paths, spellings, options, planes) is read during the call only, unless a
  * function says otherwise. What is made here is freed by the function of the same name: gemms and weights first, in any
@@ -79,7 +86,7 @@ QN_API const char *qn_version(void);
 
 /* ---- Types ------------------------------------------------------------------------------------------------------- */
 
-/* Element types. Bits per element; all little-endian. U4 is one code per byte in planes (value 0..15). */
+/* Element types, bits per element; all little-endian. */
 #define QN_TYPE_MAP(X)                                                                                                 \
   X(NONE, "none", 0) X(U8, "u8", 8) X(U16, "u16", 16) X(U32, "u32", 32) X(I8, "i8", 8) X(I32, "i32", 32)               \
   X(F16, "f16", 16) X(BF16, "bf16", 16) X(F32, "f32", 32) X(F64, "f64", 64) X(E4M3, "e4m3", 8) X(E5M2, "e5m2", 8)      \
@@ -125,14 +132,17 @@ typedef struct qn_weight qn_weight;
 
 typedef struct qn_open_options {
   const char *device;  /* NULL: the first device of the pack that is here. "host", "host:4" (threads), "cuda:0" */
-  int threads;         /* host: threads of the pool, the caller included; 0: as many as the pack was tuned for */
+  int threads;         /* "host": threads of the pool, the caller included, 1 .. 1024; 0: as many as the pack was tuned
+                        * with, at most the CPUs that affinity and control groups leave this process */
   int deterministic;   /* 1: use the plans whose repeats agree bit for bit */
-  int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M */
+  int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M; this goes before the above */
 } qn_open_options;
 
 /* Map the pack at `path` read-only and check all of it: magic, version, checksums, bounds, and that this machine can
- * run it. Loads no kernel. The file must stay as it is until qn_close; replaced by a rename, it may be. `options` may be
- * NULL (all zero). On success *out is a context to be closed with qn_close.
+ * run it. Loads no kernel. The file must stay as it is until qn_close; replaced by a rename, it may be. `options` may
+ * be NULL (all zero). On success *out is a context to be closed with qn_close.
+ * A pack may hold plans of several machines: those serve which this machine can run and whose architecture, product and
+ * number of threads, in this order, are most like its own.
  * On failure *out is NULL and, if err is not NULL, the detail is written there (at most errlen bytes, terminated).
  * Returns QN_OK, QN_E_IO, QN_E_FORMAT, QN_E_DEVICE, QN_E_NOMEM, QN_E_ARG. Thread-safe. */
 QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_context **out, char *err, size_t errlen);
@@ -140,7 +150,8 @@ QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_co
 /* Close a context. Every gemm and weight made from it must have been freed. NULL is accepted. */
 QN_API void qn_close(qn_context *ctx);
 
-/* Detail of the calling thread's last failed call, one line; ctx may be NULL. Never NULL; owned by the library. */
+/* Detail of the calling thread's last failed call, whatever its context was; ctx may be NULL. Never NULL; owned by the
+ * library. */
 QN_API const char *qn_errmsg(const qn_context *ctx);
 
 /* The i-th problem, from 0, with a plan of the kind that was asked for at open, in its spelling; NULL past the last.
@@ -159,12 +170,13 @@ typedef enum qn_level {
   QN_GENERIC       /* no tuned shape of these types: the pack's plain kernel for the format */
 } qn_level;
 
-/* Resolve a problem ("int4.g128:4096x4096", types default to the pack's first match without scaled activations) and load the kernels
- * of every range of M. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N
- * and log K, else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its
- * context closes.
+/* Resolve a problem and load the kernels of every range of M. The spelling may be any that `quernel tune` takes: types
+ * that are left open are those of the pack's first match without scaled activations, a format may be spelled with its
+ * defaults. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N and log K,
+ * else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its context
+ * closes.
  * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_FORMAT and QN_E_DEVICE (a kernel that cannot be
- * loaded), QN_E_CUDA, QN_E_NOMEM. */
+ * loaded), QN_E_LIMIT (a workspace that overflows), QN_E_CUDA, QN_E_NOMEM. */
 QN_API qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out);
 QN_API void qn_gemm_free(qn_gemm *gemm);
 
@@ -175,8 +187,9 @@ QN_API const char *qn_gemm_problem(const qn_gemm *gemm);
 /* Name of the kernel that serves M tokens, "" if m < 1. Owned by the gemm. */
 QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
 
-/* Bytes of workspace that qn_run needs for any M up to max_m; 0 is common. Alignment: 256 bytes. A weight with a
- * permutation needs room for X in its order: ask after the weights are prepacked. */
+/* Bytes of workspace that suffice for every M up to max_m, 2^24 at most; 0 is common. Takes no longer for a larger
+ * max_m. Alignment: 256 bytes. A weight with a permutation needs room for X in its order: ask after the weights are
+ * prepacked. */
 QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
@@ -184,8 +197,8 @@ QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
 /* Bytes on the device of a weight of this problem, padding included; a permutation takes 4 K more. */
 QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
 
-/* Rearrange planes into the layout of the gemm, on the device. The weight is for
- * this gemm; it is freed before the context closes, whether before or after the gemm.
+/* Rearrange planes into the layout of the gemm, on the device, where they are when this returns. The weight is for this
+ * gemm and for others of its format, shape and layout; it is freed before the context closes, before or after the gemm.
  * Returns QN_OK, QN_E_SHAPE, QN_E_ARG (a plane is missing or of another type; a scale is NaN or infinite; a code is
  * beyond the format's bits; perm is no permutation), QN_E_NO_KERNEL (a permutation, and kernels that cannot serve it),
  * QN_E_NOMEM, QN_E_CUDA. */
@@ -249,8 +262,8 @@ QN_API void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ld
 /* The same to e4m3: scale = absmax/448, to nearest, ties to even. No code is a NaN. */
 QN_API void qn_quantize_rows_e4m3(const float *x, int64_t m, int64_t k, int64_t ldx, uint8_t *q, float *scale);
 
-/* Convert n elements between f32 and a 16- or 32-bit float type, round to nearest even. Host memory, any alignment,
- * src and dst apart. Returns QN_OK, QN_E_ARG for other types. Any thread. */
+/* Convert n elements among f16, bf16 and f32, to nearest, ties to even; what is beyond the largest becomes infinite,
+ * NaN stays NaN. Host memory, any alignment, src and dst apart. Returns QN_OK, QN_E_ARG for other types. Any thread. */
 QN_API qn_status qn_convert(const void *src, qn_type from, void *dst, qn_type to, size_t n);
 
 #ifdef __cplusplus

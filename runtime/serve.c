@@ -467,8 +467,8 @@ static qn_status bind(qn_gemm *g, const char *spelling) {
 }
 
 qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out) {
+  if (out) *out = NULL;
   if (!ctx || !problem || !out) return qn__fail(QN_E_ARG, "qn_bind: NULL argument");
-  *out = NULL;
   qn_gemm *g = calloc(1, sizeof *g);
   if (!g) return qn__fail(QN_E_NOMEM, "gemm '%s'", problem);
   g->ctx = ctx;
@@ -548,8 +548,8 @@ static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
 }
 
 qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out) {
+  if (out) *out = NULL;
   if (!gemm || !planes || !out) return qn__fail(QN_E_ARG, "qn_prepack: NULL argument");
-  *out = NULL;
   qn_weight *w = calloc(1, sizeof *w);
   if (!w) return qn__fail(QN_E_NOMEM, "weight");
   w->ctx = gemm->ctx, w->key = gemm->key;

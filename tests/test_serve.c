@@ -301,7 +301,7 @@ END_TEST
 
 START_TEST(test_bad_weights_and_arguments) {
   qn_context *c = open_pack(NULL);
-  qn_gemm *g, *other, *scaled;
+  qn_gemm *g, *plain, *other, *scaled;
   qn_weight *w, *none;
   ck_ok(qn_bind(c, "int4.g32.f32:64x96:f32-f32+bias", &g));
   ck_ok(qn_bind(c, "int4.g32.f32:512x1024:f32-f32", &other));
@@ -315,6 +315,10 @@ START_TEST(test_bad_weights_and_arguments) {
   const qn_args good = args_of(&b, g);
   qn_args a;
   run_and_compare(&b, g, w, &good);
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96:f32-f32", &plain)); /* the same format, shape and layout */
+  ck_ok(qn_run(plain, w, &good));
+  for (int64_t i = 0; i < b.m; i++) ck_assert(b.y[i * b.ldy] == (float)b.want[i * b.n] - b.bias[0]);
+  qn_gemm_free(plain);
 #define REFUSED(part, change)                                                                                          \
   a = good;                                                                                                            \
   change;                                                                                                              \
@@ -616,6 +620,9 @@ START_TEST(test_errors_of_threads) {
   qn_gemm *g = (qn_gemm *)&c;
   pthread_t thread;
   ck_fails(QN_E_ARG, "form is", qn_bind(c, "nonsense", &g));
+  ck_assert_ptr_null(g);
+  g = (qn_gemm *)&c;
+  ck_fails(QN_E_ARG, "NULL", qn_bind(NULL, "int4.g32.f32:64x96", &g));
   ck_assert_ptr_null(g);
   char before[512];
   snprintf(before, sizeof before, "%s", qn_errmsg(c));
