@@ -254,7 +254,8 @@ function common.notes()
     end
     if not e.text then return end
     local who = e.variant or e.problem or e.phase
-    local text = e.text:sub(1, #who + 2) == who .. ": " and e.text:sub(#who + 3) or e.text
+    local at, past = e.text:find(who .. ": ", 1, true) -- some say themselves of whom they speak
+    local text = at and e.text:sub(1, at - 1) .. e.text:sub(past + 1) or e.text
     local key = text:gsub("%d+", "#")
     if not causes[key] then
       causes[key] = { text = text, more = 0 }
@@ -270,6 +271,11 @@ end
 function common.kept_in(q, store)
   local root = common.check(q.store.root(store))
   return ("; what was measured is kept in %s: the same command goes on from there"):format(printable(root))
+end
+
+-- What must be known of how a run of the tuner ended.
+function common.remarks(result)
+  for line in result.remarks:gmatch "[^\n]+" do io.stderr:write("quernel: ", line, "\n") end
 end
 
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is

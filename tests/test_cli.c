@@ -122,11 +122,11 @@ static const row rows[] = {
      1, NULL, "x.npy[^\n]*File too large"},
     {PACKED "ulimit -f 1; " VERIFY "-o y.qpack; s=$?; test -z \"$(ls -A | grep y.qpack)\" && exit $s", 1, NULL,
      "^quernel: y.qpack: cannot be written: File too large\n$"},
-    {PACKED "rm -r .cache/quernel/*/evidence && (ulimit -f 0; " VERIFY " 2>&1; test $? = 1 && echo failed) | cat >&2; "
+    {PACKED "rm -r .cache/quernel/*/evidence && (ulimit -f 0; " VERIFY " 2>&1) | cat >&2; "
             "quernel store verify | grep -q '^0 files are damaged' && " VERIFY,
-     0, "2 of 2 variants are right", "^quernel: [^\n]*\\.cache/quernel/[^\n]*: File too large\nfailed\n$"},
+     0, "2 of 2 variants are right", "(^|\n)quernel: what was seen from here on is not kept: [^\n]*: File too large\n"},
     {"(ulimit -f 4; " VERIFY "); s=$?; " VERIFY "&& exit $s", 1, "2 of 2 variants are right",
-     "^quernel: host.gemm/[^\n]*File [^\n]*\n$"},
+     "^(host.gemm/[^\n]*File too large\n)+$"},
     {PACKED "mkfifo y && " VERIFY "-o y; s=$?; test -p y && exit $s", 1, NULL,
      "^quernel: y: cannot be written: not a file\n$"},
     {VERIFY "--store /proc/nowhere", 1, NULL, "^quernel: store: cannot make /proc/nowhere: [^\n]*\n$"},

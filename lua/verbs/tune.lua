@@ -126,6 +126,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
       functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
     local name = pack_name(options)
     if name then common.check(q.pack(result, name)) end
+    common.remarks(result)
     for _, x in ipairs(left_out) do io.stderr:write(printable(("quernel: left out: %s: %s\n"):format(x.name, x.why))) end
     if options.json then
       result.handle, result.pack, result.left_out = nil, name, left_out

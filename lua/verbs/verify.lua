@@ -31,11 +31,13 @@ local function verify_space(q, options)
   if options.json then
     print(q.json(c))
   else
-    local all = c.verified + c.verify_known + c.compile_failed
-    print(("%d of %d variants are right (known %d)%s"):format(all - c.rejected, all, c.verify_known,
-      c.compile_failed > 0 and ("; %d do not compile"):format(c.compile_failed) or ""))
+    local right = c.verified + c.verify_known + c.compile_failed - c.rejected
+    print(("%d of %d variants are right (known %d)%s%s"):format(right, right + c.rejected + c.set_aside, c.verify_known,
+      c.compile_failed > 0 and ("; %d do not compile"):format(c.compile_failed) or "",
+      c.set_aside > 0 and ("; of %d nothing was found out"):format(c.set_aside) or ""))
   end
-  return c.rejected > 0 and 1 or 0
+  common.remarks(result)
+  return c.rejected + c.set_aside > 0 and 1 or 0
 end
 
 return {
