@@ -45,12 +45,14 @@ static qn_status check_header(const qn_pack *p) {
   const uint8_t *h = p->map;
   if (p->size < QN_PACK_HEADER + QN_PACK_TABLE) return BAD("%zu bytes are too few", p->size);
   if (memcmp(h, QN_PACK_MAGIC, 8)) return BAD("not a pack of Quernel");
-  if (qn__get32(h + 8) != QN_PACK_VERSION)
-    return BAD("version %u, this library reads version %d", qn__get32(h + 8), QN_PACK_VERSION);
+  uint32_t version = qn__get32(h + 8);
+  if (version != QN_PACK_VERSION)
+    return BAD("version %u, this library reads version %d: %s", version, QN_PACK_VERSION,
+               version > QN_PACK_VERSION ? "take a newer library" : "tune again; what the store knows is not done twice");
   if (qn__get32(h + 12) != QN_PACK_BYTE_ORDER) return BAD("byte order mark %08x", qn__get32(h + 12));
   if (!sum_is(h, 48, h + 48)) return BAD("the header is damaged");
   if (qn__get64(h + 16) != p->size)
-    return BAD("%zu bytes of %llu are there", p->size, (unsigned long long)qn__get64(h + 16));
+    return BAD("%zu bytes of %llu are there: the file is not whole", p->size, (unsigned long long)qn__get64(h + 16));
   if (qn__get32(h + 24) != QN_PACK_SECTIONS || qn__get32(h + 28))
     return BAD("%u sections, version %d has %d", qn__get32(h + 24), QN_PACK_VERSION, QN_PACK_SECTIONS);
   if (!sum_is(h + QN_PACK_HEADER, QN_PACK_TABLE, h + 32)) return BAD("the section table is damaged");

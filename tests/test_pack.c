@@ -207,8 +207,16 @@ START_TEST(test_foreign_files) {
   ck_fails(QN_E_IO, "not a file", qn__pack_open("/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 4, this library reads version 3", qn__pack_open(path, &p));
-  i.data[8] = QN_PACK_VERSION, i.data[12] = 1, i.data[15] = 4;
+  ck_fails(QN_E_FORMAT, "version 4, this library reads version 3: take a newer", qn__pack_open(path, &p));
+  i.data[8] = QN_PACK_VERSION - 1;
+  overwrite(i.data, i.size);
+  ck_fails(QN_E_FORMAT, "version 2, this library reads version 3: tune again", qn__pack_open(path, &p));
+  overwrite(i.data, i.size / 2);
+  ck_fails(QN_E_FORMAT, "version 2", qn__pack_open(path, &p));
+  i.data[8] = QN_PACK_VERSION;
+  overwrite(i.data, i.size / 2);
+  ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(path, &p));
+  i.data[12] = 1, i.data[15] = 4;
   overwrite(i.data, i.size);
   ck_fails(QN_E_FORMAT, "byte order", qn__pack_open(path, &p));
   memset(i.data, 'x', i.size);
@@ -257,6 +265,49 @@ START_TEST(test_sealed_nonsense) {
 }
 END_TEST
 
+/* Sealed packs that say too much: refused before any of it is read. */
+START_TEST(test_limits) {
+  static const struct {
+    int section;
+    uint32_t count;
+    const char *part;
+  } cases[] = {{QN_PACK_DEVICES, QN_PACK_MAX_DEVICES + 1, "65 entries in its devices, limit 64"},
+               {QN_PACK_PLANS, QN_PACK_MAX_PLANS + 1, "8193 entries in its index of plans, limit 8192"},
+               {QN_PACK_KERNELS, UINT32_MAX, "4294967295 entries in its index of kernels, limit 65536"},
+               {QN_PACK_KERNELS, 1000, "do not fit"}};
+  image i = write_and_read((int[]){0, 1, 2});
+  qn_pack *p;
+  qn__put32(i.data + QN_PACK_HEADER + cases[_i].section * QN_PACK_ENTRY + 4, cases[_i].count);
+  pack_seal(i.data, i.size);
+  overwrite(i.data, i.size);
+  ck_fails(QN_E_FORMAT, cases[_i].part, qn__pack_open(path, &p));
+  free(i.data);
+}
+END_TEST
+
+/* Names are shown on terminals: neither written nor read with what a terminal obeys. */
+START_TEST(test_names_are_printable) {
+  static const char *const bad[] = {"a\033[2J", "a\nb", "a\177", "a\302\233m", "a\377"};
+  qn_pack_builder *b;
+  qn_pack *p;
+  qn_kernel k = make_kernel(HASH_A, "", image_a, sizeof image_a);
+  strcpy(k.name, bad[_i]);
+  ck_ok(qn_pack_builder_new(&b));
+  ck_ok(qn_pack_add_kernel(b, &k));
+  ck_fails(QN_E_FORMAT, "control character", qn_pack_write(b, path));
+  qn_pack_builder_free(b);
+  image i = write_and_read((int[]){0, 1, 2});
+  char *name = memmem(i.data, i.size, "host.plain/0123", 15);
+  ck_assert_ptr_nonnull(name);
+  memcpy(name, bad[_i], strlen(bad[_i]));
+  pack_seal(i.data, i.size);
+  overwrite(i.data, i.size);
+  ck_fails(QN_E_FORMAT, "control character", qn__pack_open(path, &p));
+  ck_assert_ptr_null(strpbrk(qn__errmsg(), "\033\177\n"));
+  free(i.data);
+}
+END_TEST
+
 START_TEST(test_builder_refuses) {
   qn_pack_builder *b = make_builder((int[]){0, 1, 2});
   qn_plan p;
@@ -281,6 +332,9 @@ START_TEST(test_builder_refuses) {
   PLAN("reach", p.layout.section[0].outer[0].stride = 2);
   PLAN("decode", p.format.decode.n = 0);
   PLAN("added twice", p = make_plan(4, 64, 96));
+  for (int i = 1; i < QN_PACK_MAX_DEVICES; i++) ck_ok(qn_pack_add_device(b, "host", "", "", 1));
+  ck_fails(QN_E_LIMIT, "at most 64 devices", qn_pack_add_device(b, "host", "", "", 1));
+  ck_fails(QN_E_FORMAT, "'tpu'", qn_pack_add_device(b, "tpu", "", "", 1));
 #undef PLAN
 #define KERNEL(part, change)                                                                                           \
   k = make_kernel("99990000999900009999000099990000", "", image_a, sizeof image_a);                                    \
@@ -336,6 +390,8 @@ int main(int argc, char **argv) {
       CASE(truncated_files, 1),
       CASE(foreign_files, 1),
       CASE(sealed_nonsense, 4),
+      CASE(limits, 4),
+      CASE(names_are_printable, 5),
       CASE(builder_refuses, 1),
       CASE(a_full_disk_leaves_nothing, 1),
 #undef CASE

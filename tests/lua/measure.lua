@@ -86,6 +86,22 @@ return {
     t.check(gemm:kernel(m):find "int4.g32")
   end },
 
+  { "the threads that were asked for are tuned and served with; a spelling that is tuned is bound", function(t)
+    local spelling = ("int4.g%d.f16:%dx%d:f32"):format(GROUP, N, K) -- f16 is what it is anyway
+    local r = assert(tune { problems = { spelling }, device = "host:1", budget = 1 })
+    t.equal(r.threads, 1)
+    local path = t.scratch .. "/one.qpack"
+    assert(q.pack(r, path))
+    local pack = assert(q.open(path))
+    t.equal(pack:devices()[1].threads, 1)
+    t.equal(pack:device().threads, 1)
+    t.equal(select(2, assert(pack:bind(spelling)):problem()), "exact")
+    for _, name in ipairs { "host:0", "host:99999", "host:x" } do
+      local none, why, code = tune { device = name }
+      t.check(not none and code == "QN_E_ARG" and why:find "from 1 to %d+, the CPUs", why)
+    end
+  end },
+
   { "CUDA kernels are served by the interpreter, which is never timed", function(t)
     local cuda = ("int4.g%d:%dx%d:f16-f32"):format(GROUP, N, K)
     local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.mma",
