@@ -5,9 +5,11 @@
 #include <string.h>
 
 const qn__dialect *const qn__dialects[] = {
-    &qn__planes, &qn__ggml,     &qn__bnb4,     &qn__bnb_int8,  &qn__qserve,          &qn__awq,    &qn__gptq,
-    &qn__hqq,    &qn__ct_nvfp4, &qn__ct_mxfp4, &qn__ct_packed, &qn__modelopt,        &qn__bitnet, &qn__ct_mxfp8,
-    &qn__ct_int, &qn__ct_float, &qn__fp8,      &qn__gptoss,    &qn__gptoss_original, &qn__plain,  NULL};
+    &qn__planes,    &qn__ggml,    &qn__bnb4,     &qn__bnb_int8,    &qn__qserve,          &qn__awq,
+    &qn__gptq,      &qn__hqq,     &qn__ct_nvfp4, &qn__ct_mxfp4,    &qn__ct_packed,       &qn__modelopt,
+    &qn__bitnet,    &qn__ct_int,  &qn__ct_mxfp8, &qn__quark_mxfp4, &qn__deepseek_mxfp4,  &qn__deepseek_fp8,
+    &qn__ct_float,  &qn__fp8,     &qn__gptoss,   &qn__gptoss_original, &qn__fp8_experts, &qn__plain,
+    NULL};
 
 const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
   char name[4200]; /* containers refuse names over 4 kB */
@@ -191,27 +193,66 @@ qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const ch
   return QN_OK;
 }
 
-/* How the scales of part i lie over the weight: one, one a row, groups along K, or blocks. */
-qn_status qn__scale_grid(qn__weight *w, int i, const int64_t *block, char grain[24]) {
+/* ---- Stacks of matrices ------------------------------------------------------------------------------------------ */
+
+static int stacked(const qn__weight *w) { return w->part[0]->n_dims == 3; }
+
+qn_status qn__enter_stack(qn__weight *w, const char *dtypes) {
+  const qn_raw *q = w->part[0];
+  int at = stacked(w);
+  QN_TRY(qn__part_is(w, 0, dtypes, at + 2, (int64_t[]){-1, -1, -1}));
+  w->pub.slices = at ? q->dim[0] : 1;
+  w->pub.n = w->rows = q->dim[at];
+  w->pub.k = q->dim[at + 1];
+  return q->bytes ? QN_OK : qn__fail(QN_E_FORMAT, "%s: a dimension is 0", q->name);
+}
+
+qn_status qn__slice_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim) {
+  int64_t all[QN_MAX_DIMS] = {w->pub.slices};
+  memcpy(all + stacked(w), dim, (size_t)n_dims * sizeof *dim);
+  return qn__part_is(w, i, dtypes, n_dims + stacked(w), all);
+}
+
+const void *qn__slice(const qn__weight *w, int i, int64_t slice) {
+  const qn_raw *r = w->part[i];
+  size_t each = r->bytes / (size_t)w->pub.slices, item = (size_t)qn_type_bits(r->type) / 8;
+  return (const uint8_t *)r->data + (each < item ? 0 : (size_t)slice * each); /* one element is for all */
+}
+
+/* ---- Scales ------------------------------------------------------------------------------------------------------ */
+
+bool qn__scale_shape(const qn__weight *w, int i, int64_t *rows, int64_t *cols) {
   const qn_raw *s = w->part[i];
-  int64_t n = w->pub.n, k = w->pub.k, rows = s->n_dims ? s->dim[0] : 1, cols = s->n_dims > 1 ? s->dim[1] : 1;
-  if (s->n_dims > 2 || rows < 1 || cols < 1) goto bad;
-  w->rows = rows;
-  w->groups = cols;
+  const int64_t *d = s->dim + stacked(w);
+  int n = s->n_dims - stacked(w);
+  *rows = *cols = 1;
+  if (s->bytes * 8 == (size_t)qn_type_bits(s->type)) return true;
+  if (n < 0 || (stacked(w) && s->dim[0] != w->pub.slices)) return false;
+  bool spaced = n == 4 && d[1] == 1 && d[3] == 1; /* [2, 1, 2, 1] of ModelOpt is [2, 2] */
+  if (n > 2 && !spaced) return false;
+  if (n) *rows = d[0];
+  if (n > 1) *cols = d[spaced ? 2 : 1];
+  return *rows > 0 && *cols > 0;
+}
+
+qn_status qn__scale_grid(const qn_model *m, qn__weight *w, int i, const int64_t *block, char grain[24]) {
+  int64_t n = w->pub.n, k = w->pub.k;
+  if (!qn__scale_shape(w, i, &w->rows, &w->groups)) goto bad;
   w->group = 0;
-  if (rows == 1 && cols == 1 && !block) snprintf(grain, 24, n == 1 ? "row" : "tensor");
-  else if (rows == n && cols == 1 && !block) snprintf(grain, 24, "row");
-  else if (block) {
-    if (block[0] < 1 || block[1] < 1 || rows != qn__ceildiv(n, block[0]) || cols != qn__ceildiv(k, block[1])) goto bad;
+  if (block) {
+    if (block[0] < 1 || block[1] < 1 || w->rows != qn__ceildiv(n, block[0]) || w->groups != qn__ceildiv(k, block[1]))
+      goto bad;
     w->group = block[1];
     snprintf(grain, 24, "b%jdx%jd", (intmax_t)block[0], (intmax_t)block[1]);
-  } else {
-    w->group = qn__ceildiv(k, cols);
-    if (rows != n || qn__ceildiv(k, w->group) != cols) goto bad;
-    snprintf(grain, 24, "g%jd", (intmax_t)w->group);
+  } else if (w->rows == 1 && w->groups == 1) snprintf(grain, 24, n == 1 ? "row" : "tensor");
+  else if (w->rows == n && w->groups == 1) snprintf(grain, 24, "row");
+  else {
+    if (w->rows != n) goto bad;
+    QN_TRY(qn__layer_group(m, w, w->part[i], w->groups, &w->group));
+    qn__grain(w, grain);
   }
   return QN_OK;
 bad:
-  return qn__fail(QN_E_FORMAT, "%s: %jd x %jd scales do not divide a weight of %jd x %jd", s->name, (intmax_t)rows,
-                  (intmax_t)cols, (intmax_t)n, (intmax_t)k);
+  return qn__fail(QN_E_FORMAT, "%s: %jd x %jd scales do not divide a weight of %jd x %jd", w->part[i]->name,
+                  (intmax_t)w->rows, (intmax_t)w->groups, (intmax_t)n, (intmax_t)k);
 }

@@ -10,6 +10,8 @@
  *
  * int-quantized: weight I8 [N, K]; weight_scale [N, G], [N, 1] or [1]; weight_zero_point I8 like the scales, optional.
  *
+ * Both have stacks of E experts, too: each tensor with E in front, weight_shape I64 [3] = E, N, K.
+ *
  * Bits and group size are the first in config_groups that fit the shapes: targets need not be matched against names.
  * Source: compressed-tensors, compressors/quantized_compressors. */
 #include "ct.h"
@@ -23,11 +25,6 @@ const cJSON *qn__ct_weights(const qn_model *m, int i) {
   for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next)
     if (!i--) return g;
   return NULL;
-}
-
-static int64_t setting(const cJSON *group, const char *key) {
-  const cJSON *v = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(group, "weights"), key);
-  return cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble < INT32_MAX ? (int64_t)v->valuedouble : 0;
 }
 
 const char *qn__ct_activation(const qn_model *m, qn__arena *a) {
@@ -44,20 +41,6 @@ const char *qn__ct_activation(const qn_model *m, qn__arena *a) {
     return qn__arena_print(a, "%s.%s", name, strcmp(strategy, "tensor") ? "row" : "tensor");
   }
   return NULL;
-}
-
-/* "g64", "row" or "tensor" for the scales of part SCALE. */
-static qn_status find_grain(const qn_model *m, qn__weight *w, char grain[24]) {
-  QN_TRY(qn__scale_grid(w, SCALE, NULL, grain));
-  const cJSON *g;
-  for (int i = 0; w->group && (g = qn__ct_weights(m, i)); i++) {
-    int64_t size = setting(g, "group_size");
-    if (size < 1 || qn__ceildiv(w->pub.k, size) != w->groups) continue;
-    w->group = size;
-    qn__grain(w, grain);
-    break;
-  }
-  return QN_OK;
 }
 
 static qn_status float_scale(const qn__weight *w) {
@@ -78,11 +61,15 @@ static int packing_of(int64_t words, int64_t count, int64_t bits) {
   return dense ? QN__DENSE : padded ? QN__PADDED : -1;
 }
 
+static int64_t configured_bits(const cJSON *group) {
+  return qn__json_int(cJSON_GetObjectItemCaseSensitive(group, "weights"), "num_bits", 0);
+}
+
 static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {
   static const uint8_t usual[] = {4, 8, 3, 2, 6, 5, 7, 1};
   const cJSON *g;
   for (int i = 0; (g = qn__ct_weights(m, i)); i++)
-    if ((w->mode = packing_of(words, w->pub.k, setting(g, "num_bits"))) >= 0) return (int)setting(g, "num_bits");
+    if ((w->mode = packing_of(words, w->pub.k, configured_bits(g))) >= 0) return (int)configured_bits(g);
   for (size_t i = 0; i < sizeof usual; i++) /* the configuration may just name a preset */
     if ((w->mode = packing_of(words, w->pub.k, usual[i])) >= 0) return usual[i];
   return 0;
@@ -95,8 +82,9 @@ static qn_status check_plain_zeros(const qn__weight *w) {
 }
 
 /* int8 q as the code q + 2^(b-1) */
-static void offset_codes(uint8_t *out, const qn_raw *from, int bits) {
-  for (size_t i = 0; i < from->bytes; i++) out[i] = (uint8_t)(((const uint8_t *)from->data)[i] + (1 << (bits - 1)));
+static void offset_codes(const qn__weight *w, int part, int64_t slice, int64_t count, uint8_t *out) {
+  const uint8_t *from = qn__slice(w, part, slice);
+  for (int64_t i = 0; i < count; i++) out[i] = (uint8_t)(from[i] + (1 << (w->bits - 1)));
 }
 
 /* The zero points, packed like the codes, may settle which packing it is. */
@@ -104,10 +92,11 @@ static qn_status check_zeros(qn__weight *w) {
   const qn_raw *z = w->part[ZERO];
   if (!z) return QN_OK;
   if (zeros_are_plain(w)) return check_plain_zeros(w);
-  QN_TRY(qn__part_is(w, ZERO, "I32 U32", 2, (int64_t[]){-1, w->groups}));
-  int packing = packing_of(z->dim[0], w->pub.n, w->bits);
+  QN_TRY(qn__slice_is(w, ZERO, "I32 U32", 2, (int64_t[]){-1, w->groups}));
+  int64_t words = z->dim[z->n_dims - 2];
+  int packing = packing_of(words, w->pub.n, w->bits);
   if (packing < 0 || w->rows != w->pub.n || (packing != EITHER && w->mode != EITHER && packing != w->mode))
-    return qn__fail(QN_E_FORMAT, "%s: %jd rows of words for the zero points of %jd rows", z->name, (intmax_t)z->dim[0],
+    return qn__fail(QN_E_FORMAT, "%s: %jd rows of words for the zero points of %jd rows", z->name, (intmax_t)words,
                     (intmax_t)w->pub.n);
   if (w->mode == EITHER) w->mode = packing;
   return QN_OK;
@@ -128,45 +117,53 @@ static bool is_packed(const qn_model *m, const qn__weight *w) {
   return w->part[CODES]->type != QN_T_U8;
 }
 
+/* The shape that the codes are packed from. */
+static qn_status read_shape(qn__weight *w) {
+  const qn_raw *q = w->part[CODES], *s = w->part[SHAPE];
+  QN_TRY(qn__part_is(w, SHAPE, "I64 I32", 1, (int64_t[]){q->n_dims}));
+  for (int i = 0; i < q->n_dims; i++) {
+    const uint8_t *d = (const uint8_t *)s->data + (size_t)i * (s->bytes / (size_t)q->n_dims);
+    int64_t size = s->type == QN_T_I32 ? (int32_t)qn__le32(d) : (int64_t)qn__le64(d);
+    if (size < 1 || size > INT32_MAX || (i < q->n_dims - 1 && size != q->dim[i]))
+      return qn__fail(QN_E_FORMAT, "%s: dimension %d is %jd, that of the words %jd", s->name, i, (intmax_t)size,
+                      (intmax_t)q->dim[i]);
+    w->pub.k = size; /* the last */
+  }
+  return QN_OK;
+}
+
 static qn_status claim_packed(const qn_model *m, qn__weight *w) {
   const qn_raw *q = w->part[CODES];
-  QN_TRY(qn__part_is(w, CODES, "I32 U32", 2, (int64_t[]){-1, -1}));
-  QN_TRY(qn__part_is(w, SHAPE, "I64 I32", 1, (int64_t[]){2}));
-  const uint8_t *shape = w->part[SHAPE]->data;
-  bool wide = w->part[SHAPE]->bytes == 16;
-  w->pub.n = wide ? (int64_t)qn__le64(shape) : (int32_t)qn__le32(shape);
-  w->pub.k = wide ? (int64_t)qn__le64(shape + 8) : (int32_t)qn__le32(shape + 4);
-  if (w->pub.n < 1 || w->pub.n != q->dim[0] || w->pub.k < 1 || w->pub.k > INT32_MAX ||
-      !(w->bits = find_bits(m, w, q->dim[1])))
-    return qn__fail(QN_E_FORMAT, "%s: %jd rows of %jd words for a weight of %jd x %jd", q->name, (intmax_t)q->dim[0],
-                    (intmax_t)q->dim[1], (intmax_t)w->pub.n, (intmax_t)w->pub.k);
+  QN_TRY(qn__enter_stack(w, "I32 U32"));
+  QN_TRY(read_shape(w));
+  if (!(w->bits = find_bits(m, w, q->dim[q->n_dims - 1])))
+    return qn__fail(QN_E_FORMAT, "%s: %jd rows of %jd words for a weight of %jd x %jd", q->name, (intmax_t)w->pub.n,
+                    (intmax_t)q->dim[q->n_dims - 1], (intmax_t)w->pub.n, (intmax_t)w->pub.k);
   char base[] = {'i', 'n', 't', (char)('0' + w->bits), 0}, grain[24];
   QN_TRY(float_scale(w));
-  QN_TRY(find_grain(m, w, grain));
+  QN_TRY(qn__scale_grid(m, w, SCALE, NULL, grain));
   QN_TRY(check_zeros(w));
-  if (w->part[G_IDX]) QN_TRY(qn__part_is(w, G_IDX, "I32 U32", 1, (int64_t[]){w->pub.k}));
+  if (w->part[G_IDX]) QN_TRY(qn__slice_is(w, G_IDX, "I32 U32", 1, &w->pub.k));
   w->pub.activation = m->activation;
   return qn__spell(w, base, grain, w->part[ZERO] ? "z" : "", w->part[SCALE]->type);
 }
 
 static qn_status read_packed(const qn__weight *w, int64_t slice, qn_planes **out) {
-  (void)slice;
-  int64_t n = w->pub.n, k = w->pub.k;
-  const qn_raw *q = w->part[CODES], *z = w->part[ZERO];
+  int64_t n = w->pub.n, k = w->pub.k, words = w->part[CODES]->dim[w->part[CODES]->n_dims - 1];
+  const uint8_t *q = qn__slice(w, CODES, slice), *z = w->part[ZERO] ? qn__slice(w, ZERO, slice) : NULL;
   const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL},
-                           {"scale", w->scale, w->rows, w->groups, w->part[SCALE]->data},
+                           {"scale", w->scale, w->rows, w->groups, qn__slice(w, SCALE, slice)},
                            {"zero", QN_T_U8, w->rows, w->groups, NULL}};
   qn_planes *p = NULL;
   QN_TRY(qn__planes_new(w, spec, z ? 3 : 2, w->part[G_IDX] != NULL, &p));
   uint8_t *codes = qn__fill(p, 0), *zero = z ? qn__fill(p, 2) : NULL;
   qn__packing packing = look(w);
-  for (int64_t i = 0; i < n; i++)
-    qn__unpack((const uint8_t *)q->data + 4 * i * q->dim[1], 4, w->bits, packing, k, codes + i * k, 1);
-  if (zeros_are_plain(w)) offset_codes(zero, z, w->bits);
+  for (int64_t i = 0; i < n; i++) qn__unpack(q + 4 * i * words, 4, w->bits, packing, k, codes + i * k, 1);
+  if (zeros_are_plain(w)) offset_codes(w, ZERO, slice, w->rows * w->groups, zero);
   else
     for (int64_t g = 0; z && g < w->groups; g++)
-      qn__unpack((const uint8_t *)z->data + 4 * g, 4 * (size_t)w->groups, w->bits, packing, n, zero + g, w->groups);
-  qn_status s = p->perm ? qn__order_groups(w, G_IDX, p) : QN_OK;
+      qn__unpack(z + 4 * g, 4 * (size_t)w->groups, w->bits, packing, n, zero + g, w->groups);
+  qn_status s = p->perm ? qn__order_groups(w, G_IDX, slice, p) : QN_OK;
   if (s) qn_planes_free(p);
   else *out = p;
   return s;
@@ -189,26 +186,23 @@ static bool is_int(const qn_model *m, const qn__weight *w) {
 
 static qn_status claim_int(const qn_model *m, qn__weight *w) {
   char grain[24];
-  QN_TRY(qn__part_is(w, CODES, "I8", 2, (int64_t[]){-1, -1}));
+  QN_TRY(qn__enter_stack(w, "I8"));
   w->bits = 8;
-  w->pub.n = w->part[CODES]->dim[0];
-  w->pub.k = w->part[CODES]->dim[1];
-  if (w->pub.n < 1 || w->pub.k < 1) return qn__fail(QN_E_FORMAT, "%s: a dimension is 0", w->part[CODES]->name);
   QN_TRY(float_scale(w));
-  QN_TRY(find_grain(m, w, grain));
+  QN_TRY(qn__scale_grid(m, w, SCALE, NULL, grain));
   if (w->part[ZERO]) QN_TRY(check_plain_zeros(w));
   w->pub.activation = m->activation;
   return qn__spell(w, "int8", grain, w->part[ZERO] ? "z" : "", w->part[SCALE]->type);
 }
 
 static qn_status read_int(const qn__weight *w, int64_t slice, qn_planes **out) {
-  (void)slice;
-  const qn__spec spec[] = {{"codes", QN_T_U8, w->pub.n, w->pub.k, NULL},
-                           {"scale", w->scale, w->rows, w->groups, w->part[SCALE]->data},
+  int64_t n = w->pub.n, k = w->pub.k;
+  const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL},
+                           {"scale", w->scale, w->rows, w->groups, qn__slice(w, SCALE, slice)},
                            {"zero", QN_T_U8, w->rows, w->groups, NULL}};
   QN_TRY(qn__planes_new(w, spec, w->part[ZERO] ? 3 : 2, false, out));
-  offset_codes(qn__fill(*out, 0), w->part[CODES], w->bits);
-  if (w->part[ZERO]) offset_codes(qn__fill(*out, 2), w->part[ZERO], w->bits);
+  offset_codes(w, CODES, slice, n * k, qn__fill(*out, 0));
+  if (w->part[ZERO]) offset_codes(w, ZERO, slice, w->rows * w->groups, qn__fill(*out, 2));
   return QN_OK;
 }
 

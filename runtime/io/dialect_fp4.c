@@ -4,14 +4,17 @@
  *     ModelOpt nvfp4            weight U8 [N, K/2]          weight_scale E4M3 [N, K/16]   weight_scale_2 F32
  *         W = e2m1 * (e4m3 * global), where ModelOpt stores global and compressed-tensors its reciprocal
  *     compressed-tensors mxfp4  weight_packed U8 [N, K/2]   weight_scale U8 [N, K/32]
- *     gpt-oss                   X_blocks U8 [E, N, K/32, 16]   X_scales U8 [E, N, K/32]; E experts are slices
+ *     Quark mxfp4               weight U8 [N, K/2]          weight_scale U8 [N, K/32]
+ *     DeepSeek's experts        weight I8 [N, K/2]          scale E8M0 [N, K/32]
+ *     gpt-oss                   X_blocks U8 [E, N, K/32, 16]   X_scales U8 [E, N, K/32]
  *         W = e2m1 * 2^(scale - 127)
  *
- * Rows of gpt-oss's gate_up_proj are interleaved (even: gate, odd: up) and stay so. */
+ * Each may be a stack of E experts, which are slices. Rows of gpt-oss's gate_up_proj are interleaved (even: gate, odd:
+ * up) and stay so. */
 #include "ct.h"
 #include <string.h>
 
-enum { CODES, SCALE, GLOBAL };
+enum { CODES, SCALE, GLOBAL, SMOOTH };
 
 static void unpack(const uint8_t *from, size_t bytes, uint8_t *codes) {
   for (size_t i = 0; i < bytes; i++) {
@@ -34,24 +37,22 @@ static qn_status enter(const qn_model *m, qn__weight *w, const char *format, int
   return QN_OK;
 }
 
-/* Codes in the shape [N, K/2]. */
-static qn_status enter_matrix(const qn_model *m, qn__weight *w, const char *format, int64_t group, qn_type scale) {
-  QN_TRY(qn__part_is(w, CODES, "U8", 2, (int64_t[]){-1, -1}));
-  w->pub.n = w->part[CODES]->dim[0];
-  w->pub.k = w->part[CODES]->dim[1] * 2;
+/* Codes in the shape [N, K/2], or a stack of such. */
+static qn_status enter_matrices(const qn_model *m, qn__weight *w, const char *format, int64_t group, qn_type scale) {
+  QN_TRY(qn__enter_stack(w, "U8 I8"));
+  w->pub.k *= 2;
   return enter(m, w, format, group, scale);
 }
 
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   int64_t n = w->pub.n, k = w->pub.k;
-  const uint8_t *scale = w->part[SCALE]->data, *codes = w->part[CODES]->data;
   const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL},
-                           {"scale", w->scale, n, w->groups, scale + slice * n * w->groups},
+                           {"scale", w->scale, n, w->groups, qn__slice(w, SCALE, slice)},
                            {"global", QN_T_F32, 1, 1, NULL}};
   QN_TRY(qn__planes_new(w, spec, w->part[GLOBAL] ? 3 : 2, false, out));
-  unpack(codes + slice * (n * k / 2), (size_t)(n * k / 2), qn__fill(*out, 0));
+  unpack(qn__slice(w, CODES, slice), (size_t)(n * k / 2), qn__fill(*out, 0));
   if (!w->part[GLOBAL]) return QN_OK;
-  float global = qn__f32(w->part[GLOBAL]->data);
+  float global = qn__f32(qn__slice(w, GLOBAL, slice));
   *(float *)qn__fill(*out, 2) = w->dialect == &qn__ct_nvfp4 ? 1 / global : global;
   return QN_OK;
 }
@@ -64,9 +65,16 @@ static bool is_nvfp4(const qn_model *m, const qn__weight *w) {
 }
 
 static qn_status claim_nvfp4(const qn_model *m, qn__weight *w) {
-  QN_TRY(enter_matrix(m, w, "nvfp4", 16, QN_T_E4M3));
-  QN_TRY(qn__part_is(w, SCALE, "F8_E4M3", 2, (int64_t[]){w->rows, w->groups}));
-  return qn__part_is(w, GLOBAL, "F32", w->part[GLOBAL]->n_dims ? 1 : 0, (int64_t[]){1});
+  int64_t rows, cols;
+  QN_TRY(enter_matrices(m, w, "nvfp4", 16, QN_T_E4M3));
+  QN_TRY(qn__slice_is(w, SCALE, "F8_E4M3", 2, (int64_t[]){w->rows, w->groups}));
+  QN_TRY(qn__part_is(w, GLOBAL, "F32", w->part[GLOBAL]->n_dims,
+                     (int64_t[QN_MAX_DIMS]){-1, -1, -1, -1, -1, -1, -1, -1}));
+  if (!qn__scale_shape(w, GLOBAL, &rows, &cols) || rows * cols != 1)
+    return qn__fail(QN_E_SHAPE, "%s: more than one for a matrix", w->part[GLOBAL]->name);
+  return w->part[SMOOTH] ? qn__fail(QN_E_SHAPE, "%s: activations that are to be multiplied first are not supported",
+                                    w->part[SMOOTH]->name)
+                         : QN_OK;
 }
 
 const qn__dialect qn__ct_nvfp4 = {"compressed-tensors/nvfp4-pack-quantized",
@@ -77,29 +85,48 @@ const qn__dialect qn__ct_nvfp4 = {"compressed-tensors/nvfp4-pack-quantized",
                                   claim_nvfp4,
                                   read};
 
-const qn__dialect qn__modelopt = {
-    "modelopt/nvfp4", ".weight", {"!.weight_scale", "!.weight_scale_2"}, ".weight", is_nvfp4, claim_nvfp4, read};
+const qn__dialect qn__modelopt = {"modelopt/nvfp4",
+                                  ".weight",
+                                  {"!.weight_scale", "!.weight_scale_2", ".pre_quant_scale"},
+                                  ".weight",
+                                  is_nvfp4,
+                                  claim_nvfp4,
+                                  read};
 
 /* ---- MXFP4 ------------------------------------------------------------------------------------------------------- */
 
 static bool is_mxfp4(const qn_model *m, const qn__weight *w) {
+  const qn_raw *q = w->part[CODES], *s = w->part[SCALE];
   (void)m;
-  qn_type s = w->part[SCALE]->type;
-  return w->part[CODES]->type == QN_T_U8 && (s == QN_T_U8 || s == QN_T_E8M0);
+  if (q->type != QN_T_U8 && (q->type != QN_T_I8 || s->type != QN_T_E8M0)) return false;
+  return s->type == QN_T_U8 || s->type == QN_T_E8M0;
+}
+
+static bool has_mxfp4_shapes(const qn_model *m, const qn__weight *w) {
+  const qn_raw *q = w->part[CODES], *s = w->part[SCALE];
+  int last = q->n_dims - 1;
+  return is_mxfp4(m, w) && last > 0 && s->n_dims == q->n_dims && q->dim[last] / 16 == s->dim[last] &&
+         q->dim[last] % 16 == 0;
 }
 
 static qn_status claim_mxfp4(const qn_model *m, qn__weight *w) {
-  QN_TRY(enter_matrix(m, w, "mxfp4", 32, QN_T_E8M0));
-  return qn__part_is(w, SCALE, "U8 F8_E8M0", 2, (int64_t[]){w->rows, w->groups});
+  QN_TRY(enter_matrices(m, w, "mxfp4", 32, QN_T_E8M0));
+  return qn__slice_is(w, SCALE, "U8 F8_E8M0", 2, (int64_t[]){w->rows, w->groups});
 }
 
 const qn__dialect qn__ct_mxfp4 = {"compressed-tensors/mxfp4-pack-quantized",
                                   ".weight_packed",
                                   {"!.weight_scale"},
                                   ".weight",
-                                  is_mxfp4,
+                                  has_mxfp4_shapes,
                                   claim_mxfp4,
                                   read};
+
+const qn__dialect qn__quark_mxfp4 = {"quark/mxfp4",    ".weight",   {"!.weight_scale"}, ".weight",
+                                     has_mxfp4_shapes, claim_mxfp4, read};
+
+const qn__dialect qn__deepseek_mxfp4 = {
+    "deepseek/mxfp4", ".weight", {"!.scale"}, ".weight", has_mxfp4_shapes, claim_mxfp4, read};
 
 static qn_status claim_gptoss(const qn_model *m, qn__weight *w) {
   const qn_raw *q = w->part[CODES];

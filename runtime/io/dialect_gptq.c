@@ -64,7 +64,7 @@ static qn_status find_group(const qn_model *m, qn__weight *w) {
     w->groups = w->pub.k;
     return QN_OK;
   }
-  return qn__layer_group(w, w->part[SCALES], w->groups, &w->group);
+  return qn__layer_group(m, w, w->part[SCALES], w->groups, &w->group);
 }
 
 static qn_status claim(const qn_model *m, qn__weight *w) {
@@ -148,7 +148,6 @@ static void read_codes(const qn__weight *w, uint8_t *codes) {
 }
 
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
-  (void)slice;
   bool sym = w->mode & SYMMETRIC, order = w->part[G_IDX] && !(w->mode & SPREAD);
   int64_t n = w->pub.n, k = w->pub.k;
   const qn__spec spec[] = {
@@ -159,7 +158,7 @@ static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
   read_codes(w, qn__fill(p, 0));
   read_scales(w, qn__fill(p, 1));
   qn_status s = read_zeros(w, sym ? NULL : qn__fill(p, 2));
-  if (!s && order) s = qn__order_groups(w, G_IDX, p);
+  if (!s && order) s = qn__order_groups(w, G_IDX, slice, p);
   if (s) qn_planes_free(p);
   else *out = p;
   return s;

@@ -1,5 +1,5 @@
 /* layer.c - what the configuration says of one layer, and what the shapes say where it is silent. */
-#include "model.h"
+#include "ct.h"
 #include <string.h>
 
 /* ---- Settings ---------------------------------------------------------------------------------------------------- */
@@ -40,12 +40,15 @@ qn_status qn__layer_configure(const qn_model *m, qn__weight *w) {
   return QN_OK;
 }
 
-int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback) {
-  const cJSON *v = get(w->own, key);
-  if (!v) v = get(m->quant, key);
+int64_t qn__json_int(const cJSON *object, const char *key, int64_t fallback) {
+  const cJSON *v = get(object, key);
   if (cJSON_IsBool(v)) return cJSON_IsTrue(v);
   return cJSON_IsNumber(v) && v->valuedouble >= INT32_MIN && v->valuedouble <= INT32_MAX ? (int64_t)v->valuedouble
                                                                                          : fallback;
+}
+
+int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback) {
+  return qn__json_int(w->own, key, qn__json_int(m->quant, key, fallback));
 }
 
 const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key) {
@@ -56,8 +59,19 @@ const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *k
 
 /* ---- Groups ------------------------------------------------------------------------------------------------------ */
 
-qn_status qn__layer_group(const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size) {
+/* The first group size of the configuration with which K makes so many groups; 0 if none does. */
+static int64_t configured_group(const qn_model *m, const qn__weight *w, int64_t groups) {
+  const cJSON *g;
+  int64_t said = qn__layer_int(m, w, "group_size", qn__layer_int(m, w, "q_group_size", 0));
+  for (int i = 0;; said = qn__json_int(get(g, "weights"), "group_size", 0)) {
+    if (said > 0 && qn__ceildiv(w->pub.k, said) == groups) return said;
+    if (!(g = qn__ct_weights(m, i++))) return 0;
+  }
+}
+
+qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size) {
   int64_t k = w->pub.k, found = groups > 0 && k % groups == 0 ? k / groups : 0;
+  if ((*size = configured_group(m, w, groups))) return QN_OK;
   for (int64_t usual = 16; usual <= 1024; usual *= 2) {
     if (qn__ceildiv(k, usual) != groups || found == usual) continue;
     if (found)

@@ -204,10 +204,7 @@ static qn_status read_config(qn_model *m, const char *dir) {
 }
 
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback) {
-  const cJSON *v = cJSON_GetObjectItemCaseSensitive(m->quant, key);
-  if (cJSON_IsBool(v)) return cJSON_IsTrue(v);
-  return cJSON_IsNumber(v) && v->valuedouble >= INT32_MIN && v->valuedouble <= INT32_MAX ? (int64_t)v->valuedouble
-                                                                                         : fallback;
+  return qn__json_int(m->quant, key, fallback);
 }
 
 const char *qn__quant_text(const qn_model *m, const char *key) {

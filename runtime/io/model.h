@@ -139,8 +139,9 @@ extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at 
 /* One line a file. */
 extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__awq, qn__hqq, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
 extern const qn__dialect qn__ct_packed, qn__ct_int;                                                 /* dialect_ct.c */
-extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8;                                       /* dialect_fp8.c */
+extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8, qn__fp8_experts, qn__deepseek_fp8;    /* dialect_fp8.c */
 extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original; /* dialect_fp4.c */
+extern const qn__dialect qn__quark_mxfp4, qn__deepseek_mxfp4;                                       /* dialect_fp4.c */
 extern const qn__dialect qn__bnb4, qn__bnb_int8;                                                    /* dialect_bnb.c */
 
 /* Refuse by name what is in a layout that no dialect reads (unread.c): before the dialects those that are known, after
@@ -165,6 +166,7 @@ const cJSON *qn__config(const qn_model *m, const char *key);
 bool qn__architecture_is(const qn_model *m, const char *name);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
+int64_t qn__json_int(const cJSON *object, const char *key, int64_t fallback); /* a whole number, or a bool */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
 const char *qn__quant_name(const qn_model *m);                  /* what it calls itself: "gptq"; "" when it does not */
@@ -175,8 +177,8 @@ qn_status qn__layer_configure(const qn_model *m, qn__weight *w);
 int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback);
 const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key);
 
-/* The size of groups that no configuration tells. Refuses if several are plausible. */
-qn_status qn__layer_group(const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size);
+/* The size of groups: the configured one that fits, else what K and their number tell. Refuses if several are plausible. */
+qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size);
 
 /* Does a regular expression match the text from its start (re.match)? */
 typedef enum qn__match { QN__MATCH_NO, QN__MATCH_YES, QN__MATCH_UNKNOWN } qn__match;
@@ -186,9 +188,18 @@ qn__match qn__pattern_match(const char *pattern, const char *text, size_t length
 qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);
 qn_status qn__part_float(const qn__weight *w, int i, int n_dims, const int64_t *dim); /* F16, BF16 or F32 */
 
+/* Codes, [N, K] or a stack of E such: enters slices, n, k and rows. Then parts of each slice, with or without the leading
+ * E as the codes are; and where those of one slice begin (a part of one element is for all). */
+qn_status qn__enter_stack(qn__weight *w, const char *dtypes);
+qn_status qn__slice_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);
+const void *qn__slice(const qn__weight *w, int i, int64_t slice);
+
+/* Rows and columns of the scales of a slice: part i is a scalar, [rows], [rows, cols] or [rows, 1, cols, 1]. */
+bool qn__scale_shape(const qn__weight *w, int i, int64_t *rows, int64_t *cols);
+
 /* How the scales of part i lie over w: enters rows, groups and group of w, and says it as a word of the spelling.
  * block: NULL, or the rows and columns of codes that share a scale. */
-qn_status qn__scale_grid(qn__weight *w, int i, const int64_t *block, char grain[24]);
+qn_status qn__scale_grid(const qn_model *m, qn__weight *w, int i, const int64_t *block, char grain[24]);
 
 /* Spell w->format from a base name, the granularity ("row", "tensor", "g128"; "" when the format fixes it), a zero
  * option and the scale's type. */
@@ -212,7 +223,7 @@ static inline void *qn__fill(qn_planes *p, int i) { return (void *)(uintptr_t)p-
 
 /* Act-order: part i holds the group of each k (I32). Fills the permutation that planes_new made room for and reorders
  * the codes (u8, plane 0) with it; p->perm becomes NULL if the order is the natural one. */
-qn_status qn__order_groups(const qn__weight *w, int i, qn_planes *p);
+qn_status qn__order_groups(const qn__weight *w, int i, int64_t slice, qn_planes *p);
 
 /* ---- Packed codes ------------------------------------------------------------------------------------------------ */
 
@@ -254,7 +265,7 @@ static inline float qn__f32(const void *p) {
   return v;
 }
 
-/* Element i of an array of f16, bf16 or f32, aligned or not. */
+/* Element i of an array of floats of any type, aligned or not. */
 float qn__load_float(const void *p, qn_type t, size_t i);
 
 static inline int64_t qn__ceildiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }

@@ -1,4 +1,5 @@
 /* planes.c - allocating planes, and the ways that codes are packed into words. */
+#include "convert.h"
 #include "model.h"
 #include <stdlib.h>
 #include <string.h>
@@ -129,8 +130,6 @@ const qn_plane *qn_planes_find(const qn_planes *p, const char *name) {
 
 float qn__load_float(const void *p, qn_type t, size_t i) {
   uint32_t item = 0; /* aligned, whatever p is */
-  float x = 0;
   memcpy(&item, (const uint8_t *)p + i * item_bytes(t), item_bytes(t));
-  qn_convert(&item, t, &x, QN_T_F32, 1);
-  return x;
+  return (float)qn__load_f64(t, &item, 0);
 }
