@@ -66,8 +66,9 @@ local function check_planes(def, what, where)
     check.kind(options, "list", ("%s: plane %s"):format(what, plane), where)
     that(options[1], where, "%s: plane %s needs a list of types", what, plane)
     for _, o in ipairs(options) do
-      that(o == "none" or type(o) == "string" and plane_type(o), where,
-        "%s: plane %s: unknown type %q; known: none, u1 to u8, %s", what, plane, tostring(o),
+      local like_scale = o == "scale" and plane ~= "scale" and def.planes.scale
+      that(o == "none" or like_scale or type(o) == "string" and plane_type(o), where,
+        "%s: plane %s: unknown type %q; known: none, u1 to u8, %s; \"scale\" is that of the plane", what, plane, tostring(o),
         table.concat(sorted_keys(type_bits), ", "))
     end
   end
@@ -84,7 +85,8 @@ end
 --   codes               type of codes that are floats; else they are unsigned integers
 --   group               grains that a spelling may have, the first if it has none: a number along K, "row", "tensor",
 --                       "b128x128"; "g*" and "b*": any size. A string: the one grain there is, which is not spelled
---   planes              of each plane the types, the first being the default. "none": absent, and false in the rule
+--   planes              of each plane the types, the first being the default. "none": absent, and false in the rule;
+--                       "scale": the type that plane scale has
 --   per                 grains of planes that have another one
 --   decode              function(q, p): the weight from its code and its planes
 --   replace             true: in place of the format of that name
@@ -270,7 +272,7 @@ function format.resolve(spelling)
     local o = chosen[plane]
     p[plane] = false
     if o ~= "none" then
-      local t, max = plane_type(o)
+      local t, max = plane_type(o == "scale" and chosen.scale or o)
       local rows, cols = f.rows, f.cols
       if def.per and def.per[plane] then rows, cols = grain(def.per[plane]) end
       f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = rows, cols = cols }

@@ -19,7 +19,7 @@
   X("int4.g20.zf", NULL, NULL, NULL) /* groups that are no power of two */                                             \
   X("int4.g512.bf16", NULL, NULL, NULL)                                                                                \
   X("int5.g32", NULL, NULL, NULL)                                                                                      \
-  X("int5.g64.m", NULL, NULL, NULL)                                                                                    \
+  X("int5.g64.m.bf16", NULL, NULL, NULL)                                                                               \
   X("int6.g16.f32", NULL, NULL, NULL)                                                                                  \
   X("int7.g128.z", NULL, NULL, NULL)                                                                                   \
   X("int8.g32", NULL, NULL, NULL)                                                                                      \

@@ -157,7 +157,7 @@ static const struct {
       {"a.qzeros", "I32", 2, {8, 1}, zeros},
       {"a.scales", "F16", 2, {8, 8}, zeros}},
      "a.weight",
-     "\"gemv\""},
+     "no configuration says \"group_size\""},
     {"{\"quantization_config\":{\"quant_method\":\"awq\",\"version\":\"marlin\"}}", /* no zero points */
      {{"a.qweight", "I32", 2, {1, 16}, zeros}, {"a.scales", "F16", 2, {2, 8}, zeros}},
      "a.weight",

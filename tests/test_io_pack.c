@@ -2,8 +2,8 @@
  * of the integer dialects, over random shapes. Codes are packed here bit by bit after the definition, written to a
  * file, read back and decoded; the weights must agree exactly. */
 #include "fail.h"
-#include "io.h"
 #include "io_decode.h"
+#include "model.h"
 #include "suite.h"
 #include <check.h>
 #include <math.h>
@@ -118,6 +118,32 @@ static void want_integers(bool half_zeros) {
     }
 }
 
+/* ---- Stacks: the tensors of two layers, one after the other, become those of two experts -------------------------- */
+
+static float first[MOST][MOST]; /* what is wanted of the first */
+static size_t n_first;          /* its tensors; 0: there is one layer */
+
+static void end_first(void) {
+  memcpy(first, want, sizeof first);
+  n_first = n_save;
+}
+
+static void stack(void) {
+  ck_assert_uint_eq(n_save, 2 * n_first);
+  for (; n_save > n_first; n_save--) {
+    qn_save *a = &save[n_save - 1 - n_first], *b = &save[n_save - 1];
+    bool shape = !strcmp(a->name, "a.weight_shape");
+    const qn__dtype *type = qn__safetensors_dtype(a->dtype, strlen(a->dtype));
+    size_t bytes = (size_t)(a->dim[0] * (a->n_dims > 1 ? a->dim[1] : 1)) * (size_t)type->bytes;
+    char *both = malloc(2 * bytes);
+    memcpy(both, a->data, bytes), memcpy(both + bytes, b->data, bytes);
+    if (shape) memcpy(both, (int64_t[]){2, n, k}, 24);
+    free((void *)(uintptr_t)a->data), free((void *)(uintptr_t)b->data);
+    *a = shape ? (qn_save){a->name, a->dtype, 1, {3}, both}
+               : (qn_save){a->name, a->dtype, a->n_dims + 1, {2, a->dim[0], a->dim[1]}, both};
+  }
+}
+
 /* Open it and compare every weight with what is wanted. */
 static void compare(const char *config, const char *format, const char *what) {
   char path[128];
@@ -135,18 +161,22 @@ static void compare(const char *config, const char *format, const char *what) {
   const qn_tensor *t = qn_model_find(m, "a.weight");
   ck_assert_msg(t && t->format, "%s: %s", what, t ? t->refusal : "no a.weight");
   ck_assert_str_eq(t->format, format);
-  ck_assert_msg(qn_model_planes(m, t, 0, &p) == QN_OK, "%s: %s", what, qn_io_errmsg());
-  ck_assert(p->n == n && p->k == k);
-  static float x[MOST * MOST];
-  ck_assert_ptr_null(io_decode(p, x));
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < k; j++)
-      ck_assert_msg(x[i * k + j] == want[i][j],
-                    "%s (%jd x %jd, %d bits, group %jd): [%jd, %jd] is %.9g, not %.9g; again: " QN_BUILD
-                    "/tests/test_io_pack",
-                    what, (intmax_t)n, (intmax_t)k, bits, (intmax_t)group, (intmax_t)i, (intmax_t)j,
-                    (double)x[i * k + j], (double)want[i][j]);
-  qn_planes_free(p);
+  ck_assert_int_eq(t->slices, n_first ? 2 : 1);
+  for (int64_t slice = 0; slice < t->slices; slice++) {
+    ck_assert_msg(qn_model_planes(m, t, slice, &p) == QN_OK, "%s: %s", what, qn_io_errmsg());
+    ck_assert(p->n == n && p->k == k);
+    static float x[MOST * MOST];
+    ck_assert_ptr_null(io_decode(p, x));
+    const float(*wanted)[MOST] = slice + 1 < t->slices ? first : want;
+    for (int64_t i = 0; i < n; i++)
+      for (int64_t j = 0; j < k; j++)
+        ck_assert_msg(x[i * k + j] == wanted[i][j],
+                      "%s (%jd x %jd, %d bits, group %jd): [%jd, %jd] is %.9g, not %.9g; again: " QN_BUILD
+                      "/tests/test_io_pack",
+                      what, (intmax_t)n, (intmax_t)k, bits, (intmax_t)group, (intmax_t)i, (intmax_t)j,
+                      (double)x[i * k + j], (double)wanted[i][j]);
+    qn_planes_free(p);
+  }
   qn_model_close(m);
 }
 
@@ -231,20 +261,71 @@ END_TEST
 
 /* ---- AWQ --------------------------------------------------------------------------------------------------------- */
 
-START_TEST(awq_of_random_shapes) {
+typedef enum awq_layout { WORDS_OF_N, WORDS_OF_K, FOUR_ROWS } awq_layout;
+
+#define QUARK(TYPE, ORDER)                                                                                             \
+  "{\"quantization_config\":{\"quant_method\":\"quark\",\"group_size\":16,\"export\":{\"pack_method\":\"" ORDER               \
+  "\"},\"global_quant_config\":{\"weight\":{\"dtype\":\"" TYPE "\",\"qscheme\":\"per_group\",\"group_size\":16}}}}"
+#define AWQ(VERSION)                                                                                                   \
+  "{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":16,\"version\":\"" VERSION "\"}}"
+
+static const struct {
+  const char *config, *codes, *zeros, *scales; /* zeros NULL: none */
+  awq_layout layout;
+  bool in_order, is_signed;
+  const char *format;
+} awq[] = {
+    {AWQ("GEMM"), "a.qweight", "a.qzeros", "a.scales", WORDS_OF_N, false, false, "int4.g16.z"},
+    {AWQ("gemv"), "a.qweight", "a.qzeros", "a.scales", WORDS_OF_K, false, false, "int4.g16.z"},
+    {AWQ("gemv_fast"), "a.qweight", "a.qzeros", "a.scales", FOUR_ROWS, false, false, "int4.g16.m"},
+    {QUARK("uint4", "reorder"), "a.weight", "a.weight_zero_point", "a.weight_scale", WORDS_OF_N, false, false,
+     "int4.g16.z"},
+    {QUARK("int4", "order"), "a.weight", "a.weight_zero_point", "a.weight_scale", WORDS_OF_N, true, true, "int4.g16.z"},
+    {QUARK("int4", "reorder"), "a.weight", NULL, "a.weight_scale", WORDS_OF_N, false, true, "int4.g16"},
+};
+
+START_TEST(awq_of_every_layout) {
   static const int nibble_of[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+  int row = _i % (int)QN_COUNT(awq), flip = awq[row].is_signed ? 8 : 0;
+  awq_layout layout = awq[row].layout;
   seed = (uint64_t)_i;
   bits = 4;
-  make_weight(8 * (1 + draw(8)), 16 * (2 + draw(4)), 16);
-  uint32_t *q = add("a.qweight", "I32", k, n / 8, 4), *z = add("a.qzeros", "I32", groups, n / 8, 4);
-  add_scales("a.scales", true);
-  for (int64_t i = 0; i < n; i++) {
-    for (int64_t j = 0; j < k; j++) q[j * (n / 8) + i / 8] |= (uint32_t)code[i][j] << 4 * nibble_of[i % 8];
-    for (int64_t g = 0; g < groups; g++) z[g * (n / 8) + i / 8] |= (uint32_t)zero[i][g] << 4 * nibble_of[i % 8];
-  }
+  make_weight(8 * (1 + draw(8)), layout == FOUR_ROWS ? 64 * (1 + draw(2)) : 16 * (2 + draw(4)), 16);
+  int64_t most = layout == WORDS_OF_N ? groups : groups + 8 - groups % 8; /* scales of a row, some beyond its groups */
+  if (!awq[row].zeros) midpoints();
+  uint32_t *q = layout == WORDS_OF_N   ? add(awq[row].codes, "I32", k, n / 8, 4)
+                : layout == WORDS_OF_K ? add(awq[row].codes, "I32", n, k / 8, 4)
+                                       : add(awq[row].codes, "I16", n / 4, k, 2);
+  uint16_t *s = layout == WORDS_OF_K ? add(awq[row].scales, "F16", n, most, 2) : add(awq[row].scales, "F16", most, n, 2);
+  uint32_t *z = !awq[row].zeros        ? NULL
+                : layout == WORDS_OF_N ? add(awq[row].zeros, "I32", groups, n / 8, 4)
+                : layout == WORDS_OF_K ? add(awq[row].zeros, "I32", n, most / 8, 4)
+                                       : add(awq[row].zeros, "F16", most, n, 2);
   want_integers(false);
-  compare("{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":16,\"version\":\"GEMM\"}}",
-          "int4.g16.z", "awq");
+  for (int64_t i = 0; i < n; i++) {
+    int at = awq[row].in_order ? (int)(i % 8) : nibble_of[i % 8];
+    for (int64_t j = 0; j < k; j++) {
+      int64_t fast = j / 32 * 32 + j / 2 % 4 * 8 + j % 2 * 4 + j / 8 % 4;
+      if (layout == WORDS_OF_N) q[j * (n / 8) + i / 8] |= (uint32_t)(code[i][j] ^ flip) << 4 * at;
+      else if (layout == WORDS_OF_K) q[(i * k + j) / 8] |= (uint32_t)code[i][j] << 4 * (j % 8);
+      else ((uint16_t *)q)[(i / 4 * (k / 64) + fast / 64) * 64 + (i % 4 * 64 + fast % 64) / 4] |=
+          (uint16_t)(code[i][j] << 4 * (fast % 4));
+    }
+    for (int64_t g = 0; g < groups; g++) {
+      s[layout == WORDS_OF_K ? i * most + g : g * n + i] = half(scale[i][g]);
+      if (z && layout == WORDS_OF_N) z[g * (n / 8) + i / 8] |= (uint32_t)(zero[i][g] ^ flip) << 4 * at;
+      else if (layout == WORDS_OF_K) z[i * (most / 8) + g / 8] |= (uint32_t)zero[i][g] << 4 * (g % 8);
+      else if (z) { /* the minimum, rounded */
+        float min = -(float)zero[i][g] * scale[i][g];
+        uint16_t h = half(min);
+        ((uint16_t *)z)[g * n + i] = h;
+        qn_convert(&h, QN_T_F16, &min, QN_T_F32, 1);
+        for (int64_t j = g * 16; j < g * 16 + 16; j++)
+          want[i][j] = (float)((double)code[i][j] * (double)scale[i][g] + (double)min);
+      }
+    }
+  }
+  compare(awq[row].config, awq[row].format, awq[row].config);
 }
 END_TEST
 
@@ -374,6 +455,179 @@ START_TEST(fp8_of_every_grain) {
 }
 END_TEST
 
+/* ---- One layer of each layout, and a stack of two ----------------------------------------------------------------- */
+
+static const float e2m1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+
+static double e8m0(unsigned c) { return ldexp(1, (int)c - 127); }
+
+static void nibbles_of_k(const char *name, const char *dtype) { /* two to a byte, the even k low */
+  uint8_t *q = add(name, dtype, n, k / 2, 1);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) q[(i * k + j) / 2] |= (uint8_t)(code[i][j] << j % 2 * 4);
+}
+
+/* Float codes times one scale for each block of `rows` x `cols`, of values that scale_of makes of a byte. */
+static void want_floats(uint8_t *s, int64_t rows, int64_t cols, double (*scale_of)(unsigned)) {
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) {
+      double v = bits == 4 ? (double)e2m1[code[i][j] & 7] * (code[i][j] & 8 ? -1 : 1) : e4m3(code[i][j]);
+      uint8_t *at = &s[i / rows * ceildiv(k, cols) + j / cols];
+      if (!*at) *at = (uint8_t)(100 + draw(20));
+      want[i][j] = (float)(v * scale_of(*at));
+    }
+}
+
+static void fp8_codes(void) {
+  for (int64_t i = 0; i < n * k; i++)
+    if (code[i / k][i % k] % 128 == 127) code[i / k][i % k] = 0; /* no NaN */
+  uint8_t *q = add("a.weight", "F8_E4M3", n, k, 1);
+  for (int64_t i = 0; i < n * k; i++) q[i] = code[i / k][i % k];
+}
+
+static void ct_packed(void) {
+  uint32_t *q = add("a.weight_packed", "I32", n, k / 8, 4), *z = add("a.weight_zero_point", "I32", ceildiv(n, 8), groups, 4);
+  memcpy(add("a.weight_shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
+  add_scales("a.weight_scale", false);
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < k; j++) put_code(q + i * (k / 8), 1, DENSE, j, code[i][j]);
+    for (int64_t g = 0; g < groups; g++) put_code(z + g, groups, DENSE, i, zero[i][g]);
+  }
+  want_integers(false);
+}
+
+static void ct_int8(void) {
+  int8_t *q = add("a.weight", "I8", n, k, 1);
+  midpoints();
+  add_scales("a.weight_scale", false);
+  for (int64_t i = 0; i < n * k; i++) q[i] = (int8_t)(code[i / k][i % k] - 128);
+  want_integers(false);
+}
+
+static void fp8_blocks(void) {
+  fp8_codes();
+  want_floats(add("a.weight_scale_inv", "F8_E8M0", ceildiv(n, 8), ceildiv(k, 16), 1), 8, 16, e8m0);
+}
+
+static void fp8_blocks_of_bytes(void) {
+  fp8_codes();
+  want_floats(add("a.scale", "U8", ceildiv(n, 8), ceildiv(k, 16), 1), 8, 16, e8m0);
+}
+
+static void fp8_mx(void) {
+  fp8_codes();
+  want_floats(add("a.weight_scale", "U8", n, k / 32, 1), 1, 32, e8m0);
+}
+
+/* Two or three scales for parts of the rows. */
+static void fused(int parts, const int64_t *end) {
+  float *s = add("a.weight_scale", "F32", parts, -1, 4);
+  fp8_codes();
+  for (int i = 0; i < parts; i++) s[i] = scale[0][i];
+  for (int64_t i = 0, part = 0; i < n; i++) {
+    part += i == end[part];
+    for (int64_t j = 0; j < k; j++) want[i][j] = (float)(e4m3(code[i][j]) * (double)s[part]);
+  }
+}
+
+static void fp8_gate_up(void) { fused(2, (int64_t[]){n / 2, n}); }
+static void fp8_qkv(void) { fused(3, (int64_t[]){n / 3, n / 3 * 2, n}); }
+static void fp8_qkv_of_few_pairs(void) { fused(3, (int64_t[]){n / 6 * 4, n / 6 * 5, n}); }
+
+static void mx4(void) {
+  nibbles_of_k("a.weight", "U8");
+  want_floats(add("a.weight_scale", "U8", n, k / 32, 1), 1, 32, e8m0);
+}
+
+static void mx4_of_deepseek(void) {
+  nibbles_of_k("a.weight", "I8");
+  want_floats(add("a.scale", "F8_E8M0", n, k / 32, 1), 1, 32, e8m0);
+}
+
+static void nv4(void) {
+  nibbles_of_k("a.weight", "U8");
+  want_floats(add("a.weight_scale", "F8_E4M3", n, k / 16, 1), 1, 16, e4m3);
+  *(float *)add("a.weight_scale_2", "F32", 1, -1, 4) = 0.5f;
+  for (int64_t i = 0; i < n * k; i++) want[i / k][i % k] *= 0.5f;
+}
+
+static void mlx(const char *dtype, double (*scale_of)(unsigned), int64_t size) {
+  int64_t words = k * bits / 32;
+  uint32_t *q = add("a.weight", "U32", n, words, 4);
+  for (int64_t i = 0; i < n * k; i++) put_code(q + i / k * words, 1, DENSE, i % k, code[i / k][i % k]);
+  if (dtype) want_floats(add("a.scales", dtype, n, k / size, 1), 1, size, scale_of);
+}
+
+static void mlx_affine(void) {
+  mlx(NULL, NULL, 0);
+  add_scales("a.scales", false);
+  uint16_t *b = add("a.biases", "F16", n, groups, 2);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) {
+      int64_t g = j / group;
+      b[i * groups + g] = half(half_zero[i][g]);
+      want[i][j] = (float)((double)code[i][j] * (double)scale[i][g] + (double)half_zero[i][g]);
+    }
+}
+
+static void mlx_mxfp4(void) { mlx("U8", e8m0, 32); }
+static void mlx_nvfp4(void) { mlx("U8", e4m3, 16); }
+
+static void modelopt_int4(void) {
+  uint8_t *q = add("a.weight", "U8", n / 2, k, 1);
+  midpoints();
+  add_scales("a.weight_scale", false);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) q[i / 2 * k + j] |= (uint8_t)((code[i][j] ^ 8) << i % 2 * 4);
+  want_integers(false);
+}
+
+#define BLOCKS "{\"quantization_config\":{\"weight_block_size\":[8,16],\"scale_fmt\":\"ue8m0\"}}"
+#define MLX(MODE, BITS) /* of this module; the others have more */                                                     \
+  "{\"quantization\":{\"group_size\":64,\"bits\":8,\"a\":{\"group_size\":32,\"bits\":" BITS ",\"mode\":\"" MODE "\"}}}"
+
+static const struct {
+  void (*make)(void);
+  int bits;
+  const char *config, *format;
+} layers[] = {
+    {ct_packed, 4, "{}", "int4.g32.z"},
+    {ct_int8, 8, "{}", "int8.g32"},
+    {fp8_blocks, 8, BLOCKS, "e4m3.b8x16.f32"},
+    {fp8_blocks_of_bytes, 8, BLOCKS, "e4m3.b8x16.f32"},
+    {fp8_mx, 8, "{}", "mxfp8"},
+    {fp8_gate_up, 8, "{}", "e4m3.row.f32"},
+    {fp8_qkv, 8, "{}", "e4m3.row.f32"},
+    {fp8_qkv_of_few_pairs, 8, "{\"num_attention_heads\":8,\"num_key_value_heads\":2}", "e4m3.row.f32"},
+    {mx4, 4, "{}", "mxfp4"},
+    {mx4_of_deepseek, 4, "{}", "mxfp4"},
+    {nv4, 4, "{}", "nvfp4"},
+    {mlx_affine, 2, MLX("affine", "2"), "int2.g32.m"},
+    {mlx_affine, 3, MLX("affine", "3"), "int3.g32.m"},
+    {mlx_affine, 4, MLX("affine", "4"), "int4.g32.m"},
+    {mlx_affine, 5, MLX("affine", "5"), "int5.g32.m"},
+    {mlx_affine, 6, MLX("affine", "6"), "int6.g32.m"},
+    {mlx_affine, 8, MLX("affine", "8"), "int8.g32.m"},
+    {mlx_mxfp4, 4, MLX("mxfp4", "4"), "mxfp4"},
+    {mlx_nvfp4, 4, MLX("nvfp4", "4"), "nvfp4"},
+    {modelopt_int4, 4, "{}", "int4.g32"},
+};
+
+START_TEST(layers_and_stacks_of_them) {
+  int row = _i / 2;
+  seed = (uint64_t)_i;
+  bits = layers[row].bits;
+  int64_t rows = 12 * (1 + draw(5)), cols = 32 * (2 + draw(3)); /* 12: halves, thirds, sixths */
+  for (int layer = 0; layer <= _i % 2; layer++) {
+    if (layer) end_first();
+    make_weight(rows, cols, 32);
+    layers[row].make();
+  }
+  if (_i % 2) stack();
+  compare(layers[row].config, layers[row].format, layers[row].format);
+}
+END_TEST
+
 /* Blocks of 64 codes run over the ends of rows of 48; scales plain or nested. */
 START_TEST(bitsandbytes_blocks_cross_rows) {
   static const char state[] = "{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[%d,48],\"dtype\":\"float16\","
@@ -476,11 +730,12 @@ int main(int argc, char **argv) {
   tcase_add_checked_fixture(t, setup, teardown);
   tcase_add_loop_test(t, gptq_of_every_width, 0, 3 * (int)QN_COUNT(gptq));
   tcase_add_loop_test(t, a_shard_of_an_ordered_weight, 0, 4);
-  tcase_add_loop_test(t, awq_of_random_shapes, 0, 8);
+  tcase_add_loop_test(t, awq_of_every_layout, 0, 3 * (int)QN_COUNT(awq));
   tcase_add_loop_test(t, compressed_tensors_of_every_width, 0, 3 * (int)QN_COUNT(ct));
   tcase_add_loop_test(t, int_quantized_with_zero_points, 0, 4);
   tcase_add_loop_test(t, a_scale_for_the_whole_tensor, 0, 8);
   tcase_add_loop_test(t, fp8_of_every_grain, 0, 3 * (int)QN_COUNT(fp8));
+  tcase_add_loop_test(t, layers_and_stacks_of_them, 0, 2 * (int)QN_COUNT(layers));
   tcase_add_loop_test(t, bitsandbytes_blocks_cross_rows, 0, 6);
   tcase_add_loop_test(t, hqq_of_both_axes, 0, 8 * (int)QN_COUNT(hqq));
   suite_add_tcase(s, t);

@@ -62,7 +62,8 @@ static int packing_of(int64_t words, int64_t count, int64_t bits) {
 }
 
 static int64_t configured_bits(const cJSON *group) {
-  return qn__json_int(cJSON_GetObjectItemCaseSensitive(group, "weights"), "num_bits", 0);
+  const cJSON *weights = cJSON_GetObjectItemCaseSensitive(group, "weights");
+  return qn__json_int(cJSON_GetObjectItemCaseSensitive(weights, "num_bits"), 0);
 }
 
 static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {
@@ -179,9 +180,10 @@ const qn__dialect qn__ct_packed = {"compressed-tensors/pack-quantized",
 
 /* ---- int-quantized ----------------------------------------------------------------------------------------------- */
 
-static bool is_int(const qn_model *m, const qn__weight *w) {
-  (void)m;
-  return w->part[CODES]->type == QN_T_I8;
+static bool is_int(const qn_model *m, const qn__weight *w) { /* Quark's are transposed when they have groups */
+  const cJSON *quark = cJSON_GetObjectItemCaseSensitive(m->quant, "global_quant_config"),
+              *scheme = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(quark, "weight"), "qscheme");
+  return w->part[CODES]->type == QN_T_I8 && !(cJSON_IsString(scheme) && !strcmp(scheme->valuestring, "per_group"));
 }
 
 static qn_status claim_int(const qn_model *m, qn__weight *w) {

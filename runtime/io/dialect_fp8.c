@@ -55,8 +55,8 @@ static bool find_block(const qn_model *m, const qn__weight *w, int64_t block[2])
 
 /* Two or three scales for parts of the rows: equal ones, but q, k and v by the numbers of heads, where these are known. */
 static bool enter_fused(const qn_model *m, qn__weight *w) {
-  int64_t parts, cols, first = qn__json_int(m->json, "num_attention_heads", 1),
-                       other = qn__json_int(m->json, "num_key_value_heads", first);
+  int64_t parts, cols, first = qn__json_int(qn__config(m, "num_attention_heads"), 1),
+                       other = qn__json_int(qn__config(m, "num_key_value_heads"), first);
   if (!qn__scale_shape(w, SCALE, &parts, &cols) || cols != 1 || parts < 2 || parts > 3) return false;
   if (parts == 2 || first < 1 || other < 1) first = other = 1;
   int64_t all = first + (parts - 1) * other;

@@ -204,7 +204,7 @@ static qn_status read_config(qn_model *m, const char *dir) {
 }
 
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback) {
-  return qn__json_int(m->quant, key, fallback);
+  return qn__json_int(cJSON_GetObjectItemCaseSensitive(m->quant, key), fallback);
 }
 
 const char *qn__quant_text(const qn_model *m, const char *key) {

@@ -137,7 +137,8 @@ typedef struct qn__dialect {
 extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at the end */
 
 /* One line a file. */
-extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__awq, qn__hqq, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
+extern const qn__dialect qn__awq, qn__quark_int4, qn__modelopt_int4; /* dialect_awq.c */
+extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__hqq, qn__mlx, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
 extern const qn__dialect qn__ct_packed, qn__ct_int;                                                 /* dialect_ct.c */
 extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8, qn__fp8_experts, qn__deepseek_fp8;    /* dialect_fp8.c */
 extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original; /* dialect_fp4.c */
@@ -166,7 +167,7 @@ const cJSON *qn__config(const qn_model *m, const char *key);
 bool qn__architecture_is(const qn_model *m, const char *name);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
-int64_t qn__json_int(const cJSON *object, const char *key, int64_t fallback); /* a whole number, or a bool */
+int64_t qn__json_int(const cJSON *value, int64_t fallback); /* a whole number, or a bool */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
 const char *qn__quant_name(const qn_model *m);                  /* what it calls itself: "gptq"; "" when it does not */

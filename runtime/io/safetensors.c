@@ -89,10 +89,11 @@ static qn_status one_tensor(qn_model *m, const qn__map *file, qn__pull *j, const
   return qn__model_store(m, name, length, t, f.dim, f.n_dims, data + f.offset[0], want);
 }
 
-/* {"key": "text", …}. A text that is too long to be of use to us is passed over. */
+/* {"key": "text", …}, or null, as MLX writes it. A text that is too long to be of use to us is passed over. */
 static qn_status metadata(qn_model *m, const qn__map *file, qn__pull *j) {
   char key[NAME_MAX_BYTES], text[NAME_MAX_BYTES];
   size_t length;
+  if (j->end - j->p >= 4 && !memcmp(j->p, "null", 4)) return j->p += 4, QN_OK;
   if (!qn__pull_need(j, '{')) return malformed(j, file);
   if (qn__pull_take(j, '}')) return QN_OK;
   do {

@@ -2,13 +2,13 @@
 for bits = 1, 8 do
   format {
     name   = "int" .. bits,
-    doc    = bits .. "-bit integers; a scale, and a zero point or a minimum (GPTQ, AWQ, compressed-tensors, HQQ, GGUF)",
+    doc    = bits .. "-bit integers; a scale, and a zero point or a minimum (GPTQ, AWQ, compressed-tensors, HQQ, MLX, GGUF)",
     bits   = bits,
     group  = { 128, 64, 32, 16, "g*", "row", "tensor" },
     planes = {
       scale = { "f16", "bf16", "f32" },
       zero  = { "none", "u" .. bits, "f16", "f32" },
-      min   = { "none", "f16" },
+      min   = { "none", "scale" },
     },
     decode = function(q, p)
       if p.min then return q * p.scale + p.min end
