@@ -6,14 +6,30 @@
 #include "fail.h"
 #include "hash.h"
 #include <pthread.h>
+#include <regex.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct {
+/* What a template may ask of a compiler, as extended regular expressions: to generate other code. Flags that run a
+ * program, load a plug-in, or name a file to read or write are not among them. */
+#define MACROS "|-[DU][A-Za-z_][A-Za-z0-9_]*(=.*)?"
+#define HOST_FLAGS                                                                                                     \
+  "-O([0-3sgz]|fast)?|-m[a-z0-9._-]+(=[A-Za-z0-9][A-Za-z0-9.+_-]*)?|-f[a-z0-9-]+|-ffp-contract=[a-z]+" MACROS
+#define CUDA_FLAGS                                                                                                     \
+  "-lineinfo|-G|--?use_fast_math|--?(ftz|prec-sqrt|prec-div|fmad)=(true|false)|--?maxrregcount=[0-9]+"                 \
+  "|--extra-device-vectorization|(--ptxas-options|-Xptxas)=-[A-Za-z0-9-]+(=[a-z0-9]+)?" MACROS
+
+static const struct back_end {
   const char *target;
   qn_status (*compile)(const qn_source *, qn_artifact *);
   qn_status (*version)(char *, size_t);
-} back_ends[] = {{"host", qn__compile_cc, qn__cc_version}, {"cuda", qn__compile_nvrtc, qn__nvrtc_version}};
+  const char *flags, *known; /* what is allowed, and that in words */
+} back_ends[] = {
+    {"host", qn__compile_cc, qn__cc_version, "^(" HOST_FLAGS ")$", "-O, -m, -f without a file, -D, -U"},
+    {"cuda", qn__compile_nvrtc, qn__nvrtc_version, "^(" CUDA_FLAGS ")$",
+     "-lineinfo, -G, --use_fast_math, --ftz, --prec-sqrt, --prec-div, --fmad, --maxrregcount, "
+     "--extra-device-vectorization, --ptxas-options, -D, -U"},
+};
 
 const char *qn__first_errors(const char *log, char *buffer, size_t size) {
   size_t used = 0;
@@ -33,10 +49,28 @@ const char *qn__first_errors(const char *log, char *buffer, size_t size) {
   return buffer;
 }
 
+/* Every flag must be one that may be passed. */
+static qn_status check_flags(const qn_source *source, const struct back_end *b) {
+  regex_t allowed;
+  qn_status s = QN_OK;
+  char *flags = strdup(source->flags ? source->flags : ""), *save = NULL;
+  if (!flags || regcomp(&allowed, b->flags, REG_EXTENDED | REG_NOSUB)) {
+    free(flags);
+    return qn__fail(QN_E_NOMEM, "%s: no memory for its flags", source->name);
+  }
+  for (char *p = strtok_r(flags, " ", &save); p && s == QN_OK; p = strtok_r(NULL, " ", &save))
+    if (regexec(&allowed, p, 0, NULL, 0) || !strcmp(p, "-mllvm"))
+      s = qn__fail(QN_E_ARG, "%s: its template must not pass the flag %s; known: %s", source->name, p, b->known);
+  regfree(&allowed);
+  free(flags);
+  return s;
+}
+
 qn_status qn_compile(const qn_source *source, qn_artifact *out) {
   *out = (qn_artifact){0};
   for (size_t i = 0; i < QN_COUNT(back_ends); i++) {
     if (strcmp(source->target, back_ends[i].target)) continue;
+    QN_TRY(check_flags(source, &back_ends[i]));
     double start = qn__now();
     qn_status s = back_ends[i].compile(source, out);
     out->seconds = qn__now() - start;

@@ -10,8 +10,8 @@ typedef struct qn_source {
   const char *name;   /* for messages: the variant's name */
   const char *target; /* "cuda" or "host" */
   const char *arch;   /* "sm_90a", or "compute_90a" for PTX; ignored for the host */
-  const char *flags;  /* host: instruction-set flags, space separated ("-mavx512f -mavx512bw"); CUDA: further options,
-                         e.g. -lineinfo */
+  const char *flags;  /* of those that may be passed (compile.c), space separated: "-mavx512f -mavx512bw"; CUDA:
+                         "-lineinfo"; NULL: none */
   const char *text;
   double until; /* moment of CLOCK_MONOTONIC, in seconds, at which the C compiler is killed; 0: after 120 s. NVRTC runs in
                    this process and cannot be ended */

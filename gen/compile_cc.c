@@ -145,7 +145,7 @@ static qn_status arguments(const char *cc, const char *name, char *flags, const 
     if (!fixed_args[i].family || !strncmp(version, fixed_args[i].family, strlen(fixed_args[i].family)))
       argv[n++] = (char *)(uintptr_t)fixed_args[i].flag;
   for (char *save, *p = strtok_r(flags, " ", &save); p; p = strtok_r(NULL, " ", &save)) {
-    if (n == max_args - 3) return qn__fail(QN_E_LIMIT, "%s: over %d compiler flags", name, max_args);
+    if (n == max_args - 3) return qn__fail(QN_E_ARG, "%s: over %d compiler flags", name, max_args);
     argv[n++] = p;
   }
   argv[n++] = (char *)(uintptr_t) "-o";

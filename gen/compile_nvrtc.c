@@ -198,7 +198,7 @@ static qn_status compile_program(nvrtcProgram program, const qn_source *source, 
   const char *option[most] = {arch, "--std=c++17", "-default-device", ptx ? "-lineinfo" : "--ptxas-options=-v"};
   int n = 4;
   for (char *save, *p = strtok_r(flags, " ", &save); p; p = strtok_r(NULL, " ", &save)) {
-    if (n == most) return qn__fail(QN_E_LIMIT, "%s: over %d compiler flags", source->name, most);
+    if (n == most) return qn__fail(QN_E_ARG, "%s: over %d compiler flags", source->name, most);
     option[n++] = p;
   }
   int e = nvrtc.CompileProgram(program, n, option);

@@ -93,6 +93,47 @@ START_TEST(test_flags_reach_the_compiler) {
 }
 END_TEST
 
+/* Flags that run a program, load code, or name a file never reach a compiler. */
+static const struct {
+  const char *target, *flag;
+} forbidden[] = {
+    {"host", "-wrapper /bin/touch,x"},
+    {"host", "-MD -MF x"},
+    {"host", "-fplugin=x.so"},
+    {"host", "-fpass-plugin=x.so"},
+    {"host", "-fdump-tree-all=x"},
+    {"host", "-B/tmp"},
+    {"host", "-specs=x"},
+    {"host", "-Wl,-Map=x"},
+    {"host", "-Wa,-aln=x"},
+    {"host", "@file"},
+    {"host", "-mllvm -load"},
+    {"host", "-mllvm=-load=x.so"},
+    {"host", "-o x"},
+    {"host", "x.c"},
+    {"host", "-include x"},
+    {"host", "-I/etc"},
+    {"host", "-O2/../x"},
+    {"host", "-save-temps"},
+    {"host", "-fuse-ld=x"},
+    {"host", "-imacros x"},
+    {"cuda", "--pre-include=/etc/passwd"},
+    {"cuda", "-I/etc"},
+    {"cuda", "--create-pch=x"},
+    {"cuda", "--fdevice-time-trace=x"},
+};
+
+START_TEST(test_forbidden_flags) {
+  char flags[64], first[64];
+  qn_source source = host(good);
+  qn_artifact a;
+  snprintf(flags, sizeof flags, " -DX=1 %s", forbidden[_i].flag);
+  source.target = forbidden[_i].target, source.flags = flags, source.arch = "sm_80";
+  snprintf(first, sizeof first, "the flag %.*s;", (int)strcspn(forbidden[_i].flag, " "), forbidden[_i].flag);
+  ck_fails(QN_E_ARG, first, qn_compile(&source, &a));
+}
+END_TEST
+
 /* cc and gcc are one compiler and share a store. */
 START_TEST(test_version) {
   char version[64], other[64], line[64];
@@ -199,7 +240,7 @@ START_TEST(test_bad_arguments) {
   char many[1024] = "";
   for (int i = 0; i < 120; i++) strcat(many, "-DX ");
   source.flags = many;
-  ck_fails(QN_E_LIMIT, "flags", qn_compile(&source, &a));
+  ck_fails(QN_E_ARG, "flags", qn_compile(&source, &a));
   qn_artifact_free(&a);
 }
 END_TEST
@@ -367,6 +408,7 @@ int main(int argc, char **argv) {
   Suite *s = suite_create("compile");
   add_own(s, "runs", test_runs, QN_COUNT(compilers));
   add_own(s, "flags_reach_the_compiler", test_flags_reach_the_compiler, 1);
+  add_own(s, "forbidden_flags", test_forbidden_flags, QN_COUNT(forbidden));
   add_own(s, "version", test_version, 1);
   add_own(s, "broken_source", test_broken_source, QN_COUNT(broken));
   add_own(s, "no_compiler", test_no_compiler, 1);
