@@ -267,6 +267,19 @@ function common.notes()
   end
 end
 
+-- An output that cannot be written is found before the work. A pack that holds what the new one would not is not
+-- replaced unless that is asked for: problems and m are what the new one will hold, timed on the device.
+function common.output(q, path) common.check(q.native.writable(path)) end
+function common.output_pack(q, path, options, problems, m, device)
+  common.output(q, path)
+  if options.overwrite or not q.native.exists(path) then return end
+  local lost = common.check(q.pack_lacks(path, problems, m, device))
+  if #lost == 0 then return end
+  common.fail("%s holds what this run would not: %s%s; --overwrite replaces it, -o names another", path, lost[1],
+    #lost > 1 and (" and %d more"):format(#lost - 1) or "")
+end
+common.overwrite = { "--overwrite", nil, "replace a pack also if it holds more than the new one will" }
+
 -- What to say of evidence if a signal ends the tool: options.kept of common.progress.
 function common.kept_in(q, store)
   local root = common.check(q.store.root(store))

@@ -21,6 +21,30 @@ return function(q, native)
     return setmetatable({ path = path, handle = handle, options = options, functions = functions }, pack)
   end
 
+  -- What a pack holds that one of these problems, timed at these M on the device, would not: list of texts.
+  function q.pack_lacks(path, problems, m, device)
+    local old, why, code = q.open(path)
+    if not old then return nil, why, code end
+    local will, lost = {}, {}
+    for _, spelling in ipairs(problems) do
+      local p = q.problem(spelling, device.target).spelling
+      for _, tokens in ipairs(m) do will[p .. tokens] = true end
+    end
+    local devices = old:devices()
+    for _, plan in ipairs(old:plans()) do
+      local d = devices[plan.device]
+      local here = d.target == device.target and d.product == device.product and d.threads == device.threads
+      for _, range in ipairs(plan.kind == "fastest" and plan.n > 0 and plan.ranges or {}) do
+        for _, point in ipairs(range.points) do
+          if not (here and will[plan.problem .. point.m]) then
+            lost[#lost + 1] = ("%s at M = %d%s"):format(plan.problem, point.m, here and "" or ", timed on " .. d.product)
+          end
+        end
+      end
+    end
+    return lost
+  end
+
   function pack:plans() return self.handle:plans() end
   function pack:kernels() return self.handle:kernels() end
   function pack:devices() return self.handle:devices() end

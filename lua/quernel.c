@@ -6,6 +6,7 @@
 #include "bind.h"
 #include "clock.h"
 #include "embed.h"
+#include "file.h"
 #include "hash.h"
 #include "leash.h"
 #include <dirent.h>
@@ -326,6 +327,16 @@ static int exists(lua_State *L) {
   return 1;
 }
 
+/* writable(path) -> true if a file can be written there, as qn__output_open does it, or nil, message, code */
+static int writable(lua_State *L) {
+  qn_output o;
+  qn_status s = qn__output_open(&o, luaL_checkstring(L, 1));
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  qn__output_abandon(&o);
+  lua_pushboolean(L, true);
+  return 1;
+}
+
 /* environment(prefix) -> the names of the variables that begin so */
 static int environment(lua_State *L) {
   const char *prefix = luaL_checkstring(L, 1);
@@ -342,7 +353,7 @@ static const luaL_Reg base[] = {
     {"read", read_embedded}, {"list", list_embedded},      {"hash", hash},           {"parse_json", parse_json},
     {"clock", now},          {"terminal", terminal},       {"folder", folder},       {"exists", exists},
     {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {"parting", parting},
-    {NULL, NULL},
+    {"writable", writable},      {NULL, NULL},
 };
 
 /* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */

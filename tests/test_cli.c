@@ -141,7 +141,17 @@ static const row rows[] = {
     {"QUERNEL_CC=/nowhere/cc " TUNE, 1, ANY, "^quernel: [^\n]*/nowhere/cc[^\n]*\n$"},
     {"QUERNEL_WORKER=/nowhere/worker " TUNE, 1, ANY, "/nowhere/worker"},
     {TUNE "--device cuda:99", 1, NULL, "^quernel: [^\n]*\n$"},
-    {TUNE "-o nowhere/x.qpack", 1, ANY, "nowhere/x.qpack"},
+    /* An output that cannot be written is found before any work; a pack with more is not lost */
+    {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
+    {VERIFY "-o nowhere/x.qpack; test ! -e .cache && exit $?", 0, NULL, "^quernel: nowhere/x.qpack: [^\n]*\n$"},
+    {"mkdir d; for v in \"tune " MODEL "\" \"quantize --format int4.g32 " MODEL "\" \"convert " MODEL "\" \"dequantize " MODEL
+     " w\"; do for o in nowhere/x d; do quernel $v -o $o; test $? = 1 || exit 9; done; done",
+     0, NULL, "^(quernel: nowhere/x: cannot be written: [^\n]*\nquernel: d: cannot be written: not a file\n){4}$"},
+    {TUNE "-o x.qpack && cp x.qpack y && " TUNE "-o x.qpack >again && " VERIFY "-o x.qpack; cmp x.qpack y && " TUNE
+          "--m 3 -o x.qpack; cmp x.qpack y && " TUNE "--m 3 -o x.qpack --overwrite; ! cmp -s x.qpack y",
+     0, ANY,
+     "^(quernel: x.qpack holds what this run would not: int4.g32:64x128:f32-f32 at M = 1[^\n]*--overwrite[^\n]*\n){2}$"},
+    {"echo hello >x.qpack; " TUNE "-o x.qpack; grep hello x.qpack", 0, "^hello\n$", "^quernel: 'x.qpack': pack: [^\n]*\n$"},
     {"mkdir -p t/templates/formats && echo 'return format { name = = 3 }' >t/templates/formats/bad.lua; "
      "QUERNEL_TEMPLATES=t quernel formats",
      1, NULL, "^quernel: t/templates/formats/bad.lua:1: [^\n]*near '='\n$"},

@@ -10,6 +10,7 @@ act-order); the metadata of the file names its format. Everything else is copied
   options = { { "-o", "FILE", "the file to write" } },
   run = function(q, options)
     if not options.o then common.misuse "-o OUT.safetensors is needed" end
+    common.output(q, options.o)
     local model = common.check(q.model(options[1]))
     common.check(model:write_planes(options.o))
   end,

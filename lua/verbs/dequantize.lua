@@ -12,6 +12,7 @@ return {
     if not options.o then common.misuse "-o FILE.npy is needed" end
     local slice = common.whole(options, "slice", 1)
     if not slice then common.misuse("--slice: a whole number is needed") end
+    common.output(q, options.o)
     local model = common.check(q.model(options[1]))
     common.check(model:write_npy(options[2], options.o, slice))
   end,

@@ -39,6 +39,7 @@ of squares relative to that of the weights, and the largest.]],
     if not options.o then common.misuse "-o OUT.safetensors is needed" end
     if not options.format then common.misuse "--format FORMAT is needed" end
     common.ask(q.resolve, options.format)
+    common.output(q, options.o)
     common.choice(options, "method", "rtn")
     common.choice(options, "scales", "minmax", "mse")
     local function choose(t)

@@ -106,6 +106,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
+    common.overwrite,
     { "--store", "DIR", "what was measured (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
     { "--progress", nil, "show the bar also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
@@ -118,13 +119,13 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     local device = common.target(q, options)
     if not device.timed then common.fail("%s must not be timed; quernel verify checks kernels on it", device.name) end
     local problems, left_out = gather(q, options, device)
-    local quiet = options.json
+    local quiet, name = options.json, pack_name(options)
+    if name then common.output_pack(q, name, options, problems, m, device) end
     if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
     options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix),
       functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
-    local name = pack_name(options)
     if name then common.check(q.pack(result, name)) end
     common.remarks(result)
     for _, x in ipairs(left_out) do io.stderr:write(printable(("quernel: left out: %s: %s\n"):format(x.name, x.why))) end

@@ -19,6 +19,7 @@ end
 local function verify_space(q, options)
   local device, problems = common.target(q, options), {}
   for i, p in ipairs(options.problem) do problems[i] = common.ask(q.problem, p, device.target).spelling end
+  if options.o then common.output_pack(q, options.o, options, problems, {}, device) end
   options.kept = common.kept_in(q, options.store)
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
     family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
@@ -51,6 +52,7 @@ return {
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--device", "DEVICE", "where to run (default: the pack's, or this machine's)", group = "Device" },
     { "-o", "FILE", "with --problem: a pack of the plain kernel of each, which was not timed" },
+    common.overwrite,
     { "--store", "DIR", "what is known of variants (default: as for tune)" },
     { "--function", "NAME=LIBRARY:SYMBOL", "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
     { "--progress", nil, "show progress also where standard error is no terminal" },
