@@ -190,6 +190,90 @@ START_TEST(rows_that_depend_on_m_are_seen) {
 }
 END_TEST
 
+/* More layouts than there are slots, one after the other: each kernel of a problem may have its own. */
+START_TEST(many_layouts_take_turns) {
+  qn_case *c = test_case(NULL, 70, 101);
+  char name[16];
+  for (int i = 0; i < 2 * QN_SLOTS; i++) {
+    snprintf(name, sizeof name, "t4.%d", i);
+    c->layout = test_layout(name);
+    cJSON *r = request("open", c, 3, 0);
+    cJSON_SetNumberValue(cJSON_GetObjectItem(r, "slot"), (i % 3));
+    ck_assert_msg(ask(r) == QN_OK, "layout %d: %s", i, qn__errmsg());
+  }
+  free(c);
+}
+END_TEST
+
+/* ---- Whose failure is it? ---------------------------------------------------------------------------------------- */
+
+/* A worker that fails at its first answer, and what is said of it. */
+static const struct {
+  const char *answer;
+  qn_status status;
+  qn_fault fault;
+  const char *text;
+} failures[] = {
+    {"kill -KILL $$", QN_E_IO, QN_FAULT_OUTSIDE, "a signal ended the worker: Killed"},
+    {"kill -TERM $$", QN_E_IO, QN_FAULT_OUTSIDE, "a signal ended the worker: Terminated"},
+    {"status=$NOMEM", QN_E_NOMEM, QN_FAULT_OUTSIDE, "because"},
+    {"kill -SEGV $$", QN_E_WRONG, QN_FAULT_DEATH, "crashed: Segmentation fault"},
+    {"exit 3", QN_E_WRONG, QN_FAULT_DEATH, "ended with status 3"},
+    {"exec >&- <&-; sleep 9", QN_E_WRONG, QN_FAULT_DEATH, "closed its line"},
+    {"sleep 9", QN_E_WRONG, QN_FAULT_DEATH, "hangs: no answer, not done after 4 s"},
+    {"status=$CUDA", QN_E_CUDA, QN_FAULT_DEATH, "because"},
+    {"echo junk", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
+    {"echo '{}'", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
+    {"id=0", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
+    {"head -c 2000000 /dev/zero", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
+    {"status=$WRONG", QN_E_WRONG, QN_FAULT_WRONG, "because"},
+};
+
+/* Whatever it was, the next question is asked of another worker. */
+START_TEST(failures_are_told_apart) {
+  char answer[64];
+  qn_supervisor s;
+  snprintf(answer, sizeof answer, "if once; then %s; fi", failures[_i].answer);
+  ck_assert_int_eq(qn__supervisor_init(&s, script_worker("", answer), "host"), QN_OK);
+  qn_status status = qn__supervisor_ask(&s, request("time", NULL, 1, 1), 4, NULL);
+  ck_assert_msg(status == failures[_i].status && s.fault == failures[_i].fault &&
+                    strstr(qn__errmsg(), failures[_i].text),
+                "%s: fault %d, %s: %s", failures[_i].answer, s.fault, qn_status_name(status), qn__errmsg());
+  ck_assert_int_eq(qn__supervisor_ask(&s, request("time", NULL, 1, 1), 60, NULL), QN_OK);
+  ck_assert_int_eq(s.fault, QN_FAULT_NONE);
+  ck_assert_int_eq(s.restarts, 1);
+  qn__supervisor_fini(&s);
+}
+END_TEST
+
+/* A line too many does not become the answer to the next question. */
+START_TEST(forged_answer_is_noticed) {
+  qn_supervisor s;
+  const char *forger = script_worker("", "[ $op = open ] && echo '{\"status\":0,\"id\":'$id'}'");
+  ck_assert_int_eq(qn__supervisor_init(&s, forger, "host"), QN_OK);
+  ck_assert_int_eq(qn__supervisor_ask(&s, request("open", NULL, 1, 1), 60, NULL), QN_OK);
+  ck_assert_int_eq(qn__supervisor_ask(&s, request("time", NULL, 1, 1), 60, NULL), QN_E_WRONG);
+  ck_assert_int_eq(s.fault, QN_FAULT_DEATH);
+  qn__supervisor_fini(&s);
+}
+END_TEST
+
+/* Killed while it starts: it is started again, and if that does not help the run has failed, not a kernel. */
+START_TEST(worker_that_is_killed_at_its_start) {
+  qn_supervisor s;
+  ck_assert_int_eq(qn__supervisor_init(&s, script_worker("once && kill -KILL $$", ""), "host"), QN_OK);
+  qn__supervisor_fini(&s);
+  ck_assert_int_eq(qn__supervisor_init(&s, script_worker("once || kill -KILL $$", ""), "host"), QN_E_IO);
+  ck_assert_msg(strstr(qn__errmsg(), "does not start: a signal ended the worker: Killed") != NULL, "%s", qn__errmsg());
+  rmdir(strcat(strcpy((char[64]){0}, folder), "/once"));
+  ck_assert_int_eq(qn__supervisor_init(&s, script_worker("once || kill -KILL $$", "kill -SEGV $$"), "host"), QN_OK);
+  ck_assert_int_eq(qn__supervisor_ask(&s, request("time", NULL, 1, 1), 60, NULL), QN_E_WRONG);
+  ck_assert_int_eq(qn__supervisor_ask(&s, request("time", NULL, 1, 1), 60, NULL), QN_E_IO);
+  ck_assert_int_eq(s.fault, QN_FAULT_RUN);
+  qn__supervisor_fini(&s);
+}
+END_TEST
+
 /* ---- Bad requests ------------------------------------------------------------------------------------------------ */
 
 START_TEST(nonsense_is_answered) {
@@ -253,8 +337,9 @@ END_TEST
 int main(int argc, char **argv) {
   (void)argc;
   Suite *s = suite_create("worker");
-  TCase *alive = tcase_create("alive"), *wrong = tcase_create("wrong"), *bad = tcase_create("bad");
-  TCase *all[] = {alive, wrong, bad};
+  TCase *alive = tcase_create("alive"), *wrong = tcase_create("wrong"), *bad = tcase_create("bad"),
+        *blame = tcase_create("blame");
+  TCase *all[] = {alive, wrong, bad, blame};
   for (size_t i = 0; i < QN_COUNT(all); i++) {
     tcase_add_checked_fixture(all[i], init, fini);
     tcase_set_timeout(all[i], 60);
@@ -271,6 +356,10 @@ int main(int argc, char **argv) {
   tcase_add_test(wrong, turning_wrong_while_timed_is_seen);
   tcase_add_test(wrong, being_right_only_when_checked_is_seen);
   tcase_add_test(wrong, rows_that_depend_on_m_are_seen);
+  tcase_add_test(alive, many_layouts_take_turns);
+  tcase_add_loop_test(blame, failures_are_told_apart, 0, (int)QN_COUNT(failures));
+  tcase_add_test(blame, forged_answer_is_noticed);
+  tcase_add_test(blame, worker_that_is_killed_at_its_start);
   tcase_add_test(bad, nonsense_is_answered);
   tcase_add_test(bad, missing_program_is_named);
   tcase_add_test(bad, program_that_is_no_worker);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define KERNEL QN_TESTS "/candidates/kernel.c"
@@ -113,5 +114,39 @@ static inline qn_case *test_case(const char *fault, int64_t n, int64_t k) {
   qn_artifact_free(&a);
   free(text);
   return c;
+}
+
+/* ---- A worker that is a script ----------------------------------------------------------------------------------- */
+
+/* To it every kernel is right and as fast as any other. `start` and `answer` are what it does besides, in the shell's
+ * words, before it says hello and before it answers a request: $op of kernel $name in $slot, about to say $status. `once`
+ * is true the first time, whichever worker asks; `used` in a worker that has answered before. */
+static inline const char *script_worker(const char *start, const char *answer) {
+  static char path[64];
+  snprintf(path, sizeof path, "%s/worker", folder);
+  FILE *f = fopen(path, "w");
+  ck_assert_ptr_nonnull(f);
+  fprintf(f,
+          "#!/bin/sh\ncd '%s' || exit 1\nNOMEM=%d CUDA=%d WRONG=%d used=false\n"
+          "once() { mkdir \"once$1\" 2>/dev/null; }\n"
+          "%s\n"
+          "echo '{\"status\":0,\"info\":{\"name\":\"host:2\",\"target\":\"host\",\"arch\":\"x86-64\",\"threads\":2,\"timed\":1}}'\n"
+          "while read -r line; do\n"
+          "  id=${line##*'\"id\":'}; id=${id%%\\}*}\n"
+          "  op=${line#*'\"op\":\"'}; op=${op%%%%'\"'*}\n"
+          "  slot=${line#*'\"slot\":'}; slot=${slot%%%%,*}\n"
+          "  case $op in\n"
+          "    verify|open|rows) name=${line%%%%'\",\"hash\":\"'*}; name=${name##*'\"name\":\"'}; eval \"name_$slot=$name\";;\n"
+          "    *) eval \"name=\\$name_$slot\";;\n"
+          "  esac\n"
+          "  status=0\n"
+          "  %s\n"
+          "  used=true\n"
+          "  echo '{\"why\":\"because\",\"error\":0.5,\"seconds\":[0.001],\"bandwidth\":[0],\"status\":'$status',\"id\":'$id'}'\n"
+          "done\n",
+          folder, QN_E_NOMEM, QN_E_CUDA, QN_E_WRONG, start, answer);
+  fclose(f);
+  ck_assert_int_eq(chmod(path, 0755), 0);
+  return path;
 }
 #endif

@@ -167,6 +167,7 @@ static qn_status start(qn_supervisor *s) {
     QN_TRY(spawn(s));
     if (!(hello = read_answer(s, start_seconds, &how))) lose(s, how);
   }
+  s->fault = QN_FAULT_RUN; /* nothing was asked */
   if (!hello) return qn__fail(QN_E_IO, "the worker %s does not start: %s", s->program, qn__errmsg());
   qn_status status = status_of(hello);
   if (status == QN_OK) status = qn__info_from_json(cJSON_GetObjectItemCaseSensitive(hello, "info"), &s->info);
