@@ -244,8 +244,9 @@ static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
     return QN_OK;
   }
   if (qn__run_late(r)) return QN_OK;
+  size_t aside = r->counts.set_aside;
   QN_TRY(qn__run_question(r, e, key, &(qn_ask){.op = "verify", .p = p, .e = e}, &e->error, &e->verified));
-  r->counts.verified++;
+  r->counts.verified += r->counts.set_aside == aside;
   if (!e->verified) return QN_OK;
   cJSON *evidence = cJSON_CreateObject();
   cJSON_AddStringToObject(evidence, "name", e->c->name);
