@@ -5,6 +5,7 @@
 #ifndef QN_COMPILE_H
 #define QN_COMPILE_H
 #include "quernel.h"
+#include <stdatomic.h>
 
 typedef struct qn_source {
   const char *name;   /* for messages: the variant's name */
@@ -13,8 +14,8 @@ typedef struct qn_source {
   const char *flags;  /* of those that may be passed (compile.c), space separated: "-mavx512f -mavx512bw"; CUDA:
                          "-lineinfo"; NULL: none */
   const char *text;
-  double until; /* moment of CLOCK_MONOTONIC, in seconds, at which the C compiler is killed; 0: after 120 s. NVRTC runs in
-                   this process and cannot be ended */
+  const atomic_bool *stop; /* the C compiler is killed once this is true, and after 120 s; NULL: only then. NVRTC runs
+                              in this process and cannot be ended */
 } qn_source;
 
 typedef struct qn_artifact {

@@ -2,14 +2,12 @@
  *
  * The object is freestanding and position-independent and has no undefined symbol, so that runtime/host_load.c can map
  * it with nothing but relative relocations. The same source, flags and compiler give the same bytes. */
-#include "clock.h"
 #include "compile_internal.h"
 #include "elf_image.h"
 #include "fail.h"
 #include "file.h"
 #include "leash.h"
 #include "process.h"
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,7 +86,7 @@ static qn_status ask_version(const char *cc, char *text, size_t size) {
   char *argv[] = {(char *)(uintptr_t)cc, "-E", "-P", "-x", "c", "-", NULL}, family[8];
   int a, b, c;
   qn_process_result r;
-  qn_status s = qn__process_run(argv, NULL, question, 20, &r);
+  qn_status s = qn__process_run(argv, NULL, question, 20, NULL, &r);
   const char *answer = s == QN_OK ? strstr(r.output, "quernel ") : NULL;
   if (answer && sscanf(answer, "quernel %7s %d %d %d", family, &a, &b, &c) == 4)
     snprintf(text, size, "%s %d.%d.%d", family, a, b, c);
@@ -155,12 +153,14 @@ static qn_status arguments(const char *cc, const char *name, char *flags, const 
 }
 
 /* A failure that says nothing about the source must not be remembered against it. */
-static qn_status verdict(const qn_source *source, const char *cc, double seconds, const qn_process_result *r) {
+static qn_status verdict(const qn_source *source, const char *cc, const qn_process_result *r) {
   static const char *const passing[] = {
       "No space left on device", "File too large", "File size limit exceeded", "annot allocate memory", "Killed signal",
       "memory exhausted",        "out of memory"};
   if (!r->exit_status) return QN_OK;
-  if (r->exit_status == 124) return qn__fail(QN_E_LIMIT, "%s: %s was killed after %.3g s", source->name, cc, seconds);
+  if (r->exit_status == 124)
+    return qn__fail(QN_E_LIMIT, "%s: %s was killed: there was no more time, or it took over %d s", source->name, cc,
+                    time_limit);
   if (r->exit_status > 128)
     return qn__fail(QN_E_IO, "%s: %s ended by signal %d", source->name, cc, r->exit_status - 128);
   qn_status s = QN_E_COMPILE;
@@ -174,11 +174,10 @@ static qn_status compile_in(const char *folder, const char *cc, const qn_source 
   snprintf(object, sizeof object, "%s/kernel.so", folder);
   snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", folder);
   char *flags = strdup(source->flags ? source->flags : ""), **env = environment(tmpdir);
-  double seconds = source->until ? fmin(source->until - qn__now(), time_limit) : time_limit;
   qn_process_result r = {0};
   qn_status s = flags && env ? arguments(cc, source->name, flags, object, argv) : qn__fail(QN_E_NOMEM, "compiling");
-  if (s == QN_OK) s = qn__process_run(argv, env, source->text, seconds, &r);
-  if (s == QN_OK) s = verdict(source, cc, seconds, &r);
+  if (s == QN_OK) s = qn__process_run(argv, env, source->text, time_limit, source->stop, &r);
+  if (s == QN_OK) s = verdict(source, cc, &r);
   if (s == QN_OK) s = qn__file_read(object, (char **)&out->image, &out->size);
   if (s == QN_OK && !out->size) s = qn__fail(QN_E_IO, "%s: %s wrote nothing", object, cc);
   if (s == QN_OK) s = qn__elf_no_undefined(out->image, out->size, source->name);

@@ -59,13 +59,13 @@ static bool has_ended(pid_t pid) {
 }
 
 /* Feed and drain the socket until the program ends. It alone counts: it may close the socket and live on, or end while
- * a child of its own holds it. False if the time ran out. */
-static bool converse(talk *t, int fd, pid_t pid, double deadline) {
+ * a child of its own holds it. False if the time ran out or it was stopped. */
+static bool converse(talk *t, int fd, pid_t pid, double deadline, const atomic_bool *stop) {
   struct pollfd p = {.fd = fd};
   if (!t->left) shutdown(fd, SHUT_WR);
   while (!has_ended(pid)) {
     double wait = fmin(deadline - qn__now(), p.fd < 0 ? 1e-3 : 0.1);
-    if (wait <= 0) return false;
+    if (wait <= 0 || (stop && *stop)) return false;
     p.events = (short)(POLLIN | (t->left ? POLLOUT : 0));
     if (poll(&p, 1, (int)(wait * 1e3) + 1) <= 0) continue;
     if (p.revents & POLLOUT && t->left) feed(t, fd);
@@ -77,7 +77,7 @@ static bool converse(talk *t, int fd, pid_t pid, double deadline) {
 }
 
 qn_status qn__process_run(char *const argv[], char *const env[], const char *input, double seconds,
-                          qn_process_result *out) {
+                          const atomic_bool *stop, qn_process_result *out) {
   int fd[2], status = 0;
   pid_t pid;
   *out = (qn_process_result){.output = calloc(1, output_limit)};
@@ -89,7 +89,7 @@ qn_status qn__process_run(char *const argv[], char *const env[], const char *inp
   if (s == QN_OK) {
     talk t = {.input = input, .left = input ? strlen(input) : 0, .output = out->output};
     qn__leash_group(pid, true);
-    bool in_time = converse(&t, fd[0], pid, qn__now() + seconds);
+    bool in_time = converse(&t, fd[0], pid, qn__now() + seconds, stop);
     kill(-pid, SIGKILL);         /* it, or what it left running */
     qn__leash_group(pid, false); /* before its number is free for others */
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {

@@ -1,5 +1,6 @@
 /* main.c - the tool `quernel`: a Lua state with the module in it, and lua/main.lua with the arguments. */
 #include "bind.h"
+#include "journal.h"
 #include "leash.h"
 #include "limit.h"
 #include <errno.h>
@@ -42,6 +43,7 @@ static int fail(const char *text) {
 static void part(int number) {
   const char *text = qn__lua_parting();
   qn__leash_pull();
+  qn__journal_drop(); /* a step that is interrupted is not suspect */
   if (write(STDERR_FILENO, text, strlen(text)) >= 0) raise(number);
   _exit(128 + number);
 }

@@ -125,15 +125,21 @@ static size_t take_over_all(qn_store *s, const char *folder, const owner *me) {
 
 /* ---- Our own ----------------------------------------------------------------------------------------------------- */
 
+static char at_work[sizeof((qn_journal *)0)->path]; /* of the one that is open; "" if none is */
+
+void qn__journal_drop(void) { unlink(at_work); }
+
 /* Between its making and its lock another may have taken it for a dead one's: then once more. */
 static qn_status make(qn_journal *j) {
   for (;;) {
     j->fd = open(j->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
     if (j->fd < 0) return qn__fail(QN_E_IO, "%s: %s", j->path, strerror(errno));
     lock(j->fd);
-    if (!removed(j->fd)) return QN_OK;
+    if (!removed(j->fd)) break;
     close(j->fd);
   }
+  memcpy(at_work, j->path, sizeof at_work);
+  return QN_OK;
 }
 
 qn_status qn__journal_open(qn_store *s, qn_journal *out) {
@@ -149,6 +155,7 @@ qn_status qn__journal_open(qn_store *s, qn_journal *out) {
 
 void qn__journal_close(qn_journal *j) {
   if (j->fd < 0) return;
+  *at_work = 0;
   unlink(j->path);
   close(j->fd);
   j->fd = -1;

@@ -22,6 +22,7 @@ typedef struct qn_journal {
 /* Take over what dead runs of this host left open, and begin a journal of our own. */
 qn_status qn__journal_open(qn_store *s, qn_journal *out);
 void qn__journal_close(qn_journal *j); /* removes the file: nothing is open */
+void qn__journal_drop(void);           /* the same of the one that is open, for a signal handler */
 
 /* The step named `what` begins: appended and synced. A full disk is noted in `error`. */
 void qn__journal_begin(qn_journal *j, const char *what);

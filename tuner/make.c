@@ -27,8 +27,7 @@ static void settle(const qn_store *store, qn_entrant *e, qn_status s, const char
 /* Compile, again if the compiler was killed; what says something about the source is kept. */
 static qn_status compile(qn_maker *m, const qn_candidate *c, qn_artifact *a, char why[1400]) {
   enum { tries = 3 };
-  const qn_source source = {
-      .name = c->name, .target = m->target, .arch = c->arch, .flags = c->flags, .text = c->source};
+  const qn_source source = {c->name, m->target, c->arch, c->flags, c->source, &m->stop};
   qn_status s = QN_E_IO;
   for (int i = 0; i < tries && s == QN_E_IO && !m->stop; i++) {
     if (i) qn_artifact_free(a);

@@ -46,7 +46,7 @@ qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_e
                           int threads);
 /* Wait until `e` is ready, or no longer than to the moment `until`; false: it is not. */
 bool qn__maker_wait(qn_maker *m, const qn_entrant *e, double until);
-/* Begin nothing more, and wait for what is being compiled. */
+/* Begin nothing more, and give up what is being compiled. */
 void qn__maker_stop(qn_maker *m);
 /* Why it ended early; QN_OK: it did not. */
 qn_status qn__maker_failure(qn_maker *m);

@@ -1,6 +1,7 @@
 /* supervise.c - the worker is a process group of its own, so that killing it leaves nothing behind. */
 #include "supervise.h"
 #include "fail.h"
+#include "leash.h"
 #include "measure.h"
 #include <errno.h>
 #include <poll.h>
@@ -22,6 +23,7 @@ typedef enum loss { ENDED, SILENT, NONSENSE } loss;
 static void reap(qn_supervisor *s, int *status) {
   if (!s->pid) return;
   kill(-s->pid, SIGKILL);
+  qn__leash_group(s->pid, false); /* before its number is free for others */
   while (waitpid(s->pid, status, 0) < 0 && errno == EINTR) {
   }
   close(s->fd);
@@ -51,6 +53,7 @@ static qn_status spawn(qn_supervisor *s) {
     return qn__fail(QN_E_IO, "cannot start the worker %s: %s", s->program, strerror(e));
   }
   s->fd = fd[0];
+  qn__leash_group(s->pid, true);
   return QN_OK;
 }
 
