@@ -13,6 +13,8 @@ function common.check(value, why, ...)
   if value == nil or value == false then common.fail((tostring(why):gsub("%s+$", ""))) end
   return value, why, ...
 end
+-- A sentence for who reads along; the verb goes on.
+function common.warn(text, ...) io.stderr:write("quernel: ", printable(text:format(...)), "\n") end
 -- What the command line asks of the generator: what it refuses is misuse.
 function common.ask(fn, ...)
   local out = table.pack(pcall(fn, ...))
@@ -109,6 +111,27 @@ function common.functions(list)
     out[i] = { name = name, library = library, symbol = symbol }
   end
   return out
+end
+
+-- ---- Checkpoints ---------------------------------------------------------------------------------------------------
+
+-- The checkpoint that an argument names; --include makes linear layers of what is none by its name.
+function common.model(q, path, options)
+  local m = common.check(q.model(path))
+  if m:remark() then common.warn("%s", m:remark()) end
+  if options.include then m:include(function(t) return common.matches(t.name, options.include) end) end
+  return m
+end
+
+-- Options of verbs that make something of a whole model.
+common.partial = { "--partial", nil, "go on without what cannot be read: else it is an error", group = "Layers" }
+common.include = { "--include", "PATTERN",
+  "take also what is no linear layer by its name: vision towers, routers; * for any characters (repeatable)", many = true,
+  group = "Layers" }
+
+function common.left_out(list)
+  for _, x in ipairs(list) do common.warn("left out: %s: %s", x.name, x.why) end
+  if #list > 0 then common.warn("%s left out: this is a part of the model", common.count(#list, "weight")) end
 end
 
 -- ---- Text ----------------------------------------------------------------------------------------------------------

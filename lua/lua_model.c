@@ -1,7 +1,7 @@
 /* lua_model.c - checkpoints from Lua: what is in them, their weights as planes, as numbers, written again. */
 #include "bind.h"
 #include "desc_json.h"
-#include "io.h"
+#include "model.h"
 #include "quantize.h"
 #include <string.h>
 
@@ -39,6 +39,7 @@ static void push_tensor(lua_State *L, const qn_tensor *t) {
   qn__lua_set_text(L, "refusal", t->refusal);
   qn__lua_set_text(L, "activation", t->activation);
   qn__lua_set_text(L, "tied_to", t->tied_to);
+  qn__lua_set_text(L, "role", t->role);
   qn__lua_set_text(L, "raw", t->raw ? t->raw->name : NULL);
   qn__lua_set_integer(L, "slices", t->slices);
   qn__lua_set_integer(L, "n", t->n);
@@ -61,7 +62,8 @@ static int model_tensors(lua_State *L) {
   return 1;
 }
 
-/* model:stored() -> list of { name, dtype, bytes, dims } as they lie in the files */
+/* model:stored() -> list of { name, weight, dtype, bytes, dims } as they lie in the files. weight: of which it is a part.
+ * blocks: its type is one of GGUF alone. */
 static int model_stored(lua_State *L) {
   const qn_model *m = check_model(L, 1);
   const qn_raw *r;
@@ -69,7 +71,9 @@ static int model_stored(lua_State *L) {
   for (size_t i = 0; (r = qn_model_raw(m, i)); i++) {
     lua_newtable(L);
     qn__lua_set_text(L, "name", r->name);
+    qn__lua_set_text(L, "weight", r->weight);
     qn__lua_set_text(L, "dtype", r->dtype);
+    qn__lua_set_flag(L, "blocks", !qn__safetensors_dtype(r->dtype, strlen(r->dtype)));
     qn__lua_set_integer(L, "bytes", (int64_t)r->bytes);
     lua_createtable(L, r->n_dims, 0);
     for (int d = 0; d < r->n_dims; d++) {
@@ -88,6 +92,12 @@ static int model_config(lua_State *L) {
   const char *text = qn_model_config(check_model(L, 1), &length);
   if (!text) return 0;
   lua_pushlstring(L, text, length);
+  return 1;
+}
+
+/* model:remark() -> what should be told of it as a whole, or nil */
+static int model_remark(lua_State *L) {
+  lua_pushstring(L, qn_model_remark(check_model(L, 1)));
   return 1;
 }
 
@@ -379,7 +389,7 @@ static int writer_gc(lua_State *L) {
 
 void qn__lua_model(lua_State *L) {
   static const luaL_Reg model_methods[] = {
-      {"tensors", model_tensors}, {"stored", model_stored}, {"config", model_config},
+      {"tensors", model_tensors}, {"stored", model_stored}, {"config", model_config}, {"remark", model_remark},
       {"planes", model_planes},   {"__gc", model_gc},       {NULL, NULL},
   };
   static const luaL_Reg planes_methods[] = {

@@ -146,7 +146,7 @@ local function wants_help(v, args)
 end
 
 local function complain(status, text, ...)
-  io.stderr:write("quernel: ", printable(text:format(...)), "\n")
+  common.warn(text, ...)
   return status
 end
 

@@ -16,28 +16,38 @@ return function(q, native)
   -- planes(format, n, k, { { name = "codes", data = buffer, rows =, cols = }… }): a weight of the script's own.
   q.planes = native.planes
 
-  -- List of { name, dialect, format, n, k, slices, bytes, bpw, quantized, linear, refusal… }.
+  -- List of { name, dialect, format, n, k, slices, bytes, bpw, quantized, linear, role, refusal… }.
   function model:tensors() return self.list end
   function model:stored() return self.handle:stored() end
   function model:config() return self.handle:config() end
+  -- What should be told of it as a whole, or nil: an index that lists tensors which no file holds.
+  function model:remark() return self.handle:remark() end
 
-  local function matrix(self, name)
+  -- Take matrices for linear layers that are none by their name: vision towers, routers… choose(t) says which.
+  function model:include(choose)
+    for _, t in ipairs(self.list) do t.linear = t.linear or t.format ~= nil and choose(t) end
+  end
+
+  local function matrix(self, name, slice)
     local t = self.by_name[name]
     if not t then return nil, ("%s: no weight %q; quernel inspect lists them"):format(self.path, name), "QN_E_ARG" end
     if not t.format then return nil, ("%s: %s"):format(name, t.refusal or "it is no matrix"), "QN_E_SHAPE" end
+    if slice and (slice < 1 or slice > t.slices) then
+      return nil, ("%s: slice %d of %d"):format(name, slice, t.slices), "QN_E_ARG"
+    end
     return t
   end
 
   -- Planes of a weight; `slice` counts the matrices of a stack from 1.
   function model:planes(name, slice)
-    local t, why, code = matrix(self, name)
+    local t, why, code = matrix(self, name, slice)
     if not t then return nil, why, code end
     return self.handle:planes(name, slice)
   end
 
   -- The weight as numbers: buffer f32 [N, K], act-order undone, and its tensor.
   function model:dequantize(name, slice)
-    local t, why, code = matrix(self, name)
+    local t, why, code = matrix(self, name, slice)
     if not t then return nil, why, code end
     local descriptor, planes, x = q.descriptor(t.format)
     planes, why, code = self.handle:planes(name, slice)
@@ -47,27 +57,41 @@ return function(q, native)
     return x, t
   end
 
-  -- The linear layers, grouped by (format, N, K): list of { format, n, k, layers = { name… } }, and the layers that
-  -- cannot be served: { { name, why }… }. Of a quantized model, the quantized ones.
-  function model:groups()
-    local any = false
-    for _, t in ipairs(self.list) do any = any or t.quantized and t.linear end
+  -- What leaves a part of a model must be asked for: nil, and the list of what is left out, unless it is empty.
+  local function whole(self, left_out, partial)
+    if partial or #left_out == 0 then return true end
+    local out = { ("%s: %d of %d weights must be left out; to go on without them ask for a part (--partial)"):format(
+      self.path, #left_out, #self.list) }
+    for i, x in ipairs(left_out) do
+      if i > 20 then
+        out[#out + 1] = ("left out: %d more"):format(#left_out - 20)
+        break
+      end
+      out[#out + 1] = ("left out: %s: %s"):format(x.name, x.why)
+    end
+    return nil, table.concat(out, "\n"), "QN_E_SHAPE"
+  end
+
+  -- The linear layers, grouped by (format, N, K): list of { format, n, k, quantized, layers = { name… } }, and those
+  -- that cannot be served: { { name, why }… }. Without `partial` there must be none of these: else nil, message, code.
+  function model:groups(partial)
     local groups, index, left_out = {}, {}, {}
     for _, t in ipairs(self.list) do
-      local wanted = t.linear and (t.quantized or not any)
       local ok, why = t.format, t.refusal or "it is no matrix"
-      if wanted and ok then ok, why = pcall(q.resolve, t.format) end
-      if wanted and ok then
+      if t.linear and ok then ok, why = pcall(q.resolve, t.format) end
+      if t.linear and ok then
         local key = ("%s:%dx%d"):format(t.format, t.n, t.k)
         if not index[key] then
-          index[key] = { format = t.format, n = t.n, k = t.k, layers = {} }
+          index[key] = { format = t.format, n = t.n, k = t.k, quantized = t.quantized, layers = {} }
           groups[#groups + 1] = index[key]
         end
         table.insert(index[key].layers, t.name)
-      elseif wanted then
+      elseif t.linear then
         left_out[#left_out + 1] = { name = t.name, why = why }
       end
     end
+    local ok, why, code = whole(self, left_out, partial)
+    if not ok then return nil, why, code end
     return groups, left_out
   end
 
@@ -150,21 +174,23 @@ return function(q, native)
   end
 
   -- What a file of the model's weights holds, where plan(t) says how each is written, or nothing if it stays as it is
-  -- stored: the entries, the header's texts, and the weights to be made.
+  -- stored: the entries, the header's texts, and the weights to be made. Blocks of GGUF stay as bytes.
   local function contents(self, plan)
-    local file, meta, jobs, stored = {}, { "quernel.planes", "1" }, {}, {}
-    for _, s in ipairs(self:stored()) do stored[s.name] = s end
+    local file, meta, jobs, made = {}, { "quernel.planes", "1" }, {}, {}
     for _, t in ipairs(self.list) do
-      if t.refusal then error(("%s: %s"):format(t.name, t.refusal), 0) end
-      local p, s = plan(t), stored[t.raw]
+      local p = not t.refusal and plan(t)
       if p then
         local entries, text = entries_of(t, p)
         jobs[#jobs + 1] = { tensor = t, make = p.make, entries = entries }
         table.move(entries, 1, #entries, #file + 1, file)
         if text then table.move({ t.name, text }, 1, 2, #meta + 1, meta) end
-      elseif s then
-        stored[t.raw] = nil -- once, also for those that share it
-        file[#file + 1] = { name = s.name, dtype = s.dtype, dims = s.dims, stored = true }
+        made[t.name] = true
+      end
+    end
+    for _, s in ipairs(self:stored()) do
+      if not made[s.weight] then
+        file[#file + 1] = { name = s.name, dtype = s.blocks and "U8" or s.dtype, dims = s.blocks and { s.bytes } or s.dims,
+          stored = true }
       end
     end
     return file, meta, jobs
@@ -181,8 +207,14 @@ return function(q, native)
     end
   end
 
-  local function write(self, path, plan, progress)
-    local ok, why = pcall(function()
+  local function write(self, path, plan, options)
+    local left_out, progress = {}, options.progress
+    for _, t in ipairs(self.list) do
+      if t.refusal then left_out[#left_out + 1] = { name = t.name, why = t.refusal } end
+    end
+    local ok, why, code = whole(self, left_out, options.partial)
+    if not ok then return nil, why, code end
+    ok, why = pcall(function()
       local file, meta, jobs = contents(self, plan)
       local writer <close> = assert(native.writer(path, file, meta))
       for _, e in ipairs(file) do
@@ -196,13 +228,14 @@ return function(q, native)
     end)
     if progress then progress { phase = "done" } end
     if not ok then return nil, why, "QN_E_IO" end
-    return true
+    return left_out
   end
 
   -- Write the model as neutral planes: each quantized weight NAME.weight becomes NAME.codes, NAME.scale…; all else is
-  -- copied as it is stored.
-  function model:write_planes(path, progress)
-    return write(self, path, function(t) return t.quantized and not t.tied_to and as_read(self, t) or nil end, progress)
+  -- copied as it is stored. options: progress; partial, which copies also what cannot be read. Returns a list of these,
+  -- { { name, why }… }, or nil, message, code.
+  function model:write_planes(path, options)
+    return write(self, path, function(t) return t.quantized and not t.tied_to and as_read(self, t) or nil end, options or {})
   end
 
   -- The weight in another format: planes, and { error2, weight2, largest }, see runtime/io/quantize.h.
@@ -215,8 +248,9 @@ return function(q, native)
     return planes, { error2 = error2, weight2 = weight2, largest = largest }
   end
 
-  -- Write the model with its linear layers in another format. options: format, method, scales; choose(t), which of them;
-  -- progress. Returns a list of { name, format, n, k, slices, bpw, error2, weight2, largest }.
+  -- Write the model with its linear layers in another format. options: format, method, scales; choose(t), which of them
+  -- (the head of a tied model among them: its embedding stays); progress; partial. Returns a list of { name, format, n, k,
+  -- slices, bpw, error2, weight2, largest }, and what was left out, or nil, message, code.
   function model:write_quantized(path, options)
     local f, report = q.gen.format.descriptor(q.resolve(options.format)), {}
     local function requantized(t)
@@ -235,12 +269,11 @@ return function(q, native)
       plan.float = #planes == 1 and f.float ~= "none" and f.float or nil
       return plan
     end
-    local ok, why, code = write(self, path, function(t)
-      if t.tied_to then return nil end
+    local left_out, why, code = write(self, path, function(t)
       if t.linear and options.choose(t) then return requantized(t) end
-      return t.quantized and as_read(self, t) or nil
-    end, options.progress)
-    if not ok then return nil, why, code end
-    return report
+      return t.quantized and not t.tied_to and as_read(self, t) or nil
+    end, options)
+    if not left_out then return nil, why, code end
+    return report, left_out
   end
 end

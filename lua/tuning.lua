@@ -80,7 +80,7 @@ return function(q, native)
   local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
     only = "function?", functions = "list?", dense = "boolean?", check_only = "boolean?", threads = "count?",
-    worker = "string?", progress = "function?" }
+    worker = "string?", progress = "function?", partial = "boolean?" }
 
   -- Numbers of tokens, sorted, each once.
   local function tokens(list)
@@ -152,6 +152,7 @@ return function(q, native)
   --   problems = { "int4.g128:4096x4096:bf16-f32"… }   spellings
   --   model =                                          or a checkpoint's layers: path or q.model
   --   acts = { "bf16", "i8" }                          activation types of the model's layers
+  --   partial = true                                   leave out layers that cannot be served: else they are an error
   --   device = "host", m = { 1, 16, 64 }, effort = "quick" | "normal" | "full", budget = seconds, store = directory,
   --   space =, family =, fixed =, only = function(name)  which variants; as for q.variants
   --   functions = { { name =, library =, symbol =,     a qn_function (quernel.h) in a shared library, by its path:
@@ -177,7 +178,7 @@ return function(q, native)
     local effort, left_out = efforts[t.effort or "quick"], {}
     if t.model then
       local list
-      list, left_out, code = q.layer_problems(t.model, t.acts)
+      list, left_out, code = q.layer_problems(t.model, t.acts, t.partial)
       if not list then return nil, left_out, code end
       table.move(list, 1, #list, #spellings + 1, spellings)
     end
@@ -204,22 +205,30 @@ return function(q, native)
     return result, why, code
   end
 
-  -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out.
-  -- The weights are checked: nil, message, code for one that is not fit for use.
-  function q.layer_problems(m, acts)
+  -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out,
+  -- which only `partial` allows. Activations of 8 bits are for weights that are quantized; what is dense beside them has
+  -- its own. The weights are checked: nil, message, code for one that is not fit for use.
+  function q.layer_problems(m, acts, partial)
+    local why, code
     if type(m) == "string" then
-      local why, code
       m, why, code = q.model(m)
       if not m then return nil, why, code end
     end
-    local groups, left_out = m:groups()
-    local out = {}
+    local groups, left_out = m:groups(partial)
+    if not groups then return nil, left_out, code end
+    local out, seen, any = {}, {}, false
+    for _, g in ipairs(groups) do any = any or g.quantized end
     for _, g in ipairs(groups) do
-      local ok, why, code = m:check(g)
+      local ok
+      ok, why, code = m:check(g)
       if not ok then return nil, why, code end
-      local shape = ("%s:%dx%d"):format(g.format, g.n, g.k)
-      if not acts then out[#out + 1] = shape end
-      for _, act in ipairs(acts or {}) do out[#out + 1] = shape .. ":" .. act end
+      for _, act in ipairs(acts or { false }) do
+        local eight = act == "i8" or act == "e4m3"
+        local own = not act or any and eight and not g.quantized
+        local spelling = ("%s:%dx%d%s"):format(g.format, g.n, g.k, own and "" or ":" .. act)
+        if not seen[spelling] then out[#out + 1] = spelling end
+        seen[spelling] = true
+      end
     end
     if #out == 0 then
       local first = left_out[1]

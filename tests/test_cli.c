@@ -25,7 +25,10 @@ typedef struct row {
 /* Nothing is timed: x.qpack holds a plain kernel, its store is the default one. */
 #define VERIFY                                                                                                         \
   "quernel verify --problem f32:32x64:f32-f32 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --quiet "
-/* A model of one tensor with a hostile name */
+/* A model of one tensor: codes; with a hostile name */
+#define CODES                                                                                                          \
+  "{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"x.weight\":{\"dtype\":\"U8\",\"shape\":[2,4],"                 \
+  "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && "
 #define NAMED(dtype)                                                                                                   \
   "{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"\\u001b[2J\\u009bx.weight\":{\"dtype\":\"" dtype          \
   "\",\"shape\":[2,2],\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && "
@@ -188,12 +191,12 @@ static const row rows[] = {
     {"quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy && wc -c <x.npy", 0, "^786560\n$",
      NULL},
     {"quernel convert " MODEL " -o p.safetensors && quernel inspect p.safetensors", 0,
-     "down_proj.weight +planes +int4.g128 +256 +768 +4\\.12", NULL},
+     "down_proj.weight +linear +planes +int4.g128 +256 +768 +4\\.12", NULL},
     {"quernel quantize $T/models/tiny-llama --format int4.g64.z --scales mse --skip lm_head.weight --quiet -o "
      "q.safetensors "
      "&& quernel inspect q.safetensors && quernel dequantize q.safetensors model.layers.2.mlp.down_proj.weight -o "
      "x.npy",
-     0, "28 layers as int4.g64.z, 4.31 bits a weight: error 0.0.*lm_head.weight +plain.*planes +int4.g64.z", NULL},
+     0, "28 layers as int4.g64.z, 4.31 bits a weight: error 0.0.*lm_head.weight +head +plain.*planes +int4.g64.z", NULL},
     {"quernel quantize $T/models/tiny-llama --format q4_k --only '*.down_proj.*' --json -o q.safetensors", 0,
      "^\\{\"layers\":\\[\\{.*\"bpw\":4.5,.*\"total\":\\{.*\"layers\":4,.*\"rms\":0.0", NULL},
     {"quernel quantize $T/models/tiny-llama --format int4 --only nothing -o q.safetensors", 1, NULL,
@@ -202,8 +205,18 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
      "known: minmax, mse"},
 
+    /* A model of which a part is unknown, x.safetensors: codes without a scale */
+    {CODES "quernel inspect x.safetensors", 0, "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8",
+     NULL},
+    {CODES "for v in 'tune -o y' 'convert -o y' 'quantize --format int4 -o y'; do quernel $v x.safetensors && exit 9; "
+           "test $? = 1 || exit 8; test -e y && exit 7; done; exit 0",
+     0, NULL,
+     "^(quernel: x.safetensors: 1 of 1 weights must be left out; [^\n]*--partial\\)\nleft out: x.weight: U8[^\n]*\n){3}$"},
+    {CODES "quernel convert --partial -o y x.safetensors", 0, NULL,
+     "^quernel: left out: x.weight: U8[^\n]*\nquernel: 1 weight left out: this is a part of the model\n$"},
+
     /* Names from files are shown without what a terminal obeys: ESC, and CSI in UTF-8. */
-    {NAMED("BF16") "quernel inspect x.safetensors", 0, "\n\\?\\[2J\\?\\?x\\.weight +plain +bf16", NULL},
+    {NAMED("BF16") "quernel inspect x.safetensors", 0, "\n\\?\\[2J\\?\\?x\\.weight +linear +plain +bf16", NULL},
     {NAMED("Q7") "quernel inspect x.safetensors", 1, NULL, "^quernel: x.safetensors: \\?\\[2J\\?\\?x.weight: unknown"},
 
     /* The main job, small: tune, and all that follows from a pack */

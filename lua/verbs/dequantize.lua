@@ -13,7 +13,6 @@ return {
     local slice = common.whole(options, "slice", 1)
     if not slice then common.misuse("--slice: a whole number is needed") end
     common.output(q, options.o)
-    local model = common.check(q.model(options[1]))
-    common.check(model:write_npy(options[2], options.o, slice))
+    common.check(common.model(q, options[1], options):write_npy(options[2], options.o, slice))
   end,
 }

@@ -6,13 +6,13 @@ return {
   examples = { "model.gguf", "MODEL --json" },
   options = { { "--json", nil, "print JSON" } },
   run = function(q, options)
-    local list = common.check(q.model(options[1])):tensors()
+    local list = common.model(q, options[1], options):tensors()
     if options.json then print(q.json(list)) return end
-    local rows, bytes, half = { { "weight", "dialect", "format", "N", "K", "bits", "bytes", "of fp16" } }, 0, 0
+    local rows, bytes, half = { { "weight", "role", "dialect", "format", "N", "K", "bits", "bytes", "of fp16" } }, 0, 0
     local refused = {}
     for _, t in ipairs(list) do
       local fp16 = 2 * t.n * t.k * t.slices
-      rows[#rows + 1] = { t.name .. (t.slices > 1 and (" x %d"):format(t.slices) or ""), t.dialect, t.format or "-",
+      rows[#rows + 1] = { t.name .. (t.slices > 1 and (" x %d"):format(t.slices) or ""), t.role, t.dialect, t.format or "-",
         t.n > 0 and t.n or "-", t.k > 0 and t.k or "-", ("%.2f"):format(t.bpw), t.bytes,
         fp16 > 0 and common.percent(t.bytes / fp16) or "-" }
       if t.refusal then refused[#refused + 1] = ("%s: %s"):format(t.name, t.refusal) end
@@ -20,7 +20,8 @@ return {
     end
     common.table(rows)
     local share = common.percent(half > 0 and bytes / half or nil)
-    print(("%d weights, %s, %s of fp16"):format(#list, common.bytes(bytes), share))
+    print(("%d weights, %s, %s of fp16%s"):format(#list, common.bytes(bytes), share,
+      #refused > 0 and ("; %d cannot be read and are left out"):format(#refused) or ""))
     for _, text in ipairs(refused) do print("cannot be read: " .. text) end
   end,
 }

@@ -18,7 +18,8 @@ return {
   name = "quantize", usage = "MODEL --format FORMAT -o OUT.safetensors", arguments = { 1, 1 },
   summary = "a checkpoint with its linear layers in another format",
   about = [[
-Embeddings, norms and what else is no linear layer stay as they are stored. A layer that is quantized already is
+Embeddings, norms, routers, convolutions and what else is no linear layer stay as they are stored, and by default vision
+and audio towers and the head of a tied model, whose embedding stays in any case (--only lm_head.weight asks for it). A layer that is quantized already is
 dequantized first. The file holds neutral planes, as convert writes them. Errors are of the weights: the root of the sum
 of squares relative to that of the weights, and the largest.]],
   examples = {
@@ -31,6 +32,7 @@ of squares relative to that of the weights, and the largest.]],
     { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error", default = "minmax", group = "Format" },
     { "--only", "PATTERN", "layers whose name matches, * for any characters (repeatable)", many = true, group = "Layers" },
     { "--skip", "PATTERN", "layers to leave as they are (repeatable)", many = true, group = "Layers" },
+    common.include, common.partial,
     { "-o", "FILE", "the file to write" },
     { "--quiet", nil, "no progress" },
     { "--json", nil, "print JSON" },
@@ -43,13 +45,16 @@ of squares relative to that of the weights, and the largest.]],
     common.choice(options, "method", "rtn")
     common.choice(options, "scales", "minmax", "mse")
     local function choose(t)
-      return (not options.only or common.matches(t.name, options.only)) and not common.matches(t.name, options.skip)
+      if common.matches(t.name, options.skip) then return false end
+      if not options.only then return not t.tied_to end
+      return common.matches(t.name, options.only)
     end
-    local model, any = common.check(q.model(options[1])), false
-    for _, t in ipairs(model:tensors()) do any = any or t.linear and not t.tied_to and choose(t) end
+    local model, any = common.model(q, options[1], options), false
+    for _, t in ipairs(model:tensors()) do any = any or t.linear and choose(t) end
     if not any then common.fail("%s: no linear layer is chosen; quernel inspect lists them", options[1]) end
-    local report = common.check(model:write_quantized(options.o, { format = options.format, method = options.method,
-      scales = options.scales, choose = choose, progress = common.progress(q, options) }))
+    local report, left_out = common.check(model:write_quantized(options.o, { format = options.format, method = options.method,
+      scales = options.scales, choose = choose, partial = options.partial, progress = common.progress(q, options) }))
+    common.left_out(left_out)
     local all = total(report)
     for _, r in ipairs(report) do r.rms = rms(r) end
     all.rms = rms(all)

@@ -65,7 +65,7 @@ local function gather(q, options, device)
   if options[1] then
     for _, act in ipairs(acts or {}) do common.ask(q.problem, "f32:1x1:" .. act, device.target) end
     local found
-    found, left_out = common.check(q.layer_problems(options[1], acts))
+    found, left_out = common.check(q.layer_problems(common.model(q, options[1], options), acts, options.partial))
     table.move(found, 1, #found, #list + 1, list)
   end
   if #list == 0 then common.misuse("a MODEL or --problem P is needed") end
@@ -95,6 +95,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
       group = "Problem" },
     { "--act", "LIST", "activation types: f32, bf16, e4m3, i8 on the host; f16, bf16, e4m3, i8 on CUDA (default: bf16, f16; another where the format needs it)",
       group = "Problem" },
+    common.partial, common.include,
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
     { "--effort", "LEVEL", "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds", default = "quick",
@@ -128,7 +129,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
       functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
     if name then common.check(q.pack(result, name)) end
     common.remarks(result)
-    for _, x in ipairs(left_out) do io.stderr:write(printable(("quernel: left out: %s: %s\n"):format(x.name, x.why))) end
+    common.left_out(left_out)
     if options.json then
       result.handle, result.pack, result.left_out = nil, name, left_out
       print(q.json(result))

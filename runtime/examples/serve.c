@@ -1,7 +1,8 @@
 /* serve.c - a whole user of libquernel: serve PACK MODEL [TENSOR [M]]
  *
  * Opens a pack and a checkpoint, binds the problem of one quantized layer, rearranges its weight, runs M tokens and
- * compares with a plain loop in float64. Reads the formats whose rule is (code - zero) * scale: int2 .. int8. */
+ * compares with a plain loop in float64. Reads the formats whose rule is (code - zero) * scale, or code * scale + minimum:
+ * int2 .. int8. */
 #include "io.h"
 #include "quernel.h"
 #include <math.h>
@@ -28,8 +29,8 @@ static double unit(qn_type t) { return t == QN_T_BF16 ? 0x1p-8 : t == QN_T_F16 ?
 /* Largest |y - reference| as a part of what the arithmetic may cost. */
 static double worst(const qn_planes *p, const float *x, const float *y, int64_t m, qn_type act, qn_type out) {
   const qn_plane *codes = qn_planes_find(p, "codes"), *scale = qn_planes_find(p, "scale"),
-                 *zero = qn_planes_find(p, "zero");
-  double most = 0, middle = 1 << (atoi(p->format + 3) - 1);
+                 *zero = qn_planes_find(p, "zero"), *min = qn_planes_find(p, "min");
+  double most = 0, middle = min ? 0 : 1 << (atoi(p->format + 3) - 1);
   int64_t groups = scale->cols, share = (p->k + groups - 1) / groups;
   double may = (double)(p->k + 8) * 0x1p-24 + unit(act) + unit(out);
   for (int64_t i = 0; i < m; i++)
@@ -38,10 +39,10 @@ static double worst(const qn_planes *p, const float *x, const float *y, int64_t 
       for (int64_t k = 0; k < p->k; k++) {
         int64_t g = n * groups + k / share;
         double q = ((const uint8_t *)codes->data)[n * p->k + k], z = zero ? value(zero, g) : middle,
-               s = value(scale, g);
+               s = value(scale, g), least = min ? value(min, g) : 0;
         double xk = (double)x[i * p->k + (p->perm ? p->perm[k] : k)];
-        sum += xk * (q - z) * s;
-        magnitude += fabs(xk * s) * (q + z);
+        sum += xk * ((q - z) * s + least);
+        magnitude += fabs(xk * s) * (q + z) + fabs(xk * least);
       }
       double part = fabs((double)y[i * p->n + n] - sum) / (may * magnitude + 1e-30);
       most = part <= most ? most : part; /* NaN stays */

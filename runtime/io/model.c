@@ -373,8 +373,8 @@ static qn_status open_index(qn_model *m, const char *dir, const char *index) {
   if (!st) st = index_names(m);
   if (!st) st = walk_index(&f, check_present, &missing);
   if (!st && missing.count &&
-      !(m->remark = qn__arena_print(&m->arena, "%s lists %zu tensors that are not there: %s%s", index, missing.count,
-                                    missing.first, missing.count > 1 ? "…" : "")))
+      !(m->remark = qn__arena_print(&m->arena, "%s lists what its files do not hold: %s%s", index,
+                                    missing.first, missing.count > 1 ? " and more" : "")))
     st = qn__fail(QN_E_NOMEM, "%s", index);
   qn__map_close(&f);
   files_fini(&s);

@@ -135,6 +135,60 @@ local function stack_of_experts(t)
   return t.write("stack.gguf", head .. ("\0"):rep(-#head % 32) .. table.concat(rows))
 end
 
+-- A safetensors file: header, data of zeros.
+local function tensors(t, name, header, bytes)
+  return t.write(name, string.pack("<s8", header) .. ("\0"):rep(bytes))
+end
+
+-- A tied model with one layer, a vision tower and a layer of codes that nobody reads.
+local function odd_model(t)
+  t.write("config.json", '{"text_config":{"tie_word_embeddings":true}}')
+  return tensors(t, "model.safetensors", [[{
+    "model.embed_tokens.weight":{"dtype":"F32","shape":[4,32],"data_offsets":[0,512]},
+    "model.layers.0.up_proj.weight":{"dtype":"F32","shape":[4,32],"data_offsets":[512,1024]},
+    "visual.fc.weight":{"dtype":"F32","shape":[4,32],"data_offsets":[1024,1536]},
+    "model.layers.0.down_proj.q_weight":{"dtype":"I32","shape":[4,4],"data_offsets":[1536,1600]},
+    "model.layers.0.down_proj.q_scale":{"dtype":"I32","shape":[1,4],"data_offsets":[1600,1616]}}]], 1616)
+end
+
+case("a part of a model must be asked for", function(t)
+  local m, out = assert(q.model(odd_model(t))), t.scratch .. "/out.safetensors"
+  local all = { format = "int4.g32", choose = function() return true end }
+  for _, what in ipairs { { m:groups() }, { q.layer_problems(m) }, { m:write_planes(out) }, { m:write_quantized(out, all) } } do
+    t.check(not what[1] and what[2]:find "1 of 5 weights must be left out", what[2])
+    t.check(what[2]:find "left out: model.layers.0.down_proj.weight: EXL2", what[2])
+  end
+  local list, left_out = q.layer_problems(m, { "bf16" }, true)
+  t.equal(table.concat(list, " "), "f32:4x32:bf16") -- the layer and the head
+  t.equal(left_out[1].name, "model.layers.0.down_proj.weight")
+  t.equal(assert(m:write_planes(out, { partial = true }))[1].name, "model.layers.0.down_proj.weight")
+  t.equal(#assert(q.model(out)):stored(), 5) -- what cannot be read is there, with all its parts
+end)
+
+case("a tied head is quantized when asked for, a vision tower when included", function(t)
+  local m, out = assert(q.model(odd_model(t))), t.scratch .. "/out.safetensors"
+  local function names(choose)
+    local report, found = assert(m:write_quantized(out, { format = "int4.g32", choose = choose, partial = true })), {}
+    for i, r in ipairs(report) do found[i] = r.name end
+    table.sort(found)
+    return table.concat(found, " ")
+  end
+  t.equal(names(function(x) return not x.tied_to end), "model.layers.0.up_proj.weight")
+  t.equal(names(function() return true end), "lm_head.weight model.layers.0.up_proj.weight")
+  local back = assert(q.model(out))
+  t.equal(tensor(back, "lm_head.weight").format, "int4.g32")
+  t.equal(tensor(back, "model.embed_tokens.weight").format, "f32")
+  m:include(function(x) return x.role == "vision, audio" end)
+  t.equal(names(function(x) return not x.tied_to end), "model.layers.0.up_proj.weight visual.fc.weight")
+end)
+
+case("activations of 8 bits are for the quantized layers", function()
+  local m = assert(q.model(models .. "tiny-llama-gptq4"))
+  local list = table.concat(assert(q.layer_problems(m, { "i8", "bf16" })), " ")
+  assert(list:find "int4.g128:768x256:i8" and list:find "int4.g128:768x256:bf16", list)
+  assert(list:find "f%d+:%d+x256 " and not list:find "f%d+:%d+x256:i8", list)
+end)
+
 case("a stack of experts stays one, slice by slice", function(t)
   local m, path, name = assert(q.model(stack_of_experts(t))), t.scratch .. "/stack.safetensors", "blk.0.ffn_up_exps.weight"
   assert(m:write_planes(path))
