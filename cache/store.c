@@ -36,12 +36,15 @@ void qn_store_close(qn_store *s) { free(s); }
 /* ---- Environment ------------------------------------------------------------------------------------------------- */
 
 /* What two runs must share for the timings of one to serve the other. A GPU's product name and driver are not in it:
- * the same chip is sold under several names. */
+ * the same chip is sold under several names. Nor is what nobody can be asked for: the speed of a host's memory, the
+ * neighbours of a virtual machine, which CPUs a process is bound to. Machines that differ in that need stores of their
+ * own. */
 static cJSON *environment(const qn_device_info *d, const char *compiler, const char *policy) {
   cJSON *e = cJSON_CreateObject();
   cJSON_AddNumberToObject(e, "schema", QN_STORE_SCHEMA);
   cJSON_AddStringToObject(e, "target", d->target);
   cJSON_AddStringToObject(e, "arch", d->arch);
+  cJSON_AddStringToObject(e, "model", d->model);
   cJSON_AddStringToObject(e, "compiler", compiler);
   cJSON_AddStringToObject(e, "policy", policy);
   cJSON_AddNumberToObject(e, "threads", d->threads);

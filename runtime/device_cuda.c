@@ -273,7 +273,10 @@ static const qn_device_ops cuda_ops = {
  */
 
 enum {
+  CLOCK_KHZ = 13,
   SM_COUNT = 16,
+  MEMORY_CLOCK_KHZ = 36,
+  BUS_BITS = 37,
   L2_BYTES = 38,
   SM_THREADS = 39,
   CAPABILITY_MAJOR = 75,
@@ -298,6 +301,10 @@ static qn_status describe(cuda *c) {
   QN_TRY(result(c, c->driver->driver_version(&version), "cuDriverGetVersion"));
   for (size_t j = 0; j < QN_COUNT(ask); j++)
     QN_TRY(result(c, c->driver->device_attribute(ask[j].value, ask[j].attribute, c->handle), "cuDeviceGetAttribute"));
+  int rate[3] = {0}; /* a driver that does not tell them is none the worse */
+  for (int j = 0; j < 3; j++)
+    c->driver->device_attribute(&rate[j], (const int[]){BUS_BITS, MEMORY_CLOCK_KHZ, CLOCK_KHZ}[j], c->handle);
+  snprintf(i->model, sizeof i->model, "%d bits at %d kHz, %d kHz", rate[0], rate[1], rate[2]);
   i->sm = major * 10 + minor;
   i->sms = sms, i->smem = shared, i->smem_sm = shared_sm, i->regs = registers, i->cache[1] = l2, i->timed = 1;
   snprintf(i->arch, sizeof i->arch, "sm_%d%s", i->sm, i->sm >= 90 ? "a" : "");

@@ -110,6 +110,19 @@ static void cpuinfo(const char *key, char *out, size_t size) {
   if (f) fclose(f);
 }
 
+/* Vendor, family and model, as x86-64 and aarch64 call them: under a hypervisor the name alone may say little. */
+static void model(char *out, size_t size) {
+  static const char *const keys[] = {"vendor_id",       "cpu family",  "model\t",
+                                     "CPU implementer", "CPU variant", "CPU part"};
+  char value[64];
+  *out = 0;
+  for (size_t i = 0; i < QN_COUNT(keys); i++) {
+    cpuinfo(keys[i], value, sizeof value);
+    size_t n = strlen(out);
+    if (*value) snprintf(out + n, size - n, n ? " %s" : "%s", value);
+  }
+}
+
 static int64_t cache_size(int name) {
   long v = sysconf(name);
   return v > 0 ? v : 0;
@@ -123,6 +136,7 @@ static void describe(qn_device_info *i, int threads) {
   snprintf(i->arch, sizeof i->arch, "%s", qn__cpu_arch());
   cpuinfo("model name", i->product, sizeof i->product);
   if (!uname(&u)) snprintf(i->driver, sizeof i->driver, "%.31s", u.release);
+  model(i->model, sizeof i->model);
   i->cache[0] = cache_size(_SC_LEVEL1_DCACHE_SIZE);
   i->cache[1] = cache_size(_SC_LEVEL2_CACHE_SIZE);
   i->cache[2] = cache_size(_SC_LEVEL3_CACHE_SIZE);

@@ -41,7 +41,16 @@ static int f_get(int *d, int ordinal) { return *d = HANDLE + ordinal, 0; }
 static int f_name(char *s, int size, int d) { return (void)d, snprintf(s, (size_t)size, "Invented H1"), 0; }
 static int f_attribute(int *v, int a, int d) {
   (void)d;
-  *v = a == 16 ? 132 : a == 38 ? 50 << 20 : a == 75 ? 9 : a == 76 ? 0 : a == 82 ? 65536 : a == 97 ? 232448 : -1;
+  *v = a == 13   ? 1980000
+       : a == 36 ? 2619000
+       : a == 37 ? 5120
+       : a == 16 ? 132
+       : a == 38 ? 50 << 20
+       : a == 75 ? 9
+       : a == 76 ? 0
+       : a == 82 ? 65536
+       : a == 97 ? 232448
+                 : -1;
   return 0;
 }
 static int f_retain(void **c, int d) { return (void)d, *c = &context_object, did("retain"); }
@@ -167,6 +176,7 @@ START_TEST(test_describes_itself) {
   ck_assert_str_eq(d->info.product, "Invented H1");
   ck_assert_str_eq(d->info.driver, "13.1");
   ck_assert_int_eq(d->info.sms, 132);
+  ck_assert_str_eq(d->info.model, "5120 bits at 2619000 kHz, 1980000 kHz");
   ck_assert_int_eq(d->info.smem, 232448);
   ck_assert_int_eq(d->info.regs, 65536);
   ck_assert_int_eq(d->info.var[QN_VAR_L2], 50 << 20);

@@ -240,13 +240,23 @@ START_TEST(test_environment) {
   ck_assert_str_ne(base, other);
   path_of(&gpu, "nvrtc 13.0", "warm", other);
   ck_assert_str_ne(base, other);
-  for (int i = 0; i < 5; i++) {
+  d = gpu;
+  strcpy(d.target, "host");
+  path_of(&d, "gcc 12.2.0", "cold", base);
+  strcpy(d.product, "another CPU"); /* of a host the name is what tells CPUs apart */
+  path_of(&d, "gcc 12.2.0", "cold", other);
+  ck_assert_str_ne(base, other);
+  path_of(&gpu, "nvrtc 13.0", "cold", base);
+  path_of(&gpu, "nvrtc 13.0", "warm", other);
+  ck_assert_str_ne(base, other);
+  for (int i = 0; i < 6; i++) {
     d = gpu;
     if (i == 0) strcpy(d.arch, "sm_100a");
     if (i == 1) d.sms++;
     if (i == 2) d.smem /= 2;
     if (i == 3) d.cache[1] *= 2;
     if (i == 4) strcpy(d.target, "host");
+    if (i == 5) strcpy(d.model, "6144 bits at 3201000 kHz, 1980000 kHz");
     path_of(&d, "nvrtc 13.0", "cold", other);
     ck_assert_msg(strcmp(base, other) != 0, "field %d is not keyed", i);
   }

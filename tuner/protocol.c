@@ -9,6 +9,7 @@ cJSON *qn__info_to_json(const qn_device_info *d) {
   cJSON_AddStringToObject(j, "target", d->target);
   cJSON_AddStringToObject(j, "arch", d->arch);
   cJSON_AddStringToObject(j, "product", d->product);
+  cJSON_AddStringToObject(j, "model", d->model);
   cJSON_AddStringToObject(j, "driver", d->driver);
   cJSON_AddNumberToObject(j, "threads", d->threads);
   cache = cJSON_AddArrayToObject(j, "cache");
@@ -41,6 +42,7 @@ qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   text(j, "target", out->target, sizeof out->target);
   text(j, "arch", out->arch, sizeof out->arch);
   text(j, "product", out->product, sizeof out->product);
+  text(j, "model", out->model, sizeof out->model);
   text(j, "driver", out->driver, sizeof out->driver);
   out->threads = (int)qn__number(j, "threads");
   for (int i = 0; i < 3; i++)
