@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- The driver library -------------------------------------------------------------------------------------------
- */
+/* ---- The driver library ---- */
 
 static qn_cuda_driver driver;
 static char driver_missing[256]; /* why there is no driver; "" if there is */
@@ -46,8 +45,7 @@ qn_status qn__cuda_driver(const qn_cuda_driver **out) {
   return driver_missing[0] ? qn__fail(QN_E_DEVICE, "%s", driver_missing) : QN_OK;
 }
 
-/* ---- Device, context, errors --------------------------------------------------------------------------------------
- */
+/* ---- Device, context, errors ---- */
 
 typedef struct cuda {
   qn_device device;
@@ -110,8 +108,7 @@ static qn_status no_function(const cuda *c, const char *what) {
   return qn__fail(QN_E_DEVICE, "%s: the driver has no %s", c->device.info.name, what);
 }
 
-/* ---- The table ----------------------------------------------------------------------------------------------------
- */
+/* ---- The table ---- */
 
 static void cuda_close(qn_device *d) {
   cuda *c = (cuda *)d;
@@ -197,10 +194,8 @@ static const struct {
     [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},    [QN_ARG_PERM] = {offsetof(qn_host_args, perm), false},
 };
 
-#define ATTRIBUTE_CLUSTER 4
-#define ATTRIBUTE_PROGRAMMATIC                                                                                         \
-  6 /* programmatic stream serialization: this launch may begin before the last one ends                               \
-     */
+/* CUlaunchAttributeID. Programmatic stream serialization: this launch may begin before the last one ends. */
+enum { ATTRIBUTE_CLUSTER = 4, ATTRIBUTE_PROGRAMMATIC = 6 };
 
 static bool has_cluster(const qn_launch *l) { return l->cluster[0] * l->cluster[1] * l->cluster[2] > 1; }
 
@@ -269,8 +264,7 @@ static const qn_device_ops cuda_ops = {
     .sync = cuda_sync,
 };
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------
- */
+/* ---- Opening ---- */
 
 enum {
   CLOCK_KHZ = 13,
@@ -348,8 +342,7 @@ qn_status qn__device_cuda_open(int ordinal, qn_device **out) {
   return qn__device_cuda_open_with(d, ordinal, out);
 }
 
-/* ---- Timing -------------------------------------------------------------------------------------------------------
- */
+/* ---- Timing ---- */
 
 struct qn_cuda_timer {
   cuda *c;
