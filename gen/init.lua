@@ -13,7 +13,8 @@ return function(native)
   local registry = require "gen.registry"
   kernel.hash, kernel.parse = native.hash, native.problem
 
-  local gen = { format = format, kernel = kernel, layout = layout, expr = expr, json = require "gen.json" }
+  local gen = { format = format, kernel = kernel, layout = layout, expr = expr, check = check,
+    json = require "gen.json" }
   local loaded = {}
   local copy = registry.copy
 

@@ -140,6 +140,9 @@ static int buffer_make(lua_State *L) {
   lua_Integer count = luaL_checkinteger(L, 2);
   luaL_argcheck(L, count > 0, 2, "a buffer has at least one element");
   void **pointer = lua_isnoneornil(L, 3) ? NULL : luaL_checkudata(L, 3, pointer_class);
+  luaL_argcheck(L, !pointer || (size_t)count <= SIZE_MAX / 4 / t->size, 2, "more elements than there are addresses");
+  luaL_argcheck(L, !pointer || (uintptr_t)*pointer % t->size == 0, 3,
+                "the address is no multiple of the element's size");
   buffer *b = buffer_new(L, t, (size_t)count);
   if (pointer) b->data = *pointer;
   else buffer_take(L, b);
@@ -421,7 +424,7 @@ static void read_args(reader *r, function *f) {
     skip_space(r);
     if (strncmp(r->at, "...", 3) == 0) refuse(r, "variable arguments are not supported");
     argtype t = read_type(r);
-    word(r, w); /* its name, if one is given */
+    if (word(r, w) && type_find(w)) refuse(r, lua_pushfstring(r->L, "\"%s\" behind a type is no name", w));
     if (accept(r, '[')) {
       while (*r->at && *r->at != ']') r->at++;
       if (!accept(r, ']')) refuse(r, "] is expected");
@@ -442,7 +445,7 @@ static ffi_type *ffi_of(const argtype *t) { return t->pointers ? &ffi_type_point
 static void read_signature(lua_State *L, const char *text, function *f) {
   reader r = {.L = L, .all = text, .at = text};
   f->result = read_type(&r);
-  if (!word(&r, f->name)) refuse(&r, "the function's name is expected after its type");
+  if (!word(&r, f->name) || type_find(f->name)) refuse(&r, "the function's name is expected after its type");
   if (!accept(&r, '(')) refuse(&r, "( is expected after the name");
   read_args(&r, f);
   accept(&r, ';');
@@ -476,6 +479,7 @@ static int library_gc(lua_State *L) {
 static int library_func(lua_State *L) {
   void **handle = luaL_checkudata(L, 1, library_class);
   const char *text = luaL_checkstring(L, 2);
+  luaL_argcheck(L, *handle, 1, "the library is closed");
   function *f = lua_newuserdatauv(L, sizeof *f, 1);
   memset(f, 0, sizeof *f);
   luaL_setmetatable(L, function_class);
@@ -537,6 +541,9 @@ static int function_call(lua_State *L) {
   void *at[MAX_ARGS];
   int given = lua_gettop(L) - 1;
   if (given != (int)f->n) return luaL_error(L, "%s takes %d arguments, not %d", f->name, (int)f->n, given);
+  lua_getiuservalue(L, 1, 1);
+  if (!*(void **)lua_touserdata(L, -1)) return luaL_error(L, "%s: its library is closed", f->name);
+  lua_pop(L, 1);
   lua_rotate(L, 1, -1); /* the function goes last, so that messages count arguments from 1 */
   for (unsigned i = 0; i < f->n; i++) {
     at[i] = &value[i];

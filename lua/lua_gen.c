@@ -1,5 +1,5 @@
-/* lua_gen.c - what the generator wants of C: compiling many sources on all cores, and what the compiler said of each; the
- * grammar of problems. */
+/* lua_gen.c - what the generator wants of C: compiling many sources on all cores, and what the compiler said of each;
+ * the grammar of problems. */
 #include "bind.h"
 #include "compile.h"
 #include "desc.h"
@@ -9,8 +9,8 @@
 /* One call of compile(): sources point into Lua strings that the argument table keeps alive. */
 typedef struct batch {
   lua_State *L;
-  int progress; /* stack index of the callback, 0: none */
-  size_t n, done;
+  int progress;       /* stack index of the callback, 0: none */
+  size_t n, done, at; /* at: the one that ended last */
   qn_source *source;
   struct outcome {
     qn_status status;
@@ -35,8 +35,19 @@ static int batch_gc(lua_State *L) {
   return 0;
 }
 
+/* Call the script's function: progress(done, total, name of the one that ended). */
+static int tell(lua_State *L) {
+  const batch *b = lua_touserdata(L, 2);
+  lua_settop(L, 1);
+  lua_pushinteger(L, (lua_Integer)b->done);
+  lua_pushinteger(L, (lua_Integer)b->n);
+  lua_pushstring(L, b->source[b->at].name);
+  lua_call(L, 3, 0);
+  return 0;
+}
+
 /* One compilation ended: keep it, and tell the script. Called on a thread of the pool while the script's own thread
- * waits, one call at a time; an error must not jump out of that thread, so this is the one other place of a pcall. */
+ * waits, one call at a time. */
 static int compiled(void *ud, size_t i, qn_status status, const char *detail, qn_artifact *a) {
   batch *b = ud;
   struct outcome *o = &b->outcome[i];
@@ -46,11 +57,8 @@ static int compiled(void *ud, size_t i, qn_status status, const char *detail, qn
   if (status != QN_OK) o->why = strdup(detail ? detail : "");
   b->done++;
   if (!b->progress) return 0;
-  lua_pushvalue(b->L, b->progress);
-  lua_pushinteger(b->L, (lua_Integer)b->done);
-  lua_pushinteger(b->L, (lua_Integer)b->n);
-  lua_pushstring(b->L, b->source[i].name);
-  b->raised = lua_pcall(b->L, 3, 0, 0) != LUA_OK;
+  b->at = i;
+  b->raised = qn__lua_protected(b->L, tell, b->progress, b);
   return b->raised;
 }
 
@@ -77,9 +85,11 @@ static void push_outcome(lua_State *L, const struct outcome *o) {
 /* compile({ {name=, target=, arch=, flags=, text=}… }, threads, progress(done, total, name)) -> list of outcomes */
 static int compile(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
-  int threads = (int)luaL_optinteger(L, 2, 0);
+  lua_Integer threads = luaL_optinteger(L, 2, 0), count = luaL_len(L, 1);
+  luaL_argcheck(L, count >= 0 && count <= 1 << 24, 1, "a list of sources");
+  luaL_argcheck(L, threads >= 0 && threads <= 1 << 16, 2, "threads from 0 to 65536");
   lua_settop(L, 3);
-  size_t n = (size_t)luaL_len(L, 1);
+  size_t n = (size_t)count;
   batch *b = lua_newuserdatauv(L, sizeof *b, 0);
   *b = (batch){.L = L, .n = n, .progress = lua_isnil(L, 3) ? 0 : 3};
   luaL_setmetatable(L, batch_class);
@@ -98,7 +108,7 @@ static int compile(lua_State *L) {
     lua_pop(L, 1);
   }
   luaL_checkstack(L, 16, NULL);
-  qn_status s = qn_compile_all(b->source, n, threads, compiled, b);
+  qn_status s = qn_compile_all(b->source, n, (int)threads, compiled, b);
   if (b->raised) return lua_error(L);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_createtable(L, (int)n, 0);
@@ -113,7 +123,8 @@ static int compile(lua_State *L) {
   return 1;
 }
 
-/* problem(spelling) -> { format =, n =, k =, act =, out =, bias = }, types that are not said nil; or nil, message, code */
+/* problem(spelling) -> { format =, n =, k =, act =, out =, bias = }, types that are not said nil; or nil, message, code
+ */
 static int problem(lua_State *L) {
   qn_problem p;
   qn_status s = qn__problem_parse(luaL_checkstring(L, 1), &p);
@@ -139,7 +150,8 @@ static int compiler(lua_State *L) {
 
 void qn__lua_gen(lua_State *L) {
   static const luaL_Reg batch_methods[] = {{"__gc", batch_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"compile", compile}, {"compiler", compiler}, {"problem", problem}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"compile", compile}, {"compiler", compiler}, {"problem", problem}, {NULL, NULL}};
   qn__lua_class(L, batch_class, batch_methods);
   luaL_setfuncs(L, functions, 0);
 }

@@ -104,7 +104,7 @@ static int model_remark(lua_State *L) {
 /* ---- Planes ------------------------------------------------------------------------------------------------------ */
 
 /* Planes of a model (read) or of a script's buffers (made). The user value keeps what they point into: the model, or
- * the table of buffers. */
+ * a table with buffers and names of our own. */
 typedef struct planes {
   qn_planes *read;
   qn_planes made;
@@ -114,6 +114,7 @@ static int planes_gc(lua_State *L) {
   planes *p = luaL_checkudata(L, 1, planes_class);
   qn_planes_free(p->read);
   p->read = NULL;
+  p->made.n_planes = 0;
   return 0;
 }
 
@@ -128,6 +129,14 @@ static planes *push_planes(lua_State *L, int keep) {
 
 const qn_planes *qn__lua_planes(lua_State *L, int index) {
   planes *p = luaL_checkudata(L, index, planes_class);
+  luaL_argcheck(L, p->read || p->made.n_planes, index, "the planes are closed");
+  lua_getiuservalue(L, index, 1);
+  for (int i = 0; i < p->made.n_planes; i++) {
+    lua_rawgeti(L, -1, i + 1);
+    if (!luaL_len(L, -1)) luaL_error(L, "plane %s: its buffer is closed", p->made.plane[i].name);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
   return p->read ? p->read : &p->made;
 }
 
@@ -143,13 +152,18 @@ static int model_planes(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
-static void read_plane(lua_State *L, int at, int64_t n, int64_t k, qn_plane *out) {
-  out->name = qn__lua_text(L, at, "name", "codes");
+/* Plane number i of the list, from the table on top; its name and its buffer are put into the table at `held`. */
+static void read_plane(lua_State *L, int held, int i, int64_t n, int64_t k, qn_plane *out) {
+  int at = lua_gettop(L);
+  luaL_checktype(L, at, LUA_TTABLE);
+  qn__lua_known(L, at, "plane", "name data rows cols");
+  out->name = lua_pushstring(L, qn__lua_text(L, at, "name", "codes"));
+  lua_rawseti(L, held, -i - 1);
   out->rows = qn__lua_integer(L, at, "rows", n);
   out->cols = qn__lua_integer(L, at, "cols", k);
   lua_getfield(L, at, "data");
   qn_span s = qn__lua_span(L, -1);
-  lua_pop(L, 1);
+  lua_rawseti(L, held, i + 1);
   if (out->rows < 1 || out->cols < 1 || (size_t)out->cols > s.count / (size_t)out->rows)
     luaL_error(L, "plane %s: %I x %I elements, its buffer holds %I", out->name, (lua_Integer)out->rows,
                (lua_Integer)out->cols, (lua_Integer)s.count);
@@ -165,16 +179,18 @@ static int planes_make(lua_State *L) {
   luaL_checktype(L, 4, LUA_TTABLE);
   lua_Integer count = luaL_len(L, 4);
   luaL_argcheck(L, count >= 1 && count <= QN_MAX_PLANES, 4, "1 to 8 planes are needed");
+  lua_settop(L, 4);
+  lua_newtable(L); /* 5: keeps buffers by their numbers, and texts */
   lua_pushvalue(L, 1);
-  lua_setfield(L, 4, "format"); /* keeps the text */
-  planes *p = push_planes(L, 4);
-  p->made = (qn_planes){.format = format, .n = n, .k = k, .n_planes = (int)count};
+  lua_rawseti(L, 5, 0);
+  planes *p = push_planes(L, 5);
+  p->made = (qn_planes){.format = format, .n = n, .k = k};
   for (int i = 0; i < count; i++) {
     lua_geti(L, 4, i + 1);
-    luaL_checktype(L, -1, LUA_TTABLE);
-    read_plane(L, lua_gettop(L), n, k, &p->made.plane[i]);
+    read_plane(L, 5, i, n, k, &p->made.plane[i]);
     lua_pop(L, 1);
   }
+  p->made.n_planes = (int)count;
   return 1;
 }
 

@@ -35,13 +35,28 @@ static void *new_object(lua_State *L, size_t size, const char *class, int keep) 
   return p;
 }
 
+static context *check_context(lua_State *L) {
+  context *c = luaL_checkudata(L, 1, context_class);
+  luaL_argcheck(L, c->ctx, 1, "the context is closed");
+  return c;
+}
+
+static gemm *check_gemm(lua_State *L) {
+  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  luaL_argcheck(L, g->gemm, 1, "the gemm is closed");
+  return g;
+}
+
 /* serve(path, { device=, threads=, deterministic=, batch_invariant= }) -> context, or nil, message, code */
 static int serve(lua_State *L) {
   char why[1024];
   const char *path = luaL_checkstring(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
+  int64_t threads = qn__lua_integer(L, 2, "threads", 0);
+  if (threads < 0 || threads > 1 << 16)
+    return luaL_error(L, "threads = %I is outside 0 .. 65536", (lua_Integer)threads);
   qn_open_options o = {.device = qn__lua_text(L, 2, "device", NULL),
-                       .threads = (int)qn__lua_integer(L, 2, "threads", 0),
+                       .threads = (int)threads,
                        .deterministic = qn__lua_flag(L, 2, "deterministic"),
                        .batch_invariant = qn__lua_flag(L, 2, "batch_invariant")};
   context *c = new_object(L, sizeof *c, context_class, 0);
@@ -61,7 +76,7 @@ static int context_gc(lua_State *L) {
 
 /* context:problems() -> list of spellings */
 static int context_problems(lua_State *L) {
-  context *c = luaL_checkudata(L, 1, context_class);
+  context *c = check_context(L);
   const char *p;
   lua_newtable(L);
   for (int i = 0; (p = qn_problem_at(c->ctx, i)); i++) {
@@ -73,7 +88,7 @@ static int context_problems(lua_State *L) {
 
 /* context:bind(problem) -> gemm, or nil, message, code */
 static int context_bind(lua_State *L) {
-  context *c = luaL_checkudata(L, 1, context_class);
+  context *c = check_context(L);
   const char *problem = luaL_checkstring(L, 2);
   gemm *g = new_object(L, sizeof *g, gemm_class, 1);
   qn_status s = qn_bind(c->ctx, problem, &g->gemm);
@@ -92,7 +107,7 @@ static int gemm_gc(lua_State *L) {
 
 /* gemm:kernel(m) -> name */
 static int gemm_kernel(lua_State *L) {
-  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  gemm *g = check_gemm(L);
   lua_pushstring(L, qn_gemm_kernel(g->gemm, luaL_checkinteger(L, 2)));
   return 1;
 }
@@ -100,7 +115,7 @@ static int gemm_kernel(lua_State *L) {
 /* gemm:problem() -> spelling that serves, "exact", "nearest" or "generic" */
 static int gemm_problem(lua_State *L) {
   static const char *const levels[] = {"exact", "nearest", "generic"};
-  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  gemm *g = check_gemm(L);
   lua_pushstring(L, qn_gemm_problem(g->gemm));
   lua_pushstring(L, levels[qn_gemm_level(g->gemm)]);
   return 2;
@@ -108,14 +123,14 @@ static int gemm_problem(lua_State *L) {
 
 /* gemm:workspace(max_m) -> bytes that a call with up to max_m tokens needs; ask after the weights are prepacked */
 static int gemm_workspace(lua_State *L) {
-  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  gemm *g = check_gemm(L);
   lua_pushinteger(L, (lua_Integer)qn_gemm_workspace(g->gemm, luaL_checkinteger(L, 2)));
   return 1;
 }
 
 /* gemm:prepack(planes) -> weight, or nil, message, code */
 static int gemm_prepack(lua_State *L) {
-  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  gemm *g = check_gemm(L);
   const qn_planes *p = qn__lua_planes(L, 2);
   weight *w = new_object(L, sizeof *w, weight_class, 1);
   qn_status s = qn_prepack(g->gemm, p, &w->weight);
@@ -148,13 +163,18 @@ static int operand_gc(lua_State *L) {
   return 0;
 }
 
+/* Push field `name` of the argument table, which alone holds it while it is in use: no metamethod may make it up. */
+static int raw_field(lua_State *L, const char *name) {
+  lua_pushstring(L, name);
+  return lua_rawget(L, 2);
+}
+
 /* Push the operand `name` of the argument table: a buffer of `type` with at least `count` elements. */
 static operand *push_operand(lua_State *L, const gemm *g, const char *name, qn_type type, size_t count) {
   operand *o = lua_newuserdatauv(L, sizeof *o, 0);
   *o = (operand){.gpu = g->gpu};
   luaL_setmetatable(L, operand_class);
-  lua_getfield(L, 2, name);
-  if (lua_isnil(L, -1)) luaL_error(L, "run: %s is missing", name);
+  if (raw_field(L, name) == LUA_TNIL) luaL_error(L, "run: %s is missing", name);
   qn_span s = qn__lua_span(L, -1);
   lua_pop(L, 1);
   if (s.type != type)
@@ -177,6 +197,7 @@ static qn_status place(operand *o, void **out) {
 static int64_t stride(lua_State *L, const char *name, int64_t dense) {
   int64_t ld = qn__lua_integer(L, 2, name, dense);
   if (ld < dense) luaL_error(L, "run: %s = %I is less than %I", name, (lua_Integer)ld, (lua_Integer)dense);
+  if (ld > INT32_MAX) luaL_error(L, "run: %s = %I is beyond 2^31", name, (lua_Integer)ld);
   return ld;
 }
 
@@ -185,7 +206,7 @@ static size_t extent(int64_t m, int64_t ld, int64_t width) { return (size_t)((m 
 /* The workspace: the script's buffer of bytes, or a new one of zeros; with room to align it to 256 bytes. */
 static operand *push_workspace(lua_State *L, const gemm *g, int64_t m) {
   size_t bytes = qn_gemm_workspace(g->gemm, m) + 256;
-  if (lua_getfield(L, 2, "workspace") != LUA_TNIL) return push_operand(L, g, "workspace", QN_T_U8, bytes);
+  if (raw_field(L, "workspace") != LUA_TNIL) return push_operand(L, g, "workspace", QN_T_U8, bytes);
   qn__lua_buffer(L, QN_T_U8, bytes); /* stays on the stack, the caller's table as it is */
   operand own = {.data = qn__lua_span(L, -1).data, .bytes = bytes, .gpu = g->gpu};
   operand *o = lua_newuserdatauv(L, sizeof *o, 0);
@@ -203,11 +224,13 @@ static qn_status fetch(const operand *o) {
  * and Y [m, N] are buffers of the problem's types; the workspace is one of u8, 256 more than gemm:workspace(m), all
  * zero at first, and is made if there is none. */
 static int gemm_run(lua_State *L) {
-  gemm *g = luaL_checkudata(L, 1, gemm_class);
+  gemm *g = check_gemm(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   const qn_problem *p = &g->problem;
-  lua_getfield(L, 2, "weight");
+  qn__lua_known(L, 2, "run", "weight x y m ldx ldy x_scale bias workspace");
+  raw_field(L, "weight");
   weight *w = luaL_checkudata(L, -1, weight_class);
+  if (!w->weight) return luaL_error(L, "run: the weight is closed");
   qn_args a = {.m = qn__lua_integer(L, 2, "m", 1)};
   if (a.m < 1 || a.m > 1 << 24) return luaL_error(L, "run: m = %I is outside 1 .. 2^24", (lua_Integer)a.m);
   a.ldx = stride(L, "ldx", p->k);
@@ -243,7 +266,11 @@ static int function_register(lua_State *L) {
   const char *name = luaL_checkstring(L, 1), *path = luaL_checkstring(L, 2), *symbol = luaL_checkstring(L, 3);
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL), *at = library ? dlsym(library, symbol) : NULL;
   qn_function fn;
-  if (!at) return qn__lua_fail(L, qn__fail(QN_E_IO, "%s", dlerror()));
+  if (!at) {
+    qn_status missing = qn__fail(QN_E_IO, "%s", dlerror());
+    if (library) dlclose(library);
+    return qn__lua_fail(L, missing);
+  }
   memcpy(&fn, &at, sizeof fn);
   qn_status s = qn_function_register(name, fn);
   lua_pushboolean(L, 1);

@@ -90,12 +90,10 @@ static qn_status read_problems(const cJSON *list, tuned *t) {
 /* ---- Progress
  * --------------------------------------------------------------------------------------------------------- */
 
-/* Calls the script's function (stack index 2) with a table. Errors are kept: nothing may jump through the tuner. */
-static void progress(void *ud, const qn_tune_event *e) {
-  tuned *t = ud;
-  lua_State *L = t->L;
-  if (t->raised || lua_isnoneornil(L, 2)) return;
-  lua_pushvalue(L, 2);
+/* Call the script's function with a table of what an event says. */
+static int tell(lua_State *L) {
+  const qn_tune_event *e = lua_touserdata(L, 2);
+  lua_settop(L, 1);
   lua_newtable(L);
   qn__lua_set_text(L, "phase", e->phase);
   qn__lua_set_text(L, "problem", e->problem);
@@ -106,7 +104,15 @@ static void progress(void *ud, const qn_tune_event *e) {
   qn__lua_set_integer(L, "total", (int64_t)e->total);
   qn__lua_set_number(L, "best", e->best);
   qn__lua_set_number(L, "left", e->left);
-  t->raised = lua_pcall(L, 1, 0, 0) != LUA_OK;
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* The function is at stack index 2. Its first error is kept. */
+static void progress(void *ud, const qn_tune_event *e) {
+  tuned *t = ud;
+  if (t->raised || lua_isnoneornil(t->L, 2)) return;
+  t->raised = qn__lua_protected(t->L, tell, 2, (void *)(uintptr_t)e);
 }
 
 /* ---- The result
@@ -200,7 +206,9 @@ static qn_status add_result(qn_pack_builder *b, qn_tune_result *r, uint32_t devi
 static int pack_write(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   const char *path = luaL_checkstring(L, 2);
-  int n = (int)luaL_len(L, 1);
+  lua_Integer count = luaL_len(L, 1);
+  luaL_argcheck(L, count > 0 && count <= 1000, 1, "1 to 1000 results");
+  int n = (int)count;
   luaL_checkstack(L, n, "too many results");
   for (int i = 1; i <= n; i++) { /* all that may raise comes first */
     lua_geti(L, 1, i);

@@ -27,19 +27,20 @@ static int worker_close(lua_State *L) {
   return 0;
 }
 
-/* worker:ask(request, seconds) -> answer, or nil, message, code. A worker that dies, does not answer in time or has met a wrong
- * kernel is replaced at the next request. */
+/* worker:ask(request, seconds) -> answer, or nil, message, code. A worker that dies, does not answer in time or has met
+ * a wrong kernel is replaced at the next request. */
 static int worker_ask(lua_State *L) {
   qn_supervisor *w = luaL_checkudata(L, 1, worker_class);
   const char *text = luaL_checkstring(L, 2);
   double seconds = luaL_optnumber(L, 3, 60);
   luaL_argcheck(L, w->program, 1, "the worker is closed");
-  cJSON *request = cJSON_Parse(text), *answer;
+  luaL_argcheck(L, seconds > 0, 3, "seconds above 0");
+  cJSON **answer = qn__lua_json_box(L), *request = cJSON_Parse(text);
   luaL_argcheck(L, request, 2, "not JSON");
-  qn_status s = qn__supervisor_ask(w, request, seconds, &answer);
-  if (s == QN_OK) qn__lua_push_json(L, answer);
-  cJSON_Delete(answer);
-  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+  qn_status s = qn__supervisor_ask(w, request, seconds, answer);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  qn__lua_push_json(L, *answer);
+  return 1;
 }
 
 void qn__lua_worker(lua_State *L) {

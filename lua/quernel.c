@@ -87,6 +87,29 @@ void qn__lua_set_flag(lua_State *L, const char *name, bool value) {
   lua_setfield(L, -2, name);
 }
 
+void qn__lua_known(lua_State *L, int index, const char *what, const char *fields) {
+  index = lua_absindex(L, index);
+  lua_getfield(L, LUA_REGISTRYINDEX, "quernel.known");
+  lua_pushvalue(L, index);
+  lua_pushstring(L, what);
+  lua_pushstring(L, fields);
+  lua_call(L, 3, 0);
+}
+
+/* known(function(table, what, fields)): what C calls for that */
+static int set_known(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_setfield(L, LUA_REGISTRYINDEX, "quernel.known");
+  return 0;
+}
+
+bool qn__lua_protected(lua_State *L, lua_CFunction fn, int index, void *ud) {
+  lua_pushcfunction(L, fn);
+  lua_pushvalue(L, index);
+  lua_pushlightuserdata(L, ud);
+  return lua_pcall(L, 2, 0, 0) != LUA_OK;
+}
+
 void qn__lua_class(lua_State *L, const char *name, const luaL_Reg *methods) {
   luaL_newmetatable(L, name);
   luaL_setfuncs(L, methods, 0);
@@ -113,12 +136,17 @@ static int json_gc(lua_State *L) {
   return 0;
 }
 
-cJSON *qn__lua_json(lua_State *L, int index) {
-  size_t size;
-  const char *text = luaL_checklstring(L, index, &size);
+cJSON **qn__lua_json_box(lua_State *L) {
   cJSON **j = lua_newuserdatauv(L, sizeof *j, 0);
   *j = NULL;
   luaL_setmetatable(L, json_class);
+  return j;
+}
+
+cJSON *qn__lua_json(lua_State *L, int index) {
+  size_t size;
+  const char *text = luaL_checklstring(L, index, &size);
+  cJSON **j = qn__lua_json_box(L);
   *j = cJSON_ParseWithLength(text, size);
   if (!*j) luaL_error(L, "malformed JSON: %.60s", text);
   return *j;
@@ -350,10 +378,11 @@ static int environment(lua_State *L) {
 }
 
 static const luaL_Reg base[] = {
-    {"read", read_embedded}, {"list", list_embedded},      {"hash", hash},           {"parse_json", parse_json},
-    {"clock", now},          {"terminal", terminal},       {"folder", folder},       {"exists", exists},
-    {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {"parting", parting},
-    {"writable", writable},      {NULL, NULL},
+    {"read", read_embedded},      {"list", list_embedded},  {"hash", hash},
+    {"parse_json", parse_json},   {"clock", now},           {"terminal", terminal},
+    {"folder", folder},           {"exists", exists},       {"scratch", scratch},
+    {"environment", environment}, {"printable", printable}, {"parting", parting},
+    {"writable", writable},       {"known", set_known},     {NULL, NULL},
 };
 
 /* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */

@@ -89,7 +89,12 @@ end
 local gen = import "gen.init" { hash = native.hash, problem = native.problem, read = read, list = list }
 gen.kernel.progress = progress
 guarded(gen.load_all)
-q.gen, q.json, q.check = gen, gen.json, import "gen.check"
+native.known(function(t, what, fields) -- for tables that C reads
+  local known = {}
+  for name in fields:gmatch "%S+" do known[#known + 1] = name end
+  for key in pairs(t) do gen.check.among(key, known, what .. ": field") end
+end)
+q.gen, q.json, q.check = gen, gen.json, gen.check
 q.lookup, q.bits, q.select = gen.expr.lookup, gen.expr.bits, gen.expr.select -- for decode rules
 
 local function define(registrar, def)

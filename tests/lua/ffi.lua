@@ -52,6 +52,19 @@ return {
     t.fails("closed", lib:func "double sum(const float *, size_t)", x, 1)
   end },
 
+  { "what is closed, misplaced or too large is refused", function(t)
+    local lib, x = assert(q.ffi.load(t.library)), q.ffi.buffer("float", 4)
+    local sum, at = lib:func "double sum(const float *x, size_t n)", lib:func "void *at(void *, size_t)"
+    t.fails("no multiple of the element's size", q.ffi.buffer, "f32", 1, at(x, 1))
+    t.fails("more elements than there are addresses", q.ffi.buffer, "f32", 1 << 62, at(x, 0))
+    t.fails('"double" behind a type is no name', lib.func, lib, "int sum(long double)")
+    t.fails("the function's name is expected", lib.func, lib, "long double(int)")
+    lib:__gc()
+    lib:__gc()
+    t.fails("sum: its library is closed", sum, x, 4)
+    t.fails("the library is closed", lib.func, lib, "int f(void)")
+  end },
+
   { "element types hold what fits and no more", function(t)
     for _, row in ipairs { { "u8", 0, 255 }, { "i8", -128, 127 }, { "u16", 0, 65535 }, { "i16", -32768, 32767 },
       { "u32", 0, 4294967295 }, { "i32", -2147483648, 2147483647 } } do
@@ -91,7 +104,7 @@ return {
       ["int calls(int"] = ", or ) is expected", ["int (void)"] = "name is expected", ["int calls[3]"] = "%( is expected",
       ["int calls(void, int)"] = ", or ) is expected", ["int calls(int, void)"] = "cannot be void",
       ["int calls(int, ...)"] = "variable arguments", ["int calls(void) x"] = "something follows",
-      ["struct s calls(void)"] = '"s" is no type', ["int calls(long double x)"] = ", or ) is expected",
+      ["struct s calls(void)"] = '"s" is no type', ["int calls(long double x)"] = '"double" behind a type',
       [""] = "a type is expected", ["int calls(" .. ("int,"):rep(17) .. "int)"] = "more than 16",
       ["f16 calls(void)"] = "no type that can be passed",
     } do

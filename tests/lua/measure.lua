@@ -172,6 +172,10 @@ return {
       { weight = weight, x = q.ffi.buffer("f32", 2 * K), y = y, m = 2 })
     t.fails("x holds bf16, the problem wants f32", gemm.run, gemm, { weight = weight, x = x:convert "bf16", y = y })
     t.fails("m = 0 is outside", gemm.run, gemm, { weight = weight, x = x, y = y, m = 0 })
+    t.fails("ldx = 4611686018427387904 is beyond", gemm.run, gemm, { weight = weight, x = x, y = y, m = 3, ldx = 1 << 62 })
+    t.fails('run: field "wieght" is not known; did you mean "weight"%?', gemm.run, gemm, { wieght = weight, x = x, y = y })
+    t.fails("x is missing", gemm.run, gemm,
+      setmetatable({ weight = weight, y = y }, { __index = { x = x } })) -- a table alone keeps what it is asked for
     t.fails("ldx = 3 is less than 160", gemm.run, gemm, { weight = weight, x = x, y = y, ldx = 3 })
     local none, why, code = assert(q.open(packed(t))):bind "nf4.g64:8x8:f32-f32"
     t.check(not none and why, why)
@@ -323,6 +327,7 @@ return {
     local answer, why = w:ask '{"op":"dance"}'
     t.check(not answer and why:find "unknown request", why)
     t.fails("not JSON", w.ask, w, "{")
+    t.fails("seconds above 0", w.ask, w, "{}", 0 / 0)
     w:close()
     t.fails("closed", w.ask, w, "{}")
     local none

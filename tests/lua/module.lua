@@ -69,6 +69,20 @@ return {
   { "planes that are too small for their buffer are refused", function(t)
     local few = { { name = "codes", data = q.ffi.buffer("u8", 5) } }
     t.fails("plane codes: 2 x 3 elements, its buffer holds 5", q.planes, "int8.row", 2, 3, few)
+    t.fails('plane: field "dat" is not known; did you mean "data"%?', q.planes, "int8.row", 1, 1, { { dat = 1 } })
+  end },
+
+  { "planes keep their buffers, and notice when they are closed", function(t)
+    local codes = q.ffi.buffer("u16", 4):fill(0x3c00)
+    local list = { { name = "codes", data = codes } }
+    local planes = q.planes("f16", 2, 2, list)
+    list[1] = nil
+    collectgarbage()
+    t.equal(assert(planes:dequantize(q.descriptor "f16"))[4], 1.0)
+    codes:close()
+    t.fails("plane codes: its buffer is closed", planes.dequantize, planes, q.descriptor "f16")
+    planes:__gc()
+    t.fails("the planes are closed", planes.info, planes)
   end },
 
   { "candidates are counted: each survives, is removed by a rule, or is somebody's equal", function(t)
