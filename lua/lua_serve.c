@@ -86,6 +86,13 @@ static int context_problems(lua_State *L) {
   return 1;
 }
 
+/* context:device() -> a name that opens the device again */
+static int context_device(lua_State *L) {
+  context *c = luaL_checkudata(L, 1, context_class);
+  lua_pushstring(L, qn__context_device(c->ctx)->info.name);
+  return 1;
+}
+
 /* context:bind(problem) -> gemm, or nil, message, code */
 static int context_bind(lua_State *L) {
   context *c = check_context(L);
@@ -279,7 +286,7 @@ static int function_register(lua_State *L) {
 
 void qn__lua_serve(lua_State *L) {
   static const luaL_Reg context_methods[] = {
-      {"problems", context_problems}, {"bind", context_bind}, {"__gc", context_gc}, {NULL, NULL}};
+      {"problems", context_problems}, {"device", context_device}, {"bind", context_bind}, {"__gc", context_gc}, {NULL, NULL}};
   static const luaL_Reg gemm_methods[] = {
       {"kernel", gemm_kernel},       {"problem", gemm_problem}, {"run", gemm_run}, {"prepack", gemm_prepack},
       {"workspace", gemm_workspace}, {"__gc", gemm_gc},         {NULL, NULL}};

@@ -50,31 +50,26 @@ return function(q, native)
   function pack:devices() return self.handle:devices() end
   function pack:hash() return self.handle:hash() end
 
+  -- The library's context, which chooses the device, its threads and whose plans serve.
+  local function context(self)
+    local why, code
+    if not self.context then self.context, why, code = native.serve(self.path, self.options) end
+    return self.context, why, code
+  end
+
   -- Resolve a problem: a gemm with prepack(planes), run{ weight, x, y, m }, kernel(m), problem(). nil, message, code.
   function pack:bind(problem)
-    if not self.context then
-      local o = {}
-      for key, x in pairs(self.options) do o[key] = x end
-      local device, why, code = self:device()
-      if not device then return nil, why, code end
-      o.device = o.device or device.target == "host" and "host" or device.name -- how many threads is the library's choice
-      self.context, why, code = native.serve(self.path, o)
-      if not self.context then return nil, why, code end
-    end
-    return self.context:bind(problem)
+    local c, why, code = context(self)
+    if not c then return nil, why, code end
+    return c:bind(problem)
   end
 
   -- The device that the pack is used on.
   function pack:device()
     if self.options.device then return q.device(self.options.device) end
-    local why, code = self.path .. ": the pack holds no device", "QN_E_DEVICE"
-    for _, d in ipairs(self:devices()) do
-      local here
-      here, why, code = q.device(d.target)
-      if here and d.threads > 0 and d.threads < here.threads then here = q.device("host:" .. d.threads) end
-      if here then return here end
-    end
-    return nil, why, code
+    local c, why, code = context(self)
+    if not c then return nil, why, code end
+    return q.device(c:device())
   end
 
   -- ---- In a worker -------------------------------------------------------------------------------------------------
@@ -216,6 +211,7 @@ return function(q, native)
   function session:dense_pack(shapes, list)
     local problems, path = {}, self.scratch:path() .. "/dense.qpack"
     for shape in pairs(shapes) do problems[#problems + 1] = q.dense_problem(shape, self.device.target) end
+    if #problems == 0 then return nil end
     local result = q.tune { problems = problems, m = list, device = self.device.name, dense = false, budget = 1e-3 }
     if not result or not q.pack(result, path) then return nil end
     return q.open(path, { device = self.device.name })

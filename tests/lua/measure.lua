@@ -88,7 +88,7 @@ return {
 
   { "the threads that were asked for are tuned and served with; a spelling that is tuned is bound", function(t)
     local spelling = ("int4.g%d.f16:%dx%d:f32"):format(GROUP, N, K) -- f16 is what it is anyway
-    local r = assert(tune { problems = { spelling }, device = "host:1", budget = 1 })
+    local r = assert(tune { problems = { spelling }, device = "host:1", budget = 1, store = t.scratch .. "/one" })
     t.equal(r.threads, 1)
     local path = t.scratch .. "/one.qpack"
     assert(q.pack(r, path))
