@@ -5,12 +5,12 @@ return function(q, native)
   local function constant(program) return #program == 1 and math.tointeger(program[1]) end
 
   -- CTAs that a multiprocessor of the device holds, and what limits them; `outcome` is the variant's compilation.
-  -- nil where the size of a CTA depends on the call.
+  -- nil where the size of a CTA depends on the call, or registers are not known: of PTX, which the interpreter runs.
   function q.occupancy(variant, outcome, device)
     local step = variant.recipe.steps[1]
     local threads, shared = 1, constant(step.shared)
     for _, e in ipairs(step.block) do threads = threads and constant(e) and threads * constant(e) end
-    if not threads or not shared or not outcome.registers then return nil end
+    if not threads or threads < 1 or not shared or (outcome.registers or 0) == 0 then return nil end
     local warps = (threads + 31) // 32
     local limits = {
       { "threads", device.threads_sm // threads },
@@ -56,18 +56,20 @@ return function(q, native)
   end
 
   -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the
-  -- same parameters is made for it and compiled to PTX. -> counters, bytes of the packed weight; or nil, message, code.
+  -- same parameters is made for it and compiled to PTX. Of an m that the variant does not serve, the nearest that it
+  -- does. -> counters, bytes of the packed weight, m; or nil, message, code.
   function q.count(variant, m)
+    m = math.max(m, variant.m_min)
+    if variant.m_max > 0 then m = math.min(m, variant.m_max) end
     local text, twin, device = q.ptx(variant)
     if not text then return nil, twin, device end
-    local folder, worker, why, code
-    folder, why, code = native.scratch()
-    if not folder then return nil, why, code end
-    local image = folder .. "/image"
+    local scratch, worker, why, code
+    scratch, why, code = native.scratch()
+    if not scratch then return nil, why, code end
+    local image = scratch:path() .. "/image"
     local cleaner <close> = setmetatable({}, { __close = function()
       if worker then worker:close() end
-      os.remove(image)
-      os.remove(folder)
+      scratch:close()
     end })
     local f <close> = assert(io.open(image, "wb"))
     f:write(text)
@@ -80,6 +82,6 @@ return function(q, native)
       sum = "", layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max,
       m_tile = twin.m_tile } }, 600)
     if not answer then return nil, why, code end
-    return answer.counters, answer.bytes
+    return answer.counters, answer.bytes, m
   end
 end

@@ -79,6 +79,8 @@ static const row rows[] = {
      "arch +variants +registers.*\nhost ", NULL},
     {"quernel kernels --compile-all --family cuda.mma --problem f32:64x64 --arch sm_80", 1, NULL,
      "^quernel: sm_80: no variant is left to compile\n$"},
+    {"quernel explain cuda.gemv/int4.g128/f16-f16/n16-w4-u1-mb1 --device emu:sm_90a --shape 64x512 --m 100", 0,
+     "compiled   [0-9]+ bytes in [0-9.]+ s\nbound      M = 8: .*counted    M = 8, ", NULL}, /* PTX has no registers */
     {"quernel explain int4.g128:256x256", 0, "candidates survive.*nothing of it was timed", NULL},
     {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk4-s4-sum-k1-ordered", 1, NULL,
      "^quernel: [^\n]* on sm_90a: rule warp rejects it: a warp takes 16, 32 or 64 features[^\n]*\n$"},

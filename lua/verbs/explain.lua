@@ -19,9 +19,9 @@ end
 local function bounds(q, v, device, outcome, m)
   if v.target ~= "cuda" or not outcome.ok then return {} end
   local b = { m = m, occupancy = q.occupancy(v, outcome, device) }
-  local counters, bytes = q.count(v, m)
+  local counters, bytes, served = q.count(v, m)
   if not counters then return { m = m, occupancy = b.occupancy, why = bytes } end
-  b.counters, b.roofline = counters, q.roofline(v, device, bytes, m)
+  b.m, b.counters, b.roofline = served, counters, q.roofline(v, device, bytes, served)
   return b
 end
 
@@ -52,7 +52,7 @@ end
 local function compiled(v, o)
   if not o.ok then return "no: " .. o.why end
   local text = ("%d bytes in %.2f s"):format(o.size, o.seconds)
-  if v.target ~= "cuda" then return text end
+  if v.target ~= "cuda" or o.registers == 0 then return text end -- PTX has no registers yet
   return ("%s; %d registers, %d bytes of shared memory, %d bytes spilled"):format(text, o.registers,
     common.shared_memory(v, o), o.spills)
 end
@@ -145,7 +145,7 @@ return {
     { "--arch", "ARCH", "CUDA architecture", group = "Device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },
     { "--shape", "NxK", "of a variant", default = "4096x4096", group = "Problem" },
-    { "--m", "M", "tokens of the call that is counted", default = "16", group = "Problem" },
+    { "--m", "M", "tokens of the call that is counted; the nearest that the variant serves", default = "16", group = "Problem" },
     { "--store", "DIR", "what was measured (default: as for tune)" },
     { "--top", "N", "so many variants for each M", default = "10" },
     { "--json", nil, "print JSON" },
