@@ -1,7 +1,9 @@
 /* test_device_cuda.c - the CUDA device over an invented driver that records what it is asked: no GPU is needed. */
+#include "dense.h"
 #include "device_cuda.h"
 #include "recipe.h"
 #include "runtime_fixture.h"
+#include <dlfcn.h>
 
 /* ---- The invented driver ---- */
 
@@ -368,6 +370,27 @@ START_TEST(test_timing) {
 }
 END_TEST
 
+/* cuBLAS is timed as our own kernels are: as many calls in a graph, weights in turn. That of a wheel is found, too. */
+START_TEST(test_cublas_is_timed_alike) {
+  static const char path[] = QN_BUILD "/tests/wheel/libcublas.so.13";
+  enum { N = 64, K = 32, COPIES = 5 };
+  qn_device *d = open_device();
+  qn_cuda_timer *t;
+  double seconds;
+  ck_assert_ptr_null(dlopen(path, RTLD_NOW)); /* for want of its libcublasLt */
+  setenv("QUERNEL_CUBLAS", path, 1);
+  ck_ok(qn__cuda_timer_new(d, &t));
+  ck_ok(qn__cublas_time(t, d, (COPIES - 2) * N * K * 2, 16, N, K, &seconds));
+  ck_assert_double_eq_tol(seconds, 8e-3 / QN_CUDA_CALLS, 1e-9);
+  void *lib = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+  ck_assert_ptr_nonnull(lib);
+  ck_assert_int_eq(*(int *)dlsym(lib, "calls"), 4 + QN_CUDA_CALLS); /* alone, three untimed; in the graph */
+  ck_assert_int_eq(*(int *)dlsym(lib, "ends"), COPIES - 1);
+  qn__cuda_timer_free(t);
+  qn__device_close(d);
+}
+END_TEST
+
 /* The real driver: either it is there, or what is missing is named. */
 START_TEST(test_machine) {
   const qn_cuda_driver *real;
@@ -392,6 +415,7 @@ int main(int argc, char **argv) {
   add_case(s, "limits", test_limits, 1);
   add_case(s, "sticky_errors", test_sticky_errors, 1);
   add_case(s, "timing", test_timing, 1);
+  add_case(s, "cublas_is_timed_alike", test_cublas_is_timed_alike, 1);
   add_case(s, "machine", test_machine, 1);
   return run_suite(s, argv[0]);
 }
