@@ -101,10 +101,24 @@ static qn_tune_result run(const qn_tune_options *o) {
   return r;
 }
 
+static pid_t start_run(const qn_tune_options *o) {
+  pid_t pid = fork();
+  if (pid) return pid;
+  qn_tune_result r;
+  _exit(qn_tune(set.problem, QN_COUNT(set.problem), o, &r));
+}
+
 static const qn_plan *plan_of(const qn_tune_result *r, size_t problem, qn_plan_kind kind) {
   for (size_t i = 0; i < r->n_plans; i++)
     if (!strcmp(r->plan[i].problem.spelling, set.problem[problem].problem.spelling) && r->plan[i].kind == kind)
       return &r->plan[i];
+  return NULL;
+}
+
+/* The plan for other shapes. */
+static const qn_plan *generic_plan(const qn_tune_result *r, qn_plan_kind kind) {
+  for (size_t i = 0; i < r->n_plans; i++)
+    if (!r->plan[i].problem.n && r->plan[i].kind == kind) return &r->plan[i];
   return NULL;
 }
 
@@ -260,20 +274,31 @@ START_TEST(spent_budget_ends_with_a_plain_kernel) {
 }
 END_TEST
 
-/* A compiler that takes a third of a second: a budget of one ends while most candidates are not made. */
-START_TEST(budget_ends_the_compiling) {
-  char compiler[300], remark[MOST][16];
+/* The system's compiler, which does something first when it is to compile. `once` as for a worker that is a script. */
+static void script_compiler(const char *first) {
+  char path[64];
+  snprintf(path, sizeof path, "%s/cc", folder);
+  FILE *f = fopen(path, "w");
+  fprintf(f, "#!/bin/sh\nonce() { mkdir \"%s/cc$1\" 2>/dev/null; }\n", folder);
+  fprintf(f, "case \"$*\" in *-shared*) %s;; esac\nexec '%s' \"$@\"\n", first, qn_compiler_path());
+  fclose(f);
+  ck_assert_int_eq(chmod(path, 0755), 0);
+  setenv("QUERNEL_CC", path, 1);
+}
+
+static void many_kernels(void) {
+  static char remark[MOST][16];
   for (int i = 0; i < MOST; i++) {
     snprintf(remark[i], sizeof remark[i], "good-%d", i);
     add(NULL, remark[i], "t4.rows");
   }
   problems();
-  snprintf(compiler, sizeof compiler, "%s/cc", folder);
-  FILE *f = fopen(compiler, "w");
-  fprintf(f, "#!/bin/sh\nsleep 0.33\nexec '%s' \"$@\"\n", qn_compiler_path());
-  fclose(f);
-  ck_assert_int_eq(chmod(compiler, 0755), 0);
-  setenv("QUERNEL_CC", compiler, 1);
+}
+
+/* A compiler that takes a third of a second: a budget of one ends while most candidates are not made. */
+START_TEST(budget_ends_the_compiling) {
+  many_kernels();
+  script_compiler("sleep 0.33");
   qn_tune_options o = options();
   o.budget = 1;
   qn_tune_result r = run(&o);
@@ -281,6 +306,49 @@ START_TEST(budget_ends_the_compiling) {
   ck_assert_uint_ge(r.counts.compiled, 1);
   ck_assert_uint_lt(r.counts.compiled, MOST);
   qn_tune_result_free(&r);
+}
+END_TEST
+
+/* The compiler never ends with the first kernels, which are plain: the budget ends it, and others serve. */
+static const char *const hangs[] = {"once 1 && exec sleep 1000", "once 1 || once 2 && exec sleep 1000"};
+
+START_TEST(budget_holds_though_a_compiler_hangs) {
+  good_set();
+  script_compiler(hangs[_i]);
+  qn_tune_options o = options();
+  o.worker = script_worker("", "");
+  o.threads = 2 + _i; /* one more than hang */
+  o.budget = 4;
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_uint_eq(r.counts.rejected, 0);
+  qn_tune_result_free(&r);
+  r = run(&o); /* nothing is remembered against it */
+  ck_assert_uint_eq(r.counts.compile_failed, 0);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* Two runs on one store, the second begun while the first compiles: together they make each kernel about once. */
+START_TEST(runs_share_what_they_compile) {
+  int made = 0;
+  many_kernels();
+  script_compiler("sleep 0.2; echo >>$0.log");
+  qn_tune_options o = options();
+  o.worker = script_worker("", "");
+  o.threads = 1;
+  o.check_only = 1;
+  pid_t other = start_run(&o);
+  char log[64];
+  snprintf(log, sizeof log, "%s/cc.log", folder);
+  while (access(log, F_OK)) usleep(10000);
+  qn_tune_result r = run(&o);
+  qn_tune_result_free(&r);
+  waitpid(other, NULL, 0);
+  FILE *f = fopen(log, "r");
+  for (int c; (c = fgetc(f)) != EOF;) made += c == '\n';
+  fclose(f);
+  ck_assert_msg(made <= MOST + MOST / 2, "%d compilations of %d kernels", made, MOST);
 }
 END_TEST
 
@@ -389,6 +457,23 @@ START_TEST(deterministic_plan_is_kept_beside_the_fastest) {
 }
 END_TEST
 
+/* For shapes that were not tuned there are plans of every kind, whose kernel keeps what the kind promises. */
+START_TEST(generic_plans_are_of_every_kind) {
+  qn_candidate *c = add("RANDOM", "random", "t4.rows");
+  c->recipe.deterministic = c->recipe.batch_invariant = 0;
+  add(NULL, "good", "t4.rows");
+  problems();
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  for (qn_plan_kind kind = 0; kind < QN_PLAN_KINDS; kind++) {
+    const qn_plan *p = generic_plan(&r, kind);
+    ck_assert_msg(p != NULL, "kind %d has no plan", kind);
+    ck_assert_str_eq(p->range[0].variant, set.hash[kind != QN_PLAN_FASTEST]);
+  }
+  qn_tune_result_free(&r);
+}
+END_TEST
+
 /* ---- Functions of the user's own ----------------------------------------------------------------------------------
  */
 
@@ -469,6 +554,32 @@ START_TEST(wrong_function_is_refused) {
 }
 END_TEST
 
+/* It is tried before all that the generator offers, though it comes last; and if there was no time the run says so. */
+START_TEST(function_is_tried_first_or_named) {
+  char *first = NULL;
+  add(NULL, "a", "t4.rows");
+  add(NULL, "b", "t4.rows");
+  qn_case *library = add_function(NULL);
+  problems();
+  qn_tune_options o = options();
+  o.worker = script_worker("", "echo $op $name >>log");
+  o.budget = 1e-3;
+  qn_tune_result r = run(&o);
+  ck_assert_msg(r.remarks && strstr(r.remarks, "function: there was no time to try it"), "%s", r.remarks);
+  qn_tune_result_free(&r);
+  o.budget = 0;
+  r = run(&o);
+  ck_assert_ptr_null(r.remarks);
+  qn_tune_result_free(&r);
+  FILE *log = fopen(strcat(strcpy((char[64]){0}, folder), "/log"), "r"); /* first came the plain kernel */
+  ck_assert(log && getline(&first, &(size_t){0}, log) > 0 && !strcmp(first, "verify a\n"));
+  ck_assert(getline(&first, &(size_t){0}, log) > 0 && !strcmp(first, "verify function\n"));
+  fclose(log);
+  free(first);
+  free(library);
+}
+END_TEST
+
 START_TEST(names_of_functions_have_limits) {
   char name[80] = "";
   ck_assert_int_eq(qn_function_register(NULL, nothing), QN_E_ARG);
@@ -485,13 +596,6 @@ START_TEST(names_of_functions_have_limits) {
   ck_assert_int_eq(qn_function_register("one-more", nothing), QN_OK);
 }
 END_TEST
-
-static pid_t start_run(const qn_tune_options *o) {
-  pid_t pid = fork();
-  if (pid) return pid;
-  qn_tune_result r;
-  _exit(qn_tune(set.problem, QN_COUNT(set.problem), o, &r));
-}
 
 /* ---- Who is blamed -------------------------------------------------------------------------------------------------- */
 
@@ -591,6 +695,31 @@ START_TEST(kernel_that_kills_its_run_is_learnt) {
   qn_tune_result r = run(&o);
   check_result(&r);
   ck_assert_uint_eq(r.counts.rejected, 1);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* Compilers, too, are killed where memory is short: each is started again, then its kernel is set aside. */
+static const struct {
+  const char *compiler;
+  size_t set_aside;
+} killed_compilers[] = {{"once && kill -KILL $$", 0}, {"once 1 || once 2 && kill -KILL $$", 0},
+                        {"grep -q '/[*] b [*]/' && kill -KILL $$", 1}};
+
+START_TEST(killed_compiler_is_not_held_against_a_kernel) {
+  three_kernels();
+  script_compiler(killed_compilers[_i].compiler);
+  qn_tune_options o = options();
+  o.worker = script_worker("", "");
+  o.threads = 1;
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_uint_eq(r.counts.set_aside, killed_compilers[_i].set_aside);
+  ck_assert_uint_eq(r.counts.rejected, 0);
+  qn_tune_result_free(&r);
+  unsetenv("QUERNEL_CC");
+  r = run(&o);
+  ck_assert_uint_eq(r.counts.set_aside + r.counts.rejected, 0);
   qn_tune_result_free(&r);
 }
 END_TEST
@@ -744,6 +873,41 @@ START_TEST(full_disk_is_one_clear_error) {
 }
 END_TEST
 
+/* A store that takes no more of a kind, as on a full disk: a file is where its folder should be. */
+static void fill_up(const char *kind) {
+  char path[4200];
+  qn_store *store = open_store();
+  snprintf(path, sizeof path, "%s/%s", qn_store_path(store), kind);
+  qn_store_close(store);
+  FILE *f = fopen(path, "w");
+  ck_assert_ptr_nonnull(f);
+  fclose(f);
+}
+
+/* The run goes on with what it has in memory, and says that it is not kept. */
+START_TEST(full_disk_costs_the_evidence_only) {
+  good_set();
+  fill_up("evidence");
+  fill_up("plan");
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_uint_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->n_points, QN_COUNT(profile));
+  ck_assert_msg(r.remarks && strstr(r.remarks, "is not kept"), "%s", r.remarks);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+START_TEST(full_disk_without_any_kernel) {
+  good_set();
+  fill_up("artifact");
+  qn_tune_options o = options();
+  qn_tune_result r;
+  ck_assert_int_eq(qn_tune(set.problem, 1, &o, &r), QN_E_IO);
+  ck_assert_msg(strstr(qn__errmsg(), "/artifact") != NULL, "%s", qn__errmsg());
+}
+END_TEST
+
 START_TEST(unknown_device_and_worker) {
   good_set();
   qn_tune_options o = options();
@@ -776,19 +940,26 @@ int main(int argc, char **argv) {
   tcase_add_test(runs, check_only_times_nothing);
   tcase_add_test(runs, spent_budget_ends_with_a_plain_kernel);
   tcase_add_test(runs, budget_ends_the_compiling);
+  tcase_add_loop_test(runs, budget_holds_though_a_compiler_hangs, 0, (int)QN_COUNT(hangs));
+  tcase_add_test(runs, runs_share_what_they_compile);
   tcase_add_loop_test(plans, neighbours_that_tie_are_merged, 0, (int)QN_COUNT(merges));
   tcase_add_test(plans, broken_promise_of_rows_costs_the_place);
   tcase_add_test(plans, deterministic_plan_is_kept_beside_the_fastest);
+  tcase_add_test(plans, generic_plans_are_of_every_kind);
   tcase_add_test(functions, right_function_wins_and_is_served);
   tcase_add_loop_test(functions, wrong_function_is_refused, 0, (int)QN_COUNT(bad_functions));
+  tcase_add_test(functions, function_is_tried_first_or_named);
   tcase_add_test(functions, names_of_functions_have_limits);
   tcase_add_loop_test(blame, only_the_kernel_at_fault_is_remembered, 0, (int)QN_COUNT(blames));
   tcase_add_test(blame, worker_that_never_started_is_the_runs_failure);
   tcase_add_loop_test(blame, kernel_that_kills_its_run_is_learnt, 0, (int)QN_COUNT(deadly));
+  tcase_add_loop_test(blame, killed_compiler_is_not_held_against_a_kernel, 0, (int)QN_COUNT(killed_compilers));
   tcase_add_test(blame, plans_of_a_kernel_that_falls_later_are_made_again);
   tcase_add_test(ends, killed_run_is_continued);
   tcase_add_test(ends, kernel_is_not_blamed_for_a_killed_supervisor);
   tcase_add_test(ends, full_disk_is_one_clear_error);
+  tcase_add_test(ends, full_disk_costs_the_evidence_only);
+  tcase_add_test(ends, full_disk_without_any_kernel);
   tcase_add_test(ends, unknown_device_and_worker);
   return run_suite(s, argv[0]);
 }
