@@ -17,7 +17,7 @@
 /* ---- The walk ---------------------------------------------------------------------------------------------------- */
 
 enum { path_max = 2 * PATH_MAX };
-static const char *const kinds[] = {"artifact", "evidence", "plan"};
+static const char *const kinds[] = {"artifact", "evidence", "plan", "suspect"};
 
 typedef enum what { ENTRY, BLOB, TEMPORARY, OTHER } what;
 
@@ -141,23 +141,49 @@ typedef struct lister {
   void *ud;
 } lister;
 
+static const char *text_of(const cJSON *value, const char *field) {
+  return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(value, field));
+}
+
+static void add_verdict(cJSON *list, const char *key, const cJSON *value, const char *why) {
+  const char *name = text_of(value, "name");
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, "key", key);
+  if (name) cJSON_AddStringToObject(j, "name", name);
+  cJSON_AddStringToObject(j, "why", why ? why : "");
+  cJSON_AddItemToArray(list, j);
+}
+
+static void count_entry(qn_store_environment *e, const place *p, const char *key, const cJSON *value) {
+  if (!strcmp(p->kind, "plan")) e->plans++, cJSON_AddItemToArray(e->problems, cJSON_CreateString(key));
+  if (!strcmp(p->kind, "suspect")) add_verdict(e->suspects, key, value, text_of(value, "why"));
+  if (!strcmp(p->kind, "evidence")) {
+    e->evidence++;
+    if (text_of(value, "rejected")) add_verdict(e->rejected, key, value, text_of(value, "rejected"));
+  }
+  if (!strcmp(p->kind, "artifact")) {
+    if (cJSON_HasObjectItem(value, "image")) e->artifacts++;
+    else e->failures++, add_verdict(e->rejected, key, value, text_of(value, "why"));
+  }
+}
+
 static qn_status count_file(void *ud, const place *p) {
   qn_store_environment *e = ud;
   struct stat st;
-  if (!stat(p->path, &st)) e->bytes += st.st_size;
+  char *key = NULL;
+  if (!stat(p->path, &st)) {
+    e->bytes += st.st_size;
+    if (!e->first || st.st_mtime < e->first) e->first = st.st_mtime;
+    if (st.st_mtime > e->last) e->last = st.st_mtime;
+  }
   if (fault(p)) {
     e->damaged++;
     return QN_OK;
   }
-  if (p->what != ENTRY) return QN_OK;
-  if (!strcmp(p->kind, "evidence")) e->evidence++;
-  if (!strcmp(p->kind, "plan")) e->plans++;
-  if (!strcmp(p->kind, "artifact")) {
-    cJSON *value = qn__entry_read(p->path, NULL, NULL);
-    if (cJSON_HasObjectItem(value, "image")) e->artifacts++;
-    else e->failures++;
-    cJSON_Delete(value);
-  }
+  cJSON *value = p->what == ENTRY ? qn__entry_read(p->path, NULL, &key) : NULL;
+  if (value) count_entry(e, p, key, value);
+  cJSON_Delete(value);
+  free(key);
   return QN_OK;
 }
 
@@ -170,9 +196,17 @@ static qn_status list_environment(void *ud, const char *env, bool *stop) {
   char *text;
   qn__file_read(about, &text, &size);
   cJSON *json = text ? cJSON_ParseWithLength(text, size) : NULL;
-  qn_store_environment e = {.path = path, .hash = env, .about = json};
+  qn_store_environment e = {.path = path,
+                            .hash = env,
+                            .about = json,
+                            .problems = cJSON_CreateArray(),
+                            .rejected = cJSON_CreateArray(),
+                            .suspects = cJSON_CreateArray()};
   qn_status s = walk_environment(l->root, env, count_file, &e);
   if (s == QN_OK) *stop = l->each(l->ud, &e) != 0;
+  cJSON_Delete(e.problems);
+  cJSON_Delete(e.rejected);
+  cJSON_Delete(e.suspects);
   cJSON_Delete(json);
   free(text);
   return s;
@@ -201,7 +235,7 @@ static void path_in(const char *root, const place *p, char out[path_max]) {
 static qn_status diff_file(void *ud, const place *p) {
   const differ *d = ud;
   char path[path_max], *key = NULL;
-  if (p->what != ENTRY || !strcmp(p->kind, "artifact")) return QN_OK;
+  if (p->what != ENTRY || !strcmp(p->kind, "artifact") || !strcmp(p->kind, "suspect")) return QN_OK;
   cJSON *mine = qn__entry_read(p->path, NULL, &key);
   if (!mine) return QN_OK;
   path_in(d->other, p, path);
@@ -286,7 +320,7 @@ static qn_status merge_entry(const merger *m, const place *p, const char *path) 
 static qn_status merge_file(void *ud, const place *p) {
   const merger *m = ud;
   char path[path_max];
-  if (p->what != m->now) return QN_OK;
+  if (p->what != m->now || !strcmp(p->kind, "suspect")) return QN_OK; /* a machine's own trouble */
   if (fault(p)) {
     m->counts->damaged++;
     return QN_OK;
@@ -321,6 +355,77 @@ qn_status qn_store_merge(const char *into, const char *from, qn_store_better bet
   QN_TRY(walk(of, merge_file, &m));
   m.now = ENTRY;
   return walk(of, merge_file, &m);
+}
+
+/* ---- Forgetting -------------------------------------------------------------------------------------------------- */
+
+typedef struct forgetter {
+  const char *what;
+  cJSON *hashes; /* of the variants of that name: by these the entries go */
+  size_t n;
+} forgetter;
+
+/* Is `wanted` one of the words of a key, or what a problem begins with: its format, or that and the shape? */
+static bool has_word(const char *key, const char *wanted) {
+  size_t n = strlen(wanted);
+  for (const char *p = key; n && (p = strstr(p, wanted)); p++)
+    if ((p == key || p[-1] == ' ') && (!p[n] || strchr(" :", p[n]))) return true;
+  return false;
+}
+
+static bool holds_text(const cJSON *value, const char *wanted) {
+  const cJSON *x;
+  if (cJSON_IsString(value)) return !strcmp(value->valuestring, wanted);
+  cJSON_ArrayForEach(x, value) if (holds_text(x, wanted)) return true;
+  return false;
+}
+
+/* Evidence of a variant has its name, and its hash behind the first word of the key. */
+static qn_status note_hash(void *ud, const place *p) {
+  const forgetter *f = ud;
+  char *key = NULL, hash[33];
+  cJSON *value = p->what == ENTRY && !strcmp(p->kind, "evidence") ? qn__entry_read(p->path, NULL, &key) : NULL;
+  const char *name = text_of(value, "name");
+  if (name && !strcmp(name, f->what) && sscanf(key, "verify %32s", hash) == 1)
+    cJSON_AddItemToArray(f->hashes, cJSON_CreateString(hash));
+  cJSON_Delete(value);
+  free(key);
+  return QN_OK;
+}
+
+/* Of artifacts only the verdict that a source, which it names first, does not compile. */
+static bool concerns(const place *p, const char *key, const cJSON *value, const char *wanted) {
+  const char *why = text_of(value, "why");
+  size_t n = strlen(wanted);
+  if (strcmp(p->kind, "artifact")) return !strcmp(key, wanted) || has_word(key, wanted) || holds_text(value, wanted);
+  return !cJSON_HasObjectItem(value, "image") &&
+         (!strcmp(key, wanted) || (why && !strncmp(why, wanted, n) && why[n] == ':'));
+}
+
+static qn_status forget_file(void *ud, const place *p) {
+  forgetter *f = ud;
+  char *key = NULL;
+  cJSON *value = p->what == ENTRY ? qn__entry_read(p->path, NULL, &key) : NULL;
+  const cJSON *hash;
+  bool hit = value && concerns(p, key, value, f->what);
+  if (value) cJSON_ArrayForEach(hash, f->hashes) hit |= concerns(p, key, value, hash->valuestring);
+  cJSON_Delete(value);
+  free(key);
+  if (hit && unlink(p->path)) return qn__fail(QN_E_IO, "store: cannot remove %s: %s", p->path, strerror(errno));
+  f->n += hit;
+  return QN_OK;
+}
+
+qn_status qn_store_forget(const char *root, const char *wanted, size_t *n) {
+  char at[PATH_MAX];
+  forgetter f = {.what = wanted, .hashes = cJSON_CreateArray()};
+  qn_status s = qn_store_root(root, at);
+  if (s == QN_OK && !f.hashes) s = qn__fail(QN_E_NOMEM, "store");
+  if (s == QN_OK) s = walk(at, note_hash, &f);
+  if (s == QN_OK) s = walk(at, forget_file, &f);
+  cJSON_Delete(f.hashes);
+  *n = f.n;
+  return s;
 }
 
 /* ---- Throwing out ------------------------------------------------------------------------------------------------ */

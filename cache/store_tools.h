@@ -15,6 +15,9 @@ typedef struct qn_store_environment {
   size_t artifacts, failures;      /* compiled variants; variants that do not compile */
   size_t evidence, plans, damaged; /* entries; files that verify would report */
   int64_t bytes;                   /* of all files */
+  int64_t first, last;             /* when the oldest and the newest file was written, seconds since 1970; 0: none */
+  cJSON *problems;                 /* array: those that were timed, with their M: "int4.g128:64x64:bf16-f32 M=4" */
+  cJSON *rejected, *suspects;      /* arrays of {key, name, why}: verdicts on kernels, steps that took a run along */
 } qn_store_environment;
 
 /* Visit every environment, until `each` returns non-zero. */
@@ -43,6 +46,10 @@ typedef struct qn_store_counts {
  * evidence; NULL: the one whose "samples" is the larger number (none: 0), on equality mine. `from` is only read. */
 typedef int (*qn_store_better)(void *ud, const char *kind, const char *key, const cJSON *mine, const cJSON *theirs);
 qn_status qn_store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out);
+
+/* Forget verdicts, timings and suspicions about `what`: the key of an entry, the hash or the name of a variant, a
+ * problem, or problems by their format or format and shape. Compiled kernels stay; one that did not compile is tried again. *n: entries removed. */
+qn_status qn_store_forget(const char *root, const char *what, size_t *n);
 
 /* Remove what nobody can use: damaged entries and images, images that no entry names, temporary files of writers that
  * were killed. Files younger than `age` seconds stay: they may be somebody's unfinished work (3600 is safe). */

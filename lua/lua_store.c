@@ -88,6 +88,11 @@ static int add_environment(void *ud, const qn_store_environment *e) {
   cJSON_AddNumberToObject(j, "plans", (double)e->plans);
   cJSON_AddNumberToObject(j, "damaged", (double)e->damaged);
   cJSON_AddNumberToObject(j, "bytes", (double)e->bytes);
+  cJSON_AddNumberToObject(j, "first", (double)e->first);
+  cJSON_AddNumberToObject(j, "last", (double)e->last);
+  cJSON_AddItemToObject(j, "problems", cJSON_Duplicate(e->problems, true));
+  cJSON_AddItemToObject(j, "rejected", cJSON_Duplicate(e->rejected, true));
+  cJSON_AddItemToObject(j, "suspects", cJSON_Duplicate(e->suspects, true));
   cJSON_AddItemToArray(ud, j);
   return 0;
 }
@@ -165,12 +170,21 @@ static int gc(lua_State *L) {
   return push_counts(L, s, &c);
 }
 
+/* forget(root or nil, what) -> number of entries removed */
+static int forget(lua_State *L) {
+  size_t n;
+  qn_status s = qn_store_forget(luaL_optstring(L, 1, NULL), luaL_checkstring(L, 2), &n);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
 void qn__lua_store(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"path", store_path}, {"entries", store_entries}, {"close", store_close}, {"__gc", store_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"open", store_open}, {"root", store_root}, {"list", list},
                                        {"verify", verify},   {"diff", diff},       {"merge", merge},
-                                       {"gc", gc},           {NULL, NULL}};
+                                       {"gc", gc},           {"forget", forget},   {NULL, NULL}};
   qn__lua_class(L, store_class, methods);
   luaL_newlib(L, functions);
   lua_setfield(L, -2, "store");

@@ -146,6 +146,16 @@ static const row rows[] = {
     {"QUERNEL_CC=/nowhere/cc " TUNE, 1, ANY, "^quernel: [^\n]*/nowhere/cc[^\n]*\n$"},
     {"QUERNEL_WORKER=/nowhere/worker " TUNE, 1, ANY, "/nowhere/worker"},
     {TUNE "--device cuda:99", 1, NULL, "^quernel: [^\n]*\n$"},
+    {"quernel store list --store nowhere", 1, NULL, "^quernel: store: nowhere: No such file or directory\n$"},
+    {"mkdir s; quernel store diff s nowhere", 1, NULL, "^quernel: store: nowhere: No such file or directory\n$"},
+    {"quernel store forget int4 --store $STORE; quernel store forget '' --store $STORE", 1, NULL,
+     "^quernel: the store knows nothing of \"int4\"[^\n]*--all[^\n]*\n[^\n]*nothing of \"\""},
+    {TUNE "--store s >one && quernel store list --store s && quernel store forget int4.g32:64x128 --store s && " TUNE
+          "--store s",
+     0,
+     "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled 1,[^\n]*\n  int4.g32:64x128:f32-f32 at M = 1, 3\n"
+     "forgotten: [0-9]+ entries.*compiled [^\n]*known 1[^\n]*timed [1-9]",
+     NULL},
     /* An output that cannot be written is found before any work; a pack with more is not lost */
     {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
     {VERIFY "-o nowhere/x.qpack; test ! -e .cache && exit $?", 0, NULL, "^quernel: nowhere/x.qpack: [^\n]*\n$"},

@@ -670,6 +670,55 @@ START_TEST(test_diff_merge) {
 }
 END_TEST
 
+/* A verdict, a timing, a suspicion: by problem, hash, name or key; what is compiled stays. */
+static const struct {
+  const char *what;
+  size_t n;
+} forgotten[] = {{"int4:8x8:f32-f32", 3},
+                 {"my.kernel/a", 4},
+                 {"aaaa", 4},
+                 {"race int4:8x8:f32-f32 aaaa M=1", 2},
+                 {"int4:8x8", 3},
+                 {"int4", 3},
+                 {"int", 0},
+                 {"", 0},
+                 {"dddd", 1},
+                 {"my.kernel/d", 1},
+                 {"my.kernel/c", 0}};
+
+static void put_text(qn_store *s, const char *kind, const char *key, const char *field, const char *text) {
+  cJSON *j = cJSON_CreateObject();
+  cJSON_AddStringToObject(j, field, text);
+  ck_ok(qn_store_put(s, kind, key, j));
+  cJSON_Delete(j);
+}
+
+START_TEST(test_forget) {
+  qn_store *s = open_at(root);
+  qn_artifact a = {.image = (unsigned char[]){"image"}, .size = 5};
+  qn_status status;
+  char why[64];
+  size_t n;
+  put_text(s, "evidence", "verify aaaa", "name", "my.kernel/a");
+  put_text(s, "evidence", "race int4:8x8:f32-f32 aaaa M=1", "name", "my.kernel/a");
+  put_text(s, "evidence", "race int8:8x8:f32-f32 bbbb M=1", "name", "my.kernel/b");
+  put_text(s, "plan", "int4:8x8:f32-f32 M=1", "variant", "aaaa");
+  put_text(s, "suspect", "race int4:8x8:f32-f32 aaaa M=1", "why", "a run went down in it");
+  ck_ok(qn_store_artifact_put(s, "aaaa", QN_OK, NULL, &a));
+  ck_ok(qn_store_artifact_put(s, "cccc", QN_OK, NULL, &a));
+  ck_ok(qn_store_artifact_put(s, "dddd", QN_E_COMPILE, "my.kernel/d: t.lua:3: error", &a));
+  ck_ok(qn_store_forget(root, forgotten[_i].what, &n));
+  ck_assert_uint_eq(n, forgotten[_i].n);
+  ck_assert(qn_store_artifact_get(s, "aaaa", &status, &a, why, sizeof why));
+  qn_artifact_free(&a);
+  ck_assert(qn_store_artifact_get(s, "dddd", &status, &a, why, sizeof why) == !strstr(forgotten[_i].what, "d"));
+  cJSON *other = qn_store_get(s, "evidence", "race int8:8x8:f32-f32 bbbb M=1");
+  ck_assert_ptr_nonnull(other);
+  cJSON_Delete(other);
+  qn_store_close(s);
+}
+END_TEST
+
 static void add_own(Suite *s, const char *name, const TTest *t) {
   TCase *c = tcase_create(name);
   tcase_set_timeout(c, 120);
@@ -697,5 +746,9 @@ int main(int argc, char **argv) {
   add_own(s, "many_writers", test_many_writers);
   add_own(s, "list_verify_gc", test_list_verify_gc);
   add_own(s, "diff_merge", test_diff_merge);
+  TCase *c = tcase_create("forget");
+  tcase_add_checked_fixture(c, own_root, drop_root);
+  tcase_add_loop_test(c, test_forget, 0, QN_COUNT(forgotten));
+  suite_add_tcase(s, c);
   return run_suite(s, argv[0]);
 }

@@ -2,14 +2,64 @@ local common = require "lua.common"
 
 local actions = {}
 
+-- "SPELLING M=4"… -> a line for each problem, with its M in order.
+local function problems(list)
+  local ms, order = {}, {}
+  for _, key in ipairs(list) do
+    local spelling, m = key:match "^(.*) M=(%d+)$"
+    if not ms[spelling] then
+      ms[spelling] = {}
+      order[#order + 1] = spelling
+    end
+    table.insert(ms[spelling], math.tointeger(m))
+  end
+  table.sort(order)
+  for i, spelling in ipairs(order) do
+    table.sort(ms[spelling])
+    order[i] = ("%s at M = %s"):format(spelling, table.concat(ms[spelling], ", "))
+  end
+  return order
+end
+
+local function show_verdicts(title, list, all)
+  if #list == 0 then return end
+  print(("  %s: %d%s"):format(title, #list, all and "" or "; --all lists them"))
+  for _, x in ipairs(all and list or {}) do print(("    %s: %s"):format(x.name or x.key, x.why)) end
+end
+
+local function show(e, options)
+  local about = e.about or {}
+  local function day(t) return os.date("%Y-%m-%d %H:%M", t) end
+  print ""
+  print(e.hash)
+  print(("  %s: %s%s, %s, %s"):format(about.name or "?", about.product or "env.json is damaged",
+    about.target == "host" and (", %d threads"):format(about.threads) or "", about.compiler or "?", about.driver or "?"))
+  print(("  %s to %s, %s; compiled %d, evidence %d, plans %d, damaged %d"):format(day(e.first), day(e.last),
+    common.bytes(e.bytes), e.artifacts, e.evidence, e.plans, e.damaged))
+  for _, line in ipairs(problems(e.problems)) do print("  " .. line) end
+  show_verdicts("rejected, or not compiled", e.rejected, options.all)
+  show_verdicts("suspect, as runs went down in them", e.suspects, options.all)
+end
+
 function actions.list(q, options)
   local list = common.check(q.store.list(options.store))
   if options.json then print(q.json(list)) return end
-  local rows = { { "environment", "artifacts", "failures", "evidence", "plans", "damaged", "bytes" } }
-  for _, e in ipairs(list) do
-    rows[#rows + 1] = { e.path, e.artifacts, e.failures, e.evidence, e.plans, e.damaged, common.bytes(e.bytes) }
+  print(q.store.root(options.store))
+  for _, e in ipairs(list) do show(e, options) end
+  if #list == 0 then print "nothing was measured yet" end
+end
+
+-- Entries about one thing, by any of its names.
+function actions.forget(q, options)
+  local what, n = options[2], 0
+  local names = { [what] = true }
+  for _, target in ipairs { "host", "cuda" } do
+    local ok, problem = pcall(q.problem, what, target)
+    if ok then names[problem.spelling] = true end
   end
-  common.table(rows)
+  for name in pairs(names) do n = n + common.check(q.store.forget(options.store, name)) end
+  if n == 0 then common.fail("the store knows nothing of %q; quernel store list --all shows what it knows", what) end
+  print(("forgotten: %d entries; the next run takes them anew"):format(n))
 end
 
 function actions.verify(q, options)
@@ -42,20 +92,27 @@ function actions.diff(q, options)
   print(("%d entries differ"):format(#list))
 end
 
-local wanted = { list = 1, verify = 1, gc = 1, merge = 2, diff = 3 }
+local wanted = { list = 1, verify = 1, gc = 1, merge = 2, diff = 3, forget = 2 }
 
 return {
-  name = "store", usage = "list | verify | gc | merge FROM | diff A B", arguments = { 1, 3 },
-  summary = "look after what was measured: list, check, tidy, carry over, compare",
-  examples = { "list", "merge /mnt/other/quernel       # take over what another machine of this kind measured" },
+  name = "store", usage = "list | verify | gc | merge FROM | diff A B | forget WHAT", arguments = { 1, 3 },
+  summary = "look after what was measured: list, check, tidy, carry over, compare, forget",
+  about = [[
+list: of each machine, compiler and policy, what was measured and when. verify: files that are damaged. gc: removes what
+nobody can use. merge: takes over what another store has, on better evidence or new. diff: where two differ. forget:
+WHAT is a problem, its format, the name or hash of a variant, or the key of an entry; its timings and verdicts go, so that the next
+run takes them anew: numbers taken while the machine was busy, a kernel that was rejected by mistake. Compiled kernels
+stay.]],
+  examples = { "list", "forget int4.g128:4096x4096         # time it anew: the machine was busy", "merge /mnt/other/quernel       # take over what another machine of this kind measured" },
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
+    { "--all", nil, "list: every rejected and suspect variant with the reason" },
     { "--age", "SECONDS", "gc: leave younger files, somebody may be at work on them", default = "3600" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)
     local act, n = actions[options[1]], wanted[options[1]]
-    if not act then common.misuse("%q; known: list, verify, gc, merge, diff", options[1]) end
+    if not act then common.misuse("%q; known: list, verify, gc, merge, diff, forget", options[1]) end
     if #options ~= n then common.misuse("%s takes %d arguments", options[1], n - 1) end
     return act(q, options)
   end,
