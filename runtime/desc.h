@@ -155,7 +155,7 @@ typedef struct qn_section {
 typedef struct qn_layout {
   char name[QN_NAME];
   char hash[33];
-  uint32_t tile_n, tile_k; /* N and K are padded to multiples of these */
+  uint32_t tile_n, tile_k; /* N and K are padded to multiples of these; together at most 2^22 weights */
   uint32_t pad_code;       /* a code, decoding to zero where the format has one */
   uint32_t n_sections;
   qn_section section[QN_LAYOUT_SECTIONS]; /* every section starts at a multiple of 256 bytes, every field at a byte */

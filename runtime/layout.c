@@ -13,7 +13,7 @@
 #define SECTION_ALIGN 256
 #define MAX_BYTES (INT64_C(1) << 48)
 #define MAX_ELEMENTS (1 << 20) /* of a field: a record is a tile, not a matrix */
-#define MAX_TILE (INT64_C(1) << 26)
+#define MAX_TILE (INT64_C(1) << 22) /* weights */
 #define MAX_BYTES_A_WEIGHT 64 /* a code of 4 bytes and seven planes of 4 take 32 */
 
 static int64_t round_up(int64_t v, int64_t to) { return (v + to - 1) / to * to; }
