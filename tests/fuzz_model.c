@@ -1,9 +1,9 @@
 /* fuzz_model.c - libFuzzer target for the checkpoint readers (clang, cmake -DQUERNEL_FUZZ=ON
  * -DQUERNEL_SANITIZE=address,undefined).
  *
- * tests/fuzz runs it, from a corpus that test_io_damage --seeds DIR writes. Input: a .gguf; or u16 length, that much config.json, and a
- * .safetensors. With the top bit of the length set the latter is a header, a zero byte and some data instead, which
- * io_fit makes a file of. */
+ * tests/fuzz runs it, from a corpus that test_io_damage --seeds DIR writes. Input: a .gguf; or "IX" and the index of a
+ * folder with one shard; or u16 length, that much config.json, and a .safetensors. With the top bit of the length set
+ * the latter is a header, a zero byte and some data instead, which io_fit makes a file of. */
 #include "io_fit.h"
 #include "io_touch.h"
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-static char folder[64], model[64], config[64];
+static char folder[64], model[64], config[64], index_json[64], shard[64];
 
 static void spill(const char *path, const uint8_t *from, size_t n) {
   FILE *f = fopen(path, "wb");
@@ -27,6 +27,15 @@ static void spill_fitted(const uint8_t *from, size_t n) { /* a header, a zero by
   cJSON_Delete(header);
 }
 
+static void try_index(const uint8_t *text, size_t n) {
+  static const char one[] = "\x40\0\0\0\0\0\0\0{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[1,2],\"data_offsets\":[0,2]}}  "
+                            "xy";
+  spill(index_json, text, n);
+  spill(shard, (const uint8_t *)one, sizeof one - 1);
+  io_touch(folder);
+  unlink(index_json), unlink(shard);
+}
+
 static void clean(void) { unlink(model), unlink(config), rmdir(folder); }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
@@ -35,8 +44,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (!mkdtemp(folder)) perror(folder), exit(2);
     snprintf(model, sizeof model, "%s/x", folder);
     snprintf(config, sizeof config, "%s/config.json", folder);
+    snprintf(index_json, sizeof index_json, "%s/model.safetensors.index.json", folder);
+    snprintf(shard, sizeof shard, "%s/a.safetensors", folder);
     atexit(clean);
   }
+  if (bytes > 2 && !memcmp(data, "IX", 2)) return try_index(data + 2, bytes - 2), 0;
   size_t head = 0;
   bool fitted = false;
   if (bytes >= 2 && memcmp(data, "GG", 2)) {

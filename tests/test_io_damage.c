@@ -210,6 +210,23 @@ static void seed_planes(const char *folder) {
   seed_file(folder, "safetensors", "planes", (const uint8_t *)text, sizeof text - 1);
 }
 
+/* A model as a whole: layouts that nobody reads, experts, a tied head; and indices of one shard. */
+static void seed_whole(const char *folder) {
+  static const char text[] =
+      "\147\x80{\"model_type\":\"gpt_oss\",\"x\":[NaN,-Infinity],\"text_config\":{\"tie_word_embeddings\":true,\"hidden_size\":4}}"
+      "{\"a.embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[4,2]},\"a.b.q_weight\":{\"dtype\":\"I32\",\"shape\":"
+      "[2,2]},\"a.b.q_scale\":{\"dtype\":\"I32\",\"shape\":[1,2]},\"a.experts.gate_up_proj\":{\"dtype\":\"F16\","
+      "\"shape\":[2,4,6]},\"a.c.weight\":{\"dtype\":\"U8\",\"shape\":[8,8]},\"a.c.scale\":{\"dtype\":\"F8_E8M0\","
+      "\"shape\":[2,2]}}"
+      "\0\1\2\3";
+  static const char *const indices[] = {
+      "IX{\"metadata\":{\"total_size\":1},\"weight_map\":{\"a.weight\":\"a.safetensors\",\"b\":\"a.safetensors\"}}",
+      "IX{\"weight_map\":{\"\\u00e9\\ud83d\\ude00\":\"gone.safetensors\"}}"};
+  seed_file(folder, "safetensors", "whole", (const uint8_t *)text, sizeof text - 1);
+  seed_file(folder, "index", "there", (const uint8_t *)indices[0], strlen(indices[0]));
+  seed_file(folder, "index", "gone", (const uint8_t *)indices[1], strlen(indices[1]));
+}
+
 int main(int argc, char **argv) {
   bool seeds = argc > 2 && !strcmp(argv[1], "--seeds");
   int rounds = argc > 1 ? atoi(argv[1]) : 250, only = argc > 2 ? atoi(argv[2]) : -1, index = 0, failed = 0;
@@ -227,7 +244,7 @@ int main(int argc, char **argv) {
   }
   vector_end();
   for (uint32_t id = 0; seeds && id < 64; id++) seed_type(argv[2], id);
-  if (seeds) seed_planes(argv[2]);
+  if (seeds) seed_planes(argv[2]), seed_whole(argv[2]);
   if (!seeds) printf("%d vectors, %d rounds each, %d crashed\n", index, rounds, failed);
   return failed || !index;
 }

@@ -1,8 +1,8 @@
 /* serve.c - a whole user of libquernel: serve PACK MODEL [TENSOR [M]]
  *
  * Opens a pack and a checkpoint, binds the problem of one quantized layer, rearranges its weight, runs M tokens and
- * compares with a plain loop in float64. Reads the formats whose rule is (code - zero) * scale, or code * scale + minimum:
- * int2 .. int8. */
+ * compares with a plain loop in float64. Reads the formats whose rule is (code - zero) * scale, or code * scale plus a
+ * minimum: int2 .. int8. */
 #include "io.h"
 #include "quernel.h"
 #include <math.h>

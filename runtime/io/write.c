@@ -84,9 +84,10 @@ static qn_status make_header(const entry *e, size_t n, const char *const *meta, 
     put_entry(f, &e[i]);
   }
   fputc('}', f);
-  while (ftell(f) % 8) fputc(' ', f);
-  if (!ferror(f) && !fclose(f)) return QN_OK;
-  return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+  for (long at = ftell(f); at % 8; at++) fputc(' ', f);
+  bool failed = ferror(f);
+  if (fclose(f) || failed) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+  return QN_OK;
 }
 
 /* Entries in the order of the file: the widest first, then by name. */
