@@ -233,7 +233,7 @@ return function(q, native)
     if #out == 0 then
       local first = left_out[1]
       return nil, ("%s: no linear layer that can be served%s"):format(m.path,
-        first and (", e.g. %s: %s"):format(first.name, first.why) or ""), "QN_E_NO_KERNEL"
+        first and (", e.g. %s: %s"):format(first.name, first.why) or "; --include takes other matrices"), "QN_E_NO_KERNEL"
     end
     return out, left_out
   end

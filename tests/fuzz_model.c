@@ -28,7 +28,8 @@ static void spill_fitted(const uint8_t *from, size_t n) { /* a header, a zero by
 }
 
 static void try_index(const uint8_t *text, size_t n) {
-  static const char one[] = "\x40\0\0\0\0\0\0\0{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[1,2],\"data_offsets\":[0,2]}}  "
+  static const char one[] = "\x40\0\0\0\0\0\0\0"
+                            "{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[1,2],\"data_offsets\":[0,2]}}  "
                             "xy";
   spill(index_json, text, n);
   spill(shard, (const uint8_t *)one, sizeof one - 1);

@@ -38,7 +38,8 @@ static inline void put_text(const char *name, const char *s) {
 
 static const uint8_t zeros[4096];
 
-static inline qn_save tensor(const char *name, const char *dtype, int64_t n, int64_t k) { /* of zeros; k = 0: a vector */
+static inline qn_save tensor(const char *name, const char *dtype, int64_t n,
+                             int64_t k) { /* of zeros; k = 0: a vector */
   return (qn_save){name, dtype, k ? 2 : 1, {n, k}, zeros};
 }
 

@@ -213,7 +213,8 @@ static void seed_planes(const char *folder) {
 /* A model as a whole: layouts that nobody reads, experts, a tied head; and indices of one shard. */
 static void seed_whole(const char *folder) {
   static const char text[] =
-      "\147\x80{\"model_type\":\"gpt_oss\",\"x\":[NaN,-Infinity],\"text_config\":{\"tie_word_embeddings\":true,\"hidden_size\":4}}"
+      "\147\x80{\"model_type\":\"gpt_oss\",\"x\":[NaN,-Infinity],"
+      "\"text_config\":{\"tie_word_embeddings\":true,\"hidden_size\":4}}"
       "{\"a.embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[4,2]},\"a.b.q_weight\":{\"dtype\":\"I32\",\"shape\":"
       "[2,2]},\"a.b.q_scale\":{\"dtype\":\"I32\",\"shape\":[1,2]},\"a.experts.gate_up_proj\":{\"dtype\":\"F16\","
       "\"shape\":[2,4,6]},\"a.c.weight\":{\"dtype\":\"U8\",\"shape\":[8,8]},\"a.c.scale\":{\"dtype\":\"F8_E8M0\","

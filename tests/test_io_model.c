@@ -11,7 +11,7 @@ static const struct {
     {"model.layers.0.mlp.up_proj.weight", "linear", {16, 8}},
     {"model.layers.0.mlp.gate_proj.weight", "linear", {16, 8}},
     {"blk.0.ffn_gate.weight", "linear", {16, 8}},
-    {"blocks.0.att.gate.weight", "linear", {8, 8}}, /* RWKV: a gate of as many rows */
+    {"blocks.0.att.gate.weight", "linear", {8, 8}},            /* RWKV: a gate of as many rows */
     {"model.layers.0.conv.in_proj.weight", "linear", {24, 8}}, /* LFM2 */
     {"model.layers.0.mixer.x_proj.weight", "linear", {4, 8}},
     {"model.layers.0.mlp.experts.w13_weight", "linear", {2, 16, 8}},
@@ -29,7 +29,7 @@ static const struct {
     {"model.layers.0.mlp.experts.gate_up_proj_bias", "parameter", {2, 16}},
     {"model.layers.0.mixer.dt_bias", "vector", {8}},
     {"model.layers.0.mlp.gate.weight", "router", {4, 8}},
-    {"model.layers.0.mlp.gate.wg.weight", "router", {4, 8}}, /* Hunyuan */
+    {"model.layers.0.mlp.gate.wg.weight", "router", {4, 8}},            /* Hunyuan */
     {"transformer.blocks.0.ffn.router.layer.weight", "router", {4, 8}}, /* DBRX */
     {"blk.0.ffn_gate_inp.weight", "router", {4, 8}},
     {"model.layers.0.mlp.shared_expert_gate.weight", "router", {1, 8}},
@@ -70,9 +70,12 @@ static const struct {
 } heads[] = {
     {"{\"tie_word_embeddings\": true}", "model.embed_tokens.weight", true},
     {"{\"text_config\": {\"tie_word_embeddings\": true}}", "model.language_model.embed_tokens.weight", true},
-    {"{\"thinker_config\": {\"text_config\": {\"tie_word_embeddings\": true}}}", "thinker.model.embed_tokens.weight", true},
-    {"{\"tie_word_embeddings\": false, \"llm_config\": {\"tie_word_embeddings\": true}}", "llm.embed_tokens.weight", true},
-    {"{\"architectures\": [\"Gemma3ForCausalLM\"]}", "model.embed_tokens.weight", true}, /* true where nothing is said */
+    {"{\"thinker_config\": {\"text_config\": {\"tie_word_embeddings\": true}}}", "thinker.model.embed_tokens.weight",
+     true},
+    {"{\"tie_word_embeddings\": false, \"llm_config\": {\"tie_word_embeddings\": true}}", "llm.embed_tokens.weight",
+     true},
+    {"{\"architectures\": [\"Gemma3ForCausalLM\"]}", "model.embed_tokens.weight",
+     true}, /* true where nothing is said */
     {"{\"architectures\": [\"GPT2LMHeadModel\"]}", "transformer.wte.weight", true},
     {"{\"architectures\": [\"LlamaForCausalLM\"], \"tie_word_embeddings\": false}", "model.embed_tokens.weight", false},
     {"{\"architectures\": [\"BertModel\"]}", "bert.embeddings.word_embeddings.weight", false},
@@ -101,7 +104,8 @@ END_TEST
 START_TEST(a_head_of_its_own_is_not_tied) {
   put_text("config.json", "{\"tie_word_embeddings\": true}");
   put_tensors("model.safetensors",
-              (qn_save[]){tensor("model.embed_tokens.weight", "F16", 16, 8), tensor("lm_head.weight", "F16", 16, 8)}, 2);
+              (qn_save[]){tensor("model.embed_tokens.weight", "F16", 16, 8), tensor("lm_head.weight", "F16", 16, 8)},
+              2);
   qn_model *m = open_folder();
   ck_assert_ptr_null(qn_model_find(m, "lm_head.weight")->tied_to);
   ck_assert_ptr_null(qn_model_tensor(m, 2));
@@ -134,6 +138,10 @@ static const struct {
     {"{\"model_type\":\"gpt2\"}", "h.0.attn.c_attn.weight", {4, 12}, true, NULL},
     {"{\"model_type\":\"gpt2\"}", "h.0.attn.c_proj.weight", {4, 4}, true, NULL},
     {"{\"model_type\":\"gpt2\"}", "wte.weight", {12, 4}, false, NULL},
+    {"{\"model_type\":\"aria\"}", "model.layers.0.mlp.experts.fc1.weight", {2, 4, 6}, true, NULL},
+    {"{\"model_type\":\"granitemoe\"}", "model.layers.0.block_sparse_moe.input_linear.weight", {2, 6, 4}, false, NULL},
+    {"{\"model_type\":\"other\",\"hidden_size\":4}", "model.layers.0.experts.up_proj", {2, 4, 6}, true, NULL},
+    {"{\"model_type\":\"other\",\"hidden_size\":4}", "model.layers.0.experts.w2", {2, 4, 6}, false, NULL},
     {"{\"model_type\":\"gpt_bigcode\"}", "h.0.attn.c_attn.weight", {12, 4}, false, NULL},
     {"{\"model_type\":\"dbrx\"}", "blocks.0.ffn.experts.mlp.w2", {12, 4}, false, "DBRX"},
 };
@@ -183,10 +191,10 @@ static const struct {
 START_TEST(the_quantization_is_found) {
   put_text("config.json", "{\"quantization_config\":null}");
   put_text(configurations[_i].file, configurations[_i].text);
-  put_tensors("model.safetensors",
-              (qn_save[]){tensor("a.qweight", "I32", 1, 8), tensor("a.qzeros", "I32", 1, 1),
-                          tensor("a.scales", "F16", 1, 8)},
-              3);
+  put_tensors(
+      "model.safetensors",
+      (qn_save[]){tensor("a.qweight", "I32", 1, 8), tensor("a.qzeros", "I32", 1, 1), tensor("a.scales", "F16", 1, 8)},
+      3);
   qn_model *m = open_folder();
   const qn_tensor *t = qn_model_find(m, "a.weight");
   ck_assert_msg(t->format != NULL, "%s", t->refusal);
@@ -228,8 +236,8 @@ static const char *const escapes[] = {"\\u0041", "\\u00e9", "\\u00E9", "\\u\2004
 
 START_TEST(an_escape_has_four_hexadecimal_digits) { /* 0x10 to 0x19 passed for 0 to 9 */
   char header[128];
-  uint64_t n = (uint64_t)snprintf(header, sizeof header, "{\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
-                                  escapes[_i]);
+  uint64_t n = (uint64_t)snprintf(header, sizeof header,
+                                  "{\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", escapes[_i]);
   FILE *f = fopen(in_folder("x.safetensors"), "wb");
   fwrite(&n, 8, 1, f), fwrite(header, 1, n, f), fwrite("\1", 1, 1, f), fclose(f);
   if (_i >= 3) {
@@ -248,7 +256,9 @@ START_TEST(a_tensor_that_only_the_index_has_is_remarked) {
   qn_model *m = open_folder();
   ck_assert_ptr_null(qn_model_remark(m));
   qn_model_close(m);
-  put_text("model.safetensors.index.json", "{\"weight_map\":{\"a.weight\":\"a.safetensors\",\"b\":\"a.safetensors\"}}");
+  put_text(
+      "model.safetensors.index.json",
+      "{\"metadata\":{\"total_size\":NaN},\"weight_map\":{\"a.weight\":\"a.safetensors\",\"b\":\"a.safetensors\"}}");
   m = open_folder();
   ck_assert_ptr_nonnull(strstr(qn_model_remark(m), "lists what its files do not hold: b"));
   qn_model_close(m);

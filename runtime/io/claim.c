@@ -140,7 +140,7 @@ qn_status qn__model_claim(qn_model *m) {
   if (!m->weight) return qn__fail(QN_E_NOMEM, "no memory for %zu weights", m->n_stored);
   m->activation = qn__ct_activation(m, &m->arena);
   QN_TRY(qn__refuse_layouts(m));
-  QN_TRY(ask_dialects(m, false)); /* so that the tensors beside their codes are claimed before the plain one sees them */
+  QN_TRY(ask_dialects(m, false)); /* first: what is beside codes is not left for the plain one */
   QN_TRY(qn__refuse_codes(m));
   QN_TRY(ask_dialects(m, true));
   qsort(m->weight, m->n_weights, sizeof *m->weight, by_place);

@@ -5,42 +5,54 @@
 
 /* ---- What is stored [in, out] ------------------------------------------------------------------------------------ */
 
-/* GPT-2's Conv1D. */
-static bool is_conv1d(const qn_model *m, const char *name) {
-  static const char *const types[] = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"},
-                           *const modules[] = {".c_attn.weight", ".c_proj.weight", ".c_fc.weight", ".q_attn.weight"};
-  bool type = false, module = false;
-  for (size_t i = 0; i < QN_COUNT(types); i++) type = type || qn__architecture_is(m, types[i]);
-  for (size_t i = 0; i < QN_COUNT(modules); i++) module = module || strstr(name, modules[i]);
-  return type && module;
+/* Architectures that store some matrices [in, out], and how the names of these end. */
+static const struct {
+  const char *types[5], *names[4];
+} in_out[] = {
+    {{"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}, /* Conv1D */
+     {".c_attn.weight", ".c_proj.weight", ".c_fc.weight", ".q_attn.weight"}},
+    {{"gpt_oss", "llama4", "llama4_text", "qwen3_vl_moe", "qwen3_vl_moe_text"},
+     {".experts.gate_up_proj", ".experts.down_proj"}},
+    {{"aria", "aria_text"}, {".experts.fc1.weight", ".experts.fc2.weight"}},
+};
+
+static bool ends_with(const char *s, const char *tail) {
+  size_t n = strlen(s), t = strlen(tail);
+  return n >= t && !strcmp(s + n - t, tail);
 }
 
-static int64_t hidden_size(const qn_model *m) {
-  const cJSON *v = qn__config(m, "hidden_size");
-  return cJSON_IsNumber(v) && v->valuedouble >= 1 && v->valuedouble <= INT32_MAX ? (int64_t)v->valuedouble : 0;
+static bool is_in_out(const qn_model *m, const char *name) {
+  for (size_t i = 0; i < QN_COUNT(in_out); i++)
+    for (size_t t = 0; t < QN_COUNT(in_out[i].types) && in_out[i].types[t]; t++)
+      for (size_t n = 0; n < QN_COUNT(in_out[i].names) && in_out[i].names[n]; n++)
+        if (ends_with(name, in_out[i].names[n]) && qn__architecture_is(m, in_out[i].types[t])) return true;
+  return false;
 }
 
-/* Experts that are parameters of one module, "experts.gate_up_proj" or "experts.down_proj": some architectures store
- * them [in, out]. Of another the hidden size tells. */
-static qn_status experts_order(const qn_model *m, const qn_raw *q, bool up, bool *transposed) {
-  static const char *const types[] = {"gpt_oss",     "llama4",           "llama4_text",
-                                      "qwen3_vl_moe", "qwen3_vl_moe_text"};
-  for (size_t i = 0; i < QN_COUNT(types); i++)
-    if (qn__architecture_is(m, types[i])) return *transposed = true, QN_OK;
-  int64_t hidden = hidden_size(m), in_out = q->dim[up ? 1 : 2], out_in = q->dim[up ? 2 : 1];
-  *transposed = in_out == hidden;
-  if ((in_out == hidden) != (out_in == hidden)) return QN_OK;
+/* Experts that are parameters of one module. Of an architecture that is not known the hidden size tells: it is what
+ * goes into gate and up, and what comes out of down. */
+static qn_status experts_order(const qn_model *m, const qn_raw *q, bool *transposed) {
+  static const char *const names[] = {".experts.gate_up_proj", ".experts.up_proj",  ".experts.gate_proj",
+                                      ".experts.w1",           ".experts.w3",       ".experts.w13",
+                                      ".experts.down_proj",    ".experts.w2"};
+  size_t i = 0;
+  while (i < QN_COUNT(names) && !ends_with(q->name, names[i])) i++;
+  if (i == QN_COUNT(names)) return QN_OK;
+  bool up = i < 6;
+  const cJSON *size = qn__config(m, "hidden_size");
+  double hidden = cJSON_IsNumber(size) ? size->valuedouble : 0;
+  bool as_in_out = (double)q->dim[up ? 1 : 2] == hidden, as_out_in = (double)q->dim[up ? 2 : 1] == hidden;
+  *transposed = as_in_out;
+  if (as_in_out != as_out_in) return QN_OK;
   return qn__fail(QN_E_SHAPE, "%jd x %jd: no configuration tells whether it is stored [out, in] or [in, out]",
                   (intmax_t)q->dim[1], (intmax_t)q->dim[2]);
 }
 
 static qn_status find_order(const qn_model *m, const qn_raw *q, bool *transposed) {
-  const char *experts = strstr(q->name, "experts.");
-  bool up = experts && !strcmp(experts, "experts.gate_up_proj"), down = experts && !strcmp(experts, "experts.down_proj");
-  *transposed = is_conv1d(m, q->name);
-  if (experts && strstr(experts, "experts.mlp.") && qn__architecture_is(m, "dbrx"))
+  *transposed = is_in_out(m, q->name);
+  if (strstr(q->name, ".experts.mlp.") && qn__architecture_is(m, "dbrx"))
     return qn__fail(QN_E_SHAPE, "DBRX stores its experts in one matrix, which is not read; take them one by one");
-  return q->n_dims == 3 && (up || down) ? experts_order(m, q, up, transposed) : QN_OK;
+  return q->n_dims == 3 && !*transposed ? experts_order(m, q, transposed) : QN_OK;
 }
 
 /* ---- The dialect ------------------------------------------------------------------------------------------------- */

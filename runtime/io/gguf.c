@@ -207,7 +207,8 @@ static qn_status take_record(cursor *c, record *r) {
 static qn_status size_by_offset(qn_model *m, cursor c, bool last, uint64_t data_bytes, record *r) {
   record next = {.offset = data_bytes};
   qn__dtype *t = qn__arena_take(&m->arena, sizeof *t);
-  if (!t || !(t->name = qn__arena_print(&m->arena, "type %u", r->type))) return qn__fail(QN_E_NOMEM, "%s", c.file->path);
+  if (t) t->name = qn__arena_print(&m->arena, "type %u", r->type);
+  if (!t || !t->name) return qn__fail(QN_E_NOMEM, "%s: a type", c.file->path);
   t->id = (int)r->type;
   t->elems = 1;
   r->dtype = t;

@@ -103,9 +103,9 @@ bool qn__pull_string(qn__pull *j, char *out, size_t cap, size_t *length) {
   return bad(j, "the end of the string");
 }
 
-static bool word(qn__pull *j) { /* true, false, null or a number */
-  static const char *const words[] = {"true", "false", "null"};
-  for (int i = 0; i < 3; i++) {
+static bool word(qn__pull *j) { /* true, false, null, a number, and what Python takes for one */
+  static const char *const words[] = {"true", "false", "null", "NaN", "Infinity", "-Infinity"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
     size_t n = strlen(words[i]);
     if ((size_t)(j->end - j->p) >= n && !memcmp(j->p, words[i], n)) return j->p += n, true;
   }

@@ -76,7 +76,6 @@ static qn_status check_magic(const qn__map *f) {
       {"tjgg", "ggml's format before GGUF: convert it"},
       {"fmgg", "ggml's format before GGUF: convert it"},
       {"lmgg", "ggml's format before GGUF: convert it"},
-      {"FUGG", "a big-endian GGUF, which is not read"},
   };
   for (size_t i = 0; i < QN_COUNT(known); i++) {
     size_t n = strlen(known[i].magic);

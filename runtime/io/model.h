@@ -1,8 +1,9 @@
 /* model.h - inside the checkpoint readers: files, names, stored tensors, and the dialects that claim them.
  *
  * Containers (safetensors.c, gguf.c) add stored tensors to a model. Then each dialect (dialect_*.c) claims the groups
- * of stored tensors it understands and makes a weight of each; what nobody claims is a plain weight. The checks of
- * shapes are done when claiming, so that reading planes cannot run out of a tensor. */
+ * of stored tensors it understands and makes a weight of each. What looks like codes and nobody claims is refused by
+ * name (unread.c); the rest are plain weights. The checks of shapes are done when claiming, so that reading planes
+ * cannot run out of a tensor. */
 #ifndef QN_IO_MODEL_H
 #define QN_IO_MODEL_H
 #include "fail.h"

@@ -1,4 +1,4 @@
-/* role.c - what a weight is for, told by its name: what multiplies activations is tuned and quantized, all else is not. */
+/* role.c - what a weight is for, told by its name: what multiplies activations is tuned and quantized, else nothing. */
 #include "model.h"
 #include <string.h>
 
@@ -93,17 +93,16 @@ const char *qn__role(const qn_tensor *t, bool matrix) {
     if (is_at(t->name, roles[i].word, roles[i].place, t)) return roles[i].role;
   if (t->refusal) return "linear";
   if (!matrix || t->n == 1 || t->k == 1) return "vector";
-  bool named = ends_with(t->name, strlen(t->name), "weight") || t->slices > 1; /* experts are parameters of a module */
-  return named ? "linear" : "parameter"; /* Mamba's A_log */
+  if (t->slices > 1) return "linear"; /* experts may be parameters of a module */
+  return ends_with(t->name, strlen(t->name), "weight") ? "linear" : "parameter"; /* Mamba's A_log */
 }
 
 bool qn__is_linear(const qn_tensor *t) { return !strcmp(t->role, "linear") || qn__is_head(t); }
 bool qn__is_head(const qn_tensor *t) { return !strcmp(t->role, "head"); }
 
 bool qn__is_embedding(const qn_tensor *t) { /* of tokens */
-  static const char *const names[] = {"embed_tokens", "token_embd",      "wte",       "tok_embeddings",
-                                      "embed_in",     "word_embeddings", "embedding", "embeddings",
-                                      "shared"};
+  static const char *const names[] = {"embed_tokens",    "token_embd", "wte",        "tok_embeddings", "embed_in",
+                                      "word_embeddings", "embedding",  "embeddings", "shared"};
   for (size_t i = 0; i < QN_COUNT(names); i++)
     if (is_at(t->name, names[i], LAST_IS, t)) return !strcmp(t->role, "embedding");
   return false;

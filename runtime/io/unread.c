@@ -96,8 +96,7 @@ static bool is_part(const qn__stored *t, size_t stem, layer kind, const qn_raw *
   size_t n = strlen(rest);
   if (t->pub.weight || (*rest != '.' && (*rest != '_' || kind != OWN))) return false;
   if (n >= 4 && !strcmp(rest + n - 4, "bias")) return false;
-  return kind == WHOLE_MODULE ||
-         (!strchr(rest + 1, '.') && (!holds_codes(t) || t->pub.bytes <= codes->bytes / 8));
+  return kind == WHOLE_MODULE || (!strchr(rest + 1, '.') && (!holds_codes(t) || t->pub.bytes <= codes->bytes / 8));
 }
 
 /* A weight that is listed, and refused: the tensors of its layer are its parts. */
