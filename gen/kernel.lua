@@ -104,9 +104,13 @@ end
 local with_scale = { i8 = true, e4m3 = true } -- of each token; no type of Y
 
 -- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved. The grammar is runtime/problem.c's.
-function kernel.problem(spelling, target)
+-- `act`: the activation type of one that leaves it open (default: the first that the format goes with).
+function kernel.problem(spelling, target, act)
   local p, why = kernel.parse(spelling)
   if not p then error(why, 0) end
+  if act and not p.act then
+    return kernel.problem(("%s:%dx%d:%s%s"):format(p.format, p.n, p.k, act, p.bias and "+bias" or ""), target)
+  end
   p.format = format.resolve(p.format)
   target = target or "host"
   p.act = p.act or default_act(p.format, target)

@@ -168,7 +168,7 @@ end
 
 -- Make the widest columns of text narrower until the table fits into `room`, none below `least`.
 local function fit(width, number, room)
-  local least, excess = 12, 2 * (#width - 1) - room
+  local least, excess = 16, 2 * (#width - 1) - room
   for _, w in ipairs(width) do excess = excess + w end
   while excess > 0 do
     local widest

@@ -2,7 +2,7 @@
 --
 --   q.format { name = "int5", … }, q.kernel { … }     register a format, a kernel family; q.load(path) runs a template
 --   q.formats()  q.kernels(target)                    what is registered
---   q.resolve(spelling)  q.problem(spelling, target)  a format, a problem, with all choices fixed
+--   q.resolve(spelling)  q.problem(spelling, target, act)  a format, a problem, with all choices fixed
 --   q.devices()  q.device(name)  q.arch "sm_90a"      machines that are here; one that is only described
 --   q.variants(problem, device, options)              variants, and what each rule removed
 --   q.variant(problem, device, family, params)        one of them
@@ -120,7 +120,7 @@ function q.formats()
 end
 function q.kernels(target) return gen.kernel.families(target) end
 function q.resolve(spelling) return guarded(gen.format.resolve, spelling) end
-function q.problem(spelling, target) return guarded(gen.kernel.problem, spelling, target) end
+function q.problem(spelling, target, act) return guarded(gen.kernel.problem, spelling, target, act) end
 
 -- What C wants to know of a format, as JSON.
 function q.descriptor(spelling) return q.json(gen.format.descriptor(q.resolve(spelling))) end

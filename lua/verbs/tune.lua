@@ -55,11 +55,12 @@ end
 -- Problems of the model and those given, as spellings; names of layers that are left out.
 local function gather(q, options, device)
   local acts = options.act and common.split(options.act, "--act") or nil
-  local list, left_out = {}, {}
+  local list, left_out, seen = {}, {}, {}
   for _, p in ipairs(options.problem or {}) do
     for _, act in ipairs(acts or { false }) do
-      local spelling = act and not p:match ":%d+x%d+:" and p:gsub("^(.-)(%+?b?i?a?s?)$", "%1:" .. act .. "%2", 1) or p
-      list[#list + 1] = common.ask(q.problem, spelling, device.target).spelling
+      local spelling = common.ask(q.problem, p, device.target, act or nil).spelling
+      if not seen[spelling] then list[#list + 1] = spelling end
+      seen[spelling] = true
     end
   end
   if options[1] then
