@@ -166,17 +166,19 @@ function common.wrapped(text, width)
   return lines
 end
 
--- Make the widest columns of text narrower until the table fits into `room`, none below `least`.
+-- Make the widest columns of text narrower until the table fits into `room`.
 local function fit(width, number, room)
-  local least, excess = 16, 2 * (#width - 1) - room
+  local excess = 2 * (#width - 1) - room
   for _, w in ipairs(width) do excess = excess + w end
-  while excess > 0 do
-    local widest
-    for i, w in ipairs(width) do
-      if not number[i] and w > least and (not widest or w > width[widest]) then widest = i end
+  for _, least in ipairs { 16, 8 } do -- a word of a name or of a sentence, as long as there is room for one
+    while excess > 0 do
+      local widest
+      for i, w in ipairs(width) do
+        if not number[i] and w > least and (not widest or w > width[widest]) then widest = i end
+      end
+      if not widest then break end
+      width[widest], excess = width[widest] - 1, excess - 1
     end
-    if not widest then return end
-    width[widest], excess = width[widest] - 1, excess - 1
   end
 end
 
