@@ -114,7 +114,8 @@ static void add_settings(const cJSON *v) {
 static const char *quant_method(const char *format) {
   static const struct {
     const char *head, *method;
-  } methods[] = {{"gptq", "gptq"}, {"awq", "awq"}, {"compressed", "compressed-tensors"}, {"bitnet", "bitnet"}};
+  } methods[] = {{"gptq", "gptq"},     {"awq", "awq"},    {"compressed", "compressed-tensors"},
+                 {"bitnet", "bitnet"}, {"quark", "quark"}};
   for (size_t i = 0; i < QN_COUNT(methods); i++)
     if (starts(format, methods[i].head)) return methods[i].method;
   return "other";
