@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Write the tensors of `header`, which is changed, with `data` repeated as often as it takes. A tensor without a sensible
- * type and shape, or of more than 64 KiB, gets no bytes. The program exits with 2 if it cannot write. */
+/* Write the tensors of `header`, which is changed, with `data` repeated as often as it takes. A tensor without a
+ * sensible type and shape, or of more than 64 KiB, gets no bytes. The program exits with 2 if it cannot write. */
 void io_fit(const char *path, cJSON *header, const uint8_t *data, size_t bytes);
 #endif

@@ -118,7 +118,7 @@ static void want_integers(bool half_zeros) {
     }
 }
 
-/* ---- Stacks: the tensors of two layers, one after the other, become those of two experts -------------------------- */
+/* ---- Stacks: the tensors of two layers, one after the other, become those of two experts ---- */
 
 static float first[MOST][MOST]; /* what is wanted of the first */
 static size_t n_first;          /* its tensors; 0: there is one layer */
@@ -211,7 +211,8 @@ START_TEST(gptq_of_every_width) {
   bits = gptq[row].bits;
   packing how = strcmp(gptq[row].layout, "gptq_p") ? DENSE : PLANAR;
   /* g_idx tells K; without it the rows of words do. */
-  make_weight(1 + draw(100), gptq[row].order ? 33 + draw(MOST - 32) : 32 * (2 + draw(3)), gptq[row].channel ? MOST : 32);
+  make_weight(1 + draw(100), gptq[row].order ? 33 + draw(MOST - 32) : 32 * (2 + draw(3)),
+              gptq[row].channel ? MOST : 32);
   if (gptq[row].sym) midpoints();
   if (gptq[row].order) shuffle_groups();
   uint32_t *q = add("a.qweight", "I32", words_for(how, k), n, 4);
@@ -219,7 +220,7 @@ START_TEST(gptq_of_every_width) {
   add_scales("a.scales", true);
   if (gptq[row].order) memcpy(add("a.g_idx", "I32", k, -1, 4), group_of, (size_t)k * 4);
   else if (_i % 3 == 1) add("a.g_idx", "I32", k, -1, 4); /* zeros: no order was set */
-  int less = !strcmp(gptq[row].layout, "gptq"); /* version 1 stores z - 1 */
+  int less = !strcmp(gptq[row].layout, "gptq");          /* version 1 stores z - 1 */
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j < k; j++) put_code(q + i, n, how, j, code[i][j]);
     for (int64_t g = 0; g < groups; g++)
@@ -264,7 +265,7 @@ END_TEST
 typedef enum awq_layout { WORDS_OF_N, WORDS_OF_K, FOUR_ROWS } awq_layout;
 
 #define QUARK(TYPE, ORDER)                                                                                             \
-  "{\"quantization_config\":{\"quant_method\":\"quark\",\"group_size\":16,\"export\":{\"pack_method\":\"" ORDER               \
+  "{\"quantization_config\":{\"quant_method\":\"quark\",\"group_size\":16,\"export\":{\"pack_method\":\"" ORDER        \
   "\"},\"global_quant_config\":{\"weight\":{\"dtype\":\"" TYPE "\",\"qscheme\":\"per_group\",\"group_size\":16}}}}"
 #define AWQ(VERSION)                                                                                                   \
   "{\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":16,\"version\":\"" VERSION "\"}}"
@@ -296,7 +297,8 @@ START_TEST(awq_of_every_layout) {
   uint32_t *q = layout == WORDS_OF_N   ? add(awq[row].codes, "I32", k, n / 8, 4)
                 : layout == WORDS_OF_K ? add(awq[row].codes, "I32", n, k / 8, 4)
                                        : add(awq[row].codes, "I16", n / 4, k, 2);
-  uint16_t *s = layout == WORDS_OF_K ? add(awq[row].scales, "F16", n, most, 2) : add(awq[row].scales, "F16", most, n, 2);
+  uint16_t *s =
+      layout == WORDS_OF_K ? add(awq[row].scales, "F16", n, most, 2) : add(awq[row].scales, "F16", most, n, 2);
   uint32_t *z = !awq[row].zeros        ? NULL
                 : layout == WORDS_OF_N ? add(awq[row].zeros, "I32", groups, n / 8, 4)
                 : layout == WORDS_OF_K ? add(awq[row].zeros, "I32", n, most / 8, 4)
@@ -308,15 +310,15 @@ START_TEST(awq_of_every_layout) {
       int64_t fast = j / 32 * 32 + j / 2 % 4 * 8 + j % 2 * 4 + j / 8 % 4;
       if (layout == WORDS_OF_N) q[j * (n / 8) + i / 8] |= (uint32_t)(code[i][j] ^ flip) << 4 * at;
       else if (layout == WORDS_OF_K) q[(i * k + j) / 8] |= (uint32_t)code[i][j] << 4 * (j % 8);
-      else ((uint16_t *)q)[(i / 4 * (k / 64) + fast / 64) * 64 + (i % 4 * 64 + fast % 64) / 4] |=
-          (uint16_t)(code[i][j] << 4 * (fast % 4));
+      else
+        ((uint16_t *)q)[(i / 4 * (k / 64) + fast / 64) * 64 + (i % 4 * 64 + fast % 64) / 4] |=
+            (uint16_t)(code[i][j] << 4 * (fast % 4));
     }
     for (int64_t g = 0; g < groups; g++) {
       s[layout == WORDS_OF_K ? i * most + g : g * n + i] = half(scale[i][g]);
       if (z && layout == WORDS_OF_N) z[g * (n / 8) + i / 8] |= (uint32_t)(zero[i][g] ^ flip) << 4 * at;
       else if (layout == WORDS_OF_K) z[i * (most / 8) + g / 8] |= (uint32_t)zero[i][g] << 4 * (g % 8);
-      else if (z) { /* the minimum, rounded */
-        float min = -(float)zero[i][g] * scale[i][g];
+      else if (z) { /* the minimum, rounded */ float min = -(float)zero[i][g] * scale[i][g];
         uint16_t h = half(min);
         ((uint16_t *)z)[g * n + i] = h;
         qn_convert(&h, QN_T_F16, &min, QN_T_F32, 1);
@@ -386,8 +388,7 @@ START_TEST(int_quantized_with_zero_points) {
 }
 END_TEST
 
-/* ---- One scale for the whole, and floats ---------------------------------------------------------------------------
- */
+/* ---- One scale for the whole, and floats ---- */
 
 static void one_scale(const char *name) {
   uint16_t h = half(scale[0][0]);
@@ -455,7 +456,7 @@ START_TEST(fp8_of_every_grain) {
 }
 END_TEST
 
-/* ---- One layer of each layout, and a stack of two ----------------------------------------------------------------- */
+/* ---- One layer of each layout, and a stack of two ---- */
 
 static const float e2m1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
 
@@ -486,7 +487,8 @@ static void fp8_codes(void) {
 }
 
 static void ct_packed(void) {
-  uint32_t *q = add("a.weight_packed", "I32", n, k / 8, 4), *z = add("a.weight_zero_point", "I32", ceildiv(n, 8), groups, 4);
+  uint32_t *q = add("a.weight_packed", "I32", n, k / 8, 4),
+           *z = add("a.weight_zero_point", "I32", ceildiv(n, 8), groups, 4);
   memcpy(add("a.weight_shape", "I64", 2, -1, 8), (int64_t[]){n, k}, 16);
   add_scales("a.weight_scale", false);
   for (int64_t i = 0; i < n; i++) {
@@ -584,7 +586,8 @@ static void modelopt_int4(void) {
 
 #define BLOCKS "{\"quantization_config\":{\"weight_block_size\":[8,16],\"scale_fmt\":\"ue8m0\"}}"
 #define MLX(MODE, BITS) /* of this module; the others have more */                                                     \
-  "{\"quantization\":{\"group_size\":64,\"bits\":8,\"a\":{\"group_size\":32,\"bits\":" BITS ",\"mode\":\"" MODE "\"}}}"
+  "{\"quantization\":{\"group_size\":64,\"bits\":8,\"a\":{\"group_size\":32,\"bits\":" BITS ",\"mode\":\"" MODE "\"}}" \
+                                                                                                                "}"
 
 static const struct {
   void (*make)(void);

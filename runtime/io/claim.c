@@ -8,7 +8,8 @@ const qn__dialect *const qn__dialects[] = {
     &qn__planes,       &qn__ggml,           &qn__bnb4,     &qn__bnb_int8,    &qn__qserve,       &qn__awq,
     &qn__gptq,         &qn__hqq,            &qn__mlx,      &qn__quark_int4,  &qn__quark_mxfp4,  &qn__modelopt_int4,
     &qn__modelopt,     &qn__ct_nvfp4,       &qn__ct_mxfp4, &qn__ct_packed,   &qn__bitnet,       &qn__ct_int,
-    &qn__ct_mxfp8,     &qn__ct_float,       &qn__fp8,      &qn__fp8_experts, &qn__deepseek_fp8, &qn__deepseek_mxfp4,
+    &qn__ct_mxfp8,     &qn__ct_float,       &qn__fp8,      &qn__fp8_experts, &qn__deepseek_fp8, &qn__mistral_fp8,
+    &qn__deepseek_mxfp4,
     &qn__gptoss,       &qn__gptoss_original, &qn__plain,   NULL};
 
 const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
@@ -51,17 +52,26 @@ static void take_parts(qn__weight *w) {
   if (!w->pub.bytes) w->pub.bytes = bytes;
 }
 
+/* What every dialect wants: codes, a matrix of them, and activations that are taken as they are. */
+static qn_status claim(const qn_model *m, qn__weight *w) {
+  const char *name = w->part[0]->name;
+  if (w->dialect == &qn__plain) return qn__plain.claim(m, w);
+  if (!w->part[0]->bytes) return qn__fail(QN_E_FORMAT, "%s: is empty", name);
+  const qn_raw *smooth = qn__sibling(m, name, strlen(name) - strlen(w->dialect->key), ".pre_quant_scale");
+  if (smooth) return qn__fail(QN_E_SHAPE, "%s: activations that are scaled first are not supported", smooth->name);
+  QN_TRY(w->dialect->claim(m, w));
+  if (w->pub.slices >= 1 && w->pub.n >= 1 && w->pub.k >= 1) return QN_OK; /* a block type's scale has bytes, too */
+  return qn__fail(QN_E_FORMAT, "%s: a matrix of %jd x %jd x %jd", name, (intmax_t)w->pub.slices, (intmax_t)w->pub.n,
+                  (intmax_t)w->pub.k);
+}
+
 static qn_status finish(qn_model *m, qn__weight *w) {
   const char *name = w->part[0]->name;
   size_t stem = strlen(name) - strlen(w->dialect->key);
   w->pub.name = qn__arena_print(&m->arena, "%.*s%s", (int)stem, name, w->dialect->weight);
   if (!w->pub.name) return qn__fail(QN_E_NOMEM, "no memory for a weight's name");
   w->pub.quantized = w->dialect != &qn__plain;
-  qn_status s =
-      w->part[0]->bytes || !w->pub.quantized ? w->dialect->claim(m, w) : qn__fail(QN_E_FORMAT, "%s: is empty", name);
-  if (!s && *w->format && (w->pub.slices < 1 || w->pub.n < 1 || w->pub.k < 1)) /* a block type's scale has bytes, too */
-    s = qn__fail(QN_E_FORMAT, "%s: a matrix of %jd x %jd x %jd", name, (intmax_t)w->pub.slices, (intmax_t)w->pub.n,
-                 (intmax_t)w->pub.k);
+  qn_status s = claim(m, w);
   if (s == QN_E_NOMEM) return s;
   take_parts(w);
   if (s && !(w->pub.refusal = qn__arena_print(&m->arena, "%s", qn__errmsg())))
@@ -193,7 +203,7 @@ qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const ch
   return QN_OK;
 }
 
-/* ---- Stacks of matrices ------------------------------------------------------------------------------------------ */
+/* ---- Stacks of matrices ---- */
 
 static int stacked(const qn__weight *w) { return w->part[0]->n_dims == 3; }
 
@@ -219,7 +229,7 @@ const void *qn__slice(const qn__weight *w, int i, int64_t slice) {
   return (const uint8_t *)r->data + (each < item ? 0 : (size_t)slice * each); /* one element is for all */
 }
 
-/* ---- Scales ------------------------------------------------------------------------------------------------------ */
+/* ---- Scales ---- */
 
 bool qn__scale_shape(const qn__weight *w, int i, int64_t *rows, int64_t *cols) {
   const qn_raw *s = w->part[i];

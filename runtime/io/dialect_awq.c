@@ -18,7 +18,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { CODES, ZEROS, SCALES, SMOOTH };
+enum { CODES, ZEROS, SCALES };
 enum { GEMM, GEMV, GEMV_FAST, IN_ORDER, SIGNED = 8, LAYOUT = 7 }; /* mode; IN_ORDER is gemm without the interleaving */
 
 static bool is_float(const qn_raw *r) { return r->type == QN_T_F16 || r->type == QN_T_BF16 || r->type == QN_T_F32; }
@@ -215,8 +215,7 @@ static qn_status claim_modelopt(const qn_model *m, qn__weight *w) {
   w->bits = 4;
   w->pub.n *= 2;
   QN_TRY(qn__scale_grid(m, w, SCALES, NULL, grain));
-  const qn_raw *more = w->part[SMOOTH] ? w->part[SMOOTH] : w->part[SCALES_2];
-  if (more) return qn__fail(QN_E_SHAPE, "%s: activations that are to be scaled first are not supported", more->name);
+  if (w->part[SCALES_2]) return qn__fail(QN_E_SHAPE, "%s: ModelOpt's W4A8_AWQ is not read", w->part[SCALES_2]->name);
   return qn__spell(w, "int4", grain, "", w->part[SCALES]->type);
 }
 
@@ -231,6 +230,6 @@ static qn_status read_modelopt(const qn__weight *w, int64_t slice, qn_planes **o
   return QN_OK;
 }
 
-const qn__dialect qn__modelopt_int4 = {
-    "modelopt/int4", ".weight",    {".weight_scale_2", "!.weight_scale", ".pre_quant_scale"}, ".weight", is_modelopt,
-    claim_modelopt,  read_modelopt};
+const qn__dialect qn__modelopt_int4 = {"modelopt/int4", ".weight",   {".weight_scale_2", "!.weight_scale"},
+                                       ".weight",       is_modelopt, claim_modelopt,
+                                       read_modelopt};

@@ -12,9 +12,10 @@ enum { WEIGHT, SCALE };
 enum { DIVIDES = 1 };
 
 static bool match(const qn_model *m, const qn__weight *w) {
-  qn_type s = w->part[SCALE]->type;
+  const qn_raw *s = w->part[SCALE];
   (void)m;
-  return w->part[WEIGHT]->type == QN_T_U8 && (s == QN_T_F16 || s == QN_T_BF16 || s == QN_T_F32);
+  return w->part[WEIGHT]->type == QN_T_U8 && (s->type == QN_T_F16 || s->type == QN_T_BF16 || s->type == QN_T_F32) &&
+         s->bytes * 8 == (size_t)qn_type_bits(s->type);
 }
 
 static qn_status claim(const qn_model *m, qn__weight *w) {

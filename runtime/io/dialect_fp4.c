@@ -14,7 +14,7 @@
 #include "ct.h"
 #include <string.h>
 
-enum { CODES, SCALE, GLOBAL, SMOOTH };
+enum { CODES, SCALE, GLOBAL };
 
 static void unpack(const uint8_t *from, size_t bytes, uint8_t *codes) {
   for (size_t i = 0; i < bytes; i++) {
@@ -68,13 +68,11 @@ static qn_status claim_nvfp4(const qn_model *m, qn__weight *w) {
   int64_t rows, cols;
   QN_TRY(enter_matrices(m, w, "nvfp4", 16, QN_T_E4M3));
   QN_TRY(qn__slice_is(w, SCALE, "F8_E4M3", 2, (int64_t[]){w->rows, w->groups}));
-  QN_TRY(qn__part_is(w, GLOBAL, "F32", w->part[GLOBAL]->n_dims,
-                     (int64_t[QN_MAX_DIMS]){-1, -1, -1, -1, -1, -1, -1, -1}));
-  if (!qn__scale_shape(w, GLOBAL, &rows, &cols) || rows * cols != 1)
-    return qn__fail(QN_E_SHAPE, "%s: more than one for a matrix", w->part[GLOBAL]->name);
-  return w->part[SMOOTH] ? qn__fail(QN_E_SHAPE, "%s: activations that are to be multiplied first are not supported",
-                                    w->part[SMOOTH]->name)
-                         : QN_OK;
+  QN_TRY(
+      qn__part_is(w, GLOBAL, "F32", w->part[GLOBAL]->n_dims, (int64_t[QN_MAX_DIMS]){-1, -1, -1, -1, -1, -1, -1, -1}));
+  return qn__scale_shape(w, GLOBAL, &rows, &cols) && rows == 1 && cols == 1
+             ? QN_OK
+             : qn__fail(QN_E_SHAPE, "%s: more than one for a matrix", w->part[GLOBAL]->name);
 }
 
 const qn__dialect qn__ct_nvfp4 = {"compressed-tensors/nvfp4-pack-quantized",
@@ -85,13 +83,8 @@ const qn__dialect qn__ct_nvfp4 = {"compressed-tensors/nvfp4-pack-quantized",
                                   claim_nvfp4,
                                   read};
 
-const qn__dialect qn__modelopt = {"modelopt/nvfp4",
-                                  ".weight",
-                                  {"!.weight_scale", "!.weight_scale_2", ".pre_quant_scale"},
-                                  ".weight",
-                                  is_nvfp4,
-                                  claim_nvfp4,
-                                  read};
+const qn__dialect qn__modelopt = {
+    "modelopt/nvfp4", ".weight", {"!.weight_scale", "!.weight_scale_2"}, ".weight", is_nvfp4, claim_nvfp4, read};
 
 /* ---- MXFP4 ------------------------------------------------------------------------------------------------------- */
 
@@ -122,11 +115,11 @@ const qn__dialect qn__ct_mxfp4 = {"compressed-tensors/mxfp4-pack-quantized",
                                   claim_mxfp4,
                                   read};
 
-const qn__dialect qn__quark_mxfp4 = {"quark/mxfp4",    ".weight",   {"!.weight_scale"}, ".weight",
-                                     has_mxfp4_shapes, claim_mxfp4, read};
+const qn__dialect qn__quark_mxfp4 = {"quark/mxfp4", ".weight", {"!.weight_scale"}, ".weight", has_mxfp4_shapes,
+                                     claim_mxfp4,   read};
 
-const qn__dialect qn__deepseek_mxfp4 = {
-    "deepseek/mxfp4", ".weight", {"!.scale"}, ".weight", has_mxfp4_shapes, claim_mxfp4, read};
+const qn__dialect qn__deepseek_mxfp4 = {"deepseek/mxfp4", ".weight",   {"!.scale"}, ".weight",
+                                        has_mxfp4_shapes, claim_mxfp4, read};
 
 static qn_status claim_gptoss(const qn_model *m, qn__weight *w) {
   const qn_raw *q = w->part[CODES];

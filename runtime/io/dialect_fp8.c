@@ -5,6 +5,7 @@
  *     ModelOpt FP8, FP8_PB_WO             weight [N, K]   weight_scale     one, [N], or [N/128, 1, K/128, 1]
  *     Hugging Face "fp8"                  weight [N, K]   weight_scale_inv a block each; multiplied despite its name
  *     DeepSeek                            weight [N, K]   scale            the same
+ *     Mistral                             weight [N, K]   qscale_weight    one
  *
  * Stacks of experts have E in front of both. Fused projections (q, k and v; gate and up) may have one scale for each
  * part, which becomes one for each row. Scales of blocks may be E8M0, too; they become f32.
@@ -53,7 +54,7 @@ static bool find_block(const qn_model *m, const qn__weight *w, int64_t block[2])
          !(rows == w->pub.n && cols == 1); /* which is a scale for each row */
 }
 
-/* Two or three scales for parts of the rows: equal ones, but q, k and v by the numbers of heads, where these are known. */
+/* Two or three scales for parts of the rows: equal parts, but q, k and v by the numbers of heads, where given. */
 static bool enter_fused(const qn_model *m, qn__weight *w) {
   int64_t parts, cols, first = qn__json_int(qn__config(m, "num_attention_heads"), 1),
                        other = qn__json_int(qn__config(m, "num_key_value_heads"), first);
@@ -110,9 +111,12 @@ const qn__dialect qn__fp8 = {"fp8", ".weight", {"!.weight_scale_inv"}, ".weight"
 
 const qn__dialect qn__fp8_experts = {"fp8", "", {"!_scale_inv"}, "", is_float8, claim_float, read};
 
+const qn__dialect qn__mistral_fp8 = {"mistral/fp8", ".weight", {"!.qscale_weight"}, ".weight", is_float8,
+                                     claim_float,   read};
+
 const qn__dialect qn__deepseek_fp8 = {"deepseek/fp8", ".weight", {"!.scale"}, ".weight", is_float8, claim_float, read};
 
-/* ---- Scales that are powers of two, for 32 codes each ------------------------------------------------------------- */
+/* ---- Scales that are powers of two, for 32 codes each ---- */
 
 static bool is_mxfp8(const qn_model *m, const qn__weight *w) {
   const qn_raw *q = w->part[WEIGHT], *s = w->part[SCALE];

@@ -18,12 +18,20 @@
 #include <string.h>
 
 enum { QWEIGHT, QZEROS, SCALES, G_IDX };
+/* The layout's name: GPTQModel writes both keys, others the first or none. */
+static const char *layout_name(const qn_model *m) {
+  const char *name = qn__quant_text(m, "checkpoint_format");
+  if (qn__quant_int(m, "is_marlin_format", 0)) return "marlin";
+  return *name ? name : qn__quant_text(m, "format");
+}
+
 enum { STORED_AS_IS = 16, SYMMETRIC = 32, SPREAD = 64, PACKING = 15 }; /* mode: the packing and these */
 
-/* The layout's name: GPTQModel writes both keys, others the first. */
-static bool layout_is(const qn_model *m, const char *name) {
-  return !strcmp(qn__quant_text(m, "checkpoint_format"), name) || !strcmp(qn__quant_text(m, "format"), name);
-}
+static const struct {
+  const char *name;
+  int mode;
+} layouts[] = {
+    {"", QN__DENSE}, {"gptq", QN__DENSE}, {"gptq_v2", QN__DENSE | STORED_AS_IS}, {"gptq_p", QN__PLANAR | STORED_AS_IS}};
 
 /* Have all parts the size that codes of so many bits make? */
 static bool fits(const qn__weight *w, int bits, qn__packing packing) {
@@ -69,8 +77,10 @@ static qn_status find_group(const qn_model *m, qn__weight *w) {
 
 static qn_status claim(const qn_model *m, qn__weight *w) {
   const qn_raw *q = w->part[QWEIGHT], *s = w->part[SCALES];
-  if (layout_is(m, "marlin") || qn__quant_int(m, "is_marlin_format", 0))
-    return qn__fail(QN_E_SHAPE, "%s: in Marlin's tile order; save it in the gptq layout", q->name);
+  size_t layout = 0;
+  while (layout < QN_COUNT(layouts) && strcmp(layouts[layout].name, layout_name(m))) layout++;
+  if (layout == QN_COUNT(layouts))
+    return qn__fail(QN_E_SHAPE, "%s: GPTQ's layout \"%s\"; save it as gptq", q->name, layout_name(m));
   QN_TRY(qn__part_is(w, QWEIGHT, "I32 U32", 2, (int64_t[]){-1, -1}));
   QN_TRY(qn__part_float(w, SCALES, 2, (int64_t[]){-1, q->dim[1]}));
   QN_TRY(qn__part_is(w, QZEROS, "I32 U32", 2, (int64_t[]){s->dim[0], -1}));
@@ -79,9 +89,8 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   w->groups = s->dim[0];
   if (w->groups < 1 || w->pub.n < 1 || q->dim[0] < 1) return qn__fail(QN_E_FORMAT, "%s: a dimension is 0", q->name);
   QN_TRY(qn__layer_configure(m, w));
-  bool planar = layout_is(m, "gptq_p"), sym = qn__layer_int(m, w, "sym", 0) == 1;
-  w->mode = (planar ? QN__PLANAR : QN__DENSE) | (planar || layout_is(m, "gptq_v2") ? STORED_AS_IS : 0) |
-            (sym ? SYMMETRIC : 0);
+  bool sym = qn__layer_int(m, w, "sym", 0) == 1;
+  w->mode = layouts[layout].mode | (sym ? SYMMETRIC : 0);
   QN_TRY(find_bits(m, w, (qn__packing)(w->mode & PACKING)));
   w->pub.k = w->part[G_IDX] ? w->part[G_IDX]->dim[0] : q->dim[0] * 32 / w->bits;
   QN_TRY(find_group(m, w));

@@ -137,14 +137,14 @@ typedef struct qn__dialect {
 
 extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at the end */
 
-/* One line a file. */
-extern const qn__dialect qn__awq, qn__quark_int4, qn__modelopt_int4; /* dialect_awq.c */
-extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__hqq, qn__mlx, qn__qserve, qn__bitnet;   /* dialect_NAME.c */
-extern const qn__dialect qn__ct_packed, qn__ct_int;                                                 /* dialect_ct.c */
-extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8, qn__fp8_experts, qn__deepseek_fp8;    /* dialect_fp8.c */
-extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original; /* dialect_fp4.c */
-extern const qn__dialect qn__quark_mxfp4, qn__deepseek_mxfp4;                                       /* dialect_fp4.c */
-extern const qn__dialect qn__bnb4, qn__bnb_int8;                                                    /* dialect_bnb.c */
+extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__hqq, qn__mlx, qn__qserve, qn__bitnet;
+/* dialect_awq.c */ extern const qn__dialect qn__awq, qn__quark_int4, qn__modelopt_int4;
+/* dialect_bnb.c */ extern const qn__dialect qn__bnb4, qn__bnb_int8;
+/* dialect_ct.c */ extern const qn__dialect qn__ct_packed, qn__ct_int;
+/* dialect_fp4.c */ extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original,
+    qn__quark_mxfp4, qn__deepseek_mxfp4;
+/* dialect_fp8.c */ extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8, qn__fp8_experts, qn__deepseek_fp8,
+    qn__mistral_fp8;
 
 /* Refuse by name what is in a layout that no dialect reads (unread.c): before the dialects those that are known, after
  * them all that still looks like codes. */
@@ -179,7 +179,7 @@ qn_status qn__layer_configure(const qn_model *m, qn__weight *w);
 int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback);
 const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key);
 
-/* The size of groups: the configured one that fits, else what K and their number tell. Refuses if several are plausible. */
+/* The size of groups: the configured one that fits, else what K and their number tell; refused if several would do. */
 qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size);
 
 /* Does a regular expression match the text from its start (re.match)? */
@@ -190,7 +190,7 @@ qn__match qn__pattern_match(const char *pattern, const char *text, size_t length
 qn_status qn__part_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);
 qn_status qn__part_float(const qn__weight *w, int i, int n_dims, const int64_t *dim); /* F16, BF16 or F32 */
 
-/* Codes, [N, K] or a stack of E such: enters slices, n, k and rows. Then parts of each slice, with or without the leading
+/* Codes, [N, K] or a stack of E such: enters slices, n, k and rows. Then parts of each slice, with or without a leading
  * E as the codes are; and where those of one slice begin (a part of one element is for all). */
 qn_status qn__enter_stack(qn__weight *w, const char *dtypes);
 qn_status qn__slice_is(const qn__weight *w, int i, const char *dtypes, int n_dims, const int64_t *dim);
