@@ -661,6 +661,48 @@ START_TEST(test_planes_at_odd_addresses) {
 }
 END_TEST
 
+#if QN_LEAN /* sanitizers have an allocator of their own */
+static _Atomic size_t allocations;
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t size);
+void *malloc(size_t size) {
+  allocations++;
+  return __libc_malloc(size);
+}
+void *calloc(size_t n, size_t size) {
+  allocations++;
+  return __libc_calloc(n, size);
+}
+void *realloc(void *p, size_t size) {
+  allocations++;
+  return __libc_realloc(p, size);
+}
+
+/* A call allocates nothing, in either range of M, with a permutation or none; binding does. */
+START_TEST(test_runs_do_not_allocate) {
+  qn_context *c = open_pack(&(qn_open_options){.threads = 3});
+  qn_gemm *g;
+  qn_weight *w;
+  size_t before = allocations;
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
+  ck_assert_uint_gt(allocations, before);
+  bench b = make_bench(64, 96, _i & 1 ? 12 : 1, false, _i > 1, 5);
+  ck_ok(qn_prepack(g, &b.w.planes, &w));
+  qn_args a = args_of(&b, g);
+  before = allocations;
+  qn_status s = QN_OK;
+  for (int i = 0; i < 50 && !s; i++) s = qn_run(g, w, &a);
+  ck_assert_uint_eq(allocations, before);
+  ck_ok(s);
+  free_bench(&b);
+  qn_weight_free(w);
+  qn_gemm_free(g);
+  qn_close(c);
+}
+END_TEST
+#endif
+
 START_TEST(test_names_of_statuses_and_types) {
   ck_assert_str_eq(qn_status_name(QN_E_SHAPE), "QN_E_SHAPE");
   ck_assert_str_eq(qn_status_text(QN_E_SHAPE), "shape not supported");
@@ -725,6 +767,9 @@ int main(int argc, char **argv) {
       CASE(gpus_in_one_pack, 6),                CASE(files, 1),
       CASE(errors_of_threads, 1),               CASE(planes_at_odd_addresses, 1),
       CASE(names_of_statuses_and_types, 1),     CASE(library_is_lean, QN_LEAN),
+#if QN_LEAN
+      CASE(runs_do_not_allocate, 4),
+#endif
 #undef CASE
   };
   for (size_t i = 0; i < QN_COUNT(cases); i++) {
