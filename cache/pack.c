@@ -33,8 +33,9 @@ void qn_pack_builder_free(qn_pack_builder *b) {
 
 /* Put `item` into an array of n at `place`; the array grows by one, to `most` at the most. */
 static qn_status insert(void **array, size_t *n, size_t most, size_t place, const void *item, size_t size) {
-  if (*n == most) return qn__fail(QN_E_LIMIT, "a pack holds at most %d devices, %d plans and %d kernels",
-                                  QN_PACK_MAX_DEVICES, QN_PACK_MAX_PLANS, QN_PACK_MAX_KERNELS);
+  if (*n == most)
+    return qn__fail(QN_E_LIMIT, "a pack holds at most %d devices, %d plans and %d kernels", QN_PACK_MAX_DEVICES,
+                    QN_PACK_MAX_PLANS, QN_PACK_MAX_KERNELS);
   char *a = realloc(*array, (*n + 1) * size);
   if (!a) return qn__fail(QN_E_NOMEM, "pack builder: %zu records", *n + 1);
   *array = a;

@@ -285,8 +285,11 @@ static int function_register(lua_State *L) {
 }
 
 void qn__lua_serve(lua_State *L) {
-  static const luaL_Reg context_methods[] = {
-      {"problems", context_problems}, {"device", context_device}, {"bind", context_bind}, {"__gc", context_gc}, {NULL, NULL}};
+  static const luaL_Reg context_methods[] = {{"problems", context_problems},
+                                             {"device", context_device},
+                                             {"bind", context_bind},
+                                             {"__gc", context_gc},
+                                             {NULL, NULL}};
   static const luaL_Reg gemm_methods[] = {
       {"kernel", gemm_kernel},       {"problem", gemm_problem}, {"run", gemm_run}, {"prepack", gemm_prepack},
       {"workspace", gemm_workspace}, {"__gc", gemm_gc},         {NULL, NULL}};

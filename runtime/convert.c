@@ -43,8 +43,8 @@ static uint16_t bf16_of_f32(float f) {
   return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-/* The f32 beside v on the side of zero, its last bit set where it is not v itself. Rounding it to fewer bits rounds v: a
- * nearest f32 may lie half way between two of the results where v does not. */
+/* The f32 beside v on the side of zero, its last bit set where it is not v itself. Rounding it to fewer bits rounds v:
+ * a nearest f32 may lie half way between two of the results where v does not. */
 static float to_odd(double v) {
   float f = (float)v;
   if ((double)f == v || isnan(v)) return f;
@@ -111,7 +111,8 @@ double qn__load_f64(qn_type t, const void *data, int64_t i) {
   return v;
 }
 
-/* The code of an 8-bit float that is nearest to v; of two, the even one. Codes of one sign ascend, infinity and NaN last.
+/* The code of an 8-bit float that is nearest to v; of two, the even one. Codes of one sign ascend, infinity and NaN
+ * last.
  */
 static uint8_t nearest_code(qn_type t, double v) {
   unsigned sign = t != QN_T_E8M0 && signbit(v) ? 0x80 : 0, below = 0, n = t == QN_T_E8M0 ? 255 : 127;
@@ -179,14 +180,18 @@ static void put_u16(char *p, uint16_t u) { memcpy(p, &u, sizeof u); }
 
 static void load_f32(qn_type t, const char *src, size_t n, float *out) {
   if (t == QN_T_F32) memcpy(out, src, n * sizeof *out);
-  else if (t == QN_T_F16) for (size_t j = 0; j < n; j++) out[j] = f32_of_f16(u16_at(src + 2 * j));
-  else for (size_t j = 0; j < n; j++) out[j] = f32_of_bf16(u16_at(src + 2 * j));
+  else if (t == QN_T_F16)
+    for (size_t j = 0; j < n; j++) out[j] = f32_of_f16(u16_at(src + 2 * j));
+  else
+    for (size_t j = 0; j < n; j++) out[j] = f32_of_bf16(u16_at(src + 2 * j));
 }
 
 static void store_f32(qn_type t, char *dst, size_t n, const float *in) {
   if (t == QN_T_F32) memcpy(dst, in, n * sizeof *in);
-  else if (t == QN_T_F16) for (size_t j = 0; j < n; j++) put_u16(dst + 2 * j, f16_of_f32(in[j]));
-  else for (size_t j = 0; j < n; j++) put_u16(dst + 2 * j, bf16_of_f32(in[j]));
+  else if (t == QN_T_F16)
+    for (size_t j = 0; j < n; j++) put_u16(dst + 2 * j, f16_of_f32(in[j]));
+  else
+    for (size_t j = 0; j < n; j++) put_u16(dst + 2 * j, bf16_of_f32(in[j]));
 }
 
 static bool is_float(qn_type t) { return t == QN_T_F32 || t == QN_T_F16 || t == QN_T_BF16; }

@@ -35,8 +35,9 @@ qn_status qn__device_open(const char *name, qn_device **out) {
   int number = numbered(name, "host", 0), cpus = qn__cpu_allowed();
   if (number > 0 && number <= cpus) return qn__device_host_open(number, out);
   if (!strncmp(name, "host:", 5))
-    return qn__fail(QN_E_ARG, "device '%s': threads must be a number from 1 to %d, the CPUs that this process may run on",
-                    name, cpus);
+    return qn__fail(QN_E_ARG,
+                    "device '%s': threads must be a number from 1 to %d, the CPUs that this process may run on", name,
+                    cpus);
   if ((number = numbered(name, "cuda", 0)) >= 0) return qn__device_cuda_open(number, out);
   if (provided.open && !strncmp(name, provided.prefix, strlen(provided.prefix))) return provided.open(name, out);
   return qn__fail(QN_E_ARG, "device '%s' unknown; there are host, host:THREADS, cuda:N%s%s%s", name,

@@ -12,9 +12,9 @@
 
 #define SECTION_ALIGN 256
 #define MAX_BYTES (INT64_C(1) << 48)
-#define MAX_ELEMENTS (1 << 20) /* of a field: a record is a tile, not a matrix */
+#define MAX_ELEMENTS (1 << 20)      /* of a field: a record is a tile, not a matrix */
 #define MAX_TILE (INT64_C(1) << 22) /* weights */
-#define MAX_BYTES_A_WEIGHT 64 /* a code of 4 bytes and seven planes of 4 take 32 */
+#define MAX_BYTES_A_WEIGHT 64       /* a code of 4 bytes and seven planes of 4 take 32 */
 
 static int64_t round_up(int64_t v, int64_t to) { return (v + to - 1) / to * to; }
 
@@ -117,8 +117,8 @@ static qn_status axis_check(const qn_layout *l, const qn_section *s, const qn_fi
 /* Does every value of a plane's type have its own in the type that is stored? */
 static bool widens(qn_type plane, qn_type stored) {
   bool wider = qn_type_bits(plane) < qn_type_bits(stored), code = plane == QN_T_U8 || plane == QN_T_U16;
-  return plane == stored || (wider && (stored == QN_T_F32 || (code && (stored == QN_T_U16 || stored == QN_T_U32 ||
-                                                                       stored == QN_T_I32))));
+  return plane == stored ||
+         (wider && (stored == QN_T_F32 || (code && (stored == QN_T_U16 || stored == QN_T_U32 || stored == QN_T_I32))));
 }
 
 static qn_status field_check(const qn_layout *l, const qn_format *fmt, const qn_section *s, const qn_field *f,
@@ -134,8 +134,8 @@ static qn_status field_check(const qn_layout *l, const qn_format *fmt, const qn_
   if (!f->plane && (f->bits < 1 || f->lo > 31 || f->bits > 32 || f->lo + f->bits > fmt->bits))
     return qn__fail(QN_E_FORMAT, "layout '%s': bits [%u, %u) of a code with %u", l->name, f->lo, f->lo + f->bits,
                     fmt->bits);
-  if (f->plane && (f->type >= QN_T_COUNT || !widens((qn_type)fmt->plane[f->plane - 1].type, (qn_type)f->type) || f->lo ||
-                   f->bits != (uint32_t)qn_type_bits((qn_type)f->type) || f->bits > 32))
+  if (f->plane && (f->type >= QN_T_COUNT || !widens((qn_type)fmt->plane[f->plane - 1].type, (qn_type)f->type) ||
+                   f->lo || f->bits != (uint32_t)qn_type_bits((qn_type)f->type) || f->bits > 32))
     return qn__fail(QN_E_FORMAT, "layout '%s': plane '%s' stored as type %u in %u bits", l->name,
                     fmt->plane[f->plane - 1].name, f->type, f->bits);
   const qn_format_plane *p = f->plane ? &fmt->plane[f->plane - 1] : NULL;

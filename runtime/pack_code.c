@@ -249,8 +249,7 @@ qn_status qn__plan_check(const qn_plan *p) {
   QN_TRY(qn__format_check(&p->format));
   int64_t n = p->problem.n ? p->problem.n : p->layout.tile_n, k = p->problem.k ? p->problem.k : p->layout.tile_k;
   QN_TRY(qn__layout_check(&p->layout, &p->format, n, k));
-  if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES ||
-      p->n_points > QN_PLAN_RANGES)
+  if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES || p->n_points > QN_PLAN_RANGES)
     return qn__fail(QN_E_FORMAT, "plan of '%s': kind %u, %u ranges, %u points", p->problem.spelling, p->kind,
                     p->n_ranges, p->n_points);
   for (uint32_t i = 0; i < p->n_ranges; i++) {
@@ -276,8 +275,7 @@ qn_status qn__pack_device_check(const qn_pack_device *d) {
 
 qn_status qn__kernel_check(const qn_kernel *k) {
   if (!k->name[0] || !is_hash(k->hash)) return qn__fail(QN_E_FORMAT, "kernel '%s': hash '%s'", k->name, k->hash);
-  if (!known_target(k->target))
-    return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
+  if (!known_target(k->target)) return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
   if (!k->size && (strcmp(k->target, "host") || k->recipe.n_steps != 1))
     return qn__fail(QN_E_FORMAT, "kernel '%s': no image, and no function either", k->name);
   return qn__recipe_check(&k->recipe);

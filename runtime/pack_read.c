@@ -48,7 +48,8 @@ static qn_status check_header(const qn_pack *p) {
   uint32_t version = qn__get32(h + 8);
   if (version != QN_PACK_VERSION)
     return BAD("version %u, this library reads version %d: %s", version, QN_PACK_VERSION,
-               version > QN_PACK_VERSION ? "take a newer library" : "tune again; what the store knows is not done twice");
+               version > QN_PACK_VERSION ? "take a newer library"
+                                         : "tune again; what the store knows is not done twice");
   if (qn__get32(h + 12) != QN_PACK_BYTE_ORDER) return BAD("byte order mark %08x", qn__get32(h + 12));
   if (!sum_is(h, 48, h + 48)) return BAD("the header is damaged");
   if (qn__get64(h + 16) != p->size)
@@ -144,7 +145,8 @@ static qn_status check_kernels(const qn_pack *p) {
 }
 
 /* A kernel that a plan names must be there, and be for its device's target. */
-static qn_status check_named(const qn_pack *p, const qn_plan *plan, const char *target, const char *hash, qn_kernel *k) {
+static qn_status check_named(const qn_pack *p, const qn_plan *plan, const char *target, const char *hash,
+                             qn_kernel *k) {
   int64_t at = qn__pack_find_kernel(p, hash);
   if (at < 0) return BAD("plan of '%s': kernel %s is not there", plan->problem.spelling, hash);
   qn__pack_kernel(p, (uint32_t)at, k);
@@ -202,7 +204,8 @@ static qn_status map_file(const char *path, qn_pack *p) {
   void *map = p->size ? mmap(NULL, p->size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
   int error = errno;
   close(fd);
-  if (map == MAP_FAILED) return qn__fail(error == ENOMEM ? QN_E_NOMEM : QN_E_IO, "pack '%s': %s", path, strerror(error));
+  if (map == MAP_FAILED)
+    return qn__fail(error == ENOMEM ? QN_E_NOMEM : QN_E_IO, "pack '%s': %s", path, strerror(error));
   p->map = map;
   return QN_OK;
 }

@@ -99,7 +99,7 @@ static qn_status plan_fits(const qn_pack *p, const qn_plan *plan, const qn_devic
   return QN_OK;
 }
 
-/* Which of the pack's devices can `d` stand for: all whose plans it runs. Returns why the last of the others is none. */
+/* Which devices of the pack can `d` stand for: those whose plans it runs. Returns why the last of the others is none. */
 static qn_status find_fitting(const qn_pack *p, const qn_device *d, bool fits[QN_PACK_MAX_DEVICES]) {
   qn_status s = QN_OK;
   for (uint32_t i = 0; i < qn__pack_devices(p); i++) {
@@ -121,8 +121,8 @@ static qn_status find_fitting(const qn_pack *p, const qn_device *d, bool fits[QN
   return s;
 }
 
-/* How like `d`, running `threads`, a device of the pack is that it can stand for: the same architecture, else the most of
- * it, then the same product, then the nearest number of threads. */
+/* How like `d`, running `threads`, a device of the pack is that it can stand for: the same architecture, else the most
+ * of it, then the same product, then the nearest number of threads. */
 static int64_t likeness(const qn_pack_device *pd, const qn_device_info *d, int threads) {
   int64_t arch = 0, apart = llabs((int64_t)pd->threads - threads);
   int sm;
@@ -400,8 +400,7 @@ static qn_status find_entries(qn_context *c, qn_module *module, qn_bound *b, int
 }
 
 /* The kernel of a range: its variant, or if that is a function which is not registered, the runner-up. *fn: the
- * function.
- */
+ * function, else NULL. */
 static uint32_t choose_kernel(const qn_context *c, const qn_range *r, qn_kernel *k, qn_function *fn) {
   uint32_t number = (uint32_t)qn__pack_find_kernel(c->pack, r->variant);
   qn__pack_kernel(c->pack, number, k);

@@ -1,8 +1,9 @@
 /* fuzz_pack.c - libFuzzer target for packs (clang, cmake -DQUERNEL_FUZZ=ON -DQUERNEL_SANITIZE=address,undefined).
  *
  * tests/fuzz runs it, from a pack that test_serve --seeds DIR writes. Input: a pack, whose sizes and checksums are made
- * right, so that what stands behind them is seen; or only its checksums, if byte 28 is not the 0 that a pack has there (byte
- * 29: weights have a permutation). All of it is done that comes before a kernel runs: open, bind, workspace, prepack. */
+ * right, so that what stands behind them is seen; or only its checksums, if byte 28 is not the 0 that a pack has there
+ * (byte 29: weights have a permutation). All of it is done that comes before a kernel runs: open, bind, workspace,
+ * prepack. */
 #include "fail.h"
 #include "pack_read.h"
 #include "pack_seal.h"
@@ -23,7 +24,8 @@ static size_t fit(uint8_t *pack, size_t bytes) {
   size_t at = QN_PACK_HEADER + QN_PACK_TABLE;
   for (int i = 0; i < QN_PACK_SECTIONS; i++) {
     uint8_t *e = pack + QN_PACK_HEADER + i * QN_PACK_ENTRY;
-    uint64_t size = qn__get64(e + 16) / QN_PACK_ALIGN * QN_PACK_ALIGN, left = (bytes - at) / QN_PACK_ALIGN * QN_PACK_ALIGN;
+    uint64_t size = qn__get64(e + 16) / QN_PACK_ALIGN * QN_PACK_ALIGN,
+             left = (bytes - at) / QN_PACK_ALIGN * QN_PACK_ALIGN;
     if (size > left || i + 1 == QN_PACK_SECTIONS) size = left;
     qn__put32(e, (uint32_t)i + 1);
     qn__put64(e + 8, at);
@@ -76,7 +78,8 @@ static void touch_problem(qn_context *c, const qn_plan *plan, bool permuted) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   if (!*path) {
-    snprintf(path, sizeof path, "%s/quernel-fuzz-%d.qpack", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (int)getpid());
+    snprintf(path, sizeof path, "%s/quernel-fuzz-%d.qpack", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm",
+             (int)getpid());
     atexit(clean);
   }
   if (bytes < QN_PACK_HEADER + QN_PACK_TABLE) return 0;

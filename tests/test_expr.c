@@ -35,11 +35,7 @@ static const struct {
     {{3, {{QN_OP_VAR, QN_VAR_M, 0}, {QN_OP_VAR, QN_VAR_T, 0}, {QN_OP_SUB, 0, 0}}}, 31},
     /* -2^63 % 3: a sanitizer sees a product on the way that does not fit */
     {{5,
-      {{QN_OP_CONST, 0, -0x1p53},
-       {QN_OP_CONST, 0, 1024},
-       {QN_OP_MUL, 0, 0},
-       {QN_OP_CONST, 0, 3},
-       {QN_OP_MOD, 0, 0}}},
+      {{QN_OP_CONST, 0, -0x1p53}, {QN_OP_CONST, 0, 1024}, {QN_OP_MUL, 0, 0}, {QN_OP_CONST, 0, 3}, {QN_OP_MOD, 0, 0}}},
      1},
 };
 

@@ -243,7 +243,7 @@ START_TEST(test_device_names) {
 }
 END_TEST
 
-/* Control groups of both versions: the least quota on the way up, where the mount begins if a container sees no more. */
+/* Control groups of both versions: the least quota on the way up, or where the mount begins in a container. */
 START_TEST(test_quota_of_cpus) {
   static const struct {
     const char *groups, *file[3]; /* paths with their text */
@@ -266,8 +266,9 @@ START_TEST(test_quota_of_cpus) {
   };
   char root[] = "/tmp/qn_test_XXXXXX", command[2048];
   ck_assert_ptr_nonnull(mkdtemp(root));
-  size_t n = (size_t)snprintf(command, sizeof command, "cd %s && mkdir -p proc/self && printf '%%b' '%s' >proc/self/cgroup",
-                              root, cases[_i].groups ? cases[_i].groups : "");
+  size_t n =
+      (size_t)snprintf(command, sizeof command, "cd %s && mkdir -p proc/self && printf '%%b' '%s' >proc/self/cgroup",
+                       root, cases[_i].groups ? cases[_i].groups : "");
   for (int i = 0; i < 3 && cases[_i].file[i]; i++) {
     const char *file = cases[_i].file[i], *text = strchr(file, '=');
     n += (size_t)snprintf(command + n, sizeof command - n, " && mkdir -p $(dirname %.*s) && echo '%s' >%.*s",

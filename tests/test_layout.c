@@ -175,7 +175,7 @@ START_TEST(test_bad_layouts) {
   ck_ok(qn__layout_check(&good, &f, 64, 64));
 #define REFUSED(part, ...)                                                                                             \
   l = good;                                                                                                            \
-  __VA_ARGS__;                                                                                                           \
+  __VA_ARGS__;                                                                                                         \
   ck_fails(QN_E_FORMAT, part, qn__layout_check(&l, &f, 64, 64))
   REFUSED("sections", l.n_sections = 0);
   REFUSED("sections", l.n_sections = QN_LAYOUT_SECTIONS + 1);
@@ -198,7 +198,7 @@ START_TEST(test_bad_layouts) {
   REFUSED("more than", l.section[0].field[0].digit[0].size = 1 << 21);
   REFUSED("size 0", l.section[0].field[0].digit[0].size = 0);
   REFUSED("axis", l.section[0].outer[0].axis = 2);
-  /* A scale whose place leads back to before the plane, were it kept in 32 bits; and a hundred thousand copies of it. */
+  /* A scale that leads back to before the plane, were its place kept in 32 bits; and a hundred thousand copies. */
   REFUSED("beyond", l.section[1].field[0].n_digits = 1; l.section[1].field[0].digit[0] = (qn_digit){0, 1 << 20, 64});
   REFUSED("beyond", l.section[1].field[0].n_digits = 1; l.section[1].field[0].digit[0] = (qn_digit){1, 4, 1u << 30});
   REFUSED("beyond", l.section[0].outer[0].size = 65);

@@ -69,9 +69,10 @@ END_TEST
 /* A format answers to the words of its name in any order, and to those that say what is so anyway; to nothing else. */
 START_TEST(test_names_of_formats) {
   static const qn_format f = {.name = "int4.g128.z", .implied = "g128.f16"};
-  static const char *const yes[] = {"int4.g128.z", "int4.z", "int4.z.g128", "int4.g128.f16.z", "int4.f16.z"},
-                          *const no[] = {"", "int4", "int4.g128", "int4.g64.z", "int4.g128.zf", "int8.g128.z", "int",
-                                         "g128.int4.z", "int4.g128.bf16.z", "int4.g128.z.int4.x"};
+  static const char *const yes[] = {"int4.g128.z", "int4.z", "int4.z.g128", "int4.g128.f16.z", "int4.f16.z"};
+  static const char *const no[] = {
+      "",    "int4",        "int4.g128",        "int4.g64.z",        "int4.g128.zf", "int8.g128.z",
+      "int", "g128.int4.z", "int4.g128.bf16.z", "int4.g128.z.int4.x"};
   for (size_t i = 0; i < QN_COUNT(yes); i++) ck_assert_msg(qn__format_named(&f, yes[i]), "'%s'", yes[i]);
   for (size_t i = 0; i < QN_COUNT(no); i++) ck_assert_msg(!qn__format_named(&f, no[i]), "'%s'", no[i]);
 }
@@ -135,7 +136,7 @@ START_TEST(test_eight_bit_floats) {
 }
 END_TEST
 
-/* A float64 is rounded once: beside the middle of two neighbours, nearer to it than any f32, the nearer one is taken. */
+/* A float64 is rounded once: beside the middle of two neighbours, nearer than any f32, the nearer one is taken. */
 START_TEST(test_rounding_of_float64) {
   static const struct {
     qn_type t;
@@ -170,7 +171,8 @@ START_TEST(test_conversion_at_odd_addresses) {
   enum { N = 600 };
   qn_type from = types[_i / 3], to = types[_i % 3];
   char src[4 * N + 1], dst[4 * N + 1];
-  for (int i = 0; i < N; i++) qn__store_f64(from, src + 1, i, i - N / 2); /* exact in bf16 up to 256, near enough above */
+  for (int i = 0; i < N; i++)
+    qn__store_f64(from, src + 1, i, i - N / 2); /* exact in bf16 up to 256, near enough above */
   ck_ok(qn_convert(src + 1, from, dst + 1, to, N));
   for (int i = 0; i < N; i++) {
     char want[4];

@@ -115,8 +115,7 @@ static qn_context *open_pack(const qn_open_options *o) {
   return c;
 }
 
-/* ---- A problem with its data ---------------------------------------------------------------------------------------
- */
+/* ---- A problem with its data ------------------------------------------------------------------------------------- */
 
 #define CANARY 12345.0f
 
@@ -177,8 +176,7 @@ static void free_bench(bench *b) {
   free(b->x), free(b->y), free(b->bias), free(b->want), free(b->perm), free(b->ws);
 }
 
-/* ---- Cases ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Cases ------------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *problem, *served;
@@ -572,8 +570,12 @@ START_TEST(test_gpus_in_one_pack) {
     const char *device;
     int served;
     const char *refused;
-  } cases[] = {{"gpu:sm_80", 0, NULL}, {"gpu:sm_86", 1, NULL}, {"gpu:sm_89", 1, NULL},
-               {"gpu:sm_90a", 4, NULL}, {"gpu:sm_90", 0, "the pack is for"}, {"gpu:sm_75", 0, "is for sm_"}};
+  } cases[] = {{"gpu:sm_80", 0, NULL},
+               {"gpu:sm_86", 1, NULL},
+               {"gpu:sm_89", 1, NULL},
+               {"gpu:sm_90a", 4, NULL},
+               {"gpu:sm_90", 0, "the pack is for"},
+               {"gpu:sm_75", 0, "is for sm_"}};
   qn__device_provide("gpu:", open_gpu);
   ck_ok(qn_pack_builder_new(&builder));
   add_device(0, "cuda", "sm_80", "", 0);
@@ -591,7 +593,7 @@ START_TEST(test_gpus_in_one_pack) {
 }
 END_TEST
 
-/* A file replaced by a rename stays what it was for those who have it open; what is no file is refused, not waited for. */
+/* A file replaced by a rename stays what it was for who has it open; what is no file is refused, not waited for. */
 START_TEST(test_files) {
   qn_context *c = open_pack(NULL), *none;
   char other[80], err[200];
@@ -728,7 +730,8 @@ START_TEST(test_library_is_lean) {
       "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn_compile|qn__compile)')\"",
       "test \"$(nm -D --defined-only %s | awk '{ print $3 }' | sort)\" = \"$(grep '^QN_API' " QN_TESTS
       "/../runtime/quernel.h | grep -oE 'qn_[a-z0-9_]+\\(' | tr -d '(' | sort)\"",
-      "test -z \"$(nm -D --undefined-only %s | grep -wE 'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\"",
+      "test -z \"$(nm -D --undefined-only %s | grep -wE "
+      "'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\"",
       "c=$(mktemp) && strip -o $c %s && s=$(stat -c %%s $c) && rm $c && test $s -lt 200000",
   };
   char command[512];
@@ -759,16 +762,24 @@ int main(int argc, char **argv) {
     int loops;
   } cases[] = {
 #define CASE(name, loops) {#name, &test_##name, loops}
-      CASE(serves_every_m, QN_COUNT(problems)), CASE(generic_plan, 1),
-      CASE(what_a_pack_says_of_itself, 1),      CASE(bad_binds, 1),
-      CASE(bad_weights_and_arguments, 1),       CASE(eight_threads_at_once, 1),
-      CASE(packs_for_other_machines, 1),        CASE(kinds_of_plans, 1),
-      CASE(workspaces, 7),                      CASE(hosts_in_one_pack, 1),
-      CASE(gpus_in_one_pack, 6),                CASE(files, 1),
-      CASE(errors_of_threads, 1),               CASE(planes_at_odd_addresses, 1),
-      CASE(names_of_statuses_and_types, 1),     CASE(library_is_lean, QN_LEAN),
+    CASE(serves_every_m, QN_COUNT(problems)),
+    CASE(generic_plan, 1),
+    CASE(what_a_pack_says_of_itself, 1),
+    CASE(bad_binds, 1),
+    CASE(bad_weights_and_arguments, 1),
+    CASE(eight_threads_at_once, 1),
+    CASE(packs_for_other_machines, 1),
+    CASE(kinds_of_plans, 1),
+    CASE(workspaces, 7),
+    CASE(hosts_in_one_pack, 1),
+    CASE(gpus_in_one_pack, 6),
+    CASE(files, 1),
+    CASE(errors_of_threads, 1),
+    CASE(planes_at_odd_addresses, 1),
+    CASE(names_of_statuses_and_types, 1),
+    CASE(library_is_lean, QN_LEAN),
 #if QN_LEAN
-      CASE(runs_do_not_allocate, 4),
+    CASE(runs_do_not_allocate, 4),
 #endif
 #undef CASE
   };
