@@ -723,13 +723,17 @@ END_TEST
 
 /* What an engine links: the C library only, small, no name but those of the header, nothing that prints or ends the
  * process. */
+#define EXPORTS(library, header)                                                                                       \
+  "test \"$(nm -D --defined-only " library " | awk '{ print $3 }' | sort)\" = \"$(grep '^QN_API' " QN_TESTS            \
+  "/../runtime/" header " | grep -oE 'qn_[a-z0-9_]+\\(' | tr -d '(' | sort)\""
+
 START_TEST(test_library_is_lean) {
   static const char *const commands[] = {
       "readelf -d %s | grep -q 'NEEDED.*libc\\.so' && nm %s | grep -q ' qn_run$'", /* these programs see it */
       "test -z \"$(readelf -d %s | grep NEEDED | grep -vE 'lib(c|m|dl|pthread)\\.so|ld-linux|lib[atu]*san')\"",
       "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn_compile|qn__compile)')\"",
-      "test \"$(nm -D --defined-only %s | awk '{ print $3 }' | sort)\" = \"$(grep '^QN_API' " QN_TESTS
-      "/../runtime/quernel.h | grep -oE 'qn_[a-z0-9_]+\\(' | tr -d '(' | sort)\"",
+      EXPORTS("%s", "quernel.h"),
+      EXPORTS(QN_BUILD "/runtime/io/libquernel-io.so", "io/io.h"),
       "test -z \"$(nm -D --undefined-only %s | grep -wE "
       "'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\"",
       "c=$(mktemp) && strip -o $c %s && s=$(stat -c %%s $c) && rm $c && test $s -lt 200000",
