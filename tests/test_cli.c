@@ -158,8 +158,8 @@ static const row rows[] = {
     {TUNE "--store s >one && quernel store list --store s && quernel store forget int4.g32:64x128 --store s && " TUNE
           "--store s",
      0,
-     "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled 1,[^\n]*\n  int4.g32:64x128:f32-f32 at M = 1, 3\n"
-     "forgotten: [0-9]+ entries.*compiled [^\n]*known 1[^\n]*timed [1-9]",
+     "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled [1-9],[^\n]*\n  int4.g32:64x128:f32-f32 at M = 1, 3\n"
+     "forgotten: [0-9]+ entries.*compiled 0 [^\n]*known [1-9][^\n]*timed [1-9]",
      NULL},
     /* An output that cannot be written is found before any work; a pack with more is not lost */
     {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
