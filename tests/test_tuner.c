@@ -424,6 +424,32 @@ START_TEST(neighbours_that_tie_are_merged) {
 }
 END_TEST
 
+/* Evidence without its numbers, or with such that cannot be, is no evidence: the kernel is asked again. */
+START_TEST(evidence_must_tell) {
+  add(NULL, "one", "t4.rows");
+  add(NULL, "other", "t4.rows");
+  problems();
+  qn_store *s = open_store();
+  cJSON *j = cJSON_CreateObject();
+  if (_i) cJSON_AddNumberToObject(j, "error", -1), cJSON_AddNumberToObject(j, "seconds", _i == 1 ? 0 : -1);
+  for (int i = 0; i < 2; i++)
+    for (int m = 0; m <= 4; m += m ? 3 : 1) {
+      char key[400];
+      snprintf(key, sizeof key, "verify %s", set.hash[i]);
+      if (m) snprintf(key, sizeof key, "race %s %s M=%d", set.problem[1].problem.spelling, set.hash[i], m);
+      ck_assert_int_eq(qn_store_put(s, "evidence", key, j), QN_OK);
+    }
+  cJSON_Delete(j);
+  qn_store_close(s);
+  qn_tune_options o = options();
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  ck_assert_uint_eq(r.counts.verify_known, 0);
+  ck_assert_uint_eq(r.counts.timed_known, 0);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
 /* The faster one says that a row's bits do not depend on M, and lies about more tokens than small cases have. */
 START_TEST(broken_promise_of_rows_costs_the_place) {
   static const int64_t many[] = {1, 64};
@@ -943,6 +969,7 @@ int main(int argc, char **argv) {
   tcase_add_loop_test(runs, budget_holds_though_a_compiler_hangs, 0, (int)QN_COUNT(hangs));
   tcase_add_test(runs, runs_share_what_they_compile);
   tcase_add_loop_test(plans, neighbours_that_tie_are_merged, 0, (int)QN_COUNT(merges));
+  tcase_add_loop_test(plans, evidence_must_tell, 0, 3);
   tcase_add_test(plans, broken_promise_of_rows_costs_the_place);
   tcase_add_test(plans, deterministic_plan_is_kept_beside_the_fastest);
   tcase_add_test(plans, generic_plans_are_of_every_kind);

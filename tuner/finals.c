@@ -134,13 +134,19 @@ static cJSON *to_json(const final *list, size_t n) {
   return j;
 }
 
-static void from_json(const cJSON *j, final *list, size_t n) {
+/* False: it does not tell of every one of them. */
+static bool from_json(const cJSON *j, final *list, size_t n) {
   const cJSON *x;
+  size_t told = 0;
   cJSON_ArrayForEach(x, cJSON_GetObjectItemCaseSensitive(j, "finalists")) for (size_t k = 0; k < n; k++) {
-    if (!is(&list[k], cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(x, "hash")))) continue;
-    list[k].seconds = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(x, "seconds"));
-    list[k].low = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(x, "ratio"));
+    double seconds = qn__number(x, "seconds"), ratio = qn__number(x, "ratio");
+    if (!(seconds > 0 && ratio > 0) || !is(&list[k], cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(x, "hash"))))
+      continue;
+    list[k].seconds = seconds;
+    list[k].low = ratio;
+    told++;
   }
+  return told >= n;
 }
 
 /* The same question is asked of the same finalists in the same number of rounds. */
@@ -193,10 +199,10 @@ static qn_status final_of(qn_contest *f, size_t i, int64_t low, const char *incu
     while (reject_suspects(f, list, n, f->m[i]));
     make_key(f, list, n, f->m[i], rounds, key);
     if (n) qn__run_show(r, "finals", f->p->problem.spelling, list[0].c->e->c->name, f->m[i], list[0].seconds, NULL);
-    cJSON *known = qn_store_get(r->store, "evidence", key);
-    from_json(known, list, n);
-    r->counts.timed_known += known != NULL;
-    cJSON_Delete(known);
+    cJSON *evidence = qn_store_get(r->store, "evidence", key);
+    bool known = n && from_json(evidence, list, n);
+    r->counts.timed_known += known;
+    cJSON_Delete(evidence);
     if (known || n < 2 || qn__run_late(r) || qn__journal_suspicion(r->store, key) >= QN_SUSPECT) break;
     QN_TRY(meet(f, list, n, f->m[i], rounds, key, &failed));
     if (!failed) break;

@@ -236,7 +236,7 @@ static double blas_seconds(qn_contest *f, int64_t m) {
   qn_tuning *r = f->r;
   char key[320];
   snprintf(key, sizeof key, "blas %s M=%lld", f->p->problem.spelling, (long long)m);
-  cJSON *j = qn_store_get(r->store, "evidence", key), *answer;
+  cJSON *j = qn__run_known(r, key, "seconds", 0), *answer;
   if (!j && !qn__run_late(r)) {
     bool found = qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer) == QN_OK;
     j = cJSON_CreateObject();

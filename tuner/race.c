@@ -5,6 +5,7 @@
 #include "fail.h"
 #include "measure.h"
 #include "stats.h"
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static qn_status race_one(qn_contest *f, qn_racer *c, size_t i, int64_t m) {
   timing t = {0};
   bool passed;
   snprintf(key, sizeof key, "race %s %s M=%lld", f->p->problem.spelling, c->e->c->hash, (long long)m);
-  cJSON *j = qn_store_get(r->store, "evidence", key);
+  cJSON *j = qn__run_known(r, key, "seconds", DBL_MIN);
   if (j) r->counts.timed_known++;
   else if (qn__run_late(r)) return QN_OK;
   else {

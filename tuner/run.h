@@ -74,6 +74,9 @@ bool qn__run_late(const qn_tuning *r);
 double qn__run_share(double end, size_t parts);
 /* What the user must know of how it ended; each is said once. */
 void qn__run_remark(qn_tuning *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Evidence that tells what is asked: the number `field`, at least `least`, or that the kernel was rejected. NULL: it is
+ * not there; what a writer without memory or another version left out is no result. */
+cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, double least);
 /* Store what was seen. A full disk does not end a run: it says so once and goes on with what it has in memory. */
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value);
 

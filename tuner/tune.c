@@ -56,6 +56,15 @@ void qn__run_remark(qn_tuning *r, const char *format, ...) {
   r->remarks = all;
 }
 
+cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, double least) {
+  cJSON *known = qn_store_get(r->store, "evidence", key);
+  const cJSON *x = cJSON_GetObjectItemCaseSensitive(known, field);
+  bool told = cJSON_IsNumber(x) && x->valuedouble >= least && x->valuedouble < INFINITY;
+  if (told || cJSON_IsString(cJSON_GetObjectItemCaseSensitive(known, "rejected"))) return known;
+  cJSON_Delete(known);
+  return NULL;
+}
+
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value) {
   if (qn_store_put(r->store, kind, key, value) == QN_OK || r->unkept) return;
   r->unkept = true;
@@ -233,7 +242,7 @@ qn_status qn__run_ask(qn_tuning *r, const qn_ask *a, cJSON **answer) {
 static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
   char key[QN_VERIFY_KEY];
   qn__run_verify_key(e, key);
-  cJSON *known = qn_store_get(r->store, "evidence", key);
+  cJSON *known = qn__run_known(r, key, "error", 0);
   if (known) {
     const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "rejected"));
     e->error = qn__number(known, "error");
