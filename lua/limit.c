@@ -33,6 +33,8 @@ lua_State *qn__lua_state_new(qn_lua_memory *m) {
 static const char watch_class[] = "quernel.watch";
 
 typedef struct watch {
+  qn_lua_memory *memory; /* NULL: not ours to count */
+  size_t most;           /* that it had before */
   bool armed;
   timer_t timer;
   struct sigaction before;
@@ -80,19 +82,21 @@ static int watch_renew(lua_State *L) {
 
 /* limit() -> watch: from now until it is closed */
 static int watch_start(lua_State *L) {
+  void *ud;
   watch *w = lua_newuserdatauv(L, sizeof *w, 0);
-  *w = (watch){0};
+  *w = (watch){.memory = lua_getallocf(L, &ud) == allocate ? ud : NULL};
   luaL_setmetatable(L, watch_class);
   arm(w);
-  void *ud;
-  qn_lua_memory *m = lua_getallocf(L, &ud) == allocate ? ud : NULL;
-  if (m) m->most = m->used + growth;
+  if (!w->memory) return 1;
+  w->most = w->memory->most;
+  if (w->most - w->memory->used > growth) w->memory->most = w->memory->used + growth;
   return 1;
 }
 
 static int watch_close(lua_State *L) {
-  void *ud;
-  if (lua_getallocf(L, &ud) == allocate) ((qn_lua_memory *)ud)->most = SIZE_MAX;
+  watch *w = luaL_checkudata(L, 1, watch_class);
+  if (w->memory) w->memory->most = w->most;
+  w->memory = NULL;
   return watch_end(L);
 }
 

@@ -235,6 +235,7 @@ return function(q, native)
   -- copied as it is stored. options: progress; partial, which copies also what cannot be read. Returns a list of these,
   -- { { name, why }… }, or nil, message, code.
   function model:write_planes(path, options)
+    q.check.fields(options or {}, { progress = "function?", partial = "boolean?" }, "options of write_planes")
     return write(self, path, function(t) return t.quantized and not t.tied_to and as_read(self, t) or nil end, options or {})
   end
 
@@ -252,6 +253,8 @@ return function(q, native)
   -- (the head of a tied model among them: its embedding stays); progress; partial. Returns a list of { name, format, n, k,
   -- slices, bpw, error2, weight2, largest }, and what was left out, or nil, message, code.
   function model:write_quantized(path, options)
+    q.check.fields(options, { format = "string", method = "string?", scales = "string?", choose = "function",
+      progress = "function?", partial = "boolean?", threads = "count?" }, "options of write_quantized")
     local f, report = q.gen.format.descriptor(q.resolve(options.format)), {}
     local function requantized(t)
       local planes, bits = planes_of(f, t.n, t.k), 0

@@ -8,6 +8,8 @@ return function(q, native)
   -- the pack's that is here; functions = { { name =, library =, symbol = }… }, the pack's that are not in it: one that is
   -- not given is replaced by its runner-up.
   function q.open(path, options)
+    q.check.fields(options or {}, { device = "string?", threads = "count?", deterministic = "boolean?",
+      batch_invariant = "boolean?", functions = "list?" }, "options of open")
     local handle, why, code = native.pack_open(path)
     if not handle then return nil, why, code end
     options = options or {}
@@ -266,6 +268,7 @@ return function(q, native)
   -- tuned_seconds, dense_seconds, dense_bytes, dense_by }, or nil, message, code.
   function pack:bench(options)
     options = options or {}
+    q.check.fields(options, { m = "list?", reps = "count?", progress = "function?" }, "options of bench")
     local s <close>, why, code = open_session(self)
     if not s then return nil, why, code end
     local list, shapes, ms = agenda(self, s, options.m)

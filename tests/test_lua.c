@@ -91,6 +91,30 @@ END_TEST
 START_TEST(models) { run_case(files[3], _i); }
 END_TEST
 
+/* Memory runs out at each of many points of loading the module: an error each time, and at last it is there. */
+static int load(lua_State *L) {
+  luaL_openlibs(L);
+  luaL_requiref(L, "quernel", luaopen_quernel, 0);
+  return 0;
+}
+
+START_TEST(memory_that_runs_out_is_an_error) {
+  int failed = 0;
+  for (size_t most = 20000;; most += most / 12) {
+    qn_lua_memory memory;
+    lua_State *L = qn__lua_state_new(&memory);
+    memory.most = most;
+    lua_pushcfunction(L, load);
+    int status = lua_pcall(L, 0, 0, 0);
+    ck_assert_msg(!status || strstr(lua_tostring(L, -1), "memory"), "with %zu bytes: %s", most, lua_tostring(L, -1));
+    lua_close(L);
+    if (!status) break;
+    failed++;
+  }
+  ck_assert_int_ge(failed, 10);
+}
+END_TEST
+
 static int count(const char *file) {
   lua_State *L = open_file(file);
   int n = (int)lua_rawlen(L, -1);
@@ -115,6 +139,10 @@ int main(int argc, char **argv) {
     tcase_add_loop_test(c, tests[i], 0, count(files[i]));
     suite_add_tcase(s, c);
   }
+  TCase *memory = tcase_create("memory");
+  tcase_set_timeout(memory, 300);
+  tcase_add_test(memory, memory_that_runs_out_is_an_error);
+  suite_add_tcase(s, memory);
   int failed = run_suite(s, argv[0]);
   snprintf(remove, sizeof remove, "rm -rf %s", scratch);
   return system(remove) || failed;

@@ -309,6 +309,7 @@ return {
     } do t.fails(text, q.tune, options) end
     t.fails('options of variants has no field "famly"', q.variants, problem, q.device "host", { famly = "host.gemm" })
     t.fails("options of compile: threads must be", q.compile, {}, { threads = "all" })
+    t.fails('options of open has no field "devise"; did you mean "device"%?', q.open, "x.qpack", { devise = "host" })
     t.fails("pack: result 1 is none of tune's", q.pack, { {} }, "x")
   end },
 

@@ -158,6 +158,7 @@ case("a part of a model must be asked for", function(t)
     t.check(not what[1] and what[2]:find "1 of 5 weights must be left out", what[2])
     t.check(what[2]:find "left out: model.layers.0.down_proj.weight: EXL2", what[2])
   end
+  t.fails('has no field "methods"; did you mean "method"%?', m.write_quantized, m, out, { format = "f16", choose = print, methods = 1 })
   local list, left_out = q.layer_problems(m, { "bf16" }, true)
   t.equal(table.concat(list, " "), "f32:4x32:bf16") -- the layer and the head
   t.equal(left_out[1].name, "model.layers.0.down_proj.weight")
