@@ -94,12 +94,18 @@ START_TEST(the_interpreter_goes_through_it_all) {
 }
 END_TEST
 
-/* Three seconds are not enough: it ends, says what was cut, and keeps what it has. */
+/* Six seconds are not enough: it ends, says what was cut, and keeps what it has. */
 START_TEST(it_ends_in_time) {
-  succeeds(cli(ON_EMU " --minutes 0.05"), "three seconds");
+  succeeds(cli(ON_EMU " --minutes 0.1"), "six seconds");
   ck_assert_msg(strstr(cli_out, ": cut after") || strstr(cli_out, "no time left"), "%s", cli_out);
   succeeds(cli("tar xzOf " ARCHIVE " ./results/parts.csv"), "parts");
   says(cli_out, "setup,done,");
+}
+END_TEST
+
+START_TEST(an_invented_gpu_is_used) {
+  succeeds(cli(QN_TESTS "/gpu/test_run"), "test_run");
+  says(cli_out, "run: ok");
 }
 END_TEST
 
@@ -162,6 +168,7 @@ int main(int argc, char **argv) {
   tcase_add_test(t, kernels_of_the_ceilings_are_right);
   tcase_add_test(t, the_interpreter_goes_through_it_all);
   tcase_add_test(t, it_ends_in_time);
+  tcase_add_test(t, an_invented_gpu_is_used);
   tcase_add_test(t, it_says_what_is_missing);
   tcase_add_test(t, results_make_a_table);
   tcase_add_test(t, peers_are_timed_as_we_are);
