@@ -277,6 +277,7 @@ static const struct {
   const char *format;
 } awq[] = {
     {AWQ("GEMM"), "a.qweight", "a.qzeros", "a.scales", WORDS_OF_N, false, false, "int4.g16.z"},
+    {AWQ("exllama"), "a.qweight", "a.qzeros", "a.scales", WORDS_OF_N, false, false, "int4.g16.z"},
     {AWQ("gemv"), "a.qweight", "a.qzeros", "a.scales", WORDS_OF_K, false, false, "int4.g16.z"},
     {AWQ("gemv_fast"), "a.qweight", "a.qzeros", "a.scales", FOUR_ROWS, false, false, "int4.g16.m"},
     {QUARK("uint4", "reorder"), "a.weight", "a.weight_zero_point", "a.weight_scale", WORDS_OF_N, false, false,
@@ -506,6 +507,17 @@ static void ct_int8(void) {
   want_integers(false);
 }
 
+static void int8_blocks(void) {
+  int8_t *q = add("a.weight", "I8", n, k, 1);
+  float *s = add("a.weight_scale_inv", "F32", ceildiv(n, 8), ceildiv(k, 16), 4);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < k; j++) {
+      q[i * k + j] = (int8_t)(code[i][j] - 128);
+      s[i / 8 * ceildiv(k, 16) + j / 16] = scale[i / 8][j / 16 % groups];
+      want[i][j] = (float)(q[i * k + j] * (double)scale[i / 8][j / 16 % groups]);
+    }
+}
+
 static void fp8_blocks(void) {
   fp8_codes();
   want_floats(add("a.weight_scale_inv", "F8_E8M0", ceildiv(n, 8), ceildiv(k, 16), 1), 8, 16, e8m0);
@@ -596,6 +608,7 @@ static const struct {
 } layers[] = {
     {ct_packed, 4, "{}", "int4.g32.z"},
     {ct_int8, 8, "{}", "int8.g32"},
+    {int8_blocks, 8, BLOCKS, "int8.g16.f32"},
     {fp8_blocks, 8, BLOCKS, "e4m3.b8x16.f32"},
     {fp8_blocks_of_bytes, 8, BLOCKS, "e4m3.b8x16.f32"},
     {fp8_mx, 8, "{}", "mxfp8"},

@@ -9,7 +9,7 @@ const qn__dialect *const qn__dialects[] = {
     &qn__gptq,         &qn__hqq,            &qn__mlx,      &qn__quark_int4,  &qn__quark_mxfp4,  &qn__modelopt_int4,
     &qn__modelopt,     &qn__ct_nvfp4,       &qn__ct_mxfp4, &qn__ct_packed,   &qn__bitnet,       &qn__ct_int,
     &qn__ct_mxfp8,     &qn__ct_float,       &qn__fp8,      &qn__fp8_experts, &qn__deepseek_fp8, &qn__mistral_fp8,
-    &qn__deepseek_mxfp4,
+    &qn__deepseek_mxfp4, &qn__int8_blocks,
     &qn__gptoss,       &qn__gptoss_original, &qn__plain,   NULL};
 
 const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {

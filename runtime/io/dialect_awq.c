@@ -81,20 +81,22 @@ static qn_status claim_gemv_fast(const qn_model *m, qn__weight *w) {
 static qn_status claim(const qn_model *m, qn__weight *w) {
   static const struct {
     const char *version;
+    int mode;
     qn_status (*claim)(const qn_model *m, qn__weight *w);
   } layouts[] = {
-      [GEMM] = {"gemm", claim_gemm}, [GEMV] = {"gemv", claim_gemv}, [GEMV_FAST] = {"gemv_fast", claim_gemv_fast}};
+      {"", GEMM, claim_gemm},     {"gemm", GEMM, claim_gemm}, {"exllama", GEMM, claim_gemm}, /* reordered when loaded */
+      {"ipex", GEMM, claim_gemm}, {"gemv", GEMV, claim_gemv}, {"gemv_fast", GEMV_FAST, claim_gemv_fast}};
   const char *version = qn__quant_text(m, "version"), *name = w->part[CODES]->name;
-  int64_t bits = qn__quant_int(m, "bits", qn__quant_int(m, "w_bit", 4));
   char grain[24];
+  size_t i = 0;
   QN_TRY(qn__layer_configure(m, w));
-  for (w->mode = 0; *version && w->mode < (int)QN_COUNT(layouts); w->mode++)
-    if (!strcasecmp(version, layouts[w->mode].version)) break;
-  if (w->mode == (int)QN_COUNT(layouts))
-    return qn__fail(QN_E_SHAPE, "%s: AWQ's layout \"%s\"; save it as gemm", name, version);
+  int64_t bits = qn__layer_int(m, w, "bits", qn__layer_int(m, w, "w_bit", 4));
+  while (i < QN_COUNT(layouts) && strcasecmp(version, layouts[i].version)) i++;
+  if (i == QN_COUNT(layouts)) return qn__fail(QN_E_SHAPE, "%s: AWQ's layout \"%s\"; save it as gemm", name, version);
   if (bits != 4) return qn__fail(QN_E_SHAPE, "%s: AWQ of %jd bits; the layout has 4", name, (intmax_t)bits);
   w->bits = 4;
-  QN_TRY(layouts[w->mode].claim(m, w));
+  w->mode = layouts[i].mode;
+  QN_TRY(layouts[i].claim(m, w));
   return qn__spell(w, "int4", qn__grain(w, grain), w->mode == GEMV_FAST ? "m" : "z", w->part[SCALES]->type);
 }
 

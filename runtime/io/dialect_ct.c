@@ -10,7 +10,10 @@
  *
  * int-quantized: weight I8 [N, K]; weight_scale [N, G], [N, 1] or [1]; weight_zero_point I8 like the scales, optional.
  *
- * Both have stacks of E experts, too: each tensor with E in front, weight_shape I64 [3] = E, N, K.
+ * SGLang's "blockwise_int8": weight I8 [N, K]; weight_scale_inv F32, one for a block of 128 x 128, multiplied despite
+ * its name. It is repeated for each row.
+ *
+ * All have stacks of E experts, too: each tensor with E in front, weight_shape I64 [3] = E, N, K.
  *
  * Bits and group size are the first in config_groups that fit the shapes: targets need not be matched against names.
  * Source: compressed-tensors, compressors/quantized_compressors. */
@@ -215,3 +218,35 @@ const qn__dialect qn__ct_int = {"compressed-tensors/int-quantized",
                                 is_int,
                                 claim_int,
                                 read_int};
+
+/* ---- Blocks ---- */
+
+static qn_status claim_blocks(const qn_model *m, qn__weight *w) {
+  char grain[24];
+  int64_t block[2];
+  QN_TRY(qn__enter_stack(w, "I8"));
+  w->bits = 8;
+  QN_TRY(float_scale(w));
+  if (!qn__layer_block(m, w, SCALE, block)) return claim_int(m, w);
+  w->mode = (int)block[0];
+  w->group = block[1];
+  w->groups = qn__ceildiv(w->pub.k, w->group);
+  w->pub.activation = "i8.g128";
+  return qn__spell(w, "int8", qn__grain(w, grain), "", w->part[SCALE]->type);
+}
+
+static qn_status read_blocks(const qn__weight *w, int64_t slice, qn_planes **out) {
+  int64_t n = w->pub.n, k = w->pub.k;
+  size_t row = (size_t)(w->groups * qn_type_bits(w->scale) / 8);
+  if (!w->mode) return read_int(w, slice, out);
+  const qn__spec spec[] = {{"codes", QN_T_U8, n, k, NULL}, {"scale", w->scale, n, w->groups, NULL}};
+  QN_TRY(qn__planes_new(w, spec, 2, false, out));
+  offset_codes(w, CODES, slice, n * k, qn__fill(*out, 0));
+  for (int64_t i = 0; i < n; i++)
+    memcpy((uint8_t *)qn__fill(*out, 1) + (size_t)i * row,
+           (const uint8_t *)qn__slice(w, SCALE, slice) + (size_t)(i / w->mode) * row, row);
+  return QN_OK;
+}
+
+const qn__dialect qn__int8_blocks = {
+    "sglang/blockwise_int8", ".weight", {"!.weight_scale_inv"}, ".weight", is_int, claim_blocks, read_blocks};

@@ -31,29 +31,6 @@ static qn_status enter_codes(qn__weight *w) {
 
 /* ---- Scales that are floats -------------------------------------------------------------------------------------- */
 
-static bool pair(const cJSON *list, int64_t out[2]) {
-  for (int i = 0; i < 2; i++) {
-    const cJSON *v = cJSON_GetArrayItem(list, i);
-    if (!cJSON_IsNumber(v) || v->valuedouble < 1 || v->valuedouble > INT32_MAX) return false;
-    out[i] = (int64_t)v->valuedouble;
-  }
-  return true;
-}
-
-/* Rows and columns of a block, from whichever part of the configuration fits the scales. */
-static bool find_block(const qn_model *m, const qn__weight *w, int64_t block[2]) {
-  const cJSON *g;
-  int64_t rows, cols;
-  bool found = pair(cJSON_GetObjectItemCaseSensitive(m->quant, "weight_block_size"), block);
-  for (int i = 0; !found && (g = qn__ct_weights(m, i)); i++)
-    found = pair(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(g, "weights"), "block_structure"),
-                 block);
-  if (!found) block[0] = block[1] = 128;
-  return w->part[SCALE]->n_dims >= w->part[WEIGHT]->n_dims && qn__scale_shape(w, SCALE, &rows, &cols) &&
-         rows == qn__ceildiv(w->pub.n, block[0]) && cols == qn__ceildiv(w->pub.k, block[1]) &&
-         !(rows == w->pub.n && cols == 1); /* which is a scale for each row */
-}
-
 /* Two or three scales for parts of the rows: equal parts, but q, k and v by the numbers of heads, where given. */
 static bool enter_fused(const qn_model *m, qn__weight *w) {
   int64_t parts, cols, first = qn__json_int(qn__config(m, "num_attention_heads"), 1),
@@ -76,7 +53,7 @@ static qn_status claim_float(const qn_model *m, qn__weight *w) {
   int64_t block[2];
   QN_TRY(enter_codes(w));
   QN_TRY(qn__part_is(w, SCALE, bytes ? "F16 BF16 F32 F8_E8M0 U8" : "F16 BF16 F32 F8_E8M0", s->n_dims, any));
-  bool blocks = find_block(m, w, block);
+  bool blocks = qn__layer_block(m, w, SCALE, block);
   if (blocks || !enter_fused(m, w)) QN_TRY(qn__scale_grid(m, w, SCALE, blocks ? block : NULL, grain));
   w->pub.activation = w->dialect != &qn__ct_float && blocks ? "e4m3.g128" : m->activation;
   bool kept = !w->mode && s->type != QN_T_E8M0 && s->type != QN_T_U8;

@@ -84,3 +84,25 @@ qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *
                : qn__fail(QN_E_FORMAT, "%s: %jd groups do not divide K = %jd", scales->name, (intmax_t)groups,
                           (intmax_t)k);
 }
+
+/* ---- Blocks ---- */
+
+static bool pair(const cJSON *list, int64_t out[2]) {
+  for (int i = 0; i < 2; i++) {
+    out[i] = qn__json_int(cJSON_GetArrayItem(list, i), 0);
+    if (out[i] < 1) return false;
+  }
+  return true;
+}
+
+bool qn__layer_block(const qn_model *m, const qn__weight *w, int part, int64_t block[2]) {
+  const cJSON *g;
+  int64_t rows, cols;
+  bool found = pair(get(m->quant, "weight_block_size"), block);
+  for (int i = 0; !found && (g = qn__ct_weights(m, i)); i++)
+    found = pair(get(get(g, "weights"), "block_structure"), block);
+  if (!found) block[0] = block[1] = 128;
+  return w->part[part]->n_dims >= w->part[0]->n_dims && qn__scale_shape(w, part, &rows, &cols) &&
+         rows == qn__ceildiv(w->pub.n, block[0]) && cols == qn__ceildiv(w->pub.k, block[1]) &&
+         !(rows == w->pub.n && cols == 1); /* which is a scale for each row */
+}

@@ -140,7 +140,7 @@ extern const qn__dialect *const qn__dialects[]; /* most specific first, NULL at 
 extern const qn__dialect qn__planes, qn__ggml, qn__plain, qn__gptq, qn__hqq, qn__mlx, qn__qserve, qn__bitnet;
 /* dialect_awq.c */ extern const qn__dialect qn__awq, qn__quark_int4, qn__modelopt_int4;
 /* dialect_bnb.c */ extern const qn__dialect qn__bnb4, qn__bnb_int8;
-/* dialect_ct.c */ extern const qn__dialect qn__ct_packed, qn__ct_int;
+/* dialect_ct.c */ extern const qn__dialect qn__ct_packed, qn__ct_int, qn__int8_blocks;
 /* dialect_fp4.c */ extern const qn__dialect qn__ct_nvfp4, qn__ct_mxfp4, qn__modelopt, qn__gptoss, qn__gptoss_original,
     qn__quark_mxfp4, qn__deepseek_mxfp4;
 /* dialect_fp8.c */ extern const qn__dialect qn__ct_float, qn__ct_mxfp8, qn__fp8, qn__fp8_experts, qn__deepseek_fp8,
@@ -181,6 +181,10 @@ const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *k
 
 /* The size of groups: the configured one that fits, else what K and their number tell; refused if several would do. */
 qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size);
+
+/* Rows and columns of the blocks whose scales are part `part`: as configured, 128 x 128 if nothing is. False if its shape
+ * is another. */
+bool qn__layer_block(const qn_model *m, const qn__weight *w, int part, int64_t block[2]);
 
 /* Does a regular expression match the text from its start (re.match)? */
 typedef enum qn__match { QN__MATCH_NO, QN__MATCH_YES, QN__MATCH_UNKNOWN } qn__match;
