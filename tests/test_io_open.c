@@ -105,11 +105,21 @@ static const struct {
     {"{\"quantization_config\":{\"format\":\"mxfp6-pack-quantized\"}}",
      {{"a.weight_packed", "U8", 2, {2, 24}, zeros}, {"a.weight_scale", "U8", 2, {2, 1}, zeros}},
      "a.weight", "MXFP6", 48 + 2},
-    {"{\"quantization_config\":{\"quant_method\":\"onebit\"}}", /* a scale of 8 bits comes first by name */
+    {"{\"quantization_config\":{\"quant_method\":\"onebit\"}}", /* else a dialect's int8 */
+     {{"a.weight", "I8", 2, {16, 4}, zeros}, {"a.weight_scale", "F16", 1, {16}, zeros}},
+     "a.weight",
+     "OneBit",
+     64 + 32},
+    {"{}",
+     {{"a.weight.compressed", "BF16", 2, {16, 4}, zeros}, {"a.weight.bitmask", "U8", 2, {16, 1}, zeros}},
+     "a.weight",
+     "with a bitmask",
+     128 + 16},
+    {"{\"quantization_config\":{\"quant_method\":\"other\"}}", /* a scale of 8 bits comes first by name */
      {{"a.weight", "U8", 2, {16, 4}, zeros},
       {"a.scale", "F8_E8M0", 2, {2, 1}, zeros},
       {"a.bias", "F16", 1, {16}, zeros}},
-     "a.weight", "U8 [16, 4] in a layout that no dialect reads; the configuration calls it \"onebit\"", 64 + 2},
+     "a.weight", "U8 [16, 4] in a layout that no dialect reads; the configuration calls it \"other\"", 64 + 2},
     {"{}",
      {{"a.experts.up", "F8_E4M3", 3, {2, 4, 8}, zeros}, {"a.experts.up_scale", "F32", 3, {2, 1, 1}, zeros},
       {"a.experts.down", "F8_E4M3", 3, {2, 4, 8}, zeros}},

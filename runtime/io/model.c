@@ -211,11 +211,18 @@ const char *qn__quant_text(const qn_model *m, const char *key) {
   return cJSON_IsString(v) ? v->valuestring : "";
 }
 
+static const char *const quant_names[] = {"quant_method", "quant_algo", "format"};
+
 const char *qn__quant_name(const qn_model *m) {
-  static const char *const keys[] = {"quant_method", "quant_algo", "format"};
   const char *name = "";
-  for (size_t i = 0; !*name && i < QN_COUNT(keys); i++) name = qn__quant_text(m, keys[i]);
+  for (size_t i = 0; !*name && i < QN_COUNT(quant_names); i++) name = qn__quant_text(m, quant_names[i]);
   return name;
+}
+
+bool qn__quant_is(const qn_model *m, const char *name) {
+  for (size_t i = 0; i < QN_COUNT(quant_names); i++)
+    if (!strcmp(qn__quant_text(m, quant_names[i]), name)) return true;
+  return false;
 }
 
 /* ---- Sharded safetensors ----------------------------------------------------------------------------------------- */

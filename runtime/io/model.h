@@ -171,7 +171,8 @@ bool qn__architecture_is(const qn_model *m, const char *name);
 int64_t qn__json_int(const cJSON *value, int64_t fallback); /* a whole number, or a bool */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
-const char *qn__quant_name(const qn_model *m);                  /* what it calls itself: "gptq"; "" when it does not */
+const char *qn__quant_name(const qn_model *m); /* what it calls itself: "gptq"; "" when it does not */
+bool qn__quant_is(const qn_model *m, const char *name); /* does it call itself so: its method, algorithm or format? */
 
 /* The same, where the configuration may say something else of this layer: after qn__layer_configure, which finds it
  * ("dynamic" of GPTQModel, "extra_config" of AutoRound, a key of the module's name of MLX). */

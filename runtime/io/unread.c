@@ -9,10 +9,10 @@
 
 /* ---- Telling them ------------------------------------------------------------------------------------------------ */
 
-/* A layout is told by the suffix of the tensor that holds its codes, by one beside it, and by the "format" that the
- * configuration gives. It is looked for before any dialect, so it must fit nothing that one reads. */
+/* A layout is told by the suffix of the tensor that holds its codes, by one beside it, and by what the configuration
+ * calls it. It is looked for before any dialect, so it must fit nothing that one reads. */
 static const struct {
-  const char *name, *codes, *beside, *format;
+  const char *name, *codes, *beside, *called;
 } layouts[] = {
     {"EXL2 (ExLlamaV2)", ".q_weight", ".q_scale", NULL},
     {"EXL3 (ExLlamaV3)", ".trellis", ".suh", NULL},
@@ -24,12 +24,15 @@ static const struct {
     {"SpQR", ".dense_weights", ".row_offsets", NULL},
     {"SqueezeLLM", ".qweight", ".lookup_table", NULL},
     {"EETQ", ".qweight", ".weight_scales", NULL},
+    {"EETQ", ".weight", ".weight_scales", NULL},
+    {"OneBit", ".weight", ".weight_scale", "onebit"},
     {"FP-Quant", ".qweight", ".forward_hadamard_matrix", NULL},
     {"HIGGS (FLUTE)", ".weight", ".tables", NULL},
     {"Marlin", ".B", ".s", NULL},
     {"Marlin 2:4", ".B_24", ".B_meta", NULL},
     {"Marlin 2:4 (compressed-tensors marlin-24)", ".weight_packed", ".meta", NULL},
-    {"2:4 sparsity (compressed-tensors sparse-24-bitmask)", ".compressed", ".bitmask", NULL},
+    {"compressed-tensors with a bitmask (sparse)", ".weight.compressed", ".weight.bitmask", NULL},
+    {"compressed-tensors with a bitmask (sparse)", ".compressed", ".bitmask", NULL},
     {"MXFP6 (compressed-tensors)", ".weight_packed", ".weight_scale", "mxfp6-pack-quantized"},
     {"QQQ", ".B", ".s_channel", NULL},
     {"quanto", ".weight._data", ".weight._scale", NULL},
@@ -45,7 +48,7 @@ static const char *find_layout(const qn_model *m, const char *name, size_t *stem
     size_t n = strlen(name), k = strlen(layouts[i].codes);
     bool fits = n > k && !strcmp(name + n - k, layouts[i].codes);
     if (!fits || (layouts[i].beside && !qn__sibling(m, name, n - k, layouts[i].beside))) continue;
-    if (layouts[i].format && strcmp(qn__quant_text(m, "format"), layouts[i].format)) continue;
+    if (layouts[i].called && !qn__quant_is(m, layouts[i].called)) continue;
     *stem = n - k;
     return layouts[i].name;
   }
