@@ -51,7 +51,7 @@ qn_status qn__run_try(qn_tuning *r, qn_entrant *e, const char *what, qn_attempt 
   *passed = false;
   if (suspicion >= QN_SUSPECT) return qn__run_reject(r, e, QN_SUSPECT_WHY), QN_OK;
   for (;;) {
-    bool own = !r->supervisor.pid; /* the step starts a worker */
+    bool own = !r->supervisor.pid || r->supervisor.fresh;
     qn__journal_begin(&r->journal, what);
     qn_status s = step(r, ud);
     qn_fault fault = r->supervisor.fault;

@@ -48,9 +48,12 @@ static void make(qn_maker *m, qn_entrant *e) {
   bool known = qn_store_artifact_get(m->store, e->c->hash, &s, &a, why, sizeof why);
   if (!known) s = compile(m, e->c, &a, why);
   pthread_mutex_lock(&m->lock);
-  e->known = known;
-  settle(m->store, e, s, why, &a);
-  m->misses = e->missed ? m->misses + 1 : 0;
+  bool given_up = m->stop && s == QN_E_LIMIT; /* as if it had never begun */
+  if (!given_up) {
+    e->known = known;
+    settle(m->store, e, s, why, &a);
+    m->misses = e->missed ? m->misses + 1 : 0;
+  }
   if (m->misses == most_misses && !m->stop) {
     m->status = s;
     m->stop = true;

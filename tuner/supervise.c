@@ -53,6 +53,7 @@ static qn_status spawn(qn_supervisor *s) {
     return qn__fail(QN_E_IO, "cannot start the worker %s: %s", s->program, strerror(e));
   }
   s->fd = fd[0];
+  s->fresh = true;
   qn__leash_group(s->pid, true);
   return QN_OK;
 }
@@ -209,6 +210,7 @@ static qn_status converse(qn_supervisor *s, char *text, double seconds, cJSON **
   }
   size_t n = strlen(text);
   text[n] = '\n'; /* in place of the terminator */
+  s->fresh = false;
   send_text(s, text, n + 1);
   cJSON *j = read_answer(s, seconds, &how);
   if (number(j, "id") != s->asked || number(j, "status") < 0) {

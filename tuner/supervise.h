@@ -22,6 +22,7 @@ typedef struct qn_supervisor {
   char *line;
   size_t used, room;
   int restarts;
+  bool fresh;          /* the worker has been asked nothing yet */
   int asked;           /* number of the last request, which its answer repeats */
   qn_fault fault;      /* of the last request */
   char step[160];      /* what the worker said last that it was doing; "" before it says anything */

@@ -278,6 +278,14 @@ static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidat
   return QN_OK;
 }
 
+/* The user's functions need not be compiled: they are verified while the first kernels are. */
+static qn_status prove_functions(qn_tuning *r, const qn_tune_problem *p) {
+  r->until = r->end;
+  for (size_t j = 0; j < p->n_candidates && qn__run_candidate(r, p, j)->library; j++)
+    QN_TRY(prove(r, p, qn__run_candidate(r, p, j), r->until));
+  return QN_OK;
+}
+
 /* Whatever the budget: one kernel that serves every M, right. If the first is not, or is not made in time, another; if
  * none is, the first that will be. */
 static qn_status secure(qn_tuning *r, const qn_tune_problem *p) {
@@ -441,6 +449,7 @@ static qn_status plan_all(qn_tuning *r, qn_tune_result *out) {
 /* A kernel that turns out wrong late may have its place in plans that are made already: then they are made again. What
  * is known is not done again. */
 static qn_status measure(qn_tuning *r, qn_tune_result *out) {
+  for (size_t i = 0; i < r->n_problems; i++) QN_TRY(prove_functions(r, &r->problem[i]));
   for (size_t i = 0; i < r->n_problems; i++) QN_TRY(secure(r, &r->problem[i]));
   r->until = r->options->check_only ? r->end : qn__run_share(r->end, 2);
   for (size_t i = 0; apart(r) && i < r->n_problems; i++) QN_TRY(prove_all(r, &r->problem[i]));
