@@ -278,6 +278,8 @@ END_TEST
 START_TEST(another_container_is_to_be_converted) {
   put_text("pytorch_model.bin", "x");
   refuse(folder, QN_E_IO, "convert pytorch_model.bin to safetensors");
+  put_text("model.safetensors.index.json", "{}");
+  refuse(path, QN_E_FORMAT, "name the folder it lies in");
 }
 END_TEST
 

@@ -478,6 +478,7 @@ static qn_status open_dir(qn_model *m, const char *dir) {
 
 static qn_status open_file(qn_model *m, const char *path) {
   if (ends_with(path, ".gguf")) return open_gguf(m, path);
+  if (ends_with(path, ".json")) return qn__fail(QN_E_FORMAT, "%s: holds no weights; name the folder it lies in", path);
   const char *slash = strrchr(path, '/');
   char dir[PATH_MAX];
   if (snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".") >= (int)sizeof dir)
