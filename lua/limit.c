@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 enum { SECONDS = 5 };
-static const size_t growth = (size_t)1 << 30;
+static const size_t growth = (size_t)512 << 20;
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
 

@@ -1,6 +1,6 @@
 /* limit.h - how much memory and processor time the code of templates may take.
  *
- * While a template runs, its Lua state may grow by 1 GiB, and each piece of work (a file, a candidate) may take 10
+ * While a template runs, its Lua state may grow by 512 MiB, and each piece of work (a file, a candidate) may take 5
  * seconds of processor time. Memory that is refused raises "not enough memory". Lua's own loops are counted in
  * lua/quernel.lua; time is for what cannot be interrupted, a call of the C library that never comes back: it ends the
  * process. */

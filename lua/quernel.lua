@@ -60,7 +60,7 @@ local function guarded(fn, ...)
   if limit then return fn(...) end
   local hook, mask, every = debug.gethook()
   local memory <close> = setmetatable({}, { __close = function(_, why)
-    if why == "not enough memory" then error(("%s: a template takes over 1 GiB of memory"):format(at), 0) end
+    if why == "not enough memory" then error(("%s: a template takes over 512 MiB of memory"):format(at), 0) end
   end })
   local watch <close> = native.limit()
   local restore <close> = setmetatable({}, { __close = function()
