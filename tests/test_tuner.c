@@ -597,7 +597,7 @@ START_TEST(function_is_tried_first_or_named) {
   r = run(&o);
   ck_assert_ptr_null(r.remarks);
   qn_tune_result_free(&r);
-  FILE *log = fopen(strcat(strcpy((char[64]){0}, folder), "/log"), "r"); /* the first run had verified the plain kernel */
+  FILE *log = fopen(strcat(strcpy((char[64]){0}, folder), "/log"), "r"); /* the first run verified the plain one */
   ck_assert(log && getline(&first, &(size_t){0}, log) > 0 && !strcmp(first, "verify a\n"));
   ck_assert(getline(&first, &(size_t){0}, log) > 0 && !strcmp(first, "verify function\n"));
   fclose(log);
@@ -623,7 +623,7 @@ START_TEST(names_of_functions_have_limits) {
 }
 END_TEST
 
-/* ---- Who is blamed -------------------------------------------------------------------------------------------------- */
+/* ---- Who is blamed ----------------------------------------------------------------------------------------------- */
 
 /* A run of three kernels with a script for a worker, then one with a script that finds nothing wrong. */
 static const struct {

@@ -119,8 +119,8 @@ static inline qn_case *test_case(const char *fault, int64_t n, int64_t k) {
 /* ---- A worker that is a script ----------------------------------------------------------------------------------- */
 
 /* To it every kernel is right and as fast as any other. `start` and `answer` are what it does besides, in the shell's
- * words, before it says hello and before it answers a request: $op of kernel $name in $slot, about to say $status. `once`
- * is true the first time, whichever worker asks; `used` in a worker that has answered before. */
+ * words, before it says hello and before it answers a request: $op of kernel $name in $slot, about to say $status.
+ * `once` is true the first time, whichever worker asks; $used in a worker that has answered before. */
 static inline const char *script_worker(const char *start, const char *answer) {
   static char path[64];
   snprintf(path, sizeof path, "%s/worker", folder);

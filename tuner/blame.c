@@ -66,7 +66,7 @@ qn_status qn__run_try(qn_tuning *r, qn_entrant *e, const char *what, qn_attempt 
   }
 }
 
-/* ---- A question ----------------------------------------------------------------------------------------------------*/
+/* ---- A question -------------------------------------------------------------------------------------------------- */
 
 typedef struct question {
   const qn_ask *ask;

@@ -164,7 +164,8 @@ void qn__journal_close(qn_journal *j) {
 static void append(qn_journal *j, const char *verb, const char *what, bool sync) {
   char line[1100];
   int n = snprintf(line, sizeof line, "%s%.1000s\n", verb, what);
-  if ((write(j->fd, line, (size_t)n) != n || (sync && fdatasync(j->fd))) && !j->error) j->error = errno ? errno : ENOSPC;
+  bool kept = write(j->fd, line, (size_t)n) == n && (!sync || !fdatasync(j->fd));
+  if (!kept && !j->error) j->error = errno ? errno : ENOSPC;
 }
 
 void qn__journal_begin(qn_journal *j, const char *what) { append(j, "begin ", what, true); }

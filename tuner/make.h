@@ -41,7 +41,7 @@ typedef struct qn_maker {
 
 /* Begin to make the n entrants in their order, those the store does not have on `threads` threads (0: all cores). Each
  * is looked up once more before it is compiled: other runs make the same. A compiler that is killed is started again.
- * After three entrants in a row that could not be made through no fault of theirs it ends (a full disk, no compiler). */
+ * After three entrants in a row that could not be made through no fault of theirs it ends: a full disk, no compiler. */
 qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_entrant *const *order, size_t n,
                           int threads);
 /* Wait until `e` is ready, or no longer than to the moment `until`; false: it is not. */

@@ -51,8 +51,8 @@ qn_entrant *qn__run_entrant(const qn_tuning *r, const char *hash);
 void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const char *variant, int64_t m, double best,
                   const char *text);
 void qn__run_step(qn_tuning *r, qn_step_kind kind); /* one of them is done */
-/* Candidate number j in the order of this run: functions of the user's first, since there are few of them and they were
- * asked for; then the others, from a place that differs between runs at work on one store, which share what they find. */
+/* Candidate number j in the order of this run: functions of the user's first, since there are few and they were asked
+ * for; then the others, from a place that differs between runs at work on one store, which share what they find. */
 const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem *p, size_t j);
 /* Nothing is asked of it any more in this run: it is at fault, or nobody is known to be. */
 void qn__run_reject(qn_tuning *r, qn_entrant *e, const char *why);

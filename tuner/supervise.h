@@ -9,8 +9,8 @@ typedef enum qn_fault {
   QN_FAULT_NONE,
   QN_FAULT_RUN,     /* no device, no worker, a file that cannot be read: to ask again does not help */
   QN_FAULT_OUTSIDE, /* memory was short, or somebody ended the worker: anybody's; another worker may be asked again */
-  QN_FAULT_DEATH,   /* it crashed, hung, lost its context or its place in the conversation: the kernel's, or what another
-                       kernel did to this worker before */
+  QN_FAULT_DEATH,   /* it crashed, hung, lost its context or its place in the conversation: the kernel's, or what
+                       another kernel did to this worker before */
   QN_FAULT_WRONG,   /* it says that the kernel is wrong: likewise */
   QN_FAULTS
 } qn_fault;
@@ -38,8 +38,8 @@ void qn__supervisor_fini(qn_supervisor *s);
 /* Ask and wait. The request is consumed; *answer (may be NULL) is the caller's. The answer's status is returned, its
  * text is the failure's detail, and s->fault says whose failure it is. However long the answer takes, the worker may be
  * silent for at most `seconds`, or for as long as the step that it said last takes, if that is less (watch.h). One that
- * ends or is silent for longer gives QN_E_WRONG and a text that says how it ended; if by a signal that somebody sent, QN_E_IO. After every
- * failure but the run's own the worker is killed with everything it started: whatever a kernel left behind goes with
- * it. The next request starts another. */
+ * ends or is silent for longer gives QN_E_WRONG and a text that says how it ended; if by a signal that somebody sent,
+ * QN_E_IO. After every failure but the run's own the worker is killed with everything it started: whatever a kernel
+ * left behind goes with it. The next request starts another. */
 qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, cJSON **answer);
 #endif

@@ -87,8 +87,7 @@ double qn__run_share(double end, size_t parts) {
   return end > now ? now + (end - now) / (double)parts : end;
 }
 
-/* ---- Entrants: each variant once, whatever problems share it
- * --------------------------------------------------------- */
+/* ---- Entrants: each variant once, whatever problems share it ----------------------------------------------------- */
 
 static int by_hash(const void *a, const void *b) {
   return strcmp((*(const qn_candidate *const *)a)->hash, (*(const qn_candidate *const *)b)->hash);
@@ -125,8 +124,7 @@ qn_entrant *qn__run_entrant(const qn_tuning *r, const char *hash) {
   return bsearch(hash, r->entrant, r->n_entrants, sizeof *r->entrant, entrant_order);
 }
 
-/* ---- Compile
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Compile ----------------------------------------------------------------------------------------------------- */
 
 /* The candidates that serve every M, and of those the one that is tried first. */
 static bool is_plain(const qn_candidate *c) { return c->m_min <= 1 && !c->m_max && !c->library; }
@@ -145,7 +143,7 @@ const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem 
   double first = turn * (double)r->journal.others;
   if (!wanted) j = (j - own + (size_t)((first - floor(first)) * (double)(p->n_candidates - own))) % (p->n_candidates - own);
   const qn_candidate *c = p->candidate;
-  while (!c->library == wanted || j--) c++;
+  while ((c->library != NULL) != wanted || j--) c++;
   return c;
 }
 
@@ -198,8 +196,7 @@ static void stop_making(qn_tuning *r) {
     if (r->entrant[i].ready) take(r, &r->entrant[i]);
 }
 
-/* ---- Verify
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Verify ------------------------------------------------------------------------------------------------------ */
 
 qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **out) {
   qn_case *c = calloc(1, sizeof *c);
@@ -306,8 +303,7 @@ static qn_status prove_all(qn_tuning *r, const qn_tune_problem *p) {
   return p->generic ? prove(r, p, p->generic, r->until) : QN_OK;
 }
 
-/* ---- The result
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- The result -------------------------------------------------------------------------------------------------- */
 
 static qn_status add_kernel(qn_tuning *r, qn_tune_result *out, const char *hash) {
   for (size_t i = 0; i < out->n_kernels; i++)
@@ -399,8 +395,7 @@ static void remark_untried(qn_tuning *r) {
   }
 }
 
-/* ---- All of it
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- All of it --------------------------------------------------------------------------------------------------- */
 
 static qn_status worker_path(const qn_tune_options *o, char out[PATH_MAX]) {
   const char *own = getenv("QUERNEL_WORKER");

@@ -369,8 +369,7 @@ static qn_status dispatch(worker *w, const cJSON *request, cJSON *answer) {
   return qn__fail(QN_E_ARG, "unknown request");
 }
 
-/* ---- The loop
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The loop ---------------------------------------------------------------------------------------------------- */
 
 static int say(FILE *out, cJSON *answer) {
   char *text = cJSON_PrintUnformatted(answer);
