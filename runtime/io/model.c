@@ -229,8 +229,6 @@ bool qn__quant_is(const qn_model *m, const char *name) {
 
 static bool plain_name(const char *s) { return *s && *s != '.' && !strchr(s, '/'); } /* stays inside the directory */
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
 /* {"metadata": …, "weight_map": {"tensor": "file", …}}. Calls each(tensor, file) for every entry. */
 static qn_status walk_index(const qn__map *f, qn_status (*each)(void *, const char *, const char *), void *arg) {
   const char *text = (const char *)f->data;
@@ -259,20 +257,33 @@ bad:
 
 typedef struct files {
   const char *where; /* the index or folder that names them, for messages */
-  char **name;
+  char **name;       /* sorted, each once */
   size_t count;
 } files;
 
+/* The first of the names that is not before this one. */
+static size_t place_of(const files *s, const char *name) {
+  size_t low = 0, high = s->count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (strcmp(s->name[middle], name) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 static qn_status add_name(void *arg, const char *tensor, const char *file) {
   files *s = arg;
-  for (size_t i = s->count; i--;) /* neighbours name the same file */
-    if (!strcmp(s->name[i], file)) return QN_OK;
+  size_t at = place_of(s, file);
+  if (at < s->count && !strcmp(s->name[at], file)) return QN_OK;
   if (!plain_name(file)) return qn__fail(QN_E_FORMAT, "%s: %s: \"%s\" is not a file beside it", s->where, tensor, file);
   if (s->count == PARTS_MAX) return qn__fail(QN_E_LIMIT, "%s: more than %d files", s->where, PARTS_MAX);
   char **grown = realloc(s->name, (s->count + 1) * sizeof *grown);
   if (grown) s->name = grown;
-  if (!grown || !(s->name[s->count] = strdup(file))) return qn__fail(QN_E_NOMEM, "%s", s->where);
-  s->count++;
+  char *copy = grown ? strdup(file) : NULL;
+  if (!copy) return qn__fail(QN_E_NOMEM, "%s", s->where);
+  memmove(s->name + at + 1, s->name + at, (s->count++ - at) * sizeof *s->name);
+  s->name[at] = copy;
   return QN_OK;
 }
 
@@ -286,7 +297,7 @@ static bool ends_with(const char *s, const char *tail) {
   return n >= t && !strcmp(s + n - t, tail);
 }
 
-/* The files of a folder that end so, sorted. The caller ends the list, also after a failure. */
+/* The files of a folder that end so. The caller ends the list, also after a failure. */
 static qn_status list_files(const char *dir, const char *tail, files *out) {
   *out = (files){.where = dir};
   qn_status s = QN_OK;
@@ -295,7 +306,6 @@ static qn_status list_files(const char *dir, const char *tail, files *out) {
   for (struct dirent *e; !s && (e = readdir(d));)
     if (plain_name(e->d_name) && ends_with(e->d_name, tail)) s = add_name(out, dir, e->d_name);
   closedir(d);
-  if (out->count) qsort(out->name, out->count, sizeof *out->name, by_text);
   return s;
 }
 
@@ -373,7 +383,6 @@ static qn_status open_index(qn_model *m, const char *dir, const char *index) {
                      ? walk_index(&f, add_name, &s)
                      : qn__fail(QN_E_FORMAT, "%s: %zu bytes, the limit is %d", index, f.bytes, INDEX_MAX);
   if (!st && !s.count) st = qn__fail(QN_E_FORMAT, "%s: names no tensor", index);
-  if (s.count) qsort(s.name, s.count, sizeof *s.name, by_text);
   if (!st) st = check_files(dir, &s);
   if (!st) st = add_files(m, dir, &s);
   if (!st) st = index_names(m);
