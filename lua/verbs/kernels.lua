@@ -67,13 +67,14 @@ local function compile_space(q, options, arch)
   if show then show { phase = "done" } end
   local s = { arch = arch or device.name, variants = #variants, registers = 0, shared = 0, spilling = 0, failed = 0,
     seconds = q.native.clock() - start, list = {} }
+  local note = common.notes()
   for i, o in ipairs(outcomes) do
     local name, shared = variants[i].name, common.shared_memory(variants[i], o)
     s.list[i] = { name = name, ok = o.ok, why = o.why, registers = o.registers, shared = shared, spills = o.spills,
       size = o.size, seconds = o.seconds }
     if not o.ok then
       s.failed = s.failed + 1
-      io.stderr:write(("%s on %s: %s\n"):format(name, s.arch, o.why))
+      note { phase = "compile", variant = name, text = ("on %s: %s"):format(s.arch, o.why) }
     else
       s.registers, s.shared = math.max(s.registers, o.registers), math.max(s.shared, shared)
       if o.spills > 0 then
@@ -82,6 +83,7 @@ local function compile_space(q, options, arch)
       end
     end
   end
+  note { phase = "done" }
   s.rate = #variants / s.seconds
   return s
 end
