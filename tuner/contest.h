@@ -1,5 +1,5 @@
-/* contest.h - the field of candidates of one problem: raced (race.c), narrowed down to a winner (finals.c), made into plans
- * (plan.c). */
+/* contest.h - the field of candidates of one problem: raced (race.c), narrowed down to a winner (finals.c), made into
+ * plans (plan.c). */
 #ifndef QN_CONTEST_H
 #define QN_CONTEST_H
 #include "run.h"

@@ -140,8 +140,8 @@ const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem 
   size_t own = 0;
   for (size_t i = 0; i < p->n_candidates; i++) own += p->candidate[i].library != NULL;
   bool wanted = j < own;
-  double first = turn * (double)r->journal.others;
-  if (!wanted) j = (j - own + (size_t)((first - floor(first)) * (double)(p->n_candidates - own))) % (p->n_candidates - own);
+  size_t rest = p->n_candidates - own, first = (size_t)(fmod(turn * (double)r->journal.others, 1) * (double)rest);
+  if (!wanted) j = (j - own + first) % rest;
   const qn_candidate *c = p->candidate;
   while ((c->library != NULL) != wanted || j--) c++;
   return c;
