@@ -240,10 +240,11 @@ typedef struct qn_function_args {
   const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
 } qn_function_args;
 
-/* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut, from several threads at
- * once; `thread` is below the number of threads and differs between concurrent calls. A function that was tuned as a
- * whole is called once, with begin 0 and end 1, and computes all of Y, on threads of its own if it likes. It may not keep
- * the pointers, and leaves thread and process as they were: rounding, signals, files, limits, no thread, no child. */
+/* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut (one may be empty), from
+ * several threads at once; `thread` is below the number of threads and differs between concurrent calls. A function that
+ * was tuned as a whole is called once, with begin 0 and end 1, and computes all of Y, on threads of its own if it likes.
+ * It may not keep the pointers, and leaves thread and process as they were: rounding, signals, files, limits, no thread,
+ * no child. */
 typedef void (*qn_function)(const qn_function_args *args, int64_t begin, int64_t end, int32_t thread);
 
 /* `quernel tune --function NAME=LIBRARY:SYMBOL` verifies and times a function beside the generated kernels. The pack holds

@@ -6,6 +6,7 @@
 #include "suite.h"
 #include "supervise.h"
 #include "tuner_fixture.h"
+#include "verify.h"
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -870,7 +871,7 @@ START_TEST(kernel_is_not_blamed_for_a_killed_supervisor) {
   add(NULL, "good-c", "t4.other");
   problems();
   qn_tune_options o = options();
-  snprintf(step, sizeof step, "begin verify %s", set.hash[0]);
+  snprintf(step, sizeof step, "begin verify %s suite %d", set.hash[0], QN_VERIFY_SUITE);
   awaited = step;
   for (int i = 0; i < 3; i++) {
     pid_t pid = start_run(&o);

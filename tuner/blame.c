@@ -4,13 +4,14 @@
  * condemned for what it did in a worker of its own, and what is anybody's fault is not remembered at all. */
 #include "fail.h"
 #include "run.h"
+#include "verify.h"
 #include <stdio.h>
 
 /* Failures of a kind, in one step, that are enough. */
 static const int patience[QN_FAULTS] = {[QN_FAULT_OUTSIDE] = 3, [QN_FAULT_DEATH] = 2, [QN_FAULT_WRONG] = 1};
 
 void qn__run_verify_key(const qn_entrant *e, char key[QN_VERIFY_KEY]) {
-  snprintf(key, QN_VERIFY_KEY, "verify %s", e->c->hash);
+  snprintf(key, QN_VERIFY_KEY, "verify %s suite %d", e->c->hash, QN_VERIFY_SUITE);
 }
 
 static void note(qn_tuning *r, const qn_entrant *e, const char *how, const char *why) {
