@@ -67,7 +67,7 @@ static qn_status load(qn_device *d, const qn_case *c, const char *image, size_t 
   char sum[33];
   qn_hash_hex(image, size, sum);
   if (c->sum[0] && strcmp(sum, c->sum))
-    return qn__fail(QN_E_FORMAT, "%s: content hash is %s, not %s", c->image, sum, c->sum);
+    return qn__fail(QN_E_IO, "%s is damaged: its content hash is %s, not %s", c->image, sum, c->sum);
   QN_TRY(d->ops->module_load(d, image, size, &out->module));
   int64_t var[QN_VAR_COUNT];
   memcpy(var, d->info.var, sizeof var);

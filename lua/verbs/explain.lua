@@ -107,8 +107,7 @@ local function explain_problem(q, options)
   table.sort(order)
   for _, m in ipairs(order) do
     table.sort(by_m[m], function(a, b)
-      local x, y = a.rejected and math.huge or a.seconds, b.rejected and math.huge or b.seconds
-      if x ~= y then return x < y end
+      if a.seconds ~= b.seconds then return a.seconds < b.seconds end
       return a.name < b.name
     end)
   end
@@ -130,8 +129,7 @@ local function explain_problem(q, options)
     print(("\nM = %d: %d variants timed"):format(m, #by_m[m]))
     for i, x in ipairs(by_m[m]) do
       if i > tonumber(options.top) then break end
-      local why = x.rejected and ": " .. x.rejected or ""
-      print(("  %10s us  %s%s"):format(x.rejected and "-" or common.us(x.seconds), x.name, why))
+      print(("  %10s us  %s"):format(common.us(x.seconds), x.name))
     end
   end
 end
