@@ -215,7 +215,8 @@ static const struct {
 START_TEST(test_failing_compiler) {
   fake_compiler(fakes[_i].script);
   qn_source source = host(good);
-  source.stop = &(atomic_bool){fakes[_i].status == QN_E_LIMIT};
+  atomic_bool stop = fakes[_i].status == QN_E_LIMIT;
+  source.stop = &stop;
   qn_artifact a;
   ck_fails(fakes[_i].status, fakes[_i].part, qn_compile(&source, &a));
   qn_artifact_free(&a);
