@@ -23,7 +23,7 @@ typedef struct qn_supervisor {
   size_t used, room;
   int restarts;
   bool fresh;          /* the worker has been asked nothing yet */
-  int asked;           /* number of the last request, which its answer repeats */
+  int asked;           /* number of the last request, drawn at random, which its answer repeats */
   qn_fault fault;      /* of the last request */
   char step[160];      /* what the worker said last that it was doing; "" before it says anything */
   double limit;        /* seconds that it may be silent */
