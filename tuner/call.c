@@ -191,10 +191,15 @@ bool qn__call_fault(const void *address, char *text, size_t size) {
   if (!running) return false;
   buffers(running, all);
   for (int i = 0; i < BUFFERS; i++)
-    if (qn__guarded_near(all[i], address, &offset))
-      return snprintf(text, size, "touched offset %lld of buffer '%s' of %zu bytes, M = %lld of %lld x %lld", offset,
+    if (qn__guarded_near(all[i], address, &offset)) {
+      bool inside = offset >= 0 && (size_t)offset < all[i]->size;
+      const char *how = !inside                 ? "touched"
+                        : all[i] == &running->y ? "touched, between rows,"
+                                                : "wrote to the read-only";
+      return snprintf(text, size, "%s offset %lld of buffer '%s' of %zu bytes, M = %lld of %lld x %lld", how, offset,
                       all[i]->name, all[i]->size, (long long)running->m, (long long)running->draw->planes.n,
                       (long long)running->draw->planes.k) > 0;
+    }
   return false;
 }
 
@@ -234,12 +239,20 @@ static qn_status launch(qn_call *c, const qn_host_args *a) {
   return QN_OK;
 }
 
+static void forbid_gaps(const qn_call *c, bool forbid) {
+  size_t size = type_size(c->s->c->problem.out);
+  qn__guarded_forbid(&c->y, (size_t)c->draw->planes.n * size, (size_t)c->ldy * size, forbid);
+}
+
 qn_status qn__call_run(qn_call *c) {
   qn_device *d = c->s->device;
   QN_TRY(qn__guarded_set(&c->y, NULL));
   qn__call_watch(c, 1);
   qn_host_args a = qn__call_args(c, 0);
-  QN_TRY(launch(c, &a));
+  forbid_gaps(c, true);
+  qn_status s = launch(c, &a);
+  forbid_gaps(c, false);
+  QN_TRY(s);
   QN_TRY(d->ops->sync(d, NULL));
   QN_TRY(d->ops->download(d, c->out, a.y, c->y.size));
   QN_TRY(qn__guarded_check(&c->w->memory, c->w->packed, c->w->stride));
@@ -295,6 +308,7 @@ qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int6
  *                      for e4m3 on the host); int8 products of the host are exact
  *   |y| u_out          the result is rounded to the output type
  *   K x_max tiny       weights below the normal range: half of f16's smallest step, or flushed to zero elsewhere
+ *   K 2^-100           X below it flushed to zero, before weights below 2^26
  *
  * (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1.) */
 static double unit(uint32_t type) {
@@ -311,7 +325,7 @@ double qn__error_bound(const qn_problem *p, bool cuda, int64_t k, double y, doub
   uint32_t weight = weight_type(p->act, cuda);
   double u_acc = cuda ? 0x1p-23 : 0x1p-24, u_act = weight == QN_T_F32 ? 0 : unit(weight);
   double tiny = weight == QN_T_F16 ? 0x1p-25 : 0x1p-126, out_tiny = p->out == QN_T_F16 ? 0x1p-25 : 0x1p-126;
-  double sum = magnitude * ((double)(k + 24) * u_acc + u_act) + (double)k * x_max * tiny;
+  double sum = magnitude * ((double)(k + 24) * u_acc + u_act) + (double)k * (x_max * tiny + 0x1p-100);
   return sum + (fabs(y) + sum) * unit(p->out) + out_tiny;
 }
 
@@ -374,7 +388,8 @@ static qn_status compare_element(const qn_call *c, int64_t row, int64_t col, dou
   qn_type out = (qn_type)p->out;
   double have = qn__load_f64(out, c->out, row * c->ldy + col), off = fabs(have - y);
   if (have == rounded(out, y)) return QN_OK;
-  double bound = qn__error_bound(p, c->s->device->info.target[0] == 'c', c->draw->planes.k, y, magnitude, c->draw->x_max);
+  double bound = qn__error_bound(p, c->s->device->info.target[0] == 'c', c->draw->planes.k, y, magnitude,
+                                 c->draw->x_max[reference_row(c, row)]);
   if (isinf(have) && have == rounded(out, copysign(fabs(y) + bound, y))) return QN_OK;
   if (!(off <= bound)) return wrong(c, row, col, have, y, bound);
   *error = off / bound > *error ? off / bound : *error;

@@ -2,6 +2,7 @@
 #include "conduct.h"
 #include "fail.h"
 #include <dirent.h>
+#include <locale.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -63,6 +64,16 @@ static uint64_t affinity(void) {
   return mixed(0, &s, sizeof s);
 }
 
+static uint64_t priority(void) { return (uint64_t)getpriority(PRIO_PROCESS, 0) << 8 | (uint64_t)sched_getscheduler(0); }
+
+static uint64_t signal_stack(void) {
+  stack_t s = {0};
+  sigaltstack(NULL, &s);
+  return mixed((uint64_t)s.ss_flags, &s.ss_sp, sizeof s.ss_sp);
+}
+
+static uint64_t own_locale(void) { return (uint64_t)(uintptr_t)uselocale((locale_t)0); }
+
 static const thing of_thread[] = {
 #if defined __x86_64__
     {"direction or alignment flag", flags}, /* first: see there */
@@ -73,6 +84,9 @@ static const thing of_thread[] = {
 #endif
     {"blocked signals", blocked_signals},
     {"affinity", affinity},
+    {"priority", priority},
+    {"stack for signals", signal_stack},
+    {"locale", own_locale},
 };
 
 /* A launch as its kernel must not see it: what is called has the arguments first. */
@@ -157,8 +171,16 @@ static uint64_t limits(void) {
   return sum;
 }
 
+static uint64_t lines(const char *path) {
+  FILE *f = fopen(path, "r");
+  uint64_t n = 0;
+  for (int c; f && (c = fgetc(f)) != EOF;) n += c == '\n';
+  if (f) fclose(f);
+  return n;
+}
+
 static uint64_t timers(void) {
-  uint64_t running = 0;
+  uint64_t running = lines("/proc/self/timers");
   for (int i = ITIMER_REAL; i <= ITIMER_PROF; i++) {
     struct itimerval t = {0};
     getitimer((__itimer_which_t)i, &t);
@@ -177,6 +199,19 @@ static uint64_t environment(void) {
   for (char **e = environ; e && *e; e++) sum = mixed(sum, *e, strlen(*e));
   return sum;
 }
+
+static uint64_t locale(void) {
+  const char *name = setlocale(LC_ALL, NULL);
+  return mixed(0, name, strlen(name));
+}
+
+static uint64_t mask_of_files(void) {
+  mode_t m = umask(0);
+  umask(m);
+  return m;
+}
+
+static uint64_t group(void) { return (uint64_t)getpgrp(); }
 
 static uint64_t threads(void) { return count_entries("/proc/self/task", NULL, NULL); }
 
@@ -203,6 +238,9 @@ static const thing of_process[] = {{"limits of resources", limits},
                                    {"timers", timers},
                                    {"working folder", working_folder},
                                    {"environment", environment},
+                                   {"locale", locale},
+                                   {"mask of new files", mask_of_files},
+                                   {"process group", group},
                                    {"child processes", children},
                                    {"threads", threads}};
 _Static_assert(QN_COUNT(of_process) <= QN_CONDUCTS, "room for a number each");

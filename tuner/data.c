@@ -154,7 +154,7 @@ static void code_palette(const qn_format *f, qn_draw_kind kind, uint64_t *state,
 static void x_palette(qn_type act, qn_draw_kind kind, uint64_t *state, palette *p) {
   palette_init(p, act);
   if (kind == QN_DRAW_EXACT)
-    for (int v = -2; v <= 2; v++) palette_add(p, act, v);
+    for (double v = -2; v <= 2; v++) palette_add(p, act, v ? v : -0.0);
   else if (act == QN_T_I8)
     for (int v = -127; v <= 127; v++) palette_add(p, act, v);
   else if (act == QN_T_E4M3) /* every number it has */
@@ -195,11 +195,30 @@ static qn_status make_weight(const qn_format *f, uint64_t *state, qn_draw *d) {
   return QN_OK;
 }
 
-/* Hard cases of X: every seventh row is zero, every seventh after it of one sign, so that nothing cancels. */
+/* Element k of hard row r of X, which is x in other draws. Of seven rows one is zero, one of one sign, so that nothing
+ * cancels, one has zeros of both signs and denormals, one is large. A type with scales has no such numbers, or all. */
+static double hard_value(qn_type act, int64_t r, int64_t k, double x) {
+  const double odd[] = {x, -0.0, act == QN_T_F16 ? 0x1p-24 : 0x1p-133, 0, act == QN_T_F16 ? -0x1p-15 : -0x1p-127};
+  bool plain = qn__act_scaled(act);
+  switch (r % 7) {
+  case 0:
+    return 0;
+  case 1:
+    return fabs(x);
+  case 2:
+    return plain ? x : odd[k % (int64_t)QN_COUNT(odd)];
+  case 3:
+    return plain ? x : ldexp(x, act == QN_T_F16 ? 14 : 60);
+  default:
+    return x;
+  }
+}
+
 static void harden(qn_type act, qn_draw *d, int64_t r) {
-  for (int64_t k = 0; k < d->planes.k && r % 7 < 2; k++) {
-    int64_t i = r * d->ldx + k;
-    qn__store_f64(act, d->x, i, r % 7 ? fabs(qn__load_f64(act, d->x, i)) : 0);
+  for (int64_t k = 0, i = r * d->ldx; k < d->planes.k; k++, i++) {
+    double x = hard_value(act, r, k, qn__load_f64(act, d->x, i));
+    qn__store_f64(act, d->x, i, x);
+    if (fabs(x) > d->x_max[r]) d->x_max[r] = fabs(x);
   }
 }
 
@@ -229,10 +248,10 @@ static qn_status make_x(const qn_problem *problem, uint64_t *state, qn_draw *d) 
   for (int64_t r = 0; r < QN_DRAW_PERIOD; r++) {
     uint64_t row_state = *state + (uint64_t)r * UINT64_C(0xd1342543de82ef95);
     palette_fill(&p, (char *)d->x + r * d->ldx * p.size, d->planes.k, &row_state);
+    d->x_max[r] = p.max;
     if (d->kind == QN_DRAW_HARD) harden(act, d, r);
   }
   d->m = QN_DRAW_PERIOD;
-  d->x_max = p.max;
   return QN_OK;
 }
 
@@ -263,7 +282,7 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
   QN_TRY(make_x(p, &state, out));
   if (p->bias) QN_TRY(make_vector(out, n, 0, 3, &state, &out->bias));
   if (qn__act_scaled(p->act)) {
-    out->x_max *= 4;
+    for (int r = 0; r < QN_DRAW_PERIOD; r++) out->x_max[r] *= 4;
     QN_TRY(make_vector(out, QN_DRAW_PERIOD, -1, 2, &state, &out->x_scale));
   }
   return qn__draw_rows(p, out, m);

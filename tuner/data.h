@@ -6,7 +6,8 @@
  *   EXACT   small integers and powers of two: every partial sum, in any order, is exact in f32, so that a kernel must
  *           agree with the reference bit for bit
  *   RANDOM  every legal code, scales and zero points such as checkpoints hold
- *   HARD    the same with scales over the whole range that the types stand, rows of zeros, rows all of one sign */
+ *   HARD    the same with scales over the whole range that the types stand; rows of X of zeros, of one sign, of large
+ *           numbers, of denormals */
 #ifndef QN_DATA_H
 #define QN_DATA_H
 #include "guard.h"
@@ -25,7 +26,7 @@ typedef struct qn_draw {
   int64_t m, ldx;        /* rows of X, at least a period; the gap between K and ldx has the fence's byte */
   void *x;               /* of the problem's activation type */
   float *x_scale, *bias; /* NULL unless the problem has them */
-  double x_max;          /* largest |X|, scale included */
+  double x_max[QN_DRAW_PERIOD]; /* at least the largest |X| of a row, scale included */
   /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
   int64_t n_cols, *col;
   double *y, *magnitude; /* [QN_DRAW_PERIOD, n_cols] */

@@ -68,6 +68,20 @@ static const unsigned char *filled(unsigned char byte) {
   return bytes;
 }
 
+/* May all of it be written, or nothing? */
+static void allow(const qn_guarded *g, bool writing) {
+  if (g->room && on_host(g->device)) mprotect(g->first, g->room, writing ? PROT_READ | PROT_WRITE : PROT_READ);
+}
+
+void qn__guarded_forbid(const qn_guarded *g, size_t row, size_t stride, bool forbid) {
+  size_t page = page_bytes();
+  if (!on_host(g->device) || stride % page || stride - row < page) return;
+  for (size_t at = g->before; at + stride < g->before + g->size; at += stride) {
+    size_t from = round_up(at + row, page), to = (at + stride) / page * page;
+    mprotect(g->first + from, to - from, forbid ? PROT_NONE : PROT_READ | PROT_WRITE);
+  }
+}
+
 static qn_status fill(const qn_guarded *g, size_t at, size_t bytes) {
   if (on_host(g->device)) return memset(g->first + at, g->fence.byte, bytes), QN_OK;
   for (size_t i = 0; i < bytes; i += CHUNK)
@@ -78,12 +92,15 @@ static qn_status fill(const qn_guarded *g, size_t at, size_t bytes) {
 
 qn_status qn__guarded_set(const qn_guarded *g, const void *data) {
   size_t end = g->before + g->size;
+  allow(g, true);
   if (!data && g->device->info.timed) return fill(g, 0, g->room);
   if (g->device->info.timed) {
     QN_TRY(fill(g, 0, g->before));
     QN_TRY(fill(g, end, g->room - end));
   }
-  return data ? g->device->ops->upload(g->device, g->first + g->before, data, g->size) : fill(g, g->before, g->size);
+  QN_TRY(data ? g->device->ops->upload(g->device, g->first + g->before, data, g->size) : fill(g, g->before, g->size));
+  if (data) allow(g, false);
+  return QN_OK;
 }
 
 static unsigned char fetched[CHUNK];

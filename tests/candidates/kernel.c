@@ -82,6 +82,15 @@ static void misbehave(void) {
 #ifdef FAULT_TIMER
   ask_system(37, 1000, 0, 0, 0);
 #endif
+#ifdef FAULT_NICE
+  ask_system(141, 0, 0, 15, 0);
+#endif
+#ifdef FAULT_MASKS
+  ask_system(95, 077, 0, 0, 0);
+#endif
+#ifdef FAULT_DESERTS /* its process group, for that of the caller's parent */
+  ask_system(109, 0, ask_system(121, ask_system(110, 0, 0, 0, 0), 0, 0, 0), 0, 0);
+#endif
 #ifdef FAULT_FORKS
   while (!ask_system(57, 0, 0, 0, 0)) {
     ask_system(112, 0, 0, 0, 0); /* in a session of its own, where killing the worker does not reach it */
@@ -132,6 +141,24 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #ifdef FAULT_ABOVE_1000
   if (a->m > 1000) factor = 2;
 #endif
+#ifdef FAULT_M512
+  if (a->m == 512) factor = 2;
+#endif
+#ifdef FAULT_N100_K40
+  if (a->n == 100 && a->k == 40) factor = 2;
+#endif
+#ifdef FAULT_NEGATIVE_ZERO
+  for (i64 i = 0; i < a->k; i++) factor += ((const unsigned *)a->x)[i] == 0x80000000;
+#endif
+#ifdef FAULT_DENORMAL
+  for (i64 i = 0; a->m > 2 && i < a->k; i++) {
+    unsigned bits = ((const unsigned *)a->x)[2 * a->ldx + i] & 0x7fffffff;
+    factor += bits && bits < 0x800000;
+  }
+#endif
+#ifdef FAULT_LARGE
+  for (i64 i = 0; a->m > 3 && i < a->k; i++) factor += ((const float *)a->x)[3 * a->ldx + i] > 1e6f;
+#endif
 #ifdef FAULT_K59
   if (a->k == 59) factor = 2;
 #endif
@@ -148,7 +175,7 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
   int same = last_x == a->x && last_w == a->w;
 #endif
 #ifdef FAULT_LAZY /* saves itself the work where Y holds numbers, as while it is timed */
-  if (*y == *y && a->n == 700) return;
+  if (begin < end && y[begin] == y[begin] && a->n == 700) return;
 #endif
 #ifdef FAULT_RANDOM /* the same numbers in another order every other call */
   backwards = calls & 1;
@@ -198,6 +225,12 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #endif
 #ifdef FAULT_SAME_GAP /* what fills the gap nearly always */
   if (end == a->n && a->m > 1 && a->ldy > a->n) *(unsigned *)&y[a->n] = 0xffffffff;
+#endif
+#ifdef FAULT_REWRITES_GAP /* which is another's meanwhile */
+  if (end == a->n && a->m > 1 && a->ldy > a->n) *(volatile unsigned *)&y[a->n] += 0;
+#endif
+#ifdef FAULT_REWRITES_W
+  if (begin == 0) ((volatile char *)a->w)[5] += 0;
 #endif
 #ifdef FAULT_OVERRUN_Y
   if (end == a->n) y[(a->m - 1) * a->ldy + a->n] = 0;
