@@ -20,7 +20,12 @@ static const struct {
     {"embed_out.weight", "head", {16, 8}}, /* GPT-NeoX */
     {"output.weight", "head", {16, 8}},
     {"transformer.output_layer.weight", "head", {16, 8}},
+    {"language_model.output.weight", "head", {16, 8}},
+    {"model.transformer.ff_out.weight", "head", {16, 8}}, /* OLMo */
+    {"model.layers.61.shared_head.head.weight", "head", {16, 8}},
     {"model.layers.0.attention.output.weight", "linear", {8, 8}},
+    {"model.transformer.blocks.0.ff_out.weight", "linear", {8, 16}},
+    {"block.0.mlp.mlp1_weight", "linear", {16, 8}}, /* gpt-oss; no projector */
     {"model.layers.0.linear_attn.conv1d.weight", "convolution", {64, 1, 4}},
     {"blk.0.ssm_conv1d.weight", "convolution", {8, 4}},
     {"model.layers.0.conv.conv.weight", "convolution", {8, 1, 3}},
@@ -31,6 +36,7 @@ static const struct {
     {"model.layers.0.mlp.gate.weight", "router", {4, 8}},
     {"model.layers.0.mlp.gate.wg.weight", "router", {4, 8}},            /* Hunyuan */
     {"transformer.blocks.0.ffn.router.layer.weight", "router", {4, 8}}, /* DBRX */
+    {"model.layers.0.altup.modality_router.weight", "router", {4, 8}}, /* Gemma 3n */
     {"blk.0.ffn_gate_inp.weight", "router", {4, 8}},
     {"model.layers.0.mlp.shared_expert_gate.weight", "router", {1, 8}},
     {"score.weight", "vector", {1, 8}},
@@ -44,6 +50,8 @@ static const struct {
     {"vision_tower.encoder.layers.0.mlp.fc1.weight", "vision, audio", {24, 8}},
     {"model.multi_modal_projector.linear_1.weight", "vision, audio", {24, 8}},
     {"thinker.audio_tower.layers.0.fc1.weight", "vision, audio", {24, 8}},
+    {"model.connector.modality_projection.proj.weight", "vision, audio", {24, 8}},
+    {"model.embed_vision.embedding_projection.weight", "vision, audio", {24, 8}},
     {"v.blk.0.attn_q.weight", "vision, audio", {24, 8}},
     {"model.layers.0.SelfAttention.v.weight", "linear", {8, 8}}, /* T5 */
     {"base_model.model.layers.0.q_proj.lora_A.weight", "adapter", {4, 8}},
@@ -77,6 +85,12 @@ static const struct {
     {"{\"architectures\": [\"Gemma3ForCausalLM\"]}", "model.embed_tokens.weight",
      true}, /* true where nothing is said */
     {"{\"architectures\": [\"GPT2LMHeadModel\"]}", "transformer.wte.weight", true},
+    {"{\"architectures\": [\"InternVLChatModel\"], \"llm_config\": {\"architectures\": [\"Qwen2ForCausalLM\"]}}",
+     "language_model.model.embed_tokens.weight", true},
+    {"{\"d_model\": 8, \"tie_embeddings\": true}", "backbone.embedding.weight", true}, /* Mamba */
+    {"{\"architectures\": [\"OLMoForCausalLM\"], \"weight_tying\": false}", "model.transformer.wte.weight", false},
+    {"{\"architectures\": [\"Qwen2ForSequenceClassification\"], \"tie_word_embeddings\": true}",
+     "model.embed_tokens.weight", false},
     {"{\"architectures\": [\"LlamaForCausalLM\"], \"tie_word_embeddings\": false}", "model.embed_tokens.weight", false},
     {"{\"architectures\": [\"BertModel\"]}", "bert.embeddings.word_embeddings.weight", false},
     {"{}", "model.embed_tokens.weight", false},

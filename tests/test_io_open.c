@@ -156,6 +156,7 @@ static const struct {
   const char *name, *reason;
 } refusals[] = {
     {"{}", {{"a.qweight", "I32", 2, {4, 8}, zeros}}, "a.qweight", "I32 [4, 8] in a layout that no dialect reads"},
+    {"{}", {{"a.weight", "F64", 2, {4, 8}, zeros}}, "a.weight", "dtype F64; F16 BF16 F32 is read"},
     {"{\"quantization_config\":{\"checkpoint_format\":\"marlin\"}}",
      {{"a.qweight", "I32", 2, {4, 8}, zeros},
       {"a.qzeros", "I32", 2, {1, 1}, zeros},

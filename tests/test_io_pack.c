@@ -195,7 +195,7 @@ static void teardown(void) {
 
 static const struct {
   int bits;
-  const char *layout; /* checkpoint_format */
+  const char *layout; /* checkpoint_format; AutoRound's is packing_format */
   bool sym, order, channel;
 } gptq[] = {{2, "gptq", false, false, true},    {4, "gptq", true, false, true},     {8, "gptq_v2", false, false, true},
             {2, "gptq", false, false, false},   {2, "gptq", true, false, false},    {2, "gptq_v2", false, false, false},
@@ -203,7 +203,8 @@ static const struct {
             {4, "gptq", false, true, false},    {4, "gptq", true, true, false},     {4, "gptq_v2", false, true, false},
             {4, "gptq_p", false, false, false}, {5, "gptq_p", false, true, false},  {6, "gptq_p", false, false, false},
             {6, "gptq_p", true, true, false},   {7, "gptq_p", false, false, false}, {8, "gptq", false, false, false},
-            {8, "gptq_v2", true, false, false}};
+            {8, "gptq_v2", true, false, false}, {4, "auto_round", false, false, false},
+            {4, "auto_round:gptqmodel", true, false, false}, {2, "auto_round:auto_gptq", false, false, false}};
 
 START_TEST(gptq_of_every_width) {
   int row = _i % (int)QN_COUNT(gptq);
@@ -220,7 +221,8 @@ START_TEST(gptq_of_every_width) {
   add_scales("a.scales", true);
   if (gptq[row].order) memcpy(add("a.g_idx", "I32", k, -1, 4), group_of, (size_t)k * 4);
   else if (_i % 3 == 1) add("a.g_idx", "I32", k, -1, 4); /* zeros: no order was set */
-  int less = !strcmp(gptq[row].layout, "gptq");          /* version 1 stores z - 1 */
+  const char *key = strncmp(gptq[row].layout, "auto_round", 10) ? "checkpoint_format" : "packing_format";
+  int less = !strcmp(gptq[row].layout, "gptq") || strstr(gptq[row].layout, ":auto_gptq"); /* version 1 stores z - 1 */
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j < k; j++) put_code(q + i, n, how, j, code[i][j]);
     for (int64_t g = 0; g < groups; g++)
@@ -230,8 +232,8 @@ START_TEST(gptq_of_every_width) {
   snprintf(
       config, sizeof config,
       "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":%d,\"group_size\":%d,\"desc_act\":%s,\"sym\":%s,"
-      "\"checkpoint_format\":\"%s\"}}",
-      bits, gptq[row].channel ? -1 : 32, gptq[row].order ? "true" : "false", gptq[row].sym ? "true" : "false",
+      "\"%s\":\"%s\"}}",
+      bits, gptq[row].channel ? -1 : 32, gptq[row].order ? "true" : "false", gptq[row].sym ? "true" : "false", key,
       gptq[row].layout);
   snprintf(format, sizeof format, "int%d.%s%s", bits, gptq[row].channel ? "row" : "g32", gptq[row].sym ? "" : ".z");
   want_integers(false);

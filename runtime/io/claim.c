@@ -82,31 +82,38 @@ static qn_status finish(qn_model *m, qn__weight *w) {
 
 /* ---- The head of a tied model ------------------------------------------------------------------------------------ */
 
-/* Is what the model puts out words? Who has words to read alone has no head. */
-static bool generates(const qn_model *m) {
-  if (m->gguf) {
-    const qn_meta *arch = qn_model_find_meta(m, "general.architecture");
-    for (size_t i = 0; i < m->n_meta; i++)
-      if (strstr(m->meta[i].key, ".pooling_type") && m->meta[i].bits) return false;
-    const char *text = arch && arch->type == QN_META_STRING ? arch->data : "";
-    return !memmem(text, arch ? arch->count : 0, "bert", 4) && !memmem(text, arch ? arch->count : 0, "encoder", 7);
-  }
+/* Does the name of the model's class, or of its language model's, contain the word? */
+static bool class_has(const qn_model *m, const char *word) {
   const cJSON *class;
-  cJSON_ArrayForEach(class, cJSON_GetObjectItemCaseSensitive(m->json, "architectures")) {
-    const char *name = cJSON_IsString(class) ? class->valuestring : "";
-    if (strstr(name, "ForCausalLM") || strstr(name, "LMHead") || strstr(name, "ForConditionalGeneration")) return true;
-  }
+  for (int i = 0; i < m->n_configs; i++)
+    cJSON_ArrayForEach(class, cJSON_GetObjectItemCaseSensitive(m->config_part[i], "architectures"))
+      if (cJSON_IsString(class) && strstr(class->valuestring, word)) return true;
   return false;
 }
 
-/* Does the configuration tie the head to the embedding? Who does not say so, and can do without no head, does. */
+/* Is what the model puts out words? Who has words to read alone has no head. */
+static bool generates(const qn_model *m) {
+  if (!m->gguf)
+    return class_has(m, "ForCausalLM") || class_has(m, "LMHead") || class_has(m, "ForConditionalGeneration");
+  const qn_meta *arch = qn_model_find_meta(m, "general.architecture");
+  for (size_t i = 0; i < m->n_meta; i++)
+    if (strstr(m->meta[i].key, ".pooling_type") && m->meta[i].bits) return false;
+  const char *text = arch && arch->type == QN_META_STRING ? arch->data : "";
+  return !memmem(text, arch ? arch->count : 0, "bert", 4) && !memmem(text, arch ? arch->count : 0, "encoder", 7);
+}
+
+/* Does the configuration tie the head to the embedding? Who does not say so, and can do without no head, does. A
+ * classifier keeps the setting of the model that it was made of, not its head. */
 static bool is_tied(const qn_model *m) {
+  static const char *const keys[] = {"tie_word_embeddings", "tie_embeddings" /* Mamba */, "weight_tying" /* OLMo */};
   bool said = false;
-  for (int i = 0; i < m->n_configs; i++) {
-    const cJSON *flag = cJSON_GetObjectItemCaseSensitive(m->config_part[i], "tie_word_embeddings");
-    if (cJSON_IsTrue(flag)) return true;
-    said = said || cJSON_IsFalse(flag);
-  }
+  if (class_has(m, "Classification")) return false;
+  for (int i = 0; i < m->n_configs; i++)
+    for (size_t key = 0; key < QN_COUNT(keys); key++) {
+      const cJSON *flag = cJSON_GetObjectItemCaseSensitive(m->config_part[i], keys[key]);
+      if (cJSON_IsTrue(flag)) return true;
+      said = said || cJSON_IsFalse(flag);
+    }
   return !said && generates(m);
 }
 

@@ -3,8 +3,9 @@
  *     qweight I32 [K b/32, N]   qzeros I32 [G, N b/32]   scales [G, N]   g_idx I32 [K]
  *     W[n,k] = scales[G(k), n] * (q[k,n] - z[G(k), n])
  *
- * Version 1 files hold z - 1, version 2 and planar ones z. A field of all ones in a version 1 file is ambiguous between
- * 0 and 2^b; it is read as (f + 1) mod 2^b, field by field, as the tool's own model_dequant does.
+ * Version 1 files hold z - 1; version 2, planar ones and AutoRound's own hold z. A field of all ones in a version 1
+ * file is ambiguous between 0 and 2^b; it is read as (f + 1) mod 2^b, field by field, as the tool's own model_dequant
+ * does.
  *
  * The configuration may set bits, group size and symmetry per layer; shapes that say something else are believed. What
  * neither tells is refused. Whether a weight is symmetric is checked when planes are read: a file's zero points are not
@@ -13,16 +14,18 @@
  * A part of an act-order weight, as tensor parallelism cuts it along K, has all groups but not all of their members. It
  * gets a scale for each k.
  *
- * Source: AutoGPTQ qlinear_cuda.py, GPTQModel planar_packing.py and model_dequant.py. */
+ * Source: AutoGPTQ qlinear_cuda.py, GPTQModel planar_packing.py and model_dequant.py, AutoRound inference/backend.py. */
 #include "model.h"
 #include <string.h>
 
 enum { QWEIGHT, QZEROS, SCALES, G_IDX };
-/* The layout's name: GPTQModel writes both keys, others the first or none. */
+
+/* The layout's name: GPTQModel writes the first two keys, AutoRound the last, others the first or none. */
 static const char *layout_name(const qn_model *m) {
-  const char *name = qn__quant_text(m, "checkpoint_format");
-  if (qn__quant_int(m, "is_marlin_format", 0)) return "marlin";
-  return *name ? name : qn__quant_text(m, "format");
+  static const char *const keys[] = {"checkpoint_format", "format", "packing_format"};
+  const char *name = qn__quant_int(m, "is_marlin_format", 0) ? "marlin" : "";
+  for (size_t i = 0; !*name && i < QN_COUNT(keys); i++) name = qn__quant_text(m, keys[i]);
+  return name;
 }
 
 enum { STORED_AS_IS = 16, SYMMETRIC = 32, SPREAD = 64, PACKING = 15 }; /* mode: the packing and these */
@@ -31,7 +34,13 @@ static const struct {
   const char *name;
   int mode;
 } layouts[] = {
-    {"", QN__DENSE}, {"gptq", QN__DENSE}, {"gptq_v2", QN__DENSE | STORED_AS_IS}, {"gptq_p", QN__PLANAR | STORED_AS_IS}};
+    {"", QN__DENSE},
+    {"gptq", QN__DENSE},
+    {"auto_round:auto_gptq", QN__DENSE},
+    {"gptq_v2", QN__DENSE | STORED_AS_IS},
+    {"auto_round", QN__DENSE | STORED_AS_IS},
+    {"auto_round:gptqmodel", QN__DENSE | STORED_AS_IS},
+    {"gptq_p", QN__PLANAR | STORED_AS_IS}};
 
 /* Have all parts the size that codes of so many bits make? */
 static bool fits(const qn__weight *w, int bits, qn__packing packing) {

@@ -61,7 +61,10 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   const qn_raw *q = w->part[0];
   bool transposed;
   if (q->n_dims < 2 || q->n_dims > 3 || !q->bytes) return QN_OK;
-  if (q->type != QN_T_F16 && q->type != QN_T_BF16 && q->type != QN_T_F32) return QN_OK;
+  bool is_read = q->type == QN_T_F16 || q->type == QN_T_BF16 || q->type == QN_T_F32;
+  if (!is_read && ends_with(q->name, ".weight") && strchr("FC", *q->dtype)) /* not one of integers: that is a table */
+    return qn__part_float(w, 0, q->n_dims, q->dim);
+  if (!is_read) return QN_OK;
   QN_TRY(find_order(m, q, &transposed));
   w->mode = transposed;
   w->pub.slices = q->n_dims == 3 ? q->dim[0] : 1;

@@ -29,6 +29,13 @@ static const struct {
     {tower, "vpm", A_MODULE},
     {tower, "apm", A_MODULE},
     {tower, "resampler", A_MODULE},
+    {tower, "patch_merger", A_MODULE},
+    {tower, "connector", A_MODULE},
+    {tower, "aligner", A_MODULE},
+    {tower, "projector", A_MODULE},
+    {tower, "mlp1.", STARTS}, /* InternVL's projector */
+    {tower, "embed_vision", A_MODULE},
+    {tower, "embed_audio", A_MODULE},
     {tower, "token2wav", A_MODULE},
     {tower, "code2wav", A_MODULE},
     {tower, "v.blk.", STARTS}, /* a GGUF's */
@@ -36,6 +43,7 @@ static const struct {
     {tower, "mm.", STARTS},
     {"adapter", "lora_", A_MODULE},
     {"router", "router", A_MODULE},
+    {"router", "router", LAST_HAS},
     {"router", "gate", LAST_IS_FLAT},
     {"router", "wg", LAST_IS_FLAT},
     {"router", "gate_inp", LAST_HAS},
@@ -43,8 +51,11 @@ static const struct {
     {"head", "lm_head", LAST_IS},
     {"head", "embed_out", LAST_IS},
     {"head", "output_layer", LAST_IS},
+    {"head", "head", LAST_IS},
     {"head", "output.weight", STARTS},
-    {"head", "head.weight", STARTS},
+    {"head", "language_model.output.weight", STARTS},    /* InternLM2 */
+    {"head", "model.transformer.ff_out.weight", STARTS}, /* OLMo, Molmo */
+    {"head", "proj_out.weight", STARTS},                 /* Whisper */
     {"embedding", "embed", LAST_HAS},
     {"embedding", "token_embd", LAST_HAS},
     {"embedding", "token_type", LAST_HAS},
