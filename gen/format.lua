@@ -238,12 +238,25 @@ local function uses(tree, plane)
   return false
 end
 
+-- The words that may follow a format's name and its grain; right behind the name the grains, too.
+local function choices(def, first)
+  local known = {}
+  for _, g in ipairs(first and type(def.group) == "table" and def.group or {}) do
+    known[math.type(g) and "g" .. g or g] = true
+  end
+  for plane, options in pairs(def.planes or {}) do
+    for _, o in ipairs(options) do known[suffix(plane, o)] = true end
+  end
+  known[""] = nil
+  return sorted_keys(known)
+end
+
 -- Resolve a spelling. Raises with the format, the part at fault and what is known.
 function format.resolve(spelling)
   local words = {}
-  for w in spelling:gmatch "[^.]+" do words[#words + 1] = w end
-  local def = format.registry[words[1] or ""]
-  that(def, spelling, "unknown format%s", check.instead(words[1] or "", sorted_keys(format.registry)))
+  for w in (spelling .. "."):gmatch "([^.]*)%." do words[#words + 1] = w end
+  local def = format.registry[words[1]]
+  that(def, spelling, "unknown format%s", check.instead(words[1], sorted_keys(format.registry)))
   local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
   local at, implied = 2, {} -- words that a spelling may have although they are the default
   if type(def.group) == "table" then
@@ -257,16 +270,18 @@ function format.resolve(spelling)
   end
   f.group = f.cols
 
-  local p, chosen, marked, types = {}, {}, {}, {}
+  local p, chosen, marked, types, given = {}, {}, {}, {}, {}
   for plane, options in pairs(def.planes or {}) do chosen[plane] = options[1] end
   for i = at, #words do
     local hit
     for _, plane in ipairs(sorted_keys(def.planes)) do
       for _, o in ipairs(def.planes[plane]) do
-        if not hit and suffix(plane, o) == words[i] then chosen[plane], hit = o, true end
+        if not hit and suffix(plane, o) == words[i] and words[i] ~= "" then chosen[plane], hit = o, plane end
       end
     end
-    that(hit, spelling, "format %s does not know %q", def.name, words[i])
+    that(hit, spelling, "format %s does not know %q%s", def.name, words[i], check.instead(words[i], choices(def, i == 2)))
+    that(not given[hit], spelling, "%q and %q both choose the type of plane %s", given[hit], words[i], hit)
+    given[hit] = words[i]
   end
   for _, plane in ipairs(sorted_keys(def.planes)) do
     local o = chosen[plane]
