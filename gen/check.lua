@@ -1,7 +1,7 @@
 -- check.lua - tables that people write: every field is known and of its kind, and a message says which one is not.
 --
 -- `fields` gives each field its kinds, "string|list?": one of them, and "?" if it may be left out. A kind is a Lua type,
--- "integer", "count" (an integer from 1 on), "list", or "expression" (gen/expr.lua, whole numbers among them). The field "[]" stands
+-- "integer", "count" (an integer from 1 on, for C's int), "list", or "expression" (gen/expr.lua, whole numbers among them). The field "[]" stands
 -- for each element of a list.
 
 local expr = require "gen.expr"
@@ -52,7 +52,7 @@ function check.instead(word, known)
     local d = distance(tostring(word):lower(), name:lower())
     if d < least and d < #name then best, least = name, d end
   end
-  return (best and ("; did you mean %q?"):format(best) or ";") .. " known: " .. table.concat(known, ", ")
+  return (best and ("; did you mean %q?"):format(best) or ";") .. " known: " .. (known[1] and table.concat(known, ", ") or "none")
 end
 
 -- `word` if it is among the known ones, a list.
@@ -65,12 +65,13 @@ end
 
 local kinds = {
   integer = function(x) return math.type(x) == "integer" end,
-  count = function(x) return math.type(x) == "integer" and x >= 1 end,
+  number = function(x) return type(x) == "number" and x - x == 0 end,
+  count = function(x) return math.type(x) == "integer" and x >= 1 and x < 1 << 31 end,
   list = function(x) return type(x) == "table" and not expr.is(x) and (#x > 0 or next(x) == nil) end,
   expression = function(x) return math.type(x) == "integer" or expr.is(x) end,
 }
-local names = { string = "text", integer = "a whole number", count = "a whole number from 1 on", table = "a table",
-  list = "a list", boolean = "true or false", number = "a number", ["function"] = "a function",
+local names = { string = "text", integer = "a whole number", count = "a whole number from 1 to 2147483647", table = "a table",
+  list = "a list", boolean = "true or false", number = "a finite number", ["function"] = "a function",
   expression = "a whole number or an expression" }
 
 function check.described(x)

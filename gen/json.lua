@@ -7,7 +7,7 @@ local function encode(x)
     return '"' .. x:gsub('[%c"\\]', function(c) return escapes[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
   elseif kind == "number" then
     local i = math.tointeger(x)
-    return i and ("%d"):format(i) or ("%.17g"):format(x)
+    return i and ("%d"):format(i) or x - x == 0 and ("%.17g"):format(x) or "null"
   elseif kind == "table" then
     local out = {}
     if #x > 0 or next(x) == nil then

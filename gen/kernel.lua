@@ -64,9 +64,12 @@ function kernel.define(def, file, where)
   return registry.add(kernel.registry, def, what, file, where)
 end
 
+local function check_target(target) return target and check.among(target, { "cuda", "host" }, "target") end
+
 -- Families of a target, sorted by name: all, or the named ones, "host.gemv,host.gemm". Raises for one that is not known.
 function kernel.families(target, named)
   local out, names, wanted = {}, {}, {}
+  check_target(target)
   for _, name in ipairs(format.sorted_keys(kernel.registry)) do
     if not target or kernel.registry[name].target == target then names[#names + 1] = name end
   end
@@ -112,7 +115,7 @@ function kernel.problem(spelling, target, act)
     return kernel.problem(("%s:%dx%d:%s%s"):format(p.format, p.n, p.k, act, p.bias and "+bias" or ""), target)
   end
   p.format = format.resolve(p.format)
-  target = target or "host"
+  target = check_target(target) or "host"
   p.act = p.act or default_act(p.format, target)
   p.out = p.out or target == "cuda" and not with_scale[p.act] and p.act or defaults[target][2]
   p.spelling = ("%s:%dx%d:%s-%s%s"):format(p.format.name, p.n, p.k, p.act, p.out, p.bias and "+bias" or "")
@@ -355,6 +358,7 @@ end
 -- there any?).
 function kernel.survey(problem, device, options)
   local report = {}
+  check.fields(options or {}, { only_one = "boolean?" }, "options of survey")
   for i, def in ipairs(kernel.families(device.target)) do
     local list, r = survivors(def, problem, device, options or {})
     r.survivors = #list
@@ -365,7 +369,12 @@ end
 
 -- Why a family rejects one choice of parameters: rule name and sentence, or nil.
 function kernel.rejection(problem, device, family, params)
-  local def = kernel.registry[family]
+  local def = kernel.registry[check.among(family, check.sorted_keys(kernel.registry), "kernel family")]
+  for _, p in ipairs(def.params) do
+    local values = {}
+    for i, x in ipairs(p.values) do values[i] = tostring(x) end
+    check.among(tostring(params[p.name]), values, ("%s: value of %s"):format(family, p.name))
+  end
   local i = rejected(def, instance(def, registry.copy(problem), registry.copy(device), params))
   if i then return def.rules[i].name, def.rules[i].why end
 end

@@ -148,7 +148,9 @@ cJSON *qn__lua_json(lua_State *L, int index) {
   const char *text = luaL_checklstring(L, index, &size);
   cJSON **j = qn__lua_json_box(L);
   *j = cJSON_ParseWithLength(text, size);
-  if (!*j) luaL_error(L, "malformed JSON: %.60s", text);
+  char start[64];
+  snprintf(start, sizeof start, "%.60s", text);
+  if (!*j) luaL_error(L, "malformed JSON: %s", start);
   return *j;
 }
 

@@ -108,8 +108,9 @@ function q.kernel(def) return (define(gen.kernel.define, def)) end
 function q.load(path)
   local f, why = io.open(path, "rb")
   if not f then return nil, why, "QN_E_IO" end
-  named[path] = f:read "a"
+  named[path], why = f:read "a"
   f:close()
+  if not named[path] then return nil, ("%s: %s"):format(path, why), "QN_E_IO" end
   return guarded(gen.load, path)
 end
 
@@ -125,24 +126,31 @@ function q.problem(spelling, target, act) return guarded(gen.kernel.problem, spe
 -- What C wants to know of a format, as JSON.
 function q.descriptor(spelling) return q.json(gen.format.descriptor(q.resolve(spelling))) end
 
+-- A spelling, or what q.problem returned.
+local function problem_for(problem, device)
+  return type(problem) == "string" and q.problem(problem, device.target) or problem
+end
+
 -- problem: spelling or what q.problem returned. options: space ("full", "quick", "reduced"), family ("host.gemv,host.gemm"),
 -- fixed = { NR = 32 }.
 function q.variants(problem, device, options)
-  if type(problem) == "string" then problem = q.problem(problem, device.target) end
-  return guarded(gen.kernel.variants, problem, device, options)
+  return guarded(gen.kernel.variants, problem_for(problem, device), device, options)
 end
 -- Of each family, how many variants its rules leave, and how many each rule removes: nothing is written.
 -- options: only_one (stop at the first that is left).
 function q.survey(problem, device, options)
-  return guarded(gen.kernel.survey, q.problem(problem, device.target), device, options)
+  return guarded(gen.kernel.survey, problem_for(problem, device), device, options)
 end
 -- The variant of one choice of a family's parameters, { NR = 16, … }; or nil and the sentence of the rule that rejects it.
 function q.variant(problem, device, family, params)
+  problem = problem_for(problem, device)
   local rule, why = guarded(gen.kernel.rejection, problem, device, family, params)
   if rule then return nil, ("rule %s rejects it: %s"):format(rule, why), "QN_E_NO_KERNEL" end
   return q.variants(problem, device, { family = family, fixed = params })[1]
 end
-function q.source(variant, lines) return guarded(variant.source, variant, lines) end
+function q.source(variant, lines)
+  return guarded(gen.check.that(variant.source, nil, "source: a variant of q.variants is wanted"), variant, lines)
+end
 
 -- Compile on all cores. options: threads, progress = function(done, total, name).
 function q.compile(variants, options)
@@ -213,6 +221,28 @@ q.table, q.clock = common.table, native.clock
 function q.progress(options)
   q.check.fields(options or {}, { quiet = "boolean?", json = "boolean?", progress = "boolean?" }, "options of progress")
   return common.progress(q, options or {})
+end
+
+-- ---- Arguments -----------------------------------------------------------------------------------------------------
+
+-- Of functions that scripts call: each argument's name and kind (gen/check.lua). Those which take one table check it.
+local arguments = {
+  load = "path string", resolve = "spelling string", descriptor = "spelling string", arch = "name string",
+  problem = "spelling string, target string?, act string?", kernels = "target string?", device = "name string?",
+  variants = "problem string|table, device table, options table?", compile = "variants list, options table?",
+  survey = "problem string|table, device table, options table?", source = "variant table, lines boolean?",
+  variant = "problem string|table, device table, family string, params table", open = "path string, options table?",
+  model = "path string", occupancy = "variant table, outcome table, device table", ptx = "variant table",
+  roofline = "variant table, device table, weight_bytes number, m count", count = "variant table, m count",
+  table = "rows list",
+}
+for name, list in pairs(arguments) do
+  local fn, kinds = q[name], {}
+  for argument, kind in list:gmatch "([%w_]+) ([%w|?]+)" do kinds[#kinds + 1] = { name .. ": " .. argument, kind } end
+  q[name] = function(...)
+    for i, x in ipairs(kinds) do q.check.kind((select(i, ...)), x[2], x[1]) end
+    return fn(...)
+  end
 end
 
 function q.main(args) return import "lua.main"(q, args) end

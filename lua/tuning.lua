@@ -102,6 +102,11 @@ return function(q, native)
     q.check.among(t.effort or "quick", { "quick", "normal", "full" }, "tune: effort")
     q.check.that((t.budget or 0) >= 0, nil, "tune: budget = %s: seconds from 0 on", t.budget)
     for i, p in ipairs(t.problems or {}) do q.check.kind(p, "string", ("tune: problems[%d]"):format(i)) end
+    for i, act in ipairs(t.acts or {}) do
+      q.problem("f32:1x1:" .. q.check.kind(act, "string", ("tune: acts[%d]"):format(i)))
+    end
+    q.check.that(not t.acts or t.acts[1] and t.model, nil,
+      "tune: acts: one or more types, for the layers of a model; problems name their own")
     q.check.that(t.model or t.problems and #t.problems > 0, nil, "tune: a model or a list of problems is needed")
     return t.m and tokens(t.m) or {}, { table.unpack(t.problems or {}) }
   end
@@ -110,7 +115,11 @@ return function(q, native)
   local function read_functions(functions, device)
     local out = {}
     for i, f in ipairs(functions or {}) do
-      q.check.fields(f, function_fields, ("tune: functions[%d]"):format(i))
+      local what = q.check.fields(f, function_fields, ("tune: functions[%d]"):format(i))
+      local m_min, m_max = f.m_min or 1, f.m_max or 0
+      q.check.that(m_max == 0 or m_max >= m_min, nil, "%s: m_min = %d, m_max = %d: it serves no M", what, m_min, m_max)
+      local pattern, fault = pcall(string.find, "", f.layout or "")
+      q.check.that(pattern, nil, "%s: layout: %s", what, fault)
       if device.target ~= "host" then
         return nil, ("%s: functions are called on the host, not on %s"):format(f.name, device.name), "QN_E_DEVICE"
       end

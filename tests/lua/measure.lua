@@ -292,20 +292,28 @@ return {
       ["problems must be a list, not text \"x\""] = { problems = "x" },
       ["problems%[1%] must be text, not the number 7"] = { problems = { 7 } },
       ["a model or a list of problems is needed"] = { problems = {} },
-      ["m%[1%] must be a whole number from 1 on, not the number 0"] = { problems = p, m = { 0 } },
-      ["m%[2%] must be a whole number from 1 on, not the number %-3"] = { problems = p, m = { 1, -3 } },
-      ["m%[1%] must be a whole number from 1 on, not the number 1.5"] = { problems = p, m = { 1.5 } },
-      ["m%[1%] must be a whole number from 1 on, not text \"x\""] = { problems = p, m = { "x" } },
-      ["m%[1%] = 1099511627776: at most"] = { problems = p, m = { 1 << 40 } },
+      ["m%[1%] must be a whole number from 1 to 2147483647, not the number 0"] = { problems = p, m = { 0 } },
+      ["m%[2%] must be a whole number from 1 to 2147483647, not the number %-3"] = { problems = p, m = { 1, -3 } },
+      ["m%[1%] must be a whole number from 1 to 2147483647, not the number 1.5"] = { problems = p, m = { 1.5 } },
+      ["m%[1%] must be a whole number from 1 to 2147483647, not text \"x\""] = { problems = p, m = { "x" } },
+      ["m%[1%] = 2097152: at most"] = { problems = p, m = { 1 << 21 } },
       ["m: the list is empty"] = { problems = p, m = {} },
       ["m must be a list, not the number 1"] = { problems = p, m = 1 },
       ["budget = %-1: seconds from 0 on"] = { problems = p, budget = -1 },
-      ["threads must be a whole number from 1 on"] = { problems = p, threads = 0 },
+      ["budget must be a finite number, not the number inf"] = { problems = p, budget = math.huge },
+      ["threads must be a whole number from 1 to 2147483647"] = { problems = p, threads = 0 },
+      ["threads must be a whole number from 1 to 2147483647, not"] = { problems = p, threads = 1 << 40 },
+      ["acts: one or more types, for the layers of a model"] = { problems = p, acts = { "bf16" } },
+      ["activations are f16, bf16"] = { model = "x", acts = { "bf17" } },
       ["kernel family \"host.gem\" is not known; did you mean \"host.gemm\"%?"] = { problems = p, family = "host.gem" },
       ["fixed: parameter \"NRR\" is not known"] = { problems = p, fixed = { NRR = 1 } },
       ["space \"all\" is not known; known: full, quick, reduced"] = { problems = p, space = "all" },
       ["functions%[1%] x has no field \"symbl\"; did you mean \"symbol\"%?"] =
         { problems = p, functions = { { name = "x", symbl = "y" } } },
+      ["functions%[1%] x: m_min = 3, m_max = 2: it serves no M"] =
+        { problems = p, functions = { { name = "x", library = "x", symbol = "x", m_min = 3, m_max = 2 } } },
+      ["functions%[1%] x: layout: unfinished capture"] =
+        { problems = p, functions = { { name = "x", library = "x", symbol = "x", layout = "(" } } },
     } do t.fails(text, q.tune, options) end
     t.fails('options of variants has no field "famly"', q.variants, problem, q.device "host", { famly = "host.gemm" })
     t.fails("options of compile: threads must be", q.compile, {}, { threads = "all" })

@@ -43,8 +43,29 @@ return {
     t.fails("^nope: unknown format; known: ", q.problem, "nope:4x4")
     t.fails("N = 0 is outside 1 %.%. 2147483647", q.problem, "int4:0x4")
     t.fails("K = 2147483648 is outside", q.problem, "int4:4x2147483648")
+    t.fails('target "gpu" is not known; known: cuda, host', q.problem, "int4:4x4", "gpu")
     t.fails('int4 has no group "b2x2"', q.problem, "int4.b2x2:4x4")
     t.fails("activations are f16", q.problem, "int4:4x4:q7")
+  end },
+
+  { "what functions are given is checked, before any code of ours meets it", function(t)
+    local host, problem = q.device "host", "f32:32x64:f32-f32"
+    for name, what in pairs { load = "path", resolve = "spelling", descriptor = "spelling", problem = "spelling", arch = "name",
+      variants = "problem", survey = "problem", variant = "problem", source = "variant", compile = "variants", open = "path",
+      model = "path", occupancy = "variant", ptx = "variant", roofline = "variant", count = "variant", table = "rows" } do
+      t.fails(("^%s: %s must be "):format(name, what), q[name])
+    end
+    t.fails("^device: name must be text, not a table", q.device, {})
+    t.fails("^variants: device must be a table, not text \"host\"", q.variants, problem, "host")
+    t.fails("^source: a variant of q.variants is wanted", q.compile, { {} })
+    t.fails("^table: row 2 must be a list", q.table, { { "a" }, 3 })
+    t.fails('kernel family "host.gem" is not known; did you mean "host.gemm"', q.variant, problem, host, "host.gem", {})
+    t.fails('host.gemm: value of NR "17" is not known; did you mean "16"%? known: ', q.variant, problem, host, "host.gemm", { ISA = "c", NR = 17 })
+    local first = q.variants(problem, host, { family = "host.gemm", fixed = { ISA = "c" } })[1]
+    t.equal(q.variant(problem, host, "host.gemm", first.params).name, first.name)
+    local ok, why = q.load "/"
+    t.check(ok == nil and why:find "^/: Is a directory", why)
+    t.equal(q.json { 1 / 0, 2 }, "[null,2]")
   end },
 
   { "a format of the script has variants and decodes", function(t)
