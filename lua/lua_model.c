@@ -4,6 +4,7 @@
 #include "model.h"
 #include "quantize.h"
 #include <string.h>
+#include <sys/stat.h>
 
 static const char model_class[] = "quernel.model", planes_class[] = "quernel.planes", writer_class[] = "quernel.writer";
 
@@ -29,6 +30,18 @@ static int model_gc(lua_State *L) {
 static const qn_model *check_model(lua_State *L, int index) {
   qn_model **m = luaL_checkudata(L, index, model_class);
   return *m;
+}
+
+/* model:holds(path) -> is that one of the files that are read? By any of its names. */
+static int model_holds(lua_State *L) {
+  const qn_model *m = check_model(L, 1);
+  struct stat asked, st;
+  bool found = false;
+  int there = !stat(luaL_checkstring(L, 2), &asked);
+  for (int i = 0; there && i < m->n_files && !found; i++)
+    found = !stat(m->file[i].path, &st) && st.st_dev == asked.st_dev && st.st_ino == asked.st_ino;
+  lua_pushboolean(L, found);
+  return 1;
 }
 
 static void push_tensor(lua_State *L, const qn_tensor *t) {
@@ -406,7 +419,7 @@ static int writer_gc(lua_State *L) {
 void qn__lua_model(lua_State *L) {
   static const luaL_Reg model_methods[] = {
       {"tensors", model_tensors}, {"stored", model_stored}, {"config", model_config}, {"remark", model_remark},
-      {"planes", model_planes},   {"__gc", model_gc},       {NULL, NULL},
+      {"planes", model_planes},   {"holds", model_holds},   {"__gc", model_gc},     {NULL, NULL},
   };
   static const luaL_Reg planes_methods[] = {
       {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},

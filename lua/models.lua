@@ -109,8 +109,16 @@ return function(q, native)
     return true
   end
 
+  -- nil, message, code for an output that would take the place of a file of the model.
+  local function spared(self, path)
+    if not self.handle:holds(path) then return true end
+    return nil, ("%s is a file of the model that is read; name another"):format(path), "QN_E_ARG"
+  end
+
   -- Write a weight as a NumPy file of float32 [N, K].
   function model:write_npy(name, path, slice)
+    local ok, why, fault = spared(self, path)
+    if not ok then return nil, why, fault end
     local x, t, code = self:dequantize(name, slice)
     if not x then return nil, t, code end
     return native.npy_write(path, x, t.n, t.k)
@@ -196,12 +204,14 @@ return function(q, native)
     return file, meta, jobs
   end
 
+  local function must(ok, why) return ok or error(why, 0) end
+
   -- A weight's planes are made when they are written, and forgotten.
   local function write_job(writer, job)
     for slice = 1, job.tensor.slices do
       local planes, why = job.make(slice)
-      if not planes then error(why, 0) end
-      for _, e in ipairs(job.entries) do assert(writer:put(e.name, planes, e.plane)) end
+      must(planes, why)
+      for _, e in ipairs(job.entries) do must(writer:put(e.name, planes, e.plane)) end
       planes = nil
       collectgarbage() -- the collector does not see what planes weigh
     end
@@ -212,19 +222,20 @@ return function(q, native)
     for _, t in ipairs(self.list) do
       if t.refusal then left_out[#left_out + 1] = { name = t.name, why = t.refusal } end
     end
-    local ok, why, code = whole(self, left_out, options.partial)
+    local ok, why, code = spared(self, path)
+    if ok then ok, why, code = whole(self, left_out, options.partial) end
     if not ok then return nil, why, code end
     ok, why = pcall(function()
       local file, meta, jobs = contents(self, plan)
-      local writer <close> = assert(native.writer(path, file, meta))
+      local writer <close> = must(native.writer(path, file, meta))
       for _, e in ipairs(file) do
-        if e.stored then assert(writer:put(e.name, self.handle, e.name)) end
+        if e.stored then must(writer:put(e.name, self.handle, e.name)) end
       end
       for i, job in ipairs(jobs) do
         if progress then progress { phase = "write", variant = job.tensor.name, done = i - 1, total = #jobs } end
         write_job(writer, job)
       end
-      assert(writer:close())
+      must(writer:close())
     end)
     if progress then progress { phase = "done" } end
     if not ok then return nil, why, "QN_E_IO" end
