@@ -1,5 +1,6 @@
 -- common.lua - what several verbs need: failures, lists, tables of text, units, the choice of a device, progress.
 
+local check = require "gen.check"
 local common = {}
 
 -- ---- Ending a verb -------------------------------------------------------------------------------------------------
@@ -56,15 +57,17 @@ function common.matches(text, patterns)
 end
 
 -- A number that an option gives, or nil.
-function common.number(options, key, least)
+function common.number(options, key, least, most)
   local text = options[key]
   if not text then return nil end
   local x = tonumber(text)
-  if not x or x ~= x or x < least then common.misuse("--%s: %q is no number from %s on", key, text, least) end
+  if not x or x - x ~= 0 or x < least or most and x > most then
+    common.misuse("--%s: %q is no number from %s %s", key, text, least, most and "to " .. most or "on")
+  end
   return x
 end
-function common.whole(options, key, least)
-  local x = common.number(options, key, least)
+function common.whole(options, key, least, most)
+  local x = common.number(options, key, least, most or 1000000)
   return x and (math.tointeger(x) or common.misuse("--%s: %q is no whole number", key, options[key]))
 end
 
@@ -74,12 +77,7 @@ function common.families(q, text, device)
   return text
 end
 
-function common.choice(options, key, ...)
-  for _, known in ipairs { ... } do
-    if options[key] == known then return known end
-  end
-  common.misuse("--%s: %q; known: %s", key, options[key], table.concat({ ... }, ", "))
-end
+function common.choice(options, key, ...) return common.ask(check.among, options[key], { ... }, "--" .. key) end
 
 -- { "NR=32", "MR=1,4" } -> { NR = { 32 }, MR = { 1, 4 } }: values of a family's parameters.
 function common.fixed(q, list)
@@ -189,6 +187,7 @@ common.columns = function() end -- of the terminal that a table is printed on; n
 function common.table(rows)
   local width, number = {}, {}
   for r, row in ipairs(rows) do
+    check.kind(row, "list", ("table: row %d"):format(r))
     for i, cell in ipairs(row) do
       local text = printable(tostring(cell):gsub("[\n\t]", "?"))
       row[i] = text
@@ -234,6 +233,7 @@ function common.variant(q, name, options)
   end
   if def.target == "cuda" and not options.arch and not options.device then options.arch = "sm_90a" end
   local device = common.target(q, options)
+  if device.target ~= def.target then common.misuse("%s: a kernel for %s, and %s is none", name, def.target, device.name) end
   local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias), def.target)
   local params, why = q.gen.kernel.params(def, values)
   if not params then common.misuse("%s: %s", name, why) end
@@ -297,9 +297,10 @@ end
 function common.output(q, path) common.check(q.native.writable(path)) end
 function common.output_pack(q, path, options, problems, m, device)
   common.output(q, path)
-  if options.overwrite or not q.native.exists(path) then return end
-  local lost = common.check(q.pack_lacks(path, problems, m, device))
-  if #lost == 0 then return end
+  if not q.native.exists(path) then return end
+  local lost, why = q.pack_lacks(path, problems, m, device)
+  if not lost then common.fail("%s; remove it, or name another file with -o", why) end
+  if options.overwrite or #lost == 0 then return end
   common.fail("%s holds what this run would not: %s%s; --overwrite replaces it, -o names another", path, lost[1],
     #lost > 1 and (" and %d more"):format(#lost - 1) or "")
 end

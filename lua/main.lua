@@ -2,13 +2,15 @@
 --
 -- A verb is a table:
 --   name, usage (what follows the name), summary, about (more lines of help), arguments = { least, most },
---   options = { { "--m", "LIST", "what it says", default =, many = true, group = "Problem" }… }
+--   options = { { "--m", "LIST", "what it says", default =, many = true, group = "Problem", with =, without = }… }
+--     with, without: the option, or the first argument, that this one goes with only, or does not go with
 --   examples = { what follows the name… }, with "# what it does" behind each
 --   run = function(q, options) -> exit status (nil: 0)
 -- An option without a value name is a flag. `options` has the values by name without dashes, the arguments by number.
 --
 -- Help goes to stdout and exits 0; misuse to stderr, exit 2; failure to stderr, exit 1: one line each.
 
+local check = require "gen.check"
 local common = require "lua.common"
 
 local sections = {
@@ -40,44 +42,64 @@ local variables = {
   { "QUERNEL_TRACE", "set: errors show where in the Lua code they come from" },
 }
 
-local function verb(name)
-  for _, s in ipairs(sections) do
-    for _, known in ipairs(s[2]) do
-      if known == name then return require("lua.verbs." .. name) end
-    end
+local verbs = {}
+for _, s in ipairs(sections) do table.move(s[2], 1, #s[2], #verbs + 1, verbs) end
+
+local function verb(name) return require("lua.verbs." .. name) end
+
+-- ---- Help ----------------------------------------------------------------------------------------------------------
+
+local width = 80 -- columns of a terminal that nobody has widened
+
+-- Add the lines of a text.
+local function add_text(out, text)
+  local lines = common.wrapped(text:gsub("\n", " "), width)
+  table.move(lines, 1, #lines, #out + 1, out)
+end
+
+-- Add "  NAME  text", the text in a column of its own.
+local function add_entry(out, name, text, column)
+  if #name > column - 4 then out[#out + 1], name = "  " .. name, "" end
+  for _, line in ipairs(common.wrapped(text, width - column)) do
+    out[#out + 1], name = ("  " .. name .. (" "):rep(column - 2 - #name) .. line), ""
   end
 end
 
+local function add_title(out, text) table.move({ "", text }, 1, 2, #out + 1, out) end
+
 local function help(q)
   local out = {
-    ("quernel %s: generate, tune and serve kernels for matrix products with quantized weights"):format(q.version), "",
+    ("quernel %s: kernels for matrix products with quantized weights"):format(q.version), "",
     "usage: quernel VERB [options]        quernel VERB --help: the options of a verb",
   }
   for _, s in ipairs(sections) do
-    table.move({ "", s[1] }, 1, 2, #out + 1, out)
-    for _, name in ipairs(s[2]) do out[#out + 1] = ("  %-11s %s"):format(name, verb(name).summary) end
+    add_title(out, s[1])
+    for _, name in ipairs(s[2]) do add_entry(out, name, verb(name).summary, 14) end
   end
-  table.move({ "", "Environment" }, 1, 2, #out + 1, out)
-  for _, x in ipairs(variables) do out[#out + 1] = ("  %-21s %s"):format(x[1], x[2]) end
+  add_title(out, "Environment")
+  for _, x in ipairs(variables) do add_entry(out, x[1], x[2], 24) end
   return table.concat(out, "\n")
 end
 
 local function verb_help(v)
-  local out = { ("usage: quernel %s %s"):format(v.name, v.usage), "", v.summary }
-  if v.about then table.move({ "", v.about }, 1, 2, #out + 1, out) end
-  local group
-  for _, o in ipairs(options_of(v)) do
-    if (o.group or "Output") ~= group then
-      group = o.group or "Output"
-      table.move({ "", group }, 1, 2, #out + 1, out)
-    end
-    local name, text = o[1] .. (o[2] and " " .. o[2] or ""), o[3] .. (o.default and (" (default: %s)"):format(o.default) or "")
-    for i, line in ipairs(common.wrapped(text, 92)) do
-      out[#out + 1] = ("  %-20s %s"):format(i == 1 and name or "", line)
-    end
+  local out, groups, order = { ("usage: quernel %s %s"):format(v.name, v.usage), "" }, {}, {}
+  add_text(out, v.summary)
+  if v.about then
+    out[#out + 1] = ""
+    add_text(out, v.about)
   end
-  table.move({ "", "Examples" }, 1, 2, #out + 1, out)
-  for _, text in ipairs(v.examples) do out[#out + 1] = ("  quernel %s %s"):format(v.name, text) end
+  for _, o in ipairs(options_of(v)) do
+    local group = o.group or "Output"
+    if not groups[group] then groups[group], order[#order + 1] = {}, group end
+    add_entry(groups[group], o[1] .. (o[2] and " " .. o[2] or ""),
+      o[3] .. (o.default and (" (default: %s)"):format(o.default) or ""), 23)
+  end
+  for _, group in ipairs(order) do
+    add_title(out, group)
+    table.move(groups[group], 1, #groups[group], #out + 1, out)
+  end
+  add_title(out, "Examples")
+  for _, text in ipairs(v.examples) do out[#out + 1] = ("  quernel %s %s"):format(v.name, text):gsub(" $", "") end
   return table.concat(out, "\n")
 end
 
@@ -86,7 +108,7 @@ local function environment_fault(q)
   local known = { "QUERNEL_BUILD", "QUERNEL_GPU_STATE", "QUERNEL_TESTS" }
   for i, x in ipairs(variables) do table.insert(known, i, x[1]) end
   for _, name in ipairs(q.native.environment "QUERNEL_") do
-    local ok, why = pcall(q.check.among, name, known, "environment variable")
+    local ok, why = pcall(check.among, name, known, "environment variable")
     if not ok then return why end
   end
 end
@@ -95,10 +117,19 @@ end
 
 local function key_of(name) return (name:gsub("^%-+", "")) end
 
+-- Options that do not go with what else is asked for would do nothing.
+local function check_company(out, given)
+  local function there(name) return given[name] or name == out[1] end
+  for name, o in pairs(given) do
+    if o.with and not there(o.with) then common.misuse("%s goes with %s only", name, o.with) end
+    if o.without and there(o.without) then common.misuse("%s does not go with %s", name, o.without) end
+  end
+end
+
 local function parse(v, args)
-  local out, known = {}, {}
-  for _, o in ipairs(options_of(v)) do
-    known[o[1]] = o
+  local out, known, names, given = {}, {}, {}, {}
+  for i, o in ipairs(options_of(v)) do
+    known[o[1]], names[i] = o, o[1]
     out[key_of(o[1])] = o.default
   end
   local i = 2
@@ -107,9 +138,12 @@ local function parse(v, args)
       if inline then common.misuse("%s takes no value", o[1]) end
       return true
     end
-    if inline then return inline end
-    i = i + 1
-    return args[i] or common.misuse("%s needs a value: %s", o[1], o[2])
+    local value = inline
+    if not inline then
+      i = i + 1
+      value = not known[args[i]] and args[i] or ""
+    end
+    return value ~= "" and value or common.misuse("%s needs a value: %s", o[1], o[2])
   end
   local options_end = false
   while i <= #args do
@@ -120,7 +154,8 @@ local function parse(v, args)
       out[#out + 1] = a
     else
       local name, inline = a:match "^(%-%-[^=]+)=(.*)$"
-      local o = known[name or a] or common.misuse("unknown option %s", name or a)
+      local o = known[common.ask(check.among, name or a, names, "option")]
+      given[o[1]] = o
       local key, value = key_of(o[1]), value_of(o, inline)
       if o.many then
         out[key] = out[key] or {}
@@ -134,6 +169,7 @@ local function parse(v, args)
   local least, most = table.unpack(v.arguments)
   if #out < least then common.misuse("too few arguments; usage: quernel %s %s", v.name, v.usage) end
   if #out > most then common.misuse("unexpected argument %q; usage: quernel %s %s", out[most + 1], v.name, v.usage) end
+  check_company(out, given)
   return out
 end
 
@@ -156,10 +192,11 @@ return function(q, args)
   if name == "--version" then print("quernel " .. q.version) return 0 end
   if not name then io.stderr:write(help(q), "\n") return 2 end
   if name == "help" then name, args = args[2], { args[2], "--help" } end
-  local v = verb(name)
   local fault = environment_fault(q)
   if fault then return complain(2, "%s", fault) end
-  if not v then return complain(2, "unknown verb %q; quernel --help lists them", name) end
+  local found, why = pcall(check.among, name, verbs, "verb")
+  if not found then return complain(2, "%s", why) end
+  local v = verb(name)
   if wants_help(v, args) then print(verb_help(v)) return 0 end
   if v.raw then return v.run(q, args) end
 

@@ -40,17 +40,26 @@ static const row rows[] = {
     {"quernel --help", 0, "What there is.*devices.*Measuring.*tune.*run", NULL},
     {"quernel", 2, NULL, "usage: quernel VERB"},
     {"quernel --version", 0, "^quernel [0-9]+\\.[0-9]+\\.[0-9]+", NULL},
-    {"quernel nonsense", 2, NULL, "^quernel: unknown verb \"nonsense\""},
+    {"quernel nonsense", 2, NULL, "^quernel: verb \"nonsense\" is not known; known: devices, formats,[^\n]*\n$"},
+    {"quernel tuen", 2, NULL, "did you mean \"tune\"\\?"},
     {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize quantize convert "
      "run; "
-     "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done",
+     "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done; "
+     "quernel --help >all.txt; ! grep '.\\{81\\}' *.txt",
      0, NULL, NULL},
-    {"quernel tune --help", 0, "Problem.*--m LIST .*default: 1,4,16,64,256.*Device.*Search.*Output", NULL},
+    {"quernel tune --help", 0, "Problem.*--m LIST .*default: 1,4,16,64,256.*Layers.*Device.*Search.*Output", NULL},
     {"quernel tune", 2, NULL, "^quernel: tune: a MODEL or --problem P is needed\n$"},
-    {"quernel tune --bogus", 2, NULL, "^quernel: tune: unknown option --bogus\n$"},
-    {"quernel tune --m", 2, NULL, "--m needs a value: LIST"},
+    {"quernel tune --bogus", 2, NULL, "^quernel: tune: option \"--bogus\" is not known; known: --problem[^\n]*\n$"},
+    {"quernel tune --problme int4:8x8", 2, NULL, "did you mean \"--problem\"\\?"},
+    {"for v in --m '--m --quiet' '--m=' '--store=' \"-o ''\"; do eval quernel tune --problem int4:8x8 $v; "
+     "test $? = 2 || exit 9; done",
+     0, NULL, "^(quernel: tune: [-a-z]+ needs a value: [A-Za-z.]+\n){5}$"},
     {"quernel tune --m 1,x --problem int4:8x8", 2, NULL, "\"x\" is no number of tokens"},
     {"quernel tune --budget -1 --problem int4:8x8", 2, NULL, "--budget: \"-1\""},
+    {"for v in inf nan 1e999 1h; do quernel tune --budget $v --problem int4:8x8; test $? = 2 || exit 9; done", 0, NULL,
+     "^(quernel: tune: --budget: [^\n]* is no number from 0 on\n){4}$"},
+    {"quernel bench x.qpack --reps 99999999999", 2, NULL, "\"99999999999\" is no number from 1 to 10000\n$"},
+    {"quernel tune --act bf17 --problem int4:8x8:bf16", 2, NULL, "activations are f16, bf16"},
     {"quernel tune --effort hard --problem int4:8x8", 2, NULL, "known: quick, normal, full"},
     {"quernel kernels --json=1", 2, NULL, "--json takes no value"},
     {"quernel kernels --family nobody", 2, NULL, "\"nobody\" is not known; known: host.gemm, host.gemv"},
@@ -63,13 +72,24 @@ static const row rows[] = {
     {"quernel pack a b", 2, NULL, "unexpected argument \"b\""},
     {"quernel dequantize x", 2, NULL, "too few arguments"},
     {"quernel verify", 2, NULL, "a PACK or --problem P is needed"},
-    {"quernel store dance", 2, NULL, "known: list, verify, gc, merge, diff"},
+    {"quernel store dance", 2, NULL, "action \"dance\" is not known; known: diff, forget, gc, list, merge, verify\n$"},
+    /* An option that would do nothing is refused */
+    {"for v in 'verify x.qpack -o y' 'verify x.qpack --space full' 'verify --problem f32:3x4 --function a=b:c' "
+     "'kernels --registers' 'kernels --list --compile-all' 'kernels --arch sm_80 --device host' 'store gc --all' "
+     "'store list --age 3'; do quernel $v; test $? = 2 || exit 9; done",
+     0, NULL, "^(quernel: [a-z]+: -[-a-z]+ (goes with [-a-z]+ only|does not go with [-a-z]+)\n){8}$"},
 
     /* What there is */
     {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
     {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
     {"quernel formats", 0, "int4 .*gemm gemv  expand gemv mma .*nf4 .*spelling:", NULL},
     {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    \\(q - zero\\) \\* scale\n.*host.gemv", NULL},
+    {"for v in int4..g64 .int4 int4.g64.z.z int4.z.zf int4.g64.g128 f32.g64 int4.g64.; do quernel formats $v; "
+     "test $? = 2 || exit 9; done",
+     0, NULL,
+     "int4..g64: format int4 does not know \"\"; known: .*\\.int4: unknown format; known: .*\"z\" and \"z\" both choose the "
+     "type of plane zero\n.*\"z\" and \"zf\" both.*does not know \"g128\"; known: .*does not know \"g64\"; known: none\n.*"
+     "does not know \"\"; known: "},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
     {"quernel kernels --json", 0, "\"families\":\\[.*\"variants\":\\[", NULL},
@@ -88,6 +108,13 @@ static const row rows[] = {
     {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk9-s4-sum-k1-ordered", 2, NULL,
      "WK has no value \"wk9\"; known: wk1, wk2, wk4\n$"},
     {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered-x2", 2, NULL, "no parameter for \"x2\"\n$"},
+    {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered --device host", 2, NULL,
+     ": a kernel for cuda, and host is none\n$"},
+    {"quernel explain host.gemm/int4.g128/bf16-f32/c-nr16-record-mr2-u1 --device emu:sm_80", 2, NULL,
+     ": a kernel for host, and emu:sm_80 is none\n$"},
+    {"quernel explain " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered --m 1,2", 2, NULL, "one number of tokens"},
+    {"quernel explain int4.g128:256x256 --store s; test ! -e s && exit $?", 0, NULL,
+     "^quernel: store: s: No such file or directory\n$"},
     {"quernel source --ptx " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered", 0, "\\.target sm_90a", NULL},
     {"quernel source --ptx host.gemm/int4.g128/bf16-f32/c-nr16-record-mr2-u1", 2, NULL,
      "--ptx: .* is no CUDA variant\n$"},
@@ -127,6 +154,8 @@ static const row rows[] = {
     {PACKED "printf '\\011' | dd of=x.qpack bs=1 seek=8 conv=notrunc status=none; quernel bench x.qpack", 1, NULL,
      "^quernel: 'x.qpack': pack: version 9, this library reads version [0-9]+: take a newer library\n$"},
     {"quernel formats >/dev/full", 1, NULL, "standard output: No space left"},
+    {"ulimit -f 8; quernel convert " MODEL " -o x; s=$?; test -z \"$(ls -A | grep x)\" && exit $s", 1, NULL,
+     "^quernel: x: File too large\n$"},
     {"ulimit -f 8; quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy; s=$?; "
      "test -z \"$(ls -A | grep npy)\" && exit $s",
      1, NULL, "x.npy[^\n]*File too large"},
@@ -139,6 +168,8 @@ static const row rows[] = {
      "^(host.gemm/[^\n]*File too large\n)+$"},
     {PACKED "mkfifo y && " VERIFY "-o y; s=$?; test -p y && exit $s", 1, NULL,
      "^quernel: y: cannot be written: not a file\n$"},
+    {"export TMPDIR=/nowhere/x; " TUNE "--store s >out; " VERIFY "--store s >out", 1, NULL,
+     "set aside for this run: no folder for temporary files in /nowhere/x: [^\n]*TMPDIR.*set aside[^\n]*/nowhere/x"},
     {VERIFY "--store /proc/nowhere", 1, NULL, "^quernel: store: cannot make /proc/nowhere: [^\n]*\n$"},
     {VERIFY "--store /etc/passwd", 1, NULL, "^quernel: store: cannot make /etc/passwd/[^\n]*Not a directory\n$"},
     {"echo x >.cache; " VERIFY, 1, NULL, "^quernel: store: cannot make [^\n]*\\.cache[^\n]*\n$"},
@@ -171,7 +202,13 @@ static const row rows[] = {
           "--m 3 -o x.qpack; cmp x.qpack y && " TUNE "--m 3 -o x.qpack --overwrite; ! cmp -s x.qpack y",
      0, ANY,
      "^(quernel: x.qpack holds what this run would not: int4.g32:64x128:f32-f32 at M = 1[^\n]*--overwrite[^\n]*\n){2}$"},
-    {"echo hello >x.qpack; " TUNE "-o x.qpack; grep hello x.qpack", 0, "^hello\n$", "^quernel: 'x.qpack': pack: [^\n]*\n$"},
+    {"echo hello >x.qpack; " TUNE "-o x.qpack; " TUNE "-o x.qpack --overwrite; grep hello x.qpack", 0, "^hello\n$",
+     "^(quernel: 'x.qpack': pack: [^\n]*; remove it, or name another file with -o\n){2}$"},
+    /* What is read is not written over, by whatever name */
+    {"cp -r $T/models/tiny-llama m; cp m/model.safetensors kept; ln m/model.safetensors other; for v in 'quantize "
+     "--format int4 m' 'convert m' 'dequantize m lm_head.weight'; do for o in m/model.safetensors other; do quernel $v "
+     "-o $o; test $? = 1 || exit 9; done; done; cmp m/model.safetensors kept",
+     0, NULL, "^(quernel: [^\n]* is a file of the model that is read; name another\n){6}$"},
     {"mkdir -p t/templates/formats && echo 'return format { name = = 3 }' >t/templates/formats/bad.lua; "
      "QUERNEL_TEMPLATES=t quernel formats",
      1, NULL, "^quernel: t/templates/formats/bad.lua:1: [^\n]*near '='\n$"},
@@ -334,7 +371,7 @@ START_TEST(foreign_cpu) {
   ck_assert_int_eq(cli("quernel pack y.qpack --kernels"), 0); /* to be looked at, it is good enough */
   ck_assert_msg(strstr(cli_out, "avx10fancy"), "%s", cli_out);
   ck_assert_int_eq(cli("for v in verify bench; do quernel $v y.qpack; test $? = 1 || exit 9; done"), 0);
-  ck_assert_msg(!*cli_out && strstr(cli_err, " needs avx10fancy\n"), "%s%s", cli_out, cli_err);
+  ck_assert_msg(!*cli_out && strstr(cli_err, " needs a CPU with avx10fancy; "), "%s%s", cli_out, cli_err);
 }
 END_TEST
 

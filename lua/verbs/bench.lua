@@ -14,7 +14,7 @@ memory reached beside the kernel.]],
     { "--against", "WHAT", "dense", default = "dense", group = "Search" },
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
     { "--device", "DEVICE", "where (default: the first of the pack's devices that is here)", group = "Device" },
-    { "--reps", "N", "samples of each", default = "15", group = "Search" },
+    { "--reps", "N", "samples of each, up to 10000", default = "15", group = "Search" },
     { "--function", "NAME=LIBRARY:SYMBOL", "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
     { "--progress", nil, "show progress also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
@@ -22,7 +22,7 @@ memory reached beside the kernel.]],
   },
   run = function(q, options)
     common.choice(options, "against", "dense")
-    local m, reps = options.m and common.tokens(options.m), common.whole(options, "reps", 1)
+    local m, reps = options.m and common.tokens(options.m), common.whole(options, "reps", 1, 10000)
     local pack = common.check(q.open(options[1], { device = options.device,
       functions = common.functions(options["function"]) }))
     local show = common.progress(q, options)

@@ -2,6 +2,7 @@ local common = require "lua.common"
 
 -- What the store of this machine knows: entries of evidence whose key has `word` in it.
 local function evidence(q, options, word)
+  if options.store then common.check(q.store.list(options.store)) end -- to ask makes no store
   local store, why = q.store.open(options.store, options.device)
   if not store then return nil, why end
   local out, list
@@ -58,7 +59,8 @@ local function compiled(v, o)
 end
 
 local function explain_variant(q, options)
-  local m = common.tokens(options.m)[1]
+  local m, more = table.unpack(common.tokens(options.m))
+  if more then common.misuse("--m: one number of tokens, not %q", options.m) end
   local v, device = common.variant(q, options[1], options)
   local o = common.check(q.compile { v })[1]
   local known = evidence(q, options, v.hash) or {}
@@ -128,7 +130,7 @@ local function explain_problem(q, options)
   for _, m in ipairs(order) do
     print(("\nM = %d: %d variants timed"):format(m, #by_m[m]))
     for i, x in ipairs(by_m[m]) do
-      if i > tonumber(options.top) then break end
+      if i > options.top then break end
       print(("  %10s us  %s"):format(common.us(x.seconds), x.name))
     end
   end
@@ -138,9 +140,9 @@ return {
   name = "explain", usage = "VARIANT | PROBLEM", arguments = { 1, 1 },
   summary = "a variant: parameters, launch, resources, bounds, counters, evidence; a problem: rules and what was timed",
   about = "Counters are the interpreter's, for one call of a CUDA variant: they bound and explain, they are no time.",
-  examples = { "int4.g128:4096x4096", "VARIANT --arch sm_90a --m 1     # a name that kernels --list or tune prints" },
+  examples = { "int4.g128:4096x4096", "VARIANT --arch sm_90a --m 1    # a name of kernels --list" },
   options = {
-    { "--arch", "ARCH", "CUDA architecture", group = "Device" },
+    { "--arch", "ARCH", "CUDA architecture", group = "Device", without = "--device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },
     { "--shape", "NxK", "of a variant", default = "4096x4096", group = "Problem" },
     { "--m", "M", "tokens of the call that is counted; the nearest that the variant serves", default = "16", group = "Problem" },
@@ -149,7 +151,7 @@ return {
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)
-    common.number(options, "top", 1)
+    options.top = common.whole(options, "top", 1)
     if options[1]:find "/" then return explain_variant(q, options) end
     return explain_problem(q, options)
   end,

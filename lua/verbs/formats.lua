@@ -86,7 +86,7 @@ end
 return {
   name = "formats", usage = "[FORMAT] [--json]", arguments = { 0, 1 },
   summary = "weight formats; with one, its planes, its decode rule and the kernels that take it",
-  examples = { "", "int4.g64.z                 # its planes, its rule and the kernels that take it" },
+  examples = { "", "int4.g64.z    # its planes, its rule, its kernels" },
   options = { { "--arch", "ARCH", "CUDA architecture to ask for", default = "sm_90a", group = "Device" },
     { "--json", nil, "print JSON" } },
   run = function(q, options)

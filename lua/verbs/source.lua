@@ -2,12 +2,13 @@ local common = require "lua.common"
 
 return {
   name = "source", usage = "VARIANT [--lines] [--ptx]", arguments = { 1, 1 },
-  summary = "print the source of a variant, by the name that kernels --list and tune print; or its PTX",
+  summary = "print the source of a variant, by the name that kernels --list and pack print; or its PTX",
   examples = { "$(quernel kernels --list | head -1)", "VARIANT --arch sm_90a --ptx" },
   options = {
-    { "--arch", "ARCH", "CUDA architecture to generate for (default: sm_90a)", group = "Device" },
+    { "--arch", "ARCH", "CUDA architecture to generate for (default: sm_90a)", group = "Device",
+      without = "--device" },
     { "--device", "DEVICE", "machine to generate for (default: this one)", group = "Device" },
-    { "--lines", nil, "with #line directives back to the template" },
+    { "--lines", nil, "with #line directives back to the template", without = "--ptx" },
     { "--ptx", nil, "the PTX that NVRTC makes of a CUDA variant" },
   },
   run = function(q, options)

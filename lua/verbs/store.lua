@@ -103,17 +103,17 @@ nobody can use. merge: takes over what another store has, on better evidence or 
 WHAT is a problem, its format, the name or hash of a variant, or the key of an entry; its timings and verdicts go, so that the next
 run takes them anew: numbers taken while the machine was busy, a kernel that was rejected by mistake. Compiled kernels
 stay.]],
-  examples = { "list", "forget int4.g128:4096x4096         # time it anew: the machine was busy", "merge /mnt/other/quernel       # take over what another machine of this kind measured" },
+  examples = { "list", "forget int4.g128:4096x4096    # the machine was busy", "merge /mnt/other/quernel    # of another machine of this kind" },
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
-    { "--all", nil, "list: every rejected and suspect variant with the reason" },
-    { "--age", "SECONDS", "gc: leave younger files, somebody may be at work on them", default = "3600" },
+    { "--all", nil, "list: every rejected and suspect variant with the reason", with = "list" },
+    { "--age", "SECONDS", "gc: leave younger files, somebody may be at work on them", default = "3600", with = "gc" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)
-    local act, n = actions[options[1]], wanted[options[1]]
-    if not act then common.misuse("%q; known: list, verify, gc, merge, diff, forget", options[1]) end
-    if #options ~= n then common.misuse("%s takes %d arguments", options[1], n - 1) end
+    local action = common.ask(q.check.among, options[1], q.check.sorted_keys(actions), "action")
+    local act, n = actions[action], wanted[action]
+    if #options ~= n then common.misuse("%s takes %s", options[1], common.count(n - 1, "argument")) end
     return act(q, options)
   end,
 }

@@ -56,6 +56,7 @@ end
 local function gather(q, options, device)
   local acts = options.act and common.split(options.act, "--act") or nil
   local list, left_out, seen = {}, {}, {}
+  for _, act in ipairs(acts or {}) do common.ask(q.problem, "f32:1x1:" .. act, device.target) end
   for _, p in ipairs(options.problem or {}) do
     for _, act in ipairs(acts or { false }) do
       local spelling = common.ask(q.problem, p, device.target, act or nil).spelling
@@ -64,7 +65,6 @@ local function gather(q, options, device)
     end
   end
   if options[1] then
-    for _, act in ipairs(acts or {}) do common.ask(q.problem, "f32:1x1:" .. act, device.target) end
     local found
     found, left_out = common.check(q.layer_problems(common.model(q, options[1], options), acts, options.partial))
     table.move(found, 1, #found, #list + 1, list)
@@ -88,7 +88,7 @@ them; the dense product (f32 on the host, f16 on a GPU) is timed in the same har
 the store: a second run, or one that was interrupted, goes on from there.]],
   examples = {
     "model.gguf                      # writes model.qpack",
-    "--problem int4.g128:4096x4096 --act bf16,i8 --m 1,16,64 -o x.qpack",
+    "--problem int4.g128:4096x4096 --act bf16,i8 --m 1,64 -o x.qpack",
     "MODEL --budget 600 --effort full",
   },
   options = {
@@ -122,12 +122,14 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     if not device.timed then common.fail("%s must not be timed; quernel verify checks kernels on it", device.name) end
     local problems, left_out = gather(q, options, device)
     local quiet, name = options.json, pack_name(options)
+    local family, fixed = common.families(q, options.family, device), common.fixed(q, options.fix)
+    local functions = common.functions(options["function"])
     if name then common.output_pack(q, name, options, problems, m, device) end
     if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
     options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
-      device = device.name, store = options.store, family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix),
-      functions = common.functions(options["function"]), threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) })
+      device = device.name, store = options.store, family = family, fixed = fixed, functions = functions, threads = threads,
+      dense = not options["no-dense"], progress = common.progress(q, options) or common.notes() })
     if name then common.check(q.pack(result, name)) end
     common.remarks(result)
     common.left_out(left_out)
