@@ -193,6 +193,8 @@ return function(q, native)
         table.move(entries, 1, #entries, #file + 1, file)
         if text then table.move({ t.name, text }, 1, 2, #meta + 1, meta) end
         made[t.name] = true
+      elseif t.tied_to then
+        table.move({ "quernel.tied", t.name }, 1, 2, #meta + 1, meta)
       end
     end
     for _, s in ipairs(self:stored()) do

@@ -259,6 +259,12 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
      "known: minmax, mse"},
 
+    /* What was written lies elsewhere than its configuration, and is a tied model still. */
+    {"{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"wte.weight\":{\"dtype\":\"BF16\",\"shape\":[2,2],"
+     "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && echo '{\"tie_word_embeddings\":true}' >config.json "
+     "&& mkdir d && quernel convert x.safetensors -o d/y.safetensors && quernel inspect d/y.safetensors",
+     0, "wte.weight +embedding +plain.*\nlm_head.weight +head +plain +bf16 +2 +2", NULL},
+
     /* A model of which a part is unknown, x.safetensors: codes without a scale */
     {CODES "quernel inspect x.safetensors", 0, "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8",
      NULL},

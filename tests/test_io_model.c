@@ -198,7 +198,7 @@ static const struct {
     {"config.json", "{\"text_config\":{\"quantization_config\":{\"bits\":4,\"group_size\":8,\"sym\":true}}}"},
     {"config.json", "{\"x\":[NaN,Infinity,-Infinity],\"s\":\"a \\\" NaN\",\"quantization_config\":"
                     "{\"bits\":4,\"group_size\":8,\"sym\":true,\"damp\":NaN}}"},
-    {"quantize_config.json", "{\"bits\":4,\"group_size\":8,\"sym\":true}"},
+    {"quantize_config.json", "{\"bits\":4,\"group_size\":8,\"sym\":true,\"dynamic\":[{}]}"}, /* no rules */
     {"hf_quant_config.json", "{\"producer\":{},\"quantization\":{\"bits\":4,\"group_size\":8,\"sym\":true}}"},
 };
 
@@ -289,6 +289,15 @@ START_TEST(a_folder_holds_one_model) {
 }
 END_TEST
 
+START_TEST(parts_without_an_index_are_all_there) {
+  put_tensors("b.safetensors", (qn_save[]){tensor("c.weight", "F16", 4, 8)}, 1);
+  put_tensors("m-00001-of-00002.safetensors", (qn_save[]){tensor("a.weight", "F16", 4, 8)}, 1);
+  refuse(folder, QN_E_IO, "1 of the 2 parts of m: ");
+  put_tensors("m-00002-of-00002.safetensors", (qn_save[]){tensor("b.weight", "F16", 4, 8)}, 1);
+  qn_model_close(open_folder());
+}
+END_TEST
+
 START_TEST(another_container_is_to_be_converted) {
   put_text("pytorch_model.bin", "x");
   refuse(folder, QN_E_IO, "convert pytorch_model.bin to safetensors");
@@ -314,6 +323,7 @@ int main(int argc, char **argv) {
   LOOP(t, an_escape_has_four_hexadecimal_digits, escapes);
   tcase_add_test(t, a_tensor_that_only_the_index_has_is_remarked);
   tcase_add_test(t, a_folder_holds_one_model);
+  tcase_add_test(t, parts_without_an_index_are_all_there);
   tcase_add_test(t, another_container_is_to_be_converted);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);

@@ -66,6 +66,8 @@ START_TEST(folders_without_a_checkpoint_are_refused) {
   refuse(folder, QN_E_IO, "holds no .safetensors and no .gguf");
   put_text("config.json", "[1]");
   refuse(folder, QN_E_FORMAT, "not a JSON object");
+  put_text("config.json", "{\"a\":1,}");
+  refuse(folder, QN_E_FORMAT, "this is not JSON");
   unlink(in_folder("config.json"));
   ck_assert_int_eq(mkfifo(in_folder("pipe"), 0600), 0);
   refuse(path, QN_E_IO, "not a file");
@@ -156,6 +158,7 @@ static const struct {
   const char *name, *reason;
 } refusals[] = {
     {"{}", {{"a.qweight", "I32", 2, {4, 8}, zeros}}, "a.qweight", "I32 [4, 8] in a layout that no dialect reads"},
+    {"{}", {{"a.qweight", "I64", 2, {4, 8}, zeros}}, "a.qweight", "I64 [4, 8] in a layout that no dialect reads"},
     {"{}", {{"a.weight", "F64", 2, {4, 8}, zeros}}, "a.weight", "dtype F64; F16 BF16 F32 is read"},
     {"{\"quantization_config\":{\"checkpoint_format\":\"marlin\"}}",
      {{"a.qweight", "I32", 2, {4, 8}, zeros},

@@ -117,17 +117,19 @@ static bool is_tied(const qn_model *m) {
   return !said && generates(m);
 }
 
-/* A model that ties its output to its embedding stores only the embedding. */
+/* A model that ties its output to its embedding stores only the embedding. A file that quernel wrote has the name of
+ * the head in its header, as its configuration may lie elsewhere. */
 static void tie(qn_model *m) {
+  const qn_meta *written = m->gguf ? NULL : qn_model_find_meta(m, "quernel.tied");
   const qn__weight *from = NULL;
   for (size_t i = m->n_weights; i--;) { /* of several the first */
     if (qn__is_head(&m->weight[i].pub)) return;
     if (qn__is_embedding(&m->weight[i].pub)) from = &m->weight[i];
   }
-  if (!from || !is_tied(m)) return;
+  if (!from || !(written || is_tied(m))) return;
   qn__weight *w = &m->weight[m->n_weights++];
   *w = *from;
-  w->pub.name = m->gguf ? "output.weight" : "lm_head.weight";
+  w->pub.name = written ? written->data : m->gguf ? "output.weight" : "lm_head.weight";
   w->pub.role = "head";
   w->pub.tied_to = from->pub.name;
   w->pub.bytes = 0;

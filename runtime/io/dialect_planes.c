@@ -8,7 +8,7 @@
  *
  *     "model.layers.0.mlp.up_proj.weight": "int4.g64.z codes:4 scale:16 zero:4"
  *
- * NAME is the weight's name without ".weight" at its end. */
+ * NAME is the weight's name without ".weight" at its end. "quernel.tied" names the head of a tied model. */
 #include "model.h"
 #include <stdio.h>
 #include <stdlib.h>

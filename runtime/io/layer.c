@@ -12,6 +12,7 @@ static size_t module_length(const qn__weight *w) { return strlen(w->part[0]->nam
  * that the layer is left as it was. */
 static qn_status match_rules(const qn__weight *w, const cJSON *rules, const cJSON **own) {
   const cJSON *rule;
+  if (!cJSON_IsObject(rules)) return QN_OK;
   cJSON_ArrayForEach(rule, rules) {
     const char *pattern = rule->string + (strncmp(rule->string, "+:", 2) && strncmp(rule->string, "-:", 2) ? 0 : 2);
     qn__match is = qn__pattern_match(pattern, w->part[0]->name, module_length(w));

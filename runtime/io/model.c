@@ -140,9 +140,11 @@ static qn_status parse_config(const qn__map *f, cJSON **out) {
   char *text = strndup((const char *)f->data, f->bytes);
   if (!text) return qn__fail(QN_E_NOMEM, "%s", f->path);
   replace_infinities(text);
-  *out = cJSON_Parse(text);
+  const char *end = text;
+  *out = cJSON_ParseWithOpts(text, &end, true);
+  qn_status s = *out ? QN_OK : qn__fail(QN_E_FORMAT, "%s: byte %td: this is not JSON", f->path, end - text);
   free(text);
-  return cJSON_IsObject(*out) ? QN_OK : qn__fail(QN_E_FORMAT, "%s: not a JSON object", f->path);
+  return s || cJSON_IsObject(*out) ? s : qn__fail(QN_E_FORMAT, "%s: not a JSON object", f->path);
 }
 
 /* The parts of a configuration that speak of the language model, however deep they lie. */
@@ -355,6 +357,32 @@ static qn_status check_present(void *arg, const char *tensor, const char *file) 
   return QN_OK;
 }
 
+/* Of "x-00001-of-00003.gguf" the length of "x" and the number of parts, of "x.gguf" that of "x" and 0; tail: ".gguf". */
+static size_t stem_of(const char *path, const char *tail, unsigned *parts) {
+  size_t n = strlen(path) - strlen(tail), part = strlen("-00001-of-00001");
+  unsigned i;
+  if (n > part && sscanf(path + n - part, "-%5u-of-%5u.", &i, parts) == 2 && *parts && *parts <= PARTS_MAX)
+    return n - part;
+  *parts = 0;
+  return n;
+}
+
+/* Files that are parts by their names must be all of them. */
+static qn_status check_parts(const files *s, const char *tail) {
+  char names[512];
+  for (size_t i = 0, end; i < s->count; i = end) {
+    unsigned parts, others;
+    size_t stem = stem_of(s->name[i], tail, &parts);
+    for (end = i + 1; end < s->count; end++)
+      if (stem_of(s->name[end], tail, &others) != stem || others != parts || strncmp(s->name[i], s->name[end], stem))
+        break;
+    if (parts && end - i != parts)
+      return qn__fail(QN_E_IO, "%s: %zu of the %u parts of %.*s: there is %s; complete the download, or name one file",
+                      s->where, end - i, parts, (int)stem, s->name[i], some_names(s, names));
+  }
+  return QN_OK;
+}
+
 /* Files that an index names must be there; a tensor that is in none of them is remarked upon. */
 static qn_status check_files(const char *dir, const files *s) {
   char path[PATH_MAX], names[512];
@@ -398,16 +426,6 @@ static qn_status open_index(qn_model *m, const char *dir, const char *index) {
 
 /* ---- GGUF, whole or in parts ------------------------------------------------------------------------------------- */
 
-/* Of "x-00001-of-00003.gguf" the length of "x" and the number of parts, of "x.gguf" that of "x" and 0. */
-static size_t gguf_stem(const char *path, unsigned *parts) {
-  static const char part[] = "-00001-of-00001.gguf";
-  size_t n = strlen(path), stem = n - strlen(part);
-  unsigned i;
-  bool split = n > strlen(part) && sscanf(path + stem, "-%5u-of-%5u.gguf", &i, parts) == 2 && *parts;
-  if (split && *parts <= PARTS_MAX) return stem;
-  *parts = 0;
-  return n - strlen(".gguf");
-}
 
 static uint64_t meta_or(const qn_model *m, const char *key, uint64_t fallback) {
   const qn_meta *v = qn_model_find_meta(m, key);
@@ -416,7 +434,7 @@ static uint64_t meta_or(const qn_model *m, const char *key, uint64_t fallback) {
 
 static qn_status open_gguf(qn_model *m, const char *path) {
   unsigned parts;
-  size_t stem = gguf_stem(path, &parts);
+  size_t stem = stem_of(path, ".gguf", &parts);
   if (!parts) {
     QN_TRY(add_file(m, path));
     uint64_t count = meta_or(m, "split.count", 1);
@@ -441,9 +459,9 @@ static qn_status open_gguf(qn_model *m, const char *path) {
 static qn_status open_one_gguf(qn_model *m, const char *dir, const files *s) {
   unsigned parts, others;
   char path[PATH_MAX], names[512];
-  size_t stem = gguf_stem(s->name[0], &parts);
+  size_t stem = stem_of(s->name[0], ".gguf", &parts);
   for (size_t i = 1; i < s->count; i++)
-    if (gguf_stem(s->name[i], &others) != stem || others != parts || strncmp(s->name[0], s->name[i], stem))
+    if (stem_of(s->name[i], ".gguf", &others) != stem || others != parts || strncmp(s->name[0], s->name[i], stem))
       return qn__fail(QN_E_ARG, "%s: several models; name one of %s", dir, some_names(s, names));
   QN_TRY(join(path, dir, s->name[0]));
   return open_gguf(m, path);
@@ -476,6 +494,7 @@ static qn_status open_dir(qn_model *m, const char *dir) {
   QN_TRY(join(path, dir, "model.safetensors"));
   if (qn__file_exists(path)) return add_file(m, path);
   qn_status st = list_files(dir, ".safetensors", &s);
+  if (!st) st = check_parts(&s, ".safetensors");
   if (!st) st = add_files(m, dir, &s);
   files_fini(&s);
   if (st || m->n_files) return st;

@@ -57,13 +57,15 @@ static const char *find_layout(const qn_model *m, const char *name, size_t *stem
 
 /* Does it look like codes, whatever the layout? */
 static bool holds_codes(const qn__stored *s) {
-  static const char *const numbers[] = {"BOOL", "F16", "BF16", "F32", "F64", "C64", "I64", "U64"},
+  static const char *const numbers[] = {"F16", "BF16", "F32", "F64", "C64"}, *const wide[] = {"BOOL", "I64", "U64"},
                            *const tables[] = {"position", "token_type", "tid2eid", "mask", "bias", "expert_map"};
   const char *dot = strrchr(s->pub.name, '.'), *leaf = dot ? dot : s->pub.name;
   for (size_t i = 0; i < QN_COUNT(numbers); i++)
     if (!strcmp(s->dtype->name, numbers[i])) return false;
   for (size_t i = 0; i < QN_COUNT(tables); i++)
     if (strstr(leaf, tables[i])) return false;
+  for (size_t i = 0; i < QN_COUNT(wide); i++) /* indices and masks, if the name does not say otherwise */
+    if (!strcmp(s->dtype->name, wide[i])) return s->pub.bytes && s->pub.n_dims > 1 && strstr(leaf, "weight");
   return s->pub.bytes && (s->pub.n_dims > 1 || s->dtype->elems > 1 || strstr(leaf, "weight")); /* U8 [bytes] */
 }
 
