@@ -218,6 +218,8 @@ static const struct {
     {"kill -TERM $$", QN_E_IO, QN_FAULT_OUTSIDE, "a signal ended the worker: Terminated"},
     {"status=$NOMEM", QN_E_NOMEM, QN_FAULT_OUTSIDE, "because"},
     {"kill -SEGV $$", QN_E_WRONG, QN_FAULT_DEATH, "crashed: Segmentation fault"},
+    {"kill -ALRM $$", QN_E_WRONG, QN_FAULT_DEATH, "crashed: Alarm clock"},
+    {"kill -PIPE $$", QN_E_WRONG, QN_FAULT_DEATH, "crashed: Broken pipe"},
     {"exit 3", QN_E_WRONG, QN_FAULT_DEATH, "ended with status 3"},
     {"exec >&- <&-; sleep 9", QN_E_WRONG, QN_FAULT_DEATH, "closed its line"},
     {"sleep 9", QN_E_WRONG, QN_FAULT_DEATH, "hangs: no answer, not done after 4 s"},

@@ -105,7 +105,8 @@ static cJSON *read_answer(qn_supervisor *s, double seconds, loss *how) {
 
 /* Signals that a kernel draws upon itself; every other one was sent. */
 static bool is_crash(int signal) {
-  static const int list[] = {SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGTRAP, SIGSYS};
+  static const int list[] = {SIGILL, SIGABRT, SIGBUS,  SIGFPE,    SIGSEGV, SIGTRAP,
+                             SIGSYS, SIGPIPE, SIGALRM, SIGVTALRM, SIGPROF};
   for (size_t i = 0; i < QN_COUNT(list); i++)
     if (signal == list[i]) return true;
   return false;
@@ -183,7 +184,9 @@ static qn_status start(qn_supervisor *s) {
 
 qn_status qn__supervisor_init(qn_supervisor *s, const char *program, const char *device) {
   *s = (qn_supervisor){.program = program, .device = device ? device : "host", .restarts = 0};
-  return start(s);
+  qn_status status = start(s);
+  if (status) qn__supervisor_fini(s);
+  return status;
 }
 
 void qn__supervisor_fini(qn_supervisor *s) {
