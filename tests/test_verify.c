@@ -180,6 +180,30 @@ START_TEST(row_of_x_does_not_depend_on_m) {
 }
 END_TEST
 
+/* Whole pages, too, lie at an address that is aligned no better than promised, in one of the draws. */
+START_TEST(no_alignment_is_a_present) {
+  static const size_t aligns[] = {1, 4, 256};
+  qn_format f = test_format();
+  qn_problem p = test_problem(8, 96);
+  qn_device *d;
+  ck_assert_int_eq(qn__device_host_open(1, &d), QN_OK);
+  for (size_t i = 0; i < QN_COUNT(aligns); i++) {
+    uintptr_t bits = 0;
+    for (qn_draw_kind kind = 0; kind < QN_DRAW_KINDS; kind++) {
+      qn_guarded g = {0};
+      qn_draw draw;
+      ck_assert_int_eq(qn__draw_make(&f, &p, kind, 8, 96, 1, 96, 5, &draw), QN_OK);
+      ck_assert_int_eq(qn__guarded_place(&g, d, "pages", 1 << 16, aligns[i], draw.fence), QN_OK);
+      bits |= (uintptr_t)qn__guarded_at(&g);
+      qn__guarded_fini(&g);
+      qn__draw_free(&draw);
+    }
+    ck_assert_uint_eq(bits & (2 * aligns[i] - 1), aligns[i]);
+  }
+  qn__device_close(d);
+}
+END_TEST
+
 START_TEST(bound_grows_with_what_it_is_made_of) {
   qn_problem p = test_problem(8, 8);
   double f32 = qn__error_bound(&p, false, 4096, 10, 1000, 2);
@@ -216,6 +240,7 @@ int main(int argc, char **argv) {
   tcase_add_loop_test(wrong, deadly_kernel_is_found_out, 0, (int)QN_COUNT(deadly));
   tcase_add_test(data, exact_draws_are_exact);
   tcase_add_test(data, row_of_x_does_not_depend_on_m);
+  tcase_add_test(data, no_alignment_is_a_present);
   tcase_add_test(data, bound_grows_with_what_it_is_made_of);
   suite_add_tcase(s, kernels);
   suite_add_tcase(s, wrong);

@@ -265,10 +265,11 @@ static qn_status make_vector(qn_draw *d, int64_t n, double lo, double hi, uint64
   return QN_OK;
 }
 
-/* Contents end at what is forbidden, or begin there; guards are read as NaN, or are such that one that is written with
- * that is seen. */
-static const qn_fence fences[QN_DRAW_KINDS] = {
-    [QN_DRAW_EXACT] = {true, 0xff}, [QN_DRAW_RANDOM] = {false, 0xff}, [QN_DRAW_HARD] = {true, 0x55}};
+/* Contents end at what is forbidden, or begin there, or are aligned no better than promised; guards are read as NaN, or
+ * are such that one that is written with that is seen. */
+static const qn_fence fences[QN_DRAW_KINDS] = {[QN_DRAW_EXACT] = {.at_end = true, .byte = 0xff},
+                                               [QN_DRAW_RANDOM] = {.byte = 0xff},
+                                               [QN_DRAW_HARD] = {.odd = true, .byte = 0x55}};
 
 qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
                         int64_t ldx, uint64_t seed, qn_draw *out) {

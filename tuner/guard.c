@@ -40,10 +40,10 @@ static qn_status make_room(qn_guarded *g, qn_device *d, size_t room) {
 qn_status qn__guarded_place(qn_guarded *g, qn_device *d, const char *name, size_t size, size_t align, qn_fence fence) {
   bool host = on_host(d);
   size_t guard = d->info.timed && !host ? GUARD : 0, unit = host ? page_bytes() : fence.at_end ? LINE : 1;
-  size_t inner = round_up(size, unit);
+  size_t lead = fence.odd ? align : 0, inner = round_up(lead + size, unit);
   QN_TRY(make_room(g, d, guard + inner + guard));
   g->name = name, g->size = size, g->fence = fence;
-  g->before = guard + (fence.at_end ? (inner - size) / align * align : 0);
+  g->before = guard + (fence.at_end ? (inner - size) / align * align : lead);
   return QN_OK;
 }
 

@@ -11,6 +11,7 @@
 
 typedef struct qn_fence {
   bool at_end; /* the contents end at what is forbidden, wherever they begin; else they begin there, aligned to 256 */
+  bool odd;    /* or behind it, at an odd multiple of their alignment */
   unsigned char byte; /* fills guards and outputs. 0xff is NaN in every float type: what is read shows in the result */
 } qn_fence;
 
