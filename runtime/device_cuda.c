@@ -55,7 +55,7 @@ typedef struct cuda {
   atomic_int lost; /* the error that destroyed the context */
 } cuda;
 
-enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100 };
+enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
 
 /* Errors after which a context answers nothing else (CUresult: "This leaves the process in an inconsistent state"). */
 static bool destroys_context(int error) {
@@ -65,6 +65,10 @@ static bool destroys_context(int error) {
   return false;
 }
 
+static qn_status status_of(int error) {
+  return error == OUT_OF_MEMORY ? QN_E_NOMEM : error == NOT_FOUND ? QN_E_NO_KERNEL : QN_E_CUDA;
+}
+
 /* The status of a driver call's result. */
 static qn_status result(cuda *c, int error, const char *what) {
   if (!error) return QN_OK;
@@ -72,7 +76,7 @@ static qn_status result(cuda *c, int error, const char *what) {
   c->driver->error_name(error, &name);
   c->driver->error_text(error, &text);
   if (destroys_context(error)) atomic_store(&c->lost, error);
-  return qn__fail(error == OUT_OF_MEMORY ? QN_E_NOMEM : QN_E_CUDA, "%s: %s (%d: %s, %s)%s", c->device.info.name, what, error, name, text,
+  return qn__fail(status_of(error), "%s: %s (%d: %s, %s)%s", c->device.info.name, what, error, name, text,
                   destroys_context(error) ? "; the context is lost, every later call fails" : "");
 }
 

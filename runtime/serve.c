@@ -285,11 +285,11 @@ static bool gathers(const qn_bound *b) { return b->args >> QN_ARG_PERM & 1; }
 static bool on_host(const qn_context *c) { return !strcmp(c->device->info.target, "host"); }
 
 /* The entry that permutes X; NULL where a CUDA module has none. */
-static void *find_permute(qn_context *c, qn_module *module) {
+static qn_status find_permute(qn_context *c, qn_module *module, void **fn) {
   qn_host_entry entry = permute_rows;
-  void *fn = NULL;
-  if (on_host(c)) return memcpy(&fn, &entry, sizeof fn), fn;
-  return c->device->ops->entry(c->device, module, permute_step.entry, 0, &fn) ? NULL : fn;
+  if (on_host(c)) return memcpy(fn, &entry, sizeof entry), QN_OK;
+  qn_status s = c->device->ops->entry(c->device, module, permute_step.entry, 0, fn);
+  return s == QN_E_NO_KERNEL ? QN_OK : s;
 }
 
 /* ---- Workspace --------------------------------------------------------------------------------------------------- */
@@ -428,11 +428,13 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
   if (planned->m_min <= MAX_M) /* later nobody can be told that there is none */
     QN_TRY(workspace_for(g, r->bound, planned->m_min, last_of(g, i, MAX_M), true, &bytes));
-  r->permute = fn ? find_permute(c, NULL) : NULL;
-  if (fn) return memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn), QN_OK;
+  if (fn) {
+    memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn);
+    return find_permute(c, NULL, &r->permute);
+  }
   QN_TRY(load_kernel(c, number, &k));
   r->kernel = number;
-  r->permute = find_permute(c, c->kernel[number].module);
+  QN_TRY(find_permute(c, c->kernel[number].module, &r->permute));
   return find_entries(c, c->kernel[number].module, r->bound, planned->m_min, m_max);
 }
 

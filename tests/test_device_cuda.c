@@ -227,7 +227,7 @@ START_TEST(test_entries) {
   void *fn;
   ck_fails(QN_E_ARG, "empty module", d->ops->module_load(d, "", 0, &m));
   ck_ok(d->ops->module_load(d, "x", 1, &m));
-  ck_fails(QN_E_CUDA, "kernel 'nothing'", d->ops->entry(d, m, "nothing", 0, &fn));
+  ck_fails(QN_E_NO_KERNEL, "kernel 'nothing'", d->ops->entry(d, m, "nothing", 0, &fn));
   calls[0] = 0;
   ck_ok(d->ops->entry(d, m, "gemv", 0, &fn));
   ck_assert_ptr_null(strstr(calls, "set"));

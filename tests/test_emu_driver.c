@@ -147,7 +147,7 @@ START_TEST(names_what_it_refuses) {
   ck_fails(QN_E_DEVICE, "emu:", qn_emu_device_open("emu:", &d));
   rig r = open_rig("emu:sm_80");
   ck_fails(QN_E_CUDA, "INVALID_PTX", r.device->ops->module_load(r.device, "nonsense", 9, &m));
-  ck_fails(QN_E_CUDA, "mul", r.device->ops->entry(r.device, r.module, "mul", 0, &fn));
+  ck_fails(QN_E_NO_KERNEL, "mul", r.device->ops->entry(r.device, r.module, "mul", 0, &fn));
   r.launch.block[0] = 2048;
   ck_fails(QN_E_CUDA, "2048", enqueue(&r, 1, NULL));
   r.launch.block[0] = r.launch.block[1] = INT64_C(1) << 31, r.launch.block[2] = 4; /* 2^64 threads */
