@@ -3,6 +3,7 @@
 #include "journal.h"
 #include "leash.h"
 #include "limit.h"
+#include "supervise.h"
 #include <errno.h>
 #include <lualib.h>
 #include <signal.h>
@@ -40,10 +41,12 @@ static int fail(const char *text) {
 }
 
 /* The tool is ended: all that it began goes first, then one line says what stays. A second signal ends it at once. */
-static void part(int number) {
+static void part(int number, siginfo_t *info, void *context) {
   const char *text = qn__lua_parting();
+  bool own = qn__supervisor_sent(info->si_pid);
+  (void)context;
   qn__leash_pull();
-  qn__journal_drop(); /* a step that is interrupted is not suspect */
+  if (!own) qn__journal_drop(); /* a step that is interrupted is not suspect, unless by its own kernel */
   if (write(STDERR_FILENO, text, strlen(text)) >= 0) raise(number);
   _exit(128 + number);
 }
@@ -51,7 +54,7 @@ static void part(int number) {
 /* What the caller of the tool has it ignore (nohup) stays ignored. */
 static void catch_signals(void) {
   static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
-  struct sigaction now, mine = {.sa_handler = part, .sa_flags = SA_RESETHAND | SA_NODEFER};
+  struct sigaction now, mine = {.sa_sigaction = part, .sa_flags = SA_SIGINFO | SA_RESETHAND | SA_NODEFER};
   for (size_t i = 0; i < QN_COUNT(ends); i++)
     if (!sigaction(ends[i], NULL, &now) && now.sa_handler != SIG_IGN) sigaction(ends[i], &mine, NULL);
   signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */

@@ -404,6 +404,22 @@ START_TEST(ended_by_a_signal) {
 }
 END_TEST
 
+/* A kernel that ends the tool is learned of, as one that takes it down is. */
+#define ENDING                                                                                                         \
+  "quernel tune --problem f32:32x64:f32-f32 --m 1 --no-dense --fix NR=32 --fix MR=4 --fix PF=0 --fix UNROLL=4 "        \
+  "--function f=./f.so:f --store s"
+
+START_TEST(ended_by_a_kernel) {
+  int status = 143;
+  ck_assert_int_eq(cli("printf 'int kill(int, int), getppid(void); void f(void) { kill(getppid(), 15); for (;;); }' | "
+                       "cc -w -shared -fPIC -x c - -o f.so"),
+                   0);
+  for (int run = 0; run < 8 && status == 143; run++) status = cli(ENDING);
+  ck_assert_int_eq(status, 0);
+  ck_assert_msg(strstr(cli_out, "rejected 1;"), "%s%s", cli_out, cli_err);
+}
+END_TEST
+
 /* On a terminal of 60 columns no line of a table is longer, and a long cell takes several. */
 START_TEST(narrow_terminal) {
   enum { COLUMNS = 60 };
@@ -448,5 +464,6 @@ int main(int argc, char **argv) {
   add_tests(s, "foreign_cpu", foreign_cpu, 1);
   add_tests(s, "narrow_terminal", narrow_terminal, 1);
   add_tests(s, "ended_by_a_signal", ended_by_a_signal, QN_COUNT(ends));
+  add_tests(s, "ended_by_a_kernel", ended_by_a_kernel, 1);
   return run_suite(s, argv[0]);
 }

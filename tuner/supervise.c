@@ -20,8 +20,13 @@ enum { start_seconds = 60, longest_line = 1 << 20 };
 /* How a conversation broke off. */
 typedef enum loss { ENDED, SILENT, NONSENSE } loss;
 
+static volatile pid_t started; /* the worker of this process that runs */
+
+bool qn__supervisor_sent(pid_t sender) { return started && (sender == started || getpgid(sender) == started); }
+
 static void reap(qn_supervisor *s, int *status) {
   if (!s->pid) return;
+  started = 0;
   kill(-s->pid, SIGKILL);
   kill(s->pid, SIGKILL);          /* a kernel may have left the group */
   qn__leash_group(s->pid, false); /* before its number is free for others */
@@ -55,6 +60,7 @@ static qn_status spawn(qn_supervisor *s) {
   }
   s->fd = fd[0];
   s->fresh = true;
+  started = s->pid;
   qn__leash_group(s->pid, true);
   return QN_OK;
 }

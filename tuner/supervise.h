@@ -35,6 +35,10 @@ typedef struct qn_supervisor {
 qn_status qn__supervisor_init(qn_supervisor *s, const char *program, const char *device);
 void qn__supervisor_fini(qn_supervisor *s);
 
+/* Is a process, which sent a signal, the worker or one of its group? Of a process that has one supervisor at a time;
+ * async-signal-safe. */
+bool qn__supervisor_sent(pid_t sender);
+
 /* Ask and wait. The request is consumed; *answer (may be NULL) is the caller's. The answer's status is returned, its
  * text is the failure's detail, and s->fault says whose failure it is. However long the answer takes, the worker may be
  * silent for at most `seconds`, or for as long as the step that it said last takes, if that is less (watch.h). One that
