@@ -258,6 +258,7 @@ START_TEST(forged_answer_is_noticed) {
            guesses[_i]);
   const char *forger = script_worker("", answer);
   ck_assert_int_eq(qn__supervisor_init(&s, forger, "host"), QN_OK);
+  ck_assert_int_eq(s.info.cache[0], 0); /* it does not say */
   ck_assert_int_eq(qn__supervisor_ask(&s, request("open", NULL, 1, 1), 60, NULL), QN_OK);
   ck_assert_int_eq(qn__supervisor_ask(&s, request("time", NULL, 1, 1), 60, NULL), QN_E_WRONG);
   ck_assert_int_eq(s.fault, QN_FAULT_DEATH);

@@ -30,10 +30,9 @@ static void text(const cJSON *j, const char *key, char *out, size_t size) {
   snprintf(out, size, "%s", s ? s : "");
 }
 
-double qn__number(const cJSON *j, const char *key) {
-  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
-  return cJSON_IsNumber(x) ? x->valuedouble : 0;
-}
+static double value_of(const cJSON *x) { return cJSON_IsNumber(x) ? x->valuedouble : 0; }
+
+double qn__number(const cJSON *j, const char *key) { return value_of(cJSON_GetObjectItemCaseSensitive(j, key)); }
 
 qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   *out = (qn_device_info){0};
@@ -46,7 +45,7 @@ qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   text(j, "driver", out->driver, sizeof out->driver);
   out->threads = (int)qn__number(j, "threads");
   for (int i = 0; i < 3; i++)
-    out->cache[i] = (int64_t)cJSON_GetNumberValue(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(j, "cache"), i));
+    out->cache[i] = (int64_t)value_of(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(j, "cache"), i));
   out->sm = (int)qn__number(j, "sm");
   out->sms = (int)qn__number(j, "sms");
   out->smem = (int64_t)qn__number(j, "smem");

@@ -181,8 +181,8 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
 }
 
 static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
-  int i = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "slot"));
-  int64_t m = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "m"));
+  int i = (int)qn__number(request, "slot");
+  int64_t m = (int64_t)qn__number(request, "m");
   qn_case *c;
   qn_status status = read_case(request, &c);
   if (status == QN_OK && (i < 0 || i >= QN_SLOTS || m < 1))
@@ -291,13 +291,13 @@ static qn_status may_time(worker *w) {
 }
 
 static slot *find_slot(worker *w, const cJSON *request) {
-  int i = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "slot"));
+  int i = (int)qn__number(request, "slot");
   return i >= 0 && i < QN_SLOTS && w->slot[i].open ? &w->slot[i] : NULL;
 }
 
 static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   slot *s = find_slot(w, request);
-  int reps = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "reps")), quiet = 0;
+  int reps = (int)qn__number(request, "reps"), quiet = 0;
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(may_time(w));
   cJSON *seconds = cJSON_AddArrayToObject(answer, "seconds"), *bandwidth = cJSON_AddArrayToObject(answer, "bandwidth");
@@ -342,9 +342,9 @@ static qn_status do_close(worker *w, const cJSON *request, cJSON *answer) {
 
 static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   qn_device *d = w->device;
-  int64_t n = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "n"));
-  int64_t k = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "k"));
-  int64_t m = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "m"));
+  int64_t n = (int64_t)qn__number(request, "n");
+  int64_t k = (int64_t)qn__number(request, "k");
+  int64_t m = (int64_t)qn__number(request, "m");
   bool host = !strcmp(d->info.target, "host");
   double seconds = 0;
   QN_TRY(may_time(w));
@@ -421,7 +421,7 @@ int qn_worker_main(int argc, char **argv) {
     s = dispatch(w, request, body);
     if (getpid() != self) _exit(0); /* a kernel has forked: only the worker itself answers */
     add_status(body, s);
-    cJSON_AddNumberToObject(body, "id", cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "id")));
+    cJSON_AddNumberToObject(body, "id", qn__number(request, "id"));
     cJSON_Delete(request);
     if (!say(out, body)) break;
     if (s == QN_E_CUDA) break; /* never go on in a context that has failed */
