@@ -9,6 +9,7 @@
 #include "hash.h"
 #include "store_file.h"
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -101,8 +102,7 @@ static qn_status trust(const char *root, bool asked) {
   if (stat(root, &st)) return QN_OK; /* to be made */
   if (st.st_mode & S_IWOTH)
     return qn__fail(QN_E_IO,
-                    "store: every user can write %s, and what it holds is run: chmod o-w it, or set "
-                    "QUERNEL_CACHE to another folder",
+                    "store: every user can write %s, and what it holds is run: chmod o-w it, or name another folder",
                     root);
   if (!asked && st.st_uid != geteuid() && st.st_uid)
     return qn__fail(QN_E_IO,
@@ -110,6 +110,15 @@ static qn_status trust(const char *root, bool asked) {
                     "it is meant",
                     root, (long)st.st_uid);
   return QN_OK;
+}
+
+/* The read-only store behind the user's own. */
+static qn_status add_system(qn_store *s, const char *env) {
+  const char *root = getenv("QUERNEL_CACHE_SYSTEM");
+  if (!root || !*root) return QN_OK;
+  if (access(root, R_OK | X_OK)) return qn__fail(QN_E_IO, "store: QUERNEL_CACHE_SYSTEM: %s: %s", root, strerror(errno));
+  QN_TRY(trust(root, true));
+  return add_layer(s, root, env);
 }
 
 /* env.json is for people and tools: it is read by no run, and written by the first. */
@@ -139,7 +148,7 @@ static qn_status open_layers(qn_store *s, const char *root, const qn_device_info
   QN_TRY(qn_store_root(root, user));
   QN_TRY(trust(user, (root && *root) || (own && *own)));
   QN_TRY(add_layer(s, user, hash));
-  QN_TRY(add_layer(s, getenv("QUERNEL_CACHE_SYSTEM"), hash));
+  QN_TRY(add_system(s, hash));
   QN_TRY(add_layer(s, QN_STORE_BUNDLED, hash));
   return record_environment(s, env, device);
 }

@@ -19,7 +19,8 @@ static qn_status make_folders(const char *path) {
     if (*c && *c != '/') continue;
     char keep = *c;
     *c = 0;
-    if (mkdir(p, 0775) && errno != EEXIST) return qn__fail(QN_E_IO, "store: cannot make %s: %s", p, strerror(errno));
+    if (mkdir(p, 0775) && errno != EEXIST)
+      return qn__fail(QN_E_IO, "store: cannot make %s: %s; set QUERNEL_CACHE to another folder", p, strerror(errno));
     if (!(*c = keep)) return QN_OK;
   }
 }

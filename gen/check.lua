@@ -1,8 +1,8 @@
 -- check.lua - tables that people write: every field is known and of its kind, and a message says which one is not.
 --
 -- `fields` gives each field its kinds, "string|list?": one of them, and "?" if it may be left out. A kind is a Lua type,
--- "integer", "count" (an integer from 1 on, for C's int), "list", or "expression" (gen/expr.lua, whole numbers among them). The field "[]" stands
--- for each element of a list.
+-- "integer", "count" (an integer from 1 on, for C's int), "list", or "expression" (gen/expr.lua, whole numbers among
+-- them). The field "[]" stands for each element of a list.
 
 local expr = require "gen.expr"
 local check = {}
@@ -52,7 +52,8 @@ function check.instead(word, known)
     local d = distance(tostring(word):lower(), name:lower())
     if d < least and d < #name then best, least = name, d end
   end
-  return (best and ("; did you mean %q?"):format(best) or ";") .. " known: " .. (known[1] and table.concat(known, ", ") or "none")
+  local meant = best and ("; did you mean %q?"):format(best) or ";"
+  return meant .. " known: " .. (known[1] and table.concat(known, ", ") or "none")
 end
 
 -- `word` if it is among the known ones, a list.
@@ -70,9 +71,9 @@ local kinds = {
   list = function(x) return type(x) == "table" and not expr.is(x) and (#x > 0 or next(x) == nil) end,
   expression = function(x) return math.type(x) == "integer" or expr.is(x) end,
 }
-local names = { string = "text", integer = "a whole number", count = "a whole number from 1 to 2147483647", table = "a table",
-  list = "a list", boolean = "true or false", number = "a finite number", ["function"] = "a function",
-  expression = "a whole number or an expression" }
+local names = { string = "text", integer = "a whole number", count = "a whole number from 1 to 2147483647",
+  table = "a table", list = "a list", boolean = "true or false", number = "a finite number",
+  ["function"] = "a function", expression = "a whole number or an expression" }
 
 function check.described(x)
   if type(x) == "string" then return ("text %q"):format(x) end

@@ -90,7 +90,8 @@ static qn_status ask_version(const char *cc, char *text, size_t size) {
   const char *answer = s == QN_OK ? strstr(r.output, "quernel ") : NULL;
   if (answer && sscanf(answer, "quernel %7s %d %d %d", family, &a, &b, &c) == 4)
     snprintf(text, size, "%s %d.%d.%d", family, a, b, c);
-  else if (s == QN_OK) s = qn__fail(QN_E_DEVICE, "%s is neither gcc nor clang: %.200s", cc, r.output);
+  else if (s == QN_OK)
+    s = qn__fail(QN_E_DEVICE, "%s is neither gcc nor clang%s%.200s", cc, *r.output ? ": " : "", r.output);
   free(r.output);
   return s;
 }

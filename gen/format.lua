@@ -279,7 +279,8 @@ function format.resolve(spelling)
         if not hit and suffix(plane, o) == words[i] and words[i] ~= "" then chosen[plane], hit = o, plane end
       end
     end
-    that(hit, spelling, "format %s does not know %q%s", def.name, words[i], check.instead(words[i], choices(def, i == 2)))
+    that(hit, spelling, "format %s does not know %q%s", def.name, words[i],
+      check.instead(words[i], choices(def, i == 2)))
     that(not given[hit], spelling, "%q and %q both choose the type of plane %s", given[hit], words[i], hit)
     given[hit] = words[i]
   end

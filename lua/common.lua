@@ -115,7 +115,9 @@ end
 
 -- The checkpoint that an argument names; --include makes linear layers of what is none by its name.
 function common.model(q, path, options)
-  local m = common.check(q.model(path))
+  local m, why = q.model(path)
+  if not m and q.open(path) then common.fail("%s is a pack, not a model; quernel pack shows what it holds", path) end
+  common.check(m, why)
   if m:remark() then common.warn("%s", m:remark()) end
   if options.include then m:include(function(t) return common.matches(t.name, options.include) end) end
   return m
@@ -233,7 +235,9 @@ function common.variant(q, name, options)
   end
   if def.target == "cuda" and not options.arch and not options.device then options.arch = "sm_90a" end
   local device = common.target(q, options)
-  if device.target ~= def.target then common.misuse("%s: a kernel for %s, and %s is none", name, def.target, device.name) end
+  if device.target ~= def.target then
+    common.misuse("%s: a kernel for %s, and %s is none", name, def.target, device.name)
+  end
   local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias), def.target)
   local params, why = q.gen.kernel.params(def, values)
   if not params then common.misuse("%s: %s", name, why) end

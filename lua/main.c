@@ -47,6 +47,10 @@ static void part(int number, siginfo_t *info, void *context) {
   (void)context;
   qn__leash_pull();
   if (!own) qn__journal_drop(); /* a step that is interrupted is not suspect, unless by its own kernel */
+  sigset_t all;
+  signal(number, SIG_DFL); /* NVRTC's own handler calls this one, with signals blocked and without a reset */
+  sigfillset(&all);
+  pthread_sigmask(SIG_UNBLOCK, &all, NULL);
   if (write(STDERR_FILENO, text, strlen(text)) >= 0) raise(number);
   _exit(128 + number);
 }

@@ -62,12 +62,17 @@ return function(q, native)
     if partial or #left_out == 0 then return true end
     local out = { ("%s: %d of %d weights must be left out; to go on without them ask for a part (--partial)"):format(
       self.path, #left_out, #self.list) }
-    for i, x in ipairs(left_out) do
-      if i > 20 then
-        out[#out + 1] = ("left out: %d more"):format(#left_out - 20)
-        break
-      end
-      out[#out + 1] = ("left out: %s: %s"):format(x.name, x.why)
+    local more, causes = {}, {}
+    for _, x in ipairs(left_out) do
+      if not more[x.why] then causes[#causes + 1] = x end
+      more[x.why] = (more[x.why] or -1) + 1
+    end
+    for i = 1, math.min(20, #causes) do
+      local x, n = causes[i], more[causes[i].why]
+      out[#out + 1] = ("left out: %s%s: %s"):format(x.name, n > 0 and (" and %d more"):format(n) or "", x.why)
+    end
+    if #causes > 20 then
+      out[#out + 1] = ("left out for %d other causes; quernel inspect lists all"):format(#causes - 20)
     end
     return nil, table.concat(out, "\n"), "QN_E_SHAPE"
   end

@@ -87,8 +87,8 @@ return function(q, native)
     local out, seen = {}, {}
     if #list == 0 then q.check.fail(nil, "tune: m: the list is empty") end
     for i, m in ipairs(list) do
-      q.check.kind(m, "count", ("tune: m[%d]"):format(i))
-      q.check.that(m <= 1 << 20, nil, "tune: m[%d] = %d: at most 1048576 tokens", i, m)
+      q.check.that(math.type(m) == "integer" and m >= 1 and m <= 1 << 20, nil,
+        "tune: m[%d] must be a whole number from 1 to 1048576, not %s", i, q.check.described(m))
       if not seen[m] then out[#out + 1] = m end
       seen[m] = true
     end

@@ -64,6 +64,7 @@ static const row rows[] = {
     {"quernel kernels --json=1", 2, NULL, "--json takes no value"},
     {"quernel kernels --family nobody", 2, NULL, "\"nobody\" is not known; known: host.gemm, host.gemv"},
     {"quernel kernels --arch sm_99", 2, NULL, "unknown architecture \"sm_99\"; known: sm_75"},
+    {"quernel kernels --arch cpu", 2, NULL, "^quernel: kernels: 'cpu' is not an architecture such as sm_90a\n$"},
     {"quernel kernels --fix NR", 2, NULL, "no NAME=VALUE"},
     {"quernel kernels --fix XY=3", 2, NULL, "no kernel family has a parameter \"XY\""},
     {"quernel kernels --fix NR=16,17", 2, NULL, "no kernel family has NR=17"},
@@ -87,9 +88,9 @@ static const row rows[] = {
     {"for v in int4..g64 .int4 int4.g64.z.z int4.z.zf int4.g64.g128 f32.g64 int4.g64.; do quernel formats $v; "
      "test $? = 2 || exit 9; done",
      0, NULL,
-     "int4..g64: format int4 does not know \"\"; known: .*\\.int4: unknown format; known: .*\"z\" and \"z\" both choose the "
-     "type of plane zero\n.*\"z\" and \"zf\" both.*does not know \"g128\"; known: .*does not know \"g64\"; known: none\n.*"
-     "does not know \"\"; known: "},
+     "int4..g64: format int4 does not know \"\"; known: .*\\.int4: unknown format; known: .*\"z\" and \"z\" both choose "
+     "the type of plane zero\n.*\"z\" and \"zf\" both.*does not know \"g128\"; known: .*does not know \"g64\"; known: "
+     "none\n.*does not know \"\"; known: "},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
     {"quernel kernels --json", 0, "\"families\":\\[.*\"variants\":\\[", NULL},
@@ -142,6 +143,8 @@ static const row rows[] = {
     {"for n in 1000 $(($(wc -c <$T/models/tiny-llama-q4_0.gguf) - 100)); do head -c $n $T/models/tiny-llama-q4_0.gguf "
      ">m.gguf; quernel tune m.gguf; test $? = 1 || exit 9; done",
      0, NULL, "^quernel: m.gguf: the file ends [^\n]*\nquernel: m.gguf: [^\n]*\n$"},
+    {PACKED "quernel inspect x.qpack", 1, NULL,
+     "^quernel: x.qpack is a pack, not a model; quernel pack shows [^\n]*\n$"},
     {"quernel inspect nowhere", 1, NULL, "^quernel: .*nowhere[^\n]*\n$"},
     {"quernel dequantize " MODEL " nope -o x.npy; s=$?; test ! -e x.npy && exit $s", 1, NULL, "no weight \"nope\""},
     {"quernel pack /etc/passwd", 1, NULL, "/etc/passwd.*pack"},
@@ -171,7 +174,15 @@ static const row rows[] = {
     {"export TMPDIR=/nowhere/x; " TUNE "--store s >out; " VERIFY "--store s >out", 1, NULL,
      "set aside for this run: no folder for temporary files in /nowhere/x: [^\n]*TMPDIR.*set aside[^\n]*/nowhere/x"},
     {VERIFY "--store /proc/nowhere", 1, NULL, "^quernel: store: cannot make /proc/nowhere: [^\n]*\n$"},
-    {VERIFY "--store /etc/passwd", 1, NULL, "^quernel: store: cannot make /etc/passwd/[^\n]*Not a directory\n$"},
+    {VERIFY "--store /etc/passwd", 1, NULL,
+     "^quernel: store: cannot make /etc/passwd/[^\n]*Not a directory; set [^\n]*\n$"},
+    {VERIFY "--store s && cd s/* && rm -r journal && echo x >journal && cd ../.. && " VERIFY "--store s", 1, "2 of 2",
+     "^quernel: store: s/[^\n]*/journal/[^\n]*: Not a directory; set QUERNEL_CACHE to [^\n]*\n$"},
+    {"mkdir open && chmod 777 open; "
+     "for v in nowhere open; do QUERNEL_CACHE_SYSTEM=$v " TUNE "; test $? = 1 || exit 9; done",
+     0, ANY,
+     "^quernel: store: QUERNEL_CACHE_SYSTEM: nowhere: No such file[^\n]*\nquernel: store: every user can write open, "
+     "[^\n]*chmod o-w it[^\n]*\n$"},
     {"echo x >.cache; " VERIFY, 1, NULL, "^quernel: store: cannot make [^\n]*\\.cache[^\n]*\n$"},
     {"PATH=/nowhere " QN_BUILD "/" VERIFY, 1, NULL,
      "^quernel: no C compiler: none of cc, gcc, clang is on PATH[^\n]*\n$"},
@@ -180,6 +191,7 @@ static const row rows[] = {
     {"QUERNEL_NVRTC=/nowhere.so QUERNEL_CC=/nowhere/cc quernel devices", 0, "host: none: .*CUDA: none: .*/nowhere.so",
      NULL},
     {"QUERNEL_CC=/nowhere/cc " TUNE, 1, ANY, "^quernel: [^\n]*/nowhere/cc[^\n]*\n$"},
+    {"QUERNEL_CC=/bin/true " TUNE, 1, ANY, "^quernel: /bin/true is neither gcc nor clang\n$"},
     {"QUERNEL_WORKER=/nowhere/worker " TUNE, 1, ANY, "/nowhere/worker"},
     {TUNE "--device cuda:99", 1, NULL, "^quernel: [^\n]*\n$"},
     {"quernel store list --store nowhere", 1, NULL, "^quernel: store: nowhere: No such file or directory\n$"},

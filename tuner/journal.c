@@ -129,11 +129,18 @@ static char at_work[sizeof((qn_journal *)0)->path]; /* of the one that is open; 
 
 void qn__journal_drop(void) { unlink(at_work); }
 
+static qn_status unwritable(const char *path) {
+  return qn__fail(QN_E_IO,
+                  "store: %s: %s; set QUERNEL_CACHE to a folder that can be written: one that is only read is "
+                  "QUERNEL_CACHE_SYSTEM's",
+                  path, strerror(errno));
+}
+
 /* Between its making and its lock another may have taken it for a dead one's: then once more. */
 static qn_status make(qn_journal *j) {
   for (;;) {
     j->fd = open(j->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
-    if (j->fd < 0) return qn__fail(QN_E_IO, "%s: %s", j->path, strerror(errno));
+    if (j->fd < 0) return unwritable(j->path);
     lock(j->fd);
     if (!removed(j->fd)) break;
     close(j->fd);
@@ -147,7 +154,7 @@ qn_status qn__journal_open(qn_store *s, qn_journal *out) {
   owner me = myself();
   *out = (qn_journal){.fd = -1};
   snprintf(folder, sizeof folder, "%s/journal", qn_store_path(s));
-  if (mkdir(folder, 0777) && errno != EEXIST) return qn__fail(QN_E_IO, "%s: %s", folder, strerror(errno));
+  if (mkdir(folder, 0777) && errno != EEXIST) return unwritable(folder);
   out->others = take_over_all(s, folder, &me);
   snprintf(out->path, sizeof out->path, "%s/%s.%s.%s.%ld", folder, me.host, me.boot, me.pids, (long)getpid());
   return make(out);

@@ -119,7 +119,8 @@ return {
   options = {
     { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias]; without one int4.g128:4096x4096, or for --compile-all several",
       group = "Problem" },
-    { "--arch", "LIST", "CUDA architectures (sm_90a), \"host\"; without: the device", group = "Device", without = "--device" },
+    { "--arch", "ARCH", "CUDA architecture (sm_90a), or \"host\"; with --compile-all a list (default: the device's)",
+      group = "Device", without = "--device" },
     { "--device", "DEVICE", "machine whose limits count (default: the GPU, else the host)", group = "Device" },
     { "--space", "SPACE", "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values", default = "full", group = "Search" },
     { "--family", "NAMES", "these kernel families only", group = "Search" },

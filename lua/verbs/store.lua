@@ -103,7 +103,11 @@ nobody can use. merge: takes over what another store has, on better evidence or 
 WHAT is a problem, its format, the name or hash of a variant, or the key of an entry; its timings and verdicts go, so that the next
 run takes them anew: numbers taken while the machine was busy, a kernel that was rejected by mistake. Compiled kernels
 stay.]],
-  examples = { "list", "forget int4.g128:4096x4096    # the machine was busy", "merge /mnt/other/quernel    # of another machine of this kind" },
+  examples = {
+    "list",
+    "forget int4.g128:4096x4096    # the machine was busy",
+    "merge /mnt/other/quernel    # of another machine of this kind",
+  },
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
     { "--all", nil, "list: every rejected and suspect variant with the reason", with = "list" },

@@ -128,8 +128,8 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
     options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
-      device = device.name, store = options.store, family = family, fixed = fixed, functions = functions, threads = threads,
-      dense = not options["no-dense"], progress = common.progress(q, options) or common.notes() })
+      device = device.name, store = options.store, family = family, fixed = fixed, functions = functions,
+      threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) or common.notes() })
     if name then common.check(q.pack(result, name)) end
     common.remarks(result)
     common.left_out(left_out)

@@ -47,7 +47,7 @@ qn_status qn_emu_open_name(const char *name, qn_emu **out) {
   *out = NULL;
   long sm = strncmp(s, "sm_", 3) ? 0 : strtol(s + 3, &end, 10);
   if (sm <= 0 || sm > 999 || (*end && end[1]))
-    return qn__fail(QN_E_DEVICE, "%s is not an architecture such as sm_90a", name);
+    return qn__fail(QN_E_DEVICE, "'%s' is not an architecture such as sm_90a", s);
   return qn_emu_open((int)sm, *end, out);
 }
 

@@ -50,9 +50,10 @@ return {
 
   { "what functions are given is checked, before any code of ours meets it", function(t)
     local host, problem = q.device "host", "f32:32x64:f32-f32"
-    for name, what in pairs { load = "path", resolve = "spelling", descriptor = "spelling", problem = "spelling", arch = "name",
-      variants = "problem", survey = "problem", variant = "problem", source = "variant", compile = "variants", open = "path",
-      model = "path", occupancy = "variant", ptx = "variant", roofline = "variant", count = "variant", table = "rows" } do
+    for name, what in pairs { load = "path", resolve = "spelling", descriptor = "spelling", problem = "spelling",
+      arch = "name", variants = "problem", survey = "problem", variant = "problem", source = "variant",
+      compile = "variants", open = "path", model = "path", occupancy = "variant", ptx = "variant", roofline = "variant",
+      count = "variant", table = "rows" } do
       t.fails(("^%s: %s must be "):format(name, what), q[name])
     end
     t.fails("^device: name must be text, not a table", q.device, {})
@@ -60,7 +61,8 @@ return {
     t.fails("^source: a variant of q.variants is wanted", q.compile, { {} })
     t.fails("^table: row 2 must be a list", q.table, { { "a" }, 3 })
     t.fails('kernel family "host.gem" is not known; did you mean "host.gemm"', q.variant, problem, host, "host.gem", {})
-    t.fails('host.gemm: value of NR "17" is not known; did you mean "16"%? known: ', q.variant, problem, host, "host.gemm", { ISA = "c", NR = 17 })
+    t.fails('host.gemm: value of NR "17" is not known; did you mean "16"%? known: ', q.variant, problem, host,
+      "host.gemm", { ISA = "c", NR = 17 })
     local first = q.variants(problem, host, { family = "host.gemm", fixed = { ISA = "c" } })[1]
     t.equal(q.variant(problem, host, "host.gemm", first.params).name, first.name)
     local ok, why = q.load "/"
