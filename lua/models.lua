@@ -181,9 +181,8 @@ return function(q, native)
       out[i] = { name = base .. "." .. p.name, plane = p.name, type = p.type, dims = dims }
       words[i + 1] = ("%s:%d"):format(p.name, p.bits)
     end
-    if not plan.float then return out, table.concat(words, " ") end
-    out[1].name, out[1].type = t.name, plan.float
-    return out
+    if plan.float then out[1].name, out[1].type = t.name, plan.float end
+    return out, table.concat(words, " ")
   end
 
   -- What a file of the model's weights holds, where plan(t) says how each is written, or nothing if it stays as it is
@@ -196,7 +195,7 @@ return function(q, native)
         local entries, text = entries_of(t, p)
         jobs[#jobs + 1] = { tensor = t, make = p.make, entries = entries }
         table.move(entries, 1, #entries, #file + 1, file)
-        if text then table.move({ t.name, text }, 1, 2, #meta + 1, meta) end
+        table.move({ t.name, text }, 1, 2, #meta + 1, meta)
         made[t.name] = true
       elseif t.tied_to then
         table.move({ "quernel.tied", t.name }, 1, 2, #meta + 1, meta)

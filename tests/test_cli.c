@@ -277,6 +277,13 @@ static const row rows[] = {
      "&& mkdir d && quernel convert x.safetensors -o d/y.safetensors && quernel inspect d/y.safetensors",
      0, "wte.weight +embedding +plain.*\nlm_head.weight +head +plain +bf16 +2 +2", NULL},
 
+    /* What was stored [in, out] is written [out, in], and read so under the same configuration. */
+    {"{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"a.c_fc.weight\":{\"dtype\":\"F16\",\"shape\":[2,4],"
+     "\"data_offsets\":[0,16]}}'; printf 1234567812345678; } >x.safetensors && echo '{\"model_type\":\"gpt2\"}' "
+     ">config.json && quernel quantize x.safetensors --format f32 -o y.safetensors --quiet >z && quernel inspect "
+     "y.safetensors && for f in x y; do quernel dequantize $f.safetensors a.c_fc.weight -o $f.npy; done && cmp x.npy y.npy",
+     0, "a.c_fc.weight +linear +plain +f32 +4 +2", NULL},
+
     /* A model of which a part is unknown, x.safetensors: codes without a scale */
     {CODES "quernel inspect x.safetensors", 0, "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8",
      NULL},

@@ -49,6 +49,8 @@ static qn_status experts_order(const qn_model *m, const qn_raw *q, bool *transpo
 }
 
 static qn_status find_order(const qn_model *m, const qn_raw *q, bool *transposed) {
+  *transposed = false;
+  if (qn_model_find_meta(m, "quernel.planes") && qn_model_find_meta(m, q->name)) return QN_OK; /* written as N x K */
   *transposed = is_in_out(m, q->name);
   if (strstr(q->name, ".experts.mlp.") && qn__architecture_is(m, "dbrx"))
     return qn__fail(QN_E_SHAPE, "DBRX stores its experts in one matrix, which is not read; take them one by one");
