@@ -163,12 +163,16 @@ return function(q, native)
   -- codes, which are floats, is a plain tensor.
   local function as_planes(format, planes, make) return { format = format, planes = planes, make = make } end
 
-  -- A quantized weight as it is.
+  -- A weight as it is: planes of what is quantized; a dense layer [N, K], for only its architecture tells whether it is
+  -- stored so. Nil: it is copied.
   local function as_read(self, t)
+    if t.tied_to or not (t.quantized or t.linear) then return nil end
     local function make(slice) return self.handle:planes(t.name, slice) end
     local planes, why = make(1)
     if not planes then error(("%s: %s"):format(t.name, why), 0) end
-    return as_planes(t.format, planes_read(planes), make)
+    local plan = as_planes(t.format, planes_read(planes), make)
+    plan.float = not t.quantized and t.format or nil
+    return plan
   end
 
   -- Entries of the file for a weight, and the text that its header has for it.
@@ -253,7 +257,7 @@ return function(q, native)
   -- { { name, why }… }, or nil, message, code.
   function model:write_planes(path, options)
     q.check.fields(options or {}, { progress = "function?", partial = "boolean?" }, "options of write_planes")
-    return write(self, path, function(t) return t.quantized and not t.tied_to and as_read(self, t) or nil end, options or {})
+    return write(self, path, function(t) return as_read(self, t) end, options or {})
   end
 
   -- The weight in another format: planes, and { error2, weight2, largest }, see runtime/io/quantize.h.
@@ -291,7 +295,7 @@ return function(q, native)
     end
     local left_out, why, code = write(self, path, function(t)
       if t.linear and options.choose(t) then return requantized(t) end
-      return t.quantized and not t.tied_to and as_read(self, t) or nil
+      return as_read(self, t)
     end, options)
     if not left_out then return nil, why, code end
     return report, left_out

@@ -281,7 +281,8 @@ static const row rows[] = {
     {"{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"a.c_fc.weight\":{\"dtype\":\"F16\",\"shape\":[2,4],"
      "\"data_offsets\":[0,16]}}'; printf 1234567812345678; } >x.safetensors && echo '{\"model_type\":\"gpt2\"}' "
      ">config.json && quernel quantize x.safetensors --format f32 -o y.safetensors --quiet >z && quernel inspect "
-     "y.safetensors && for f in x y; do quernel dequantize $f.safetensors a.c_fc.weight -o $f.npy; done && cmp x.npy y.npy",
+     "y.safetensors && mkdir d && quernel convert x.safetensors -o d/z.safetensors && for f in x y d/z; do "
+     "quernel dequantize $f.safetensors a.c_fc.weight -o $f.npy; done && cmp x.npy y.npy && cmp x.npy d/z.npy",
      0, "a.c_fc.weight +linear +plain +f32 +4 +2", NULL},
 
     /* A model of which a part is unknown, x.safetensors: codes without a scale */
