@@ -5,7 +5,8 @@ return {
   summary = "a checkpoint of any dialect as neutral planes: codes, scales, zero points",
   about = [[
 Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and whatever its format has besides (NAME.perm for
-act-order); the metadata of the file names its format. Everything else is copied as it is stored.]],
+act-order); the metadata of the file names its format. A dense layer is written as [N, K].
+Everything else is copied as it is stored.]],
   examples = { "MODEL -o planes.safetensors" },
   options = { { "-o", "FILE", "the file to write" }, common.partial },
   run = function(q, options)
