@@ -252,9 +252,9 @@ return function(q, native)
     return left_out
   end
 
-  -- Write the model as neutral planes: each quantized weight NAME.weight becomes NAME.codes, NAME.scale…; a dense layer is
-  -- written as [N, K]; all else is copied as it is stored. options: progress; partial, which copies also what cannot be read. Returns a list of these,
-  -- { { name, why }… }, or nil, message, code.
+  -- Write the model as neutral planes: each quantized weight NAME.weight becomes NAME.codes, NAME.scale…; a dense layer
+  -- is written as [N, K]; all else is copied as it is stored. options: progress; partial, which copies also what cannot
+  -- be read. Returns a list of these, { { name, why }… }, or nil, message, code.
   function model:write_planes(path, options)
     q.check.fields(options or {}, { progress = "function?", partial = "boolean?" }, "options of write_planes")
     return write(self, path, function(t) return as_read(self, t) end, options or {})

@@ -14,7 +14,8 @@
  * A part of an act-order weight, as tensor parallelism cuts it along K, has all groups but not all of their members. It
  * gets a scale for each k.
  *
- * Source: AutoGPTQ qlinear_cuda.py, GPTQModel planar_packing.py and model_dequant.py, AutoRound inference/backend.py. */
+ * Source: AutoGPTQ qlinear_cuda.py, GPTQModel planar_packing.py and model_dequant.py, AutoRound
+ * inference/backend.py. */
 #include "model.h"
 #include <string.h>
 

@@ -9,7 +9,8 @@
  *     "model.layers.0.mlp.up_proj.weight": "int4.g64.z codes:4 scale:16 zero:4"
  *
  * NAME is the weight's name without ".weight" at its end. "quernel.tied" names the head of a tied model.
- * Of a format without planes beside the codes there is NAME.weight instead, [N, K] whatever the architecture's order. */
+ * Of a format without planes beside the codes there is NAME.weight instead, [N, K] whatever order the architecture
+ * has. */
 #include "model.h"
 #include <stdio.h>
 #include <stdlib.h>
