@@ -390,7 +390,7 @@ static qn_status compare_element(const qn_call *c, int64_t row, int64_t col, dou
   if (have == rounded(out, y)) return QN_OK;
   double bound = qn__error_bound(p, c->s->device->info.target[0] == 'c', c->draw->planes.k, y, magnitude,
                                  c->draw->x_max[reference_row(c, row)]);
-  if (isinf(have) && have == rounded(out, copysign(fabs(y) + bound, y))) return QN_OK;
+  if (isinf(have) && have == rounded(out, y + copysign(bound, have))) return QN_OK; /* on either side of 0 */
   if (!(off <= bound)) return wrong(c, row, col, have, y, bound);
   *error = off / bound > *error ? off / bound : *error;
   return QN_OK;
