@@ -340,15 +340,22 @@ static const char shorthand[] =
     "  return gen.kernel.variants(gen.kernel.problem('y:4x4'), { target = 'host', arch = '' }, {})\n"
     "end\n";
 
-START_TEST(mistake) {
-  char chunk[4096];
+/* A state with what the generator is given by its host, and with the prelude. */
+static lua_State *generator(void) {
   lua_State *L = luaL_newstate();
   luaL_openlibs(L);
   lua_pushstring(L, QN_SOURCE), lua_setglobal(L, "SOURCE");
   lua_register(L, "native_hash", hash);
   lua_register(L, "native_problem", native_problem);
   lua_register(L, "native_read", read_file);
-  ck_assert_msg(!luaL_dostring(L, prelude) && !luaL_dostring(L, shorthand), "%s", lua_tostring(L, -1));
+  ck_assert_msg(!luaL_dostring(L, prelude), "%s", lua_tostring(L, -1));
+  return L;
+}
+
+START_TEST(mistake) {
+  char chunk[4096];
+  lua_State *L = generator();
+  ck_assert_msg(!luaL_dostring(L, shorthand), "%s", lua_tostring(L, -1));
   snprintf(chunk, sizeof chunk, "return fails([[%s]], function() return %s end)", mistakes[_i].message,
            mistakes[_i].definition);
   ck_assert_msg(!luaL_dostring(L, chunk),
@@ -359,13 +366,7 @@ START_TEST(mistake) {
 END_TEST
 
 START_TEST(generator_case) {
-  lua_State *L = luaL_newstate();
-  luaL_openlibs(L);
-  lua_pushstring(L, QN_SOURCE), lua_setglobal(L, "SOURCE");
-  lua_register(L, "native_hash", hash);
-  lua_register(L, "native_problem", native_problem);
-  lua_register(L, "native_read", read_file);
-  ck_assert_msg(!luaL_dostring(L, prelude), "%s", lua_tostring(L, -1));
+  lua_State *L = generator();
   int bad = luaL_loadbuffer(L, cases[_i].chunk, strlen(cases[_i].chunk), "=case") || lua_pcall(L, 0, 1, 0);
   ck_assert_msg(!bad && lua_toboolean(L, -1),
                 "%s: %s\n  again: ctest --test-dir %s -R '^gen$' --output-on-failure (case %d)", cases[_i].name,
