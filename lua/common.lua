@@ -35,17 +35,26 @@ function common.split(text, what)
   return out
 end
 
--- "1,16,64" -> sorted list of token counts, each once.
-function common.tokens(text)
+-- The numbers of a list, sorted, each once.
+function common.sorted(list)
   local out, seen = {}, {}
-  for _, word in ipairs(common.split(text, "--m")) do
-    local m = math.tointeger(tonumber(word))
-    if not m or m < 1 or m > 1 << 20 then common.misuse("--m: %q is no number of tokens from 1 to 1048576", word) end
-    if not seen[m] then out[#out + 1] = m end
-    seen[m] = true
+  for _, x in ipairs(list) do
+    if not seen[x] then out[#out + 1] = x end
+    seen[x] = true
   end
   table.sort(out)
   return out
+end
+
+-- "1,16,64" -> sorted list of token counts, each once.
+function common.tokens(text)
+  local out = {}
+  for i, word in ipairs(common.split(text, "--m")) do
+    local m = math.tointeger(tonumber(word))
+    if not m or m < 1 or m > 1 << 20 then common.misuse("--m: %q is no number of tokens from 1 to 1048576", word) end
+    out[i] = m
+  end
+  return common.sorted(out)
 end
 
 -- Does the text match one of the patterns, in which * stands for any characters and ? for one?

@@ -1,6 +1,7 @@
 -- tuning.lua - from problems to measured plans: the candidates are made here, the measuring is C (tuner/).
 
 return function(q, native)
+  local common = q.import "lua.common"
   local efforts = { quick = 0, normal = 1, full = 2 }
 
   -- The variants of a space; a family whose quick choice of values leaves nothing on this machine comes in full.
@@ -84,16 +85,12 @@ return function(q, native)
 
   -- Numbers of tokens, sorted, each once.
   local function tokens(list)
-    local out, seen = {}, {}
     if #list == 0 then q.check.fail(nil, "tune: m: the list is empty") end
     for i, m in ipairs(list) do
       q.check.that(math.type(m) == "integer" and m >= 1 and m <= 1 << 20, nil,
         "tune: m[%d] must be a whole number from 1 to 1048576, not %s", i, q.check.described(m))
-      if not seen[m] then out[#out + 1] = m end
-      seen[m] = true
     end
-    table.sort(out)
-    return out
+    return common.sorted(list)
   end
 
   -- Raise for arguments of tune that are not right; returns the M and the problems that are given.
