@@ -28,8 +28,7 @@ void qn_pack_builder_free(qn_pack_builder *b) {
   free(b);
 }
 
-/* ---- Adding -------------------------------------------------------------------------------------------------------
- */
+/* ---- Adding ------------------------------------------------------------------------------------------------------ */
 
 /* Put `item` into an array of n at `place`; the array grows by one, to `most` at the most. */
 static qn_status insert(void **array, size_t *n, size_t most, size_t place, const void *item, size_t size) {
@@ -106,8 +105,7 @@ qn_status qn_pack_add_plan(qn_pack_builder *b, const qn_plan *p) {
   return insert((void **)&b->plan, &b->n_plans, QN_PACK_MAX_PLANS, b->n_plans, p, sizeof *p);
 }
 
-/* ---- Putting together ---------------------------------------------------------------------------------------------
- */
+/* ---- Putting together -------------------------------------------------------------------------------------------- */
 
 /* A section as it grows, and its records. */
 typedef struct section {

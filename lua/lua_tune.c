@@ -34,8 +34,7 @@ static int tuned_gc(lua_State *L) {
   return 0;
 }
 
-/* ---- Reading the problems -------------------------------------------------------------------------------------------
- */
+/* ---- Reading the problems ---------------------------------------------------------------------------------------- */
 
 static const cJSON *item(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key); }
 static const char *text(const cJSON *j, const char *key) {

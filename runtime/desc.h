@@ -8,7 +8,7 @@
 #include "quernel.h"
 #include <stdbool.h>
 
-/* ---- Expressions: postfix programs -------------------------------------------------------------------------------- */
+/* ---- Expressions: postfix programs ------------------------------------------------------------------------------- */
 
 /* JSON: an array of tokens in postfix order: numbers, operator names, variable names, {"lookup": table index},
  * e.g. ["M", 32, "ceildiv", "N", "*"]. Stack depth at most QN_EXPR_STACK. */
@@ -74,7 +74,7 @@ qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint3
 void qn__expr_f64(const qn_expr *e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE],
                   double *value, double *magnitude);
 
-/* ---- Format -------------------------------------------------------------------------------------------------------- */
+/* ---- Format ------------------------------------------------------------------------------------------------------ */
 
 #define QN_NAME 64
 #define QN_FORMAT_PLANES (QN_MAX_PLANES - 1)
@@ -117,7 +117,7 @@ qn_status qn__planes_check(const qn_format *f, const qn_planes *p);
 /* The plane of `p` called as plane i of the format (0: the codes, 1 + i: f->plane[i]); NULL if there is none. */
 const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t i);
 
-/* ---- Layout -------------------------------------------------------------------------------------------------------- */
+/* ---- Layout ------------------------------------------------------------------------------------------------------ */
 
 /* A layout is a bijection from planes to packed bytes: sections one after another, each a list of records; a record is
  * a run of fields, each a small block of one plane. Positions are mixed-radix numbers: reading the digits from first to
@@ -174,7 +174,7 @@ qn_status qn__layout_pack(const qn_layout *l, const qn_format *f, const qn_plane
 /* The inverse: fill caller-allocated planes (all of the format's, found by name, data writable) from packed bytes. */
 qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *src, qn_planes *p);
 
-/* ---- Launch recipe ------------------------------------------------------------------------------------------------- */
+/* ---- Launch recipe ----------------------------------------------------------------------------------------------- */
 
 /* Arguments a kernel may take, in the order that its recipe lists. */
 #define QN_ARG_MAP(ARG)                                                                                                \
@@ -216,7 +216,7 @@ typedef qn_function qn_host_entry;
 /* Is `r` well formed: 1 .. QN_RECIPE_STEPS steps, each with an entry, known arguments and valid expressions? */
 qn_status qn__recipe_check(const qn_recipe *r);
 
-/* ---- Problem ------------------------------------------------------------------------------------------------------- */
+/* ---- Problem ----------------------------------------------------------------------------------------------------- */
 
 /* Spelling: FORMAT:NxK[:ACT[-OUT]][+bias]; ACT and OUT as type names (bf16, f16, f32, i8). */
 typedef struct qn_problem {

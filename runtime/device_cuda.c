@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- The driver library ---- */
+/* ---- The driver library ------------------------------------------------------------------------------------------ */
 
 static qn_cuda_driver driver;
 static char driver_missing[256]; /* why there is no driver; "" if there is */
@@ -45,7 +45,7 @@ qn_status qn__cuda_driver(const qn_cuda_driver **out) {
   return driver_missing[0] ? qn__fail(QN_E_DEVICE, "%s", driver_missing) : QN_OK;
 }
 
-/* ---- Device, context, errors ---- */
+/* ---- Device, context, errors ------------------------------------------------------------------------------------- */
 
 typedef struct cuda {
   qn_device device;
@@ -112,7 +112,7 @@ static qn_status no_function(const cuda *c, const char *what) {
   return qn__fail(QN_E_DEVICE, "%s: the driver has no %s", c->device.info.name, what);
 }
 
-/* ---- The table ---- */
+/* ---- The table --------------------------------------------------------------------------------------------------- */
 
 static void cuda_close(qn_device *d) {
   cuda *c = (cuda *)d;
@@ -268,7 +268,7 @@ static const qn_device_ops cuda_ops = {
     .sync = cuda_sync,
 };
 
-/* ---- Opening ---- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 enum {
   CLOCK_KHZ = 13,
@@ -346,7 +346,7 @@ qn_status qn__device_cuda_open(int ordinal, qn_device **out) {
   return qn__device_cuda_open_with(d, ordinal, out);
 }
 
-/* ---- Timing ---- */
+/* ---- Timing ------------------------------------------------------------------------------------------------------ */
 
 struct qn_cuda_timer {
   cuda *c;

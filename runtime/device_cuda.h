@@ -7,7 +7,7 @@
 #define QN_DEVICE_CUDA_H
 #include "device.h"
 
-/* ---- Driver types ---- */
+/* ---- Driver types ------------------------------------------------------------------------------------------------ */
 
 typedef uint64_t qn_cu_ptr; /* CUdeviceptr; every handle is a void * */
 
@@ -29,7 +29,7 @@ typedef struct qn_cu_config { /* CUlaunchConfig */
 } qn_cu_config;
 _Static_assert(sizeof(qn_cu_config) == 56, "CUlaunchConfig");
 
-/* ---- Driver functions: F(member, symbol, parameters) ---- */
+/* ---- Driver functions: F(member, symbol, parameters) ------------------------------------------------------------- */
 
 #define QN_CUDA_REQUIRED(F)                                                                                            \
   F(init, "cuInit", (unsigned flags))                                                                                  \
@@ -89,7 +89,7 @@ typedef struct qn_cuda_driver { /* every function returns a CUresult, 0 for succ
 /* The driver of this machine, loaded once. QN_E_DEVICE names the library or the function that is missing. */
 qn_status qn__cuda_driver(const qn_cuda_driver **out);
 
-/* ---- The device ---- */
+/* ---- The device -------------------------------------------------------------------------------------------------- */
 
 /* GPU number `ordinal` with its primary context. QN_E_DEVICE: no driver, no such GPU. */
 qn_status qn__device_cuda_open(int ordinal, qn_device **out);
@@ -97,7 +97,7 @@ qn_status qn__device_cuda_open(int ordinal, qn_device **out);
  * info.arch and info.timed. */
 qn_status qn__device_cuda_open_with(const qn_cuda_driver *driver, int ordinal, qn_device **out);
 
-/* ---- Timing, for the tuner ---- */
+/* ---- Timing, for the tuner --------------------------------------------------------------------------------------- */
 
 /* A stream and a pair of events. One thread at a time. */
 typedef struct qn_cuda_timer qn_cuda_timer;

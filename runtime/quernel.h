@@ -227,7 +227,7 @@ QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_a
 /* Calls of qn_run since open whose problem was not resolved exactly. */
 QN_API uint64_t qn_misses(const qn_context *ctx);
 
-/* ---- Functions of your own ---------------------------------------------------------------------------------------- */
+/* ---- Functions of your own --------------------------------------------------------------------------------------- */
 
 /* One product, as a function of your own computes it on the host. */
 typedef struct qn_function_args {

@@ -11,8 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- Checks -------------------------------------------------------------------------------------------------------
- */
+/* ---- Checks ------------------------------------------------------------------------------------------------------ */
 
 #define ck_ok(call)                                                                                                    \
   do {                                                                                                                 \
@@ -37,8 +36,7 @@ static inline void add_case(Suite *s, const char *name, const TTest *t, int loop
   suite_add_tcase(s, c);
 }
 
-/* ---- Random numbers -----------------------------------------------------------------------------------------------
- */
+/* ---- Random numbers ---------------------------------------------------------------------------------------------- */
 
 typedef struct rng {
   uint64_t state;
@@ -52,8 +50,7 @@ static inline uint64_t draw(rng *r) { /* splitmix64 */
 }
 static inline uint32_t below(rng *r, uint32_t n) { return (uint32_t)(draw(r) % n); }
 
-/* ---- Expressions --------------------------------------------------------------------------------------------------
- */
+/* ---- Expressions ------------------------------------------------------------------------------------------------- */
 
 static inline qn_expr_op op_const(double v) { return (qn_expr_op){.code = QN_OP_CONST, .value = v}; }
 static inline qn_expr_op op_var(uint32_t i) { return (qn_expr_op){.code = QN_OP_VAR, .arg = i}; }
@@ -63,8 +60,7 @@ static inline qn_expr_op op_of(uint32_t code) { return (qn_expr_op){.code = code
 #define V(name) op_var(QN_VAR_##name)
 #define O(name) op_of(QN_OP_##name)
 
-/* ---- Formats and planes -------------------------------------------------------------------------------------------
- */
+/* ---- Formats and planes ------------------------------------------------------------------------------------------ */
 
 /* (q - 8) * scale with an f32 scale per `group` codes: "int4.g32.f32". With zero: (q - zero) * scale. */
 static inline qn_format make_format(uint32_t bits, uint32_t group, bool zero) {
@@ -143,8 +139,7 @@ static inline qn_layout plain_layout(const qn_format *f) {
   return l;
 }
 
-/* ---- Compiled kernels ---------------------------------------------------------------------------------------------
- */
+/* ---- Compiled kernels -------------------------------------------------------------------------------------------- */
 
 typedef struct image {
   unsigned char *data;

@@ -5,7 +5,7 @@
 #include "runtime_fixture.h"
 #include <dlfcn.h>
 
-/* ---- The invented driver ---- */
+/* ---- The invented driver ----------------------------------------------------------------------------------------- */
 
 static char calls[8192]; /* names of the calls since the last clear, each behind a space */
 static int fail_with;    /* error of the call whose name is fail_at */
@@ -166,7 +166,7 @@ static qn_device *open_device(void) {
   return d;
 }
 
-/* ---- Cases ---- */
+/* ---- Cases ------------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_describes_itself) {
   qn_device *d = open_device();

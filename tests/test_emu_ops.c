@@ -260,8 +260,7 @@ START_TEST(test_half_fma_rounds_once) {
 }
 END_TEST
 
-/* ---- Random operands against plain C; 8-bit floats by search ------------------------------------------------------
- */
+/* ---- Random operands against plain C; 8-bit floats by search ----------------------------------------------------- */
 
 static uint32_t byte_product(uint32_t a, uint32_t b, uint32_t c, bool sa, bool sb) {
   for (int k = 0; k < 4; k++) {

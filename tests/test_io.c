@@ -13,7 +13,7 @@
 
 #define MODELS QN_TESTS "/models/"
 
-/* ---- Truth ---- */
+/* ---- Truth ------------------------------------------------------------------------------------------------------- */
 
 /* `step`: the last bit that the tool kept, at a row's largest element: it computed scale x code in f16 (2^-11), bf16
  * (2^-8) or f32 (0). */
@@ -108,7 +108,7 @@ START_TEST(every_weight_of_a_model_can_be_read) {
 }
 END_TEST
 
-/* ---- Hostile files ---- */
+/* ---- Hostile files ----------------------------------------------------------------------------------------------- */
 
 static char *slurp(const char *path, size_t *n) {
   FILE *f = fopen(path, "rb");

@@ -118,7 +118,7 @@ static void want_integers(bool half_zeros) {
     }
 }
 
-/* ---- Stacks: the tensors of two layers, one after the other, become those of two experts ---- */
+/* ---- Stacks: the tensors of two layers, one after the other, become those of two experts ------------------------- */
 
 static float first[MOST][MOST]; /* what is wanted of the first */
 static size_t n_first;          /* its tensors; 0: there is one layer */
@@ -391,7 +391,7 @@ START_TEST(int_quantized_with_zero_points) {
 }
 END_TEST
 
-/* ---- One scale for the whole, and floats ---- */
+/* ---- One scale for the whole, and floats ------------------------------------------------------------------------- */
 
 static void one_scale(const char *name) {
   uint16_t h = half(scale[0][0]);
@@ -459,7 +459,7 @@ START_TEST(fp8_of_every_grain) {
 }
 END_TEST
 
-/* ---- One layer of each layout, and a stack of two ---- */
+/* ---- One layer of each layout, and a stack of two ---------------------------------------------------------------- */
 
 static const float e2m1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
 

@@ -353,8 +353,7 @@ START_TEST(runs_share_what_they_compile) {
 }
 END_TEST
 
-/* ---- Plans: from laps that the store is made to know --------------------------------------------------------------
- */
+/* ---- Plans: from laps that the store is made to know ------------------------------------------------------------- */
 
 typedef struct lap {
   size_t candidate;
@@ -501,8 +500,7 @@ START_TEST(generic_plans_are_of_every_kind) {
 }
 END_TEST
 
-/* ---- Functions of the user's own ----------------------------------------------------------------------------------
- */
+/* ---- Functions of the user's own --------------------------------------------------------------------------------- */
 
 /* A candidate that is a function in a shared library: what the compiler makes of the kernel is one. */
 static qn_case *add_function(const char *fault) {

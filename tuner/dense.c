@@ -11,8 +11,7 @@
 
 enum { reps = 9 };
 
-/* ---- OpenBLAS ------------------------------------------------------------------------------------------------------
- */
+/* ---- OpenBLAS ---------------------------------------------------------------------------------------------------- */
 
 enum { row_major = 101, no_transpose = 111, transpose = 112 };
 
@@ -84,8 +83,7 @@ qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, i
   return s;
 }
 
-/* ---- cuBLAS: enum values of cublas_api.h and library_types.h -------------------------------------------------------
- */
+/* ---- cuBLAS: enum values of cublas_api.h and library_types.h ----------------------------------------------------- */
 
 enum { op_n = 0, op_t = 1, real_16f = 2, compute_32f = 68, default_algorithm = -1 };
 

@@ -23,8 +23,7 @@ typedef struct final {
   double seconds, low; /* median; the least that its ratio to the fastest may be */
 } final;
 
-/* ---- Who takes part ------------------------------------------------------------------------------------------------
- */
+/* ---- Who takes part ---------------------------------------------------------------------------------------------- */
 
 static bool is(const final *x, const char *hash) { return hash && !strcmp(x->c->e->c->hash, hash); }
 
@@ -47,8 +46,7 @@ static size_t invite(const qn_contest *f, size_t i, int64_t low, const char *inc
   return invited;
 }
 
-/* ---- The rounds ----------------------------------------------------------------------------------------------------
- */
+/* ---- The rounds -------------------------------------------------------------------------------------------------- */
 
 static void finalist_key(const qn_contest *f, const final *x, int64_t m, char key[320]) {
   snprintf(key, 320, "finals %s %s M=%lld", f->p->problem.spelling, x->c->e->c->hash, (long long)m);
@@ -118,8 +116,7 @@ static const final *decide(const final *list, size_t n, const char *incumbent, c
   return winner;
 }
 
-/* ---- Evidence: what each took; who wins follows from it -------------------------------------------------------------
- */
+/* ---- Evidence: what each took; who wins follows from it ---------------------------------------------------------- */
 
 static cJSON *to_json(const final *list, size_t n) {
   cJSON *j = cJSON_CreateObject(), *all = cJSON_AddArrayToObject(j, "finalists");

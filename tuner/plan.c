@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Layout --------------------------------------------------------------------------------------------------------
- */
+/* ---- Layout ------------------------------------------------------------------------------------------------------ */
 
 /* Seconds of the fastest that serves from `low` to M number i; infinite: nobody was timed. */
 static double fastest(const qn_contest *f, size_t i, int64_t low) {
@@ -57,8 +56,7 @@ static const qn_racer *choose_layout(qn_contest *f) {
   return chosen;
 }
 
-/* ---- Ranges --------------------------------------------------------------------------------------------------------
- */
+/* ---- Ranges ------------------------------------------------------------------------------------------------------ */
 
 static double dense_seconds(const qn_tuning *r, const qn_problem *p, int64_t m) {
   for (size_t i = 0; i < r->n_dense; i++)
@@ -137,8 +135,7 @@ static void add_runners_up(const qn_contest *f, qn_plan *plan) {
   }
 }
 
-/* ---- Plans ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Plans ------------------------------------------------------------------------------------------------------- */
 
 static qn_status fill(qn_contest *f, qn_plan *plan) {
   for (size_t i = 0; i < f->n_m; i++)
@@ -228,8 +225,7 @@ qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out) {
   return s;
 }
 
-/* ---- The dense product ---------------------------------------------------------------------------------------------
- */
+/* ---- The dense product ------------------------------------------------------------------------------------------- */
 
 /* Seconds of the other library's product, 0 if it is not there or there is no time. */
 static double blas_seconds(qn_contest *f, int64_t m) {
@@ -261,8 +257,7 @@ static qn_status note_dense(qn_contest *f, size_t i) {
   return QN_OK;
 }
 
-/* ---- One problem ---------------------------------------------------------------------------------------------------
- */
+/* ---- One problem ------------------------------------------------------------------------------------------------- */
 
 qn_status qn__run_problem(qn_tuning *r, const qn_tune_problem *p, qn_tune_result *out) {
   qn_contest *f = calloc(1, sizeof *f);

@@ -15,8 +15,7 @@ bool qn__contest_stands(const qn_contest *f, const qn_racer *c) {
          (!f->layout || !strcmp(f->layout, c->e->c->layout.hash));
 }
 
-/* ---- One candidate at one M ----------------------------------------------------------------------------------------
- */
+/* ---- One candidate at one M -------------------------------------------------------------------------------------- */
 
 typedef struct timing {
   double seconds, bandwidth, error;

@@ -77,8 +77,7 @@ static void close_slots(worker *w) {
   for (int i = 0; i < QN_SLOTS; i++) close_packed(&w->packed[i]);
 }
 
-/* ---- Requests -------------------------------------------------------------------------------------------------------
- */
+/* ---- Requests ---------------------------------------------------------------------------------------------------- */
 
 static qn_status read_case(const cJSON *request, qn_case **out) {
   *out = malloc(sizeof **out);

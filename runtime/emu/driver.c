@@ -449,7 +449,7 @@ static int graph_launch(void *exec, void *s) {
   return error;
 }
 
-/* ---- Events: order only, which a launch that has ended already keeps ---- */
+/* ---- Events: order only, which a launch that has ended already keeps --------------------------------------------- */
 
 static int event_new(void **event, unsigned flags) {
   return (void)flags, (*event = malloc(1)) ? SUCCESS : OUT_OF_MEMORY;

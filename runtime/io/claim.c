@@ -212,7 +212,7 @@ qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const ch
   return QN_OK;
 }
 
-/* ---- Stacks of matrices ---- */
+/* ---- Stacks of matrices ------------------------------------------------------------------------------------------ */
 
 static int stacked(const qn__weight *w) { return w->part[0]->n_dims == 3; }
 
@@ -238,7 +238,7 @@ const void *qn__slice(const qn__weight *w, int i, int64_t slice) {
   return (const uint8_t *)r->data + (each < item ? 0 : (size_t)slice * each); /* one element is for all */
 }
 
-/* ---- Scales ---- */
+/* ---- Scales ------------------------------------------------------------------------------------------------------ */
 
 bool qn__scale_shape(const qn__weight *w, int i, int64_t *rows, int64_t *cols) {
   const qn_raw *s = w->part[i];

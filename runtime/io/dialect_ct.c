@@ -219,7 +219,7 @@ const qn__dialect qn__ct_int = {"compressed-tensors/int-quantized",
                                 claim_int,
                                 read_int};
 
-/* ---- Blocks ---- */
+/* ---- Blocks ------------------------------------------------------------------------------------------------------ */
 
 static qn_status claim_blocks(const qn_model *m, qn__weight *w) {
   char grain[24];

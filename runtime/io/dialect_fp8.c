@@ -93,7 +93,7 @@ const qn__dialect qn__mistral_fp8 = {"mistral/fp8", ".weight", {"!.qscale_weight
 
 const qn__dialect qn__deepseek_fp8 = {"deepseek/fp8", ".weight", {"!.scale"}, ".weight", is_float8, claim_float, read};
 
-/* ---- Scales that are powers of two, for 32 codes each ---- */
+/* ---- Scales that are powers of two, for 32 codes each ------------------------------------------------------------ */
 
 static bool is_mxfp8(const qn_model *m, const qn__weight *w) {
   const qn_raw *q = w->part[WEIGHT], *s = w->part[SCALE];

@@ -86,7 +86,7 @@ qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *
                           (intmax_t)k);
 }
 
-/* ---- Blocks ---- */
+/* ---- Blocks ------------------------------------------------------------------------------------------------------ */
 
 static bool pair(const cJSON *list, int64_t out[2]) {
   for (int i = 0; i < 2; i++) {

@@ -61,7 +61,7 @@ void qn__arena_fini(qn__arena *a) {
   a->chunk = NULL;
 }
 
-/* ---- Names: open addressing, FNV-1a (Fowler, Noll, Vo) ---- */
+/* ---- Names: open addressing, FNV-1a (Fowler, Noll, Vo) ----------------------------------------------------------- */
 
 static uint64_t name_hash(const char *s) {
   uint64_t h = 14695981039346656037u;
