@@ -23,11 +23,11 @@ typedef struct qn_store qn_store;
  * is no home; QN_E_LIMIT: the path is too long. */
 qn_status qn_store_root(const char *asked, char out[PATH_MAX]);
 
-/* Open or make the store for a device at qn_store_root(root). What a store holds is run, so QN_E_IO, too, for a ROOT that
- * every user may write and, unless it was asked for by `root` or $QUERNEL_CACHE, for another user's. Behind ROOT are
- * read, never written, $QUERNEL_CACHE_SYSTEM and what is installed with the project: an entry is taken from the first of
- * the three that has it whole. `policy` names how timings are taken ("cold"). QN_E_IO with the path and the reason: the
- * store cannot be written. A store may be used by any number of threads and processes. */
+/* Open or make the store for a device at qn_store_root(root). What a store holds is run, so QN_E_IO, too, for a ROOT
+ * that every user may write and, unless it was asked for by `root` or $QUERNEL_CACHE, for another user's. Behind ROOT
+ * are read, never written, $QUERNEL_CACHE_SYSTEM and what is installed with the project: an entry is taken from the
+ * first of the three that has it whole. `policy` names how timings are taken ("cold"). QN_E_IO with the path and the
+ * reason: the store cannot be written. A store may be used by any number of threads and processes. */
 qn_status qn_store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
                         qn_store **out);
 void qn_store_close(qn_store *s);             /* NULL is accepted */

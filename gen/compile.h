@@ -20,7 +20,8 @@ typedef struct qn_source {
 
 typedef struct qn_artifact {
   char hash[33];        /* XXH3-128 of the image, hexadecimal */
-  unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin, or PTX with its zero byte */
+  unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin, or PTX
+                           with its zero byte */
   size_t size;
   char *ptx;      /* beside a cubin, the PTX that it was made of; else NULL */
   int registers;  /* CUDA: per thread, the largest of its kernels; host and PTX: 0 */

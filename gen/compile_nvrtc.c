@@ -1,5 +1,5 @@
-/* compile_nvrtc.c - CUDA kernels: NVRTC, found at run time. One compilation gives PTX, cubin and the assembler's log.
- */
+/* compile_nvrtc.c - CUDA kernels: NVRTC, found at run time. One compilation gives PTX, cubin and the assembler's
+ * log. */
 #include "compile_internal.h"
 #include "elf_image.h"
 #include "fail.h"

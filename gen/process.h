@@ -10,8 +10,8 @@ typedef struct qn_process_result {
 } qn_process_result;
 
 /* Run argv (argv[0] found through PATH) in the environment `env` (NULL: ours), feed `input` (may be NULL), wait at most
- * `seconds`, or until *stop (NULL: never), for it to end. What it started and is still running then, or when the time or this process ends, is killed.
- * QN_E_IO if it cannot be started. Any thread. */
+ * `seconds`, or until *stop (NULL: never), for it to end. What it started and is still running then, or when the time
+ * or this process ends, is killed. QN_E_IO if it cannot be started. Any thread. */
 qn_status qn__process_run(char *const argv[], char *const env[], const char *input, double seconds,
                           const atomic_bool *stop, qn_process_result *out);
 #endif

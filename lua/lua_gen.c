@@ -123,8 +123,8 @@ static int compile(lua_State *L) {
   return 1;
 }
 
-/* problem(spelling) -> { format =, n =, k =, act =, out =, bias = }, types that are not said nil; or nil, message, code
- */
+/* problem(spelling) -> { format =, n =, k =, act =, out =, bias = }, types that are not said nil; or nil, message,
+ * code */
 static int problem(lua_State *L) {
   qn_problem p;
   qn_status s = qn__problem_parse(luaL_checkstring(L, 1), &p);

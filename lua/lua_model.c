@@ -75,8 +75,8 @@ static int model_tensors(lua_State *L) {
   return 1;
 }
 
-/* model:stored() -> list of { name, weight, dtype, bytes, dims } as they lie in the files. weight: of which it is a part.
- * blocks: its type is one of GGUF alone. */
+/* model:stored() -> list of { name, weight, dtype, bytes, dims } as they lie in the files. weight: of which it is a
+ * part. blocks: its type is one of GGUF alone. */
 static int model_stored(lua_State *L) {
   const qn_model *m = check_model(L, 1);
   const qn_raw *r;
@@ -342,8 +342,8 @@ static void read_entry(lua_State *L, qn_save *out) {
   lua_pop(L, 1);
 }
 
-/* writer(path, { {name=, dtype= or type=, dims=}… }, { key, value, … }) -> a file to be filled, or nil, message, code
- */
+/* writer(path, { {name=, dtype= or type=, dims=}… }, { key, value, … }) -> a file to be filled, or nil, message,
+ * code */
 static int writer_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
@@ -419,7 +419,7 @@ static int writer_gc(lua_State *L) {
 void qn__lua_model(lua_State *L) {
   static const luaL_Reg model_methods[] = {
       {"tensors", model_tensors}, {"stored", model_stored}, {"config", model_config}, {"remark", model_remark},
-      {"planes", model_planes},   {"holds", model_holds},   {"__gc", model_gc},     {NULL, NULL},
+      {"planes", model_planes},   {"holds", model_holds},   {"__gc", model_gc},       {NULL, NULL},
   };
   static const luaL_Reg planes_methods[] = {
       {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},

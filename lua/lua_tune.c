@@ -190,8 +190,8 @@ static int tune(lua_State *L) {
   return 1;
 }
 
-/* pack_write({ handle… }, path) -> true, or nil, message, code: what was tuned, on one machine or several, in one file
- */
+/* pack_write({ handle… }, path) -> true, or nil, message, code: what was tuned, on one machine or several, in one
+ * file */
 static qn_status add_result(qn_pack_builder *b, qn_tune_result *r, uint32_t device) {
   QN_TRY(qn_pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads));
   for (size_t i = 0; i < r->n_kernels; i++) QN_TRY(qn_pack_add_kernel(b, &r->kernel[i]));

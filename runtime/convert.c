@@ -112,8 +112,7 @@ double qn__load_f64(qn_type t, const void *data, int64_t i) {
 }
 
 /* The code of an 8-bit float that is nearest to v; of two, the even one. Codes of one sign ascend, infinity and NaN
- * last.
- */
+ * last. */
 static uint8_t nearest_code(qn_type t, double v) {
   unsigned sign = t != QN_T_E8M0 && signbit(v) ? 0x80 : 0, below = 0, n = t == QN_T_E8M0 ? 255 : 127;
   if (isnan(v)) return (uint8_t)(sign | n); /* all ones */

@@ -16,9 +16,9 @@ bool qn__cpu_has(const char *list, char *missing, size_t size);
 /* CPUs that this process may run on (its affinity), at least 1. Any thread. */
 int qn__cpu_allowed(void);
 
-/* CPUs' worth of time that the control groups of this process leave it, at least 1, INT_MAX if they set no quota. Rounded
- * down: threads that together exceed their quota are all stopped until the next period. `root` is put before the paths
- * of /proc and /sys ("" for this system's). Any thread. */
+/* CPUs' worth of time that the control groups of this process leave it, at least 1, INT_MAX if they set no quota.
+ * Rounded down: threads that together exceed their quota are all stopped until the next period. `root` is put before
+ * the paths of /proc and /sys ("" for this system's). Any thread. */
 int qn__cpu_quota(const char *root);
 
 /* Threads for work that keeps CPUs busy: the smaller of the two. Any thread. */

@@ -1,8 +1,9 @@
 /* desc.h - descriptors: what the generator knows of a format, a layout and a launch, as plain data.
  *
- * The generator writes them as JSON (cache/desc_json.h reads it), the pack keeps them in binary (runtime/pack_format.h), and
- * the runtime evaluates them: integer expressions for launches, float64 expressions for decoding, digit tables for packing.
- * Everything is fixed-size and holds no pointers, so that a descriptor can be copied with = and hashed. */
+ * The generator writes them as JSON (cache/desc_json.h reads it), the pack keeps them in binary
+ * (runtime/pack_format.h), and the runtime evaluates them: integer expressions for launches, float64 expressions for
+ * decoding, digit tables for packing. Everything is fixed-size and holds no pointers, so that a descriptor can be
+ * copied with = and hashed. */
 #ifndef QN_DESC_H
 #define QN_DESC_H
 #include "quernel.h"
@@ -15,9 +16,21 @@
 #define QN_EXPR_OPS 48
 #define QN_EXPR_STACK 16
 #define QN_EXPR_OP_MAP(X)                                                                                              \
-  X(CONST, "", 0) X(VAR, "", 0) X(ADD, "+", 2) X(SUB, "-", 2) X(MUL, "*", 2) X(DIV, "/", 2) X(CEILDIV, "ceildiv", 2)   \
-  X(MOD, "%", 2) X(MIN, "min", 2) X(MAX, "max", 2) X(LT, "<", 2) X(EQ, "==", 2) X(NEG, "neg", 1)                       \
-  X(SELECT, "select", 3) /* c a b -> c ? a : b */ X(LOOKUP, "lookup", 1) /* index -> table[arg][index] */              \
+  X(CONST, "", 0)                                                                                                      \
+  X(VAR, "", 0)                                                                                                        \
+  X(ADD, "+", 2)                                                                                                       \
+  X(SUB, "-", 2)                                                                                                       \
+  X(MUL, "*", 2)                                                                                                       \
+  X(DIV, "/", 2)                                                                                                       \
+  X(CEILDIV, "ceildiv", 2)                                                                                             \
+  X(MOD, "%", 2)                                                                                                       \
+  X(MIN, "min", 2)                                                                                                     \
+  X(MAX, "max", 2)                                                                                                     \
+  X(LT, "<", 2)                                                                                                        \
+  X(EQ, "==", 2)                                                                                                       \
+  X(NEG, "neg", 1)                                                                                                     \
+  X(SELECT, "select", 3) /* c a b -> c ? a : b */                                                                      \
+  X(LOOKUP, "lookup", 1) /* index -> table[arg][index] */                                                              \
   X(BITS, "bits", 3)     /* v lo width -> (v >> lo) & (2^width - 1) */
 
 typedef enum qn_expr_code {
@@ -39,13 +52,18 @@ typedef struct qn_expr {
 
 /* Variables of integer expressions (launch recipes, layouts). */
 #define QN_VAR_MAP(X)                                                                                                  \
-  X(M, "M") X(N, "N") X(K, "K") X(T, "T")                   /* T: threads of the host pool */                         \
-  X(SMS, "SMS") X(SMEM, "SMEM") X(L2, "L2")                 /* device constants of CUDA */
+  X(M, "M")                                                                                                            \
+  X(N, "N")                                                                                                            \
+  X(K, "K")                                                                                                            \
+  X(T, "T") /* T: threads of the host pool */                                                                          \
+  X(SMS, "SMS")                                                                                                        \
+  X(SMEM, "SMEM")                                                                                                      \
+  X(L2, "L2") /* device constants of CUDA */
 typedef enum qn_var {
 #define QN_X(name, text) QN_VAR_##name,
   QN_VAR_MAP(QN_X)
 #undef QN_X
-  QN_VAR_COUNT
+      QN_VAR_COUNT
 } qn_var;
 
 /* Is `e` a program that can be evaluated: known operators, variables below n_vars, tables below n_tables, a stack that
@@ -56,8 +74,8 @@ qn_status qn__expr_check(const qn_expr *e, uint32_t n_vars, uint32_t n_tables, b
  * overflow of int64, a divisor of zero or less, or a malformed program. */
 qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_t *out);
 
-/* Bounds of the value while every variable is anywhere between lo and hi, each operand on its own: what rises with all of
- * its variables has the bounds of its ends. QN_E_LIMIT if qn__expr_i64 could fail for one of them, QN_E_FORMAT. */
+/* Bounds of the value while every variable is anywhere between lo and hi, each operand on its own: what rises with all
+ * of its variables has the bounds of its ends. QN_E_LIMIT if qn__expr_i64 could fail for one of them, QN_E_FORMAT. */
 qn_status qn__expr_bounds(const qn_expr *e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT],
                           int64_t *least, int64_t *most);
 
@@ -65,10 +83,10 @@ qn_status qn__expr_bounds(const qn_expr *e, const int64_t lo[QN_VAR_COUNT], cons
  * as e for every value of the free ones. Fails as qn__expr_i64 does, for parts that are constant. */
 qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_expr *out);
 
-/* Evaluate a checked program over float64 for n <= QN_EXPR_BLOCK elements at once: variable i of element j is var[i][j].
- * `magnitude`, if not NULL, gets the same expression with every term taken by absolute value and every difference made a
- * sum, the measure that rounding errors are proportional to: (q - z) * s gives (|q| + |z|) * |s|. A look-up outside its
- * table gives NaN. */
+/* Evaluate a checked program over float64 for n <= QN_EXPR_BLOCK elements at once: variable i of element j is
+ * var[i][j]. `magnitude`, if not NULL, gets the same expression with every term taken by absolute value and every
+ * difference made a sum, the measure that rounding errors are proportional to: (q - z) * s gives (|q| + |z|) * |s|. A
+ * look-up outside its table gives NaN. */
 #define QN_FORMAT_TABLE 256
 #define QN_EXPR_BLOCK 64
 void qn__expr_f64(const qn_expr *e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE],
@@ -82,19 +100,22 @@ void qn__expr_f64(const qn_expr *e, int n, const double *const var[], const floa
 /* A plane other than the codes: element (n, k) of the weight uses plane[n / rows][k / cols]. */
 typedef struct qn_format_plane {
   char name[16];
-  uint32_t type;       /* qn_type; u4 zero points are QN_T_U8 in planes */
-  uint32_t max;        /* largest code of an integer plane; 0: no limit */
-  uint32_t rows, cols; /* weights that share an element, along N and along K; 0: all of them (per row: rows 1, cols 0) */
+  uint32_t type; /* qn_type; u4 zero points are QN_T_U8 in planes */
+  uint32_t max;  /* largest code of an integer plane; 0: no limit */
+  uint32_t rows; /* weights that share an element, along N; 0: all of them */
+  uint32_t cols; /* the same along K (per row: rows 1, cols 0) */
 } qn_format_plane;
 
-/* JSON: {"name":"int4.g128","implied":"g128.f16","bits":4,"codes":"u8","float":"none","planes":[{"name":"scale","type":"f16","rows":1,
- * "cols":128}],"tables":[[…]],"decode":["q",8,"-","scale","*"]}. Variables of decode: "q", then the planes' names. */
+/* JSON: {"name":"int4.g128","implied":"g128.f16","bits":4,"codes":"u8","float":"none",
+ * "planes":[{"name":"scale","type":"f16","rows":1,"cols":128}],"tables":[[…]],"decode":["q",8,"-","scale","*"]}.
+ * Variables of decode: "q", then the planes' names. */
 typedef struct qn_format {
   char name[QN_NAME];    /* full spelling, "int4.g128.z" */
-  char implied[QN_NAME]; /* words that a spelling may have although they say what is so anyway: "g128.f16"; "" for none */
-  uint32_t bits;      /* of a code: 1..8, 16, 32 */
-  uint32_t codes;     /* qn_type of the codes plane: u8, u16, u32 */
-  uint32_t cast;      /* QN_T_NONE: q is an unsigned integer; else q is a float of this type (f16, bf16, f32, e4m3…) */
+  char implied[QN_NAME]; /* words that a spelling may have although they say what is so anyway: "g128.f16"; "" for
+                          * none */
+  uint32_t bits;         /* of a code: 1..8, 16, 32 */
+  uint32_t codes;        /* qn_type of the codes plane: u8, u16, u32 */
+  uint32_t cast; /* QN_T_NONE: q is an unsigned integer; else q is a float of this type (f16, bf16, f32, e4m3…) */
   uint32_t n_planes, n_tables;
   qn_format_plane plane[QN_FORMAT_PLANES];
   float table[2][QN_FORMAT_TABLE];
@@ -140,7 +161,7 @@ typedef struct qn_digit {
 
 typedef struct qn_field {
   uint32_t plane; /* 0: codes, 1 + i: plane i of the format */
-  uint32_t type;  /* type stored in memory; differs from the plane's only by an exact widening (f16 -> f32, u8 -> i32) */
+  uint32_t type; /* type stored in memory; differs from the plane's only by an exact widening (f16 -> f32, u8 -> i32) */
   uint32_t lo, bits; /* codes: the slice [lo, lo + bits) of the code; other planes: lo = 0, bits of `type` */
   uint32_t n_digits;
   qn_digit digit[QN_LAYOUT_DIGITS];
@@ -178,13 +199,23 @@ qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *
 
 /* Arguments a kernel may take, in the order that its recipe lists. */
 #define QN_ARG_MAP(ARG)                                                                                                \
-  ARG(X, "x") ARG(W, "w") ARG(Y, "y") ARG(X_SCALE, "x_scale") ARG(BIAS, "bias") ARG(WS, "ws")                          \
-  ARG(M, "m") ARG(N, "n") ARG(K, "k") ARG(LDX, "ldx") ARG(LDY, "ldy") ARG(PERM, "perm")
+  ARG(X, "x")                                                                                                          \
+  ARG(W, "w")                                                                                                          \
+  ARG(Y, "y")                                                                                                          \
+  ARG(X_SCALE, "x_scale")                                                                                              \
+  ARG(BIAS, "bias")                                                                                                    \
+  ARG(WS, "ws")                                                                                                        \
+  ARG(M, "m")                                                                                                          \
+  ARG(N, "n")                                                                                                          \
+  ARG(K, "k")                                                                                                          \
+  ARG(LDX, "ldx")                                                                                                      \
+  ARG(LDY, "ldy")                                                                                                      \
+  ARG(PERM, "perm")
 typedef enum qn_arg {
 #define QN_X(name, text) QN_ARG_##name,
   QN_ARG_MAP(QN_X)
 #undef QN_X
-  QN_ARG_COUNT
+      QN_ARG_COUNT
 } qn_arg;
 
 #define QN_RECIPE_STEPS 3

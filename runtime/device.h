@@ -15,8 +15,8 @@ typedef struct qn_device_info {
   char target[8]; /* "host" or "cuda": which templates serve it */
   char arch[160]; /* "sm_90a", or the host's instruction sets: "x86-64 avx2 fma avx512f …" sorted, space separated */
   char product[96]; /* a name for people; of a GPU it is not keyed: the same chip is sold under several */
-  char model[64];   /* what times depend on beside the sizes. Host: vendor, family and model of the CPU; CUDA: width of the
-                       memory bus and the highest clocks */
+  char model[64];   /* what times depend on beside the sizes. Host: vendor, family and model of the CPU; CUDA: width of
+                       the   memory bus and the highest clocks */
   char driver[32];
   int threads;               /* host: threads of the pool */
   int64_t cache[3];          /* bytes of L1d, L2 (per core), L3; CUDA: 0, L2, 0 */
@@ -56,8 +56,8 @@ typedef struct qn_device_ops {
   qn_status (*sync)(qn_device *d, void *stream);
 } qn_device_ops;
 
-/* Open by name: "host", "host:2" (threads, at most as many as this process may use CPUs), "cuda:0"; NULL: the first GPU,
- * else the host. QN_E_ARG lists the names. */
+/* Open by name: "host", "host:2" (threads, at most as many as this process may use CPUs), "cuda:0"; NULL: the first
+ * GPU, else the host. QN_E_ARG lists the names. */
 qn_status qn__device_open(const char *name, qn_device **out);
 /* From now on names that begin with `prefix` ("emu:", borrowed) are opened by `open`. For one kind of device that this
  * library does not hold; called before other threads open devices. */

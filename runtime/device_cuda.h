@@ -80,9 +80,11 @@ _Static_assert(sizeof(qn_cu_config) == 56, "CUlaunchConfig");
 
 typedef struct qn_cuda_driver { /* every function returns a CUresult, 0 for success */
 #define F(member, symbol, parameters) int(*member) parameters;
-  QN_CUDA_REQUIRED(F) QN_CUDA_OPTIONAL(F)
+  QN_CUDA_REQUIRED(F)
+  QN_CUDA_OPTIONAL(F)
 #undef F
-  /* None of CUDA's, NULL there: the thread's next launch is for so many products, and hangs if it takes far more. */
+  /* None of CUDA's, NULL there: the thread's next launch is for so many products, and hangs if it takes far
+   * more. */
   void (*expect)(double products);
 } qn_cuda_driver;
 
@@ -108,8 +110,8 @@ void qn__cuda_timer_free(qn_cuda_timer *t);
  * several times its size. */
 typedef qn_status (*qn_cuda_enqueue)(void *ud, int i, void *stream);
 
-/* Calls of a repetition, the same for everything that is compared: what it costs to launch their graph is then shared by
- * many, and alike. As many copies of a small weight keep it out of the L2 cache. */
+/* Calls of a repetition, the same for everything that is compared: what it costs to launch their graph is then shared
+ * by many, and alike. As many copies of a small weight keep it out of the L2 cache. */
 enum { QN_CUDA_CALLS = 64 };
 
 /* Seconds per call, `reps` times: each repetition is one run of enqueue(ud, 0 .. calls - 1), launched one by one or, if

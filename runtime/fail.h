@@ -12,8 +12,8 @@ qn_status qn__fail(qn_status s, const char *format, ...) __attribute__((format(p
 /* Detail of this thread's last failure; "" before the first. */
 const char *qn__errmsg(void);
 
-/* Every control character but newline and tab becomes '?', so does a byte that is no UTF-8: names come from files, and a
- * terminal obeys what it is sent. */
+/* Every control character but newline and tab becomes '?', so does a byte that is no UTF-8: names come from files, and
+ * a terminal obeys what it is sent. */
 void qn__printable(char *text);
 
 #define QN_TRY(call)                                                                                                   \

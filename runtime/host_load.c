@@ -119,23 +119,44 @@ static const void *table(const elf *e, const qn_host_image *h, uint64_t at, uint
 
 static void read_tag(dynamic *d, const Elf64_Dyn *t) {
   switch (t->d_tag) {
-  case DT_SYMTAB: d->symbols = t->d_un.d_ptr; break;
-  case DT_STRTAB: d->strings = t->d_un.d_ptr; break;
-  case DT_STRSZ: d->string_size = t->d_un.d_val; break;
-  case DT_HASH: d->hash = t->d_un.d_ptr; break;
-  case DT_GNU_HASH: d->gnu_hash = t->d_un.d_ptr; break;
-  case DT_RELA: d->rela = t->d_un.d_ptr; break;
-  case DT_RELASZ: d->rela_size = t->d_un.d_val; break;
-  case DT_NEEDED: d->refused = "it needs a library"; break;
+  case DT_SYMTAB:
+    d->symbols = t->d_un.d_ptr;
+    break;
+  case DT_STRTAB:
+    d->strings = t->d_un.d_ptr;
+    break;
+  case DT_STRSZ:
+    d->string_size = t->d_un.d_val;
+    break;
+  case DT_HASH:
+    d->hash = t->d_un.d_ptr;
+    break;
+  case DT_GNU_HASH:
+    d->gnu_hash = t->d_un.d_ptr;
+    break;
+  case DT_RELA:
+    d->rela = t->d_un.d_ptr;
+    break;
+  case DT_RELASZ:
+    d->rela_size = t->d_un.d_val;
+    break;
+  case DT_NEEDED:
+    d->refused = "it needs a library";
+    break;
   case DT_REL:
   case DT_JMPREL:
   case DT_TEXTREL:
-  case 36: /* DT_RELR */ d->refused = "relocations of another kind than RELA"; break;
+  case 36: /* DT_RELR */
+    d->refused = "relocations of another kind than RELA";
+    break;
   case DT_INIT:
   case DT_FINI:
   case DT_INIT_ARRAY:
-  case DT_FINI_ARRAY: d->refused = "initialisers or finalisers"; break;
-  default: break;
+  case DT_FINI_ARRAY:
+    d->refused = "initialisers or finalisers";
+    break;
+  default:
+    break;
   }
 }
 

@@ -32,8 +32,8 @@
  *   6 IMAGES    compiled code, each once, each at a multiple of 64 bytes
  *
  * Records are sequences of u32, u64, f64 (IEEE 754) and text (u32 length, then the bytes: UTF-8 without control
- * characters, since names are shown on terminals). What comes in which order is said once, by the functions of pack_code.c, which
- * both write and read. */
+ * characters, since names are shown on terminals). What comes in which order is said once, by the functions of
+ * pack_code.c, which both write and read. */
 #ifndef QN_PACK_FORMAT_H
 #define QN_PACK_FORMAT_H
 #include "desc.h"

@@ -19,10 +19,9 @@
  * codes along K), N x K, the type of X, the type of Y, and an epilogue. *Planes* are a weight in neutral form, whatever
  * file it came from: one code per weight, and scales and zero points beside them.
  *
- * Threads.  A context may be used from any number of threads at once for qn_run and the read-only calls (qn_gemm_kernel,
- * qn_gemm_workspace, qn_misses and the like).
- * qn_open, qn_close, qn_bind, qn_gemm_free, qn_prepack and qn_weight_free on one context exclude each other: call them
- * from one thread at a time.
+ * Threads.  A context may be used from any number of threads at once for qn_run and the read-only calls
+ * (qn_gemm_kernel, qn_gemm_workspace, qn_misses and the like). qn_open, qn_close, qn_bind, qn_gemm_free, qn_prepack and
+ * qn_weight_free on one context exclude each other: call them from one thread at a time.
  *
  * A pool of threads serves a context on the host. While one call has it, others run on their own thread alone: nobody
  * waits. The pool does not live on in a child of fork(): open a context there.
@@ -36,8 +35,7 @@
  *
  * Memory.  What the caller hands over (paths, spellings, options, planes) is read during the call only, unless a
  * function says otherwise. What is made here is freed by the function of the same name: gemms and weights first, in any
- * order, then their context.
- */
+ * order, then their context. */
 #ifndef QUERNEL_H
 #define QUERNEL_H
 #include <stddef.h>
@@ -88,20 +86,30 @@ QN_API const char *qn_version(void);
 
 /* Element types, bits per element; all little-endian. */
 #define QN_TYPE_MAP(X)                                                                                                 \
-  X(NONE, "none", 0) X(U8, "u8", 8) X(U16, "u16", 16) X(U32, "u32", 32) X(I8, "i8", 8) X(I32, "i32", 32)               \
-  X(F16, "f16", 16) X(BF16, "bf16", 16) X(F32, "f32", 32) X(F64, "f64", 64) X(E4M3, "e4m3", 8) X(E5M2, "e5m2", 8)      \
+  X(NONE, "none", 0)                                                                                                   \
+  X(U8, "u8", 8)                                                                                                       \
+  X(U16, "u16", 16)                                                                                                    \
+  X(U32, "u32", 32)                                                                                                    \
+  X(I8, "i8", 8)                                                                                                       \
+  X(I32, "i32", 32)                                                                                                    \
+  X(F16, "f16", 16)                                                                                                    \
+  X(BF16, "bf16", 16)                                                                                                  \
+  X(F32, "f32", 32)                                                                                                    \
+  X(F64, "f64", 64)                                                                                                    \
+  X(E4M3, "e4m3", 8)                                                                                                   \
+  X(E5M2, "e5m2", 8)                                                                                                   \
   X(E8M0, "e8m0", 8)
 
 typedef enum qn_type {
 #define QN_X(name, text, bits) QN_T_##name,
   QN_TYPE_MAP(QN_X)
 #undef QN_X
-  QN_T_COUNT
+      QN_T_COUNT
 } qn_type;
 
-QN_API const char *qn_type_name(qn_type t);       /* "bf16"; NULL for a value outside the list */
-QN_API int qn_type_bits(qn_type t);               /* 16; 0 for a value outside the list */
-QN_API qn_type qn_type_from_name(const char *s);  /* QN_T_NONE if unknown */
+QN_API const char *qn_type_name(qn_type t);      /* "bf16"; NULL for a value outside the list */
+QN_API int qn_type_bits(qn_type t);              /* 16; 0 for a value outside the list */
+QN_API qn_type qn_type_from_name(const char *s); /* QN_T_NONE if unknown */
 
 /* ---- Planes: a weight in neutral form ---------------------------------------------------------------------------- */
 
@@ -109,10 +117,10 @@ QN_API qn_type qn_type_from_name(const char *s);  /* QN_T_NONE if unknown */
 
 /* One matrix of a weight: codes, scales, zero points. Row-major [rows, cols], caller-owned memory of the host. */
 typedef struct qn_plane {
-  const char *name;  /* "codes", "scale", "zero"... as the format names it */
-  qn_type type;      /* codes: u8, u16 or u32, one code an element, the value in the low bits */
+  const char *name;   /* "codes", "scale", "zero"... as the format names it */
+  qn_type type;       /* codes: u8, u16 or u32, one code an element, the value in the low bits */
   int64_t rows, cols; /* codes: [N, K]; per-group planes: [N, ceil(K/group)]; per row: [N, 1]; per tensor: [1, 1] */
-  const void *data; /* any alignment */
+  const void *data;   /* any alignment */
 } qn_plane;
 
 /* A weight W[N,K] of the format named by `format`, e.g. "int4.g128" (spelling: see `quernel formats`). */
@@ -165,9 +173,9 @@ QN_API const char *qn_pack_hash(const qn_context *ctx);
 
 /* How a problem was resolved, best first. */
 typedef enum qn_level {
-  QN_EXACT,        /* this problem was tuned */
+  QN_EXACT,         /* this problem was tuned */
   QN_NEAREST_SHAPE, /* tuned for another N x K of the same format and types */
-  QN_GENERIC       /* no tuned shape of these types: the pack's plain kernel for the format */
+  QN_GENERIC        /* no tuned shape of these types: the pack's plain kernel for the format */
 } qn_level;
 
 /* Resolve a problem and load the kernels of every range of M. The spelling may be any that `quernel tune` takes: types
@@ -213,8 +221,8 @@ typedef struct qn_args {
   const void *bias;     /* [N] f32, only for problems with +bias */
   void *y;              /* [m, N] of the problem's output type, row stride ldy elements */
   int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, N) */
-  void *workspace;      /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; on CUDA zeroed once by the caller */
-  void *stream;         /* CUstream; unused on the host */
+  void *workspace; /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; on CUDA zeroed once by the caller */
+  void *stream;    /* CUstream; unused on the host */
 } qn_args;
 
 /* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
@@ -231,26 +239,26 @@ QN_API uint64_t qn_misses(const qn_context *ctx);
 
 /* One product, as a function of your own computes it on the host. */
 typedef struct qn_function_args {
-  const void *x, *w;    /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
-  void *y;              /* as in qn_args */
-  const float *x_scale; /* [m] for i8 and e4m3 activations, else NULL */
-  const void *bias;     /* [N] f32 for problems with +bias, else NULL */
-  void *ws;             /* workspace of the size that the function was tuned with, else unspecified */
+  const void *x, *w;         /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
+  void *y;                   /* as in qn_args */
+  const float *x_scale;      /* [m] for i8 and e4m3 activations, else NULL */
+  const void *bias;          /* [N] f32 for problems with +bias, else NULL */
+  void *ws;                  /* workspace of the size that the function was tuned with, else unspecified */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
   const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
 } qn_function_args;
 
-/* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut (one may be empty), from
- * several threads at once; `thread` is below the number of threads and differs between concurrent calls. A function that
- * was tuned as a whole is called once, with begin 0 and end 1, and computes all of Y, on threads of its own if it likes.
- * It may not keep the pointers, and leaves thread and process as they were: rounding, signals, files, limits, no thread,
- * no child. */
+/* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut (one may be empty),
+ * from several threads at once; `thread` is below the number of threads and differs between concurrent calls. A
+ * function that was tuned as a whole is called once, with begin 0 and end 1, and computes all of Y, on threads of its
+ * own if it likes. It may not keep the pointers, and leaves thread and process as they were: rounding, signals, files,
+ * limits, no thread, no child. */
 typedef void (*qn_function)(const qn_function_args *args, int64_t begin, int64_t end, int32_t thread);
 
-/* `quernel tune --function NAME=LIBRARY:SYMBOL` verifies and times a function beside the generated kernels. The pack holds
- * its name, never a path. Register the function under that name before qn_bind; where it is not registered, the plan's
- * runner-up, a kernel in the pack, serves. What is bound keeps what it found. NULL takes a name back. The name is copied.
- * Returns QN_OK, QN_E_ARG (no name, or one of 64 bytes or more), QN_E_LIMIT (64 functions). Any thread. */
+/* `quernel tune --function NAME=LIBRARY:SYMBOL` verifies and times a function beside the generated kernels. The pack
+ * holds its name, never a path. Register the function under that name before qn_bind; where it is not registered, the
+ * plan's runner-up, a kernel in the pack, serves. What is bound keeps what it found. NULL takes a name back. The name
+ * is copied. Returns QN_OK, QN_E_ARG (no name, or one of 64 bytes or more), QN_E_LIMIT (64 functions). Any thread. */
 QN_API qn_status qn_function_register(const char *name, qn_function fn);
 
 /* ---- Activations ------------------------------------------------------------------------------------------------- */

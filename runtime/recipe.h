@@ -26,8 +26,8 @@ typedef struct qn_bound {
  * recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
 qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
                           qn_bound *out);
-/* Bytes of workspace that suffice for every number of tokens from `least` to `most`: for one number exactly what the recipe
- * says, and for more the greatest of them where it rises with M. QN_E_LIMIT if it could overflow. */
+/* Bytes of workspace that suffice for every number of tokens from `least` to `most`: for one number exactly what the
+ * recipe says, and for more the greatest of them where it rises with M. QN_E_LIMIT if it could overflow. */
 qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, int64_t *bytes);
 /* Compute the launches for m tokens into l[n_steps], with every size within the device's limits. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]);

@@ -144,8 +144,8 @@ qn_status qn__planes_check(const qn_format *f, const qn_planes *p) {
 
 /* ---- Dequantizing ------------------------------------------------------------------------------------------------ */
 
-/* What a row of a weight is read from: the codes and the format's planes, in the order of the decode rule's variables.
- */
+/* What a row of a weight is read from: the codes and the format's planes, in the order of the decode rule's
+ * variables. */
 typedef struct source {
   const qn_format *f;
   int64_t k;

@@ -1,8 +1,8 @@
 /* serve.c - the four calls of quernel.h: open, bind, prepack, run.
  *
  * Everything that can be decided before a call is decided in bind: which plan, which kernel for which M, and every
- * number that does not depend on M. A call is a search among a few ranges, a little integer arithmetic and the launch.
- */
+ * number that does not depend on M. A call is a search among a few ranges, a little integer arithmetic and the
+ * launch. */
 #include "serve.h"
 #include "cpu.h"
 #include "device_host.h"
@@ -99,7 +99,8 @@ static qn_status plan_fits(const qn_pack *p, const qn_plan *plan, const qn_devic
   return QN_OK;
 }
 
-/* Which devices of the pack can `d` stand for: those whose plans it runs. Returns why the last of the others is none. */
+/* Which devices of the pack can `d` stand for: those whose plans it runs. Returns why the last of the others is
+ * none. */
 static qn_status find_fitting(const qn_pack *p, const qn_device *d, bool fits[QN_PACK_MAX_DEVICES]) {
   qn_status s = QN_OK;
   for (uint32_t i = 0; i < qn__pack_devices(p); i++) {

@@ -3,8 +3,7 @@
  * cli_enter and cli_leave are the fixture: a scratch folder under /tmp, removed with all that is in it. cli(fmt, …)
  * runs one shell command there, in which `quernel` is the tool of this build; what it said is in cli_out and cli_err.
  * cli_store_enter and cli_store_leave are for a whole test case: $STORE is a folder that its tests share, so that what
- * one of them has measured is known to the next.
- */
+ * one of them has measured is known to the next. */
 #ifndef CLI_FIXTURE_H
 #define CLI_FIXTURE_H
 #include "suite.h"

@@ -18,10 +18,11 @@ void ptx_begin(ptx_text *t, const char *device, const char *more);
 
 /* One run of the text: closes and frees it. `in` is copied to the device, `out` back from it (it starts unwritten).
  * With a map, its address 0 stands for the start of in, 1 for that of out. Fails the test on an error or a finding, in
- * late and in random mode; with `finding`, a kind of finding, when there is none of that kind. `what` names the case in messages. */
+ * late and in random mode; with `finding`, a kind of finding, when there is none of that kind. `what` names the case in
+ * messages. */
 typedef struct ptx_case {
   const char *what;
-  const char *finding; /* "race"; NULL: none may be there */
+  const char *finding;                   /* "race"; NULL: none may be there */
   uint32_t grid, block, cluster, shared; /* 0: 1, 32, 1, 0 */
   const void *in;
   size_t in_bytes;

@@ -1,5 +1,5 @@
-/* format_list.h - every format, in spellings that cover grains and types of planes: the one list that the tests of kernels
- * and of layouts go through. test_kernels fails if a registered format is not in it. */
+/* format_list.h - every format, in spellings that cover grains and types of planes: the one list that the tests of
+ * kernels and of layouts go through. test_kernels fails if a registered format is not in it. */
 #ifndef FORMAT_LIST_H
 #define FORMAT_LIST_H
 

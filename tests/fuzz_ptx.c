@@ -121,8 +121,8 @@ static void fill_param(qn_emu *e, const qn_emu_param *p, char *to) {
 /* One number of a launch as no caller should give it. */
 static void spoil(qn_emu_launch *how) {
   static const uint32_t values[] = {0, 2, 3, 16, 33, 1024, 1025, 48 << 10, 232448, 1u << 31, UINT32_MAX};
-  uint32_t v = values[draw(sizeof values / sizeof *values)], d = draw(3), *const at[] = {
-    &how->grid[d], &how->block[d], &how->cluster[d], &how->dynamic_shared};
+  uint32_t v = values[draw(sizeof values / sizeof *values)],
+           d = draw(3), *const at[] = {&how->grid[d], &how->block[d], &how->cluster[d], &how->dynamic_shared};
   *at[draw(4)] = v;
   if (!draw(8)) how->nparams = (int)v;
 }

@@ -28,7 +28,7 @@ typedef struct row {
   "quernel verify --problem f32:32x64:f32-f32 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --quiet "
 /* A model of one tensor: codes; with a hostile name */
 #define CODES                                                                                                          \
-  "{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"x.weight\":{\"dtype\":\"U8\",\"shape\":[2,4],"                 \
+  "{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"x.weight\":{\"dtype\":\"U8\",\"shape\":[2,4],"            \
   "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && "
 #define NAMED(dtype)                                                                                                   \
   "{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"\\u001b[2J\\u009bx.weight\":{\"dtype\":\"" dtype          \
@@ -88,7 +88,8 @@ static const row rows[] = {
     {"for v in int4..g64 .int4 int4.g64.z.z int4.z.zf int4.g64.g128 f32.g64 int4.g64.; do quernel formats $v; "
      "test $? = 2 || exit 9; done",
      0, NULL,
-     "int4..g64: format int4 does not know \"\"; known: .*\\.int4: unknown format; known: .*\"z\" and \"z\" both choose "
+     "int4..g64: format int4 does not know \"\"; known: .*\\.int4: unknown format; known: .*\"z\" and \"z\" both "
+     "choose "
      "the type of plane zero\n.*\"z\" and \"zf\" both.*does not know \"g128\"; known: .*does not know \"g64\"; known: "
      "none\n.*does not know \"\"; known: "},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
@@ -128,7 +129,8 @@ static const row rows[] = {
     {"quernel tune --problem int4:4x2147483648", 2, NULL, "K = 2147483648 is outside"},
     {"quernel tune --problem zzz:4x4", 2, NULL, "zzz: unknown format; known: "},
     {TUNE "--problem int4.g32:64x128+bias --problem int4:8x32:f32 --act f32,q9", 2, NULL, "q9"},
-    {"quernel tune --problem int4.g32:64x128:f32 --problem int4.g32:64x128+bias --act f32,bf16 --m 1 --no-dense --quiet "
+    {"quernel tune --problem int4.g32:64x128:f32 --problem int4.g32:64x128+bias --act f32,bf16 --m 1 --no-dense "
+     "--quiet "
      "--family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --store $STORE",
      0, "tuning 3 problems.*f32-f32 .*f32-f32\\+bias .*bf16-f32\\+bias ", NULL},
     {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:NxK"},
@@ -207,13 +209,14 @@ static const row rows[] = {
     /* An output that cannot be written is found before any work; a pack with more is not lost */
     {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
     {VERIFY "-o nowhere/x.qpack; test ! -e .cache && exit $?", 0, NULL, "^quernel: nowhere/x.qpack: [^\n]*\n$"},
-    {"mkdir d; for v in \"tune " MODEL "\" \"quantize --format int4.g32 " MODEL "\" \"convert " MODEL "\" \"dequantize " MODEL
-     " w\"; do for o in nowhere/x d; do quernel $v -o $o; test $? = 1 || exit 9; done; done",
+    {"mkdir d; for v in \"tune " MODEL "\" \"quantize --format int4.g32 " MODEL "\" \"convert " MODEL
+     "\" \"dequantize " MODEL " w\"; do for o in nowhere/x d; do quernel $v -o $o; test $? = 1 || exit 9; done; done",
      0, NULL, "^(quernel: nowhere/x: cannot be written: [^\n]*\nquernel: d: cannot be written: not a file\n){4}$"},
     {TUNE "-o x.qpack && cp x.qpack y && " TUNE "-o x.qpack >again && " VERIFY "-o x.qpack; cmp x.qpack y && " TUNE
           "--m 3 -o x.qpack; cmp x.qpack y && " TUNE "--m 3 -o x.qpack --overwrite; ! cmp -s x.qpack y",
      0, ANY,
-     "^(quernel: x.qpack holds what this run would not: int4.g32:64x128:f32-f32 at M = 1[^\n]*--overwrite[^\n]*\n){2}$"},
+     "^(quernel: x.qpack holds what this run would not: int4.g32:64x128:f32-f32 at M = "
+     "1[^\n]*--overwrite[^\n]*\n){2}$"},
     {"echo hello >x.qpack; " TUNE "-o x.qpack; " TUNE "-o x.qpack --overwrite; grep hello x.qpack", 0, "^hello\n$",
      "^(quernel: 'x.qpack': pack: [^\n]*; remove it, or name another file with -o\n){2}$"},
     /* What is read is not written over, by whatever name */
@@ -262,7 +265,8 @@ static const row rows[] = {
      "q.safetensors "
      "&& quernel inspect q.safetensors && quernel dequantize q.safetensors model.layers.2.mlp.down_proj.weight -o "
      "x.npy",
-     0, "28 layers as int4.g64.z, 4.31 bits a weight: error 0.0.*lm_head.weight +head +plain.*planes +int4.g64.z", NULL},
+     0, "28 layers as int4.g64.z, 4.31 bits a weight: error 0.0.*lm_head.weight +head +plain.*planes +int4.g64.z",
+     NULL},
     {"quernel quantize $T/models/tiny-llama --format q4_k --only '*.down_proj.*' --json -o q.safetensors", 0,
      "^\\{\"layers\":\\[\\{.*\"bpw\":4.5,.*\"total\":\\{.*\"layers\":4,.*\"rms\":0.0", NULL},
     {"quernel quantize $T/models/tiny-llama --format int4 --only nothing -o q.safetensors", 1, NULL,
@@ -273,7 +277,8 @@ static const row rows[] = {
 
     /* What was written lies elsewhere than its configuration, and is a tied model still. */
     {"{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"wte.weight\":{\"dtype\":\"BF16\",\"shape\":[2,2],"
-     "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && echo '{\"tie_word_embeddings\":true}' >config.json "
+     "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && echo '{\"tie_word_embeddings\":true}' "
+     ">config.json "
      "&& mkdir d && quernel convert x.safetensors -o d/y.safetensors && quernel inspect d/y.safetensors",
      0, "wte.weight +embedding +plain.*\nlm_head.weight +head +plain +bf16 +2 +2", NULL},
 
@@ -286,12 +291,13 @@ static const row rows[] = {
      0, "a.c_fc.weight +linear +plain +f32 +4 +2", NULL},
 
     /* A model of which a part is unknown, x.safetensors: codes without a scale */
-    {CODES "quernel inspect x.safetensors", 0, "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8",
-     NULL},
+    {CODES "quernel inspect x.safetensors", 0,
+     "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8", NULL},
     {CODES "for v in 'tune -o y' 'convert -o y' 'quantize --format int4 -o y'; do quernel $v x.safetensors && exit 9; "
            "test $? = 1 || exit 8; test -e y && exit 7; done; exit 0",
      0, NULL,
-     "^(quernel: x.safetensors: 1 of 1 weights must be left out; [^\n]*--partial\\)\nleft out: x.weight: U8[^\n]*\n){3}$"},
+     "^(quernel: x.safetensors: 1 of 1 weights must be left out; [^\n]*--partial\\)\nleft out: x.weight: "
+     "U8[^\n]*\n){3}$"},
     {CODES "quernel convert --partial -o y x.safetensors", 0, NULL,
      "^quernel: left out: x.weight: U8[^\n]*\nquernel: 1 weight left out: this is a part of the model\n$"},
 
@@ -415,12 +421,13 @@ START_TEST(ended_by_a_signal) {
   bool silent = ends[_i] == SIGKILL;
   const char *kept = strstr(cli_err, "quernel: interrupted; what was measured is kept in s:");
   ck_assert_msg(silent == !kept, "%s", cli_err);
-  ck_assert_msg(cli("n=%d; read tool sleeper <pids; while [ $n -gt 0 ] && { [ \"$(ls -A t)\" ] || "
-                    "tr '\\0' ' ' </proc/$sleeper/cmdline | grep sleep; }; do sleep 0.1; n=$((n - 1)); done 2>/dev/null; "
-                    "[ $n -gt 0 ] || ls -AR t",
-                    silent ? 100 : 1) == 0 &&
-                    !*cli_out,
-                "left over: %s", cli_out);
+  ck_assert_msg(
+      cli("n=%d; read tool sleeper <pids; while [ $n -gt 0 ] && { [ \"$(ls -A t)\" ] || "
+          "tr '\\0' ' ' </proc/$sleeper/cmdline | grep sleep; }; do sleep 0.1; n=$((n - 1)); done 2>/dev/null; "
+          "[ $n -gt 0 ] || ls -AR t",
+          silent ? 100 : 1) == 0 &&
+          !*cli_out,
+      "left over: %s", cli_out);
 }
 END_TEST
 

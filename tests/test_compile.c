@@ -209,7 +209,8 @@ static const struct {
     {"mkdir -p $TMPDIR/a/b; echo nonsense | tee $TMPDIR/a/b/c >$TMPDIR/kernel.so", QN_E_FORMAT, "no ELF64 file"},
     {"sleep 1000 & echo nonsense >$TMPDIR/kernel.so", QN_E_FORMAT, "no ELF64 file"}, /* a child holds its output */
     {"exec sleep 1000", QN_E_LIMIT, "was killed: there was no more time"},
-    {"exec sleep 1000 <&- >&- 2>&-", QN_E_LIMIT, "was killed: there was no more time"}, /* it closes its output and lives on */
+    {"exec sleep 1000 <&- >&- 2>&-", QN_E_LIMIT,
+     "was killed: there was no more time"}, /* it closes its output and lives on */
 };
 
 START_TEST(test_failing_compiler) {

@@ -6,7 +6,9 @@
 
 static const char *const archs[] = {"sm_75", "sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120a"};
 
-static qn_source cuda(const char *arch, const char *text) { return (qn_source){.name = "variant", .target = "cuda", .arch = arch, .text = text}; }
+static qn_source cuda(const char *arch, const char *text) {
+  return (qn_source){.name = "variant", .target = "cuda", .arch = arch, .text = text};
+}
 
 /* ---- Resources --------------------------------------------------------------------------------------------------- */
 
@@ -209,8 +211,7 @@ START_TEST(test_damaged) {
     a.image[place] = keep;
   }
   ck_fails(QN_E_FORMAT, "no ELF64", qn_cubin_each("text", 4, ignore, &(uint64_t){0}));
-  qn_source host = {
-      .name = "variant", .target = "host", .text = "__attribute__((visibility(\"default\"))) int x = 1;"};
+  qn_source host = {.name = "variant", .target = "host", .text = "__attribute__((visibility(\"default\"))) int x = 1;"};
   qn_artifact object;
   ck_ok(qn_compile(&host, &object));
   ck_fails(QN_E_FORMAT, "is not CUDA's", qn_cubin_each(object.image, object.size, ignore, &(uint64_t){0}));

@@ -55,8 +55,8 @@ static const char *const formats[] = {
 };
 #define N_FORMATS ((int)(sizeof formats / sizeof *formats))
 
-/* What a family says that does not take a format; NULL: it takes it. Dense weights meet activations of 8 bits in f16.
- */
+/* What a family says that does not take a format; NULL: it takes it. Dense weights meet activations of 8 bits in
+ * f16. */
 static const char *refusal(const char *format, bool mma, const char *act) {
   static const char *const fine[] = {"int4.g20.zf", "int4.g1.zf", "e5m2.b2x4"}, *const dense[] = {"f32", "f16", "bf16"};
   for (int i = 0; i < 3; i++) {

@@ -1,8 +1,8 @@
 /* test_emu_async.c - what goes on beside the program: cp.async, bulk copies, TMA, mbarriers, clusters, named barriers.
  *
  * TMA boxes of every swizzle, rank and out-of-bounds fill are compared with a walk over the box by the textbook; the
- * rest are small kernels that write one word per thread. All run late and at random, and no check may raise an alarm.
- */
+ * rest are small kernels that write one word per thread. All run late and at random, and no check may raise an
+ * alarm. */
 #include "emu_fixture.h"
 #include "fail.h"
 #include "suite.h"

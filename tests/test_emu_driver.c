@@ -3,8 +3,8 @@
 #include "driver.h"
 #include "runtime_fixture.h"
 
-/* add: y[i] += step * i, over n ints; writes one int beyond them when step is 77, and never ends when it is 99. hold has
- * static shared memory. */
+/* add: y[i] += step * i, over n ints; writes one int beyond them when step is 77, and never ends when it is 99. hold
+ * has static shared memory. */
 static const char ptx[] = ".version 8.0\n.target sm_80\n.address_size 64\n"
                           ".visible .entry add(.param .u64 y, .param .u32 n, .param .u32 step)\n"
                           "{\n"

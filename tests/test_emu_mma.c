@@ -234,8 +234,8 @@ static const struct {
   bool trans;
 } movers[] = {{1, 0}, {2, 0}, {4, 0}, {1, 1}, {2, 1}, {4, 1}};
 
-/* Rows of 16 bytes lie 48 bytes apart; lane l gives row l. Element (row, column) of matrix q is 100 q + 8 row + column.
- */
+/* Rows of 16 bytes lie 48 bytes apart; lane l gives row l. Element (row, column) of matrix q is 100 q + 8 row +
+ * column. */
 START_TEST(test_ldmatrix_and_stmatrix_move_elements) {
   int n = movers[_i].count;
   const char *trans = movers[_i].trans ? ".trans" : "";

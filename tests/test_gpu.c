@@ -74,9 +74,9 @@ END_TEST
 
 /* All parts, and what each leaves in the one archive; then a second call, on a machine that has only that. */
 START_TEST(the_interpreter_goes_through_it_all) {
-  static const char *const left[] = {"results/machine.csv", "results/parts.csv",    "results/log.txt",
-                                     "results/table.txt",   "results/sm_90.vectors", "results/chosen.qpack",
-                                     "parts/reproduce",     "/evidence/",            "/artifact/"};
+  static const char *const left[] = {
+      "results/machine.csv",  "results/parts.csv", "results/log.txt", "results/table.txt", "results/sm_90.vectors",
+      "results/chosen.qpack", "parts/reproduce",   "/evidence/",      "/artifact/"};
   succeeds(cli(ON_EMU " --minutes 5"), "everything");
   says(cli_out, "chosen: 32 of 32 are variants");
   says(cli_out, "180 forms, 0 wrong");
@@ -128,11 +128,10 @@ START_TEST(results_make_a_table) {
                                  "stream of int4.g128,4096,4096,0,1,4.0,2000.0,GB/s\n"
                                  "cublas,4096,4096,1,1,15.0,2.0,TFLOP/s\n";
 #define P "int4.g128:4096x4096:f16-f16,4096,4096,"
-  static const char times[] = "problem,n,k,m,variant,us,reps,rejected\n" P
-                              "16,cuda.mma/int4.g128/f16-f16/n16-bm16,10.000,10,\n" P
-                              "1,cuda.gemv/int4.g128/f16-f16/n16-w8,5.000,10,\n" P
-                              "1,cuda.gemv/int4.g128/f16-f16/n16-w4,6.000,3,\n" P
-                              "1,cuda.gemv/int4.g128/f16-f16/n16-w2,0.000,0,wrong\n";
+  static const char times[] =
+      "problem,n,k,m,variant,us,reps,rejected\n" P "16,cuda.mma/int4.g128/f16-f16/n16-bm16,10.000,10,\n" P
+      "1,cuda.gemv/int4.g128/f16-f16/n16-w8,5.000,10,\n" P "1,cuda.gemv/int4.g128/f16-f16/n16-w4,6.000,3,\n" P
+      "1,cuda.gemv/int4.g128/f16-f16/n16-w2,0.000,0,wrong\n";
   static const char peers[] = "peer,n,k,m,us\nint4pack,4096,4096,1,7.5\n";
   static const char want[] = "copy                       3000.0 GB/s\n"
                              "problem                       M    us  stream  cuBLAS  int4pack  Triton  variant\n"

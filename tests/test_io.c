@@ -1,5 +1,5 @@
-/* test_io.c - checkpoint readers: real files decode to what the tools that wrote them say; damaged files are refused.
- */
+/* test_io.c - checkpoint readers: real files decode to what the tools that wrote them say; damaged files are
+ * refused. */
 #include "fail.h"
 #include "io.h"
 #include "io_decode.h"

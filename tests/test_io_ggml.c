@@ -281,8 +281,8 @@ START_TEST(i2_s_has_one_scale_after_all_codes) {
 }
 END_TEST
 
-/* The code books against a checksum (FNV-1a) of the format's own tables, a byte a weight, which were taken from ggml.
- */
+/* The code books against a checksum (FNV-1a) of the format's own tables, a byte a weight, which were taken from
+ * ggml. */
 static const struct grid {
   const char *name;
   const uint16_t *entry;

@@ -36,7 +36,7 @@ static const struct {
     {"model.layers.0.mlp.gate.weight", "router", {4, 8}},
     {"model.layers.0.mlp.gate.wg.weight", "router", {4, 8}},            /* Hunyuan */
     {"transformer.blocks.0.ffn.router.layer.weight", "router", {4, 8}}, /* DBRX */
-    {"model.layers.0.altup.modality_router.weight", "router", {4, 8}}, /* Gemma 3n */
+    {"model.layers.0.altup.modality_router.weight", "router", {4, 8}},  /* Gemma 3n */
     {"blk.0.ffn_gate_inp.weight", "router", {4, 8}},
     {"model.layers.0.mlp.shared_expert_gate.weight", "router", {1, 8}},
     {"score.weight", "vector", {1, 8}},

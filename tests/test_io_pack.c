@@ -197,14 +197,28 @@ static const struct {
   int bits;
   const char *layout; /* checkpoint_format; AutoRound's is packing_format */
   bool sym, order, channel;
-} gptq[] = {{2, "gptq", false, false, true},    {4, "gptq", true, false, true},     {8, "gptq_v2", false, false, true},
-            {2, "gptq", false, false, false},   {2, "gptq", true, false, false},    {2, "gptq_v2", false, false, false},
-            {3, "gptq", false, true, false},    {3, "gptq_v2", true, false, false}, {3, "gptq_p", false, false, false},
-            {4, "gptq", false, true, false},    {4, "gptq", true, true, false},     {4, "gptq_v2", false, true, false},
-            {4, "gptq_p", false, false, false}, {5, "gptq_p", false, true, false},  {6, "gptq_p", false, false, false},
-            {6, "gptq_p", true, true, false},   {7, "gptq_p", false, false, false}, {8, "gptq", false, false, false},
-            {8, "gptq_v2", true, false, false}, {4, "auto_round", false, false, false},
-            {4, "auto_round:gptqmodel", true, false, false}, {2, "auto_round:auto_gptq", false, false, false}};
+} gptq[] = {{2, "gptq", false, false, true},
+            {4, "gptq", true, false, true},
+            {8, "gptq_v2", false, false, true},
+            {2, "gptq", false, false, false},
+            {2, "gptq", true, false, false},
+            {2, "gptq_v2", false, false, false},
+            {3, "gptq", false, true, false},
+            {3, "gptq_v2", true, false, false},
+            {3, "gptq_p", false, false, false},
+            {4, "gptq", false, true, false},
+            {4, "gptq", true, true, false},
+            {4, "gptq_v2", false, true, false},
+            {4, "gptq_p", false, false, false},
+            {5, "gptq_p", false, true, false},
+            {6, "gptq_p", false, false, false},
+            {6, "gptq_p", true, true, false},
+            {7, "gptq_p", false, false, false},
+            {8, "gptq", false, false, false},
+            {8, "gptq_v2", true, false, false},
+            {4, "auto_round", false, false, false},
+            {4, "auto_round:gptqmodel", true, false, false},
+            {2, "auto_round:auto_gptq", false, false, false}};
 
 START_TEST(gptq_of_every_width) {
   int row = _i % (int)QN_COUNT(gptq);
@@ -601,7 +615,7 @@ static void modelopt_int4(void) {
 #define BLOCKS "{\"quantization_config\":{\"weight_block_size\":[8,16],\"scale_fmt\":\"ue8m0\"}}"
 #define MLX(MODE, BITS) /* of this module; the others have more */                                                     \
   "{\"quantization\":{\"group_size\":64,\"bits\":8,\"a\":{\"group_size\":32,\"bits\":" BITS ",\"mode\":\"" MODE "\"}}" \
-                                                                                                                "}"
+  "}"
 
 static const struct {
   void (*make)(void);

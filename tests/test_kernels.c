@@ -1,10 +1,9 @@
 /* test_kernels.c - every format times every kind of activation on the host, against the float64 reference.
  *
- * Each pair is verified by the tool in one of the families with the widest instructions of this CPU; with one activation
- * type a format runs in portable C, too, with another in AVX2; a few problems run in the whole reduced space (both ends
- * of each parameter). The tool's own shapes are awkward: columns that do
- * not fill a panel, a K that ends within a group or within a vector. A format that is registered and not listed here
- * fails. */
+ * Each pair is verified by the tool in one of the families with the widest instructions of this CPU; with one
+ * activation type a format runs in portable C, too, with another in AVX2; a few problems run in the whole reduced space
+ * (both ends of each parameter). The tool's own shapes are awkward: columns that do not fill a panel, a K that ends
+ * within a group or within a vector. A format that is registered and not listed here fails. */
 #include "cli_fixture.h"
 #include "format_list.h"
 #include <stdbool.h>

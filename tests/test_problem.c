@@ -228,8 +228,8 @@ START_TEST(test_activations_to_e4m3) {
 }
 END_TEST
 
-/* Rows of two, 9 is beyond them. The last is so small that its scale, the smallest f32, is a 599th of it: it saturates.
- */
+/* Rows of two, 9 is beyond them. The last is so small that its scale, the smallest f32, is a 599th of it: it
+ * saturates. */
 START_TEST(test_rows_to_e4m3) {
   float x[4][3] = {{2, -4, 9}, {0, -0.0f, 9}, {-3e38f, 3e38f, 9}, {1e-45f, -8.4e-43f, 9}}, scale[4];
   uint8_t q[4][2], want[4][2] = {{0x76, 0xfe}, {0, 0}, {0xfe, 0x7e}, {0x38, 0xfe}};

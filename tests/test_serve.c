@@ -734,7 +734,8 @@ START_TEST(test_library_is_lean) {
       "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn_compile|qn__compile)')\"",
       EXPORTS("%s", "quernel.h"),
       EXPORTS(QN_BUILD "/runtime/io/libquernel-io.so", "io/io.h"),
-      "test -z \"$(nm -D --undefined-only %s | grep -wE 'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\"",
+      "test -z \"$(nm -D --undefined-only %s | grep -wE "
+      "'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\"",
       "c=$(mktemp) && strip -o $c %s && s=$(stat -c %%s $c) && rm $c && test $s -lt 200000",
   };
   char command[512];

@@ -728,7 +728,8 @@ END_TEST
 static const struct {
   const char *compiler;
   size_t set_aside;
-} killed_compilers[] = {{"once && kill -KILL $$", 0}, {"once 1 || once 2 && kill -KILL $$", 0},
+} killed_compilers[] = {{"once && kill -KILL $$", 0},
+                        {"once 1 || once 2 && kill -KILL $$", 0},
                         {"grep -q '/[*] b [*]/' && kill -KILL $$", 1}};
 
 START_TEST(killed_compiler_is_not_held_against_a_kernel) {
@@ -824,8 +825,8 @@ static void check_finishes(const qn_tune_options *o) {
   qn_tune_result_free(&again);
 }
 
-/* Kill the supervisor at some moment, again and again, then finish: what has evidence is neither lost nor done again.
- */
+/* Kill the supervisor at some moment, again and again, then finish: what has evidence is neither lost nor done
+ * again. */
 START_TEST(killed_run_is_continued) {
   static evidence before;
   good_set();

@@ -51,7 +51,8 @@ static const fault faults[] = {
 #endif
 };
 
-/* Faults that a process does not survive, or not the sanitizers in it. Where a page beside a buffer was touched is said. */
+/* Faults that a process does not survive, or not the sanitizers in it. Where a page beside a buffer was touched is
+ * said. */
 static const fault deadly[] = {
 #ifdef __x86_64__
     {"LIMITS", "other limits"},
@@ -113,8 +114,7 @@ START_TEST(deadly_kernel_is_found_out) {
   cJSON_AddStringToObject(request, "op", "verify");
   cJSON_AddItemToObject(request, "case", qn__case_to_json(c));
   ck_assert_msg(qn__supervisor_ask(&worker, request, 60, NULL) == QN_E_WRONG, "%s passed", f->fault);
-  ck_assert_msg(strstr(qn__errmsg(), f->says) != NULL, "%s: '%s' does not say '%s'", f->fault, qn__errmsg(),
-                f->says);
+  ck_assert_msg(strstr(qn__errmsg(), f->says) != NULL, "%s: '%s' does not say '%s'", f->fault, qn__errmsg(), f->says);
   qn__supervisor_fini(&worker);
   free(c);
 }

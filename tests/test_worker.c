@@ -51,8 +51,7 @@ END_TEST
 START_TEST(opens_times_and_checks) {
   qn_case *c = test_case(NULL, 70, 100);
   cJSON *answer;
-  ck_assert_msg(qn__supervisor_ask(&supervisor, request("open", c, 3, 0), 60, &answer) == QN_OK, "%s",
-                qn__errmsg());
+  ck_assert_msg(qn__supervisor_ask(&supervisor, request("open", c, 3, 0), 60, &answer) == QN_OK, "%s", qn__errmsg());
   cJSON_Delete(answer);
   ck_assert_int_eq(qn__supervisor_ask(&supervisor, request("time", NULL, 3, 5), 60, &answer), QN_OK);
   const cJSON *seconds = cJSON_GetObjectItem(answer, "seconds"), *item;
@@ -148,8 +147,8 @@ static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL
 
 START_TEST(full_shape_is_checked_too) {
   qn_case *c = test_case(late[_i], 700, 101);
-  ck_assert_msg(ask(request("open", c, 16, 0)) == QN_E_WRONG,
-                "%s is open; again: CK_RUN_CASE=wrong test_worker", late[_i]);
+  ck_assert_msg(ask(request("open", c, 16, 0)) == QN_E_WRONG, "%s is open; again: CK_RUN_CASE=wrong test_worker",
+                late[_i]);
   free(c);
   check_works();
 }
@@ -180,8 +179,7 @@ END_TEST
 START_TEST(rows_that_depend_on_m_are_seen) {
   qn_case *right = test_case(NULL, 70, 101), *wrong = test_case("DEPENDS_ON_BIG_M", 70, 101);
   wrong->m_tile = 1; /* as it says: more than a few are not tried */
-  ck_assert_msg(ask(request("rows", right, 64, 0)) == QN_OK, "%s",
-                qn__errmsg());
+  ck_assert_msg(ask(request("rows", right, 64, 0)) == QN_OK, "%s", qn__errmsg());
   ck_assert_int_eq(ask(request("verify", wrong, 1, 0)), QN_OK);
   ck_assert_int_eq(ask(request("rows", wrong, 64, 0)), QN_E_WRONG);
   ck_assert_msg(strstr(qn__errmsg(), "at M = 64 and at M = 32 differ in bits") != NULL, "%s", qn__errmsg());

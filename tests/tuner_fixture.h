@@ -126,25 +126,30 @@ static inline const char *script_worker(const char *start, const char *answer) {
   snprintf(path, sizeof path, "%s/worker", folder);
   FILE *f = fopen(path, "w");
   ck_assert_ptr_nonnull(f);
-  fprintf(f,
-          "#!/bin/sh\ncd '%s' || exit 1\nNOMEM=%d CUDA=%d WRONG=%d used=false\n"
-          "once() { mkdir \"once$1\" 2>/dev/null; }\n"
-          "%s\n"
-          "echo '{\"status\":0,\"info\":{\"name\":\"host:2\",\"target\":\"host\",\"arch\":\"x86-64\",\"threads\":2,\"timed\":1}}'\n"
-          "while read -r line; do\n"
-          "  id=${line##*'\"id\":'}; id=${id%%\\}*}\n"
-          "  op=${line#*'\"op\":\"'}; op=${op%%%%'\"'*}\n"
-          "  slot=${line#*'\"slot\":'}; slot=${slot%%%%,*}\n"
-          "  case $op in\n"
-          "    verify|open|rows) name=${line%%%%'\",\"hash\":\"'*}; name=${name##*'\"name\":\"'}; eval \"name_$slot=$name\";;\n"
-          "    *) eval \"name=\\$name_$slot\";;\n"
-          "  esac\n"
-          "  status=0\n"
-          "  %s\n"
-          "  used=true\n"
-          "  echo '{\"why\":\"because\",\"error\":0.5,\"seconds\":[0.001],\"bandwidth\":[0],\"status\":'$status',\"id\":'$id'}'\n"
-          "done\n",
-          folder, QN_E_NOMEM, QN_E_CUDA, QN_E_WRONG, start, answer);
+  fprintf(
+      f,
+      "#!/bin/sh\ncd '%s' || exit 1\nNOMEM=%d CUDA=%d WRONG=%d used=false\n"
+      "once() { mkdir \"once$1\" 2>/dev/null; }\n"
+      "%s\n"
+      "echo "
+      "'{\"status\":0,\"info\":{\"name\":\"host:2\",\"target\":\"host\",\"arch\":\"x86-64\",\"threads\":2,\"timed\":1}}"
+      "'\n"
+      "while read -r line; do\n"
+      "  id=${line##*'\"id\":'}; id=${id%%\\}*}\n"
+      "  op=${line#*'\"op\":\"'}; op=${op%%%%'\"'*}\n"
+      "  slot=${line#*'\"slot\":'}; slot=${slot%%%%,*}\n"
+      "  case $op in\n"
+      "    verify|open|rows) name=${line%%%%'\",\"hash\":\"'*}; name=${name##*'\"name\":\"'}; eval "
+      "\"name_$slot=$name\";;\n"
+      "    *) eval \"name=\\$name_$slot\";;\n"
+      "  esac\n"
+      "  status=0\n"
+      "  %s\n"
+      "  used=true\n"
+      "  echo "
+      "'{\"why\":\"because\",\"error\":0.5,\"seconds\":[0.001],\"bandwidth\":[0],\"status\":'$status',\"id\":'$id'}'\n"
+      "done\n",
+      folder, QN_E_NOMEM, QN_E_CUDA, QN_E_WRONG, start, answer);
   fclose(f);
   ck_assert_int_eq(chmod(path, 0755), 0);
   return path;

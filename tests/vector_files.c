@@ -1,5 +1,5 @@
-/* vector_files.c - see vector_files.h. A vector is {id, format, params, tensors {name: {dtype, shape, hex}}, expected}.
- */
+/* vector_files.c - see vector_files.h. A vector is {id, format, params, tensors {name: {dtype, shape, hex}},
+ * expected}. */
 #include "vector_files.h"
 #include "fail.h"
 #include "io.h"
@@ -114,8 +114,8 @@ static void add_settings(const cJSON *v) {
 static const char *quant_method(const char *format) {
   static const struct {
     const char *head, *method;
-  } methods[] = {{"gptq", "gptq"},     {"awq", "awq"},    {"compressed", "compressed-tensors"},
-                 {"bitnet", "bitnet"}, {"quark", "quark"}};
+  } methods[] = {
+      {"gptq", "gptq"}, {"awq", "awq"}, {"compressed", "compressed-tensors"}, {"bitnet", "bitnet"}, {"quark", "quark"}};
   for (size_t i = 0; i < QN_COUNT(methods); i++)
     if (starts(format, methods[i].head)) return methods[i].method;
   return "other";

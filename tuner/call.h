@@ -1,5 +1,5 @@
-/* call.h - a loaded kernel with its arguments for one draw, every buffer under watch (guard.h), as tight as the contract
- * allows: X ends after the last element of its last row, Y likewise. */
+/* call.h - a loaded kernel with its arguments for one draw, every buffer under watch (guard.h), as tight as the
+ * contract allows: X ends after the last element of its last row, Y likewise. */
 #ifndef QN_CALL_H
 #define QN_CALL_H
 #include "case.h"
@@ -62,9 +62,9 @@ qn_status qn__call_again(qn_call *c, int64_t copy);
 /* Do the rows of Y have the bits of those in `before`, where they were computed for m tokens? QN_E_WRONG. */
 qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m);
 
-/* Compare Y with the reference of the call's draw: all of it bit for bit if the draw is exact (zeros have no sign), else
- * the reference's columns within qn__error_bound; where that reaches beyond the output type, infinity is right, too.
- * Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG names the first
+/* Compare Y with the reference of the call's draw: all of it bit for bit if the draw is exact (zeros have no sign),
+ * else the reference's columns within qn__error_bound; where that reaches beyond the output type, infinity is right,
+ * too. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG names the first
  * culprit. */
 qn_status qn__call_compare(const qn_call *c, double *error);
 

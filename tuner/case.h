@@ -9,9 +9,9 @@ typedef struct qn_case {
   qn_problem problem;
   qn_format format;
   char name[192], hash[33]; /* of the variant */
-  char image[4096];         /* path of the compiled object, or of the shared library that has a function of the user's */
-  char symbol[QN_NAME];     /* its name there; "": an object */
-  char sum[33];             /* its content hash; "": not checked */
+  char image[4096];     /* path of the compiled object, or of the shared library that has a function of the user's */
+  char symbol[QN_NAME]; /* its name there; "": an object */
+  char sum[33];         /* its content hash; "": not checked */
   qn_layout layout;
   qn_recipe recipe;
   int64_t m_min, m_max; /* M that it serves; m_max 0: no limit */
@@ -35,8 +35,8 @@ typedef struct qn_subject {
   void *fn[QN_RECIPE_STEPS];
 } qn_subject;
 
-/* Read the image from its path, check its hash, load it and find the entries; or open the library. QN_E_IO, QN_E_FORMAT, QN_E_NO_KERNEL,
- * QN_E_CUDA. On failure nothing is left open. */
+/* Read the image from its path, check its hash, load it and find the entries; or open the library. QN_E_IO,
+ * QN_E_FORMAT, QN_E_NO_KERNEL, QN_E_CUDA. On failure nothing is left open. */
 qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out);
 void qn__subject_close(qn_subject *s);
 #endif

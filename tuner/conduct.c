@@ -1,4 +1,5 @@
-/* conduct.c - numbers that say what a thread and the process are like: equal before and after, or the kernel is wrong. */
+/* conduct.c - numbers that say what a thread and the process are like: equal before and after, or the kernel is
+ * wrong. */
 #include "conduct.h"
 #include "fail.h"
 #include <dirent.h>

@@ -1,8 +1,8 @@
 /* conduct.h - what a host kernel does besides computing Y.
  *
- * It runs in the caller's process, on the caller's threads. Whatever it leaves changed there, a rounding mode, a blocked
- * signal, a closed file, a thread, changes what the caller does next; it must leave all of it as it was. And its work
- * is cut up by whoever calls it: any cut must give the same. */
+ * It runs in the caller's process, on the caller's threads. Whatever it leaves changed there, a rounding mode, a
+ * blocked signal, a closed file, a thread, changes what the caller does next; it must leave all of it as it was. And
+ * its work is cut up by whoever calls it: any cut must give the same. */
 #ifndef QN_CONDUCT_H
 #define QN_CONDUCT_H
 #include "device.h"

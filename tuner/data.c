@@ -360,8 +360,8 @@ qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t co
   d->magnitude = malloc(count * sizeof *d->magnitude);
   if (!d->col || !d->y || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
   qn_host_args a = {.x = d->x, .x_scale = d->x_scale, .bias = d->bias, .m = d->m, .ldx = d->ldx};
-  QN_TRY(qn__reference(f, &d->planes, &a, (qn_type)p->act, NULL, QN_DRAW_PERIOD, d->col, d->n_cols, d->y,
-                       d->magnitude));
+  QN_TRY(
+      qn__reference(f, &d->planes, &a, (qn_type)p->act, NULL, QN_DRAW_PERIOD, d->col, d->n_cols, d->y, d->magnitude));
   for (size_t i = 0; i < count && d->exact; i++) d->exact = d->magnitude[i] < EXACT_SUM;
   return d->exact ? make_want((qn_type)p->out, d) : QN_OK;
 }

@@ -23,9 +23,9 @@ typedef struct qn_draw {
   bool exact;     /* bit-for-bit comparison holds; an EXACT draw of a format without exact codes is a RANDOM one */
   qn_fence fence; /* how the arguments are to lie in memory */
   qn_planes planes;
-  int64_t m, ldx;        /* rows of X, at least a period; the gap between K and ldx has the fence's byte */
-  void *x;               /* of the problem's activation type */
-  float *x_scale, *bias; /* NULL unless the problem has them */
+  int64_t m, ldx;               /* rows of X, at least a period; the gap between K and ldx has the fence's byte */
+  void *x;                      /* of the problem's activation type */
+  float *x_scale, *bias;        /* NULL unless the problem has them */
   double x_max[QN_DRAW_PERIOD]; /* at least the largest |X| of a row, scale included */
   /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
   int64_t n_cols, *col;

@@ -131,8 +131,8 @@ static qn_status cublas_enqueue(void *ud, int i, void *stream) {
   int error = b->handle ? 0 : b->create(&b->handle);
   if (!error) error = b->set_stream(b->handle, stream);
   if (!error)
-    error = b->gemm(b->handle, op_t, op_n, b->n, b->m, b->k, &one, b->w + i % b->copies * b->n * b->k * 2, real_16f, b->k,
-                    b->x, real_16f, b->k, &zero, b->y, real_16f, b->n, compute_32f, default_algorithm);
+    error = b->gemm(b->handle, op_t, op_n, b->n, b->m, b->k, &one, b->w + i % b->copies * b->n * b->k * 2, real_16f,
+                    b->k, b->x, real_16f, b->k, &zero, b->y, real_16f, b->n, compute_32f, default_algorithm);
   return error ? qn__fail(QN_E_CUDA, "cuBLAS: status %d", error) : QN_OK;
 }
 

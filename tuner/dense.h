@@ -5,8 +5,8 @@
 #include "device_cuda.h"
 #include "measure.h"
 
-/* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T, weights cold: copies of W that together are `cold` bytes. QN_E_DEVICE: the
- * library is not here. QN_E_NOMEM, QN_E_CUDA. */
+/* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T, weights cold: copies of W that together are `cold` bytes. QN_E_DEVICE:
+ * the library is not here. QN_E_NOMEM, QN_E_CUDA. */
 qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
                             double *seconds);
 qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,

@@ -24,8 +24,8 @@ typedef struct qn_guarded {
   size_t before, size;
 } qn_guarded;
 
-/* Room for `size` bytes, aligned to `align`, a power of two up to 256; contents undefined. *g is zero, or has memory that
- * is kept where it is as large. QN_E_NOMEM, QN_E_CUDA. */
+/* Room for `size` bytes, aligned to `align`, a power of two up to 256; contents undefined. *g is zero, or has memory
+ * that is kept where it is as large. QN_E_NOMEM, QN_E_CUDA. */
 qn_status qn__guarded_place(qn_guarded *g, qn_device *d, const char *name, size_t size, size_t align, qn_fence fence);
 void qn__guarded_fini(qn_guarded *g);
 
@@ -36,8 +36,8 @@ bool qn__guarded_near(const qn_guarded *g, const void *address, long long *offse
 
 /* Set the guards, and the contents to `data`, to be read only, or to the guards' byte if that is NULL. */
 qn_status qn__guarded_set(const qn_guarded *g, const void *data);
-/* On the host: forbid, or allow again, what are whole pages between rows of `row` bytes that begin every `stride` bytes.
- * There are none where a stride is not of pages. */
+/* On the host: forbid, or allow again, what are whole pages between rows of `row` bytes that begin every `stride`
+ * bytes. There are none where a stride is not of pages. */
 void qn__guarded_forbid(const qn_guarded *g, size_t row, size_t stride, bool forbid);
 /* Are both guards untouched, and the first `bytes` of the contents equal to `data`? QN_E_WRONG names the first byte. */
 qn_status qn__guarded_check(const qn_guarded *g, const void *data, size_t bytes);

@@ -13,8 +13,8 @@
 #include "store.h"
 
 typedef struct qn_journal {
-  int fd;       /* -1: not open */
-  int error;    /* errno of the first line that could not be written; 0: none */
+  int fd;        /* -1: not open */
+  int error;     /* errno of the first line that could not be written; 0: none */
   size_t others; /* runs at work on this store when it was opened, as far as one can tell */
   char path[4500];
 } qn_journal;

@@ -1,8 +1,8 @@
 /* make.c - threads that take one entrant after the other; it is ready once its artifact is in the store. */
 #include "make.h"
+#include "cpu.h"
 #include "fail.h"
 #include "measure.h"
-#include "cpu.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>

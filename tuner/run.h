@@ -40,8 +40,8 @@ typedef struct qn_tuning {
   qn_tune_counts counts;
   size_t fallen;  /* kernels out of the run although they had been verified: plans may name them */
   size_t settled; /* those of them that were, when the making of plans began */
-  char *remarks; /* of the result */
-  bool unkept;   /* the store takes nothing any more, as was said */
+  char *remarks;  /* of the result */
+  bool unkept;    /* the store takes nothing any more, as was said */
   double peak_bandwidth;
   qn_dense *dense; /* the baselines measured so far */
   size_t n_dense;

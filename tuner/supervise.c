@@ -147,14 +147,19 @@ static qn_status lose(qn_supervisor *s, loss how) {
 
 static qn_fault fault_of(qn_status s) {
   switch (s) {
-  case QN_OK: return QN_FAULT_NONE;
-  case QN_E_NOMEM: return QN_FAULT_OUTSIDE;
-  case QN_E_CUDA: return QN_FAULT_DEATH;
+  case QN_OK:
+    return QN_FAULT_NONE;
+  case QN_E_NOMEM:
+    return QN_FAULT_OUTSIDE;
+  case QN_E_CUDA:
+    return QN_FAULT_DEATH;
   case QN_E_WRONG:
   case QN_E_FORMAT:
   case QN_E_LIMIT:
-  case QN_E_NO_KERNEL: return QN_FAULT_WRONG;
-  default: return QN_FAULT_RUN;
+  case QN_E_NO_KERNEL:
+    return QN_FAULT_WRONG;
+  default:
+    return QN_FAULT_RUN;
   }
 }
 

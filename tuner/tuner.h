@@ -83,7 +83,7 @@ typedef struct qn_tune_result {
 qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out);
 void qn_tune_result_free(qn_tune_result *r);
 
-/* The worker's main: reads requests from fd 0, answers on fd 1 (protocol: tuner/protocol.h). Returns the exit status.
- */
+/* The worker's main: reads requests from fd 0, answers on fd 1 (protocol: tuner/protocol.h). Returns the exit
+ * status. */
 int qn_worker_main(int argc, char **argv);
 #endif

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* N and K with tails of every tile and group, and with none; gaps behind the rows of X and Y, some of pages, which nobody
- * may touch behind those of Y; a K that fills and drains the deepest pipeline in each of eight parts, by copies of 16
- * bytes of X whatever its type. The marked ones are for devices that are slow and untimed, too, and for kernels that
- * gather X in the order of a permutation. */
+/* N and K with tails of every tile and group, and with none; gaps behind the rows of X and Y, some of pages, which
+ * nobody may touch behind those of Y; a K that fills and drains the deepest pipeline in each of eight parts, by copies
+ * of 16 bytes of X whatever its type. The marked ones are for devices that are slow and untimed, too, and for kernels
+ * that gather X in the order of a permutation. */
 typedef struct shape {
   int64_t n, k, x_gap, y_gap;
   bool slow, permuted;

@@ -9,8 +9,8 @@
 void qn__watch_open(FILE *line);
 
 /* `calls` calls of a product follow, each reading a weight of `bytes`. A call may take 100 times what it would at 10
- * GB/s and 10^10 products a second, and never less than 5 s is allowed. Nothing is said of devices that are not timed.
- */
+ * GB/s and 10^10 products a second, and never less than 5 s is allowed. Nothing is said of devices that are not
+ * timed. */
 void qn__watch(const qn_device *d, int64_t m, int64_t n, int64_t k, int64_t bytes, int calls);
 /* Last words, in a signal handler: what went wrong. */
 void qn__watch_last(const char *text);

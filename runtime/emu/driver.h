@@ -4,8 +4,8 @@
  * slow, and must not be timed: asking for the time between two events fails. Launches of a kernel take turns in late
  * mode and in random mode, seeded by their number, so that asking for the same result again is asking for it in another
  * order. A finding destroys the context, as an illegal access does on a GPU, and its text is the error's. A launch may
- * take as many instructions as its grid and its M, N and K can need, many times over; one that takes more hangs, which is
- * a finding as well. Dynamic shared memory beyond 48 KB, static included, must be asked for. */
+ * take as many instructions as its grid and its M, N and K can need, many times over; one that takes more hangs, which
+ * is a finding as well. Dynamic shared memory beyond 48 KB, static included, must be asked for. */
 #ifndef QN_EMU_DRIVER_H
 #define QN_EMU_DRIVER_H
 #include "device.h"

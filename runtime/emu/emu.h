@@ -181,9 +181,19 @@ typedef struct qn_emu_finding {
   X(CONVERT, "convert")                                                                                                \
   X(MOVE, "move")                                                                                                      \
   X(COMPARE, "compare")                                                                                                \
-  X(BRANCH, "branch") X(GLOBAL, "global") X(SHARED, "shared") X(PARAM, "param") X(LOCAL, "local") X(ATOMIC, "atomic")  \
-      X(WARP, "warp") X(MATRIX, "matrix") X(MMA, "mma") X(WGMMA, "wgmma") X(BARRIER, "barrier") X(ASYNC, "async")      \
-          X(OTHER, "other")
+  X(BRANCH, "branch")                                                                                                  \
+  X(GLOBAL, "global")                                                                                                  \
+  X(SHARED, "shared")                                                                                                  \
+  X(PARAM, "param")                                                                                                    \
+  X(LOCAL, "local")                                                                                                    \
+  X(ATOMIC, "atomic")                                                                                                  \
+  X(WARP, "warp")                                                                                                      \
+  X(MATRIX, "matrix")                                                                                                  \
+  X(MMA, "mma")                                                                                                        \
+  X(WGMMA, "wgmma")                                                                                                    \
+  X(BARRIER, "barrier")                                                                                                \
+  X(ASYNC, "async")                                                                                                    \
+  X(OTHER, "other")
 
 typedef enum qn_emu_kind {
 #define QN_X(name, word) QN_EMU_K_##name,

@@ -37,12 +37,36 @@ enum { LANES = 32 };
   X(S8, "s8", 1)                                                                                                       \
   X(B16, "b16", 2)                                                                                                     \
   X(U16, "u16", 2)                                                                                                     \
-  X(S16, "s16", 2) X(B32, "b32", 4) X(U32, "u32", 4) X(S32, "s32", 4) X(B64, "b64", 8) X(U64, "u64", 8)                \
-      X(S64, "s64", 8) X(F16, "f16", 2) X(F16X2, "f16x2", 4) X(BF16, "bf16", 2) X(BF16X2, "bf16x2", 4)                 \
-          X(F32, "f32", 4) X(F64, "f64", 8) X(TF32, "tf32", 4) X(PRED, "pred", 4) X(E4M3, "e4m3", 1)                   \
-              X(E5M2, "e5m2", 1) X(E2M3, "e2m3", 1) X(E3M2, "e3m2", 1) X(E2M1, "e2m1", 1) X(S4, "s4", 1)               \
-                  X(U4, "u4", 1) X(B4, "b4", 1) X(E4M3X2, "e4m3x2", 2) X(E5M2X2, "e5m2x2", 2) X(E2M3X2, "e2m3x2", 2)   \
-                      X(E3M2X2, "e3m2x2", 2) X(E2M1X2, "e2m1x2", 1) X(UE8M0X2, "ue8m0x2", 2) X(B128, "b128", 16)
+  X(S16, "s16", 2)                                                                                                     \
+  X(B32, "b32", 4)                                                                                                     \
+  X(U32, "u32", 4)                                                                                                     \
+  X(S32, "s32", 4)                                                                                                     \
+  X(B64, "b64", 8)                                                                                                     \
+  X(U64, "u64", 8)                                                                                                     \
+  X(S64, "s64", 8)                                                                                                     \
+  X(F16, "f16", 2)                                                                                                     \
+  X(F16X2, "f16x2", 4)                                                                                                 \
+  X(BF16, "bf16", 2)                                                                                                   \
+  X(BF16X2, "bf16x2", 4)                                                                                               \
+  X(F32, "f32", 4)                                                                                                     \
+  X(F64, "f64", 8)                                                                                                     \
+  X(TF32, "tf32", 4)                                                                                                   \
+  X(PRED, "pred", 4)                                                                                                   \
+  X(E4M3, "e4m3", 1)                                                                                                   \
+  X(E5M2, "e5m2", 1)                                                                                                   \
+  X(E2M3, "e2m3", 1)                                                                                                   \
+  X(E3M2, "e3m2", 1)                                                                                                   \
+  X(E2M1, "e2m1", 1)                                                                                                   \
+  X(S4, "s4", 1)                                                                                                       \
+  X(U4, "u4", 1)                                                                                                       \
+  X(B4, "b4", 1)                                                                                                       \
+  X(E4M3X2, "e4m3x2", 2)                                                                                               \
+  X(E5M2X2, "e5m2x2", 2)                                                                                               \
+  X(E2M3X2, "e2m3x2", 2)                                                                                               \
+  X(E3M2X2, "e3m2x2", 2)                                                                                               \
+  X(E2M1X2, "e2m1x2", 1)                                                                                               \
+  X(UE8M0X2, "ue8m0x2", 2)                                                                                             \
+  X(B128, "b128", 16)
 
 typedef enum type {
 #define X(n, text, size) T_##n,
@@ -379,8 +403,8 @@ bool qn__emu_cluster_slice(cluster *c);        /* run a while; true when the clu
 void qn__emu_find(warp *w, int lane, qn_emu_finding_kind kind, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Vector clocks. A release publishes the warp's past into (vc, pvc) and moves its clock on; an acquire takes it over.
- */
+/* Vector clocks. A release publishes the warp's past into (vc, pvc) and moves its clock on; an acquire takes it
+ * over. */
 void qn__emu_release(warp *w, uint32_t *vc, uint32_t *pvc);
 void qn__emu_acquire(warp *w, const uint32_t *vc, const uint32_t *pvc);
 void qn__emu_proxy_fence(warp *w);
@@ -398,8 +422,8 @@ void qn__emu_land(warp *w, cta *c, uint32_t offset, uint32_t bytes, uint32_t age
 /* Set shadow bytes. */
 void qn__emu_mark(cta *c, uint32_t offset, uint32_t bytes, int state);
 
-/* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only memory.
- */
+/* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only
+ * memory. */
 uint8_t *qn__emu_global_at(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
 /* The same for reads with the shadow checked (bytes marked written when `write`). */
 uint8_t *qn__emu_global_use(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
@@ -418,8 +442,8 @@ void qn__emu_groups_drop(groups *g);
 job *qn__emu_job(warp *w, const insn *i, uint32_t lanes); /* NULL: out of memory, and the launch ends */
 void qn__emu_job_free(job *j);
 void qn__emu_finish(job *j, uint32_t lanes);
-/* Complete one job in flight: of a barrier somebody waits for, else the oldest; random: any. False when there is none.
- */
+/* Complete one job in flight: of a barrier somebody waits for, else the oldest; random: any. False when there is
+ * none. */
 bool qn__emu_complete_one(cluster *c);
 void qn__emu_mbarrier_change(cluster *c, mbarrier *b, uint32_t arrive, int64_t tx);
 mbarrier *qn__emu_mbarrier_at(warp *w, int lane, uint32_t address, cta **where);

@@ -1,7 +1,7 @@
 /* ptxrun.c - run one kernel of a PTX file on the CPU, with the checks.
  *
- * Exit status: 0 clean, 1 findings or the kernel could not run, 2 misuse. A one-shot tool: memory is left to the exit.
- */
+ * Exit status: 0 clean, 1 findings or the kernel could not run, 2 misuse. A one-shot tool: memory is left to the
+ * exit. */
 #include "emu.h"
 #include "fail.h"
 #include <stdio.h>

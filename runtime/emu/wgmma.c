@@ -18,8 +18,8 @@ typedef struct wgmma_shape {
   float scale_a, scale_b;
 } wgmma_shape;
 
-/* A descriptor: start >> 4 in bits 0-13, leading offset >> 4 in 16-29, stride offset >> 4 in 32-45, swizzle in 62-63.
- */
+/* A descriptor: start >> 4 in bits 0-13, leading offset >> 4 in 16-29, stride offset >> 4 in 32-45, swizzle in
+ * 62-63. */
 typedef struct descriptor {
   u32 start, leading, stride, span; /* span: bytes of a swizzled row, 16 for none */
   u32 mask;                         /* of the 16-byte units that the swizzle moves */

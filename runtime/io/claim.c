@@ -5,12 +5,11 @@
 #include <string.h>
 
 const qn__dialect *const qn__dialects[] = {
-    &qn__planes,       &qn__ggml,           &qn__bnb4,     &qn__bnb_int8,    &qn__qserve,       &qn__awq,
-    &qn__gptq,         &qn__hqq,            &qn__mlx,      &qn__quark_int4,  &qn__quark_mxfp4,  &qn__modelopt_int4,
-    &qn__modelopt,     &qn__ct_nvfp4,       &qn__ct_mxfp4, &qn__ct_packed,   &qn__bitnet,       &qn__ct_int,
-    &qn__ct_mxfp8,     &qn__ct_float,       &qn__fp8,      &qn__fp8_experts, &qn__deepseek_fp8, &qn__mistral_fp8,
-    &qn__deepseek_mxfp4, &qn__int8_blocks,
-    &qn__gptoss,       &qn__gptoss_original, &qn__plain,   NULL};
+    &qn__planes,         &qn__ggml,        &qn__bnb4,     &qn__bnb_int8,        &qn__qserve,       &qn__awq,
+    &qn__gptq,           &qn__hqq,         &qn__mlx,      &qn__quark_int4,      &qn__quark_mxfp4,  &qn__modelopt_int4,
+    &qn__modelopt,       &qn__ct_nvfp4,    &qn__ct_mxfp4, &qn__ct_packed,       &qn__bitnet,       &qn__ct_int,
+    &qn__ct_mxfp8,       &qn__ct_float,    &qn__fp8,      &qn__fp8_experts,     &qn__deepseek_fp8, &qn__mistral_fp8,
+    &qn__deepseek_mxfp4, &qn__int8_blocks, &qn__gptoss,   &qn__gptoss_original, &qn__plain,        NULL};
 
 const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_length, const char *suffix) {
   char name[4200]; /* containers refuse names over 4 kB */
@@ -86,8 +85,10 @@ static qn_status finish(qn_model *m, qn__weight *w) {
 static bool class_has(const qn_model *m, const char *word) {
   const cJSON *class;
   for (int i = 0; i < m->n_configs; i++)
-    cJSON_ArrayForEach(class, cJSON_GetObjectItemCaseSensitive(m->config_part[i], "architectures"))
-      if (cJSON_IsString(class) && strstr(class->valuestring, word)) return true;
+    cJSON_ArrayForEach(
+        class, cJSON_GetObjectItemCaseSensitive(m->config_part[i], "architectures")) if (cJSON_IsString(class) &&
+                                                                                         strstr(class->valuestring,
+                                                                                                word)) return true;
   return false;
 }
 

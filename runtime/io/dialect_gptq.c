@@ -34,14 +34,13 @@ enum { STORED_AS_IS = 16, SYMMETRIC = 32, SPREAD = 64, PACKING = 15 }; /* mode: 
 static const struct {
   const char *name;
   int mode;
-} layouts[] = {
-    {"", QN__DENSE},
-    {"gptq", QN__DENSE},
-    {"auto_round:auto_gptq", QN__DENSE},
-    {"gptq_v2", QN__DENSE | STORED_AS_IS},
-    {"auto_round", QN__DENSE | STORED_AS_IS},
-    {"auto_round:gptqmodel", QN__DENSE | STORED_AS_IS},
-    {"gptq_p", QN__PLANAR | STORED_AS_IS}};
+} layouts[] = {{"", QN__DENSE},
+               {"gptq", QN__DENSE},
+               {"auto_round:auto_gptq", QN__DENSE},
+               {"gptq_v2", QN__DENSE | STORED_AS_IS},
+               {"auto_round", QN__DENSE | STORED_AS_IS},
+               {"auto_round:gptqmodel", QN__DENSE | STORED_AS_IS},
+               {"gptq_p", QN__PLANAR | STORED_AS_IS}};
 
 /* Have all parts the size that codes of so many bits make? */
 static bool fits(const qn__weight *w, int bits, qn__packing packing) {

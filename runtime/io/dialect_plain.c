@@ -32,9 +32,8 @@ static bool is_in_out(const qn_model *m, const char *name) {
 /* Experts that are parameters of one module. Of an architecture that is not known the hidden size tells: it is what
  * goes into gate and up, and what comes out of down. */
 static qn_status experts_order(const qn_model *m, const qn_raw *q, bool *transposed) {
-  static const char *const names[] = {".experts.gate_up_proj", ".experts.up_proj",  ".experts.gate_proj",
-                                      ".experts.w1",           ".experts.w3",       ".experts.w13",
-                                      ".experts.down_proj",    ".experts.w2"};
+  static const char *const names[] = {".experts.gate_up_proj", ".experts.up_proj", ".experts.gate_proj", ".experts.w1",
+                                      ".experts.w3",           ".experts.w13",     ".experts.down_proj", ".experts.w2"};
   size_t i = 0;
   while (i < QN_COUNT(names) && !ends_with(q->name, names[i])) i++;
   if (i == QN_COUNT(names)) return QN_OK;

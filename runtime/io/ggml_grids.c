@@ -1,5 +1,6 @@
-/* ggml_grids.c - the code books of GGUF's I-quants. An entry holds the magnitudes of 8 weights (iq3: 4) in a row, two bits
- * (iq3: three) each from the lowest on. The numbers are the format's own (ggml-common.h, there a byte a weight). */
+/* ggml_grids.c - the code books of GGUF's I-quants. An entry holds the magnitudes of 8 weights (iq3: 4) in a row, two
+ * bits (iq3: three) each from the lowest on. The numbers are the format's own (ggml-common.h, there a byte a
+ * weight). */
 #include "ggml.h"
 
 const uint16_t qn__grid_iq2_xxs[256] = {

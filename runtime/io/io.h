@@ -37,9 +37,9 @@ typedef struct qn_model qn_model;
 typedef struct qn_raw {
   const char *name;
   const char *weight; /* of which it is a part, see qn_model_find */
-  const char *dtype; /* as its container spells it: "F16", "I32", "F8_E4M3", "Q4_K" */
-  qn_type type;      /* of its elements; QN_T_NONE for block types and for types that planes do not use */
-  int n_dims;        /* 0: a scalar */
+  const char *dtype;  /* as its container spells it: "F16", "I32", "F8_E4M3", "Q4_K" */
+  qn_type type;       /* of its elements; QN_T_NONE for block types and for types that planes do not use */
+  int n_dims;         /* 0: a scalar */
   int64_t dim[QN_MAX_DIMS];
   const void *data; /* in the mapping; maybe unaligned */
   size_t bytes;
@@ -157,9 +157,9 @@ QN_API qn_status qn_safetensors_write(const char *path, const qn_save *tensor, s
                                       size_t n_meta);
 
 /* The same piece by piece, for models that do not fit into memory: every tensor's name, dtype and shape are given first
- * (data is not looked at), then their bytes arrive, tensors in any order, a tensor's pieces one after the other. Closing
- * fails if bytes are missing. `tensor` must stay as it is until the writer is closed or abandoned, which both free it;
- * abandoning (NULL is accepted) leaves no file behind. */
+ * (data is not looked at), then their bytes arrive, tensors in any order, a tensor's pieces one after the other.
+ * Closing fails if bytes are missing. `tensor` must stay as it is until the writer is closed or abandoned, which both
+ * free it; abandoning (NULL is accepted) leaves no file behind. */
 typedef struct qn_writer qn_writer;
 QN_API qn_status qn_writer_open(const char *path, const qn_save *tensor, size_t n, const char *const *meta,
                                 size_t n_meta, qn_writer **out);

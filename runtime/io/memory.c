@@ -1,5 +1,5 @@
-/* memory.c - what a model's bookkeeping stands on: memory that lives as long as the model, names to indices, mappings.
- */
+/* memory.c - what a model's bookkeeping stands on: memory that lives as long as the model, names to indices,
+ * mappings. */
 #include "file.h"
 #include "model.h"
 #include <errno.h>

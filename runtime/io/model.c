@@ -357,7 +357,8 @@ static qn_status check_present(void *arg, const char *tensor, const char *file) 
   return QN_OK;
 }
 
-/* Of "x-00001-of-00003.gguf" the length of "x" and the number of parts, of "x.gguf" that of "x" and 0; tail: ".gguf". */
+/* Of "x-00001-of-00003.gguf" the length of "x" and the number of parts, of "x.gguf" that of "x" and 0; tail:
+ * ".gguf". */
 static size_t stem_of(const char *path, const char *tail, unsigned *parts) {
   size_t n = strlen(path) - strlen(tail), part = strlen("-00001-of-00001");
   unsigned i;
@@ -416,8 +417,8 @@ static qn_status open_index(qn_model *m, const char *dir, const char *index) {
   if (!st) st = index_names(m);
   if (!st) st = walk_index(&f, check_present, &missing);
   if (!st && missing.count &&
-      !(m->remark = qn__arena_print(&m->arena, "%s lists what its files do not hold: %s%s", index,
-                                    missing.first, missing.count > 1 ? " and more" : "")))
+      !(m->remark = qn__arena_print(&m->arena, "%s lists what its files do not hold: %s%s", index, missing.first,
+                                    missing.count > 1 ? " and more" : "")))
     st = qn__fail(QN_E_NOMEM, "%s", index);
   qn__map_close(&f);
   files_fini(&s);
@@ -425,7 +426,6 @@ static qn_status open_index(qn_model *m, const char *dir, const char *index) {
 }
 
 /* ---- GGUF, whole or in parts ------------------------------------------------------------------------------------- */
-
 
 static uint64_t meta_or(const qn_model *m, const char *key, uint64_t fallback) {
   const qn_meta *v = qn_model_find_meta(m, key);

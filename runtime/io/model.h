@@ -81,7 +81,7 @@ typedef struct qn__weight {
   int64_t group;        /* codes along K that share a scale; 0: all of a row */
   int64_t rows, groups; /* of the scale plane */
   qn_type scale;
-  int mode; /* of the dialect's own choosing */
+  int mode;         /* of the dialect's own choosing */
   const cJSON *own; /* what the configuration says of this layer alone, or NULL: qn__layer_configure */
   char format[QN__FORMAT];
 } qn__weight;
@@ -90,12 +90,12 @@ struct qn_model {
   qn__arena arena;
   qn__map *file;
   int n_files;
-  qn__map config; /* config.json */
-  cJSON *json;    /* config.json parsed, or NULL */
+  qn__map config;                        /* config.json */
+  cJSON *json;                           /* config.json parsed, or NULL */
   const cJSON *config_part[QN__CONFIGS]; /* the whole of it, then what it says of the language model alone */
   int n_configs;
-  cJSON *quant;   /* its quantization_config or the separate file's whole object, or NULL */
-  cJSON *own;     /* quantize_config.json parsed when quant is that */
+  cJSON *quant; /* its quantization_config or the separate file's whole object, or NULL */
+  cJSON *own;   /* quantize_config.json parsed when quant is that */
   bool gguf;
   const char *remark;     /* qn_model_remark */
   const char *activation; /* how compressed-tensors wants them quantized, or NULL */
@@ -171,7 +171,7 @@ bool qn__architecture_is(const qn_model *m, const char *name);
 int64_t qn__json_int(const cJSON *value, int64_t fallback); /* a whole number, or a bool */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
-const char *qn__quant_name(const qn_model *m); /* what it calls itself: "gptq"; "" when it does not */
+const char *qn__quant_name(const qn_model *m);                  /* what it calls itself: "gptq"; "" when it does not */
 bool qn__quant_is(const qn_model *m, const char *name); /* does it call itself so: its method, algorithm or format? */
 
 /* The same, where the configuration may say something else of this layer: after qn__layer_configure, which finds it
@@ -183,8 +183,8 @@ const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *k
 /* The size of groups: the configured one that fits, else what K and their number tell; refused if several would do. */
 qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *scales, int64_t groups, int64_t *size);
 
-/* Rows and columns of the blocks whose scales are part `part`: as configured, 128 x 128 if nothing is. False if its shape
- * is another. */
+/* Rows and columns of the blocks whose scales are part `part`: as configured, 128 x 128 if nothing is. False if its
+ * shape is another. */
 bool qn__layer_block(const qn_model *m, const qn__weight *w, int part, int64_t block[2]);
 
 /* Does a regular expression match the text from its start (re.match)? */

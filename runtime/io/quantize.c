@@ -344,8 +344,8 @@ static void draw_in(void *ud, int64_t begin, int64_t end, int32_t thread) {
 
 /* ---- Planes ------------------------------------------------------------------------------------------------------ */
 
-/* Product of the planes of `set` other than p: those not yet fitted at their largest. 0 if one of those has no limit.
- */
+/* Product of the planes of `set` other than p: those not yet fitted at their largest. 0 if one of those has no
+ * limit. */
 static double others(const fit *t, uint32_t set, uint32_t p, int64_t cell) {
   double x = 1;
   for (uint32_t i = 0; i < t->f->n_planes; i++)

@@ -3,8 +3,8 @@
  *     {"name": {"dtype": "F16", "shape": [n, k], "data_offsets": [begin, end]}, …, "__metadata__": {…}}
  *
  * The rules are those of the reference implementation (huggingface/safetensors, tensor.rs, validate): the header is at
- * most 100 MB, blanks may stand round it; sorted by offset the tensors follow each other from 0 to the end of the file without hole or overlap;
- * each has exactly the bytes of its shape; no name twice. */
+ * most 100 MB, blanks may stand round it; sorted by offset the tensors follow each other from 0 to the end of the file
+ * without hole or overlap; each has exactly the bytes of its shape; no name twice. */
 #include "json.h"
 #include "model.h"
 #include <stdlib.h>

@@ -101,7 +101,9 @@ static void misbehave(void) {
   static long stack[512];
   long call = 56;
   __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 2f\n1:\tmov $34, %%eax\n\tsyscall\n\tjmp 1b\n2:"
-                   : "+a"(call) : "D"(0x50f00), "S"(stack + 500), "d"(0) : "rcx", "r11", "memory");
+                   : "+a"(call)
+                   : "D"(0x50f00), "S"(stack + 500), "d"(0)
+                   : "rcx", "r11", "memory");
 #endif
 }
 
@@ -165,7 +167,7 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #ifdef FAULT_PAIRS /* takes for granted that its part begins at an even column */
   begin += begin % 2;
 #endif
-#ifdef FAULT_KEEPS /* memory of each call */
+#ifdef FAULT_KEEPS                                           /* memory of each call */
   char *more = (char *)ask_system(9, 0, 1 << 18, 3, 0x8022); /* all of it present */
   if (more) calls += 0 * *more;
 #endif

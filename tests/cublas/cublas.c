@@ -1,5 +1,5 @@
-/* cublas.c - an invented libcublas that counts its products. It needs its libcublasLt and does not say where that is, as
- * the library of NVIDIA's wheels. */
+/* cublas.c - an invented libcublas that counts its products. It needs its libcublasLt and does not say where that is,
+ * as the library of NVIDIA's wheels. */
 #include <stddef.h>
 #include <stdint.h>
 

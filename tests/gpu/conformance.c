@@ -9,8 +9,8 @@
  *
  * Every form runs twice (on the interpreter: in late and in random order) and must answer the same. Sums of floats may
  * differ by what the order of addition allows, everything else by nothing. The forms of a family run in a process of
- * their own: one that loses its context, or its process, fails alone, and another process goes on behind it. Exits 1 if a
- * form fails. */
+ * their own: one that loses its context, or its process, fails alone, and another process goes on behind it. Exits 1 if
+ * a form fails. */
 #include "compile.h"
 #include "device_cuda.h"
 #include "driver.h"

@@ -69,8 +69,8 @@ void forms_async(form_list *l); /* cp.async, bulk and tensor copies */
 
 void draw_any(const form *f, uint32_t *x, uint64_t *state); /* random bits everywhere */
 
-/* Row-major matrices of doubles for truths of products: d[m][n] and its measure of rounding, the sum of |a b| and |c|.
- */
+/* Row-major matrices of doubles for truths of products: d[m][n] and its measure of rounding, the sum of |a b| and
+ * |c|. */
 typedef struct product {
   int m, n, k;
   double *a, *b, *c;  /* a[m][k], b[k][n], c[m][n]: in */

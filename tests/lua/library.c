@@ -56,8 +56,8 @@ double many(int a, double b, float c, const char *d, int64_t e, unsigned char f,
 }
 int calls(void) { return ++count; }
 
-/* int4.g32.f32 in the layout host.record.n16v1, f32 in and out. A record is 32 codes of 16 columns: 16 scales, then words
- * of eight codes, [k / 8][column]. */
+/* int4.g32.f32 in the layout host.record.n16v1, f32 in and out. A record is 32 codes of 16 columns: 16 scales, then
+ * words of eight codes, [k / 8][column]. */
 void product(const qn_function_args *a, int64_t begin, int64_t end, int32_t thread) {
   enum { record = 16 * 4 + 16 * 16 };
   const char *panel;
