@@ -17,9 +17,9 @@ local registry = require "gen.registry"
 -- with the place of its family.
 local kernel = { registry = {}, hash = nil, progress = function() end }
 
-local fields = { name = "string", target = "string", doc = "string", source = "string?", params = "list", rules = "list",
-  derive = "function?", layout = "function", launch = "function", flags = "function?", arch = "function?",
-  m = "function?", cost = "function?", outline = "list", replace = "boolean?",
+local fields = { name = "string", target = "string", doc = "string", source = "string?", params = "list",
+  rules = "list", derive = "function?", layout = "function", launch = "function", flags = "function?",
+  arch = "function?", m = "function?", cost = "function?", outline = "list", replace = "boolean?",
   file = "string?", where = "string?" } -- of the one that a copy was made of
 local param_fields = { name = "string", doc = "string?", short = "string?", values = "list", quick = "list|function?" }
 local rule_fields = { name = "string", why = "string", ok = "function" }
@@ -55,18 +55,22 @@ end
 -- Register a family, which was described in `file`, at `where`. Raises with the place and the field if it is not right.
 function kernel.define(def, file, where)
   local what = check.fields(def, fields, "kernel", where)
-  check.that(("." .. def.name):gsub("%.%a[%w_]*", "") == "", where, "a kernel's name is words with dots between, not %q",
+  check.that(("." .. def.name):gsub("%.%a[%w_]*", "") == "", where,
+    "a kernel's name is words with dots between, not %q",
     def.name)
   check.among(def.target, { "cuda", "host" }, what .. ": target", where)
   check_params(def.params, what, where)
   for _, r in ipairs(def.rules) do check.fields(r, rule_fields, what .. ": rule", where) end
-  for i, section in ipairs(def.outline) do check.kind(section, "function", ("%s: outline[%d]"):format(what, i), where) end
+  for i, section in ipairs(def.outline) do
+    check.kind(section, "function", ("%s: outline[%d]"):format(what, i), where)
+  end
   return registry.add(kernel.registry, def, what, file, where)
 end
 
 local function check_target(target) return target and check.among(target, { "cuda", "host" }, "target") end
 
--- Families of a target, sorted by name: all, or the named ones, "host.gemv,host.gemm". Raises for one that is not known.
+-- Families of a target, sorted by name: all, or the named ones, "host.gemv,host.gemm". Raises for an unknown
+-- one.
 function kernel.families(target, named)
   local out, names, wanted = {}, {}, {}
   check_target(target)
@@ -80,7 +84,7 @@ function kernel.families(target, named)
   return out
 end
 
--- ---- Problems ------------------------------------------------------------------------------------------------------
+-- ---- Problems -------------------------------------------------------------------------------------------------------
 
 -- Types that a problem leaves open: of the activations the first that the format goes with, then the output.
 local defaults = { host = { { "bf16", "f32" }, "f32" }, cuda = { { "f16", "bf16" }, "f16" } }
@@ -122,7 +126,7 @@ function kernel.problem(spelling, target, act)
   return p
 end
 
--- ---- Variants ------------------------------------------------------------------------------------------------------
+-- ---- Variants -------------------------------------------------------------------------------------------------------
 
 -- What a function of the family returned, if it is of the kind that is wanted.
 local function answer(def, name, wanted, x)
@@ -140,7 +144,8 @@ local function values_of(def, param, space, fixed, device)
     return out
   end
   if space ~= "quick" or not param.quick then return param.values end
-  return type(param.quick) == "function" and answer(def, "quick of " .. param.name, "list", param.quick(device)) or param.quick
+  return type(param.quick) == "function" and answer(def, "quick of " .. param.name, "list", param.quick(device))
+    or param.quick
 end
 
 local function identifier(text) return (text:gsub("[^%w]+", "_")) end
@@ -200,8 +205,8 @@ function methods:source(lines)
   return self.writer.text(lines)
 end
 
-local recipe_fields = { steps = "list", workspace = "expression?", deterministic = "boolean?", batch_invariant = "boolean?",
-  pdl = "boolean?" }
+local recipe_fields = { steps = "list", workspace = "expression?", deterministic = "boolean?",
+  batch_invariant = "boolean?", pdl = "boolean?" }
 local step_fields = { entry = "string?", args = "list?", grid = "list", block = "list?", cluster = "list?",
   shared = "expression?" }
 
@@ -222,8 +227,9 @@ local function recipe_of(def, v)
     steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs "grid", block = programs "block",
       cluster = programs "cluster", shared = expr.program(s.shared or 0) }
   end
-  return { steps = steps, workspace = expr.program(recipe.workspace or 0), deterministic = recipe.deterministic ~= false,
-    batch_invariant = recipe.batch_invariant == true, pdl = recipe.pdl == true }
+  return { steps = steps, workspace = expr.program(recipe.workspace or 0),
+    deterministic = recipe.deterministic ~= false, batch_invariant = recipe.batch_invariant == true,
+    pdl = recipe.pdl == true }
 end
 
 -- The M that a variant serves: from, to (0: on); and of how many its tiles are (0: unknown).
@@ -232,7 +238,8 @@ local function served(def, v)
   local least, most, tile = def.m(v)
   answer(def, "m", "count", least)
   answer(def, "m, second,", "integer", most)
-  check.that(most == 0 or most >= least, def.where, "kernel %s: m returns %d, %d: it serves no M", def.name, least, most)
+  check.that(most == 0 or most >= least, def.where, "kernel %s: m returns %d, %d: it serves no M",
+    def.name, least, most)
   return least, most, tile and answer(def, "m, third,", "count", tile) or 0
 end
 
@@ -247,8 +254,10 @@ local function complete(def, v)
     cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)
   out.m_min, out.m_max, out.m_tile = served(def, v)
   local p = v.problem
-  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.bias and "+bias" or "", values_text(def, v.params))
-  out.hash = kernel.hash(table.concat({ out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }, "\0"))
+  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.bias and "+bias" or "",
+    values_text(def, v.params))
+  local parts = { out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }
+  out.hash = kernel.hash(table.concat(parts, "\0"))
   return out
 end
 

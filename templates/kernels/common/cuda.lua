@@ -10,7 +10,7 @@ cuda.ctype = { f16 = "u16", bf16 = "u16", f32 = "float", i8 = "s8", e4m3 = "u8" 
 cuda.scaled = { i8 = true, e4m3 = true } -- activations of 8 bits, with a scale for each token
 cuda.bytes = fragment.bytes
 
--- ---- Numbers as bits -------------------------------------------------------------------------------------------------
+-- ---- Numbers as bits ------------------------------------------------------------------------------------------------
 
 -- x rounded to the nearest 16-bit float (ties to even), as bits.
 function cuda.bf16_bits(x)
@@ -42,10 +42,10 @@ local function bf16_value(bits) return (string.unpack("<f", string.pack("<I4", b
 -- Arithmetic of a 16-bit float type: `magic` is the number whose last bit is worth one, 2^significand; adding a code to
 -- its bits adds the code to its value. `holds`: types of planes of which it holds every value.
 cuda.half = {
-  f16 = { name = "f16", bits = cuda.f16_bits, value = cuda.f16_value, significand = 10, bias = 15, magic = 0x6400, max = 65504,
-    holds = { f16 = true, e4m3 = true, e5m2 = true, u8 = true } },
-  bf16 = { name = "bf16", bits = cuda.bf16_bits, value = bf16_value, significand = 7, bias = 127, magic = 0x4300, max = 0x1.fep127,
-    holds = { bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true } },
+  f16 = { name = "f16", bits = cuda.f16_bits, value = cuda.f16_value, significand = 10, bias = 15, magic = 0x6400,
+    max = 65504, holds = { f16 = true, e4m3 = true, e5m2 = true, u8 = true } },
+  bf16 = { name = "bf16", bits = cuda.bf16_bits, value = bf16_value, significand = 7, bias = 127, magic = 0x4300,
+    max = 0x1.fep127, holds = { bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true } },
 }
 
 -- 8-bit floats: bits of the significand that are stored, the bias of the exponent, the largest number.
@@ -65,7 +65,7 @@ function cuda.f32(x) return (("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f")) en
 -- The 16-bit type in which weights meet activations of type `act`: f16 holds every number that 8 bits have.
 function cuda.half_of(act) return cuda.scaled[act] and "f16" or act end
 
--- ---- What a format asks for ------------------------------------------------------------------------------------------
+-- ---- What a format asks for -----------------------------------------------------------------------------------------
 
 -- A list less one x; nil if it has none.
 local function without(list, x)
@@ -146,7 +146,7 @@ function cuda.min_blocks(v, registers, threads)
   return math.max(1, math.min(warps // (threads // 32), 1024 // threads))
 end
 
--- ---- Rules -----------------------------------------------------------------------------------------------------------
+-- ---- Rules ----------------------------------------------------------------------------------------------------------
 
 cuda.rules = {
   act = { name = "act", why = "CUDA kernels take f16, bf16, i8 or e4m3 activations",
@@ -155,7 +155,8 @@ cuda.rules = {
 
 -- Codes must stay exact when they are put into a 16-bit float; `type` says which, for a variant.
 function cuda.range_rule(type)
-  return { name = "range", why = "the code map must fit a 16-bit float: integers within -255 .. 255, tables within its range",
+  return { name = "range",
+    why = "the code map must fit a 16-bit float: integers within -255 .. 255, tables within its range",
     ok = function(v)
       local m = v.format.map
       if m.kind == "float" then return true end
@@ -164,7 +165,7 @@ function cuda.range_rule(type)
     end }
 end
 
--- ---- Source: head, types, PTX ----------------------------------------------------------------------------------------
+-- ---- Source: head, types, PTX ---------------------------------------------------------------------------------------
 
 function cuda.parameters(v)
   local out = ""

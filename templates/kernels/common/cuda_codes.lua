@@ -43,7 +43,8 @@ function codes.load(w, v)
     local bytes, load = fragment.load_bytes(s.bits)
     local at = v.layout.sections[1].fields[("codes bits %d+%d"):format(s.lo, s.bits)].offset
     for i = 0, bytes // load - 1 do
-      w("load${BYTES}(record + ${AT} + lane * ${BYTES}, q + ${FIRST});", { BYTES = load, AT = at + i * 32 * load, FIRST = first })
+      w("load${BYTES}(record + ${AT} + lane * ${BYTES}, q + ${FIRST});",
+        { BYTES = load, AT = at + i * 32 * load, FIRST = first })
       first = first + load // 4
     end
   end
@@ -62,7 +63,9 @@ local function place(s, first, r)
   return word_at(("f / %d"):format(per // 4), first), ("f %% %d * %d"):format(per // 4, 4 * s.bits), r * s.bits
 end
 
-local function shifted(word, by) return by == 0 and word or by > 0 and ("%s >> %d"):format(word, by) or ("%s << %d"):format(word, -by) end
+local function shifted(word, by)
+  return by == 0 and word or by > 0 and ("%s >> %d"):format(word, by) or ("%s << %d"):format(word, -by)
+end
 local function twice(x) return ("0x%04x%04x"):format(x, x) end
 
 -- Undo the magic: value = 2^s + q * 2^o becomes q + bias.
@@ -78,7 +81,8 @@ local function int_one_slice(w, v)
     local word, base, o = place(s, 0, r)
     local by = o + s.bits <= h.significand and 0 or (o >= 8 and o - 8 + s.bits <= h.significand) and 8 or o
     if base then word = ("(%s >> %s)"):format(word, base) end
-    local code = ("and_or(%s, %s, %s)"):format(shifted(word, by), twice(((1 << s.bits) - 1) << (o - by)), twice(h.magic))
+    local mask = twice(((1 << s.bits) - 1) << (o - by))
+    local code = ("and_or(%s, %s, %s)"):format(shifted(word, by), mask, twice(h.magic))
     w("a[${R}] = ${VALUE};", { R = r, VALUE = unmagic(h, o - by, code, bias) })
   end
 end
@@ -98,7 +102,8 @@ end
 local function int_slices(w, v)
   local h = cuda.half[v.HALF]
   for r = 0, 3 do
-    w("a[${R}] = ${VALUE};", { R = r, VALUE = unmagic(h, 0, whole_codes(v, r) .. " | " .. twice(h.magic), v.format.map.bias) })
+    local code = whole_codes(v, r) .. " | " .. twice(h.magic)
+    w("a[${R}] = ${VALUE};", { R = r, VALUE = unmagic(h, 0, code, v.format.map.bias) })
   end
 end
 
@@ -150,7 +155,8 @@ end
 local function float_narrow(w, v)
   for r = 0, 3 do
     local word, _, o = place(v.slices[1], 0, r)
-    w("a[${R}] = ${T}x2_of_${TYPE}(${UPPER});", { R = r, T = v.HALF, TYPE = v.format.map.type, UPPER = shifted(word, o - 8) })
+    w("a[${R}] = ${T}x2_of_${TYPE}(${UPPER});",
+      { R = r, T = v.HALF, TYPE = v.format.map.type, UPPER = shifted(word, o - 8) })
   end
 end
 
@@ -195,7 +201,8 @@ local function bytes_permute(w)
     u32 half[2]; /* first, second of the pairs: of four values each */
     #pragma unroll
     for (int h = 0; h < 2; h++)
-      half[h] = prmt(prmt(table[0], table[1], three >> 16 * h), prmt(table[2], table[3], three >> 16 * h), fourth >> 16 * h);
+      half[h] = prmt(prmt(table[0], table[1], three >> 16 * h), prmt(table[2], table[3], three >> 16 * h),
+                     fourth >> 16 * h);
     a[0] = prmt(half[0], half[1], 0x6420), a[1] = prmt(half[0], half[1], 0x7531);
   ]]
 end
@@ -217,7 +224,9 @@ end
 
 local function entry_bits(v)
   local out, m = {}, v.format.map
-  for i, x in ipairs(m.values) do out[i] = v.INTEGER and math.tointeger(x / m.unit) & 255 or cuda.half[v.HALF].bits(x) end
+  for i, x in ipairs(m.values) do
+    out[i] = v.INTEGER and math.tointeger(x / m.unit) & 255 or cuda.half[v.HALF].bits(x)
+  end
   return out
 end
 

@@ -5,7 +5,7 @@ local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
 local parts = {}
 
--- ---- PTX -------------------------------------------------------------------------------------------------------------
+-- ---- PTX ------------------------------------------------------------------------------------------------------------
 
 function parts.ptx(w, v)
   w([[
@@ -52,7 +52,7 @@ function parts.ptx(w, v)
   w.blank()
 end
 
--- ---- Copies ----------------------------------------------------------------------------------------------------------
+-- ---- Copies ---------------------------------------------------------------------------------------------------------
 
 -- `count` pieces of 16 bytes, by all threads: `i` is the piece.
 local function each_piece(w, v, count, body)
@@ -129,7 +129,8 @@ function parts.load_weights(w, v)
   w.push "fn void load_w(const task &t, u8 *stage, int tile) {"
   each_piece(w, v, v.W_BYTES // 16, function()
     w "const int run = i / (RUN / 16), at = i % (RUN / 16) * 16;"
-    copy_weights(w, v, "stage + X_BYTES + i * 16", "t.w", "(t.n0 / (16 * FN) + run) * t.run_stride + (i64)tile * RUN + at",
+    copy_weights(w, v, "stage + X_BYTES + i * 16", "t.w",
+      "(t.n0 / (16 * FN) + run) * t.run_stride + (i64)tile * RUN + at",
       "t.n0 + run * 16 * FN")
   end)
   w.pop "}"
@@ -153,7 +154,7 @@ function parts.load_planes(w, v)
   w.blank()
 end
 
--- ---- B operand -------------------------------------------------------------------------------------------------------
+-- ---- B operand ------------------------------------------------------------------------------------------------------
 
 -- Four neighbours of X, of 8 bits each, as the two registers of the B operand: first and third, second and fourth.
 local spread = {
@@ -178,8 +179,8 @@ function parts.spread(w, v)
   w.blank()
 end
 
--- b[j], the operand of 8 tokens at step s. Matrices are loaded as they lie; where X has 8 bits and is multiplied as f16, a
--- lane converts the word that it needs.
+-- b[j], the operand of 8 tokens at step s. Matrices are loaded as they lie; where X has 8 bits and is multiplied as
+-- f16, a lane converts the word that it needs.
 local function load_b(w, v)
   if v.CONVERTS then
     return w([[
@@ -205,10 +206,10 @@ local function token(v)
   return v.BM > 8 and "lane / 16 * 8 + lane % 8" or "lane % 8"
 end
 
--- ---- Product ---------------------------------------------------------------------------------------------------------
+-- ---- Product --------------------------------------------------------------------------------------------------------
 
--- Address of plane p, as stored, for the rows that a lane has in the 16-row tile `i` of the warp. `row` is where the first
--- of them lies in the planes of a CTA, `s` the step of the warp's k.
+-- Address of plane p, as stored, for the rows that a lane has in the 16-row tile `i` of the warp. `row` is where the
+-- first of them lies in the planes of a CTA, `s` the step of the warp's k.
 local function plane_address(v, p)
   local base = ("t.%s_at"):format(p.name)
   if p.rows == 0 then return base end
@@ -246,8 +247,8 @@ local function terms(w, v)
   w.pop()
 end
 
--- The sums of a group, times its scales, go to acc. Integers begin at the bits of 1.5 x 2^23, so that they are the last bits
--- of a float.
+-- The sums of a group, times its scales, go to acc. Integers begin at the bits of 1.5 x 2^23, so that they are the last
+-- bits of a float.
 local function flush(w, v)
   w([[
     if ((s + ${DEPTH}) % GROUP_STEPS == 0 || s + ${DEPTH} == TK / 16)
@@ -307,7 +308,8 @@ function parts.multiply(w, v)
     ]]
   elseif v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
   w "#pragma unroll"
-  w.push(v.RUNS == 1 and "for (int ck = 0; ck < TK / (16 * FK); ck++) {" or "for (int ck = 0; ck < TK / (16 * FK); ck += 2) {")
+  w.push(v.RUNS == 1 and "for (int ck = 0; ck < TK / (16 * FK); ck++) {"
+    or "for (int ck = 0; ck < TK / (16 * FK); ck += 2) {")
   load_records(w, v)
   if v.RUNS == 1 then
     w "#pragma unroll"
@@ -335,7 +337,7 @@ function parts.multiply(w, v)
   w.blank()
 end
 
--- ---- Output ----------------------------------------------------------------------------------------------------------
+-- ---- Output ---------------------------------------------------------------------------------------------------------
 
 -- Scales of a row, once, at the end.
 local function row_scales(w, v)

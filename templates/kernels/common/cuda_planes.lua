@@ -1,7 +1,7 @@
 -- cuda_planes.lua - scales, zero points, minima: where they lie, and what they do to a fragment or to a sum.
 --
--- A tile of 16 rows needs the planes of two rows of a lane, g and g + 8. They are neighbours in the layout, or one element
--- where all 16 rows share it (templates/layouts/cuda_fragment.lua). They come as f32, whatever they are stored as.
+-- A tile of 16 rows needs the planes of two rows of a lane, g and g + 8. They are neighbours in the layout, or one
+-- element where all 16 rows share it (templates/layouts/cuda_fragment.lua). All are read as f32.
 -- With W = ((map(q) - zero) x scale + offset) x row, each a product of planes or a sum of such (cuda.roles):
 --
 --   on the weight   w = T(map(q) * scale + offset)      one rounding to T. A scale of one plane whose type T holds: one
@@ -108,7 +108,8 @@ function planes.of_lane(p)
   return planes.element(p, base, at)
 end
 
--- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms; without r of the variable NAME.
+-- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms; of the variable NAME
+-- without r.
 function planes.product(names, coefficient, r)
   local out = {}
   for i, p in ipairs(names) do out[i] = r and ("%s2.v[%s]"):format(p, r) or p end
@@ -136,10 +137,13 @@ function planes.precision(v)
   if v.INTEGER then return "precision: exact sums of 8-bit integers, scales applied to them in f32" end
   if m.kind == "table" then how[1] = "the code map rounded to " .. v.HALF end
   if v.SCALE == "weight" then
-    how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF .. (v.HALF == "f16" and " (infinite beyond 65504)" or "")
+    how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF
+      .. (v.HALF == "f16" and " (infinite beyond 65504)" or "")
   end
   if v.FINE and v.SCALE == "sum" then how[#how + 1] = "scales applied to each weight in f32"
-  elseif v.SCALE == "sum" and #v.format.planes > 0 or #v.ROW_SCALES > 0 then how[#how + 1] = "scales applied to f32 sums" end
+  elseif v.SCALE == "sum" and #v.format.planes > 0 or #v.ROW_SCALES > 0 then
+    how[#how + 1] = "scales applied to f32 sums"
+  end
   how[#how + 1] = "f32 accumulation"
   return "precision: " .. table.concat(how, ", ")
 end

@@ -1,7 +1,7 @@
 -- host.lua - what the host families share: arithmetic by activation type, layouts, and the hooks of a format.
 --
--- Arithmetic.  A vector has LANES columns (16 with AVX-512, 8 with AVX2, else 4); a column's 32-bit lane holds the codes
--- of V values of k:
+-- Arithmetic.  A vector has LANES columns (16 with AVX-512, 8 with AVX2, else 4); a column's 32-bit lane holds the
+-- codes of V values of k:
 --
 --   activations   V   AVX-512 multiplies                 elsewhere        exact, apart from
 --   f32           1   f32 (fma)                          f32              the f32 sum
@@ -9,9 +9,9 @@
 --   e4m3          2   as bf16, which holds it            f32              as with bf16
 --   i8            4   quads of u8 by i8 (vpdpbusd)       f32, exactly     nothing within a group; then the f32 sum
 --
--- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and offset
--- are products of planes. The group is the finest that a plane has; coarser planes are constant over several of them.
--- The sums of x are made once per call and thread.
+-- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and
+-- offset are products of planes. The group is the finest that a plane has; coarser planes are constant over several of
+-- them. The sums of x are made once per call and thread.
 --
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
@@ -21,7 +21,8 @@ local host = {}
 local arithmetic = {
   f32 = { V = 1, lane = 32, x = "float", value = "x[k]", sets = {} },
   bf16 = { V = 2, lane = 16, x = "uint16_t", value = "from_bf16(x[k])", sets = { "avx512bf16" } },
-  e4m3 = { V = 2, lane = 16, x = "uint8_t", value = "from_fp8(x[k])", sets = { "avx512bf16" }, product = "bf16", scaled = true },
+  e4m3 = { V = 2, lane = 16, x = "uint8_t", value = "from_fp8(x[k])", sets = { "avx512bf16" }, product = "bf16",
+    scaled = true },
   i8 = { V = 4, lane = 8, x = "int8_t", value = "x[k]", sets = { "avx512vbmi", "avx512vnni" }, scaled = true },
 }
 
@@ -48,7 +49,9 @@ end
 
 -- What a quick search tries: the best instruction set of a device, and values that suit its number of registers.
 function host.best_isa(device)
-  if device.isa.avx512vl and device.isa.avx512bf16 and device.isa.avx512vnni and device.isa.avx512vbmi then return { "avx512" } end
+  if device.isa.avx512vl and device.isa.avx512bf16 and device.isa.avx512vnni and device.isa.avx512vbmi then
+    return { "avx512" }
+  end
   return { device.isa.avx2 and device.isa.fma and device.isa.f16c and "avx2" or "c" }
 end
 
@@ -64,7 +67,7 @@ local float_codes = {
   bf16 = { bf16 = true, e4m3 = true, e5m2 = true }, e4m3 = { bf16 = true, e4m3 = true, e5m2 = true }, i8 = {},
 }
 
--- ---- Groups ----------------------------------------------------------------------------------------------------------
+-- ---- Groups ---------------------------------------------------------------------------------------------------------
 
 local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
 
@@ -89,7 +92,7 @@ function host.record(v)
   return group // gcd(group, block) * block
 end
 
--- ---- Rules that both families have -----------------------------------------------------------------------------------
+-- ---- Rules that both families have ----------------------------------------------------------------------------------
 
 host.rules = {
   { name = "act", why = "host kernels take f32, bf16, e4m3 or i8 activations",
@@ -99,25 +102,32 @@ host.rules = {
       for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
       return true
     end },
-  { name = "i8-map", why = "int8 dot products need codes that mean integers, or a table of at most 64 numbers that are n / 2^i with n in -128 .. 127",
+  { name = "i8-map",
+    why = "int8 dot products need codes that mean integers, or a table of at most 64 numbers that are n / 2^i "
+      .. "with n in -128 .. 127",
     ok = function(v)
       local m = v.format.map
       if v.act ~= "i8" or m.kind == "int" then return true end
       return m.kind == "table" and m.unit and v.format.bits <= 6 and m.lo >= -128 * m.unit and m.hi <= 127 * m.unit
     end },
-  { name = "float-code", why = "codes that are floats keep their precision: f32 and f16 weights need f32 activations, bf16, e4m3 and e5m2 ones f32, bf16 or e4m3",
+  { name = "float-code",
+    why = "codes that are floats keep their precision: f32 and f16 weights need f32 activations, "
+      .. "bf16, e4m3 and e5m2 ones f32, bf16 or e4m3",
     ok = function(v)
       local m = v.format.map
       return m.kind ~= "float" or m.slope == 1 and float_codes[v.act][m.type]
     end },
-  { name = "plane-type", why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and unsigned integers have one)",
+  { name = "plane-type",
+    why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and unsigned integers have one)",
     ok = function(v)
       for _, p in ipairs(v.format.planes) do if not host.plane_bytes[p.type] then return false end end
       return true
     end },
-  { name = "pairs", why = "bf16 and e4m3 are multiplied two values of k at a time, i8 four: all of them must be of one group",
+  { name = "pairs",
+    why = "bf16 and e4m3 are multiplied two values of k at a time, i8 four: all of them must be of one group",
     ok = function(v) return host.group(v) % arithmetic[v.act].V == 0 end },
-  { name = "granularity", why = "each coarser group along K must hold whole records of the finest one, of at most 4096 values of k",
+  { name = "granularity",
+    why = "each coarser group along K must hold whole records of the finest one, of at most 4096 values of k",
     ok = function(v)
       local group, record = host.group(v), host.record(v)
       for _, p in ipairs(v.format.planes) do
@@ -125,7 +135,8 @@ host.rules = {
       end
       return record <= longest_record
     end },
-  { name = "i8-exact", why = "without int8 instructions the sums are floats, and a group this long could exceed their 24 bits",
+  { name = "i8-exact",
+    why = "without int8 instructions the sums are floats, and a group this long could exceed their 24 bits",
     ok = function(v)
       local m = v.format.map
       local most = v.act == "i8" and v.ISA ~= "avx512" and math.max(-m.lo, m.hi) / m.unit or 0
@@ -163,7 +174,7 @@ function host.derive(v, isa)
   v.RECORD = v.layout.sections[1].record
 end
 
--- ---- Source: types, arguments, constants -------------------------------------------------------------------------------
+-- ---- Source: types, arguments, constants ----------------------------------------------------------------------------
 
 local function where_codes(v, i) -- byte offset of slice i in a record
   local s = v.slices[i]
@@ -294,8 +305,9 @@ function host.codes(w, v)
     local steps = v.LANE // s.bits
     local vectors = v.KB * s.bits // 32                    -- of this slice in a block
     local at = vectors == 1 and "b" or ("(b * %d + t / %d)"):format(vectors, steps)
-    w("slice s${I} = *(const slice *)(record + ${AT} + (${AT_VECTOR} * P + p) * ${VECTOR})${SHIFT};", { I = i, AT = where_codes(v, i),
-      AT_VECTOR = at, SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
+    w("slice s${I} = *(const slice *)(record + ${AT} + (${AT_VECTOR} * P + p) * ${VECTOR})${SHIFT};",
+      { I = i, AT = where_codes(v, i), AT_VECTOR = at,
+        SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
     local mask = (1 << s.bits) - 1
     if v.LANE == 8 then mask = mask << 8 | mask end
     local term = (s.bits == v.LANE or (v.loose and #v.slices == 1)) and "s" .. i or ("(s%d & 0x%x)"):format(i, mask)

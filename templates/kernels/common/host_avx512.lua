@@ -1,7 +1,7 @@
 -- host_avx512.lua - a format's hooks in AVX-512: weights, multiply, planes, store.
 --
--- The code map is a register: vpermw (bf16, up to 5 bits; 6 with two registers), vpermps (f32, 4 or 5 bits), vpermb (int8
--- from a table). Those read the low bits of an index only, so a code needs no mask. Wider codes are converted.
+-- The code map is a register: vpermw (bf16, up to 5 bits; 6 with two registers), vpermps (f32, 4 or 5 bits), vpermb
+-- (int8 from a table). Those read the low bits of an index only, so a code needs no mask. Wider codes are converted.
 --
 -- 8-bit floats move into place and get another exponent; those without a leading one are looked up.
 
@@ -13,10 +13,12 @@ hooks.flags = { avx512 = " -mprefer-vector-width=512" }
 -- 8-bit floats: bits of the fraction, bias of the exponent.
 local small = { e4m3 = { fraction = 3, bias = 7 }, e5m2 = { fraction = 2, bias = 15 } }
 
--- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums of x.
+-- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums
+-- of x.
 function hooks.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
-  v.loose = small[v.format.map.type] or v.PRODUCT == "bf16" and (bits <= 6 or int) or v.act == "f32" and (bits <= 5 or int)
+  v.loose = small[v.format.map.type] or v.PRODUCT == "bf16" and (bits <= 6 or int)
+    or v.act == "f32" and (bits <= 5 or int)
     or v.act == "i8" and not int
   v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
   if v.PRODUCT ~= v.act then v.converted, v.FILLED, v.FILL = true, "uint16_t", "bf16_of_fp8(x[k])" end
@@ -45,8 +47,10 @@ local function number(w, v)
       }
     ]], { MASK = ("%x"):format((1 << v.format.bits) - 1), MAGIC = ("%d.0f"):format((1 << 23) - v.format.map.bias) })
   else
-    local show = function(x) return host.f32(v.PRODUCT == "bf16" and string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) or x) end
-    w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};", { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
+    local bf16_value = function(x) return string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) end
+    local show = function(x) return host.f32(v.PRODUCT == "bf16" and bf16_value(x) or x) end
+    w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};",
+      { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
     w "fn __m512 number(__m512i q) { return _mm512_i32gather_ps(q, table, 4); }"
   end
 end
@@ -85,10 +89,12 @@ function hooks.weights(w, v)
   end
   if small[map.type] then
     if v.PRODUCT == "bf16" then small_float(w, map.type, 16) end
-    w("fn weight_t weights(u32v q) { return ${FROM}_${TYPE}((__m512i)q); }", { FROM = v.PRODUCT == "bf16" and "bf16_from" or "from", TYPE = map.type })
+    w("fn weight_t weights(u32v q) { return ${FROM}_${TYPE}((__m512i)q); }",
+      { FROM = v.PRODUCT == "bf16" and "bf16_from" or "from", TYPE = map.type })
   elseif map.kind == "float" then
     w("fn weight_t weights(u32v q) { return ${BODY}; }", { BODY = v.PRODUCT == "bf16" and "(__m512i)q"
-      or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)", f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
+      or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)",
+        f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
   elseif v.act == "i8" and map.kind == "int" then
     w "fn weight_t weights(u32v q) { return (__m512i)q; } /* unsigned; the bias is in the sums of x */"
   elseif v.act == "i8" then
@@ -96,11 +102,13 @@ function hooks.weights(w, v)
   elseif v.PRODUCT == "bf16" and bits <= 5 then
     lookup(w, v, "uint16_t", 32, bf16, 8, "_mm512_permutexvar_epi16((__m512i)q, _mm512_loadu_si512(table))")
   elseif v.PRODUCT == "bf16" and bits == 6 then
-    lookup(w, v, "uint16_t", 64, bf16, 8, "_mm512_permutex2var_epi16(_mm512_loadu_si512(table), (__m512i)q, _mm512_loadu_si512(table + 32))")
+    lookup(w, v, "uint16_t", 64, bf16, 8,
+      "_mm512_permutex2var_epi16(_mm512_loadu_si512(table), (__m512i)q, _mm512_loadu_si512(table + 32))")
   elseif v.act == "f32" and bits <= 4 then
     lookup(w, v, "float", 16, host.f32, 4, "_mm512_permutexvar_ps((__m512i)q, _mm512_loadu_ps(table))")
   elseif v.act == "f32" and bits == 5 then
-    lookup(w, v, "float", 32, host.f32, 4, "_mm512_permutex2var_ps(_mm512_loadu_ps(table), (__m512i)q, _mm512_loadu_ps(table + 16))")
+    lookup(w, v, "float", 32, host.f32, 4,
+      "_mm512_permutex2var_ps(_mm512_loadu_ps(table), (__m512i)q, _mm512_loadu_ps(table + 16))")
   elseif v.act == "f32" then
     number(w, v)
     w "fn weight_t weights(u32v q) { return number((__m512i)q); }"
@@ -120,7 +128,10 @@ end
 local multiply = {
   f32 = [[
     typedef f32v sum_t; /* sums over a group */
-    fn sum_t multiply(sum_t s, weight_t w, const float *x, int i) { return _mm512_fmadd_ps(w, _mm512_set1_ps(x[i]), s); }
+    fn sum_t multiply(sum_t s, weight_t w, const float *x, int i)
+    {
+        return _mm512_fmadd_ps(w, _mm512_set1_ps(x[i]), s);
+    }
     fn f32v as_float(sum_t s) { return s; }
   ]],
   bf16 = [[
@@ -154,13 +165,15 @@ local read = {
   bf16 = "(__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)",
   e4m3 = "from_e4m3(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
   e5m2 = "from_e5m2(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
-  e8m0 = "(__m512)_mm512_max_epu32(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)), 23), _mm512_set1_epi32(0x400000))",
+  e8m0 = "(__m512)_mm512_max_epu32(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)), 23), "
+    .. "_mm512_set1_epi32(0x400000))",
   u8 = "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
 }
 
 function hooks.planes(w, v)
   for _, p in ipairs(v.format.planes) do
-    w("fn f32v load_${NAME}(const void *p) { return ${READ}; } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
+    w("fn f32v load_${NAME}(const void *p) { return ${READ}; } /* ${TYPE} */",
+      { NAME = p.name, READ = read[p.type], TYPE = p.type })
   end
   if #v.format.planes > 0 then w.blank() end
 end
@@ -168,7 +181,8 @@ end
 function hooks.store(w, v)
   local body = ({ f32 = "_mm512_mask_storeu_ps(y, mask, s);",
     bf16 = "_mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(s));",
-    f16 = "_mm256_mask_storeu_epi16(y, mask, _mm512_cvtps_ph(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));" })[v.out]
+    f16 = "_mm256_mask_storeu_epi16(y, mask, _mm512_cvtps_ph(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));"
+  })[v.out]
   w([[
     /* Write the first `count` of LANES columns. */
     fn void store(${YT} *y, f32v s, const float *bias, int64_t count) {
@@ -176,7 +190,8 @@ function hooks.store(w, v)
       ${BIAS_LINE}
       ${BODY}
     }
-  ]], { YT = v.YT, BODY = body, BIAS_LINE = v.problem.bias and "s += _mm512_maskz_loadu_ps(mask, bias);" or "(void)bias;" })
+  ]], { YT = v.YT, BODY = body,
+    BIAS_LINE = v.problem.bias and "s += _mm512_maskz_loadu_ps(mask, bias);" or "(void)bias;" })
   w.blank()
 end
 

@@ -39,10 +39,11 @@ function hooks.weights(w, v)
     end
   end
   if map.kind == "float" then
-    w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)" })[map.type] or
-      ("from_%s(q)"):format(map.type) })
+    local body = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)" })[map.type] or ("from_%s(q)"):format(map.type)
+    w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = body })
   elseif map.kind == "int" then
-    w("fn f32v number(u32v q) { return __builtin_convertvector((i32v)q + ${BIAS}, f32v); }", { BIAS = ("(%d)"):format(map.bias) })
+    w("fn f32v number(u32v q) { return __builtin_convertvector((i32v)q + ${BIAS}, f32v); }",
+      { BIAS = ("(%d)"):format(map.bias) })
   else
     w([=[
       static const float table[${COUNT}] = { /* the code map */
@@ -88,7 +89,8 @@ local read = {
 
 function hooks.planes(w, v)
   for _, p in ipairs(v.format.planes) do
-    w("fn f32v load_${NAME}(const void *p) { ${READ} } /* ${TYPE} */", { NAME = p.name, READ = read[p.type], TYPE = p.type })
+    w("fn f32v load_${NAME}(const void *p) { ${READ} } /* ${TYPE} */",
+      { NAME = p.name, READ = read[p.type], TYPE = p.type })
   end
   if #v.format.planes > 0 then w.blank() end
 end
@@ -127,7 +129,8 @@ function hooks.store(w, v)
       ${UNUSED}
       for (int i = 0; i < LANES && i < count; i++) y[i] = convert(${VALUE});
     }
-  ]], { YT = v.YT, VALUE = v.problem.bias and "s[i] + bias[i]" or "s[i]", UNUSED = v.problem.bias and "" or "(void)bias;" })
+  ]], { YT = v.YT, VALUE = v.problem.bias and "s[i] + bias[i]" or "s[i]",
+    UNUSED = v.problem.bias and "" or "(void)bias;" })
   w.blank()
 end
 

@@ -5,8 +5,8 @@
 --   row 0 ..    | acc[r][p]             |   a tile: MR rows x NR columns, all of K
 --   row MR - 1  +-----------------------+
 --
---   A rest of few rows takes a tile of half the height. Rows beyond M repeat the last one and are not stored, so that two
---   bodies serve every M.
+--   A rest of few rows takes a tile of half the height. Rows beyond M repeat the last one and are not stored, so that
+--   two bodies serve every M.
 --
 --   for each record (KR values of k), each group     part = sums of map(q) x over the group
 --     for each block, step, vector p                 weights = map(codes)
@@ -34,7 +34,8 @@ local longest_body = 192 -- products in the unrolled loop: longer ones take seco
 
 tile.unroll = { name = "unroll", why = "the unrolled loop would be too long, or the groups are shorter than a block",
   ok = function(v)
-    return v.UNROLL == 1 or host.record(v) == host.group(v) and v.UNROLL * host.steps(v) * tile.products(v) <= longest_body
+    return v.UNROLL == 1 or host.record(v) == host.group(v)
+      and v.UNROLL * host.steps(v) * tile.products(v) <= longest_body
   end }
 
 -- `count` or as many as fit the longest body.
@@ -98,8 +99,11 @@ local function plane_address(v, p)
     if field then
       local at = "panel"
       if p.cols == v.GROUP then at = "(panel * records + g)"
-      elseif p.cols > 0 then at = ("(panel * ((a->k + %d) / %d) + g / %d)"):format(p.cols - 1, p.cols, p.cols // v.KR) end
-      return ("a->w + %s + %s * %d%s"):format(expr.c(section.offset, { N = "a->n", K = "a->k" }), at, section.record, inner)
+      elseif p.cols > 0 then
+        at = ("(panel * ((a->k + %d) / %d) + g / %d)"):format(p.cols - 1, p.cols, p.cols // v.KR)
+      end
+      local first = expr.c(section.offset, { N = "a->n", K = "a->k" })
+      return ("a->w + %s + %s * %d%s"):format(first, at, section.record, inner)
     end
   end
 end
@@ -132,7 +136,8 @@ local function finish(w, v)
   if #f.offset > 0 then
     local terms = {}
     for i, t in ipairs(f.offset) do
-      terms[i] = #t.planes > 0 and product(t.planes, t.coefficient) or ("(f32v){0} + %s"):format(host.f32(t.coefficient))
+      terms[i] = #t.planes > 0 and product(t.planes, t.coefficient)
+        or ("(f32v){0} + %s"):format(host.f32(t.coefficient))
     end
     w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
     sum = (" + offset * (float)sums[%s]"):format(group_at(v, "at[r] * records + g"))
@@ -191,8 +196,10 @@ function tile.tile(w, v, read, prefetch)
       for (int64_t g = 0; g < records; g++, record += RECORD) {
         const ${FILLED} *x[MR];
         for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
-  ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
-    FILL_DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32") or "The last, partial record of x, filled up with zeros.",
+  ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "",
+    SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
+    FILL_DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32")
+      or "The last, partial record of x, filled up with zeros.",
     FILL_VALUE = v.converted and (v.FILL or v.VALUE) or "x[k]",
     FULL = v.converted and "" or ", full = a->k / KR",
     GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : " })
@@ -239,17 +246,22 @@ function tile.entry(w, v, each_panel)
     w "const int64_t scratch_bytes = (a->k + KR - 1) / KR * (KR / V) * P * (int64_t)sizeof(weight_t);"
     size[#size + 1] = "scratch_bytes"
   end
-  if #size > 0 then w("uint8_t *mine = (uint8_t *)a->ws + thread * (${SIZE});", { SIZE = table.concat(size, " + ") }) end
+  if #size > 0 then
+    w("uint8_t *mine = (uint8_t *)a->ws + thread * (${SIZE});", { SIZE = table.concat(size, " + ") })
+  end
   if v.sums then
     w "${SUMT} *sums = (${SUMT} *)mine;"
     w "group_sums(a, sums);"
   end
-  if v.scratch then w("weight_t *scratch = (weight_t *)(mine${AFTER});", { AFTER = v.sums and " + sums_bytes" or "" }) end
+  if v.scratch then
+    w("weight_t *scratch = (weight_t *)(mine${AFTER});", { AFTER = v.sums and " + sums_bytes" or "" })
+  end
   w.push "for (int64_t panel = begin; panel < end; panel++) {"
   if each_panel then each_panel(w, v) end
   w.push "for (int64_t row = 0; row < a->m; row += MR)"
   if v.MR > 1 then
-    w("if (a->m - row > MR / 2) tile(a, ${CALL}panel, row, MR);\nelse tile(a, ${CALL}panel, row, MR / 2);", { CALL = call })
+    w("if (a->m - row > MR / 2) tile(a, ${CALL}panel, row, MR);\nelse tile(a, ${CALL}panel, row, MR / 2);",
+      { CALL = call })
   else
     w("tile(a, ${CALL}panel, row, MR);", { CALL = call })
   end

@@ -34,11 +34,12 @@ local WARPS = 8 -- of a CTA of `expand`; each takes a record: a tile of the layo
 -- The variant of cuda.mma that multiplies with D.
 local function product(v)
   if v.product then return v.product end
-  local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out, entry = v.entry .. "_product",
-    LAYOUT = "n16", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1, STAGES = v.STAGES, SCALE = "sum", SPLIT = 1,
-    REDUCE = "ordered" }
+  local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out,
+    entry = v.entry .. "_product", LAYOUT = "n16", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1,
+    STAGES = v.STAGES, SCALE = "sum", SPLIT = 1, REDUCE = "ordered" }
   local half = cuda.half_of(v.act)
-  d.format = { name = half, bits = 16, planes = {}, scale = {}, offset = {}, map = { kind = "float", type = half, slope = 1 } }
+  d.format = { name = half, bits = 16, planes = {}, scale = {}, offset = {},
+    map = { kind = "float", type = half, slope = 1 } }
   v.product = d
   return d
 end
@@ -51,7 +52,9 @@ local function factors(v)
     return table.move(rows, 1, #rows, #out + 1, out)
   end
   local offsets = {}
-  for i, term in ipairs(v.OFFSETS) do offsets[i] = { coefficient = term.coefficient, planes = with_rows(term.planes) } end
+  for i, term in ipairs(v.OFFSETS) do
+    offsets[i] = { coefficient = term.coefficient, planes = with_rows(term.planes) }
+  end
   v.SCALES, v.OFFSETS, v.ROW_SCALES = with_rows(v.SCALES), offsets, {}
 end
 
@@ -84,7 +87,7 @@ for _, r in ipairs(mma.rules) do -- what the product asks for, and what scales o
   end)
 end
 
--- ---- Source ----------------------------------------------------------------------------------------------------------
+-- ---- Source ---------------------------------------------------------------------------------------------------------
 
 local fine = [[
   float value[8];
@@ -151,7 +154,8 @@ local function dequantize(w, v)
   w.blank()
 end
 
-local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true, [cuda.permute] = true }
+local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true,
+  [cuda.permute] = true }
 
 local function multiply(w, v)
   w "namespace product {"
@@ -162,7 +166,7 @@ local function multiply(w, v)
   w "}"
 end
 
--- ---- Launch ----------------------------------------------------------------------------------------------------------
+-- ---- Launch ---------------------------------------------------------------------------------------------------------
 
 local function launch(v)
   local tile = v.layout.tile
@@ -191,8 +195,9 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0, v.BM end, -- finer groups have no other kernel for many
+  -- finer groups have no other kernel for many
+  m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0, v.BM end,
   cost = function(v) return product(v).SMEM end,
-  outline = { cuda.head, cuda.helpers, cuda.pack2, function(w, v) parts.ptx(w, product(v)) end, cuda.permute, dequantize,
-    multiply },
+  outline = { cuda.head, cuda.helpers, cuda.pack2, function(w, v) parts.ptx(w, product(v)) end, cuda.permute,
+    dequantize, multiply },
 }

@@ -4,19 +4,19 @@
 --
 --               k -->    chunk 0   chunk 1   chunk 2        a CTA makes 16 FN features of MB tokens
 --             +---------------------------------+
---   16 FN     |  warp 0  | warp 1  |  ...  | warp 0  ...    its warps take the chunks of K in turn, UNROLL loads at once,
---   features  |          |         |       |                and add up in order through shared memory at the end
+--   16 FN     |  warp 0  | warp 1  |  ...  | warp 0  ...    its warps take the chunks of K in turn, UNROLL loads at
+--   features  |          |         |       |                once, and add up in order through shared memory at the end
 --             +---------------------------------+
 --
 --   X[m,k]   row-major, read through L1; lanes of equal t = lane % 4 read the same. For a weight in act-order it is
 --            gathered as it is read: column j of W meets X[m, perm[j]]
---   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua: a lane has two rows of each of FN
---            fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8; with X of
---            8 bits four neighbours)
+--   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua: a lane has two rows of each of
+--            FN fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8; four
+--            neighbours where X has 8 bits)
 --   Y[m,n]   row-major
 --
---   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; or, where groups are
---   finer than 16 of k, weight by weight. For activations of 8 bits times x_scale[m] at the end.
+--   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; or, where groups
+--   are finer than 16 of k, weight by weight. For activations of 8 bits times x_scale[m] at the end.
 --
 --   parameter  meaning                                   bound by
 --   LAYOUT     shape of a record: 16 or 64 features      part of the layout, which cuda.mma shares
@@ -24,8 +24,8 @@
 --   UNROLL     records a warp has under way              registers
 --   MB         tokens of a CTA                           registers: 4 FN MB sums
 --
--- Source: one warp per rows and direct loads in fragment order as in PyTorch's tinygemm; splitting K over the warps of a
--- CTA as in llama.cpp's mmvq.
+-- Source: one warp per rows and direct loads in fragment order as in PyTorch's tinygemm; splitting K over the warps of
+-- a CTA as in llama.cpp's mmvq.
 
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
@@ -70,7 +70,8 @@ local rules = {
   rule("slope", "codes that are floats have no scale in their code map", function(v)
     return v.format.map.kind ~= "float" or v.format.map.slope == 1
   end),
-  rule("registers", "sums, codes and X need more registers than a thread has", function(v) return registers(v) <= 200 end),
+  rule("registers", "sums, codes and X need more registers than a thread has",
+    function(v) return registers(v) <= 200 end),
   rule("residency", "a multiprocessor holds too few such CTAs to hide memory", function(v)
     return registers(v) * v.WARPS * 32 <= (v.device.regs or 65536)
   end),
@@ -80,7 +81,7 @@ local rules = {
   end),
 }
 
--- ---- Source ----------------------------------------------------------------------------------------------------------
+-- ---- Source ---------------------------------------------------------------------------------------------------------
 
 local function constants(w, v)
   w([[

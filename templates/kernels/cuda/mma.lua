@@ -1,6 +1,6 @@
 -- cuda.mma - tensor cores (mma.sync), weights as their first operand; from a few tokens to many.
 --
---   Y[m,n] = sum over k of X[m,k] * W[n,k]                computed as  Yt[n,m] = W . Xt, features along the 16 of m16n8k16
+--   Y[m,n] = sum over k of X[m,k] * W[n,k]            computed as  Yt[n,m] = W . Xt, features along the 16 of m16n8k16
 --
 --                  BM tokens
 --                +----------+         a CTA makes BN features x BM tokens, WN x WK warps
@@ -19,7 +19,7 @@
 --
 --   parameter  meaning                                              bound by
 --   LAYOUT     shape of a record: 16 or 64 features                 part of the layout
---   BM, BN     tokens, features of a CTA                            accumulators: BM * BN / (WN * 32) registers of a lane
+--   BM, BN     tokens, features of a CTA                            BM * BN / (WN * 32) registers of a lane, the sums
 --   BK         k of a tile                                          shared memory: STAGES * BK * (BM of X + BN of W)
 --   WN, WK     warps along the features, warps that share K         TN = BN / WN, TK = BK / WK hold whole records
 --   STAGES     buffers: tiles under way plus one
@@ -27,8 +27,8 @@
 --   SPLIT      CTAs that share K
 --   REDUCE     how their sums meet: in order, or by atomic addition (not bit for bit repeatable)
 --
--- Source: the pipeline of cp.async and fragment-ordered weights is Marlin's (Frantar et al., arXiv 2408.11743); weights as
--- first operand, so that 8 tokens fill the tensor core, is CUTLASS' and Humming's for Hopper.
+-- Source: the pipeline of cp.async and fragment-ordered weights is Marlin's (Frantar et al., arXiv 2408.11743); weights
+-- as first operand, so that 8 tokens fill the tensor core, is CUTLASS' and Humming's for Hopper.
 
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
@@ -37,7 +37,7 @@ local parts = use "kernels/common/cuda_mma"
 
 local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout; n32 is neither wide nor narrow, and not tried
 
--- ---- Sizes -----------------------------------------------------------------------------------------------------------
+-- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
 -- Groups along `k`, the most of any plane.
 local function groups(v, k)
@@ -46,7 +46,8 @@ local function groups(v, k)
   return most
 end
 
--- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit 32 bits.
+-- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit
+-- 32 bits.
 local function integer(v)
   if v.act ~= "i8" or v.SCALE ~= "sum" or not cuda.integer(v.format) then return false end
   if #cuda.roles(v.format).scale == 0 and v.problem.k >= (1 << 31) // (128 * 128) then return false end
@@ -111,7 +112,7 @@ local function derive(v)
   v.PRECISION = planes.precision(v)
 end
 
--- ---- Rules -----------------------------------------------------------------------------------------------------------
+-- ---- Rules ----------------------------------------------------------------------------------------------------------
 
 local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
 
@@ -125,9 +126,11 @@ end
 local rules = {
   rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
   cuda.rules.act,
-  rule("granularity", "groups along K must be multiples of 16 codes, the step of a tensor core; cuda.gemv and cuda.expand take others",
+  rule("granularity",
+    "groups along K must be multiples of 16 codes, the step of a tensor core; cuda.gemv and cuda.expand take others",
     function(v) return not cuda.fragment.fine(v.format) end),
-  rule("dense", "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, "
+  rule("dense",
+    "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, "
     .. "f16 for those of 8 bits, or have 8 bits themselves",
     function(v)
       local m = v.format.map
@@ -152,11 +155,12 @@ local rules = {
   rule("scale-rounding", "entries that the type of the product rounds must not be rounded again by a scale", function(v)
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
   end),
-  rule("scale-range", "a code times its scale could exceed the type of the product: scales wait for the sum", function(v)
-    local m, small = v.format.map, cuda.float8[v.format.map.type]
-    local most = small and small.max or m.kind ~= "float" and math.max(-m.lo, m.hi) or 0
-    return v.SCALE ~= "weight" or 16 * most <= cuda.half[half(v)].max -- scales of checkpoints are well below 16
-  end),
+  rule("scale-range", "a code times its scale could exceed the type of the product: scales wait for the sum",
+    function(v)
+      local m, small = v.format.map, cuda.float8[v.format.map.type]
+      local most = small and small.max or m.kind ~= "float" and math.max(-m.lo, m.hi) or 0
+      return v.SCALE ~= "weight" or 16 * most <= cuda.half[half(v)].max -- scales of checkpoints are well below 16
+    end),
   rule("tile", "the sums of 128 tokens and 256 features leave no registers for the rest", function(v)
     return v.BM * v.BN <= 128 * 128
   end),
@@ -167,30 +171,35 @@ local rules = {
   rule("memory", "the buffers need more shared memory than this device has", function(v)
     return sizes(v).SMEM + (v.SPLIT > 1 and parts.COMBINE_BYTES or 0) <= v.device.smem
   end),
-  rule("reduce", "without a split there is nothing to reduce", function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end),
-  rule("atomic", "two sums are added in order as fast as by atomics", function(v) return v.SPLIT ~= 2 or v.REDUCE == "ordered" end),
+  rule("reduce", "without a split there is nothing to reduce",
+    function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end),
+  rule("atomic", "two sums are added in order as fast as by atomics",
+    function(v) return v.SPLIT ~= 2 or v.REDUCE == "ordered" end),
   rule("split", "K is too short: each part should have as many tiles as there are buffers", function(v)
     return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.STAGES * v.BK
   end),
   rule("split-tokens", "with many tokens there are tiles enough; parts of K are for few", function(v)
     return v.BM <= 32 or v.SPLIT == 1 or v.BM == 64 and v.SPLIT == 2
   end),
-  rule("share-k", "warps share K where few tokens leave them little else", function(v) return v.WK == 1 or v.BM <= 16 end),
-  rule("depth", "few tokens are bound by memory and want deep buffers and tiles, many by arithmetic and want room", function(v)
-    if v.BM <= 16 then return v.STAGES >= 4 and v.BK == 128 end
-    return v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES <= 4 and v.BK == 64
-  end),
+  rule("share-k", "warps share K where few tokens leave them little else",
+    function(v) return v.WK == 1 or v.BM <= 16 end),
+  rule("depth", "few tokens are bound by memory and want deep buffers and tiles, many by arithmetic and want room",
+    function(v)
+      if v.BM <= 16 then return v.STAGES >= 4 and v.BK == 128 end
+      return v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES <= 4 and v.BK == 64
+    end),
   rule("features", "many tokens want many features: each value of X is loaded once per BN", function(v)
     return v.BM <= 32 or v.BN >= 128
   end),
-  rule("fill", "this device has more multiprocessors than there are such tiles of few tokens: take narrow ones, or split K",
+  rule("fill",
+    "this device has more multiprocessors than there are such tiles of few tokens: take narrow ones, or split K",
     function(v) return v.BM > 32 or v.BN == 64 or v.problem.n // v.BN * v.SPLIT >= v.device.sms // 3 end),
   rule("crowd", "the tiles alone occupy this device", function(v)
     return v.SPLIT == 1 or -(-v.problem.n // v.BN) * v.SPLIT <= 3 * v.device.sms
   end),
 }
 
--- ---- Source ----------------------------------------------------------------------------------------------------------
+-- ---- Source ---------------------------------------------------------------------------------------------------------
 
 local function constants(w, v)
   w([[

@@ -57,7 +57,8 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = function(v)
     local scratch = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
-    return { steps = { { grid = { ceildiv(N, v.NR) } } }, workspace = tile.workspace(v, scratch), batch_invariant = true }
+    return { steps = { { grid = { ceildiv(N, v.NR) } } }, workspace = tile.workspace(v, scratch),
+      batch_invariant = true }
   end,
   flags = host.flags,
   arch = host.arch,

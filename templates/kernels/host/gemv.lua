@@ -2,8 +2,8 @@
 --
 --   Y[m,n] = sum over k of X[m,k] * W[n,k]
 --
---   X[m,k]  row-major                          W[n,k]  panel n / NR, record k / KR, see templates/kernels/common/host.lua
---   Y[m,n]  row-major                          a thread takes a contiguous run of panels: one stream through memory
+--   X[m,k]  row-major                        W[n,k]  panel n / NR, record k / KR, see templates/kernels/common/host.lua
+--   Y[m,n]  row-major                        a thread takes a contiguous run of panels: one stream through memory
 --
 -- The tile and its loops are templates/kernels/common/host_tile.lua. Rows beyond MR read the panel again, from cache.
 --
