@@ -1,8 +1,8 @@
 -- check.lua - tables that people write: every field is known and of its kind, and a message says which one is not.
 --
--- `fields` gives each field its kinds, "string|list?": one of them, and "?" if it may be left out. A kind is a Lua type,
--- "integer", "count" (an integer from 1 on, for C's int), "list", or "expression" (gen/expr.lua, whole numbers among
--- them). The field "[]" stands for each element of a list.
+-- `fields` gives each field its kinds, "string|list?": one of them, and "?" if it may be left out. A kind is a Lua
+-- type, "integer", "count" (an integer from 1 on, for C's int), "list", or "expression" (gen/expr.lua, whole numbers
+-- among them). The field "[]" stands for each element of a list.
 
 local expr = require "gen.expr"
 local check = {}
@@ -27,7 +27,7 @@ function check.sorted_keys(t, other)
   return keys
 end
 
--- ---- Names ---------------------------------------------------------------------------------------------------------
+-- ---- Names ----------------------------------------------------------------------------------------------------------
 
 -- How many letters must be added, dropped or changed to make `b` of `a`.
 local function distance(a, b)
@@ -62,7 +62,7 @@ function check.among(word, known, what, where)
   check.fail(where, "%s %q is not known%s", what, tostring(word), check.instead(word, known))
 end
 
--- ---- Values --------------------------------------------------------------------------------------------------------
+-- ---- Values ---------------------------------------------------------------------------------------------------------
 
 local kinds = {
   integer = function(x) return math.type(x) == "integer" end,

@@ -46,8 +46,8 @@ function emit.new(values)
     local where = ("%s:%d"):format(info.short_src, info.currentline)
     local body, margin = dedent(text)
     local first = text:find "\n" and 1 or 0 -- [[ drops the newline behind it: such a text begins one line below
-    if info.source:sub(1, 1) == "@" then chunks[#chunks + 1] = { line = info.currentline + first, file = info.source:sub(2) } end
     local number = info.currentline + first
+    if info.source:sub(1, 1) == "@" then chunks[#chunks + 1] = { line = number, file = info.source:sub(2) } end
     for line in (body .. "\n"):gmatch "(.-)\n" do
       line = line:sub(margin + 1)
       local out = substitute(line, extra, where)

@@ -52,7 +52,8 @@ expr.eq = binary("==", function(a, b) return a == b and 1 or 0 end)
 
 function expr.select(c, a, b) return make("select", lift(c), lift(a), lift(b)) end
 function expr.bits(v, lo, width)
-  if not (math.type(lo) == "integer" and math.type(width) == "integer" and lo >= 0 and width > 0 and lo + width <= 32) then
+  if not (math.type(lo) == "integer" and math.type(width) == "integer" and lo >= 0 and width > 0
+    and lo + width <= 32) then
     error("bits(x, lowest, how many): whole numbers, and no bit beyond the 32nd", 2)
   end
   return make("bits", lift(v), lift(lo), lift(width))

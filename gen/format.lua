@@ -54,8 +54,8 @@ local function check_group(group, what, where)
   for i, g in ipairs(type(group) == "table" and group or { group }) do
     local any = i > 1 and (g == "g*" or g == "b*")
     that(any or grain(math.type(g) and "g" .. g or tostring(g)), where,
-      "%s: group %q: a group is a number of weights along K, \"row\", \"tensor\", \"b128x128\" or, after the first, \"g*\" or \"b*\"",
-      what, tostring(g))
+      '%s: group %q: a group is a number of weights along K, "row", "tensor", "b128x128" or, after the first, '
+      .. '"g*" or "b*"', what, tostring(g))
   end
 end
 
@@ -68,8 +68,8 @@ local function check_planes(def, what, where)
     for _, o in ipairs(options) do
       local like_scale = o == "scale" and plane ~= "scale" and def.planes.scale
       that(o == "none" or like_scale or type(o) == "string" and plane_type(o), where,
-        "%s: plane %s: unknown type %q; known: none, u1 to u8, %s; \"scale\" is that of the plane", what, plane, tostring(o),
-        table.concat(sorted_keys(type_bits), ", "))
+        '%s: plane %s: unknown type %q; known: none, u1 to u8, %s; "scale" is that of the plane',
+        what, plane, tostring(o), table.concat(sorted_keys(type_bits), ", "))
     end
   end
   for plane, word in pairs(def.per or {}) do
@@ -105,7 +105,7 @@ function format.define(def, file, where)
   return registry.add(format.registry, def, what, file, where)
 end
 
--- ---- Normal form ------------------------------------------------------------------------------------------------
+-- ---- Normal form ----------------------------------------------------------------------------------------------------
 -- A value is a sum of terms, keyed by the planes that multiply it; the rest of a term depends on the code alone and is
 -- kept as one number for each code (or, for codes that are floats, as a factor of q).
 
@@ -117,11 +117,14 @@ local function normalise(tree, def)
     return t
   end
   local function term(planes, power, table_) return { planes = planes, power = power, t = table_ } end
-  local function single(planes, t, power) return { [table.concat(planes, "*") .. ":" .. (power or 0)] = term(planes, power or 0, t) } end
+  local function single(planes, t, power)
+    return { [table.concat(planes, "*") .. ":" .. (power or 0)] = term(planes, power or 0, t) }
+  end
   local function pure(v, what) -- the value as a function of the code alone
     local out
     for _, x in pairs(v) do
-      that(#x.planes == 0 and x.power == 0 and not out, def.where, "%s: %s must depend on the code only", def.name, what)
+      that(#x.planes == 0 and x.power == 0 and not out, def.where, "%s: %s must depend on the code only",
+        def.name, what)
       out = x.t
     end
     return out or each(function() return 0 end)
@@ -164,10 +167,13 @@ local function normalise(tree, def)
     for i = 1, #a do f[i] = pure(a[i], "an argument of " .. x.op) end
     if x.op == "lookup" then
       return single({}, each(function(i)
-        return that(x.table[f[1][i] + 1], def.where, "%s: lookup of index %s in a table of %d", def.name, f[1][i], #x.table)
+        return that(x.table[f[1][i] + 1], def.where, "%s: lookup of index %s in a table of %d",
+          def.name, f[1][i], #x.table)
       end))
     end
-    if x.op == "bits" then return single({}, each(function(i) return (f[1][i] // 1 >> f[2][i]) & ((1 << f[3][i]) - 1) end)) end
+    if x.op == "bits" then
+      return single({}, each(function(i) return (f[1][i] // 1 >> f[2][i]) & ((1 << f[3][i]) - 1) end))
+    end
     if x.op == "select" then return single({}, each(function(i) return f[1][i] ~= 0 and f[2][i] or f[3][i] end)) end
     if x.op == "/" then return single({}, each(function(i) return f[1][i] / f[2][i] end)) end
     if x.op == "<" then return single({}, each(function(i) return f[1][i] < f[2][i] and 1 or 0 end)) end
@@ -207,8 +213,8 @@ local function unit_of(values)
   end
 end
 
--- kind "float": a number of that type, times slope; "int": code + bias; "table": anything else. The values of the last two
--- lie in lo .. hi; `unit`: they are multiples of it.
+-- kind "float": a number of that type, times slope; "int": code + bias; "table": anything else. The values of the last
+-- two lie in lo .. hi; `unit`: they are multiples of it.
 local function classify(map, def)
   if def.codes then return { kind = "float", type = def.codes, slope = map[1] } end
   local bias, affine = map[1], true
@@ -303,7 +309,9 @@ function format.resolve(spelling)
   f.implied = implied[1] and table.concat(implied, ".")
   for i, x in ipairs(f.planes) do f.planes[x.name] = i end
 
-  f.decode = def.decode(expr.var "q", setmetatable(p, { __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.where, k), 0) end }))
+  f.decode = def.decode(expr.var "q", setmetatable(p, {
+    __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.where, k), 0) end,
+  }))
   that(expr.is(f.decode), def.where, "decode of %s must return an expression of q", def.name)
   for _, x in ipairs(f.planes) do
     that(uses(f.decode, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
@@ -328,10 +336,12 @@ end
 -- Descriptor for C (runtime/desc.h: qn_format).
 function format.descriptor(f)
   local tables, planes = {}, {}
-  for i, x in ipairs(f.planes) do planes[i] = { name = x.name, type = x.type, max = x.max, rows = x.rows, cols = x.cols } end
+  for i, x in ipairs(f.planes) do
+    planes[i] = { name = x.name, type = x.type, max = x.max, rows = x.rows, cols = x.cols }
+  end
   local decode = expr.postfix(f.decode, tables)
-  return { name = f.name, implied = f.implied, bits = f.bits, codes = f.bits <= 8 and "u8" or "u" .. f.bits, float = f.def.codes or "none",
-    planes = planes, tables = tables, decode = decode }
+  return { name = f.name, implied = f.implied, bits = f.bits, codes = f.bits <= 8 and "u8" or "u" .. f.bits,
+    float = f.def.codes or "none", planes = planes, tables = tables, decode = decode }
 end
 
 return format

@@ -1,8 +1,8 @@
 -- init.lua - the generator: loads templates in a sandbox and answers for formats, problems and variants.
 --
 -- `native` is what the host program gives: hash(text), problem(spelling) -> its parts, read(path) -> text and the name
--- that messages give it, or nil, list(folder) -> names. Templates see an explicit environment: no io, no os, no loading;
--- an unknown global is an error.
+-- that messages give it, or nil, list(folder) -> names. Templates see an explicit environment: no io, no os, no
+-- loading; an unknown global is an error.
 
 return function(native)
   local format = require "gen.format"
@@ -40,7 +40,8 @@ return function(native)
       M = expr.var "M", N = expr.var "N", K = expr.var "K", T = expr.var "T",
       SMS = expr.var "SMS", SMEM = expr.var "SMEM", L2 = expr.var "L2",
       use = function(path)
-        check.that(type(path) == "string" and not path:find "%.%.", nil, "use: %q is no path below templates/", tostring(path))
+        check.that(type(path) == "string" and not path:find "%.%.", nil, "use: %q is no path below templates/",
+          tostring(path))
         return copy(gen.load("templates/" .. path .. ".lua"))
       end,
     }

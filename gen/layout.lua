@@ -6,12 +6,14 @@
 --       codes(0, 4, { k(16, 8), n(32), k(8) }) } } }
 --
 -- n(size, stride) and k(size, stride) are digits, slowest first. make() checks that every section covers every element
--- of its planes (of the codes exactly once), and derives sizes: record bytes, field offsets, section offsets over N and K.
+-- of its planes (of the codes exactly once), and derives sizes: record bytes, field offsets, section offsets over
+-- N and K.
 
 local check = require "gen.check"
 local expr = require "gen.expr"
 local layout = {}
-local type_bits = { u8 = 8, i8 = 8, u16 = 16, f16 = 16, bf16 = 16, f32 = 32, u32 = 32, i32 = 32, e4m3 = 8, e5m2 = 8, e8m0 = 8 }
+local type_bits = { u8 = 8, i8 = 8, u16 = 16, f16 = 16, bf16 = 16, f32 = 32, u32 = 32, i32 = 32, e4m3 = 8, e5m2 = 8,
+  e8m0 = 8 }
 
 local function digit(axis, size, stride)
   for _, x in ipairs { size, stride or 1 } do
@@ -78,7 +80,8 @@ function layout.make(spec)
         tile[d[1] == "n" and 1 or 2], d[3]) or d[2])
       local size = tile[d[1] == "n" and 1 or 2]
       if d[2] == 0 and size % d[3] ~= 0 and d[3] % size ~= 0 then
-        fail(name, "the tile (%d x %d) and an outer stride of %d: neither is a multiple of the other", tile[1], tile[2], d[3])
+        fail(name, "the tile (%d x %d) and an outer stride of %d: neither is a multiple of the other",
+          tile[1], tile[2], d[3])
       end
     end
     for _, field in ipairs(sec) do
@@ -93,9 +96,11 @@ function layout.make(spec)
       check_chain(name, all, "k", plane and plane.cols or 1, plane, what)
       local elements = 1
       for _, d in ipairs(field.digits) do elements = elements * d[2] end
-      if elements * bits % 8 ~= 0 then fail(name, "%s: %d elements of %d bits are not whole bytes", what, elements, bits) end
-      out.fields[#out.fields + 1] = { plane = field.plane, type = kind, lo = field.lo or 0, bits = bits, digits = field.digits,
-        offset = record, bytes = elements * bits // 8 }
+      if elements * bits % 8 ~= 0 then
+        fail(name, "%s: %d elements of %d bits are not whole bytes", what, elements, bits)
+      end
+      out.fields[#out.fields + 1] = { plane = field.plane, type = kind, lo = field.lo or 0, bits = bits,
+        digits = field.digits, offset = record, bytes = elements * bits // 8 }
       out.fields[what] = out.fields[#out.fields]
       out.fields[field.plane] = out.fields[field.plane] or out.fields[#out.fields]
       record = record + elements * bits // 8

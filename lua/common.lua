@@ -3,7 +3,7 @@
 local check = require "gen.check"
 local common = {}
 
--- ---- Ending a verb -------------------------------------------------------------------------------------------------
+-- ---- Ending a verb --------------------------------------------------------------------------------------------------
 
 -- The world is bad: exit 1.
 function common.fail(text, ...) error(select("#", ...) > 0 and text:format(...) or text, 0) end
@@ -23,7 +23,7 @@ function common.ask(fn, ...)
   return table.unpack(out, 2, out.n)
 end
 
--- ---- Values --------------------------------------------------------------------------------------------------------
+-- ---- Values ---------------------------------------------------------------------------------------------------------
 
 -- "a,b" -> { "a", "b" }
 function common.split(text, what)
@@ -120,7 +120,7 @@ function common.functions(list)
   return out
 end
 
--- ---- Checkpoints ---------------------------------------------------------------------------------------------------
+-- ---- Checkpoints ----------------------------------------------------------------------------------------------------
 
 -- The checkpoint that an argument names; --include makes linear layers of what is none by its name.
 function common.model(q, path, options)
@@ -135,15 +135,15 @@ end
 -- Options of verbs that make something of a whole model.
 common.partial = { "--partial", nil, "go on without what cannot be read: else it is an error", group = "Layers" }
 common.include = { "--include", "PATTERN",
-  "take also what is no linear layer by its name: vision towers, routers; * for any characters (repeatable)", many = true,
-  group = "Layers" }
+  "take also what is no linear layer by its name: vision towers, routers; * for any characters (repeatable)",
+  many = true, group = "Layers" }
 
 function common.left_out(list)
   for _, x in ipairs(list) do common.warn("left out: %s: %s", x.name, x.why) end
   if #list > 0 then common.warn("%s left out: this is a part of the model", common.count(#list, "weight")) end
 end
 
--- ---- Text ----------------------------------------------------------------------------------------------------------
+-- ---- Text -----------------------------------------------------------------------------------------------------------
 
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
@@ -227,7 +227,7 @@ function common.table(rows)
   end
 end
 
--- ---- Devices and variants ------------------------------------------------------------------------------------------
+-- ---- Devices and variants -------------------------------------------------------------------------------------------
 
 -- What to generate for: --arch, a described architecture; --device, a machine that is here; else this machine.
 function common.target(q, options)
@@ -235,7 +235,8 @@ function common.target(q, options)
   return common.check(q.device(options.arch == "host" and "host" or options.device))
 end
 
--- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for. --shape is N and K.
+-- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for. --shape is
+-- N and K.
 function common.variant(q, name, options)
   local family, format, types, bias, values = name:match "^([^/]+)/([^/]+)/(%w+%-%w+)(%+?%a*)/(.*)$"
   local def = family and q.gen.kernel.registry[family]
@@ -247,7 +248,8 @@ function common.variant(q, name, options)
   if device.target ~= def.target then
     common.misuse("%s: a kernel for %s, and %s is none", name, def.target, device.name)
   end
-  local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias), def.target)
+  local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias),
+    def.target)
   local params, why = q.gen.kernel.params(def, values)
   if not params then common.misuse("%s: %s", name, why) end
   local v, rule = q.variant(problem, device, family, params)
@@ -271,7 +273,7 @@ function common.shared_memory(variant, outcome)
   return outcome.shared and outcome.shared + asked
 end
 
--- ---- Progress ------------------------------------------------------------------------------------------------------
+-- ---- Progress -------------------------------------------------------------------------------------------------------
 
 -- Phase and share; what is at work; the best so far and the time left.
 local function progress_parts(e, share)
@@ -331,8 +333,8 @@ function common.remarks(result)
 end
 
 -- A function for events { phase, problem, variant, m, done, total, best, left, text }: on a terminal a bar that is
--- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown. options.kept: what to say of the work done
--- so far if a signal ends the tool.
+-- redrawn, elsewhere a line every ten seconds. nil if nothing is to be shown. options.kept: what to say of the work
+-- done so far if a signal ends the tool.
 function common.progress(q, options)
   local shown = not options.quiet and (not options.json or options.progress)
   local columns, last, phase = shown and (q.native.terminal "stderr" or options.progress and 80), 0, nil
@@ -354,7 +356,8 @@ function common.progress(q, options)
     what = printable(what)
     if #what > room then what = what:sub(1, math.max(0, room - 3)) .. "..." end
     local full = math.floor(share * bar + 0.5)
-    io.stderr:write(clear, ("━"):rep(full), ("─"):rep(bar - full), columns and " " or "", head, what, tail, columns and "" or "\n")
+    io.stderr:write(clear, ("━"):rep(full), ("─"):rep(bar - full), columns and " " or "", head, what, tail,
+      columns and "" or "\n")
   end
 end
 

@@ -78,8 +78,8 @@ return function(q, native)
     if not worker then return nil, why, code end
     local answer
     answer, why, code = worker:ask(q.json { op = "count", slot = 0, m = m, case = { problem = twin.problem.spelling,
-      format = q.gen.format.descriptor(twin.problem.format), name = twin.name, hash = twin.hash, image = image, symbol = "",
-      sum = "", layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max,
+      format = q.gen.format.descriptor(twin.problem.format), name = twin.name, hash = twin.hash, image = image,
+      symbol = "", sum = "", layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max,
       m_tile = twin.m_tile } }, 600)
     if not answer then return nil, why, code end
     return answer.counters, answer.bytes, m

@@ -86,8 +86,7 @@ static qn_status read_problems(const cJSON *list, tuned *t) {
   return QN_OK;
 }
 
-/* ---- Progress
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Progress ---------------------------------------------------------------------------------------------------- */
 
 /* Call the script's function with a table of what an event says. */
 static int tell(lua_State *L) {
@@ -114,8 +113,7 @@ static void progress(void *ud, const qn_tune_event *e) {
   t->raised = qn__lua_protected(t->L, tell, 2, (void *)(uintptr_t)e);
 }
 
-/* ---- The result
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The result -------------------------------------------------------------------------------------------------- */
 
 static const qn_kernel *find_kernel(void *ud, const char *hash) {
   const qn_tune_result *r = ud;

@@ -22,8 +22,8 @@ local sections = {
 
 -- Every verb takes these.
 local shared = {
-  { "--template", "FILE", "first run a Lua file with a format or a kernel family of your own; may be repeated", many = true,
-    group = "Templates" },
+  { "--template", "FILE", "first run a Lua file with a format or a kernel family of your own; may be repeated",
+    many = true, group = "Templates" },
 }
 
 local function options_of(v)
@@ -47,7 +47,7 @@ for _, s in ipairs(sections) do table.move(s[2], 1, #s[2], #verbs + 1, verbs) en
 
 local function verb(name) return require("lua.verbs." .. name) end
 
--- ---- Help ----------------------------------------------------------------------------------------------------------
+-- ---- Help -----------------------------------------------------------------------------------------------------------
 
 local width = 80 -- columns of a terminal that nobody has widened
 
@@ -113,7 +113,7 @@ local function environment_fault(q)
   end
 end
 
--- ---- Reading the arguments -----------------------------------------------------------------------------------------
+-- ---- Reading the arguments ------------------------------------------------------------------------------------------
 
 local function key_of(name) return (name:gsub("^%-+", "")) end
 

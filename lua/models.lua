@@ -129,7 +129,7 @@ return function(q, native)
     return native.npy_write(path, x, t.n, t.k)
   end
 
-  -- ---- Neutral planes ----------------------------------------------------------------------------------------------
+  -- ---- Neutral planes -----------------------------------------------------------------------------------------------
 
   -- Bits that an element of a plane needs: those of its largest code, else of its type.
   local function bits_of(plane)
@@ -144,7 +144,8 @@ return function(q, native)
   local function planes_of(descriptor, n, k)
     local list = { { name = "codes", type = descriptor.codes, bits = descriptor.bits, rows = n, cols = k } }
     for _, p in ipairs(descriptor.planes) do
-      list[#list + 1] = { name = p.name, type = p.type, bits = bits_of(p), rows = extent(n, p.rows), cols = extent(k, p.cols) }
+      list[#list + 1] = { name = p.name, type = p.type, bits = bits_of(p), rows = extent(n, p.rows),
+        cols = extent(k, p.cols) }
     end
     return list
   end
@@ -153,14 +154,16 @@ return function(q, native)
   local function planes_read(planes)
     local info, bits = planes:info(), {}
     local known, f = pcall(q.resolve, info.format)
-    for _, p in ipairs(known and planes_of(q.gen.format.descriptor(f), info.n, info.k) or {}) do bits[p.name] = p.bits end
+    for _, p in ipairs(known and planes_of(q.gen.format.descriptor(f), info.n, info.k) or {}) do
+      bits[p.name] = p.bits
+    end
     for _, p in ipairs(info.planes) do p.bits = bits[p.name] or native.type_bits(p.type) end
     if info.perm then table.insert(info.planes, { name = "perm", type = "i32", bits = 32, cols = info.k }) end
     return info.planes
   end
 
-  -- How a weight is written: the planes, and a function of the slice that makes them. A format without planes beside its
-  -- codes, which are floats, is a plain tensor.
+  -- How a weight is written: the planes, and a function of the slice that makes them. A format without planes beside
+  -- its codes, which are floats, is a plain tensor.
   local function as_planes(format, planes, make) return { format = format, planes = planes, make = make } end
 
   -- A weight as it is: planes of what is quantized; a dense layer [N, K], for only its architecture tells whether it is
@@ -207,8 +210,8 @@ return function(q, native)
     end
     for _, s in ipairs(self:stored()) do
       if not made[s.weight] then
-        file[#file + 1] = { name = s.name, dtype = s.blocks and "U8" or s.dtype, dims = s.blocks and { s.bytes } or s.dims,
-          stored = true }
+        file[#file + 1] = { name = s.name, dtype = s.blocks and "U8" or s.dtype,
+          dims = s.blocks and { s.bytes } or s.dims, stored = true }
       end
     end
     return file, meta, jobs
@@ -271,8 +274,8 @@ return function(q, native)
   end
 
   -- Write the model with its linear layers in another format. options: format, method, scales; choose(t), which of them
-  -- (the head of a tied model among them: its embedding stays); progress; partial. Returns a list of { name, format, n, k,
-  -- slices, bpw, error2, weight2, largest }, and what was left out, or nil, message, code.
+  -- (the head of a tied model among them: its embedding stays); progress; partial. Returns a list of { name, format, n,
+  -- k, slices, bpw, error2, weight2, largest }, and what was left out, or nil, message, code.
   function model:write_quantized(path, options)
     q.check.fields(options, { format = "string", method = "string?", scales = "string?", choose = "function",
       progress = "function?", partial = "boolean?", threads = "count?" }, "options of write_quantized")

@@ -5,8 +5,8 @@ return function(q, native)
   pack.__index = pack
 
   -- Open a pack. options: device, threads, deterministic, batch_invariant (for bind); without a device, the first of
-  -- the pack's that is here; functions = { { name =, library =, symbol = }… }, the pack's that are not in it: one that is
-  -- not given is replaced by its runner-up.
+  -- the pack's that is here; functions = { { name =, library =, symbol = }… }, the pack's that are not in it: one that
+  -- is not given is replaced by its runner-up.
   function q.open(path, options)
     q.check.fields(options or {}, { device = "string?", threads = "count?", deterministic = "boolean?",
       batch_invariant = "boolean?", functions = "list?" }, "options of open")
@@ -39,7 +39,8 @@ return function(q, native)
       for _, range in ipairs(plan.kind == "fastest" and plan.n > 0 and plan.ranges or {}) do
         for _, point in ipairs(range.points) do
           if not (here and will[plan.problem .. point.m]) then
-            lost[#lost + 1] = ("%s at M = %d%s"):format(plan.problem, point.m, here and "" or ", timed on " .. d.product)
+            lost[#lost + 1] = ("%s at M = %d%s"):format(plan.problem, point.m,
+              here and "" or ", timed on " .. d.product)
           end
         end
       end
@@ -74,7 +75,7 @@ return function(q, native)
     return q.device(c:device())
   end
 
-  -- ---- In a worker -------------------------------------------------------------------------------------------------
+  -- ---- In a worker --------------------------------------------------------------------------------------------------
 
   -- Does a plan of the pack run on the device? Its kernels' instruction sets, or the architecture, must be there.
   -- Else what is amiss, too.
@@ -150,8 +151,8 @@ return function(q, native)
     return last and last.m or range.m_min
   end
 
-  -- Check every kernel against the reference: on small ragged shapes, and at the plan's own shape. each(plan, m, variant,
-  -- error or nil, reason): called as results come. -> number of checks, of failures; or nil, message.
+  -- Check every kernel against the reference: on small ragged shapes, and at the plan's own shape. each(plan, m,
+  -- variant, error or nil, reason): called as results come. -> number of checks, of failures; or nil, message.
   function pack:verify(each)
     local small, done, failed = {}, 0, 0
     local s <close>, why, code = open_session(self)
@@ -219,7 +220,8 @@ return function(q, native)
     return q.open(path, { device = self.device.name })
   end
 
-  -- The dense product now: the better of the other library and our own kernels. Seconds, by whom; nil: neither is there.
+  -- The dense product now: the better of the other library and our own kernels. Seconds, by whom; nil: there is
+  -- neither.
   function session:time_dense(own, plan, m, reps)
     local blas = self.worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), patience)
     local seconds, by = blas and blas.seconds, blas and blas.by
@@ -227,7 +229,9 @@ return function(q, native)
       for j, range in ipairs(p.kind == "fastest" and p.n == plan.n and p.k == plan.k and p.ranges or {}) do
         local case = serving(p, m) == range and self:case(own, i, j, range.variant)
         local ours = case and self:time(case, m, reps)
-        if ours and (not seconds or ours < seconds) then seconds, by = ours, q.import "lua.common".short(case.variant) end
+        if ours and (not seconds or ours < seconds) then
+          seconds, by = ours, q.import "lua.common".short(case.variant)
+        end
       end
     end
     return seconds, by

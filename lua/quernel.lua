@@ -38,7 +38,7 @@ function environment.print(text) print(native.printable(text)) end
 setmetatable(environment, { __index = _G })
 q.import = import
 
--- ---- The generator -------------------------------------------------------------------------------------------------
+-- ---- The generator --------------------------------------------------------------------------------------------------
 
 -- Run code of templates, with limits (lua/limit.h). A hook counts instructions, so that a loop without end is an error.
 -- progress(where) begins a piece of work of the template that was defined there.
@@ -131,8 +131,8 @@ local function problem_for(problem, device)
   return type(problem) == "string" and q.problem(problem, device.target) or problem
 end
 
--- problem: spelling or what q.problem returned. options: space ("full", "quick", "reduced"), family ("host.gemv,host.gemm"),
--- fixed = { NR = 32 }.
+-- problem: spelling or what q.problem returned. options: space ("full", "quick", "reduced"), family
+-- ("host.gemv,host.gemm"), fixed = { NR = 32 }.
 function q.variants(problem, device, options)
   return guarded(gen.kernel.variants, problem_for(problem, device), device, options)
 end
@@ -141,7 +141,8 @@ end
 function q.survey(problem, device, options)
   return guarded(gen.kernel.survey, problem_for(problem, device), device, options)
 end
--- The variant of one choice of a family's parameters, { NR = 16, … }; or nil and the sentence of the rule that rejects it.
+-- The variant of one choice of a family's parameters, { NR = 16, … }; or nil and the sentence of the rule that
+-- rejects it.
 function q.variant(problem, device, family, params)
   problem = problem_for(problem, device)
   local rule, why = guarded(gen.kernel.rejection, problem, device, family, params)
@@ -163,7 +164,7 @@ function q.compile(variants, options)
   return native.compile(sources, options.threads, options.progress)
 end
 
--- ---- Devices -------------------------------------------------------------------------------------------------------
+-- ---- Devices --------------------------------------------------------------------------------------------------------
 
 local function with_isa(d)
   d.isa = {}
@@ -171,8 +172,8 @@ local function with_isa(d)
   return d
 end
 
--- A device that is here: "host", "host:4", "cuda:0", or an interpreter of PTX, "emu:sm_90a"; nil: the first GPU, else the
--- host.
+-- A device that is here: "host", "host:4", "cuda:0", or an interpreter of PTX, "emu:sm_90a"; nil: the first GPU, else
+-- the host.
 function q.device(name)
   local d, why, code = native.device(name)
   if not d then return nil, why, code end
@@ -223,7 +224,7 @@ function q.progress(options)
   return common.progress(q, options or {})
 end
 
--- ---- Arguments -----------------------------------------------------------------------------------------------------
+-- ---- Arguments ------------------------------------------------------------------------------------------------------
 
 -- Of functions that scripts call: each argument's name and kind (gen/check.lua). Those which take one table check it.
 local arguments = {

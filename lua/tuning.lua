@@ -76,8 +76,9 @@ return function(q, native)
     end
   end
 
-  local function_fields = { name = "string", library = "string", symbol = "string", m_min = "count?", m_max = "integer?",
-    layout = "string?", whole = "boolean?", workspace = "list?", deterministic = "boolean?", batch_invariant = "boolean?" }
+  local function_fields = { name = "string", library = "string", symbol = "string", m_min = "count?",
+    m_max = "integer?", layout = "string?", whole = "boolean?", workspace = "list?", deterministic = "boolean?",
+    batch_invariant = "boolean?" }
   local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
     only = "function?", functions = "list?", dense = "boolean?", check_only = "boolean?", threads = "count?",
@@ -212,8 +213,8 @@ return function(q, native)
   end
 
   -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out,
-  -- which only `partial` allows. Activations of 8 bits are for weights that are quantized; what is dense beside them has
-  -- its own. The weights are checked: nil, message, code for one that is not fit for use.
+  -- which only `partial` allows. Activations of 8 bits are for weights that are quantized; what is dense beside them
+  -- has its own. The weights are checked: nil, message, code for one that is not fit for use.
   function q.layer_problems(m, acts, partial)
     local why, code
     if type(m) == "string" then
@@ -238,8 +239,8 @@ return function(q, native)
     end
     if #out == 0 then
       local first = left_out[1]
-      return nil, ("%s: no linear layer that can be served%s"):format(m.path,
-        first and (", e.g. %s: %s"):format(first.name, first.why) or "; --include takes other matrices"), "QN_E_NO_KERNEL"
+      local hint = first and (", e.g. %s: %s"):format(first.name, first.why) or "; --include takes other matrices"
+      return nil, ("%s: no linear layer that can be served%s"):format(m.path, hint), "QN_E_NO_KERNEL"
     end
     return out, left_out
   end
@@ -262,7 +263,8 @@ return function(q, native)
     host = { "int4.g128:4096x4096:bf16-f32", "int4.g64.z:4096x4096:i8-bf16+bias", "int8.row:4096x4096:f32-f16",
       "nf4.g64.f32:4096x4096:bf16-f32", "f32:4096x4096:f32-f32" },
     cuda = { "int4.g128:4096x4096:f16-f16", "int4.g64.z:4096x4096:bf16-bf16+bias", "int8.g128:4096x4096:i8-f32",
-      "nf4.g64:4096x4096:f16-f16", "q4_k:4096x4096:e4m3-bf16", "int4.g1.zf:4096x4096:f16-f16", "f16:4096x4096:f16-f16" },
+      "nf4.g64:4096x4096:f16-f16", "q4_k:4096x4096:e4m3-bf16", "int4.g1.zf:4096x4096:f16-f16",
+      "f16:4096x4096:f16-f16" },
   }
   function q.example_problems(target) return examples[target] end
 end

@@ -65,8 +65,7 @@ static const char prelude[] =
 static const struct {
   const char *name, *chunk;
 } cases[] = {
-    /* ---- formats
-       ----------------------------------------------------------------------------------------------------- */
+    /* ---- formats ------------------------------------------------------------------------------------------------- */
     {"midpoint folds into the code map", "local f = gen.format.resolve 'int4.g128'\n"
                                          "return equal(f.map.kind, 'int') and equal(f.map.bias, -8) and "
                                          "equal(#f.offset, 0) and equal(f.scale[1], 'scale')"},
@@ -139,8 +138,7 @@ static const struct {
      "\"f16\",\"name\":\"int8."
      "row\",'\n"
      "  .. '\"planes\":[{\"cols\":0,\"max\":0,\"name\":\"scale\",\"rows\":1,\"type\":\"f16\"}],\"tables\":[]}')"},
-    /* ---- problems
-       ---------------------------------------------------------------------------------------------------- */
+    /* ---- problems ------------------------------------------------------------------------------------------------ */
     {"problem gets its types",
      "return equal(gen.kernel.problem('int4.g128:64x96').spelling, 'int4.g128:64x96:bf16-f32')\n"
      "  and equal(gen.kernel.problem('int4.g128:64x96', 'cuda').spelling, 'int4.g128:64x96:f16-f16')\n"
@@ -160,16 +158,14 @@ static const struct {
     {"words that say what is so anyway",
      "return equal(gen.format.resolve('int4').implied, 'g128.f16') and "
      "equal(gen.format.resolve('int4.g64.z.bf16').implied, nil) and equal(gen.format.resolve('f16').implied, nil)"},
-    /* ---- expressions
-       ------------------------------------------------------------------------------------------------- */
+    /* ---- expressions --------------------------------------------------------------------------------------------- */
     {"postfix and C text agree",
      "local e = gen.expr\n"
      "local x = e.ceildiv(e.var 'N', 32) * (e.var 'K' + 1)\n"
      "return equal(gen.json(e.postfix(x, {})), '[\"N\",32,\"ceildiv\",\"K\",1,\"+\",\"*\"]') and equal(e.c(x), '(((N + "
      "32 - 1) / 32) * (K + 1))')"},
     {"constants fold", "return equal(gen.json(gen.expr.postfix(gen.expr.const(3) * 4 + 5, {})), '[17]')"},
-    /* ---- layouts
-       ----------------------------------------------------------------------------------------------------- */
+    /* ---- layouts ------------------------------------------------------------------------------------------------- */
     {"a bijection passes and knows its sizes",
      "local l = gen.layout\n"
      "local x = l.make { name = 't', tile = { 32, 128 }, format = gen.format.resolve 'int4.g128', sections = { { outer "
@@ -197,8 +193,7 @@ static const struct {
      "for _, b in ipairs { 3, 5, 6, 7 } do for _, s in ipairs(gen.layout.slices(b)) do t[#t + 1] = s.lo .. '+' .. "
      "s.bits end end\n"
      "return equal(table.concat(t, ' '), '0+2 2+1 0+4 4+1 0+4 4+2 0+4 4+2 6+1')"},
-    /* ---- emitter
-       ----------------------------------------------------------------------------------------------------- */
+    /* ---- emitter ------------------------------------------------------------------------------------------------- */
     {"blocks are dedented, values placed, depth followed",
      "local w = require 'gen.emit'.new { N = 4, BODY = 'a;\\nb;' }\n"
      "w.push 'for (;;) {'\n"
@@ -207,8 +202,7 @@ static const struct {
      "return equal(w.text(false), 'for (;;) {\\n  int x = 4;\\n    a;\\n    b;\\n}\\n')"},
     {"a missing value is named",
      "return fails('${M} has no value', function() require 'gen.emit'.new {} 'x = ${M};' end)"},
-    /* ---- sandbox
-       ----------------------------------------------------------------------------------------------------- */
+    /* ---- sandbox ------------------------------------------------------------------------------------------------- */
     {"templates cannot open files",
      "files['templates/t.lua'] = 'return io.open \"x\"'\n"
      "return fails('templates/t.lua:1: unknown name \"io\"', gen.load, 'templates/t.lua')"},

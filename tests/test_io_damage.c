@@ -146,8 +146,7 @@ static int one_vector(const cJSON *v, int index, int first, int rounds) {
   return status != 0;
 }
 
-/* ---- A corpus for fuzz_model.c, in the forms that it takes
- * ----------------------------------------------------------- */
+/* ---- A corpus for fuzz_model.c, in the forms that it takes ------------------------------------------------------- */
 
 static void seed_file(const char *folder, const char *family, const char *name, const uint8_t *from, size_t n) {
   char path[4096];

@@ -6,16 +6,16 @@ return {
   about = [[
 Weights are cold: every call takes the next of several copies. Both are timed in turns in one process, on the same
 threads, and a sample counts only while the machine is undisturbed; of three rounds the one with the middle ratio is
-shown. Dense is the better of the other library (OpenBLAS, cuBLAS) and of our own dense kernels, of which the store knows
-the fastest. Roof: bytes of weights a second, of what a plain read of
-memory reached beside the kernel.]],
+shown. Dense is the better of the other library (OpenBLAS, cuBLAS) and of our own dense kernels, of which the store
+knows the fastest. Roof: bytes of weights a second, of what a plain read of memory reached beside the kernel.]],
   examples = { "model.qpack", "model.qpack --m 1 --reps 50" },
   options = {
     { "--against", "WHAT", "dense", default = "dense", group = "Search" },
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
     { "--device", "DEVICE", "where (default: the first of the pack's devices that is here)", group = "Device" },
     { "--reps", "N", "samples of each, up to 10000", default = "15", group = "Search" },
-    { "--function", "NAME=LIBRARY:SYMBOL", "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
+    { "--function", "NAME=LIBRARY:SYMBOL",
+      "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
     { "--progress", nil, "show progress also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
     { "--json", nil, "print JSON" },
@@ -26,17 +26,20 @@ memory reached beside the kernel.]],
     local pack = common.check(q.open(options[1], { device = options.device,
       functions = common.functions(options["function"]) }))
     local show = common.progress(q, options)
-    local list = common.check(pack:bench { m = m, reps = reps, progress = show and function(problem, tokens, done, total)
+    local function progress(problem, tokens, done, total)
       show { phase = "bench", problem = problem, m = tokens, done = done, total = total }
-    end })
+    end
+    local list = common.check(pack:bench { m = m, reps = reps, progress = show and progress })
     if show then show { phase = "done" } end
     if options.json then print(q.json(list)) return end
-    local rows = { { "problem", "M", "us", "GB/s", "of roof", "dense us", "dense GB/s", "dense of roof", "ratio", "dense by" } }
+    local rows = { { "problem", "M", "us", "GB/s", "of roof", "dense us", "dense GB/s", "dense of roof", "ratio",
+      "dense by" } }
     for _, x in ipairs(list) do
       local dense, roof = x.dense_seconds, x.bandwidth > 0 and x.bandwidth or nil
       rows[#rows + 1] = { x.problem, x.m, common.us(x.seconds), common.gb(x.bytes, x.seconds),
         common.percent(roof and x.bytes / x.seconds / roof), dense and common.us(dense) or "-",
-        dense and common.gb(x.dense_bytes, dense) or "-", common.percent(dense and roof and x.dense_bytes / dense / roof),
+        dense and common.gb(x.dense_bytes, dense) or "-",
+        common.percent(dense and roof and x.dense_bytes / dense / roof),
         common.ratio(dense and dense / x.seconds), x.dense_by or "-" }
     end
     common.table(rows)

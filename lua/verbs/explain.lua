@@ -29,8 +29,8 @@ end
 local function show_bounds(q, b)
   local o, r, c = b.occupancy, b.roofline, b.counters
   if o then
-    print(("occupancy  %d CTAs of %d threads on a multiprocessor, %s of its threads; limited by %s"):format(o.ctas, o.threads,
-      common.percent(o.share), o.by))
+    print(("occupancy  %d CTAs of %d threads on a multiprocessor, %s of its threads; limited by %s"):format(
+      o.ctas, o.threads, common.percent(o.share), o.by))
   end
   if r then
     print(("bound      M = %d: %d bytes at the least, %.3g flop; %s us on a %s, by %s"):format(b.m, r.bytes, r.flops,
@@ -39,7 +39,9 @@ local function show_bounds(q, b)
   if b.why then print("counted    nothing: " .. b.why) end
   if not c then return end
   local kinds = {}
-  for _, name in ipairs(q.gen.format.sorted_keys(c.kinds)) do kinds[#kinds + 1] = ("%s %d"):format(name, c.kinds[name]) end
+  for _, name in ipairs(q.gen.format.sorted_keys(c.kinds)) do
+    kinds[#kinds + 1] = ("%s %d"):format(name, c.kinds[name])
+  end
   print(("counted    M = %d, by the interpreter: %d CTAs, %d warp instructions: %s"):format(b.m, c.ctas, c.warp_insns,
     table.concat(kinds, ", ")))
   print(("  global   %d bytes read, %d written; %d requests, %.2f sectors for 32 bytes asked for"):format(c.load_bytes,
@@ -145,7 +147,8 @@ return {
     { "--arch", "ARCH", "CUDA architecture", group = "Device", without = "--device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },
     { "--shape", "NxK", "of a variant", default = "4096x4096", group = "Problem" },
-    { "--m", "M", "tokens of the call that is counted; the nearest that the variant serves", default = "16", group = "Problem" },
+    { "--m", "M", "tokens of the call that is counted; the nearest that the variant serves", default = "16",
+      group = "Problem" },
     { "--store", "DIR", "what was measured (default: as for tune)" },
     { "--top", "N", "so many variants for each M", default = "10" },
     { "--json", nil, "print JSON" },

@@ -73,14 +73,17 @@ local function show_all(q, options)
       planes[#planes + 1] = p .. " " .. table.concat(f.planes[p], "|")
     end
     local on_host, on_cuda = takers(q, f.name, host), takers(q, f.name, cuda)
-    rows[i + 1] = { f.name, f.bits, table.concat(groups, " "), table.concat(planes, ", "), short(on_host), short(on_cuda), f.doc }
+    rows[i + 1] = { f.name, f.bits, table.concat(groups, " "), table.concat(planes, ", "), short(on_host),
+      short(on_cuda), f.doc }
     list[i] = { name = f.name, doc = f.doc, bits = f.bits, group = f.group or {}, planes = f.planes, file = f.file,
       host = on_host, cuda = on_cuda }
   end
   if options.json then print(q.json(list)) return end
   common.table(rows)
-  print "\nspelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.zf32|.m][.TYPE of the scales], the first group and type when left out;"
-  print "g*, b*: any size; (g32): the one there is, never spelled; host, cuda: families that take the first spelling"
+  print [[
+
+spelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.zf32|.m][.TYPE of the scales], the first group and type when left out;
+g*, b*: any size; (g32): the one there is, never spelled; host, cuda: families that take the first spelling]]
 end
 
 return {

@@ -12,8 +12,8 @@ return {
     local refused = {}
     for _, t in ipairs(list) do
       local fp16 = 2 * t.n * t.k * t.slices
-      rows[#rows + 1] = { t.name .. (t.slices > 1 and (" x %d"):format(t.slices) or ""), t.role, t.dialect, t.format or "-",
-        t.n > 0 and t.n or "-", t.k > 0 and t.k or "-", ("%.2f"):format(t.bpw), t.bytes,
+      rows[#rows + 1] = { t.name .. (t.slices > 1 and (" x %d"):format(t.slices) or ""), t.role, t.dialect,
+        t.format or "-", t.n > 0 and t.n or "-", t.k > 0 and t.k or "-", ("%.2f"):format(t.bpw), t.bytes,
         fp16 > 0 and common.percent(t.bytes / fp16) or "-" }
       if t.refusal then refused[#refused + 1] = ("%s: %s"):format(t.name, t.refusal) end
       if not t.tied_to then bytes, half = bytes + t.bytes, half + (fp16 > 0 and fp16 or t.bytes) end

@@ -37,7 +37,7 @@ local function show_space(q, options)
   end
 end
 
--- ---- Compiling a whole space ---------------------------------------------------------------------------------------
+-- ---- Compiling a whole space ----------------------------------------------------------------------------------------
 
 -- The variants of a space for several problems, each source once.
 local function gather(q, options, device)
@@ -110,7 +110,8 @@ end
 return {
   name = "kernels", usage = "[--problem P] [--arch A] [--compile-all --arch A,B]", arguments = { 0, 0 },
   summary = "kernel families, their parameters and what each rule removes; or compile a whole space",
-  about = "Registers and shared memory are the largest of the space; a variant that spills or fails to compile exits 1.",
+  about = [[
+Registers and shared memory are the largest of the space; a variant that spills or fails to compile exits 1.]],
   examples = {
     "--problem int4.g64.z:4096x4096:i8",
     "--arch sm_90a --family cuda.mma --list",
@@ -122,7 +123,9 @@ return {
     { "--arch", "ARCH", "CUDA architecture (sm_90a), or \"host\"; with --compile-all a list (default: the device's)",
       group = "Device", without = "--device" },
     { "--device", "DEVICE", "machine whose limits count (default: the GPU, else the host)", group = "Device" },
-    { "--space", "SPACE", "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values", default = "full", group = "Search" },
+    { "--space", "SPACE",
+      "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values",
+      default = "full", group = "Search" },
     { "--family", "NAMES", "these kernel families only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--compile-all", nil, "compile the space: registers, shared memory, spills, rate", group = "Search" },

@@ -27,15 +27,17 @@ return {
       return
     end
     print("hash    " .. pack:hash())
-    for i, d in ipairs(devices) do print(("device  %d: %s, %s, %d threads"):format(i, d.target, d.product, d.threads)) end
+    for i, d in ipairs(devices) do
+      print(("device  %d: %s, %s, %d threads"):format(i, d.target, d.product, d.threads))
+    end
     local rows = { { "problem", "device", "from M", "kernel", "us", "kinds" } }
     for _, p in ipairs(merged(q, plans)) do
       for _, r in ipairs(p.ranges) do
         local times = {}
         for i, x in ipairs(r.points) do times[i] = ("%s at %d"):format(common.us(x.seconds), x.m) end
         rows[#rows + 1] = { p.n > 0 and p.problem or p.problem:gsub(":0x0:", ":other shapes:"), p.device, r.m_min,
-          r.variant .. (r.runner_up and ", else " .. r.runner_up or ""), #times > 0 and table.concat(times, ", ") or "-",
-          table.concat(p.kinds, ", ") }
+          r.variant .. (r.runner_up and ", else " .. r.runner_up or ""),
+          #times > 0 and table.concat(times, ", ") or "-", table.concat(p.kinds, ", ") }
       end
     end
     common.table(rows)

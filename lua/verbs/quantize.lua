@@ -19,9 +19,9 @@ return {
   summary = "a checkpoint with its linear layers in another format",
   about = [[
 Embeddings, norms, routers, convolutions and what else is no linear layer stay as they are stored, and by default vision
-and audio towers and the head of a tied model, whose embedding stays in any case (--only lm_head.weight asks for it). A layer that is quantized already is
-dequantized first. The file holds neutral planes, as convert writes them. Errors are of the weights: the root of the sum
-of squares relative to that of the weights, and the largest.]],
+and audio towers and the head of a tied model, whose embedding stays in any case (--only lm_head.weight asks for it).
+A layer that is quantized already is dequantized first. The file holds neutral planes, as convert writes them. Errors
+are of the weights: the root of the sum of squares relative to that of the weights, and the largest.]],
   examples = {
     "MODEL --format int4.g64.z -o q.safetensors",
     "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
@@ -29,8 +29,10 @@ of squares relative to that of the weights, and the largest.]],
   options = {
     { "--format", "FORMAT", "what to write: quernel formats lists them", group = "Format" },
     { "--method", "NAME", "rtn: round to nearest", default = "rtn", group = "Format" },
-    { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error", default = "minmax", group = "Format" },
-    { "--only", "PATTERN", "layers whose name matches, * for any characters (repeatable)", many = true, group = "Layers" },
+    { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error", default = "minmax",
+      group = "Format" },
+    { "--only", "PATTERN", "layers whose name matches, * for any characters (repeatable)", many = true,
+      group = "Layers" },
     { "--skip", "PATTERN", "layers to leave as they are (repeatable)", many = true, group = "Layers" },
     common.include, common.partial,
     { "-o", "FILE", "the file to write" },
@@ -52,8 +54,10 @@ of squares relative to that of the weights, and the largest.]],
     local model, any = common.model(q, options[1], options), false
     for _, t in ipairs(model:tensors()) do any = any or t.linear and choose(t) end
     if not any then common.fail("%s: no linear layer is chosen; quernel inspect lists them", options[1]) end
-    local report, left_out = common.check(model:write_quantized(options.o, { format = options.format, method = options.method,
-      scales = options.scales, choose = choose, partial = options.partial, progress = common.progress(q, options) }))
+    local report, left_out = common.check(model:write_quantized(options.o, {
+      format = options.format, method = options.method, scales = options.scales, choose = choose,
+      partial = options.partial, progress = common.progress(q, options),
+    }))
     common.left_out(left_out)
     local all = total(report)
     for _, r in ipairs(report) do r.rms = rms(r) end
@@ -61,11 +65,11 @@ of squares relative to that of the weights, and the largest.]],
     if options.json then print(q.json { layers = report, total = all }) return end
     local rows = { { "layer", "N", "K", "bits", "error", "largest" } }
     for _, r in ipairs(report) do
-      rows[#rows + 1] = { r.name .. (r.slices > 1 and (" x %d"):format(r.slices) or ""), r.n, r.k, ("%.2f"):format(r.bpw),
-        ("%.4f"):format(r.rms), ("%.3g"):format(r.largest) }
+      rows[#rows + 1] = { r.name .. (r.slices > 1 and (" x %d"):format(r.slices) or ""), r.n, r.k,
+        ("%.2f"):format(r.bpw), ("%.4f"):format(r.rms), ("%.3g"):format(r.largest) }
     end
     common.table(rows)
-    print(("%d layers as %s, %.2f bits a weight: error %.4f, largest %.3g"):format(all.layers, report[1].format, all.bpw,
-      all.rms, all.largest))
+    print(("%d layers as %s, %.2f bits a weight: error %.4f, largest %.3g"):format(
+      all.layers, report[1].format, all.bpw, all.rms, all.largest))
   end,
 }

@@ -33,7 +33,8 @@ local function show(e, options)
   print ""
   print(e.hash)
   print(("  %s: %s%s, %s, %s"):format(about.name or "?", about.product or "env.json is damaged",
-    about.target == "host" and (", %d threads"):format(about.threads) or "", about.compiler or "?", about.driver or "?"))
+    about.target == "host" and (", %d threads"):format(about.threads) or "", about.compiler or "?",
+    about.driver or "?"))
   print(("  %s to %s, %s; compiled %d, evidence %d, plans %d, damaged %d"):format(day(e.first), day(e.last),
     common.bytes(e.bytes), e.artifacts, e.evidence, e.plans, e.damaged))
   for _, line in ipairs(problems(e.problems)) do print("  " .. line) end
@@ -72,8 +73,8 @@ end
 
 local function counts(q, options, c)
   if options.json then print(q.json(c)) return end
-  print(("copied %d, replaced %d, kept %d, same %d, damaged %d, removed %d"):format(c.copied, c.replaced, c.kept, c.same,
-    c.damaged, c.removed))
+  print(("copied %d, replaced %d, kept %d, same %d, damaged %d, removed %d"):format(
+    c.copied, c.replaced, c.kept, c.same, c.damaged, c.removed))
 end
 function actions.gc(q, options)
   counts(q, options, common.check(q.store.gc(options.store, common.number(options, "age", 0))))
@@ -100,9 +101,9 @@ return {
   about = [[
 list: of each machine, compiler and policy, what was measured and when. verify: files that are damaged. gc: removes what
 nobody can use. merge: takes over what another store has, on better evidence or new. diff: where two differ. forget:
-WHAT is a problem, its format, the name or hash of a variant, or the key of an entry; its timings and verdicts go, so that the next
-run takes them anew: numbers taken while the machine was busy, a kernel that was rejected by mistake. Compiled kernels
-stay.]],
+WHAT is a problem, its format, the name or hash of a variant, or the key of an entry; its timings and verdicts go, so
+that the next run takes them anew: numbers taken while the machine was busy, a kernel that was rejected by mistake.
+Compiled kernels stay.]],
   examples = {
     "list",
     "forget int4.g128:4096x4096    # the machine was busy",

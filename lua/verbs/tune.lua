@@ -94,17 +94,21 @@ the store: a second run, or one that was interrupted, goes on from there.]],
   options = {
     { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096; may be repeated", many = true,
       group = "Problem" },
-    { "--act", "LIST", "activation types: f32, bf16, e4m3, i8 on the host; f16, bf16, e4m3, i8 on CUDA (default: bf16, f16; another where the format needs it)",
-      group = "Problem" },
+    { "--act", "LIST",
+      "activation types: f32, bf16, e4m3, i8 on the host; f16, bf16, e4m3, i8 on CUDA (default: bf16, f16; another "
+      .. "where the format needs it)", group = "Problem" },
     common.partial, common.include,
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
-    { "--effort", "LEVEL", "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds", default = "quick",
-      group = "Search" },
+    { "--effort", "LEVEL",
+      "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds",
+      default = "quick", group = "Search" },
     { "--budget", "SECONDS", "end with the best so far", group = "Search" },
     { "--family", "NAMES", "these kernel families only", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
-    { "--function", "NAME=LIBRARY:SYMBOL", "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true, group = "Search" },
+    { "--function", "NAME=LIBRARY:SYMBOL",
+      "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true,
+      group = "Search" },
     { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
@@ -125,7 +129,9 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     local family, fixed = common.families(q, options.family, device), common.fixed(q, options.fix)
     local functions = common.functions(options["function"])
     if name then common.output_pack(q, name, options, problems, m, device) end
-    if not quiet then print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product)) end
+    if not quiet then
+      print(("tuning %s on %s: %s"):format(common.count(#problems, "problem"), device.name, device.product))
+    end
     options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = family, fixed = fixed, functions = functions,

@@ -22,8 +22,8 @@ local function verify_space(q, options)
   if options.o then common.output_pack(q, options.o, options, problems, {}, device) end
   options.kept = common.kept_in(q, options.store)
   local result = common.check(q.tune { problems = problems, device = device.name, space = options.space,
-    family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix), store = options.store, check_only = true,
-    progress = common.progress(q, options) or common.notes() })
+    family = common.families(q, options.family, device), fixed = common.fixed(q, options.fix), store = options.store,
+    check_only = true, progress = common.progress(q, options) or common.notes() })
   if options.o and #result.plans == 0 then
     common.fail("%s: nothing to pack, no variant that is right takes every M", options.o)
   end

@@ -3,11 +3,11 @@
 --     quernel run templates/examples/compare.lua [PACK [M]]
 --
 -- For each problem of the pack a weight is made up, run through the pack, dequantized, and multiplied again by
--- cblas_sgemm of OpenBLAS, called here through q.ffi. Without a pack one is tuned for a small problem first. The largest
--- difference is given as a share of the largest result.
+-- cblas_sgemm of OpenBLAS, called here through q.ffi. Without a pack one is tuned for a small problem first. The
+-- largest difference is given as a share of the largest result.
 --
--- Times are medians of calls in turn, weights warm: what fits a cache is read from it. quernel bench measures as serving
--- will see it, with cold weights on a machine that is watched.
+-- Times are medians of calls in turn, weights warm: what fits a cache is read from it. quernel bench measures as
+-- serving will see it, with cold weights on a machine that is watched.
 
 local q = require "quernel"
 local path, m = arg[1], math.tointeger(tonumber(arg[2] or 1)) or error "M: a whole number is needed"
@@ -20,7 +20,8 @@ local set_threads = assert(blas:func "void openblas_set_num_threads(int)")
 
 if not path then
   path = "compare.qpack"
-  local result = assert(q.tune { problems = { "int4.g128:1024x1024:bf16-f32" }, m = { 1, 16 }, progress = q.progress() })
+  local result = assert(q.tune { problems = { "int4.g128:1024x1024:bf16-f32" }, m = { 1, 16 },
+    progress = q.progress() })
   assert(q.pack(result, path))
 end
 

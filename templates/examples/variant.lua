@@ -2,8 +2,8 @@
 --
 --     quernel run templates/examples/variant.lua [PROBLEM [M]]        M: 1 to 8, 3 if not given
 --
--- A family is a table, so a new one can be a copy with some fields changed. Two are made of host.gemv: `tall` has tiles of
--- three rows, which the stock family does not try; `prefetch` asks for records two and four times as far ahead.
+-- A family is a table, so a new one can be a copy with some fields changed. Two are made of host.gemv: `tall` has tiles
+-- of three rows, which the stock family does not try; `prefetch` asks for records two and four times as far ahead.
 -- They pass the same rules, the same checks against the reference and the same races as any other.
 
 local q = require "quernel"
@@ -35,7 +35,8 @@ local function contest(what, only)
     if plan.kind == "fastest" and plan.n > 0 then
       local r = plan.ranges[1]
       local x = r.points[1]
-      rows[#rows + 1] = { what, r.variant, ("%.1f"):format(x.seconds * 1e6), ("%.2fx"):format(x.dense_seconds / x.seconds) }
+      rows[#rows + 1] = { what, r.variant, ("%.1f"):format(x.seconds * 1e6),
+        ("%.2fx"):format(x.dense_seconds / x.seconds) }
     end
   end
   local c = result.counts

@@ -1,4 +1,5 @@
--- bitsandbytes' own 4-bit float, which is not OCP's e2m1: eight magnitudes, of which 1 is the largest; bit 3 is the sign.
+-- bitsandbytes' own 4-bit float, which is not OCP's e2m1: eight magnitudes, of which 1 is the largest; bit 3 is
+-- the sign.
 local magnitudes = {
   0.0, 0.0052083334885537624, 0.6666666865348816, 1.0, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25,
 }

@@ -2,7 +2,8 @@
 for bits = 1, 8 do
   format {
     name   = "int" .. bits,
-    doc    = bits .. "-bit integers; a scale, and a zero point or a minimum (GPTQ, AWQ, compressed-tensors, HQQ, MLX, GGUF)",
+    doc    = bits .. "-bit integers; a scale, and a zero point or a minimum "
+          .. "(GPTQ, AWQ, compressed-tensors, HQQ, MLX, GGUF)",
     bits   = bits,
     group  = { 128, 64, 32, 16, "g*", "row", "tensor" },
     planes = {

@@ -16,7 +16,8 @@ format {
 
 format {
   name   = "nvfp4",
-  doc    = "4-bit floats e2m1, an e4m3 scale for 16 of them times one of the tensor (ModelOpt, compressed-tensors, GGUF NVFP4)",
+  doc    = "4-bit floats e2m1, an e4m3 scale for 16 of them times one of the tensor (ModelOpt, compressed-tensors, "
+        .. "GGUF NVFP4)",
   bits   = 4,
   group  = "g16",
   planes = { scale = { "e4m3" }, global = { "f32" } },

@@ -7,21 +7,22 @@
 --   n = g          a0           a2            The A operand of wgmma is the same; two B operands of n8 are
 --   n = g + 8      a1           a3            (a0, a2) and (a1, a3). So every family shares this layout.
 --
--- A chunk is four such fragments, FN along N and FK = 4 / FN along K, and is the record of the layout. A lane has 32
--- codes of it, as 16 pairs, numbered (fn, fk, k + 8, n + 8), last fastest. A code of b bits is cut into slices (5 = 4 + 1);
--- a slice of w bits is a field of its own: words of 32 bits, each with 16 / w pairs, the neighbours 16 bits apart, so
--- that one shift and one mask give both:
+-- A chunk is four such fragments, FN along N and FK = 4 / FN along K, and is the record of the layout. A lane has
+-- 32 codes of it, as 16 pairs, numbered (fn, fk, k + 8, n + 8), last fastest. A code of b bits is cut into slices,
+-- 5 = 4 + 1; a slice of w bits is a field of its own: words of 32 bits, each with 16 / w pairs, the neighbours 16 bits
+-- apart, so that one shift and one mask give both:
 --
 --   bit   0      w      2w           16     16+w
 --         | p    | p+1  | p+2 ...    | p    | p+1 ...
 --           k                          k + 1
 --
--- The order of k within 16 is free as long as X has the same. Where activations have 8 bits, a lane takes four neighbours,
--- a word of X: 4t, 4t+2 in a0 and a1, 4t+1, 4t+3 in a2 and a3 (so the pairs of a0 and a2, 8 bits apart, are in order).
+-- The order of k within 16 is free as long as X has the same. Where activations have 8 bits, a lane takes four
+-- neighbours, a word of X: 4t, 4t+2 in a0 and a1, 4t+1, 4t+3 in a2 and a3 (so the pairs of a0 and a2, 8 bits apart,
+-- are in order).
 --
 -- A lane loads at most 16 bytes at once, so a field is [load][lane][words].
 --
--- Other planes lie apart, each in one of three ways, so that a 16 x 16 piece always has one element a row or one in all:
+-- Other planes lie apart, each in one of three ways, so that a 16 x 16 piece has one element a row or one in all:
 --
 --   of the tensor               one element
 --   of blocks of 16 c rows      f32, [group][n / 16]; c pieces repeat it
@@ -78,8 +79,8 @@ local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
 
 fragment.bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1, i8 = 1 } -- of an element
 
--- How plane p of a format is stored: type, bytes of an element, and the weights that share one: rows (1, 16, 0: all) and
--- cols (0: all).
+-- How plane p of a format is stored: type, bytes of an element, and the weights that share one: rows (1, 16, 0: all)
+-- and cols (0: all).
 function fragment.stored(p)
   local rows = p.rows % 16 > 0 and 1 or p.rows + p.cols > 0 and 16 or 0
   local type = rows == 16 and "f32" or p.type

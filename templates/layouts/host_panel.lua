@@ -7,8 +7,8 @@
 --        |  record 1   |   |  record 1   |
 --   2 KR +-------------+   +-------------+   host.split   the codes alone; each other plane in a section of its own
 --
--- Of every plane a panel has NR elements side by side, for each group; what several columns share is repeated. A plane with
--- coarser groups than the finest (super-scales) has a section of its own in either layout.
+-- Of every plane a panel has NR elements side by side, for each group; what several columns share is repeated. A plane
+-- with coarser groups than the finest (super-scales) has a section of its own in either layout.
 --
 -- A code of b bits is cut into slices of 1, 2, 4, 8, 16 or 32 bits (5 = 4 + 1). A 64-byte vector of a slice of w bits
 -- holds 16 columns x 32 / w values of k; the lane of (n, k mod V) has them at shifts 0, w, 2w… for k / V = 0, 1, 2…

@@ -9,7 +9,7 @@
 local q = require "quernel"
 local folder, device = table.unpack(arg)
 
--- ---- Files -----------------------------------------------------------------------------------------------------------
+-- ---- Files ----------------------------------------------------------------------------------------------------------
 
 -- Rows of FOLDER/NAME by the names in its first line; none if there is no such file.
 local function read(name)
@@ -49,7 +49,7 @@ end
 local store = device and q.store.open(nil, device)
 if store then write_times(store) end
 
--- ---- Table -----------------------------------------------------------------------------------------------------------
+-- ---- Table ----------------------------------------------------------------------------------------------------------
 
 local function key(n, k, m) return ("%d %d %d"):format(n, k, m) end
 

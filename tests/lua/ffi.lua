@@ -7,7 +7,8 @@ return {
     for _, row in ipairs {
       { "int8_t take_i8(int8_t)", -128, -128 }, { "uint8_t take_u8(uint8_t x)", 254, 255 },
       { "short take_i16(short int)", 32767, -32767 }, { "unsigned short take_u16(unsigned short int)", 65534, 65535 },
-      { "int take_i32(signed)", -2147483647, 2147483647 }, { "unsigned take_u32(unsigned int)", 4294967294, 4294967295 },
+      { "int take_i32(signed)", -2147483647, 2147483647 },
+      { "unsigned take_u32(unsigned int)", 4294967294, 4294967295 },
       { "long take_i64(long long int)", 1 << 62, -(1 << 62) }, { "float take_f32(float)", 3, 1.5 },
       { "double take_f64(double)", 0.2, 0.1 }, { "_Bool is_odd(int)", 3, true }, { "bool is_odd(int)", 4, false },
     } do
@@ -101,7 +102,8 @@ return {
   { "what is no prototype is refused with its text", function(t)
     local lib = q.ffi.load(t.library)
     for text, why in pairs {
-      ["int calls(int"] = ", or ) is expected", ["int (void)"] = "name is expected", ["int calls[3]"] = "%( is expected",
+      ["int calls(int"] = ", or ) is expected", ["int (void)"] = "name is expected",
+      ["int calls[3]"] = "%( is expected",
       ["int calls(void, int)"] = ", or ) is expected", ["int calls(int, void)"] = "cannot be void",
       ["int calls(int, ...)"] = "variable arguments", ["int calls(void) x"] = "something follows",
       ["struct s calls(void)"] = '"s" is no type', ["int calls(long double x)"] = '"double" behind a type',

@@ -130,7 +130,8 @@ return {
     local name = "model.layers.2.mlp.down_proj.weight"
     local planes, w = assert(model:planes(name)), assert(model:dequantize(name))
     local info = planes:info()
-    local cuda, longer = ("%s:%dx%d:f16-f32"):format(info.format, info.n, info.k), ("%s:%dx%d:f16-f32"):format(info.format, info.n, 2 * info.k)
+    local spelling = "%s:%dx%d:f16-f32"
+    local cuda, longer = spelling:format(info.format, info.n, info.k), spelling:format(info.format, info.n, 2 * info.k)
     local x = q.ffi.buffer("f32", 9 * info.k):fill(function(i) return i * 5 % 9 - 4 end)
     t.check(info.perm)
     for _, def in ipairs(q.kernels()) do def.m = nil end
@@ -138,7 +139,8 @@ return {
       local family, split = table.unpack(kernels)
       local path = ("%s/order%d.qpack"):format(t.scratch, i)
       assert(q.pack(assert(q.tune { problems = { longer }, device = "emu:sm_90a", family = family, check_only = true,
-        fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16", SPLIT = split, REDUCE = "ordered", WARPS = 4, UNROLL = 2, MB = 2 },
+        fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16", SPLIT = split, REDUCE = "ordered",
+          WARPS = 4, UNROLL = 2, MB = 2 },
         store = t.scratch .. "/emulated" }), path))
       local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
       local weight = assert(gemm:prepack(planes))
@@ -157,7 +159,8 @@ return {
             local p = x[at // info.n * info.k + k] * w[at % info.n * info.k + k]
             sum, size = sum + p, size + math.abs(p)
           end
-          t.check(math.abs(y[at + 1] - sum) <= 2.0 ^ -9 * size, ("%s, M = %d: Y[%d] is %g, not %g"):format(gemm:kernel(m), m, at, y[at + 1], sum))
+          t.check(math.abs(y[at + 1] - sum) <= 2.0 ^ -9 * size,
+            ("%s, M = %d: Y[%d] is %g, not %g"):format(gemm:kernel(m), m, at, y[at + 1], sum))
         end
       end
     end
@@ -172,8 +175,10 @@ return {
       { weight = weight, x = q.ffi.buffer("f32", 2 * K), y = y, m = 2 })
     t.fails("x holds bf16, the problem wants f32", gemm.run, gemm, { weight = weight, x = x:convert "bf16", y = y })
     t.fails("m = 0 is outside", gemm.run, gemm, { weight = weight, x = x, y = y, m = 0 })
-    t.fails("ldx = 4611686018427387904 is beyond", gemm.run, gemm, { weight = weight, x = x, y = y, m = 3, ldx = 1 << 62 })
-    t.fails('run: field "wieght" is not known; did you mean "weight"%?', gemm.run, gemm, { wieght = weight, x = x, y = y })
+    t.fails("ldx = 4611686018427387904 is beyond", gemm.run, gemm,
+      { weight = weight, x = x, y = y, m = 3, ldx = 1 << 62 })
+    t.fails('run: field "wieght" is not known; did you mean "weight"%?', gemm.run, gemm,
+      { wieght = weight, x = x, y = y })
     t.fails("x is missing", gemm.run, gemm,
       setmetatable({ weight = weight, y = y }, { __index = { x = x } })) -- a table alone keeps what it is asked for
     t.fails("ldx = 3 is less than 160", gemm.run, gemm, { weight = weight, x = x, y = y, ldx = 3 })
@@ -254,9 +259,12 @@ return {
   end },
 
   { "a function of the user's own is verified, raced and served", function(t)
-    local mine = { name = "mine", library = t.library, symbol = "product", layout = "record.n16v1", batch_invariant = true }
+    local mine = { name = "mine", library = t.library, symbol = "product", layout = "record.n16v1",
+      batch_invariant = true }
     local spelling = ("int4.g%d.f32:%dx%d:f32-f32"):format(GROUP, N, K)
-    local function contest(f) return assert(tune { problems = { spelling }, fixed = { ISA = "c", NR = 16 }, functions = { f } }) end
+    local function contest(f)
+      return assert(tune { problems = { spelling }, fixed = { ISA = "c", NR = 16 }, functions = { f } })
+    end
     local r = contest(mine)
     t.equal(r.counts.rejected, 0)
     local seen
@@ -324,7 +332,8 @@ return {
   { "a family for few M is joined by the plain kernel of all, and both are named", function(t)
     local said
     local r = assert(q.tune { problems = { problem }, m = { 1 }, family = "host.gemv", dense = false,
-      fixed = { ISA = { "c" }, MR = { 1 }, NR = { 16 }, PF = { 0 } }, progress = function(e) said = said or e.text end })
+      fixed = { ISA = { "c" }, MR = { 1 }, NR = { 16 }, PF = { 0 } },
+      progress = function(e) said = said or e.text end })
     t.check(said and said:find "serves M from 1 to 8; for every other there is host.gemm/", said)
     for _, plan in ipairs(r.plans) do
       if plan.kind == "fastest" then t.check(plan.ranges[#plan.ranges].variant:find "^host.gemm/") end

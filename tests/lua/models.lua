@@ -3,8 +3,8 @@
 local q = require "quernel"
 local models = QN_TESTS .. "/models/"
 
--- name, dialect and format of down_proj (truth has its first rows), bits a weight with all that the file keeps for it, and
--- the last bit that the tool kept (truth was computed in f16, bf16 or f32).
+-- name, dialect and format of down_proj (truth has its first rows), bits a weight with all that the file keeps for it,
+-- and the last bit that the tool kept (truth was computed in f16, bf16 or f32).
 local checkpoints = {
   { "gptq4", "gptq", "int4.g128", 4.28, 2 ^ -11 },
   { "gptq4-act", "gptq", "int4.g64.z", 4.44, 2 ^ -11 },
@@ -89,7 +89,8 @@ for _, target in ipairs(targets) do
   case("tiny-llama as " .. target[1], function(t)
     local path, name = t.scratch .. "/quantized.safetensors", "model.layers.2.mlp.down_proj.weight"
     local m = assert(q.model(models .. "tiny-llama"))
-    local report = assert(m:write_quantized(path, { format = target[1], scales = "mse", choose = function() return true end }))
+    local report = assert(m:write_quantized(path, { format = target[1], scales = "mse",
+      choose = function() return true end }))
     t.equal(#report, 29)
     local back = assert(q.model(path))
     local info = tensor(back, name)
@@ -154,11 +155,13 @@ end
 case("a part of a model must be asked for", function(t)
   local m, out = assert(q.model(odd_model(t))), t.scratch .. "/out.safetensors"
   local all = { format = "int4.g32", choose = function() return true end }
-  for _, what in ipairs { { m:groups() }, { q.layer_problems(m) }, { m:write_planes(out) }, { m:write_quantized(out, all) } } do
+  for _, what in ipairs { { m:groups() }, { q.layer_problems(m) }, { m:write_planes(out) },
+    { m:write_quantized(out, all) } } do
     t.check(not what[1] and what[2]:find "1 of 5 weights must be left out", what[2])
     t.check(what[2]:find "left out: model.layers.0.down_proj.weight: EXL2", what[2])
   end
-  t.fails('has no field "methods"; did you mean "method"%?', m.write_quantized, m, out, { format = "f16", choose = print, methods = 1 })
+  t.fails('has no field "methods"; did you mean "method"%?', m.write_quantized, m, out,
+    { format = "f16", choose = print, methods = 1 })
   local list, left_out = q.layer_problems(m, { "bf16" }, true)
   t.equal(table.concat(list, " "), "f32:4x32:bf16") -- the layer and the head
   t.equal(left_out[1].name, "model.layers.0.down_proj.weight")
@@ -191,7 +194,8 @@ case("activations of 8 bits are for the quantized layers", function()
 end)
 
 case("a stack of experts stays one, slice by slice", function(t)
-  local m, path, name = assert(q.model(stack_of_experts(t))), t.scratch .. "/stack.safetensors", "blk.0.ffn_up_exps.weight"
+  local m, path = assert(q.model(stack_of_experts(t))), t.scratch .. "/stack.safetensors"
+  local name = "blk.0.ffn_up_exps.weight"
   assert(m:write_planes(path))
   local back = assert(q.model(path))
   local info = tensor(back, name)
@@ -208,7 +212,8 @@ case("a weight that is no number stops it, by name, and no file is left", functi
   local header = '{"a.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
   local source = t.write("nan.safetensors", string.pack("<s8ffff", header, 1, 2, 0 / 0, 4))
   local path = t.scratch .. "/none.safetensors"
-  local ok, why = assert(q.model(source)):write_quantized(path, { format = "int4.g32", choose = function() return true end })
+  local ok, why = assert(q.model(source)):write_quantized(path,
+    { format = "int4.g32", choose = function() return true end })
   t.check(not ok and why:find "^a%.weight: plane 'codes'%[1, 0%] is %-?nan, not a finite number", why)
   t.check(not io.open(path))
   local p = io.popen("ls " .. t.scratch .. "/none* 2>/dev/null")

@@ -159,7 +159,8 @@ return {
 
   { "bytes are multiplied as integers as long as the sums over K fit 32 bits", function(t)
     for k, product in pairs { [131071] = "s32.s8.s8", [131072] = "f32.f16.f16" } do
-      local v = q.variants(("int8.row:64x%d:i8-f16"):format(k), q.arch "sm_90a", { space = "quick", family = "cuda.mma" })
+      local v = q.variants(("int8.row:64x%d:i8-f16"):format(k), q.arch "sm_90a",
+        { space = "quick", family = "cuda.mma" })
       t.check(#v > 0, k)
       for i = 1, #v do t.check(q.source(v[i]):find(product, 1, true), v[i].name) end
     end

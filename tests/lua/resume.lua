@@ -9,12 +9,12 @@ local function seen()
 end
 
 local artifacts, evidence = seen()
-local r = assert(q.tune { problems = { "int4.g32:64x64:f32-f32" }, m = { 1, 4 }, device = "host", store = store, dense = false,
-  fixed = { ISA = "c", NR = 16 } })
+local r = assert(q.tune { problems = { "int4.g32:64x64:f32-f32" }, m = { 1, 4 }, device = "host", store = store,
+  dense = false, fixed = { ISA = "c", NR = 16 } })
 local c, artifacts_after, evidence_after = r.counts, seen()
 local plans = {}
 for _, p in ipairs(r.plans) do
   for _, x in ipairs(p.ranges) do plans[#plans + 1] = ("%s:%d:%s"):format(p.kind, x.m_min, x.variant) end
 end
-print(c.compiled, c.compile_known, artifacts_after - artifacts, c.verified + c.timed, evidence_after - evidence, c.rejected,
-  table.concat(plans, " "))
+print(c.compiled, c.compile_known, artifacts_after - artifacts, c.verified + c.timed, evidence_after - evidence,
+  c.rejected, table.concat(plans, " "))
