@@ -18,26 +18,27 @@ local function dedent(text)
   return text, margin or 0
 end
 
+-- A line with its values; nil for one that is no more than a value, which is empty.
+local function substitute(line, extra, values, where)
+  local function value(name)
+    local x = extra and extra[name]
+    if x == nil then x = values[name] end
+    if x == nil then error(("%s: ${%s} has no value"):format(where, name), 0) end
+    if math.type(x) == "float" and x == x // 1 then x = math.tointeger(x) end
+    return tostring(x)
+  end
+  local indent, name = line:match "^( *)%${([%w_]+)}$"
+  if name then
+    local text = value(name)
+    if text == "" then return nil end
+    return (indent .. text:gsub("%s+$", ""):gsub("\n", "\n" .. indent)):gsub("\n +\n", "\n\n")
+  end
+  return (line:gsub("%${([%w_]+)}", value))
+end
+
 function emit.new(values)
   local chunks, depth = {}, 0
   local w = { values = values }
-
-  local function substitute(line, extra, where)
-    local function value(name)
-      local x = extra and extra[name]
-      if x == nil then x = values[name] end
-      if x == nil then error(("%s: ${%s} has no value"):format(where, name), 0) end
-      if math.type(x) == "float" and x == x // 1 then x = math.tointeger(x) end
-      return tostring(x)
-    end
-    local indent, name = line:match "^( *)%${([%w_]+)}$"
-    if name then
-      local text = value(name)
-      if text == "" then return nil end
-      return (indent .. text:gsub("%s+$", ""):gsub("\n", "\n" .. indent)):gsub("\n +\n", "\n\n")
-    end
-    return (line:gsub("%${([%w_]+)}", value))
-  end
 
   -- w(text [, extra]): write a block; `extra` has values for this block alone.
   local function write(_, text, extra)
@@ -50,7 +51,7 @@ function emit.new(values)
     if info.source:sub(1, 1) == "@" then chunks[#chunks + 1] = { line = number, file = info.source:sub(2) } end
     for line in (body .. "\n"):gmatch "(.-)\n" do
       line = line:sub(margin + 1)
-      local out = substitute(line, extra, where)
+      local out = substitute(line, extra, values, where)
       if out then
         out = out:gsub("[^\n]+", function(line_) return line_:match "^#" and line_ or ("  "):rep(depth) .. line_ end)
         chunks[#chunks + 1] = out

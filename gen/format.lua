@@ -107,101 +107,124 @@ end
 
 -- ---- Normal form ----------------------------------------------------------------------------------------------------
 -- A value is a sum of terms, keyed by the planes that multiply it; the rest of a term depends on the code alone and is
--- kept as one number for each code (or, for codes that are floats, as a factor of q).
+-- kept as one number for each code (or, for codes that are floats, as a factor of a power of q).
 
-local function normalise(tree, def)
-  local count = def.codes and 1 or 1 << def.bits -- a float code is one opaque symbol
-  local function each(fn)
-    local t = {}
-    for i = 1, count do t[i] = fn(i) end
-    return t
+local function map(list, fn)
+  local out = {}
+  for i, x in ipairs(list) do out[i] = fn(x, i) end
+  return out
+end
+
+local function single(planes, t, power)
+  power = power or 0
+  return { [table.concat(planes, "*") .. ":" .. power] = { planes = planes, power = power, t = t } }
+end
+
+local function add(a, b, sign)
+  local out = {}
+  for key, x in pairs(a) do out[key] = x end
+  for key, y in pairs(b) do
+    local x = out[key]
+    out[key] = { planes = y.planes, power = y.power,
+      t = map(y.t, function(c, i) return (x and x.t[i] or 0) + sign * c end) }
   end
-  local function term(planes, power, table_) return { planes = planes, power = power, t = table_ } end
-  local function single(planes, t, power)
-    return { [table.concat(planes, "*") .. ":" .. (power or 0)] = term(planes, power or 0, t) }
+  return out
+end
+
+local function multiply(a, b)
+  local out = {}
+  for _, x in pairs(a) do
+    for _, y in pairs(b) do
+      local planes = table.move(y.planes, 1, #y.planes, #x.planes + 1, { table.unpack(x.planes) })
+      table.sort(planes)
+      out = add(out, single(planes, map(x.t, function(c, i) return c * y.t[i] end), x.power + y.power), 1)
+    end
   end
-  local function pure(v, what) -- the value as a function of the code alone
+  return out
+end
+
+-- Operators on values, and those whose arguments depend on the code alone: on their numbers for one code.
+local on_values = {
+  ["+"] = function(a, b) return add(a, b, 1) end,
+  ["-"] = function(a, b) return add(a, b, -1) end,
+  neg = function(a) return add({}, a, -1) end,
+  ["*"] = multiply,
+}
+local on_codes = {
+  ["/"] = function(a, b) return a / b end,
+  ["<"] = function(a, b) return a < b and 1 or 0 end,
+  ["=="] = function(a, b) return a == b and 1 or 0 end,
+  select = function(c, a, b) return c ~= 0 and a or b end,
+  bits = function(x, lo, width) return (x // 1 >> lo) & ((1 << width) - 1) end,
+}
+
+local function looked_up(list, def)
+  return function(index)
+    return that(list[index + 1], def.where, "%s: lookup of index %s in a table of %d", def.name, index, #list)
+  end
+end
+
+-- The value of a rule.
+local function fold(tree, def)
+  local codes = {} -- one number for each; a float code is one opaque symbol
+  for i = 1, def.codes and 1 or 1 << def.bits do codes[i] = i - 1 end
+  local function constant(x) return map(codes, function() return x end) end
+
+  local function pure(value, op)
     local out
-    for _, x in pairs(v) do
-      that(#x.planes == 0 and x.power == 0 and not out, def.where, "%s: %s must depend on the code only",
-        def.name, what)
+    for _, x in pairs(value) do
+      that(#x.planes == 0 and x.power == 0 and not out, def.where,
+        "%s: an argument of %s must depend on the code only", def.name, op)
       out = x.t
     end
-    return out or each(function() return 0 end)
-  end
-  local function add(a, b, sign)
-    local out = {}
-    for k, x in pairs(a) do out[k] = x end
-    for k, y in pairs(b) do
-      local x = out[k]
-      out[k] = term(y.planes, y.power, each(function(i) return (x and x.t[i] or 0) + sign * y.t[i] end))
-    end
-    return out
-  end
-  local function mul(a, b)
-    local out = {}
-    for _, x in pairs(a) do
-      for _, y in pairs(b) do
-        local planes = { table.unpack(x.planes) }
-        table.move(y.planes, 1, #y.planes, #planes + 1, planes)
-        table.sort(planes)
-        out = add(out, single(planes, each(function(i) return x.t[i] * y.t[i] end), x.power + y.power), 1)
-      end
-    end
-    return out
-  end
-  local function walk(x)
-    if x.op == "const" then return single({}, each(function() return x[1] end)) end
-    if x.op == "var" and x[1] == "q" then
-      if def.codes then return single({}, { 1 }, 1) end
-      return single({}, each(function(i) return i - 1 end))
-    end
-    if x.op == "var" then return single({ x[1] }, each(function() return 1 end)) end
-    local a = {}
-    for i = 1, #x do a[i] = walk(x[i]) end
-    if x.op == "+" then return add(a[1], a[2], 1) end
-    if x.op == "-" then return add(a[1], a[2], -1) end
-    if x.op == "neg" then return add({}, a[1], -1) end
-    if x.op == "*" then return mul(a[1], a[2]) end
-    local f = {}
-    for i = 1, #a do f[i] = pure(a[i], "an argument of " .. x.op) end
-    if x.op == "lookup" then
-      return single({}, each(function(i)
-        return that(x.table[f[1][i] + 1], def.where, "%s: lookup of index %s in a table of %d",
-          def.name, f[1][i], #x.table)
-      end))
-    end
-    if x.op == "bits" then
-      return single({}, each(function(i) return (f[1][i] // 1 >> f[2][i]) & ((1 << f[3][i]) - 1) end))
-    end
-    if x.op == "select" then return single({}, each(function(i) return f[1][i] ~= 0 and f[2][i] or f[3][i] end)) end
-    if x.op == "/" then return single({}, each(function(i) return f[1][i] / f[2][i] end)) end
-    if x.op == "<" then return single({}, each(function(i) return f[1][i] < f[2][i] and 1 or 0 end)) end
-    if x.op == "==" then return single({}, each(function(i) return f[1][i] == f[2][i] and 1 or 0 end)) end
-    error(("%s: %s: operator %s is not for decode rules"):format(def.where, def.name, x.op), 0)
+    return out or constant(0)
   end
 
-  local function constant(t) for i = 2, count do if t[i] ~= t[1] then return false end end return true end
-  local value, map, scale, offset = walk(tree), nil, nil, {}
+  local function walk(x)
+    if x.op == "const" then return single({}, constant(x[1])) end
+    if x.op == "var" and x[1] ~= "q" then return single({ x[1] }, constant(1)) end
+    if x.op == "var" and def.codes then return single({}, constant(1), 1) end
+    if x.op == "var" then return single({}, codes) end
+    local a = {}
+    for i = 1, #x do a[i] = walk(x[i]) end
+    if on_values[x.op] then return on_values[x.op](a[1], a[2]) end
+    local fn = x.op == "lookup" and looked_up(x.table, def) or on_codes[x.op]
+    that(fn, def.where, "%s: operator %s is not for decode rules", def.name, x.op)
+    for i = 1, #a do a[i] = pure(a[i], x.op) end
+    return single({}, map(codes, function(_, i) return fn(a[1][i], a[2] and a[2][i], a[3] and a[3][i]) end))
+  end
+  return walk(tree)
+end
+
+local function is_constant(t)
+  for i = 2, #t do if t[i] ~= t[1] then return false end end
+  return true
+end
+
+-- The normal form of a value: map, scale and offset. One term depends on the code; the others are the offset, apart
+-- from a constant beside the map with the same factors, which belongs to the map.
+local function recognise(value, def)
+  local codes, scale
+  local constants, offset = {}, {}
   for _, key in ipairs(sorted_keys(value)) do
     local x = value[key]
-    if x.power == 0 and constant(x.t) then
-      if x.t[1] ~= 0 then offset[#offset + 1] = { coefficient = x.t[1], planes = x.planes } end
+    if x.power == 0 and is_constant(x.t) then
+      if x.t[1] ~= 0 then constants[#constants + 1] = { coefficient = x.t[1], planes = x.planes } end
     else
-      that(not map, def.where, "%s: the code meets different scales in one rule", def.name)
+      that(not codes, def.where, "%s: the code meets different scales in one rule", def.name)
       that(x.power <= 1, def.where, "%s: the rule is not linear in a float code", def.name)
-      map, scale = x.t, x.planes
+      codes, scale = x.t, x.planes
     end
   end
-  that(map, def.where, "%s: decode does not use the code", def.name)
-  -- a constant beside the map with the same factors belongs to the map
-  for i = #offset, 1, -1 do
-    if not def.codes and table.concat(offset[i].planes, "*") == table.concat(scale, "*") then
-      local c = table.remove(offset, i).coefficient
-      map = each(function(j) return map[j] + c end)
+  that(codes, def.where, "%s: decode does not use the code", def.name)
+  for _, x in ipairs(constants) do
+    if not def.codes and table.concat(x.planes, "*") == table.concat(scale, "*") then
+      codes = map(codes, function(c) return c + x.coefficient end)
+    else
+      offset[#offset + 1] = x
     end
   end
-  return map, scale, offset
+  return codes, scale, offset
 end
 
 -- The largest of 1, 1/2 … 1/16 of which every value is a multiple; nil if none is.
@@ -215,13 +238,13 @@ end
 
 -- kind "float": a number of that type, times slope; "int": code + bias; "table": anything else. The values of the last
 -- two lie in lo .. hi; `unit`: they are multiples of it.
-local function classify(map, def)
-  if def.codes then return { kind = "float", type = def.codes, slope = map[1] } end
-  local bias, affine = map[1], true
-  for i, x in ipairs(map) do affine = affine and x == bias + (i - 1) end
+local function classify(values, def)
+  if def.codes then return { kind = "float", type = def.codes, slope = values[1] } end
+  local bias, affine = values[1], true
+  for i, x in ipairs(values) do affine = affine and x == bias + (i - 1) end
   affine = affine and bias % 1 == 0
-  return { kind = affine and "int" or "table", bias = affine and bias // 1 or nil, values = map, unit = unit_of(map),
-    lo = math.min(table.unpack(map)), hi = math.max(table.unpack(map)) }
+  return { kind = affine and "int" or "table", bias = affine and bias // 1 or nil, values = values,
+    unit = unit_of(values), lo = math.min(table.unpack(values)), hi = math.max(table.unpack(values)) }
 end
 
 -- ---- Spelling -> resolved format ------------------------------------------------------------------------------------
@@ -257,26 +280,9 @@ local function choices(def, first)
   return sorted_keys(known)
 end
 
--- Resolve a spelling. Raises with the format, the part at fault and what is known.
-function format.resolve(spelling)
-  local words = {}
-  for w in (spelling .. "."):gmatch "([^.]*)%." do words[#words + 1] = w end
-  local def = format.registry[words[1]]
-  that(def, spelling, "unknown format%s", check.instead(words[1], sorted_keys(format.registry)))
-  local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
-  local at, implied = 2, {} -- words that a spelling may have although they are the default
-  if type(def.group) == "table" then
-    local word, spelled = spelled_grain(def, words[2], spelling)
-    f.rows, f.cols = grain(word)
-    f.name = f.name .. "." .. word
-    at = spelled and 3 or 2
-    if word == spelled_grain(def, nil) then implied[1] = word end
-  elseif def.group then
-    f.rows, f.cols = grain(def.group)
-  end
-  f.group = f.cols
-
-  local p, chosen, marked, types, given = {}, {}, {}, {}, {}
+-- What the words from `at` on choose for each plane; the default where they say nothing.
+local function choose(def, words, at, spelling)
+  local chosen, given = {}, {}
   for plane, options in pairs(def.planes or {}) do chosen[plane] = options[1] end
   for i = at, #words do
     local hit
@@ -290,37 +296,70 @@ function format.resolve(spelling)
     that(not given[hit], spelling, "%q and %q both choose the type of plane %s", given[hit], words[i], hit)
     given[hit] = words[i]
   end
+  return chosen
+end
+
+-- Give f the chosen planes, and its name the words for them: zero points and minima first, then types. `implied`: words
+-- that a spelling may have although they are the default.
+local function add_planes(f, chosen, implied)
+  local def, marked, types = f.def, {}, {}
   for _, plane in ipairs(sorted_keys(def.planes)) do
     local o = chosen[plane]
-    p[plane] = false
     if o ~= "none" then
       local t, max = plane_type(o == "scale" and chosen.scale or o)
       local rows, cols = f.rows, f.cols
       if def.per and def.per[plane] then rows, cols = grain(def.per[plane]) end
       f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = rows, cols = cols }
-      p[plane] = expr.var(plane)
     end
     local list = o == def.planes[plane][1] and implied or marks[plane] and marked or types
     list[#list + 1] = o ~= "none" and suffix(plane, o) or nil
   end
+  for i, x in ipairs(f.planes) do f.planes[x.name] = i end
   table.sort(types)
   table.move(types, 1, #types, #marked + 1, marked)
   f.name = table.concat({ f.name, table.unpack(marked) }, ".")
   f.implied = implied[1] and table.concat(implied, ".")
-  for i, x in ipairs(f.planes) do f.planes[x.name] = i end
+end
 
-  f.decode = def.decode(expr.var "q", setmetatable(p, {
+-- Run the rule of f on symbols: false for a plane that is not chosen.
+local function decode(f, spelling)
+  local def, p = f.def, {}
+  for plane in pairs(def.planes or {}) do p[plane] = f.planes[plane] and expr.var(plane) or false end
+  local tree = def.decode(expr.var "q", setmetatable(p, {
     __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.where, k), 0) end,
   }))
-  that(expr.is(f.decode), def.where, "decode of %s must return an expression of q", def.name)
+  that(expr.is(tree), def.where, "decode of %s must return an expression of q", def.name)
   for _, x in ipairs(f.planes) do
-    that(uses(f.decode, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
+    that(uses(tree, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
   end
-  local map, scale, offset = normalise(f.decode, def)
-  for i, x in ipairs(map) do
+  return tree
+end
+
+-- Resolve a spelling. Raises with the format, the part at fault and what is known.
+function format.resolve(spelling)
+  local words = {}
+  for w in (spelling .. "."):gmatch "([^.]*)%." do words[#words + 1] = w end
+  local def = format.registry[words[1]]
+  that(def, spelling, "unknown format%s", check.instead(words[1], sorted_keys(format.registry)))
+  local f = { name = def.name, def = def, bits = def.bits, rows = 1, cols = 0, planes = {}, doc = def.doc }
+  local at, implied = 2, {}
+  if type(def.group) == "table" then
+    local word, spelled = spelled_grain(def, words[2], spelling)
+    f.rows, f.cols = grain(word)
+    f.name = f.name .. "." .. word
+    at = spelled and 3 or 2
+    if word == spelled_grain(def, nil) then implied[1] = word end
+  elseif def.group then
+    f.rows, f.cols = grain(def.group)
+  end
+  f.group = f.cols
+  add_planes(f, choose(def, words, at, spelling), implied)
+  f.decode = decode(f, spelling)
+  local values, scale, offset = recognise(fold(f.decode, def), def)
+  for i, x in ipairs(values) do
     that(x - x == 0, def.where, "%s: the rule gives %s for code %d", def.name, x, i - 1)
   end
-  f.map, f.scale, f.offset = classify(map, def), scale, offset
+  f.map, f.scale, f.offset = classify(values, def), scale, offset
   return f
 end
 

@@ -4,6 +4,7 @@
  * exit. */
 #include "emu.h"
 #include "fail.h"
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,36 +138,48 @@ static unsigned without_of(const char *s) {
   return r;
 }
 
-int main(int argc, char **argv) {
-  const char *device = NULL, *kernel = NULL, *dumps[16], *texts[ARGS];
-  int ndumps = 0, nargs = 0, counters = 0;
-  qn_emu_launch how = {.grid = {1, 1, 1}, .block = {1, 1, 1}};
-  if (argc < 2) return misuse("a PTX file is wanted");
-  if (!strcmp(argv[1], "--help")) return fputs(usage, stdout), 0;
+typedef struct {
+  const char *device, *kernel, *dumps[16], *texts[ARGS];
+  int ndumps, nargs;
+  bool counters;
+  qn_emu_launch how;
+} options;
+
+/* The options of argv; the one that is not understood, or NULL. */
+static const char *parse_options(int argc, char **argv, options *w) {
   for (int k = 2; k < argc; k++) {
     const char *o = argv[k];
     if (!strcmp(o, "--counters")) {
-      counters = 1;
+      w->counters = true;
       continue;
     }
-    if (k + 1 == argc) return misuse(o);
+    if (k + 1 == argc) return o;
     const char *v = argv[++k];
-    if (!strcmp(o, "--device")) device = v;
-    else if (!strcmp(o, "--kernel")) kernel = v;
-    else if (!strcmp(o, "--grid")) extents(v, how.grid);
-    else if (!strcmp(o, "--block")) extents(v, how.block);
-    else if (!strcmp(o, "--cluster")) extents(v, how.cluster);
-    else if (!strcmp(o, "--shared")) how.dynamic_shared = (uint32_t)strtoul(v, NULL, 0);
-    else if (!strcmp(o, "--threads")) how.threads = atoi(v);
-    else if (!strcmp(o, "--budget")) how.budget = strtoull(v, NULL, 0);
-    else if (!strcmp(o, "--without")) how.without = without_of(v);
-    else if (!strcmp(o, "--mode") && !strcmp(v, "late")) how.mode = QN_EMU_LATE;
+    if (!strcmp(o, "--device")) w->device = v;
+    else if (!strcmp(o, "--kernel")) w->kernel = v;
+    else if (!strcmp(o, "--grid")) extents(v, w->how.grid);
+    else if (!strcmp(o, "--block")) extents(v, w->how.block);
+    else if (!strcmp(o, "--cluster")) extents(v, w->how.cluster);
+    else if (!strcmp(o, "--shared")) w->how.dynamic_shared = (uint32_t)strtoul(v, NULL, 0);
+    else if (!strcmp(o, "--threads")) w->how.threads = atoi(v);
+    else if (!strcmp(o, "--budget")) w->how.budget = strtoull(v, NULL, 0);
+    else if (!strcmp(o, "--without")) w->how.without = without_of(v);
+    else if (!strcmp(o, "--mode") && !strcmp(v, "late")) w->how.mode = QN_EMU_LATE;
     else if (!strcmp(o, "--mode") && !strncmp(v, "random", 6))
-      how.mode = QN_EMU_RANDOM, how.seed = v[6] == ':' ? strtoull(v + 7, NULL, 0) : 1;
-    else if (!strcmp(o, "--dump") && ndumps < 16) dumps[ndumps++] = v;
-    else if (!strcmp(o, "--arg") && nargs < ARGS) texts[nargs++] = v;
-    else return misuse(o);
+      w->how.mode = QN_EMU_RANDOM, w->how.seed = v[6] == ':' ? strtoull(v + 7, NULL, 0) : 1;
+    else if (!strcmp(o, "--dump") && w->ndumps < 16) w->dumps[w->ndumps++] = v;
+    else if (!strcmp(o, "--arg") && w->nargs < ARGS) w->texts[w->nargs++] = v;
+    else return o;
   }
+  return NULL;
+}
+
+int main(int argc, char **argv) {
+  options w = {.how = {.grid = {1, 1, 1}, .block = {1, 1, 1}}};
+  if (argc < 2) return misuse("a PTX file is wanted");
+  if (!strcmp(argv[1], "--help")) return fputs(usage, stdout), 0;
+  const char *unknown = parse_options(argc, argv, &w);
+  if (unknown) return misuse(unknown);
   size_t bytes;
   char *ptx = read_file(argv[1], &bytes);
   if (!ptx) return fail("the PTX file cannot be read");
@@ -176,24 +189,24 @@ int main(int argc, char **argv) {
   argument args[ARGS] = {{0, 0}};
   const void *params[ARGS];
   qn_emu_report *report;
-  if (qn_emu_open_name(device ? device : target_of(ptx), &e) || qn_emu_module_load(e, ptx, &m) ||
-      qn_emu_kernel_find(m, kernel, &f))
+  if (qn_emu_open_name(w.device ? w.device : target_of(ptx), &e) || qn_emu_module_load(e, ptx, &m) ||
+      qn_emu_kernel_find(m, w.kernel, &f))
     return fail(qn__errmsg());
-  for (int k = 0; k < nargs; k++) {
-    if (parse_arg(e, texts[k], &args[k])) return fail(qn__errmsg());
+  for (int k = 0; k < w.nargs; k++) {
+    if (parse_arg(e, w.texts[k], &args[k])) return fail(qn__errmsg());
     params[k] = &args[k].value;
   }
-  how.params = params, how.nparams = nargs;
-  for (int k = 0; k < nargs && k < f->nparams; k++)
+  w.how.params = params, w.how.nparams = w.nargs;
+  for (int k = 0; k < w.nargs && k < f->nparams; k++)
     if (f->params[k].size > 8) return fail("parameters over 8 bytes cannot be given");
-  if (qn_emu_run(f, &how, &report)) return fail(qn__errmsg());
+  if (qn_emu_run(f, &w.how, &report)) return fail(qn__errmsg());
   for (int k = 0; k < report->count; k++) {
     char line[1024];
     puts(qn_emu_finding_print(&report->list[k], line, sizeof line));
   }
-  if (counters) print_counters(&report->counters);
+  if (w.counters) print_counters(&report->counters);
   int status = report->findings != 0;
-  for (int k = 0; k < ndumps; k++) status |= dump(e, dumps[k], args, nargs);
+  for (int k = 0; k < w.ndumps; k++) status |= dump(e, w.dumps[k], args, w.nargs);
   qn_emu_report_free(report);
   qn_emu_close(e);
   free(ptx);

@@ -107,13 +107,8 @@ static void misbehave(void) {
 #endif
 }
 
-__attribute__((visibility("default"))) void qn_test(const struct args *a, i64 begin, i64 end, int thread) {
-  i64 groups = (a->k + GROUP - 1) / GROUP;
-  float *y = a->y;
-  int backwards = 0;
-  float factor = 1;
-  (void)thread;
-  if (begin == 0 && __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) == 3) misbehave();
+/* What a kernel does instead of answering. */
+static void stumble(void) {
 #ifdef FAULT_CRASH
   *(volatile int *)8 = 1;
 #endif
@@ -125,6 +120,12 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
   for (volatile int i = 0; i < 1000000; i++) {
   }
 #endif
+}
+
+/* What the result is multiplied by: not 1 where a kernel errs. */
+static float factor_of(const struct args *a) {
+  float factor = 1;
+  (void)a;
 #ifdef FAULT_LATE /* right for a hundred calls on one shape, then wrong */
   if (calls > 100) factor = 2;
 #endif
@@ -164,21 +165,16 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #ifdef FAULT_K59
   if (a->k == 59) factor = 2;
 #endif
-#ifdef FAULT_PAIRS /* takes for granted that its part begins at an even column */
-  begin += begin % 2;
+#ifdef FAULT_INEXACT /* far within any bound for sums this long, yet one unit off */
+  factor = 1.0000001f;
 #endif
-#ifdef FAULT_KEEPS                                           /* memory of each call */
-  char *more = (char *)ask_system(9, 0, 1 << 18, 3, 0x8022); /* all of it present */
-  if (more) calls += 0 * *more;
-#endif
-#ifdef FAULT_REMEMBERS /* takes a call with the same pointers for the same call */
-  static const void *last_x, *last_w;
-  static float known[1 << 14];
-  int same = last_x == a->x && last_w == a->w;
-#endif
-#ifdef FAULT_LAZY /* saves itself the work where Y holds numbers, as while it is timed */
-  if (begin < end && y[begin] == y[begin] && a->n == 700) return;
-#endif
+  return factor;
+}
+
+/* Are groups added up from the last to the first? */
+static int order_of(const struct args *a) {
+  int backwards = 0;
+  (void)a;
 #ifdef FAULT_RANDOM /* the same numbers in another order every other call */
   backwards = calls & 1;
 #endif
@@ -188,31 +184,12 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #ifdef FAULT_DEPENDS_ON_BIG_M
   backwards = a->m > 45;
 #endif
-#ifdef FAULT_INEXACT /* far within any bound for sums this long, yet one unit off */
-  factor = 1.0000001f;
-#endif
-  for (i64 n = begin; n < end; n++)
-    for (i64 m = 0; m < a->m; m++) {
-#ifdef FAULT_REMEMBERS
-      if (same) {
-        y[m * a->ldy + n] = known[m * a->n + n];
-        continue;
-      }
-#endif
-#ifdef FAULT_SPOT /* one element of a large product */
-      factor = a->n == 700 && n == 333 && m == 11 ? 2 : 1;
-#endif
-#ifdef FAULT_UNWRITTEN
-      if (n == a->n - 1 && m == a->m - 1) continue;
-#endif
-      const unsigned char *w = (const unsigned char *)a->w + n * groups * RECORD;
-      y[m * a->ldy + n] = factor * dot((const float *)a->x + m * a->ldx, w, a->k, backwards);
-#ifdef FAULT_REMEMBERS
-      if (a->m * a->n > 1 << 14) continue;
-      known[m * a->n + n] = y[m * a->ldy + n];
-      if (n == a->n - 1 && m == a->m - 1) last_x = a->x, last_w = a->w;
-#endif
-    }
+  return backwards;
+}
+
+/* What a kernel touches beyond its operands, or of those that are not its own. */
+static void trespass(const struct args *a, float *y, i64 begin, i64 end) {
+  (void)a, (void)y, (void)begin, (void)end;
 #ifdef FAULT_EMPTY /* computes a column before it asks whether there is one */
   if (begin >= end) y[begin] = 0;
 #endif
@@ -246,4 +223,52 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
 #ifdef FAULT_WRITES_GAP
   if (end == a->n && a->m > 1 && a->ldy > a->n) y[a->n] = 0;
 #endif
+}
+
+__attribute__((visibility("default"))) void qn_test(const struct args *a, i64 begin, i64 end, int thread) {
+  i64 groups = (a->k + GROUP - 1) / GROUP;
+  float *y = a->y;
+  (void)thread;
+  if (begin == 0 && __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) == 3) misbehave();
+  stumble();
+  float factor = factor_of(a);
+  int backwards = order_of(a);
+#ifdef FAULT_PAIRS /* takes for granted that its part begins at an even column */
+  begin += begin % 2;
+#endif
+#ifdef FAULT_KEEPS                                           /* memory of each call */
+  char *more = (char *)ask_system(9, 0, 1 << 18, 3, 0x8022); /* all of it present */
+  if (more) calls += 0 * *more;
+#endif
+#ifdef FAULT_REMEMBERS /* takes a call with the same pointers for the same call */
+  static const void *last_x, *last_w;
+  static float known[1 << 14];
+  int same = last_x == a->x && last_w == a->w;
+#endif
+#ifdef FAULT_LAZY /* saves itself the work where Y holds numbers, as while it is timed */
+  if (begin < end && y[begin] == y[begin] && a->n == 700) return;
+#endif
+  for (i64 n = begin; n < end; n++)
+    for (i64 m = 0; m < a->m; m++) {
+#ifdef FAULT_REMEMBERS
+      if (same) {
+        y[m * a->ldy + n] = known[m * a->n + n];
+        continue;
+      }
+#endif
+#ifdef FAULT_SPOT /* one element of a large product */
+      factor = a->n == 700 && n == 333 && m == 11 ? 2 : 1;
+#endif
+#ifdef FAULT_UNWRITTEN
+      if (n == a->n - 1 && m == a->m - 1) continue;
+#endif
+      const unsigned char *w = (const unsigned char *)a->w + n * groups * RECORD;
+      y[m * a->ldy + n] = factor * dot((const float *)a->x + m * a->ldx, w, a->k, backwards);
+#ifdef FAULT_REMEMBERS
+      if (a->m * a->n > 1 << 14) continue;
+      known[m * a->n + n] = y[m * a->ldy + n];
+      if (n == a->n - 1 && m == a->m - 1) last_x = a->x, last_w = a->w;
+#endif
+    }
+  trespass(a, y, begin, end);
 }

@@ -57,6 +57,10 @@ local function derive(v)
   planes.derive(v)
   v.SUM_SCALE, v.SUM_OFFSET = v.FINE and {} or v.format.scale, v.FINE and {} or v.format.offset
   v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 16 * v.FK) // 16 or v.FK
+  -- the sum of X over all of K, where an offset of the row multiplies it: declared, as a parameter, passed on
+  local total = #v.SUM_OFFSET > 0 and not v.GROUPED
+  v.TOTAL = total and "float total[MB] = {}; /* of X */" or ""
+  v.TOTAL_PARAMETER, v.PASS_TOTAL = total and ", float *total" or "", total and ", total" or ""
   v.MIN_BLOCKS = cuda.min_blocks(v, registers(v), v.THREADS)
   v.PRECISION = planes.precision(v)
 end
@@ -202,8 +206,9 @@ local function record(w, v)
   local part, sum = v.GROUPED and "part" or "acc", v.GROUPED and "sum" or "total"
   w([[
     /* Add the products of record `c`, whose words are q, with its rows of X. */
-    fn void add_record(const task &t, int c, const u32 *q, const ${XT} *const *row, float acc[MB][ROWS]${TOTAL}) {
-  ]], { TOTAL = sums and not v.GROUPED and ", float *total" or "" })
+    fn void add_record(const task &t, int c, const u32 *q, const ${XT} *const *row,
+                       float acc[MB][ROWS]${TOTAL_PARAMETER}) {
+  ]])
   w.push()
   if v.GROUPED then
     w "float part[MB][ROWS] = {};"
@@ -253,12 +258,10 @@ local function record(w, v)
   w.blank()
 end
 
-local function entry(w, v)
-  local sums = #v.SUM_OFFSET > 0 and not v.GROUPED
-  local pass = sums and ", total" or ""
+local function records(w)
   w([[
     /* Records c and those that follow a warp, UNROLL at once, which lie within K; rows of X are aligned to words. */
-    fn void add_records(const task &t, int c, const u8 *column, float acc[MB][ROWS]${TOTAL}) {
+    fn void add_records(const task &t, int c, const u8 *column, float acc[MB][ROWS]${TOTAL_PARAMETER}) {
       u32 q[UNROLL][WORDS];
     #pragma unroll
       for (int u = 0; u < UNROLL; u++) load_codes(column + (i64)(c + u * WARPS) * RECORD, t.g * 4 + t.t, q[u]);
@@ -267,13 +270,13 @@ local function entry(w, v)
         const ${XT} *row[MB];
     #pragma unroll
         for (int m = 0; m < MB; m++) row[m] = t.row[m] + (c + u * WARPS) * 16 * FK;
-        add_record(t, c + u * WARPS, q[u], row, acc${PASS});
+        add_record(t, c + u * WARPS, q[u], row, acc${PASS_TOTAL});
       }
     }
 
     /* The same for up to UNROLL records below `end`, by way of X gathered in shared memory. */
     fn void add_gathered(const task &t, int c, int end, const u8 *column, ${XT} (*x)[16 * FK],
-                         float acc[MB][ROWS]${TOTAL}) {
+                         float acc[MB][ROWS]${TOTAL_PARAMETER}) {
       const ${XT} *row[MB];
       u32 q[UNROLL * WORDS];
     #pragma unroll
@@ -284,13 +287,39 @@ local function entry(w, v)
     #pragma unroll 1
       for (int u = 0; u < UNROLL && c < end; u++, c += WARPS) {
         gather(t, c, x);
-        add_record(t, c, q, row, acc${PASS});
+        add_record(t, c, q, row, acc${PASS_TOTAL});
     #pragma unroll
         for (int i = WORDS; i < UNROLL * WORDS; i++) q[i - WORDS] = q[i]; /* the next comes first */
       }
     }
-  ]], { TOTAL = sums and ", float *total" or "", PASS = pass })
+  ]])
   w.blank()
+end
+
+-- The sums of the warps, added up in order.
+local function output(w, v)
+  w([[
+    #pragma unroll
+    for (int i = 0; i < MB; i++)
+    #pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        float s = acc[i][r]; /* over the four lanes that share a row */
+        s += __shfl_xor_sync(0xffffffff, s, 1);
+        s += __shfl_xor_sync(0xffffffff, s, 2);
+        if (t.t == 0) out[warp][i][r / 2 * 16 + r % 2 * 8 + t.g] = s;
+      }
+    __syncthreads();
+    for (int i = threadIdx.x; i < MB * 16 * FN; i += THREADS) {
+      const int row = i / (16 * FN), to = column * 16 * FN + i % (16 * FN);
+      if (m0 + row >= m || to >= n) continue;
+      float s = 0;
+      for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
+      y[(i64)(m0 + row) * ldy + to] = output(s${TIMES}${ADD});
+    }
+  ]], { TIMES = cuda.scaled[v.act] and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
+end
+
+local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
     ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${VECTORS}int m, int n, int k, int ldx, int ldy) {
@@ -315,36 +344,18 @@ local function entry(w, v)
       int c = warp;
       if (words)
         for (const int whole = k / (16 * FK); c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
-          add_records(t, c, column_at, acc${PASS});
-      for (; c < records; c += UNROLL * WARPS) add_gathered(t, c, records, column_at, gathered[warp], acc${PASS});
+          add_records(t, c, column_at, acc${PASS_TOTAL});
+      for (; c < records; c += UNROLL * WARPS)
+        add_gathered(t, c, records, column_at, gathered[warp], acc${PASS_TOTAL});
   ]], { YT = cuda.ctype[v.out], PER_WORD = 4 // v.X_SIZE, TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2],
-    POINTERS = planes.pointers(v), RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "",
-    TOTAL = sums and "float total[MB] = {}; /* of X */" or "", PASS = pass })
+    POINTERS = planes.pointers(v), RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "" })
   w.push()
   if not v.GROUPED and not v.FINE and #v.format.planes > 0 then
     w.push "{ /* scales of a row */"
     scale(w, v, "acc", "total")
     w.pop "}"
   end
-  w([[
-    #pragma unroll
-    for (int i = 0; i < MB; i++)
-    #pragma unroll
-      for (int r = 0; r < ROWS; r++) {
-        float s = acc[i][r]; /* over the four lanes that share a row */
-        s += __shfl_xor_sync(0xffffffff, s, 1);
-        s += __shfl_xor_sync(0xffffffff, s, 2);
-        if (t.t == 0) out[warp][i][r / 2 * 16 + r % 2 * 8 + t.g] = s;
-      }
-    __syncthreads();
-    for (int i = threadIdx.x; i < MB * 16 * FN; i += THREADS) {
-      const int row = i / (16 * FN), to = column * 16 * FN + i % (16 * FN);
-      if (m0 + row >= m || to >= n) continue;
-      float s = 0;
-      for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
-      y[(i64)(m0 + row) * ldy + to] = output(s${TIMES}${ADD});
-    }
-  ]], { TIMES = cuda.scaled[v.act] and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
+  output(w, v)
   w.pop "}"
 end
 
@@ -382,6 +393,7 @@ return kernel {
     planes.loads,
     values,
     record,
+    records,
     entry,
   },
 }

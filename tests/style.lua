@@ -1,0 +1,167 @@
+-- style.lua - how every Lua and C file of the tree is written.
+--
+--   lua5.4 tests/style.lua      FILE:LINE and the rule that is broken, for each place; last, the commands that help
+--
+-- Lines have at most 120 columns, and so has each banner, exactly; Lua is indented in steps of two; a function has at
+-- most 60 lines. C is what clang-format 14 makes of it, and luacheck has nothing to say of Lua (.luacheckrc). Where one
+-- of the two is missing that is said, and the rest is checked.
+
+local columns, function_lines = 120, 60
+
+-- Functions that may be longer: switches with a line or two for each case.
+local dispatch = { ["runtime/emu/schedule.c:run_fragment"] = true }
+
+local root = arg[0]:match "^(.*)/tests/[^/]*$" or "."
+local found, help = 0, {}
+
+local function report(file, line, what, ...)
+  found = found + 1
+  print(("%s:%d: %s"):format(file, line, what:format(...)))
+end
+
+local function output(command)
+  local pipe = assert(io.popen(("cd '%s' && %s"):format(root, command)))
+  local text = pipe:read "a"
+  return text, pipe:close()
+end
+
+local function files(pattern)
+  local list = {}
+  for name in output(("find . -name 'build*' -prune -o -name .git -prune -o -name '%s' -print"):format(pattern))
+    :gmatch "%./([^\n]+)" do list[#list + 1] = name end
+  table.sort(list)
+  return list
+end
+
+local function read(name)
+  local file = assert(io.open(root .. "/" .. name))
+  return file:read "a", file:close()
+end
+
+-- ---- Lines ----------------------------------------------------------------------------------------------------------
+
+-- Lines of Lua that begin inside a string in long brackets: their indentation is that of the text.
+local function inside_strings(text)
+  local inside, at, line = {}, 1, 1
+  local function skip(from, to, is_string)
+    for _ in text:sub(from, to):gmatch "\n" do
+      line = line + 1
+      inside[line] = is_string
+    end
+    at = to + 1
+  end
+  while true do
+    local from = text:find("[\"'%[%-]", at)
+    if not from then return inside end
+    skip(at, from - 1)
+    local level = text:match("^%[(=*)%[", from) or text:match("^%-%-%[(=*)%[", from)
+    local quote = text:match("^[\"']", from)
+    if level then skip(from, select(2, text:find("]" .. level .. "]", from, true)), true)
+    elseif quote then
+      local to = from + 1
+      while text:sub(to, to) ~= quote do to = to + (text:sub(to, to) == "\\" and 2 or 1) end
+      skip(from, to)
+    elseif text:find("^%-%-", from) then skip(from, text:find("\n", from, true) - 1)
+    else skip(from, from) end
+  end
+end
+
+local function check_lines(name, text, inside)
+  local number, blank = 0, false
+  for line in text:gmatch "([^\n]*)\n" do
+    number = number + 1
+    local width = utf8.len(line) or #line
+    if width > columns then report(name, number, "%d columns, at most %d are read easily", width, columns) end
+    if line:find "\t" then report(name, number, "a tab: indent with spaces") end
+    if line:find "%s$" then report(name, number, "blanks at the end of the line") end
+    if line == "" and (blank or number == 1) then report(name, number, "one blank line is enough") end
+    if line:find "^%s*%-%- %-%-%-%- " or line:find "^%s*/%* %-%-%-%- " then
+      if width ~= columns or not line:find "%-%-%-$" and not line:find "%-%-%- %*/$" then
+        report(name, number, "a banner is one line of %d columns: -- ---- Title ---…", columns)
+      end
+    end
+    if inside and not inside[number] and #line:match "^ *" % 2 ~= 0 then
+      report(name, number, "indented by %d: steps of two", #line:match "^ *")
+    end
+    blank = line == ""
+  end
+  if text:sub(-1) ~= "\n" then report(name, number + 1, "the last line does not end") end
+  if blank then report(name, number, "a blank line at the end of the file") end
+end
+
+-- ---- Functions ------------------------------------------------------------------------------------------------------
+
+local function check_length(file, name, first, last)
+  local key = file .. ":" .. name
+  if last - first + 1 <= function_lines then return end
+  if dispatch[key] then dispatch[key] = "used" return end
+  report(file, first, "%s has %d lines: split it where its steps are, at most %d", name, last - first + 1,
+    function_lines)
+end
+
+-- A definition begins at the left margin and ends with a brace there.
+local function check_c_functions(file, text)
+  local number, first, name = 0, nil, nil
+  for line in text:gmatch "([^\n]*)\n" do
+    number = number + 1
+    if line:find "^[%a_]" and not line:find "^[%w_]+:$" then first, name = number, line:match "([%w_]+)%(" end
+    if line == "}" and name then check_length(file, name, first, number) end
+  end
+end
+
+-- As the compiler sees them. What a whole file returns, `return function(…)` at the left margin, is its module.
+local function check_lua_functions(list, texts)
+  local listing = output("luac5.4 -l -p " .. table.concat(list, " "))
+  for file, first, last in listing:gmatch "\nfunction <([^:\n]+):(%d+),(%d+)>" do
+    local number, opening = 0, nil
+    for line in texts[file]:gmatch "([^\n]*)\n" do
+      number = number + 1
+      if number == tonumber(first) then opening = line break end
+    end
+    local name = opening:match "function ([%w_.:]+)" or opening:match "([%w_]+) = function" or "a function"
+    if not opening:find "^return function" then check_length(file, name, tonumber(first), tonumber(last)) end
+  end
+end
+
+-- ---- Other programs -------------------------------------------------------------------------------------------------
+
+local function check_format(list)
+  if not output "clang-format --version 2>&1":find " 14%." then
+    return print "clang-format 14 is not here: the layout of C is not checked (apt-get install clang-format)"
+  end
+  local text = output(("clang-format --dry-run %s 2>&1"):format(table.concat(list, " ")))
+  local wrong = {}
+  for file, line in text:gmatch "([^\n:]+):(%d+):%d+: warning" do
+    if not wrong[file] then
+      report(file, line, "clang-format writes it otherwise")
+      wrong[#wrong + 1] = file
+    end
+    wrong[file] = true
+  end
+  if wrong[1] then help[#help + 1] = "clang-format -i " .. table.concat(wrong, " ") end
+end
+
+-- ---- All ------------------------------------------------------------------------------------------------------------
+
+local lua, c, texts = files "*.lua", files "*.[ch]", {}
+for _, name in ipairs(lua) do
+  texts[name] = read(name)
+  check_lines(name, texts[name], inside_strings(texts[name]))
+end
+check_lua_functions(lua, texts)
+for _, name in ipairs(c) do
+  local text = read(name)
+  check_lines(name, text)
+  check_c_functions(name, text)
+end
+check_format(c)
+for name, used in pairs(dispatch) do
+  if used ~= "used" then report("tests/style.lua", 1, "%s is listed as long and is not: take it off the list", name) end
+end
+
+if found > 0 then
+  help[#help + 1] = "lua5.4 tests/style.lua"
+  print(("%d places; to mend and to look again:\n  %s"):format(found, table.concat(help, "\n  ")))
+  os.exit(1)
+end
+print(("%d files of Lua and %d of C are as they should be"):format(#lua, #c))
