@@ -2,7 +2,7 @@ add_library(ffi_library MODULE lua/library.c)
 target_include_directories(ffi_library PRIVATE ${PROJECT_SOURCE_DIR}/runtime)
 set_target_properties(ffi_library PROPERTIES PREFIX "" OUTPUT_NAME ffi_library)
 
-qn_test(lua quernel_lua quernel_tuner quernel_io PkgConfig::LUA PkgConfig::FFI)
+qn_test(lua quernel_lua quernel_tuner quernel_eval PkgConfig::LUA PkgConfig::FFI)
 target_compile_definitions(test_lua PRIVATE QN_LIBRARY="$<TARGET_FILE:ffi_library>")
 add_dependencies(test_lua ffi_library quernel-worker quernel_module)
 set_tests_properties(lua PROPERTIES ENVIRONMENT "QUERNEL_WORKER=$<TARGET_FILE:quernel-worker>")

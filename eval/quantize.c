@@ -1,0 +1,88 @@
+/* quantize.c - see quantize.h: the choice of a method, and what it works on. */
+#include "quantize.h"
+#include "cpu.h"
+#include "fail.h"
+#include "fit.h"
+#include "model.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  qn_status (*run)(qn__fit *t);
+} methods[] = {{"rtn", qn__rtn}};
+
+static int64_t extent(int64_t size, uint32_t share) { return share ? qn__ceildiv(size, share) : 1; }
+
+static qn_status allocate(qn__fit *t) {
+  const qn__weight w = {.pub = {.name = "the weight", .format = t->f->name, .n = t->n, .k = t->k}};
+  qn__spec spec[QN_MAX_PLANES] = {{"codes", (qn_type)t->f->codes, t->n, t->k, NULL}};
+  for (uint32_t i = 0; i < t->f->n_planes; i++) {
+    const qn_format_plane *s = &t->f->plane[i];
+    spec[1 + i] = (qn__spec){s->name, (qn_type)s->type, extent(t->n, s->rows), extent(t->k, s->cols), NULL};
+  }
+  QN_TRY(qn__planes_new(&w, spec, 1 + (int)t->f->n_planes, false, &t->p));
+  double *of_cells = calloc((size_t)t->cells * 4, sizeof *of_cells);
+  t->row = calloc((size_t)t->n, sizeof *t->row);
+  t->lo = of_cells;
+  if (!of_cells || !t->row) return qn__fail(QN_E_NOMEM, "%jd groups of weights", (intmax_t)t->cells);
+  t->hi = of_cells + t->cells;
+  t->a = of_cells + 2 * t->cells;
+  t->b = of_cells + 3 * t->cells;
+  return QN_OK;
+}
+
+static qn_status check_finite(const float *w, int64_t n, int64_t k) {
+  for (int64_t i = 0; i < n * k; i++)
+    if (!isfinite(w[i]))
+      return qn__fail(QN_E_ARG, "[%jd, %jd] is %g, not a finite number", (intmax_t)(i / k), (intmax_t)(i % k),
+                      (double)w[i]);
+  return QN_OK;
+}
+
+static qn_status read_options(qn__fit *t, const qn__quantize_options *o, size_t *method) {
+  const char *name = o && o->method ? o->method : "rtn", *scales = o && o->scales ? o->scales : "minmax";
+  t->mse = !strcmp(scales, "mse");
+  if (!t->mse && strcmp(scales, "minmax")) return qn__fail(QN_E_ARG, "scales '%s'; known: minmax, mse", scales);
+  for (*method = 0; *method < QN_COUNT(methods); ++*method)
+    if (!strcmp(methods[*method].name, name)) return QN_OK;
+  return qn__fail(QN_E_ARG, "method '%s'; known: rtn", name);
+}
+
+static qn_status run(qn__fit *t, const qn__quantize_options *o) {
+  size_t method;
+  QN_TRY(read_options(t, o, &method));
+  QN_TRY(qn__rule_read(&t->r, t->f));
+  t->mse = t->mse && t->r.n; /* a wide float needs no smaller range */
+  QN_TRY(check_finite(t->w, t->n, t->k));
+  qn__fit_cells(t);
+  QN_TRY(allocate(t));
+  QN_TRY(qn__pool_new(o && o->threads ? o->threads : qn__cpu_count(), &t->pool));
+  QN_TRY(methods[method].run(t));
+  return qn__planes_check(t->f, t->p);
+}
+
+qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k, const qn__quantize_options *options,
+                       qn_planes **out, qn__quantize_error *error) {
+  *out = NULL;
+  *error = (qn__quantize_error){0};
+  if (n < 1 || k < 1 || n > INT32_MAX || k > INT32_MAX)
+    return qn__fail(QN_E_SHAPE, "weight of [%jd, %jd]: N and K must be in 1 .. 2147483647", (intmax_t)n, (intmax_t)k);
+  qn__fit *t = calloc(1, sizeof *t);
+  if (!t) return qn__fail(QN_E_NOMEM, "a weight of [%jd, %jd]", (intmax_t)n, (intmax_t)k);
+  *t = (qn__fit){.f = f, .w = w, .n = n, .k = k};
+  qn_status s = run(t, options);
+  for (int64_t i = 0; !s && i < n; i++) { /* in order, so that the sum does not depend on the threads */
+    error->error2 += t->row[i].error2;
+    error->weight2 += t->row[i].weight2;
+    error->largest = fmax(error->largest, t->row[i].largest);
+  }
+  if (s) qn_planes_free(t->p);
+  else *out = t->p;
+  qn__pool_free(t->pool);
+  free(t->lo);
+  free(t->row);
+  free(t);
+  return s;
+}
