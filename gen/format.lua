@@ -322,7 +322,7 @@ local function add_planes(f, chosen, implied)
 end
 
 -- Run the rule of f on symbols: false for a plane that is not chosen.
-local function decode(f, spelling)
+local function run_rule(f, spelling)
   local def, p = f.def, {}
   for plane in pairs(def.planes or {}) do p[plane] = f.planes[plane] and expr.var(plane) or false end
   local tree = def.decode(expr.var "q", setmetatable(p, {
@@ -354,7 +354,7 @@ function format.resolve(spelling)
   end
   f.group = f.cols
   add_planes(f, choose(def, words, at, spelling), implied)
-  f.decode = decode(f, spelling)
+  f.decode = run_rule(f, spelling)
   local values, scale, offset = recognise(fold(f.decode, def), def)
   for i, x in ipairs(values) do
     that(x - x == 0, def.where, "%s: the rule gives %s for code %d", def.name, x, i - 1)

@@ -91,17 +91,17 @@ function layout.make(spec)
       local bits = plane and type_bits[kind] or field.bits
       local all = { table.unpack(sec.outer) }
       table.move(field.digits, 1, #field.digits, #all + 1, all)
-      local what = field.plane .. (plane and "" or (" bits %d+%d"):format(field.lo, field.bits))
-      check_chain(name, all, "n", plane and plane.rows or 1, plane, what)
-      check_chain(name, all, "k", plane and plane.cols or 1, plane, what)
+      local label = field.plane .. (plane and "" or (" bits %d+%d"):format(field.lo, field.bits))
+      check_chain(name, all, "n", plane and plane.rows or 1, plane, label)
+      check_chain(name, all, "k", plane and plane.cols or 1, plane, label)
       local elements = 1
       for _, d in ipairs(field.digits) do elements = elements * d[2] end
       if elements * bits % 8 ~= 0 then
-        fail(name, "%s: %d elements of %d bits are not whole bytes", what, elements, bits)
+        fail(name, "%s: %d elements of %d bits are not whole bytes", label, elements, bits)
       end
       out.fields[#out.fields + 1] = { plane = field.plane, type = kind, lo = field.lo or 0, bits = bits,
         digits = field.digits, offset = record, bytes = elements * bits // 8 }
-      out.fields[what] = out.fields[#out.fields]
+      out.fields[label] = out.fields[#out.fields]
       out.fields[field.plane] = out.fields[field.plane] or out.fields[#out.fields]
       record = record + elements * bits // 8
       covered[field.plane] = (covered[field.plane] or 0) + (plane and 1 or bits)
@@ -123,11 +123,11 @@ end
 function layout.descriptor(l, pad_code)
   local sections = {}
   for i, s in ipairs(l.sections) do
-    local fields = {}
+    local list = {}
     for j, x in ipairs(s.fields) do
-      fields[j] = { plane = x.plane, type = x.type, lo = x.lo, bits = x.bits, digits = x.digits }
+      list[j] = { plane = x.plane, type = x.type, lo = x.lo, bits = x.bits, digits = x.digits }
     end
-    sections[i] = { outer = s.outer, fields = fields }
+    sections[i] = { outer = s.outer, fields = list }
   end
   return { name = l.name, tile = l.tile, pad_code = pad_code, sections = sections }
 end

@@ -67,7 +67,7 @@ return function(q, native)
     scratch, why, code = native.scratch()
     if not scratch then return nil, why, code end
     local image = scratch:path() .. "/image"
-    local cleaner <close> = setmetatable({}, { __close = function()
+    local _ <close> = setmetatable({}, { __close = function()
       if worker then worker:close() end
       scratch:close()
     end })

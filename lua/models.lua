@@ -49,7 +49,8 @@ return function(q, native)
   function model:dequantize(name, slice)
     local t, why, code = matrix(self, name, slice)
     if not t then return nil, why, code end
-    local descriptor, planes, x = q.descriptor(t.format)
+    local descriptor = q.descriptor(t.format)
+    local planes, x
     planes, why, code = self.handle:planes(name, slice)
     if not planes then return nil, why, code end
     x, why, code = planes:dequantize(descriptor)
@@ -219,14 +220,16 @@ return function(q, native)
 
   local function must(ok, why) return ok or error(why, 0) end
 
+  local function write_slice(writer, job, slice)
+    local planes = must(job.make(slice))
+    for _, e in ipairs(job.entries) do must(writer:put(e.name, planes, e.plane)) end
+  end
+
   -- A weight's planes are made when they are written, and forgotten.
   local function write_job(writer, job)
     for slice = 1, job.tensor.slices do
-      local planes, why = job.make(slice)
-      must(planes, why)
-      for _, e in ipairs(job.entries) do must(writer:put(e.name, planes, e.plane)) end
-      planes = nil
-      collectgarbage() -- the collector does not see what planes weigh
+      write_slice(writer, job, slice)
+      collectgarbage() -- which does not see by itself what planes weigh
     end
   end
 

@@ -59,11 +59,11 @@ end
 local function guarded(fn, ...)
   if limit then return fn(...) end
   local hook, mask, every = debug.gethook()
-  local memory <close> = setmetatable({}, { __close = function(_, why)
+  local _ <close> = setmetatable({}, { __close = function(_, why)
     if why == "not enough memory" then error(("%s: a template takes over 512 MiB of memory"):format(at), 0) end
   end })
   local watch <close> = native.limit()
-  local restore <close> = setmetatable({}, { __close = function()
+  local _ <close> = setmetatable({}, { __close = function()
     limit = nil
     debug.sethook(hook, mask, every)
   end })
@@ -237,9 +237,9 @@ local arguments = {
   roofline = "variant table, device table, weight_bytes number, m count", count = "variant table, m count",
   table = "rows list",
 }
-for name, list in pairs(arguments) do
+for name, text in pairs(arguments) do
   local fn, kinds = q[name], {}
-  for argument, kind in list:gmatch "([%w_]+) ([%w|?]+)" do kinds[#kinds + 1] = { name .. ": " .. argument, kind } end
+  for argument, kind in text:gmatch "([%w_]+) ([%w|?]+)" do kinds[#kinds + 1] = { name .. ": " .. argument, kind } end
   q[name] = function(...)
     for i, x in ipairs(kinds) do q.check.kind((select(i, ...)), x[2], x[1]) end
     return fn(...)

@@ -111,7 +111,7 @@ end
 
 -- As the compiler sees them. What a whole file returns, `return function(…)` at the left margin, is its module.
 local function check_lua_functions(list, texts)
-  local listing = output("luac5.4 -l -p " .. table.concat(list, " "))
+  local listing = output(("for f in %s; do luac5.4 -l -p $f; done"):format(table.concat(list, " ")))
   for file, first, last in listing:gmatch "\nfunction <([^:\n]+):(%d+),(%d+)>" do
     local number, opening = 0, nil
     for line in texts[file]:gmatch "([^\n]*)\n" do
@@ -133,12 +133,20 @@ local function check_format(list)
   local wrong = {}
   for file, line in text:gmatch "([^\n:]+):(%d+):%d+: warning" do
     if not wrong[file] then
-      report(file, line, "clang-format writes it otherwise")
+      report(file, tonumber(line), "clang-format writes it otherwise")
       wrong[#wrong + 1] = file
     end
     wrong[file] = true
   end
   if wrong[1] then help[#help + 1] = "clang-format -i " .. table.concat(wrong, " ") end
+end
+
+local function check_lua(list)
+  if not output "luacheck --version 2>&1":find "Luacheck:" then
+    return print "luacheck is not here: names in Lua are not checked (apt-get install lua-check)"
+  end
+  local text = output("luacheck --no-color --codes --formatter plain " .. table.concat(list, " "))
+  for file, line, what in text:gmatch "([^\n:]+):(%d+):%d+: ([^\n]+)" do report(file, tonumber(line), "%s", what) end
 end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------
@@ -149,6 +157,7 @@ for _, name in ipairs(lua) do
   check_lines(name, texts[name], inside_strings(texts[name]))
 end
 check_lua_functions(lua, texts)
+check_lua(lua)
 for _, name in ipairs(c) do
   local text = read(name)
   check_lines(name, text)

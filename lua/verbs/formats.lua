@@ -63,7 +63,7 @@ end
 local function show_all(q, options)
   local rows, list = { { "format", "bits", "groups", "planes", "host", "cuda", "what" } }, {}
   local host, cuda = common.check(q.device "host"), common.ask(q.arch, options.arch)
-  local function short(families) return (table.concat(families, " "):gsub("%f[%w]%w+%.", "")) end
+  local function short(names) return (table.concat(names, " "):gsub("%f[%w]%w+%.", "")) end
   for i, f in ipairs(q.formats()) do
     local groups, planes = {}, {}
     for j, g in ipairs(type(f.group) == "string" and { "(" .. f.group .. ")" } or f.group or {}) do

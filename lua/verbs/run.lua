@@ -2,7 +2,7 @@ return {
   name = "run", usage = "SCRIPT.lua [arguments]", arguments = { 1, 1 }, raw = true,
   summary = "run a Lua script that may require \"quernel\"; its arguments are in `arg`",
   examples = { "templates/examples/nf3.lua 48x512" },
-  run = function(q, args)
+  run = function(_, args)
     local script = args[2]
     if not script then
       io.stderr:write "quernel: run: a script is needed; usage: quernel run SCRIPT.lua [arguments]\n"

@@ -21,7 +21,7 @@ local function cells(p, x)
 end
 
 -- One row for each problem and tuned M; one for a range in which there was no time for any.
-local function show(q, result)
+local function show(result)
   local rows = { { "problem", "serves M", "winner", "at M", "us", "GB/s", "GFLOP/s", "of roof", "dense us", "ratio",
     "error" } }
   local slower = {}
@@ -144,7 +144,7 @@ the store: a second run, or one that was interrupted, goes on from there.]],
       print(q.json(result))
       return
     end
-    show(q, result)
+    show(result)
     show_counts(result.counts)
     if name then print("pack: " .. name) end
   end,

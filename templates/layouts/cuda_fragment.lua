@@ -48,7 +48,7 @@ end
 
 -- The four binary digits of a pair's number, slowest first.
 local function pair_digits(FN, o)
-  local out = {}
+  local out
   if FN == 4 then out = { n(2, 32), n(2, 16) }
   elseif FN == 2 then out = { n(2, 16), k(2, 16) }
   else out = { k(2, 32), k(2, 16) } end

@@ -57,9 +57,9 @@ return {
     end
     t.check(plan, "there is a plan")
     t.equal(plan.ranges[1].m_min, 1)
-    for _, r in ipairs(plan.ranges) do
-      t.check(#r.points > 0 and r.error <= 1)
-      for _, x in ipairs(r.points) do t.check(x.seconds > 0) end
+    for _, range in ipairs(plan.ranges) do
+      t.check(#range.points > 0 and range.error <= 1)
+      for _, x in ipairs(range.points) do t.check(x.seconds > 0) end
     end
     local again = assert(tune())
     t.equal(again.counts.compiled, 0)

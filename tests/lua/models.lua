@@ -129,9 +129,9 @@ local function stack_of_experts(t)
   local head = "GGUF" .. string.pack("<I4I8I8 s8I4I8I8I8I4I8", 3, 1, 0, "blk.0.ffn_up_exps.weight", 3, 32, 3, 2, 8, 0)
   local rows = {}
   for r = 1, 6 do
-    local q = {}
-    for i = 1, 32 do q[i] = string.pack("b", (37 * r + 11 * i) % 255 - 127) end
-    rows[r] = string.pack("<I2", 0x2c00 + r) .. table.concat(q)
+    local codes = {}
+    for i = 1, 32 do codes[i] = string.pack("b", (37 * r + 11 * i) % 255 - 127) end
+    rows[r] = string.pack("<I2", 0x2c00 + r) .. table.concat(codes)
   end
   return t.write("stack.gguf", head .. ("\0"):rep(-#head % 32) .. table.concat(rows))
 end

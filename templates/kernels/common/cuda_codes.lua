@@ -118,7 +118,7 @@ local function int_wide(w, v)
 end
 
 -- A 16-entry table by prmt: the fragment's eight codes are one word.
-local function table_permute(w, v)
+local function table_permute(w)
   w [[
     const u32 three = q[f] & 0x77777777, fourth = (q[f] & 0x88888888) >> 1 | 0x32103210;
     u32 byte[2][2]; /* [k parity][low, high byte]: of four values each */

@@ -24,7 +24,7 @@ rules[#rules + 1] = tile.unroll
 rules[#rules + 1] = { name = "reuse", why = "a tile of few sums waits for its loads",
   ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // host.lanes[v.ISA] >= 8 end }
 
-local function unpack_panel(w, v)
+local function unpack_panel(w)
   w [[
     const uint8_t *record = a->w + panel * ((a->k + KR - 1) / KR) * RECORD;
     weight_t *out = scratch;
