@@ -15,4 +15,4 @@ for _, path in ipairs { "templates/formats", "templates/layouts", "templates/ker
   files[path] = { std = template }
 end
 files["lua"] = { read_globals = { "printable" } } -- of lua/quernel.lua
-files["tests/lua"] = { read_globals = { "QN_TESTS", "QN_MODULE" } } -- of tests/test_lua.c
+files["tests/lua"] = { read_globals = { "QN_TESTS", "QN_MODULE", "QN_LIBRARY", "QN_SCRATCH" } } -- of tests/test_lua.c

@@ -1,0 +1,37 @@
+-- sources.lua - the variants whose source is kept in this folder: one of each family and instruction set, with zero
+-- points and a bias. Returns a function that makes them all, { { name =, text = }… }. Devices are described, not looked
+-- at, so that every machine makes the same.
+local q = require "quernel"
+
+local problem = "int4.g64.z:4096x4096:%s+bias"
+
+local variants = {
+  { "host.gemv.c.golden", "host.gemv", "c-nr16-split-mr2-pf0" },
+  { "host.gemv.avx2.golden", "host.gemv", "avx2-nr16-split-mr2-pf0" },
+  { "host.gemv.avx512.golden", "host.gemv", "avx512-nr32-record-mr2-pf1024" },
+  { "host.gemm.c.golden", "host.gemm", "c-nr16-split-mr2-u1" },
+  { "host.gemm.avx2.golden", "host.gemm", "avx2-nr16-record-mr2-u1" },
+  { "host.gemm.avx512.golden", "host.gemm", "avx512-nr32-split-mr4-u4" },
+  { "cuda.gemv.golden", "cuda.gemv", "n16-w4-u1-mb1" },
+  { "cuda.mma.golden", "cuda.mma", "n16-bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered" },
+  { "cuda.expand.golden", "cuda.expand", "n16-bm128-s3" },
+}
+
+-- A CPU that has every instruction set; one architecture of GPUs.
+local any = setmetatable({}, { __index = function() return true end })
+local function device(target)
+  return target == "host" and { target = "host", arch = "", isa = any } or q.arch "sm_90a"
+end
+local types = { host = "bf16-f32", cuda = "f16-f16" }
+
+return function()
+  local out = {}
+  for i, x in ipairs(variants) do
+    local name, family, values = table.unpack(x)
+    local def = q.gen.kernel.registry[family]
+    local params = assert(q.gen.kernel.params(def, values))
+    local v = assert(q.variant(problem:format(types[def.target]), device(def.target), family, params))
+    out[i] = { name = name, text = q.source(v) }
+  end
+  return out
+end
