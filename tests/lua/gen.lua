@@ -11,7 +11,7 @@ local function define(def)
   return format.define(def, "x.lua", "x.lua:1")
 end
 
--- ---- Templates that are not files ----------------------------------------------------------------------------------
+-- ---- Templates that are not files -----------------------------------------------------------------------------------
 
 -- A second generator, over the same registries, that finds these texts before the templates inside: { name = text }.
 local function sandbox(texts)
@@ -29,7 +29,7 @@ local function refused(message, text)
   return function(t) t.says(message, sandbox { t = text }, "t") end
 end
 
--- ---- Descriptions with a fault -------------------------------------------------------------------------------------
+-- ---- Descriptions with a fault --------------------------------------------------------------------------------------
 
 -- A format, a decode rule, and a kernel family that are right but for what is changed.
 local function identity(codes) return codes end
@@ -139,7 +139,7 @@ local mistakes = {
     'layout t has no field "section"; did you mean "sections"?' },
 }
 
--- ---- Layouts of int4.g128 and the like -----------------------------------------------------------------------------
+-- ---- Layouts of int4.g128 and the like ------------------------------------------------------------------------------
 
 -- 32 rows of 128 codes, in words of 8; what is changed in the codes, and sections that take their place.
 local function make(spelling, tile_k, section)
@@ -148,7 +148,7 @@ end
 
 local n, k = layout.n, layout.k
 
--- ---- Cases ---------------------------------------------------------------------------------------------------------
+-- ---- Cases ----------------------------------------------------------------------------------------------------------
 
 local cases = {
   { "midpoint folds into the code map", function(t)
@@ -266,7 +266,7 @@ local cases = {
     t.equal(resolve("f16").implied, nil)
   end },
 
-  -- ---- Problems ----------------------------------------------------------------------------------------------------
+  -- ---- Problems -----------------------------------------------------------------------------------------------------
 
   { "problem gets its types", function(t)
     t.equal(q.problem("int4.g128:64x96").spelling, "int4.g128:64x96:bf16-f32")
@@ -288,7 +288,7 @@ local cases = {
   { "unknown text behind the types", function(t) t.says("unknown text", q.problem, "int4.g128:8x8+relu") end },
   { "eight bits as an output", function(t) t.says("outputs are f16", q.problem, "int4.g128:8x8:i8-i8") end },
 
-  -- ---- Expressions -------------------------------------------------------------------------------------------------
+  -- ---- Expressions --------------------------------------------------------------------------------------------------
 
   { "postfix and C text agree", function(t)
     local x = expr.ceildiv(N, 32) * (expr.var "K" + 1)
@@ -297,7 +297,7 @@ local cases = {
   end },
   { "constants fold", function(t) t.equal(gen.json(expr.postfix(expr.const(3) * 4 + 5, {})), "[17]") end },
 
-  -- ---- Layouts -----------------------------------------------------------------------------------------------------
+  -- ---- Layouts ------------------------------------------------------------------------------------------------------
 
   { "a bijection passes and knows its sizes", function(t)
     local x = make("int4.g128", 128, { outer = { n(0, 32), k(0, 128) }, layout.plane("scale", { n(32) }),
@@ -325,7 +325,7 @@ local cases = {
     t.equal(table.concat(out, " "), "0+2 2+1 0+4 4+1 0+4 4+2 0+4 4+2 6+1")
   end },
 
-  -- ---- Emitter -----------------------------------------------------------------------------------------------------
+  -- ---- Emitter ------------------------------------------------------------------------------------------------------
 
   { "blocks are dedented, values placed, depth followed", function(t)
     local w = q.import("gen.emit").new { N = 4, BODY = "a;\nb;" }
@@ -341,7 +341,7 @@ local cases = {
     t.says("${M} has no value", function() q.import("gen.emit").new {} "x = ${M};" end)
   end },
 
-  -- ---- Sandbox -----------------------------------------------------------------------------------------------------
+  -- ---- Sandbox ------------------------------------------------------------------------------------------------------
 
   { "templates cannot open files", refused('templates/t.lua:1: unknown name "io"', 'return io.open "x"') },
   { "templates cannot load code", refused('unknown name "load"', 'return load "return 1"') },
