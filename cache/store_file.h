@@ -7,7 +7,7 @@
 #include <limits.h>
 #include <stdbool.h>
 
-#define QN_STORE_SCHEMA 1 /* of entries and of what the environment's hash is made of */
+#define QN_STORE_SCHEMA 2 /* of entries and of what the environment's hash is made of */
 
 /* Write a file of a folder, which is made if it is not there, in place of whatever has its name (file.h). */
 qn_status qn__store_write(const char *folder, const char *name, const void *data, size_t size);

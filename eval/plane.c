@@ -14,7 +14,7 @@
 
 /* The largest value of a type whose range is narrow; 0: it is wide. */
 static double top(const qn_format_plane *s) {
-  static const double of_type[QN_T_COUNT] = {
+  static const double of_type[QN__TYPES] = {
       [QN_T_U8] = 255,        [QN_T_U16] = 65535, [QN_T_U32] = 4294967295.0, [QN_T_I8] = 127,
       [QN_T_I32] = INT32_MAX, [QN_T_E4M3] = 448,  [QN_T_E5M2] = 57344};
   return s->max ? s->max : of_type[s->type];

@@ -311,7 +311,7 @@ static int npy_write(lua_State *L) {
 }
 
 /* Names that safetensors files give to element types. */
-static const char *const dtype_names[QN_T_COUNT] = {
+static const char *const dtype_names[QN__TYPES] = {
     [QN_T_U8] = "U8",        [QN_T_U16] = "U16",      [QN_T_U32] = "U32",      [QN_T_I8] = "I8",
     [QN_T_I32] = "I32",      [QN_T_F16] = "F16",      [QN_T_BF16] = "BF16",    [QN_T_F32] = "F32",
     [QN_T_E4M3] = "F8_E4M3", [QN_T_E5M2] = "F8_E5M2", [QN_T_E8M0] = "F8_E8M0", [QN_T_F64] = "F64",

@@ -9,6 +9,11 @@
 #include "quernel.h"
 #include <stdbool.h>
 
+/* Number of element types. */
+#define QN_X(name, text, bits) +1
+enum { QN__TYPES = QN_TYPE_MAP(QN_X) };
+#undef QN_X
+
 /* ---- Expressions: postfix programs ------------------------------------------------------------------------------- */
 
 /* JSON: an array of tokens in postfix order: numbers, operator names, variable names, {"lookup": table index},

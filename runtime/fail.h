@@ -6,6 +6,10 @@
 #define QN_FAIL_H
 #include "quernel.h"
 
+/* Statuses of making and judging kernels. No function of a public header returns them. */
+#define QN_E_COMPILE ((qn_status)100)
+#define QN_E_WRONG ((qn_status)101)
+
 /* Record the detail of a failure on this thread (cut at 4095 bytes, made printable) and return `s`. */
 qn_status qn__fail(qn_status s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -134,8 +134,8 @@ static qn_status field_check(const qn_layout *l, const qn_format *fmt, const qn_
   if (!f->plane && (f->bits < 1 || f->lo > 31 || f->bits > 32 || f->lo + f->bits > fmt->bits))
     return qn__fail(QN_E_FORMAT, "layout '%s': bits [%u, %u) of a code with %u", l->name, f->lo, f->lo + f->bits,
                     fmt->bits);
-  if (f->plane && (f->type >= QN_T_COUNT || !widens((qn_type)fmt->plane[f->plane - 1].type, (qn_type)f->type) ||
-                   f->lo || f->bits != (uint32_t)qn_type_bits((qn_type)f->type) || f->bits > 32))
+  if (f->plane && (!widens((qn_type)fmt->plane[f->plane - 1].type, (qn_type)f->type) || f->lo ||
+                   f->bits != (uint32_t)qn_type_bits((qn_type)f->type) || f->bits > 32))
     return qn__fail(QN_E_FORMAT, "layout '%s': plane '%s' stored as type %u in %u bits", l->name,
                     fmt->plane[f->plane - 1].name, f->type, f->bits);
   const qn_format_plane *p = f->plane ? &fmt->plane[f->plane - 1] : NULL;

@@ -238,7 +238,7 @@ static qn_status problem_check(const qn_problem *p, const char *format) {
   qn__problem_spell(&again);
   bool generic = !p->n && !p->k, shaped = p->n >= 1 && p->k >= 1 && p->n <= INT32_MAX && p->k <= INT32_MAX;
   if (strcmp(p->format, format) || strcmp(again.spelling, p->spelling) || !(generic || shaped) || p->bias > 1 ||
-      !p->act || p->act >= QN_T_COUNT || !p->out || p->out >= QN_T_COUNT)
+      !qn_type_bits((qn_type)p->act) || !qn_type_bits((qn_type)p->out))
     return qn__fail(QN_E_FORMAT, "plan of '%s': not the problem that its fields make, '%s'", p->spelling,
                     again.spelling);
   return QN_OK;

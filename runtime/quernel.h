@@ -33,6 +33,12 @@
  * Errors.  Every function that can fail returns a qn_status; what it was to give back is then NULL. The detail (what,
  * which value, which limit) is one line of text of the calling thread: qn_errmsg, valid until its next failing call.
  *
+ * Structs.  A struct that the caller fills is initialised as a whole, so that all it does not name is zero:
+ * (qn_args){.x = x, .y = y, .m = m}. Zero means the default everywhere. The words at its end called `reserved` are
+ * zero, too: later versions turn them into fields, for which zero is what was before. An older program thus runs with a
+ * newer library; a newer program that asks an older library for what it does not know gets QN_E_ARG, as does one that
+ * left the struct uninitialised. Structs that the library makes may grow at their end.
+ *
  * Memory.  What the caller hands over (paths, spellings, options, planes) is read during the call only, unless a
  * function says otherwise. What is made here is freed by the function of the same name: gemms and weights first, in any
  * order, then their context. */
@@ -63,10 +69,7 @@ extern "C" {
   X(E_SHAPE, "shape not supported")                                                                                    \
   X(E_NO_KERNEL, "no kernel for this problem")                                                                         \
   X(E_DEVICE, "device not present or not fit for this pack")                                                           \
-  X(E_COMPILE, "kernel does not compile")                                                                              \
   X(E_CUDA, "CUDA driver error")                                                                                       \
-  X(E_WRONG, "result is wrong")                                                                                        \
-  X(E_LUA, "template or script error")                                                                                 \
   X(E_LIMIT, "limit exceeded")
 
 typedef enum qn_status {
@@ -104,7 +107,6 @@ typedef enum qn_type {
 #define QN_X(name, text, bits) QN_T_##name,
   QN_TYPE_MAP(QN_X)
 #undef QN_X
-      QN_T_COUNT
 } qn_type;
 
 QN_API const char *qn_type_name(qn_type t);      /* "bf16"; NULL for a value outside the list */
@@ -130,6 +132,7 @@ typedef struct qn_planes {
   int n_planes;
   qn_plane plane[QN_MAX_PLANES];
   const int32_t *perm; /* act-order: NULL, or [K]: column j of the codes multiplies X[:, perm[j]] */
+  uint64_t reserved[8];
 } qn_planes;
 
 /* ---- Context ----------------------------------------------------------------------------------------------------- */
@@ -144,6 +147,7 @@ typedef struct qn_open_options {
                         * with, at most the CPUs that affinity and control groups leave this process */
   int deterministic;   /* 1: use the plans whose repeats agree bit for bit */
   int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M; this goes before the above */
+  uint64_t reserved[8];
 } qn_open_options;
 
 /* Map the pack at `path` read-only and check all of it: magic, version, checksums, bounds, and that this machine can
@@ -158,9 +162,8 @@ QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_co
 /* Close a context. Every gemm and weight made from it must have been freed. NULL is accepted. */
 QN_API void qn_close(qn_context *ctx);
 
-/* Detail of the calling thread's last failed call, whatever its context was; ctx may be NULL. Never NULL; owned by the
- * library. */
-QN_API const char *qn_errmsg(const qn_context *ctx);
+/* Detail of the calling thread's last failed call, whatever its context was. Never NULL; owned by the library. */
+QN_API const char *qn_errmsg(void);
 
 /* The i-th problem, from 0, with a plan of the kind that was asked for at open, in its spelling; NULL past the last.
  * Owned by the context. */
@@ -223,6 +226,7 @@ typedef struct qn_args {
   int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, N) */
   void *workspace; /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; on CUDA zeroed once by the caller */
   void *stream;    /* CUstream; unused on the host */
+  uint64_t reserved[8];
 } qn_args;
 
 /* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
@@ -237,7 +241,8 @@ QN_API uint64_t qn_misses(const qn_context *ctx);
 
 /* ---- Functions of your own --------------------------------------------------------------------------------------- */
 
-/* One product, as a function of your own computes it on the host. */
+/* One product, as a function of your own computes it on the host. The library sets `reserved` to
+ * zero, so a function that was made for a newer one reads zero in every field that this one does not know. */
 typedef struct qn_function_args {
   const void *x, *w;         /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
   void *y;                   /* as in qn_args */
@@ -246,6 +251,7 @@ typedef struct qn_function_args {
   void *ws;                  /* workspace of the size that the function was tuned with, else unspecified */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
   const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
+  uint64_t reserved[8];
 } qn_function_args;
 
 /* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut (one may be empty),

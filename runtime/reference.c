@@ -19,7 +19,7 @@ static qn_status plane_spec_check(const qn_format *f, uint32_t i) {
   for (uint32_t j = 0; j < i; j++)
     if (!strcmp(p->name, f->plane[j].name))
       return qn__fail(QN_E_FORMAT, "format '%s': two planes '%s'", f->name, p->name);
-  if (p->type == QN_T_NONE || p->type >= QN_T_COUNT)
+  if (!qn_type_bits((qn_type)p->type))
     return qn__fail(QN_E_FORMAT, "format '%s': plane '%s' has type %u", f->name, p->name, p->type);
   return QN_OK;
 }
@@ -31,7 +31,7 @@ qn_status qn__format_check(const qn_format *f) {
   if (f->bits < 1 || f->bits > (uint32_t)qn_type_bits((qn_type)f->codes))
     return qn__fail(QN_E_FORMAT, "format '%s': %u bits in a code of type %s", f->name, f->bits,
                     qn_type_name((qn_type)f->codes));
-  if (f->cast >= QN_T_COUNT || (f->cast && (uint32_t)qn_type_bits((qn_type)f->cast) != f->bits))
+  if (f->cast && (uint32_t)qn_type_bits((qn_type)f->cast) != f->bits)
     return qn__fail(QN_E_FORMAT, "format '%s': codes of %u bits read as type %u", f->name, f->bits, f->cast);
   if (f->n_planes > QN_FORMAT_PLANES || f->n_tables > QN_COUNT(f->table))
     return qn__fail(QN_E_FORMAT, "format '%s': %u planes and %u tables, limits %d and %zu", f->name, f->n_planes,

@@ -64,6 +64,21 @@ struct qn_weight {
   void *perm; /* NULL or i32 [K], on the device */
 };
 
+/* ---- Structs of the caller --------------------------------------------------------------------------------------- */
+
+static qn_status check_zero(const char *name, const uint64_t *reserved, size_t n) {
+  uint64_t any = 0;
+  for (size_t i = 0; i < n; i++) any |= reserved[i];
+  if (!any) return QN_OK;
+  return qn__fail(QN_E_ARG,
+                  "%s.reserved is not zero: the struct was not initialised, or it asks for what version %s of the "
+                  "library does not know",
+                  name, QN_VERSION);
+}
+
+/* Are the words of *s that this version gives no meaning zero? */
+#define CHECK_RESERVED(type, s) check_zero(#type, (s)->reserved, QN_COUNT((s)->reserved))
+
 /* ---- Open -------------------------------------------------------------------------------------------------------- */
 
 /* Does code for `have` (an sm_NN with or without a) run on `want`? Plain ones run on later minor versions. */
@@ -208,6 +223,7 @@ static qn_status list_problems(qn_context *c) {
 
 static qn_status open_context(const char *path, const qn_open_options *o, qn_context *c) {
   if (!path) return qn__fail(QN_E_ARG, "qn_open: path is NULL");
+  QN_TRY(CHECK_RESERVED(qn_open_options, o));
   c->kind = o->batch_invariant ? QN_PLAN_BATCH_INVARIANT : o->deterministic ? QN_PLAN_DETERMINISTIC : QN_PLAN_FASTEST;
   QN_TRY(qn__pack_open(path, &c->pack));
   QN_TRY(open_device(c, o));
@@ -237,7 +253,7 @@ void qn_close(qn_context *ctx) {
   free(ctx);
 }
 
-const char *qn_errmsg(const qn_context *ctx) { return (void)ctx, qn__errmsg(); }
+const char *qn_errmsg(void) { return qn__errmsg(); }
 
 const char *qn_problem_at(const qn_context *ctx, int i) {
   return ctx && i >= 0 && i < ctx->n_problems ? ctx->problem[i] : NULL;
@@ -538,6 +554,7 @@ static qn_status pack_weight(const qn_gemm *g, const qn_planes *planes, void *da
 
 static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
   qn_device *d = g->ctx->device;
+  QN_TRY(CHECK_RESERVED(qn_planes, planes));
   if (planes->n != g->problem.n || planes->k != g->problem.k)
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld] for '%s'", (long long)planes->n, (long long)planes->k,
                     g->problem.spelling);
@@ -573,6 +590,7 @@ void qn_weight_free(qn_weight *weight) {
 
 static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args *a) {
   const qn_problem *p = &g->problem;
+  QN_TRY(CHECK_RESERVED(qn_args, a));
   if (w->ctx != g->ctx || w->key != g->key)
     return qn__fail(QN_E_ARG, "'%s': the weight was prepacked for another problem or layout", p->spelling);
   if (a->m < 0 || a->m > MAX_M)

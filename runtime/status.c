@@ -38,16 +38,27 @@ qn_status qn__fail(qn_status s, const char *format, ...) {
 
 const char *qn__errmsg(void) { return detail; }
 
-static const struct {
+typedef struct named {
+  qn_status status;
   const char *name, *text;
-} statuses[] = {
-#define QN_X(name, text) {"QN_" #name, text},
-    QN_STATUS_MAP(QN_X)
-#undef QN_X
-};
+} named;
 
-const char *qn_status_name(qn_status s) { return (size_t)s < QN_COUNT(statuses) ? statuses[s].name : "QN_E_UNKNOWN"; }
-const char *qn_status_text(qn_status s) { return (size_t)s < QN_COUNT(statuses) ? statuses[s].text : "unknown status"; }
+static const named *find(qn_status s) {
+  static const named list[] = {
+#define QN_X(name, text) {QN_##name, "QN_" #name, text},
+      QN_STATUS_MAP(QN_X)
+#undef QN_X
+          {QN_E_COMPILE, "QN_E_COMPILE", "kernel does not compile"},
+      {QN_E_WRONG, "QN_E_WRONG", "result is wrong"},
+  };
+  static const named unknown = {.name = "QN_E_UNKNOWN", .text = "unknown status"};
+  for (size_t i = 0; i < QN_COUNT(list); i++)
+    if (list[i].status == s) return &list[i];
+  return &unknown;
+}
+
+const char *qn_status_name(qn_status s) { return find(s)->name; }
+const char *qn_status_text(qn_status s) { return find(s)->text; }
 const char *qn_version(void) { return QN_VERSION; }
 
 static const struct {

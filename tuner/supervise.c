@@ -146,7 +146,7 @@ static qn_status lose(qn_supervisor *s, loss how) {
 }
 
 static qn_fault fault_of(qn_status s) {
-  switch (s) {
+  switch ((int)s) {
   case QN_OK:
     return QN_FAULT_NONE;
   case QN_E_NOMEM:

@@ -66,7 +66,7 @@ int main(int argc, char **argv) {
   if (!t || !t->format || strncmp(t->format, "int", 3)) return fail(argv[2], "no such layer in a format of integers");
   if (qn_model_planes(model, t, 0, &planes)) return fail(t->name, qn_io_errmsg());
   snprintf(problem, sizeof problem, "%s:%lldx%lld", t->format, (long long)t->n, (long long)t->k);
-  if (qn_bind(ctx, problem, &gemm) || qn_prepack(gemm, planes, &weight)) return fail(problem, qn_errmsg(ctx));
+  if (qn_bind(ctx, problem, &gemm) || qn_prepack(gemm, planes, &weight)) return fail(problem, qn_errmsg());
 
   int64_t m = argc > 4 ? atoll(argv[4]) : 4;
   if (m < 1 || m > 4096) return fail(argv[4], "M must be in 1 .. 4096");
@@ -76,11 +76,10 @@ int main(int argc, char **argv) {
   float *x = malloc(nx * sizeof *x), *y = malloc(ny * sizeof *y);
   void *xa = malloc(nx * sizeof *x), *yo = malloc(ny * sizeof *y), *work = aligned_alloc(256, (ws + 256) / 256 * 256);
   for (size_t i = 0; i < nx; i++) x[i] = sinf((float)i); /* any numbers of about one */
-  if (qn_convert(x, QN_T_F32, xa, act, nx) || qn_convert(xa, act, x, QN_T_F32, nx))
-    return fail(problem, qn_errmsg(ctx));
+  if (qn_convert(x, QN_T_F32, xa, act, nx) || qn_convert(xa, act, x, QN_T_F32, nx)) return fail(problem, qn_errmsg());
 
   const qn_args args = {.x = xa, .y = yo, .m = m, .workspace = work};
-  if (qn_run(gemm, weight, &args) || qn_convert(yo, out, y, QN_T_F32, ny)) return fail(problem, qn_errmsg(ctx));
+  if (qn_run(gemm, weight, &args) || qn_convert(yo, out, y, QN_T_F32, ny)) return fail(problem, qn_errmsg());
   double part = worst(planes, x, y, m, act, out);
   printf("%s, M = %lld: %s, largest error %.3f of the bound: %s\n", t->name, (long long)m, qn_gemm_kernel(gemm, m),
          part, part <= 1 ? "ok" : "WRONG");
