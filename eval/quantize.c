@@ -58,9 +58,9 @@ static qn_status run(qn__fit *t, const qn__quantize_options *o) {
   QN_TRY(check_finite(t->w, t->n, t->k));
   qn__fit_cells(t);
   QN_TRY(allocate(t));
-  QN_TRY(qn__pool_new(o && o->threads ? o->threads : qn__cpu_count(), &t->pool));
+  QN_TRY(qn__pool_new(NULL, o && o->threads ? o->threads : qn__cpu_count(), &t->pool));
   QN_TRY(methods[method].run(t));
-  return qn__planes_check(t->f, t->p);
+  return qn__planes_check(NULL, t->f, t->p);
 }
 
 qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k, const qn__quantize_options *options,

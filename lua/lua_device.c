@@ -28,7 +28,7 @@ static void push_info(lua_State *L, const qn_device_info *d) {
 static int device(lua_State *L) {
   const char *name = luaL_optstring(L, 1, NULL);
   qn_device *d = NULL;
-  qn_status s = qn__device_open(name, &d);
+  qn_status s = qn__device_open(NULL, name, &d);
   if (s != QN_OK) return qn__lua_fail(L, s);
   qn_device_info info = d->info;
   qn__device_close(d);

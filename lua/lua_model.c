@@ -234,7 +234,7 @@ static qn_status check_planes(lua_State *L, const qn_planes *p, int index, const
   qn_format *f = qn__lua_block(L, sizeof *f);
   *out = f;
   QN_TRY(qn__format_from_json(j, f));
-  return qn__planes_check(f, p);
+  return qn__planes_check(NULL, f, p);
 }
 
 /* planes:check(format) -> true, or nil, message, code: types, shapes, codes in range, scales finite? */

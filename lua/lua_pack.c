@@ -79,7 +79,7 @@ static int pack_open(lua_State *L) {
   reader *r = lua_newuserdatauv(L, sizeof *r, 0);
   memset(r, 0, sizeof *r);
   luaL_setmetatable(L, pack_class);
-  qn_status s = qn__pack_open(path, &r->pack);
+  qn_status s = qn__pack_open(NULL, path, &r->pack);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 

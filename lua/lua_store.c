@@ -17,7 +17,7 @@ static int store_open(lua_State *L) {
   luaL_setmetatable(L, store_class);
   qn_device *d = NULL;
   char compiler[128];
-  qn_status s = qn__device_open(name, &d);
+  qn_status s = qn__device_open(NULL, name, &d);
   if (s == QN_OK) s = qn_compiler_version(d->info.target, compiler, sizeof compiler);
   if (s == QN_OK) s = qn_store_open(root, &d->info, compiler, "cold", store);
   qn__device_close(d);

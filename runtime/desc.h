@@ -139,7 +139,7 @@ qn_status qn__dequantize(const qn_format *f, const qn_planes *p, int64_t n0, int
 
 /* Check that `p` holds what the format asks: name, planes by name in any order, types, shapes, code range, finite
  * scales, a permutation that is one. QN_E_ARG or QN_E_SHAPE. */
-qn_status qn__planes_check(const qn_format *f, const qn_planes *p);
+qn_status qn__planes_check(const qn_allocator *heap, const qn_format *f, const qn_planes *p);
 /* The plane of `p` called as plane i of the format (0: the codes, 1 + i: f->plane[i]); NULL if there is none. */
 const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t i);
 
@@ -196,7 +196,8 @@ qn_status qn__layout_bytes(const qn_layout *l, int64_t n, int64_t k, int64_t *by
 /* Byte offset of section s. */
 qn_status qn__layout_offset(const qn_layout *l, int s, int64_t n, int64_t k, int64_t *offset);
 /* Pack planes into dst (qn__layout_bytes bytes). Planes and layout are checked ones. */
-qn_status qn__layout_pack(const qn_layout *l, const qn_format *f, const qn_planes *p, void *dst);
+qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_planes *p,
+                          void *dst);
 /* The inverse: fill caller-allocated planes (all of the format's, found by name, data writable) from packed bytes. */
 qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *src, qn_planes *p);
 

@@ -20,26 +20,26 @@ static int numbered(const char *name, const char *prefix, int none) {
 
 static struct {
   const char *prefix;
-  qn_status (*open)(const char *name, qn_device **out);
+  qn_device_opener open;
 } provided;
 
-void qn__device_provide(const char *prefix, qn_status (*open)(const char *name, qn_device **out)) {
+void qn__device_provide(const char *prefix, qn_device_opener open) {
   provided.prefix = prefix;
   provided.open = open;
 }
 
-qn_status qn__device_open(const char *name, qn_device **out) {
+qn_status qn__device_open(const qn_allocator *heap, const char *name, qn_device **out) {
   *out = NULL;
-  if (!name) return qn__device_cuda_open(0, out) == QN_OK ? QN_OK : qn__device_host_open(0, out);
-  if (!strcmp(name, "host")) return qn__device_host_open(0, out);
+  if (!name) return qn__device_cuda_open(heap, 0, out) == QN_OK ? QN_OK : qn__device_host_open(heap, 0, out);
+  if (!strcmp(name, "host")) return qn__device_host_open(heap, 0, out);
   int number = numbered(name, "host", 0), cpus = qn__cpu_allowed();
-  if (number > 0 && number <= cpus) return qn__device_host_open(number, out);
+  if (number > 0 && number <= cpus) return qn__device_host_open(heap, number, out);
   if (!strncmp(name, "host:", 5))
     return qn__fail(QN_E_ARG,
                     "device '%s': threads must be a number from 1 to %d, the CPUs that this process may run on", name,
                     cpus);
-  if ((number = numbered(name, "cuda", 0)) >= 0) return qn__device_cuda_open(number, out);
-  if (provided.open && !strncmp(name, provided.prefix, strlen(provided.prefix))) return provided.open(name, out);
+  if ((number = numbered(name, "cuda", 0)) >= 0) return qn__device_cuda_open(heap, number, out);
+  if (provided.open && !strncmp(name, provided.prefix, strlen(provided.prefix))) return provided.open(heap, name, out);
   return qn__fail(QN_E_ARG, "device '%s' unknown; there are host, host:THREADS, cuda:N%s%s%s", name,
                   provided.open ? " and " : "", provided.open ? provided.prefix : "", provided.open ? "ARCH" : "");
 }

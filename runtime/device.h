@@ -6,6 +6,7 @@
 #ifndef QN_DEVICE_H
 #define QN_DEVICE_H
 #include "desc.h"
+#include "heap.h"
 
 typedef struct qn_device qn_device;
 typedef struct qn_module qn_module; /* opaque, of the device that made it */
@@ -38,6 +39,7 @@ typedef struct qn_launch {
 
 struct qn_device {
   const struct qn_device_ops *ops;
+  const qn_allocator *heap; /* what the device itself takes of the host's memory */
   qn_device_info info;
 };
 
@@ -58,10 +60,12 @@ typedef struct qn_device_ops {
 
 /* Open by name: "host", "host:2" (threads, at most as many as this process may use CPUs), "cuda:0"; NULL: the first
  * GPU, else the host. QN_E_ARG lists the names. */
-qn_status qn__device_open(const char *name, qn_device **out);
+qn_status qn__device_open(const qn_allocator *heap, const char *name, qn_device **out);
+
+typedef qn_status (*qn_device_opener)(const qn_allocator *heap, const char *name, qn_device **out);
 /* From now on names that begin with `prefix` ("emu:", borrowed) are opened by `open`. For one kind of device that this
  * library does not hold; called before other threads open devices. */
-void qn__device_provide(const char *prefix, qn_status (*open)(const char *name, qn_device **out));
+void qn__device_provide(const char *prefix, qn_device_opener open);
 static inline void qn__device_close(qn_device *d) {
   if (d) d->ops->close(d);
 }

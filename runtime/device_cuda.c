@@ -117,7 +117,7 @@ static qn_status no_function(const cuda *c, const char *what) {
 static void cuda_close(qn_device *d) {
   cuda *c = (cuda *)d;
   if (c->context) c->driver->context_release(c->handle);
-  free(c);
+  qn__free(d->heap, c, sizeof *c);
 }
 
 static qn_status cuda_alloc(qn_device *d, size_t bytes, void **p) {
@@ -321,29 +321,30 @@ static qn_status find_device(cuda *c) {
   return describe(c);
 }
 
-qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, int ordinal, qn_device **out) {
+qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, const qn_allocator *heap, int ordinal,
+                                    qn_device **out) {
   *out = NULL;
-  cuda *c = calloc(1, sizeof *c);
+  cuda *c = qn__alloc_zero(heap, sizeof *c);
   if (!c) return qn__fail(QN_E_NOMEM, "CUDA device");
-  c->device.ops = &cuda_ops;
+  c->device.ops = &cuda_ops, c->device.heap = heap;
   c->driver = provider;
   c->ordinal = ordinal;
   snprintf(c->device.info.name, sizeof c->device.info.name, "cuda:%d", ordinal);
   snprintf(c->device.info.target, sizeof c->device.info.target, "cuda");
   qn_status s = find_device(c);
   if (s) {
-    free(c);
+    qn__free(heap, c, sizeof *c);
     return s == QN_E_CUDA || s == QN_E_NOMEM ? QN_E_DEVICE : s; /* a driver that does not start is no device */
   }
   *out = &c->device;
   return QN_OK;
 }
 
-qn_status qn__device_cuda_open(int ordinal, qn_device **out) {
+qn_status qn__device_cuda_open(const qn_allocator *heap, int ordinal, qn_device **out) {
   const qn_cuda_driver *d;
   *out = NULL;
   QN_TRY(qn__cuda_driver(&d));
-  return qn__device_cuda_open_with(d, ordinal, out);
+  return qn__device_cuda_open_with(d, heap, ordinal, out);
 }
 
 /* ---- Timing ------------------------------------------------------------------------------------------------------ */

@@ -94,10 +94,11 @@ qn_status qn__cuda_driver(const qn_cuda_driver **out);
 /* ---- The device -------------------------------------------------------------------------------------------------- */
 
 /* GPU number `ordinal` with its primary context. QN_E_DEVICE: no driver, no such GPU. */
-qn_status qn__device_cuda_open(int ordinal, qn_device **out);
+qn_status qn__device_cuda_open(const qn_allocator *heap, int ordinal, qn_device **out);
 /* The same over another provider's functions, which must outlive the device. The provider may then correct info.name,
  * info.arch and info.timed. */
-qn_status qn__device_cuda_open_with(const qn_cuda_driver *driver, int ordinal, qn_device **out);
+qn_status qn__device_cuda_open_with(const qn_cuda_driver *driver, const qn_allocator *heap, int ordinal,
+                                    qn_device **out);
 
 /* ---- Timing, for the tuner --------------------------------------------------------------------------------------- */
 

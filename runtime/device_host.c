@@ -20,23 +20,17 @@ typedef struct host {
 
 static void host_close(qn_device *d) {
   qn__pool_free(((host *)d)->pool);
-  free(d);
+  qn__free(d->heap, d, sizeof(host));
 }
 
 /* Weights are large and read from end to end: they start at a huge page, so that the kernel may use such pages. */
 static qn_status host_alloc(qn_device *d, size_t bytes, void **p) {
-  (void)d;
-  *p = NULL;
   size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 256;
-  if (bytes > MAX_BYTES || posix_memalign(p, align, bytes ? bytes : 1))
-    return qn__fail(QN_E_NOMEM, "%zu bytes of memory", bytes);
-  return QN_OK;
+  *p = bytes <= MAX_BYTES ? qn__alloc_aligned(d->heap, align, bytes) : NULL;
+  return *p ? QN_OK : qn__fail(QN_E_NOMEM, "%zu bytes of memory", bytes);
 }
 
-static void host_free(qn_device *d, void *p) {
-  (void)d;
-  free(p);
-}
+static void host_free(qn_device *d, void *p) { qn__free_aligned(d->heap, p); }
 
 static qn_status host_copy(qn_device *d, void *dst, const void *src, size_t bytes) {
   (void)d;
@@ -45,8 +39,7 @@ static qn_status host_copy(qn_device *d, void *dst, const void *src, size_t byte
 }
 
 static qn_status host_module_load(qn_device *d, const void *image, size_t bytes, qn_module **m) {
-  (void)d;
-  return qn__host_image_open(image, bytes, (qn_host_image **)m);
+  return qn__host_image_open(d->heap, image, bytes, (qn_host_image **)m);
 }
 
 static void host_module_free(qn_device *d, qn_module *m) {
@@ -144,17 +137,17 @@ static void describe(qn_device_info *i, int threads) {
   i->var[QN_VAR_L2] = i->cache[1];
 }
 
-qn_status qn__device_host_open(int threads, qn_device **out) {
+qn_status qn__device_host_open(const qn_allocator *heap, int threads, qn_device **out) {
   *out = NULL;
   if (!threads) threads = qn__cpu_count();
-  host *h = calloc(1, sizeof *h);
+  host *h = qn__alloc_zero(heap, sizeof *h);
   if (!h) return qn__fail(QN_E_NOMEM, "host device");
-  qn_status s = qn__pool_new(threads, &h->pool);
+  qn_status s = qn__pool_new(heap, threads, &h->pool);
   if (s) {
-    free(h);
+    qn__free(heap, h, sizeof *h);
     return s;
   }
-  h->device.ops = &host_ops;
+  h->device.ops = &host_ops, h->device.heap = heap;
   describe(&h->device.info, threads);
   *out = &h->device;
   return QN_OK;

@@ -4,5 +4,5 @@
 #include "device.h"
 
 /* threads: of the pool, the caller included, 1 .. 1024; 0: as many as qn__cpu_count says. QN_E_ARG, QN_E_NOMEM. */
-qn_status qn__device_host_open(int threads, qn_device **out);
+qn_status qn__device_host_open(const qn_allocator *heap, int threads, qn_device **out);
 #endif

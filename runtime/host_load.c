@@ -25,6 +25,7 @@
 #define MAX_SEGMENTS 64
 
 struct qn_host_image {
+  const qn_allocator *heap;
   uint8_t *base;
   size_t span;
   const Elf64_Sym *symbol;
@@ -249,19 +250,19 @@ static qn_status load(const elf *e, qn_host_image *h, size_t page) {
   return protect(e, h, page);
 }
 
-qn_status qn__host_image_open(const void *image, size_t size, qn_host_image **out) {
+qn_status qn__host_image_open(const qn_allocator *heap, const void *image, size_t size, qn_host_image **out) {
   *out = NULL;
   elf e;
   size_t page = (size_t)sysconf(_SC_PAGESIZE), span;
   QN_TRY(read_head(&e, image, size));
   QN_TRY(check_segments(&e, page, &span));
-  qn_host_image *h = calloc(1, sizeof *h);
+  qn_host_image *h = qn__alloc_zero(heap, sizeof *h);
   void *base = h ? mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
   if (base == MAP_FAILED) {
-    free(h);
+    qn__free(heap, h, sizeof *h);
     return qn__fail(QN_E_NOMEM, "host kernel: no memory for %zu bytes", span);
   }
-  h->base = base, h->span = span;
+  h->heap = heap, h->base = base, h->span = span;
   qn_status s = load(&e, h, page);
   if (s) qn__host_image_close(h);
   else *out = h;
@@ -271,7 +272,7 @@ qn_status qn__host_image_open(const void *image, size_t size, qn_host_image **ou
 void qn__host_image_close(qn_host_image *h) {
   if (!h) return;
   munmap(h->base, h->span);
-  free(h);
+  qn__free(h->heap, h, sizeof *h);
 }
 
 qn_status qn__host_image_entry(const qn_host_image *h, const char *name, void **fn) {

@@ -5,6 +5,7 @@
  * Nothing here knows a format or a kernel. */
 #include "convert.h"
 #include "fail.h"
+#include "heap.h"
 
 #include "desc.h"
 #include <stdlib.h>
@@ -211,8 +212,8 @@ static bool step(const qn_digit *d, const int64_t *size, uint32_t n_digits, int6
   return false;
 }
 
-static qn_status track_init(track *t, const qn_layout *l, const qn_format *f, const qn_field *field,
-                            const qn_planes *p) {
+static qn_status track_init(const qn_allocator *heap, track *t, const qn_layout *l, const qn_format *f,
+                            const qn_field *field, const qn_planes *p) {
   const qn_plane *plane = qn__planes_find(f, p, field->plane);
   const qn_format_plane *spec = field->plane ? &f->plane[field->plane - 1] : NULL;
   *t = (track){.field = field, .count = field_elements(field), .rows = 1, .cols = 1, .ld = p->k};
@@ -228,7 +229,7 @@ static qn_status track_init(track *t, const qn_layout *l, const qn_format *f, co
   t->size = qn_type_bits(plane->type) / 8;
   t->mask = (UINT64_C(1) << field->bits) - 1;
   t->pad = field->plane ? 0 : l->pad_code >> field->lo & t->mask;
-  if (!(t->place = malloc((size_t)t->count * sizeof *t->place)))
+  if (!(t->place = qn__alloc(heap, (size_t)t->count * sizeof *t->place)))
     return qn__fail(QN_E_NOMEM, "layout '%s': %lld places", l->name, (long long)t->count);
   int64_t at[QN_LAYOUT_DIGITS] = {0}, size[QN_LAYOUT_DIGITS], n = 0, k = 0;
   for (uint32_t i = 0; i < field->n_digits; i++) size[i] = field->digit[i].size;
@@ -305,27 +306,28 @@ static void unpack_field(const track *t, const qn_planes *p, int64_t n0, int64_t
 typedef void (*field_fn)(const track *t, const qn_planes *p, int64_t n0, int64_t k0, uint8_t **mem);
 
 /* Every record of a section in memory order; *mem ends behind the last. */
-static qn_status walk_section(const qn_layout *l, const qn_format *f, const qn_section *s, const qn_planes *p,
-                              field_fn each, uint8_t **mem) {
+static qn_status walk_section(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_section *s,
+                              const qn_planes *p, field_fn each, uint8_t **mem) {
   track t[QN_LAYOUT_FIELDS] = {0};
   qn_status status = QN_OK;
-  for (uint32_t i = 0; i < s->n_fields && !status; i++) status = track_init(&t[i], l, f, &s->field[i], p);
+  for (uint32_t i = 0; i < s->n_fields && !status; i++) status = track_init(heap, &t[i], l, f, &s->field[i], p);
   int64_t at[4] = {0}, size[4], n = 0, k = 0;
   for (uint32_t i = 0; i < s->n_outer; i++) size[i] = digit_size(l, &s->outer[i], p->n, p->k);
   if (!status) do
       for (uint32_t i = 0; i < s->n_fields; i++) each(&t[i], p, n, k, mem);
     while (step(s->outer, size, s->n_outer, at, &n, &k));
-  for (uint32_t i = 0; i < s->n_fields; i++) free(t[i].place);
+  for (uint32_t i = 0; i < s->n_fields; i++) qn__free(heap, t[i].place, (size_t)t[i].count * sizeof *t[i].place);
   return status;
 }
 
-qn_status qn__layout_pack(const qn_layout *l, const qn_format *f, const qn_planes *p, void *dst) {
+qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_planes *p,
+                          void *dst) {
   for (uint32_t i = 0; i < l->n_sections; i++) {
     int64_t begin, end;
     QN_TRY(qn__layout_offset(l, (int)i, p->n, p->k, &begin));
     QN_TRY(qn__layout_offset(l, (int)i + 1, p->n, p->k, &end));
     uint8_t *mem = (uint8_t *)dst + begin;
-    QN_TRY(walk_section(l, f, &l->section[i], p, pack_field, &mem));
+    QN_TRY(walk_section(heap, l, f, &l->section[i], p, pack_field, &mem));
     memset(mem, 0, (size_t)((uint8_t *)dst + end - mem));
   }
   return QN_OK;
@@ -338,7 +340,7 @@ qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *
     int64_t begin;
     QN_TRY(qn__layout_offset(l, (int)i, p->n, p->k, &begin));
     uint8_t *mem = (uint8_t *)src + begin; /* only read */
-    QN_TRY(walk_section(l, f, &l->section[i], p, unpack_field, &mem));
+    QN_TRY(walk_section(NULL, l, f, &l->section[i], p, unpack_field, &mem));
   }
   return QN_OK;
 }

@@ -5,7 +5,6 @@
 #include "fail.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@ typedef struct section {
 } section;
 
 struct qn_pack {
+  const qn_allocator *heap;
   const uint8_t *map;
   size_t size;
   section section[QN_PACK_SECTIONS];
@@ -222,10 +222,11 @@ static qn_status check(qn_pack *p) {
   return QN_OK;
 }
 
-qn_status qn__pack_open(const char *path, qn_pack **out) {
+qn_status qn__pack_open(const qn_allocator *heap, const char *path, qn_pack **out) {
   *out = NULL;
-  qn_pack *p = calloc(1, sizeof *p);
+  qn_pack *p = qn__alloc_zero(heap, sizeof *p);
   if (!p) return qn__fail(QN_E_NOMEM, "pack '%s'", path);
+  p->heap = heap;
   qn_status s = map_file(path, p);
   if (!s && (s = check(p))) s = qn__fail(s == QN_E_NOMEM ? s : QN_E_FORMAT, "'%s': %s", path, qn__errmsg());
   if (s) qn__pack_close(p);
@@ -236,7 +237,7 @@ qn_status qn__pack_open(const char *path, qn_pack **out) {
 void qn__pack_close(qn_pack *p) {
   if (!p) return;
   if (p->map) munmap((void *)p->map, p->size);
-  free(p);
+  qn__free(p->heap, p, sizeof *p);
 }
 
 /* ---- Reading what was checked ------------------------------------------------------------------------------------ */

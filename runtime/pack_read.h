@@ -2,6 +2,7 @@
 #ifndef QN_PACK_READ_H
 #define QN_PACK_READ_H
 #include "hash.h"
+#include "heap.h"
 #include "pack_format.h"
 
 typedef struct qn_pack qn_pack;
@@ -9,7 +10,7 @@ typedef struct qn_pack qn_pack;
 /* Map and check the pack at `path`: sizes, checksums, order, every record and what it refers to. Afterwards no read of
  * it can fail. QN_E_IO (no such file), QN_E_FORMAT (damaged or foreign), QN_E_NOMEM. The file must not be changed in
  * place while it is open; a pack is replaced by renaming. */
-qn_status qn__pack_open(const char *path, qn_pack **out);
+qn_status qn__pack_open(const qn_allocator *heap, const char *path, qn_pack **out);
 void qn__pack_close(qn_pack *p);
 
 /* What is known of a plan without reading it. */

@@ -13,7 +13,6 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,6 +31,7 @@ typedef struct worker {
 } worker;
 
 struct qn_pool {
+  const qn_allocator *heap;
   int threads, started;
   worker *worker; /* [threads], the first is the caller's and unused */
   slot *slot;     /* [threads] */
@@ -130,21 +130,22 @@ void qn__pool_free(qn_pool *p) {
   atomic_fetch_add(&p->epoch, 1);
   futex_wake(&p->epoch);
   for (int i = 1; i < p->started; i++) pthread_join(p->worker[i].thread, NULL);
-  free(p->worker);
-  free(p->slot);
-  free(p);
+  qn__free(p->heap, p->worker, (size_t)p->threads * sizeof *p->worker);
+  qn__free_aligned(p->heap, p->slot);
+  qn__free_aligned(p->heap, p);
 }
 
-qn_status qn__pool_new(int threads, qn_pool **out) {
+qn_status qn__pool_new(const qn_allocator *heap, int threads, qn_pool **out) {
   *out = NULL;
   if (threads < 1 || threads > MAX_THREADS)
     return qn__fail(QN_E_ARG, "pool of %d threads, allowed 1 .. %d", threads, MAX_THREADS);
-  qn_pool *p = aligned_alloc(alignof(qn_pool), sizeof *p);
+  qn_pool *p = qn__alloc_aligned(heap, alignof(qn_pool), sizeof *p);
   if (!p) return qn__fail(QN_E_NOMEM, "thread pool");
   memset(p, 0, sizeof *p);
+  p->heap = heap;
   p->threads = threads;
-  p->worker = calloc((size_t)threads, sizeof *p->worker);
-  p->slot = aligned_alloc(alignof(slot), (size_t)threads * sizeof *p->slot);
+  p->worker = qn__alloc_zero(heap, (size_t)threads * sizeof *p->worker);
+  p->slot = qn__alloc_aligned(heap, alignof(slot), (size_t)threads * sizeof *p->slot);
   if (p->slot) memset(p->slot, 0, (size_t)threads * sizeof *p->slot);
   int error = p->worker && p->slot ? 0 : ENOMEM;
   for (p->started = 1; !error && p->started < threads; p->started += !error) {

@@ -5,13 +5,13 @@
  * shows in a result. While one caller has the pool, others run their items alone: nobody waits for a lock. */
 #ifndef QN_POOL_H
 #define QN_POOL_H
-#include "quernel.h"
+#include "heap.h"
 
 typedef struct qn_pool qn_pool;
 typedef void (*qn_pool_fn)(void *ud, int64_t begin, int64_t end, int32_t thread);
 
-/* A pool of `threads` threads, the caller included; 1 .. 1024. QN_E_ARG, QN_E_NOMEM. */
-qn_status qn__pool_new(int threads, qn_pool **out);
+/* A pool of `threads` threads, the caller included; 1 .. 1024. `heap`: see heap.h. QN_E_ARG, QN_E_NOMEM. */
+qn_status qn__pool_new(const qn_allocator *heap, int threads, qn_pool **out);
 /* Ends the workers. No run may be under way. NULL is accepted. */
 void qn__pool_free(qn_pool *p);
 

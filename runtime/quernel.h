@@ -141,13 +141,25 @@ typedef struct qn_context qn_context;
 typedef struct qn_gemm qn_gemm;
 typedef struct qn_weight qn_weight;
 
+/* Where a context gets memory of the host from. `resize` is shaped like realloc and told how large the block is:
+ * p NULL and old_size 0 make a block, new_size 0 frees it and returns NULL; NULL for a new_size above 0 says that there
+ * is no memory, and leaves the block as it is. Blocks are aligned as malloc's are. It is called by the thread that
+ * calls qn_open, qn_close, qn_bind, qn_gemm_free, qn_prepack or qn_weight_free, never by qn_run. Not taken from it: the
+ * stacks of the pool's threads, the mapping of the pack and those of kernels' code, what the C library takes while it
+ * reads a file of the system or starts a thread, and whatever the CUDA driver takes. */
+typedef struct qn_allocator {
+  void *(*resize)(void *user, void *p, size_t old_size, size_t new_size); /* NULL: malloc, realloc and free */
+  void *user;
+} qn_allocator;
+
 typedef struct qn_open_options {
   const char *device;  /* NULL: the first device of the pack that is here. "host", "host:4" (threads), "cuda:0" */
   int threads;         /* "host": threads of the pool, the caller included, 1 .. 1024; 0: as many as the pack was tuned
                         * with, at most the CPUs that affinity and control groups leave this process */
   int deterministic;   /* 1: use the plans whose repeats agree bit for bit */
   int batch_invariant; /* 1: use the plans in which a row's bits do not depend on M; this goes before the above */
-  uint64_t reserved[8];
+  qn_allocator allocator; /* copied; `user` must last until qn_close */
+  uint64_t reserved[6];
 } qn_open_options;
 
 /* Map the pack at `path` read-only and check all of it: magic, version, checksums, bounds, and that this machine can

@@ -120,26 +120,26 @@ static qn_status plane_check(const qn_format *f, const qn_planes *p, uint32_t i)
   return QN_OK;
 }
 
-static qn_status perm_check(const int32_t *perm, int64_t k) {
-  uint8_t *seen = calloc((size_t)k, 1);
+static qn_status perm_check(const qn_allocator *heap, const int32_t *perm, int64_t k) {
+  uint8_t *seen = qn__alloc_zero(heap, (size_t)k);
   if (!seen) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
   int64_t j = 0;
   while (j < k && perm[j] >= 0 && perm[j] < k && !seen[perm[j]]) seen[perm[j++]] = 1;
-  free(seen);
+  qn__free(heap, seen, (size_t)k);
   if (j < k)
     return qn__fail(QN_E_ARG, "perm[%lld] = %d is twice there or not below K = %lld", (long long)j, perm[j],
                     (long long)k);
   return QN_OK;
 }
 
-qn_status qn__planes_check(const qn_format *f, const qn_planes *p) {
+qn_status qn__planes_check(const qn_allocator *heap, const qn_format *f, const qn_planes *p) {
   if (p->n < 1 || p->k < 1 || p->n > INT32_MAX || p->k > INT32_MAX)
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld]: N and K must be in 1 .. 2147483647", (long long)p->n,
                     (long long)p->k);
   if (!p->format || !qn__format_named(f, p->format))
     return qn__fail(QN_E_ARG, "weight is of format '%s', not '%s'", p->format ? p->format : "NULL", f->name);
   for (uint32_t i = 0; i <= f->n_planes; i++) QN_TRY(plane_check(f, p, i));
-  return p->perm ? perm_check(p->perm, p->k) : QN_OK;
+  return p->perm ? perm_check(heap, p->perm, p->k) : QN_OK;
 }
 
 /* ---- Dequantizing ------------------------------------------------------------------------------------------------ */

@@ -27,6 +27,7 @@ typedef struct loaded {
 } loaded;
 
 struct qn_context {
+  qn_allocator heap;
   qn_pack *pack;
   qn_device *device;
   uint32_t pack_device, kind; /* the plans that serve */
@@ -167,7 +168,7 @@ static qn_status choose_plans(const qn_pack *p, const qn_device *d, int threads,
 static qn_status try_device(qn_context *c, const char *name, int threads) {
   bool host = !strcmp(name, "host");
   int cpus = qn__cpu_count();
-  QN_TRY(qn__device_open(host ? "host:1" : name, &c->device)); /* starts no thread */
+  QN_TRY(qn__device_open(&c->heap, host ? "host:1" : name, &c->device)); /* starts no thread */
   int running = threads ? threads : host ? cpus : c->device->info.threads;
   qn_status s = choose_plans(c->pack, c->device, running, &c->pack_device);
   if (!s && !host) return QN_OK;
@@ -177,7 +178,7 @@ static qn_status try_device(qn_context *c, const char *name, int threads) {
   qn_pack_device pd;
   qn__pack_device(c->pack, c->pack_device, &pd);
   bool measured = !threads && pd.threads && pd.threads < (uint32_t)cpus;
-  return qn__device_host_open(measured ? (int)pd.threads : running, &c->device);
+  return qn__device_host_open(&c->heap, measured ? (int)pd.threads : running, &c->device);
 }
 
 /* Is `target` that of a device before number i? */
@@ -201,14 +202,19 @@ static qn_status open_device(qn_context *c, const qn_open_options *o) {
   for (uint32_t i = 0; i < qn__pack_devices(c->pack); i++) {
     qn_pack_device pd;
     qn__pack_device(c->pack, i, &pd);
-    if (!seen_before(c->pack, i, pd.target) && !(s = try_device(c, pd.target, o->threads))) return QN_OK;
+    if (seen_before(c->pack, i, pd.target)) continue;
+    s = try_device(c, pd.target, o->threads);
+    if (!s || s == QN_E_NOMEM) return s; /* a lack of memory is no reason to serve from another device */
   }
   return s;
 }
 
+static size_t problems_size(const qn_context *c) { return (qn__pack_plans(c->pack) + 1) * sizeof *c->problem; }
+static size_t kernels_size(const qn_context *c) { return (qn__pack_kernels(c->pack) + 1) * sizeof *c->kernel; }
+
 /* The spellings of the problems that are served here. */
 static qn_status list_problems(qn_context *c) {
-  c->problem = calloc(qn__pack_plans(c->pack) + 1, sizeof *c->problem);
+  c->problem = qn__alloc_zero(&c->heap, problems_size(c));
   if (!c->problem) return qn__fail(QN_E_NOMEM, "%u problems", qn__pack_plans(c->pack));
   for (uint32_t i = 0; i < qn__pack_plans(c->pack); i++) {
     qn_plan_key key;
@@ -223,21 +229,30 @@ static qn_status list_problems(qn_context *c) {
 
 static qn_status open_context(const char *path, const qn_open_options *o, qn_context *c) {
   if (!path) return qn__fail(QN_E_ARG, "qn_open: path is NULL");
-  QN_TRY(CHECK_RESERVED(qn_open_options, o));
   c->kind = o->batch_invariant ? QN_PLAN_BATCH_INVARIANT : o->deterministic ? QN_PLAN_DETERMINISTIC : QN_PLAN_FASTEST;
-  QN_TRY(qn__pack_open(path, &c->pack));
+  QN_TRY(qn__pack_open(&c->heap, path, &c->pack));
   QN_TRY(open_device(c, o));
-  c->kernel = calloc(qn__pack_kernels(c->pack) + 1, sizeof *c->kernel);
+  c->kernel = qn__alloc_zero(&c->heap, kernels_size(c));
   if (!c->kernel) return qn__fail(QN_E_NOMEM, "%u kernels", qn__pack_kernels(c->pack));
   return list_problems(c);
+}
+
+static qn_status new_context(const qn_open_options *o, qn_context **out) {
+  QN_TRY(CHECK_RESERVED(qn_open_options, o)); /* before its allocator is believed */
+  *out = qn__alloc_zero(&o->allocator, sizeof **out);
+  if (!*out) return qn__fail(QN_E_NOMEM, "context");
+  (*out)->heap = o->allocator;
+  return QN_OK;
 }
 
 qn_status qn_open(const char *path, const qn_open_options *options, qn_context **out, char *err, size_t errlen) {
   static const qn_open_options defaults;
   if (!out) return qn__fail(QN_E_ARG, "qn_open: out is NULL");
   *out = NULL;
-  qn_context *c = calloc(1, sizeof *c);
-  qn_status s = c ? open_context(path, options ? options : &defaults, c) : qn__fail(QN_E_NOMEM, "context");
+  if (!options) options = &defaults;
+  qn_context *c = NULL;
+  qn_status s = new_context(options, &c);
+  if (!s) s = open_context(path, options, c);
   if (!s) return *out = c, QN_OK;
   if (err && errlen) snprintf(err, errlen, "%s", qn__errmsg());
   qn_close(c);
@@ -246,11 +261,12 @@ qn_status qn_open(const char *path, const qn_open_options *options, qn_context *
 
 void qn_close(qn_context *ctx) {
   if (!ctx) return;
+  const qn_allocator heap = ctx->heap;
+  if (ctx->kernel) qn__free(&heap, ctx->kernel, kernels_size(ctx));
+  if (ctx->problem) qn__free(&heap, ctx->problem, problems_size(ctx));
   qn__device_close(ctx->device);
   qn__pack_close(ctx->pack);
-  free(ctx->kernel);
-  free(ctx->problem);
-  free(ctx);
+  qn__free(&heap, ctx, sizeof *ctx);
 }
 
 const char *qn_errmsg(void) { return qn__errmsg(); }
@@ -437,7 +453,7 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   qn_kernel k;
   qn_function fn;
   uint32_t number = choose_kernel(c, planned, &k, &fn);
-  if (!(r->bound = malloc(sizeof *r->bound))) return qn__fail(QN_E_NOMEM, "kernel '%s'", k.name);
+  if (!(r->bound = qn__alloc(&c->heap, sizeof *r->bound))) return qn__fail(QN_E_NOMEM, "kernel '%s'", k.name);
   g->m_min[i] = planned->m_min;
   g->n_ranges = i + 1;
   memcpy(r->name, k.name, sizeof r->name);
@@ -487,7 +503,7 @@ static qn_status bind(qn_gemm *g, const char *spelling) {
 qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out) {
   if (out) *out = NULL;
   if (!ctx || !problem || !out) return qn__fail(QN_E_ARG, "qn_bind: NULL argument");
-  qn_gemm *g = calloc(1, sizeof *g);
+  qn_gemm *g = qn__alloc_zero(&ctx->heap, sizeof *g);
   if (!g) return qn__fail(QN_E_NOMEM, "gemm '%s'", problem);
   g->ctx = ctx;
   qn_status s = bind(g, problem);
@@ -500,9 +516,9 @@ void qn_gemm_free(qn_gemm *gemm) {
   if (!gemm) return;
   for (uint32_t i = 0; i < gemm->n_ranges; i++) {
     if (gemm->range[i].kernel != UINT32_MAX) release_kernel(gemm->ctx, gemm->range[i].kernel);
-    free(gemm->range[i].bound);
+    qn__free(&gemm->ctx->heap, gemm->range[i].bound, sizeof *gemm->range[i].bound);
   }
-  free(gemm);
+  qn__free(&gemm->ctx->heap, gemm, sizeof *gemm);
 }
 
 qn_level qn_gemm_level(const qn_gemm *gemm) { return gemm ? gemm->level : QN_GENERIC; }
@@ -543,12 +559,13 @@ static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
 /* The host packs in place; a GPU gets a copy of what was packed here. */
 static qn_status pack_weight(const qn_gemm *g, const qn_planes *planes, void *data) {
   qn_device *d = g->ctx->device;
-  if (on_host(g->ctx)) return qn__layout_pack(&g->plan.layout, &g->plan.format, planes, data);
-  void *packed = malloc((size_t)g->bytes);
+  const qn_allocator *heap = &g->ctx->heap;
+  if (on_host(g->ctx)) return qn__layout_pack(heap, &g->plan.layout, &g->plan.format, planes, data);
+  void *packed = qn__alloc(heap, (size_t)g->bytes);
   if (!packed) return qn__fail(QN_E_NOMEM, "weight of %lld bytes", (long long)g->bytes);
-  qn_status s = qn__layout_pack(&g->plan.layout, &g->plan.format, planes, packed);
+  qn_status s = qn__layout_pack(heap, &g->plan.layout, &g->plan.format, planes, packed);
   if (!s) s = d->ops->upload(d, data, packed, (size_t)g->bytes);
-  free(packed);
+  qn__free(heap, packed, (size_t)g->bytes);
   return s;
 }
 
@@ -558,7 +575,7 @@ static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
   if (planes->n != g->problem.n || planes->k != g->problem.k)
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld] for '%s'", (long long)planes->n, (long long)planes->k,
                     g->problem.spelling);
-  QN_TRY(qn__planes_check(&g->plan.format, planes));
+  QN_TRY(qn__planes_check(&g->ctx->heap, &g->plan.format, planes));
   QN_TRY(place_perm(g, planes->perm, &w->perm));
   QN_TRY(d->ops->alloc(d, (size_t)g->bytes, &w->data));
   QN_TRY(pack_weight(g, planes, w->data));
@@ -569,7 +586,7 @@ static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
 qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out) {
   if (out) *out = NULL;
   if (!gemm || !planes || !out) return qn__fail(QN_E_ARG, "qn_prepack: NULL argument");
-  qn_weight *w = calloc(1, sizeof *w);
+  qn_weight *w = qn__alloc_zero(&gemm->ctx->heap, sizeof *w);
   if (!w) return qn__fail(QN_E_NOMEM, "weight");
   w->ctx = gemm->ctx, w->key = gemm->key;
   qn_status s = prepack(gemm, planes, w);
@@ -583,7 +600,7 @@ void qn_weight_free(qn_weight *weight) {
   qn_device *d = weight->ctx->device;
   d->ops->free(d, weight->data);
   d->ops->free(d, weight->perm);
-  free(weight);
+  qn__free(&weight->ctx->heap, weight, sizeof *weight);
 }
 
 /* ---- Run --------------------------------------------------------------------------------------------------------- */

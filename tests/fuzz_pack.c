@@ -96,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   qn_context *c;
   qn_pack *again;
   if (qn_open(path, &host, &c, NULL, 0)) return 0;
-  if (!qn__pack_open(path, &again)) {
+  if (!qn__pack_open(NULL, path, &again)) {
     for (uint32_t i = 0; i < qn__pack_plans(again) && i < 16; i++) {
       qn_plan plan;
       qn__pack_plan(again, i, &plan);

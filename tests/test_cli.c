@@ -379,7 +379,7 @@ static void make_foreign(const char *from, const char *to) {
   qn_pack_device d;
   qn_kernel k;
   qn_plan plan;
-  ck_ok(qn__pack_open(from, &p));
+  ck_ok(qn__pack_open(NULL, from, &p));
   ck_ok(qn_pack_builder_new(&b));
   qn__pack_device(p, 0, &d);
   ck_ok(qn_pack_add_device(b, d.target, "x86-64 avx10fancy", d.product, (int)d.threads));

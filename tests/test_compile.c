@@ -69,7 +69,7 @@ START_TEST(test_runs) {
   ck_assert_str_eq(a.log, "");
   qn_host_image *h;
   void *fn;
-  ck_ok(qn__host_image_open(a.image, a.size, &h));
+  ck_ok(qn__host_image_open(NULL, a.image, a.size, &h));
   ck_ok(qn__host_image_entry(h, "entry", &fn));
   float x[5] = {1, 1, 1, 1, 1}, y[5];
   ((void (*)(const float *, float *, long))(uintptr_t)fn)(x, y, 5);

@@ -161,7 +161,7 @@ static qn_cuda_driver driver = {
 
 static qn_device *open_device(void) {
   qn_device *d;
-  ck_ok(qn__device_cuda_open_with(&driver, 0, &d));
+  ck_ok(qn__device_cuda_open_with(&driver, NULL, 0, &d));
   calls[0] = 0;
   return d;
 }
@@ -187,14 +187,14 @@ END_TEST
 
 START_TEST(test_no_device_is_a_clean_error) {
   qn_device *d;
-  ck_fails(QN_E_DEVICE, "no GPU 3; there is 1", qn__device_cuda_open_with(&driver, 3, &d));
+  ck_fails(QN_E_DEVICE, "no GPU 3; there is 1", qn__device_cuda_open_with(&driver, NULL, 3, &d));
   ck_assert_ptr_null(d);
   fail_at = "init", fail_with = 100;
-  ck_fails(QN_E_DEVICE, "finds no GPU", qn__device_cuda_open_with(&driver, 0, &d));
+  ck_fails(QN_E_DEVICE, "finds no GPU", qn__device_cuda_open_with(&driver, NULL, 0, &d));
   fail_with = 803;
-  ck_fails(QN_E_DEVICE, "cuInit (803", qn__device_cuda_open_with(&driver, 0, &d));
+  ck_fails(QN_E_DEVICE, "cuInit (803", qn__device_cuda_open_with(&driver, NULL, 0, &d));
   fail_at = "retain", fail_with = 2;
-  ck_fails(QN_E_DEVICE, "cuDevicePrimaryCtxRetain", qn__device_cuda_open_with(&driver, 0, &d));
+  ck_fails(QN_E_DEVICE, "cuDevicePrimaryCtxRetain", qn__device_cuda_open_with(&driver, NULL, 0, &d));
 }
 END_TEST
 
@@ -364,7 +364,7 @@ START_TEST(test_timing) {
   qn__cuda_timer_free(t);
   qn__cuda_timer_free(NULL);
   qn__device_close(d);
-  ck_ok(qn__device_open("host:1", &d));
+  ck_ok(qn__device_open(NULL, "host:1", &d));
   ck_fails(QN_E_ARG, "not driven through CUDA", qn__cuda_timer_new(d, &t));
   qn__device_close(d);
 }
@@ -397,8 +397,8 @@ START_TEST(test_machine) {
   qn_device *d;
   qn_status s = qn__cuda_driver(&real);
   ck_assert(s == QN_OK || (s == QN_E_DEVICE && strstr(qn__errmsg(), "libcuda.so.1")));
-  ck_assert_int_eq(qn__device_open("cuda:4096", &d), QN_E_DEVICE);
-  ck_ok(qn__device_open(NULL, &d));
+  ck_assert_int_eq(qn__device_open(NULL, "cuda:4096", &d), QN_E_DEVICE);
+  ck_ok(qn__device_open(NULL, NULL, &d));
   ck_assert_msg(!strcmp(d->info.name, "host") || !strcmp(d->info.name, "cuda:0"), "%s", d->info.name);
   qn__device_close(d);
 }

@@ -33,8 +33,8 @@ START_TEST(test_loads_and_runs) {
   qn_host_image *a, *b;
   void *none;
   ck_ok(qn__host_image_check(i.data, i.size));
-  ck_ok(qn__host_image_open(i.data, i.size, &a));
-  ck_ok(qn__host_image_open(i.data, i.size, &b));
+  ck_ok(qn__host_image_open(NULL, i.data, i.size, &a));
+  ck_ok(qn__host_image_open(NULL, i.data, i.size, &b));
   memset(i.data, 0, i.size);
   ck_assert_int_eq(entry(a, "value")(0), 47);
   ck_assert_int_eq(entry(a, "value")(1), 44);
@@ -69,7 +69,7 @@ START_TEST(test_refused_with_reason) {
     snprintf(flags, sizeof flags, "%s %s", PLAIN_FLAGS, bad[_i].flags);
     i = compile(bad[_i].text, flags);
   }
-  ck_fails(QN_E_FORMAT, bad[_i].part, qn__host_image_open(i.data, i.size, &h));
+  ck_fails(QN_E_FORMAT, bad[_i].part, qn__host_image_open(NULL, i.data, i.size, &h));
   ck_assert_ptr_null(h);
   free(i.data);
 }
@@ -80,11 +80,11 @@ START_TEST(test_foreign_files) {
   image i = compile(good, PLAIN_FLAGS);
   Elf64_Ehdr *e = (Elf64_Ehdr *)i.data;
   const Elf64_Ehdr kept = *e;
-  ck_fails(QN_E_FORMAT, "no ELF", qn__host_image_open("", 0, &h));
+  ck_fails(QN_E_FORMAT, "no ELF", qn__host_image_open(NULL, "", 0, &h));
 #define REFUSED(status, part, change)                                                                                  \
   *e = kept;                                                                                                           \
   change;                                                                                                              \
-  ck_fails(status, part, qn__host_image_open(i.data, i.size, &h))
+  ck_fails(status, part, qn__host_image_open(NULL, i.data, i.size, &h))
   REFUSED(QN_E_FORMAT, "not a little-endian", e->e_ident[1] = 'e');
   REFUSED(QN_E_FORMAT, "not a little-endian", e->e_ident[EI_CLASS] = ELFCLASS32);
   REFUSED(QN_E_DEVICE, "machine", e->e_machine = EM_RISCV);
@@ -118,7 +118,7 @@ START_TEST(test_contradictions) {
 #define REFUSED(part, change)                                                                                          \
   memcpy(i.data, kept, i.size);                                                                                        \
   change;                                                                                                              \
-  ck_fails(QN_E_FORMAT, part, qn__host_image_open(i.data, i.size, &h))
+  ck_fails(QN_E_FORMAT, part, qn__host_image_open(NULL, i.data, i.size, &h))
   REFUSED("symbol table", segment_of(p, at[DT_SYMTAB])->p_flags = 0);
   REFUSED("symbol table", segment_of(p, at[DT_SYMTAB])->p_flags = PF_R | PF_W);
   REFUSED("no data", rela->r_offset = at[DT_SYMTAB] + sizeof *symbol - 4);
@@ -131,7 +131,7 @@ START_TEST(test_contradictions) {
   REFUSED("larger than", segment_of(p, dynamic->p_vaddr)->p_memsz = 1 << 27);
 #undef REFUSED
   memcpy(i.data, kept, i.size);
-  ck_ok(qn__host_image_open(i.data, i.size, &h));
+  ck_ok(qn__host_image_open(NULL, i.data, i.size, &h));
   qn__host_image_close(h);
   free(kept);
   free(i.data);
@@ -146,14 +146,14 @@ START_TEST(test_damaged_files) {
   for (size_t size = 0; size < i.size; size += 1 + size / 97) {
     uint8_t *cut = malloc(size + 1); /* so that a sanitizer sees a read beyond the end */
     memcpy(cut, i.data, size);
-    if (!qn__host_image_open(cut, size, &h)) qn__host_image_close(h);
+    if (!qn__host_image_open(NULL, cut, size, &h)) qn__host_image_close(h);
     free(cut);
   }
   for (int round = 0; round < 20000; round++) {
     size_t at = round < 8000 ? (size_t)round % 1200 : draw(&r) % i.size;
     uint8_t kept = i.data[at];
     i.data[at] ^= (uint8_t)(1u << below(&r, 8));
-    if (!qn__host_image_open(i.data, i.size, &h)) {
+    if (!qn__host_image_open(NULL, i.data, i.size, &h)) {
       void *fn;
       (void)qn__host_image_entry(h, "value", &fn);
       qn__host_image_close(h);
@@ -197,7 +197,7 @@ START_TEST(test_host_device) {
   qn_device *d;
   void *p;
   char text[4] = "";
-  ck_ok(qn__device_host_open(3, &d));
+  ck_ok(qn__device_host_open(NULL, 3, &d));
   ck_assert_str_eq(d->info.arch, qn__cpu_arch());
   ck_assert_int_eq(d->info.threads, 3);
   ck_assert_int_eq(d->info.var[QN_VAR_T], 3);
@@ -222,24 +222,24 @@ START_TEST(test_device_names) {
   qn_device *d, *again;
   char name[32], limit[32];
   int cpus = qn__cpu_allowed();
-  ck_ok(qn__device_open("host", &d));
+  ck_ok(qn__device_open(NULL, "host", &d));
   ck_assert_str_eq(d->info.name, "host");
   ck_assert_int_eq(d->info.threads, qn__cpu_count());
   qn__device_close(d);
   for (int n = 1; n <= cpus; n++) {
     snprintf(name, sizeof name, "host:%d", n);
-    ck_ok(qn__device_open(name, &d));
+    ck_ok(qn__device_open(NULL, name, &d));
     ck_assert_int_eq(d->info.threads, n);
-    ck_ok(qn__device_open(d->info.name, &again));
+    ck_ok(qn__device_open(NULL, d->info.name, &again));
     ck_assert_int_eq(again->info.threads, n);
     qn__device_close(d), qn__device_close(again);
   }
   snprintf(name, sizeof name, "host:%d", cpus + 1);
   snprintf(limit, sizeof limit, "from 1 to %d,", cpus);
   const char *const bad[] = {"host:0", "host:x", "host:", "host:2x", "host:-1", "host:99999", "host:4294967297", name};
-  for (size_t i = 0; i < QN_COUNT(bad); i++) ck_fails(QN_E_ARG, limit, qn__device_open(bad[i], &d));
+  for (size_t i = 0; i < QN_COUNT(bad); i++) ck_fails(QN_E_ARG, limit, qn__device_open(NULL, bad[i], &d));
   static const char *const unknown[] = {"", "gpu", "hosts", "cuda:-1", "cuda0"};
-  for (size_t i = 0; i < QN_COUNT(unknown); i++) ck_fails(QN_E_ARG, "cuda:N", qn__device_open(unknown[i], &d));
+  for (size_t i = 0; i < QN_COUNT(unknown); i++) ck_fails(QN_E_ARG, "cuda:N", qn__device_open(NULL, unknown[i], &d));
 }
 END_TEST
 

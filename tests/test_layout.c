@@ -68,12 +68,12 @@ START_TEST(test_layouts_are_bijections) {
   int64_t n = 1 + below(&r, 70), k = 1 + below(&r, 200), bytes;
   weight w = random_weight(&f, n, k, &r), back = empty_weight(&f, n, k);
   ck_ok(qn__format_check(&f));
-  ck_ok(qn__planes_check(&f, &w.planes));
+  ck_ok(qn__planes_check(NULL, &f, &w.planes));
   ck_ok(qn__layout_check(&l, &f, n, k));
   ck_ok(qn__layout_bytes(&l, n, k, &bytes));
   uint8_t *packed = malloc((size_t)bytes + 16);
   memset(packed + bytes, 0xa5, 16);
-  ck_ok(qn__layout_pack(&l, &f, &w.planes, packed));
+  ck_ok(qn__layout_pack(NULL, &l, &f, &w.planes, packed));
   for (int i = 0; i < 16; i++) ck_assert_uint_eq(packed[bytes + i], 0xa5);
   ck_ok(qn__layout_unpack(&l, &f, packed, &back.planes));
   for (uint32_t i = 0; i <= f.n_planes; i++) {
@@ -102,13 +102,13 @@ START_TEST(test_packed_bytes) {
   const uint8_t want[] = {0x21, 0x43, 0x85, 0x88};
   uint8_t packed[512];
   int64_t bytes, offset;
-  ck_ok(qn__planes_check(&f, &p));
+  ck_ok(qn__planes_check(NULL, &f, &p));
   ck_ok(qn__layout_bytes(&l, 1, 5, &bytes));
   ck_assert_int_eq(bytes, 512);
   ck_ok(qn__layout_offset(&l, 1, 1, 5, &offset));
   ck_assert_int_eq(offset, 256);
   memset(packed, 0xff, sizeof packed);
-  ck_ok(qn__layout_pack(&l, &f, &p, packed));
+  ck_ok(qn__layout_pack(NULL, &l, &f, &p, packed));
   ck_assert_mem_eq(packed, want, sizeof want);
   ck_assert_mem_eq(packed + 256, scale, sizeof scale);
   for (int i = 4; i < 512; i++) ck_assert(i / 4 == 64 || packed[i] == 0);
@@ -130,7 +130,7 @@ START_TEST(test_unaligned_planes) {
     copy[i] = malloc(size + 1);
     odd.plane[i].data = memcpy(copy[i] + 1, p->data, size);
   }
-  ck_ok(qn__planes_check(&f, &odd));
+  ck_ok(qn__planes_check(NULL, &f, &odd));
   ck_ok(qn__dequantize(&f, &w.planes, 0, 3, a));
   ck_ok(qn__dequantize(&f, &odd, 0, 3, b));
   ck_assert_mem_eq(a, b, sizeof a);
@@ -153,7 +153,7 @@ START_TEST(test_widening) {
   ck_ok(qn__layout_bytes(&l, 3, 40, &bytes));
   ck_ok(qn__layout_offset(&l, 1, 3, 40, &offset));
   uint8_t *packed = malloc((size_t)bytes);
-  ck_ok(qn__layout_pack(&l, &f, &w.planes, packed));
+  ck_ok(qn__layout_pack(NULL, &l, &f, &w.planes, packed));
   int32_t zero;
   memcpy(&zero, packed + offset + 4, 4);
   ck_assert_int_eq(zero, ((uint8_t *)w.data[2])[0]);
@@ -220,11 +220,11 @@ START_TEST(test_bad_planes) {
   for (int i = 0; i < 64; i++) perm[i] = 63 - i;
   qn_planes p;
   w.planes.perm = perm;
-  ck_ok(qn__planes_check(&f, &w.planes));
+  ck_ok(qn__planes_check(NULL, &f, &w.planes));
 #define REFUSED(status, part, change)                                                                                  \
   p = w.planes;                                                                                                        \
   change;                                                                                                              \
-  ck_fails(status, part, qn__planes_check(&f, &p))
+  ck_fails(status, part, qn__planes_check(NULL, &f, &p))
   REFUSED(QN_E_ARG, "format", p.format = "int4.g64");
   REFUSED(QN_E_ARG, "format", p.format = NULL);
   REFUSED(QN_E_ARG, "'zero' is missing", p.n_planes = 2);
@@ -236,17 +236,17 @@ START_TEST(test_bad_planes) {
   REFUSED(QN_E_SHAPE, "N and K", p.k = INT64_C(1) << 31);
 #undef REFUSED
   ((uint8_t *)w.data[0])[70] = 16;
-  ck_fails(QN_E_ARG, "'codes'[1, 6] is 16", qn__planes_check(&f, &w.planes));
+  ck_fails(QN_E_ARG, "'codes'[1, 6] is 16", qn__planes_check(NULL, &f, &w.planes));
   ((uint8_t *)w.data[0])[70] = 0, ((uint8_t *)w.data[2])[3] = 200;
-  ck_fails(QN_E_ARG, "'zero'[1, 1] is 200", qn__planes_check(&f, &w.planes));
+  ck_fails(QN_E_ARG, "'zero'[1, 1] is 200", qn__planes_check(NULL, &f, &w.planes));
   ((uint8_t *)w.data[2])[3] = 0, ((float *)w.data[1])[7] = NAN;
-  ck_fails(QN_E_ARG, "'scale'[3, 1] is nan", qn__planes_check(&f, &w.planes));
+  ck_fails(QN_E_ARG, "'scale'[3, 1] is nan", qn__planes_check(NULL, &f, &w.planes));
   ((float *)w.data[1])[7] = INFINITY;
-  ck_fails(QN_E_ARG, "'scale'[3, 1] is inf", qn__planes_check(&f, &w.planes));
+  ck_fails(QN_E_ARG, "'scale'[3, 1] is inf", qn__planes_check(NULL, &f, &w.planes));
   ((float *)w.data[1])[7] = 1, perm[5] = 64;
-  ck_fails(QN_E_ARG, "perm[5]", qn__planes_check(&f, &w.planes));
+  ck_fails(QN_E_ARG, "perm[5]", qn__planes_check(NULL, &f, &w.planes));
   perm[5] = perm[4];
-  ck_fails(QN_E_ARG, "perm[5]", qn__planes_check(&f, &w.planes));
+  ck_fails(QN_E_ARG, "perm[5]", qn__planes_check(NULL, &f, &w.planes));
   free_weight(&w);
 }
 END_TEST
@@ -290,7 +290,7 @@ START_TEST(test_reference_is_the_formula) {
   for (int k = 0; k < K; k++) perm[k] = (k * 3 + 1) % K;
   for (int i = 0; i < M * LDX; i++) x[i] = (int8_t)draw(&r);
   w.planes.perm = perm;
-  ck_ok(qn__planes_check(&f, &w.planes));
+  ck_ok(qn__planes_check(NULL, &f, &w.planes));
   ck_ok(qn__dequantize(&f, &w.planes, 0, N, dense));
   const uint8_t *q = w.data[0], *z = w.data[2];
   const float *s = w.data[1];

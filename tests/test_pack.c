@@ -111,7 +111,7 @@ START_TEST(test_what_goes_in_comes_out) {
   qn_pack_device d;
   qn_plan plan, want = make_plan(4, 64, 96);
   qn_kernel k, want_k = make_kernel(HASH_B, "x86-64", image_b, sizeof image_b);
-  ck_ok(qn__pack_open(path, &p));
+  ck_ok(qn__pack_open(NULL, path, &p));
   ck_assert_uint_eq(qn__pack_devices(p), 1);
   ck_assert_uint_eq(qn__pack_plans(p), 3);
   ck_assert_uint_eq(qn__pack_kernels(p), 2);
@@ -175,13 +175,13 @@ START_TEST(test_a_flipped_bit_is_an_error) {
   for (size_t at = 0; at < i.size; at++) {
     uint8_t flipped = i.data[at] ^ (uint8_t)(1u << at % 8);
     ck_assert_int_eq(pwrite(fd, &flipped, 1, (off_t)at), 1);
-    qn_status s = qn__pack_open(path, &p);
+    qn_status s = qn__pack_open(NULL, path, &p);
     ck_assert_msg(s == QN_E_FORMAT, "byte %zu of %zu: %s", at, i.size, qn_status_name(s));
     ck_assert_msg(strstr(qn__errmsg(), path) != NULL, "%s", qn__errmsg());
     ck_assert_int_eq(pwrite(fd, &i.data[at], 1, (off_t)at), 1);
   }
   close(fd);
-  ck_ok(qn__pack_open(path, &p));
+  ck_ok(qn__pack_open(NULL, path, &p));
   qn__pack_close(p);
   free(i.data);
 }
@@ -192,10 +192,10 @@ START_TEST(test_truncated_files) {
   qn_pack *p;
   for (size_t size = 0; size < i.size; size += size < 500 ? 1 : 37) {
     overwrite(i.data, size);
-    ck_assert_int_eq(qn__pack_open(path, &p), QN_E_FORMAT);
+    ck_assert_int_eq(qn__pack_open(NULL, path, &p), QN_E_FORMAT);
   }
   overwrite(i.data, i.size + 1);
-  ck_assert_int_eq(qn__pack_open(path, &p), QN_E_FORMAT);
+  ck_assert_int_eq(qn__pack_open(NULL, path, &p), QN_E_FORMAT);
   free(i.data);
 }
 END_TEST
@@ -203,25 +203,25 @@ END_TEST
 START_TEST(test_foreign_files) {
   image i = write_and_read((int[]){0, 1, 2});
   qn_pack *p;
-  ck_fails(QN_E_IO, "No such file", qn__pack_open("/tmp/there/is/no/such.qpack", &p));
-  ck_fails(QN_E_IO, "not a file", qn__pack_open("/tmp", &p));
+  ck_fails(QN_E_IO, "No such file", qn__pack_open(NULL, "/tmp/there/is/no/such.qpack", &p));
+  ck_fails(QN_E_IO, "not a file", qn__pack_open(NULL, "/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 4, this library reads version 3: take a newer", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "version 4, this library reads version 3: take a newer", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION - 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 2, this library reads version 3: tune again", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "version 2, this library reads version 3: tune again", qn__pack_open(NULL, path, &p));
   overwrite(i.data, i.size / 2);
-  ck_fails(QN_E_FORMAT, "version 2", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "version 2", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION;
   overwrite(i.data, i.size / 2);
-  ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(NULL, path, &p));
   i.data[12] = 1, i.data[15] = 4;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "byte order", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "byte order", qn__pack_open(NULL, path, &p));
   memset(i.data, 'x', i.size);
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "not a pack", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "not a pack", qn__pack_open(NULL, path, &p));
   free(i.data);
 }
 END_TEST
@@ -242,7 +242,7 @@ START_TEST(test_sealed_nonsense) {
     pack_seal(copy, i.size);
     overwrite(copy, i.size);
     qn_pack *p;
-    qn_status s = qn__pack_open(path, &p);
+    qn_status s = qn__pack_open(NULL, path, &p);
     ck_assert_msg(s == QN_OK || s == QN_E_FORMAT, "%s: %s", qn_status_name(s), qn__errmsg());
     if (s) continue;
     opened++;
@@ -280,7 +280,7 @@ START_TEST(test_limits) {
   qn__put32(i.data + QN_PACK_HEADER + cases[_i].section * QN_PACK_ENTRY + 4, cases[_i].count);
   pack_seal(i.data, i.size);
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, cases[_i].part, qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, cases[_i].part, qn__pack_open(NULL, path, &p));
   free(i.data);
 }
 END_TEST
@@ -302,7 +302,7 @@ START_TEST(test_names_are_printable) {
   memcpy(name, bad[_i], strlen(bad[_i]));
   pack_seal(i.data, i.size);
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "control character", qn__pack_open(path, &p));
+  ck_fails(QN_E_FORMAT, "control character", qn__pack_open(NULL, path, &p));
   ck_assert_ptr_null(strpbrk(qn__errmsg(), "\033\177\n"));
   free(i.data);
 }
@@ -366,7 +366,7 @@ START_TEST(test_a_full_disk_leaves_nothing) {
   ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
   ck_fails(QN_E_IO, path, qn_pack_write(b, path));
   ck_fails(QN_E_IO, "/tmp/there/is", qn_pack_write(b, "/tmp/there/is/no/such.qpack"));
-  ck_ok(qn__pack_open(path, &p));
+  ck_ok(qn__pack_open(NULL, path, &p));
   qn__pack_close(p);
   snprintf(command, sizeof command, "test $(ls %s* | wc -l) = 1", path);
   ck_assert_int_eq(system(command), 0);

@@ -38,7 +38,7 @@ static void run_and_check(qn_pool *p, int64_t items) {
 
 START_TEST(test_every_item_runs_once) {
   qn_pool *p;
-  ck_ok(qn__pool_new(1 + _i, &p));
+  ck_ok(qn__pool_new(NULL, 1 + _i, &p));
   for (int round = 0; round < 100; round++) run_and_check(p, round * 7 % (ITEMS + 1));
   usleep(20000); /* the workers fall asleep */
   run_and_check(p, ITEMS);
@@ -55,7 +55,7 @@ static void *compete(void *pool) {
 START_TEST(test_callers_compete) {
   qn_pool *p;
   pthread_t caller[8];
-  ck_ok(qn__pool_new(3, &p));
+  ck_ok(qn__pool_new(NULL, 3, &p));
   for (int i = 0; i < 8; i++) ck_assert_int_eq(pthread_create(&caller[i], NULL, compete, p), 0);
   for (int i = 0; i < 8; i++) pthread_join(caller[i], NULL);
   qn__pool_free(p);
@@ -70,7 +70,7 @@ static void nest(void *ud, int64_t begin, int64_t end, int32_t thread) {
 /* A run inside a run finds the pool busy and does its items itself. */
 START_TEST(test_runs_nest) {
   qn_pool *p;
-  ck_ok(qn__pool_new(3, &p));
+  ck_ok(qn__pool_new(NULL, 3, &p));
   qn__pool_run(p, nest, p, 20);
   qn__pool_free(p);
 }
@@ -78,11 +78,11 @@ END_TEST
 
 START_TEST(test_bounds) {
   qn_pool *p;
-  ck_fails(QN_E_ARG, "0 threads", qn__pool_new(0, &p));
-  ck_fails(QN_E_ARG, "1025 threads", qn__pool_new(1025, &p));
+  ck_fails(QN_E_ARG, "0 threads", qn__pool_new(NULL, 0, &p));
+  ck_fails(QN_E_ARG, "1025 threads", qn__pool_new(NULL, 1025, &p));
   qn__pool_free(NULL);
   for (int i = 0; i < 50; i++) { /* freed while workers start, spin and sleep */
-    ck_ok(qn__pool_new(4, &p));
+    ck_ok(qn__pool_new(NULL, 4, &p));
     if (i & 1) run_and_check(p, 10);
     qn__pool_free(p);
   }

@@ -41,7 +41,7 @@ static void round_trip(const qn_format *f, const qn_layout *l, rng *r) {
   ck_ok(qn__layout_check(l, f, n, k));
   ck_ok(qn__layout_bytes(l, n, k, &bytes));
   uint8_t *packed = malloc((size_t)bytes);
-  ck_ok(qn__layout_pack(l, f, &w.planes, packed));
+  ck_ok(qn__layout_pack(NULL, l, f, &w.planes, packed));
   ck_ok(qn__layout_unpack(l, f, packed, &back.planes));
   for (uint32_t i = 0; i <= f->n_planes; i++) {
     const qn_plane *p = &w.planes.plane[i];

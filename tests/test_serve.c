@@ -523,7 +523,7 @@ static void allow_cpus(int n) {
 /* A pack of several machines: the plans of the one most like this, and the threads that these were measured with. */
 START_TEST(test_hosts_in_one_pack) {
   qn_device *here;
-  ck_ok(qn__device_open("host:1", &here));
+  ck_ok(qn__device_open(NULL, "host:1", &here));
   ck_ok(qn_pack_builder_new(&builder));
   add_device(0, "host", "x86-64 avx", "a small one", 7);
   add_device(1, "host", here->info.arch, "another", 1);
@@ -554,12 +554,13 @@ END_TEST
 
 static void close_gpu(qn_device *d) { (void)d; }
 static qn_device_info pretended;
-static qn_status open_gpu(const char *name, qn_device **out) {
+static qn_status open_gpu(const qn_allocator *heap, const char *name, qn_device **out) {
+  (void)heap;
   static const qn_device_ops ops = {.close = close_gpu};
   static qn_device gpu;
   pretended = (qn_device_info){.target = "cuda", .product = "one"};
   snprintf(pretended.arch, sizeof pretended.arch, "%s", name + strlen("gpu:"));
-  gpu = (qn_device){&ops, pretended};
+  gpu = (qn_device){.ops = &ops, .info = pretended};
   return *out = &gpu, QN_OK;
 }
 
@@ -711,6 +712,64 @@ START_TEST(test_planes_at_odd_addresses) {
 }
 END_TEST
 
+/* ---- Memory of the host ------------------------------------------------------------------------------------------ */
+
+/* An allocator that keeps books, and fails once. In front of a block stands its size. */
+typedef struct books {
+  size_t blocks, bytes, calls, fail_at;
+  bool wrong; /* a size was handed back that was not given */
+} books;
+
+static void *kept(void *user, void *p, size_t old_size, size_t new_size) {
+  enum { front = 16 };
+  books *b = user;
+  char *whole = p ? (char *)p - front : NULL;
+  b->wrong |= (whole ? *(size_t *)(void *)whole : 0) != old_size;
+  if (new_size && ++b->calls == b->fail_at) return NULL;
+  b->blocks += (new_size != 0) - (p != NULL), b->bytes += new_size - old_size;
+  if (!new_size) return free(whole), NULL;
+  whole = realloc(whole, front + new_size);
+  *(size_t *)(void *)whole = new_size;
+  return whole + front;
+}
+
+/* The call; where it meets the failure it says so, and works when it is made again. */
+#define MAY_FAIL(call)                                                                                                 \
+  do {                                                                                                                 \
+    qn_status failed_ = (call);                                                                                        \
+    if (failed_)                                                                                                       \
+      ck_assert_msg(failed_ == QN_E_NOMEM && account.calls >= account.fail_at, "%s: %s", #call, qn_errmsg());          \
+    if (failed_) ck_ok(call);                                                                                          \
+  } while (0)
+
+/* Every allocation fails in turn. All that was taken goes back, with its size, and a call takes nothing. */
+START_TEST(test_memory_runs_out) {
+  bench b = make_bench(64, 96, 12, true, true, 9);
+  books account = {0};
+  const qn_open_options o = {.device = "host", .threads = 2, .allocator = {kept, &account}};
+  do {
+    qn_context *c;
+    qn_gemm *g;
+    qn_weight *w;
+    account.calls = 0, account.fail_at++;
+    MAY_FAIL(qn_open(path, &o, &c, NULL, 0));
+    MAY_FAIL(qn_bind(c, "int4.g32.f32:64x96:f32-f32+bias", &g));
+    MAY_FAIL(qn_prepack(g, &b.w.planes, &w));
+    size_t before = account.calls;
+    qn_args a = args_of(&b, g);
+    run_and_compare(&b, g, w, &a);
+    ck_assert_uint_eq(account.calls, before);
+    free(b.ws), b.ws = NULL;
+    qn_weight_free(w);
+    qn_gemm_free(g);
+    qn_close(c);
+    ck_assert(!account.blocks && !account.bytes && !account.wrong);
+  } while (account.calls >= account.fail_at);
+  ck_assert_uint_gt(account.fail_at, 15); /* what there is to fail */
+  free_bench(&b);
+}
+END_TEST
+
 #if QN_LEAN /* sanitizers have an allocator of their own */
 static _Atomic size_t allocations;
 void *__libc_malloc(size_t size);
@@ -829,6 +888,7 @@ int main(int argc, char **argv) {
     CASE(programs_of_other_versions, 1),
     CASE(errors_of_threads, 1),
     CASE(planes_at_odd_addresses, 1),
+    CASE(memory_runs_out, 1),
     CASE(names_of_statuses_and_types, 1),
     CASE(library_is_lean, QN_LEAN),
 #if QN_LEAN

@@ -72,7 +72,7 @@ static qn_status verify(qn_case *c, double *error) {
   qn_device *d;
   qn_draws *draws;
   qn_subject s;
-  ck_assert_int_eq(qn__device_host_open(2, &d), QN_OK);
+  ck_assert_int_eq(qn__device_host_open(NULL, 2, &d), QN_OK);
   ck_assert_int_eq(qn__draws_new(&draws), QN_OK);
   qn_status status = qn__subject_open(d, c, &s);
   if (!status) {
@@ -173,7 +173,7 @@ START_TEST(row_of_x_does_not_depend_on_m) {
     ck_assert_int_eq(qn__draw_make(&f, &p, kind, 8, 96, 9, 99, 5, &many), QN_OK);
     ck_assert_int_eq(memcmp(few.x, many.x, 2 * 99 * sizeof(float)), 0);
     ck_assert_int_eq(memcmp(few.planes.plane[0].data, many.planes.plane[0].data, 8 * 96), 0);
-    ck_assert_int_eq(qn__planes_check(&f, &many.planes), QN_OK);
+    ck_assert_int_eq(qn__planes_check(NULL, &f, &many.planes), QN_OK);
     qn__draw_free(&few);
     qn__draw_free(&many);
   }
@@ -186,7 +186,7 @@ START_TEST(no_alignment_is_a_present) {
   qn_format f = test_format();
   qn_problem p = test_problem(8, 96);
   qn_device *d;
-  ck_assert_int_eq(qn__device_host_open(1, &d), QN_OK);
+  ck_assert_int_eq(qn__device_host_open(NULL, 1, &d), QN_OK);
   for (size_t i = 0; i < QN_COUNT(aligns); i++) {
     uintptr_t bits = 0;
     for (qn_draw_kind kind = 0; kind < QN_DRAW_KINDS; kind++) {

@@ -27,7 +27,7 @@ static qn_status pack(const qn_case *c, const qn_draw *draw, size_t bytes, void 
   void *p = realloc(*out, bytes);
   if (!p) return qn__fail(QN_E_NOMEM, "packed weight of %zu bytes", bytes);
   *out = p;
-  return qn__layout_pack(&c->layout, &c->format, &draw->planes, *out);
+  return qn__layout_pack(NULL, &c->layout, &c->format, &draw->planes, *out);
 }
 
 /* All copies after the first. */

@@ -404,7 +404,7 @@ int qn_worker_main(int argc, char **argv) {
   dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
   if (!w || !out) return 1;
   qn__device_provide("emu:", qn_emu_device_open);
-  qn_status s = qn__device_open(argc > 1 ? argv[1] : NULL, &w->device);
+  qn_status s = qn__device_open(NULL, argc > 1 ? argv[1] : NULL, &w->device);
   if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);
   if (s == QN_OK) s = qn__draws_new(&w->draws);
   cJSON *hello = cJSON_CreateObject();

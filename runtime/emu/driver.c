@@ -522,7 +522,7 @@ static int ordinal_of(const char *arch) {
   return i;
 }
 
-qn_status qn_emu_device_open(const char *name, qn_device **out) {
+qn_status qn_emu_device_open(const qn_allocator *heap, const char *name, qn_device **out) {
   qn_emu *probe;
   *out = NULL;
   const char *arch = strncmp(name, "emu:", 4) ? name : name + 4;
@@ -530,7 +530,7 @@ qn_status qn_emu_device_open(const char *name, qn_device **out) {
   qn_emu_close(probe);
   int ordinal = ordinal_of(arch);
   if (ordinal < 0) return qn__fail(QN_E_LIMIT, "over %d pretended GPUs", most_gpus);
-  QN_TRY(qn__device_cuda_open_with(&driver, ordinal, out));
+  QN_TRY(qn__device_cuda_open_with(&driver, heap, ordinal, out));
   qn_device_info *i = &(*out)->info;
   snprintf(i->name, sizeof i->name, "emu:%.20s", arch);
   snprintf(i->arch, sizeof i->arch, "compute_%.20s", arch + strlen("sm_"));

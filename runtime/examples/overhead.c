@@ -71,7 +71,7 @@ static qn_status zero_weight(const char *path, qn_gemm *g, const char *spelling,
   qn_plan plan = {0};
   qn_problem p;
   QN_TRY(qn__problem_parse(spelling, &p));
-  QN_TRY(qn__pack_open(path, &pack));
+  QN_TRY(qn__pack_open(NULL, path, &pack));
   for (uint32_t i = 0; i < qn__pack_plans(pack) && strcmp(plan.problem.spelling, qn_gemm_problem(g)); i++)
     qn__pack_plan(pack, i, &plan);
   qn__pack_close(pack);
@@ -114,7 +114,7 @@ int main(int argc, char **argv) {
   static const char *const devices[] = {"host:1", "host"};
   for (int i = 0; i < 2; i++) {
     char name[40];
-    if (qn__device_open(devices[i], &s.device)) return fail(devices[i]);
+    if (qn__device_open(NULL, devices[i], &s.device)) return fail(devices[i]);
     snprintf(name, sizeof name, "empty launch, %d thread%s", s.device->info.threads, i ? "s" : "");
     measure(name, launch, &s, 20000);
     qn__device_close(s.device);

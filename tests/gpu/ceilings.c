@@ -232,7 +232,7 @@ static qn_status load(bench *b, const char *path) {
 }
 
 static qn_status run(bench *b, const char *device, const char *source) {
-  QN_TRY(qn__device_open(device, &b->device));
+  QN_TRY(qn__device_open(NULL, device, &b->device));
   if (strcmp(b->device->info.target, "cuda")) return qn__fail(QN_E_ARG, "%s is no CUDA device", device);
   QN_TRY(load(b, source));
   QN_TRY(check(b));

@@ -280,7 +280,7 @@ static qn_status each_form(tester *t, qn_device *d, const char *family, const qn
 /* Open the device, for the family's forms; without a family only to tell what it is. */
 static void use_device(tester *t, const char *family, const qn_artifact *a) {
   qn_device *d = NULL;
-  qn_status s = qn__device_open(t->how->device, &d);
+  qn_status s = qn__device_open(NULL, t->how->device, &d);
   if (!s && !family) t->tally->info = d->info;
   if (!s && family) s = each_form(t, d, family, a);
   t->tally->opened = s;
