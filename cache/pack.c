@@ -128,10 +128,26 @@ static qn_status pad(section *s) {
   return append(s, zeros, (QN_PACK_ALIGN - s->size % QN_PACK_ALIGN) % QN_PACK_ALIGN);
 }
 
+static const char no_memory[] = "out of memory";
+
+static void put(qn_coder *c, void *p, size_t n) {
+  if (n > c->size - c->at) {
+    size_t size = (c->size + n) * 2;
+    uint8_t *data = realloc(c->data, size);
+    if (!data) {
+      c->error = no_memory;
+      return;
+    }
+    c->data = data, c->size = size;
+  }
+  memcpy(c->data + c->at, p, n);
+  c->at += n;
+}
+
 /* Append a coded record; the coder's memory is taken over. */
 static qn_status append_record(section *s, qn_coder *c) {
-  qn_status status = qn__coder_status(c);
-  status = status ? qn__fail(status, "pack record: %s", c->error) : append(s, c->data, c->size);
+  qn_status status = c->error == no_memory ? QN_E_NOMEM : QN_E_FORMAT;
+  status = c->error ? qn__fail(status, "pack record: %s", c->error) : append(s, c->data, c->at);
   free(c->data);
   s->count++;
   return status;
@@ -139,7 +155,7 @@ static qn_status append_record(section *s, qn_coder *c) {
 
 static qn_status put_devices(const qn_pack_builder *b, section *s) {
   for (size_t i = 0; i < b->n_devices; i++) {
-    qn_coder c = {.write = true};
+    qn_coder c = {.bytes = put};
     qn__code_device(&c, &b->device[i]);
     QN_TRY(append_record(&s[QN_PACK_DEVICES], &c));
   }
@@ -169,7 +185,7 @@ static qn_status put_plans(qn_pack_builder *b, section *s) {
   for (size_t i = 0; i < b->n_plans; i++) {
     uint8_t e[QN_PACK_PLAN_ENTRY];
     size_t at = s[QN_PACK_PLAN].size;
-    qn_coder c = {.write = true};
+    qn_coder c = {.bytes = put};
     qn__code_plan(&c, &b->plan[i]);
     QN_TRY(append_record(&s[QN_PACK_PLAN], &c));
     plan_entry(&b->plan[i], at, s[QN_PACK_PLAN].size - at, e);
@@ -199,7 +215,7 @@ static qn_status put_kernels(qn_pack_builder *b, section *s, uint64_t *place) {
     qn_kernel *k = &b->kernel[i];
     uint8_t e[QN_PACK_KERNEL_ENTRY];
     size_t at = s[QN_PACK_KERNEL].size;
-    qn_coder c = {.write = true};
+    qn_coder c = {.bytes = put};
     qn__code_kernel(&c, k);
     QN_TRY(append_record(&s[QN_PACK_KERNEL], &c));
     QN_TRY(put_image(b, i, place, &s[QN_PACK_IMAGES]));

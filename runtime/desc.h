@@ -198,8 +198,6 @@ qn_status qn__layout_offset(const qn_layout *l, int s, int64_t n, int64_t k, int
 /* Pack planes into dst (qn__layout_bytes bytes). Planes and layout are checked ones. */
 qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_planes *p,
                           void *dst);
-/* The inverse: fill caller-allocated planes (all of the format's, found by name, data writable) from packed bytes. */
-qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *src, qn_planes *p);
 
 /* ---- Launch recipe ----------------------------------------------------------------------------------------------- */
 

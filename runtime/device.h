@@ -69,9 +69,4 @@ void qn__device_provide(const char *prefix, qn_device_opener open);
 static inline void qn__device_close(qn_device *d) {
   if (d) d->ops->close(d);
 }
-
-/* Check `a` (dense ldx and ldy given, no zeros) against the recipe of a kernel and run its steps on the device. Binds
- * the recipe each time: to launch one often, bind it once (recipe.h). */
-qn_status qn__recipe_run(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_host_args *a,
-                         void *stream);
 #endif

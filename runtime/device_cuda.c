@@ -347,93 +347,12 @@ qn_status qn__device_cuda_open(const qn_allocator *heap, int ordinal, qn_device 
   return qn__device_cuda_open_with(d, heap, ordinal, out);
 }
 
-/* ---- Timing ------------------------------------------------------------------------------------------------------ */
+/* ---- For others who drive the same GPU --------------------------------------------------------------------------- */
 
-struct qn_cuda_timer {
-  cuda *c;
-  void *stream, *start, *end;
-};
-
-#define WARM_SECONDS 20e-3
-#define STREAM_NON_BLOCKING 1
-#define CAPTURE_THREAD_LOCAL 1
-
-qn_status qn__cuda_timer_new(qn_device *d, qn_cuda_timer **out) {
-  *out = NULL;
-  if (d->ops != &cuda_ops) return qn__fail(QN_E_ARG, "device '%s' is not driven through CUDA", d->info.name);
-  cuda *c = (cuda *)d;
-  bool pushed;
-  QN_TRY(enter(c, &pushed));
-  qn_cuda_timer *t = calloc(1, sizeof *t);
-  qn_status s = t ? QN_OK : qn__fail(QN_E_NOMEM, "timer");
-  if (!s) t->c = c, s = result(c, c->driver->stream_new(&t->stream, STREAM_NON_BLOCKING), "cuStreamCreate");
-  if (!s) s = result(c, c->driver->event_new(&t->start, 0), "cuEventCreate");
-  if (!s) s = result(c, c->driver->event_new(&t->end, 0), "cuEventCreate");
-  leave(c, pushed);
-  if (s) qn__cuda_timer_free(t);
-  else *out = t;
-  return s;
+const qn_cuda_driver *qn__cuda_driver_of(const qn_device *d) {
+  return d->ops == &cuda_ops ? ((const cuda *)d)->driver : NULL;
 }
 
-void qn__cuda_timer_free(qn_cuda_timer *t) {
-  bool pushed = false;
-  if (!t) return;
-  const qn_cuda_driver *v = t->c->driver;
-  if (!enter(t->c, &pushed)) {
-    if (t->end) v->event_free(t->end);
-    if (t->start) v->event_free(t->start);
-    if (t->stream) v->stream_free(t->stream);
-  }
-  leave(t->c, pushed);
-  free(t);
-}
-
-static qn_status enqueue_all(const qn_cuda_timer *t, qn_cuda_enqueue enqueue, void *ud, int calls) {
-  for (int i = 0; i < calls; i++) QN_TRY(enqueue(ud, i, t->stream));
-  return QN_OK;
-}
-
-/* Record the calls into a graph ready to launch. The capture is ended in every case. */
-static qn_status capture(const qn_cuda_timer *t, qn_cuda_enqueue enqueue, void *ud, int calls, void **exec) {
-  const qn_cuda_driver *v = t->c->driver;
-  void *graph = NULL;
-  if (!v->capture_begin || !v->capture_end || !v->graph_new || !v->graph_launch || !v->graph_exec_free ||
-      !v->graph_free)
-    return no_function(t->c, "stream capture");
-  QN_TRY(result(t->c, v->capture_begin(t->stream, CAPTURE_THREAD_LOCAL), "cuStreamBeginCapture"));
-  qn_status s = enqueue_all(t, enqueue, ud, calls);
-  int error = v->capture_end(t->stream, &graph);
-  if (!s) s = result(t->c, error, "cuStreamEndCapture");
-  if (!s) s = result(t->c, v->graph_new(exec, graph, 0), "cuGraphInstantiate");
-  if (graph) v->graph_free(graph);
-  return s;
-}
-
-static qn_status time_once(const qn_cuda_timer *t, void *exec, qn_cuda_enqueue enqueue, void *ud, int calls,
-                           double *seconds) {
-  const qn_cuda_driver *v = t->c->driver;
-  float milliseconds = 0;
-  QN_TRY(result(t->c, v->event_record(t->start, t->stream), "cuEventRecord"));
-  if (exec) QN_TRY(result(t->c, v->graph_launch(exec, t->stream), "cuGraphLaunch"));
-  else QN_TRY(enqueue_all(t, enqueue, ud, calls));
-  QN_TRY(result(t->c, v->event_record(t->end, t->stream), "cuEventRecord"));
-  QN_TRY(result(t->c, v->event_sync(t->end), "cuEventSynchronize"));
-  QN_TRY(result(t->c, v->event_elapsed(&milliseconds, t->start, t->end), "cuEventElapsedTime"));
-  *seconds = milliseconds * 1e-3 / calls;
-  return QN_OK;
-}
-
-qn_status qn__cuda_time(qn_cuda_timer *t, bool graph, qn_cuda_enqueue enqueue, void *ud, int calls, int reps,
-                        double *seconds) {
-  if (calls < 1 || reps < 1) return qn__fail(QN_E_ARG, "%d calls, %d repetitions", calls, reps);
-  bool pushed;
-  void *exec = NULL;
-  double warm = 0, once = 0;
-  QN_TRY(enter(t->c, &pushed));
-  qn_status s = graph ? capture(t, enqueue, ud, calls, &exec) : QN_OK;
-  for (; warm < WARM_SECONDS && !s; warm += calls * once) s = time_once(t, exec, enqueue, ud, calls, &once);
-  for (int i = 0; i < reps && !s; i++) s = time_once(t, exec, enqueue, ud, calls, &seconds[i]);
-  if (exec) t->c->driver->graph_exec_free(exec);
-  leave(t->c, pushed);
-  return s;
-}
+qn_status qn__cuda_enter(qn_device *d, bool *pushed) { return enter((cuda *)d, pushed); }
+void qn__cuda_leave(qn_device *d, bool pushed) { leave((cuda *)d, pushed); }
+qn_status qn__cuda_result(qn_device *d, int error, const char *what) { return result((cuda *)d, error, what); }

@@ -56,37 +56,45 @@ _Static_assert(sizeof(qn_cu_config) == 56, "CUlaunchConfig");
   F(launch, "cuLaunchKernel",                                                                                          \
     (void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,    \
      void *stream, void **arguments, void **extra))                                                                    \
-  F(stream_new, "cuStreamCreate", (void **stream, unsigned flags))                                                     \
-  F(stream_free, "cuStreamDestroy_v2", (void *stream))                                                                 \
-  F(stream_sync, "cuStreamSynchronize", (void *stream))                                                                \
-  F(event_new, "cuEventCreate", (void **event, unsigned flags))                                                        \
-  F(event_free, "cuEventDestroy_v2", (void *event))                                                                    \
-  F(event_record, "cuEventRecord", (void *event, void *stream))                                                        \
-  F(event_sync, "cuEventSynchronize", (void *event))                                                                   \
-  F(event_elapsed, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))
+  F(stream_sync, "cuStreamSynchronize", (void *stream))
 
 /* May be NULL. What asks for one that is missing fails with its name. */
 #define QN_CUDA_OPTIONAL(F)                                                                                            \
   F(launch_ex, "cuLaunchKernelEx", (const qn_cu_config *config, void *function, void **arguments, void **extra))       \
+  F(tensor_map, "cuTensorMapEncodeTiled",                                                                              \
+    (void *map, int type, uint32_t rank, void *address, const uint64_t *dims, const uint64_t *strides,                 \
+     const uint32_t *box, const uint32_t *element_strides, int interleave, int swizzle, int promotion, int fill))
+
+/* Of the tuner, which times; nothing else needs them. */
+#define QN_CUDA_TIMING(F)                                                                                              \
+  F(stream_new, "cuStreamCreate", (void **stream, unsigned flags))                                                     \
+  F(stream_free, "cuStreamDestroy_v2", (void *stream))                                                                 \
+  F(event_new, "cuEventCreate", (void **event, unsigned flags))                                                        \
+  F(event_free, "cuEventDestroy_v2", (void *event))                                                                    \
+  F(event_record, "cuEventRecord", (void *event, void *stream))                                                        \
+  F(event_sync, "cuEventSynchronize", (void *event))                                                                   \
+  F(event_elapsed, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))                                \
   F(capture_begin, "cuStreamBeginCapture_v2", (void *stream, int mode))                                                \
   F(capture_end, "cuStreamEndCapture", (void *stream, void **graph))                                                   \
   F(graph_new, "cuGraphInstantiateWithFlags", (void **exec, void *graph, unsigned long long flags))                    \
   F(graph_launch, "cuGraphLaunch", (void *exec, void *stream))                                                         \
   F(graph_exec_free, "cuGraphExecDestroy", (void *exec))                                                               \
-  F(graph_free, "cuGraphDestroy", (void *graph))                                                                       \
-  F(tensor_map, "cuTensorMapEncodeTiled",                                                                              \
-    (void *map, int type, uint32_t rank, void *address, const uint64_t *dims, const uint64_t *strides,                 \
-     const uint32_t *box, const uint32_t *element_strides, int interleave, int swizzle, int promotion, int fill))
+  F(graph_free, "cuGraphDestroy", (void *graph))
 
-typedef struct qn_cuda_driver { /* every function returns a CUresult, 0 for success */
-#define F(member, symbol, parameters) int(*member) parameters;
+#define F(member, symbol, parameters) int(*member) parameters; /* every one returns a CUresult, 0 for success */
+typedef struct qn_cuda_timing {
+  QN_CUDA_TIMING(F)
+} qn_cuda_timing;
+
+typedef struct qn_cuda_driver {
   QN_CUDA_REQUIRED(F)
   QN_CUDA_OPTIONAL(F)
-#undef F
   /* None of CUDA's, NULL there: the thread's next launch is for so many products, and hangs if it takes far
    * more. */
   void (*expect)(double products);
+  const qn_cuda_timing *timing; /* NULL: that of libcuda.so.1 */
 } qn_cuda_driver;
+#undef F
 
 /* The driver of this machine, loaded once. QN_E_DEVICE names the library or the function that is missing. */
 qn_status qn__cuda_driver(const qn_cuda_driver **out);
@@ -100,24 +108,13 @@ qn_status qn__device_cuda_open(const qn_allocator *heap, int ordinal, qn_device 
 qn_status qn__device_cuda_open_with(const qn_cuda_driver *driver, const qn_allocator *heap, int ordinal,
                                     qn_device **out);
 
-/* ---- Timing, for the tuner --------------------------------------------------------------------------------------- */
+/* ---- For others who drive the same GPU --------------------------------------------------------------------------- */
 
-/* A stream and a pair of events. One thread at a time. */
-typedef struct qn_cuda_timer qn_cuda_timer;
-qn_status qn__cuda_timer_new(qn_device *d, qn_cuda_timer **out);
-void qn__cuda_timer_free(qn_cuda_timer *t);
-
-/* Enqueue call number i on the stream. To keep weights out of the L2 cache, let i choose among copies that together are
- * several times its size. */
-typedef qn_status (*qn_cuda_enqueue)(void *ud, int i, void *stream);
-
-/* Calls of a repetition, the same for everything that is compared: what it costs to launch their graph is then shared
- * by many, and alike. As many copies of a small weight keep it out of the L2 cache. */
-enum { QN_CUDA_CALLS = 64 };
-
-/* Seconds per call, `reps` times: each repetition is one run of enqueue(ud, 0 .. calls - 1), launched one by one or, if
- * `graph`, replayed from a graph captured once. Untimed runs come before, for 20 ms of the GPU's time at least: an idle
- * one raises its clocks only then. QN_E_CUDA, QN_E_DEVICE (no graphs). */
-qn_status qn__cuda_time(qn_cuda_timer *t, bool graph, qn_cuda_enqueue enqueue, void *ud, int calls, int reps,
-                        double *seconds);
+/* The functions that a device calls; NULL if it is not one of these. */
+const qn_cuda_driver *qn__cuda_driver_of(const qn_device *d);
+/* Make the device's context current; *pushed tells leave what to undo. QN_E_CUDA if the context is lost. */
+qn_status qn__cuda_enter(qn_device *d, bool *pushed);
+void qn__cuda_leave(qn_device *d, bool pushed);
+/* The status of what a driver function returned; `what` names the call in the text. */
+qn_status qn__cuda_result(qn_device *d, int error, const char *what);
 #endif

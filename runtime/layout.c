@@ -258,7 +258,7 @@ static uint64_t load_bits(const void *p, int size) {
   }
 }
 
-/* The bits that stand for element i in packed memory, and back. Widening is exact both ways. */
+/* The bits that stand for element i in packed memory. Widening is exact. */
 static uint64_t get(const track *t, int64_t i) {
   if (t->from == t->to) return load_bits(t->data + i * t->size, t->size) >> t->field->lo & t->mask;
   uint32_t wide = 0;
@@ -266,17 +266,7 @@ static uint64_t get(const track *t, int64_t i) {
   return wide;
 }
 
-static void put(const track *t, int64_t i, uint64_t bits) {
-  char *p = t->data + i * t->size;
-  if (t->from != t->to) {
-    qn__store_f64(t->from, t->data, i, qn__load_f64(t->to, &(uint32_t){(uint32_t)bits}, 0));
-    return;
-  }
-  if (!t->field->plane) bits = bits << t->field->lo | load_bits(p, t->size);
-  memcpy(p, &bits, (size_t)t->size);
-}
-
-/* One field of the record at (n0, k0), to or from memory at *mem, which moves past it. */
+/* One field of the record at (n0, k0), to memory at *mem, which moves past it. */
 static void pack_field(const track *t, const qn_planes *p, int64_t n0, int64_t k0, uint8_t **mem) {
   uint64_t acc = 0;
   unsigned fill = 0, bits = t->field->bits;
@@ -290,31 +280,16 @@ static void pack_field(const track *t, const qn_planes *p, int64_t n0, int64_t k
   *mem = dst;
 }
 
-static void unpack_field(const track *t, const qn_planes *p, int64_t n0, int64_t k0, uint8_t **mem) {
-  uint64_t acc = 0;
-  unsigned fill = 0, bits = t->field->bits;
-  const uint8_t *src = *mem;
-  for (int64_t i = 0; i < t->count; i++) {
-    for (; fill < bits; fill += 8) acc |= (uint64_t)*src++ << fill;
-    int64_t n = n0 + t->place[i].n, k = k0 + t->place[i].k;
-    if (n < p->n && k < p->k) put(t, element_of(t, n, k), acc & t->mask);
-    acc >>= bits, fill -= bits;
-  }
-  *mem += (t->count * bits + 7) / 8;
-}
-
-typedef void (*field_fn)(const track *t, const qn_planes *p, int64_t n0, int64_t k0, uint8_t **mem);
-
 /* Every record of a section in memory order; *mem ends behind the last. */
-static qn_status walk_section(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_section *s,
-                              const qn_planes *p, field_fn each, uint8_t **mem) {
+static qn_status pack_section(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_section *s,
+                              const qn_planes *p, uint8_t **mem) {
   track t[QN_LAYOUT_FIELDS] = {0};
   qn_status status = QN_OK;
   for (uint32_t i = 0; i < s->n_fields && !status; i++) status = track_init(heap, &t[i], l, f, &s->field[i], p);
   int64_t at[4] = {0}, size[4], n = 0, k = 0;
   for (uint32_t i = 0; i < s->n_outer; i++) size[i] = digit_size(l, &s->outer[i], p->n, p->k);
   if (!status) do
-      for (uint32_t i = 0; i < s->n_fields; i++) each(&t[i], p, n, k, mem);
+      for (uint32_t i = 0; i < s->n_fields; i++) pack_field(&t[i], p, n, k, mem);
     while (step(s->outer, size, s->n_outer, at, &n, &k));
   for (uint32_t i = 0; i < s->n_fields; i++) qn__free(heap, t[i].place, (size_t)t[i].count * sizeof *t[i].place);
   return status;
@@ -327,20 +302,8 @@ qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn
     QN_TRY(qn__layout_offset(l, (int)i, p->n, p->k, &begin));
     QN_TRY(qn__layout_offset(l, (int)i + 1, p->n, p->k, &end));
     uint8_t *mem = (uint8_t *)dst + begin;
-    QN_TRY(walk_section(heap, l, f, &l->section[i], p, pack_field, &mem));
+    QN_TRY(pack_section(heap, l, f, &l->section[i], p, &mem));
     memset(mem, 0, (size_t)((uint8_t *)dst + end - mem));
-  }
-  return QN_OK;
-}
-
-qn_status qn__layout_unpack(const qn_layout *l, const qn_format *f, const void *src, qn_planes *p) {
-  const qn_plane *codes = qn__planes_find(f, p, 0);
-  if (codes) memset((void *)codes->data, 0, (size_t)(codes->rows * codes->cols * (qn_type_bits(codes->type) / 8)));
-  for (uint32_t i = 0; i < l->n_sections; i++) {
-    int64_t begin;
-    QN_TRY(qn__layout_offset(l, (int)i, p->n, p->k, &begin));
-    uint8_t *mem = (uint8_t *)src + begin; /* only read */
-    QN_TRY(walk_section(NULL, l, f, &l->section[i], p, unpack_field, &mem));
   }
   return QN_OK;
 }

@@ -4,38 +4,11 @@
  * therefore the documentation of the record, its writer and its reader. Counts are checked before what they count. */
 #include "fail.h"
 #include "pack_format.h"
-#include <stdlib.h>
 
 /* ---- Elements ---------------------------------------------------------------------------------------------------- */
 
-static const char no_memory[] = "out of memory";
-
-qn_status qn__coder_status(const qn_coder *c) {
-  return !c->error ? QN_OK : c->error == no_memory ? QN_E_NOMEM : QN_E_FORMAT;
-}
-
 static void bytes(qn_coder *c, void *p, size_t n) {
-  if (c->error) return;
-  if (!c->write) {
-    if (n > c->size - c->at) {
-      c->error = "record ends early";
-      return;
-    }
-    memcpy(p, c->data + c->at, n);
-    c->at += n;
-    return;
-  }
-  if (n > c->room - c->size) {
-    size_t room = (c->room + n) * 2;
-    uint8_t *data = realloc(c->data, room);
-    if (!data) {
-      c->error = no_memory;
-      return;
-    }
-    c->data = data, c->room = room;
-  }
-  memcpy(c->data + c->size, p, n);
-  c->size += n;
+  if (!c->error) c->bytes(c, p, n);
 }
 
 static void u32(qn_coder *c, uint32_t *v) {

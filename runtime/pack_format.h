@@ -122,17 +122,15 @@ qn_status qn__pack_device_check(const qn_pack_device *d);
 
 /* ---- Records ----------------------------------------------------------------------------------------------------- */
 
-/* A position in a record that is being written (into memory that grows) or read (from memory that ends). The first
- * thing that goes wrong is kept in `error`, and nothing is done after it. */
-typedef struct qn_coder {
-  bool write;
+/* A position in a record that is being read or written. `bytes` moves n bytes between the record and p, or sets
+ * `error`: the first thing that goes wrong is kept, and nothing is done after it. */
+typedef struct qn_coder qn_coder;
+struct qn_coder {
+  void (*bytes)(qn_coder *c, void *p, size_t n);
   uint8_t *data;
-  size_t size, room, at; /* write: size used, room allocated; read: size, at */
+  size_t size, at; /* reading: bytes of the record, and those read; writing: room, and bytes written */
   const char *error;
-} qn_coder;
-
-/* QN_OK, QN_E_NOMEM (writing), QN_E_FORMAT. */
-qn_status qn__coder_status(const qn_coder *c);
+};
 
 void qn__code_device(qn_coder *c, qn_pack_device *d);
 void qn__code_plan(qn_coder *c, qn_plan *p);

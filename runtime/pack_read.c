@@ -77,7 +77,18 @@ static qn_status check_sections(qn_pack *p) {
 
 /* ---- Records ----------------------------------------------------------------------------------------------------- */
 
-static qn_coder reader(const uint8_t *data, size_t size) { return (qn_coder){.data = (uint8_t *)data, .size = size}; }
+static void take(qn_coder *c, void *p, size_t n) {
+  if (n > c->size - c->at) {
+    c->error = "record ends early";
+    return;
+  }
+  memcpy(p, c->data + c->at, n);
+  c->at += n;
+}
+
+static qn_coder reader(const uint8_t *data, size_t size) {
+  return (qn_coder){.bytes = take, .data = (uint8_t *)data, .size = size};
+}
 
 static const uint8_t *plan_entry(const qn_pack *p, uint32_t i) {
   return p->section[QN_PACK_PLANS].data + (size_t)i * QN_PACK_PLAN_ENTRY;

@@ -4,7 +4,6 @@
  * the limits of the device before the driver sees it. */
 #include "recipe.h"
 #include "fail.h"
-#include <stdlib.h>
 #include <string.h>
 
 qn_status qn__recipe_check(const qn_recipe *r) {
@@ -119,34 +118,4 @@ qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, 
   QN_TRY(qn__bound_launches(d, b, a->m, l));
   for (uint32_t i = 0; i < b->n_steps; i++) QN_TRY(d->ops->launch(d, &l[i], a, stream));
   return QN_OK;
-}
-
-/* ---- At once ----------------------------------------------------------------------------------------------------- */
-
-static qn_status args_check(const qn_bound *b, const qn_host_args *a) {
-  const struct {
-    qn_arg arg;
-    const void *p;
-    const char *name;
-  } pointers[] = {{QN_ARG_X, a->x, "x"},          {QN_ARG_W, a->w, "w"},
-                  {QN_ARG_Y, a->y, "y"},          {QN_ARG_X_SCALE, a->x_scale, "x_scale"},
-                  {QN_ARG_BIAS, a->bias, "bias"}, {QN_ARG_WS, a->ws, "workspace"}};
-  if (a->m < 1 || a->n < 1 || a->k < 1 || a->ldx < a->k || a->ldy < a->n)
-    return qn__fail(QN_E_ARG, "m %lld, n %lld, k %lld, ldx %lld, ldy %lld", (long long)a->m, (long long)a->n,
-                    (long long)a->k, (long long)a->ldx, (long long)a->ldy);
-  for (size_t i = 0; i < QN_COUNT(pointers); i++)
-    if (b->args >> pointers[i].arg & 1 && !pointers[i].p)
-      return qn__fail(QN_E_ARG, "the kernel takes %s, which is NULL", pointers[i].name);
-  return QN_OK;
-}
-
-qn_status qn__recipe_run(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_host_args *a,
-                         void *stream) {
-  qn_bound *b = malloc(sizeof *b);
-  if (!b) return qn__fail(QN_E_NOMEM, "launch recipe");
-  qn_status s = qn__recipe_bind(d, r, fn, a->n, a->k, b);
-  if (!s) s = args_check(b, a);
-  if (!s) s = qn__bound_run(d, b, a, stream);
-  free(b);
-  return s;
 }

@@ -1,6 +1,5 @@
 /* test_device_cuda.c - the CUDA device over an invented driver that records what it is asked: no GPU is needed. */
 #include "dense.h"
-#include "device_cuda.h"
 #include "recipe.h"
 #include "runtime_fixture.h"
 #include <dlfcn.h>
@@ -119,6 +118,22 @@ static int f_graph(void **x, void *g, unsigned long long f) { return (void)g, (v
 static int f_graph_launch(void *x, void *s) { return (void)x, (void)s, did("graph_launch"); }
 static int f_graph_free(void *g) { return (void)g, did("graph_free"); }
 
+static const qn_cuda_timing timing = {
+    .stream_new = f_stream,
+    .stream_free = f_stream_free,
+    .event_new = f_event,
+    .event_free = f_event_free,
+    .event_record = f_record,
+    .event_sync = f_event_sync,
+    .event_elapsed = f_elapsed,
+    .capture_begin = f_begin,
+    .capture_end = f_end,
+    .graph_new = f_graph,
+    .graph_launch = f_graph_launch,
+    .graph_exec_free = f_graph_free,
+    .graph_free = f_graph_free,
+};
+
 static qn_cuda_driver driver = {
     .init = f_init,
     .driver_version = f_version,
@@ -142,21 +157,9 @@ static qn_cuda_driver driver = {
     .module_function = f_function,
     .function_set = f_set,
     .launch = f_launch,
-    .stream_new = f_stream,
-    .stream_free = f_stream_free,
     .stream_sync = f_sync,
-    .event_new = f_event,
-    .event_free = f_event_free,
-    .event_record = f_record,
-    .event_sync = f_event_sync,
-    .event_elapsed = f_elapsed,
     .launch_ex = f_launch_ex,
-    .capture_begin = f_begin,
-    .capture_end = f_end,
-    .graph_new = f_graph,
-    .graph_launch = f_graph_launch,
-    .graph_exec_free = f_graph_free,
-    .graph_free = f_graph_free,
+    .timing = &timing,
 };
 
 static qn_device *open_device(void) {
@@ -253,14 +256,21 @@ static qn_recipe make_recipe(void) {
   return r;
 }
 
+/* Bind and run, at once. */
+static qn_status run_recipe(qn_device *d, const qn_recipe *r, const qn_host_args *a, void *stream) {
+  void *fn[QN_RECIPE_STEPS] = {&function_object};
+  qn_bound b;
+  QN_TRY(qn__recipe_bind(d, r, fn, a->n, a->k, &b));
+  return qn__bound_run(d, &b, a, stream);
+}
+
 static const qn_host_args arguments = {
     .x = (void *)0x1000, .w = (void *)0x2000, .y = (void *)0x3000, .m = 33, .n = 130, .k = 64, .ldx = 72, .ldy = 130};
 
 START_TEST(test_launches) {
   qn_device *d = open_device();
   qn_recipe r = make_recipe();
-  void *fn[QN_RECIPE_STEPS] = {&function_object};
-  ck_ok(qn__recipe_run(d, &r, fn, &arguments, &object));
+  ck_ok(run_recipe(d, &r, &arguments, &object));
   ck_assert_uint_eq(last.grid[0], 3);
   ck_assert_uint_eq(last.grid[1], 3);
   ck_assert_uint_eq(last.grid[2], 1);
@@ -276,27 +286,26 @@ START_TEST(test_launches) {
   ck_assert_str_eq(calls, " push launch pop"); /* and nothing that a capture would refuse */
   r.pdl = 1;
   r.step[0].cluster[0] = EXPR(C(2));
-  ck_ok(qn__recipe_run(d, &r, fn, &arguments, NULL));
+  ck_ok(run_recipe(d, &r, &arguments, NULL));
   ck_assert_ptr_nonnull(strstr(calls, "launch_ex"));
   ck_assert_int_eq(last.attributes, 2);
   ck_assert_uint_eq(last.cluster[0], 2);
   ck_assert_uint_eq(last.cluster[2], 1);
   ck_assert_int_eq(last.pdl, 1);
   driver.launch_ex = NULL;
-  ck_fails(QN_E_DEVICE, "cuLaunchKernelEx", qn__recipe_run(d, &r, fn, &arguments, NULL));
+  ck_fails(QN_E_DEVICE, "cuLaunchKernelEx", run_recipe(d, &r, &arguments, NULL));
   qn__device_close(d);
 }
 END_TEST
 
 START_TEST(test_limits) {
   qn_device *d = open_device();
-  void *fn[QN_RECIPE_STEPS] = {&function_object};
   qn_recipe r;
   qn_host_args a;
 #define REFUSED(status, part, change)                                                                                  \
   r = make_recipe(), a = arguments;                                                                                    \
   change;                                                                                                              \
-  ck_fails(status, part, qn__recipe_run(d, &r, fn, &a, NULL))
+  ck_fails(status, part, run_recipe(d, &r, &a, NULL))
   REFUSED(QN_E_LIMIT, "grid.y is 65536", a.m = 16 * 65536);
   REFUSED(QN_E_LIMIT, "grid.x is 0", r.step[0].grid[0] = EXPR(C(0)));
   REFUSED(QN_E_LIMIT, "block.x is 2048", r.step[0].block[0] = EXPR(C(2048)));
@@ -305,8 +314,6 @@ START_TEST(test_limits) {
   REFUSED(QN_E_LIMIT, "cluster.x is 9", r.step[0].cluster[0] = EXPR(C(9)));
   REFUSED(QN_E_LIMIT, "beyond 2^31", a.ldx = INT64_C(1) << 31);
   REFUSED(QN_E_LIMIT, "division", r.step[0].grid[0] = EXPR(V(M), C(0), O(DIV)));
-  REFUSED(QN_E_ARG, "takes x, which is NULL", a.x = NULL);
-  REFUSED(QN_E_ARG, "ldx 63", a.ldx = 63);
   REFUSED(QN_E_FORMAT, "recipe of 0 steps", r.n_steps = 0);
 #undef REFUSED
   ck_assert_ptr_null(strstr(calls, "launch"));
@@ -359,8 +366,6 @@ START_TEST(test_timing) {
   status = QN_E_WRONG, calls[0] = 0;
   ck_assert_int_eq(qn__cuda_time(t, true, enqueue, &status, 4, 1, seconds), QN_E_WRONG);
   ck_assert_str_eq(calls, " push begin end graph_free pop"); /* the capture is ended */
-  driver.graph_new = NULL;
-  ck_fails(QN_E_DEVICE, "stream capture", qn__cuda_time(t, true, enqueue, &status, 4, 1, seconds));
   qn__cuda_timer_free(t);
   qn__cuda_timer_free(NULL);
   qn__device_close(d);

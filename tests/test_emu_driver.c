@@ -1,7 +1,7 @@
 /* test_emu_driver.c - the interpreter behind the CUDA device: what a GPU's driver would do, and what it must refuse. */
-#include "device_cuda.h"
 #include "driver.h"
 #include "runtime_fixture.h"
+#include "timer.h"
 
 /* add: y[i] += step * i, over n ints; writes one int beyond them when step is 77, and never ends when it is 99. hold
  * has static shared memory. */

@@ -2,8 +2,8 @@
  * f32 on the host, cuBLAS in f16 with f32 sums on a GPU, if this machine has it. */
 #ifndef QN_DENSE_H
 #define QN_DENSE_H
-#include "device_cuda.h"
 #include "measure.h"
+#include "timer.h"
 
 /* Median seconds of Y[m,n] = X[m,k] . W[n,k]^T, weights cold: copies of W that together are `cold` bytes. QN_E_DEVICE:
  * the library is not here. QN_E_NOMEM, QN_E_CUDA. */

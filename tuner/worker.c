@@ -2,7 +2,6 @@
  * the supervisor goes on without it. */
 #include "call.h"
 #include "dense.h"
-#include "device_cuda.h"
 #include "driver.h"
 #include "fail.h"
 #include "measure.h"

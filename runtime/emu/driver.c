@@ -468,6 +468,22 @@ static int tensor_map(void *map, int type, uint32_t rank, void *address, const u
                                      interleave, swizzle, promotion, fill));
 }
 
+static const qn_cuda_timing timing = {
+    .stream_new = stream_new,
+    .stream_free = stream_free,
+    .event_new = event_new,
+    .event_free = event_free,
+    .event_record = event_record,
+    .event_sync = event_sync,
+    .event_elapsed = event_elapsed,
+    .capture_begin = capture_begin,
+    .capture_end = capture_end,
+    .graph_new = graph_new,
+    .graph_launch = graph_launch,
+    .graph_exec_free = graph_drop,
+    .graph_free = graph_drop,
+};
+
 static const qn_cuda_driver driver = {
     .init = init,
     .driver_version = driver_version,
@@ -492,22 +508,10 @@ static const qn_cuda_driver driver = {
     .function_set = function_set,
     .launch = launch_plain,
     .launch_ex = launch_ex,
-    .stream_new = stream_new,
-    .stream_free = stream_free,
     .stream_sync = stream_sync,
-    .event_new = event_new,
-    .event_free = event_free,
-    .event_record = event_record,
-    .event_sync = event_sync,
-    .event_elapsed = event_elapsed,
-    .capture_begin = capture_begin,
-    .capture_end = capture_end,
-    .graph_new = graph_new,
-    .graph_launch = graph_launch,
-    .graph_exec_free = graph_drop,
-    .graph_free = graph_drop,
     .tensor_map = tensor_map,
     .expect = expect,
+    .timing = &timing,
 };
 
 /* ---- The device -------------------------------------------------------------------------------------------------- */
