@@ -2,7 +2,7 @@
  *
  * An access becomes one host pointer per lane (reach.h), then the data moves. Source: PTX ISA, "ld", "st", "State
  * Spaces"; cache operators and memory orders do not change a sequentially consistent execution. */
-#include "parse.h"
+#include "decode.h"
 #include "reach.h"
 
 static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
@@ -116,7 +116,7 @@ static void decode_access(parser *p, insn *i, const opcode *o, operand *ops, int
   int vector = qn__emu_which(o, "v2|v4|v8");
   i->count = (uint8_t)(vector < 0 ? 1 : 2 << vector);
   i->space = space_of(o, memory), i->kind = space_kinds[i->space];
-  qn__emu_address(p, i, memory, &i->a, &i->imm);
+  qn__emu_address(p, memory, &i->a, &i->imm);
   if ((data->kind == O_VECTOR ? data->count : 1) != i->count)
     qn__emu_refuse(p, "%d values where %d are wanted", data->count, i->count);
   if (i->count * qn__emu_types[i->type].size > 32) qn__emu_refuse(p, "access of more than 32 bytes");

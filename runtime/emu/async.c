@@ -4,7 +4,9 @@
  * or when a waiter of its mbarrier would otherwise be stuck (bulk). The bytes it will write are marked pending, so that
  * touching them earlier is found, whatever the values. Source: PTX ISA, "Data Movement and Conversion: Asynchronous
  * copy", "Parallel Synchronization: mbarrier". */
-#include "parse.h"
+#include "checks.h"
+#include "decode.h"
+#include "fail.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;
@@ -22,11 +24,6 @@ job *qn__emu_job(warp *w, const insn *i, u32 lanes) {
   if (j) j->warp = w, j->insn = i, j->lanes = lanes;
   else qn__emu_no_memory(w->worker);
   return j;
-}
-
-void qn__emu_job_free(job *j) {
-  free(j->a);
-  free(j);
 }
 
 void qn__emu_finish(job *j, u32 lanes) {
@@ -78,7 +75,7 @@ static job *finish_list(job *list, u32 lanes) {
     next = j->next;
     if (j->lanes & lanes) qn__emu_finish(j, j->lanes & lanes);
     if (!j->lanes) {
-      qn__emu_job_free(j);
+      free(j);
       continue;
     }
     j->next = NULL, *end = j, end = &j->next;
@@ -117,10 +114,10 @@ void qn__emu_groups_wait(groups *g, u32 keep, u32 lanes, bool open_too) {
 void qn__emu_groups_drop(groups *g) {
   for (group *x = g->newest, *next; x; x = next) {
     next = x->next;
-    for (job *j = x->jobs, *n; j; j = n) n = j->next, qn__emu_job_free(j);
+    for (job *j = x->jobs, *n; j; j = n) n = j->next, free(j);
     free(x);
   }
-  for (job *j = g->open, *n; j; j = n) n = j->next, qn__emu_job_free(j);
+  for (job *j = g->open, *n; j; j = n) n = j->next, free(j);
   *g = (groups){0};
 }
 
@@ -219,7 +216,7 @@ enum { MB_INIT, MB_INVAL, MB_ARRIVE, MB_EXPECT, MB_ARRIVE_EXPECT, MB_ARRIVE_DROP
 static void mbarrier_op(warp *w, const insn *i, u32 m) {
   EACH_SET(l, m) {
     cta *c;
-    u32 address = (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm);
+    u32 address = (u32)lane_address(w, i->a, i->imm, l);
     u32 value = i->c ? ROW(u32, i->c)[l] : 1;
     if (i->sub == MB_INIT) {
       mbarrier_init(w, (int)l, address, value);
@@ -267,7 +264,7 @@ static void tried_enough(warp *w) {
 static void mbarrier_wait(warp *w, const insn *i, u32 m) {
   u32 done = 0;
   EACH_SET(l, m) {
-    u32 address = (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm);
+    u32 address = (u32)lane_address(w, i->a, i->imm, l);
     mbarrier *b = qn__emu_mbarrier_at(w, (int)l, address, NULL);
     if (!b) {
       done |= 1u << l;
@@ -295,7 +292,7 @@ static void decode_mbarrier(parser *p, insn *i, const opcode *o, operand *ops, i
   bool state = i->sub >= MB_ARRIVE && i->sub != MB_EXPECT, out = state && ops[0].kind != O_MEMORY;
   qn__emu_operands(p, o, n, out + 1, out + 2);
   if (out && ops[0].kind != O_SINK) i->d = qn__emu_dest(p, &ops[0], 8);
-  qn__emu_address(p, i, &ops[out], &i->a, &i->imm);
+  qn__emu_address(p, &ops[out], &i->a, &i->imm);
   bool needs = i->sub == MB_INIT || i->sub == MB_EXPECT || i->sub == MB_ARRIVE_EXPECT;
   if (needs && n != out + 2) qn__emu_refuse(p, "%s.%s needs a count", o->token[0], o->token[1]);
   if (n == out + 2) i->c = qn__emu_source(p, &ops[out + 1], 4);
@@ -305,7 +302,7 @@ static void decode_mbarrier_wait(parser *p, insn *i, const opcode *o, operand *o
   i->sub = qn__emu_has(o, "parity"), i->store = !strcmp(o->token[1], "try_wait");
   i->control = i->store ? C_WAIT : C_OP;
   i->d = qn__emu_predicate(p, &ops[0], NULL);
-  qn__emu_address(p, i, &ops[1], &i->a, &i->imm);
+  qn__emu_address(p, &ops[1], &i->a, &i->imm);
   i->b = qn__emu_source(p, &ops[2], i->sub ? 4 : 8);
 }
 
@@ -314,8 +311,7 @@ static void cp_arrive(warp *w, const insn *i, u32 m) {
   qn__emu_groups_wait(&w->copies, 0, m, true);
   EACH_SET(l, m) {
     cta *c;
-    mbarrier *b = qn__emu_mbarrier_at(
-        w, (int)l, (u32)((i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm), &c);
+    mbarrier *b = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, i->a, i->imm, l), &c);
     if (b && !i->sub) b->pending++;
     if (b) arrive(w, (int)l, c, b, 1, 0);
   }
@@ -323,7 +319,7 @@ static void cp_arrive(warp *w, const insn *i, u32 m) {
 static void decode_cp_arrive(parser *p, insn *i, const opcode *o, operand *ops, int n) {
   qn__emu_operands(p, o, n, 1, 1);
   i->sub = qn__emu_has(o, "noinc");
-  qn__emu_address(p, i, &ops[0], &i->a, &i->imm);
+  qn__emu_address(p, &ops[0], &i->a, &i->imm);
 }
 
 /* ---- Completion -------------------------------------------------------------------------------------------------- */
@@ -344,14 +340,14 @@ bool qn__emu_complete_one(cluster *c) {
     for (u64 k = qn__emu_random(c->worker) % (u64)n; k; k--) at = &(*at)->next;
   else
     for (job **q = at; *q; q = &(*q)->next)
-      if (somebody_waits(c, (*q)->barrier)) {
+      if (somebody_waits(c, (*q)->bulk.barrier)) {
         at = q;
         break;
       }
   job *j = *at;
   *at = j->next;
   qn__emu_finish(j, j->lanes);
-  qn__emu_job_free(j);
+  free(j);
   c->events++;
   return true;
 }

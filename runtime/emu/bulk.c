@@ -5,8 +5,10 @@
  * im2col, interleaved layouts, gather and scatter. Source: PTX ISA, "cp.async.bulk", "cp.async.bulk.tensor",
  * "cp.reduce.async.bulk", "Tensors" (Bounding-Box, Out-of-boundary access, Swizzling modes); CUDA driver API,
  * cuTensorMapEncodeTiled. */
+#include "checks.h"
+#include "decode.h"
+#include "fail.h"
 #include "half.h"
-#include "parse.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;
@@ -113,12 +115,12 @@ static void reduce_bytes(uint8_t *to, const uint8_t *from, u32 bytes, const insn
 /* Move the box between global memory and c's shared memory at `shared`. */
 static void move_box(job *j, cta *c, u32 shared, bool store) {
   tensor_map m;
-  memcpy(&m, j->map, sizeof m);
+  memcpy(&m, j->bulk.map, sizeof m);
   u32 index[5] = {0}, size = type_bytes[m.type], row = m.box[0] * size, at = shared;
   do {
     u64 address = 0;
     u32 first = 0, count = 0;
-    bool inside = box_row(&m, j->at, index, &address, &first, &count);
+    bool inside = box_row(&m, j->bulk.at, index, &address, &first, &count);
     uint8_t *g = inside ? qn__emu_global_use(j->warp, -1, address, (u64)count * size, store) : NULL;
     uint8_t line[256 * 8];
     for (u32 k = 0; k < row; k += 16) {
@@ -176,43 +178,43 @@ static mbarrier *barrier_like(cta *c, u32 offset) {
 
 static void finish_load(job *j, u32 lanes) {
   (void)lanes;
-  cluster *cl = j->target->cluster;
-  u32 offset = j->barrier->address;
+  cluster *cl = j->bulk.target->cluster;
+  u32 offset = j->bulk.barrier->address;
   for (u32 r = 0; r < cl->nctas; r++) {
-    cta *c = j->ctas ? &cl->ctas[r] : j->target;
-    if (j->ctas && !(j->ctas >> r & 1)) continue;
-    mbarrier *b = j->ctas ? barrier_like(c, offset) : j->barrier;
+    cta *c = j->bulk.ctas ? &cl->ctas[r] : j->bulk.target;
+    if (j->bulk.ctas && !(j->bulk.ctas >> r & 1)) continue;
+    mbarrier *b = j->bulk.ctas ? barrier_like(c, offset) : j->bulk.barrier;
     if (!b) {
       qn__emu_find(j->warp, -1, QN_EMU_F_MBARRIER, "CTA %u of the multicast has no mbarrier there", r);
       continue;
     }
-    if (j->map) move_box(j, c, j->shared, false);
+    if (j->bulk.map) move_box(j, c, j->bulk.shared, false);
     else {
-      const uint8_t *g = qn__emu_global_use(j->warp, -1, j->global, j->size, false);
-      if (g) memcpy(c->data + j->shared, g, j->size);
+      const uint8_t *g = qn__emu_global_use(j->warp, -1, j->bulk.other, j->bulk.size, false);
+      if (g) memcpy(c->data + j->bulk.shared, g, j->bulk.size);
     }
-    announce(j, c, j->shared, b, j->size);
-    if (!j->ctas) break;
+    announce(j, c, j->bulk.shared, b, j->bulk.size);
+    if (!j->bulk.ctas) break;
   }
 }
 
 static void finish_store(job *j, u32 lanes) {
   warp *w = j->warp;
   (void)lanes;
-  qn__emu_touch(w, -1, j->target, j->shared, j->size, ASYNC_READ);
-  if (j->map) move_box(j, j->target, j->shared, true);
+  qn__emu_touch(w, -1, j->bulk.target, j->bulk.shared, j->bulk.size, ASYNC_READ);
+  if (j->bulk.map) move_box(j, j->bulk.target, j->bulk.shared, true);
   else {
-    uint8_t *g = qn__emu_global_use(w, -1, j->global, j->size, true);
-    if (g) reduce_bytes(g, j->target->data + j->shared, j->size, j->insn, 0);
+    uint8_t *g = qn__emu_global_use(w, -1, j->bulk.other, j->bulk.size, true);
+    if (g) reduce_bytes(g, j->bulk.target->data + j->bulk.shared, j->bulk.size, j->insn, 0);
   }
-  w->worker->counters.bulk_bytes += j->size;
+  w->worker->counters.bulk_bytes += j->bulk.size;
 }
 
 static void finish_remote(job *j, u32 lanes) {
   (void)lanes;
-  qn__emu_touch(j->warp, -1, j->warp->cta, (u32)j->global, j->size, ASYNC_READ);
-  memcpy(j->target->data + j->shared, j->warp->cta->data + j->global, j->size);
-  announce(j, j->target, j->shared, j->barrier, j->size);
+  qn__emu_touch(j->warp, -1, j->warp->cta, (u32)j->bulk.other, j->bulk.size, ASYNC_READ);
+  memcpy(j->bulk.target->data + j->bulk.shared, j->warp->cta->data + j->bulk.other, j->bulk.size);
+  announce(j, j->bulk.target, j->bulk.shared, j->bulk.barrier, j->bulk.size);
 }
 
 /* ---- Issue ------------------------------------------------------------------------------------------------------- */
@@ -223,10 +225,6 @@ typedef struct bulk_operands {
   u32 at[5];
   int rank;
 } bulk_operands;
-
-static u64 lane_address(const warp *w, u32 row, int64_t offset, u32 l) {
-  return (row & 1 ? ROW(u32, row & ~1u)[l] : ROW(u64, row)[l]) + (u64)offset;
-}
 
 static bool bulk_aligned(warp *w, int l, u64 shared, u64 global, u32 size) {
   if (!((shared | global | size) & 15)) return true;
@@ -253,24 +251,24 @@ static const uint8_t *map_at(warp *w, int l, u64 address) {
 /* Fills what tensor forms share; false after a finding. */
 static bool take_box(warp *w, const bulk_operands *b, u32 l, job *j, u64 map_address) {
   tensor_map m;
-  j->map = map_at(w, (int)l, map_address);
-  if (!j->map) return false;
-  memcpy(&m, j->map, sizeof m);
+  j->bulk.map = map_at(w, (int)l, map_address);
+  if (!j->bulk.map) return false;
+  memcpy(&m, j->bulk.map, sizeof m);
   if (m.rank != b->rank) {
     qn__emu_find(w, (int)l, QN_EMU_F_ASYNC, "a map of rank %u where the instruction has %d coordinates", m.rank,
                  b->rank);
     return false;
   }
-  for (int r = 0; r < b->rank; r++) j->at[r] = ROW(int32_t, b->at[r])[l];
-  j->size = box_bytes(&m);
+  for (int r = 0; r < b->rank; r++) j->bulk.at[r] = ROW(int32_t, b->at[r])[l];
+  j->bulk.size = box_bytes(&m);
   return true;
 }
 
 static void start_load(warp *w, job *j) {
-  u32 all = j->ctas ? j->ctas : 1u << j->target->rank;
+  u32 all = j->bulk.ctas ? j->bulk.ctas : 1u << j->bulk.target->rank;
   for (u32 r = 0; r < w->cta->cluster->nctas; r++)
-    if (all >> r & 1) qn__emu_touch(w, -1, &w->cta->cluster->ctas[r], j->shared, j->size, ASYNC_WRITE);
-  mbarrier *b = j->barrier;
+    if (all >> r & 1) qn__emu_touch(w, -1, &w->cta->cluster->ctas[r], j->bulk.shared, j->bulk.size, ASYNC_WRITE);
+  mbarrier *b = j->bulk.barrier;
   if (checking(w, QN_EMU_PROXY) && b->init_stamp > w->pvc[b->init_agent]) {
     qn__emu_find(w, -1, QN_EMU_F_PROXY, "no fence made the initialisation of its mbarrier visible to async copies");
     b->init_stamp = 0;
@@ -292,22 +290,23 @@ static void bulk_load(warp *w, const insn *i, u32 m) {
     bool ok = true;
     if (b->rank) ok = take_box(w, b, l, j, source);
     else {
-      j->global = source, j->size = ROW(u32, b->row[3])[l];
-      ok = bulk_aligned(w, (int)l, to, source, j->size) && j->size;
-      if (!j->size) qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "bulk copy of 0 bytes");
+      j->bulk.other = source, j->bulk.size = ROW(u32, b->row[3])[l];
+      ok = bulk_aligned(w, (int)l, to, source, j->bulk.size) && j->bulk.size;
+      if (!j->bulk.size) qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "bulk copy of 0 bytes");
     }
     if (ok && b->rank && to & 127)
       qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "target 0x%x of a tensor copy is not aligned to 128", to), ok = false;
-    if (ok) ok = (j->target = qn__emu_shared_at(w, (int)l, to, j->size, &at)) && (j->shared = at, true);
-    if (ok && !b->rank) ok = qn__emu_global_at(w, (int)l, source, j->size, false);
-    if (ok) ok = (j->barrier = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, b->row[2], b->offset[2], l), NULL));
+    if (ok) ok = (j->bulk.target = qn__emu_shared_at(w, (int)l, to, j->bulk.size, &at)) && (j->bulk.shared = at, true);
+    if (ok && !b->rank) ok = qn__emu_global_at(w, (int)l, source, j->bulk.size, false);
+    if (ok)
+      ok = (j->bulk.barrier = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, b->row[2], b->offset[2], l), NULL));
     if (ok && i->store) {
-      j->ctas = ROW(uint16_t, b->row[4])[l];
-      if (!j->ctas || j->ctas >> w->cta->cluster->nctas)
-        qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "multicast to CTAs 0x%x", j->ctas), ok = false;
+      j->bulk.ctas = ROW(uint16_t, b->row[4])[l];
+      if (!j->bulk.ctas || j->bulk.ctas >> w->cta->cluster->nctas)
+        qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "multicast to CTAs 0x%x", j->bulk.ctas), ok = false;
     }
     if (ok) start_load(w, j);
-    else qn__emu_job_free(j);
+    else free(j);
   }
 }
 
@@ -323,17 +322,19 @@ static void bulk_store(warp *w, const insn *i, u32 m) {
     bool ok;
     if (b->rank) ok = take_box(w, b, l, j, to);
     else {
-      j->global = to, j->size = ROW(u32, b->row[3])[l];
-      ok = bulk_aligned(w, (int)l, from, to, j->size) && j->size && qn__emu_global_at(w, (int)l, to, j->size, true);
+      j->bulk.other = to, j->bulk.size = ROW(u32, b->row[3])[l];
+      ok = bulk_aligned(w, (int)l, from, to, j->bulk.size) && j->bulk.size &&
+           qn__emu_global_at(w, (int)l, to, j->bulk.size, true);
     }
     if (ok && b->rank && from & 127)
       qn__emu_find(w, (int)l, QN_EMU_F_ALIGN, "source 0x%x of a tensor copy is not aligned to 128", from), ok = false;
-    if (ok) ok = (j->target = qn__emu_shared_at(w, (int)l, from, j->size, &at)) && (j->shared = at, true);
+    if (ok)
+      ok = (j->bulk.target = qn__emu_shared_at(w, (int)l, from, j->bulk.size, &at)) && (j->bulk.shared = at, true);
     if (!ok) {
-      qn__emu_job_free(j);
+      free(j);
       continue;
     }
-    qn__emu_touch(w, (int)l, j->target, at, j->size, ASYNC_READ);
+    qn__emu_touch(w, (int)l, j->bulk.target, at, j->bulk.size, ASYNC_READ);
     qn__emu_groups_add(&w->stores, j);
   }
 }
@@ -346,17 +347,18 @@ static void bulk_remote(warp *w, const insn *i, u32 m) {
         at, source;
     job *j = qn__emu_job(w, i, 1u << l);
     if (!j) return;
-    j->finish = finish_remote, j->size = ROW(u32, b->row[3])[l];
-    bool ok = bulk_aligned(w, (int)l, to, from, j->size) && j->size &&
-              qn__emu_shared_at(w, (int)l, from, j->size, &source) &&
-              (j->target = qn__emu_shared_at(w, (int)l, to, j->size, &at)) &&
-              (j->barrier = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, b->row[2], b->offset[2], l), NULL));
+    j->finish = finish_remote, j->bulk.size = ROW(u32, b->row[3])[l];
+    bool ok =
+        bulk_aligned(w, (int)l, to, from, j->bulk.size) && j->bulk.size &&
+        qn__emu_shared_at(w, (int)l, from, j->bulk.size, &source) &&
+        (j->bulk.target = qn__emu_shared_at(w, (int)l, to, j->bulk.size, &at)) &&
+        (j->bulk.barrier = qn__emu_mbarrier_at(w, (int)l, (u32)lane_address(w, b->row[2], b->offset[2], l), NULL));
     if (!ok) {
-      qn__emu_job_free(j);
+      free(j);
       continue;
     }
-    j->shared = at, j->global = source;
-    qn__emu_touch(w, (int)l, w->cta, source, j->size, ASYNC_READ);
+    j->bulk.shared = at, j->bulk.other = source;
+    qn__emu_touch(w, (int)l, w->cta, source, j->bulk.size, ASYNC_READ);
     start_load(w, j);
   }
 }
@@ -385,11 +387,11 @@ static void decode_bulk(parser *p, insn *i, const opcode *o, operand *ops, int n
     i->sub = 1;
     if (!qn__emu_has(o, "add")) qn__emu_refuse(p, "only .add is supported");
   }
-  qn__emu_address(p, i, &ops[0], &b->row[0], &b->offset[0]);
-  qn__emu_address(p, i, &ops[1], &b->row[1], &b->offset[1]);
+  qn__emu_address(p, &ops[0], &b->row[0], &b->offset[0]);
+  qn__emu_address(p, &ops[1], &b->row[1], &b->offset[1]);
   int k = 2;
   if (!tensor) b->row[3] = qn__emu_source(p, &ops[k++], 4);
-  if (!store) qn__emu_address(p, i, &ops[k], &b->row[2], &b->offset[2]), k++;
+  if (!store) qn__emu_address(p, &ops[k], &b->row[2], &b->offset[2]), k++;
   if (multicast) b->row[4] = qn__emu_source(p, &ops[k++], 2);
   const operand *map = store ? &ops[0] : &ops[1];
   if (tensor != (map->count > 0)) qn__emu_refuse(p, "coordinates and .tensor do not go together");

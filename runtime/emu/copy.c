@@ -2,8 +2,9 @@
  *
  * Addresses are checked when the copy is issued; the bytes move when the copy finishes. The source is prefetched
  * meanwhile, as on the device. Source: PTX ISA, "cp.async", "cp.async.commit_group", "cp.async.wait_group". */
-#include "parse.h"
+#include "decode.h"
 #include "reach.h"
+#include <stdlib.h>
 
 typedef uint32_t u32;
 typedef uint64_t u64;
@@ -13,9 +14,9 @@ static void land_copy(job *j, u32 lanes) {
   cta *c = w->cta;
   u32 size = (u32)j->insn->imm, now = w->vc[w->agent];
   EACH_SET(l, lanes) {
-    u32 at = j->to[l];
-    if (j->bytes[l] < size) memset(c->data + at, 0, size);
-    memcpy(c->data + at, j->from[l], j->bytes[l]);
+    u32 at = j->copy.to[l];
+    if (j->copy.bytes[l] < size) memset(c->data + at, 0, size);
+    memcpy(c->data + at, j->copy.from[l], j->copy.bytes[l]);
     if (size != 16 || !plain_landing(w, c, at, w->agent, now, true)) qn__emu_land(w, c, at, size, w->agent, now, true);
   }
 }
@@ -38,16 +39,17 @@ static void reach_sources(warp *w, const insn *i, u32 m, job *j) {
   u32 size = (u32)i->imm, whole = 0, part = 0;
   u64 ad[LANES];
   row_addresses(w, i->b, ((const int64_t *)i->extra)[1], ad);
-  EACH_SET(l, m) whole |= (u32)(j->bytes[l] == size) << l, part |= (u32)(j->bytes[l] && j->bytes[l] < size) << l;
-  u32 ok = reach_global(w, ad, aligned_lanes(w, ad, whole, size), size, false, j->from);
+  EACH_SET(l, m)
+  whole |= (u32)(j->copy.bytes[l] == size) << l, part |= (u32)(j->copy.bytes[l] && j->copy.bytes[l] < size) << l;
+  u32 ok = reach_global(w, ad, aligned_lanes(w, ad, whole, size), size, false, j->copy.from);
   part = aligned_lanes(w, ad, part, size);
   EACH_SET(l, part) {
-    j->from[l] = qn__emu_global_use(w, (int)l, ad[l], j->bytes[l], false);
-    ok |= (u32)(j->from[l] != NULL) << l;
+    j->copy.from[l] = qn__emu_global_use(w, (int)l, ad[l], j->copy.bytes[l], false);
+    ok |= (u32)(j->copy.from[l] != NULL) << l;
   }
   EACH_LANE(l) {
-    if (ok >> l & 1) __builtin_prefetch(j->from[l]);
-    else j->bytes[l] = 0, j->from[l] = w->cta->data;
+    if (ok >> l & 1) __builtin_prefetch(j->copy.from[l]);
+    else j->copy.bytes[l] = 0, j->copy.from[l] = w->cta->data;
   }
 }
 
@@ -72,12 +74,12 @@ static void cp_async(warp *w, const insn *i, u32 m) {
   uint8_t *targets[LANES];
   if (!j) return;
   j->finish = land_copy;
-  m = own_targets(w, i, source_sizes(w, i, m, j->bytes), j->to);
-  m = reach_shared(w, j->to, m, (u32)i->imm, COPY_WRITE, targets);
+  m = own_targets(w, i, source_sizes(w, i, m, j->copy.bytes), j->copy.to);
+  m = reach_shared(w, j->copy.to, m, (u32)i->imm, COPY_WRITE, targets);
   reach_sources(w, i, m, j);
   j->lanes = m;
-  if (!m) qn__emu_job_free(j);
-  else if (!late(w) && qn__emu_random(w->worker) % 2) qn__emu_finish(j, m), qn__emu_job_free(j);
+  if (!m) free(j);
+  else if (!late(w) && qn__emu_random(w->worker) % 2) qn__emu_finish(j, m), free(j);
   else qn__emu_groups_add(&w->copies, j);
 }
 
@@ -87,8 +89,8 @@ static void decode_copy(parser *p, insn *i, const opcode *o, operand *ops, int n
   qn__emu_operands(p, o, n, 3 + hint, 4 + hint);
   if (ops[2].kind != O_IMM || (ops[2].imm != 4 && ops[2].imm != 8 && ops[2].imm != 16))
     qn__emu_refuse(p, "cp.async copies 4, 8 or 16 bytes");
-  qn__emu_address(p, i, &ops[0], &i->a, &offsets[0]);
-  qn__emu_address(p, i, &ops[1], &i->b, &offsets[1]);
+  qn__emu_address(p, &ops[0], &i->a, &offsets[0]);
+  qn__emu_address(p, &ops[1], &i->b, &offsets[1]);
   i->imm = ops[2].imm, i->extra = offsets;
   if (qn__emu_has(o, "cg") && i->imm != 16) qn__emu_refuse(p, "cp.async.cg copies 16 bytes");
   if (n - hint < 4) return;

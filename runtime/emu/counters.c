@@ -2,7 +2,7 @@
  *
  * A global request touches 32-byte sectors. A shared request is served in groups of lanes (32 lanes of 4 bytes, 16 of
  * 8, 8 of 16); a group takes as many passes as the busiest of the 32 banks has different words. */
-#include "internal.h"
+#include "checks.h"
 
 static const char *const kind_words[] = {
 #define QN_X(name, word) word,

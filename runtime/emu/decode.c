@@ -2,6 +2,7 @@
  *
  * A rule's pattern is written like the ISA's syntax line; the first rule that matches wins. What no rule matches is
  * refused. Opcodes repeat, so that the match is remembered per text. */
+#include "fail.h"
 #include "parse.h"
 #include <stdlib.h>
 
@@ -186,7 +187,7 @@ uint32_t qn__emu_source_wide(parser *p, const operand *o, type t, uint8_t *width
 
 uint32_t qn__emu_dest(parser *p, const operand *o, uint32_t width) {
   if (o->kind != O_REG) qn__emu_refuse(p, "a register is wanted as destination");
-  for (uint32_t k = 0; qn__emu_specials[k]; k++)
+  for (int k = 0; k < SPECIALS; k++)
     if (p->module->specials[k] == o->row) qn__emu_refuse(p, "a special register cannot be written");
   return qn__emu_source(p, o, width);
 }
@@ -199,9 +200,8 @@ uint32_t qn__emu_predicate(parser *p, const operand *o, bool *negate) {
   return o->row;
 }
 
-void qn__emu_address(parser *p, insn *i, const operand *o, uint32_t *row, int64_t *offset) {
+void qn__emu_address(parser *p, const operand *o, uint32_t *row, int64_t *offset) {
   if (o->kind != O_MEMORY) qn__emu_refuse(p, "an address in brackets is wanted");
-  (void)i;
   *offset = o->imm;
   *row = o->row;
   if (o->row && o->width == 8) return;

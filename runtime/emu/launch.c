@@ -1,9 +1,9 @@
-/* launch.c - a launch: clusters are made and started, workers take them, the report is put together.
+/* launch.c - a launch: workers take clusters, the report is put together.
  *
  * A worker keeps one cluster resident; when all that it has use up slice after slice (they may wait for other CTAs), it
- * takes one more. Memory of a cluster is used again by the next. Source: PTX ISA, "Special Registers"; CUDA driver API,
- * cuLaunchKernel (what a launch refuses). */
-#include "internal.h"
+ * takes one more. Source: CUDA driver API, cuLaunchKernel (what a launch refuses). */
+#include "fail.h"
+#include "machine.h"
 #include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -12,250 +12,6 @@
 
 enum { RESIDENT = 256 };
 
-/* ---- Making clusters --------------------------------------------------------------------------------------------- */
-
-static void free_cta(cta *c, uint32_t agents) {
-  free(c->data), free(c->shadow), free(c->write_stamp), free(c->read_last), free(c->write_agent), free(c->generic);
-  for (uint32_t a = 0; c->read_stamp && a < agents; a++) free(c->read_stamp[a]);
-  for (uint32_t a = 0; c->atomic_stamp && a <= agents; a++) free(c->atomic_stamp[a]);
-  free(c->read_stamp), free(c->atomic_stamp);
-  for (uint32_t k = 0; c->warps && k < c->nwarps; k++) {
-    warp *w = &c->warps[k];
-    qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
-    free(w->regs), free(w->local), free(w->vc), free(w->pvc);
-  }
-  free(c->warps);
-  for (int k = 0; k < BARS; k++) free(c->bars[k].vc), free(c->bars[k].pvc);
-  for (int k = 0; k < MBARRIERS; k++) free(c->mbarriers[k].vc);
-}
-
-static void free_cluster(cluster *c) {
-  if (!c) return;
-  for (job *j = c->inflight, *next; j; j = next) next = j->next, qn__emu_job_free(j);
-  for (uint32_t r = 0; c->ctas && r < c->nctas; r++) free_cta(&c->ctas[r], c->nctas * c->worker->run->nwarps);
-  free(c->ctas), free(c->clocks), free(c->vc), free(c->pvc), free(c);
-}
-
-static bool make_warp(worker *k, cta *c, uint32_t id) {
-  const qn_emu_module *m = k->run->module;
-  warp *w = &c->warps[id];
-  w->cta = c, w->worker = k, w->id = id, w->agent = c->rank * c->nwarps + id;
-  w->regs = aligned_alloc(64, (m->file_bytes + 63) & ~63u);
-  w->local = calloc(LANES, m->local_bytes + 1);
-  w->vc = calloc(c->cluster->nagents, sizeof *w->vc), w->pvc = calloc(c->cluster->nagents, sizeof *w->pvc);
-  qn__emu_groups_init(&w->copies), qn__emu_groups_init(&w->stores), qn__emu_groups_init(&w->wgmmas);
-  if (!w->regs || !w->local || !w->vc || !w->pvc) return false;
-  memset(w->regs, 0, m->file_bytes);
-  for (uint32_t n = 0; n < m->nconstants; n++) {
-    const constant *x = &m->constants[n];
-    uint64_t v = x->value + (x->special ? k->run->f->dynamic : 0);
-    EACH_LANE(l) memcpy(w->regs + x->row + (size_t)l * x->width, &v, x->width);
-  }
-  return true;
-}
-
-static bool make_cta(worker *k, cluster *cl, uint32_t rank) {
-  const run *r = k->run;
-  cta *c = &cl->ctas[rank];
-  uint32_t warps = r->nwarps, agents = r->nctas * warps, words;
-  c->cluster = cl, c->worker = k, c->rank = rank, c->size = SHARED_BASE + r->shared_bytes, c->nwarps = warps;
-  words = c->size / 4 + 8;
-  c->data = aligned_alloc(1024, (c->size + 2047) & ~1023u);
-  c->warps = calloc(warps, sizeof *c->warps);
-  c->shadow = calloc(1, c->size + 32);
-  c->write_stamp = calloc(words, 4), c->read_last = calloc(words, 4), c->write_agent = calloc(words, 2);
-  c->generic = calloc(words, 1);
-  c->read_stamp = calloc(agents, sizeof *c->read_stamp), c->atomic_stamp = calloc(agents + 1, sizeof *c->atomic_stamp);
-  bool ok = c->data && c->warps && c->shadow && c->write_stamp && c->read_last && c->write_agent && c->generic &&
-            c->read_stamp && c->atomic_stamp;
-  for (uint32_t a = 0; ok && a < agents; a++) ok = (c->read_stamp[a] = calloc(words, 4));
-  for (uint32_t a = 0; ok && a <= agents; a++) ok = (c->atomic_stamp[a] = calloc(words, 4));
-  for (int n = 0; ok && n < BARS; n++)
-    ok = (c->bars[n].vc = calloc(cl->nagents, 4)) && (c->bars[n].pvc = calloc(cl->nagents, 4));
-  for (uint32_t n = 0; ok && n < warps; n++) ok = make_warp(k, c, n);
-  return ok;
-}
-
-static cluster *make_cluster(worker *k) {
-  const run *r = k->run;
-  cluster *c = calloc(1, sizeof *c);
-  if (!c) return NULL;
-  c->worker = k, c->nctas = r->nctas, c->nagents = r->nctas * (r->nwarps + MBARRIERS);
-  c->ctas = calloc(c->nctas, sizeof *c->ctas);
-  c->clocks = calloc(c->nagents, 4), c->vc = calloc(c->nagents, 4), c->pvc = calloc(c->nagents, 4);
-  bool ok = c->ctas && c->clocks && c->vc && c->pvc;
-  for (uint32_t n = 0; ok && n < c->nctas; n++) ok = make_cta(k, c, n);
-  if (ok) return c;
-  free_cluster(c);
-  return NULL;
-}
-
-/* Special registers of a warp. PTX ISA, "Special Registers". The first character of a name is its width, 'p' a
- * predicate. */
-const char *const qn__emu_specials[] = {"4%tid.x",
-                                        "4%tid.y",
-                                        "4%tid.z",
-                                        "4%ntid.x",
-                                        "4%ntid.y",
-                                        "4%ntid.z",
-                                        "4%ctaid.x",
-                                        "4%ctaid.y",
-                                        "4%ctaid.z",
-                                        "4%nctaid.x",
-                                        "4%nctaid.y",
-                                        "4%nctaid.z",
-                                        "4%laneid",
-                                        "4%warpid",
-                                        "4%nwarpid",
-                                        "4%smid",
-                                        "4%nsmid",
-                                        "4%dynamic_smem_size",
-                                        "4%total_smem_size",
-                                        "4%lanemask_eq",
-                                        "4%lanemask_le",
-                                        "4%lanemask_lt",
-                                        "4%lanemask_ge",
-                                        "4%lanemask_gt",
-                                        "4%clusterid.x",
-                                        "4%clusterid.y",
-                                        "4%clusterid.z",
-                                        "4%nclusterid.x",
-                                        "4%nclusterid.y",
-                                        "4%nclusterid.z",
-                                        "4%cluster_ctaid.x",
-                                        "4%cluster_ctaid.y",
-                                        "4%cluster_ctaid.z",
-                                        "4%cluster_nctaid.x",
-                                        "4%cluster_nctaid.y",
-                                        "4%cluster_nctaid.z",
-                                        "4%cluster_ctarank",
-                                        "4%cluster_nctarank",
-                                        "8%gridid",
-                                        "4%clock",
-                                        "4%clock_hi",
-                                        "8%clock64",
-                                        "8%globaltimer",
-                                        "p%is_explicit_cluster",
-                                        NULL};
-
-static void fill_specials(warp *w) {
-  const run *r = w->worker->run;
-  const cta *c = w->cta;
-  const uint32_t *g = r->how.grid, *b = r->how.block, *s = r->cluster, *id = c->index, *q = c->cluster->index;
-  EACH_LANE(l) {
-    uint32_t t = w->id * LANES + (uint32_t)l, bit = 1u << l;
-    const uint64_t values[] = {t % b[0],
-                               t / b[0] % b[1],
-                               t / b[0] / b[1],
-                               b[0],
-                               b[1],
-                               b[2],
-                               id[0],
-                               id[1],
-                               id[2],
-                               g[0],
-                               g[1],
-                               g[2],
-                               (uint64_t)l,
-                               w->id,
-                               c->nwarps,
-                               0,
-                               r->device->limits.multiprocessors,
-                               r->how.dynamic_shared,
-                               r->shared_bytes,
-                               bit,
-                               bit | (bit - 1),
-                               bit - 1,
-                               ~(bit - 1),
-                               ~(bit | (bit - 1)),
-                               q[0],
-                               q[1],
-                               q[2],
-                               g[0] / s[0],
-                               g[1] / s[1],
-                               g[2] / s[2],
-                               id[0] % s[0],
-                               id[1] % s[1],
-                               id[2] % s[2],
-                               s[0],
-                               s[1],
-                               s[2],
-                               c->rank,
-                               r->nctas,
-                               1,
-                               0,
-                               0,
-                               0,
-                               0,
-                               0};
-    for (size_t k = 0; k < QN_COUNT(values); k++) {
-      uint32_t row = r->module->specials[k];
-      if (row)
-        memcpy(w->regs + row + (size_t)l * (qn__emu_specials[k][0] == '8' ? 8 : 4), &values[k],
-               qn__emu_specials[k][0] == '8' ? 8 : 4);
-    }
-  }
-}
-
-static void start_warp(warp *w) {
-  const run *r = w->worker->run;
-  uint32_t left = r->nthreads - w->id * LANES;
-  w->live = left >= LANES ? ALL : (1u << left) - 1;
-  w->turn = w->wgmma_fenced = w->cluster_arrived = false, w->cluster_mask = 0, w->carry = 0;
-  w->waits_for = NULL;
-  memset(w->tried, 0, sizeof w->tried);
-  qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
-  fill_specials(w);
-  qn__emu_warp_start(w, r->f->first);
-}
-
-static void start_cluster(cluster *c, uint64_t number) {
-  const run *r = c->worker->run;
-  uint64_t nx = r->how.grid[0] / r->cluster[0], ny = r->how.grid[1] / r->cluster[1];
-  c->index[0] = (uint32_t)(number % nx), c->index[1] = (uint32_t)(number / nx % ny),
-  c->index[2] = (uint32_t)(number / nx / ny);
-  c->agents_used = c->nctas * r->nwarps, c->arrived = c->stuck = 0, c->slices = 0;
-  qn__emu_clock_start(c);
-  for (uint32_t n = 0; n < c->nctas; n++) {
-    cta *t = &c->ctas[n];
-    uint32_t at[3] = {n % r->cluster[0], n / r->cluster[0] % r->cluster[1], n / r->cluster[0] / r->cluster[1]};
-    for (int d = 0; d < 3; d++) t->index[d] = c->index[d] * r->cluster[d] + at[d];
-    memset(t->shadow, B_UNWRITTEN, t->size), memset(t->data, 0xcd, t->size);
-    t->live_warps = t->nwarps, t->nmbarriers = 0;
-    for (int b = 0; b < BARS; b++)
-      t->bars[b].arrived = t->bars[b].need = t->bars[b].reduce_or = t->bars[b].reduce_count = 0,
-      t->bars[b].reduce_and = 1;
-    for (int b = 0; b < MBARRIERS; b++) t->mbarriers[b].address = 0;
-    for (uint32_t k = 0; k < t->nwarps; k++) start_warp(&t->warps[k]);
-  }
-}
-
-/* Async work that nobody waited for. PTX ISA, "cp.async.bulk.wait_group", "wgmma.wait_group". */
-static void end_cluster(cluster *c) {
-  bool stopped = atomic_load(&c->worker->run->stop);
-  for (job *j = c->inflight, *next; j; j = next) {
-    next = j->next;
-    c->worker->pc = (uint32_t)(j->insn - c->worker->run->module->code);
-    if (!stopped) qn__emu_find(j->warp, -1, QN_EMU_F_EXIT, "its CTA has ended and nothing waited for this copy");
-    qn__emu_job_free(j);
-  }
-  c->inflight = NULL;
-  for (uint32_t r = 0; r < c->nctas; r++)
-    for (uint32_t k = 0; k < c->ctas[r].nwarps; k++) {
-      warp *w = &c->ctas[r].warps[k];
-      job *open = w->stores.newest ? w->stores.newest->jobs : w->stores.open;
-      job *wg = w->wgmmas.newest ? w->wgmmas.newest->jobs : w->wgmmas.open;
-      for (int n = 0; n < 2 && !stopped; n++) {
-        job *j = n ? wg : open;
-        if (!j) continue;
-        c->worker->pc = (uint32_t)(j->insn - c->worker->run->module->code);
-        qn__emu_find(w, -1, QN_EMU_F_EXIT, "the kernel ended and nothing waited for this operation");
-      }
-      qn__emu_groups_wait(&w->copies, 0, ALL, true);
-    }
-  c->worker->counters.ctas += c->nctas;
-}
-
 /* ---- Workers ----------------------------------------------------------------------------------------------------- */
 
 static bool admit(worker *k) {
@@ -263,12 +19,12 @@ static bool admit(worker *k) {
   if (n >= k->run->nclusters) return false;
   cluster *c = k->spare;
   if (c) k->spare = c->next;
-  else if (!(c = make_cluster(k))) {
+  else if (!(c = qn__emu_cluster_new(k))) {
     qn__emu_no_memory(k);
     return false;
   }
   c->next = k->resident, k->resident = c;
-  start_cluster(c, n);
+  qn__emu_cluster_start(c, n);
   return true;
 }
 
@@ -294,7 +50,7 @@ static void *work(void *context) {
         q = &c->next;
         continue;
       }
-      end_cluster(c);
+      qn__emu_cluster_end(c);
       *q = c->next;
       c->next = k->spare, k->spare = c;
     }
@@ -305,8 +61,8 @@ static void *work(void *context) {
 }
 
 static void free_worker(worker *k) {
-  for (cluster *c = k->resident, *next; c; c = next) next = c->next, free_cluster(c);
-  for (cluster *c = k->spare, *next; c; c = next) next = c->next, free_cluster(c);
+  for (cluster *c = k->resident, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
+  for (cluster *c = k->spare, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
   free(k->executed);
 }
 

@@ -3,7 +3,7 @@
  * Products of the types in use are exact in float or int. Not modelled: the hardware's order and truncation of sums, so
  * that results are compared within a bound; sparse and block-scaled forms (refused). Source: PTX ISA, "ldmatrix",
  * "stmatrix", "movmatrix", "mma". */
-#include "parse.h"
+#include "decode.h"
 #include "product.h"
 #include "reach.h"
 
@@ -69,7 +69,7 @@ static void decode_rows(parser *p, insn *i, const opcode *o, operand *ops, int n
   i->store = *o->token[0] == 's';
   i->sub = qn__emu_has(o, "trans");
   i->count = counts[qn__emu_which(o, "x1|x2|x4")];
-  qn__emu_address(p, i, &ops[!i->store], &i->a, &i->imm);
+  qn__emu_address(p, &ops[!i->store], &i->a, &i->imm);
   i->regs = qn__emu_list(p, &ops[i->store], 1, 4, &i->nregs);
   if (i->nregs != i->count) qn__emu_refuse(p, "%d registers where %d are wanted", i->nregs, i->count);
 }

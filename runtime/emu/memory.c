@@ -3,7 +3,8 @@
  * Addresses are not host pointers. Every allocation starts on a granule of 64 KiB of its own and is followed by an
  * empty one, so that a look-up is one table read and an overrun never lands in a neighbour. A shadow byte per byte
  * tells what was written. Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". */
-#include "internal.h"
+#include "fail.h"
+#include "module.h"
 #include <stdio.h>
 #include <stdlib.h>
 

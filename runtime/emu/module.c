@@ -1,6 +1,7 @@
 /* module.c - a module from its text to its kernels: memory, parsing, binding of calls, look-ups.
  *
  * All that a module holds, but for a few growing arrays, is one arena, so that a refused text leaves nothing behind. */
+#include "fail.h"
 #include "parse.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,33 +1,10 @@
-/* parse.h - what the parser hands to the decoders: operands, and how to ask for rows and refuse text. */
+/* parse.h - what the parts of the parser share: its state, words of the text, names.
+ *
+ *     lex.c -> symbol.c -> declare.c, instruct.c -> parse.c: the loop */
 #ifndef QN_EMU_PARSE_H
 #define QN_EMU_PARSE_H
-#include "internal.h"
+#include "decode.h"
 #include <setjmp.h>
-
-typedef enum operand_kind { O_NONE, O_REG, O_IMM, O_ADDRESS, O_VECTOR, O_MEMORY, O_NAME, O_SINK } operand_kind;
-
-struct operand {
-  operand_kind kind;
-  type type;     /* O_REG */
-  uint32_t row;  /* O_REG; O_MEMORY: of its base (0: absolute) */
-  uint8_t width; /* O_REG, O_MEMORY: bytes per lane of the register */
-  uint8_t real;  /* O_IMM: 4 or 8, written as 0f or 0d */
-  bool negate;   /* !%p */
-  bool dynamic;  /* O_ADDRESS, O_MEMORY: relative to dynamic shared memory */
-  uint8_t space; /* O_ADDRESS: of the variable */
-  int64_t imm;   /* value, address or offset */
-  operand *list; /* O_VECTOR elements; O_MEMORY: coordinates */
-  int count;
-  operand *second; /* after '|' */
-  char name[96];   /* O_NAME */
-};
-
-struct opcode {
-  char text[160];
-  char *token[24];
-  int n;
-  const rule *rule;
-};
 
 typedef struct symbol {
   struct symbol *next; /* in its bucket */
@@ -69,33 +46,46 @@ struct parser {
   jmp_buf refuse;
 };
 
-/* Stop: the text is wrong or unknown. */
-_Noreturn void qn__emu_refuse(parser *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void *qn__emu_take(parser *p, size_t bytes); /* from the module's arena; refuses when out of memory */
-uint32_t qn__emu_row(parser *p, uint32_t bytes);
-uint32_t qn__emu_constant(parser *p, uint64_t value, uint32_t width, bool dynamic);
+/* ---- Text (lex.c) ------------------------------------------------------------------------------------------------ */
+
+_Noreturn void qn__emu_refuse_memory(parser *p);
+/* Room for `need` elements in an array of the heap, new ones zeroed. */
+void qn__emu_grow(parser *p, void *array, uint32_t *cap, uint32_t need, size_t size);
+void qn__lex_blank(parser *p);        /* go on to what is neither space nor comment */
+bool qn__lex_take(parser *p, char c); /* past `c`, if it is next */
+void qn__lex_expect(parser *p, char c);
+bool qn__lex_word_char(char c);
+size_t qn__lex_word(parser *p, const char **at);   /* its length; 0: there is none */
+const char *qn__lex_name(parser *p);               /* a copy in the arena */
+void qn__lex_directive(parser *p, char out[64]);   /* its name, after the dot */
+size_t qn__lex_quoted(parser *p, const char **at); /* its length; it ends in the line where it begins */
+uint64_t qn__lex_number(parser *p);
+uint32_t qn__lex_below(parser *p, uint64_t limit, const char *what);
+
+/* ---- Names (symbol.c) -------------------------------------------------------------------------------------------- */
+
+enum { MAX_FILE = 1 << 26 }; /* bytes of a register file */
+
+symbol *qn__emu_symbol_in(const parser *p, const char *s, size_t n, uint32_t scope);
+/* A name, or the prefix of a range such as %r<12> with a number behind it; inner scopes first. */
+symbol *qn__emu_symbol_find(const parser *p, const char *s, size_t n, uint32_t *index);
+symbol *qn__emu_symbol_new(parser *p, const char *s, int kind, uint64_t at);
+void qn__emu_scope_open(parser *p);
+void qn__emu_scope_close(parser *p);
+
+/* ---- Parts of a module (declare.c, instruct.c) ------------------------------------------------------------------- */
+
+void qn__emu_parse_registers(parser *p);
+void qn__emu_parse_variable(parser *p, const char *where); /* "shared", "const"... */
+void qn__emu_parse_pragma(parser *p);
+void qn__emu_parse_function(parser *p, bool entry); /* its head; what follows up to end_function is its body */
+function *qn__emu_function(parser *p, const char *name, bool entry); /* made when it is new */
+void qn__emu_parse_operand(parser *p, operand *o);
+void qn__emu_parse_insn(parser *p);
+/* An opcode and its operands into `i` (decode.c). */
+void qn__emu_decode(parser *p, insn *i, const char *text, size_t length, operand *ops, int n);
+void qn__emu_end_function(parser *p);
 
 /* Parse the module's text; does not return when it refuses. */
 void qn__emu_parse(parser *p);
-
-/* Decode one instruction into `i`. */
-void qn__emu_decode(parser *p, insn *i, const char *text, size_t length, operand *ops, int n);
-
-/* For decoders: is that token in the opcode; the type it names in position k (k < 0: from the end). */
-bool qn__emu_has(const opcode *o, const char *token);
-/* Index of the first of the '|'-separated tokens that the opcode has, or -1. */
-int qn__emu_which(const opcode *o, const char *tokens);
-type qn__emu_token_type(parser *p, const opcode *o, int k);
-/* Row of a source operand read as `width` bytes per lane; registers must be that wide. */
-uint32_t qn__emu_source(parser *p, const operand *o, uint32_t width);
-/* Row of a source that may be wider than the instruction's type; *width gets the register's. */
-uint32_t qn__emu_source_wide(parser *p, const operand *o, type t, uint8_t *width);
-uint32_t qn__emu_dest(parser *p, const operand *o, uint32_t width);
-/* Row of a predicate (a constant becomes a row of bits); `!` is refused unless *negate takes it. */
-uint32_t qn__emu_predicate(parser *p, const operand *o, bool *negate);
-/* Base row, offset and width of a memory operand into i->a, i->imm, i->width2. */
-void qn__emu_address(parser *p, insn *i, const operand *o, uint32_t *row, int64_t *offset);
-/* Rows of a vector (or single) operand appended to a new list. */
-const uint32_t *qn__emu_list(parser *p, const operand *ops, int n, uint32_t width, uint16_t *count);
-void qn__emu_operands(parser *p, const opcode *o, int n, int least, int most);
 #endif

@@ -7,7 +7,7 @@
 #ifndef QN_EMU_PRODUCT_H
 #define QN_EMU_PRODUCT_H
 #include "half.h"
-#include "internal.h"
+#include "machine.h"
 
 typedef float float8 __attribute__((vector_size(32)));
 

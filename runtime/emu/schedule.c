@@ -9,7 +9,7 @@
  * waits for other CTAs through global memory gets them: a cluster that uses up many slices makes room for another.
  * Random mode: warps, slices and completions are drawn from the seed. Source: PTX ISA, "bar", "barrier.cluster",
  * "Independent thread scheduling" of the CUDA programming guide. */
-#include "internal.h"
+#include "checks.h"
 
 enum { SLICE = 20000, ROTATE = 64, STUCK = 4 };
 

@@ -6,7 +6,7 @@
  * reports. */
 #ifndef QN_EMU_SHADOW_H
 #define QN_EMU_SHADOW_H
-#include "internal.h"
+#include "checks.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 

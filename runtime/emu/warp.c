@@ -2,8 +2,10 @@
  *
  * The scheduler has brought all lanes of the member mask together before run() is called. Source: PTX ISA, "shfl.sync",
  * "vote.sync", "match.sync", "redux.sync", "elect.sync", "activemask", "atom", "red", "bar", "membar/fence". */
+#include "decode.h"
+#include "fail.h"
 #include "half.h"
-#include "parse.h"
+#include "reach.h"
 
 typedef uint32_t u32;
 typedef uint64_t u64;
@@ -236,7 +238,7 @@ static u64 row_value(const warp *w, u32 row, u32 width, u32 l) {
 static void atomic(warp *w, const insn *i, u32 m) {
   u32 size = qn__emu_types[i->type].size, elements = i->count;
   u64 ads[LANES];
-  EACH_LANE(l) ads[l] = (i->a & 1 ? ROW(u32, i->a & ~1u)[l] : ROW(u64, i->a)[l]) + (u64)i->imm;
+  row_addresses(w, i->a, i->imm, ads);
   if (checking(w, QN_EMU_COUNT) && i->space != S_SHARED) qn__emu_count_global(w, ads, m, size * elements, true);
   EACH_SET(l, m) {
     bool global;
@@ -271,7 +273,7 @@ static void decode_atomic(parser *p, insn *i, const opcode *o, operand *ops, int
                        : qn__emu_which(o, "shared|shared::cta|shared::cluster") >= 0 ? S_SHARED
                                                                                      : S_GENERIC);
   i->width = (uint8_t)type_width((type)i->type);
-  qn__emu_address(p, i, &ops[k], &i->a, &i->imm);
+  qn__emu_address(p, &ops[k], &i->a, &i->imm);
   operand both[2] = {ops[k + 1], ops[0]};
   i->regs = qn__emu_list(p, both, 1 + k, i->width, &i->nregs);
   if (i->nregs != i->count * (1 + k)) qn__emu_refuse(p, "%s with %d values", o->token[0], i->nregs);

@@ -4,7 +4,7 @@
  * from shared memory through a descriptor. It runs when wait_group covers it (late) with A's registers as they were at
  * issue. Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Operation", "Matrix Descriptor
  * Format", "Shared Memory Matrix Layout", "wgmma.mma_async". */
-#include "parse.h"
+#include "decode.h"
 #include "product.h"
 #include "reach.h"
 #include <stdlib.h>
@@ -68,14 +68,14 @@ static void core_matrix(warp *w, const descriptor *d, bool mn_major, u32 row, u3
 static void finish_wgmma(job *j, u32 lanes) {
   warp *w = j->warp;
   const wgmma_shape *s = j->insn->extra;
-  const descriptor da = unpack_descriptor(j->desc_a), db = unpack_descriptor(j->desc_b);
+  const descriptor da = unpack_descriptor(j->wgmma.desc_a), db = unpack_descriptor(j->wgmma.desc_b);
   const u32 *regs = j->insn->regs, per = s->d == T_F16 ? 2 : 4; /* registers of eight columns */
   float a[16][K_MOST], b[K_MOST][8], d[16][8], scale = s->scale_a * s->scale_b;
   u32 reg[LANES];
   (void)lanes;
   for (u32 r = 0; r < 4; r++) {
     if (!s->registers) core_matrix(w, &da, s->trans_a, (w->id & 3) * 16 + 8 * (r & 1), r >> 1, reg);
-    a_register(s->a, s->registers ? j->a + r * LANES : reg, (int)r, a);
+    a_register(s->a, s->registers ? j->wgmma.a[r] : reg, (int)r, a);
   }
   for (u32 n = 0; n < (u32)s->n; n += 8, regs += per) {
     for (u32 u = 0; u < 2; u++) {
@@ -83,7 +83,7 @@ static void finish_wgmma(job *j, u32 lanes) {
       b_register(s->b, reg, (int)u, b);
     }
     if (scale != 1) EACH_LANE(k) for (int c = 0; c < 8; c++) b[k][c] *= scale;
-    if (j->accumulate) gather_d(w, regs, (int)per, s->d, d[0]);
+    if (j->wgmma.accumulate) gather_d(w, regs, (int)per, s->d, d[0]);
     else memset(d, 0, sizeof d);
     multiply(s->a, d, a, b, 16, s->k, j->insn->flags & F_SAT);
     scatter_d(w, regs, (int)per, s->d, d[0]);
@@ -109,18 +109,12 @@ static void mma_async(warp *w, const insn *i, u32 m) {
   job *j = qn__emu_job(w, i, ALL);
   if (!j) return;
   j->finish = finish_wgmma;
-  j->accumulate = !i->c || *ROW(u32, i->c);
-  j->desc_b = ROW(u64, i->b)[0];
+  j->wgmma.accumulate = !i->c || *ROW(u32, i->c);
+  j->wgmma.desc_b = ROW(u64, i->b)[0];
   if (s->registers) {
-    j->a = malloc(4 * LANES * sizeof *j->a);
-    if (!j->a) {
-      qn__emu_job_free(j);
-      qn__emu_no_memory(w->worker);
-      return;
-    }
-    for (int r = 0; r < 4; r++) memcpy(j->a + r * LANES, ROW(u32, i->regs[s->nd + r]), LANES * sizeof *j->a);
-  } else j->desc_a = ROW(u64, i->a)[0];
-  if ((j->desc_b >> 49 | j->desc_a >> 49) & 7)
+    for (int r = 0; r < 4; r++) memcpy(j->wgmma.a[r], ROW(u32, i->regs[s->nd + r]), sizeof j->wgmma.a[r]);
+  } else j->wgmma.desc_a = ROW(u64, i->a)[0];
+  if ((j->wgmma.desc_b >> 49 | j->wgmma.desc_a >> 49) & 7)
     qn__emu_find(w, -1, QN_EMU_F_WGMMA, "descriptors with a base offset are not supported");
   qn__emu_groups_add(&w->wgmmas, j);
 }
