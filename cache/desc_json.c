@@ -2,7 +2,8 @@
  * and names; then the descriptor as a whole is checked by what the runtime checks it with. */
 #include "desc_json.h"
 #include "fail.h"
-#include "store.h"
+#include "hash.h"
+#include "json.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -13,10 +14,10 @@ static qn_status bad(const char *what, const char *problem) {
   return qn__fail(QN_E_FORMAT, "descriptor: %s %s", what, problem);
 }
 
-static bool has(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key) != NULL; }
+static bool has(const cJSON *j, const char *key) { return qn__json_get(j, key) != NULL; }
 
 static qn_status get_text(const cJSON *j, const char *key, char *out, size_t size) {
-  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  const char *s = qn__json_text(j, key, NULL);
   if (!s) return bad(key, "is missing or no text");
   if (strlen(s) >= size) return bad(key, "is too long");
   memcpy(out, s, strlen(s) + 1);
@@ -31,18 +32,18 @@ static qn_status as_uint(const cJSON *item, const char *what, uint32_t *out) {
 }
 
 static qn_status get_uint(const cJSON *j, const char *key, uint32_t *out) {
-  return as_uint(cJSON_GetObjectItemCaseSensitive(j, key), key, out);
+  return as_uint(qn__json_get(j, key), key, out);
 }
 
 static qn_status get_type(const cJSON *j, const char *key, uint32_t *out) {
-  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  const char *s = qn__json_text(j, key, NULL);
   *out = s ? qn_type_from_name(s) : QN_T_NONE;
   return s && (*out != QN_T_NONE || !strcmp(s, "none")) ? QN_OK : bad(key, "is no element type");
 }
 
 /* The array under `key`, with at most `most` items. */
 static qn_status get_array(const cJSON *j, const char *key, uint32_t most, const cJSON **array, uint32_t *n) {
-  *array = cJSON_GetObjectItemCaseSensitive(j, key);
+  *array = qn__json_get(j, key);
   if (!cJSON_IsArray(*array)) return bad(key, "is missing or no array");
   *n = (uint32_t)cJSON_GetArraySize(*array);
   return *n <= most ? QN_OK : bad(key, "has too many items");
@@ -148,7 +149,7 @@ qn_status qn__format_from_json(const cJSON *j, qn_format *out) {
   }
   i = 0;
   cJSON_ArrayForEach(item, tables) QN_TRY(read_table(item, out->table[i++]));
-  QN_TRY(read_expr(cJSON_GetObjectItemCaseSensitive(j, "decode"), &vars, &out->decode));
+  QN_TRY(read_expr(qn__json_get(j, "decode"), &vars, &out->decode));
   return qn__format_check(out);
 }
 
@@ -187,7 +188,7 @@ static qn_status hash_layout(qn_layout *l, const qn_format *f) {
   char *text = cJSON_PrintUnformatted(j);
   cJSON_Delete(j);
   if (!text) return qn__fail(QN_E_NOMEM, "no memory for the layout %s", l->name);
-  qn_hash_hex(text, strlen(text), l->hash);
+  qn__hash_hex(text, strlen(text), l->hash);
   cJSON_free(text);
   return QN_OK;
 }
@@ -240,8 +241,7 @@ static qn_status read_step(const cJSON *j, qn_step *out) {
   QN_TRY(read_triple(j, "grid", out->grid));
   QN_TRY(read_triple(j, "block", out->block));
   QN_TRY(read_triple(j, "cluster", out->cluster));
-  return has(j, "shared") ? read_expr(cJSON_GetObjectItemCaseSensitive(j, "shared"), &launch_names, &out->shared)
-                          : QN_OK;
+  return has(j, "shared") ? read_expr(qn__json_get(j, "shared"), &launch_names, &out->shared) : QN_OK;
 }
 
 qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
@@ -250,11 +250,10 @@ qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
   QN_TRY(get_array(j, "steps", QN_RECIPE_STEPS, &steps, &out->n_steps));
   qn_step *step = out->step;
   cJSON_ArrayForEach(s, steps) QN_TRY(read_step(s, step++));
-  out->deterministic = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "deterministic"));
-  out->batch_invariant = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "batch_invariant"));
-  out->pdl = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "pdl"));
-  if (has(j, "workspace"))
-    QN_TRY(read_expr(cJSON_GetObjectItemCaseSensitive(j, "workspace"), &launch_names, &out->workspace));
+  out->deterministic = cJSON_IsTrue(qn__json_get(j, "deterministic"));
+  out->batch_invariant = cJSON_IsTrue(qn__json_get(j, "batch_invariant"));
+  out->pdl = cJSON_IsTrue(qn__json_get(j, "pdl"));
+  if (has(j, "workspace")) QN_TRY(read_expr(qn__json_get(j, "workspace"), &launch_names, &out->workspace));
   return qn__recipe_check(out);
 }
 

@@ -7,6 +7,7 @@
 #include "fail.h"
 #include "file.h"
 #include "hash.h"
+#include "json.h"
 #include "store_file.h"
 #include <dirent.h>
 #include <errno.h>
@@ -24,12 +25,6 @@ struct qn_store {
   char layer[max_layers][PATH_MAX]; /* ROOT/ENV of each, the user's first */
   int n_layers;
 };
-
-void qn_hash_hex(const void *data, size_t size, char out[33]) {
-  uint8_t hash[QN_HASH_BYTES];
-  qn__hash128(data, size, hash);
-  qn__hash_text(hash, out);
-}
 
 const char *qn_store_path(const qn_store *s) { return s->layer[0]; }
 void qn_store_close(qn_store *s) { free(s); }
@@ -143,7 +138,7 @@ static qn_status open_layers(qn_store *s, const char *root, const qn_device_info
   char user[PATH_MAX], hash[33];
   char *text = cJSON_PrintUnformatted(env);
   if (!text) return qn__fail(QN_E_NOMEM, "store");
-  qn_hash_hex(text, strlen(text), hash);
+  qn__hash_hex(text, strlen(text), hash);
   cJSON_free(text);
   QN_TRY(qn_store_root(root, user));
   QN_TRY(trust(user, (root && *root) || (own && *own)));
@@ -220,11 +215,6 @@ qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, con
 
 /* ---- Artifacts --------------------------------------------------------------------------------------------------- */
 
-static const cJSON *item(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key); }
-static int integer(const cJSON *j, const char *key) {
-  return cJSON_IsNumber(item(j, key)) ? item(j, key)->valueint : 0;
-}
-
 /* A file of the compiler's, named by its hash: whole, or not found. */
 static char *read_blob(const qn_store *s, const char *hash, const char *suffix, size_t *size) {
   char path[PATH_MAX + room_for_names], sum[33];
@@ -232,7 +222,7 @@ static char *read_blob(const qn_store *s, const char *hash, const char *suffix, 
     snprintf(path, sizeof path, "%s/artifact/%.32s.%s", s->layer[i], hash, suffix);
     char *data;
     qn__file_read(path, &data, size);
-    if (data) qn_hash_hex(data, *size, sum);
+    if (data) qn__hash_hex(data, *size, sum);
     if (data && !strcmp(sum, hash)) return data;
     free(data);
   }
@@ -241,7 +231,7 @@ static char *read_blob(const qn_store *s, const char *hash, const char *suffix, 
 
 static qn_status write_blob(const qn_store *s, const void *data, size_t size, const char *suffix, char hash[33]) {
   char folder[PATH_MAX + room_for_names], name[48];
-  qn_hash_hex(data, size, hash);
+  qn__hash_hex(data, size, hash);
   snprintf(folder, sizeof folder, "%s/artifact", s->layer[0]);
   snprintf(name, sizeof name, "%s.%s", hash, suffix);
   return qn__store_write(folder, name, data, size);
@@ -249,7 +239,7 @@ static qn_status write_blob(const qn_store *s, const void *data, size_t size, co
 
 /* The compiled files of an entry; without all of them it is a miss. */
 static bool get_image(const qn_store *s, const cJSON *j, qn_artifact *out) {
-  const char *image = cJSON_GetStringValue(item(j, "image")), *ptx = cJSON_GetStringValue(item(j, "ptx"));
+  const char *image = qn__json_text(j, "image", NULL), *ptx = qn__json_text(j, "ptx", NULL);
   size_t size;
   out->image = (unsigned char *)read_blob(s, image, "bin", &out->size);
   if (ptx) out->ptx = read_blob(s, ptx, "ptx", &size);
@@ -258,10 +248,10 @@ static bool get_image(const qn_store *s, const cJSON *j, qn_artifact *out) {
     return false;
   }
   snprintf(out->hash, sizeof out->hash, "%s", image);
-  out->registers = integer(j, "registers");
-  out->shared = integer(j, "shared");
-  out->spills = integer(j, "spills");
-  out->seconds = cJSON_IsNumber(item(j, "seconds")) ? item(j, "seconds")->valuedouble : 0;
+  out->registers = qn__json_int(j, "registers", 0);
+  out->shared = qn__json_int(j, "shared", 0);
+  out->spills = qn__json_int(j, "spills", 0);
+  out->seconds = qn__json_number(j, "seconds", 0);
   return true;
 }
 
@@ -269,10 +259,10 @@ bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_
                            size_t whylen) {
   *out = (qn_artifact){0};
   cJSON *j = qn_store_get(s, "artifact", hash);
-  const char *reason = cJSON_GetStringValue(item(j, "why"));
+  const char *reason = qn__json_text(j, "why", NULL);
   bool found = reason != NULL;
   if (found) {
-    *status = (qn_status)integer(j, "status");
+    *status = (qn_status)qn__json_int(j, "status", 0);
     if (whylen) snprintf(why, whylen, "%s", reason);
     found = *status != QN_OK || get_image(s, j, out); /* a failure has no image */
   }

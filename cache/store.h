@@ -11,7 +11,7 @@
  */
 #ifndef QN_STORE_H
 #define QN_STORE_H
-#include "compile.h"
+#include "artifact.h"
 #include "device.h"
 #include <cjson/cJSON.h>
 #include <limits.h>
@@ -32,8 +32,6 @@ qn_status qn_store_open(const char *root, const qn_device_info *device, const ch
                         qn_store **out);
 void qn_store_close(qn_store *s);             /* NULL is accepted */
 const char *qn_store_path(const qn_store *s); /* ROOT/ENV, owned by the store */
-/* 128-bit content hash as 32 hexadecimal digits. */
-void qn_hash_hex(const void *data, size_t size, char out[33]);
 
 /* An artifact by the hash of its variant. A remembered failure is an artifact with *status != QN_OK, its reason in
  * `why` (whylen bytes) and no image. False: not known, or damaged. *out is freed with qn_artifact_free. put copies;

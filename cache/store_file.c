@@ -2,7 +2,9 @@
 #include "store_file.h"
 #include "fail.h"
 #include "file.h"
-#include "store.h"
+#include "hash.h"
+#include "json.h"
+#include "tree.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +46,7 @@ bool qn__file_hash(const char *path, char out[33]) {
   size_t size;
   char *data;
   qn__file_read(path, &data, &size);
-  if (data) qn_hash_hex(data, size, out);
+  if (data) qn__hash_hex(data, size, out);
   free(data);
   return data != NULL;
 }
@@ -52,7 +54,7 @@ bool qn__file_hash(const char *path, char out[33]) {
 /* ---- Entries ----------------------------------------------------------------------------------------------------- */
 
 void qn__entry_name(const char *key, char out[40]) {
-  qn_hash_hex(key, strlen(key), out);
+  qn__hash_hex(key, strlen(key), out);
   memcpy(out + 32, ".json", 6);
 }
 
@@ -60,7 +62,7 @@ void qn__entry_name(const char *key, char out[40]) {
 static bool entry_sum(const char *key, const cJSON *value, char out[33]) {
   char *plain = cJSON_PrintUnformatted(value), *both = NULL;
   int n = plain ? asprintf(&both, "%s\n%s", key, plain) : -1;
-  if (n >= 0) qn_hash_hex(both, (size_t)n, out);
+  if (n >= 0) qn__hash_hex(both, (size_t)n, out);
   if (n >= 0) free(both);
   cJSON_free(plain);
   return n >= 0;
@@ -98,11 +100,10 @@ cJSON *qn__entry_read(const char *path, const char *key, char **found_key) {
   qn__file_read(path, &text, &size);
   cJSON *entry = text ? cJSON_ParseWithLength(text, size) : NULL, *value = NULL;
   free(text);
-  const char *k = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "key"));
-  const char *check = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "sum"));
-  const cJSON *version = cJSON_GetObjectItemCaseSensitive(entry, "schema");
+  const char *k = qn__json_text(entry, "key", NULL);
+  const char *check = qn__json_text(entry, "sum", NULL);
   cJSON *v = cJSON_GetObjectItemCaseSensitive(entry, "value");
-  if (k && check && v && cJSON_IsNumber(version) && version->valuedouble == QN_STORE_SCHEMA &&
+  if (k && check && v && qn__json_number(entry, "schema", -1) == QN_STORE_SCHEMA &&
       (key ? !strcmp(k, key) : in_place(path, k)) && entry_sum(k, v, sum) && !strcmp(sum, check)) {
     value = cJSON_DetachItemViaPointer(entry, v);
     if (found_key && !(*found_key = strdup(k))) cJSON_Delete(value), value = NULL;

@@ -2,8 +2,10 @@
 #include "store_tools.h"
 #include "fail.h"
 #include "file.h"
+#include "json.h"
 #include "store.h"
 #include "store_file.h"
+#include "tree.h"
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -141,12 +143,8 @@ typedef struct lister {
   void *ud;
 } lister;
 
-static const char *text_of(const cJSON *value, const char *field) {
-  return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(value, field));
-}
-
 static void add_verdict(cJSON *list, const char *key, const cJSON *value, const char *why) {
-  const char *name = text_of(value, "name");
+  const char *name = qn__json_text(value, "name", NULL);
   cJSON *j = cJSON_CreateObject();
   cJSON_AddStringToObject(j, "key", key);
   if (name) cJSON_AddStringToObject(j, "name", name);
@@ -156,14 +154,15 @@ static void add_verdict(cJSON *list, const char *key, const cJSON *value, const 
 
 static void count_entry(qn_store_environment *e, const place *p, const char *key, const cJSON *value) {
   if (!strcmp(p->kind, "plan")) e->plans++, cJSON_AddItemToArray(e->problems, cJSON_CreateString(key));
-  if (!strcmp(p->kind, "suspect")) add_verdict(e->suspects, key, value, text_of(value, "why"));
+  if (!strcmp(p->kind, "suspect")) add_verdict(e->suspects, key, value, qn__json_text(value, "why", NULL));
   if (!strcmp(p->kind, "evidence")) {
     e->evidence++;
-    if (text_of(value, "rejected")) add_verdict(e->rejected, key, value, text_of(value, "rejected"));
+    if (qn__json_text(value, "rejected", NULL))
+      add_verdict(e->rejected, key, value, qn__json_text(value, "rejected", NULL));
   }
   if (!strcmp(p->kind, "artifact")) {
     if (cJSON_HasObjectItem(value, "image")) e->artifacts++;
-    else e->failures++, add_verdict(e->rejected, key, value, text_of(value, "why"));
+    else e->failures++, add_verdict(e->rejected, key, value, qn__json_text(value, "why", NULL));
   }
 }
 
@@ -269,14 +268,9 @@ typedef struct merger {
   qn_store_counts *counts;
 } merger;
 
-static double samples(const cJSON *value) {
-  const cJSON *n = cJSON_GetObjectItemCaseSensitive(value, "samples");
-  return cJSON_IsNumber(n) ? n->valuedouble : 0;
-}
-
 static int more_samples(void *ud, const char *kind, const char *key, const cJSON *mine, const cJSON *theirs) {
   (void)ud, (void)kind, (void)key;
-  return samples(theirs) > samples(mine);
+  return qn__json_number(theirs, "samples", 0) > qn__json_number(mine, "samples", 0);
 }
 
 static qn_status copy_file(const merger *m, const place *p) {
@@ -385,7 +379,7 @@ static qn_status note_hash(void *ud, const place *p) {
   const forgetter *f = ud;
   char *key = NULL, hash[33];
   cJSON *value = p->what == ENTRY && !strcmp(p->kind, "evidence") ? qn__entry_read(p->path, NULL, &key) : NULL;
-  const char *name = text_of(value, "name");
+  const char *name = qn__json_text(value, "name", NULL);
   if (name && !strcmp(name, f->what) && sscanf(key, "verify %32s", hash) == 1)
     cJSON_AddItemToArray(f->hashes, cJSON_CreateString(hash));
   cJSON_Delete(value);
@@ -395,7 +389,7 @@ static qn_status note_hash(void *ud, const place *p) {
 
 /* Of artifacts only the verdict that a source, which it names first, does not compile. */
 static bool concerns(const place *p, const char *key, const cJSON *value, const char *wanted) {
-  const char *why = text_of(value, "why");
+  const char *why = qn__json_text(value, "why", NULL);
   size_t n = strlen(wanted);
   if (strcmp(p->kind, "artifact")) return !strcmp(key, wanted) || has_word(key, wanted) || holds_text(value, wanted);
   return !cJSON_HasObjectItem(value, "image") &&
@@ -439,7 +433,7 @@ typedef struct collector {
 } collector;
 
 static qn_status note_image(collector *c, const cJSON *value, const char *field) {
-  const char *hash = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(value, field));
+  const char *hash = qn__json_text(value, field, NULL);
   if (!hash || strlen(hash) != 32) return QN_OK;
   if (c->n_used == c->room) {
     size_t room = 2 * c->room + 64;

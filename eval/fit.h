@@ -10,8 +10,8 @@
 #ifndef QN_EVAL_FIT_H
 #define QN_EVAL_FIT_H
 #include "desc.h"
+#include "loss.h"
 #include "pool.h"
-#include "quantize.h"
 
 enum { QN_CODES = 256 };
 

@@ -12,17 +12,13 @@
 #ifndef QN_EVAL_QUANTIZE_H
 #define QN_EVAL_QUANTIZE_H
 #include "desc.h"
+#include "loss.h"
 
 typedef struct qn__quantize_options {
   const char *method; /* NULL: "rtn", round to nearest */
   const char *scales; /* NULL: "minmax" */
   int threads;        /* 0: one for each CPU */
 } qn__quantize_options;
-
-typedef struct qn__quantize_error {
-  double error2, weight2; /* sums of squares: of weight - decoded, of the weights */
-  double largest;         /* |weight - decoded| */
-} qn__quantize_error;
 
 /* W[n,k] in format f. *out is freed with qn_planes_free and holds names that belong to f. Repeats agree bit for bit,
  * whatever the number of threads.

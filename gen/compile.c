@@ -1,7 +1,7 @@
 /* compile.c - the front of the compilers: one source, or many on all cores. */
 #include "compile.h"
+#include "back_end.h"
 #include "clock.h"
-#include "compile_internal.h"
 #include "cpu.h"
 #include "fail.h"
 #include "hash.h"
@@ -10,47 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a template may ask of a compiler, as extended regular expressions: to generate other code. Flags that run a
- * program, load a plug-in, or name a file to read or write are not among them. */
-#define MACROS "|-[DU][A-Za-z_][A-Za-z0-9_]*(=.*)?"
-#define HOST_FLAGS                                                                                                     \
-  "-O([0-3sgz]|fast)?|-m[a-z0-9._-]+(=[A-Za-z0-9][A-Za-z0-9.+_-]*)?|-f[a-z0-9-]+|-ffp-contract=[a-z]+" MACROS
-#define CUDA_FLAGS                                                                                                     \
-  "-lineinfo|-G|--?use_fast_math|--?(ftz|prec-sqrt|prec-div|fmad)=(true|false)|--?maxrregcount=[0-9]+"                 \
-  "|--extra-device-vectorization|(--ptxas-options|-Xptxas)=-[A-Za-z0-9-]+(=[a-z0-9]+)?" MACROS
-
-static const struct back_end {
-  const char *target;
-  qn_status (*compile)(const qn_source *, qn_artifact *);
-  qn_status (*version)(char *, size_t);
-  const char *flags, *known; /* what is allowed, and that in words */
-} back_ends[] = {
-    {"host", qn__compile_cc, qn__cc_version, "^(" HOST_FLAGS ")$", "-O, -m, -f without a file, -D, -U"},
-    {"cuda", qn__compile_nvrtc, qn__nvrtc_version, "^(" CUDA_FLAGS ")$",
-     "-lineinfo, -G, --use_fast_math, --ftz, --prec-sqrt, --prec-div, --fmad, --maxrregcount, "
-     "--extra-device-vectorization, --ptxas-options, -D, -U"},
-};
-
-const char *qn__first_errors(const char *log, char *buffer, size_t size) {
-  size_t used = 0;
-  int lines = 0;
-  *buffer = 0;
-  for (int pass = 0; pass < 2 && !lines; pass++)
-    for (const char *p = log; *p && lines < 3;) {
-      size_t n = strcspn(p, "\n");
-      const char *hit = pass ? p : memmem(p, n, "error", 5);
-      if (hit && n && used + n + 3 < size) {
-        if (lines++) memcpy(buffer + used, "; ", 3), used += 2;
-        memcpy(buffer + used, p, n);
-        buffer[used += n] = 0;
-      }
-      p += n + (p[n] == '\n');
-    }
-  return buffer;
-}
+static const qn_back_end *const back_ends[] = {&qn__back_end_cc, &qn__back_end_nvrtc};
 
 /* Every flag must be one that may be passed. */
-static qn_status check_flags(const qn_source *source, const struct back_end *b) {
+static qn_status check_flags(const qn_source *source, const qn_back_end *b) {
   regex_t allowed;
   qn_status s = QN_OK;
   char *flags = strdup(source->flags ? source->flags : ""), *save = NULL;
@@ -66,35 +29,28 @@ static qn_status check_flags(const qn_source *source, const struct back_end *b) 
   return s;
 }
 
-qn_status qn_compile(const qn_source *source, qn_artifact *out) {
-  *out = (qn_artifact){0};
-  for (size_t i = 0; i < QN_COUNT(back_ends); i++) {
-    if (strcmp(source->target, back_ends[i].target)) continue;
-    QN_TRY(check_flags(source, &back_ends[i]));
-    double start = qn__now();
-    qn_status s = back_ends[i].compile(source, out);
-    out->seconds = qn__now() - start;
-    if (s != QN_OK) return s;
-    uint8_t hash[QN_HASH_BYTES];
-    qn__hash128(out->image, out->size, hash);
-    qn__hash_text(hash, out->hash);
-    return QN_OK;
-  }
-  return qn__fail(QN_E_ARG, "%s: unknown target \"%s\"; known: host, cuda", source->name, source->target);
+/* The back end of a target; NULL: there is none. */
+static const qn_back_end *find(const char *target) {
+  for (size_t i = 0; i < QN_COUNT(back_ends); i++)
+    if (!strcmp(target, back_ends[i]->target)) return back_ends[i];
+  return NULL;
 }
 
-void qn_artifact_free(qn_artifact *a) {
-  if (!a) return;
-  free(a->image);
-  free(a->ptx);
-  free(a->log);
-  *a = (qn_artifact){0};
+qn_status qn_compile(const qn_source *source, qn_artifact *out) {
+  const qn_back_end *b = find(source->target);
+  *out = (qn_artifact){0};
+  if (!b) return qn__fail(QN_E_ARG, "%s: unknown target \"%s\"; known: host, cuda", source->name, source->target);
+  QN_TRY(check_flags(source, b));
+  double start = qn__now();
+  qn_status s = b->compile(source, out);
+  out->seconds = qn__now() - start;
+  if (s == QN_OK) qn__hash_hex(out->image, out->size, out->hash);
+  return s;
 }
 
 qn_status qn_compiler_version(const char *target, char *text, size_t size) {
-  for (size_t i = 0; i < QN_COUNT(back_ends); i++)
-    if (!strcmp(target, back_ends[i].target)) return back_ends[i].version(text, size);
-  return qn__fail(QN_E_ARG, "unknown target \"%s\"", target);
+  const qn_back_end *b = find(target);
+  return b ? b->version(text, size) : qn__fail(QN_E_ARG, "unknown target \"%s\"; known: host, cuda", target);
 }
 
 /* ---- Many -------------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * one is named in the error. */
 #ifndef QN_COMPILE_H
 #define QN_COMPILE_H
+#include "artifact.h"
 #include "quernel.h"
 #include <stdatomic.h>
 
@@ -11,25 +12,12 @@ typedef struct qn_source {
   const char *name;   /* for messages: the variant's name */
   const char *target; /* "cuda" or "host" */
   const char *arch;   /* "sm_90a", or "compute_90a" for PTX; ignored for the host */
-  const char *flags;  /* of those that may be passed (compile.c), space separated: "-mavx512f -mavx512bw"; CUDA:
+  const char *flags;  /* of those that a template may pass (back_end.h), space separated: "-mavx512f -mavx512bw"; CUDA:
                          "-lineinfo"; NULL: none */
   const char *text;
   const atomic_bool *stop; /* the C compiler is killed once this is true, and after 120 s; NULL: only then. NVRTC runs
                               in this process and cannot be ended */
 } qn_source;
-
-typedef struct qn_artifact {
-  char hash[33];        /* XXH3-128 of the image, hexadecimal */
-  unsigned char *image; /* host: position-independent ELF shared object without undefined symbols; CUDA: cubin, or PTX
-                           with its zero byte */
-  size_t size;
-  char *ptx;      /* beside a cubin, the PTX that it was made of; else NULL */
-  int registers;  /* CUDA: per thread, the largest of its kernels; host and PTX: 0 */
-  int shared;     /* CUDA: static shared memory, bytes */
-  int spills;     /* CUDA: bytes of spill stores and loads, frame included; host and PTX: 0 */
-  double seconds; /* of compiling */
-  char *log;      /* compiler's messages; "" if none */
-} qn_artifact;
 
 /* Compile one source.
  * QN_E_COMPILE: the source is at fault; the detail and out->log hold the first diagnostics with the template's
@@ -39,7 +27,6 @@ typedef struct qn_artifact {
  * room for its files, or a signal ended it; QN_E_LIMIT, its time ran out; QN_E_NOMEM. QN_E_ARG: target, architecture,
  * flags. Free *out with qn_artifact_free in every case. Any thread. */
 qn_status qn_compile(const qn_source *source, qn_artifact *out);
-void qn_artifact_free(qn_artifact *a);
 
 /* Identity of the compiler of a target, part of the store's environment: "nvrtc 13.0", "gcc 12.2.0", whatever name it
  * is called by. QN_E_DEVICE if it is missing. */

@@ -2,7 +2,8 @@
  *
  * The object is freestanding and position-independent and has no undefined symbol, so that runtime/host_load.c can map
  * it with nothing but relative relocations. The same source, flags and compiler give the same bytes. */
-#include "compile_internal.h"
+#include "back_end.h"
+#include "compile.h"
 #include "elf_image.h"
 #include "fail.h"
 #include "file.h"
@@ -112,7 +113,7 @@ static qn_status compiler_version(const char *cc, char *text, size_t size) {
   return s;
 }
 
-qn_status qn__cc_version(char *text, size_t size) {
+static qn_status version(char *text, size_t size) {
   const char *cc;
   QN_TRY(find_compiler(&cc));
   return compiler_version(cc, text, size);
@@ -188,7 +189,7 @@ static qn_status compile_in(const char *folder, const char *cc, const qn_source 
   return s;
 }
 
-qn_status qn__compile_cc(const qn_source *source, qn_artifact *out) {
+static qn_status compile(const qn_source *source, qn_artifact *out) {
   const char *cc;
   qn_scratch folder;
   QN_TRY(find_compiler(&cc));
@@ -197,3 +198,12 @@ qn_status qn__compile_cc(const qn_source *source, qn_artifact *out) {
   qn__scratch_close(&folder);
   return s;
 }
+
+const qn_back_end qn__back_end_cc = {
+    "host",
+    "^(-O([0-3sgz]|fast)?|-m[a-z0-9._-]+(=[A-Za-z0-9][A-Za-z0-9.+_-]*)?|-f[a-z0-9-]+|-ffp-contract=[a-z]+"
+    "|" QN_FLAGS_MACROS ")$",
+    "-O, -m, -f without a file, -D, -U",
+    compile,
+    version,
+};

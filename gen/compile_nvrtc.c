@@ -1,6 +1,7 @@
 /* compile_nvrtc.c - CUDA kernels: NVRTC, found at run time. One compilation gives PTX, cubin and the assembler's
  * log. */
-#include "compile_internal.h"
+#include "back_end.h"
+#include "compile.h"
 #include "elf_image.h"
 #include "fail.h"
 #include <dlfcn.h>
@@ -113,7 +114,7 @@ static qn_status ready(void) {
   return *missing ? qn__fail(QN_E_DEVICE, "%s", missing) : QN_OK;
 }
 
-qn_status qn__nvrtc_version(char *text, size_t size) {
+static qn_status version(char *text, size_t size) {
   int major, minor;
   QN_TRY(ready());
   nvrtc.Version(&major, &minor);
@@ -212,7 +213,7 @@ static qn_status compile_program(nvrtcProgram program, const qn_source *source, 
   return read_resources(source, out);
 }
 
-qn_status qn__compile_nvrtc(const qn_source *source, qn_artifact *out) {
+static qn_status compile(const qn_source *source, qn_artifact *out) {
   QN_TRY(ready());
   if (!source->arch || (strncmp(source->arch, "sm_", 3) && !is_virtual(source->arch)))
     return qn__fail(QN_E_ARG, "%s: architecture \"%s\"; expected sm_NN, as in sm_90a, or compute_NN", source->name,
@@ -226,3 +227,13 @@ qn_status qn__compile_nvrtc(const qn_source *source, qn_artifact *out) {
   nvrtc.DestroyProgram(&program);
   return s;
 }
+
+const qn_back_end qn__back_end_nvrtc = {
+    "cuda",
+    "^(-lineinfo|-G|--?use_fast_math|--?(ftz|prec-sqrt|prec-div|fmad)=(true|false)|--?maxrregcount=[0-9]+"
+    "|--extra-device-vectorization|(--ptxas-options|-Xptxas)=-[A-Za-z0-9-]+(=[a-z0-9]+)?|" QN_FLAGS_MACROS ")$",
+    "-lineinfo, -G, --use_fast_math, --ftz, --prec-sqrt, --prec-div, --fmad, --maxrregcount, "
+    "--extra-device-vectorization, --ptxas-options, -D, -U",
+    compile,
+    version,
+};

@@ -173,7 +173,6 @@ static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char 
                            const char *symbol) {
   const int64_t any = 512; /* the shape that a plan for any shape is tried at */
   qn_case *c = &r->c;
-  uint8_t sum[QN_HASH_BYTES];
   qn__pack_plan(r->pack, plan, &r->plan);
   const qn_plan *p = &r->plan;
   const qn_kernel *k = find_kernel(r, p->range[range].variant);
@@ -196,8 +195,7 @@ static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char 
     snprintf(c->symbol, sizeof c->symbol, "%s", symbol);
     return QN_OK;
   }
-  qn__hash128(k->image, k->size, sum);
-  qn__hash_text(sum, c->sum);
+  qn__hash_hex(k->image, k->size, c->sum);
   if ((size_t)snprintf(c->image, sizeof c->image, "%s/%s", folder, k->hash) >= sizeof c->image)
     return qn__fail(QN_E_ARG, "%s: the path is too long", folder);
   return write_image(k, c->image);

@@ -1,6 +1,7 @@
 /* lua_tune.c - tuning from Lua: problems and candidates as one JSON text, the result as a handle that makes packs. */
 #include "bind.h"
 #include "desc_json.h"
+#include "json.h"
 #include "tuner.h"
 #include <stdlib.h>
 #include <string.h>
@@ -36,44 +37,35 @@ static int tuned_gc(lua_State *L) {
 
 /* ---- Reading the problems ---------------------------------------------------------------------------------------- */
 
-static const cJSON *item(const cJSON *j, const char *key) { return cJSON_GetObjectItemCaseSensitive(j, key); }
-static const char *text(const cJSON *j, const char *key) {
-  const char *s = cJSON_GetStringValue(item(j, key));
-  return s ? s : "";
-}
-static double number(const cJSON *j, const char *key) {
-  return cJSON_IsNumber(item(j, key)) ? item(j, key)->valuedouble : 0;
-}
-
 static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate *out) {
-  *out = (qn_candidate){.name = text(j, "name"),
-                        .hash = text(j, "hash"),
-                        .family = text(j, "family"),
-                        .source = text(j, "source"),
-                        .flags = text(j, "flags"),
-                        .arch = text(j, "arch"),
-                        .params = text(j, "params"),
-                        .library = cJSON_GetStringValue(item(j, "library")),
-                        .symbol = cJSON_GetStringValue(item(j, "symbol")),
-                        .m_min = (int64_t)number(j, "m_min"),
-                        .m_max = (int64_t)number(j, "m_max"),
-                        .m_tile = (int64_t)number(j, "m_tile"),
-                        .cost = (int64_t)number(j, "cost")};
-  qn_status s = qn__layout_from_json(item(j, "layout"), f, &out->layout);
-  if (s == QN_OK) s = qn__recipe_from_json(item(j, "recipe"), &out->recipe);
+  *out = (qn_candidate){.name = qn__json_text(j, "name", ""),
+                        .hash = qn__json_text(j, "hash", ""),
+                        .family = qn__json_text(j, "family", ""),
+                        .source = qn__json_text(j, "source", ""),
+                        .flags = qn__json_text(j, "flags", ""),
+                        .arch = qn__json_text(j, "arch", ""),
+                        .params = qn__json_text(j, "params", ""),
+                        .library = qn__json_text(j, "library", NULL),
+                        .symbol = qn__json_text(j, "symbol", NULL),
+                        .m_min = (int64_t)qn__json_number(j, "m_min", 0),
+                        .m_max = (int64_t)qn__json_number(j, "m_max", 0),
+                        .m_tile = (int64_t)qn__json_number(j, "m_tile", 0),
+                        .cost = (int64_t)qn__json_number(j, "cost", 0)};
+  qn_status s = qn__layout_from_json(qn__json_get(j, "layout"), f, &out->layout);
+  if (s == QN_OK) s = qn__recipe_from_json(qn__json_get(j, "recipe"), &out->recipe);
   return s == QN_OK ? s : qn__fail(s, "%s: %s", out->name, qn__errmsg());
 }
 
 static qn_status read_problem(const cJSON *j, qn_tune_problem *out) {
-  const cJSON *list = item(j, "candidates"), *c;
-  QN_TRY(qn__problem_parse(text(j, "problem"), &out->problem));
-  QN_TRY(qn__format_from_json(item(j, "format"), &out->format));
-  out->baseline = cJSON_IsTrue(item(j, "baseline"));
+  const cJSON *list = qn__json_get(j, "candidates"), *c;
+  QN_TRY(qn__problem_parse(qn__json_text(j, "problem", ""), &out->problem));
+  QN_TRY(qn__format_from_json(qn__json_get(j, "format"), &out->format));
+  out->baseline = cJSON_IsTrue(qn__json_get(j, "baseline"));
   qn_candidate *candidate = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *candidate);
   if (!candidate) return qn__fail(QN_E_NOMEM, "no memory for candidates");
   out->candidate = candidate;
   cJSON_ArrayForEach(c, list) QN_TRY(read_candidate(c, &out->format, &candidate[out->n_candidates++]));
-  int generic = (int)number(j, "generic"); /* counted from 1; 0: none */
+  int generic = (int)qn__json_number(j, "generic", 0); /* counted from 1; 0: none */
   if (generic > 0 && (size_t)generic <= out->n_candidates) out->generic = &candidate[generic - 1];
   return QN_OK;
 }
@@ -156,20 +148,20 @@ static void push_result(lua_State *L, qn_tune_result *r) {
 /* tune(json, progress or nil) -> table with .handle, or nil, message, code */
 static int tune(lua_State *L) {
   lua_settop(L, 2);
-  const cJSON *job = qn__lua_json(L, 1), *o = item(job, "options"), *m = item(o, "m"),
+  const cJSON *job = qn__lua_json(L, 1), *o = qn__json_get(job, "options"), *m = qn__json_get(o, "m"),
               *x;                                /* 3: keeps the texts alive */
   tuned *t = lua_newuserdatauv(L, sizeof *t, 0); /* 4 */
   *t = (tuned){.L = L};
   luaL_setmetatable(L, result_class);
-  qn_tune_options options = {.effort = (int)number(o, "effort"),
-                             .budget = number(o, "budget"),
-                             .threads = (int)number(o, "threads"),
-                             .check_only = cJSON_IsTrue(item(o, "check_only")),
+  qn_tune_options options = {.effort = (int)qn__json_number(o, "effort", 0),
+                             .budget = qn__json_number(o, "budget", 0),
+                             .threads = (int)qn__json_number(o, "threads", 0),
+                             .check_only = cJSON_IsTrue(qn__json_get(o, "check_only")),
                              .progress = progress,
                              .ud = t,
-                             .device = cJSON_GetStringValue(item(o, "device")),
-                             .store = cJSON_GetStringValue(item(o, "store")),
-                             .worker = cJSON_GetStringValue(item(o, "worker"))};
+                             .device = qn__json_text(o, "device", NULL),
+                             .store = qn__json_text(o, "store", NULL),
+                             .worker = qn__json_text(o, "worker", NULL)};
   if (cJSON_GetArraySize(m) > 0) {
     t->m = calloc((size_t)cJSON_GetArraySize(m), sizeof *t->m);
     if (!t->m) return qn__lua_fail(L, qn__fail(QN_E_NOMEM, "no memory for M"));
@@ -177,7 +169,7 @@ static int tune(lua_State *L) {
     options.m = t->m;
   }
   luaL_checkstack(L, 20, NULL);
-  qn_status s = read_problems(item(job, "problems"), t);
+  qn_status s = read_problems(qn__json_get(job, "problems"), t);
   if (s == QN_OK) s = qn_tune(t->problem, t->n, &options, &t->result);
   free_problems(t);
   if (t->raised) return lua_error(L);

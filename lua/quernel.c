@@ -268,10 +268,8 @@ static int list_embedded(lua_State *L) {
 static int hash(lua_State *L) {
   size_t size;
   const char *text = luaL_checklstring(L, 1, &size);
-  uint8_t sum[QN_HASH_BYTES];
   char hex[2 * QN_HASH_BYTES + 1];
-  qn__hash128(text, size, sum);
-  qn__hash_text(sum, hex);
+  qn__hash_hex(text, size, hex);
   lua_pushstring(L, hex);
   return 1;
 }

@@ -1,6 +1,6 @@
 qn_test(compile quernel_compile)
 qn_test(cubin quernel_compile)
-qn_test(store quernel_cache)
+qn_test(store quernel_cache quernel_compile)
 qn_test(desc_json quernel_cache PkgConfig::LUA)
 set_tests_properties(compile PROPERTIES LABELS "sanitize;threads")
 set_tests_properties(cubin store desc_json PROPERTIES LABELS sanitize)

@@ -7,6 +7,7 @@
 #include "leash.h"
 #include "process.h"
 #include "runtime_fixture.h"
+#include "tree.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,6 +1,7 @@
 /* test_desc_json.c - descriptors through JSON: nothing is lost, what the generator writes is understood, and each thing
  * that may be wrong is refused by name. */
 #include "desc_json.h"
+#include "hash.h"
 #include "native_problem.h"
 #include "runtime_fixture.h"
 #include "store.h"
@@ -134,7 +135,7 @@ static int hash(lua_State *L) {
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n);
   char hex[33];
-  qn_hash_hex(text, n, hex);
+  qn__hash_hex(text, n, hex);
   lua_pushstring(L, hex);
   return 1;
 }

@@ -1,5 +1,7 @@
 /* test_store.c - the store with invented devices: what is put is got, what is damaged is a miss, nobody waits. */
+#include "compile.h"
 #include "fail.h"
+#include "hash.h"
 #include "runtime_fixture.h"
 #include "store.h"
 #include "store_tools.h"
@@ -605,7 +607,7 @@ START_TEST(test_list_verify_gc) {
   for (const int *way = (const int[]){S_IFIFO, S_IFDIR, 0}; *way; way++) {
     put(s, "z", 3);
     snprintf(path, sizeof path, "%s/evidence/", qn_store_path(s));
-    qn_hash_hex("z", 1, path + strlen(path));
+    qn__hash_hex("z", 1, path + strlen(path));
     block(strcat(path, ".json"), *way);
     files(s, "artifact", ".bin", path);
     block(path, *way);
@@ -647,7 +649,7 @@ START_TEST(test_diff_merge) {
   char path[1024], text[4096];
   put_samples(mine, "torn", 1, 100);
   snprintf(path, sizeof path, "%s/evidence/", qn_store_path(mine));
-  qn_hash_hex("torn", 4, path + strlen(path));
+  qn__hash_hex("torn", 4, path + strlen(path));
   strcat(path, ".json");
   size_t n = load(path, text, sizeof text);
   save(path, text, n / 2); /* a torn one of mine loses to a whole one */

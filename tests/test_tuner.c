@@ -1,6 +1,7 @@
 /* test_tuner.c - whole runs over small problems: what is chosen, what is refused, what a second run still has to do,
  * and what is left when a run is killed, runs out of time or out of disk. Times themselves are never asserted; where
  * one candidate must win, the other is made a thousand times slower. */
+#include "hash.h"
 #include "journal.h"
 #include "pack.h"
 #include "suite.h"
@@ -33,7 +34,7 @@ static qn_candidate *add(const char *fault, const char *remark, const char *layo
   set.text[i] = kernel_text(fault, remark);
   char key[256];
   snprintf(key, sizeof key, "%s %s %s", fault ? fault : "", remark, layout);
-  qn_hash_hex(key, strlen(key), set.hash[i]);
+  qn__hash_hex(key, strlen(key), set.hash[i]);
   *c = (qn_candidate){.name = remark,
                       .hash = set.hash[i],
                       .family = "host.test",
@@ -380,7 +381,7 @@ static void know(qn_store *s, int64_t m, const lap laps[2], bool meet) {
     cJSON_AddItemToArray(list, j);
   }
   snprintf(both, sizeof both, "%s%s", set.hash[laps[0].candidate], set.hash[laps[1].candidate]);
-  qn_hash_hex(both, strlen(both), sum);
+  qn__hash_hex(both, strlen(both), sum);
   snprintf(key, sizeof key, "finals %s M=%d rounds=7 %s", spelling, (int)m, sum);
   if (meet) ck_assert_int_eq(qn_store_put(s, "evidence", key, finals), QN_OK);
   cJSON_Delete(finals);

@@ -5,6 +5,7 @@
 #include "case.h"
 #include "compile.h"
 #include "fail.h"
+#include "hash.h"
 #include "store.h"
 #include "tuner.h"
 #include <check.h>
@@ -53,7 +54,7 @@ static inline qn_format test_format(void) {
 static inline qn_layout test_layout(const char *name) {
   qn_layout l = {.tile_n = 1, .tile_k = 32, .pad_code = 8, .n_sections = 1};
   snprintf(l.name, sizeof l.name, "%s", name);
-  qn_hash_hex(name, strlen(name), l.hash);
+  qn__hash_hex(name, strlen(name), l.hash);
   l.section[0] = (qn_section){.n_outer = 2,
                               .n_fields = 2,
                               .outer = {{0, 0, 1}, {1, 0, 32}},
@@ -105,7 +106,7 @@ static inline qn_case *test_case(const char *fault, int64_t n, int64_t k) {
   c->recipe = test_recipe(true);
   c->m_min = 1;
   snprintf(c->name, sizeof c->name, "%s", source.name);
-  qn_hash_hex(text, strlen(text), c->hash);
+  qn__hash_hex(text, strlen(text), c->hash);
   snprintf(c->sum, sizeof c->sum, "%s", a.hash);
   snprintf(c->image, sizeof c->image, "%s/%s.bin", folder, a.hash);
   FILE *f = fopen(c->image, "wb");

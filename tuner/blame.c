@@ -3,6 +3,7 @@
  * A worker holds whatever the kernels before left in it, and a machine whatever else it does. So a kernel is only
  * condemned for what it did in a worker of its own, and what is anybody's fault is not remembered at all. */
 #include "fail.h"
+#include "json.h"
 #include "run.h"
 #include "verify.h"
 #include <stdio.h>
@@ -78,7 +79,7 @@ static qn_status put(qn_tuning *r, void *ud) {
   const question *q = ud;
   cJSON *answer;
   qn_status s = qn__run_ask(r, q->ask, &answer);
-  *q->error = qn__number(answer, "error");
+  *q->error = qn__json_number(answer, "error", 0);
   cJSON_Delete(answer);
   return s;
 }

@@ -3,6 +3,8 @@
 #include "desc_json.h"
 #include "fail.h"
 #include "file.h"
+#include "hash.h"
+#include "json.h"
 #include "store.h"
 #include <dlfcn.h>
 #include <stdio.h>
@@ -27,14 +29,14 @@ cJSON *qn__case_to_json(const qn_case *c) {
 }
 
 static qn_status text(const cJSON *j, const char *key, char *out, size_t size) {
-  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+  const char *s = qn__json_text(j, key, NULL);
   if (!s || strlen(s) >= size) return qn__fail(QN_E_FORMAT, "case: '%s' is missing or too long", key);
   memcpy(out, s, strlen(s) + 1);
   return QN_OK;
 }
 
 static qn_status count(const cJSON *j, const char *key, int64_t *out) {
-  const cJSON *v = cJSON_GetObjectItemCaseSensitive(j, key);
+  const cJSON *v = qn__json_get(j, key);
   if (!cJSON_IsNumber(v) || !(v->valuedouble >= 0 && v->valuedouble <= INT32_MAX))
     return qn__fail(QN_E_FORMAT, "case: '%s' is no number in 0 .. 2^31 - 1", key);
   *out = (int64_t)v->valuedouble;
@@ -54,9 +56,9 @@ qn_status qn__case_from_json(const cJSON *j, qn_case *out) {
   QN_TRY(count(j, "m_max", &out->m_max));
   QN_TRY(count(j, "m_tile", &out->m_tile));
   QN_TRY(qn__problem_parse(spelling, &out->problem));
-  QN_TRY(qn__format_from_json(cJSON_GetObjectItemCaseSensitive(j, "format"), &out->format));
-  QN_TRY(qn__layout_from_json(cJSON_GetObjectItemCaseSensitive(j, "layout"), &out->format, &out->layout));
-  QN_TRY(qn__recipe_from_json(cJSON_GetObjectItemCaseSensitive(j, "recipe"), &out->recipe));
+  QN_TRY(qn__format_from_json(qn__json_get(j, "format"), &out->format));
+  QN_TRY(qn__layout_from_json(qn__json_get(j, "layout"), &out->format, &out->layout));
+  QN_TRY(qn__recipe_from_json(qn__json_get(j, "recipe"), &out->recipe));
   QN_TRY(qn__layout_check(&out->layout, &out->format, out->problem.n, out->problem.k));
   return qn__recipe_check(&out->recipe);
 }
@@ -65,7 +67,7 @@ qn_status qn__case_from_json(const cJSON *j, qn_case *out) {
 
 static qn_status load(qn_device *d, const qn_case *c, const char *image, size_t size, qn_subject *out) {
   char sum[33];
-  qn_hash_hex(image, size, sum);
+  qn__hash_hex(image, size, sum);
   if (c->sum[0] && strcmp(sum, c->sum))
     return qn__fail(QN_E_IO, "%s is damaged: its content hash is %s, not %s", c->image, sum, c->sum);
   QN_TRY(d->ops->module_load(d, image, size, &out->module));

@@ -6,6 +6,8 @@
 #include "contest.h"
 #include "data.h"
 #include "fail.h"
+#include "hash.h"
+#include "json.h"
 #include "stats.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +61,7 @@ static qn_status ask(qn_contest *f, const char *op, const final *x, size_t slot,
   finalist_key(f, x, m, key);
   qn__journal_at(&f->r->journal, key);
   qn_status s = qn__run_ask(f->r, &a, &answer);
-  const cJSON *t = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(answer, "seconds"), 0);
+  const cJSON *t = cJSON_GetArrayItem(qn__json_get(answer, "seconds"), 0);
   if (seconds && cJSON_IsNumber(t)) *seconds = t->valuedouble;
   cJSON_Delete(answer);
   return s;
@@ -135,10 +137,9 @@ static cJSON *to_json(const final *list, size_t n) {
 static bool from_json(const cJSON *j, final *list, size_t n) {
   const cJSON *x;
   size_t told = 0;
-  cJSON_ArrayForEach(x, cJSON_GetObjectItemCaseSensitive(j, "finalists")) for (size_t k = 0; k < n; k++) {
-    double seconds = qn__number(x, "seconds"), ratio = qn__number(x, "ratio");
-    if (!(seconds > 0 && ratio > 0) || !is(&list[k], cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(x, "hash"))))
-      continue;
+  cJSON_ArrayForEach(x, qn__json_get(j, "finalists")) for (size_t k = 0; k < n; k++) {
+    double seconds = qn__json_number(x, "seconds", 0), ratio = qn__json_number(x, "ratio", 0);
+    if (!(seconds > 0 && ratio > 0) || !is(&list[k], qn__json_text(x, "hash", NULL))) continue;
     list[k].seconds = seconds;
     list[k].low = ratio;
     told++;
@@ -150,7 +151,7 @@ static bool from_json(const cJSON *j, final *list, size_t n) {
 static void make_key(const qn_contest *f, const final *list, size_t n, int64_t m, int rounds, char key[400]) {
   char set[(most + 1) * 33] = "", hash[33];
   for (size_t k = 0; k < n; k++) strcat(set, list[k].c->e->c->hash);
-  qn_hash_hex(set, strlen(set), hash);
+  qn__hash_hex(set, strlen(set), hash);
   snprintf(key, 400, "finals %s M=%lld rounds=%d %s", f->p->problem.spelling, (long long)m, rounds, hash);
 }
 

@@ -4,6 +4,7 @@
  * where the file system has locks. Where it has none, nobody is taken for dead. */
 #include "journal.h"
 #include "fail.h"
+#include "json.h"
 #include "store_file.h"
 #include <dirent.h>
 #include <errno.h>
@@ -19,8 +20,7 @@
 
 int qn__journal_suspicion(qn_store *s, const char *what) {
   cJSON *j = qn_store_get(s, "suspect", what);
-  const cJSON *weight = cJSON_GetObjectItemCaseSensitive(j, "weight");
-  int n = cJSON_IsNumber(weight) ? weight->valueint : 0;
+  int n = qn__json_int(j, "weight", 0);
   cJSON_Delete(j);
   return n;
 }

@@ -1,5 +1,6 @@
 /* make.c - threads that take one entrant after the other; it is ready once its artifact is in the store. */
 #include "make.h"
+#include "compile.h"
 #include "cpu.h"
 #include "fail.h"
 #include "measure.h"

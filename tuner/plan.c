@@ -2,6 +2,7 @@
  * the deterministic and the batch-invariant kernels alone. */
 #include "contest.h"
 #include "fail.h"
+#include "json.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,7 @@ static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
   char key[200];
   snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)m);
   cJSON *j = f->kind == QN_PLAN_FASTEST ? qn_store_get(f->r->store, "plan", key) : NULL;
-  const char *hash = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "variant"));
+  const char *hash = qn__json_text(j, "variant", NULL);
   snprintf(out, 33, "%s", hash ? hash : "");
   cJSON_Delete(j);
 }
@@ -236,11 +237,11 @@ static double blas_seconds(qn_contest *f, int64_t m) {
   if (!j && !qn__run_late(r)) {
     bool found = qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer) == QN_OK;
     j = cJSON_CreateObject();
-    cJSON_AddNumberToObject(j, "seconds", found ? qn__number(answer, "seconds") : 0);
+    cJSON_AddNumberToObject(j, "seconds", found ? qn__json_number(answer, "seconds", 0) : 0);
     cJSON_Delete(answer);
     if (found) qn__run_keep(r, "evidence", key, j);
   }
-  double seconds = qn__number(j, "seconds");
+  double seconds = qn__json_number(j, "seconds", 0);
   cJSON_Delete(j);
   return seconds;
 }

@@ -1,6 +1,7 @@
 /* protocol.c - a device's description as JSON. */
 #include "protocol.h"
 #include "fail.h"
+#include "json.h"
 #include <stdio.h>
 
 cJSON *qn__info_to_json(const qn_device_info *d) {
@@ -26,13 +27,10 @@ cJSON *qn__info_to_json(const qn_device_info *d) {
 }
 
 static void text(const cJSON *j, const char *key, char *out, size_t size) {
-  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
-  snprintf(out, size, "%s", s ? s : "");
+  snprintf(out, size, "%s", qn__json_text(j, key, ""));
 }
 
 static double value_of(const cJSON *x) { return cJSON_IsNumber(x) ? x->valuedouble : 0; }
-
-double qn__number(const cJSON *j, const char *key) { return value_of(cJSON_GetObjectItemCaseSensitive(j, key)); }
 
 qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   *out = (qn_device_info){0};
@@ -43,16 +41,15 @@ qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   text(j, "product", out->product, sizeof out->product);
   text(j, "model", out->model, sizeof out->model);
   text(j, "driver", out->driver, sizeof out->driver);
-  out->threads = (int)qn__number(j, "threads");
-  for (int i = 0; i < 3; i++)
-    out->cache[i] = (int64_t)value_of(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(j, "cache"), i));
-  out->sm = (int)qn__number(j, "sm");
-  out->sms = (int)qn__number(j, "sms");
-  out->smem = (int64_t)qn__number(j, "smem");
-  out->regs = (int64_t)qn__number(j, "regs");
-  out->smem_sm = (int64_t)qn__number(j, "smem_sm");
-  out->threads_sm = (int)qn__number(j, "threads_sm");
-  out->ctas_sm = (int)qn__number(j, "ctas_sm");
-  out->timed = (int)qn__number(j, "timed");
+  out->threads = (int)qn__json_number(j, "threads", 0);
+  for (int i = 0; i < 3; i++) out->cache[i] = (int64_t)value_of(cJSON_GetArrayItem(qn__json_get(j, "cache"), i));
+  out->sm = (int)qn__json_number(j, "sm", 0);
+  out->sms = (int)qn__json_number(j, "sms", 0);
+  out->smem = (int64_t)qn__json_number(j, "smem", 0);
+  out->regs = (int64_t)qn__json_number(j, "regs", 0);
+  out->smem_sm = (int64_t)qn__json_number(j, "smem_sm", 0);
+  out->threads_sm = (int)qn__json_number(j, "threads_sm", 0);
+  out->ctas_sm = (int)qn__json_number(j, "ctas_sm", 0);
+  out->timed = (int)qn__json_number(j, "timed", 0);
   return QN_OK;
 }

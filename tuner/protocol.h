@@ -25,5 +25,4 @@
 #define QN_SLOTS 16
 cJSON *qn__info_to_json(const qn_device_info *d);
 qn_status qn__info_from_json(const cJSON *j, qn_device_info *out);
-double qn__number(const cJSON *j, const char *key); /* 0 if there is none */
 #endif

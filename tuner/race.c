@@ -3,6 +3,7 @@
  * 1, 3, then 10 samples; who is beyond 3, 1.5 or 1.15 times the best so far stops there. */
 #include "contest.h"
 #include "fail.h"
+#include "json.h"
 #include "measure.h"
 #include "stats.h"
 #include <float.h>
@@ -25,7 +26,7 @@ typedef struct timing {
 /* Append an answer's samples; returns how many there are now. */
 static size_t append(const cJSON *answer, const char *key, double *x, size_t n, size_t most) {
   const cJSON *item;
-  cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(answer, key)) if (n < most) x[n++] = item->valuedouble;
+  cJSON_ArrayForEach(item, qn__json_get(answer, key)) if (n < most) x[n++] = item->valuedouble;
   return n;
 }
 
@@ -50,7 +51,7 @@ static qn_status measure(qn_tuning *r, void *ud) {
   cJSON *answer;
   *x->out = (timing){0};
   qn_status s = qn__run_ask(r, &(qn_ask){.op = "open", .p = p, .m = x->m, .e = x->c->e}, &answer);
-  x->out->error = qn__number(answer, "error");
+  x->out->error = qn__json_number(answer, "error", 0);
   cJSON_Delete(answer);
   for (size_t h = 0; s == QN_OK && h < QN_COUNT(heat); h++) {
     s = qn__run_ask(r, &(qn_ask){.op = "time", .p = p, .reps = heat[h].reps - (int)n}, &answer);
@@ -85,8 +86,8 @@ static cJSON *evidence_of(const qn_racer *c, const timing *t) {
 }
 
 static void read_evidence(qn_contest *f, qn_racer *c, size_t i, const cJSON *j) {
-  double bandwidth = qn__number(j, "bandwidth"), error = qn__number(j, "error");
-  c->lap[i] = qn__number(j, "seconds");
+  double bandwidth = qn__json_number(j, "bandwidth", 0), error = qn__json_number(j, "error", 0);
+  c->lap[i] = qn__json_number(j, "seconds", 0);
   c->e->timed = true;
   if (error > c->e->error) c->e->error = error;
   if (c->lap[i] > 0 && (!f->best[i] || c->lap[i] < f->best[i])) f->best[i] = c->lap[i];

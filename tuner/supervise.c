@@ -1,6 +1,7 @@
 /* supervise.c - the worker is a process group of its own, so that killing it leaves nothing behind. */
 #include "supervise.h"
 #include "fail.h"
+#include "json.h"
 #include "leash.h"
 #include "measure.h"
 #include <errno.h>
@@ -100,8 +101,8 @@ static cJSON *read_answer(qn_supervisor *s, double seconds, loss *how) {
   const char *step;
   s->limit = seconds;
   *s->step = 0;
-  while ((j = read_line(s, how)) && (step = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "step")))) {
-    double limit = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(j, "limit"));
+  while ((j = read_line(s, how)) && (step = qn__json_text(j, "step", NULL))) {
+    double limit = cJSON_GetNumberValue(qn__json_get(j, "limit"));
     snprintf(s->step, sizeof s->step, "%s", step);
     s->limit = limit < seconds ? limit : seconds;
     cJSON_Delete(j);
@@ -163,15 +164,9 @@ static qn_fault fault_of(qn_status s) {
   }
 }
 
-static int number(const cJSON *j, const char *key) {
-  const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, key);
-  return cJSON_IsNumber(x) ? x->valueint : -1;
-}
-
 static qn_status status_of(const cJSON *answer) {
-  const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "why"));
-  int s = number(answer, "status");
-  return s == QN_OK ? QN_OK : qn__fail(s < 0 ? QN_E_FORMAT : (qn_status)s, "%s", why ? why : "");
+  int s = qn__json_int(answer, "status", -1);
+  return s == QN_OK ? QN_OK : qn__fail(s < 0 ? QN_E_FORMAT : (qn_status)s, "%s", qn__json_text(answer, "why", ""));
 }
 
 /* Whoever kills a worker that starts, for want of memory perhaps, may have done with it a moment later. */
@@ -187,7 +182,7 @@ static qn_status start(qn_supervisor *s) {
   s->fault = QN_FAULT_RUN; /* nothing was asked */
   if (!hello) return qn__fail(QN_E_IO, "the worker %s does not start: %s", s->program, qn__errmsg());
   qn_status status = status_of(hello);
-  if (status == QN_OK) status = qn__info_from_json(cJSON_GetObjectItemCaseSensitive(hello, "info"), &s->info);
+  if (status == QN_OK) status = qn__info_from_json(qn__json_get(hello, "info"), &s->info);
   cJSON_Delete(hello);
   if (status != QN_OK) reap(s, &(int){0});
   return status;
@@ -228,7 +223,7 @@ static qn_status converse(qn_supervisor *s, char *text, double seconds, cJSON **
   s->fresh = false;
   send_text(s, text, n + 1);
   cJSON *j = read_answer(s, seconds, &how);
-  if (number(j, "id") != s->asked || number(j, "status") < 0) {
+  if (qn__json_int(j, "id", -1) != s->asked || qn__json_int(j, "status", -1) < 0) {
     cJSON_Delete(j);
     return lose(s, how);
   }

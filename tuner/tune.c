@@ -7,9 +7,11 @@
  * over. Before anything else one plain kernel of every problem is compiled and verified, so that however short the
  * budget each problem ends with a plan. */
 #include "case.h"
+#include "compile.h"
 #include "desc_json.h"
 #include "fail.h"
 #include "journal.h"
+#include "json.h"
 #include "measure.h"
 #include "run.h"
 #include "stats.h"
@@ -57,9 +59,9 @@ void qn__run_remark(qn_tuning *r, const char *format, ...) {
 
 cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, double least) {
   cJSON *known = qn_store_get(r->store, "evidence", key);
-  const cJSON *x = cJSON_GetObjectItemCaseSensitive(known, field);
+  const cJSON *x = qn__json_get(known, field);
   bool told = cJSON_IsNumber(x) && x->valuedouble >= least && x->valuedouble < INFINITY;
-  if (told || cJSON_IsString(cJSON_GetObjectItemCaseSensitive(known, "rejected"))) return known;
+  if (told || cJSON_IsString(qn__json_get(known, "rejected"))) return known;
   cJSON_Delete(known);
   return NULL;
 }
@@ -240,8 +242,8 @@ static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
   qn__run_verify_key(e, key);
   cJSON *known = qn__run_known(r, key, "error", 0);
   if (known) {
-    const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "rejected"));
-    e->error = qn__number(known, "error");
+    const char *why = qn__json_text(known, "rejected", NULL);
+    e->error = qn__json_number(known, "error", 0);
     e->verified = !why;
     r->counts.verify_known++;
     if (why) qn__run_reject(r, e, why);

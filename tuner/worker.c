@@ -4,6 +4,7 @@
 #include "dense.h"
 #include "driver.h"
 #include "fail.h"
+#include "json.h"
 #include "measure.h"
 #include "protocol.h"
 #include "tuner.h"
@@ -81,7 +82,7 @@ static void close_slots(worker *w) {
 static qn_status read_case(const cJSON *request, qn_case **out) {
   *out = malloc(sizeof **out);
   if (!*out) return qn__fail(QN_E_NOMEM, "no memory for a case");
-  return qn__case_from_json(cJSON_GetObjectItemCaseSensitive(request, "case"), *out);
+  return qn__case_from_json(qn__json_get(request, "case"), *out);
 }
 
 static qn_status do_verify(worker *w, const cJSON *request, cJSON *answer) {
@@ -179,8 +180,8 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
 }
 
 static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
-  int i = (int)qn__number(request, "slot");
-  int64_t m = (int64_t)qn__number(request, "m");
+  int i = (int)qn__json_number(request, "slot", 0);
+  int64_t m = (int64_t)qn__json_number(request, "m", 0);
   qn_case *c;
   qn_status status = read_case(request, &c);
   if (status == QN_OK && (i < 0 || i >= QN_SLOTS || m < 1))
@@ -289,13 +290,13 @@ static qn_status may_time(worker *w) {
 }
 
 static slot *find_slot(worker *w, const cJSON *request) {
-  int i = (int)qn__number(request, "slot");
+  int i = (int)qn__json_number(request, "slot", 0);
   return i >= 0 && i < QN_SLOTS && w->slot[i].open ? &w->slot[i] : NULL;
 }
 
 static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   slot *s = find_slot(w, request);
-  int reps = (int)qn__number(request, "reps"), quiet = 0;
+  int reps = (int)qn__json_number(request, "reps", 0), quiet = 0;
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(may_time(w));
   cJSON *seconds = cJSON_AddArrayToObject(answer, "seconds"), *bandwidth = cJSON_AddArrayToObject(answer, "bandwidth");
@@ -340,9 +341,9 @@ static qn_status do_close(worker *w, const cJSON *request, cJSON *answer) {
 
 static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   qn_device *d = w->device;
-  int64_t n = (int64_t)qn__number(request, "n");
-  int64_t k = (int64_t)qn__number(request, "k");
-  int64_t m = (int64_t)qn__number(request, "m");
+  int64_t n = (int64_t)qn__json_number(request, "n", 0);
+  int64_t k = (int64_t)qn__json_number(request, "k", 0);
+  int64_t m = (int64_t)qn__json_number(request, "m", 0);
   bool host = !strcmp(d->info.target, "host");
   double seconds = 0;
   QN_TRY(may_time(w));
@@ -361,7 +362,7 @@ static const struct {
            {"rows", do_rows},     {"count", do_count}, {"close", do_close}, {"blas", do_blas}};
 
 static qn_status dispatch(worker *w, const cJSON *request, cJSON *answer) {
-  const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
+  const char *op = qn__json_text(request, "op", NULL);
   for (size_t i = 0; op && i < QN_COUNT(ops); i++)
     if (!strcmp(op, ops[i].op)) return ops[i].run(w, request, answer);
   return qn__fail(QN_E_ARG, "unknown request");
@@ -419,7 +420,7 @@ int qn_worker_main(int argc, char **argv) {
     s = dispatch(w, request, body);
     if (getpid() != self) _exit(0); /* a kernel has forked: only the worker itself answers */
     add_status(body, s);
-    cJSON_AddNumberToObject(body, "id", qn__number(request, "id"));
+    cJSON_AddNumberToObject(body, "id", qn__json_number(request, "id", 0));
     cJSON_Delete(request);
     if (!say(out, body)) break;
     if (s == QN_E_CUDA) break; /* never go on in a context that has failed */

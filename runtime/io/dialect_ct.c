@@ -66,7 +66,7 @@ static int packing_of(int64_t words, int64_t count, int64_t bits) {
 
 static int64_t configured_bits(const cJSON *group) {
   const cJSON *weights = cJSON_GetObjectItemCaseSensitive(group, "weights");
-  return qn__json_int(cJSON_GetObjectItemCaseSensitive(weights, "num_bits"), 0);
+  return qn__value_int(cJSON_GetObjectItemCaseSensitive(weights, "num_bits"), 0);
 }
 
 static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {

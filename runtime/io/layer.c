@@ -41,14 +41,14 @@ qn_status qn__layer_configure(const qn_model *m, qn__weight *w) {
   return QN_OK;
 }
 
-int64_t qn__json_int(const cJSON *v, int64_t fallback) {
+int64_t qn__value_int(const cJSON *v, int64_t fallback) {
   if (cJSON_IsBool(v)) return cJSON_IsTrue(v);
   return cJSON_IsNumber(v) && v->valuedouble >= INT32_MIN && v->valuedouble <= INT32_MAX ? (int64_t)v->valuedouble
                                                                                          : fallback;
 }
 
 int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback) {
-  return qn__json_int(get(w->own, key), qn__json_int(get(m->quant, key), fallback));
+  return qn__value_int(get(w->own, key), qn__value_int(get(m->quant, key), fallback));
 }
 
 const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key) {
@@ -63,7 +63,7 @@ const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *k
 static int64_t configured_group(const qn_model *m, const qn__weight *w, int64_t groups) {
   const cJSON *g;
   int64_t said = qn__layer_int(m, w, "group_size", qn__layer_int(m, w, "q_group_size", 0));
-  for (int i = 0;; said = qn__json_int(get(get(g, "weights"), "group_size"), 0)) {
+  for (int i = 0;; said = qn__value_int(get(get(g, "weights"), "group_size"), 0)) {
     if (said > 0 && qn__ceildiv(w->pub.k, said) == groups) return said;
     if (!(g = qn__ct_weights(m, i++))) return 0;
   }
@@ -90,7 +90,7 @@ qn_status qn__layer_group(const qn_model *m, const qn__weight *w, const qn_raw *
 
 static bool pair(const cJSON *list, int64_t out[2]) {
   for (int i = 0; i < 2; i++) {
-    out[i] = qn__json_int(cJSON_GetArrayItem(list, i), 0);
+    out[i] = qn__value_int(cJSON_GetArrayItem(list, i), 0);
     if (out[i] < 1) return false;
   }
   return true;

@@ -5,7 +5,7 @@
  *     x.safetensors    that file, and config.json beside it
  *     x.gguf           that file, or with -00001-of-00003 in its name all parts */
 #include "model.h"
-#include "json.h"
+#include "pull.h"
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -205,7 +205,7 @@ static qn_status read_config(qn_model *m, const char *dir) {
 }
 
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback) {
-  return qn__json_int(cJSON_GetObjectItemCaseSensitive(m->quant, key), fallback);
+  return qn__value_int(cJSON_GetObjectItemCaseSensitive(m->quant, key), fallback);
 }
 
 const char *qn__quant_text(const qn_model *m, const char *key) {

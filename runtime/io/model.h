@@ -168,7 +168,7 @@ const cJSON *qn__config(const qn_model *m, const char *key);
 bool qn__architecture_is(const qn_model *m, const char *name);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
-int64_t qn__json_int(const cJSON *value, int64_t fallback); /* a whole number, or a bool */
+int64_t qn__value_int(const cJSON *value, int64_t fallback); /* a whole number, or a bool */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
 const char *qn__quant_text(const qn_model *m, const char *key); /* "" when absent */
 const char *qn__quant_name(const qn_model *m);                  /* what it calls itself: "gptq"; "" when it does not */

@@ -5,8 +5,8 @@
  * The rules are those of the reference implementation (huggingface/safetensors, tensor.rs, validate): the header is at
  * most 100 MB, blanks may stand round it; sorted by offset the tensors follow each other from 0 to the end of the file
  * without hole or overlap; each has exactly the bytes of its shape; no name twice. */
-#include "json.h"
 #include "model.h"
+#include "pull.h"
 #include <stdlib.h>
 #include <string.h>
 

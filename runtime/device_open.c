@@ -1,6 +1,6 @@
 /* device.c - devices by name. */
-#include "device.h"
 #include "cpu.h"
+#include "device.h"
 #include "device_cuda.h"
 #include "device_host.h"
 #include "fail.h"

@@ -1,12 +1,13 @@
 /* leash.c - the keeper and what it is told; scratch folders. See leash.h. */
 #include "leash.h"
-#include "file.h"
+#include "tree.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>

@@ -1,9 +1,9 @@
-/* json.h - pull parser for the JSON of checkpoint headers, which may be 100 MB and hostile.
+/* pull.h - pull parser for the JSON of checkpoint headers, which may be 100 MB and hostile.
  *
  * It allocates nothing: the caller walks the text and takes what it wants. Strings are unescaped into a buffer of the
  * caller's. Every function returns false on malformed text and leaves `bad` saying why. */
-#ifndef QN_IO_JSON_H
-#define QN_IO_JSON_H
+#ifndef QN_IO_PULL_H
+#define QN_IO_PULL_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -27,7 +27,4 @@ typedef struct qn_output {
 qn_status qn__output_open(qn_output *o, const char *path);
 qn_status qn__output_close(qn_output *o);
 void qn__output_abandon(qn_output *o);
-
-/* Remove a file, or a folder with all that is in it; links are not followed. 0, or -1 with errno. */
-int qn__tree_remove(const char *path);
 #endif

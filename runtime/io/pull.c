@@ -1,5 +1,5 @@
-/* json.c - see json.h. Grammar of RFC 8259; numbers in skipped values are checked loosely. */
-#include "json.h"
+/* pull.c - see pull.h. Grammar of RFC 8259; numbers in skipped values are checked loosely. */
+#include "pull.h"
 #include <string.h>
 
 static bool bad(qn__pull *j, const char *what) {

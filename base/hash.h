@@ -6,6 +6,8 @@
 
 #define QN_HASH_BYTES 16
 void qn__hash128(const void *data, size_t size, uint8_t out[QN_HASH_BYTES]);
-/* The same as 32 hexadecimal digits and a zero. */
+/* A hash as 32 hexadecimal digits and a zero. */
 void qn__hash_text(const uint8_t hash[QN_HASH_BYTES], char out[2 * QN_HASH_BYTES + 1]);
+/* Both at once. */
+void qn__hash_hex(const void *data, size_t size, char out[2 * QN_HASH_BYTES + 1]);
 #endif

@@ -3,7 +3,6 @@
 #include "leash.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,12 +98,3 @@ qn_status qn__file_replace(const char *path, const void *data, size_t size) {
   fwrite(data, 1, size, o.f);
   return qn__output_close(&o);
 }
-
-/* ---- Away -------------------------------------------------------------------------------------------------------- */
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at) {
-  (void)st, (void)type, (void)at;
-  return remove(path);
-}
-
-int qn__tree_remove(const char *path) { return nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS); }

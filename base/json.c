@@ -1,0 +1,67 @@
+/* json.c - see json.h. A spoiled node has the type cJSON_Invalid, which cJSON refuses to print. */
+#include "json.h"
+
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
+
+const cJSON *qn__json_get(const cJSON *object, const char *key) {
+  return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+double qn__json_number(const cJSON *object, const char *key, double absent) {
+  const cJSON *x = qn__json_get(object, key);
+  return cJSON_IsNumber(x) ? x->valuedouble : absent;
+}
+
+int qn__json_int(const cJSON *object, const char *key, int absent) {
+  const cJSON *x = qn__json_get(object, key);
+  return cJSON_IsNumber(x) ? x->valueint : absent;
+}
+
+const char *qn__json_text(const cJSON *object, const char *key, const char *absent) {
+  const char *text = cJSON_GetStringValue(qn__json_get(object, key));
+  return text ? text : absent;
+}
+
+/* ---- Building ---------------------------------------------------------------------------------------------------- */
+
+/* `item` was to be added to `to`. */
+static void settle(cJSON *to, cJSON *item, bool added) {
+  if (added) return;
+  cJSON_Delete(item);
+  if (to) to->type = cJSON_Invalid;
+}
+
+void qn__json_add(cJSON *object, const char *key, cJSON *item) {
+  settle(object, item, cJSON_AddItemToObject(object, key, item));
+}
+
+void qn__json_add_text(cJSON *object, const char *key, const char *text) {
+  qn__json_add(object, key, cJSON_CreateString(text));
+}
+
+void qn__json_add_number(cJSON *object, const char *key, double number) {
+  qn__json_add(object, key, cJSON_CreateNumber(number));
+}
+
+void qn__json_add_flag(cJSON *object, const char *key, bool flag) { qn__json_add(object, key, cJSON_CreateBool(flag)); }
+
+cJSON *qn__json_add_array(cJSON *object, const char *key) {
+  qn__json_add(object, key, cJSON_CreateArray());
+  return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+cJSON *qn__json_add_object(cJSON *object, const char *key) {
+  qn__json_add(object, key, cJSON_CreateObject());
+  return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+void qn__json_append(cJSON *array, cJSON *item) { settle(array, item, cJSON_AddItemToArray(array, item)); }
+void qn__json_append_number(cJSON *array, double number) { qn__json_append(array, cJSON_CreateNumber(number)); }
+void qn__json_append_text(cJSON *array, const char *text) { qn__json_append(array, cJSON_CreateString(text)); }
+
+bool qn__json_whole(const cJSON *json) {
+  const cJSON *x;
+  if (!json || cJSON_IsInvalid(json)) return false;
+  cJSON_ArrayForEach(x, json) if (!qn__json_whole(x)) return false;
+  return true;
+}

@@ -1,0 +1,7 @@
+/* tree.h - folders with all that is in them. */
+#ifndef QN_TREE_H
+#define QN_TREE_H
+
+/* Remove a file, or a folder with all that is in it; links are not followed. 0, or -1 with errno. Any thread. */
+int qn__tree_remove(const char *path);
+#endif
