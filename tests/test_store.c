@@ -189,11 +189,12 @@ START_TEST(test_foreign) {
   files(s, "evidence", ".json", path);
   size_t n = load(path, text, sizeof text - 1);
   text[n] = 0;
-  ck_assert_ptr_nonnull(p = strstr(text, "\"schema\":\t1"));
-  p[10] = '2';
+  ck_assert_ptr_nonnull(p = strstr(text, "\"schema\":\t"));
+  char own = p[10];
+  p[10] = '9';
   save(path, text, n);
   ck_assert(get(s, "a") == -1);
-  p[10] = '1';
+  p[10] = own;
   save(path, text, n);
   ck_assert(get(s, "a") == 1);
   snprintf(other, sizeof other, "%s/evidence/00000000000000000000000000000000.json", qn_store_path(s));
