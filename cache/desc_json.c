@@ -266,9 +266,9 @@ static cJSON *write_expr(const qn_expr *e, const names *vars) {
     cJSON *t;
     if (op->code == QN_OP_CONST) t = cJSON_CreateNumber(op->value);
     else if (op->code == QN_OP_VAR) t = cJSON_CreateString(vars->name[op->arg]);
-    else if (op->code == QN_OP_LOOKUP) cJSON_AddNumberToObject(t = cJSON_CreateObject(), "lookup", op->arg);
+    else if (op->code == QN_OP_LOOKUP) qn__json_add_number(t = cJSON_CreateObject(), "lookup", op->arg);
     else t = cJSON_CreateString(operators[op->code].text);
-    cJSON_AddItemToArray(out, t);
+    qn__json_append(out, t);
   }
   return out;
 }
@@ -276,31 +276,30 @@ static cJSON *write_expr(const qn_expr *e, const names *vars) {
 cJSON *qn__format_to_json(const qn_format *f) {
   cJSON *out = cJSON_CreateObject(), *planes, *tables;
   names vars = {{"q"}, 1};
-  cJSON_AddStringToObject(out, "name", f->name);
-  if (*f->implied) cJSON_AddStringToObject(out, "implied", f->implied);
-  cJSON_AddNumberToObject(out, "bits", f->bits);
-  cJSON_AddStringToObject(out, "codes", qn_type_name((qn_type)f->codes));
-  cJSON_AddStringToObject(out, "float", qn_type_name((qn_type)f->cast));
-  planes = cJSON_AddArrayToObject(out, "planes");
+  qn__json_add_text(out, "name", f->name);
+  if (*f->implied) qn__json_add_text(out, "implied", f->implied);
+  qn__json_add_number(out, "bits", f->bits);
+  qn__json_add_text(out, "codes", qn_type_name((qn_type)f->codes));
+  qn__json_add_text(out, "float", qn_type_name((qn_type)f->cast));
+  planes = qn__json_add_array(out, "planes");
   for (uint32_t i = 0; i < f->n_planes; i++) {
     const qn_format_plane *p = &f->plane[i];
     cJSON *x = cJSON_CreateObject();
-    cJSON_AddStringToObject(x, "name", p->name);
-    cJSON_AddStringToObject(x, "type", qn_type_name((qn_type)p->type));
-    cJSON_AddNumberToObject(x, "max", p->max);
-    cJSON_AddNumberToObject(x, "rows", p->rows);
-    cJSON_AddNumberToObject(x, "cols", p->cols);
-    cJSON_AddItemToArray(planes, x);
+    qn__json_add_text(x, "name", p->name);
+    qn__json_add_text(x, "type", qn_type_name((qn_type)p->type));
+    qn__json_add_number(x, "max", p->max);
+    qn__json_add_number(x, "rows", p->rows);
+    qn__json_add_number(x, "cols", p->cols);
+    qn__json_append(planes, x);
     vars.name[vars.n++] = p->name;
   }
-  tables = cJSON_AddArrayToObject(out, "tables");
+  tables = qn__json_add_array(out, "tables");
   for (uint32_t i = 0; i < f->n_tables; i++) {
     cJSON *x = cJSON_CreateArray();
-    for (int k = 0; k < QN_FORMAT_TABLE && !isnan(f->table[i][k]); k++)
-      cJSON_AddItemToArray(x, cJSON_CreateNumber(f->table[i][k]));
-    cJSON_AddItemToArray(tables, x);
+    for (int k = 0; k < QN_FORMAT_TABLE && !isnan(f->table[i][k]); k++) qn__json_append_number(x, f->table[i][k]);
+    qn__json_append(tables, x);
   }
-  cJSON_AddItemToObject(out, "decode", write_expr(&f->decode, &vars));
+  qn__json_add(out, "decode", write_expr(&f->decode, &vars));
   return out;
 }
 
@@ -308,62 +307,62 @@ static cJSON *write_digits(const qn_digit *d, uint32_t n) {
   cJSON *out = cJSON_CreateArray();
   for (; n--; d++) {
     cJSON *x = cJSON_CreateArray();
-    cJSON_AddItemToArray(x, cJSON_CreateString(d->axis ? "k" : "n"));
-    cJSON_AddItemToArray(x, cJSON_CreateNumber(d->size));
-    cJSON_AddItemToArray(x, cJSON_CreateNumber(d->stride));
-    cJSON_AddItemToArray(out, x);
+    qn__json_append_text(x, d->axis ? "k" : "n");
+    qn__json_append_number(x, d->size);
+    qn__json_append_number(x, d->stride);
+    qn__json_append(out, x);
   }
   return out;
 }
 
 cJSON *qn__layout_to_json(const qn_layout *l, const qn_format *f) {
   cJSON *out = cJSON_CreateObject(), *tile, *sections;
-  cJSON_AddStringToObject(out, "name", l->name);
-  cJSON_AddNumberToObject(out, "pad_code", l->pad_code);
-  sections = cJSON_AddArrayToObject(out, "sections");
+  qn__json_add_text(out, "name", l->name);
+  qn__json_add_number(out, "pad_code", l->pad_code);
+  sections = qn__json_add_array(out, "sections");
   for (const qn_section *s = l->section; s < l->section + l->n_sections; s++) {
     cJSON *section = cJSON_CreateObject(), *fields = cJSON_CreateArray();
     for (const qn_field *x = s->field; x < s->field + s->n_fields; x++) {
       cJSON *field = cJSON_CreateObject();
-      cJSON_AddNumberToObject(field, "bits", x->bits);
-      cJSON_AddItemToObject(field, "digits", write_digits(x->digit, x->n_digits));
-      cJSON_AddNumberToObject(field, "lo", x->lo);
-      cJSON_AddStringToObject(field, "plane", x->plane ? f->plane[x->plane - 1].name : "codes");
-      cJSON_AddStringToObject(field, "type", qn_type_name((qn_type)x->type));
-      cJSON_AddItemToArray(fields, field);
+      qn__json_add_number(field, "bits", x->bits);
+      qn__json_add(field, "digits", write_digits(x->digit, x->n_digits));
+      qn__json_add_number(field, "lo", x->lo);
+      qn__json_add_text(field, "plane", x->plane ? f->plane[x->plane - 1].name : "codes");
+      qn__json_add_text(field, "type", qn_type_name((qn_type)x->type));
+      qn__json_append(fields, field);
     }
-    cJSON_AddItemToObject(section, "fields", fields);
-    cJSON_AddItemToObject(section, "outer", write_digits(s->outer, s->n_outer));
-    cJSON_AddItemToArray(sections, section);
+    qn__json_add(section, "fields", fields);
+    qn__json_add(section, "outer", write_digits(s->outer, s->n_outer));
+    qn__json_append(sections, section);
   }
-  tile = cJSON_AddArrayToObject(out, "tile");
-  cJSON_AddItemToArray(tile, cJSON_CreateNumber(l->tile_n));
-  cJSON_AddItemToArray(tile, cJSON_CreateNumber(l->tile_k));
+  tile = qn__json_add_array(out, "tile");
+  qn__json_append_number(tile, l->tile_n);
+  qn__json_append_number(tile, l->tile_k);
   return out;
 }
 
 static cJSON *write_triple(const qn_expr e[3]) {
   cJSON *out = cJSON_CreateArray();
-  for (int i = 0; i < 3; i++) cJSON_AddItemToArray(out, write_expr(&e[i], &launch_names));
+  for (int i = 0; i < 3; i++) qn__json_append(out, write_expr(&e[i], &launch_names));
   return out;
 }
 
 cJSON *qn__recipe_to_json(const qn_recipe *r) {
-  cJSON *out = cJSON_CreateObject(), *steps = cJSON_AddArrayToObject(out, "steps");
+  cJSON *out = cJSON_CreateObject(), *steps = qn__json_add_array(out, "steps");
   for (const qn_step *s = r->step; s < r->step + r->n_steps; s++) {
     cJSON *step = cJSON_CreateObject(), *args;
-    cJSON_AddStringToObject(step, "entry", s->entry);
-    args = cJSON_AddArrayToObject(step, "args");
-    for (uint32_t i = 0; i < s->n_args; i++) cJSON_AddItemToArray(args, cJSON_CreateString(arg_names[s->arg[i]]));
-    cJSON_AddItemToObject(step, "grid", write_triple(s->grid));
-    cJSON_AddItemToObject(step, "block", write_triple(s->block));
-    cJSON_AddItemToObject(step, "cluster", write_triple(s->cluster));
-    cJSON_AddItemToObject(step, "shared", write_expr(&s->shared, &launch_names));
-    cJSON_AddItemToArray(steps, step);
+    qn__json_add_text(step, "entry", s->entry);
+    args = qn__json_add_array(step, "args");
+    for (uint32_t i = 0; i < s->n_args; i++) qn__json_append_text(args, arg_names[s->arg[i]]);
+    qn__json_add(step, "grid", write_triple(s->grid));
+    qn__json_add(step, "block", write_triple(s->block));
+    qn__json_add(step, "cluster", write_triple(s->cluster));
+    qn__json_add(step, "shared", write_expr(&s->shared, &launch_names));
+    qn__json_append(steps, step);
   }
-  cJSON_AddItemToObject(out, "workspace", write_expr(&r->workspace, &launch_names));
-  cJSON_AddBoolToObject(out, "deterministic", r->deterministic != 0);
-  cJSON_AddBoolToObject(out, "batch_invariant", r->batch_invariant != 0);
-  cJSON_AddBoolToObject(out, "pdl", r->pdl != 0);
+  qn__json_add(out, "workspace", write_expr(&r->workspace, &launch_names));
+  qn__json_add_flag(out, "deterministic", r->deterministic != 0);
+  qn__json_add_flag(out, "batch_invariant", r->batch_invariant != 0);
+  qn__json_add_flag(out, "pdl", r->pdl != 0);
   return out;
 }

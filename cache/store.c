@@ -37,20 +37,20 @@ void qn_store_close(qn_store *s) { free(s); }
  * own. */
 static cJSON *environment(const qn_device_info *d, const char *compiler, const char *policy) {
   cJSON *e = cJSON_CreateObject();
-  cJSON_AddNumberToObject(e, "schema", QN_STORE_SCHEMA);
-  cJSON_AddStringToObject(e, "target", d->target);
-  cJSON_AddStringToObject(e, "arch", d->arch);
-  cJSON_AddStringToObject(e, "model", d->model);
-  cJSON_AddStringToObject(e, "compiler", compiler);
-  cJSON_AddStringToObject(e, "policy", policy);
-  cJSON_AddNumberToObject(e, "threads", d->threads);
-  cJSON_AddNumberToObject(e, "sms", d->sms);
-  cJSON_AddNumberToObject(e, "smem", (double)d->smem);
-  cJSON_AddNumberToObject(e, "regs", (double)d->regs);
-  cJSON *cache = cJSON_AddArrayToObject(e, "cache");
-  for (int i = 0; i < 3; i++) cJSON_AddItemToArray(cache, cJSON_CreateNumber((double)d->cache[i]));
+  qn__json_add_number(e, "schema", QN_STORE_SCHEMA);
+  qn__json_add_text(e, "target", d->target);
+  qn__json_add_text(e, "arch", d->arch);
+  qn__json_add_text(e, "model", d->model);
+  qn__json_add_text(e, "compiler", compiler);
+  qn__json_add_text(e, "policy", policy);
+  qn__json_add_number(e, "threads", d->threads);
+  qn__json_add_number(e, "sms", d->sms);
+  qn__json_add_number(e, "smem", (double)d->smem);
+  qn__json_add_number(e, "regs", (double)d->regs);
+  cJSON *cache = qn__json_add_array(e, "cache");
+  for (int i = 0; i < 3; i++) qn__json_append_number(cache, (double)d->cache[i]);
   if (!strcmp(d->target, "host"))
-    cJSON_AddStringToObject(e, "cpu", d->product); /* a host's model is its micro-architecture */
+    qn__json_add_text(e, "cpu", d->product); /* a host's model is its micro-architecture */
   return e;
 }
 
@@ -122,9 +122,9 @@ static qn_status record_environment(qn_store *s, const cJSON *env, const qn_devi
   snprintf(path, sizeof path, "%s/env.json", s->layer[0]);
   if (!access(path, R_OK)) return QN_OK;
   cJSON *j = cJSON_Duplicate(env, true);
-  cJSON_AddStringToObject(j, "name", d->name);
-  cJSON_AddStringToObject(j, "product", d->product);
-  cJSON_AddStringToObject(j, "driver", d->driver);
+  qn__json_add_text(j, "name", d->name);
+  qn__json_add_text(j, "product", d->product);
+  qn__json_add_text(j, "driver", d->driver);
   char *text = cJSON_Print(j);
   qn_status status =
       text ? qn__store_write(s->layer[0], "env.json", text, strlen(text)) : qn__fail(QN_E_NOMEM, "store");
@@ -277,16 +277,16 @@ qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status,
   if (ok) QN_TRY(write_blob(s, a->image, a->size, "bin", image)); /* before the entry that names it */
   if (ok && a->ptx) QN_TRY(write_blob(s, a->ptx, strlen(a->ptx), "ptx", ptx));
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddNumberToObject(j, "status", status);
-  cJSON_AddStringToObject(j, "why", why ? why : "");
+  qn__json_add_number(j, "status", status);
+  qn__json_add_text(j, "why", why ? why : "");
   if (ok) {
-    cJSON_AddStringToObject(j, "image", image);
-    if (a->ptx) cJSON_AddStringToObject(j, "ptx", ptx);
-    cJSON_AddNumberToObject(j, "size", (double)a->size);
-    cJSON_AddNumberToObject(j, "registers", a->registers);
-    cJSON_AddNumberToObject(j, "shared", a->shared);
-    cJSON_AddNumberToObject(j, "spills", a->spills);
-    cJSON_AddNumberToObject(j, "seconds", a->seconds);
+    qn__json_add_text(j, "image", image);
+    if (a->ptx) qn__json_add_text(j, "ptx", ptx);
+    qn__json_add_number(j, "size", (double)a->size);
+    qn__json_add_number(j, "registers", a->registers);
+    qn__json_add_number(j, "shared", a->shared);
+    qn__json_add_number(j, "spills", a->spills);
+    qn__json_add_number(j, "seconds", a->seconds);
   }
   qn_status result = qn_store_put(s, "artifact", hash, j);
   cJSON_Delete(j);

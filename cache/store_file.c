@@ -74,10 +74,10 @@ char *qn__entry_print(const char *key, const cJSON *value) {
   cJSON *entry = cJSON_CreateObject();
   cJSON_free(plain);
   if (v && entry && entry_sum(key, v, sum)) {
-    cJSON_AddNumberToObject(entry, "schema", QN_STORE_SCHEMA);
-    cJSON_AddStringToObject(entry, "key", key);
-    cJSON_AddStringToObject(entry, "sum", sum);
-    cJSON_AddItemToObject(entry, "value", v);
+    qn__json_add_number(entry, "schema", QN_STORE_SCHEMA);
+    qn__json_add_text(entry, "key", key);
+    qn__json_add_text(entry, "sum", sum);
+    qn__json_add(entry, "value", v);
     text = cJSON_Print(entry);
     v = NULL;
   }

@@ -146,14 +146,14 @@ typedef struct lister {
 static void add_verdict(cJSON *list, const char *key, const cJSON *value, const char *why) {
   const char *name = qn__json_text(value, "name", NULL);
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "key", key);
-  if (name) cJSON_AddStringToObject(j, "name", name);
-  cJSON_AddStringToObject(j, "why", why ? why : "");
-  cJSON_AddItemToArray(list, j);
+  qn__json_add_text(j, "key", key);
+  if (name) qn__json_add_text(j, "name", name);
+  qn__json_add_text(j, "why", why ? why : "");
+  qn__json_append(list, j);
 }
 
 static void count_entry(qn_store_environment *e, const place *p, const char *key, const cJSON *value) {
-  if (!strcmp(p->kind, "plan")) e->plans++, cJSON_AddItemToArray(e->problems, cJSON_CreateString(key));
+  if (!strcmp(p->kind, "plan")) e->plans++, qn__json_append_text(e->problems, key);
   if (!strcmp(p->kind, "suspect")) add_verdict(e->suspects, key, value, qn__json_text(value, "why", NULL));
   if (!strcmp(p->kind, "evidence")) {
     e->evidence++;
@@ -202,6 +202,8 @@ static qn_status list_environment(void *ud, const char *env, bool *stop) {
                             .rejected = cJSON_CreateArray(),
                             .suspects = cJSON_CreateArray()};
   qn_status s = walk_environment(l->root, env, count_file, &e);
+  if (s == QN_OK && !(qn__json_whole(e.problems) && qn__json_whole(e.rejected) && qn__json_whole(e.suspects)))
+    s = qn__fail(QN_E_NOMEM, "%s: no memory for what it holds", path);
   if (s == QN_OK) *stop = l->each(l->ud, &e) != 0;
   cJSON_Delete(e.problems);
   cJSON_Delete(e.rejected);
@@ -380,8 +382,7 @@ static qn_status note_hash(void *ud, const place *p) {
   char *key = NULL, hash[33];
   cJSON *value = p->what == ENTRY && !strcmp(p->kind, "evidence") ? qn__entry_read(p->path, NULL, &key) : NULL;
   const char *name = qn__json_text(value, "name", NULL);
-  if (name && !strcmp(name, f->what) && sscanf(key, "verify %32s", hash) == 1)
-    cJSON_AddItemToArray(f->hashes, cJSON_CreateString(hash));
+  if (name && !strcmp(name, f->what) && sscanf(key, "verify %32s", hash) == 1) qn__json_append_text(f->hashes, hash);
   cJSON_Delete(value);
   free(key);
   return QN_OK;
@@ -414,8 +415,8 @@ qn_status qn_store_forget(const char *root, const char *wanted, size_t *n) {
   char at[PATH_MAX];
   forgetter f = {.what = wanted, .hashes = cJSON_CreateArray()};
   qn_status s = qn_store_root(root, at);
-  if (s == QN_OK && !f.hashes) s = qn__fail(QN_E_NOMEM, "store");
   if (s == QN_OK) s = walk(at, note_hash, &f);
+  if (s == QN_OK && !qn__json_whole(f.hashes)) s = qn__fail(QN_E_NOMEM, "%s: no memory for what to forget", at);
   if (s == QN_OK) s = walk(at, forget_file, &f);
   cJSON_Delete(f.hashes);
   *n = f.n;

@@ -2,6 +2,7 @@
 #include "bind.h"
 #include "compile.h"
 #include "device.h"
+#include "json.h"
 #include "store.h"
 #include "store_tools.h"
 
@@ -45,14 +46,15 @@ static int store_path(lua_State *L) {
 /* Entries are gathered as JSON first: nothing may jump out of a visit. */
 static int gather(void *ud, const char *key, const cJSON *value) {
   cJSON *copy = cJSON_Duplicate(value, true), *pair = cJSON_CreateObject();
-  cJSON_AddStringToObject(pair, "key", key);
-  cJSON_AddItemToObject(pair, "value", copy);
-  cJSON_AddItemToArray(ud, pair);
+  qn__json_add_text(pair, "key", key);
+  qn__json_add(pair, "value", copy);
+  qn__json_append(ud, pair);
   return 0;
 }
 
 /* Push a list that was gathered; it is freed with the JSON userdata. */
 static int push_list(lua_State *L, qn_status s, const cJSON *list) {
+  if (s == QN_OK && !qn__json_whole(list)) s = qn__fail(QN_E_NOMEM, "no memory for what the store holds");
   if (s != QN_OK) return qn__lua_fail(L, s);
   qn__lua_push_json(L, list);
   return 1;
@@ -79,21 +81,21 @@ static int store_entries(lua_State *L) {
 
 static int add_environment(void *ud, const qn_store_environment *e) {
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "path", e->path);
-  cJSON_AddStringToObject(j, "hash", e->hash);
-  if (e->about) cJSON_AddItemToObject(j, "about", cJSON_Duplicate(e->about, true));
-  cJSON_AddNumberToObject(j, "artifacts", (double)e->artifacts);
-  cJSON_AddNumberToObject(j, "failures", (double)e->failures);
-  cJSON_AddNumberToObject(j, "evidence", (double)e->evidence);
-  cJSON_AddNumberToObject(j, "plans", (double)e->plans);
-  cJSON_AddNumberToObject(j, "damaged", (double)e->damaged);
-  cJSON_AddNumberToObject(j, "bytes", (double)e->bytes);
-  cJSON_AddNumberToObject(j, "first", (double)e->first);
-  cJSON_AddNumberToObject(j, "last", (double)e->last);
-  cJSON_AddItemToObject(j, "problems", cJSON_Duplicate(e->problems, true));
-  cJSON_AddItemToObject(j, "rejected", cJSON_Duplicate(e->rejected, true));
-  cJSON_AddItemToObject(j, "suspects", cJSON_Duplicate(e->suspects, true));
-  cJSON_AddItemToArray(ud, j);
+  qn__json_add_text(j, "path", e->path);
+  qn__json_add_text(j, "hash", e->hash);
+  if (e->about) qn__json_add(j, "about", cJSON_Duplicate(e->about, true));
+  qn__json_add_number(j, "artifacts", (double)e->artifacts);
+  qn__json_add_number(j, "failures", (double)e->failures);
+  qn__json_add_number(j, "evidence", (double)e->evidence);
+  qn__json_add_number(j, "plans", (double)e->plans);
+  qn__json_add_number(j, "damaged", (double)e->damaged);
+  qn__json_add_number(j, "bytes", (double)e->bytes);
+  qn__json_add_number(j, "first", (double)e->first);
+  qn__json_add_number(j, "last", (double)e->last);
+  qn__json_add(j, "problems", cJSON_Duplicate(e->problems, true));
+  qn__json_add(j, "rejected", cJSON_Duplicate(e->rejected, true));
+  qn__json_add(j, "suspects", cJSON_Duplicate(e->suspects, true));
+  qn__json_append(ud, j);
   return 0;
 }
 
@@ -114,9 +116,9 @@ static int store_root(lua_State *L) {
 
 static void add_damage(void *ud, const char *path, const char *what) {
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "path", path);
-  cJSON_AddStringToObject(j, "what", what);
-  cJSON_AddItemToArray(ud, j);
+  qn__json_add_text(j, "path", path);
+  qn__json_add_text(j, "what", what);
+  qn__json_append(ud, j);
 }
 
 /* verify(root) -> list of { path=, what= }: every file that is damaged */
@@ -129,12 +131,12 @@ static int verify(lua_State *L) {
 static void add_difference(void *ud, const char *env, const char *kind, const char *key, const cJSON *a,
                            const cJSON *b) {
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "environment", env);
-  cJSON_AddStringToObject(j, "kind", kind);
-  cJSON_AddStringToObject(j, "key", key);
-  if (a) cJSON_AddItemToObject(j, "a", cJSON_Duplicate(a, true));
-  if (b) cJSON_AddItemToObject(j, "b", cJSON_Duplicate(b, true));
-  cJSON_AddItemToArray(ud, j);
+  qn__json_add_text(j, "environment", env);
+  qn__json_add_text(j, "kind", kind);
+  qn__json_add_text(j, "key", key);
+  if (a) qn__json_add(j, "a", cJSON_Duplicate(a, true));
+  if (b) qn__json_add(j, "b", cJSON_Duplicate(b, true));
+  qn__json_append(ud, j);
 }
 
 /* diff(a, b) -> list of { environment=, kind=, key=, a=, b= } */

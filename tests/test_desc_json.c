@@ -2,6 +2,7 @@
  * that may be wrong is refused by name. */
 #include "desc_json.h"
 #include "hash.h"
+#include "json.h"
 #include "native_problem.h"
 #include "runtime_fixture.h"
 #include "store.h"
@@ -89,8 +90,8 @@ START_TEST(test_layout_round_trip) {
 }
 END_TEST
 
-START_TEST(test_recipe_round_trip) {
-  qn_recipe r = {.n_steps = 2, .deterministic = 1, .pdl = 1, .workspace = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))}, s;
+static qn_recipe full_recipe(void) {
+  qn_recipe r = {.n_steps = 2, .deterministic = 1, .pdl = 1, .workspace = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
   for (uint32_t i = 0; i < r.n_steps; i++) {
     qn_step *step = &r.step[i];
     snprintf(step->entry, sizeof step->entry, "entry_%u", i);
@@ -99,10 +100,49 @@ START_TEST(test_recipe_round_trip) {
     for (int k = 0; k < 3; k++) step->block[k] = EXPR(C(128 >> k)), step->cluster[k] = EXPR(C(1));
     step->shared = EXPR(V(K), C(2), O(MOD), C(1024), C(2048), O(SELECT));
   }
+  return r;
+}
+
+START_TEST(test_recipe_round_trip) {
+  qn_recipe r = full_recipe(), s;
   cJSON *j = reparsed(qn__recipe_to_json(&r));
   ck_ok(qn__recipe_from_json(j, &s));
   ck_assert(!memcmp(&r, &s, sizeof r));
   cJSON_Delete(j);
+}
+END_TEST
+
+static size_t allocations;
+static void *scarce(size_t bytes) { return allocations && allocations-- ? malloc(bytes) : NULL; }
+
+/* What three descriptors are as JSON if only so many allocations succeed; NULL: not whole. */
+static char *text_within(size_t most) {
+  qn_format f = shape_format(3);
+  qn_layout l = plain_layout(&f);
+  qn_recipe r = full_recipe();
+  allocations = most;
+  cJSON *all = cJSON_CreateArray(), *last = cJSON_CreateObject();
+  qn__json_append(all, qn__format_to_json(&f));
+  qn__json_append(all, qn__layout_to_json(&l, &f));
+  qn__json_add(last, "recipe", qn__recipe_to_json(&r));
+  qn__json_append(all, last);
+  char *text = cJSON_PrintUnformatted(all);
+  ck_assert(!text || qn__json_whole(all));
+  cJSON_Delete(all);
+  return text;
+}
+
+/* A member that was missing for want of memory would be read as its default. */
+START_TEST(test_out_of_memory) {
+  cJSON_InitHooks(&(cJSON_Hooks){scarce, free});
+  char *whole = text_within(SIZE_MAX), *text = NULL;
+  ck_assert_ptr_nonnull(whole);
+  size_t n = 0;
+  while (!(text = text_within(n))) n++;
+  ck_assert_str_eq(text, whole);
+  ck_assert_msg(n > 500, "all of it with %zu allocations", n);
+  free(text);
+  free(whole);
 }
 END_TEST
 
@@ -330,6 +370,7 @@ int main(int argc, char **argv) {
   add_case(s, "short_table", test_short_table, 1);
   add_case(s, "layout_round_trip", test_layout_round_trip, 1);
   add_case(s, "recipe_round_trip", test_recipe_round_trip, 1);
+  add_case(s, "out_of_memory", test_out_of_memory, 1);
   add_case(s, "defaults", test_defaults, 1);
   add_case(s, "generator", test_generator, 1);
   add_case(s, "faults", test_faults, QN_COUNT(faults));

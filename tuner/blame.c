@@ -39,9 +39,9 @@ void qn__run_set_aside(qn_tuning *r, qn_entrant *e, const char *why) {
 static void condemn(qn_tuning *r, qn_entrant *e, const char *what) {
   char key[QN_VERIFY_KEY];
   cJSON *evidence = cJSON_CreateObject();
-  cJSON_AddStringToObject(evidence, "name", e->c->name);
-  cJSON_AddStringToObject(evidence, "rejected", qn__errmsg());
-  cJSON_AddStringToObject(evidence, "step", what);
+  qn__json_add_text(evidence, "name", e->c->name);
+  qn__json_add_text(evidence, "rejected", qn__errmsg());
+  qn__json_add_text(evidence, "step", what);
   qn__run_reject(r, e, qn__errmsg());
   qn__run_verify_key(e, key);
   qn__run_keep(r, "evidence", key, evidence);

@@ -13,18 +13,18 @@
 
 cJSON *qn__case_to_json(const qn_case *c) {
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "problem", c->problem.spelling);
-  cJSON_AddItemToObject(j, "format", qn__format_to_json(&c->format));
-  cJSON_AddStringToObject(j, "name", c->name);
-  cJSON_AddStringToObject(j, "hash", c->hash);
-  cJSON_AddStringToObject(j, "image", c->image);
-  cJSON_AddStringToObject(j, "sum", c->sum);
-  cJSON_AddStringToObject(j, "symbol", c->symbol);
-  cJSON_AddItemToObject(j, "layout", qn__layout_to_json(&c->layout, &c->format));
-  cJSON_AddItemToObject(j, "recipe", qn__recipe_to_json(&c->recipe));
-  cJSON_AddNumberToObject(j, "m_min", (double)c->m_min);
-  cJSON_AddNumberToObject(j, "m_max", (double)c->m_max);
-  cJSON_AddNumberToObject(j, "m_tile", (double)c->m_tile);
+  qn__json_add_text(j, "problem", c->problem.spelling);
+  qn__json_add(j, "format", qn__format_to_json(&c->format));
+  qn__json_add_text(j, "name", c->name);
+  qn__json_add_text(j, "hash", c->hash);
+  qn__json_add_text(j, "image", c->image);
+  qn__json_add_text(j, "sum", c->sum);
+  qn__json_add_text(j, "symbol", c->symbol);
+  qn__json_add(j, "layout", qn__layout_to_json(&c->layout, &c->format));
+  qn__json_add(j, "recipe", qn__recipe_to_json(&c->recipe));
+  qn__json_add_number(j, "m_min", (double)c->m_min);
+  qn__json_add_number(j, "m_max", (double)c->m_max);
+  qn__json_add_number(j, "m_tile", (double)c->m_tile);
   return j;
 }
 

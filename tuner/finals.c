@@ -121,14 +121,14 @@ static const final *decide(const final *list, size_t n, const char *incumbent, c
 /* ---- Evidence: what each took; who wins follows from it ---------------------------------------------------------- */
 
 static cJSON *to_json(const final *list, size_t n) {
-  cJSON *j = cJSON_CreateObject(), *all = cJSON_AddArrayToObject(j, "finalists");
+  cJSON *j = cJSON_CreateObject(), *all = qn__json_add_array(j, "finalists");
   for (size_t k = 0; k < n; k++) {
     cJSON *x = cJSON_CreateObject();
-    cJSON_AddStringToObject(x, "hash", list[k].c->e->c->hash);
-    cJSON_AddStringToObject(x, "name", list[k].c->e->c->name);
-    cJSON_AddNumberToObject(x, "seconds", list[k].seconds);
-    cJSON_AddNumberToObject(x, "ratio", list[k].low);
-    cJSON_AddItemToArray(all, x);
+    qn__json_add_text(x, "hash", list[k].c->e->c->hash);
+    qn__json_add_text(x, "name", list[k].c->e->c->name);
+    qn__json_add_number(x, "seconds", list[k].seconds);
+    qn__json_add_number(x, "ratio", list[k].low);
+    qn__json_append(all, x);
   }
   return j;
 }

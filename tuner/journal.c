@@ -34,8 +34,8 @@ void qn__journal_trust(qn_store *s, const char *what) {
 
 static void suspect(qn_store *s, const char *what, bool machine) {
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddNumberToObject(j, "weight", qn__journal_suspicion(s, what) + (machine ? 2 : 1));
-  cJSON_AddStringToObject(j, "why", machine ? "the machine went down in it" : "a run went down in it");
+  qn__json_add_number(j, "weight", qn__journal_suspicion(s, what) + (machine ? 2 : 1));
+  qn__json_add_text(j, "why", machine ? "the machine went down in it" : "a run went down in it");
   qn_store_put(s, "suspect", what, j);
   cJSON_Delete(j);
 }

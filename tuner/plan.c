@@ -93,12 +93,12 @@ static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) 
   if (f->kind != QN_PLAN_FASTEST) return;
   snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)x->m);
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "variant", c->e->c->hash);
-  cJSON_AddStringToObject(j, "name", c->e->c->name);
-  cJSON_AddNumberToObject(j, "seconds", x->seconds);
-  cJSON_AddNumberToObject(j, "dense_seconds", x->dense_seconds);
-  cJSON_AddNumberToObject(j, "bandwidth", x->bandwidth);
-  cJSON_AddNumberToObject(j, "error", c->e->error);
+  qn__json_add_text(j, "variant", c->e->c->hash);
+  qn__json_add_text(j, "name", c->e->c->name);
+  qn__json_add_number(j, "seconds", x->seconds);
+  qn__json_add_number(j, "dense_seconds", x->dense_seconds);
+  qn__json_add_number(j, "bandwidth", x->bandwidth);
+  qn__json_add_number(j, "error", c->e->error);
   qn__run_keep(f->r, "plan", key, j);
   cJSON_Delete(j);
 }
@@ -161,7 +161,7 @@ static qn_status check_rows(qn_contest *f, qn_entrant *e, bool *same) {
     QN_TRY(qn__run_question(r, e, key, &(qn_ask){.op = "rows", .p = f->p, .e = e, .m = most}, &error, same));
     r->counts.verified++;
     known = cJSON_CreateObject();
-    cJSON_AddStringToObject(known, "name", e->c->name);
+    qn__json_add_text(known, "name", e->c->name);
     if (*same) qn__run_keep(r, "evidence", key, known);
   }
   cJSON_Delete(known);
@@ -233,16 +233,16 @@ static double blas_seconds(qn_contest *f, int64_t m) {
   qn_tuning *r = f->r;
   char key[320];
   snprintf(key, sizeof key, "blas %s M=%lld", f->p->problem.spelling, (long long)m);
-  cJSON *j = qn__run_known(r, key, "seconds", 0), *answer;
-  if (!j && !qn__run_late(r)) {
-    bool found = qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer) == QN_OK;
-    j = cJSON_CreateObject();
-    cJSON_AddNumberToObject(j, "seconds", found ? qn__json_number(answer, "seconds", 0) : 0);
+  cJSON *known = qn__run_known(r, key, "seconds", 0), *answer;
+  double seconds = qn__json_number(known, "seconds", 0);
+  if (!known && !qn__run_late(r) && !qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer)) {
+    seconds = qn__json_number(answer, "seconds", 0);
     cJSON_Delete(answer);
-    if (found) qn__run_keep(r, "evidence", key, j);
+    known = cJSON_CreateObject();
+    qn__json_add_number(known, "seconds", seconds);
+    qn__run_keep(r, "evidence", key, known);
   }
-  double seconds = qn__json_number(j, "seconds", 0);
-  cJSON_Delete(j);
+  cJSON_Delete(known);
   return seconds;
 }
 

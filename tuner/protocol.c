@@ -6,23 +6,23 @@
 
 cJSON *qn__info_to_json(const qn_device_info *d) {
   cJSON *j = cJSON_CreateObject(), *cache;
-  cJSON_AddStringToObject(j, "name", d->name);
-  cJSON_AddStringToObject(j, "target", d->target);
-  cJSON_AddStringToObject(j, "arch", d->arch);
-  cJSON_AddStringToObject(j, "product", d->product);
-  cJSON_AddStringToObject(j, "model", d->model);
-  cJSON_AddStringToObject(j, "driver", d->driver);
-  cJSON_AddNumberToObject(j, "threads", d->threads);
-  cache = cJSON_AddArrayToObject(j, "cache");
-  for (int i = 0; i < 3; i++) cJSON_AddItemToArray(cache, cJSON_CreateNumber((double)d->cache[i]));
-  cJSON_AddNumberToObject(j, "sm", d->sm);
-  cJSON_AddNumberToObject(j, "sms", d->sms);
-  cJSON_AddNumberToObject(j, "smem", (double)d->smem);
-  cJSON_AddNumberToObject(j, "regs", (double)d->regs);
-  cJSON_AddNumberToObject(j, "smem_sm", (double)d->smem_sm);
-  cJSON_AddNumberToObject(j, "threads_sm", d->threads_sm);
-  cJSON_AddNumberToObject(j, "ctas_sm", d->ctas_sm);
-  cJSON_AddNumberToObject(j, "timed", d->timed);
+  qn__json_add_text(j, "name", d->name);
+  qn__json_add_text(j, "target", d->target);
+  qn__json_add_text(j, "arch", d->arch);
+  qn__json_add_text(j, "product", d->product);
+  qn__json_add_text(j, "model", d->model);
+  qn__json_add_text(j, "driver", d->driver);
+  qn__json_add_number(j, "threads", d->threads);
+  cache = qn__json_add_array(j, "cache");
+  for (int i = 0; i < 3; i++) qn__json_append_number(cache, (double)d->cache[i]);
+  qn__json_add_number(j, "sm", d->sm);
+  qn__json_add_number(j, "sms", d->sms);
+  qn__json_add_number(j, "smem", (double)d->smem);
+  qn__json_add_number(j, "regs", (double)d->regs);
+  qn__json_add_number(j, "smem_sm", (double)d->smem_sm);
+  qn__json_add_number(j, "threads_sm", d->threads_sm);
+  qn__json_add_number(j, "ctas_sm", d->ctas_sm);
+  qn__json_add_number(j, "timed", d->timed);
   return j;
 }
 

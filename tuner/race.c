@@ -75,13 +75,12 @@ qn_status qn__contest_alone(qn_contest *f, const qn_racer *c, int64_t m, const c
 
 static cJSON *evidence_of(const qn_racer *c, const timing *t) {
   cJSON *j = cJSON_CreateObject();
-  cJSON_AddStringToObject(j, "name", c->e->c->name);
-  cJSON *params = cJSON_Parse(c->e->c->params ? c->e->c->params : "{}");
-  if (params) cJSON_AddItemToObject(j, "params", params);
-  cJSON_AddNumberToObject(j, "seconds", t->seconds);
-  cJSON_AddNumberToObject(j, "reps", (double)t->reps);
-  cJSON_AddNumberToObject(j, "bandwidth", t->bandwidth);
-  cJSON_AddNumberToObject(j, "error", t->error);
+  qn__json_add_text(j, "name", c->e->c->name);
+  if (c->e->c->params && *c->e->c->params) qn__json_add(j, "params", cJSON_Parse(c->e->c->params));
+  qn__json_add_number(j, "seconds", t->seconds);
+  qn__json_add_number(j, "reps", (double)t->reps);
+  qn__json_add_number(j, "bandwidth", t->bandwidth);
+  qn__json_add_number(j, "error", t->error);
   return j;
 }
 

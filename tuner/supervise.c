@@ -241,7 +241,7 @@ static int draw_number(void) {
 
 qn_status qn__supervisor_ask(qn_supervisor *s, cJSON *request, double seconds, cJSON **answer) {
   cJSON *j = NULL;
-  cJSON_AddNumberToObject(request, "id", s->asked = draw_number());
+  qn__json_add_number(request, "id", s->asked = draw_number());
   char *text = cJSON_PrintUnformatted(request);
   cJSON_Delete(request);
   s->fault = QN_FAULT_RUN;

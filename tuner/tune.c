@@ -221,13 +221,13 @@ qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **ou
 
 static cJSON *request(const qn_ask *a) {
   cJSON *j = cJSON_CreateObject(), *c = NULL;
-  cJSON_AddStringToObject(j, "op", a->op);
-  cJSON_AddNumberToObject(j, "slot", a->slot);
-  cJSON_AddNumberToObject(j, "reps", a->reps);
-  cJSON_AddNumberToObject(j, "m", (double)a->m);
-  cJSON_AddNumberToObject(j, "n", (double)a->p->problem.n);
-  cJSON_AddNumberToObject(j, "k", (double)a->p->problem.k);
-  if (a->e && qn__run_case(a->p, a->e, &c) == QN_OK) cJSON_AddItemToObject(j, "case", c);
+  qn__json_add_text(j, "op", a->op);
+  qn__json_add_number(j, "slot", a->slot);
+  qn__json_add_number(j, "reps", a->reps);
+  qn__json_add_number(j, "m", (double)a->m);
+  qn__json_add_number(j, "n", (double)a->p->problem.n);
+  qn__json_add_number(j, "k", (double)a->p->problem.k);
+  if (a->e) qn__run_case(a->p, a->e, &c), qn__json_add(j, "case", c);
   return j;
 }
 
@@ -256,8 +256,8 @@ static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
   r->counts.verified += r->counts.set_aside == aside;
   if (!e->verified) return QN_OK;
   cJSON *evidence = cJSON_CreateObject();
-  cJSON_AddStringToObject(evidence, "name", e->c->name);
-  cJSON_AddNumberToObject(evidence, "error", e->error);
+  qn__json_add_text(evidence, "name", e->c->name);
+  qn__json_add_number(evidence, "error", e->error);
   qn__run_keep(r, "evidence", key, evidence);
   cJSON_Delete(evidence);
   return QN_OK;

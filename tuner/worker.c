@@ -96,7 +96,7 @@ static qn_status do_verify(worker *w, const cJSON *request, cJSON *answer) {
     qn__subject_close(&subject);
   }
   free(c);
-  cJSON_AddNumberToObject(answer, "error", error);
+  qn__json_add_number(answer, "error", error);
   return s;
 }
 
@@ -168,7 +168,7 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   const qn_weights *weights;
   QN_TRY(qn__subject_open(w->device, s->c, &s->subject));
   QN_TRY(qn__layout_bytes(&s->c->layout, p->n, p->k, &bytes));
-  cJSON_AddNumberToObject(answer, "bytes", (double)bytes);
+  qn__json_add_number(answer, "bytes", (double)bytes);
   int64_t copies = w->device->info.timed ? cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2 : 1;
   QN_TRY(find_packed(w, s->c, copies, &weights));
   for (int i = 0; i < DRAWS; i++) {
@@ -195,7 +195,7 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
   close_slot(s);
   s->c = c;
   status = open_slot(w, s, m, answer);
-  cJSON_AddNumberToObject(answer, "error", s->error);
+  qn__json_add_number(answer, "error", s->error);
   return status;
 }
 
@@ -220,10 +220,10 @@ static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
               {"mma_flops", c->mma_flops + c->wgmma_flops},
               {"barriers", c->barriers},
               {"ctas", c->ctas}};
-  cJSON *counters = cJSON_AddObjectToObject(answer, "counters"), *kinds = cJSON_AddObjectToObject(counters, "kinds");
-  for (size_t i = 0; i < QN_COUNT(list); i++) cJSON_AddNumberToObject(counters, list[i].name, (double)list[i].value);
+  cJSON *counters = qn__json_add_object(answer, "counters"), *kinds = qn__json_add_object(counters, "kinds");
+  for (size_t i = 0; i < QN_COUNT(list); i++) qn__json_add_number(counters, list[i].name, (double)list[i].value);
   for (int k = 0; k < QN_EMU_KINDS; k++)
-    if (c->by_kind[k]) cJSON_AddNumberToObject(kinds, qn_emu_kind_word((qn_emu_kind)k), (double)c->by_kind[k]);
+    if (c->by_kind[k]) qn__json_add_number(kinds, qn_emu_kind_word((qn_emu_kind)k), (double)c->by_kind[k]);
   return QN_OK;
 }
 
@@ -265,8 +265,8 @@ static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *
     QN_TRY(sample(s, &t));
     calm = calm && qn__meter_quiet(w->meter);
     if (!calm && tries < patience * reps) continue;
-    cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t));
-    cJSON_AddItemToArray(bandwidth, cJSON_CreateNumber(stream));
+    qn__json_append_number(seconds, t);
+    qn__json_append_number(bandwidth, stream);
     *quiet += calm;
     done++;
   }
@@ -278,7 +278,7 @@ static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *qu
   if (reps > 64) reps = 64;
   qn__call_watch(&s->call[TIMED], QN_CUDA_CALLS * (reps + 1));
   QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, QN_CUDA_CALLS, reps, t));
-  for (int i = 0; i < reps; i++) cJSON_AddItemToArray(seconds, cJSON_CreateNumber(t[i]));
+  for (int i = 0; i < reps; i++) qn__json_append_number(seconds, t[i]);
   *quiet = reps;
   return QN_OK;
 }
@@ -299,10 +299,10 @@ static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   int reps = (int)qn__json_number(request, "reps", 0), quiet = 0;
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(may_time(w));
-  cJSON *seconds = cJSON_AddArrayToObject(answer, "seconds"), *bandwidth = cJSON_AddArrayToObject(answer, "bandwidth");
+  cJSON *seconds = qn__json_add_array(answer, "seconds"), *bandwidth = qn__json_add_array(answer, "bandwidth");
   qn_status status = strcmp(w->device->info.target, "cuda") ? time_host(w, s, reps, seconds, bandwidth, &quiet)
                                                             : time_cuda(w, s, reps, seconds, &quiet);
-  cJSON_AddNumberToObject(answer, "quiet", quiet);
+  qn__json_add_number(answer, "quiet", quiet);
   return status;
 }
 
@@ -350,8 +350,8 @@ static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   close_slots(w);
   qn_status s = host ? qn__openblas_time(w->meter, d, cold_bytes(&d->info), m, n, k, &seconds)
                      : qn__cublas_time(w->clock, d, cold_bytes(&d->info), m, n, k, &seconds);
-  cJSON_AddNumberToObject(answer, "seconds", seconds);
-  cJSON_AddStringToObject(answer, "by", host ? "OpenBLAS" : "cuBLAS");
+  qn__json_add_number(answer, "seconds", seconds);
+  qn__json_add_text(answer, "by", host ? "OpenBLAS" : "cuBLAS");
   return s;
 }
 
@@ -370,19 +370,21 @@ static qn_status dispatch(worker *w, const cJSON *request, cJSON *answer) {
 
 /* ---- The loop ---------------------------------------------------------------------------------------------------- */
 
-static int say(FILE *out, cJSON *answer) {
+/* Answer request `id`. The answer is deleted; if there was no memory for it, that is the answer. */
+static bool say(FILE *out, int id, cJSON *answer) {
+  qn__json_add_number(answer, "id", id);
   char *text = cJSON_PrintUnformatted(answer);
   cJSON_Delete(answer);
-  if (!text) return 0;
-  int ok = fprintf(out, "%s\n", text) > 0 && !fflush(out);
+  int n = text ? fprintf(out, "%s\n", text)
+               : fprintf(out, "{\"id\":%d,\"status\":%d,\"why\":\"no memory for an answer\"}\n", id, QN_E_NOMEM);
   cJSON_free(text);
-  return ok;
+  return n > 0 && !fflush(out);
 }
 
 static void add_status(cJSON *answer, qn_status s) {
   if (s == QN_E_NOMEM) qn__fail(s, "out of memory: %s", qn__errmsg());
-  cJSON_AddNumberToObject(answer, "status", s);
-  cJSON_AddStringToObject(answer, "why", s == QN_OK ? "" : qn__errmsg());
+  qn__json_add_number(answer, "status", s);
+  qn__json_add_text(answer, "why", s == QN_OK ? "" : qn__errmsg());
 }
 
 /* Say which buffer a kernel left, if it did, and end as if nobody had asked. */
@@ -409,8 +411,8 @@ int qn_worker_main(int argc, char **argv) {
   if (s == QN_OK) s = qn__draws_new(&w->draws);
   cJSON *hello = cJSON_CreateObject();
   add_status(hello, s);
-  if (s == QN_OK) cJSON_AddItemToObject(hello, "info", qn__info_to_json(&w->device->info));
-  if (!say(out, hello) || s != QN_OK) return 1;
+  if (s == QN_OK) qn__json_add(hello, "info", qn__info_to_json(&w->device->info));
+  if (!say(out, 0, hello) || s != QN_OK) return 1;
   qn__watch_open(out);
   const struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
   sigaction(SIGSEGV, &fault, NULL);
@@ -420,9 +422,9 @@ int qn_worker_main(int argc, char **argv) {
     s = dispatch(w, request, body);
     if (getpid() != self) _exit(0); /* a kernel has forked: only the worker itself answers */
     add_status(body, s);
-    cJSON_AddNumberToObject(body, "id", qn__json_number(request, "id", 0));
+    int id = qn__json_int(request, "id", 0);
     cJSON_Delete(request);
-    if (!say(out, body)) break;
+    if (!say(out, id, body)) break;
     if (s == QN_E_CUDA) break; /* never go on in a context that has failed */
   }
   return 0; /* the process ends here; the system takes everything back */
