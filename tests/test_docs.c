@@ -77,6 +77,8 @@ static void read_page(const char *name) {
 
 static void read_pages(void) {
   glob_t found;
+  read_page("README.md");
+  read_page("CONTRIBUTING.md");
   if (!glob(QN_SOURCE "/docs/*.md", 0, NULL, &found))
     for (size_t i = 0; i < found.gl_pathc; i++) read_page(found.gl_pathv[i] + strlen(QN_SOURCE "/"));
   globfree(&found);
