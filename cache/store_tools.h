@@ -47,10 +47,10 @@ typedef struct qn_store_counts {
 typedef int (*qn_store_better)(void *ud, const char *kind, const char *key, const cJSON *mine, const cJSON *theirs);
 qn_status qn_store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out);
 
-/* Forget verdicts, timings and suspicions about `what`: the key of an entry, the hash or the name of a variant, a
+/* Forget verdicts, timings and suspicions about `wanted`: the key of an entry, the hash or the name of a variant, a
  * problem, or problems by their format or format and shape. Compiled kernels stay; one that did not compile is tried
  * again. *n: entries removed. */
-qn_status qn_store_forget(const char *root, const char *what, size_t *n);
+qn_status qn_store_forget(const char *root, const char *wanted, size_t *n);
 
 /* Remove what nobody can use: damaged entries and images, images that no entry names, temporary files of writers that
  * were killed. Files younger than `age` seconds stay: they may be somebody's unfinished work (3600 is safe). */

@@ -105,7 +105,7 @@ qn_status qn__cuda_driver(const qn_cuda_driver **out);
 qn_status qn__device_cuda_open(const qn_allocator *heap, int ordinal, qn_device **out);
 /* The same over another provider's functions, which must outlive the device. The provider may then correct info.name,
  * info.arch and info.timed. */
-qn_status qn__device_cuda_open_with(const qn_cuda_driver *driver, const qn_allocator *heap, int ordinal,
+qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, const qn_allocator *heap, int ordinal,
                                     qn_device **out);
 
 /* ---- For others who drive the same GPU --------------------------------------------------------------------------- */

@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* A number that stands for some bytes, continued from another (FNV-1a). */
 static uint64_t mixed(uint64_t h, const void *data, size_t size) {
   const unsigned char *p = data;

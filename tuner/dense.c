@@ -61,7 +61,8 @@ static double openblas_sample(openblas *b, qn_meter *meter, const qn_device *d) 
 
 static float *ramp(int64_t n, int period) {
   float *p = malloc((size_t)n * sizeof *p);
-  for (int64_t i = 0; p && i < n; i++) p[i] = (float)(i % period) - (float)(period / 2);
+  const int middle = period / 2;
+  for (int64_t i = 0; p && i < n; i++) p[i] = (float)(i % period - middle);
   return p;
 }
 

@@ -15,7 +15,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
 enum { start_seconds = 60, longest_line = 1 << 20 };
 
 /* How a conversation broke off. */

@@ -161,9 +161,9 @@ static qn_status run_rows(suite *v, int64_t m, int64_t *before) {
   return keep(v, 0);
 }
 
-/* Number i of `count` out of 0 .. size - 1, one from each of as many equal parts. */
-static int64_t pick(suite *v, int64_t i, int64_t count, int64_t size) {
-  int64_t lo = size * i / count, part = size * (i + 1) / count - lo;
+/* A number of part i, where 0 .. size - 1 is cut into so many equal parts. */
+static int64_t pick(suite *v, int64_t i, int64_t parts, int64_t size) {
+  int64_t lo = size * i / parts, part = size * (i + 1) / parts - lo;
   return lo + (int64_t)(qn__random(&v->seed) % (uint64_t)part);
 }
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 /* The line to the supervisor, from now on. One thread. */
-void qn__watch_open(FILE *line);
+void qn__watch_open(FILE *to);
 
 /* `calls` calls of a product follow, each reading a weight of `bytes`. A call may take 100 times what it would at 10
  * GB/s and 10^10 products a second, and never less than 5 s is allowed. Nothing is said of devices that are not

@@ -20,11 +20,11 @@ typedef enum touch { GENERIC_READ, GENERIC_WRITE, ATOMIC, ASYNC_READ, ASYNC_WRIT
 /* The CTA and the offset of a shared address of any rank; NULL (and a finding) when it or its bytes are outside. */
 cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset);
 /* Account for an access to c's shared memory by `agent` (a warp's or an mbarrier's): shadow bytes and races. */
-void qn__emu_touch(warp *w, int lane, cta *c, uint32_t offset, uint32_t bytes, touch how);
+void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how);
 /* The write of an async operation has landed: stamp the words with the agent's time, mark the bytes written. */
-void qn__emu_land(warp *w, cta *c, uint32_t offset, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic);
+void qn__emu_land(warp *w, cta *c, uint32_t at, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic);
 /* Set shadow bytes. */
-void qn__emu_mark(cta *c, uint32_t offset, uint32_t bytes, int state);
+void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state);
 
 /* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only
  * memory. */

@@ -56,7 +56,7 @@ extern const struct type_info {
   uint8_t size;
 } qn__emu_types[TYPES];
 
-type qn__emu_type(const char *name, size_t length); /* T_NONE when it names no type */
+type qn__emu_type(const char *s, size_t n); /* T_NONE when it names no type */
 static inline bool type_signed(type t) { return t == T_S8 || t == T_S16 || t == T_S32 || t == T_S64; }
 /* Bytes per lane of a register of that type: at least 2. */
 static inline uint32_t type_width(type t) { return qn__emu_types[t].size < 2 ? 2 : qn__emu_types[t].size; }

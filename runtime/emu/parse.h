@@ -79,7 +79,7 @@ void qn__emu_parse_registers(parser *p);
 void qn__emu_parse_variable(parser *p, const char *where); /* "shared", "const"... */
 void qn__emu_parse_pragma(parser *p);
 void qn__emu_parse_function(parser *p, bool entry); /* its head; what follows up to end_function is its body */
-function *qn__emu_function(parser *p, const char *name, bool entry); /* made when it is new */
+function *qn__emu_function(parser *p, const char *s, bool entry); /* made when it is new */
 void qn__emu_parse_operand(parser *p, operand *o);
 void qn__emu_parse_insn(parser *p);
 /* An opcode and its operands into `i` (decode.c). */

@@ -211,7 +211,7 @@ qn_status qn__scale_grid(const qn_model *m, qn__weight *w, int i, const int64_t 
 /* Spell w->format from a base name, the granularity ("row", "tensor", "g128"; "" when the format fixes it), a zero
  * option and the scale's type. */
 qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const char *zero, qn_type scale);
-const char *qn__grain(const qn__weight *w, char text[24]); /* "g<group>", or "row" when group is 0 */
+const char *qn__grain(const qn__weight *w, char out[24]); /* "g<group>", or "row" when group is 0 */
 
 /* ---- Making planes ----------------------------------------------------------------------------------------------- */
 
@@ -228,9 +228,9 @@ qn_status qn__planes_new(const qn__weight *w, const qn__spec *spec, int count, b
 /* The bytes of plane i, to be filled by the reader that made it. */
 static inline void *qn__fill(qn_planes *p, int i) { return (void *)(uintptr_t)p->plane[i].data; }
 
-/* Act-order: part i holds the group of each k (I32). Fills the permutation that planes_new made room for and reorders
+/* Act-order: `part` holds the group of each k (I32). Fills the permutation that planes_new made room for and reorders
  * the codes (u8, plane 0) with it; p->perm becomes NULL if the order is the natural one. */
-qn_status qn__order_groups(const qn__weight *w, int i, int64_t slice, qn_planes *p);
+qn_status qn__order_groups(const qn__weight *w, int part, int64_t slice, qn_planes *p);
 
 /* ---- Packed codes ------------------------------------------------------------------------------------------------ */
 
