@@ -28,14 +28,6 @@
     ck_assert_msg(strstr(qn__errmsg(), part) != NULL, "%s: '%s' is not in '%s'", #call, part, qn__errmsg());           \
   } while (0)
 
-/* One test case a function, named like it. */
-static inline void add_case(Suite *s, const char *name, const TTest *t, int loops) {
-  TCase *c = tcase_create(name);
-  tcase_set_timeout(c, 120);
-  tcase_add_loop_test(c, t, 0, loops);
-  suite_add_tcase(s, c);
-}
-
 /* ---- Random numbers ---------------------------------------------------------------------------------------------- */
 
 typedef struct rng {

@@ -20,9 +20,41 @@ static inline int run_unit(Suite *s, const char *unit) {
   return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* Of the program test_UNIT, argv[0], run its suite. */
-static inline int run_suite(Suite *s, const char *program) {
+/* The unit of a program test_UNIT, argv[0]. */
+static inline const char *unit_of(const char *program) {
   const char *name = strrchr(program, '/');
-  return run_unit(s, (name ? name + 1 : program) + strlen("test_"));
+  return (name ? name + 1 : program) + strlen("test_");
 }
+
+static inline int run_suite(Suite *s, const char *program) { return run_unit(s, unit_of(program)); }
+
+/* A case for each test function, named like it, which runs `loops` times, with _i from 0 on. */
+typedef struct suite_case {
+  const char *name;
+  const TTest *const *test;
+  int loops;
+} suite_case;
+#define CASE(test, loops)                                                                                              \
+  { #test, &(test), loops }
+
+/* What surrounds each case, in its own process; how many seconds it may take. */
+typedef struct suite_frame {
+  SFun enter, leave;
+  double timeout;
+} suite_frame;
+
+static inline int run_cases(const char *program, const suite_case *cases, size_t n, suite_frame frame) {
+  Suite *s = suite_create(unit_of(program));
+  for (size_t i = 0; i < n; i++) {
+    TCase *c = tcase_create(cases[i].name + (strncmp(cases[i].name, "test_", 5) ? 0 : 5));
+    tcase_set_timeout(c, frame.timeout);
+    if (frame.enter) tcase_add_checked_fixture(c, frame.enter, frame.leave);
+    tcase_add_loop_test(c, *cases[i].test, 0, cases[i].loops);
+    suite_add_tcase(s, c);
+  }
+  return run_suite(s, program);
+}
+/* Run all of them, each in the frame of the further arguments. */
+#define RUN_CASES(program, cases, ...)                                                                                 \
+  run_cases(program, cases, sizeof(cases) / sizeof *(cases), (suite_frame){__VA_ARGS__})
 #endif

@@ -222,15 +222,16 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("cubin");
-  add_case(s, "resources", test_resources, QN_COUNT(archs));
-  add_case(s, "spills", test_spills, QN_COUNT(archs));
-  add_case(s, "two_kernels", test_two_kernels, 1);
-  add_case(s, "broken_source", test_broken_source, QN_COUNT(broken));
-  add_case(s, "library_missing", test_library_missing, 1);
-  add_case(s, "library_foreign", test_library_foreign, 1);
-  add_case(s, "version", test_version, 1);
-  add_case(s, "flags", test_flags, 1);
-  add_case(s, "damaged", test_damaged, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_resources, QN_COUNT(archs)),
+      CASE(test_spills, QN_COUNT(archs)),
+      CASE(test_two_kernels, 1),
+      CASE(test_broken_source, QN_COUNT(broken)),
+      CASE(test_library_missing, 1),
+      CASE(test_library_foreign, 1),
+      CASE(test_version, 1),
+      CASE(test_flags, 1),
+      CASE(test_damaged, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -365,15 +365,16 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("desc_json");
-  add_case(s, "format_round_trip", test_format_round_trip, QN_COUNT(shapes));
-  add_case(s, "short_table", test_short_table, 1);
-  add_case(s, "layout_round_trip", test_layout_round_trip, 1);
-  add_case(s, "recipe_round_trip", test_recipe_round_trip, 1);
-  add_case(s, "out_of_memory", test_out_of_memory, 1);
-  add_case(s, "defaults", test_defaults, 1);
-  add_case(s, "generator", test_generator, 1);
-  add_case(s, "faults", test_faults, QN_COUNT(faults));
-  add_case(s, "noise", test_noise, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_format_round_trip, QN_COUNT(shapes)),
+      CASE(test_short_table, 1),
+      CASE(test_layout_round_trip, 1),
+      CASE(test_recipe_round_trip, 1),
+      CASE(test_out_of_memory, 1),
+      CASE(test_defaults, 1),
+      CASE(test_generator, 1),
+      CASE(test_faults, QN_COUNT(faults)),
+      CASE(test_noise, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -411,16 +411,17 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("device_cuda");
-  add_case(s, "describes_itself", test_describes_itself, 1);
-  add_case(s, "no_device_is_a_clean_error", test_no_device_is_a_clean_error, 1);
-  add_case(s, "memory_and_context", test_memory_and_context, 1);
-  add_case(s, "entries", test_entries, 1);
-  add_case(s, "launches", test_launches, 1);
-  add_case(s, "limits", test_limits, 1);
-  add_case(s, "sticky_errors", test_sticky_errors, 1);
-  add_case(s, "timing", test_timing, 1);
-  add_case(s, "cublas_is_timed_alike", test_cublas_is_timed_alike, 1);
-  add_case(s, "machine", test_machine, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_describes_itself, 1),
+      CASE(test_no_device_is_a_clean_error, 1),
+      CASE(test_memory_and_context, 1),
+      CASE(test_entries, 1),
+      CASE(test_launches, 1),
+      CASE(test_limits, 1),
+      CASE(test_sticky_errors, 1),
+      CASE(test_timing, 1),
+      CASE(test_cublas_is_timed_alike, 1),
+      CASE(test_machine, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -158,14 +158,14 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("emu_driver");
-#define CASE(name, loops) add_case(s, #name, name, loops)
-  CASE(is_a_device_of_its_architecture, 1);
-  CASE(launches_in_order_and_counts, 1);
-  CASE(refuses_to_be_timed, 2);
-  CASE(a_finding_destroys_the_context, 1);
-  CASE(a_hang_is_found_soon, 1);
-  CASE(shared_memory_beyond_48_kb_is_asked_for, 1);
-  CASE(names_what_it_refuses, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(is_a_device_of_its_architecture, 1),
+      CASE(launches_in_order_and_counts, 1),
+      CASE(refuses_to_be_timed, 2),
+      CASE(a_finding_destroys_the_context, 1),
+      CASE(a_hang_is_found_soon, 1),
+      CASE(shared_memory_beyond_48_kb_is_asked_for, 1),
+      CASE(names_what_it_refuses, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

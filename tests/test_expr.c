@@ -185,13 +185,14 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("expr");
-  add_case(s, "integers", test_integers, QN_COUNT(integer_cases));
-  add_case(s, "bad_programs", test_bad_programs, 1);
-  add_case(s, "folding_keeps_values", test_folding_keeps_values, 300);
-  add_case(s, "bounds_hold", test_bounds_hold, 300);
-  add_case(s, "bounds_are_tight", test_bounds_are_tight, 1);
-  add_case(s, "folding_leaves_what_varies", test_folding_leaves_what_varies, 1);
-  add_case(s, "float_blocks", test_float_blocks, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_integers, QN_COUNT(integer_cases)),
+      CASE(test_bad_programs, 1),
+      CASE(test_folding_keeps_values, 300),
+      CASE(test_bounds_hold, 300),
+      CASE(test_bounds_are_tight, 1),
+      CASE(test_folding_leaves_what_varies, 1),
+      CASE(test_float_blocks, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

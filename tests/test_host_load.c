@@ -283,15 +283,10 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("host_load");
-  add_case(s, "loads_and_runs", test_loads_and_runs, 4);
-  add_case(s, "refused_with_reason", test_refused_with_reason, 7);
-  add_case(s, "foreign_files", test_foreign_files, 1);
-  add_case(s, "contradictions", test_contradictions, 1);
-  add_case(s, "damaged_files", test_damaged_files, 1);
-  add_case(s, "instruction_sets", test_instruction_sets, 1);
-  add_case(s, "host_device", test_host_device, 1);
-  add_case(s, "device_names", test_device_names, 1);
-  add_case(s, "quota_of_cpus", test_quota_of_cpus, 10);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_loads_and_runs, 4), CASE(test_refused_with_reason, 7), CASE(test_foreign_files, 1),
+      CASE(test_contradictions, 1), CASE(test_damaged_files, 1),       CASE(test_instruction_sets, 1),
+      CASE(test_host_device, 1),    CASE(test_device_names, 1),        CASE(test_quota_of_cpus, 10),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -321,14 +321,15 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("layout");
-  add_case(s, "layouts_are_bijections", test_layouts_are_bijections, 300);
-  add_case(s, "packed_bytes", test_packed_bytes, 1);
-  add_case(s, "unaligned_planes", test_unaligned_planes, 1);
-  add_case(s, "widening", test_widening, 1);
-  add_case(s, "bad_layouts", test_bad_layouts, 1);
-  add_case(s, "bad_planes", test_bad_planes, 1);
-  add_case(s, "bad_formats", test_bad_formats, 1);
-  add_case(s, "reference_is_the_formula", test_reference_is_the_formula, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_layouts_are_bijections, 300),
+      CASE(test_packed_bytes, 1),
+      CASE(test_unaligned_planes, 1),
+      CASE(test_widening, 1),
+      CASE(test_bad_layouts, 1),
+      CASE(test_bad_planes, 1),
+      CASE(test_bad_formats, 1),
+      CASE(test_reference_is_the_formula, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

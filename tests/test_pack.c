@@ -382,32 +382,18 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("pack");
-  static const struct {
-    const char *name;
-    const TTest *const *test;
-    int loops;
-  } cases[] = {
-#define CASE(name, loops) {#name, &test_##name, loops}
-      CASE(what_goes_in_comes_out, 1),
-      CASE(equal_input_gives_equal_bytes, 1),
-      CASE(equal_images_are_kept_once, 1),
-      CASE(a_flipped_bit_is_an_error, 1),
-      CASE(truncated_files, 1),
-      CASE(foreign_files, 1),
-      CASE(sealed_nonsense, 4),
-      CASE(limits, 4),
-      CASE(names_are_printable, 5),
-      CASE(builder_refuses, 1),
-      CASE(a_full_disk_leaves_nothing, 1),
-#undef CASE
+  static const suite_case cases[] = {
+      CASE(test_what_goes_in_comes_out, 1),
+      CASE(test_equal_input_gives_equal_bytes, 1),
+      CASE(test_equal_images_are_kept_once, 1),
+      CASE(test_a_flipped_bit_is_an_error, 1),
+      CASE(test_truncated_files, 1),
+      CASE(test_foreign_files, 1),
+      CASE(test_sealed_nonsense, 4),
+      CASE(test_limits, 4),
+      CASE(test_names_are_printable, 5),
+      CASE(test_builder_refuses, 1),
+      CASE(test_a_full_disk_leaves_nothing, 1),
   };
-  for (size_t i = 0; i < QN_COUNT(cases); i++) {
-    TCase *c = tcase_create(cases[i].name);
-    tcase_add_checked_fixture(c, set_up, tear_down);
-    tcase_set_timeout(c, 120);
-    tcase_add_loop_test(c, *cases[i].test, 0, cases[i].loops);
-    suite_add_tcase(s, c);
-  }
-  return run_suite(s, argv[0]);
+  return RUN_CASES(argv[0], cases, set_up, tear_down, 120);
 }

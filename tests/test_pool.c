@@ -91,10 +91,11 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("pool");
-  add_case(s, "every_item_runs_once", test_every_item_runs_once, THREADS);
-  add_case(s, "callers_compete", test_callers_compete, 1);
-  add_case(s, "runs_nest", test_runs_nest, 1);
-  add_case(s, "bounds", test_bounds, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_every_item_runs_once, THREADS),
+      CASE(test_callers_compete, 1),
+      CASE(test_runs_nest, 1),
+      CASE(test_bounds, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

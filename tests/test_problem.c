@@ -242,18 +242,19 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("problem");
-  add_case(s, "spellings", test_spellings, 1);
-  add_case(s, "bad_spellings", test_bad_spellings, 1);
-  add_case(s, "names_of_formats", test_names_of_formats, 1);
-  add_case(s, "sixteen_bit_floats_round_trip", test_sixteen_bit_floats_round_trip, 2);
-  add_case(s, "rounding_to_nearest_even", test_rounding_to_nearest_even, 2);
-  add_case(s, "eight_bit_floats", test_eight_bit_floats, 1);
-  add_case(s, "rounding_of_float64", test_rounding_of_float64, 5);
-  add_case(s, "conversion_at_odd_addresses", test_conversion_at_odd_addresses, 9);
-  add_case(s, "conversion_refuses_other_types", test_conversion_refuses_other_types, 1);
-  add_case(s, "activations_to_i8", test_activations_to_i8, 1);
-  add_case(s, "activations_to_e4m3", test_activations_to_e4m3, 1);
-  add_case(s, "rows_to_e4m3", test_rows_to_e4m3, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_spellings, 1),
+      CASE(test_bad_spellings, 1),
+      CASE(test_names_of_formats, 1),
+      CASE(test_sixteen_bit_floats_round_trip, 2),
+      CASE(test_rounding_to_nearest_even, 2),
+      CASE(test_eight_bit_floats, 1),
+      CASE(test_rounding_of_float64, 5),
+      CASE(test_conversion_at_odd_addresses, 9),
+      CASE(test_conversion_refuses_other_types, 1),
+      CASE(test_activations_to_i8, 1),
+      CASE(test_activations_to_e4m3, 1),
+      CASE(test_rows_to_e4m3, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

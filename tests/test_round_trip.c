@@ -79,7 +79,8 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("round_trip");
-  add_case(s, "planes_come_back", test_planes_come_back, (int)QN_COUNT(formats));
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_planes_come_back, QN_COUNT(formats)),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -118,12 +118,7 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("sass");
-  add_case(s, "sizes_are_read", sizes_are_read, QN_COUNT(archs));
-  TCase *c = tcase_create("is_what_it_says");
-  tcase_add_checked_fixture(c, cli_enter, cli_leave);
-  tcase_set_timeout(c, 300);
-  tcase_add_loop_test(c, is_what_it_says, 0, (int)(QN_COUNT(archs) * QN_COUNT(corners)));
-  suite_add_tcase(s, c);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {CASE(sizes_are_read, QN_COUNT(archs)),
+                                     CASE(is_what_it_says, QN_COUNT(archs) * QN_COUNT(corners))};
+  return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }

@@ -861,47 +861,32 @@ START_TEST(test_write_seeds) {
 END_TEST
 
 int main(int argc, char **argv) {
-  Suite *s = suite_create("serve");
+  static const suite_case write[] = {CASE(test_write_seeds, 1)}, cases[] = {
+    CASE(test_serves_every_m, QN_COUNT(problems)),
+    CASE(test_generic_plan, 1),
+    CASE(test_what_a_pack_says_of_itself, 1),
+    CASE(test_bad_binds, 1),
+    CASE(test_bad_weights_and_arguments, 1),
+    CASE(test_eight_threads_at_once, 1),
+    CASE(test_packs_for_other_machines, 1),
+    CASE(test_kinds_of_plans, 1),
+    CASE(test_workspaces, 7),
+    CASE(test_hosts_in_one_pack, 1),
+    CASE(test_gpus_in_one_pack, 6),
+    CASE(test_files, 1),
+    CASE(test_programs_of_other_versions, 1),
+    CASE(test_errors_of_threads, 1),
+    CASE(test_planes_at_odd_addresses, 1),
+    CASE(test_memory_runs_out, 1),
+    CASE(test_names_of_statuses_and_types, 1),
+    CASE(test_library_is_lean, QN_LEAN),
+#if QN_LEAN
+    CASE(test_runs_do_not_allocate, 4),
+#endif
+  };
   if (argc > 2 && !strcmp(argv[1], "--seeds")) {
     seeds = argv[2];
-    add_case(s, "write_seeds", test_write_seeds, 1);
-    return run_suite(s, argv[0]);
+    return RUN_CASES(argv[0], write, .timeout = 120);
   }
-  static const struct {
-    const char *name;
-    const TTest *const *test;
-    int loops;
-  } cases[] = {
-#define CASE(name, loops) {#name, &test_##name, loops}
-    CASE(serves_every_m, QN_COUNT(problems)),
-    CASE(generic_plan, 1),
-    CASE(what_a_pack_says_of_itself, 1),
-    CASE(bad_binds, 1),
-    CASE(bad_weights_and_arguments, 1),
-    CASE(eight_threads_at_once, 1),
-    CASE(packs_for_other_machines, 1),
-    CASE(kinds_of_plans, 1),
-    CASE(workspaces, 7),
-    CASE(hosts_in_one_pack, 1),
-    CASE(gpus_in_one_pack, 6),
-    CASE(files, 1),
-    CASE(programs_of_other_versions, 1),
-    CASE(errors_of_threads, 1),
-    CASE(planes_at_odd_addresses, 1),
-    CASE(memory_runs_out, 1),
-    CASE(names_of_statuses_and_types, 1),
-    CASE(library_is_lean, QN_LEAN),
-#if QN_LEAN
-    CASE(runs_do_not_allocate, 4),
-#endif
-#undef CASE
-  };
-  for (size_t i = 0; i < QN_COUNT(cases); i++) {
-    TCase *c = tcase_create(cases[i].name);
-    tcase_add_checked_fixture(c, set_up, tear_down);
-    tcase_set_timeout(c, 120);
-    tcase_add_loop_test(c, *cases[i].test, 0, cases[i].loops);
-    suite_add_tcase(s, c);
-  }
-  return run_suite(s, argv[0]);
+  return RUN_CASES(argv[0], cases, set_up, tear_down, 120);
 }

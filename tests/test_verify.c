@@ -96,11 +96,9 @@ END_TEST
 START_TEST(wrong_kernel_is_found_out) {
   qn_case *c = test_case(faults[_i].fault, 64, 64);
   double error;
-  ck_assert_msg(verify(c, &error) == QN_E_WRONG, "%s passed; again: CK_RUN_CASE=faults test_verify", faults[_i].fault);
-  ck_assert_msg(strstr(qn__errmsg(), faults[_i].says) != NULL,
-                "%s: '%s' does not say '%s'; again: CK_RUN_CASE=faults "
-                "test_verify",
-                faults[_i].fault, qn__errmsg(), faults[_i].says);
+  ck_assert_msg(verify(c, &error) == QN_E_WRONG, "%s passed", faults[_i].fault);
+  ck_assert_msg(strstr(qn__errmsg(), faults[_i].says) != NULL, "%s: '%s' does not say '%s'", faults[_i].fault,
+                qn__errmsg(), faults[_i].says);
   free(c);
 }
 END_TEST
@@ -227,23 +225,16 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("verify");
-  TCase *kernels = tcase_create("kernels"), *wrong = tcase_create("faults"), *data = tcase_create("data");
-  tcase_add_checked_fixture(kernels, folder_init, folder_fini);
-  tcase_add_checked_fixture(wrong, folder_init, folder_fini);
-  tcase_set_timeout(kernels, 60);
-  tcase_set_timeout(wrong, 60);
-  tcase_add_test(kernels, right_kernel_passes);
-  tcase_add_test(kernels, declared_disorder_is_allowed);
-  tcase_add_test(kernels, another_image_is_refused);
-  tcase_add_loop_test(wrong, wrong_kernel_is_found_out, 0, (int)QN_COUNT(faults));
-  tcase_add_loop_test(wrong, deadly_kernel_is_found_out, 0, (int)QN_COUNT(deadly));
-  tcase_add_test(data, exact_draws_are_exact);
-  tcase_add_test(data, row_of_x_does_not_depend_on_m);
-  tcase_add_test(data, no_alignment_is_a_present);
-  tcase_add_test(data, bound_grows_with_what_it_is_made_of);
-  suite_add_tcase(s, kernels);
-  suite_add_tcase(s, wrong);
-  suite_add_tcase(s, data);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(right_kernel_passes, 1),
+      CASE(declared_disorder_is_allowed, 1),
+      CASE(another_image_is_refused, 1),
+      CASE(wrong_kernel_is_found_out, QN_COUNT(faults)),
+      CASE(deadly_kernel_is_found_out, QN_COUNT(deadly)),
+      CASE(exact_draws_are_exact, 1),
+      CASE(row_of_x_does_not_depend_on_m, 1),
+      CASE(no_alignment_is_a_present, 1),
+      CASE(bound_grows_with_what_it_is_made_of, 1),
+  };
+  return RUN_CASES(argv[0], cases, folder_init, folder_fini, 60);
 }

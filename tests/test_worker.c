@@ -147,8 +147,7 @@ static const char *const late[] = {"OVERRUN_Y", "UNDERRUN_W", "UNWRITTEN", "TAIL
 
 START_TEST(full_shape_is_checked_too) {
   qn_case *c = test_case(late[_i], 700, 101);
-  ck_assert_msg(ask(request("open", c, 16, 0)) == QN_E_WRONG, "%s is open; again: CK_RUN_CASE=wrong test_worker",
-                late[_i]);
+  ck_assert_msg(ask(request("open", c, 16, 0)) == QN_E_WRONG, "%s is open", late[_i]);
   free(c);
   check_works();
 }
@@ -342,33 +341,26 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("worker");
-  TCase *alive = tcase_create("alive"), *wrong = tcase_create("wrong"), *bad = tcase_create("bad"),
-        *blame = tcase_create("blame");
-  TCase *all[] = {alive, wrong, bad, blame};
-  for (size_t i = 0; i < QN_COUNT(all); i++) {
-    tcase_add_checked_fixture(all[i], init, fini);
-    tcase_set_timeout(all[i], 60);
-    suite_add_tcase(s, all[i]);
-  }
-  tcase_add_test(alive, describes_its_device);
-  tcase_add_test(alive, opens_times_and_checks);
-  tcase_add_loop_test(alive, dense_product_is_timed_or_missed_by_name, 0, 2);
-  tcase_add_test(alive, interpreter_is_not_timed);
-  tcase_add_test(wrong, crash_costs_only_the_worker);
-  tcase_add_test(wrong, hang_is_ended);
-  tcase_add_test(bad, patience_follows_from_the_work);
-  tcase_add_loop_test(wrong, full_shape_is_checked_too, 0, (int)QN_COUNT(late));
-  tcase_add_test(wrong, turning_wrong_while_timed_is_seen);
-  tcase_add_test(wrong, being_right_only_when_checked_is_seen);
-  tcase_add_test(wrong, rows_that_depend_on_m_are_seen);
-  tcase_add_test(alive, many_layouts_take_turns);
-  tcase_add_loop_test(blame, failures_are_told_apart, 0, (int)QN_COUNT(failures));
-  tcase_add_loop_test(blame, forged_answer_is_noticed, 0, (int)QN_COUNT(guesses));
-  tcase_add_test(blame, worker_that_is_killed_at_its_start);
-  tcase_add_test(bad, nonsense_is_answered);
-  tcase_add_test(bad, missing_program_is_named);
-  tcase_add_test(bad, program_that_is_no_worker);
-  tcase_add_test(bad, worker_dies_with_its_supervisor);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(describes_its_device, 1),
+      CASE(opens_times_and_checks, 1),
+      CASE(dense_product_is_timed_or_missed_by_name, 2),
+      CASE(interpreter_is_not_timed, 1),
+      CASE(crash_costs_only_the_worker, 1),
+      CASE(hang_is_ended, 1),
+      CASE(patience_follows_from_the_work, 1),
+      CASE(full_shape_is_checked_too, QN_COUNT(late)),
+      CASE(turning_wrong_while_timed_is_seen, 1),
+      CASE(being_right_only_when_checked_is_seen, 1),
+      CASE(rows_that_depend_on_m_are_seen, 1),
+      CASE(many_layouts_take_turns, 1),
+      CASE(failures_are_told_apart, QN_COUNT(failures)),
+      CASE(forged_answer_is_noticed, QN_COUNT(guesses)),
+      CASE(worker_that_is_killed_at_its_start, 1),
+      CASE(nonsense_is_answered, 1),
+      CASE(missing_program_is_named, 1),
+      CASE(program_that_is_no_worker, 1),
+      CASE(worker_dies_with_its_supervisor, 1),
+  };
+  return RUN_CASES(argv[0], cases, init, fini, 60);
 }
