@@ -133,9 +133,11 @@ function common.model(q, path, options)
 end
 
 -- Options of verbs that make something of a whole model.
-common.partial = { "--partial", nil, "go on without what cannot be read: else it is an error", group = "Layers" }
+common.partial = { "--partial", nil, "go on without weights that cannot be read; otherwise they are an error",
+  group = "Layers" }
 common.include = { "--include", "PATTERN",
-  "take also what is no linear layer by its name: vision towers, routers; * for any characters (repeatable)",
+  "also take matrices whose names say that they are no linear layers, e.g. of vision towers; * for any characters "
+  .. "(repeatable)",
   many = true, group = "Layers" }
 
 function common.left_out(list)
@@ -319,7 +321,7 @@ function common.output_pack(q, path, options, problems, m, device)
   common.fail("%s holds what this run would not: %s%s; --overwrite replaces it, -o names another", path, lost[1],
     #lost > 1 and (" and %d more"):format(#lost - 1) or "")
 end
-common.overwrite = { "--overwrite", nil, "replace a pack also if it holds more than the new one will" }
+common.overwrite = { "--overwrite", nil, "replace a pack even if it holds more than the new one will" }
 
 -- What to say of evidence if a signal ends the tool: options.kept of common.progress.
 function common.kept_in(q, store)

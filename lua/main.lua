@@ -39,7 +39,7 @@ local variables = {
   { "QUERNEL_CUBLAS", "the path of libcublas (default: the loader's)" },
   { "QUERNEL_TEMPLATES", "a folder whose templates/ come before those inside the tool" },
   { "QUERNEL_WORKER", "the worker program (default: beside the tool, or as installed)" },
-  { "QUERNEL_TRACE", "set: errors show where in the Lua code they come from" },
+  { "QUERNEL_TRACE", "if set, errors show where in the Lua code they come from" },
 }
 
 local verbs = {}

@@ -33,7 +33,7 @@ static qn_status openblas_load(openblas *b) {
   *(void **)&b->set_threads = dlsym(lib, "openblas_set_num_threads");
   *(void **)&b->sgemm = dlsym(lib, "cblas_sgemm");
   *(void **)&b->sgemv = dlsym(lib, "cblas_sgemv");
-  return b->sgemm && b->sgemv ? QN_OK : qn__fail(QN_E_DEVICE, "%s lacks cblas_sgemm or cblas_sgemv", name);
+  return b->sgemm && b->sgemv ? QN_OK : qn__fail(QN_E_DEVICE, "%s has no cblas_sgemm or cblas_sgemv", name);
 }
 
 static void openblas_call(openblas *b) {
@@ -121,7 +121,7 @@ static qn_status cublas_load(cublas *b) {
   *(void **)&b->set_stream = dlsym(lib, "cublasSetStream_v2");
   *(void **)&b->gemm = dlsym(lib, "cublasGemmEx");
   return b->create && b->destroy && b->set_stream && b->gemm ? QN_OK
-                                                             : qn__fail(QN_E_DEVICE, "cuBLAS lacks cublasGemmEx");
+                                                             : qn__fail(QN_E_DEVICE, "cuBLAS has no cublasGemmEx");
 }
 
 /* cuBLAS counts columns first: its A is W[n,k] transposed, its B is X, its C is Y. The handle is made by the first

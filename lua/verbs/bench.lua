@@ -4,18 +4,19 @@ return {
   name = "bench", usage = "PACK [--against dense]", arguments = { 1, 1 },
   summary = "time a pack's kernels again, each beside the dense product",
   about = [[
-Weights are cold: every call takes the next of several copies. Both are timed in turns in one process, on the same
-threads, and a sample counts only while the machine is undisturbed; of three rounds the one with the middle ratio is
-shown. Dense is the better of the other library (OpenBLAS, cuBLAS) and of our own dense kernels, of which the store
-knows the fastest. Roof: bytes of weights a second, of what a plain read of memory reached beside the kernel.]],
+Weights are cold: every call takes the next of several copies. A kernel and the dense product are timed in turns, in
+one process and on the same threads, and a sample counts only if the machine was undisturbed. Of three rounds the one
+with the middle ratio is shown. The dense product is the faster of two: that of OpenBLAS or cuBLAS, and that of our
+own dense kernels, if the store knows them. "of roof" is the rate at which weights are read, as a share of a plain
+read of memory at the same time.]],
   examples = { "model.qpack", "model.qpack --m 1 --reps 50" },
   options = {
-    { "--against", "WHAT", "dense", default = "dense", group = "Search" },
+    { "--against", "WHAT", "what to compare with", default = "dense", group = "Search" },
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
-    { "--device", "DEVICE", "where (default: the first of the pack's devices that is here)", group = "Device" },
-    { "--reps", "N", "samples of each, up to 10000", default = "15", group = "Search" },
+    { "--device", "DEVICE", "where to run (default: the first of the pack's devices that is here)", group = "Device" },
+    { "--reps", "N", "how many samples to take of each, up to 10000", default = "15", group = "Search" },
     { "--function", "NAME=LIBRARY:SYMBOL",
-      "a function that the pack names; else its runner-up is taken; may be repeated", many = true },
+      "a function that the pack names; without it the runner-up runs; may be repeated", many = true },
     { "--progress", nil, "show progress also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
     { "--json", nil, "print JSON" },

@@ -2,7 +2,7 @@ local common = require "lua.common"
 
 return {
   name = "convert", usage = "MODEL -o OUT.safetensors", arguments = { 1, 1 },
-  summary = "a checkpoint of any dialect as neutral planes: codes, scales, zero points",
+  summary = "write a checkpoint of any dialect as neutral planes: codes, scales, zero points",
   about = [[
 Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and whatever its format has besides (NAME.perm for
 act-order); the metadata of the file names its format. A dense layer is written as [N, K].

@@ -2,7 +2,7 @@ local common = require "lua.common"
 
 return {
   name = "dequantize", usage = "MODEL WEIGHT -o FILE.npy", arguments = { 2, 2 },
-  summary = "a weight as float32 [N, K], act-order undone, in NumPy's format",
+  summary = "write a weight as float32 [N, K], act-order undone, in NumPy's format",
   examples = { "MODEL model.layers.0.mlp.up_proj.weight -o up.npy" },
   options = {
     { "--slice", "I", "which matrix of a stack, from 1", default = "1", group = "Input" },

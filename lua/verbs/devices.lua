@@ -10,7 +10,7 @@ end
 
 return {
   name = "devices", usage = "[--json]", arguments = { 0, 0 },
-  summary = "the machines that kernels can be tuned for here, and the compilers",
+  summary = "list the machines that kernels can be tuned for here, and the compilers",
   examples = { "", "--json" },
   options = { { "--json", nil, "print JSON" } },
   run = function(q, options)

@@ -140,17 +140,17 @@ end
 
 return {
   name = "explain", usage = "VARIANT | PROBLEM", arguments = { 1, 1 },
-  summary = "a variant: parameters, launch, resources, bounds, counters, evidence; a problem: rules and what was timed",
-  about = "Counters are the interpreter's, for one call of a CUDA variant: they bound and explain, they are no time.",
+  summary = "show what is known of a variant: launch, resources, evidence; or of a problem: rules, timings",
+  about = "Bounds of a CUDA variant come from data sheets, counters from one call on the interpreter: no measurements.",
   examples = { "int4.g128:4096x4096", "VARIANT --arch sm_90a --m 1    # a name of kernels --list" },
   options = {
     { "--arch", "ARCH", "CUDA architecture", group = "Device", without = "--device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },
-    { "--shape", "NxK", "of a variant", default = "4096x4096", group = "Problem" },
+    { "--shape", "NxK", "N and K to show a variant for", default = "4096x4096", group = "Problem" },
     { "--m", "M", "tokens of the call that is counted; the nearest that the variant serves", default = "16",
       group = "Problem" },
-    { "--store", "DIR", "what was measured (default: as for tune)" },
-    { "--top", "N", "so many variants for each M", default = "10" },
+    { "--store", "DIR", "where measurements are kept (default: as for tune)" },
+    { "--top", "N", "variants to show for each M", default = "10" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)

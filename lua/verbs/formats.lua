@@ -82,15 +82,16 @@ local function show_all(q, options)
   common.table(rows)
   print [[
 
-spelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.zf32|.m][.TYPE of the scales], the first group and type when left out;
-g*, b*: any size; (g32): the one there is, never spelled; host, cuda: families that take the first spelling]]
+spelling: NAME[.gG|.row|.tensor|.bRxC][.z|.zf|.zf32|.m][.TYPE of the scales]. Left out, the first group and the first
+type are meant. g* and b* stand for any size; a group in parentheses is the only one, and is not spelled. The columns
+host and cuda list the kernel families that take the format with its first group and types.]]
 end
 
 return {
   name = "formats", usage = "[FORMAT] [--json]", arguments = { 0, 1 },
-  summary = "weight formats; with one, its planes, its decode rule and the kernels that take it",
+  summary = "list weight formats; or show one: its planes, its decode rule, the kernels that take it",
   examples = { "", "int4.g64.z    # its planes, its rule, its kernels" },
-  options = { { "--arch", "ARCH", "CUDA architecture to ask for", default = "sm_90a", group = "Device" },
+  options = { { "--arch", "ARCH", "CUDA architecture whose kernels are listed", default = "sm_90a", group = "Device" },
     { "--json", nil, "print JSON" } },
   run = function(q, options)
     if options[1] then return show_one(q, options) end

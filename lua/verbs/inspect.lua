@@ -2,7 +2,7 @@ local common = require "lua.common"
 
 return {
   name = "inspect", usage = "MODEL [--json]", arguments = { 1, 1 },
-  summary = "every weight of a checkpoint: dialect, format, shape, bits, memory against fp16",
+  summary = "list every weight of a checkpoint: dialect, format, shape, bits, memory against fp16",
   examples = { "model.gguf", "MODEL --json" },
   options = { { "--json", nil, "print JSON" } },
   run = function(q, options)

@@ -109,16 +109,17 @@ end
 
 return {
   name = "kernels", usage = "[--problem P] [--arch A] [--compile-all --arch A,B]", arguments = { 0, 0 },
-  summary = "kernel families, their parameters and what each rule removes; or compile a whole space",
+  summary = "list kernel families, their parameters and what each rule removes; or compile every variant",
   about = [[
-Registers and shared memory are the largest of the space; a variant that spills or fails to compile exits 1.]],
+--compile-all shows the largest number of registers and of bytes of shared memory that any variant needs. It exits
+with 1 if a variant spills registers or does not compile.]],
   examples = {
     "--problem int4.g64.z:4096x4096:i8",
     "--arch sm_90a --family cuda.mma --list",
     "--compile-all --arch sm_80,sm_90a",
   },
   options = {
-    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias]; without one int4.g128:4096x4096, or for --compile-all several",
+    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias] (default: int4.g128:4096x4096; for --compile-all several)",
       group = "Problem" },
     { "--arch", "ARCH", "CUDA architecture (sm_90a), or \"host\"; with --compile-all a list (default: the device's)",
       group = "Device", without = "--device" },
@@ -126,7 +127,7 @@ Registers and shared memory are the largest of the space; a variant that spills 
     { "--space", "SPACE",
       "full: every variant; quick: those of tune --effort quick; reduced: a few with every pair of values",
       default = "full", group = "Search" },
-    { "--family", "NAMES", "these kernel families only", group = "Search" },
+    { "--family", "NAMES", "only these kernel families, separated by commas", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--compile-all", nil, "compile the space: registers, shared memory, spills, rate", group = "Search" },
     { "--registers", nil, "with --compile-all: a line for each variant", with = "--compile-all" },

@@ -16,9 +16,9 @@ end
 
 return {
   name = "pack", usage = "PACK [--json]", arguments = { 1, 1 },
-  summary = "what is in a pack: devices, plans, kernels",
+  summary = "show what is in a pack: devices, plans, kernels",
   examples = { "model.qpack --kernels" },
-  options = { { "--kernels", nil, "list the kernels, too" }, { "--json", nil, "print JSON" } },
+  options = { { "--kernels", nil, "also list the kernels" }, { "--json", nil, "print JSON" } },
   run = function(q, options)
     local pack = common.check(q.open(options[1]))
     local devices, plans, kernels = pack:devices(), pack:plans(), pack:kernels()

@@ -16,18 +16,19 @@ local function rms(r) return r.weight2 > 0 and (r.error2 / r.weight2) ^ 0.5 or 0
 
 return {
   name = "quantize", usage = "MODEL --format FORMAT -o OUT.safetensors", arguments = { 1, 1 },
-  summary = "a checkpoint with its linear layers in another format",
+  summary = "write a checkpoint with its linear layers in another format",
   about = [[
-Embeddings, norms, routers, convolutions and what else is no linear layer stay as they are stored, and by default vision
-and audio towers and the head of a tied model, whose embedding stays in any case (--only lm_head.weight asks for it).
-A layer that is quantized already is dequantized first. The file holds neutral planes, as convert writes them. Errors
-are of the weights: the root of the sum of squares relative to that of the weights, and the largest.]],
+Only linear layers are quantized: embeddings, norms, routers, convolutions and the like stay as they are stored. So
+do, by default, vision and audio towers and the head of a tied model (--only lm_head.weight asks for that; the
+embedding stays in any case). A layer that is quantized already is dequantized first. The file holds neutral planes,
+as convert writes them. Errors are those of the weights: the root mean square, relative to that of the weights, and
+the largest.]],
   examples = {
     "MODEL --format int4.g64.z -o q.safetensors",
     "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
   },
   options = {
-    { "--format", "FORMAT", "what to write: quernel formats lists them", group = "Format" },
+    { "--format", "FORMAT", "the format to write; quernel formats lists them", group = "Format" },
     { "--method", "NAME", "rtn: round to nearest", default = "rtn", group = "Format" },
     { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error", default = "minmax",
       group = "Format" },

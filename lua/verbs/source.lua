@@ -2,7 +2,7 @@ local common = require "lua.common"
 
 return {
   name = "source", usage = "VARIANT [--lines] [--ptx]", arguments = { 1, 1 },
-  summary = "print the source of a variant, by the name that kernels --list and pack print; or its PTX",
+  summary = "print the source of a variant, or its PTX; kernels --list and pack print the names",
   examples = { "$(quernel kernels --list | head -1)", "VARIANT --arch sm_90a --ptx" },
   options = {
     { "--arch", "ARCH", "CUDA architecture to generate for (default: sm_90a)", group = "Device",

@@ -99,11 +99,11 @@ return {
   name = "store", usage = "list | verify | gc | merge FROM | diff A B | forget WHAT", arguments = { 1, 3 },
   summary = "look after what was measured: list, check, tidy, carry over, compare, forget",
   about = [[
-list: of each machine, compiler and policy, what was measured and when. verify: files that are damaged. gc: removes what
-nobody can use. merge: takes over what another store has, on better evidence or new. diff: where two differ. forget:
-WHAT is a problem, its format, the name or hash of a variant, or the key of an entry; its timings and verdicts go, so
-that the next run takes them anew: numbers taken while the machine was busy, a kernel that was rejected by mistake.
-Compiled kernels stay.]],
+list shows what was measured, and when, for each machine and compiler. verify finds damaged files. gc removes what
+nobody can use. merge takes over what another store has, where that is new or rests on more samples. diff shows where
+two stores differ. forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one
+entry (by its key), so that the next run takes them anew: after numbers that were taken while the machine was busy, or
+a kernel that was rejected by mistake. Compiled kernels stay.]],
   examples = {
     "list",
     "forget int4.g128:4096x4096    # the machine was busy",
@@ -112,7 +112,8 @@ Compiled kernels stay.]],
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
     { "--all", nil, "list: every rejected and suspect variant with the reason", with = "list" },
-    { "--age", "SECONDS", "gc: leave younger files, somebody may be at work on them", default = "3600", with = "gc" },
+    { "--age", "SECONDS", "gc: leave files younger than this; somebody may be working on them", default = "3600",
+      with = "gc" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)

@@ -40,8 +40,8 @@ local function show(result)
     end
   end
   common.table(rows)
-  print "of roof: bytes of weights a second, of what a plain read of memory reached beside it; -: nobody measured that"
-  print "error: the largest one, of what is allowed: 1 is the limit"
+  print "of roof: GB/s, as a share of a plain read of memory at the same time; -: not measured"
+  print "error: the largest difference from the reference, as a share of what is allowed: 1 is the limit"
   for _, text in ipairs(slower) do print("slower than the dense product: " .. text) end
 end
 
@@ -84,8 +84,8 @@ return {
   summary = "measure kernels for a checkpoint's layers or for given problems, and write a pack",
   about = [[
 Every variant is compiled, checked against a float64 reference, and timed with cold weights, as serving will see
-them; the dense product (f32 on the host, f16 on a GPU) is timed in the same harness. What was measured is kept in
-the store: a second run, or one that was interrupted, goes on from there.]],
+them. The dense product (f32 on the host, f16 on a GPU) is timed in the same harness. What was measured is kept in
+the store: a second run, or one after an interruption, goes on from there.]],
   examples = {
     "model.gguf                      # writes model.qpack",
     "--problem int4.g128:4096x4096 --act bf16,i8 --m 1,64 -o x.qpack",
@@ -103,17 +103,17 @@ the store: a second run, or one that was interrupted, goes on from there.]],
     { "--effort", "LEVEL",
       "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds",
       default = "quick", group = "Search" },
-    { "--budget", "SECONDS", "end with the best so far", group = "Search" },
-    { "--family", "NAMES", "these kernel families only", group = "Search" },
+    { "--budget", "SECONDS", "stop after this time, with the best found so far", group = "Search" },
+    { "--family", "NAMES", "only these kernel families, separated by commas", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
     { "--function", "NAME=LIBRARY:SYMBOL",
       "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true,
       group = "Search" },
-    { "--threads", "N", "compile on so many threads (default: all cores)", group = "Search" },
+    { "--threads", "N", "threads for compiling (default: all cores)", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
     common.overwrite,
-    { "--store", "DIR", "what was measured (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
+    { "--store", "DIR", "where measurements are kept (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
     { "--progress", nil, "show the bar also where standard error is no terminal" },
     { "--quiet", nil, "show no progress" },
     { "--json", nil, "print JSON" },

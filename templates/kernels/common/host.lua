@@ -97,7 +97,7 @@ end
 host.rules = {
   { name = "act", why = "host kernels take f32, bf16, e4m3 or i8 activations",
     ok = function(v) return arithmetic[v.act] ~= nil end },
-  { name = "isa", why = "this CPU lacks the instruction set",
+  { name = "isa", why = "this CPU does not have the instruction set",
     ok = function(v)
       for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
       return true
@@ -192,7 +192,7 @@ function host.head(w, v)
   ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", bias" or "",
     LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v), ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
-      e4m3 = "a scale a token, exact products in bf16, f32 sums",
+      e4m3 = "a scale per token, exact products in bf16, f32 sums",
       i8 = "exact int32 sums within a group, f32 across groups" })[v.act] })
 end
 
