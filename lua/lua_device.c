@@ -1,4 +1,5 @@
 /* lua_device.c - the machines that are here, as tables. */
+#include "architecture.h"
 #include "bind.h"
 #include "device.h"
 #include "driver.h"
@@ -36,8 +37,29 @@ static int device(lua_State *L) {
   return 1;
 }
 
+/* architecture(name) -> what a GPU of it offers, or nil, message, code */
+static int architecture(lua_State *L) {
+  const qn_architecture *a;
+  char suffix;
+  const char *name = luaL_checkstring(L, 1);
+  qn_status s = qn__architecture_named(name, &suffix, &a);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  qn_device_info info = {.target = "cuda",
+                         .sm = a->sm,
+                         .sms = (int)a->multiprocessors,
+                         .smem = a->shared_block,
+                         .regs = QN_SM_REGISTERS,
+                         .smem_sm = a->shared_sm,
+                         .threads_sm = (int)a->threads_sm,
+                         .ctas_sm = (int)a->blocks_sm};
+  snprintf(info.name, sizeof info.name, "%s", name);
+  snprintf(info.arch, sizeof info.arch, "%s", name);
+  push_info(L, &info);
+  return 1;
+}
+
 void qn__lua_device(lua_State *L) {
-  static const luaL_Reg functions[] = {{"device", device}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"device", device}, {"architecture", architecture}, {NULL, NULL}};
   qn__device_provide("emu:", qn_emu_device_open);
   luaL_setfuncs(L, functions, 0);
 }

@@ -183,10 +183,8 @@ end
 -- A device to generate for, by architecture ("sm_90a"), with the limits of the largest product that has it. Raises when
 -- it is not known.
 function q.arch(name)
-  local d, why = q.device("emu:" .. name)
-  if not d then error(why, 0) end
-  d.name, d.arch = name, name
-  return d
+  local d, why = native.architecture(name)
+  return with_isa(d or error(why, 0))
 end
 
 -- All of them: GPUs, then the host.

@@ -104,7 +104,7 @@ typedef struct gpu {
   qn_emu_counters counters; /* of the last launch */
 } gpu;
 
-enum { most_gpus = 16, most_contexts = 8, sm_registers = 65536, l2_bytes = 50 << 20 };
+enum { most_gpus = 16, most_contexts = 8, l2_bytes = 50 << 20 };
 static gpu gpus[most_gpus];
 static int n_gpus;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -143,7 +143,7 @@ static int device_attribute(int *value, int attribute, int device) {
   qn_emu *e;
   qn_status s = qn_emu_open_name(gpus[device].arch, &e);
   if (s) return result(s);
-  const qn_emu_limits *l = qn_emu_limits_of(e);
+  const qn_architecture *l = qn_emu_limits_of(e);
   const struct {
     int attribute, value;
   } known[] = {{16, (int)l->multiprocessors},
@@ -152,7 +152,7 @@ static int device_attribute(int *value, int attribute, int device) {
                {75, l->sm / 10},
                {76, l->sm % 10},
                {81, (int)l->shared_sm},
-               {82, sm_registers},
+               {82, QN_SM_REGISTERS},
                {97, (int)l->shared_block},
                {106, (int)l->blocks_sm}};
   int error = INVALID_VALUE;

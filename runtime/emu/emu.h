@@ -19,7 +19,7 @@
  * Execution ISA"; each rule in the sources names its section. */
 #ifndef QN_EMU_H
 #define QN_EMU_H
-#include "quernel.h"
+#include "architecture.h"
 
 typedef struct qn_emu qn_emu;
 typedef struct qn_emu_module qn_emu_module;
@@ -28,24 +28,13 @@ typedef struct qn_emu_report qn_emu_report;
 
 /* ---- Device ------------------------------------------------------------------------------------------------------ */
 
-/* Limits of one architecture, as the CUDA programming guide's table of compute capabilities states them. */
-typedef struct qn_emu_limits {
-  int sm;                   /* 75, 80, 86, 89, 90, 100, 103, 110, 120, 121 */
-  uint32_t shared_block;    /* most shared memory of a CTA (opt-in), bytes */
-  uint32_t shared_sm;       /* shared memory of a multiprocessor, bytes */
-  uint32_t threads_sm;      /* resident threads of a multiprocessor */
-  uint32_t blocks_sm;       /* resident CTAs of a multiprocessor */
-  uint32_t cluster;         /* CTAs of a portable cluster; 1: no clusters */
-  uint32_t multiprocessors; /* of the largest product of that architecture */
-} qn_emu_limits;
-
 /* Make a device of architecture `sm`; `suffix` is 'a' for sm_90a and the like, 'f' for a family, 0 for neither.
  * QN_E_DEVICE: architecture not known. Free with qn_emu_close, which takes its memory and modules with it. */
 QN_API qn_status qn_emu_open(int sm, char suffix, qn_emu **out);
 /* The same from text: "sm_90a" or "emu:sm_90a". */
 QN_API qn_status qn_emu_open_name(const char *name, qn_emu **out);
 QN_API void qn_emu_close(qn_emu *e);
-QN_API const qn_emu_limits *qn_emu_limits_of(const qn_emu *e);
+QN_API const qn_architecture *qn_emu_limits_of(const qn_emu *e);
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
 

@@ -72,7 +72,7 @@ static void free_worker(worker *k) {
 static const uint32_t most_blocks[3] = {INT32_MAX, 65535, 65535}, most_threads[3] = {1024, 1024, 64};
 
 static qn_status check_launch(run *r, const qn_emu_kernel *k) {
-  const qn_emu_limits *l = &r->device->limits;
+  const qn_architecture *l = &r->device->limits;
   const qn_emu_launch *h = &r->how;
   uint64_t threads = (uint64_t)h->block[0] * h->block[1] * h->block[2], ctas = 1;
   for (int d = 0; d < 3; d++) {

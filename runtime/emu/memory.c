@@ -2,35 +2,16 @@
  *
  * Addresses are not host pointers. Every allocation starts on a granule of 64 KiB of its own and is followed by an
  * empty one, so that a look-up is one table read and an overrun never lands in a neighbour. A shadow byte per byte
- * tells what was written. Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". */
+ * tells what was written. */
 #include "fail.h"
 #include "module.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-static const qn_emu_limits architectures[] = {
-    {75, 65536, 65536, 1024, 16, 1, 72},     {80, 166912, 167936, 2048, 32, 1, 108},
-    {86, 101376, 102400, 1536, 16, 1, 84},   {87, 166912, 167936, 1536, 16, 1, 16},
-    {88, 101376, 102400, 1536, 16, 1, 16},   {89, 101376, 102400, 1536, 24, 1, 128},
-    {90, 232448, 233472, 2048, 32, 8, 132},  {100, 232448, 233472, 2048, 32, 8, 148},
-    {103, 232448, 233472, 2048, 32, 8, 148}, {110, 232448, 233472, 1536, 24, 8, 20},
-    {120, 101376, 102400, 1536, 24, 8, 170}, {121, 101376, 102400, 1536, 24, 8, 48},
-};
-
-static qn_status unknown(int sm, char suffix) {
-  char known[16 * QN_COUNT(architectures)], *at = known;
-  for (size_t k = 0; k < QN_COUNT(architectures); k++) at += sprintf(at, " sm_%d", architectures[k].sm);
-  return qn__fail(QN_E_DEVICE,
-                  "unknown architecture \"sm_%d%.1s\"; known:%s, from sm_90 on with a, from sm_100 on with f", sm,
-                  &suffix, known);
-}
-
 qn_status qn_emu_open(int sm, char suffix, qn_emu **out) {
   *out = NULL;
-  const qn_emu_limits *l = NULL;
-  for (size_t k = 0; k < QN_COUNT(architectures); k++)
-    if (architectures[k].sm == sm) l = &architectures[k];
-  if (!l || (suffix && (suffix != 'a' || sm < 90) && (suffix != 'f' || sm < 100))) return unknown(sm, suffix);
+  const qn_architecture *l;
+  QN_TRY(qn__architecture(sm, suffix, &l));
   qn_emu *e = calloc(1, sizeof *e);
   if (!e) return qn__fail(QN_E_NOMEM, "emulator: out of memory");
   e->limits = *l, e->suffix = suffix;
@@ -43,13 +24,11 @@ qn_status qn_emu_open(int sm, char suffix, qn_emu **out) {
 }
 
 qn_status qn_emu_open_name(const char *name, qn_emu **out) {
-  const char *s = !strncmp(name, "emu:", 4) ? name + 4 : name;
-  char *end;
+  const qn_architecture *l;
+  char suffix;
   *out = NULL;
-  long sm = strncmp(s, "sm_", 3) ? 0 : strtol(s + 3, &end, 10);
-  if (sm <= 0 || sm > 999 || (*end && end[1]))
-    return qn__fail(QN_E_DEVICE, "'%s' is not an architecture such as sm_90a", s);
-  return qn_emu_open((int)sm, *end, out);
+  QN_TRY(qn__architecture_named(strncmp(name, "emu:", 4) ? name : name + 4, &suffix, &l));
+  return qn_emu_open(l->sm, suffix, out);
 }
 
 void qn_emu_close(qn_emu *e) {
@@ -62,7 +41,7 @@ void qn_emu_close(qn_emu *e) {
   free(e);
 }
 
-const qn_emu_limits *qn_emu_limits_of(const qn_emu *e) { return &e->limits; }
+const qn_architecture *qn_emu_limits_of(const qn_emu *e) { return &e->limits; }
 
 /* A run of n empty granules behind an empty one (the guard of what may lie before), first fit behind the last
  * allocation, from the start when the end is reached. */

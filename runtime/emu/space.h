@@ -28,7 +28,7 @@ typedef struct block {
 } block;
 
 struct qn_emu {
-  qn_emu_limits limits;
+  qn_architecture limits;
   char suffix;
   uint32_t *granules; /* index into blocks, 0 none */
   block **blocks;
