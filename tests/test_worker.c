@@ -71,18 +71,29 @@ static cJSON *dense_request(int64_t m) {
 }
 
 /* One row is a product with a vector, more are one with a matrix. */
-START_TEST(dense_product_is_timed_or_missed_by_name) {
+START_TEST(dense_product_is_timed) {
   static const int64_t ms[] = {1, 5};
   cJSON *answer;
-  qn_status s = qn__supervisor_ask(&supervisor, dense_request(ms[_i]), 60, &answer);
-  if (s == QN_OK) {
-    ck_assert(cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "seconds")) > 0);
-    ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(answer, "by")), "OpenBLAS");
-  } else {
-    ck_assert_int_eq(s, QN_E_DEVICE);
-    ck_assert_msg(strstr(qn__errmsg(), "libopenblas") != NULL, "%s", qn__errmsg());
-  }
+  ck_assert_msg(qn__supervisor_ask(&supervisor, dense_request(ms[_i]), 60, &answer) == QN_OK,
+                "%s; tests/setup installs it", qn__errmsg());
+  ck_assert(cJSON_GetNumberValue(cJSON_GetObjectItem(answer, "seconds")) > 0);
+  ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(answer, "by")), "OpenBLAS");
   cJSON_Delete(answer);
+}
+END_TEST
+
+/* The loader meets a file of that name which is no library. */
+START_TEST(missing_dense_library_is_named) {
+  char path[96];
+  qn_supervisor other;
+  snprintf(path, sizeof path, "%s/libopenblas.so.0", folder);
+  FILE *f = fopen(path, "w");
+  ck_assert(f && fputs("no library", f) >= 0 && !fclose(f));
+  setenv("LD_LIBRARY_PATH", folder, 1);
+  ck_assert_msg(qn__supervisor_init(&other, WORKER, "host:2") == QN_OK, "%s", qn__errmsg());
+  ck_assert_int_eq(qn__supervisor_ask(&other, dense_request(1), 60, NULL), QN_E_DEVICE);
+  ck_assert_msg(strstr(qn__errmsg(), "OpenBLAS (libopenblas.so.0) is not installed") != NULL, "%s", qn__errmsg());
+  qn__supervisor_fini(&other);
 }
 END_TEST
 
@@ -344,7 +355,8 @@ int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(describes_its_device, 1),
       CASE(opens_times_and_checks, 1),
-      CASE(dense_product_is_timed_or_missed_by_name, 2),
+      CASE(dense_product_is_timed, 2),
+      CASE(missing_dense_library_is_named, 1),
       CASE(interpreter_is_not_timed, 1),
       CASE(crash_costs_only_the_worker, 1),
       CASE(hang_is_ended, 1),
