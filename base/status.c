@@ -65,7 +65,7 @@ static const struct {
   const char *name;
   int bits;
 } types[] = {
-#define QN_X(name, text, bits) {text, bits},
+#define QN_X(name, text, bits, ...) {text, bits},
     QN_TYPE_MAP(QN_X)
 #undef QN_X
 };

@@ -54,7 +54,7 @@ void qn__rule_ideal(const qn__rule *r, double lo, double hi, double *a, double *
 
 /* ---- Planes ------------------------------------------------------------------------------------------------------ */
 
-static inline bool qn__plane_unsigned(const qn_format_plane *s) { return s->type <= QN_T_U32; }
+static inline bool qn__plane_unsigned(const qn_format_plane *s) { return qn__form[s->type].kind == QN_KIND_UNSIGNED; }
 
 /* x as the plane would store it. */
 double qn__plane_rounded(const qn_format_plane *s, double x);

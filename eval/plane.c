@@ -6,6 +6,7 @@
 #include "fail.h"
 #include "fit.h"
 #include "model.h"
+#include "narrow.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +15,14 @@
 
 /* The largest value of a type whose range is narrow; 0: it is wide. */
 static double top(const qn_format_plane *s) {
-  static const double of_type[QN__TYPES] = {
-      [QN_T_U8] = 255,        [QN_T_U16] = 65535, [QN_T_U32] = 4294967295.0, [QN_T_I8] = 127,
-      [QN_T_I32] = INT32_MAX, [QN_T_E4M3] = 448,  [QN_T_E5M2] = 57344};
-  return s->max ? s->max : of_type[s->type];
+  qn_form f = qn__form[s->type];
+  int bits = qn_type_bits((qn_type)s->type);
+  if (s->max) return s->max;
+  if (!qn__is_float(s->type)) return ldexp(1, bits - (f.kind == QN_KIND_SIGNED)) - 1;
+  return bits == 8 && f.mantissa ? (double)qn__narrow_value(f, qn__form_largest(f)) : 0;
 }
 
-static bool is_integer(const qn_format_plane *s) { return s->type <= QN_T_I32; }
+static bool is_integer(const qn_format_plane *s) { return !qn__is_float(s->type); }
 
 void *qn__fit_data(const qn__fit *t, uint32_t p) { return qn__fill(t->p, 1 + (int)p); }
 
@@ -38,7 +40,7 @@ double qn__fit_value(const qn__fit *t, uint32_t p, int64_t cell) {
 bool qn__plane_step(const qn_format_plane *s, void *data, int64_t i, bool up) {
   size_t bytes = (size_t)qn_type_bits((qn_type)s->type) / 8;
   char *at = (char *)data + (size_t)i * bytes;
-  uint32_t old = 0, new, sign = s->type >= QN_T_F16 && s->type != QN_T_E8M0 ? 1u << (8 * bytes - 1) : 0;
+  uint32_t old = 0, new, sign = qn__form[s->type].mantissa ? 1u << (8 * bytes - 1) : 0;
   memcpy(&old, at, bytes);
   if (sign && !(old & ~sign)) new = up ? 1 : sign | 1;
   else new = old + (up == !(old & sign) ? 1 : UINT32_MAX); /* a negative float grows as its bits shrink */

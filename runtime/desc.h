@@ -6,13 +6,7 @@
  * copied with = and hashed. */
 #ifndef QN_DESC_H
 #define QN_DESC_H
-#include "quernel.h"
-#include <stdbool.h>
-
-/* Number of element types. */
-#define QN_X(name, text, bits) +1
-enum { QN__TYPES = QN_TYPE_MAP(QN_X) };
-#undef QN_X
+#include "types.h"
 
 /* ---- Expressions: postfix programs ------------------------------------------------------------------------------- */
 
@@ -261,9 +255,6 @@ typedef struct qn_problem {
   uint32_t act, out; /* qn_type */
   uint32_t bias;     /* flag */
 } qn_problem;
-
-/* Do activations of this type come with a scale for each token? */
-static inline bool qn__act_scaled(uint32_t act) { return act == QN_T_I8 || act == QN_T_E4M3; }
 
 /* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
  * 1 .. 2^31 - 1). */

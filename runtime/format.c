@@ -109,7 +109,7 @@ static qn_status plane_check(const qn_format *f, const qn_planes *p, uint32_t i)
                     (long long)(bad / cols), (long long)(bad % cols), qn__load_f64(have->type, have->data, bad),
                     f->name, max);
   qn_type value = i ? have->type : f->cast ? (qn_type)f->cast : have->type;
-  if ((bad = first_not_finite(value, have->data, value >= QN_T_F16 ? rows * cols : 0)) >= 0)
+  if ((bad = first_not_finite(value, have->data, qn__is_float(value) ? rows * cols : 0)) >= 0)
     return qn__fail(QN_E_ARG, "plane '%s'[%lld, %lld] is %g, not a finite number", name, (long long)(bad / cols),
                     (long long)(bad % cols), qn__load_f64(value, have->data, bad));
   return QN_OK;

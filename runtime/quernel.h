@@ -87,24 +87,26 @@ QN_API const char *qn_version(void);
 
 /* ---- Types ------------------------------------------------------------------------------------------------------- */
 
-/* Element types, bits per element; all little-endian. */
+/* Element types, all little-endian: name, bits, kind; of floats the bits of exponent and mantissa, whose bias is
+ * 2^(exponent - 1) - 1, and which beside numbers hold infinity and NaN (IEEE) or a last code that is NaN (NAN_LAST);
+ * whether X and Y may be of that type (PLAIN), or X alone, with a scale for each token (SCALED). */
 #define QN_TYPE_MAP(X)                                                                                                 \
-  X(NONE, "none", 0)                                                                                                   \
-  X(U8, "u8", 8)                                                                                                       \
-  X(U16, "u16", 16)                                                                                                    \
-  X(U32, "u32", 32)                                                                                                    \
-  X(I8, "i8", 8)                                                                                                       \
-  X(I32, "i32", 32)                                                                                                    \
-  X(F16, "f16", 16)                                                                                                    \
-  X(BF16, "bf16", 16)                                                                                                  \
-  X(F32, "f32", 32)                                                                                                    \
-  X(F64, "f64", 64)                                                                                                    \
-  X(E4M3, "e4m3", 8)                                                                                                   \
-  X(E5M2, "e5m2", 8)                                                                                                   \
-  X(E8M0, "e8m0", 8)
+  X(NONE, "none", 0, NONE, 0, 0, NO)                                                                                   \
+  X(U8, "u8", 8, UNSIGNED, 0, 0, NO)                                                                                   \
+  X(U16, "u16", 16, UNSIGNED, 0, 0, NO)                                                                                \
+  X(U32, "u32", 32, UNSIGNED, 0, 0, NO)                                                                                \
+  X(I8, "i8", 8, SIGNED, 0, 0, SCALED)                                                                                 \
+  X(I32, "i32", 32, SIGNED, 0, 0, NO)                                                                                  \
+  X(F16, "f16", 16, IEEE, 5, 10, PLAIN)                                                                                \
+  X(BF16, "bf16", 16, IEEE, 8, 7, PLAIN)                                                                               \
+  X(F32, "f32", 32, IEEE, 8, 23, PLAIN)                                                                                \
+  X(F64, "f64", 64, IEEE, 11, 52, NO)                                                                                  \
+  X(E4M3, "e4m3", 8, NAN_LAST, 4, 3, SCALED)                                                                           \
+  X(E5M2, "e5m2", 8, IEEE, 5, 2, NO)                                                                                   \
+  X(E8M0, "e8m0", 8, NAN_LAST, 8, 0, NO) /* 2^(code - 127), without a sign or a zero */
 
 typedef enum qn_type {
-#define QN_X(name, text, bits) QN_T_##name,
+#define QN_X(name, ...) QN_T_##name,
   QN_TYPE_MAP(QN_X)
 #undef QN_X
 } qn_type;

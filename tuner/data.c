@@ -62,8 +62,6 @@ static void palette_fill(const palette *p, void *dst, int64_t n, uint64_t *state
   }
 }
 
-static bool is_float(uint32_t t) { return t >= QN_T_F16; }
-
 /* Scales of a type that a product with small codes and activations keeps well inside f32 and, for f16 outputs, f16. */
 static void scale_range(uint32_t type, qn_draw_kind kind, double *lo, double *hi) {
   bool narrow = type == QN_T_F16 || type == QN_T_E4M3 || type == QN_T_E5M2;
@@ -76,10 +74,10 @@ static bool is_zero_point(const qn_format_plane *p) { return !strncmp(p->name, "
 /* Element i of a plane in exact draws: powers of two; of integers the smallest, more of zero points than of scales. */
 static uint32_t exact_count(const qn_format_plane *p) {
   uint32_t most = is_zero_point(p) ? 15 : 3;
-  return is_float(p->type) ? 3 : 1 + (p->max && p->max < most ? p->max : most);
+  return qn__is_float(p->type) ? 3 : 1 + (p->max && p->max < most ? p->max : most);
 }
 
-static double exact_value(const qn_format_plane *p, uint32_t i) { return is_float(p->type) ? 1 << i : (int)i; }
+static double exact_value(const qn_format_plane *p, uint32_t i) { return qn__is_float(p->type) ? 1 << i : (int)i; }
 
 static void plane_palette(const qn_format *f, const qn_format_plane *spec, qn_draw_kind kind, uint64_t *state,
                           palette *p) {
@@ -88,7 +86,7 @@ static void plane_palette(const qn_format *f, const qn_format_plane *spec, qn_dr
   palette_init(p, t);
   if (kind == QN_DRAW_EXACT) {
     for (uint32_t i = 0; i < exact_count(spec); i++) palette_add(p, t, exact_value(spec, i));
-  } else if (!is_float(spec->type)) {
+  } else if (!qn__is_float(spec->type)) {
     uint32_t max = spec->max ? spec->max : t == QN_T_I8 ? 127 : 255;
     for (uint32_t i = 0; i <= max; i++) palette_add(p, t, i);
   } else if (is_zero_point(spec)) {

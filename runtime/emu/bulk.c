@@ -150,7 +150,7 @@ static void reduce_bytes(uint8_t *to, const uint8_t *from, u32 bytes, const insn
   for (u32 k = 0; k + size <= bytes; k += size) {
     u32 x = 0, y = 0, r;
     memcpy(&x, to + k, size), memcpy(&y, from + k, size);
-    r = f32   ? float_bits(bits_float(x) + bits_float(y))
+    r = f32   ? qn__bits_of_f32(qn__f32_of_bits(x) + qn__f32_of_bits(y))
         : f16 ? float_half(half_float((uint16_t)x) + half_float((uint16_t)y))
         : bf  ? float_bfloat(bfloat_float((uint16_t)x) + bfloat_float((uint16_t)y))
               : x + y;

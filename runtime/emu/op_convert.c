@@ -11,14 +11,14 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-static const minifloat *minifloat_of(int t) {
+static const qn_form *form_of(int t) {
   switch (t) {
   case T_E4M3:
   case T_E4M3X2:
-    return &e4m3;
+    return &qn__form[QN_T_E4M3];
   case T_E5M2:
   case T_E5M2X2:
-    return &e5m2;
+    return &qn__form[QN_T_E5M2];
   case T_E2M3:
   case T_E2M3X2:
     return &e2m3;
@@ -55,7 +55,7 @@ static double to_double(u64 bits, int t) {
     memcpy(&d, &bits, 8);
     return d;
   default:
-    return bits_float((u32)bits);
+    return qn__f32_of_bits((u32)bits);
   }
 }
 
@@ -116,10 +116,10 @@ static u64 double_float(double v, int t, int mode, int flags) {
   u16 h;
   switch (t) {
   case T_F16:
-    h = float_half(double_odd(v, 0));
+    h = float_half(qn__odd_double(v, 0));
     return mode == RZ && !isinf(v) ? toward_zero(h, v, half_value) : h;
   case T_BF16:
-    h = float_bfloat(double_odd(v, 0));
+    h = float_bfloat(qn__odd_double(v, 0));
     return mode == RZ && !isinf(v) ? toward_zero(h, v, bfloat_value) : h;
   case T_F64:
     memcpy(&bits, &v, 8);
@@ -127,13 +127,13 @@ static u64 double_float(double v, int t, int mode, int flags) {
   case T_TF32: /* rna: ties away from zero */
     f = (float)v;
     if (isnan(f)) return 0x7fffffff;
-    bits = float_bits(f);
+    bits = qn__bits_of_f32(f);
     if (mode == RNA) return (bits + 0x1000) & 0xffffe000u;
     return mode == RZ ? bits & 0xffffe000u : (bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000u;
   default:
     f = (float)v;
-    if (mode == RZ && fabs((double)f) > fabs(v) && !isinf(v)) f = bits_float(float_bits(f) - 1);
-    return float_bits(flags & F_FTZ && fabsf(f) < 0x1p-126f ? copysignf(0, f) : f);
+    if (mode == RZ && fabs((double)f) > fabs(v) && !isinf(v)) f = qn__f32_of_bits(qn__bits_of_f32(f) - 1);
+    return qn__bits_of_f32(flags & F_FTZ && fabsf(f) < 0x1p-126f ? copysignf(0, f) : f);
   }
 }
 
@@ -160,7 +160,7 @@ static void cvt_any(warp *w, const insn *i, uint32_t m) {
     } else {
       u64 v = sign_extended(in, from);
       bool s = type_signed((type)from);
-      if (to == T_F32) out = float_bits(s ? (float)(int64_t)v : (float)v);
+      if (to == T_F32) out = qn__bits_of_f32(s ? (float)(int64_t)v : (float)v);
       else if (is_float(to)) {
         double d = s ? (double)(int64_t)v : (double)v;
         out = double_float(d, to, i->sub, i->flags);
@@ -172,15 +172,15 @@ static void cvt_any(warp *w, const insn *i, uint32_t m) {
 
 /* Two values into one register: d = {a in the upper half, b in the lower}. */
 static u16 narrow(float v, int t, int mode, int flags) {
-  const minifloat *m = minifloat_of(t);
+  const qn_form *m = form_of(t);
   if (flags & F_RELU && !(v > 0)) v = isnan(v) ? v : 0;
-  if (m) return (u16)float_minifloat(m, v);
+  if (m) return (u16)qn__narrow_nearest(*m, v);
   float largest = t == T_F16X2 ? 65504.0f : 0x1.fep127f;
   if (flags & F_SAT && fabsf(v) > largest) v = copysignf(largest, v); /* .satfinite; not for a NaN */
   return (u16)double_float(v, t == T_F16X2 ? T_F16 : T_BF16, mode, flags & ~(F_SAT | F_RELU));
 }
 static void cvt_pair(warp *w, const insn *i, uint32_t m) {
-  int shift = i->type == T_E2M1X2 ? 4 : minifloat_of(i->type) ? 8 : 16;
+  int shift = i->type == T_E2M1X2 ? 4 : form_of(i->type) ? 8 : 16;
   EACH_SET(l, m) {
     float high, low;
     if (i->from == T_F32) high = ROW(float, i->a)[l], low = ROW(float, i->b)[l];
@@ -195,13 +195,13 @@ static void cvt_pair(warp *w, const insn *i, uint32_t m) {
   }
 }
 static void cvt_unpair(warp *w, const insn *i, uint32_t m) {
-  const minifloat *f = minifloat_of(i->from);
+  const qn_form *f = form_of(i->from);
   int bits = i->from == T_E2M1X2 ? 4 : 8;
   EACH_SET(l, m) {
     u32 v = (u32)lane_bits(w, i->a, i->width, (int)l), r = 0;
     for (int k = 0; k < 2; k++) {
       u32 code = v >> bits * k & ((1u << bits) - 1);
-      float x = f ? minifloat_float(f, code) : code == 255 ? NAN : ldexpf(1, (int)code - 127);
+      float x = f ? qn__narrow_value(*f, code) : qn__power_value((uint8_t)code);
       r |= (u32)(i->type == T_BF16X2 ? float_bfloat(x) : narrow(x, T_F16X2, RN, i->flags)) << 16 * k;
     }
     ROW(u32, i->d)[l] = r;
@@ -283,7 +283,7 @@ static void decode_pair(parser *p, insn *i, const opcode *o, operand *ops, int n
   }
   i->a = qn__emu_source(p, &ops[1], 4);
   if (i->from == T_F32) i->b = qn__emu_source(p, &ops[2], 4);
-  if (i->from == T_F32 && !i->flags && i->sub == RN && !minifloat_of(i->type))
+  if (i->from == T_F32 && !i->flags && i->sub == RN && !form_of(i->type))
     i->run = i->type == T_F16X2 ? f16x2_f32 : bf16x2_f32;
 }
 

@@ -32,7 +32,7 @@ static inline float after(float x, int flags) {
 #define IN(x) (i->flags & F_FTZ ? flush(x) : (x))
 static inline float minimum(float a, float b, int flags) {
   if (isnan(a) || isnan(b))
-    return (flags & F_NAN) || (isnan(a) && isnan(b)) ? bits_float(0x7fffffff) : isnan(a) ? b : a;
+    return (flags & F_NAN) || (isnan(a) && isnan(b)) ? qn__f32_of_bits(0x7fffffff) : isnan(a) ? b : a;
   return a < b || (a == b && signbit(a)) ? a : b;
 }
 static inline float maximum(float a, float b, int flags) {
@@ -140,7 +140,7 @@ static inline u16 half_fma(u16 a, u16 b, u16 c) {
 static inline u16 bfloat_fma(u16 a, u16 b, u16 c) {
   double x = (double)bfloat_float(a) * bfloat_float(b), y = bfloat_float(c), s = x + y, v = s - x;
   double lost = isfinite(s) ? (x - (s - v)) + (y - v) : 0;
-  return float_bfloat(double_odd(s, lost));
+  return float_bfloat(qn__odd_double(s, lost));
 }
 #define HF(x) half_float(x)
 #define BF(x) bfloat_float(x)

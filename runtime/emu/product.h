@@ -39,17 +39,17 @@ static inline float element(int t, uint32_t bits) {
   case T_BF16:
     return bfloat_float((uint16_t)bits);
   case T_TF32:
-    return bits_float(bits & 0xffffe000u);
+    return qn__f32_of_bits(bits & 0xffffe000u);
   case T_E4M3:
-    return minifloat_float(&e4m3, bits);
+    return qn__narrow_value(qn__form[QN_T_E4M3], bits);
   case T_E5M2:
-    return minifloat_float(&e5m2, bits);
+    return qn__narrow_value(qn__form[QN_T_E5M2], bits);
   case T_E2M3:
-    return minifloat_float(&e2m3, bits);
+    return qn__narrow_value(e2m3, bits);
   case T_E3M2:
-    return minifloat_float(&e3m2, bits);
+    return qn__narrow_value(e3m2, bits);
   case T_E2M1:
-    return minifloat_float(&e2m1, bits >> 2); /* in bits 2 to 5 of its byte */
+    return qn__narrow_value(e2m1, bits >> 2); /* in bits 2 to 5 of its byte */
   case T_S8:
     v = (int8_t)bits;
     break;
@@ -63,7 +63,7 @@ static inline float element(int t, uint32_t bits) {
     v = (int32_t)(bits & 15);
     break;
   }
-  return bits_float((uint32_t)v);
+  return qn__f32_of_bits((uint32_t)v);
 }
 
 /* Elements of one register of all lanes, lane-major: out[lane * R + j]. */
@@ -73,7 +73,7 @@ static inline void expand(int t, const uint32_t *reg, float *out) {
     const uint16_t *h = (const uint16_t *)(const void *)reg;
     for (int k = 0; k < 2 * LANES; k++) out[k] = half_float(h[k]);
   } else if (t == T_BF16) {
-    EACH_LANE(l) out[2 * l] = bits_float(reg[l] << 16), out[2 * l + 1] = bits_float(reg[l] & 0xffff0000u);
+    EACH_LANE(l) out[2 * l] = qn__f32_of_bits(reg[l] << 16), out[2 * l + 1] = qn__f32_of_bits(reg[l] & 0xffff0000u);
   } else EACH_LANE(l)
   for (int j = 0; j < per; j++)
     out[l * per + j] = element(t, per == 1 ? reg[l] : reg[l] >> bits * j & ((1u << bits) - 1));
@@ -128,10 +128,11 @@ static inline void multiply_float(float d[][8], float a[16][K_MOST], float b[][8
 static inline void multiply_int(float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth, bool saturate) {
   for (int r = 0; r < rows; r++)
     for (int n = 0; n < 8; n++) {
-      int64_t sum = (int32_t)float_bits(d[r][n]);
-      for (int k = 0; k < depth; k++) sum += (int64_t)(int32_t)float_bits(a[r][k]) * (int32_t)float_bits(b[k][n]);
+      int64_t sum = (int32_t)qn__bits_of_f32(d[r][n]);
+      for (int k = 0; k < depth; k++)
+        sum += (int64_t)(int32_t)qn__bits_of_f32(a[r][k]) * (int32_t)qn__bits_of_f32(b[k][n]);
       if (saturate) sum = sum > INT32_MAX ? INT32_MAX : sum < INT32_MIN ? INT32_MIN : sum;
-      d[r][n] = bits_float((uint32_t)sum);
+      d[r][n] = qn__f32_of_bits((uint32_t)sum);
     }
 }
 static inline void multiply(int t, float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth,
@@ -149,7 +150,7 @@ static inline void gather_d(const warp *w, const uint32_t *regs, int n, int t, f
     const uint32_t *x = ROW(uint32_t, regs[e]), *y = t == T_F16 ? x : ROW(uint32_t, regs[e + 1]);
     if (t == T_F16)
       EACH_LANE(l) d[2 * l] = half_float((uint16_t)x[l]), d[2 * l + 1] = half_float((uint16_t)(x[l] >> 16));
-    else EACH_LANE(l) d[2 * l] = bits_float(x[l]), d[2 * l + 1] = bits_float(y[l]);
+    else EACH_LANE(l) d[2 * l] = qn__f32_of_bits(x[l]), d[2 * l + 1] = qn__f32_of_bits(y[l]);
   }
 }
 static inline void scatter_d(const warp *w, const uint32_t *regs, int n, int t, const float *d) {
@@ -157,8 +158,8 @@ static inline void scatter_d(const warp *w, const uint32_t *regs, int n, int t, 
     uint32_t *x = ROW(uint32_t, regs[e]), *y = t == T_F16 ? x : ROW(uint32_t, regs[e + 1]);
     if (t == T_F16) EACH_LANE(l) x[l] = pack_halves(d[2 * l], d[2 * l + 1]);
     else {
-      EACH_LANE(l) x[l] = float_bits(d[2 * l]);
-      EACH_LANE(l) y[l] = float_bits(d[2 * l + 1]);
+      EACH_LANE(l) x[l] = qn__bits_of_f32(d[2 * l]);
+      EACH_LANE(l) y[l] = qn__bits_of_f32(d[2 * l + 1]);
     }
   }
 }

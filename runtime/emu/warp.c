@@ -121,8 +121,8 @@ static u64 operate(int op, type t, u64 x, u64 y, u64 z) {
   case T_BF16X2:
     return half_pair(x, y, op, true);
   case T_F32: {
-    float a = bits_float((u32)x), b = bits_float((u32)y);
-    return float_bits(op == ADD ? a + b : op == MIN ? fminf(a, b) : fmaxf(a, b));
+    float a = qn__f32_of_bits((u32)x), b = qn__f32_of_bits((u32)y);
+    return qn__bits_of_f32(op == ADD ? a + b : op == MIN ? fminf(a, b) : fmaxf(a, b));
   }
   case T_F64:
     memcpy(&u, &x, 8), memcpy(&v, &y, 8);
