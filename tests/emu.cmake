@@ -1,4 +1,4 @@
-# The PTX interpreter: samples, seeded bugs, bad input, single instructions, matrix products, async copies, fuzzing.
+# The PTX interpreter: samples, seeded bugs, bad input, single instructions, matrix products, async copies.
 foreach(unit emu emu_ops emu_mma emu_async)
   qn_test(${unit} quernel_emu quernel_status)
   set_tests_properties(${unit} PROPERTIES LABELS sanitize)
@@ -15,16 +15,3 @@ target_sources(test_emu_sources PRIVATE emu_samples.c emu_fixture.c)
 add_executable(emu_bench emu_bench.c emu_samples.c)
 target_link_libraries(emu_bench PRIVATE quernel_emu quernel_status)
 target_compile_definitions(emu_bench PRIVATE QN_TESTS="${CMAKE_CURRENT_SOURCE_DIR}")
-
-# Mutated PTX: two fixed seeds here, longer under sanitizers; by hand with any seed, for as long as wanted.
-file(GLOB golden ${CMAKE_CURRENT_SOURCE_DIR}/ptx/*.ptx)
-add_executable(fuzz_ptx fuzz_ptx.c)
-target_link_libraries(fuzz_ptx PRIVATE quernel_emu quernel_status)
-set(seconds 2)
-if(QUERNEL_SANITIZE)
-  set(seconds 10)
-endif()
-foreach(seed 1 2)
-  add_test(NAME fuzz_ptx_${seed} COMMAND fuzz_ptx ${seed} ${seconds} ${golden})
-  set_tests_properties(fuzz_ptx_${seed} PROPERTIES TIMEOUT 120 LABELS sanitize)
-endforeach()
