@@ -183,7 +183,7 @@ void qn__code_plan(qn_coder *c, qn_plan *p) {
     text(c, r->runner_up, sizeof r->runner_up);
     f64(c, &r->error);
   }
-  for (uint32_t i = 0, n = count(c, &p->n_points, QN_PLAN_RANGES); i < n; i++) {
+  for (uint32_t i = 0, n = count(c, &p->n_points, QN_PLAN_POINTS); i < n; i++) {
     qn_point *x = &p->point[i];
     i64(c, &x->m);
     f64(c, &x->seconds);
@@ -222,7 +222,7 @@ qn_status qn__plan_check(const qn_plan *p) {
   QN_TRY(qn__format_check(&p->format));
   int64_t n = p->problem.n ? p->problem.n : p->layout.tile_n, k = p->problem.k ? p->problem.k : p->layout.tile_k;
   QN_TRY(qn__layout_check(&p->layout, &p->format, n, k));
-  if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES || p->n_points > QN_PLAN_RANGES)
+  if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES || p->n_points > QN_PLAN_POINTS)
     return qn__fail(QN_E_FORMAT, "plan of '%s': kind %u, %u ranges, %u points", p->problem.spelling, p->kind,
                     p->n_ranges, p->n_points);
   for (uint32_t i = 0; i < p->n_ranges; i++) {

@@ -87,7 +87,8 @@ typedef enum qn_plan_kind {
   QN_PLAN_KINDS
 } qn_plan_kind;
 
-#define QN_PLAN_RANGES 24
+#define QN_PLAN_POINTS 24
+#define QN_PLAN_RANGES (2 * QN_PLAN_POINTS + 1) /* each point's winner, who fills the gap before it, and one beyond */
 typedef struct qn_range {
   int64_t m_min;      /* serves m_min <= M < next range's m_min; the first is 1, the last has no end */
   char variant[33];   /* hash of a qn_kernel */
@@ -112,7 +113,7 @@ typedef struct qn_plan {
   qn_layout layout;
   uint32_t n_ranges, n_points;
   qn_range range[QN_PLAN_RANGES]; /* by rising m_min, neighbours never the same kernel */
-  qn_point point[QN_PLAN_RANGES]; /* by rising m; none if nothing was timed */
+  qn_point point[QN_PLAN_POINTS]; /* by rising m; none if nothing was timed */
 } qn_plan;
 
 /* Is it fit to serve: descriptors valid, ranges ascending from 1, texts of the right form? QN_E_FORMAT. */

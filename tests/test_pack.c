@@ -329,7 +329,7 @@ START_TEST(test_builder_refuses) {
   PLAN("range 0 begins", p.range[0].m_min = 2);
   PLAN("range 1 begins", p.range[1].m_min = 1);
   PLAN("ranges", p.n_ranges = 0);
-  PLAN("points", p.n_points = QN_PLAN_RANGES + 1);
+  PLAN("points", p.n_points = QN_PLAN_POINTS + 1);
   PLAN("point 1", p.point[1].m = 1);
   PLAN("kind", p.kind = 3);
   PLAN("not the problem", p.problem.n = 31);

@@ -369,16 +369,23 @@ static cJSON *evidence_of(const lap *x) {
   return j;
 }
 
+/* What a candidate took at an M in the race. */
+static void know_lap(qn_store *s, int64_t m, const lap *x) {
+  char key[400];
+  cJSON *j = evidence_of(x);
+  snprintf(key, sizeof key, "race %s %s M=%d", set.problem[1].problem.spelling, set.hash[x->candidate], (int)m);
+  ck_assert_int_eq(qn_store_put(s, "evidence", key, j), QN_OK);
+  cJSON_Delete(j);
+}
+
 /* What two candidates took at an M, the faster first: in the race and, if `meet`, in the finals. */
 static void know(qn_store *s, int64_t m, const lap laps[2], bool meet) {
   char key[400], both[67], sum[33];
   const char *spelling = set.problem[1].problem.spelling;
   cJSON *finals = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(finals, "finalists");
   for (int i = 0; i < 2; i++) {
-    cJSON *j = evidence_of(&laps[i]);
-    snprintf(key, sizeof key, "race %s %s M=%d", spelling, set.hash[laps[i].candidate], (int)m);
-    ck_assert_int_eq(qn_store_put(s, "evidence", key, j), QN_OK);
-    cJSON_AddItemToArray(list, j);
+    know_lap(s, m, &laps[i]);
+    cJSON_AddItemToArray(list, evidence_of(&laps[i]));
   }
   snprintf(both, sizeof both, "%s%s", set.hash[laps[0].candidate], set.hash[laps[1].candidate]);
   qn__hash_hex(both, strlen(both), sum);
@@ -421,6 +428,52 @@ START_TEST(neighbours_that_tie_are_merged) {
   ck_assert_str_eq(p->range[0].variant, set.hash[1]);
   ck_assert_int_eq(p->point[1].m, 4);
   ck_assert_double_eq(p->point[1].seconds, merges[_i].ranges == 1 ? 1.005 : 1.0);
+  qn_tune_result_free(&r);
+}
+END_TEST
+
+/* A kernel serves from where it can, whichever M were tuned. The M before it go to the kernel of the M before, else to
+ * the fastest that serves them all. Seconds at each M of the profile; 0: not served. Candidates 0 and 1 serve every M,
+ * 0 is the cheaper. */
+static const struct {
+  int64_t m[3], from[4], to[4];
+  double seconds[3][4];
+  int64_t begins[3]; /* the plan: where ranges begin, of which candidate */
+  size_t of[3];
+} begun[] = {
+    {{1, 16, 64}, {1, 1, 33}, {0}, {{1, 2}, {1, 2}, {9, 9, 1}}, {1, 33}, {0, 2}},
+    {{1, 16, 64}, {1, 1, 33, 1}, {0, 0, 0, 16}, {{2, 3, 0, 1}, {2, 3, 0, 1}, {9, 4, 1}}, {1, 17, 33}, {3, 1, 2}},
+    {{1, 16, 64}, {1, 1, 33, 1}, {0, 0, 0, 20}, {{2, 3, 0, 1}, {2, 3, 0, 1}, {4, 9, 1}}, {1, 17, 33}, {3, 0, 2}},
+    {{1, 16, 64}, {1, 1, 17, 1}, {0, 0, 0, 16}, {{2, 3, 0, 1}, {2, 3, 0, 1}, {9, 4, 1}}, {1, 17}, {3, 2}},
+    {{1, 16, 64}, {1, 1, 9, 1}, {0, 0, 0, 8}, {{2, 3, 0, 1}, {2, 3, 1}, {9, 4, 1}}, {1, 9}, {3, 2}},
+    {{64}, {1, 1, 33}, {0}, {{9, 4, 1}}, {1, 33}, {1, 2}},
+};
+
+START_TEST(ranges_begin_where_kernels_do) {
+  static const char *const remark[] = {"cheap", "dear", "late", "early"};
+  size_t n_m = 0, n = 0;
+  for (; n < 4 && begun[_i].from[n]; n++) {
+    qn_candidate *c = add(NULL, remark[n], "t4.rows");
+    c->m_min = begun[_i].from[n], c->m_max = begun[_i].to[n];
+  }
+  problems();
+  qn_store *s = open_store();
+  for (; n_m < 3 && begun[_i].m[n_m]; n_m++)
+    for (size_t i = 0; i < n; i++)
+      if (begun[_i].seconds[n_m][i] > 0) know_lap(s, begun[_i].m[n_m], &(lap){i, begun[_i].seconds[n_m][i]});
+  qn_store_close(s);
+  qn_tune_options o = options();
+  o.m = begun[_i].m, o.n_m = n_m;
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  const qn_plan *p = plan_of(&r, 1, QN_PLAN_FASTEST);
+  uint32_t ranges = 0;
+  for (; ranges < 3 && begun[_i].begins[ranges]; ranges++) {
+    ck_assert_int_eq(p->range[ranges].m_min, begun[_i].begins[ranges]);
+    ck_assert_str_eq(p->range[ranges].variant, set.hash[begun[_i].of[ranges]]);
+  }
+  ck_assert_uint_eq(p->n_ranges, ranges);
+  ck_assert_uint_eq(p->n_points, n_m);
   qn_tune_result_free(&r);
 }
 END_TEST
@@ -970,6 +1023,7 @@ int main(int argc, char **argv) {
   tcase_add_loop_test(runs, budget_holds_though_a_compiler_hangs, 0, (int)QN_COUNT(hangs));
   tcase_add_test(runs, runs_share_what_they_compile);
   tcase_add_loop_test(plans, neighbours_that_tie_are_merged, 0, (int)QN_COUNT(merges));
+  tcase_add_loop_test(plans, ranges_begin_where_kernels_do, 0, (int)QN_COUNT(begun));
   tcase_add_loop_test(plans, evidence_must_tell, 0, 3);
   tcase_add_test(plans, broken_promise_of_rows_costs_the_place);
   tcase_add_test(plans, deterministic_plan_is_kept_beside_the_fastest);

@@ -1,6 +1,7 @@
 /* case.h - one variant of one problem, ready to be run: what the supervisor sends and the worker loads. */
 #ifndef QN_CASE_H
 #define QN_CASE_H
+#include "range.h"
 #include "recipe.h"
 #include <cjson/cJSON.h>
 
@@ -18,9 +19,7 @@ typedef struct qn_case {
   int64_t m_tile;       /* tokens of a tile; 0: it does not say */
 } qn_case;
 
-static inline bool qn__case_serves(const qn_case *c, int64_t m) {
-  return m >= c->m_min && (!c->m_max || m <= c->m_max);
-}
+static inline bool qn__case_serves(const qn_case *c, int64_t m) { return qn__serves(c->m_min, c->m_max, m, m); }
 
 /* To and from JSON. Reading checks everything: format, layout for the problem's shape, recipe. QN_E_FORMAT. */
 cJSON *qn__case_to_json(const qn_case *c);

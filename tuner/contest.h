@@ -2,11 +2,12 @@
  * plans (plan.c). */
 #ifndef QN_CONTEST_H
 #define QN_CONTEST_H
+#include "range.h"
 #include "run.h"
 
 typedef struct qn_racer {
   qn_entrant *e;
-  double lap[QN_PLAN_RANGES]; /* median seconds at M number i of the contest; 0: not timed */
+  double lap[QN_PLAN_POINTS]; /* median seconds at M number i of the contest; 0: not timed */
 } qn_racer;
 
 typedef struct qn_contest {
@@ -14,9 +15,9 @@ typedef struct qn_contest {
   const qn_tune_problem *p;
   qn_racer *racer;
   size_t n;
-  int64_t m[QN_PLAN_RANGES]; /* those of the profile at which anything was timed */
+  int64_t m[QN_PLAN_POINTS]; /* those of the profile at which anything was timed */
   size_t n_m;
-  double best[QN_PLAN_RANGES], bandwidth[QN_PLAN_RANGES];
+  double best[QN_PLAN_POINTS], bandwidth[QN_PLAN_POINTS];
   double end;         /* of its share of the budget */
   qn_plan_kind kind;  /* of the plan that is being made: who may take part */
   const char *layout; /* hash; likewise. NULL: any */
@@ -24,9 +25,6 @@ typedef struct qn_contest {
 
 /* Verified, nothing held against it, and fit for the plan that is being made? */
 bool qn__contest_stands(const qn_contest *f, const qn_racer *c);
-static inline bool qn__contest_serves(const qn_candidate *c, int64_t m) {
-  return m >= c->m_min && (!c->m_max || m <= c->m_max);
-}
 
 /* Time all that stand, at every M for which there is time. */
 qn_status qn__contest_race(qn_contest *f);
@@ -34,10 +32,10 @@ qn_status qn__contest_race(qn_contest *f);
 /* Time it at M in a worker that runs nothing else, as the step `key`: a kernel that is at fault is rejected. */
 qn_status qn__contest_alone(qn_contest *f, const qn_racer *c, int64_t m, const char *key);
 
-/* Who serves every M from `low` to that of number i: the winner of the finals, else of the race. `incumbent` (of the
- * last tuning) and `neighbour` (of the M before) are hashes, or NULL; either goes before others that are as fast.
- * *seconds is what the winner took. NULL in *winner: nobody was timed. */
-qn_status qn__contest_final(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,
+/* Who serves M number i: the winner of the finals, else of the race. `incumbent` (of the last tuning) and `neighbour`
+ * (of the M before) are hashes, or NULL; either goes before others that are as fast. *seconds is what the winner took.
+ * NULL in *winner: nobody was timed. */
+qn_status qn__contest_final(qn_contest *f, size_t i, const char *incumbent, const char *neighbour,
                             const qn_racer **winner, double *seconds);
 
 /* Choose the layout and add the plans of every kind. */

@@ -35,12 +35,11 @@ static int by_seconds(const void *a, const void *b) {
   return strcmp(x->c->e->c->hash, y->c->e->c->hash);
 }
 
-/* All that serve from `low` on and were timed at M number i, by their laps; then those that are not invited go. */
-static size_t invite(const qn_contest *f, size_t i, int64_t low, const char *incumbent, final *list) {
+/* All that were timed at M number i, by their laps; then those that are not invited go. */
+static size_t invite(const qn_contest *f, size_t i, const char *incumbent, final *list) {
   size_t n = 0, invited = 0;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
-    if (qn__contest_stands(f, c) && c->lap[i] > 0 && c->e->c->m_min <= low)
-      list[n++] = (final){.c = c, .seconds = c->lap[i], .low = 2};
+    if (qn__contest_stands(f, c) && c->lap[i] > 0) list[n++] = (final){.c = c, .seconds = c->lap[i], .low = 2};
   if (n) qsort(list, n, sizeof *list, by_seconds);
   double limit = n ? NEAR * list[0].seconds : 0;
   for (size_t k = 0; k < n; k++)
@@ -185,15 +184,15 @@ static bool reject_suspects(const qn_contest *f, const final *list, size_t n, in
 
 /* Among so many a failure may be another's doing: whoever failed is asked alone. If it is at fault the others meet
  * without it; if not they meet again, and after a second time their laps decide. */
-static qn_status final_of(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,
-                          final *list, const final **winner) {
+static qn_status final_of(qn_contest *f, size_t i, const char *incumbent, const char *neighbour, final *list,
+                          const final **winner) {
   qn_tuning *r = f->r;
   int rounds = rounds_of[r->options->effort < 0 || r->options->effort > 2 ? 0 : r->options->effort];
   char key[400], alone[320];
   size_t n;
   const qn_racer *failed = NULL;
   for (int attempts = 2; attempts; attempts -= failed && failed->e->alive) {
-    do n = invite(f, i, low, incumbent, list);
+    do n = invite(f, i, incumbent, list);
     while (reject_suspects(f, list, n, f->m[i]));
     make_key(f, list, n, f->m[i], rounds, key);
     if (n) qn__run_show(r, "finals", f->p->problem.spelling, list[0].c->e->c->name, f->m[i], list[0].seconds, NULL);
@@ -212,12 +211,12 @@ static qn_status final_of(qn_contest *f, size_t i, int64_t low, const char *incu
   return QN_OK;
 }
 
-qn_status qn__contest_final(qn_contest *f, size_t i, int64_t low, const char *incumbent, const char *neighbour,
+qn_status qn__contest_final(qn_contest *f, size_t i, const char *incumbent, const char *neighbour,
                             const qn_racer **winner, double *seconds) {
   final *list = calloc(f->n + 1, sizeof *list);
   const final *first = NULL;
   if (!list) return qn__fail(QN_E_NOMEM, "no memory for %zu finalists", f->n);
-  qn_status s = final_of(f, i, low, incumbent, neighbour, list, &first);
+  qn_status s = final_of(f, i, incumbent, neighbour, list, &first);
   *winner = first ? first->c : NULL;
   *seconds = first ? first->seconds : 0;
   free(list);

@@ -10,26 +10,30 @@
 
 /* ---- Layout ------------------------------------------------------------------------------------------------------ */
 
-/* Seconds of the fastest that serves from `low` to M number i; infinite: nobody was timed. */
-static double fastest(const qn_contest *f, size_t i, int64_t low) {
+/* Seconds of the fastest at M number i; infinite: nobody was timed. */
+static double fastest(const qn_contest *f, size_t i) {
   double best = INFINITY;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
-    if (qn__contest_stands(f, c) && c->lap[i] > 0 && c->lap[i] < best && c->e->c->m_min <= low) best = c->lap[i];
+    if (qn__contest_stands(f, c) && c->lap[i] > 0 && c->lap[i] < best) best = c->lap[i];
   return best;
 }
 
-/* The fastest compiled kernel that serves from m_min on to m_max (0: without end), by its laps at the points between;
- * of those that were not timed there, the one of least cost. */
+/* Does M number i tell of the M from m_min to m_max (0: on)? It is one of them, or the next after the last. */
+static bool tells(const qn_contest *f, size_t i, int64_t m_min, int64_t m_max) {
+  return f->m[i] >= m_min && (!m_max || !i || f->m[i - 1] < m_max);
+}
+
+/* The fastest compiled kernel that serves all M from m_min to m_max (0: on), by its laps at the points that tell of
+ * them; of those that were not timed there, the one of least cost. */
 static const qn_racer *runner(const qn_contest *f, int64_t m_min, int64_t m_max) {
   const qn_racer *best = NULL;
   double least = INFINITY;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++) {
     const qn_candidate *x = c->e->c;
     double sum = 0;
-    if (!qn__contest_stands(f, c) || x->library || x->m_min > m_min || (x->m_max && (!m_max || x->m_max < m_max)))
-      continue;
+    if (!qn__contest_stands(f, c) || x->library || !qn__serves(x->m_min, x->m_max, m_min, m_max)) continue;
     for (size_t i = 0; i < f->n_m; i++)
-      if (f->m[i] >= m_min && (!m_max || f->m[i] <= m_max)) sum += c->lap[i] > 0 ? log(c->lap[i]) : 1e3;
+      if (tells(f, i, m_min, m_max)) sum += c->lap[i] > 0 ? log(c->lap[i]) : 1e3;
     if (!best || sum < least || (sum == least && x->cost < best->e->c->cost)) best = c, least = sum;
   }
   return best;
@@ -46,7 +50,7 @@ static const qn_racer *choose_layout(qn_contest *f) {
     f->layout = c->e->c->layout.hash;
     for (size_t i = 0; i < f->n_m; i++) {
       double weight = f->r->options->m_weight ? f->r->options->m_weight[i] : 1;
-      sum += weight * fmin(log(fastest(f, i, i ? f->m[i - 1] + 1 : 1)), 1e3);
+      sum += weight * fmin(log(fastest(f, i)), 1e3);
     }
     bool fit = runner(f, 1, 0) != NULL;
     f->layout = NULL;
@@ -103,7 +107,16 @@ static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) 
   cJSON_Delete(j);
 }
 
-/* The final at M number i, whose winner serves from `low` on: in a range of its own, or in that of its neighbour. */
+/* M from `from` to `to`, which the next winner does not serve: the kernel before goes on if it can, else the fastest
+ * that can has them. */
+static void fill_gap(const qn_contest *f, qn_plan *plan, int64_t from, int64_t to) {
+  const qn_range *before = plan->n_ranges ? &plan->range[plan->n_ranges - 1] : NULL;
+  const qn_candidate *c = before ? qn__run_entrant(f->r, before->variant)->c : NULL;
+  if (!c || !qn__serves(c->m_min, c->m_max, from, to)) add_range(plan, from, runner(f, from, to));
+}
+
+/* The final at M number i. Its winner serves the M since the one before, `low` and up, from where it can: in a range of
+ * its own, or in that of its neighbour. */
 static qn_status add_final(qn_contest *f, size_t i, int64_t low, qn_plan *plan) {
   const qn_racer *c;
   const char *neighbour = plan->n_ranges ? plan->range[plan->n_ranges - 1].variant : NULL;
@@ -111,9 +124,13 @@ static qn_status add_final(qn_contest *f, size_t i, int64_t low, qn_plan *plan) 
   char incumbent[33];
   incumbent_of(f, f->m[i], incumbent);
   f->r->until = qn__run_share(f->end, f->n_m - i);
-  QN_TRY(qn__contest_final(f, i, low, *incumbent ? incumbent : NULL, neighbour, &c, &seconds));
+  QN_TRY(qn__contest_final(f, i, *incumbent ? incumbent : NULL, neighbour, &c, &seconds));
   if (!c) return QN_OK; /* nobody had time for it: a neighbour serves */
-  if (!neighbour || strcmp(neighbour, c->e->c->hash)) add_range(plan, low, c);
+  if (!neighbour || strcmp(neighbour, c->e->c->hash)) {
+    int64_t begins = c->e->c->m_min;
+    if (begins > low) fill_gap(f, plan, low, begins - 1);
+    add_range(plan, begins > low ? begins : low, c);
+  }
   add_point(f, plan, i, seconds);
   remember(f, c, &plan->point[plan->n_points - 1]);
   return QN_OK;

@@ -125,7 +125,8 @@ qn_status qn__contest_race(qn_contest *f) {
     r->until = qn__run_share(f->end, 2 * (r->n_m - j)); /* the finals have as much time as what is left of the race */
     for (qn_racer *c = f->racer; c < f->racer + f->n; c++) {
       qn__run_show(r, "race", f->p->problem.spelling, c->e->c->name, r->m[j], f->best[i], NULL);
-      if (qn__contest_stands(f, c) && qn__contest_serves(c->e->c, r->m[j])) QN_TRY(race_one(f, c, i, r->m[j]));
+      if (qn__contest_stands(f, c) && qn__serves(c->e->c->m_min, c->e->c->m_max, r->m[j], r->m[j]))
+        QN_TRY(race_one(f, c, i, r->m[j]));
       qn__run_step(r, QN_TIMING);
     }
     f->n_m += f->best[i] > 0;

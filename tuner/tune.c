@@ -488,9 +488,8 @@ qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_optio
                    .journal = {.fd = -1},
                    .m = options->m ? options->m : usual_m,
                    .n_m = options->m ? options->n_m : QN_COUNT(usual_m)};
-  qn_status s = r->n_m >= QN_PLAN_RANGES
-                    ? qn__fail(QN_E_LIMIT, "%zu values of M; at most %d", r->n_m, QN_PLAN_RANGES - 1)
-                    : QN_OK;
+  qn_status s =
+      r->n_m > QN_PLAN_POINTS ? qn__fail(QN_E_LIMIT, "%zu values of M; at most %d", r->n_m, QN_PLAN_POINTS) : QN_OK;
   if (s == QN_OK) s = worker_path(options, worker);
   if (s == QN_OK) s = qn__supervisor_init(&r->supervisor, worker, options->device);
   if (s == QN_OK) s = steps(r, out);
