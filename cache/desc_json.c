@@ -226,6 +226,11 @@ static qn_status read_triple(const cJSON *step, const char *key, qn_expr out[3])
   return QN_OK;
 }
 
+/* Bytes; none if there is no such key. */
+static qn_status get_size(const cJSON *j, const char *key, qn_expr *out) {
+  return has(j, key) ? read_expr(qn__json_get(j, key), &launch_names, out) : QN_OK;
+}
+
 static qn_status read_step(const cJSON *j, qn_step *out) {
   const cJSON *args, *a;
   QN_TRY(get_text(j, "entry", out->entry, sizeof out->entry));
@@ -241,7 +246,7 @@ static qn_status read_step(const cJSON *j, qn_step *out) {
   QN_TRY(read_triple(j, "grid", out->grid));
   QN_TRY(read_triple(j, "block", out->block));
   QN_TRY(read_triple(j, "cluster", out->cluster));
-  return has(j, "shared") ? read_expr(qn__json_get(j, "shared"), &launch_names, &out->shared) : QN_OK;
+  return get_size(j, "shared", &out->shared);
 }
 
 qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
@@ -253,7 +258,8 @@ qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
   out->deterministic = cJSON_IsTrue(qn__json_get(j, "deterministic"));
   out->batch_invariant = cJSON_IsTrue(qn__json_get(j, "batch_invariant"));
   out->pdl = cJSON_IsTrue(qn__json_get(j, "pdl"));
-  if (has(j, "workspace")) QN_TRY(read_expr(qn__json_get(j, "workspace"), &launch_names, &out->workspace));
+  QN_TRY(get_size(j, "counters", &out->counters));
+  QN_TRY(get_size(j, "scratch", &out->scratch));
   return qn__recipe_check(out);
 }
 
@@ -360,7 +366,8 @@ cJSON *qn__recipe_to_json(const qn_recipe *r) {
     qn__json_add(step, "shared", write_expr(&s->shared, &launch_names));
     qn__json_append(steps, step);
   }
-  qn__json_add(out, "workspace", write_expr(&r->workspace, &launch_names));
+  qn__json_add(out, "counters", write_expr(&r->counters, &launch_names));
+  qn__json_add(out, "scratch", write_expr(&r->scratch, &launch_names));
   qn__json_add_flag(out, "deterministic", r->deterministic != 0);
   qn__json_add_flag(out, "batch_invariant", r->batch_invariant != 0);
   qn__json_add_flag(out, "pdl", r->pdl != 0);

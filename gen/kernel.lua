@@ -205,7 +205,7 @@ function methods:source(lines)
   return self.writer.text(lines)
 end
 
-local recipe_fields = { steps = "list", workspace = "expression?", deterministic = "boolean?",
+local recipe_fields = { steps = "list", counters = "expression?", scratch = "expression?", deterministic = "boolean?",
   batch_invariant = "boolean?", pdl = "boolean?" }
 local step_fields = { entry = "string?", args = "list?", grid = "list", block = "list?", cluster = "list?",
   shared = "expression?" }
@@ -227,7 +227,7 @@ local function recipe_of(def, v)
     steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs "grid", block = programs "block",
       cluster = programs "cluster", shared = expr.program(s.shared or 0) }
   end
-  return { steps = steps, workspace = expr.program(recipe.workspace or 0),
+  return { steps = steps, counters = expr.program(recipe.counters or 0), scratch = expr.program(recipe.scratch or 0),
     deterministic = recipe.deterministic ~= false, batch_invariant = recipe.batch_invariant == true,
     pdl = recipe.pdl == true }
 end

@@ -128,10 +128,17 @@ static int gemm_problem(lua_State *L) {
   return 2;
 }
 
-/* gemm:workspace(max_m) -> bytes that a call with up to max_m tokens needs; ask after the weights are prepacked */
+/* gemm:workspace(max_m), gemm:counters(max_m) -> bytes that a call with up to max_m tokens needs; ask after the weights
+ * are prepacked */
 static int gemm_workspace(lua_State *L) {
   gemm *g = check_gemm(L);
   lua_pushinteger(L, (lua_Integer)qn_gemm_workspace(g->gemm, luaL_checkinteger(L, 2)));
+  return 1;
+}
+
+static int gemm_counters(lua_State *L) {
+  gemm *g = check_gemm(L);
+  lua_pushinteger(L, (lua_Integer)qn_gemm_counters(g->gemm, luaL_checkinteger(L, 2)));
   return 1;
 }
 
@@ -210,10 +217,13 @@ static int64_t stride(lua_State *L, const char *name, int64_t dense) {
 
 static size_t extent(int64_t m, int64_t ld, int64_t width) { return (size_t)((m - 1) * ld + width); }
 
-/* The workspace: the script's buffer of bytes, or a new one of zeros; with room to align it to 256 bytes. */
-static operand *push_workspace(lua_State *L, const gemm *g, int64_t m) {
-  size_t bytes = qn_gemm_workspace(g->gemm, m) + 256;
-  if (raw_field(L, "workspace") != LUA_TNIL) return push_operand(L, g, "workspace", QN_T_U8, bytes);
+enum { ALIGN = 256 };
+static void *aligned(void *p) { return (void *)(((uintptr_t)p + ALIGN - 1) / ALIGN * ALIGN); }
+
+/* Workspace or counters: the script's buffer of bytes, or a new one of zeros; with room to align it to 256 bytes. */
+static operand *push_bytes(lua_State *L, const gemm *g, const char *name, size_t bytes) {
+  bytes += ALIGN;
+  if (raw_field(L, name) != LUA_TNIL) return push_operand(L, g, name, QN_T_U8, bytes);
   qn__lua_buffer(L, QN_T_U8, bytes); /* stays on the stack, the caller's table as it is */
   operand own = {.data = qn__lua_span(L, -1).data, .bytes = bytes, .gpu = g->gpu};
   operand *o = lua_newuserdatauv(L, sizeof *o, 0);
@@ -227,14 +237,14 @@ static qn_status fetch(const operand *o) {
   return o->gpu ? o->gpu->ops->download(o->gpu, o->data, o->copy, o->bytes) : QN_OK;
 }
 
-/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=, workspace=] } -> true, or nil, message, code. X [m, K]
- * and Y [m, N] are buffers of the problem's types; the workspace is one of u8, 256 more than gemm:workspace(m), all
- * zero at first, and is made if there is none. */
+/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=, workspace=, counters=] } -> true, or nil, message,
+ * code. X [m, K] and Y [m, N] are buffers of the problem's types; workspace and counters are buffers of u8, 256 more
+ * than gemm:workspace(m) and gemm:counters(m), the counters zero at first, and are made if there are none. */
 static int gemm_run(lua_State *L) {
   gemm *g = check_gemm(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   const qn_problem *p = &g->problem;
-  qn__lua_known(L, 2, "run", "weight x y m ldx ldy x_scale bias workspace");
+  qn__lua_known(L, 2, "run", "weight x y m ldx ldy x_scale bias workspace counters");
   raw_field(L, "weight");
   weight *w = luaL_checkudata(L, -1, weight_class);
   if (!w->weight) return luaL_error(L, "run: the weight is closed");
@@ -246,23 +256,27 @@ static int gemm_run(lua_State *L) {
   operand *y = push_operand(L, g, "y", (qn_type)p->out, extent(a.m, a.ldy, p->n));
   operand *scale = qn__act_scaled(p->act) ? push_operand(L, g, "x_scale", QN_T_F32, (size_t)a.m) : NULL;
   operand *bias = p->bias ? push_operand(L, g, "bias", QN_T_F32, (size_t)p->n) : NULL;
-  operand *ws = push_workspace(L, g, a.m);
+  operand *workspace = push_bytes(L, g, "workspace", qn_gemm_workspace(g->gemm, a.m));
+  operand *counters = push_bytes(L, g, "counters", qn_gemm_counters(g->gemm, a.m));
 
-  void *at[5] = {0};
+  void *at[6] = {0};
   qn_status s = place(x, &at[0]);
   if (s == QN_OK) s = place(y, &at[1]);
   if (s == QN_OK && scale) s = place(scale, &at[2]);
   if (s == QN_OK && bias) s = place(bias, &at[3]);
-  if (s == QN_OK) s = place(ws, &at[4]);
+  if (s == QN_OK) s = place(workspace, &at[4]);
+  if (s == QN_OK) s = place(counters, &at[5]);
   a.x = at[0];
   a.y = at[1];
   a.x_scale = at[2];
   a.bias = at[3];
-  a.workspace = (void *)(((uintptr_t)at[4] + 255) / 256 * 256);
+  a.workspace = aligned(at[4]);
+  a.counters = aligned(at[5]);
   if (s == QN_OK) s = qn_run(g->gemm, w->weight, &a);
   if (s == QN_OK && g->gpu) s = g->gpu->ops->sync(g->gpu, NULL);
   if (s == QN_OK) s = fetch(y);
-  if (s == QN_OK) s = fetch(ws);
+  if (s == QN_OK) s = fetch(workspace);
+  if (s == QN_OK) s = fetch(counters);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushboolean(L, 1);
   return 1;
@@ -291,8 +305,8 @@ void qn__lua_serve(lua_State *L) {
                                              {"__gc", context_gc},
                                              {NULL, NULL}};
   static const luaL_Reg gemm_methods[] = {
-      {"kernel", gemm_kernel},       {"problem", gemm_problem}, {"run", gemm_run}, {"prepack", gemm_prepack},
-      {"workspace", gemm_workspace}, {"__gc", gemm_gc},         {NULL, NULL}};
+      {"kernel", gemm_kernel},       {"problem", gemm_problem},   {"run", gemm_run}, {"prepack", gemm_prepack},
+      {"workspace", gemm_workspace}, {"counters", gemm_counters}, {"__gc", gemm_gc}, {NULL, NULL}};
   static const luaL_Reg weight_methods[] = {{"__gc", weight_gc}, {NULL, NULL}};
   static const luaL_Reg operand_methods[] = {{"__gc", operand_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"serve", serve}, {"function_register", function_register}, {NULL, NULL}};

@@ -64,7 +64,7 @@ return function(q, native)
         if layout and not seen[layout.name] and layout.name:find(f.layout or "") then
           seen[layout.name] = true
           local recipe = { steps = { { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
-            workspace = f.workspace or { 0 }, deterministic = f.deterministic ~= false,
+            counters = {}, scratch = f.scratch or {}, deterministic = f.deterministic ~= false,
             batch_invariant = f.batch_invariant == true }
           list[#list + 1] = { name = name:format(p.format.name, p.act, p.out, p.bias and "+bias" or "", f.name),
             hash = native.hash(table.concat({ f.name, f.symbol, f.text, q.json(recipe), q.json(layout) }, "\0")),
@@ -77,7 +77,7 @@ return function(q, native)
   end
 
   local function_fields = { name = "string", library = "string", symbol = "string", m_min = "count?",
-    m_max = "integer?", layout = "string?", whole = "boolean?", workspace = "list?", deterministic = "boolean?",
+    m_max = "integer?", layout = "string?", whole = "boolean?", scratch = "list?", deterministic = "boolean?",
     batch_invariant = "boolean?" }
   local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
@@ -166,7 +166,7 @@ return function(q, native)
   --     m_min =, m_max =,                              M that it serves
   --     layout = "record",                             Lua pattern of the layouts that it takes (default: any)
   --     whole = true,                                  called once for all of Y, not for parts of its columns
-  --     workspace = { "M", "N", "*", 4, "*" },         bytes, in postfix order
+  --     scratch = { "M", "N", "*", 4, "*" },           bytes, in postfix order
   --     deterministic = false, batch_invariant = true  what is promised, and checked }… }
   --   dense = false                                    do not measure the dense product
   --   check_only = true                                verify, time nothing: no plans but the plain kernels

@@ -202,7 +202,8 @@ qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn
   ARG(Y, "y")                                                                                                          \
   ARG(X_SCALE, "x_scale")                                                                                              \
   ARG(BIAS, "bias")                                                                                                    \
-  ARG(WS, "ws")                                                                                                        \
+  ARG(COUNTERS, "counters")                                                                                            \
+  ARG(SCRATCH, "scratch")                                                                                              \
   ARG(M, "m")                                                                                                          \
   ARG(N, "n")                                                                                                          \
   ARG(K, "k")                                                                                                          \
@@ -217,7 +218,7 @@ typedef enum qn_arg {
 } qn_arg;
 
 #define QN_RECIPE_STEPS 3
-#define QN_RECIPE_ARGS 12
+#define QN_RECIPE_ARGS 16
 
 /* One launch. Pointers are passed as 64-bit addresses, m n k ldx ldy as int32 on CUDA. On the host the arguments are
  * always a struct qn_host_args, `grid[0]` is the number of work items and block is unused. */
@@ -228,13 +229,17 @@ typedef struct qn_step {
   qn_expr grid[3], block[3], cluster[3], shared;
 } qn_step;
 
-/* JSON: {"steps":[{"entry":"qn_gemv","args":["x","w","y","m"],"grid":[[..],[..],[..]],"block":[…],"shared":[…]}],
- * "workspace":[…],"deterministic":true,"batch_invariant":true,"pdl":false}; a missing grid or block entry is 1. */
+/* All launches of a call. Their workspace has two parts: counters are zero when a call begins, and the kernels leave
+ * them zero; scratch may hold anything.
+ *
+ * JSON: {"steps":[{"entry":"qn_gemv","args":["x","w","y","m"],"grid":[[..],[..],[..]],"block":[…],"shared":[…]}],
+ * "counters":[…],"scratch":[…],"deterministic":true,"batch_invariant":true,"pdl":false}; a missing grid or block entry
+ * is 1, other sizes are 0. */
 typedef struct qn_recipe {
   uint32_t n_steps;
   uint32_t deterministic, batch_invariant, pdl; /* flags */
   qn_step step[QN_RECIPE_STEPS];
-  qn_expr workspace;
+  qn_expr counters, scratch; /* bytes */
 } qn_recipe;
 
 /* Host kernels have the signature of a user's function: they compute work items [begin, end) of grid[0]; `thread` is in

@@ -190,12 +190,19 @@ static const struct {
   size_t offset;
   bool number;
 } arguments[QN_ARG_COUNT] = {
-    [QN_ARG_X] = {offsetof(qn_host_args, x), false},       [QN_ARG_W] = {offsetof(qn_host_args, w), false},
-    [QN_ARG_Y] = {offsetof(qn_host_args, y), false},       [QN_ARG_X_SCALE] = {offsetof(qn_host_args, x_scale), false},
-    [QN_ARG_BIAS] = {offsetof(qn_host_args, bias), false}, [QN_ARG_WS] = {offsetof(qn_host_args, ws), false},
-    [QN_ARG_M] = {offsetof(qn_host_args, m), true},        [QN_ARG_N] = {offsetof(qn_host_args, n), true},
-    [QN_ARG_K] = {offsetof(qn_host_args, k), true},        [QN_ARG_LDX] = {offsetof(qn_host_args, ldx), true},
-    [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},    [QN_ARG_PERM] = {offsetof(qn_host_args, perm), false},
+    [QN_ARG_X] = {offsetof(qn_host_args, x), false},
+    [QN_ARG_W] = {offsetof(qn_host_args, w), false},
+    [QN_ARG_Y] = {offsetof(qn_host_args, y), false},
+    [QN_ARG_X_SCALE] = {offsetof(qn_host_args, x_scale), false},
+    [QN_ARG_BIAS] = {offsetof(qn_host_args, bias), false},
+    [QN_ARG_COUNTERS] = {offsetof(qn_host_args, counters), false},
+    [QN_ARG_SCRATCH] = {offsetof(qn_host_args, scratch), false},
+    [QN_ARG_M] = {offsetof(qn_host_args, m), true},
+    [QN_ARG_N] = {offsetof(qn_host_args, n), true},
+    [QN_ARG_K] = {offsetof(qn_host_args, k), true},
+    [QN_ARG_LDX] = {offsetof(qn_host_args, ldx), true},
+    [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},
+    [QN_ARG_PERM] = {offsetof(qn_host_args, perm), false},
 };
 
 /* CUlaunchAttributeID. Programmatic stream serialization: this launch may begin before the last one ends. */

@@ -148,7 +148,8 @@ static void code_recipe(qn_coder *c, qn_recipe *r) {
   u32(c, &r->batch_invariant);
   u32(c, &r->pdl);
   for (uint32_t i = 0, n = count(c, &r->n_steps, QN_RECIPE_STEPS); i < n; i++) code_step(c, &r->step[i]);
-  code_expr(c, &r->workspace);
+  code_expr(c, &r->counters);
+  code_expr(c, &r->scratch);
 }
 
 static void code_problem(qn_coder *c, qn_problem *p) {

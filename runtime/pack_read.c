@@ -48,8 +48,9 @@ static qn_status check_header(const qn_pack *p) {
   uint32_t version = qn__get32(h + 8);
   if (version != QN_PACK_VERSION)
     return BAD("version %u, this library reads version %d: %s", version, QN_PACK_VERSION,
-               version > QN_PACK_VERSION ? "take a newer library"
-                                         : "tune again; what the store knows is not done twice");
+               version > QN_PACK_VERSION
+                   ? "take a newer library"
+                   : "make it anew with `quernel tune`, which does not do twice what the store knows");
   if (qn__get32(h + 12) != QN_PACK_BYTE_ORDER) return BAD("byte order mark %08x", qn__get32(h + 12));
   if (!sum_is(h, 48, h + 48)) return BAD("the header is damaged");
   if (qn__get64(h + 16) != p->size)

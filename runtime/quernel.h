@@ -212,10 +212,17 @@ QN_API const char *qn_gemm_problem(const qn_gemm *gemm);
 /* Name of the kernel that serves M tokens, "" if m < 1. Owned by the gemm. */
 QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
 
-/* Bytes of workspace that suffice for every M up to max_m, 2^24 at most; 0 is common. Takes no longer for a larger
- * max_m. Alignment: 256 bytes. A weight with a permutation needs room for X in its order: ask after the weights are
- * prepacked. */
+/* Bytes of workspace, and of counters, that suffice for every M up to max_m, 2^24 at most; 0 is common, and takes a
+ * NULL. Takes no longer for a larger max_m. Alignment: 256 bytes. Different gemms may share them, if they are as large
+ * as the largest asks, but concurrent calls may not: each needs its own.
+ *
+ * The workspace may hold anything, before a call and after it. A weight with a permutation needs room for X in its
+ * order: ask after the weights are prepacked.
+ *
+ * The counters must be zero before the first call: the caller zeroes them once. Every call leaves them zero. After a
+ * call that failed, or whose launch did (on CUDA a later call tells), what they hold is unknown: zero them anew. */
 QN_API size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m);
+QN_API size_t qn_gemm_counters(const qn_gemm *gemm, int64_t max_m);
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
@@ -238,16 +245,17 @@ typedef struct qn_args {
   const void *bias;     /* [N] f32, only for problems with +bias */
   void *y;              /* [m, N] of the problem's output type, row stride ldy elements */
   int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, N) */
-  void *workspace; /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; on CUDA zeroed once by the caller */
-  void *stream;    /* CUstream; unused on the host */
-  uint64_t reserved[8];
+  void *workspace;      /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; may hold anything */
+  void *stream;         /* CUstream; unused on the host */
+  void *counters;       /* qn_gemm_counters(gemm, m) bytes, one per concurrent call; zeroed once by the caller */
+  uint64_t reserved[7];
 } qn_args;
 
 /* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
  * else. Faster where rows of X and Y start at multiples of 16 bytes. On CUDA asynchronous on args->stream and
  * capturable in a graph; on the host complete on return. No lock, no allocation, no file, no compilation.
  * m = 0 does nothing, more than 2^24 is refused. Rows of X beyond m and columns of Y beyond N are not touched.
- * Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; one workspace per concurrent call. */
+ * Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; a workspace and counters per concurrent call. */
 QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args);
 
 /* Calls of qn_run since open whose problem was not resolved exactly. */
@@ -262,10 +270,11 @@ typedef struct qn_function_args {
   void *y;                   /* as in qn_args */
   const float *x_scale;      /* [m] for i8 and e4m3 activations, else NULL */
   const void *bias;          /* [N] f32 for problems with +bias, else NULL */
-  void *ws;                  /* workspace of the size that the function was tuned with, else unspecified */
+  void *scratch;             /* of the size that the function was tuned with, else unspecified; it may hold anything */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
   const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
-  uint64_t reserved[8];
+  void *counters;            /* zero bytes that the call leaves zero; of kernels in a pack, NULL for functions */
+  uint64_t reserved[7];
 } qn_function_args;
 
 /* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut (one may be empty),

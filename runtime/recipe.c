@@ -24,7 +24,8 @@ qn_status qn__recipe_check(const qn_recipe *r) {
     }
     QN_TRY(qn__expr_check(&s->shared, QN_VAR_COUNT, 0, true));
   }
-  return qn__expr_check(&r->workspace, QN_VAR_COUNT, 0, true);
+  QN_TRY(qn__expr_check(&r->counters, QN_VAR_COUNT, 0, true));
+  return qn__expr_check(&r->scratch, QN_VAR_COUNT, 0, true);
 }
 
 /* ---- Values of a launch, by number ------------------------------------------------------------------------------- */
@@ -36,6 +37,8 @@ static qn_expr *step_expr(qn_step *s, int i) {
 static int64_t *launch_value(qn_launch *l, uint32_t i) {
   return i < 3 ? &l->grid[i] : i < 6 ? &l->block[i - 3] : i < 9 ? &l->cluster[i - 6] : &l->shared;
 }
+
+#define MAX_WORKSPACE (INT64_C(1) << 62)
 
 #define SHARED 9 /* the one value whose missing program means 0, not 1 */
 
@@ -69,14 +72,21 @@ qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RE
     QN_TRY(bind_step(var, s, &out->step[i]));
     for (uint32_t j = 0; j < s->n_args; j++) out->args |= 1u << s->arg[j];
   }
-  return qn__expr_fold(&r->workspace, var, 1u << QN_VAR_M, &out->workspace);
+  QN_TRY(qn__expr_fold(&r->counters, var, 1u << QN_VAR_M, &out->counters));
+  return qn__expr_fold(&r->scratch, var, 1u << QN_VAR_M, &out->scratch);
 }
 
-qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, int64_t *bytes) {
+static qn_status greatest(const qn_expr *e, const char *what, int64_t least, int64_t most, int64_t *bytes) {
   const int64_t lo[QN_VAR_COUNT] = {[QN_VAR_M] = least}, hi[QN_VAR_COUNT] = {[QN_VAR_M] = most};
   int64_t fewest;
-  QN_TRY(qn__expr_bounds(&b->workspace, lo, hi, &fewest, bytes));
-  return *bytes >= 0 ? QN_OK : qn__fail(QN_E_LIMIT, "workspace of %lld bytes", (long long)*bytes);
+  QN_TRY(qn__expr_bounds(e, lo, hi, &fewest, bytes));
+  return *bytes >= 0 && *bytes <= MAX_WORKSPACE ? QN_OK
+                                                : qn__fail(QN_E_LIMIT, "%s of %lld bytes", what, (long long)*bytes);
+}
+
+qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, qn_workspace *out) {
+  QN_TRY(greatest(&b->counters, "counters", least, most, &out->counters));
+  return greatest(&b->scratch, "scratch", least, most, &out->scratch);
 }
 
 /* ---- Limits and launching ---------------------------------------------------------------------------------------- */

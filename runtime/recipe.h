@@ -18,7 +18,7 @@ typedef struct qn_bound_step {
 typedef struct qn_bound {
   uint32_t n_steps, args; /* args: bit set of the qn_arg that some step takes */
   qn_bound_step step[QN_RECIPE_STEPS];
-  qn_expr workspace;
+  qn_expr counters, scratch;
   qn_recipe recipe; /* the bound copy: steps and folded programs that the above point into */
 } qn_bound;
 
@@ -26,9 +26,14 @@ typedef struct qn_bound {
  * recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
 qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
                           qn_bound *out);
-/* Bytes of workspace that suffice for every number of tokens from `least` to `most`: for one number exactly what the
- * recipe says, and for more the greatest of them where it rises with M. QN_E_LIMIT if it could overflow. */
-qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, int64_t *bytes);
+/* Bytes of a workspace. */
+typedef struct qn_workspace {
+  int64_t counters, scratch;
+} qn_workspace;
+
+/* What suffices for every number of tokens from `least` to `most`: for one number exactly what the recipe says, and for
+ * more the greatest of them where it rises with M. QN_E_LIMIT if it could overflow. */
+qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, qn_workspace *out);
 /* Compute the launches for m tokens into l[n_steps], with every size within the device's limits. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]);
 /* The above and the launches themselves. The arguments are taken as they are. */

@@ -39,7 +39,8 @@ struct qn_context {
 
 typedef struct gemm_range {
   qn_bound *bound;
-  void *permute; /* puts X in the order of a weight's columns; NULL: the kernel gathers X, or has no such entry */
+  qn_workspace most; /* for any M of it */
+  void *permute;     /* puts X in the order of a weight's columns; NULL: the kernel gathers X, or has no such entry */
   uint32_t kernel;
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
@@ -327,17 +328,14 @@ static qn_status find_permute(qn_context *c, qn_module *module, void **fn) {
 
 /* ---- Workspace --------------------------------------------------------------------------------------------------- */
 
-#define MAX_WORKSPACE (INT64_C(1) << 62)
-
 static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN; }
 
-/* Bytes that suffice for least .. most tokens: the kernel's own, then X in the order of the weight's columns. */
+/* What suffices for least .. most tokens: the kernel's own, then X in the order of the weight's columns. */
 static qn_status workspace_for(const qn_gemm *g, const qn_bound *b, int64_t least, int64_t most, bool permuted,
-                               int64_t *bytes) {
-  QN_TRY(qn__bound_workspace(b, least, most, bytes));
-  if (*bytes > MAX_WORKSPACE)
-    return qn__fail(QN_E_LIMIT, "'%s': workspace of %lld bytes", g->problem.spelling, (long long)*bytes);
-  if (permuted && !gathers(b)) *bytes = align_up(*bytes) + most * g->problem.k * (int64_t)g->x_size;
+                               qn_workspace *out) {
+  qn_status s = qn__bound_workspace(b, least, most, out);
+  if (s) return qn__fail(s, "'%s': %s", g->problem.spelling, qn__errmsg());
+  if (permuted && !gathers(b)) out->scratch = align_up(out->scratch) + most * g->problem.k * (int64_t)g->x_size;
   return QN_OK;
 }
 
@@ -346,15 +344,20 @@ static int64_t last_of(const qn_gemm *g, uint32_t i, int64_t max_m) {
   return i + 1 < g->plan.n_ranges && g->plan.range[i + 1].m_min <= max_m ? g->plan.range[i + 1].m_min - 1 : max_m;
 }
 
-size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) {
-  int64_t most = 0, bytes;
-  bool permuted = gemm && atomic_load_explicit(&gemm->permuted, memory_order_relaxed);
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static qn_workspace workspace_up_to(const qn_gemm *g, int64_t max_m) {
+  qn_workspace most = {0}, here;
+  bool permuted = g && atomic_load_explicit(&g->permuted, memory_order_relaxed);
   if (max_m > MAX_M) max_m = MAX_M;
-  for (uint32_t i = 0; gemm && i < gemm->n_ranges && gemm->m_min[i] <= max_m; i++)
-    if (!workspace_for(gemm, gemm->range[i].bound, gemm->m_min[i], last_of(gemm, i, max_m), permuted, &bytes))
-      most = bytes > most ? bytes : most;
-  return (size_t)most;
+  for (uint32_t i = 0; g && i < g->n_ranges && g->m_min[i] <= max_m; i++)
+    if (!workspace_for(g, g->range[i].bound, g->m_min[i], last_of(g, i, max_m), permuted, &here))
+      most = (qn_workspace){larger(most.counters, here.counters), larger(most.scratch, here.scratch)};
+  return most;
 }
+
+size_t qn_gemm_workspace(const qn_gemm *gemm, int64_t max_m) { return (size_t)workspace_up_to(gemm, max_m).scratch; }
+size_t qn_gemm_counters(const qn_gemm *gemm, int64_t max_m) { return (size_t)workspace_up_to(gemm, max_m).counters; }
 
 /* ---- Bind -------------------------------------------------------------------------------------------------------- */
 
@@ -449,7 +452,7 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   gemm_range *r = &g->range[i];
   void *const none[QN_RECIPE_STEPS] = {NULL};
   const qn_range *planned = &g->plan.range[i];
-  int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min, bytes;
+  int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min;
   qn_kernel k;
   qn_function fn;
   uint32_t number = choose_kernel(c, planned, &k, &fn);
@@ -460,7 +463,7 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
   r->kernel = UINT32_MAX;
   QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
   if (planned->m_min <= MAX_M) /* later nobody can be told that there is none */
-    QN_TRY(workspace_for(g, r->bound, planned->m_min, last_of(g, i, MAX_M), true, &bytes));
+    QN_TRY(workspace_for(g, r->bound, planned->m_min, last_of(g, i, MAX_M), true, &r->most));
   if (fn) {
     memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn);
     return find_permute(c, NULL, &r->permute);
@@ -618,26 +621,32 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
   if (!a->x || !a->y) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, a->x ? "y" : "x");
   if (qn__act_scaled(p->act) && !a->x_scale) return qn__fail(QN_E_ARG, "'%s': x_scale is NULL", p->spelling);
   if (p->bias && !a->bias) return qn__fail(QN_E_ARG, "'%s': bias is NULL", p->spelling);
-  if ((uintptr_t)a->workspace % WORKSPACE_ALIGN)
-    return qn__fail(QN_E_ARG, "'%s': the workspace is not aligned to %d bytes", p->spelling, WORKSPACE_ALIGN);
+  if (((uintptr_t)a->workspace | (uintptr_t)a->counters) % WORKSPACE_ALIGN)
+    return qn__fail(QN_E_ARG, "'%s': workspace or counters are not aligned to %d bytes", p->spelling, WORKSPACE_ALIGN);
   return QN_OK;
 }
 
+/* What is NULL must not be needed for this M. */
+static qn_status check_workspace(const qn_gemm *g, const qn_bound *b, const qn_weight *w, const qn_args *a) {
+  qn_workspace need;
+  QN_TRY(workspace_for(g, b, a->m, a->m, w->perm != NULL, &need));
+  bool counters = need.counters && !a->counters;
+  if (!counters && (!need.scratch || a->workspace)) return QN_OK;
+  return qn__fail(QN_E_ARG, "'%s': m = %lld needs %lld bytes of %s", g->problem.spelling, (long long)a->m,
+                  (long long)(counters ? need.counters : need.scratch), counters ? "counters" : "workspace");
+}
+
 qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_lookup *out) {
-  const qn_bound *b = g->range[range_of(g, a->m)].bound;
-  if (!a->workspace) {
-    int64_t need;
-    QN_TRY(workspace_for(g, b, a->m, a->m, w->perm != NULL, &need));
-    if (need)
-      return qn__fail(QN_E_ARG, "'%s': m = %lld needs %lld bytes of workspace", g->problem.spelling, (long long)a->m,
-                      (long long)need);
-  }
+  const gemm_range *r = &g->range[range_of(g, a->m)];
+  const qn_bound *b = r->bound;
+  if ((r->most.scratch && !a->workspace) || (r->most.counters && !a->counters)) QN_TRY(check_workspace(g, b, w, a));
   out->args = (qn_host_args){.x = a->x,
                              .w = w->data,
                              .y = a->y,
                              .x_scale = qn__act_scaled(g->problem.act) ? a->x_scale : NULL,
                              .bias = g->problem.bias ? a->bias : NULL,
-                             .ws = a->workspace,
+                             .counters = a->counters,
+                             .scratch = a->workspace,
                              .m = a->m,
                              .n = g->problem.n,
                              .k = g->problem.k,
@@ -654,7 +663,7 @@ static qn_status launch_product(const qn_gemm *g, const qn_lookup *c, void *stre
   return QN_OK;
 }
 
-/* Permute m rows of X from a->x to a->y, or without a permutation put zeros there. */
+/* Permute m rows of X from a->x to a->y. */
 static qn_status launch_permute(const qn_gemm *g, const qn_host_args *a, int64_t m, void *stream) {
   int64_t blocks = (a->k + PERMUTE_BLOCK - 1) / PERMUTE_BLOCK;
   const qn_launch l = {.fn = g->range[range_of(g, m)].permute,
@@ -665,23 +674,21 @@ static qn_status launch_permute(const qn_gemm *g, const qn_host_args *a, int64_t
   return g->ctx->device->ops->launch(g->ctx->device, &l, a, stream);
 }
 
-/* X in the order of the weight's columns goes behind the kernel's own workspace, and the kernel reads it there. A
- * workspace on CUDA is zero between calls, whichever kernel is next, so that zeros follow. */
+/* X in the order of the weight's columns goes behind the kernel's own scratch, and the kernel reads it there. */
 static qn_status run_permuted(const qn_gemm *g, const qn_weight *w, qn_lookup *c, void *stream) {
-  int64_t own = 0, m = c->args.m;
+  qn_workspace own;
+  int64_t m = c->args.m;
   QN_TRY(qn__bound_workspace(g->range[range_of(g, m)].bound, m, m, &own));
   qn_host_args a = {.x = c->args.x,
                     .w = w->perm,
-                    .y = (char *)c->args.ws + align_up(own),
+                    .y = (char *)c->args.scratch + align_up(own.scratch),
                     .n = (int64_t)g->x_size,
                     .k = c->args.k,
                     .ldx = c->args.ldx};
   QN_TRY(launch_permute(g, &a, m, stream));
   c->args.x = a.y;
   c->args.ldx = a.k;
-  QN_TRY(launch_product(g, c, stream));
-  a.w = NULL;
-  return on_host(g->ctx) ? QN_OK : launch_permute(g, &a, m, stream);
+  return launch_product(g, c, stream);
 }
 
 qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {

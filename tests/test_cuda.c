@@ -90,7 +90,7 @@ START_TEST(every_format_in_both_families) {
 }
 END_TEST
 
-/* Many tokens: weights by way of the workspace, which is zero again behind each call. */
+/* Many tokens: weights by way of scratch, which holds NaN before each call. */
 START_TEST(expanded_weights_are_right) {
   static const char *const problems[] = {"int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
                                          "q4_k:200x512:bf16-bf16",    "mxfp4:200x512:bf16-bf16",

@@ -91,7 +91,7 @@ START_TEST(test_layout_round_trip) {
 END_TEST
 
 static qn_recipe full_recipe(void) {
-  qn_recipe r = {.n_steps = 2, .deterministic = 1, .pdl = 1, .workspace = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
+  qn_recipe r = {.n_steps = 2, .deterministic = 1, .pdl = 1, .scratch = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
   for (uint32_t i = 0; i < r.n_steps; i++) {
     qn_step *step = &r.step[i];
     snprintf(step->entry, sizeof step->entry, "entry_%u", i);
@@ -155,7 +155,7 @@ START_TEST(test_defaults) {
   ck_assert(s->grid[0].n == 1 && s->grid[0].op[0].code == QN_OP_VAR);
   const qn_expr *one[] = {&s->grid[1], &s->grid[2], &s->block[0], &s->block[2], &s->cluster[0], &s->cluster[2]};
   for (size_t i = 0; i < QN_COUNT(one); i++) ck_assert(one[i]->n == 1 && one[i]->op[0].value == 1);
-  ck_assert(s->shared.n == 0 && r.workspace.n == 0 && !r.deterministic && !r.batch_invariant && !r.pdl);
+  ck_assert(s->shared.n == 0 && r.scratch.n == 0 && !r.deterministic && !r.batch_invariant && !r.pdl);
   cJSON_Delete(j);
   qn_format f = make_format(4, 32, false);
   qn_layout l;
@@ -266,7 +266,7 @@ static const char good_layout[] =
     "{\"plane\":\"scale\",\"type\":\"f32\",\"lo\":0,\"bits\":32,\"digits\":[[\"n\",4,1]]}]}]}";
 static const char good_recipe[] =
     "{\"steps\":[{\"entry\":\"e\",\"args\":[\"x\",\"w\"],\"grid\":[[\"N\",64,\"ceildiv\"]],\"block\":[[128]],"
-    "\"cluster\":[],\"shared\":[0]}],\"workspace\":[0],\"deterministic\":true}";
+    "\"cluster\":[],\"shared\":[0]}],\"scratch\":[0],\"deterministic\":true}";
 static const char *const good[] = {good_format, good_layout, good_recipe};
 
 /* `from` becomes `to` in the good text; the error says `part`. */
@@ -318,7 +318,7 @@ static const struct {
     {RECIPE, "64", "64.5", "64.5 is not an integer"},
     {RECIPE, "[[128]]", "[[128],[1],[1],[1]]", "block has too many"},
     {RECIPE, "[[128]]", "[128]", "an expression is no array"},
-    {RECIPE, "\"workspace\":[0]", "\"workspace\":[\"q\"]", "q is no number"},
+    {RECIPE, "\"scratch\":[0]", "\"scratch\":[\"q\"]", "q is no number"},
 };
 
 static qn_status read_descriptor(int what, const cJSON *j) {

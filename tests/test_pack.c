@@ -26,7 +26,7 @@ static qn_kernel make_kernel(const char *hash, const char *arch, const void *cod
   snprintf(k.name, sizeof k.name, "host.plain/%.4s", hash);
   snprintf(k.hash, sizeof k.hash, "%s", hash);
   snprintf(k.arch, sizeof k.arch, "%s", arch);
-  k.recipe = (qn_recipe){.n_steps = 2, .deterministic = 1, .workspace = EXPR(V(M), C(64), O(MUL))};
+  k.recipe = (qn_recipe){.n_steps = 2, .deterministic = 1, .scratch = EXPR(V(M), C(64), O(MUL))};
   for (int i = 0; i < 2; i++) {
     qn_step *s = &k.recipe.step[i];
     snprintf(s->entry, sizeof s->entry, "entry%d", i);
@@ -213,12 +213,13 @@ START_TEST(test_foreign_files) {
   ck_fails(QN_E_IO, "not a file", qn__pack_open(NULL, "/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 4, this library reads version 3: take a newer", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 5, this library reads version 4: take a newer", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION - 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 2, this library reads version 3: tune again", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 3, this library reads version 4: make it anew with `quernel tune`",
+           qn__pack_open(NULL, path, &p));
   overwrite(i.data, i.size / 2);
-  ck_fails(QN_E_FORMAT, "version 2", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 3", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION;
   overwrite(i.data, i.size / 2);
   ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(NULL, path, &p));

@@ -16,7 +16,7 @@
 /* Two kernels over the plain layout of int4.g32.f32: one in one step, one by way of the workspace in two. */
 static const char source[] =
     "typedef long i64; typedef unsigned char u8;\n"
-    "typedef struct { const float *x; const u8 *w; float *y; const float *xs, *bias; float *ws;\n"
+    "typedef struct { const float *x; const u8 *w; float *y; const float *xs, *bias; float *scratch;\n"
     "                 i64 m, n, k, ldx, ldy; } args;\n"
     "static float dot(const args *a, i64 m, i64 n) {\n"
     "  i64 g = (a->k + 31) / 32;\n"
@@ -33,11 +33,11 @@ static const char source[] =
     "    for (i64 m = 0; m < a->m; m++) a->y[m * a->ldy + n] = dot(a, m, n) + (a->bias ? a->bias[n] : 0);\n"
     "}\n"
     "ENTRY first(const args *a, i64 begin, i64 end, int t) {\n"
-    "  for (i64 i = begin; i < end; i++) a->ws[i] = dot(a, i / a->n, i % a->n);\n"
+    "  for (i64 i = begin; i < end; i++) a->scratch[i] = dot(a, i / a->n, i % a->n);\n"
     "}\n"
     "ENTRY second(const args *a, i64 begin, i64 end, int t) {\n"
     "  for (i64 m = begin; m < end; m++)\n"
-    "    for (i64 n = 0; n < a->n; n++) a->y[m * a->ldy + n] = a->ws[m * a->n + n] + (a->bias ? a->bias[n] : 0);\n"
+    "    for (i64 n = 0; n < a->n; n++) a->y[m * a->ldy + n] = a->scratch[m * a->n + n] + (a->bias ? a->bias[n] : 0);\n"
     "}\n";
 
 #define HASH_ONE "11111111111111111111111111111111"
@@ -57,7 +57,7 @@ static qn_kernel kernel_two(void) {
   qn_kernel k = {.name = "host.two", .hash = HASH_TWO, .target = "host", .image = code.data, .size = code.size};
   k.recipe = (qn_recipe){.n_steps = 2,
                          .step = {{.entry = "first"}, {.entry = "second"}},
-                         .workspace = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
+                         .scratch = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
   k.recipe.step[0].grid[0] = EXPR(V(M), V(N), O(MUL));
   k.recipe.step[1].grid[0] = EXPR(V(M));
   return k;
@@ -457,12 +457,15 @@ START_TEST(test_workspaces) {
       {EXPR(C(100), V(M), O(SUB), C(0), O(MAX)), NULL, 99},
       {EXPR(V(M), C(0x1p53), O(MUL)), "overflow", 0},
       {EXPR(V(M), C(0x1p38 + 1), O(MUL)), "bytes", 0}, /* no room for X beside it */
-      {EXPR(C(-1)), "workspace of -1", 0},
+      {EXPR(C(-1)), "of -1 bytes", 0},
       {EXPR(C(1), V(M), C(5), O(SUB), O(DIV)), "division", 0},
   };
   qn_kernel one = kernel_one(), two = kernel_two();
   qn_plan plan = make_plan(64, 96, QN_T_F32, false);
-  one.recipe.workspace = cases[_i].bytes;
+  bool counters = _i >= (int)QN_COUNT(cases);
+  size_t (*size)(const qn_gemm *, int64_t) = counters ? qn_gemm_counters : qn_gemm_workspace;
+  _i %= (int)QN_COUNT(cases);
+  *(counters ? &one.recipe.counters : &one.recipe.scratch) = cases[_i].bytes;
   plan.n_ranges = 1;
   write_plans(&one, &two, &plan, 1);
   qn_context *c = open_pack(NULL);
@@ -472,13 +475,17 @@ START_TEST(test_workspaces) {
     ck_fails(QN_E_LIMIT, cases[_i].refused, qn_bind(c, "int4.g32.f32:64x96", &g));
   } else {
     ck_ok(qn_bind(c, "int4.g32.f32:64x96", &g));
-    ck_assert_uint_eq(qn_gemm_workspace(g, 1 << 24), cases[_i].most);
-    ck_assert_uint_eq(qn_gemm_workspace(g, INT64_MAX), cases[_i].most);
-    ck_assert_uint_eq(qn_gemm_workspace(g, 0), 0);
-    ck_assert_uint_eq(qn_gemm_workspace(g, INT64_MIN), 0);
+    ck_assert_uint_eq(size(g, 1 << 24), cases[_i].most);
+    ck_assert_uint_eq(size(g, INT64_MAX), cases[_i].most);
+    ck_assert_uint_eq(size(g, 0), 0);
+    ck_assert_uint_eq(size(g, INT64_MIN), 0);
     bench b = make_bench(64, 96, 1, false, true, 1);
     ck_ok(qn_prepack(g, &b.w.planes, &w));
-    ck_assert_uint_eq(qn_gemm_workspace(g, 1 << 24), (cases[_i].most + 255) / 256 * 256 + ((size_t)96 * 4 << 24));
+    if (!_i)
+      ck_fails(QN_E_ARG, counters ? "m = 1 needs 256 bytes of counters" : "m = 1 needs 640 bytes of workspace",
+               qn_run(g, w, &(qn_args){.x = b.x, .y = b.y, .m = 1}));
+    ck_assert_uint_eq(qn_gemm_workspace(g, 1 << 24),
+                      (counters ? 0 : (cases[_i].most + 255) / 256 * 256) + ((size_t)96 * 4 << 24));
     qn_gemm_free(g);
     qn_weight_free(w); /* in any order */
     free_bench(&b);
@@ -870,7 +877,7 @@ int main(int argc, char **argv) {
     CASE(test_eight_threads_at_once, 1),
     CASE(test_packs_for_other_machines, 1),
     CASE(test_kinds_of_plans, 1),
-    CASE(test_workspaces, 7),
+    CASE(test_workspaces, 14),
     CASE(test_hosts_in_one_pack, 1),
     CASE(test_gpus_in_one_pack, 6),
     CASE(test_files, 1),

@@ -34,6 +34,8 @@ static const fault faults[] = {
     {"LARGE", "hard draw"},
     {"PAIRS", "differs in bits"},
     {"REMEMBERS", "72 x 160, M = 3"},
+    {"TRUSTS_SCRATCH", "not a number"},
+    {"COUNTS", "left the counters of 4 bytes other than zero"},
     {"OVERRUN_Y", "behind"},
     {"EMPTY", ""}, /* a race */
 #ifdef __x86_64__

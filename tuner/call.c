@@ -82,7 +82,7 @@ qn_status qn__call_aim(qn_call *c, const qn_subject *s, const qn_weights *w, con
 }
 
 void qn__call_fini(qn_call *c) {
-  qn_guarded *all[] = {&c->x, &c->y, &c->ws, &c->x_scale, &c->bias, &c->perm};
+  qn_guarded *all[] = {&c->x, &c->y, &c->counters, &c->scratch, &c->x_scale, &c->bias, &c->perm};
   if (running == c) running = NULL;
   for (size_t i = 0; i < QN_COUNT(all); i++) qn__guarded_fini(all[i]);
   free(c->bound);
@@ -111,15 +111,27 @@ static qn_status place(const qn_call *c, qn_guarded *to, const char *name, size_
   return qn__guarded_place(to, c->s->device, name, bytes, align, c->draw->fence);
 }
 
-/* A workspace of no bytes is given all the same: guards without contents. */
-static qn_status set_workspace(qn_call *c) {
-  int64_t bytes;
-  QN_TRY(qn__bound_workspace(c->bound, c->m, c->m, &bytes));
-  QN_TRY(place(c, &c->ws, "workspace", (size_t)bytes, 256));
-  void *zero = c->s->device->info.target[0] == 'h' ? NULL : calloc(1, (size_t)bytes + 1);
-  qn_status s = qn__guarded_set(&c->ws, zero);
+/* The counters: set to zero, or are they? */
+static qn_status with_zeros(const qn_call *c, bool set) {
+  const qn_guarded *g = &c->counters;
+  if (!g->size) return QN_OK;
+  void *zero = calloc(1, g->size);
+  if (!zero) return qn__fail(QN_E_NOMEM, "counters of %zu bytes", g->size);
+  qn_status s = set ? c->s->device->ops->upload(c->s->device, qn__guarded_at(g), zero, g->size)
+                    : qn__guarded_check(g, zero, g->size);
   free(zero);
   return s;
+}
+
+/* A part of no bytes is given all the same: guards without contents. */
+static qn_status set_workspace(qn_call *c) {
+  qn_workspace w;
+  QN_TRY(qn__bound_workspace(c->bound, c->m, c->m, &w));
+  QN_TRY(place(c, &c->scratch, "scratch", (size_t)w.scratch, 256));
+  QN_TRY(place(c, &c->counters, "counters", (size_t)w.counters, 256));
+  QN_TRY(qn__guarded_set(&c->scratch, NULL));
+  QN_TRY(qn__guarded_set(&c->counters, NULL));
+  return with_zeros(c, true);
 }
 
 /* An array of `count` elements of 4 bytes that the draw may have. */
@@ -162,7 +174,8 @@ qn_host_args qn__call_args(const qn_call *c, int64_t copy) {
                         .y = qn__guarded_at(&c->y),
                         .x_scale = qn__guarded_at(&c->x_scale),
                         .bias = qn__guarded_at(&c->bias),
-                        .ws = qn__guarded_at(&c->ws),
+                        .counters = qn__guarded_at(&c->counters),
+                        .scratch = qn__guarded_at(&c->scratch),
                         .m = c->m,
                         .n = p->n,
                         .k = p->k,
@@ -171,10 +184,11 @@ qn_host_args qn__call_args(const qn_call *c, int64_t copy) {
                         .perm = qn__guarded_at(&c->perm)};
 }
 
-enum { BUFFERS = 7 };
+enum { BUFFERS = 8 };
 
 static void buffers(const qn_call *c, const qn_guarded *all[BUFFERS]) {
-  const qn_guarded *list[BUFFERS] = {&c->x, &c->w->memory, &c->y, &c->ws, &c->x_scale, &c->bias, &c->perm};
+  const qn_guarded *list[BUFFERS] = {&c->x,       &c->w->memory, &c->y,    &c->counters,
+                                     &c->scratch, &c->x_scale,   &c->bias, &c->perm};
   memcpy(all, list, sizeof list);
 }
 
@@ -213,14 +227,11 @@ static qn_status check_gaps(const qn_call *c) {
   return QN_OK;
 }
 
-/* The next kernel on CUDA may be another that counts in the same workspace. */
-static qn_status check_workspace(const qn_call *c) {
-  if (c->s->device->info.target[0] == 'h' || !c->ws.size) return QN_OK;
-  void *zero = calloc(1, c->ws.size);
-  if (!zero) return qn__fail(QN_E_NOMEM, "workspace to compare with");
-  qn_status s = qn__guarded_check(&c->ws, zero, c->ws.size);
-  free(zero);
-  return s == QN_E_WRONG ? qn__fail(s, "left the workspace of %zu bytes other than zero", c->ws.size) : s;
+/* The next kernel may be another that counts in the same place. */
+static qn_status check_counters(const qn_call *c) {
+  QN_TRY(qn__guarded_check(&c->counters, NULL, 0));
+  qn_status s = with_zeros(c, false);
+  return s == QN_E_WRONG ? qn__fail(s, "left the counters of %zu bytes other than zero", c->counters.size) : s;
 }
 
 void qn__call_watch(const qn_call *c, int calls) {
@@ -247,6 +258,7 @@ static void forbid_gaps(const qn_call *c, bool forbid) {
 qn_status qn__call_run(qn_call *c) {
   qn_device *d = c->s->device;
   QN_TRY(qn__guarded_set(&c->y, NULL));
+  QN_TRY(qn__guarded_set(&c->scratch, NULL));
   qn__call_watch(c, 1);
   qn_host_args a = qn__call_args(c, 0);
   forbid_gaps(c, true);
@@ -258,11 +270,11 @@ qn_status qn__call_run(qn_call *c) {
   QN_TRY(qn__guarded_check(&c->w->memory, c->w->packed, c->w->stride));
   QN_TRY(qn__guarded_check(&c->x, x_from(c), c->x.size));
   QN_TRY(qn__guarded_check(&c->y, NULL, 0));
-  QN_TRY(qn__guarded_check(&c->ws, NULL, 0));
+  QN_TRY(qn__guarded_check(&c->scratch, NULL, 0));
   QN_TRY(qn__guarded_check(&c->x_scale, x_scale_from(c), c->x_scale.size));
   QN_TRY(qn__guarded_check(&c->bias, c->draw->bias, c->bias.size));
   QN_TRY(qn__guarded_check(&c->perm, c->draw->planes.perm, c->perm.size));
-  QN_TRY(check_workspace(c));
+  QN_TRY(check_counters(c));
   return check_gaps(c);
 }
 

@@ -26,7 +26,7 @@ typedef struct qn_call {
   const qn_weights *w;
   const qn_draw *draw;
   qn_bound *bound;
-  qn_guarded x, y, ws, x_scale, bias, perm;
+  qn_guarded x, y, counters, scratch, x_scale, bias, perm;
   int64_t m, ldy, shift; /* row r of X is row r + shift of the draw */
   unsigned runs;
   unsigned char *out; /* Y of the last run, on the host */
@@ -37,8 +37,8 @@ typedef struct qn_call {
 qn_status qn__call_aim(qn_call *c, const qn_subject *s, const qn_weights *w, const qn_draw *draw, int64_t ldy);
 void qn__call_fini(qn_call *c);
 
-/* Make ready for m rows of X, those of the draw from `shift` on, which are as many at least, and a workspace of its
- * size: filled with the fence's byte; on CUDA zero, as the caller of qn_run does it. */
+/* Make ready for m rows of X, those of the draw from `shift` on, which are as many at least, with counters, which are
+ * zero, and scratch of the recipe's sizes. */
 qn_status qn__call_set(qn_call *c, int64_t m, int64_t shift);
 
 /* Arguments with copy number `copy` of the weight. */
@@ -51,8 +51,9 @@ void qn__call_watch(const qn_call *c, int calls);
  * signal handler. */
 bool qn__call_fault(const void *address, char *text, size_t size);
 
-/* Fill Y with the fence's byte, run on the first copy, wait, fetch Y, and check the guards, everything that is only
- * read, and on the host the threads that it ran on (conduct.h). QN_E_WRONG. */
+/* Fill Y and the scratch with the fence's byte, run on the first copy, wait, fetch Y, and check the guards, everything
+ * that is only read, that the counters are zero again, and on the host the threads that it ran on (conduct.h).
+ * QN_E_WRONG. */
 qn_status qn__call_run(qn_call *c);
 /* For after a timing, whose last call was on copy number `copy`: the guards alone; and does the same call, on a Y that
  * is filled anew, write what that one did? Who takes part in no comparison may save himself the work. QN_E_WRONG. */

@@ -27,7 +27,7 @@ static uint64_t spin(uint64_t seed) {
 }
 
 static void probe(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
-  qn_meter *m = a->ws;
+  qn_meter *m = a->scratch;
   for (int64_t i = begin; i < end; i++) {
     double start = qn__now();
     m->sum[thread] += spin((uint64_t)i);
@@ -38,7 +38,7 @@ static void probe(const qn_host_args *a, int64_t begin, int64_t end, int32_t thr
 typedef uint64_t lane __attribute__((vector_size(16)));
 
 static void stream(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
-  qn_meter *m = a->ws;
+  qn_meter *m = a->scratch;
   const lane *p = (const lane *)(const void *)((const char *)a->x + begin * 4096);
   const lane *stop = (const lane *)(const void *)((const char *)a->x + end * 4096);
   lane s[4] = {0};
@@ -49,7 +49,7 @@ static void stream(const qn_host_args *a, int64_t begin, int64_t end, int32_t th
 
 /* Run a function of this file on every thread of the device. */
 static qn_status run(qn_meter *m, qn_host_entry entry, int64_t items, const void *x) {
-  qn_host_args args = {.x = x, .ws = m};
+  qn_host_args args = {.x = x, .scratch = m};
   qn_launch l = {.grid = {items, 1, 1}, .block = {1, 1, 1}, .cluster = {1, 1, 1}};
   memcpy(&l.fn, &entry, sizeof l.fn);
   return m->device->ops->launch(m->device, &l, &args, NULL);

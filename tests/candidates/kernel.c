@@ -8,8 +8,10 @@ struct args {
   void *y;
   const float *x_scale;
   const void *bias;
-  void *ws;
+  void *scratch;
   i64 m, n, k, ldx, ldy;
+  const int *perm;
+  int *counters;
 };
 
 #ifdef __x86_64__ /* a system call; there is no library */
@@ -177,6 +179,12 @@ static int order_of(const struct args *a) {
   (void)a;
 #ifdef FAULT_RANDOM /* the same numbers in another order every other call */
   backwards = calls & 1;
+#endif
+#ifdef FAULT_TRUSTS_SCRATCH /* that it is zero when a call begins */
+  factor += *(const float *)a->scratch;
+#endif
+#ifdef FAULT_COUNTS /* and does not leave zero */
+  if (begin == 0) a->counters[0]++;
 #endif
 #ifdef FAULT_DEPENDS_ON_M
   backwards = a->m > 2;

@@ -125,7 +125,7 @@ return {
 
   -- A kernel that does not gather X, one that has a workspace besides, for which K is another's, longer, and one that
   -- gathers. Nothing is timed here, so that only kernels for any number of tokens are packed: they are made such.
-  { "a weight in act-order is served by CUDA kernels, which leave the workspace zero", function(t)
+  { "a weight in act-order is served by CUDA kernels, which leave the counters zero", function(t)
     local model = assert(q.model(QN_TESTS .. "/models/tiny-llama-gptq4-act"))
     local name = "model.layers.2.mlp.down_proj.weight"
     local planes, w = assert(model:planes(name)), assert(model:dequantize(name))
@@ -147,9 +147,12 @@ return {
       t.equal(gemm:kernel(1):match "^[%w.]+", family)
       t.equal(gemm:workspace(1) > 0, family == "cuda.mma")
       for _, m in ipairs { 1, 9 } do
-        local y, workspace = q.ffi.buffer("f32", m * info.n), q.ffi.buffer("u8", gemm:workspace(m) + 256)
-        assert(gemm:run { weight = weight, x = x:convert "f16", y = y, m = m, workspace = workspace })
-        for at = 1, #workspace do t.equal(workspace[at], 0) end
+        local y, counters = q.ffi.buffer("f32", m * info.n), q.ffi.buffer("u8", gemm:counters(m) + 256)
+        local workspace = q.ffi.buffer("u8", gemm:workspace(m) + 256):fill(function() return 255 end) -- NaN
+        assert(gemm:run { weight = weight, x = x:convert "f16", y = y, m = m, workspace = workspace,
+          counters = counters })
+        for at = 1, #counters do t.equal(counters[at], 0) end
+        t.equal(#counters > 256, split == 2)
         local call = { weight = weight, x = x:convert "f16", y = y, m = m }
         assert(gemm:run(call))
         t.equal(call.workspace, nil)

@@ -300,15 +300,15 @@ function cuda.pack2(w, v)
 end
 
 -- The second entry of kernels that do not gather X themselves, launched before the product where the weight is in
--- act-order, and after it to leave the workspace zero (runtime/serve.c). It is a launch of its own since a tensor-core
--- kernel that gathered would do it once for every tile of N, and two bytes at a time.
+-- act-order (runtime/serve.c). It is a launch of its own since a tensor-core kernel that gathered would do it once for
+-- every tile of N, and two bytes at a time.
 function cuda.permute(w, v)
   w([=[
-    /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W; without perm, zeros. */
+    /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W. */
     extern "C" __global__ void permute_x(const ${XT} *x, const int *perm, ${XT} *y, int k, int ldx) {
       x += (i64)blockIdx.x * ldx, y += (i64)blockIdx.x * k;
       for (u32 j = blockIdx.y * blockDim.x + threadIdx.x; j < k; j += gridDim.y * blockDim.x)
-        y[j] = perm ? x[perm[j]] : 0;
+        y[j] = x[perm[j]];
     }
   ]=], { XT = cuda.ctype[v.act] })
   w.blank()

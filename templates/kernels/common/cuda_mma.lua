@@ -385,7 +385,16 @@ end
 
 parts.COMBINE_BYTES = 128 -- of shared memory: `arrived`, and what aligns the buffers behind it
 
--- Split K: partial sums meet in the workspace; the CTA that comes last finishes the tile and leaves zeros.
+-- Where partial sums of a split K meet: a counter for each tile, and a slot of sums for each part of K in scratch. What
+-- atomics add to must begin at zero, so that their one slot is a counter, too, and is left zero.
+function parts.workspace(v, tiles)
+  if v.SPLIT == 1 then return {}, 0, 0 end
+  local counters, sums = ceildiv(tiles * 4, 256) * 256, tiles * (v.SLOTS * v.BM * v.BN * 4)
+  if v.REDUCE == "atomic" then return { "counters" }, counters + sums, 0 end
+  return { "counters", "scratch" }, counters, sums
+end
+
+-- Split K: partial sums meet in the workspace; the CTA that comes last finishes the tile.
 function parts.combine(w, v)
   if v.SPLIT == 1 then return end
   local atomic = v.REDUCE == "atomic"
@@ -398,33 +407,30 @@ function parts.combine(w, v)
       return before;
     }
 
-    /* Workspace, all zero between launches: a counter per tile, then ${SLOTS_TEXT} of BM x BN sums. */
-    fn bool combine(const task &t, u8 *ws, float *out) {
+    /* A counter for each tile, zero between launches, and SLOTS times BM x BN sums${ZERO}. */
+    fn bool combine(const task &t, u32 *counters, float *sums, float *out) {
       __shared__ u32 arrived;
-      u32 *counter = (u32 *)ws + blockIdx.x;
-      float *sums = (float *)(ws + (gridDim.x * 4 + 255) / 256 * 256) + (i64)blockIdx.x * SLOTS * BM * BN;
+      sums += (i64)blockIdx.x * SLOTS * BM * BN;
       const int count = min(t.m - t.m0, BM) * BN;
       for (int i = threadIdx.x; i < count; i += THREADS) {
         const float mine = out[i / BN * PITCH + i % BN];
         ${PUT}
       }
       __syncthreads();
-      if (threadIdx.x == 0) arrived = arrive(counter);
+      if (threadIdx.x == 0) arrived = arrive(counters + blockIdx.x);
       __syncthreads();
       if (arrived != SPLIT - 1) return false;
       for (int i = threadIdx.x; i < count; i += THREADS) {
         float sum = 0;
     #pragma unroll
-        for (int s = 0; s < SLOTS; s++) {
-          sum += __ldcg(sums + s * BM * BN + i);
-          sums[s * BM * BN + i] = 0;
-        }
+        for (int s = 0; s < SLOTS; s++) sum += __ldcg(sums + s * BM * BN + i);
+        ${CLEAR}
         out[i / BN * PITCH + i % BN] = sum;
       }
       __syncthreads();
       return true;
     }
-  ]], { SLOTS_TEXT = atomic and "one tile" or "a tile per part of K",
+  ]], { ZERO = atomic and ", zero, too" or "", CLEAR = atomic and "sums[i] = 0;" or "",
     PUT = atomic and "atomicAdd(sums + i, mine);" or "sums[blockIdx.y * BM * BN + i] = mine;" })
   w.blank()
 end

@@ -238,7 +238,7 @@ function host.constants(w, v)
       void *y;
       const float *x_scale;
       const float *bias;
-      void *ws;
+      void *scratch;
       int64_t m, n, k, ldx, ldy;
     };
 

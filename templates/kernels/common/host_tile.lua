@@ -49,10 +49,10 @@ function tile.derive(v)
   v.YT = v.out == "f32" and "float" or "uint16_t"
 end
 
--- Bytes of workspace: per thread the sums of x, then `scratch` bytes (an expression).
-function tile.workspace(v, scratch)
+-- Bytes of scratch: per thread the sums of x, then those of a panel (an expression; none: 0).
+function tile.scratch(v, panel)
   local sums = v.sums and ceildiv(M * ceildiv(K, v.KR) * (v.GROUPS * 4), 64) * 64 or expr.const(0)
-  return T * (sums + (scratch or 0))
+  return T * (sums + (panel or 0))
 end
 
 function tile.hooks(w, v)
@@ -247,7 +247,7 @@ function tile.entry(w, v, each_panel)
     size[#size + 1] = "scratch_bytes"
   end
   if #size > 0 then
-    w("uint8_t *mine = (uint8_t *)a->ws + thread * (${SIZE});", { SIZE = table.concat(size, " + ") })
+    w("uint8_t *mine = (uint8_t *)a->scratch + thread * (${SIZE});", { SIZE = table.concat(size, " + ") })
   end
   if v.sums then
     w "${SUMT} *sums = (${SUMT} *)mine;"

@@ -1,20 +1,18 @@
--- cuda.expand - many tokens: the weight is dequantized once, into the workspace, and the dense product reads it there.
+-- cuda.expand - many tokens: the weight is dequantized once, into scratch, and the dense product reads it there.
 --
 --   D[n,k] = T(dequant(W)[n,k])                           T: the type of the activations, f16 if they have 8 bits
 --   Y[m,n] = sum over k of X[m,k] * D[n,k]                cuda.mma for a dense format, whose weights are D
 --
---        W                             D: 2 N K bytes of workspace          Y
+--        W                             D: 2 N K bytes of scratch            Y
 --      +--------------------------+   +------------------------------+   +-----+
---      | record | record | ...    |-->| record | record | ...        |-->|     |    D = 0
+--      | record | record | ...    |-->| record | record | ...        |-->|     |
 --      +--------------------------+   +------------------------------+   +-----+
---        expand: a warp takes           product: as in cuda.mma            clear: D is zero again
+--        expand: a warp takes           product: as in cuda.mma
 --        a record, in registers
 --
 --   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua, as in cuda.mma and cuda.gemv
 --   D[n,k]   the same fragments, of 512 bytes, 16 of a lane: number (n / 16) * (K / 16) + k / 16, which is layout n16
 --   X, Y     as in cuda.mma
---
--- A workspace is zero between calls, as counters of other kernels want it; so the last launch clears D.
 --
 --   parameter  meaning                               bound by
 --   LAYOUT     shape of a record: 16 or 64 features  part of the layout, which cuda.mma and cuda.gemv share
@@ -102,7 +100,7 @@ local function expand(w, v)
   for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.of_lane(p) end
   w([[
     /* A warp dequantizes a record of W into the record of D in its place. */
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_expand(const u8 *w, u8 *ws, int n, int k) {
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_expand(const u8 *w, u8 *scratch, int n, int k) {
       const int lane = threadIdx.x % 32, k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
       const int columns = k_padded / (16 * FK);
       task t;
@@ -118,15 +116,8 @@ local function expand(w, v)
         u32x4 a;
         fragment(q, f, a.v);
         ${WEIGH}
-        *(u32x4 *)(ws + ((record / columns * FN + i) * (k_padded / 16) + step) * 512 + lane * 16) = a;
+        *(u32x4 *)(scratch + ((record / columns * FN + i) * (k_padded / 16) + step) * 512 + lane * 16) = a;
       }
-    }
-
-    /* The workspace is left as it was found. */
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_clear(u8 *ws) {
-      const i64 record = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
-    #pragma unroll
-      for (int f = 0; f < 4; f++) *(u32x4 *)(ws + record * 2048 + (f * 32 + threadIdx.x % 32) * 16) = {};
     }
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
     WEIGH = v.FINE and fine or v.TERMS and ("weigh(a.v, load_terms(%s));"):format(table.concat(at, ",\n")) or "" })
@@ -173,18 +164,17 @@ local function launch(v)
   local records = ceildiv(N, tile[1]) * ceildiv(K, tile[2]) * (tile[1] * tile[2] // 1024)
   local step = mma.launch(product(v)).steps[1]
   step.entry = product(v).entry
-  for i, name in ipairs(step.args) do step.args[i] = name == "w" and "ws" or name end
+  for i, name in ipairs(step.args) do step.args[i] = name == "w" and "scratch" or name end
   assert(tile[1] * tile[2] == WARPS * 1024)
-  local grid, block = { ceildiv(records, WARPS) }, { 32 * WARPS }
-  return { steps = { { entry = v.entry .. "_expand", args = { "w", "ws", "n", "k" }, grid = grid, block = block }, step,
-      { entry = v.entry .. "_clear", args = { "ws" }, grid = grid, block = block } },
-    workspace = records * 2048, deterministic = true, batch_invariant = true }
+  local expand = { entry = v.entry .. "_expand", args = { "w", "scratch", "n", "k" },
+    grid = { ceildiv(records, WARPS) }, block = { 32 * WARPS } }
+  return { steps = { expand, step }, scratch = records * 2048, deterministic = true, batch_invariant = true }
 end
 
 return kernel {
   name = "cuda.expand",
   target = "cuda",
-  doc = "weights dequantized into the workspace, then the dense product",
+  doc = "weights dequantized into scratch, then the dense product",
   source = "exllamav2, bitsandbytes",
   params = {
     { name = "LAYOUT", values = { "n16", "n64" }, doc = "features of a record", short = "" },

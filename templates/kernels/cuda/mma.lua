@@ -249,6 +249,11 @@ for (int i = 0; i < MT * NT * 4; i++) {
 gather(t, out, sum);]]):format(unit == 1 and "" or cuda.f32(unit) .. " * ")
 end
 
+-- Where the partial sums of a split K begin.
+local function sums_at(v)
+  return v.REDUCE == "ordered" and "scratch" or "(float *)(counters + (gridDim.x + 63) / 64 * 64)"
+end
+
 local function entry(w, v)
   w([[
     fn void load(const task &t, u8 *stage, int tile) {
@@ -264,7 +269,7 @@ local function entry(w, v)
       const int rows = (m + BM - 1) / BM; /* of tiles; neighbours share weights */
       task t = {x, w};
   ]], { PLANES = v.GROUPED and "load_planes(t, stage, tile * BK);" or "", YT = cuda.ctype[v.out],
-    WS = v.SPLIT > 1 and "u8 *ws, " or "" })
+    WS = v.SPLIT == 1 and "" or v.REDUCE == "atomic" and "u32 *counters, " or "u32 *counters, float *scratch, " })
   w.push()
   w([[
     t.m0 = blockIdx.x % rows * BM, t.n0 = blockIdx.x / rows * BN;
@@ -301,19 +306,19 @@ local function entry(w, v)
     store(t, out, y, ${ARGS}ldy);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
     ARGS = cuda.vector_text(v, "%s, "), GATHER = v.ACC == "float" and "gather(t, out, acc);" or floats(v),
-    COMBINE = v.SPLIT > 1 and "if (!combine(t, ws, out)) return;" or "" })
+    COMBINE = v.SPLIT > 1 and ("if (!combine(t, counters, %s, out)) return;"):format(sums_at(v)) or "" })
   w.pop "}"
 end
 
 local function launch(v)
   local args = { "x", "w", "y" }
   for _, name in ipairs(cuda.vectors(v)) do args[#args + 1] = name end
-  if v.SPLIT > 1 then args[#args + 1] = "ws" end
+  local tiles, ordered = ceildiv(M, v.BM) * ceildiv(N, v.BN), v.REDUCE == "ordered"
+  local workspace, counters, scratch = parts.workspace(v, tiles)
+  table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  local tiles = ceildiv(M, v.BM) * ceildiv(N, v.BN)
-  local sums = v.SPLIT > 1 and ceildiv(tiles * 4, 256) * 256 + tiles * (v.SLOTS * v.BM * v.BN * 4) or 0
   return { steps = { { args = args, grid = { tiles, v.SPLIT }, block = { v.THREADS }, shared = v.SMEM } },
-    workspace = sums, deterministic = v.REDUCE == "ordered", batch_invariant = v.REDUCE == "ordered" }
+    counters = counters, scratch = scratch, deterministic = ordered, batch_invariant = ordered }
 end
 
 return kernel {

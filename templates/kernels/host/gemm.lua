@@ -56,8 +56,8 @@ return kernel {
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
-    local scratch = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
-    return { steps = { { grid = { ceildiv(N, v.NR) } } }, workspace = tile.workspace(v, scratch),
+    local panel = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
+    return { steps = { { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v, panel),
       batch_invariant = true }
   end,
   flags = host.flags,

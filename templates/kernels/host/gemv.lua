@@ -52,7 +52,7 @@ return kernel {
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
-    return { steps = { { grid = { ceildiv(N, v.NR) } } }, workspace = tile.workspace(v), batch_invariant = true }
+    return { steps = { { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v), batch_invariant = true }
   end,
   flags = host.flags,
   arch = host.arch,
