@@ -26,12 +26,13 @@
  * A pool of threads serves a context on the host. While one call has it, others run on their own thread alone: nobody
  * waits. The pool does not live on in a child of fork(): open a context there.
  *
- * CUDA.  A context uses the primary context of its GPU, as the CUDA runtime and PyTorch do. Pointers and streams are of
- * that one; those of another, made with cuCtxCreate, are not valid in it. Every call leaves the caller's current
+ * CUDA.  A context uses the primary context of its GPU, as the CUDA runtime and PyTorch do. Pointers and streams must
+ * belong to it; those of a context that was made with cuCtxCreate do not. Every call leaves the caller's current
  * context as it was. The NULL stream is the legacy default stream.
  *
- * Errors.  Every function that can fail returns a qn_status; what it was to give back is then NULL. The detail (what,
- * which value, which limit) is one line of text of the calling thread: qn_errmsg, valid until its next failing call.
+ * Errors.  Every function that can fail returns a qn_status, and on failure sets the pointer that it should have given
+ * back to NULL. The detail (what, which value, which limit) is one line of text for the calling thread: qn_errmsg,
+ * valid until its next call that fails.
  *
  * Structs.  A struct that the caller fills is initialised as a whole, so that all it does not name is zero:
  * (qn_args){.x = x, .y = y, .m = m}. Zero means the default everywhere. The words at its end called `reserved` are
@@ -165,10 +166,10 @@ typedef struct qn_open_options {
 } qn_open_options;
 
 /* Map the pack at `path` read-only and check all of it: magic, version, checksums, bounds, and that this machine can
- * run it. Loads no kernel. The file must stay as it is until qn_close; replaced by a rename, it may be. `options` may
+ * run it. Loads no kernel. Do not write to the file until qn_close; replacing it by a rename is fine. `options` may
  * be NULL (all zero). On success *out is a context to be closed with qn_close.
- * A pack may hold plans of several machines: those serve which this machine can run and whose architecture, product and
- * number of threads, in this order, are most like its own.
+ * A pack may hold plans of several machines. Of those that this machine can run, the plans of the one that is most like
+ * it serve: by architecture, then by product, then by number of threads.
  * On failure *out is NULL and, if err is not NULL, the detail is written there (at most errlen bytes, terminated).
  * Returns QN_OK, QN_E_IO, QN_E_FORMAT, QN_E_DEVICE, QN_E_NOMEM, QN_E_ARG. Thread-safe. */
 QN_API qn_status qn_open(const char *path, const qn_open_options *options, qn_context **out, char *err, size_t errlen);
@@ -286,13 +287,14 @@ typedef void (*qn_function)(const qn_function_args *args, int64_t begin, int64_t
 
 /* `quernel tune --function NAME=LIBRARY:SYMBOL` verifies and times a function beside the generated kernels. The pack
  * holds its name, never a path. Register the function under that name before qn_bind; where it is not registered, the
- * plan's runner-up, a kernel in the pack, serves. What is bound keeps what it found. NULL takes a name back. The name
- * is copied. Returns QN_OK, QN_E_ARG (no name, or one of 64 bytes or more), QN_E_LIMIT (64 functions). Any thread. */
+ * plan's runner-up, a kernel in the pack, serves. A gemm that is bound already keeps what it found. NULL unregisters
+ * a name. The name is copied. Returns QN_OK, QN_E_ARG (no name, or one of 64 bytes or more), QN_E_LIMIT (64 functions).
+ * Any thread. */
 QN_API qn_status qn_function_register(const char *name, qn_function fn);
 
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
 
-/* Quantize rows of X[m,k] f32 to i8 with one scale a row: scale = absmax/127, x = round-half-even(X/scale), in
+/* Quantize rows of X[m,k] f32 to i8 with one scale per row: scale = absmax/127, x = round-half-even(X/scale), in
  * [-127, 127]; a row of zeros gets scale 0. X must be finite. Host memory; ldx in elements; q is dense [m,k], scale is
  * [m]. Any thread. */
 QN_API void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale);

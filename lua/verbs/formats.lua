@@ -36,6 +36,14 @@ local function takers(q, name, device)
   return list
 end
 
+-- The weights that share an element of a plane.
+local function sharing(p)
+  if p.rows == 0 then return "tensor" end
+  if p.cols == 0 then return "row" end
+  if p.rows == 1 then return ("%d codes of a row"):format(p.cols) end
+  return ("block of %d rows x %d columns"):format(p.rows, p.cols)
+end
+
 local function show_one(q, options)
   local f = common.ask(q.resolve, options[1])
   local host, cuda = common.check(q.device "host"), common.ask(q.arch, options.arch)
@@ -44,11 +52,10 @@ local function show_one(q, options)
     descriptor = d, host = families(q, f.name, host), cuda = families(q, f.name, cuda) }
   if options.json then print(q.json(report)) return end
   print(("%s: %s (%s)"):format(f.name, f.doc, f.def.file))
-  print(("\nbits      %d a code, code map: %s%s"):format(f.bits, f.map.kind,
+  print(("\nbits      %d per code, code map: %s%s"):format(f.bits, f.map.kind,
     f.map.lo and (", %g .. %g"):format(f.map.lo, f.map.hi) or ""))
   for _, p in ipairs(d.planes) do
-    local function extent(x, axis) return x == 0 and "all " .. axis or ("%d %s"):format(x, axis) end
-    print(("plane     %s %s, one for %s x %s"):format(p.name, p.type, extent(p.rows, "N"), extent(p.cols, "K")))
+    print(("plane     %s %s, one per %s"):format(p.name, p.type, sharing(p)))
   end
   print("decode    " .. q.gen.expr.text(d.decode))
   for _, device in ipairs { host, cuda } do

@@ -7,7 +7,7 @@ end
 
 format {
   name   = "mxfp4",
-  doc    = "4-bit floats e2m1, a power of two for 32 of them (OCP MX, gpt-oss, GGUF MXFP4)",
+  doc    = "4-bit floats e2m1, a power-of-two scale per 32 of them (OCP MX, gpt-oss, GGUF MXFP4)",
   bits   = 4,
   group  = "g32",
   planes = { scale = { "e8m0" } },
@@ -16,7 +16,7 @@ format {
 
 format {
   name   = "nvfp4",
-  doc    = "4-bit floats e2m1, an e4m3 scale for 16 of them times one of the tensor (ModelOpt, compressed-tensors, "
+  doc    = "4-bit floats e2m1, an e4m3 scale per 16 of them, times one per tensor (ModelOpt, compressed-tensors, "
         .. "GGUF NVFP4)",
   bits   = 4,
   group  = "g16",
