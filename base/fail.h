@@ -5,6 +5,7 @@
 #ifndef QN_FAIL_H
 #define QN_FAIL_H
 #include "quernel.h"
+#include <errno.h>
 
 /* Statuses of making and judging kernels. No function of a public header returns them. */
 #define QN_E_COMPILE ((qn_status)100)
@@ -19,6 +20,9 @@ const char *qn__errmsg(void);
 /* Every control character but newline and tab becomes '?', so does a byte that is no UTF-8: names come from files, and
  * a terminal obeys what it is sent. */
 void qn__printable(char *text);
+
+/* The status of a call to the system that failed with this errno. */
+static inline qn_status qn__errno_status(int error) { return error == ENOMEM ? QN_E_NOMEM : QN_E_IO; }
 
 #define QN_TRY(call)                                                                                                   \
   do {                                                                                                                 \

@@ -14,7 +14,7 @@
 qn_status qn__file_open(const char *path, int *fd, size_t *size) {
   struct stat st;
   *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for the writer of a FIFO */
-  if (*fd < 0) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  if (*fd < 0) return qn__fail(qn__errno_status(errno), "%s: %s", path, strerror(errno));
   if (!fstat(*fd, &st) && S_ISREG(st.st_mode)) return *size = (size_t)st.st_size, QN_OK;
   close(*fd);
   return qn__fail(QN_E_IO, "%s: not a file", path);
@@ -34,7 +34,7 @@ qn_status qn__file_read(const char *path, char **data, size_t *size) {
     *data = grown;
     while (*size < room - 1 && (n = read(fd, *data + *size, room - 1 - *size)) > 0) *size += (size_t)n;
   }
-  qn_status s = n < 0 ? qn__fail(QN_E_IO, "%s: %s", path, strerror(errno))
+  qn_status s = n < 0 ? qn__fail(qn__errno_status(errno), "%s: %s", path, strerror(errno))
                 : n   ? qn__fail(QN_E_NOMEM, "%s: no memory for %zu bytes", path, room)
                       : QN_OK;
   close(fd);
@@ -61,7 +61,7 @@ qn_status qn__output_open(qn_output *o, const char *path) {
   } while (fd < 0 && errno == EEXIST);
   o->f = fd < 0 ? NULL : fdopen(fd, "wb");
   if (o->f) return qn__leash_path(o->temporary, true), QN_OK;
-  qn_status s = qn__fail(QN_E_IO, "%s: cannot be written: %s", path, strerror(errno));
+  qn_status s = qn__fail(qn__errno_status(errno), "%s: cannot be written: %s", path, strerror(errno));
   if (fd >= 0) close(fd), unlink(o->temporary);
   return s;
 }
@@ -82,7 +82,7 @@ qn_status qn__output_close(qn_output *o) {
   if (!ok) unlink(o->temporary);
   qn__leash_path(o->temporary, false);
   if (ok) return sync_folder(o->temporary), QN_OK;
-  return qn__fail(QN_E_IO, "%s: cannot be written: %s", o->path, strerror(why));
+  return qn__fail(qn__errno_status(why), "%s: cannot be written: %s", o->path, strerror(why));
 }
 
 void qn__output_abandon(qn_output *o) {

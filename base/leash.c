@@ -68,7 +68,7 @@ static volatile sig_atomic_t pulled;
 static qn_status start(void) {
   int fd[2], status = 0;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd))
-    return qn__fail(QN_E_IO, "socketpair: %s", strerror(errno));
+    return qn__fail(qn__errno_status(errno), "socketpair: %s", strerror(errno));
   pid_t pid = fork();
   if (pid == 0) {
     close(fd[0]);
@@ -166,15 +166,14 @@ qn_status qn__scratch_open(qn_scratch *s) {
   } while (s->lock < 0 && access(s->path, F_OK));
   qn__leash_path(s->path, true);
   if (s->lock >= 0) return QN_OK;
-  qn__fail(QN_E_IO, "%s: %s", s->path, strerror(errno));
+  qn__fail(qn__errno_status(errno), "%s: %s", s->path, strerror(errno));
   qn__scratch_close(s);
   return QN_E_IO;
 }
 
 void qn__scratch_close(qn_scratch *s) {
   if (!*s->path) return;
-  qn__tree_remove(s->path);
-  qn__leash_path(s->path, false);
+  if (!qn__tree_remove(s->path)) qn__leash_path(s->path, false); /* else the keeper tries again */
   if (s->lock >= 0) close(s->lock);
   *s = (qn_scratch){.lock = -1};
 }

@@ -111,7 +111,8 @@ static qn_status trust(const char *root, bool asked) {
 static qn_status add_system(qn_store *s, const char *env) {
   const char *root = getenv("QUERNEL_CACHE_SYSTEM");
   if (!root || !*root) return QN_OK;
-  if (access(root, R_OK | X_OK)) return qn__fail(QN_E_IO, "store: QUERNEL_CACHE_SYSTEM: %s: %s", root, strerror(errno));
+  if (access(root, R_OK | X_OK))
+    return qn__fail(qn__errno_status(errno), "store: QUERNEL_CACHE_SYSTEM: %s: %s", root, strerror(errno));
   QN_TRY(trust(root, true));
   return add_layer(s, root, env);
 }
@@ -167,8 +168,8 @@ static cJSON *find_entry(const qn_store *s, int layers, const char *kind, const 
   qn__entry_name(key, name);
   for (int i = 0; i < layers; i++) {
     snprintf(path, sizeof path, "%s/%s/%s", s->layer[i], kind, name);
-    cJSON *value = qn__entry_read(path, key, NULL);
-    if (value) return value;
+    cJSON *value;
+    if (qn__entry_read(path, key, NULL, &value) || value) return value;
   }
   return NULL;
 }
@@ -194,23 +195,26 @@ static bool uppermost(const qn_store *s, int i, const char *kind, const char *ke
 
 qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, const char *key, const cJSON *value),
                         void *ud) {
-  for (int i = 0, stop = 0; i < s->n_layers && !stop; i++) {
+  qn_status status = QN_OK;
+  for (int i = 0, stop = 0; i < s->n_layers && !stop && !status; i++) {
     char folder[PATH_MAX + room_for_names], path[PATH_MAX + room_for_names + NAME_MAX + 2];
     snprintf(folder, sizeof folder, "%s/%s", s->layer[i], kind);
     DIR *d = opendir(folder);
-    for (struct dirent *f; d && !stop && (f = readdir(d));) {
+    if (!d && errno == ENOMEM) status = qn__fail(QN_E_NOMEM, "store: no memory for %s", folder);
+    for (struct dirent *f; d && !stop && !status && (f = readdir(d));) {
       const char *suffix = strrchr(f->d_name, '.');
       if (f->d_name[0] == '.' || !suffix || strcmp(suffix, ".json")) continue;
       snprintf(path, sizeof path, "%s/%s", folder, f->d_name);
-      char *key = NULL;
-      cJSON *value = qn__entry_read(path, NULL, &key);
+      char *key;
+      cJSON *value;
+      status = qn__entry_read(path, NULL, &key, &value);
       if (value && uppermost(s, i, kind, key)) stop = each(ud, key, value);
       cJSON_Delete(value);
       free(key);
     }
     if (d) closedir(d);
   }
-  return QN_OK;
+  return status;
 }
 
 /* ---- Artifacts --------------------------------------------------------------------------------------------------- */

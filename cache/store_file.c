@@ -94,20 +94,23 @@ static bool in_place(const char *path, const char *key) {
   return !strcmp(slash ? slash + 1 : path, name);
 }
 
-cJSON *qn__entry_read(const char *path, const char *key, char **found_key) {
+qn_status qn__entry_read(const char *path, const char *key, char **found_key, cJSON **value) {
   size_t size;
   char *text, sum[33];
+  *value = NULL;
+  if (found_key) *found_key = NULL;
+  errno = 0; /* tells a want of memory from damage, which nobody else does */
   qn__file_read(path, &text, &size);
-  cJSON *entry = text ? cJSON_ParseWithLength(text, size) : NULL, *value = NULL;
+  cJSON *entry = text ? cJSON_ParseWithLength(text, size) : NULL;
   free(text);
   const char *k = qn__json_text(entry, "key", NULL);
   const char *check = qn__json_text(entry, "sum", NULL);
   cJSON *v = cJSON_GetObjectItemCaseSensitive(entry, "value");
   if (k && check && v && qn__json_number(entry, "schema", -1) == QN_STORE_SCHEMA &&
       (key ? !strcmp(k, key) : in_place(path, k)) && entry_sum(k, v, sum) && !strcmp(sum, check)) {
-    value = cJSON_DetachItemViaPointer(entry, v);
-    if (found_key && !(*found_key = strdup(k))) cJSON_Delete(value), value = NULL;
+    *value = cJSON_DetachItemViaPointer(entry, v);
+    if (found_key && !(*found_key = strdup(k))) cJSON_Delete(*value), *value = NULL;
   }
   cJSON_Delete(entry);
-  return value;
+  return *value || errno != ENOMEM ? QN_OK : qn__fail(QN_E_NOMEM, "store: no memory for %s", path);
 }

@@ -16,10 +16,10 @@ qn_status qn__store_write(const char *folder, const char *name, const void *data
  * no memory. */
 char *qn__entry_print(const char *key, const cJSON *value);
 
-/* The value of the entry at `path`: NULL if the file is torn, of another schema, damaged, another's than
+/* The value of the entry at `path`: NULL if the file is not there, torn, of another schema, damaged, another's than
  * `key` or, with key NULL, not where its key belongs. The caller deletes it. found_key, if not NULL, gets the entry's
- * key to be freed. */
-cJSON *qn__entry_read(const char *path, const char *key, char **found_key);
+ * key to be freed, or NULL. Only QN_E_NOMEM is a failure: a want of memory is no damage. */
+qn_status qn__entry_read(const char *path, const char *key, char **found_key, cJSON **value);
 
 /* "HASH.json" of a key. */
 void qn__entry_name(const char *key, char out[40]);

@@ -43,6 +43,7 @@ static what kind_of_file(const char *name) {
 static qn_status walk_folder(place *p, visitor visit, void *ud) {
   qn_status s = QN_OK;
   DIR *d = opendir(p->folder);
+  if (!d && errno == ENOMEM) return qn__fail(QN_E_NOMEM, "store: no memory for %s", p->folder);
   for (struct dirent *f; d && s == QN_OK && (f = readdir(d));) {
     if (!strcmp(f->d_name, ".") || !strcmp(f->d_name, "..")) continue;
     p->name = f->d_name;
@@ -76,7 +77,7 @@ static qn_status each_environment(const char *root, qn_status (*visit)(void *ud,
   qn_status s = QN_OK;
   bool stop = false;
   DIR *d = opendir(root);
-  if (!d) return qn__fail(QN_E_IO, "store: %s: %s", root, strerror(errno));
+  if (!d) return qn__fail(qn__errno_status(errno), "store: %s: %s", root, strerror(errno));
   for (struct dirent *f; s == QN_OK && !stop && (f = readdir(d));)
     if (is_environment(f->d_name)) s = visit(ud, f->d_name, &stop);
   closedir(d);
@@ -99,18 +100,21 @@ static qn_status walk(const char *root, visitor visit, void *ud) {
   return each_environment(root, tour_environment, &(tour){root, visit, ud});
 }
 
-/* NULL: nothing is wrong with the file. */
-static const char *fault(const place *p) {
-  char hash[33], *key = NULL;
-  if (p->what == TEMPORARY) return "left over from a writer that was killed";
-  if (p->what == OTHER) return "not a file of the store";
-  if (p->what == BLOB)
-    return qn__file_hash(p->path, hash) && !strncmp(hash, p->name, 32) ? NULL : "contents differ from their hash";
-  cJSON *value = qn__entry_read(p->path, NULL, &key);
-  const char *why = value ? NULL : "no whole entry of this schema in its place";
+/* *why is NULL if nothing is wrong with the file. QN_E_NOMEM. */
+static qn_status fault(const place *p, const char **why) {
+  char hash[33];
+  cJSON *value = NULL;
+  qn_status s = p->what == ENTRY ? qn__entry_read(p->path, NULL, NULL, &value) : QN_OK;
+  if (p->what == TEMPORARY) *why = "left over from a writer that was killed";
+  else if (p->what == OTHER) *why = "not a file of the store";
+  else if (p->what == ENTRY) *why = value ? NULL : "no whole entry of this schema in its place";
+  else {
+    errno = 0;
+    *why = qn__file_hash(p->path, hash) && !strncmp(hash, p->name, 32) ? NULL : "contents differ from their hash";
+    if (*why && errno == ENOMEM) s = qn__fail(QN_E_NOMEM, "store: no memory for %s", p->path);
+  }
   cJSON_Delete(value);
-  free(key);
-  return why;
+  return s;
 }
 
 static double age_of(const struct stat *st) { return difftime(time(NULL), st->st_mtime); }
@@ -124,7 +128,8 @@ typedef struct reporter {
 
 static qn_status verify_file(void *ud, const place *p) {
   const reporter *r = ud;
-  const char *why = fault(p);
+  const char *why;
+  QN_TRY(fault(p, &why));
   if (why) r->report(r->ud, p->path, why);
   return QN_OK;
 }
@@ -169,17 +174,18 @@ static void count_entry(qn_store_environment *e, const place *p, const char *key
 static qn_status count_file(void *ud, const place *p) {
   qn_store_environment *e = ud;
   struct stat st;
-  char *key = NULL;
+  const char *why;
+  char *key;
+  cJSON *value;
   if (!stat(p->path, &st)) {
     e->bytes += st.st_size;
     if (!e->first || st.st_mtime < e->first) e->first = st.st_mtime;
     if (st.st_mtime > e->last) e->last = st.st_mtime;
   }
-  if (fault(p)) {
-    e->damaged++;
-    return QN_OK;
-  }
-  cJSON *value = p->what == ENTRY ? qn__entry_read(p->path, NULL, &key) : NULL;
+  QN_TRY(fault(p, &why));
+  e->damaged += why != NULL;
+  if (why || p->what != ENTRY) return QN_OK;
+  QN_TRY(qn__entry_read(p->path, NULL, &key, &value));
   if (value) count_entry(e, p, key, value);
   cJSON_Delete(value);
   free(key);
@@ -235,18 +241,19 @@ static void path_in(const char *root, const place *p, char out[path_max]) {
 
 static qn_status diff_file(void *ud, const place *p) {
   const differ *d = ud;
-  char path[path_max], *key = NULL;
+  char path[path_max], *key;
+  cJSON *mine, *theirs = NULL;
   if (p->what != ENTRY || !strcmp(p->kind, "artifact") || !strcmp(p->kind, "suspect")) return QN_OK;
-  cJSON *mine = qn__entry_read(p->path, NULL, &key);
+  QN_TRY(qn__entry_read(p->path, NULL, &key, &mine));
   if (!mine) return QN_OK;
   path_in(d->other, p, path);
-  cJSON *theirs = qn__entry_read(path, key, NULL);
-  if (d->swapped && !theirs) d->each(d->ud, p->env, p->kind, key, NULL, mine);
-  if (!d->swapped && !cJSON_Compare(mine, theirs, true)) d->each(d->ud, p->env, p->kind, key, mine, theirs);
+  qn_status s = qn__entry_read(path, key, NULL, &theirs);
+  if (!s && d->swapped && !theirs) d->each(d->ud, p->env, p->kind, key, NULL, mine);
+  if (!s && !d->swapped && !cJSON_Compare(mine, theirs, true)) d->each(d->ud, p->env, p->kind, key, mine, theirs);
   cJSON_Delete(theirs);
   cJSON_Delete(mine);
   free(key);
-  return QN_OK;
+  return s;
 }
 
 qn_status qn_store_diff(const char *a, const char *b,
@@ -299,10 +306,13 @@ static qn_status merge_blob(const merger *m, const place *p, const char *path) {
 }
 
 static qn_status merge_entry(const merger *m, const place *p, const char *path) {
-  char *key = NULL;
-  cJSON *theirs = qn__entry_read(p->path, NULL, &key), *mine = theirs ? qn__entry_read(path, key, NULL) : NULL;
+  char *key;
+  cJSON *theirs, *mine = NULL;
   size_t *count;
-  if (!theirs) count = &m->counts->damaged; /* since it was looked at */
+  QN_TRY(qn__entry_read(p->path, NULL, &key, &theirs));
+  qn_status s = theirs ? qn__entry_read(path, key, NULL, &mine) : QN_OK;
+  if (s) count = &m->counts->kept;
+  else if (!theirs) count = &m->counts->damaged; /* since it was looked at */
   else if (!mine) count = access(path, F_OK) ? &m->counts->copied : &m->counts->replaced;
   else if (cJSON_Compare(mine, theirs, true)) count = &m->counts->same;
   else count = m->better(m->ud, p->kind, key, mine, theirs) ? &m->counts->replaced : &m->counts->kept;
@@ -310,17 +320,17 @@ static qn_status merge_entry(const merger *m, const place *p, const char *path) 
   cJSON_Delete(theirs);
   free(key);
   ++*count;
-  return count == &m->counts->copied || count == &m->counts->replaced ? copy_file(m, p) : QN_OK;
+  return count == &m->counts->copied || count == &m->counts->replaced ? copy_file(m, p) : s;
 }
 
 static qn_status merge_file(void *ud, const place *p) {
   const merger *m = ud;
+  const char *why;
   char path[path_max];
   if (p->what != m->now || !strcmp(p->kind, "suspect")) return QN_OK; /* a machine's own trouble */
-  if (fault(p)) {
-    m->counts->damaged++;
-    return QN_OK;
-  }
+  QN_TRY(fault(p, &why));
+  m->counts->damaged += why != NULL;
+  if (why) return QN_OK;
   path_in(m->into, p, path);
   return p->what == BLOB ? merge_blob(m, p, path) : merge_entry(m, p, path);
 }
@@ -379,8 +389,10 @@ static bool holds_text(const cJSON *value, const char *wanted) {
 /* Evidence of a variant has its name, and its hash behind the first word of the key. */
 static qn_status note_hash(void *ud, const place *p) {
   const forgetter *f = ud;
-  char *key = NULL, hash[33];
-  cJSON *value = p->what == ENTRY && !strcmp(p->kind, "evidence") ? qn__entry_read(p->path, NULL, &key) : NULL;
+  char *key, hash[33];
+  cJSON *value;
+  if (p->what != ENTRY || strcmp(p->kind, "evidence")) return QN_OK;
+  QN_TRY(qn__entry_read(p->path, NULL, &key, &value));
   const char *name = qn__json_text(value, "name", NULL);
   if (name && !strcmp(name, f->what) && sscanf(key, "verify %32s", hash) == 1) qn__json_append_text(f->hashes, hash);
   cJSON_Delete(value);
@@ -399,14 +411,17 @@ static bool concerns(const place *p, const char *key, const cJSON *value, const 
 
 static qn_status forget_file(void *ud, const place *p) {
   forgetter *f = ud;
-  char *key = NULL;
-  cJSON *value = p->what == ENTRY ? qn__entry_read(p->path, NULL, &key) : NULL;
+  char *key;
+  cJSON *value;
   const cJSON *hash;
+  if (p->what != ENTRY) return QN_OK;
+  QN_TRY(qn__entry_read(p->path, NULL, &key, &value));
   bool hit = value && concerns(p, key, value, f->what);
   if (value) cJSON_ArrayForEach(hash, f->hashes) hit |= concerns(p, key, value, hash->valuestring);
   cJSON_Delete(value);
   free(key);
-  if (hit && unlink(p->path)) return qn__fail(QN_E_IO, "store: cannot remove %s: %s", p->path, strerror(errno));
+  if (hit && unlink(p->path))
+    return qn__fail(qn__errno_status(errno), "store: cannot remove %s: %s", p->path, strerror(errno));
   f->n += hit;
   return QN_OK;
 }
@@ -449,7 +464,8 @@ static qn_status note_image(collector *c, const cJSON *value, const char *field)
 
 static qn_status note_file(void *ud, const place *p) {
   if (p->what != ENTRY || strcmp(p->kind, "artifact")) return QN_OK;
-  cJSON *value = qn__entry_read(p->path, NULL, NULL);
+  cJSON *value;
+  QN_TRY(qn__entry_read(p->path, NULL, NULL, &value)); /* or images that it names would go */
   qn_status s = note_image(ud, value, "image");
   if (s == QN_OK) s = note_image(ud, value, "ptx");
   cJSON_Delete(value);
@@ -467,8 +483,9 @@ static bool in_use(const collector *c, const place *p) {
 static qn_status collect_file(void *ud, const place *p) {
   collector *c = ud;
   struct stat st;
+  const char *why;
   if (p->what == OTHER || stat(p->path, &st) || age_of(&st) < c->age) return QN_OK;
-  const char *why = fault(p);
+  QN_TRY(fault(p, &why));
   if (!why && in_use(c, p)) return QN_OK;
   if (qn__tree_remove(p->path)) { /* the rest is collected all the same */
     c->status = qn__fail(QN_E_IO, "store: cannot remove %s: %m", p->path);

@@ -7,24 +7,41 @@
 #include "hash.h"
 #include <pthread.h>
 #include <regex.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const qn_back_end *const back_ends[] = {&qn__back_end_cc, &qn__back_end_nvrtc};
 
+/* What a back end lets pass; NULL: out of memory. It is kept: the C library loses some whenever it runs out of it here.
+ */
+static const regex_t *allowed_by(const qn_back_end *b) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  static regex_t allowed[QN_COUNT(back_ends)];
+  static bool compiled[QN_COUNT(back_ends)];
+  size_t i = 0;
+  while (back_ends[i] != b) i++;
+  pthread_mutex_lock(&lock);
+  if (!compiled[i]) compiled[i] = !regcomp(&allowed[i], b->flags, REG_EXTENDED | REG_NOSUB);
+  bool ready = compiled[i];
+  pthread_mutex_unlock(&lock);
+  return ready ? &allowed[i] : NULL;
+}
+
+static qn_status check_flag(const qn_source *source, const qn_back_end *b, const regex_t *allowed, const char *flag) {
+  int error = regexec(allowed, flag, 0, NULL, 0);
+  if (error == REG_ESPACE) return qn__fail(QN_E_NOMEM, "%s: no memory for its flags", source->name);
+  if (!error && strcmp(flag, "-mllvm")) return QN_OK;
+  return qn__fail(QN_E_ARG, "%s: its template must not pass the flag %s; known: %s", source->name, flag, b->known);
+}
+
 /* Every flag must be one that may be passed. */
 static qn_status check_flags(const qn_source *source, const qn_back_end *b) {
-  regex_t allowed;
-  qn_status s = QN_OK;
+  const regex_t *allowed = allowed_by(b);
   char *flags = strdup(source->flags ? source->flags : ""), *save = NULL;
-  if (!flags || regcomp(&allowed, b->flags, REG_EXTENDED | REG_NOSUB)) {
-    free(flags);
-    return qn__fail(QN_E_NOMEM, "%s: no memory for its flags", source->name);
-  }
-  for (char *p = strtok_r(flags, " ", &save); p && s == QN_OK; p = strtok_r(NULL, " ", &save))
-    if (regexec(&allowed, p, 0, NULL, 0) || !strcmp(p, "-mllvm"))
-      s = qn__fail(QN_E_ARG, "%s: its template must not pass the flag %s; known: %s", source->name, p, b->known);
-  regfree(&allowed);
+  qn_status s = flags && allowed ? QN_OK : qn__fail(QN_E_NOMEM, "%s: no memory for its flags", source->name);
+  for (char *p = s ? NULL : strtok_r(flags, " ", &save); p && s == QN_OK; p = strtok_r(NULL, " ", &save))
+    s = check_flag(source, b, allowed, p);
   free(flags);
   return s;
 }

@@ -21,14 +21,15 @@ enum { output_limit = 64 << 10 };
 static qn_status start(char *const argv[], char *const env[], int fd, pid_t *pid) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attr;
+  int e = 0;
   posix_spawn_file_actions_init(&actions);
   posix_spawnattr_init(&attr);
-  for (int i = 0; i < 3; i++) posix_spawn_file_actions_adddup2(&actions, fd, i);
+  for (int i = 0; i < 3 && !e; i++) e = posix_spawn_file_actions_adddup2(&actions, fd, i);
   posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP); /* what ends it ends its children too */
-  int e = posix_spawnp(pid, argv[0], &actions, &attr, argv, env ? env : environ);
+  if (!e) e = posix_spawnp(pid, argv[0], &actions, &attr, argv, env ? env : environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attr);
-  return e ? qn__fail(QN_E_IO, "cannot start %s: %s", argv[0], strerror(e)) : QN_OK;
+  return e ? qn__fail(qn__errno_status(e), "cannot start %s: %s", argv[0], strerror(e)) : QN_OK;
 }
 
 typedef struct talk {
@@ -83,7 +84,7 @@ qn_status qn__process_run(char *const argv[], char *const env[], const char *inp
   *out = (qn_process_result){.output = calloc(1, output_limit)};
   if (!out->output) return qn__fail(QN_E_NOMEM, "no memory for the output of %s", argv[0]);
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
-    return qn__fail(QN_E_IO, "socketpair: %s", strerror(errno));
+    return qn__fail(qn__errno_status(errno), "socketpair: %s", strerror(errno));
   qn_status s = start(argv, env, fd[1], &pid);
   close(fd[1]);
   if (s == QN_OK) {

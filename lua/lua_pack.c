@@ -166,7 +166,7 @@ static qn_status write_image(const qn_kernel *k, const char *path) {
   FILE *f = fopen(path, "wb");
   bool ok = f && fwrite(k->image, 1, k->size, f) == k->size;
   if (f && fclose(f)) ok = false;
-  return ok ? QN_OK : qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  return ok ? QN_OK : qn__fail(qn__errno_status(errno), "%s: %s", path, strerror(errno));
 }
 
 static qn_status make_case(reader *r, uint32_t plan, uint32_t range, const char *folder, const char *library,

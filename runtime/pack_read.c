@@ -207,7 +207,7 @@ static qn_status check_plans(const qn_pack *p) {
 static qn_status map_file(const char *path, qn_pack *p) {
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
   struct stat st;
-  if (fd < 0) return qn__fail(QN_E_IO, "pack '%s': %s", path, strerror(errno));
+  if (fd < 0) return qn__fail(qn__errno_status(errno), "pack '%s': %s", path, strerror(errno));
   if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
     close(fd);
     return qn__fail(QN_E_IO, "pack '%s' is not a file", path);
@@ -216,8 +216,7 @@ static qn_status map_file(const char *path, qn_pack *p) {
   void *map = p->size ? mmap(NULL, p->size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
   int error = errno;
   close(fd);
-  if (map == MAP_FAILED)
-    return qn__fail(error == ENOMEM ? QN_E_NOMEM : QN_E_IO, "pack '%s': %s", path, strerror(error));
+  if (map == MAP_FAILED) return qn__fail(qn__errno_status(error), "pack '%s': %s", path, strerror(error));
   p->map = map;
   return QN_OK;
 }

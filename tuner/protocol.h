@@ -23,6 +23,7 @@
 #include <cjson/cJSON.h>
 
 #define QN_SLOTS 16
+enum { QN_WORKER_NOMEM = 86 }; /* exit status of a worker that had no memory to begin, or to read a request */
 cJSON *qn__info_to_json(const qn_device_info *d);
 qn_status qn__info_from_json(const cJSON *j, qn_device_info *out);
 #endif

@@ -18,7 +18,7 @@
 enum { start_seconds = 60, longest_line = 1 << 20 };
 
 /* How a conversation broke off. */
-typedef enum loss { ENDED, SILENT, NONSENSE } loss;
+typedef enum loss { ENDED, SILENT, NONSENSE, MEMORY } loss;
 
 static volatile pid_t started; /* the worker of this process that runs */
 
@@ -41,22 +41,22 @@ static qn_status spawn(qn_supervisor *s) {
   int fd[2];
   char *argv[] = {(char *)(uintptr_t)s->program, (char *)(uintptr_t)s->device, NULL};
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
-    return qn__fail(QN_E_IO, "socketpair: %s", strerror(errno));
+    return qn__fail(qn__errno_status(errno), "socketpair: %s", strerror(errno));
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attr;
   posix_spawn_file_actions_init(&actions);
   posix_spawnattr_init(&attr);
-  posix_spawn_file_actions_adddup2(&actions, fd[1], 0);
-  posix_spawn_file_actions_adddup2(&actions, fd[1], 1);
+  int e = posix_spawn_file_actions_adddup2(&actions, fd[1], 0);
+  if (!e) e = posix_spawn_file_actions_adddup2(&actions, fd[1], 1);
   posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
-  int e = posix_spawn(&s->pid, s->program, &actions, &attr, argv, environ);
+  if (!e) e = posix_spawn(&s->pid, s->program, &actions, &attr, argv, environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attr);
   close(fd[1]);
   if (e) {
     close(fd[0]);
     s->pid = 0;
-    return qn__fail(QN_E_IO, "cannot start the worker %s: %s", s->program, strerror(e));
+    return qn__fail(qn__errno_status(e), "cannot start the worker %s: %s", s->program, strerror(e));
   }
   s->fd = fd[0];
   s->fresh = true;
@@ -72,16 +72,18 @@ static cJSON *read_line(qn_supervisor *s, loss *how) {
     char *end = s->used ? memchr(s->line, '\n', s->used) : NULL;
     if (end) {
       size_t n = (size_t)(end - s->line) + 1;
+      errno = 0; /* which tells a lack of memory from nonsense */
       cJSON *j = cJSON_ParseWithLength(s->line, n);
+      *how = errno == ENOMEM ? MEMORY : NONSENSE;
       memmove(s->line, s->line + n, s->used -= n);
-      *how = NONSENSE;
       return j;
     }
     if (s->used == s->room) {
-      char *p = s->room < longest_line ? realloc(s->line, s->room = s->room ? s->room * 2 : 4096) : NULL;
-      *how = NONSENSE;
+      size_t room = s->room ? s->room * 2 : 4096;
+      char *p = room <= longest_line ? realloc(s->line, room) : NULL;
+      *how = room <= longest_line ? MEMORY : NONSENSE;
       if (!p) return NULL;
-      s->line = p;
+      s->line = p, s->room = room;
     }
     double left = deadline - qn__now();
     struct pollfd p = {.fd = s->fd, .events = POLLIN};
@@ -132,7 +134,8 @@ static qn_status lose(qn_supervisor *s, loss how) {
   bool by_itself = how == ENDED && has_ended(s->pid);
   int status = 0;
   reap(s, &status);
-  s->fault = QN_FAULT_DEATH;
+  s->fault = how == MEMORY || (by_itself && status == QN_WORKER_NOMEM << 8) ? QN_FAULT_OUTSIDE : QN_FAULT_DEATH;
+  if (s->fault == QN_FAULT_OUTSIDE) return qn__fail(QN_E_NOMEM, "no memory to talk with the worker");
   if (how == SILENT)
     return qn__fail(QN_E_WRONG, "hangs: %s, not done after %.3g s; killed", *s->step ? s->step : "no answer", s->limit);
   if (how == NONSENSE) return qn__fail(QN_E_WRONG, "the worker's answer is none to the question; killed");
@@ -172,14 +175,16 @@ static qn_status status_of(const cJSON *answer) {
 static qn_status start(qn_supervisor *s) {
   enum { tries = 3 };
   loss how = ENDED;
+  qn_status lost = QN_OK;
   cJSON *hello = NULL;
   for (int i = 0; i < tries && !hello && how == ENDED; i++) {
     usleep((useconds_t)i * 200000);
     QN_TRY(spawn(s));
-    if (!(hello = read_answer(s, start_seconds, &how))) lose(s, how);
+    if (!(hello = read_answer(s, start_seconds, &how))) lost = lose(s, how);
   }
   s->fault = QN_FAULT_RUN; /* nothing was asked */
-  if (!hello) return qn__fail(QN_E_IO, "the worker %s does not start: %s", s->program, qn__errmsg());
+  if (!hello)
+    return qn__fail(lost == QN_E_NOMEM ? lost : QN_E_IO, "the worker %s does not start: %s", s->program, qn__errmsg());
   qn_status status = status_of(hello);
   if (status == QN_OK) status = qn__info_from_json(qn__json_get(hello, "info"), &s->info);
   cJSON_Delete(hello);

@@ -404,7 +404,7 @@ int qn_worker_main(int argc, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* bad kernels are expected; their cores are not */
   dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
-  if (!w || !out) return 1;
+  if (!w || !out) return QN_WORKER_NOMEM;
   qn__device_provide("emu:", qn_emu_device_open);
   qn_status s = qn__device_open(NULL, argc > 1 ? argv[1] : NULL, &w->device);
   if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);
@@ -417,15 +417,17 @@ int qn_worker_main(int argc, char **argv) {
   const struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
   sigaction(SIGSEGV, &fault, NULL);
   sigaction(SIGBUS, &fault, NULL);
+  errno = 0; /* which tells a lack of memory from an end and from nonsense */
   while (getline(&line, &room, stdin) > 0) {
     cJSON *request = cJSON_Parse(line), *body = cJSON_CreateObject();
+    if (!request && errno == ENOMEM) return QN_WORKER_NOMEM; /* the answer needs its number */
     s = dispatch(w, request, body);
     if (getpid() != self) _exit(0); /* a kernel has forked: only the worker itself answers */
     add_status(body, s);
     int id = qn__json_int(request, "id", 0);
     cJSON_Delete(request);
-    if (!say(out, id, body)) break;
-    if (s == QN_E_CUDA) break; /* never go on in a context that has failed */
+    if (!say(out, id, body) || s == QN_E_CUDA) return 0; /* never go on in a context that has failed */
+    errno = 0;
   }
-  return 0; /* the process ends here; the system takes everything back */
+  return errno == ENOMEM ? QN_WORKER_NOMEM : 0; /* the process ends here; the system takes everything back */
 }

@@ -35,7 +35,9 @@ static int64_t whole(const cJSON *object, const char *key) {
 
 static qn_status read_state(const qn__weight *w, state *out) {
   const qn_raw *r = w->part[w->part[STATE_NF4] ? STATE_NF4 : STATE_FP4];
+  errno = 0; /* which tells a lack of memory from a fault of the text */
   cJSON *j = r->bytes && r->bytes < 65536 ? cJSON_ParseWithLength(r->data, r->bytes) : NULL;
+  if (!j && errno == ENOMEM) return qn__fail(QN_E_NOMEM, "%s", r->name);
   const cJSON *shape = cJSON_GetObjectItemCaseSensitive(j, "shape"), *n = cJSON_GetArrayItem(shape, 0),
               *k = cJSON_GetArrayItem(shape, 1), *offset = cJSON_GetObjectItemCaseSensitive(j, "nested_offset");
   *out = (state){.blocksize = whole(j, "blocksize"), .nested_blocksize = whole(j, "nested_blocksize")};

@@ -115,7 +115,7 @@ qn_status qn__map_open(const char *path, qn__map *out) {
   QN_TRY(qn__file_open(path, &fd, &size));
   void *p = size ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
   qn_status s = !size             ? qn__fail(QN_E_FORMAT, "%s: the file is empty", path)
-                : p == MAP_FAILED ? qn__fail(QN_E_IO, "%s: cannot be mapped: %s", path, strerror(errno))
+                : p == MAP_FAILED ? qn__fail(qn__errno_status(errno), "%s: cannot be mapped: %s", path, strerror(errno))
                                   : QN_OK;
   close(fd);
   if (s != QN_OK) return s;

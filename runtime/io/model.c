@@ -141,8 +141,11 @@ static qn_status parse_config(const qn__map *f, cJSON **out) {
   if (!text) return qn__fail(QN_E_NOMEM, "%s", f->path);
   replace_infinities(text);
   const char *end = text;
+  errno = 0; /* which tells a lack of memory from a fault of the text */
   *out = cJSON_ParseWithOpts(text, &end, true);
-  qn_status s = *out ? QN_OK : qn__fail(QN_E_FORMAT, "%s: byte %td: this is not JSON", f->path, end - text);
+  qn_status s = *out              ? QN_OK
+                : errno == ENOMEM ? qn__fail(QN_E_NOMEM, "%s", f->path)
+                                  : qn__fail(QN_E_FORMAT, "%s: byte %td: this is not JSON", f->path, end - text);
   free(text);
   return s || cJSON_IsObject(*out) ? s : qn__fail(QN_E_FORMAT, "%s: not a JSON object", f->path);
 }
@@ -304,7 +307,7 @@ static qn_status list_files(const char *dir, const char *tail, files *out) {
   *out = (files){.where = dir};
   qn_status s = QN_OK;
   DIR *d = opendir(dir);
-  if (!d) return qn__fail(QN_E_IO, "%s: %s", dir, strerror(errno));
+  if (!d) return qn__fail(qn__errno_status(errno), "%s: %s", dir, strerror(errno));
   for (struct dirent *e; !s && (e = readdir(d));)
     if (plain_name(e->d_name) && ends_with(e->d_name, tail)) s = add_name(out, dir, e->d_name);
   closedir(d);
@@ -522,7 +525,7 @@ qn_status qn_model_open(const char *path, qn_model **out) {
   *out = NULL;
   if (!path || !*path) return qn__fail(QN_E_ARG, "qn_model_open: no path");
   struct stat st;
-  if (stat(path, &st)) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
+  if (stat(path, &st)) return qn__fail(qn__errno_status(errno), "%s: %s", path, strerror(errno));
   qn_model *m = calloc(1, sizeof *m);
   if (!m) return qn__fail(QN_E_NOMEM, "%s", path);
   qn_status s = S_ISDIR(st.st_mode) ? open_dir(m, path) : open_file(m, path);

@@ -144,8 +144,9 @@ qn_status qn_writer_put(qn_writer *w, const char *name, const void *data, size_t
     return qn__fail(QN_E_ARG, "tensor %s: %zu bytes after %ju of %ju", name, bytes, (uintmax_t)e->written,
                     (uintmax_t)e->bytes);
   if (fseeko(w->o.f, (off_t)(e->at + e->written), SEEK_SET))
-    return qn__fail(QN_E_IO, "%s: %s", w->o.path, strerror(errno));
-  if (fwrite(data, 1, bytes, w->o.f) != bytes) return qn__fail(QN_E_IO, "%s: %s", w->o.path, strerror(errno));
+    return qn__fail(qn__errno_status(errno), "%s: %s", w->o.path, strerror(errno));
+  if (fwrite(data, 1, bytes, w->o.f) != bytes)
+    return qn__fail(qn__errno_status(errno), "%s: %s", w->o.path, strerror(errno));
   e->written += bytes;
   return QN_OK;
 }
