@@ -5,6 +5,7 @@
 -- of several lines, alone on its line, keeps the indentation of the line. Each block remembers the template's line, so
 -- that compilers report errors there.
 
+local helpers = require "gen.helpers"
 local emit = {}
 local here = debug.getinfo(1, "S").source
 
@@ -36,8 +37,27 @@ local function substitute(line, extra, values, where)
   return (line:gsub("%${([%w_]+)}", value))
 end
 
+local function text_of(chunks, dropped, lines)
+  local out, place, number, jumped = {}, nil, 0, false
+  for i, c in ipairs(chunks) do
+    if type(c) == "table" then
+      place, number, jumped = c, c.line, true
+    else
+      if dropped[i] or c == "" and out[#out] == "" then
+        jumped = true
+      else
+        if lines and place and jumped then out[#out + 1] = ('#line %d "%s"'):format(number, place.file) end
+        out[#out + 1], jumped = c, false
+      end
+      number = number + 1
+    end
+  end
+  return table.concat(out, "\n") .. "\n"
+end
+
 function emit.new(values)
   local chunks, depth = {}, 0
+  local defined = helpers.new()
   local w = { values = values }
 
   -- w(text [, extra]): write a block; `extra` has values for this block alone.
@@ -55,6 +75,7 @@ function emit.new(values)
       if out then
         out = out:gsub("[^\n]+", function(line_) return line_:match "^#" and line_ or ("  "):rep(depth) .. line_ end)
         chunks[#chunks + 1] = out
+        if depth == 0 then defined:note(out, #chunks) end
         if out:find "\n" then chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) } end
       else
         chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) }
@@ -76,14 +97,7 @@ function emit.new(values)
   end
 
   -- The text written so far, with or without #line directives.
-  function w.text(lines)
-    local out = {}
-    for _, c in ipairs(chunks) do
-      if type(c) == "string" then out[#out + 1] = c
-      elseif lines then out[#out + 1] = ('#line %d "%s"'):format(c.line, c.file) end
-    end
-    return table.concat(out, "\n") .. "\n"
-  end
+  function w.text(lines) return text_of(chunks, defined:unused(chunks), lines) end
   return setmetatable(w, { __call = write })
 end
 

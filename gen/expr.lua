@@ -102,48 +102,104 @@ function expr.program(e)
   return out
 end
 
--- A postfix program as people write it, with the parentheses that it needs: { "M", 16, "ceildiv" } -> ceildiv(M, 16).
+-- ---- Text -----------------------------------------------------------------------------------------------------------
+
+-- How strongly operators bind; arguments of the functions.
 local binding = { ["*"] = 3, ["/"] = 3, ["%"] = 3, ["+"] = 2, ["-"] = 2, ["<"] = 1, ["=="] = 1 }
 local arity = { neg = 1, ceildiv = 2, min = 2, max = 2, select = 3, bits = 3 }
+
+-- a op b with the parentheses that it needs, and how strongly it binds. Operands are pairs { text, how they bind }.
+local function infix(op, a, b)
+  local bind = binding[op]
+  local left, right = a[2] < bind and "(%s)" or "%s", b[2] <= bind and "(%s)" or "%s"
+  return { (left .. " %s " .. right):format(a[1], op, b[1]), bind }
+end
+
+-- A postfix program as people write it: { "M", 16, "ceildiv" } -> ceildiv(M, 16).
 function expr.text(program)
-  local stack = {} -- { text, how strongly its operator binds }
+  local stack = {}
   local function pop() return table.remove(stack) end
   for _, token in ipairs(program) do
-    local bind, n = binding[token], arity[token]
-    local text = tostring(token)
+    local top = { tostring(token), 4 }
     if type(token) == "table" then
-      text = ("table%d[%s]"):format(token.lookup, pop()[1])
-    elseif bind then
+      top[1] = ("table%d[%s]"):format(token.lookup, pop()[1])
+    elseif binding[token] then
       local b, a = pop(), pop()
-      local left, right = a[2] < bind and "(%s)" or "%s", b[2] <= bind and "(%s)" or "%s"
-      text = (left .. " %s " .. right):format(a[1], token, b[1])
-    elseif n then
+      top = infix(token, a, b)
+    elseif arity[token] then
       local arguments = {}
-      for i = n, 1, -1 do arguments[i] = pop()[1] end
-      text = ("%s(%s)"):format(token, table.concat(arguments, ", "))
+      for i = arity[token], 1, -1 do arguments[i] = pop()[1] end
+      top[1] = ("%s(%s)"):format(token, table.concat(arguments, ", "))
     end
-    stack[#stack + 1] = { text, bind or 4 }
+    stack[#stack + 1] = top
   end
   return stack[1][1]
 end
 
--- C text over 64-bit integers, fully parenthesised; `names` maps variables to C identifiers (default: themselves).
-local infix = { ["+"] = "+", ["-"] = "-", ["*"] = "*", ["//"] = "/", ["%"] = "%", ["<"] = "<", ["=="] = "==" }
+-- ---- C --------------------------------------------------------------------------------------------------------------
+
+-- What whole numbers allow: no neutral element stays, constants come last and meet, and ceildiv takes what it can of a
+-- multiple. Sizes are not negative.
+local simplify = {
+  ["+"] = function(a, b)
+    if a[1] == 0 then return b end
+    return b[1] == 0 and a or nil
+  end,
+  ["*"] = function(a, b)
+    if b[1] == 1 then return a end
+    if a.op == "const" then return b * a end
+    if b.op == "*" and b[2].op == "const" then return a * b[1] * b[2] end
+    if a.op == "*" and a[2].op == "const" then
+      return b.op == "const" and a[1] * (a[2] * b) or a[1] * b * a[2]
+    end
+  end,
+  ceildiv = function(a, b)
+    if b[1] == 1 then return a end
+    if b.op ~= "const" then return nil end
+    if a.op == "*" and a[2].op == "const" and a[2][1] % b[1] == 0 then return a[1] * (a[2][1] // b[1]) end
+    if a.op == "ceildiv" and a[2].op == "const" then return expr.ceildiv(a[1], a[2] * b) end
+  end,
+}
+
+local function folded(x)
+  if x.op == "const" or x.op == "var" then return x end
+  local a = {}
+  for i = 1, #x do a[i] = folded(x[i]) end
+  local better = simplify[x.op] and simplify[x.op](a[1], a[2])
+  return better and folded(better) or make(x.op, table.unpack(a))
+end
+
+-- What C writes otherwise than we do; operands as for infix.
+local function least(x, bind) return x[2] < bind and "(" .. x[1] .. ")" or x[1] end
+local function choose(test, a, b) return { ("%s ? %s : %s"):format(test, least(a, 1), least(b, 1)), 0 } end
+local in_c = {
+  ["//"] = function(a, b) return infix("/", a, b) end,
+  neg = function(a) return { "-" .. least(a, 4), 4 } end,
+  select = function(c, a, b) return choose(least(c, 1), a, b) end,
+  min = function(a, b) return choose(least(a, 2) .. " < " .. least(b, 2), a, b) end,
+  max = function(a, b) return choose(least(a, 2) .. " > " .. least(b, 2), a, b) end,
+  ceildiv = function(a, b)
+    local n = tonumber(b[1])
+    local last = n and infix("+", a, { ("%d"):format(n - 1), 4 }) or infix("-", infix("+", a, b), { "1", 4 })
+    return infix("/", last, b)
+  end,
+}
+
+-- C text over 64-bit integers, simplified, with the parentheses that it needs. `names` gives identifiers for variables
+-- (default: themselves) and for what expr.text writes: { N = "a->n", ["ceildiv(K, 64)"] = "records" }.
 function expr.c(e, names)
   local function walk(x)
-    if x.op == "const" then return ("%d"):format(x[1]) end
-    if x.op == "var" then return names and names[x[1]] or x[1] end
+    local name = names and names[expr.text(expr.program(x))]
+    if name then return { name, 4 } end
+    if x.op == "const" then return { ("%d"):format(x[1]), 4 } end
+    if x.op == "var" then return { x[1], 4 } end
     local a = {}
     for i = 1, #x do a[i] = walk(x[i]) end
-    if infix[x.op] then return ("(%s %s %s)"):format(a[1], infix[x.op], a[2]) end
-    if x.op == "neg" then return ("(-%s)"):format(a[1]) end
-    if x.op == "select" then return ("(%s ? %s : %s)"):format(a[1], a[2], a[3]) end
-    if x.op == "ceildiv" then return ("((%s + %s - 1) / %s)"):format(a[1], a[2], a[2]) end
-    if x.op == "min" then return ("(%s < %s ? %s : %s)"):format(a[1], a[2], a[1], a[2]) end
-    if x.op == "max" then return ("(%s > %s ? %s : %s)"):format(a[1], a[2], a[1], a[2]) end
-    error("no C text for " .. x.op)
+    if in_c[x.op] then return in_c[x.op](table.unpack(a)) end
+    if not binding[x.op] then error("no C text for " .. x.op) end
+    return infix(x.op, a[1], a[2])
   end
-  return walk(lift(e))
+  return walk(folded(lift(e)))[1]
 end
 
 return expr

@@ -293,7 +293,17 @@ local cases = {
   { "postfix and C text agree", function(t)
     local x = expr.ceildiv(N, 32) * (expr.var "K" + 1)
     t.equal(gen.json(expr.postfix(x, {})), '["N",32,"ceildiv","K",1,"+","*"]')
-    t.equal(expr.c(x), "(((N + 32 - 1) / 32) * (K + 1))")
+    t.equal(expr.c(x), "(N + 31) / 32 * (K + 1)")
+  end },
+  { "C text is simplified and has the parentheses that it needs", function(t)
+    local K, one, div = expr.var "K", expr.const(1), expr.ceildiv
+    t.equal(expr.c(one * div(div(N, 16) * 16, 16) * div(div(K, 64) * 64, 64) * 512 + 0),
+      "(N + 15) / 16 * ((K + 63) / 64) * 512")
+    t.equal(expr.c(div(one * 2 * N * 128, 256) * 256), "N * 256")
+    t.equal(expr.c(div(div(N, 16), K) * 3, { ["ceildiv(N, 16)"] = "panels", K = "a->k" }),
+      "(panels + a->k - 1) / a->k * 3")
+    t.equal(expr.c(N - (K - 1) // 2), "N - (K - 1) / 2")
+    t.equal(expr.c(N * (K // 2) + expr.min(N, K)), "N * (K / 2) + (N < K ? N : K)")
   end },
   { "constants fold", function(t) t.equal(gen.json(expr.postfix(expr.const(3) * 4 + 5, {})), "[17]") end },
 
@@ -339,6 +349,43 @@ local cases = {
   end },
   { "a missing value is named", function(t)
     t.says("${M} has no value", function() q.import("gen.emit").new {} "x = ${M};" end)
+  end },
+
+  { "helpers that nothing behind them names are left out, and so are their comments", function(t)
+    local w = q.import("gen.emit").new {}
+    w [[
+      typedef unsigned u32;
+      typedef float f32v __attribute__((vector_size(32)));
+      struct pair { u32 v[2]; };
+      /* Twice. */
+      fn u32 twice(u32 x) { return 2 * x; }
+      fn u32 thrice(u32 x) {
+        return x + twice(x);
+      }
+    ]]
+    w.blank()
+    w [[
+      /* Nobody asks. */
+      fn pair split(u32 x) { return {x, thrice(x)}; }
+    ]]
+    w.blank()
+    w "int entry(int thrice_or_so) { return twice(thrice_or_so); }"
+    t.equal(w.text(false), "typedef unsigned u32;\n/* Twice. */\nfn u32 twice(u32 x) { return 2 * x; }\n\n"
+      .. "int entry(int thrice_or_so) { return twice(thrice_or_so); }\n")
+  end },
+  { "#line follows the template behind what is left out", function(t)
+    local w = q.import("gen.emit").new {}
+    w [[
+      fn int a() { return 1; }
+      fn int b() {
+        return 2;
+      }
+      int c() { return 3; }
+    ]]
+    local number = debug.getinfo(1, "l").currentline - 2
+    local line, rest = w.text(true):match "^#line (%d+) \"[^\n]*\n(.*)$"
+    t.equal(tonumber(line), number)
+    t.equal(rest, "int c() { return 3; }\n")
   end },
 
   -- ---- Sandbox ------------------------------------------------------------------------------------------------------
