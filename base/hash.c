@@ -14,9 +14,3 @@ void qn__hash_text(const uint8_t hash[QN_HASH_BYTES], char out[2 * QN_HASH_BYTES
   }
   out[2 * QN_HASH_BYTES] = 0;
 }
-
-void qn__hash_hex(const void *data, size_t size, char out[2 * QN_HASH_BYTES + 1]) {
-  uint8_t hash[QN_HASH_BYTES];
-  qn__hash128(data, size, hash);
-  qn__hash_text(hash, out);
-}
