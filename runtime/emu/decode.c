@@ -22,9 +22,9 @@ type qn__emu_type(const char *s, size_t n) {
 
 #define ROWS(name, level) &qn__emu_##name##_##level,
 static const rules *const leveled[][LEVELS] = {
-    {LEVEL_MAP(ROWS, rules_int)},    {LEVEL_MAP(ROWS, rules_float)}, {LEVEL_MAP(ROWS, rules_convert)},
-    {LEVEL_MAP(ROWS, rules_access)}, {LEVEL_MAP(ROWS, rules_copy)},  {LEVEL_MAP(ROWS, rules_matrix)},
-    {LEVEL_MAP(ROWS, rules_wgmma)},
+    {LEVEL_MAP(ROWS, rules_int)},     {LEVEL_MAP(ROWS, rules_select)}, {LEVEL_MAP(ROWS, rules_float)},
+    {LEVEL_MAP(ROWS, rules_convert)}, {LEVEL_MAP(ROWS, rules_access)}, {LEVEL_MAP(ROWS, rules_copy)},
+    {LEVEL_MAP(ROWS, rules_matrix)},  {LEVEL_MAP(ROWS, rules_wgmma)},
 };
 static const rules *const plain[] = {&qn__emu_rules_flow, &qn__emu_rules_atomic, &qn__emu_rules_warp,
                                      &qn__emu_rules_async, &qn__emu_rules_bulk};

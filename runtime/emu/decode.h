@@ -46,6 +46,7 @@ enum { LEVELS = 3 };
 #endif
 #define DECLARE_LEVEL(name, level) DECLARE_RULES(qn__emu_##name##_##level);
 LEVEL_MAP(DECLARE_LEVEL, rules_int)
+LEVEL_MAP(DECLARE_LEVEL, rules_select)
 LEVEL_MAP(DECLARE_LEVEL, rules_float)
 LEVEL_MAP(DECLARE_LEVEL, rules_convert)
 LEVEL_MAP(DECLARE_LEVEL, rules_access)
