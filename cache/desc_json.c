@@ -99,13 +99,14 @@ static qn_status read_token(const cJSON *t, const names *vars, qn_expr_op *op) {
   return bad(s ? s : "a token", "is no number, variable or operator");
 }
 
-static qn_status read_expr(const cJSON *array, const names *vars, qn_expr *out) {
-  *out = (qn_expr){0};
+static qn_status read_expr(const cJSON *array, const names *vars, qn_pool *pool, qn_expr *out) {
   if (!cJSON_IsArray(array)) return bad("an expression", "is no array");
+  *out = (qn_expr){.at = cJSON_GetArraySize(array) ? (uint16_t)pool->n : 0};
   const cJSON *t;
   cJSON_ArrayForEach(t, array) {
-    if (out->n == QN_EXPR_OPS) return bad("an expression", "has too many tokens");
-    QN_TRY(read_token(t, vars, &out->op[out->n++]));
+    if (pool->n == QN_POOL_OPS) return bad("an expression", "has too many tokens");
+    QN_TRY(read_token(t, vars, &pool->op[pool->n++]));
+    out->n++;
   }
   return QN_OK;
 }
@@ -149,7 +150,8 @@ qn_status qn__format_from_json(const cJSON *j, qn_format *out) {
   }
   i = 0;
   cJSON_ArrayForEach(item, tables) QN_TRY(read_table(item, out->table[i++]));
-  QN_TRY(read_expr(qn__json_get(j, "decode"), &vars, &out->decode));
+  qn_expr rule;
+  QN_TRY(read_expr(qn__json_get(j, "decode"), &vars, &out->decode, &rule));
   return qn__format_check(out);
 }
 
@@ -216,22 +218,22 @@ qn_status qn__layout_from_json(const cJSON *j, const qn_format *f, qn_layout *ou
   return qn__layout_check(out, f, out->tile_n, out->tile_k); /* one tile: larger weights repeat it */
 }
 
-static qn_status read_triple(const cJSON *step, const char *key, qn_expr out[3]) {
+/* What is missing has no program, which stands for 1. */
+static qn_status read_triple(const cJSON *step, const char *key, qn_pool *pool, qn_expr out[3]) {
   const cJSON *array, *e;
   uint32_t n;
-  for (int i = 0; i < 3; i++) out[i] = (qn_expr){.n = 1, .op[0] = {.code = QN_OP_CONST, .value = 1}};
   if (!has(step, key)) return QN_OK;
   QN_TRY(get_array(step, key, 3, &array, &n));
-  cJSON_ArrayForEach(e, array) QN_TRY(read_expr(e, &launch_names, out++));
+  cJSON_ArrayForEach(e, array) QN_TRY(read_expr(e, &launch_names, pool, out++));
   return QN_OK;
 }
 
 /* Bytes; none if there is no such key. */
-static qn_status get_size(const cJSON *j, const char *key, qn_expr *out) {
-  return has(j, key) ? read_expr(qn__json_get(j, key), &launch_names, out) : QN_OK;
+static qn_status get_size(const cJSON *j, const char *key, qn_pool *pool, qn_expr *out) {
+  return has(j, key) ? read_expr(qn__json_get(j, key), &launch_names, pool, out) : QN_OK;
 }
 
-static qn_status read_step(const cJSON *j, qn_step *out) {
+static qn_status read_step(const cJSON *j, qn_pool *pool, qn_step *out) {
   const cJSON *args, *a;
   QN_TRY(get_text(j, "entry", out->entry, sizeof out->entry));
   QN_TRY(get_array(j, "args", QN_RECIPE_ARGS, &args, &out->n_args));
@@ -243,10 +245,10 @@ static qn_status read_step(const cJSON *j, qn_step *out) {
     if (!s || i == QN_ARG_COUNT) return bad(s ? s : "args", "is no kernel argument");
     *arg++ = i;
   }
-  QN_TRY(read_triple(j, "grid", out->grid));
-  QN_TRY(read_triple(j, "block", out->block));
-  QN_TRY(read_triple(j, "cluster", out->cluster));
-  return get_size(j, "shared", &out->shared);
+  QN_TRY(read_triple(j, "grid", pool, out->grid));
+  QN_TRY(read_triple(j, "block", pool, out->block));
+  QN_TRY(read_triple(j, "cluster", pool, out->cluster));
+  return get_size(j, "shared", pool, &out->shared);
 }
 
 qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
@@ -254,21 +256,21 @@ qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
   memset(out, 0, sizeof *out);
   QN_TRY(get_array(j, "steps", QN_RECIPE_STEPS, &steps, &out->n_steps));
   qn_step *step = out->step;
-  cJSON_ArrayForEach(s, steps) QN_TRY(read_step(s, step++));
+  cJSON_ArrayForEach(s, steps) QN_TRY(read_step(s, &out->pool, step++));
   out->deterministic = cJSON_IsTrue(qn__json_get(j, "deterministic"));
   out->batch_invariant = cJSON_IsTrue(qn__json_get(j, "batch_invariant"));
   out->pdl = cJSON_IsTrue(qn__json_get(j, "pdl"));
-  QN_TRY(get_size(j, "counters", &out->counters));
-  QN_TRY(get_size(j, "scratch", &out->scratch));
+  QN_TRY(get_size(j, "counters", &out->pool, &out->counters));
+  QN_TRY(get_size(j, "scratch", &out->pool, &out->scratch));
   return qn__recipe_check(out);
 }
 
 /* ---- Writing ----------------------------------------------------------------------------------------------------- */
 
-static cJSON *write_expr(const qn_expr *e, const names *vars) {
+static cJSON *write_expr(qn_program e, const names *vars) {
   cJSON *out = cJSON_CreateArray();
-  for (uint32_t i = 0; i < e->n; i++) {
-    const qn_expr_op *op = &e->op[i];
+  for (uint32_t i = 0; i < e.n; i++) {
+    const qn_expr_op *op = &e.op[i];
     cJSON *t;
     if (op->code == QN_OP_CONST) t = cJSON_CreateNumber(op->value);
     else if (op->code == QN_OP_VAR) t = cJSON_CreateString(vars->name[op->arg]);
@@ -305,7 +307,7 @@ cJSON *qn__format_to_json(const qn_format *f) {
     for (int k = 0; k < QN_FORMAT_TABLE && !isnan(f->table[i][k]); k++) qn__json_append_number(x, f->table[i][k]);
     qn__json_append(tables, x);
   }
-  qn__json_add(out, "decode", write_expr(&f->decode, &vars));
+  qn__json_add(out, "decode", write_expr(qn__decode_rule(f), &vars));
   return out;
 }
 
@@ -347,9 +349,9 @@ cJSON *qn__layout_to_json(const qn_layout *l, const qn_format *f) {
   return out;
 }
 
-static cJSON *write_triple(const qn_expr e[3]) {
+static cJSON *write_triple(const qn_pool *pool, const qn_expr e[3]) {
   cJSON *out = cJSON_CreateArray();
-  for (int i = 0; i < 3; i++) qn__json_append(out, write_expr(&e[i], &launch_names));
+  for (int i = 0; i < 3; i++) qn__json_append(out, write_expr(qn__program(pool, e[i]), &launch_names));
   return out;
 }
 
@@ -360,14 +362,14 @@ cJSON *qn__recipe_to_json(const qn_recipe *r) {
     qn__json_add_text(step, "entry", s->entry);
     args = qn__json_add_array(step, "args");
     for (uint32_t i = 0; i < s->n_args; i++) qn__json_append_text(args, arg_names[s->arg[i]]);
-    qn__json_add(step, "grid", write_triple(s->grid));
-    qn__json_add(step, "block", write_triple(s->block));
-    qn__json_add(step, "cluster", write_triple(s->cluster));
-    qn__json_add(step, "shared", write_expr(&s->shared, &launch_names));
+    qn__json_add(step, "grid", write_triple(&r->pool, s->grid));
+    qn__json_add(step, "block", write_triple(&r->pool, s->block));
+    qn__json_add(step, "cluster", write_triple(&r->pool, s->cluster));
+    qn__json_add(step, "shared", write_expr(qn__program(&r->pool, s->shared), &launch_names));
     qn__json_append(steps, step);
   }
-  qn__json_add(out, "counters", write_expr(&r->counters, &launch_names));
-  qn__json_add(out, "scratch", write_expr(&r->scratch, &launch_names));
+  qn__json_add(out, "counters", write_expr(qn__program(&r->pool, r->counters), &launch_names));
+  qn__json_add(out, "scratch", write_expr(qn__program(&r->pool, r->scratch), &launch_names));
   qn__json_add_flag(out, "deterministic", r->deterministic != 0);
   qn__json_add_flag(out, "batch_invariant", r->batch_invariant != 0);
   qn__json_add_flag(out, "pdl", r->pdl != 0);

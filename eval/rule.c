@@ -17,7 +17,7 @@ void qn__rule_decode(const qn_format *f, int n, const double *q, const double *p
   for (int at = 0; at < n; at += QN_EXPR_BLOCK) {
     int m = n - at < QN_EXPR_BLOCK ? n - at : QN_EXPR_BLOCK;
     memcpy(block[0], q + at, (size_t)m * sizeof *q);
-    qn__expr_f64(&f->decode, m, var, f->table, out + at, NULL);
+    qn__expr_f64(qn__decode_rule(f), m, var, f->table, out + at, NULL);
   }
 }
 

@@ -12,7 +12,6 @@
 
 /* JSON: an array of tokens in postfix order: numbers, operator names, variable names, {"lookup": table index},
  * e.g. ["M", 32, "ceildiv", "N", "*"]. Stack depth at most QN_EXPR_STACK. */
-#define QN_EXPR_OPS 48
 #define QN_EXPR_STACK 16
 #define QN_EXPR_OP_MAP(X)                                                                                              \
   X(CONST, "", 0)                                                                                                      \
@@ -44,10 +43,26 @@ typedef struct qn_expr_op {
   double value;  /* CONST (integers are exact to 2^53) */
 } qn_expr_op;
 
+/* A program to be evaluated; of no tokens: the constant 0. */
+typedef struct qn_program {
+  const qn_expr_op *op;
+  uint32_t n;
+} qn_program;
+
+/* A descriptor keeps the tokens of all its expressions in one pool, and of each where it begins. */
+#define QN_POOL_OPS 96
+typedef struct qn_pool {
+  uint32_t n;
+  qn_expr_op op[QN_POOL_OPS];
+} qn_pool;
+
 typedef struct qn_expr {
-  uint32_t n; /* 0: the constant 0 */
-  qn_expr_op op[QN_EXPR_OPS];
+  uint16_t at, n; /* in the pool */
 } qn_expr;
+
+static inline qn_program qn__program(const qn_pool *p, qn_expr e) { return (qn_program){p->op + e.at, e.n}; }
+/* Append a program. QN_E_FORMAT: there is no room. */
+qn_status qn__pool_add(qn_pool *p, qn_program e, qn_expr *out);
 
 /* Variables of integer expressions (launch recipes, layouts). */
 #define QN_VAR_MAP(X)                                                                                                  \
@@ -67,20 +82,21 @@ typedef enum qn_var {
 
 /* Is `e` a program that can be evaluated: known operators, variables below n_vars, tables below n_tables, a stack that
  * stays within its bounds and ends with one value; integer constants where `integer`? QN_E_FORMAT with the reason. */
-qn_status qn__expr_check(const qn_expr *e, uint32_t n_vars, uint32_t n_tables, bool integer);
+qn_status qn__expr_check(qn_program e, uint32_t n_vars, uint32_t n_tables, bool integer);
 
 /* Evaluate over integers. Division rounds down, ceildiv up, both want a positive divisor, as % does. QN_E_LIMIT on
  * overflow of int64, a divisor of zero or less, or a malformed program. */
-qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_t *out);
+qn_status qn__expr_i64(qn_program e, const int64_t var[QN_VAR_COUNT], int64_t *out);
 
 /* Bounds of the value while every variable is anywhere between lo and hi, each operand on its own: what rises with all
  * of its variables has the bounds of its ends. QN_E_LIMIT if qn__expr_i64 could fail for one of them, QN_E_FORMAT. */
-qn_status qn__expr_bounds(const qn_expr *e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT],
-                          int64_t *least, int64_t *most);
+qn_status qn__expr_bounds(qn_program e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT], int64_t *least,
+                          int64_t *most);
 
 /* Evaluate all that does not depend on the variables in the set `free` (bit i: variable i): *out gives the same values
- * as e for every value of the free ones. Fails as qn__expr_i64 does, for parts that are constant. */
-qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_expr *out);
+ * as e for every value of the free ones, a program that is appended to the pool. Fails as qn__expr_i64 does, for parts
+ * that are constant, and as qn__pool_add. */
+qn_status qn__expr_fold(qn_program e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_pool *pool, qn_expr *out);
 
 /* Evaluate a checked program over float64 for n <= QN_EXPR_BLOCK elements at once: variable i of element j is
  * var[i][j]. `magnitude`, if not NULL, gets the same expression with every term taken by absolute value and every
@@ -88,8 +104,8 @@ qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint3
  * look-up outside its table gives NaN. */
 #define QN_FORMAT_TABLE 256
 #define QN_EXPR_BLOCK 64
-void qn__expr_f64(const qn_expr *e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE],
-                  double *value, double *magnitude);
+void qn__expr_f64(qn_program e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE], double *value,
+                  double *magnitude);
 
 /* ---- Format ------------------------------------------------------------------------------------------------------ */
 
@@ -118,8 +134,10 @@ typedef struct qn_format {
   uint32_t n_planes, n_tables;
   qn_format_plane plane[QN_FORMAT_PLANES];
   float table[2][QN_FORMAT_TABLE];
-  qn_expr decode; /* VAR 0 is q, VAR 1+i is plane i */
+  qn_pool decode; /* one program: VAR 0 is q, VAR 1+i is plane i */
 } qn_format;
+
+static inline qn_program qn__decode_rule(const qn_format *f) { return (qn_program){f->decode.op, f->decode.n}; }
 
 /* Is `f` well formed: types, sizes, decode rule? QN_E_FORMAT with the reason. */
 qn_status qn__format_check(const qn_format *f);
@@ -240,6 +258,7 @@ typedef struct qn_recipe {
   uint32_t deterministic, batch_invariant, pdl; /* flags */
   qn_step step[QN_RECIPE_STEPS];
   qn_expr counters, scratch; /* bytes */
+  qn_pool pool;              /* of its expressions */
 } qn_recipe;
 
 /* Host kernels have the signature of a user's function: they compute work items [begin, end) of grid[0]; `thread` is in

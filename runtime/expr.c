@@ -21,11 +21,10 @@ static const struct {
 
 static bool is_integer(double v) { return v >= -0x1p53 && v <= 0x1p53 && v == (double)(int64_t)v; }
 
-qn_status qn__expr_check(const qn_expr *e, uint32_t n_vars, uint32_t n_tables, bool integer) {
-  if (e->n > QN_EXPR_OPS) return qn__fail(QN_E_FORMAT, "expression of %u tokens, limit %d", e->n, QN_EXPR_OPS);
+qn_status qn__expr_check(qn_program e, uint32_t n_vars, uint32_t n_tables, bool integer) {
   int depth = 0;
-  for (uint32_t i = 0; i < e->n; i++) {
-    const qn_expr_op *op = &e->op[i];
+  for (uint32_t i = 0; i < e.n; i++) {
+    const qn_expr_op *op = &e.op[i];
     if (op->code >= QN_COUNT(ops))
       return qn__fail(QN_E_FORMAT, "expression token %u: operator %u unknown", i, op->code);
     if (op->code == QN_OP_CONST && !(integer ? is_integer(op->value) : isfinite(op->value)))
@@ -42,7 +41,19 @@ qn_status qn__expr_check(const qn_expr *e, uint32_t n_vars, uint32_t n_tables, b
     depth += 1 - arity;
     if (depth > QN_EXPR_STACK) return qn__fail(QN_E_FORMAT, "expression deeper than %d", QN_EXPR_STACK);
   }
-  if (e->n && depth != 1) return qn__fail(QN_E_FORMAT, "expression leaves %d values, not one", depth);
+  if (e.n && depth != 1) return qn__fail(QN_E_FORMAT, "expression leaves %d values, not one", depth);
+  return QN_OK;
+}
+
+static qn_status no_room(uint32_t n) {
+  return qn__fail(QN_E_FORMAT, "expression of %u tokens; those of a descriptor have %d together", n, QN_POOL_OPS);
+}
+
+qn_status qn__pool_add(qn_pool *p, qn_program e, qn_expr *out) {
+  if (e.n > QN_POOL_OPS - p->n) return no_room(e.n);
+  *out = (qn_expr){(uint16_t)p->n, (uint16_t)e.n};
+  memcpy(p->op + p->n, e.op, e.n * sizeof *e.op);
+  p->n += e.n;
   return QN_OK;
 }
 
@@ -92,17 +103,17 @@ static bool apply_i64(uint32_t code, const int64_t *v, int64_t *r) {
   }
 }
 
-static qn_status bad_value(const qn_expr *e, uint32_t i) {
-  return qn__fail(QN_E_LIMIT, "expression token %u of %u: overflow, division by zero or malformed", i, e->n);
+static qn_status bad_value(qn_program e, uint32_t i) {
+  return qn__fail(QN_E_LIMIT, "expression token %u of %u: overflow, division by zero or malformed", i, e.n);
 }
 
 /* A three-operand read of the stack never leaves it: two spare slots lie above the deepest operand. */
-qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_t *out) {
+qn_status qn__expr_i64(qn_program e, const int64_t var[QN_VAR_COUNT], int64_t *out) {
   int64_t stack[QN_EXPR_STACK + 2] = {0};
   int depth = 0;
-  for (uint32_t i = 0; i < e->n; i++) {
-    const qn_expr_op *op = &e->op[i];
-    if (i >= QN_EXPR_OPS || op->code >= QN_COUNT(ops)) return bad_value(e, i);
+  for (uint32_t i = 0; i < e.n; i++) {
+    const qn_expr_op *op = &e.op[i];
+    if (op->code >= QN_COUNT(ops)) return bad_value(e, i);
     int arity = ops[op->code].arity;
     if (depth < arity || depth - arity >= QN_EXPR_STACK) return bad_value(e, i);
     depth -= arity;
@@ -111,32 +122,35 @@ qn_status qn__expr_i64(const qn_expr *e, const int64_t var[QN_VAR_COUNT], int64_
     else if (op->code == QN_OP_VAR && op->arg < QN_VAR_COUNT) *top = var[op->arg];
     else if (!apply_i64(op->code, top, top)) return bad_value(e, i);
   }
-  if (e->n && depth != 1) return bad_value(e, e->n);
+  if (e.n && depth != 1) return bad_value(e, e.n);
   *out = stack[0];
   return QN_OK;
 }
 
 /* The tokens of a constant operand are always one CONST, so an operator whose operands are the last `arity` tokens, all
  * CONST, is replaced by its value. */
-qn_status qn__expr_fold(const qn_expr *e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_expr *out) {
+qn_status qn__expr_fold(qn_program e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_pool *pool, qn_expr *out) {
   QN_TRY(qn__expr_check(e, QN_VAR_COUNT, 0, true));
+  if (e.n > QN_POOL_OPS - pool->n) return no_room(e.n);
+  qn_expr_op *to = pool->op + pool->n;
   uint32_t n = 0;
-  for (uint32_t i = 0; i < e->n; i++) {
-    qn_expr_op op = e->op[i];
+  for (uint32_t i = 0; i < e.n; i++) {
+    qn_expr_op op = e.op[i];
     if (op.code == QN_OP_VAR && !(free >> op.arg & 1)) op = (qn_expr_op){.value = (double)var[op.arg]};
     uint32_t arity = (uint32_t)ops[op.code].arity, constant = 0;
-    while (constant < arity && constant < n && out->op[n - 1 - constant].code == QN_OP_CONST) constant++;
+    while (constant < arity && constant < n && to[n - 1 - constant].code == QN_OP_CONST) constant++;
     if (arity && constant == arity) {
       int64_t v[3] = {0}, r;
-      for (uint32_t j = 0; j < arity; j++) v[j] = (int64_t)out->op[n - arity + j].value;
+      for (uint32_t j = 0; j < arity; j++) v[j] = (int64_t)to[n - arity + j].value;
       if (!apply_i64(op.code, v, &r)) return bad_value(e, i);
       if (!is_integer((double)r) || (int64_t)(double)r != r) return bad_value(e, i);
       n -= arity;
       op = (qn_expr_op){.value = (double)r};
     }
-    out->op[n++] = op;
+    to[n++] = op;
   }
-  out->n = n;
+  *out = (qn_expr){(uint16_t)pool->n, (uint16_t)n};
+  pool->n += n;
   return QN_OK;
 }
 
@@ -182,13 +196,13 @@ static bool apply_span(uint32_t code, const span *v, span *r) {
   }
 }
 
-qn_status qn__expr_bounds(const qn_expr *e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT],
-                          int64_t *least, int64_t *most) {
+qn_status qn__expr_bounds(qn_program e, const int64_t lo[QN_VAR_COUNT], const int64_t hi[QN_VAR_COUNT], int64_t *least,
+                          int64_t *most) {
   span stack[QN_EXPR_STACK + 2] = {{0}};
   int depth = 0;
   QN_TRY(qn__expr_check(e, QN_VAR_COUNT, 0, true));
-  for (uint32_t i = 0; i < e->n; i++) {
-    const qn_expr_op *op = &e->op[i];
+  for (uint32_t i = 0; i < e.n; i++) {
+    const qn_expr_op *op = &e.op[i];
     int arity = ops[op->code].arity;
     depth -= arity;
     span *top = &stack[depth++], operand[3] = {{0}};
@@ -258,13 +272,13 @@ static void apply_f64(uint32_t code, const float *table, int n, lane *x) {
 #undef EACH
 }
 
-void qn__expr_f64(const qn_expr *e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE],
-                  double *value, double *magnitude) {
+void qn__expr_f64(qn_program e, int n, const double *const var[], const float (*table)[QN_FORMAT_TABLE], double *value,
+                  double *magnitude) {
   lane stack[QN_EXPR_STACK + 2];
   int depth = 0;
   memset(&stack[0], 0, sizeof stack[0]);
-  for (uint32_t i = 0; i < e->n; i++) {
-    const qn_expr_op *op = &e->op[i];
+  for (uint32_t i = 0; i < e.n; i++) {
+    const qn_expr_op *op = &e.op[i];
     depth -= ops[op->code].arity;
     lane *top = &stack[depth++];
     if (op->code > QN_OP_VAR) {

@@ -33,7 +33,9 @@ qn_status qn__format_check(const qn_format *f) {
                     f->n_tables, QN_FORMAT_PLANES, QN_COUNT(f->table));
   for (uint32_t i = 0; i < f->n_planes; i++) QN_TRY(plane_spec_check(f, i));
   if (!f->decode.n) return qn__fail(QN_E_FORMAT, "format '%s': no decode rule", f->name);
-  return qn__expr_check(&f->decode, 1 + f->n_planes, f->n_tables, false);
+  if (f->decode.n > QN_POOL_OPS)
+    return qn__fail(QN_E_FORMAT, "format '%s': decode rule of %u tokens", f->name, f->decode.n);
+  return qn__expr_check(qn__decode_rule(f), 1 + f->n_planes, f->n_tables, false);
 }
 
 static const char *plane_name(const qn_format *f, uint32_t i) { return i ? f->plane[i - 1].name : "codes"; }

@@ -41,12 +41,19 @@ static void f32(qn_coder *c, float *v) {
   memcpy(v, &u, sizeof u);
 }
 
-/* A narrower field, kept as u32. */
+/* Narrower fields, kept as u32. */
 static void u8(qn_coder *c, uint8_t *v) {
   uint32_t u = *v;
   u32(c, &u);
   if (u > UINT8_MAX && !c->error) c->error = "number beyond 255";
   *v = (uint8_t)u;
+}
+
+static void u16(qn_coder *c, uint16_t *v) {
+  uint32_t u = *v;
+  u32(c, &u);
+  if (u > UINT16_MAX && !c->error) c->error = "number beyond 65535";
+  *v = (uint16_t)u;
 }
 
 static void positive(qn_coder *c, int *v) {
@@ -78,12 +85,17 @@ static void text(qn_coder *c, char *s, size_t room) {
 
 /* ---- Descriptors ------------------------------------------------------------------------------------------------- */
 
-static void code_expr(qn_coder *c, qn_expr *e) {
-  for (uint32_t i = 0, n = count(c, &e->n, QN_EXPR_OPS); i < n; i++) {
-    u32(c, &e->op[i].code);
-    u32(c, &e->op[i].arg);
-    f64(c, &e->op[i].value);
+static void code_pool(qn_coder *c, qn_pool *p) {
+  for (uint32_t i = 0, n = count(c, &p->n, QN_POOL_OPS); i < n; i++) {
+    u32(c, &p->op[i].code);
+    u32(c, &p->op[i].arg);
+    f64(c, &p->op[i].value);
   }
+}
+
+static void code_expr(qn_coder *c, qn_expr *e) {
+  u16(c, &e->at);
+  u16(c, &e->n);
 }
 
 static void code_format(qn_coder *c, qn_format *f) {
@@ -102,7 +114,7 @@ static void code_format(qn_coder *c, qn_format *f) {
   }
   for (uint32_t i = 0, n = count(c, &f->n_tables, QN_COUNT(f->table)); i < n; i++)
     for (int j = 0; j < QN_FORMAT_TABLE; j++) f32(c, &f->table[i][j]);
-  code_expr(c, &f->decode);
+  code_pool(c, &f->decode);
 }
 
 static void code_digits(qn_coder *c, uint32_t *n_digits, qn_digit *d, uint32_t limit) {
@@ -150,6 +162,7 @@ static void code_recipe(qn_coder *c, qn_recipe *r) {
   for (uint32_t i = 0, n = count(c, &r->n_steps, QN_RECIPE_STEPS); i < n; i++) code_step(c, &r->step[i]);
   code_expr(c, &r->counters);
   code_expr(c, &r->scratch);
+  code_pool(c, &r->pool);
 }
 
 static void code_problem(qn_coder *c, qn_problem *p) {

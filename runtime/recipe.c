@@ -6,7 +6,14 @@
 #include "fail.h"
 #include <string.h>
 
+static qn_status check_expr(const qn_recipe *r, qn_expr e) {
+  if (e.at + e.n > r->pool.n)
+    return qn__fail(QN_E_FORMAT, "expression of tokens %u .. %u, the recipe has %u", e.at, e.at + e.n, r->pool.n);
+  return qn__expr_check(qn__program(&r->pool, e), QN_VAR_COUNT, 0, true);
+}
+
 qn_status qn__recipe_check(const qn_recipe *r) {
+  if (r->pool.n > QN_POOL_OPS) return qn__fail(QN_E_FORMAT, "recipe of %u tokens, limit %d", r->pool.n, QN_POOL_OPS);
   if (r->n_steps < 1 || r->n_steps > QN_RECIPE_STEPS)
     return qn__fail(QN_E_FORMAT, "recipe of %u steps, limit %d", r->n_steps, QN_RECIPE_STEPS);
   for (uint32_t i = 0; i < r->n_steps; i++) {
@@ -18,14 +25,14 @@ qn_status qn__recipe_check(const qn_recipe *r) {
       if (s->arg[j] >= QN_ARG_COUNT)
         return qn__fail(QN_E_FORMAT, "step '%s': argument %u unknown", s->entry, s->arg[j]);
     for (int j = 0; j < 3; j++) {
-      QN_TRY(qn__expr_check(&s->grid[j], QN_VAR_COUNT, 0, true));
-      QN_TRY(qn__expr_check(&s->block[j], QN_VAR_COUNT, 0, true));
-      QN_TRY(qn__expr_check(&s->cluster[j], QN_VAR_COUNT, 0, true));
+      QN_TRY(check_expr(r, s->grid[j]));
+      QN_TRY(check_expr(r, s->block[j]));
+      QN_TRY(check_expr(r, s->cluster[j]));
     }
-    QN_TRY(qn__expr_check(&s->shared, QN_VAR_COUNT, 0, true));
+    QN_TRY(check_expr(r, s->shared));
   }
-  QN_TRY(qn__expr_check(&r->counters, QN_VAR_COUNT, 0, true));
-  return qn__expr_check(&r->scratch, QN_VAR_COUNT, 0, true);
+  QN_TRY(check_expr(r, r->counters));
+  return check_expr(r, r->scratch);
 }
 
 /* ---- Values of a launch, by number ------------------------------------------------------------------------------- */
@@ -42,19 +49,23 @@ static int64_t *launch_value(qn_launch *l, uint32_t i) {
 
 #define SHARED 9 /* the one value whose missing program means 0, not 1 */
 
-static bool is_constant(const qn_expr *e) { return !e->n || (e->n == 1 && e->op[0].code == QN_OP_CONST); }
+/* Fold an expression of `r` into a pool. */
+static qn_status fold(const qn_recipe *r, const int64_t *var, qn_expr *e, qn_pool *pool) {
+  return qn__expr_fold(qn__program(&r->pool, *e), var, 1u << QN_VAR_M, pool, e);
+}
 
-static qn_status bind_step(const int64_t *var, qn_step *s, qn_bound_step *out) {
+/* Values that turn out to be constant leave nothing in the pool. */
+static qn_status bind_step(const qn_recipe *r, const int64_t *var, qn_step *s, qn_pool *pool, qn_bound_step *out) {
   for (int i = 0; i < QN_BOUND_VALUES; i++) {
-    qn_expr *e = step_expr(s, i), folded = {0};
-    QN_TRY(qn__expr_fold(e, var, 1u << QN_VAR_M, &folded));
-    *e = folded;
-    int64_t value = 0;
-    if (!is_constant(e)) {
+    qn_expr *e = step_expr(s, i);
+    int64_t value = i != SHARED;
+    QN_TRY(fold(r, var, e, pool));
+    if (e->n == 1 && pool->op[e->at].code == QN_OP_CONST) value = (int64_t)pool->op[--pool->n].value;
+    else if (e->n) {
       out->dynamic[out->n_dynamic].value = (uint32_t)i;
-      out->dynamic[out->n_dynamic++].program = e;
-    } else QN_TRY(qn__expr_i64(e, var, &value));
-    *launch_value(&out->launch, (uint32_t)i) = e->n ? value : i != SHARED;
+      out->dynamic[out->n_dynamic++].program = *e;
+    }
+    *launch_value(&out->launch, (uint32_t)i) = value;
   }
   return QN_OK;
 }
@@ -66,17 +77,19 @@ qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RE
   memcpy(var, d->info.var, sizeof var);
   var[QN_VAR_N] = n, var[QN_VAR_K] = k;
   *out = (qn_bound){.n_steps = r->n_steps, .recipe = *r};
+  qn_pool *pool = &out->recipe.pool;
+  *pool = (qn_pool){0};
   for (uint32_t i = 0; i < r->n_steps; i++) {
     qn_step *s = &out->recipe.step[i];
     out->step[i].launch = (qn_launch){.fn = fn[i], .step = s, .pdl = (int)r->pdl};
-    QN_TRY(bind_step(var, s, &out->step[i]));
+    QN_TRY(bind_step(r, var, s, pool, &out->step[i]));
     for (uint32_t j = 0; j < s->n_args; j++) out->args |= 1u << s->arg[j];
   }
-  QN_TRY(qn__expr_fold(&r->counters, var, 1u << QN_VAR_M, &out->counters));
-  return qn__expr_fold(&r->scratch, var, 1u << QN_VAR_M, &out->scratch);
+  QN_TRY(fold(r, var, &out->recipe.counters, pool));
+  return fold(r, var, &out->recipe.scratch, pool);
 }
 
-static qn_status greatest(const qn_expr *e, const char *what, int64_t least, int64_t most, int64_t *bytes) {
+static qn_status greatest(qn_program e, const char *what, int64_t least, int64_t most, int64_t *bytes) {
   const int64_t lo[QN_VAR_COUNT] = {[QN_VAR_M] = least}, hi[QN_VAR_COUNT] = {[QN_VAR_M] = most};
   int64_t fewest;
   QN_TRY(qn__expr_bounds(e, lo, hi, &fewest, bytes));
@@ -85,8 +98,8 @@ static qn_status greatest(const qn_expr *e, const char *what, int64_t least, int
 }
 
 qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, qn_workspace *out) {
-  QN_TRY(greatest(&b->counters, "counters", least, most, &out->counters));
-  return greatest(&b->scratch, "scratch", least, most, &out->scratch);
+  QN_TRY(greatest(qn__program(&b->recipe.pool, b->recipe.counters), "counters", least, most, &out->counters));
+  return greatest(qn__program(&b->recipe.pool, b->recipe.scratch), "scratch", least, most, &out->scratch);
 }
 
 /* ---- Limits and launching ---------------------------------------------------------------------------------------- */
@@ -117,7 +130,8 @@ qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, q
     const qn_bound_step *s = &b->step[i];
     l[i] = s->launch;
     for (uint32_t j = 0; j < s->n_dynamic; j++)
-      QN_TRY(qn__expr_i64(s->dynamic[j].program, var, launch_value(&l[i], s->dynamic[j].value)));
+      QN_TRY(qn__expr_i64(qn__program(&b->recipe.pool, s->dynamic[j].program), var,
+                          launch_value(&l[i], s->dynamic[j].value)));
     QN_TRY(launch_check(d, &l[i]));
   }
   return QN_OK;

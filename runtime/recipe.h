@@ -10,16 +10,15 @@ typedef struct qn_bound_step {
   qn_launch launch;
   uint32_t n_dynamic;
   struct {
-    uint32_t value;         /* 0-2 grid, 3-5 block, 6-8 cluster, 9 shared */
-    const qn_expr *program; /* in qn_bound.recipe */
+    uint32_t value;  /* 0-2 grid, 3-5 block, 6-8 cluster, 9 shared */
+    qn_expr program; /* in the pool of qn_bound.recipe */
   } dynamic[QN_BOUND_VALUES];
 } qn_bound_step;
 
 typedef struct qn_bound {
   uint32_t n_steps, args; /* args: bit set of the qn_arg that some step takes */
   qn_bound_step step[QN_RECIPE_STEPS];
-  qn_expr counters, scratch;
-  qn_recipe recipe; /* the bound copy: steps and folded programs that the above point into */
+  qn_recipe recipe; /* the bound copy: steps that the above point into, programs folded */
 } qn_bound;
 
 /* Bind `r` to N x K on a device with the entry points `fn`, one a step. *out is filled; it must not be moved after. The

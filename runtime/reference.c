@@ -48,7 +48,7 @@ static void decode_row(const source *s, int64_t n, double *value, double *mag) {
   for (int64_t k = 0; k < s->k; k += QN_EXPR_BLOCK) {
     int m = (int)(s->k - k < QN_EXPR_BLOCK ? s->k - k : QN_EXPR_BLOCK);
     for (uint32_t i = 0; i <= s->f->n_planes; i++) load_variable(s, i, n, k, m, block[i]);
-    qn__expr_f64(&s->f->decode, m, var, s->f->table, value + k, mag ? mag + k : NULL);
+    qn__expr_f64(qn__decode_rule(s->f), m, var, s->f->table, value + k, mag ? mag + k : NULL);
   }
 }
 

@@ -38,6 +38,7 @@ struct qn_context {
 };
 
 typedef struct gemm_range {
+  int64_t m_min;
   qn_bound *bound;
   qn_workspace most; /* for any M of it */
   void *permute;     /* puts X in the order of a weight's columns; NULL: the kernel gathers X, or has no such entry */
@@ -47,16 +48,16 @@ typedef struct gemm_range {
 
 struct qn_gemm {
   qn_context *ctx;
-  int64_t m_min[QN_PLAN_RANGES];
-  uint32_t n_ranges;
+  uint32_t plan;                /* its number */
+  uint32_t n_planned, n_ranges; /* of the plan; bound so far */
+  gemm_range *range;
   qn_level level;
   uint64_t key; /* of what a weight must have been packed for */
   qn_problem problem;
-  size_t x_size;        /* bytes of an activation */
-  int64_t bytes;        /* of a packed weight */
-  atomic_bool permuted; /* some weight has a permutation */
-  gemm_range range[QN_PLAN_RANGES];
-  qn_plan plan;
+  size_t x_size;                                  /* bytes of an activation */
+  int64_t bytes;                                  /* of a packed weight */
+  atomic_bool permuted;                           /* some weight has a permutation */
+  char served[sizeof((qn_problem *)0)->spelling]; /* problem of the plan */
 };
 
 struct qn_weight {
@@ -341,7 +342,7 @@ static qn_status workspace_for(const qn_gemm *g, const qn_bound *b, int64_t leas
 
 /* The last M that range i serves, but at most max_m. */
 static int64_t last_of(const qn_gemm *g, uint32_t i, int64_t max_m) {
-  return i + 1 < g->plan.n_ranges && g->plan.range[i + 1].m_min <= max_m ? g->plan.range[i + 1].m_min - 1 : max_m;
+  return i + 1 < g->n_planned && g->range[i + 1].m_min <= max_m ? g->range[i + 1].m_min - 1 : max_m;
 }
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -350,8 +351,8 @@ static qn_workspace workspace_up_to(const qn_gemm *g, int64_t max_m) {
   qn_workspace most = {0}, here;
   bool permuted = g && atomic_load_explicit(&g->permuted, memory_order_relaxed);
   if (max_m > MAX_M) max_m = MAX_M;
-  for (uint32_t i = 0; g && i < g->n_ranges && g->m_min[i] <= max_m; i++)
-    if (!workspace_for(g, g->range[i].bound, g->m_min[i], last_of(g, i, max_m), permuted, &here))
+  for (uint32_t i = 0; g && i < g->n_ranges && g->range[i].m_min <= max_m; i++)
+    if (!workspace_for(g, g->range[i].bound, g->range[i].m_min, last_of(g, i, max_m), permuted, &here))
       most = (qn_workspace){larger(most.counters, here.counters), larger(most.scratch, here.scratch)};
   return most;
 }
@@ -447,17 +448,16 @@ static uint32_t choose_kernel(const qn_context *c, const qn_range *r, qn_kernel 
   return number;
 }
 
-static qn_status bind_range(qn_gemm *g, uint32_t i) {
+static qn_status bind_range(qn_gemm *g, const qn_plan *plan, uint32_t i) {
   qn_context *c = g->ctx;
   gemm_range *r = &g->range[i];
   void *const none[QN_RECIPE_STEPS] = {NULL};
-  const qn_range *planned = &g->plan.range[i];
-  int64_t m_max = i + 1 < g->plan.n_ranges ? planned[1].m_min - 1 : planned->m_min;
+  const qn_range *planned = &plan->range[i];
+  int64_t m_max = i + 1 < plan->n_ranges ? planned[1].m_min - 1 : planned->m_min;
   qn_kernel k;
   qn_function fn;
   uint32_t number = choose_kernel(c, planned, &k, &fn);
   if (!(r->bound = qn__alloc(&c->heap, sizeof *r->bound))) return qn__fail(QN_E_NOMEM, "kernel '%s'", k.name);
-  g->m_min[i] = planned->m_min;
   g->n_ranges = i + 1;
   memcpy(r->name, k.name, sizeof r->name);
   r->kernel = UINT32_MAX;
@@ -475,32 +475,52 @@ static qn_status bind_range(qn_gemm *g, uint32_t i) {
 }
 
 /* A weight fits a gemm if it was packed in the same layout for the same shape and format. */
-static uint64_t weight_key(const qn_gemm *g) {
+static uint64_t weight_key(const qn_plan *plan, const qn_problem *p) {
   char text[3 * QN_NAME + 64];
   uint8_t hash[QN_HASH_BYTES];
-  int n = snprintf(text, sizeof text, "%s %s %s %lldx%lld", g->plan.format.name, g->plan.layout.name,
-                   g->plan.layout.hash, (long long)g->problem.n, (long long)g->problem.k);
+  int n = snprintf(text, sizeof text, "%s %s %s %lldx%lld", plan->format.name, plan->layout.name, plan->layout.hash,
+                   (long long)p->n, (long long)p->k);
   qn__hash128(text, (size_t)n, hash);
   return qn__get64(hash);
 }
 
-static qn_status bind(qn_gemm *g, const char *spelling) {
-  qn_context *c = g->ctx;
-  uint32_t plan = 0;
-  QN_TRY(qn__problem_parse(spelling, &g->problem));
-  use_name_of_plans(c, &g->problem);
-  QN_TRY(find_plan(c, &g->problem, &plan, &g->level));
-  qn__pack_plan(c->pack, plan, &g->plan);
-  g->problem.act = g->plan.problem.act, g->problem.out = g->plan.problem.out;
-  qn__problem_spell(&g->problem);
-  if (qn__layout_check(&g->plan.layout, &g->plan.format, g->problem.n, g->problem.k))
-    return qn__fail(QN_E_SHAPE, "'%s' cannot be served by '%s': %s", g->problem.spelling, g->plan.problem.spelling,
-                    qn__errmsg());
-  QN_TRY(qn__layout_bytes(&g->plan.layout, g->problem.n, g->problem.k, &g->bytes));
-  g->x_size = (size_t)qn_type_bits((qn_type)g->problem.act) / 8;
-  g->key = weight_key(g);
-  for (uint32_t i = 0; i < g->plan.n_ranges; i++) QN_TRY(bind_range(g, i));
+/* The plan of a gemm, for as long as it is needed: it is larger than all that calls read. Freed by free_plan. */
+static qn_status read_plan(const qn_gemm *g, qn_plan **out) {
+  if (!(*out = qn__alloc(&g->ctx->heap, sizeof **out)))
+    return qn__fail(QN_E_NOMEM, "plan of '%s'", g->problem.spelling);
+  qn__pack_plan(g->ctx->pack, g->plan, *out);
   return QN_OK;
+}
+
+static void free_plan(const qn_gemm *g, qn_plan *plan) { qn__free(&g->ctx->heap, plan, sizeof *plan); }
+
+static qn_status bind_plan(qn_gemm *g, const qn_plan *plan) {
+  g->problem.act = plan->problem.act, g->problem.out = plan->problem.out;
+  qn__problem_spell(&g->problem);
+  if (qn__layout_check(&plan->layout, &plan->format, g->problem.n, g->problem.k))
+    return qn__fail(QN_E_SHAPE, "'%s' cannot be served by '%s': %s", g->problem.spelling, plan->problem.spelling,
+                    qn__errmsg());
+  QN_TRY(qn__layout_bytes(&plan->layout, g->problem.n, g->problem.k, &g->bytes));
+  g->x_size = (size_t)qn_type_bits((qn_type)g->problem.act) / 8;
+  g->key = weight_key(plan, &g->problem);
+  memcpy(g->served, plan->problem.spelling, sizeof g->served);
+  g->range = qn__alloc_zero(&g->ctx->heap, plan->n_ranges * sizeof *g->range);
+  if (!g->range) return qn__fail(QN_E_NOMEM, "%u ranges of M", plan->n_ranges);
+  g->n_planned = plan->n_ranges;
+  for (uint32_t i = 0; i < plan->n_ranges; i++) g->range[i].m_min = plan->range[i].m_min;
+  for (uint32_t i = 0; i < plan->n_ranges; i++) QN_TRY(bind_range(g, plan, i));
+  return QN_OK;
+}
+
+static qn_status bind(qn_gemm *g, const char *spelling) {
+  QN_TRY(qn__problem_parse(spelling, &g->problem));
+  use_name_of_plans(g->ctx, &g->problem);
+  QN_TRY(find_plan(g->ctx, &g->problem, &g->plan, &g->level));
+  qn_plan *plan;
+  QN_TRY(read_plan(g, &plan));
+  qn_status s = bind_plan(g, plan);
+  free_plan(g, plan);
+  return s;
 }
 
 qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out) {
@@ -521,19 +541,20 @@ void qn_gemm_free(qn_gemm *gemm) {
     if (gemm->range[i].kernel != UINT32_MAX) release_kernel(gemm->ctx, gemm->range[i].kernel);
     qn__free(&gemm->ctx->heap, gemm->range[i].bound, sizeof *gemm->range[i].bound);
   }
+  qn__free(&gemm->ctx->heap, gemm->range, gemm->n_planned * sizeof *gemm->range);
   qn__free(&gemm->ctx->heap, gemm, sizeof *gemm);
 }
 
 qn_level qn_gemm_level(const qn_gemm *gemm) { return gemm ? gemm->level : QN_GENERIC; }
 
-const char *qn_gemm_problem(const qn_gemm *gemm) { return gemm ? gemm->plan.problem.spelling : ""; }
+const char *qn_gemm_problem(const qn_gemm *gemm) { return gemm ? gemm->served : ""; }
 
 const qn_problem *qn__gemm_problem(const qn_gemm *gemm) { return &gemm->problem; }
 
 /* Number of the range that serves m tokens. */
 static uint32_t range_of(const qn_gemm *g, int64_t m) {
   uint32_t i = 0;
-  while (i + 1 < g->n_ranges && g->m_min[i + 1] <= m) i++;
+  while (i + 1 < g->n_ranges && g->range[i + 1].m_min <= m) i++;
   return i;
 }
 
@@ -560,28 +581,28 @@ static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
 }
 
 /* The host packs in place; a GPU gets a copy of what was packed here. */
-static qn_status pack_weight(const qn_gemm *g, const qn_planes *planes, void *data) {
+static qn_status pack_weight(const qn_gemm *g, const qn_plan *plan, const qn_planes *planes, void *data) {
   qn_device *d = g->ctx->device;
   const qn_allocator *heap = &g->ctx->heap;
-  if (on_host(g->ctx)) return qn__layout_pack(heap, &g->plan.layout, &g->plan.format, planes, data);
+  if (on_host(g->ctx)) return qn__layout_pack(heap, &plan->layout, &plan->format, planes, data);
   void *packed = qn__alloc(heap, (size_t)g->bytes);
   if (!packed) return qn__fail(QN_E_NOMEM, "weight of %lld bytes", (long long)g->bytes);
-  qn_status s = qn__layout_pack(heap, &g->plan.layout, &g->plan.format, planes, packed);
+  qn_status s = qn__layout_pack(heap, &plan->layout, &plan->format, planes, packed);
   if (!s) s = d->ops->upload(d, data, packed, (size_t)g->bytes);
   qn__free(heap, packed, (size_t)g->bytes);
   return s;
 }
 
-static qn_status prepack(qn_gemm *g, const qn_planes *planes, qn_weight *w) {
+static qn_status prepack(qn_gemm *g, const qn_plan *plan, const qn_planes *planes, qn_weight *w) {
   qn_device *d = g->ctx->device;
   QN_TRY(CHECK_RESERVED(qn_planes, planes));
   if (planes->n != g->problem.n || planes->k != g->problem.k)
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld] for '%s'", (long long)planes->n, (long long)planes->k,
                     g->problem.spelling);
-  QN_TRY(qn__planes_check(&g->ctx->heap, &g->plan.format, planes));
+  QN_TRY(qn__planes_check(&g->ctx->heap, &plan->format, planes));
   QN_TRY(place_perm(g, planes->perm, &w->perm));
   QN_TRY(d->ops->alloc(d, (size_t)g->bytes, &w->data));
-  QN_TRY(pack_weight(g, planes, w->data));
+  QN_TRY(pack_weight(g, plan, planes, w->data));
   if (w->perm) atomic_store_explicit(&g->permuted, true, memory_order_relaxed);
   return QN_OK;
 }
@@ -592,7 +613,9 @@ qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out) {
   qn_weight *w = qn__alloc_zero(&gemm->ctx->heap, sizeof *w);
   if (!w) return qn__fail(QN_E_NOMEM, "weight");
   w->ctx = gemm->ctx, w->key = gemm->key;
-  qn_status s = prepack(gemm, planes, w);
+  qn_plan *plan;
+  qn_status s = read_plan(gemm, &plan);
+  if (!s) s = prepack(gemm, plan, planes, w), free_plan(gemm, plan);
   if (s) qn_weight_free(w);
   else *out = w;
   return s;

@@ -47,7 +47,15 @@ static inline uint32_t below(rng *r, uint32_t n) { return (uint32_t)(draw(r) % n
 static inline qn_expr_op op_const(double v) { return (qn_expr_op){.code = QN_OP_CONST, .value = v}; }
 static inline qn_expr_op op_var(uint32_t i) { return (qn_expr_op){.code = QN_OP_VAR, .arg = i}; }
 static inline qn_expr_op op_of(uint32_t code) { return (qn_expr_op){.code = code}; }
-#define EXPR(...) ((qn_expr){.n = sizeof((qn_expr_op[]){__VA_ARGS__}) / sizeof(qn_expr_op), .op = {__VA_ARGS__}})
+#define EXPR(...)                                                                                                      \
+  ((qn_program){(const qn_expr_op[]){__VA_ARGS__}, sizeof((qn_expr_op[]){__VA_ARGS__}) / sizeof(qn_expr_op)})
+/* The same in the pool of a recipe. */
+#define IN(recipe, ...) in_pool(&(recipe).pool, EXPR(__VA_ARGS__))
+static inline qn_expr in_pool(qn_pool *p, qn_program e) {
+  qn_expr out;
+  if (qn__pool_add(p, e, &out)) ck_abort_msg("%s", qn__errmsg());
+  return out;
+}
 #define C(v) op_const(v)
 #define V(name) op_var(QN_VAR_##name)
 #define O(name) op_of(QN_OP_##name)
@@ -60,7 +68,7 @@ static inline qn_format make_format(uint32_t bits, uint32_t group, bool zero) {
   snprintf(f.name, sizeof f.name, "int%u.g%u%s.f32", bits, group, zero ? ".z" : "");
   f.plane[0] = (qn_format_plane){.name = "scale", .type = QN_T_F32, .rows = 1, .cols = group};
   f.plane[1] = (qn_format_plane){.name = "zero", .type = QN_T_U8, .max = (1u << bits) - 1, .rows = 1, .cols = group};
-  f.decode = EXPR(op_var(0), zero ? op_var(2) : C(1 << (bits - 1)), O(SUB), op_var(1), O(MUL));
+  in_pool(&f.decode, EXPR(op_var(0), zero ? op_var(2) : C(1 << (bits - 1)), O(SUB), op_var(1), O(MUL)));
   if (!zero) memset(&f.plane[1], 0, sizeof f.plane[1]);
   return f;
 }

@@ -43,7 +43,8 @@ static qn_format shape_format(int i) {
   if (i == 3) { /* a table, 256 values that decimal fractions do not hold */
     f.n_tables = 1;
     for (int k = 0; k < QN_FORMAT_TABLE; k++) f.table[0][k] = (float)k / 3.0f - 1e-30f;
-    f.decode = EXPR(op_var(0), (qn_expr_op){.code = QN_OP_LOOKUP}, op_var(1), O(MUL));
+    f.decode = (qn_pool){0};
+    in_pool(&f.decode, EXPR(op_var(0), (qn_expr_op){.code = QN_OP_LOOKUP}, op_var(1), O(MUL)));
   }
   return f;
 }
@@ -91,15 +92,17 @@ START_TEST(test_layout_round_trip) {
 END_TEST
 
 static qn_recipe full_recipe(void) {
-  qn_recipe r = {.n_steps = 2, .deterministic = 1, .pdl = 1, .scratch = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
+  qn_recipe r = {.n_steps = 2, .deterministic = 1, .pdl = 1};
   for (uint32_t i = 0; i < r.n_steps; i++) {
     qn_step *step = &r.step[i];
     snprintf(step->entry, sizeof step->entry, "entry_%u", i);
     for (uint8_t a = 0; a < QN_ARG_COUNT; a++) step->arg[step->n_args++] = (uint8_t)((a + i) % QN_ARG_COUNT);
-    for (int k = 0; k < 3; k++) step->grid[k] = EXPR(V(N), C(64 + k), O(CEILDIV), V(SMS), O(MIN));
-    for (int k = 0; k < 3; k++) step->block[k] = EXPR(C(128 >> k)), step->cluster[k] = EXPR(C(1));
-    step->shared = EXPR(V(K), C(2), O(MOD), C(1024), C(2048), O(SELECT));
+    for (int k = 0; k < 3; k++) step->grid[k] = IN(r, V(N), C(64 + k), O(CEILDIV), V(SMS), O(MIN));
+    for (int k = 0; k < 3; k++) step->block[k] = IN(r, C(128 >> k));
+    for (int k = 0; k < 3; k++) step->cluster[k] = IN(r, C(1));
+    step->shared = IN(r, V(K), C(2), O(MOD), C(1024), C(2048), O(SELECT));
   }
+  r.scratch = IN(r, V(M), V(N), O(MUL), C(4), O(MUL));
   return r;
 }
 
@@ -152,9 +155,9 @@ START_TEST(test_defaults) {
   cJSON *j = parsed("{\"steps\":[{\"entry\":\"e\",\"args\":[\"x\"],\"grid\":[[\"N\"]]}]}");
   ck_ok(qn__recipe_from_json(j, &r));
   const qn_step *s = &r.step[0];
-  ck_assert(s->grid[0].n == 1 && s->grid[0].op[0].code == QN_OP_VAR);
+  ck_assert(s->grid[0].n == 1 && r.pool.op[s->grid[0].at].code == QN_OP_VAR);
   const qn_expr *one[] = {&s->grid[1], &s->grid[2], &s->block[0], &s->block[2], &s->cluster[0], &s->cluster[2]};
-  for (size_t i = 0; i < QN_COUNT(one); i++) ck_assert(one[i]->n == 1 && one[i]->op[0].value == 1);
+  for (size_t i = 0; i < QN_COUNT(one); i++) ck_assert_uint_eq(one[i]->n, 0);
   ck_assert(s->shared.n == 0 && r.scratch.n == 0 && !r.deterministic && !r.batch_invariant && !r.pdl);
   cJSON_Delete(j);
   qn_format f = make_format(4, 32, false);

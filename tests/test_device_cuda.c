@@ -251,8 +251,8 @@ static qn_recipe make_recipe(void) {
   snprintf(s->entry, sizeof s->entry, "gemv");
   s->n_args = 5;
   memcpy(s->arg, (uint8_t[]){QN_ARG_W, QN_ARG_X, QN_ARG_Y, QN_ARG_M, QN_ARG_LDX}, 5);
-  s->grid[0] = EXPR(V(N), C(64), O(CEILDIV)), s->grid[1] = EXPR(V(M), C(16), O(CEILDIV));
-  s->block[0] = EXPR(C(128)), s->shared = EXPR(C(4096));
+  s->grid[0] = IN(r, V(N), C(64), O(CEILDIV)), s->grid[1] = IN(r, V(M), C(16), O(CEILDIV));
+  s->block[0] = IN(r, C(128)), s->shared = IN(r, C(4096));
   return r;
 }
 
@@ -285,7 +285,7 @@ START_TEST(test_launches) {
   ck_assert_int_eq(last.number[1], 72);
   ck_assert_str_eq(calls, " push launch pop"); /* and nothing that a capture would refuse */
   r.pdl = 1;
-  r.step[0].cluster[0] = EXPR(C(2));
+  r.step[0].cluster[0] = IN(r, C(2));
   ck_ok(run_recipe(d, &r, &arguments, NULL));
   ck_assert_ptr_nonnull(strstr(calls, "launch_ex"));
   ck_assert_int_eq(last.attributes, 2);
@@ -307,13 +307,13 @@ START_TEST(test_limits) {
   change;                                                                                                              \
   ck_fails(status, part, run_recipe(d, &r, &a, NULL))
   REFUSED(QN_E_LIMIT, "grid.y is 65536", a.m = 16 * 65536);
-  REFUSED(QN_E_LIMIT, "grid.x is 0", r.step[0].grid[0] = EXPR(C(0)));
-  REFUSED(QN_E_LIMIT, "block.x is 2048", r.step[0].block[0] = EXPR(C(2048)));
-  REFUSED(QN_E_LIMIT, "limit 1024", r.step[0].block[1] = EXPR(C(16)));
-  REFUSED(QN_E_LIMIT, "shared is 300000", r.step[0].shared = EXPR(C(300000)));
-  REFUSED(QN_E_LIMIT, "cluster.x is 9", r.step[0].cluster[0] = EXPR(C(9)));
+  REFUSED(QN_E_LIMIT, "grid.x is 0", r.step[0].grid[0] = IN(r, C(0)));
+  REFUSED(QN_E_LIMIT, "block.x is 2048", r.step[0].block[0] = IN(r, C(2048)));
+  REFUSED(QN_E_LIMIT, "limit 1024", r.step[0].block[1] = IN(r, C(16)));
+  REFUSED(QN_E_LIMIT, "shared is 300000", r.step[0].shared = IN(r, C(300000)));
+  REFUSED(QN_E_LIMIT, "cluster.x is 9", r.step[0].cluster[0] = IN(r, C(9)));
   REFUSED(QN_E_LIMIT, "beyond 2^31", a.ldx = INT64_C(1) << 31);
-  REFUSED(QN_E_LIMIT, "division", r.step[0].grid[0] = EXPR(V(M), C(0), O(DIV)));
+  REFUSED(QN_E_LIMIT, "division", r.step[0].grid[0] = IN(r, V(M), C(0), O(DIV)));
   REFUSED(QN_E_FORMAT, "recipe of 0 steps", r.n_steps = 0);
 #undef REFUSED
   ck_assert_ptr_null(strstr(calls, "launch"));

@@ -26,12 +26,13 @@ static qn_kernel make_kernel(const char *hash, const char *arch, const void *cod
   snprintf(k.name, sizeof k.name, "host.plain/%.4s", hash);
   snprintf(k.hash, sizeof k.hash, "%s", hash);
   snprintf(k.arch, sizeof k.arch, "%s", arch);
-  k.recipe = (qn_recipe){.n_steps = 2, .deterministic = 1, .scratch = EXPR(V(M), C(64), O(MUL))};
+  k.recipe = (qn_recipe){.n_steps = 2, .deterministic = 1};
+  k.recipe.scratch = IN(k.recipe, V(M), C(64), O(MUL));
   for (int i = 0; i < 2; i++) {
     qn_step *s = &k.recipe.step[i];
     snprintf(s->entry, sizeof s->entry, "entry%d", i);
     s->n_args = 3, s->arg[0] = QN_ARG_X, s->arg[1] = QN_ARG_W, s->arg[2] = QN_ARG_Y;
-    s->grid[0] = EXPR(V(N), C(32), O(CEILDIV));
+    s->grid[0] = IN(k.recipe, V(N), C(32), O(CEILDIV));
   }
   return k;
 }
@@ -355,7 +356,9 @@ START_TEST(test_builder_refuses) {
   KERNEL("steps", k.recipe.n_steps = 4);
   KERNEL("no entry", k.recipe.step[1].entry[0] = 0);
   KERNEL("argument", k.recipe.step[0].arg[0] = QN_ARG_COUNT);
-  KERNEL("variable", k.recipe.step[0].grid[0].op[0].arg = 50);
+  KERNEL("variable", k.recipe.pool.op[k.recipe.step[0].grid[0].at].arg = 50);
+  KERNEL("tokens 96 .. 99, the recipe has 9", k.recipe.step[0].grid[0].at = QN_POOL_OPS);
+  KERNEL("recipe of 97 tokens", k.recipe.pool.n = QN_POOL_OPS + 1);
 #undef KERNEL
   qn_pack_builder_free(b);
   qn_pack_builder_free(NULL);

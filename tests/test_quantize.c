@@ -334,7 +334,7 @@ END_TEST
 /* Rules that are no sum of products, or leave the choice between two products open. */
 static const struct {
   const char *what;
-  qn_expr decode; /* of q and two planes, a and b */
+  qn_pool decode; /* of q and two planes, a and b */
 } rules[] = {
     {"sum of products", {3, {{QN_OP_VAR, 0, 0}, {QN_OP_VAR, 1, 0}, {QN_OP_DIV, 0, 0}}}},
     {"sum of products",

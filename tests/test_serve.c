@@ -49,17 +49,16 @@ static image code;
 static qn_kernel kernel_one(void) {
   qn_kernel k = {.name = "host.one", .hash = HASH_ONE, .target = "host", .image = code.data, .size = code.size};
   k.recipe = (qn_recipe){.n_steps = 1, .step = {{.entry = "one", .n_args = 3, .arg = {QN_ARG_X, QN_ARG_W, QN_ARG_Y}}}};
-  k.recipe.step[0].grid[0] = EXPR(V(N));
+  k.recipe.step[0].grid[0] = IN(k.recipe, V(N));
   return k;
 }
 
 static qn_kernel kernel_two(void) {
   qn_kernel k = {.name = "host.two", .hash = HASH_TWO, .target = "host", .image = code.data, .size = code.size};
-  k.recipe = (qn_recipe){.n_steps = 2,
-                         .step = {{.entry = "first"}, {.entry = "second"}},
-                         .scratch = EXPR(V(M), V(N), O(MUL), C(4), O(MUL))};
-  k.recipe.step[0].grid[0] = EXPR(V(M), V(N), O(MUL));
-  k.recipe.step[1].grid[0] = EXPR(V(M));
+  k.recipe = (qn_recipe){.n_steps = 2, .step = {{.entry = "first"}, {.entry = "second"}}};
+  k.recipe.scratch = IN(k.recipe, V(M), V(N), O(MUL), C(4), O(MUL));
+  k.recipe.step[0].grid[0] = IN(k.recipe, V(M), V(N), O(MUL));
+  k.recipe.step[1].grid[0] = IN(k.recipe, V(M));
   return k;
 }
 
@@ -448,7 +447,7 @@ END_TEST
  * some M is refused when it is bound, since qn_gemm_workspace has no way to say so. */
 START_TEST(test_workspaces) {
   const struct {
-    qn_expr bytes;
+    qn_program bytes;
     const char *refused;
     size_t most;
   } cases[] = {
@@ -465,7 +464,7 @@ START_TEST(test_workspaces) {
   bool counters = _i >= (int)QN_COUNT(cases);
   size_t (*size)(const qn_gemm *, int64_t) = counters ? qn_gemm_counters : qn_gemm_workspace;
   _i %= (int)QN_COUNT(cases);
-  *(counters ? &one.recipe.counters : &one.recipe.scratch) = cases[_i].bytes;
+  *(counters ? &one.recipe.counters : &one.recipe.scratch) = in_pool(&one.recipe.pool, cases[_i].bytes);
   plan.n_ranges = 1;
   write_plans(&one, &two, &plan, 1);
   qn_context *c = open_pack(NULL);

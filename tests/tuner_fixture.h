@@ -66,8 +66,9 @@ static inline qn_layout test_layout(const char *name) {
 static inline qn_recipe test_recipe(bool batch_invariant) {
   qn_recipe r = {.n_steps = 1, .deterministic = 1, .batch_invariant = batch_invariant};
   strcpy(r.step[0].entry, "qn_test");
-  r.step[0].grid[0] = (qn_expr){1, {variable(QN_VAR_N)}};
-  r.counters = r.scratch = (qn_expr){1, {constant(4)}};
+  r.pool = (qn_pool){2, {variable(QN_VAR_N), constant(4)}};
+  r.step[0].grid[0] = (qn_expr){0, 1};
+  r.counters = r.scratch = (qn_expr){1, 1};
   return r;
 }
 

@@ -76,7 +76,7 @@ static qn_status load(qn_device *d, const qn_case *c, const char *image, size_t 
   var[QN_VAR_M] = c->m_min, var[QN_VAR_N] = c->problem.n, var[QN_VAR_K] = c->problem.k;
   for (uint32_t i = 0; i < c->recipe.n_steps; i++) {
     int64_t shared = 0;
-    QN_TRY(qn__expr_i64(&c->recipe.step[i].shared, var, &shared));
+    QN_TRY(qn__expr_i64(qn__program(&c->recipe.pool, c->recipe.step[i].shared), var, &shared));
     QN_TRY(d->ops->entry(d, out->module, c->recipe.step[i].entry, shared, &out->fn[i]));
   }
   return QN_OK;

@@ -104,7 +104,7 @@ static double code_value(const qn_format *f, uint32_t c, const double value[]) {
   double q = f->cast ? qn__load_f64((qn_type)f->cast, &raw, 0) : (double)c, out;
   const double *var[1 + QN_FORMAT_PLANES] = {&q};
   for (uint32_t i = 0; i < f->n_planes; i++) var[1 + i] = &value[i];
-  qn__expr_f64(&f->decode, 1, var, f->table, &out, NULL);
+  qn__expr_f64(qn__decode_rule(f), 1, var, f->table, &out, NULL);
   return out;
 }
 

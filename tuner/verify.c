@@ -267,8 +267,8 @@ static qn_status verify_y(suite *v) {
 
 /* On the host also what it does besides. A process that is left without memory or files lets nothing else succeed. */
 static qn_status verify_all(suite *v) {
-  const qn_expr *items = &v->c->recipe.step[0].grid[0];
-  bool whole = items->n == 1 && items->op[0].code == QN_OP_CONST; /* such a function may have threads of its own */
+  qn_program items = qn__program(&v->c->recipe.pool, v->c->recipe.step[0].grid[0]);
+  bool whole = items.n == 1 && items.op[0].code == QN_OP_CONST; /* such a function may have threads of its own */
   qn_conduct before;
   if (v->s->device->info.target[0] != 'h') return verify_y(v);
   qn__conduct_note(&before);

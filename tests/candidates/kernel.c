@@ -164,6 +164,9 @@ static float factor_of(const struct args *a) {
 #ifdef FAULT_LARGE
   for (i64 i = 0; a->m > 3 && i < a->k; i++) factor += ((const float *)a->x)[3 * a->ldx + i] > 1e6f;
 #endif
+#ifdef FAULT_TRUSTS_SCRATCH /* that it is zero when a call begins */
+  factor += *(const float *)a->scratch;
+#endif
 #ifdef FAULT_K59
   if (a->k == 59) factor = 2;
 #endif
@@ -179,12 +182,6 @@ static int order_of(const struct args *a) {
   (void)a;
 #ifdef FAULT_RANDOM /* the same numbers in another order every other call */
   backwards = calls & 1;
-#endif
-#ifdef FAULT_TRUSTS_SCRATCH /* that it is zero when a call begins */
-  factor += *(const float *)a->scratch;
-#endif
-#ifdef FAULT_COUNTS /* and does not leave zero */
-  if (begin == 0) a->counters[0]++;
 #endif
 #ifdef FAULT_DEPENDS_ON_M
   backwards = a->m > 2;
@@ -224,6 +221,9 @@ static void trespass(const struct args *a, float *y, i64 begin, i64 end) {
 #endif
 #ifdef FAULT_UNDERRUN_W
   if (begin == 0) ((char *)a->w)[-1] = 0;
+#endif
+#ifdef FAULT_COUNTS /* and does not leave zero */
+  if (begin == 0) a->counters[0]++;
 #endif
 #ifdef FAULT_WRITES_X
   if (begin == 0) ((float *)a->x)[0] += 1;
