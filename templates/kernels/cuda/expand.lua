@@ -166,9 +166,9 @@ local function launch(v)
   step.entry = product(v).entry
   for i, name in ipairs(step.args) do step.args[i] = name == "w" and "scratch" or name end
   assert(tile[1] * tile[2] == WARPS * 1024)
-  local expand = { entry = v.entry .. "_expand", args = { "w", "scratch", "n", "k" },
+  local before = { entry = v.entry .. "_expand", args = { "w", "scratch", "n", "k" },
     grid = { ceildiv(records, WARPS) }, block = { 32 * WARPS } }
-  return { steps = { expand, step }, scratch = records * 2048, deterministic = true, batch_invariant = true }
+  return { steps = { before, step }, scratch = records * 2048, deterministic = true, batch_invariant = true }
 end
 
 return kernel {
