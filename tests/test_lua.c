@@ -75,10 +75,20 @@ START_TEST(lua_case) {
 }
 END_TEST
 
-/* Memory runs out at each of many points of loading the module: an error each time, and at last it is there. */
+/* Memory runs out at each of many points of loading the module and generating a kernel: an error each time, and at last
+ * it is there. */
+static const char generate[] =
+    "local q, family = require 'quernel', 'cuda.mma'\n"
+    "local params = q.gen.kernel.params(q.gen.kernel.registry[family], "
+    "'n16-bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered')\n"
+    "local v = assert(q.variant('int4.g64.z:4096x4096:f16-f16+bias', q.arch 'sm_90a', family, params))\n"
+    "assert(q.source(v):find '__global__')\n";
+
 static int load(lua_State *L) {
   luaL_openlibs(L);
   luaL_requiref(L, "quernel", luaopen_quernel, 0);
+  if (luaL_loadstring(L, generate)) return lua_error(L);
+  lua_call(L, 0, 0);
   return 0;
 }
 

@@ -1,84 +1,28 @@
-/* test_oom.c - memory runs out: each allocation of a piece of work fails in turn, alone or with all that follow.
- * Nothing crashes, nothing leaks, the status is QN_E_NOMEM or the work is done all the same, and then it works again.
- *
- * Every allocation of this process is counted, those of cJSON and the C library, too. A long piece of work is sampled;
- * QN_SEED draws another sample, and a failure says which allocation it was. */
+/* test_oom.c - what works in this process while its memory runs out: readers and writers of checkpoints, quantizing,
+ * packs, the store, compiling. See oom.h. */
 #include "compile.h"
 #include "hash.h"
 #include "heap.h"
 #include "io.h"
 #include "json.h"
+#include "oom.h"
 #include "pack.h"
 #include "pack_read.h"
 #include "quantize.h"
-#include "runtime_fixture.h"
 #include "store.h"
 #include "store_tools.h"
 #include "tree.h"
 #include "vector_files.h"
-#include <errno.h>
-#include <malloc.h>
-#include <stdatomic.h>
-
-/* ---- Memory that fails ------------------------------------------------------------------------------------------- */
-
-static atomic_long live;      /* blocks in use */
-static atomic_size_t calls;   /* since the last arming */
-static atomic_size_t fail_at; /* the call that fails; 0: none */
-static atomic_bool and_all_after;
-
-static bool fails(void) {
-  size_t at = fail_at, now = ++calls;
-  bool fail = at && (now == at || (and_all_after && now > at));
-  if (fail) errno = ENOMEM;
-  return fail;
-}
-
-static void *counted(void *p) {
-  live += p != NULL;
-  return p;
-}
-
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *p, size_t size);
-void *__libc_memalign(size_t align, size_t size);
-void __libc_free(void *p);
-
-#pragma GCC visibility push(default) /* for other libraries, too */
-void *malloc(size_t size) { return fails() ? NULL : counted(__libc_malloc(size)); }
-void *calloc(size_t n, size_t size) { return fails() ? NULL : counted(__libc_calloc(n, size)); }
-void *aligned_alloc(size_t align, size_t size) { return fails() ? NULL : counted(__libc_memalign(align, size)); }
-void *memalign(size_t align, size_t size) { return aligned_alloc(align, size); }
-int posix_memalign(void **p, size_t align, size_t size) { return (*p = aligned_alloc(align, size)) ? 0 : ENOMEM; }
-void free(void *p) {
-  live -= p != NULL;
-  __libc_free(p);
-}
-void *realloc(void *p, size_t size) {
-  if (!p) return malloc(size);
-  return fails() ? NULL : __libc_realloc(p, size); /* nobody here asks for size 0 */
-}
-#pragma GCC visibility pop
 
 /* ---- Sweeps ------------------------------------------------------------------------------------------------------ */
 
 /* Do all of it and give everything back; *result tells what came out. */
 typedef qn_status (*work)(uint64_t *result);
 
-static void arm(size_t at, bool all) {
-  and_all_after = all;
-  calls = 0;
-  fail_at = at;
-}
-
-static rng sample;
-
 static void fail_each(const char *subject, work w, size_t most) {
-  const char *seed = getenv("QN_SEED");
   uint64_t want = 0, have;
   size_t refused = 0;
-  sample.state = seed ? strtoull(seed, NULL, 10) : 1;
+  rng sample = {seed_of_sample()};
   ck_ok(w(&want)); /* and whatever the C library keeps from now on */
   arm(0, false);
   ck_ok(w(&have));
@@ -92,8 +36,8 @@ static void fail_each(const char *subject, work w, size_t most) {
     arm(0, false);
     long left = live - before; /* checks have memory of their own */
     refused += s != QN_OK;
-#define AT "%s: allocation %zu of %zu fails%s (QN_SEED=%s): "
-#define OF subject, at, total, i % 2 ? ", and all after it" : "", seed ? seed : "1"
+#define AT "%s: allocation %zu of %zu fails%s (QN_SEED=%llu): "
+#define OF subject, at, total, i % 2 ? ", and all after it" : "", (unsigned long long)seed_of_sample()
     ck_assert_msg(s == QN_OK || s == QN_E_NOMEM, AT "%s: %s", OF, qn_status_name(s), qn__errmsg());
     ck_assert_msg(s || have == want, AT "something else comes out", OF);
     ck_assert_msg(!left, AT "%ld blocks are not given back", OF, left);
@@ -318,7 +262,7 @@ static qn_status use_store(uint64_t *result) {
 
 START_TEST(test_store) {
   ck_assert_ptr_nonnull(mkdtemp(folder));
-  fail_each("store", use_store, 300);
+  fail_each("store", use_store, 100);
   qn__tree_remove(folder);
 }
 END_TEST
