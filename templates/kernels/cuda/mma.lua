@@ -178,23 +178,23 @@ local rules = {
   rule("split", "K is too short: each part should have as many tiles as there are buffers", function(v)
     return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.STAGES * v.BK
   end),
-  rule("split-tokens", "with many tokens there are tiles enough; parts of K are for few", function(v)
+  rule("split-tokens", "splitting K helps few tokens only; with many there are tiles enough", function(v)
     return v.BM <= 32 or v.SPLIT == 1 or v.BM == 64 and v.SPLIT == 2
   end),
-  rule("share-k", "warps share K where few tokens leave them little else",
+  rule("share-k", "warps share K only where few tokens leave them nothing else to do",
     function(v) return v.WK == 1 or v.BM <= 16 end),
-  rule("depth", "few tokens are bound by memory and want deep buffers and tiles, many by arithmetic and want room",
+  rule("depth", "few tokens are bound by memory and need deep buffers, many by arithmetic and need the room",
     function(v)
       if v.BM <= 16 then return v.STAGES >= 4 and v.BK == 128 end
       return v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES <= 4 and v.BK == 64
     end),
-  rule("features", "many tokens want many features: each value of X is loaded once per BN", function(v)
+  rule("features", "many tokens need wide tiles, since X is loaded again for every BN features", function(v)
     return v.BM <= 32 or v.BN >= 128
   end),
   rule("fill",
     "this device has more multiprocessors than there are such tiles of few tokens: take narrow ones, or split K",
     function(v) return v.BM > 32 or v.BN == 64 or v.problem.n // v.BN * v.SPLIT >= v.device.sms // 3 end),
-  rule("crowd", "the tiles alone occupy this device", function(v)
+  rule("crowd", "there are tiles enough for this device without splitting K", function(v)
     return v.SPLIT == 1 or -(-v.problem.n // v.BN) * v.SPLIT <= 3 * v.device.sms
   end),
 }

@@ -21,7 +21,7 @@ local tile = use "kernels/common/host_tile"
 local rules = { table.unpack(host.rules) }
 rules[#rules + 1] = tile.registers
 rules[#rules + 1] = tile.unroll
-rules[#rules + 1] = { name = "reuse", why = "a tile of few sums waits for its loads",
+rules[#rules + 1] = { name = "reuse", why = "a tile with so few sums waits for its loads",
   ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // host.lanes[v.ISA] >= 8 end }
 
 local function unpack_panel(w)
