@@ -398,29 +398,22 @@ START_TEST(test_many) {
 }
 END_TEST
 
-static void add_own(Suite *s, const char *name, const TTest *t, int loops) {
-  TCase *c = tcase_create(name);
-  tcase_set_timeout(c, 120);
-  tcase_add_checked_fixture(c, own_folder, drop_folder);
-  tcase_add_loop_test(c, t, 0, loops);
-  suite_add_tcase(s, c);
-}
-
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("compile");
-  add_own(s, "runs", test_runs, QN_COUNT(compilers));
-  add_own(s, "flags_reach_the_compiler", test_flags_reach_the_compiler, 1);
-  add_own(s, "forbidden_flags", test_forbidden_flags, QN_COUNT(forbidden));
-  add_own(s, "version", test_version, 1);
-  add_own(s, "broken_source", test_broken_source, QN_COUNT(broken));
-  add_own(s, "no_compiler", test_no_compiler, 1);
-  add_own(s, "failing_compiler", test_failing_compiler, QN_COUNT(fakes));
-  add_own(s, "full_disk", test_full_disk, 1);
-  add_own(s, "bad_arguments", test_bad_arguments, 1);
-  add_own(s, "time_limit", test_time_limit, 1);
-  add_own(s, "leash", test_leash, 2);
-  add_own(s, "sweep", test_sweep, 1);
-  add_own(s, "many", test_many, 1);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_runs, QN_COUNT(compilers)),
+      CASE(test_flags_reach_the_compiler, 1),
+      CASE(test_forbidden_flags, QN_COUNT(forbidden)),
+      CASE(test_version, 1),
+      CASE(test_broken_source, QN_COUNT(broken)),
+      CASE(test_no_compiler, 1),
+      CASE(test_failing_compiler, QN_COUNT(fakes)),
+      CASE(test_full_disk, 1),
+      CASE(test_bad_arguments, 1),
+      CASE(test_time_limit, 1),
+      CASE(test_leash, 2),
+      CASE(test_sweep, 1),
+      CASE(test_many, 1),
+  };
+  return RUN_CASES(argv[0], cases, own_folder, drop_folder, 120);
 }

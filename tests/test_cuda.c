@@ -102,13 +102,10 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("cuda");
-  TCase *t = tcase_create("interpreter");
-  tcase_add_checked_fixture(t, cli_enter, cli_leave);
-  tcase_add_loop_test(t, every_format_in_both_families, 0, 2 * N_FORMATS);
-  tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof rows / sizeof *rows));
-  tcase_add_loop_test(t, expanded_weights_are_right, 0, 8);
-  tcase_set_timeout(t, 900);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(every_format_in_both_families, 2 * N_FORMATS),
+      CASE(every_variant_is_right, sizeof rows / sizeof *rows),
+      CASE(expanded_weights_are_right, 8),
+  };
+  return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 900);
 }

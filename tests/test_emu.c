@@ -1,6 +1,7 @@
 /* test_emu.c - the PTX interpreter on the sample kernels: right results, no false alarm; every seeded bug found.
  *
- * A seeded bug is an edit of golden PTX. Run one again: CK_RUN_CASE=bugs, or QN_CASE=NAME for a single row. */
+ * A seeded bug is an edit of golden PTX. Run one again: CK_RUN_CASE=seeded_bug_is_found, or QN_CASE=NAME for a single
+ * row. */
 #include "emu_samples.h"
 #include "fail.h"
 #include "suite.h"
@@ -346,21 +347,13 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("emu");
-  TCase *t = tcase_create("samples");
-  tcase_add_loop_test(t, test_samples_are_clean_and_right, 0, (int)(QN_COUNT(samples) * RUNS));
-  tcase_set_timeout(t, 60);
-  suite_add_tcase(s, t);
-  t = tcase_create("bugs");
-  tcase_add_loop_test(t, test_seeded_bug_is_found, 0, (int)QN_COUNT(bugs));
-  tcase_set_timeout(t, 60);
-  suite_add_tcase(s, t);
-  t = tcase_create("input");
-  tcase_add_loop_test(t, test_text_is_refused_with_its_line, 0, (int)QN_COUNT(refused));
-  tcase_add_test(t, test_memory_calls_refuse_bad_ranges);
-  tcase_add_test(t, test_no_allocation_touches_another);
-  tcase_add_test(t, test_out_of_memory_is_said);
-  tcase_set_timeout(t, 60);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_samples_are_clean_and_right, QN_COUNT(samples) * RUNS),
+      CASE(test_seeded_bug_is_found, QN_COUNT(bugs)),
+      CASE(test_text_is_refused_with_its_line, QN_COUNT(refused)),
+      CASE(test_memory_calls_refuse_bad_ranges, 1),
+      CASE(test_no_allocation_touches_another, 1),
+      CASE(test_out_of_memory_is_said, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

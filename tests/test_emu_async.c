@@ -430,16 +430,11 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("emu_async");
-  TCase *t = tcase_create("tma");
-  tcase_add_loop_test(t, test_tma_loads_the_box, 0, (int)QN_COUNT(boxes));
-  tcase_add_loop_test(t, test_tma_stores_the_box, 0, (int)(2 * QN_COUNT(boxes)));
-  suite_add_tcase(s, t);
-  t = tcase_create("small");
-  tcase_add_loop_test(t, test_small_kernel_has_its_words, 0, (int)QN_COUNT(smalls));
-  suite_add_tcase(s, t);
-  t = tcase_create("atomics");
-  tcase_add_loop_test(t, test_atomics_are_writes, 0, (int)QN_COUNT(atomics));
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_tma_loads_the_box, QN_COUNT(boxes)),
+      CASE(test_tma_stores_the_box, 2 * QN_COUNT(boxes)),
+      CASE(test_small_kernel_has_its_words, QN_COUNT(smalls)),
+      CASE(test_atomics_are_writes, QN_COUNT(atomics)),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

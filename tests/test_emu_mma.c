@@ -427,14 +427,11 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("emu_mma");
-  TCase *t = tcase_create("mma");
-  tcase_add_loop_test(t, test_mma_is_the_textbook_product, 0, (int)QN_COUNT(products));
-  tcase_add_loop_test(t, test_ldmatrix_and_stmatrix_move_elements, 0, (int)QN_COUNT(movers));
-  suite_add_tcase(s, t);
-  t = tcase_create("wgmma");
-  tcase_add_loop_test(t, test_wgmma_is_the_textbook_product, 0, (int)(2 * 4 * QN_COUNT(wgmma_kinds)));
-  tcase_add_loop_test(t, test_wgmma_takes_transposed_operands, 0, 32);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_mma_is_the_textbook_product, QN_COUNT(products)),
+      CASE(test_ldmatrix_and_stmatrix_move_elements, QN_COUNT(movers)),
+      CASE(test_wgmma_is_the_textbook_product, 2 * 4 * QN_COUNT(wgmma_kinds)),
+      CASE(test_wgmma_takes_transposed_operands, 32),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

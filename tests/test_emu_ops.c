@@ -417,13 +417,12 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("emu_ops");
-  TCase *t = tcase_create("ops");
-  tcase_add_loop_test(t, test_instruction_has_its_value, 0, (int)QN_COUNT(ops));
-  tcase_add_loop_test(t, test_warp_instruction_has_its_values, 0, (int)QN_COUNT(warps));
-  tcase_add_test(t, test_half_fma_rounds_once);
-  tcase_add_loop_test(t, test_random_operands_as_in_c, 0, (int)QN_COUNT(randoms));
-  tcase_add_test(t, test_lop3_is_its_table);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_instruction_has_its_value, QN_COUNT(ops)),
+      CASE(test_warp_instruction_has_its_values, QN_COUNT(warps)),
+      CASE(test_half_fma_rounds_once, 1),
+      CASE(test_random_operands_as_in_c, QN_COUNT(randoms)),
+      CASE(test_lop3_is_its_table, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -97,12 +97,10 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("emu_sources");
-  TCase *t = tcase_create("sources");
-  tcase_add_test(t, test_golden_ordinary_code_is_as_on_the_host);
-  tcase_add_loop_test(t, test_ordinary_code_is_as_on_the_host, 0, (int)QN_COUNT(architectures));
-  tcase_add_loop_test(t, test_source_is_clean_and_right, 0, (int)(QN_COUNT(sources) * QN_COUNT(architectures)));
-  tcase_set_timeout(t, 120);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(test_golden_ordinary_code_is_as_on_the_host, 1),
+      CASE(test_ordinary_code_is_as_on_the_host, QN_COUNT(architectures)),
+      CASE(test_source_is_clean_and_right, QN_COUNT(sources) * QN_COUNT(architectures)),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -154,23 +154,19 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("gpu");
-  TCase *t = tcase_create("gpu");
-  tcase_add_checked_fixture(t, cli_enter, cli_leave);
-  tcase_set_timeout(t, 300);
-#define EACH(test, list) tcase_add_loop_test(t, test, 0, (int)(sizeof list / sizeof *list))
-  EACH(instructions_do_what_they_should, devices);
-  EACH(the_assembler_takes_every_form, targets);
-  tcase_add_test(t, a_wrong_vector_is_found);
-  tcase_add_test(t, a_lost_context_costs_one_form);
-  tcase_add_test(t, unconfirmed_forms_are_documented);
-  tcase_add_test(t, kernels_of_the_ceilings_are_right);
-  tcase_add_test(t, the_interpreter_goes_through_it_all);
-  tcase_add_test(t, it_ends_in_time);
-  tcase_add_test(t, an_invented_gpu_is_used);
-  tcase_add_test(t, it_says_what_is_missing);
-  tcase_add_test(t, results_make_a_table);
-  tcase_add_test(t, peers_are_timed_as_we_are);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(instructions_do_what_they_should, sizeof devices / sizeof *devices),
+      CASE(the_assembler_takes_every_form, sizeof targets / sizeof *targets),
+      CASE(a_wrong_vector_is_found, 1),
+      CASE(a_lost_context_costs_one_form, 1),
+      CASE(unconfirmed_forms_are_documented, 1),
+      CASE(kernels_of_the_ceilings_are_right, 1),
+      CASE(the_interpreter_goes_through_it_all, 1),
+      CASE(it_ends_in_time, 1),
+      CASE(an_invented_gpu_is_used, 1),
+      CASE(it_says_what_is_missing, 1),
+      CASE(results_make_a_table, 1),
+      CASE(peers_are_timed_as_we_are, 1),
+  };
+  return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }

@@ -237,16 +237,14 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("io");
-  TCase *t = tcase_create("files");
-  tcase_set_timeout(t, 60);
-  tcase_add_loop_test(t, weights_decode_to_the_tools_own_values, 0, (int)QN_COUNT(rows));
-  tcase_add_loop_test(t, every_weight_of_a_model_can_be_read, 0, (int)QN_COUNT(rows));
-  tcase_add_test(t, truncated_files_are_refused);
-  tcase_add_loop_test(t, damaged_heads_never_crash, 0, 100);
-  tcase_add_loop_test(t, wrong_headers_say_what_is_wrong, 0, (int)QN_COUNT(headers));
-  tcase_add_test(t, missing_files_are_named);
-  tcase_add_test(t, npy_has_the_header_that_numpy_reads);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(weights_decode_to_the_tools_own_values, QN_COUNT(rows)),
+      CASE(every_weight_of_a_model_can_be_read, QN_COUNT(rows)),
+      CASE(truncated_files_are_refused, 1),
+      CASE(damaged_heads_never_crash, 100),
+      CASE(wrong_headers_say_what_is_wrong, QN_COUNT(headers)),
+      CASE(missing_files_are_named, 1),
+      CASE(npy_has_the_header_that_numpy_reads, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 60);
 }

@@ -310,11 +310,10 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("io_ggml");
-  TCase *t = tcase_create("types");
-  tcase_add_loop_test(t, planes_decode_to_the_definition, 0, 4 * (int)QN_COUNT(types));
-  tcase_add_loop_test(t, code_books_are_those_of_the_format, 0, (int)QN_COUNT(grids));
-  tcase_add_test(t, i2_s_has_one_scale_after_all_codes);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(planes_decode_to_the_definition, 4 * QN_COUNT(types)),
+      CASE(code_books_are_those_of_the_format, QN_COUNT(grids)),
+      CASE(i2_s_has_one_scale_after_all_codes, 1),
+  };
+  return RUN_CASES(argv[0], cases, .timeout = 60);
 }

@@ -306,25 +306,21 @@ START_TEST(another_container_is_to_be_converted) {
 }
 END_TEST
 
-#define LOOP(t, test, table) tcase_add_loop_test(t, test, 0, (int)QN_COUNT(table))
-
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("io_model");
-  TCase *t = tcase_create("whole");
-  tcase_add_checked_fixture(t, setup, teardown);
-  LOOP(t, a_name_tells_what_a_weight_is_for, weights);
-  LOOP(t, the_head_of_a_tied_model_is_its_embedding, heads);
-  tcase_add_test(t, a_head_of_its_own_is_not_tied);
-  LOOP(t, what_is_stored_in_out_is_transposed, orders);
-  LOOP(t, the_quantization_is_found, configurations);
-  LOOP(t, a_file_of_another_kind_is_named, strangers);
-  tcase_add_test(t, blanks_may_stand_round_a_header);
-  LOOP(t, an_escape_has_four_hexadecimal_digits, escapes);
-  tcase_add_test(t, a_tensor_that_only_the_index_has_is_remarked);
-  tcase_add_test(t, a_folder_holds_one_model);
-  tcase_add_test(t, parts_without_an_index_are_all_there);
-  tcase_add_test(t, another_container_is_to_be_converted);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(a_name_tells_what_a_weight_is_for, QN_COUNT(weights)),
+      CASE(the_head_of_a_tied_model_is_its_embedding, QN_COUNT(heads)),
+      CASE(a_head_of_its_own_is_not_tied, 1),
+      CASE(what_is_stored_in_out_is_transposed, QN_COUNT(orders)),
+      CASE(the_quantization_is_found, QN_COUNT(configurations)),
+      CASE(a_file_of_another_kind_is_named, QN_COUNT(strangers)),
+      CASE(blanks_may_stand_round_a_header, 1),
+      CASE(an_escape_has_four_hexadecimal_digits, QN_COUNT(escapes)),
+      CASE(a_tensor_that_only_the_index_has_is_remarked, 1),
+      CASE(a_folder_holds_one_model, 1),
+      CASE(parts_without_an_index_are_all_there, 1),
+      CASE(another_container_is_to_be_converted, 1),
+  };
+  return RUN_CASES(argv[0], cases, setup, teardown, 60);
 }

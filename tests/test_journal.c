@@ -196,18 +196,16 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("journal");
-  TCase *c = tcase_create("journal");
-  tcase_add_checked_fixture(c, init, fini);
-  tcase_add_loop_test(c, deaths_make_a_suspect, 0, (int)QN_COUNT(deaths));
-  tcase_add_loop_test(c, parts_of_a_step, 0, (int)QN_COUNT(deaths));
-  tcase_add_test(c, torn_line_is_no_step);
-  tcase_add_test(c, another_hosts_journal_is_left_alone);
-  tcase_add_loop_test(c, garbage_is_passed_over, 0, (int)QN_COUNT(garbage));
-  tcase_add_test(c, living_journal_is_left_alone);
-  tcase_add_test(c, killed_runs_are_remembered);
-  tcase_add_test(c, finished_run_leaves_nothing);
-  tcase_add_test(c, full_disk_is_noted);
-  suite_add_tcase(s, c);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(deaths_make_a_suspect, QN_COUNT(deaths)),
+      CASE(parts_of_a_step, QN_COUNT(deaths)),
+      CASE(torn_line_is_no_step, 1),
+      CASE(another_hosts_journal_is_left_alone, 1),
+      CASE(garbage_is_passed_over, QN_COUNT(garbage)),
+      CASE(living_journal_is_left_alone, 1),
+      CASE(killed_runs_are_remembered, 1),
+      CASE(finished_run_leaves_nothing, 1),
+      CASE(full_disk_is_noted, 1),
+  };
+  return RUN_CASES(argv[0], cases, init, fini, 60);
 }

@@ -82,12 +82,9 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  Suite *s = suite_create("resume");
-  TCase *t = tcase_create("tool");
-  tcase_add_checked_fixture(t, cli_enter, cli_leave);
-  tcase_add_test(t, second_run_does_nothing);
-  tcase_add_test(t, killed_runs_are_continued);
-  tcase_set_timeout(t, 300);
-  suite_add_tcase(s, t);
-  return run_suite(s, argv[0]);
+  static const suite_case cases[] = {
+      CASE(second_run_does_nothing, 1),
+      CASE(killed_runs_are_continued, 1),
+  };
+  return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }
