@@ -7,6 +7,7 @@
 #include "checks.h"
 #include "decode.h"
 #include "fail.h"
+#include "shadow.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;

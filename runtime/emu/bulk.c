@@ -9,6 +9,7 @@
 #include "decode.h"
 #include "fail.h"
 #include "half.h"
+#include "shadow.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;

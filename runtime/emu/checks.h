@@ -15,17 +15,6 @@ void qn__emu_proxy_fence(warp *w);
 void qn__emu_clock_start(cluster *c);
 void qn__emu_join(uint32_t *into, const uint32_t *from, uint32_t n);
 
-typedef enum touch { GENERIC_READ, GENERIC_WRITE, ATOMIC, ASYNC_READ, ASYNC_WRITE, COPY_WRITE } touch;
-
-/* The CTA and the offset of a shared address of any rank; NULL (and a finding) when it or its bytes are outside. */
-cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset);
-/* Account for an access to c's shared memory by `agent` (a warp's or an mbarrier's): shadow bytes and races. */
-void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how);
-/* The write of an async operation has landed: stamp the words with the agent's time, mark the bytes written. */
-void qn__emu_land(warp *w, cta *c, uint32_t at, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic);
-/* Set shadow bytes. */
-void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state);
-
 /* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only
  * memory. */
 uint8_t *qn__emu_global_at(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);

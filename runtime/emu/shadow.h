@@ -2,11 +2,21 @@
  *
  * Most requests find bytes that may be used (all written, or none of them in the hands of an async copy) and words
  * whose last use lies in the warp's past. They are accounted for here, a word or 16 bytes at a time, so that the
- * compiler makes one vector of four words. Whatever is less plain goes to qn__emu_touch (checks.c), which decides and
- * reports. */
+ * compiler makes one vector of four words. Whatever is less plain goes to qn__emu_touch, which decides and reports. */
 #ifndef QN_EMU_SHADOW_H
 #define QN_EMU_SHADOW_H
 #include "checks.h"
+
+typedef enum touch { GENERIC_READ, GENERIC_WRITE, ATOMIC, ASYNC_READ, ASYNC_WRITE, COPY_WRITE } touch;
+
+/* The CTA and the offset of a shared address of any rank; NULL (and a finding) when it or its bytes are outside. */
+cta *qn__emu_shared_at(warp *w, int lane, uint32_t address, uint32_t bytes, uint32_t *offset);
+/* Account for an access to c's shared memory by `agent` (a warp's or an mbarrier's): shadow bytes and races. */
+void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch how);
+/* The write of an async operation has landed: stamp the words with the agent's time, mark the bytes written. */
+void qn__emu_land(warp *w, cta *c, uint32_t at, uint32_t bytes, uint32_t agent, uint32_t stamp, bool generic);
+/* Set shadow bytes. */
+void qn__emu_mark(cta *c, uint32_t at, uint32_t bytes, int state);
 
 #define ALWAYS static inline __attribute__((always_inline))
 
