@@ -7,7 +7,7 @@ ignore = { "581" } -- not (a <= b) is no b < a: it holds for a NaN, too
 local template = {
   read_globals = {
     "assert", "error", "ipairs", "next", "pairs", "select", "tonumber", "tostring", "type", "math", "string", "table",
-    "format", "kernel", "layout", "expr", "use", "lookup", "bits", "ceildiv", "min", "max", "lt", "eq", "cond",
+    "format", "kernel", "layout", "types", "targets", "expr", "use", "lookup", "bits", "ceildiv", "min", "max", "lt", "eq", "cond",
     "M", "N", "K", "T", "SMS", "SMEM", "L2",
   },
 }

@@ -15,16 +15,22 @@
 local check = require "gen.check"
 local expr = require "gen.expr"
 local registry = require "gen.registry"
+local types = require "gen.types"
 local format = { registry = {}, sorted_keys = check.sorted_keys }
 local that, sorted_keys = check.that, check.sorted_keys
 
-local type_bits = { f16 = 16, bf16 = 16, f32 = 32, e4m3 = 8, e5m2 = 8, e8m0 = 8 }
+-- Floats that planes may be of, and of these what codes may be that are numbers: those with a sign.
+local plane_floats = types.those(function(t) return t.kind == "float" and t.bits <= 32 end)
+local code_floats = types.those(function(t) return t.kind == "float" and t.bits <= 32 and t.mantissa > 0 end)
+table.sort(plane_floats)
+local is_plane_float = {}
+for _, name in ipairs(plane_floats) do is_plane_float[name] = true end
 
 -- Integer plane types are "u1".."u8": one code a byte. Returns the element type of the plane and its largest code.
 local function plane_type(t)
   local bits = t:match "^u(%d)$"
   if bits then return "u8", (1 << tonumber(bits)) - 1 end
-  return type_bits[t] and t, 0
+  return is_plane_float[t] and t, 0
 end
 
 -- What a choice of plane type adds to the spelling: zero points and minima say that they are there, others their type.
@@ -46,7 +52,6 @@ end
 local fields = { name = "string", doc = "string?", bits = "integer", codes = "string?", group = "string|list?",
   planes = "table?", per = "table?", decode = "function", replace = "boolean?",
   file = "string?", where = "string?" } -- of the one that a copy was made of
-local float_bits = { f16 = 16, bf16 = 16, f32 = 32, e4m3 = 8, e5m2 = 8 } -- codes that are numbers
 
 -- Grains that a spelling may choose, or the one there is.
 local function check_group(group, what, where)
@@ -69,7 +74,7 @@ local function check_planes(def, what, where)
       local like_scale = o == "scale" and plane ~= "scale" and def.planes.scale
       that(o == "none" or like_scale or type(o) == "string" and plane_type(o), where,
         '%s: plane %s: unknown type %q; known: none, u1 to u8, %s; "scale" is that of the plane',
-        what, plane, tostring(o), table.concat(sorted_keys(type_bits), ", "))
+        what, plane, tostring(o), table.concat(plane_floats, ", "))
     end
   end
   for plane, word in pairs(def.per or {}) do
@@ -94,9 +99,9 @@ function format.define(def, file, where)
   local what = check.fields(def, fields, "format", where)
   that(def.name:match "^%l[%w_]*$", where, "a format's name is a word of small letters, digits and _, not %q", def.name)
   if def.codes then
-    check.among(def.codes, sorted_keys(float_bits), what .. ": codes", where)
-    that(def.bits == float_bits[def.codes], where, "%s: codes of type %s have %d bits, not %d", what, def.codes,
-      float_bits[def.codes], def.bits)
+    check.among(def.codes, code_floats, what .. ": codes", where)
+    that(def.bits == types.all[def.codes].bits, where, "%s: codes of type %s have %d bits, not %d", what, def.codes,
+      types.all[def.codes].bits, def.bits)
   end
   that(def.codes or def.bits >= 1 and def.bits <= 8, where,
     "%s: bits must be 1 to 8, not %d; codes that are floats say their type in `codes`", what, def.bits)
@@ -302,7 +307,7 @@ end
 -- Give f the chosen planes, and its name the words for them: zero points and minima first, then types. `implied`: words
 -- that a spelling may have although they are the default.
 local function add_planes(f, chosen, implied)
-  local def, marked, types = f.def, {}, {}
+  local def, marked, spelled = f.def, {}, {}
   for _, plane in ipairs(sorted_keys(def.planes)) do
     local o = chosen[plane]
     if o ~= "none" then
@@ -311,12 +316,12 @@ local function add_planes(f, chosen, implied)
       if def.per and def.per[plane] then rows, cols = grain(def.per[plane]) end
       f.planes[#f.planes + 1] = { name = plane, type = t, max = max, rows = rows, cols = cols }
     end
-    local list = o == def.planes[plane][1] and implied or marks[plane] and marked or types
+    local list = o == def.planes[plane][1] and implied or marks[plane] and marked or spelled
     list[#list + 1] = o ~= "none" and suffix(plane, o) or nil
   end
   for i, x in ipairs(f.planes) do f.planes[x.name] = i end
-  table.sort(types)
-  table.move(types, 1, #types, #marked + 1, marked)
+  table.sort(spelled)
+  table.move(spelled, 1, #spelled, #marked + 1, marked)
   f.name = table.concat({ f.name, table.unpack(marked) }, ".")
   f.implied = implied[1] and table.concat(implied, ".")
 end

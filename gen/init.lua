@@ -1,10 +1,13 @@
 -- init.lua - the generator: loads templates in a sandbox and answers for formats, problems and variants.
 --
--- `native` is what the host program gives: hash(text), problem(spelling) -> its parts, read(path) -> text and the name
--- that messages give it, or nil, list(folder) -> names. Templates see an explicit environment: no io, no os, no
--- loading; an unknown global is an error.
+-- `native` is what the host program gives: types (text, see gen/types.lua), hash(text), problem(spelling) -> its parts,
+-- read(path) -> text and the name that messages give it, or nil, list(folder) -> names. Templates see an explicit
+-- environment: no io, no os, no loading; an unknown global is an error.
 
 return function(native)
+  local types = require "gen.types"
+  types.read(native.types)
+  local target = require "gen.target"
   local format = require "gen.format"
   local kernel = require "gen.kernel"
   local layout = require "gen.layout"
@@ -13,8 +16,8 @@ return function(native)
   local registry = require "gen.registry"
   kernel.hash, kernel.parse = native.hash, native.problem
 
-  local gen = { format = format, kernel = kernel, layout = layout, expr = expr, check = check,
-    json = require "gen.json" }
+  local gen = { types = types, target = target, format = format, kernel = kernel, layout = layout, expr = expr,
+    check = check, json = require "gen.json" }
   local loaded = {}
   local copy = registry.copy
 
@@ -35,7 +38,8 @@ return function(native)
       format = function(def) return copy(format.define(def, name, here())) end,
       kernel = function(def) return copy(kernel.define(def, name, here())) end,
       math = copy(math), string = copy(string), table = copy(table),
-      layout = copy(layout), expr = copy(expr), lookup = expr.lookup, bits = expr.bits,
+      layout = copy(layout), types = copy(types), targets = copy(target), expr = copy(expr),
+      lookup = expr.lookup, bits = expr.bits,
       ceildiv = expr.ceildiv, min = expr.min, max = expr.max, lt = expr.lt, eq = expr.eq, cond = expr.select,
       M = expr.var "M", N = expr.var "N", K = expr.var "K", T = expr.var "T",
       SMS = expr.var "SMS", SMEM = expr.var "SMEM", L2 = expr.var "L2",

@@ -13,6 +13,8 @@ local layout = require "gen.layout"
 local emit = require "gen.emit"
 local json = require "gen.json"
 local registry = require "gen.registry"
+local targets = require "gen.target"
+local types = require "gen.types"
 -- Given by the host program: hash(text) -> 32 hexadecimal digits; progress(where), called before each candidate
 -- with the place of its family.
 local kernel = { registry = {}, hash = nil, progress = function() end }
@@ -58,7 +60,7 @@ function kernel.define(def, file, where)
   check.that(("." .. def.name):gsub("%.%a[%w_]*", "") == "", where,
     "a kernel's name is words with dots between, not %q",
     def.name)
-  check.among(def.target, { "cuda", "host" }, what .. ": target", where)
+  check.among(def.target, targets.names, what .. ": target", where)
   check_params(def.params, what, where)
   for _, r in ipairs(def.rules) do check.fields(r, rule_fields, what .. ": rule", where) end
   for i, section in ipairs(def.outline) do
@@ -67,13 +69,11 @@ function kernel.define(def, file, where)
   return registry.add(kernel.registry, def, what, file, where)
 end
 
-local function check_target(target) return target and check.among(target, { "cuda", "host" }, "target") end
-
 -- Families of a target, sorted by name: all, or the named ones, "host.gemv,host.gemm". Raises for an unknown
 -- one.
 function kernel.families(target, named)
   local out, names, wanted = {}, {}, {}
-  check_target(target)
+  if target then targets.get(target) end
   for _, name in ipairs(format.sorted_keys(kernel.registry)) do
     if not target or kernel.registry[name].target == target then names[#names + 1] = name end
   end
@@ -86,42 +86,32 @@ end
 
 -- ---- Problems -------------------------------------------------------------------------------------------------------
 
--- Types that a problem leaves open: of the activations the first that the format goes with, then the output.
-local defaults = { host = { { "bf16", "f32" }, "f32" }, cuda = { { "f16", "bf16" }, "f16" } }
-local holds = { -- codes which are floats
-  f16 = { f16 = true, e4m3 = true, e5m2 = true }, bf16 = { bf16 = true, e4m3 = true, e5m2 = true },
-  f32 = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true },
-}
-local at_once = { host = { bf16 = 2 }, cuda = {} } -- values of k that are multiplied together and so share a group
-
 local function goes_with(f, act, target)
   for _, p in ipairs(f.planes) do
-    if p.cols % (at_once[target][act] or 1) ~= 0 then return false end
+    if p.cols % (target.at_once[act] or 1) ~= 0 then return false end
   end
-  return f.map.kind ~= "float" or holds[act][f.map.type]
+  return f.map.kind ~= "float" or types.holds(act, f.map.type)
 end
 
 local function default_act(f, target)
-  for _, act in ipairs(defaults[target][1]) do
+  for _, act in ipairs(target.defaults) do
     if goes_with(f, act, target) then return act end
   end
-  return defaults[target][1][1]
+  return target.defaults[1]
 end
-
-local with_scale = { i8 = true, e4m3 = true } -- of each token; no type of Y
 
 -- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved. The grammar is runtime/problem.c's.
 -- `act`: the activation type of one that leaves it open (default: the first that the format goes with).
-function kernel.problem(spelling, target, act)
+function kernel.problem(spelling, target_name, act)
   local p, why = kernel.parse(spelling)
   if not p then error(why, 0) end
   if act and not p.act then
-    return kernel.problem(("%s:%dx%d:%s%s"):format(p.format, p.n, p.k, act, p.bias and "+bias" or ""), target)
+    return kernel.problem(("%s:%dx%d:%s%s"):format(p.format, p.n, p.k, act, p.bias and "+bias" or ""), target_name)
   end
   p.format = format.resolve(p.format)
-  target = check_target(target) or "host"
+  local target = targets.get(target_name or "host")
   p.act = p.act or default_act(p.format, target)
-  p.out = p.out or target == "cuda" and not with_scale[p.act] and p.act or defaults[target][2]
+  p.out = p.out or target.out(p.act)
   p.spelling = ("%s:%dx%d:%s-%s%s"):format(p.format.name, p.n, p.k, p.act, p.out, p.bias and "+bias" or "")
   return p
 end

@@ -11,9 +11,8 @@
 
 local check = require "gen.check"
 local expr = require "gen.expr"
+local types = require "gen.types"
 local layout = {}
-local type_bits = { u8 = 8, i8 = 8, u16 = 16, f16 = 16, bf16 = 16, f32 = 32, u32 = 32, i32 = 32, e4m3 = 8, e5m2 = 8,
-  e8m0 = 8 }
 
 local function digit(axis, size, stride)
   for _, x in ipairs { size, stride or 1 } do
@@ -88,7 +87,7 @@ function layout.make(spec)
       local plane = field.plane ~= "codes" and f.planes[f.planes[field.plane] or 0]
       if field.plane ~= "codes" and not plane then fail(name, "format %s has no plane %s", f.name, field.plane) end
       local kind = field.type or (plane and plane.type) or (field.bits <= 8 and "u8" or "u" .. field.bits)
-      local bits = plane and type_bits[kind] or field.bits
+      local bits = plane and types.all[kind].bits or field.bits
       local all = { table.unpack(sec.outer) }
       table.move(field.digits, 1, #field.digits, #all + 1, all)
       local label = field.plane .. (plane and "" or (" bits %d+%d"):format(field.lo, field.bits))

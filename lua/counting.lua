@@ -33,8 +33,8 @@ return function(q, native)
   function q.roofline(variant, device, weight_bytes, m)
     local p, product = variant.problem, products[device.sm]
     if not product then return nil end
-    local size = { f16 = 2, bf16 = 2, f32 = 4, i8 = 1, e4m3 = 1 }
-    local bytes = weight_bytes + m * (p.k * size[p.act] + p.n * size[p.out])
+    local all = q.gen.types.all
+    local bytes = weight_bytes + m * (p.k * all[p.act].bytes + p.n * all[p.out].bytes)
     local flops = 2.0 * m * p.n * p.k
     local memory, compute = bytes / product[2], flops / product[3]
     return { bytes = bytes, flops = flops, product = product[1], seconds = math.max(memory, compute),

@@ -154,4 +154,5 @@ void qn__lua_gen(lua_State *L) {
       {"compile", compile}, {"compiler", compiler}, {"problem", problem}, {NULL, NULL}};
   qn__lua_class(L, batch_class, batch_methods);
   luaL_setfuncs(L, functions, 0);
+  qn__lua_set_text(L, "types", QN_TYPES_TEXT);
 }

@@ -86,7 +86,9 @@ local function read(path)
   return native.read(path)
 end
 
-local gen = import "gen.init" { hash = native.hash, problem = native.problem, read = read, list = list }
+local gen = import "gen.init" {
+  types = native.types, hash = native.hash, problem = native.problem, read = read, list = list,
+}
 gen.kernel.progress = progress
 guarded(gen.load_all)
 native.known(function(t, what, fields) -- for tables that C reads

@@ -135,8 +135,10 @@ return function(q, native)
   end
 
   -- The dense product of a shape "NxK", that quantized ones are held against.
-  local dense = { host = "f32:%s:f32-f32", cuda = "f16:%s:f16-f16" }
-  function q.dense_problem(shape, target) return dense[target]:format(shape) end
+  function q.dense_problem(shape, target)
+    local type = q.gen.target.get(target).dense
+    return ("%s:%s:%s-%s"):format(type, shape, type, type)
+  end
 
   -- The dense product of every shape, once: the baseline.
   local function add_dense(job, problems, device)
@@ -230,8 +232,7 @@ return function(q, native)
       ok, why, code = m:check(g)
       if not ok then return nil, why, code end
       for _, act in ipairs(acts or { false }) do
-        local eight = act == "i8" or act == "e4m3"
-        local own = not act or any and eight and not g.quantized
+        local own = not act or any and q.gen.types.scaled(act) and not g.quantized
         local spelling = ("%s:%dx%d%s"):format(g.format, g.n, g.k, own and "" or ":" .. act)
         if not seen[spelling] then out[#out + 1] = spelling end
         seen[spelling] = true

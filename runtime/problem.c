@@ -22,13 +22,28 @@ static qn_status bad_spelling(const char *spelling, const char *why) {
                   spelling, why);
 }
 
-/* A type name of `length` bytes at s: a float that X and Y may be of, or of X alone one with a scale for each token. */
+/* May Y, or X, be of type t? */
+static bool fits(qn_type t, bool output) { return qn__form[t].as_x == QN_AS_X_PLAIN || (!output && qn__act_scaled(t)); }
+
+/* What is wrong with a type that does not fit: "outputs are f16, bf16 or f32". */
+static qn_status bad_type(const char *spelling, bool output) {
+  const char *name[QN__TYPES];
+  char why[128];
+  int n = 0, at = snprintf(why, sizeof why, "%s are ", output ? "outputs" : "activations");
+  for (qn_as_x as = QN_AS_X_PLAIN; as <= QN_AS_X_SCALED; as++)
+    for (int t = 0; t < QN__TYPES; t++)
+      if (qn__form[t].as_x == as && fits((qn_type)t, output)) name[n++] = qn_type_name((qn_type)t);
+  for (int i = 0; i < n; i++)
+    at += snprintf(why + at, sizeof why - (size_t)at, "%s%s", !i ? "" : i < n - 1 ? ", " : " or ", name[i]);
+  return bad_spelling(spelling, why);
+}
+
+/* The type whose name is `length` bytes at s, if Y, or X, may be of it. */
 static qn_type type_at(const char *s, size_t length, bool output) {
   char name[16];
   snprintf(name, sizeof name, "%.*s", (int)length, s);
   qn_type t = length < sizeof name ? qn_type_from_name(name) : QN_T_NONE;
-  bool wide = t == QN_T_F16 || t == QN_T_BF16 || t == QN_T_F32;
-  return wide || (!output && qn__act_scaled(t)) ? t : QN_T_NONE;
+  return fits(t, output) ? t : QN_T_NONE;
 }
 
 qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
@@ -51,12 +66,11 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
 
   if (*s == ':') {
     size_t act = strcspn(++s, "-+"), used = 0;
-    if (!(out->act = type_at(s, act, false)))
-      return bad_spelling(spelling, "activations are f16, bf16, f32, i8 or e4m3");
+    if (!(out->act = type_at(s, act, false))) return bad_type(spelling, false);
     s += act;
     if (*s == '-') {
       used = strcspn(++s, "+");
-      if (!(out->out = type_at(s, used, true))) return bad_spelling(spelling, "outputs are f16, bf16 or f32");
+      if (!(out->out = type_at(s, used, true))) return bad_type(spelling, true);
       s += used;
     }
   }

@@ -32,6 +32,11 @@ static const qn_form qn__form[] = {
 #undef QN_X
 };
 
+/* The same as text for the generator (gen/types.lua): a line for each type, in the order of the list. */
+#define QN_TYPE_LINE(name, text, bits, kind, exponent, mantissa, as_x)                                                 \
+  text " " #bits " " #kind " " #exponent " " #mantissa " " #as_x "\n"
+#define QN_TYPES_TEXT QN_TYPE_MAP(QN_TYPE_LINE)
+
 enum { QN__TYPES = sizeof qn__form / sizeof *qn__form };
 
 static inline bool qn__is_type(uint32_t t) { return t > QN_T_NONE && t < QN__TYPES; }

@@ -11,7 +11,7 @@
 static const char generator_text[] =
     "package.path = SOURCE .. '/?.lua;' .. SOURCE .. '/?/init.lua'\n"
     "gen = require 'gen.init' {\n"
-    "  hash = function(text) return text end, problem = native_problem,\n"
+    "  types = native_types, hash = function(text) return text end, problem = native_problem,\n"
     "  read = function(path) local f <close> = assert(io.open(SOURCE .. '/' .. path)) return f:read 'a' end,\n"
     "  list = function(folder)\n"
     "    local names, list <close> = {}, io.popen('ls ' .. SOURCE .. '/' .. folder)\n"
@@ -29,6 +29,7 @@ static inline lua_State *generator(const char **why) {
   luaL_openlibs(L);
   lua_pushstring(L, QN_TESTS "/.."), lua_setglobal(L, "SOURCE");
   lua_register(L, "native_problem", native_problem);
+  lua_pushstring(L, QN_TYPES_TEXT), lua_setglobal(L, "native_types");
   if (!luaL_dostring(L, generator_text)) return L;
   *why = lua_tostring(L, -1);
   return NULL;

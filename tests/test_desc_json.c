@@ -194,7 +194,7 @@ static const char generate[] =
     "  for name in p:lines() do if name:match '%.lua$' then out[#out + 1] = name end end\n"
     "  p:close() return out\n"
     "end\n"
-    "local gen = require 'gen.init' { hash = hash, problem = problem, read = read, list = list }\n"
+    "local gen = require 'gen.init' { types = types, hash = hash, problem = problem, read = read, list = list }\n"
     "gen.load_all()\n"
     "local isa, names = {}, 'avx avx2 avx512bf16 avx512bw avx512dq avx512f avx512vl avx512vnni f16c fma'\n"
     "for name in names:gmatch '%S+' do isa[name] = true end\n"
@@ -241,6 +241,7 @@ START_TEST(test_generator) {
   lua_pushstring(L, QN_TESTS "/.."), lua_setglobal(L, "SOURCE");
   lua_register(L, "hash", hash);
   lua_register(L, "problem", native_problem);
+  lua_pushstring(L, QN_TYPES_TEXT), lua_setglobal(L, "types");
   ck_assert_msg(!luaL_dostring(L, generate), "%s", lua_tostring(L, -1));
   lua_Integer n = luaL_len(L, -1);
   ck_assert_msg(n >= 20, "%d variants", (int)n);

@@ -1,11 +1,9 @@
 local common = require "lua.common"
 
-local acts = { host = { "f32", "bf16", "e4m3", "i8" }, cuda = { "f16", "bf16", "e4m3", "i8" } }
-
 -- For each activation type: the families that take the format, and of those that do not, the rule that refuses.
 local function families(q, name, device)
   local out = {}
-  for _, act in ipairs(acts[device.target]) do
+  for _, act in ipairs(q.gen.target.acts(device.target)) do
     local row = { act = act, take = {}, refuse = {} }
     for _, r in ipairs(q.survey(("%s:4096x4096:%s"):format(name, act), device)) do
       local worst
@@ -26,7 +24,7 @@ end
 -- The families of a target that take the format with some activation type.
 local function takers(q, name, device)
   local list, seen = {}, {}
-  for _, act in ipairs(acts[device.target]) do
+  for _, act in ipairs(q.gen.target.acts(device.target)) do
     for _, r in ipairs(q.survey(("%s:4096x4096:%s"):format(name, act), device, { only_one = true })) do
       if r.survivors > 0 and not seen[r.family] then list[#list + 1] = r.family end
       seen[r.family] = seen[r.family] or r.survivors > 0

@@ -42,7 +42,9 @@ fragment.TILE_N, fragment.TILE_K = 64, 128 -- what N and K are padded to
 
 -- The three digits of k within 16: t, a2 after a0, the second of a pair.
 local function order(act)
-  if fragment.bytes[act] == 1 then return { name = "cuda.fragment.x8", t = k(4, 4), a2 = k(2, 1), second = k(2, 2) } end
+  if types.all[act].bytes == 1 then
+    return { name = "cuda.fragment.x8", t = k(4, 4), a2 = k(2, 1), second = k(2, 2) }
+  end
   return { name = "cuda.fragment", t = k(4, 2), a2 = k(2, 8), second = k(2, 1) }
 end
 
@@ -77,14 +79,12 @@ end
 
 local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
 
-fragment.bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1, i8 = 1 } -- of an element
-
 -- How plane p of a format is stored: type, bytes of an element, and the weights that share one: rows (1, 16, 0: all)
 -- and cols (0: all).
 function fragment.stored(p)
   local rows = p.rows % 16 > 0 and 1 or p.rows + p.cols > 0 and 16 or 0
   local type = rows == 16 and "f32" or p.type
-  return { name = p.name, type = type, size = fragment.bytes[type], rows = rows,
+  return { name = p.name, type = type, size = types.all[type].bytes, rows = rows,
     cols = p.cols % fragment.TILE_K == 0 and p.cols or gcd(p.cols, fragment.TILE_K) }
 end
 

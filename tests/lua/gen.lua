@@ -18,7 +18,7 @@ local function sandbox(texts)
   local files = {}
   for name, text in pairs(texts) do files["templates/" .. name .. ".lua"] = text end
   local other = q.import "gen.init" {
-    hash = q.native.hash, problem = q.native.problem, list = function() return {} end,
+    types = q.native.types, hash = q.native.hash, problem = q.native.problem, list = function() return {} end,
     read = function(path) return files[path] or q.native.read(path) end,
   }
   return function(name) return other.load("templates/" .. name .. ".lua") end

@@ -6,53 +6,33 @@
 local fragment = use "layouts/cuda_fragment"
 local cuda = { fragment = fragment }
 
-cuda.ctype = { f16 = "u16", bf16 = "u16", f32 = "float", i8 = "s8", e4m3 = "u8" }
-cuda.scaled = { i8 = true, e4m3 = true } -- activations of 8 bits, with a scale for each token
-cuda.bytes = fragment.bytes
+-- Element types in CUDA: narrow floats are their bits.
+cuda.ctype = {}
+for name, t in pairs(types.all) do
+  cuda.ctype[name] = name == "f32" and "float" or (t.kind == "signed" and "s" or "u") .. t.bits
+end
 
 -- ---- Numbers as bits ------------------------------------------------------------------------------------------------
 
--- x rounded to the nearest 16-bit float (ties to even), as bits.
-function cuda.bf16_bits(x)
-  local bits = string.unpack("<I4", string.pack("<f", x))
-  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
-end
-
-function cuda.f16_bits(x)
-  local sign = (x < 0 or 1 / x < 0) and 0x8000 or 0
-  local a, e = math.abs(x), 0
-  if a == 0 then return sign end
-  while a >= 2 do a, e = a / 2, e + 1 end
-  while a < 1 and e > -14 do a, e = a * 2, e - 1 end
-  local scaled = a * 1024
-  local m = math.tointeger(scaled // 1)
-  local rest = scaled - m
-  if rest > 0.5 or (rest == 0.5 and m % 2 == 1) then m = m + 1 end
-  return sign | math.min(((e + 14) << 10) + m, 0x7c00)
-end
-
-function cuda.f16_value(bits)
-  local e, m = bits >> 10 & 31, bits & 1023
-  local a = e == 0 and m * 2.0 ^ -24 or (1024 + m) * 2.0 ^ (e - 25)
-  return bits >= 0x8000 and -a or a
-end
-
-local function bf16_value(bits) return (string.unpack("<f", string.pack("<I4", bits << 16))) end
-
 -- Arithmetic of a 16-bit float type: `magic` is the number whose last bit is worth one, 2^significand; adding a code to
--- its bits adds the code to its value. `holds`: types of planes of which it holds every value.
-cuda.half = {
-  f16 = { name = "f16", bits = cuda.f16_bits, value = cuda.f16_value, significand = 10, bias = 15, magic = 0x6400,
-    max = 65504, holds = { f16 = true, e4m3 = true, e5m2 = true, u8 = true } },
-  bf16 = { name = "bf16", bits = cuda.bf16_bits, value = bf16_value, significand = 7, bias = 127, magic = 0x4300,
-    max = 0x1.fep127, holds = { bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true } },
-}
+-- its bits adds the code to its value.
+local function half(name)
+  local t = types.all[name]
+  return { name = name, significand = t.mantissa, bias = t.bias, max = t.max,
+    magic = types.code(name, 2.0 ^ t.mantissa), bits = function(x) return types.code(name, x) end }
+end
+cuda.half = { f16 = half "f16", bf16 = half "bf16" }
 
 -- 8-bit floats: bits of the significand that are stored, the bias of the exponent, the largest number.
-cuda.float8 = { e4m3 = { significand = 3, bias = 7, max = 448 }, e5m2 = { significand = 2, bias = 15, max = 57344 } }
+cuda.float8 = {}
+for name, t in pairs(types.all) do
+  if t.bits == 8 and (t.mantissa or 0) > 0 then
+    cuda.float8[name] = { significand = t.mantissa, bias = t.bias, max = t.max }
+  end
+end
 
 -- Does 16-bit type t hold x exactly?
-function cuda.exact(t, x) return cuda.half[t].value(cuda.half[t].bits(x)) == x end
+function cuda.exact(t, x) return types.value(t, types.code(t, x)) == x end
 
 -- The constant x in both halves of a register.
 function cuda.pair(t, x)
@@ -63,7 +43,7 @@ end
 function cuda.f32(x) return (("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f")) end
 
 -- The 16-bit type in which weights meet activations of type `act`: f16 holds every number that 8 bits have.
-function cuda.half_of(act) return cuda.scaled[act] and "f16" or act end
+function cuda.half_of(act) return types.scaled(act) and "f16" or act end
 
 -- ---- What a format asks for -----------------------------------------------------------------------------------------
 
@@ -126,7 +106,7 @@ end
 -- Vectors that the result meets, y = x_scale[m] * sum + bias[n], as they follow x, w and y.
 function cuda.vectors(v)
   local out = {}
-  if cuda.scaled[v.act] then out[1] = "x_scale" end
+  if types.scaled(v.act) then out[1] = "x_scale" end
   if v.problem.bias then out[#out + 1] = "bias" end
   return out
 end
@@ -149,8 +129,8 @@ end
 -- ---- Rules ----------------------------------------------------------------------------------------------------------
 
 cuda.rules = {
-  act = { name = "act", why = "CUDA kernels take f16, bf16, i8 or e4m3 activations",
-    ok = function(v) return v.act ~= "f32" end },
+  act = { name = "act", why = ("CUDA kernels take %s activations"):format(types.words(targets.acts "cuda")),
+    ok = function(v) return targets.takes("cuda", v.act) end },
 }
 
 -- Codes must stay exact when they are put into a 16-bit float; `type` says which, for a variant.
@@ -270,7 +250,7 @@ function cuda.helpers(w, v)
       return d;
     }
   ]]
-  if not v.INTEGER and (v.format.bits <= 8 or cuda.scaled[v.act]) then
+  if not v.INTEGER and (v.format.bits <= 8 or types.scaled(v.act)) then
     w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) })
   end
   w(to_f32.f16)

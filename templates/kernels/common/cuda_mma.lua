@@ -166,16 +166,14 @@ local spread = {
       b[1] = add2(and_or(x >> 8, 0x00ff00ff, 0x64006400), ${OFFSET});
     }
   ]],
-  e4m3 = [[
-    fn void spread(u32 x, u32 *b) { b[0] = f16x2_of_e4m3(x << 8), b[1] = f16x2_of_e4m3(x); }
-  ]],
+  float = "fn void spread(u32 x, u32 *b) { b[0] = f16x2_of_${ACT}(x << 8), b[1] = f16x2_of_${ACT}(x); }",
 }
 
 -- What load_b() needs in front.
 function parts.spread(w, v)
-  if not spread[v.act] or v.INTEGER then return end
-  if v.act == "e4m3" and v.format.map.type ~= "e4m3" then codes.narrow(w, v, "e4m3") end
-  w(spread[v.act], { OFFSET = cuda.pair(v.HALF, -1152) })
+  if not types.scaled(v.act) or v.INTEGER then return end
+  if cuda.float8[v.act] and v.format.map.type ~= v.act then codes.narrow(w, v, v.act) end
+  if v.act == "i8" then w(spread.i8, { OFFSET = cuda.pair(v.HALF, -1152) }) else w(spread.float, { ACT = v.act }) end
   w.blank()
 end
 
@@ -436,7 +434,7 @@ function parts.combine(w, v)
 end
 
 function parts.store(w, v)
-  local bytes, scaled = cuda.bytes[v.out], cuda.scaled[v.act]
+  local bytes, scaled = types.all[v.out].bytes, types.scaled(v.act)
   w([[
     /* Four neighbours of a row at once, where they all exist and Y is aligned. */
     fn void store(const task &t, const float *out, ${YT} *y, ${VECTORS}int ldy) {

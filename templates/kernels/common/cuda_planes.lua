@@ -26,7 +26,7 @@ function planes.derive(v)
   v.ZERO_PLANE, v.SCALES, v.OFFSETS, v.ROW_SCALES = r.zero, r.scale, r.offset, r.row
   v.planes, v.GROUP = {}, 0
   for i, p in ipairs(v.format.planes) do
-    local s = v.FINE and { name = p.name, type = p.type, size = cuda.bytes[p.type] } or cuda.fragment.stored(p)
+    local s = v.FINE and { name = p.name, type = p.type, size = types.all[p.type].bytes } or cuda.fragment.stored(p)
     v.planes[i], v.planes[p.name] = s, s
     if not v.FINE and s.cols > 0 then v.GROUP = v.GROUP > 0 and math.min(v.GROUP, s.cols) or s.cols end
   end
@@ -128,7 +128,7 @@ end
 -- Does one multiplication of pairs do? The scale is a single plane whose every value T holds.
 local function native(v)
   local f = v.format
-  return #v.OFFSETS == 0 and #v.SCALES == 1 and cuda.half[v.HALF].holds[f.planes[f.planes[v.SCALES[1]]].type]
+  return #v.OFFSETS == 0 and #v.SCALES == 1 and types.holds(v.HALF, f.planes[f.planes[v.SCALES[1]]].type)
 end
 
 function planes.precision(v)
@@ -154,7 +154,7 @@ function planes.weigh(w, v)
   for _, p in ipairs(v.planes) do
     if not seen[p.type] then
       w("struct __align__(${ALIGN}) eight_${TYPE} { ${CTYPE} v[8]; };",
-        { ALIGN = math.min(8 * p.size, 16), TYPE = p.type, CTYPE = cuda.ctype[p.type] or "u8" })
+        { ALIGN = math.min(8 * p.size, 16), TYPE = p.type, CTYPE = cuda.ctype[p.type] })
     end
     seen[p.type] = true
   end

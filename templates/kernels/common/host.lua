@@ -19,12 +19,23 @@ local layouts = use "layouts/host_panel"
 local host = {}
 
 local arithmetic = {
-  f32 = { V = 1, lane = 32, x = "float", value = "x[k]", sets = {} },
-  bf16 = { V = 2, lane = 16, x = "uint16_t", value = "from_bf16(x[k])", sets = { "avx512bf16" } },
-  e4m3 = { V = 2, lane = 16, x = "uint8_t", value = "from_fp8(x[k])", sets = { "avx512bf16" }, product = "bf16",
-    scaled = true },
-  i8 = { V = 4, lane = 8, x = "int8_t", value = "x[k]", sets = { "avx512vbmi", "avx512vnni" }, scaled = true },
+  f32 = { V = 1, lane = 32, value = "x[k]", sets = {} },
+  bf16 = { V = 2, lane = 16, value = "from_bf16(x[k])", sets = { "avx512bf16" } },
+  i8 = { V = 4, lane = 8, value = "x[k]", sets = { "avx512vbmi", "avx512vnni" } },
 }
+-- Those of 8 bits that are floats, as bf16.
+for _, name in ipairs(types.those(function(t) return t.act == "scaled" and t.kind == "float" end)) do
+  arithmetic[name] = { V = 2, lane = 16, value = "from_fp8(x[k])", sets = { "avx512bf16" }, product = "bf16" }
+end
+
+-- Element types in C: narrow floats are their bits.
+host.ctype = {}
+for name, t in pairs(types.all) do
+  host.ctype[name] = name == "f32" and "float" or (t.kind == "signed" and "int%d_t" or "uint%d_t"):format(t.bits)
+end
+
+-- Types of planes that the hooks load.
+local loaded = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true }
 
 local usual_group = 128                                     -- where scales are per row, or groups very long
 local longest_group, longest_record = 256, 4096
@@ -59,14 +70,6 @@ function host.quick(wide, narrow)
   return function(device) return host.best_isa(device)[1] == "avx512" and wide or narrow end
 end
 
-host.plane_bytes = { f32 = 4, f16 = 2, bf16 = 2, e4m3 = 1, e5m2 = 1, e8m0 = 1, u8 = 1 } -- types that the hooks load
-
--- Float codes by the activations that they are exact in.
-local float_codes = {
-  f32 = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true },
-  bf16 = { bf16 = true, e4m3 = true, e5m2 = true }, e4m3 = { bf16 = true, e4m3 = true, e5m2 = true }, i8 = {},
-}
-
 -- ---- Groups ---------------------------------------------------------------------------------------------------------
 
 local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
@@ -95,8 +98,8 @@ end
 -- ---- Rules that both families have ----------------------------------------------------------------------------------
 
 host.rules = {
-  { name = "act", why = "host kernels take f32, bf16, e4m3 or i8 activations",
-    ok = function(v) return arithmetic[v.act] ~= nil end },
+  { name = "act", why = ("host kernels take %s activations"):format(types.words(targets.acts "host")),
+    ok = function(v) return targets.takes("host", v.act) end },
   { name = "isa", why = "this CPU does not have the instruction set",
     ok = function(v)
       for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
@@ -115,12 +118,12 @@ host.rules = {
       .. "bf16, e4m3 and e5m2 ones f32, bf16 or e4m3",
     ok = function(v)
       local m = v.format.map
-      return m.kind ~= "float" or m.slope == 1 and float_codes[v.act][m.type]
+      return m.kind ~= "float" or m.slope == 1 and types.holds(arithmetic[v.act].product or v.act, m.type)
     end },
   { name = "plane-type",
     why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and unsigned integers have one)",
     ok = function(v)
-      for _, p in ipairs(v.format.planes) do if not host.plane_bytes[p.type] then return false end end
+      for _, p in ipairs(v.format.planes) do if not loaded[p.type] then return false end end
       return true
     end },
   { name = "pairs",
@@ -157,8 +160,8 @@ host.rules = {
 function host.derive(v, isa)
   v.isa = isa
   local a = arithmetic[v.act]
-  v.V, v.LANE, v.XT, v.VALUE = a.V, a.lane, a.x, a.value
-  v.PRODUCT, v.SCALED = a.product or v.act, a.scaled      -- the type that is multiplied; has x a scale for each token?
+  v.V, v.LANE, v.XT, v.VALUE = a.V, a.lane, host.ctype[v.act], a.value
+  v.PRODUCT, v.SCALED = a.product or v.act, types.scaled(v.act) -- what is multiplied; has x a scale a token?
   v.LANES = host.lanes[v.ISA]
   v.VECTOR = 4 * v.LANES
   v.P = v.NR // v.LANES
@@ -192,8 +195,8 @@ function host.head(w, v)
   ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", bias" or "",
     LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v), ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
-      e4m3 = "a scale per token, exact products in bf16, f32 sums",
-      i8 = "exact int32 sums within a group, f32 across groups" })[v.act] })
+      i8 = "exact int32 sums within a group, f32 across groups" })[v.act]
+      or "a scale per token, exact products in bf16, f32 sums" })
 end
 
 -- Lines of an enum: name, value and what it is, aligned.
@@ -217,15 +220,19 @@ local function sizes(v)
 end
 
 -- Activations as f32. A small float moved into f32's place is itself times a power of two, subnormals included.
-local from_x = {
-  bf16 = "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }",
-  e4m3 = [[
-    fn float from_fp8(uint8_t x) {
-      float f = (union { uint32_t u; float f; }){(uint32_t)(x & 0x7f) << 20}.f * 0x1p120f;
-      return x & 0x80 ? -f : f;
-    }
-  ]],
-}
+local function from_x(w, v)
+  local t = types.all[v.act]
+  if v.act == "bf16" then
+    w "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }"
+  elseif t.kind == "float" and t.bits == 8 then
+    w([[
+      fn float from_fp8(uint8_t x) {
+        float f = (union { uint32_t u; float f; }){(uint32_t)(x & 0x7f) << ${SHIFT}}.f * 0x1p${POWER}f;
+        return x & 0x80 ? -f : f;
+      }
+    ]], { SHIFT = 23 - t.mantissa, POWER = 127 - t.bias })
+  end
+end
 
 function host.constants(w, v)
   if v.ISA == "avx512" then w "#include <immintrin.h>" end
@@ -255,7 +262,7 @@ function host.constants(w, v)
     typedef uint16_t u16v __attribute__((vector_size(${HALF})));
     typedef uint8_t u8v __attribute__((vector_size(${LANES})));
   ]], { SIZES = sizes(v), HALF = v.VECTOR // 2 })
-  if from_x[v.act] then w(from_x[v.act]) end
+  from_x(w, v)
   w.blank()
 end
 
@@ -274,12 +281,6 @@ end
 
 -- A number as a C literal of f32.
 local function f32(x) return ("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f") end
-
--- The bits of x rounded to bf16, to nearest even.
-local function bf16_bits(x)
-  local bits = string.unpack("<I4", string.pack("<f", x))
-  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
-end
 
 -- A table of `count` entries, the values repeated, `per_line` a line.
 local function entries(values, count, show, per_line)
@@ -320,6 +321,5 @@ end
 
 host.arithmetic = arithmetic
 host.f32 = f32
-host.bf16_bits = bf16_bits
 host.entries = entries
 return host

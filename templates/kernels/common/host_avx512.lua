@@ -10,8 +10,11 @@ local hooks = {}
 
 hooks.flags = { avx512 = " -mprefer-vector-width=512" }
 
--- 8-bit floats: bits of the fraction, bias of the exponent.
-local small = { e4m3 = { fraction = 3, bias = 7 }, e5m2 = { fraction = 2, bias = 15 } }
+-- Floats of 8 bits with a sign.
+local small = {}
+for _, name in ipairs(types.those(function(t) return t.bits == 8 and (t.mantissa or 0) > 0 end)) do
+  small[#small + 1], small[name] = name, types.all[name]
+end
 
 -- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums
 -- of x.
@@ -47,8 +50,9 @@ local function number(w, v)
       }
     ]], { MASK = ("%x"):format((1 << v.format.bits) - 1), MAGIC = ("%d.0f"):format((1 << 23) - v.format.map.bias) })
   else
-    local bf16_value = function(x) return string.unpack("<f", string.pack("<I4", host.bf16_bits(x) << 16)) end
-    local show = function(x) return host.f32(v.PRODUCT == "bf16" and bf16_value(x) or x) end
+    local show = function(x)
+      return host.f32(v.PRODUCT == "bf16" and types.value("bf16", types.code("bf16", x)) or x)
+    end
     w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};",
       { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
     w "fn __m512 number(__m512i q) { return _mm512_i32gather_ps(q, table, 4); }"
@@ -59,7 +63,7 @@ end
 -- exponent in the 8 bits below the sign.
 local function small_float(w, type, lane)
   local x, fraction, below = small[type], lane == 32 and 23 or 7, {}
-  for i = 1, 1 << x.fraction do below[i] = (i - 1) * 2.0 ^ (1 - x.bias - x.fraction) end
+  for i = 1, 1 << x.mantissa do below[i] = (i - 1) * 2.0 ^ (1 - x.bias - x.mantissa) end
   local function show(y) return ("0x%x"):format(string.unpack("<I4", string.pack("<f", y)) >> (32 - lane)) end
   w([[
     static const uint${LANE}_t below_${NAME}[${COUNT}] = { /* what lies below the normal numbers */
@@ -75,16 +79,16 @@ local function small_float(w, type, lane)
     }
   ]], { LANE = lane, NAME = (lane == 16 and "bf16_from_" or "from_") .. type, COUNT = 512 // lane,
     TABLE = host.entries(below, 512 // lane, show, 8), RESULT = lane == 32 and "__m512" or "__m512i",
-    SHIFT = fraction - x.fraction, EXPONENT = ("0x%x"):format((127 - x.bias) << fraction),
-    NORMAL = ("0x%x"):format(0x80 - (1 << x.fraction)), SIGN = lane - 8 })
+    SHIFT = fraction - x.mantissa, EXPONENT = ("0x%x"):format((127 - x.bias) << fraction),
+    NORMAL = ("0x%x"):format(0x80 - (1 << x.mantissa)), SIGN = lane - 8 })
 end
 
 function hooks.weights(w, v)
   local bits, map = v.format.bits, v.format.map
   w("typedef ${TYPE} weight_t; /* LANES columns, V values of k */", { TYPE = v.act == "f32" and "__m512" or "__m512i" })
-  local function bf16(x) return ("0x%04x"):format(host.bf16_bits(x)) end
+  local function bf16(x) return ("0x%04x"):format(types.code("bf16", x)) end
   local function u8(x) return ("%d"):format(x // map.unit + v.ADDED) end
-  for _, type in ipairs { "e4m3", "e5m2" } do
+  for _, type in ipairs(small) do
     if host.has_type(v, type) then small_float(w, type, 32) end
   end
   if small[map.type] then

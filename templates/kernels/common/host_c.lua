@@ -16,18 +16,16 @@ function hooks.prepare(v)
   v.AT_ONCE = 1
 end
 
--- Floats that are narrower than f32, and where their sign and the rest go.
-local small = {
-  f16 = { magnitude = "0x7fff", shift = 13, power = "0x1p112f", sign = "0x8000", up = 16 },
-  e4m3 = { magnitude = "0x7f", shift = 20, power = "0x1p120f", sign = "0x80", up = 24 },
-  e5m2 = { magnitude = "0x7f", shift = 21, power = "0x1p112f", sign = "0x80", up = 24 },
-}
+-- Floats that are narrower than f32 and no part of one.
+local small = types.those(function(t)
+  return t.kind == "float" and t.bits < 32 and t.mantissa > 0 and t.exponent < 8
+end)
 
 function hooks.weights(w, v)
   local map, bits = v.format.map, v.format.bits
   w "typedef struct { f32v of[V]; } weight_t; /* LANES columns, V values of k */"
-  for _, type in ipairs { "f16", "e4m3", "e5m2" } do
-    local x = small[type]
+  for _, type in ipairs(small) do
+    local t = types.all[type]
     if host.has_type(v, type) then
       w([[
         /* A small float moved into f32's place is itself times a power of two, subnormals included. */
@@ -35,7 +33,8 @@ function hooks.weights(w, v)
           f32v x = (f32v)((q & ${MAGNITUDE}) << ${SHIFT}) * ${POWER};
           return (f32v)((u32v)x | (q & ${SIGN}) << ${UP});
         }
-      ]], { TYPE = type, MAGNITUDE = x.magnitude, SHIFT = x.shift, POWER = x.power, SIGN = x.sign, UP = x.up })
+      ]], { TYPE = type, MAGNITUDE = ("0x%x"):format((1 << t.bits - 1) - 1), SHIFT = 23 - t.mantissa,
+        POWER = ("0x1p%df"):format(127 - t.bias), SIGN = ("0x%x"):format(1 << t.bits - 1), UP = 32 - t.bits })
     end
   end
   if map.kind == "float" then

@@ -92,7 +92,7 @@ local function group_at(v, record) return v.GROUPS > 1 and ("(%s) * GROUPS + s")
 
 -- Where the NR elements of plane p for the current group lie.
 local function plane_address(v, p)
-  local inner = p.cols == v.GROUP and v.GROUPS > 1 and (" + s * %d"):format(v.NR * host.plane_bytes[p.type]) or ""
+  local inner = p.cols == v.GROUP and v.GROUPS > 1 and (" + s * %d"):format(v.NR * types.all[p.type].bytes) or ""
   for i, section in ipairs(v.layout.sections) do
     local field = section.fields[p.name]
     if field and i == 1 then return ("record + %d%s"):format(field.offset, inner) end
@@ -126,7 +126,7 @@ local function finish(w, v)
   w.push "for (int p = 0; p < P; p++) {"
   for _, p in ipairs(f.planes) do
     w("f32v ${NAME} = load_${NAME}(${AT} + p * ${BYTES});", { NAME = p.name, AT = plane_address(v, p),
-      BYTES = v.LANES * host.plane_bytes[p.type] })
+      BYTES = v.LANES * types.all[p.type].bytes })
   end
   local factor, sum = #f.scale > 0 and " * " .. f.scale[1] or "", ""
   if #f.scale > 1 then

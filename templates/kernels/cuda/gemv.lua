@@ -48,7 +48,7 @@ end
 local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
   v.XT, v.VECTORS = cuda.ctype[v.act], cuda.vector_text(v, "const float *%s, ")
-  v.X_SIZE = cuda.bytes[v.act]
+  v.X_SIZE = types.all[v.act].bytes
   v.FN = fragments[v.LAYOUT]
   v.FK = 4 // v.FN
   v.THREADS = 32 * v.WARPS
@@ -316,7 +316,7 @@ local function output(w, v)
       for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
       y[(i64)(m0 + row) * ldy + to] = output(s${TIMES}${ADD});
     }
-  ]], { TIMES = cuda.scaled[v.act] and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
+  ]], { TIMES = types.scaled(v.act) and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
 end
 
 local function entry(w, v)

@@ -63,7 +63,7 @@ local function sizes(v)
   s.FK = 4 // s.FN
   s.TN, s.TK = v.BN // v.WN, v.BK // v.WK
   s.THREADS = 32 * v.WN * v.WK
-  s.X_SIZE = cuda.bytes[v.act]
+  s.X_SIZE = types.all[v.act].bytes
   s.X_BYTES, s.W_BYTES = v.BM * v.BK * s.X_SIZE, v.BN * v.BK * v.format.bits // 8
   s.staged, s.by_name, s.STAGE = {}, {}, s.X_BYTES + s.W_BYTES
   for _, plane in ipairs(v.format.planes) do
