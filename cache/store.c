@@ -49,7 +49,7 @@ static cJSON *environment(const qn_device_info *d, const char *compiler, const c
   qn__json_add_number(e, "regs", (double)d->regs);
   cJSON *cache = qn__json_add_array(e, "cache");
   for (int i = 0; i < 3; i++) qn__json_append_number(cache, (double)d->cache[i]);
-  if (!strcmp(d->target, "host"))
+  if (qn__target(d->target)->host_code)
     qn__json_add_text(e, "cpu", d->product); /* a host's model is its micro-architecture */
   return e;
 }

@@ -63,7 +63,7 @@ static int serve(lua_State *L) {
   qn_status s = qn_open(path, &o, &c->ctx, why, sizeof why);
   if (s != QN_OK) return qn__lua_fail(L, qn__fail(s, "%s", why));
   qn_device *d = qn__context_device(c->ctx);
-  c->gpu = strcmp(d->info.target, "host") ? d : NULL;
+  c->gpu = d->target->host_memory ? NULL : d;
   return 1;
 }
 

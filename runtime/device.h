@@ -7,6 +7,7 @@
 #define QN_DEVICE_H
 #include "desc.h"
 #include "heap.h"
+#include "target.h"
 
 typedef struct qn_device qn_device;
 typedef struct qn_module qn_module; /* opaque, of the device that made it */
@@ -39,6 +40,7 @@ typedef struct qn_launch {
 
 struct qn_device {
   const struct qn_device_ops *ops;
+  const qn_target *target;  /* its kind; info.target is the name */
   const qn_allocator *heap; /* what the device itself takes of the host's memory */
   qn_device_info info;
 };

@@ -334,6 +334,7 @@ qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, const qn_all
   cuda *c = qn__alloc_zero(heap, sizeof *c);
   if (!c) return qn__fail(QN_E_NOMEM, "CUDA device");
   c->device.ops = &cuda_ops, c->device.heap = heap;
+  c->device.target = qn__target("cuda");
   c->driver = provider;
   c->ordinal = ordinal;
   snprintf(c->device.info.name, sizeof c->device.info.name, "cuda:%d", ordinal);

@@ -4,6 +4,7 @@
  * therefore the documentation of the record, its writer and its reader. Counts are checked before what they count. */
 #include "fail.h"
 #include "pack_format.h"
+#include "target.h"
 
 /* ---- Elements ---------------------------------------------------------------------------------------------------- */
 
@@ -254,16 +255,14 @@ qn_status qn__plan_check(const qn_plan *p) {
   return QN_OK;
 }
 
-static bool known_target(const char *s) { return !strcmp(s, "host") || !strcmp(s, "cuda"); }
-
 qn_status qn__pack_device_check(const qn_pack_device *d) {
-  return known_target(d->target) ? QN_OK : qn__fail(QN_E_FORMAT, "device of target '%s', which is unknown", d->target);
+  return qn__target(d->target) ? QN_OK : qn__fail(QN_E_FORMAT, "device of target '%s', which is unknown", d->target);
 }
 
 qn_status qn__kernel_check(const qn_kernel *k) {
   if (!k->name[0] || !is_hash(k->hash)) return qn__fail(QN_E_FORMAT, "kernel '%s': hash '%s'", k->name, k->hash);
-  if (!known_target(k->target)) return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
-  if (!k->size && (strcmp(k->target, "host") || k->recipe.n_steps != 1))
+  if (!qn__target(k->target)) return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
+  if (!k->size && (!qn__target(k->target)->host_code || k->recipe.n_steps != 1))
     return qn__fail(QN_E_FORMAT, "kernel '%s': no image, and no function either", k->name);
   return qn__recipe_check(&k->recipe);
 }

@@ -47,8 +47,6 @@ static int64_t *launch_value(qn_launch *l, uint32_t i) {
 
 #define MAX_WORKSPACE (INT64_C(1) << 62)
 
-#define SHARED 9 /* the one value whose missing program means 0, not 1 */
-
 /* Fold an expression of `r` into a pool. */
 static qn_status fold(const qn_recipe *r, const int64_t *var, qn_expr *e, qn_pool *pool) {
   return qn__expr_fold(qn__program(&r->pool, *e), var, 1u << QN_VAR_M, pool, e);
@@ -56,9 +54,9 @@ static qn_status fold(const qn_recipe *r, const int64_t *var, qn_expr *e, qn_poo
 
 /* Values that turn out to be constant leave nothing in the pool. */
 static qn_status bind_step(const qn_recipe *r, const int64_t *var, qn_step *s, qn_pool *pool, qn_bound_step *out) {
-  for (int i = 0; i < QN_BOUND_VALUES; i++) {
+  for (int i = 0; i < QN_LAUNCH_VALUES; i++) {
     qn_expr *e = step_expr(s, i);
-    int64_t value = i != SHARED;
+    int64_t value = i != QN_SHARED; /* what is missing is 1, shared memory 0 */
     QN_TRY(fold(r, var, e, pool));
     if (e->n == 1 && pool->op[e->at].code == QN_OP_CONST) value = (int64_t)pool->op[--pool->n].value;
     else if (e->n) {
@@ -104,23 +102,14 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, qn
 
 /* ---- Limits and launching ---------------------------------------------------------------------------------------- */
 
-/* Limits of CUDA that no device differs in (CUDA C++ Programming Guide, "Compute Capabilities"). */
-static const int64_t cuda_limit[QN_BOUND_VALUES] = {INT32_MAX, 65535, 65535, 1024, 1024, 64, 8, 8, 8, INT32_MAX};
-static const char *const value_name[QN_BOUND_VALUES] = {"grid.x",  "grid.y",    "grid.z",    "block.x",   "block.y",
-                                                        "block.z", "cluster.x", "cluster.y", "cluster.z", "shared"};
-
 static qn_status launch_check(const qn_device *d, qn_launch *l) {
-  bool cuda = d->info.target[0] == 'c';
-  for (uint32_t i = 0; i < (cuda ? QN_BOUND_VALUES : 1); i++) {
-    int64_t v = *launch_value(l, i), least = i != SHARED, most = cuda ? cuda_limit[i] : INT64_MAX;
-    if (cuda && i == SHARED && d->info.smem) most = d->info.smem;
+  for (const qn_launch_limit *x = d->target->limit; x->what; x++) {
+    int64_t v = 1, least = x->first != QN_SHARED, most = x->most ? x->most : d->info.smem ? d->info.smem : INT32_MAX;
+    for (int i = 0; i < x->n; i++) v *= *launch_value(l, (uint32_t)(x->first + i));
     if (v < least || v > most)
-      return qn__fail(QN_E_LIMIT, "'%s' on %s: %s is %lld, allowed %lld .. %lld", l->step->entry, d->info.name,
-                      value_name[i], (long long)v, (long long)least, (long long)most);
+      return qn__fail(QN_E_LIMIT, "'%s' on %s: %s is %lld, allowed %lld .. %lld", l->step->entry, d->info.name, x->what,
+                      (long long)v, (long long)least, (long long)most);
   }
-  if (cuda && l->block[0] * l->block[1] * l->block[2] > 1024)
-    return qn__fail(QN_E_LIMIT, "'%s': block of %lld x %lld x %lld threads, limit 1024", l->step->entry,
-                    (long long)l->block[0], (long long)l->block[1], (long long)l->block[2]);
   return QN_OK;
 }
 

@@ -3,16 +3,14 @@
 #define QN_RECIPE_H
 #include "device.h"
 
-#define QN_BOUND_VALUES 10 /* grid, block, cluster, shared */
-
 /* One launch with its constants in place; what depends on M is listed as (value, program). */
 typedef struct qn_bound_step {
   qn_launch launch;
   uint32_t n_dynamic;
   struct {
-    uint32_t value;  /* 0-2 grid, 3-5 block, 6-8 cluster, 9 shared */
+    uint32_t value;  /* from QN_GRID on */
     qn_expr program; /* in the pool of qn_bound.recipe */
-  } dynamic[QN_BOUND_VALUES];
+  } dynamic[QN_LAUNCH_VALUES];
 } qn_bound_step;
 
 typedef struct qn_bound {

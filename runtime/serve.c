@@ -94,7 +94,7 @@ static bool sm_fits(const char *have, const char *want) {
 
 static qn_status kernel_fits(const qn_kernel *k, const qn_device *d) {
   char missing[32];
-  if (!strcmp(k->target, "cuda"))
+  if (!qn__target(k->target)->host_code)
     return sm_fits(k->arch, d->info.arch)
                ? QN_OK
                : qn__fail(QN_E_DEVICE, "kernel '%s' is for %s, %s is %s", k->name, k->arch, d->info.name, d->info.arch);
@@ -317,7 +317,7 @@ static void permute_rows(const qn_host_args *a, int64_t begin, int64_t end, int3
  * memory, not for the few kilobytes of X, which stay in the cache. */
 static bool gathers(const qn_bound *b) { return b->args >> QN_ARG_PERM & 1; }
 
-static bool on_host(const qn_context *c) { return !strcmp(c->device->info.target, "host"); }
+static bool on_host(const qn_context *c) { return c->device->target->host_memory; }
 
 /* The entry that permutes X; NULL where a CUDA module has none. */
 static qn_status find_permute(qn_context *c, qn_module *module, void **fn) {

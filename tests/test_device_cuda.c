@@ -309,7 +309,7 @@ START_TEST(test_limits) {
   REFUSED(QN_E_LIMIT, "grid.y is 65536", a.m = 16 * 65536);
   REFUSED(QN_E_LIMIT, "grid.x is 0", r.step[0].grid[0] = IN(r, C(0)));
   REFUSED(QN_E_LIMIT, "block.x is 2048", r.step[0].block[0] = IN(r, C(2048)));
-  REFUSED(QN_E_LIMIT, "limit 1024", r.step[0].block[1] = IN(r, C(16)));
+  REFUSED(QN_E_LIMIT, "block is 2048, allowed 1 .. 1024", r.step[0].block[1] = IN(r, C(16)));
   REFUSED(QN_E_LIMIT, "shared is 300000", r.step[0].shared = IN(r, C(300000)));
   REFUSED(QN_E_LIMIT, "cluster.x is 9", r.step[0].cluster[0] = IN(r, C(9)));
   REFUSED(QN_E_LIMIT, "beyond 2^31", a.ldx = INT64_C(1) << 31);

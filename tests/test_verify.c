@@ -206,21 +206,21 @@ END_TEST
 
 START_TEST(bound_grows_with_what_it_is_made_of) {
   qn_problem p = test_problem(8, 8);
-  double f32 = qn__error_bound(&p, false, 4096, 10, 1000, 2);
+  double f32 = qn__error_bound(&p, qn__target("host"), 4096, 10, 1000, 2);
   ck_assert(f32 > 0 && f32 < 1000 * 5000 * 0x1p-24);
-  ck_assert(qn__error_bound(&p, true, 4096, 10, 1000, 2) > f32);
+  ck_assert(qn__error_bound(&p, qn__target("cuda"), 4096, 10, 1000, 2) > f32);
   p.act = QN_T_BF16;
-  double bf16 = qn__error_bound(&p, false, 4096, 10, 1000, 2);
+  double bf16 = qn__error_bound(&p, qn__target("host"), 4096, 10, 1000, 2);
   ck_assert(bf16 > f32 && bf16 < 1000 * 0x1p-7);
   p.out = QN_T_BF16;
-  ck_assert(qn__error_bound(&p, false, 4096, 10, 1000, 2) >= bf16 + 10 * 0x1p-8);
+  ck_assert(qn__error_bound(&p, qn__target("host"), 4096, 10, 1000, 2) >= bf16 + 10 * 0x1p-8);
   static const qn_type scaled[] = {QN_T_I8, QN_T_E4M3}; /* CUDA multiplies both as f16 */
   p.act = QN_T_F16;
-  double f16 = qn__error_bound(&p, true, 4096, 10, 1000, 2);
+  double f16 = qn__error_bound(&p, qn__target("cuda"), 4096, 10, 1000, 2);
   for (int i = 0; i < 2; i++) {
     p.act = scaled[i];
-    ck_assert(qn__error_bound(&p, true, 4096, 10, 1000, 2) == f16);
-    ck_assert(qn__error_bound(&p, false, 4096, 10, 1000, 2) != f16);
+    ck_assert(qn__error_bound(&p, qn__target("cuda"), 4096, 10, 1000, 2) == f16);
+    ck_assert(qn__error_bound(&p, qn__target("host"), 4096, 10, 1000, 2) != f16);
   }
 }
 END_TEST

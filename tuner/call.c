@@ -244,7 +244,7 @@ void qn__call_watch(const qn_call *c, int calls) {
 static qn_status launch(qn_call *c, const qn_host_args *a) {
   qn_device *d = c->s->device;
   qn_launch l[QN_RECIPE_STEPS];
-  if (d->info.target[0] != 'h') return qn__bound_run(d, c->bound, a, NULL);
+  if (!d->target->host_code) return qn__bound_run(d, c->bound, a, NULL);
   QN_TRY(qn__bound_launches(d, c->bound, a->m, l));
   for (uint32_t i = 0; i < c->bound->n_steps; i++) QN_TRY(qn__conduct_launch(d, &l[i], a, c->runs++));
   return QN_OK;
@@ -323,21 +323,19 @@ qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int6
  *   K 2^-100           X below it flushed to zero, before weights below 2^26
  *
  * (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1.) */
-static double unit(uint32_t type) {
-  return type == QN_T_F16 ? 0x1p-11 : type == QN_T_BF16 ? 0x1p-8 : type == QN_T_F32 ? 0x1p-24 : 0;
+static double unit(uint32_t type) { return qn__is_float(type) ? ldexp(1, -1 - qn__form[type].mantissa) : 0; }
+
+/* The type that weights are rounded to; f32 and QN_T_NONE: they are not. */
+static uint32_t weight_type(uint32_t act, const qn_target *on) {
+  if (!qn__act_scaled(act)) return act;
+  return qn__is_float(act) ? on->scaled_float : on->scaled_integer;
 }
 
-/* The type that weights are rounded to; f32 and i8: they are not. */
-static uint32_t weight_type(uint32_t act, bool cuda) {
-  if (cuda && qn__act_scaled(act)) return QN_T_F16;
-  return act == QN_T_E4M3 ? QN_T_BF16 : act;
-}
-
-double qn__error_bound(const qn_problem *p, bool cuda, int64_t k, double y, double magnitude, double x_max) {
-  uint32_t weight = weight_type(p->act, cuda);
-  double u_acc = cuda ? 0x1p-23 : 0x1p-24, u_act = weight == QN_T_F32 ? 0 : unit(weight);
+double qn__error_bound(const qn_problem *p, const qn_target *on, int64_t k, double y, double magnitude, double x_max) {
+  uint32_t weight = weight_type(p->act, on);
+  double u_act = weight == QN_T_F32 ? 0 : unit(weight);
   double tiny = weight == QN_T_F16 ? 0x1p-25 : 0x1p-126, out_tiny = p->out == QN_T_F16 ? 0x1p-25 : 0x1p-126;
-  double sum = magnitude * ((double)(k + 24) * u_acc + u_act) + (double)k * (x_max * tiny + 0x1p-100);
+  double sum = magnitude * ((double)(k + 24) * on->sum_unit + u_act) + (double)k * (x_max * tiny + 0x1p-100);
   return sum + (fabs(y) + sum) * unit(p->out) + out_tiny;
 }
 
@@ -400,8 +398,8 @@ static qn_status compare_element(const qn_call *c, int64_t row, int64_t col, dou
   qn_type out = (qn_type)p->out;
   double have = qn__load_f64(out, c->out, row * c->ldy + col), off = fabs(have - y);
   if (have == rounded(out, y)) return QN_OK;
-  double bound = qn__error_bound(p, c->s->device->info.target[0] == 'c', c->draw->planes.k, y, magnitude,
-                                 c->draw->x_max[reference_row(c, row)]);
+  double bound =
+      qn__error_bound(p, c->s->device->target, c->draw->planes.k, y, magnitude, c->draw->x_max[reference_row(c, row)]);
   if (isinf(have) && have == rounded(out, y + copysign(bound, have))) return QN_OK; /* on either side of 0 */
   if (!(off <= bound)) return wrong(c, row, col, have, y, bound);
   *error = off / bound > *error ? off / bound : *error;

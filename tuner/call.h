@@ -70,5 +70,5 @@ qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int6
 qn_status qn__call_compare(const qn_call *c, double *error);
 
 /* How far an element of Y may be from the exact sum: see call.c. */
-double qn__error_bound(const qn_problem *p, bool cuda, int64_t k, double y, double magnitude, double x_max);
+double qn__error_bound(const qn_problem *p, const qn_target *on, int64_t k, double y, double magnitude, double x_max);
 #endif

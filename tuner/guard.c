@@ -8,7 +8,7 @@
 
 enum { GUARD = 4096, LINE = 256, HUGE_PAGE = 2 << 20, CHUNK = 1 << 20 };
 
-static bool on_host(const qn_device *d) { return !strcmp(d->info.target, "host"); }
+static bool on_host(const qn_device *d) { return d->target->host_memory; }
 static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 static size_t page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 

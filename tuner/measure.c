@@ -59,7 +59,7 @@ qn_status qn__meter_new(qn_device *d, size_t bytes, qn_meter **out) {
   qn_meter *m = *out = calloc(1, sizeof *m);
   if (!m) return qn__fail(QN_E_NOMEM, "no memory for a meter");
   m->device = d;
-  if (strcmp(d->info.target, "host")) return QN_OK;
+  if (!d->target->host_memory) return QN_OK;
   m->bytes = bytes / window * window;
   if (m->bytes < 2 * (size_t)window) m->bytes = 2 * (size_t)window;
   m->memory = aligned_alloc(4096, m->bytes);

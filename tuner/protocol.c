@@ -37,6 +37,7 @@ qn_status qn__info_from_json(const cJSON *j, qn_device_info *out) {
   if (!cJSON_IsObject(j)) return qn__fail(QN_E_FORMAT, "the worker did not describe its device");
   text(j, "name", out->name, sizeof out->name);
   text(j, "target", out->target, sizeof out->target);
+  if (!qn__target(out->target)) return qn__fail(QN_E_FORMAT, "the worker's device is of no known target");
   text(j, "arch", out->arch, sizeof out->arch);
   text(j, "product", out->product, sizeof out->product);
   text(j, "model", out->model, sizeof out->model);

@@ -423,7 +423,9 @@ static qn_status open_store(qn_tuning *r) {
 
 /* A GPU's times do not suffer from what the CPU compiles meanwhile. The host's own do, so there all compiling, beside
  * verifying, comes before all timing, and has half the budget. */
-static bool apart(const qn_tuning *r) { return !strcmp(r->supervisor.info.target, "host") || r->options->check_only; }
+static bool apart(const qn_tuning *r) {
+  return qn__target(r->supervisor.info.target)->host_code || r->options->check_only;
+}
 
 /* The plans of all problems. */
 static qn_status plan_all(qn_tuning *r, qn_tune_result *out) {

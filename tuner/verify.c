@@ -270,7 +270,7 @@ static qn_status verify_all(suite *v) {
   qn_program items = qn__program(&v->c->recipe.pool, v->c->recipe.step[0].grid[0]);
   bool whole = items.n == 1 && items.op[0].code == QN_OP_CONST; /* such a function may have threads of its own */
   qn_conduct before;
-  if (v->s->device->info.target[0] != 'h') return verify_y(v);
+  if (!v->s->device->target->host_code) return verify_y(v);
   qn__conduct_note(&before);
   qn_status s = verify_y(v);
   return s == QN_E_WRONG ? s : qn__conduct_check(&before, whole, v->calls) ? QN_E_WRONG : s;
@@ -285,7 +285,7 @@ static uint64_t seed_of(const char *hash) {
 qn_status qn__verify(const qn_subject *s, qn_draws *draws, double *error) {
   const qn_device *d = s->device;
   suite v = {.s = s, .c = s->c, .draws = draws, .error = error, .seed = seed_of(s->c->hash)};
-  v.pace = !d->info.timed ? slowly : d->info.target[0] == 'h' ? on_host : on_gpu;
+  v.pace = !d->info.timed ? slowly : d->target->host_code ? on_host : on_gpu;
   v.low = s->c->m_min > 1 ? s->c->m_min : 1;
   v.tile = s->c->m_tile ? s->c->m_tile : USUAL_TILE;
   *error = 0;

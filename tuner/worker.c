@@ -286,7 +286,7 @@ static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *qu
 /* Is the device one that is timed? A GPU has its clock from now on. */
 static qn_status may_time(worker *w) {
   if (!w->device->info.timed) return qn__fail(QN_E_DEVICE, "%s must not be timed", w->device->info.name);
-  return w->clock || !strcmp(w->device->info.target, "host") ? QN_OK : qn__cuda_timer_new(w->device, &w->clock);
+  return w->clock || !w->device->target->events ? QN_OK : qn__cuda_timer_new(w->device, &w->clock);
 }
 
 static slot *find_slot(worker *w, const cJSON *request) {
@@ -300,8 +300,8 @@ static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(may_time(w));
   cJSON *seconds = qn__json_add_array(answer, "seconds"), *bandwidth = qn__json_add_array(answer, "bandwidth");
-  qn_status status = strcmp(w->device->info.target, "cuda") ? time_host(w, s, reps, seconds, bandwidth, &quiet)
-                                                            : time_cuda(w, s, reps, seconds, &quiet);
+  qn_status status = !w->device->target->events ? time_host(w, s, reps, seconds, bandwidth, &quiet)
+                                                : time_cuda(w, s, reps, seconds, &quiet);
   qn__json_add_number(answer, "quiet", quiet);
   return status;
 }
@@ -344,7 +344,7 @@ static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   int64_t n = (int64_t)qn__json_number(request, "n", 0);
   int64_t k = (int64_t)qn__json_number(request, "k", 0);
   int64_t m = (int64_t)qn__json_number(request, "m", 0);
-  bool host = !strcmp(d->info.target, "host");
+  bool host = d->target->host_code;
   double seconds = 0;
   QN_TRY(may_time(w));
   close_slots(w);
