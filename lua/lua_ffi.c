@@ -8,6 +8,7 @@
  * buffers against the type that is pointed to; what the function does with the memory is its own affair. Strings go
  * where a const pointer to bytes is wanted. No structs by value, no callbacks, no variable arguments. */
 #include "bind.h"
+#include "types.h"
 #include <ctype.h>
 #include <dlfcn.h>
 #include <ffi.h>
@@ -298,17 +299,18 @@ static int buffer_convert(lua_State *L) {
   return 1;
 }
 
-/* b:quantize(m, k [, "e4m3"]) -> buffer i8 or e4m3 [m, k], buffer f32 [m]: rows of f32 activations with a scale each */
+/* b:quantize(m, k [, type, else "i8"]) -> buffer of that type [m, k], buffer f32 [m]: rows of f32 activations with a
+ * scale each */
 static int buffer_quantize(lua_State *L) {
   qn_span x = qn__lua_span(L, 1);
   lua_Integer m = luaL_checkinteger(L, 2), k = luaL_checkinteger(L, 3);
   luaL_argcheck(L, x.type == QN_T_F32, 1, "f32 expected");
   luaL_argcheck(L, m > 0 && k > 0 && (size_t)k <= x.count / (size_t)m, 2, "more elements than the buffer has");
-  bool fp8 = luaL_checkoption(L, 4, "i8", (const char *const[]){"i8", "e4m3", NULL});
-  void *codes = qn__lua_buffer(L, fp8 ? QN_T_E4M3 : QN_T_I8, (size_t)(m * k));
+  qn_type type = qn_type_from_name(luaL_optstring(L, 4, "i8"));
+  luaL_argcheck(L, qn__act_scaled(type), 4, "a type of activations with scales expected");
+  void *codes = qn__lua_buffer(L, type, (size_t)(m * k));
   float *scale = qn__lua_buffer(L, QN_T_F32, (size_t)m);
-  if (fp8) qn_quantize_rows_e4m3(x.data, m, k, k, codes, scale);
-  else qn_quantize_rows_i8(x.data, m, k, k, codes, scale);
+  qn_quantize_rows(x.data, m, k, k, type, codes, scale);
   return 2;
 }
 

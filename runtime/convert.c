@@ -159,16 +159,25 @@ static float top_of_row(const float *x, int64_t k) {
   return top;
 }
 
-void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale) {
-  for (int64_t i = 0; i < m; i++, x += ldx, q += k) {
-    float s = scale[i] = top_of_row(x, k) / 127;
-    for (int64_t j = 0; j < k; j++) q[j] = s == 0 ? 0 : round_i8(x[j] / s);
-  }
+static void quantize_row(qn_form f, const float *x, int64_t k, float scale, void *q) {
+  int8_t *integer = q;
+  uint8_t *code = q;
+  if (scale == 0) memset(q, 0, (size_t)k);
+  else if (f.kind == QN_KIND_SIGNED)
+    for (int64_t j = 0; j < k; j++) integer[j] = round_i8(x[j] / scale);
+  else
+    for (int64_t j = 0; j < k; j++) code[j] = (uint8_t)qn__narrow_nearest(f, x[j] / scale);
 }
 
-void qn_quantize_rows_e4m3(const float *x, int64_t m, int64_t k, int64_t ldx, uint8_t *q, float *scale) {
-  for (int64_t i = 0; i < m; i++, x += ldx, q += k) {
-    float s = scale[i] = top_of_row(x, k) / 448;
-    for (int64_t j = 0; j < k; j++) q[j] = s == 0 ? 0 : (uint8_t)qn__narrow_nearest(qn__form[QN_T_E4M3], x[j] / s);
+qn_status qn_quantize_rows(const float *x, int64_t m, int64_t k, int64_t ldx, qn_type type, void *q, float *scale) {
+  if (!qn__act_scaled(type))
+    return qn__fail(QN_E_ARG, "qn_quantize_rows: activations of type %s have no scales",
+                    qn_type_name(type) ? qn_type_name(type) : "?");
+  qn_form f = qn__form[type];
+  float largest = f.kind == QN_KIND_SIGNED ? 127 : qn__narrow_value(f, qn__form_largest(f));
+  for (int64_t i = 0; i < m; i++) {
+    scale[i] = top_of_row(x + i * ldx, k) / largest;
+    quantize_row(f, x + i * ldx, k, scale[i], (char *)q + i * k);
   }
+  return QN_OK;
 }

@@ -294,13 +294,12 @@ QN_API qn_status qn_function_register(const char *name, qn_function fn);
 
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
 
-/* Quantize rows of X[m,k] f32 to i8 with one scale per row: scale = absmax/127, x = round-half-even(X/scale), in
- * [-127, 127]; a row of zeros gets scale 0. X must be finite. Host memory; ldx in elements; q is dense [m,k], scale is
- * [m]. Any thread. */
-QN_API void qn_quantize_rows_i8(const float *x, int64_t m, int64_t k, int64_t ldx, int8_t *q, float *scale);
-
-/* The same to e4m3: scale = absmax/448, to nearest, ties to even. No code is a NaN. */
-QN_API void qn_quantize_rows_e4m3(const float *x, int64_t m, int64_t k, int64_t ldx, uint8_t *q, float *scale);
+/* Quantize rows of X[m,k] f32 to `type`, which comes with a scale for each row: scale = absmax / the largest number of
+ * the type (127 of i8, 448 of e4m3), q = X / scale to nearest, ties to even; a row of zeros gets scale 0. No code is a
+ * NaN, -128 is not used. X must be finite. Host memory; ldx in elements; q is dense [m,k], scale is [m]. Returns QN_OK,
+ * QN_E_ARG for a type without scales. Any thread. */
+QN_API qn_status qn_quantize_rows(const float *x, int64_t m, int64_t k, int64_t ldx, qn_type type, void *q,
+                                  float *scale);
 
 /* Convert n elements among f16, bf16 and f32, to nearest, ties to even; what is beyond the largest becomes infinite,
  * NaN stays NaN. Host memory, any alignment, src and dst apart. Returns QN_OK, QN_E_ARG for other types. Any thread. */

@@ -187,6 +187,7 @@ START_TEST(test_conversion_refuses_other_types) {
   ck_fails(QN_E_ARG, "i8", qn_convert(&f, QN_T_I8, &f, QN_T_F32, 1));
   ck_fails(QN_E_ARG, "only", qn_convert(&f, QN_T_F32, &f, QN_T_F64, 1));
   ck_fails(QN_E_ARG, "NULL", qn_convert(NULL, QN_T_F32, &f, QN_T_F32, 1));
+  ck_fails(QN_E_ARG, "f16 have no scales", qn_quantize_rows(&f, 1, 1, 1, QN_T_F16, &f, &f));
 }
 END_TEST
 
@@ -194,7 +195,7 @@ START_TEST(test_activations_to_i8) {
   float x[3][6] = {{127, -127, 0.5f, 1.5f, -2.5f, 99}, {0, 0, -0.0f, 0, 0, 7}, {1e-3f, 2.54f, -1.27f, 0.63f, 0, 7}};
   int8_t q[3][5], want[3][5] = {{127, -127, 0, 2, -2}, {0}, {0, 127, -64, 32, 0}};
   float scale[3];
-  qn_quantize_rows_i8(&x[0][0], 3, 5, 6, &q[0][0], scale);
+  ck_ok(qn_quantize_rows(&x[0][0], 3, 5, 6, QN_T_I8, q, scale));
   for (int i = 0; i < 15; i++) ck_assert_int_eq((&q[0][0])[i], (&want[0][0])[i]);
   ck_assert_float_eq(scale[0], 1);
   ck_assert_float_eq(scale[1], 0);
@@ -206,7 +207,7 @@ END_TEST
 static uint8_t code_beside_448(float v) {
   float scale;
   uint8_t q[2];
-  qn_quantize_rows_e4m3((float[]){448, v}, 1, 2, 2, q, &scale);
+  ck_ok(qn_quantize_rows((float[]){448, v}, 1, 2, 2, QN_T_E4M3, q, &scale));
   ck_assert_float_eq(scale, 1);
   ck_assert_uint_eq(q[0], 0x7e);
   return q[1];
@@ -233,7 +234,7 @@ END_TEST
 START_TEST(test_rows_to_e4m3) {
   float x[4][3] = {{2, -4, 9}, {0, -0.0f, 9}, {-3e38f, 3e38f, 9}, {1e-45f, -8.4e-43f, 9}}, scale[4];
   uint8_t q[4][2], want[4][2] = {{0x76, 0xfe}, {0, 0}, {0xfe, 0x7e}, {0x38, 0xfe}};
-  qn_quantize_rows_e4m3(&x[0][0], 4, 2, 3, &q[0][0], scale);
+  ck_ok(qn_quantize_rows(&x[0][0], 4, 2, 3, QN_T_E4M3, q, scale));
   ck_assert_mem_eq(q, want, sizeof want);
   ck_assert_float_eq(scale[0], 4.0f / 448);
   ck_assert_float_eq(scale[1], 0);

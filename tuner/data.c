@@ -153,10 +153,11 @@ static void x_palette(qn_type act, qn_draw_kind kind, uint64_t *state, palette *
   palette_init(p, act);
   if (kind == QN_DRAW_EXACT)
     for (double v = -2; v <= 2; v++) palette_add(p, act, v ? v : -0.0);
-  else if (act == QN_T_I8)
-    for (int v = -127; v <= 127; v++) palette_add(p, act, v);
-  else if (act == QN_T_E4M3) /* every number it has */
-    for (int c = 0; c < 254; c++) palette_add(p, act, qn__load_f64(act, &(uint8_t){(uint8_t)(c < 127 ? c : c + 1)}, 0));
+  else if (qn__act_scaled(act)) /* every number of 8 bits that quantizing gives */
+    for (int c = 0; c < 256; c++) {
+      double v = qn__load_f64(act, &(uint8_t){(uint8_t)c}, 0);
+      if (isfinite(v) && v != -128) palette_add(p, act, v);
+    }
   else
     for (int i = 0; i < PALETTE; i++) palette_add(p, act, uniform(state, -2, 2));
 }
