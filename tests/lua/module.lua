@@ -265,6 +265,25 @@ return {
     t.check(stored["model.norm.weight"])
   end },
 
+  { "the docs name all that the module and its templates have", function(t)
+    local function named(page, words)
+      local file <close> = assert(io.open(t.tests .. "/../docs/" .. page))
+      local text = file:read "a"
+      for _, word in ipairs(words) do t.check(text:find("%f[%w_]" .. word .. "%f[^%w_]"), page .. ": " .. word) end
+    end
+    local function known(fn, ...) -- what a misspelt word is told of
+      local out, _, why = {}, pcall(fn, ...)
+      for word in why:match "known: (.*)":gmatch "[%w_]+" do out[#out + 1] = word end
+      t.check(#out > 5, why)
+      return out
+    end
+    for _, list in ipairs { q, q.ffi, q.store } do named("lua-api.md", q.gen.format.sorted_keys(list)) end
+    named("lua-api.md", known(q.tune, { nope = 1 }))
+    named("formats-and-kernels.md", known(q.format, { nope = 1 }))
+    named("formats-and-kernels.md", known(q.kernel, { nope = 1 }))
+    named("formats-and-kernels.md", known(q.load, t.write("nope.lua", "return nope")))
+  end },
+
   { "a stock Lua loads the module", function(t)
     local script = t.write("stock.lua", ([[
       package.cpath = %q
