@@ -6,8 +6,8 @@
 --       codes(0, 4, { k(16, 8), n(32), k(8) }) } } }
 --
 -- n(size, stride) and k(size, stride) are digits, slowest first. make() checks that every section covers every element
--- of its planes (of the codes exactly once), and derives sizes: record bytes, field offsets, section offsets over
--- N and K.
+-- of its planes (of the codes exactly once), and derives sizes: record bytes, field offsets, records of a section
+-- over N and K. Each section begins at a multiple of 256 bytes.
 
 local check = require "gen.check"
 local expr = require "gen.expr"
@@ -69,10 +69,9 @@ function layout.make(spec)
   local f, name, tile = spec.format, spec.name, spec.tile
   local l = { name = name, tile = tile, sections = {}, format = f }
   local N, K = expr.var "N", expr.var "K"
-  local offset = expr.const(0)
   local covered = {}
   for s, sec in ipairs(spec.sections) do
-    local out = { outer = sec.outer, fields = {}, offset = offset }
+    local out = { outer = sec.outer, fields = {} }
     local record, count = 0, expr.const(1)
     for _, d in ipairs(sec.outer) do
       count = count * (d[2] == 0 and expr.ceildiv(expr.ceildiv(d[1] == "n" and N or K, tile[d[1] == "n" and 1 or 2]) *
@@ -107,10 +106,8 @@ function layout.make(spec)
     end
     out.record = record
     out.count = count
-    offset = offset + expr.ceildiv(count * record, 256) * 256
     l.sections[s] = out
   end
-  l.bytes = offset
   if covered.codes ~= f.bits then fail(name, "%d of %d code bits are stored", covered.codes or 0, f.bits) end
   for _, p in ipairs(f.planes) do
     if covered[p.name] ~= 1 then fail(name, "plane %s is stored %d times", p.name, covered[p.name] or 0) end

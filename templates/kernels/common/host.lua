@@ -215,7 +215,7 @@ local function sizes(v)
     { "STEPS", "KB / V", "steps of a block" },
     { "RECORD", v.RECORD, "bytes of a record" },
   }, {}
-  for i, x in ipairs(list) do out[i] = ("%-17s /* %s */"):format(("%s = %s,"):format(x[1], x[2]), x[3]) end
+  for i, x in ipairs(list) do out[i] = ("%-21s /* %s */"):format(("%s = %s,"):format(x[1], x[2]), x[3]) end
   return table.concat(out, "\n")
 end
 
@@ -261,6 +261,7 @@ function host.constants(w, v)
     typedef uint32_t u32v __attribute__((vector_size(${VECTOR})));
     typedef uint16_t u16v __attribute__((vector_size(${HALF})));
     typedef uint8_t u8v __attribute__((vector_size(${LANES})));
+    fn int64_t section(int64_t bytes) { return (bytes + 255) / 256 * 256; } /* each plane begins at such an offset */
   ]], { SIZES = sizes(v), HALF = v.VECTOR // 2 })
   from_x(w, v)
   w.blank()
@@ -306,8 +307,9 @@ function host.codes(w, v)
     local steps = v.LANE // s.bits
     local vectors = v.KB * s.bits // 32                    -- of this slice in a block
     local at = vectors == 1 and "b" or ("(b * %d + t / %d)"):format(vectors, steps)
-    w("slice s${I} = *(const slice *)(record + ${AT} + (${AT_VECTOR} * P + p) * ${VECTOR})${SHIFT};",
-      { I = i, AT = where_codes(v, i), AT_VECTOR = at,
+    local from = where_codes(v, i)
+    w("slice s${I} = *(const slice *)(record + ${FROM}(${AT_VECTOR} * P + p) * ${VECTOR})${SHIFT};",
+      { I = i, FROM = from > 0 and from .. " + " or "", AT_VECTOR = at,
         SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
     local mask = (1 << s.bits) - 1
     if v.LANE == 8 then mask = mask << 8 | mask end

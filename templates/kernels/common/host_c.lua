@@ -41,8 +41,8 @@ function hooks.weights(w, v)
     local body = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)" })[map.type] or ("from_%s(q)"):format(map.type)
     w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = body })
   elseif map.kind == "int" then
-    w("fn f32v number(u32v q) { return __builtin_convertvector((i32v)q + ${BIAS}, f32v); }",
-      { BIAS = ("(%d)"):format(map.bias) })
+    local bias = map.bias == 0 and "" or map.bias > 0 and " + " .. map.bias or " - " .. -map.bias
+    w("fn f32v number(u32v q) { return __builtin_convertvector((i32v)q${BIAS}, f32v); }", { BIAS = bias })
   else
     w([=[
       static const float table[${COUNT}] = { /* the code map */
@@ -75,21 +75,29 @@ function hooks.multiply(w)
   w.blank()
 end
 
+-- Of each type of a plane: the vector that is loaded, as x, and its value, where q is x in 32-bit lanes.
 local read = {
-  f32 = "f32v x; __builtin_memcpy(&x, p, sizeof x); return x;",
-  f16 = "u16v h; __builtin_memcpy(&h, p, sizeof h); return from_f16(__builtin_convertvector(h, u32v));",
-  e4m3 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return from_e4m3(__builtin_convertvector(b, u32v));",
-  e5m2 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return from_e5m2(__builtin_convertvector(b, u32v));",
-  e8m0 = "u8v b; __builtin_memcpy(&b, p, sizeof b); u32v e = __builtin_convertvector(b, u32v); "
-    .. "return (f32v)(e << 23 | ((u32v)(e == 0) & 0x400000));",
-  bf16 = "u16v h; __builtin_memcpy(&h, p, sizeof h); return (f32v)(__builtin_convertvector(h, u32v) << 16);",
-  u8 = "u8v b; __builtin_memcpy(&b, p, sizeof b); return __builtin_convertvector(b, f32v);",
+  f32 = { "f32v", "x" },
+  f16 = { "u16v", "from_f16(q)" },
+  e4m3 = { "u8v", "from_e4m3(q)" },
+  e5m2 = { "u8v", "from_e5m2(q)" },
+  e8m0 = { "u8v", "(f32v)(q << 23 | ((u32v)(q == 0) & 0x400000))" },
+  bf16 = { "u16v", "(f32v)(q << 16)" },
+  u8 = { "u8v", "__builtin_convertvector(x, f32v)" },
 }
 
 function hooks.planes(w, v)
   for _, p in ipairs(v.format.planes) do
-    w("fn f32v load_${NAME}(const void *p) { ${READ} } /* ${TYPE} */",
-      { NAME = p.name, READ = read[p.type], TYPE = p.type })
+    local vector, value = table.unpack(read[p.type])
+    w([[
+      fn f32v load_${NAME}(const void *p) { /* ${TYPE} */
+        ${VECTOR} x;
+        __builtin_memcpy(&x, p, sizeof x);
+        ${LANES32}
+        return ${VALUE};
+      }
+    ]], { NAME = p.name, TYPE = p.type, VECTOR = vector, VALUE = value,
+      LANES32 = value:find "%f[%w]q%f[%W]" and "const u32v q = __builtin_convertvector(x, u32v);" or "" })
   end
   if #v.format.planes > 0 then w.blank() end
 end

@@ -90,22 +90,45 @@ end
 -- The index of the current group among those of all records of row r, or of a panel.
 local function group_at(v, record) return v.GROUPS > 1 and ("(%s) * GROUPS + s"):format(record) or record end
 
+-- Bytes of so many elements of plane p: "NR * 2".
+local function bytes(p, count)
+  local size = types.all[p.type].bytes
+  return size == 1 and count or ("%s * %d"):format(count, size)
+end
+
+-- Has plane p an element for each group of a record?
+local function grouped(v, p) return p.cols == v.GROUP and v.GROUPS > 1 end
+
+-- Bytes of plane p for a panel and a record, where it lies behind the codes.
+local function panel_bytes(v, p) return bytes(p, grouped(v, p) and "GROUPS * NR" or "NR") end
+
+-- Lines that declare where the planes begin that lie behind the codes, NAME_at; each has a section of its own.
+local function plane_sections(v)
+  local sections, planes = v.layout.sections, v.format.planes
+  if #sections == 1 then return "" end
+  local lines, before, size = { "const int64_t panels = (a->n + NR - 1) / NR;" }, "a->w", "RECORD"
+  local names = { K = "a->k", [("ceildiv(N, %d)"):format(v.NR)] = "panels",
+    [("ceildiv(K, %d)"):format(v.KR)] = "records" }
+  for i = 2, #sections do
+    local p = planes[planes[sections[i].fields[1].plane]]
+    lines[i] = ("const uint8_t *%s_at = %s + section(%s * %s);"):format(p.name, before,
+      expr.c(sections[i - 1].count, names), size)
+    before, size = p.name .. "_at", panel_bytes(v, p)
+  end
+  return table.concat(lines, "\n")
+end
+
 -- Where the NR elements of plane p for the current group lie.
 local function plane_address(v, p)
-  local inner = p.cols == v.GROUP and v.GROUPS > 1 and (" + s * %d"):format(v.NR * types.all[p.type].bytes) or ""
-  for i, section in ipairs(v.layout.sections) do
-    local field = section.fields[p.name]
-    if field and i == 1 then return ("record + %d%s"):format(field.offset, inner) end
-    if field then
-      local at = "panel"
-      if p.cols == v.GROUP then at = "(panel * records + g)"
-      elseif p.cols > 0 then
-        at = ("(panel * ((a->k + %d) / %d) + g / %d)"):format(p.cols - 1, p.cols, p.cols // v.KR)
-      end
-      local first = expr.c(section.offset, { N = "a->n", K = "a->k" })
-      return ("a->w + %s + %s * %d%s"):format(first, at, section.record, inner)
-    end
+  local inner = grouped(v, p) and " + s * " .. bytes(p, "NR") or ""
+  local field = v.layout.sections[1].fields[p.name]
+  if field then return (field.offset > 0 and "record + " .. field.offset or "record") .. inner end
+  local at = "panel"
+  if p.cols == v.GROUP then at = "(panel * records + g)"
+  elseif p.cols > 0 then
+    at = ("(panel * ((a->k + %d) / %d) + g / %d)"):format(p.cols - 1, p.cols, p.cols // v.KR)
   end
+  return ("%s_at + %s * %s%s"):format(p.name, at, panel_bytes(v, p), inner)
 end
 
 local function product(factors, coefficient)
@@ -125,8 +148,8 @@ local function finish(w, v)
   end
   w.push "for (int p = 0; p < P; p++) {"
   for _, p in ipairs(f.planes) do
-    w("f32v ${NAME} = load_${NAME}(${AT} + p * ${BYTES});", { NAME = p.name, AT = plane_address(v, p),
-      BYTES = v.LANES * types.all[p.type].bytes })
+    w("f32v ${NAME} = load_${NAME}(${AT} + p * ${BYTES});",
+      { NAME = p.name, AT = plane_address(v, p), BYTES = bytes(p, "LANES") })
   end
   local factor, sum = #f.scale > 0 and " * " .. f.scale[1] or "", ""
   if #f.scale > 1 then
@@ -159,14 +182,14 @@ local function steps(w, v, read, prefetch)
   w.push()
   if not whole then w "const int b = (s * (GROUP / V) + i) / STEPS, t = (s * (GROUP / V) + i) % STEPS;" end
   w([[
-      weight_t weight[P];
-      for (int p = 0; p < P; p++) weight[p] = ${READ};
+    weight_t weight[P];
+    for (int p = 0; p < P; p++) weight[p] = ${READ};
     #pragma GCC unroll 4
-      for (int j = 0; j < V; j += AT_ONCE)
+    for (int j = 0; j < V; j += AT_ONCE)
     #pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
+      for (int r = 0; r < R; r++)
     #pragma GCC unroll 16
-          for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x[r] + b * KB + t * V, j);
+        for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x[r] + b * KB + t * V, j);
   ]], { READ = read })
   w.pop "}"
   if whole then w.pop "}" end
@@ -188,6 +211,7 @@ function tile.tile(w, v, read, prefetch)
     fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
       const int64_t records = (a->k + KR - 1) / KR${FULL};
       const uint8_t *record = a->w + panel * records * RECORD;
+      ${PLANES}
       int64_t at[MR];
       ${FILLED} filled[MR][KR];
       f32v acc[MR][P] = {0};
@@ -201,7 +225,7 @@ function tile.tile(w, v, read, prefetch)
     FILL_DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32")
       or "The last, partial record of x, filled up with zeros.",
     FILL_VALUE = v.converted and (v.FILL or v.VALUE) or "x[k]",
-    FULL = v.converted and "" or ", full = a->k / KR",
+    FULL = v.converted and "" or ", full = a->k / KR", PLANES = plane_sections(v),
     GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : " })
   w.push() w.push()
   if v.GROUPS > 1 then
@@ -247,16 +271,17 @@ function tile.entry(w, v, each_panel)
     size[#size + 1] = "scratch_bytes"
   end
   if #size > 0 then
-    w("uint8_t *mine = (uint8_t *)a->scratch + thread * (${SIZE});", { SIZE = table.concat(size, " + ") })
+    local mine = #size > 1 and "(" .. table.concat(size, " + ") .. ")" or size[1]
+    w("uint8_t *mine = (uint8_t *)a->scratch + thread * ${SIZE};", { SIZE = mine })
   end
   if v.sums then
     w "${SUMT} *sums = (${SUMT} *)mine;"
     w "group_sums(a, sums);"
   end
   if v.scratch then
-    w("weight_t *scratch = (weight_t *)(mine${AFTER});", { AFTER = v.sums and " + sums_bytes" or "" })
+    w("weight_t *scratch = (weight_t *)${AT};", { AT = v.sums and "(mine + sums_bytes)" or "mine" })
   end
-  w.push "for (int64_t panel = begin; panel < end; panel++) {"
+  w.push("for (int64_t panel = begin; panel < end; panel++)${BRACE}", { BRACE = each_panel and " {" or "" })
   if each_panel then each_panel(w, v) end
   w.push "for (int64_t row = 0; row < a->m; row += MR)"
   if v.MR > 1 then
@@ -266,7 +291,7 @@ function tile.entry(w, v, each_panel)
     w("tile(a, ${CALL}panel, row, MR);", { CALL = call })
   end
   w.pop()
-  w.pop "}"
+  w.pop(each_panel and "}")
   w.pop "}"
 end
 
