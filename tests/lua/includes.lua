@@ -89,8 +89,11 @@ return {
   end },
   { "no headers include each other in a circle", function(t) t.equal(circle(read_graph(t.tests .. "/..")), nil) end },
   { "an include against the arrows and a circle are found", function(t)
-    local graph = { ["runtime/base/a.h"] = { "runtime/base/b.h" }, ["runtime/base/b.h"] = {}, ["runtime/base/b.c"] = { "runtime/base/b.h", "runtime/base/c.h" },
-      ["runtime/base/c.h"] = { "runtime/base/a.h" }, ["gen/x.c"] = { "runtime/y.h", public, "runtime/base/a.h", "gen/x.h", "z.h" } }
+    local graph = {
+      ["runtime/base/a.h"] = { "runtime/base/b.h" }, ["runtime/base/b.h"] = {},
+      ["runtime/base/b.c"] = { "runtime/base/b.h", "runtime/base/c.h" }, ["runtime/base/c.h"] = { "runtime/base/a.h" },
+      ["gen/x.c"] = { "runtime/y.h", public, "runtime/base/a.h", "gen/x.h", "z.h" },
+    }
     t.equal(table.concat(forbidden(graph), "\n"), "gen/x.c includes runtime/y.h\ngen/x.c includes z.h")
     t.check(circle(graph), "a -> b -> c -> a is no circle")
     graph["runtime/base/b.c"] = { "runtime/base/b.h" }
