@@ -186,6 +186,7 @@ local half_arithmetic = [[
     return d;
   }
   fn u32 add2(u32 a, u32 b) { return fma2(a, ${ONE}, b); }
+  fn u32 mul2(u32 a, u32 b) { return fma2(a, b, 0x80008000); } /* -0 leaves a product its sign */
 ]]
 
 -- f32_of_TYPE(): one element of a plane.

@@ -43,8 +43,9 @@ function codes.load(w, v)
     local bytes, load = fragment.load_bytes(s.bits)
     local at = v.layout.sections[1].fields[("codes bits %d+%d"):format(s.lo, s.bits)].offset
     for i = 0, bytes // load - 1 do
-      w("load${BYTES}(record + ${AT} + lane * ${BYTES}, q + ${FIRST});",
-        { BYTES = load, AT = at + i * 32 * load, FIRST = first })
+      local from = at + i * 32 * load
+      w("load${BYTES}(record + ${FROM}lane * ${BYTES}, q${TO});", { BYTES = load,
+        FROM = from > 0 and from .. " + " or "", TO = first > 0 and " + " .. first or "" })
       first = first + load // 4
     end
   end
@@ -168,7 +169,7 @@ function codes.narrow(w, v, from)
   w("/* Two codes in upper bytes: their fields where ${T} has them${FACTOR} */", { T = v.HALF,
     FACTOR = times > 0 and (", times 2^%d, the difference of the biases."):format(times) or "." })
   w("fn u32 ${T}x2_of_${TYPE}(u32 c) { return ${VALUE}; }", { T = v.HALF, TYPE = from,
-    VALUE = times > 0 and ("fma2(%s, %s, 0x80008000)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
+    VALUE = times > 0 and ("mul2(%s, %s)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
 end
 
 -- INTEGER: four codes each of the rows g, of a0 and a2, and g + 8, of a1 and a3, as expressions.

@@ -146,7 +146,7 @@ function parts.load_planes(w, v)
     each_piece(w, v, p.groups * v.BN // piece, function()
       w("const int group = k0 / ${COLS} + i / (BN / ${PIECE}), feature = t.n0 + i % (BN / ${PIECE}) * ${PIECE};",
         { COLS = p.cols, PIECE = piece })
-      copy_weights(w, v, ("stage + %d + i * 16"):format(p.at), ("t.%s_at"):format(p.name),
+      copy_weights(w, v, ("stage + %s + i * 16"):format(p.place), ("t.%s_at"):format(p.name),
         ("((i64)group * t.n_padded + feature) / %d * 16"):format(piece), "feature")
     end)
   end
@@ -218,7 +218,7 @@ local function plane_address(v, p)
   local at, pitch = "row", "BN"
   if p.rows == 16 then at, pitch = "feature / 16 + i", "(BN / 16)" end
   if v.BK > p.cols then at = ("(k_warp + s * 16) / %d * %s + %s"):format(p.cols, pitch, at) end
-  return planes.element(p, ("stage + %d"):format(v.by_name[p.name].at), at)
+  return planes.element(p, "stage + " .. v.by_name[p.name].place, at)
 end
 
 -- A loop over the 16-row tiles of a warp, whose planes are met.
@@ -343,7 +343,7 @@ local function row_scales(w, v)
   local list = {}
   for i, name in ipairs(v.ROW_SCALES) do list[i] = v.planes[name] end
   each_tile(w, list, function()
-    planes.declare(w, list, function(p) return plane_address(v, p) end)
+    planes.declare(w, v, list, function(p) return plane_address(v, p) end)
     w([[
       #pragma unroll
       for (int j = 0; j < NT; j++)

@@ -33,16 +33,35 @@ function planes.derive(v)
   v.GROUPED = v.GROUP > 0
 end
 
--- The function that loads plane p (as stored) for two rows of a lane.
-function planes.load(p) return (p.rows == 1 and "pair_" or "one_") .. p.type end
+-- Does one multiplication of pairs do? The scale is a single plane whose every value T holds.
+local function native(v)
+  local f = v.format
+  return v.SCALE == "weight" and #v.OFFSETS == 0 and #v.SCALES == 1
+    and types.holds(v.HALF, f.planes[f.planes[v.SCALES[1]]].type)
+end
 
--- pair_TYPE(p): two neighbours of a plane; one_TYPE(p): an element, twice.
+-- Is plane p such a scale, and of type T itself?
+local function is_as_stored(v, p) return native(v) and p.name == v.SCALES[1] and p.type == v.HALF end
+
+-- The function that loads plane p (as stored) for two rows of a lane.
+local function load_name(v, p)
+  return (p.rows == 1 and "pair_" or "one_") .. p.type .. (is_as_stored(v, p) and "x2" or "")
+end
+
+-- pair_TYPE(p): two neighbours of a plane; one_TYPE(p): an element, twice. x2: each in both halves of a word.
 function planes.loads(w, v)
   local seen = {}
   if v.FINE then return planes.weigh(w, v) end
   for _, p in ipairs(v.planes) do
-    local name, bits = planes.load(p), 8 * p.size
-    if not seen[name] and p.type == "f32" then
+    local name, bits = load_name(v, p), 8 * p.size
+    if not seen[name] and is_as_stored(v, p) then
+      w([[
+        fn u32x2 ${NAME}(const u8 *p) {
+          const ${LOAD} u = *(const ${LOAD} *)p;
+          return {prmt(u, u, 0x1010), prmt(u, u, ${SECOND})};
+        }
+      ]], { NAME = name, LOAD = p.rows == 1 and "u32" or "u16", SECOND = p.rows == 1 and "0x3232" or "0x1010" })
+    elseif not seen[name] and p.type == "f32" then
       w("fn f32x2 ${NAME}(const u8 *p) { return {((const float *)p)[0], ((const float *)p)[${SECOND}]}; }",
         { NAME = name, SECOND = p.rows == 1 and 1 or 0 })
     elseif not seen[name] then
@@ -125,12 +144,6 @@ function planes.offset(terms, r)
   return table.concat(out, " + ")
 end
 
--- Does one multiplication of pairs do? The scale is a single plane whose every value T holds.
-local function native(v)
-  local f = v.format
-  return #v.OFFSETS == 0 and #v.SCALES == 1 and types.holds(v.HALF, f.planes[f.planes[v.SCALES[1]]].type)
-end
-
 function planes.precision(v)
   local how = {}
   local m = v.format.map
@@ -192,9 +205,10 @@ function planes.met(v)
 end
 
 -- Declarations of planes' two rows, loaded from `at` (of a plane, text).
-function planes.declare(w, list, at)
+function planes.declare(w, v, list, at)
   for _, p in ipairs(list) do
-    w("const f32x2 ${NAME}2 = ${LOAD}(${AT});", { NAME = p.name, LOAD = planes.load(p), AT = at(p) })
+    w("const ${TYPE} ${NAME}2 = ${LOAD}(${AT});",
+      { TYPE = is_as_stored(v, p) and "u32x2" or "f32x2", NAME = p.name, LOAD = load_name(v, p), AT = at(p) })
   end
 end
 
@@ -208,12 +222,12 @@ function planes.terms(w, v)
     w("u32 zero[2]; /* ${WHAT} */",
       { WHAT = v.INTEGER and "128 less the zero point, four times" or "minus the zero point, twice" })
   end
-  if #v.SCALES > 0 or weight then w(weight and native(v) and "u32 scale[2]; /* twice */" or "float scale[2];") end
+  if #v.SCALES > 0 or weight then w(native(v) and "u32 scale[2]; /* twice */" or "float scale[2];") end
   if #v.OFFSETS > 0 then w "float offset[2];" end
   w.pop "};"
   w.blank()
   w.push("fn terms load_terms(${PARAMS}) {", { PARAMS = table.concat(params, ", ") })
-  planes.declare(w, planes.met(v), function(p) return p.name .. "_at" end)
+  planes.declare(w, v, planes.met(v), function(p) return p.name .. "_at" end)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"
@@ -223,7 +237,8 @@ function planes.terms(w, v)
       { NAME = v.ZERO_PLANE, BIAS = math.tointeger(128 + v.format.map.bias) })
   end
   if #v.SCALES > 0 or weight then
-    w(weight and native(v) and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};",
+    local as_stored = is_as_stored(v, v.planes[v.SCALES[1] or ""] or {})
+    w(native(v) and not as_stored and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};",
       { S = planes.product(v.SCALES, v.INTEGER and v.format.map.unit or 1, "r") })
   end
   if #v.OFFSETS > 0 then w("t.offset[r] = ${TEXT};", { TEXT = planes.offset(v.OFFSETS, "r") }) end
@@ -239,8 +254,8 @@ function planes.terms(w, v)
   if v.ZERO_PLANE then
     w("a[r] = ${SUM};", { SUM = v.INTEGER and codes.signed("a[r]", "t.zero[r & 1]") or "add2(a[r], t.zero[r & 1])" })
   end
-  if weight and native(v) then
-    w "a[r] = fma2(a[r], t.scale[r & 1], 0x80008000); /* -0: a product with its sign */"
+  if native(v) then
+    w "a[r] = mul2(a[r], t.scale[r & 1]);"
   elseif weight then
     w([[
       const float scale = t.scale[r & 1], offset = ${OFFSET};

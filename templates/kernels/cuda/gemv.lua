@@ -181,7 +181,7 @@ end
 local function scale(w, v, part, sum)
   w "#pragma unroll"
   w.push "for (int i = 0; i < FN; i++) {"
-  planes.declare(w, v.planes, planes.of_lane)
+  planes.declare(w, v, v.planes, planes.of_lane)
   local product = ("%s[m][2 * i + r]"):format(part)
   if #v.SUM_SCALE > 0 then
     local factor = planes.product(v.SUM_SCALE, 1, "r")

@@ -69,9 +69,10 @@ local function sizes(v)
   for _, plane in ipairs(v.format.planes) do
     local p = cuda.fragment.stored(plane)
     if p.cols > 0 then
-      p.at, p.groups = s.STAGE, math.max(1, v.BK // p.cols)
+      p.place, p.groups = p.name:upper() .. "_AT", math.max(1, v.BK // p.cols) -- its offset in a buffer
+      p.bytes = p.groups * v.BN // p.rows * p.size
       s.staged[#s.staged + 1], s.by_name[p.name] = p, p
-      s.STAGE = s.STAGE + p.groups * v.BN // p.rows * p.size
+      s.STAGE = s.STAGE + p.bytes
     end
   end
   s.PITCH = v.BN + 4 -- of a row of sums: lanes of a quarter warp meet different banks
@@ -201,6 +202,16 @@ local rules = {
 
 -- ---- Source ---------------------------------------------------------------------------------------------------------
 
+-- Constants that say where the planes of a tile lie in a buffer, behind X and W, and its size.
+local function buffer(v)
+  local out, size = "", "X_BYTES + W_BYTES"
+  for _, p in ipairs(v.staged) do
+    out = out .. ("%s = %s, "):format(p.place, size)
+    size = ("%s + %d"):format(p.place, p.bytes)
+  end
+  return ("%sSTAGE = %s, /* bytes of a buffer */"):format(out, size)
+end
+
 local function constants(w, v)
   w([[
     enum {
@@ -216,11 +227,11 @@ local function constants(w, v)
       RECORD = ${RECORD}, /* bytes of a record */
       RUN = BK / (16 * FK) * RECORD, /* bytes of records that lie together in a tile */
       GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
-      X_BYTES = BM * ${X_ROW},
-      STAGE = ${STAGE}, /* bytes of a buffer */
+      X_BYTES = BM * ${X_ROW}, W_BYTES = BN / (16 * FN) * RUN, /* in a buffer */
+      ${BUFFER}
       PITCH = BN + 4, /* of a row of sums */
     };
-    static_assert(X_BYTES + TN * WN / (16 * FN) * RUN <= STAGE, "a buffer holds X and W");
+    static_assert(STAGE == ${STAGE}, "a buffer holds X, W and the planes of a tile");
     static_assert(TN % (16 * FN) == 0 && TK % (16 * FK) == 0, "a warp takes whole records");
 
     struct task { /* what this CTA works on */
@@ -232,7 +243,7 @@ local function constants(w, v)
       i64 run_stride; /* bytes between the runs of a tile */
       bool aligned;   /* rows of X are, to 16 bytes */
     };
-  ]], { MEMBERS = planes.members(v) })
+  ]], { MEMBERS = planes.members(v), BUFFER = buffer(v) })
   w.blank()
 end
 
