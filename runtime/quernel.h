@@ -103,7 +103,7 @@ QN_API const char *qn_version(void);
   X(F32, "f32", 32, IEEE, 8, 23, PLAIN)                                                                                \
   X(F64, "f64", 64, IEEE, 11, 52, NO)                                                                                  \
   X(E4M3, "e4m3", 8, NAN_LAST, 4, 3, SCALED)                                                                           \
-  X(E5M2, "e5m2", 8, IEEE, 5, 2, NO)                                                                                   \
+  X(E5M2, "e5m2", 8, IEEE, 5, 2, SCALED)                                                                               \
   X(E8M0, "e8m0", 8, NAN_LAST, 8, 0, NO) /* 2^(code - 127), without a sign or a zero */
 
 typedef enum qn_type {
