@@ -7,10 +7,19 @@ static const qn_launch_limit host_limits[] = {{"grid.x", QN_GRID, 1, INT64_MAX},
 
 /* CUDA C++ Programming Guide, "Compute Capabilities": what no device differs in. */
 static const qn_launch_limit cuda_limits[] = {
-    {"grid.x", QN_GRID, 1, INT32_MAX},   {"grid.y", QN_GRID + 1, 1, 65535},  {"grid.z", QN_GRID + 2, 1, 65535},
-    {"block.x", QN_BLOCK, 1, 1024},      {"block.y", QN_BLOCK + 1, 1, 1024}, {"block.z", QN_BLOCK + 2, 1, 64},
-    {"block", QN_BLOCK, 3, 1024},        {"cluster.x", QN_CLUSTER, 1, 8},    {"cluster.y", QN_CLUSTER + 1, 1, 8},
-    {"cluster.z", QN_CLUSTER + 2, 1, 8}, {"shared", QN_SHARED, 1, 0},        {NULL, 0, 0, 0},
+    {"grid.x", QN_GRID, 1, INT32_MAX},
+    {"grid.y", QN_GRID + 1, 1, 65535},
+    {"grid.z", QN_GRID + 2, 1, 65535},
+    {"block.x", QN_BLOCK, 1, 1024},
+    {"block.y", QN_BLOCK + 1, 1, 1024},
+    {"block.z", QN_BLOCK + 2, 1, 64},
+    {"block", QN_BLOCK, 3, 1024},
+    {"cluster.x", QN_CLUSTER, 1, 8},
+    {"cluster.y", QN_CLUSTER + 1, 1, 8},
+    {"cluster.z", QN_CLUSTER + 2, 1, 8},
+    {"cluster", QN_CLUSTER, 3, 8},
+    {"shared", QN_SHARED, 1, 0},
+    {NULL, 0, 0, 0},
 };
 
 static const qn_target targets[] = {
