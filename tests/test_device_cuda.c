@@ -312,6 +312,7 @@ START_TEST(test_limits) {
   REFUSED(QN_E_LIMIT, "block is 2048, allowed 1 .. 1024", r.step[0].block[1] = IN(r, C(16)));
   REFUSED(QN_E_LIMIT, "shared is 300000", r.step[0].shared = IN(r, C(300000)));
   REFUSED(QN_E_LIMIT, "cluster.x is 9", r.step[0].cluster[0] = IN(r, C(9)));
+  REFUSED(QN_E_LIMIT, "cluster is 16", r.step[0].cluster[0] = r.step[0].cluster[1] = IN(r, C(4)));
   REFUSED(QN_E_LIMIT, "beyond 2^31", a.ldx = INT64_C(1) << 31);
   REFUSED(QN_E_LIMIT, "division", r.step[0].grid[0] = IN(r, V(M), C(0), O(DIV)));
   REFUSED(QN_E_FORMAT, "recipe of 0 steps", r.n_steps = 0);

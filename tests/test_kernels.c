@@ -74,7 +74,7 @@ END_TEST
 
 START_TEST(foreign_activations_are_refused) {
   ck_assert_int_eq(cli("quernel kernels --problem int4.g128:80x256:f16-f16 --device host"), 0);
-  ck_assert_msg(strstr(cli_out, "host kernels take bf16, f32, i8 or e4m3") != NULL, "%s%s", cli_out, cli_err);
+  ck_assert_msg(strstr(cli_out, "host kernels take bf16, f32, i8, e4m3 or e5m2") != NULL, "%s%s", cli_out, cli_err);
 }
 END_TEST
 
@@ -84,6 +84,7 @@ static const char *const problems[] = {
     "int3.g16.f32:33x192:i8-f16",
     "int6.g16.f32:33x192:e4m3-bf16+bias",
     "q4_k:64x512:f32-f32",
+    "nf4.g64:33x192:e5m2-f32",
 };
 
 START_TEST(every_variant_is_right) { verified(8, problems[_i], "--space reduced"); }
