@@ -35,7 +35,9 @@ local function lookup(w, v, type, count, show, per_line, body)
     static const ${TYPE} table[${COUNT}] = { /* the code map; a look-up ignores index bits above the code */
         ${ENTRIES}
     };
-    fn weight_t weights(u32v q) { return ${BODY}; }
+    fn weight_t weights(u32v q) {
+      return ${BODY};
+    }
   ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v.format.map.values, count, show, per_line), BODY = body })
 end
 
@@ -169,15 +171,18 @@ local read = {
   bf16 = "(__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)",
   e4m3 = "from_e4m3(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
   e5m2 = "from_e5m2(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
-  e8m0 = "(__m512)_mm512_max_epu32(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)), 23), "
-    .. "_mm512_set1_epi32(0x400000))",
+  e8m0 = "(__m512)_mm512_max_epu32(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)), 23),\n"
+    .. "                                  _mm512_set1_epi32(0x400000))",
   u8 = "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
 }
 
 function hooks.planes(w, v)
   for _, p in ipairs(v.format.planes) do
-    w("fn f32v load_${NAME}(const void *p) { return ${READ}; } /* ${TYPE} */",
-      { NAME = p.name, READ = read[p.type], TYPE = p.type })
+    w([[
+      fn f32v load_${NAME}(const void *p) { /* ${TYPE} */
+        return ${READ};
+      }
+    ]], { NAME = p.name, READ = read[p.type], TYPE = p.type })
   end
   if #v.format.planes > 0 then w.blank() end
 end

@@ -165,7 +165,7 @@ local function finish(w, v)
     w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
     sum = (" + offset * (float)sums[%s]"):format(group_at(v, "at[r] * records + g"))
   end
-  w("for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p])${FACTOR}${SUM};", { FACTOR = factor, SUM = sum })
+  w("for (int r = 0; r < R; r++)\n  acc[r][p] += as_float(part[r][p])${FACTOR}${SUM};", { FACTOR = factor, SUM = sum })
   w.pop "}"
 end
 
@@ -208,7 +208,8 @@ function tile.tile(w, v, read, prefetch)
     }
 
     /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
-    fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
+    fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row,
+                 const int R) {
       const int64_t records = (a->k + KR - 1) / KR${FULL};
       const uint8_t *record = a->w + panel * records * RECORD;
       ${PLANES}

@@ -100,7 +100,8 @@ local function expand(w, v)
   for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.of_lane(p) end
   w([[
     /* A warp dequantizes a record of W into the record of D in its place. */
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) ${entry}_expand(const u8 *w, u8 *scratch, int n, int k) {
+    extern "C" __global__ void __launch_bounds__(32 * WARPS)
+    ${entry}_expand(const u8 *w, u8 *scratch, int n, int k) {
       const int lane = threadIdx.x % 32, k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
       const int columns = k_padded / (16 * FK);
       task t;

@@ -119,7 +119,8 @@ local function constants(w, v)
     for i = 0, count - 1 do outs[i + 1], names[i + 1] = ('"=r"(q[%d])'):format(i), "%" .. i end
     w([[
       fn void load${B}(const u8 *p, u32 *q) { /* weights pass once: not kept in L1 */
-        asm("ld.global.nc.L1::no_allocate.${V}u32 ${D}, [%${COUNT}];" : ${OUTS} : "l"(p));
+        asm("ld.global.nc.L1::no_allocate.${V}u32 ${D}, [%${COUNT}];"
+            : ${OUTS} : "l"(p));
       }
     ]], { B = b, V = count > 1 and ("v%d."):format(count) or "", COUNT = count, OUTS = table.concat(outs, ", "),
       D = count > 1 and "{" .. table.concat(names, ", ") .. "}" or "%0" })

@@ -204,12 +204,13 @@ local rules = {
 
 -- Constants that say where the planes of a tile lie in a buffer, behind X and W, and its size.
 local function buffer(v)
-  local out, size = "", "X_BYTES + W_BYTES"
-  for _, p in ipairs(v.staged) do
-    out = out .. ("%s = %s, "):format(p.place, size)
+  local lines, size = {}, "X_BYTES + W_BYTES"
+  for i, p in ipairs(v.staged) do
+    lines[i] = ("%s = %s,"):format(p.place, size)
     size = ("%s + %d"):format(p.place, p.bytes)
   end
-  return ("%sSTAGE = %s, /* bytes of a buffer */"):format(out, size)
+  lines[#lines + 1] = ("STAGE = %s, /* bytes of a buffer */"):format(size)
+  return table.concat(lines, "\n")
 end
 
 local function constants(w, v)
