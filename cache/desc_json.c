@@ -69,12 +69,6 @@ static const names launch_names = {
 #undef QN_X
     QN_VAR_COUNT};
 
-static const char *const arg_names[] = {
-#define QN_X(name, text) text,
-    QN_ARG_MAP(QN_X)
-#undef QN_X
-};
-
 static qn_status read_token(const cJSON *t, const names *vars, qn_expr_op *op) {
   *op = (qn_expr_op){0};
   if (cJSON_IsNumber(t)) {
@@ -241,7 +235,7 @@ static qn_status read_step(const cJSON *j, qn_pool *pool, qn_step *out) {
   cJSON_ArrayForEach(a, args) {
     const char *s = cJSON_GetStringValue(a);
     uint8_t i = 0;
-    while (s && i < QN_ARG_COUNT && strcmp(s, arg_names[i])) i++;
+    while (s && i < QN_ARG_COUNT && strcmp(s, qn__arg[i].name)) i++;
     if (!s || i == QN_ARG_COUNT) return bad(s ? s : "args", "is no kernel argument");
     *arg++ = i;
   }
@@ -361,7 +355,7 @@ cJSON *qn__recipe_to_json(const qn_recipe *r) {
     cJSON *step = cJSON_CreateObject(), *args;
     qn__json_add_text(step, "entry", s->entry);
     args = qn__json_add_array(step, "args");
-    for (uint32_t i = 0; i < s->n_args; i++) qn__json_append_text(args, arg_names[s->arg[i]]);
+    for (uint32_t i = 0; i < s->n_args; i++) qn__json_append_text(args, qn__arg[s->arg[i]].name);
     qn__json_add(step, "grid", write_triple(&r->pool, s->grid));
     qn__json_add(step, "block", write_triple(&r->pool, s->block));
     qn__json_add(step, "cluster", write_triple(&r->pool, s->cluster));

@@ -1,6 +1,6 @@
 -- init.lua - the generator: loads templates in a sandbox and answers for formats, problems and variants.
 --
--- `native` is what the host program gives: types (text, see gen/types.lua), hash(text), problem(spelling) -> its parts,
+-- `native` is what the host program gives: types (text, see gen/types.lua), hash(text), problem (gen/lua_problem.h),
 -- read(path) -> text and the name that messages give it, or nil, list(folder) -> names. Templates see an explicit
 -- environment: no io, no os, no loading; an unknown global is an error.
 

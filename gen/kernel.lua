@@ -100,19 +100,21 @@ local function default_act(f, target)
   return target.defaults[1]
 end
 
--- "int4.g128:4096x4096[:ACT[-OUT]][+bias]" -> problem with its format resolved. The grammar is runtime/problem.c's.
--- `act`: the activation type of one that leaves it open (default: the first that the format goes with).
+-- A problem with its format resolved and its types filled in; runtime/problem.c reads and writes the spelling, and lists
+-- operands and steps of the epilogue (gen/lua_problem.h). `act`: the activation type of one that leaves it open (default:
+-- the first that the format goes with).
 function kernel.problem(spelling, target_name, act)
-  local p, why = kernel.parse(spelling)
-  if not p then error(why, 0) end
-  if act and not p.act then
-    return kernel.problem(("%s:%dx%d:%s%s"):format(p.format, p.n, p.k, act, p.bias and "+bias" or ""), target_name)
+  local function parse(...)
+    local p, why = kernel.parse(spelling, ...)
+    if not p then error(why, 0) end
+    return p
   end
-  p.format = format.resolve(p.format)
+  local p = parse()
+  local f = format.resolve(p.format)
   local target = targets.get(target_name or "host")
-  p.act = p.act or default_act(p.format, target)
-  p.out = p.out or target.out(p.act)
-  p.spelling = ("%s:%dx%d:%s-%s%s"):format(p.format.name, p.n, p.k, p.act, p.out, p.bias and "+bias" or "")
+  act = p.act or act or default_act(f, target)
+  p = parse(f.name, act, p.out or target.out(act))
+  p.format = f
   return p
 end
 
@@ -244,8 +246,7 @@ local function complete(def, v)
     cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)
   out.m_min, out.m_max, out.m_tile = served(def, v)
   local p = v.problem
-  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.bias and "+bias" or "",
-    values_text(def, v.params))
+  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.epilogue, values_text(def, v.params))
   local parts = { out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }
   out.hash = kernel.hash(table.concat(parts, "\0"))
   return out

@@ -237,10 +237,10 @@ function common.target(q, options)
   return common.check(q.device(options.arch == "host" and "host" or options.device))
 end
 
--- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[+bias]/VALUES, and the device it is made for. --shape is
--- N and K.
+-- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[EPILOGUE]/VALUES, and the device it is made for. --shape
+-- is N and K.
 function common.variant(q, name, options)
-  local family, format, types, bias, values = name:match "^([^/]+)/([^/]+)/(%w+%-%w+)(%+?%a*)/(.*)$"
+  local family, format, types, values = name:match "^([^/]+)/([^/]+)/(%w+%-%w+[^/]*)/(.*)$"
   local def = family and q.gen.kernel.registry[family]
   if not def then
     common.misuse("%q is no name of a variant, FAMILY/FORMAT/ACT-OUT/VALUES; quernel kernels --list prints them", name)
@@ -250,8 +250,7 @@ function common.variant(q, name, options)
   if device.target ~= def.target then
     common.misuse("%s: a kernel for %s, and %s is none", name, def.target, device.name)
   end
-  local problem = common.ask(q.problem, ("%s:%s:%s%s"):format(format, options.shape or "4096x4096", types, bias),
-    def.target)
+  local problem = common.ask(q.problem, ("%s:%s:%s"):format(format, options.shape or "4096x4096", types), def.target)
   local params, why = q.gen.kernel.params(def, values)
   if not params then common.misuse("%s: %s", name, why) end
   local v, rule = q.variant(problem, device, family, params)

@@ -2,7 +2,7 @@
  * the grammar of problems. */
 #include "bind.h"
 #include "compile.h"
-#include "desc.h"
+#include "lua_problem.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,22 +123,6 @@ static int compile(lua_State *L) {
   return 1;
 }
 
-/* problem(spelling) -> { format =, n =, k =, act =, out =, bias = }, types that are not said nil; or nil, message,
- * code */
-static int problem(lua_State *L) {
-  qn_problem p;
-  qn_status s = qn__problem_parse(luaL_checkstring(L, 1), &p);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_newtable(L);
-  qn__lua_set_text(L, "format", p.format);
-  qn__lua_set_integer(L, "n", p.n);
-  qn__lua_set_integer(L, "k", p.k);
-  qn__lua_set_text(L, "act", p.act ? qn_type_name((qn_type)p.act) : NULL);
-  qn__lua_set_text(L, "out", p.out ? qn_type_name((qn_type)p.out) : NULL);
-  qn__lua_set_flag(L, "bias", p.bias);
-  return 1;
-}
-
 /* compiler(target) -> "gcc 12.2.0", or nil, message, code */
 static int compiler(lua_State *L) {
   char text[128];
@@ -151,7 +135,7 @@ static int compiler(lua_State *L) {
 void qn__lua_gen(lua_State *L) {
   static const luaL_Reg batch_methods[] = {{"__gc", batch_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
-      {"compile", compile}, {"compiler", compiler}, {"problem", problem}, {NULL, NULL}};
+      {"compile", compile}, {"compiler", compiler}, {"problem", qn__lua_problem}, {NULL, NULL}};
   qn__lua_class(L, batch_class, batch_methods);
   luaL_setfuncs(L, functions, 0);
   qn__lua_set_text(L, "types", QN_TYPES_TEXT);

@@ -237,44 +237,66 @@ static qn_status fetch(const operand *o) {
   return o->gpu ? o->gpu->ops->download(o->gpu, o->data, o->copy, o->bytes) : QN_OK;
 }
 
+/* Push the operands that the problem has, by number in `to`, and set their strides in *a. */
+static void push_operands(lua_State *L, const gemm *g, qn_args *a, operand *to[QN_OPERANDS]) {
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) {
+    qn_operand o = qn__operand(&g->problem, i);
+    if (!o.has) continue;
+    int64_t ld = o.stride < QN_ARG_COUNT ? stride(L, qn__arg[o.stride].name, o.cols) : o.cols;
+    if (o.stride < QN_ARG_COUNT) memcpy((char *)a + qn__arg[o.stride].given, &ld, sizeof ld);
+    to[i] = push_operand(L, g, qn__arg[i].name, o.type, extent(o.tokens ? a->m : 1, ld, o.cols));
+  }
+}
+
+/* Place them, and say in *a where. */
+static qn_status place_operands(operand *const o[QN_OPERANDS], qn_args *a) {
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) {
+    void *at;
+    if (!o[i]) continue;
+    QN_TRY(place(o[i], &at));
+    memcpy((char *)a + qn__arg[i].given, &at, sizeof at);
+  }
+  return QN_OK;
+}
+
+/* Raise for a field that is no argument: operands and their strides, and what stands here. */
+static void check_fields(lua_State *L) {
+  char known[256] = "weight m workspace counters";
+  for (qn_arg i = 0; i < QN_ARG_COUNT; i++) {
+    size_t n = strlen(known);
+    if (i < QN_OPERANDS || i > QN_ARG_K) snprintf(known + n, sizeof known - n, " %s", qn__arg[i].name);
+  }
+  qn__lua_known(L, 2, "run", known);
+}
+
 /* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=, workspace=, counters=] } -> true, or nil, message,
- * code. X [m, K] and Y [m, N] are buffers of the problem's types; workspace and counters are buffers of u8, 256 more
- * than gemm:workspace(m) and gemm:counters(m), the counters zero at first, and are made if there are none. */
+ * code. Operands are buffers of the types and shapes that the problem has them in (quernel.h); workspace and counters
+ * are buffers of u8, 256 more than gemm:workspace(m) and gemm:counters(m), the counters zero at first, and are made if
+ * there are none. */
 static int gemm_run(lua_State *L) {
   gemm *g = check_gemm(L);
   luaL_checktype(L, 2, LUA_TTABLE);
-  const qn_problem *p = &g->problem;
-  qn__lua_known(L, 2, "run", "weight x y m ldx ldy x_scale bias workspace counters");
+  check_fields(L);
   raw_field(L, "weight");
   weight *w = luaL_checkudata(L, -1, weight_class);
   if (!w->weight) return luaL_error(L, "run: the weight is closed");
   qn_args a = {.m = qn__lua_integer(L, 2, "m", 1)};
   if (a.m < 1 || a.m > 1 << 24) return luaL_error(L, "run: m = %I is outside 1 .. 2^24", (lua_Integer)a.m);
-  a.ldx = stride(L, "ldx", p->k);
-  a.ldy = stride(L, "ldy", p->n);
-  operand *x = push_operand(L, g, "x", (qn_type)p->act, extent(a.m, a.ldx, p->k));
-  operand *y = push_operand(L, g, "y", (qn_type)p->out, extent(a.m, a.ldy, p->n));
-  operand *scale = qn__act_scaled(p->act) ? push_operand(L, g, "x_scale", QN_T_F32, (size_t)a.m) : NULL;
-  operand *bias = p->bias ? push_operand(L, g, "bias", QN_T_F32, (size_t)p->n) : NULL;
+  luaL_checkstack(L, 2 * QN_OPERANDS, NULL);
+  operand *o[QN_OPERANDS] = {0};
+  push_operands(L, g, &a, o);
   operand *workspace = push_bytes(L, g, "workspace", qn_gemm_workspace(g->gemm, a.m));
   operand *counters = push_bytes(L, g, "counters", qn_gemm_counters(g->gemm, a.m));
 
-  void *at[6] = {0};
-  qn_status s = place(x, &at[0]);
-  if (s == QN_OK) s = place(y, &at[1]);
-  if (s == QN_OK && scale) s = place(scale, &at[2]);
-  if (s == QN_OK && bias) s = place(bias, &at[3]);
-  if (s == QN_OK) s = place(workspace, &at[4]);
-  if (s == QN_OK) s = place(counters, &at[5]);
-  a.x = at[0];
-  a.y = at[1];
-  a.x_scale = at[2];
-  a.bias = at[3];
-  a.workspace = aligned(at[4]);
-  a.counters = aligned(at[5]);
+  void *at[2] = {0};
+  qn_status s = place_operands(o, &a);
+  if (s == QN_OK) s = place(workspace, &at[0]);
+  if (s == QN_OK) s = place(counters, &at[1]);
+  a.workspace = aligned(at[0]);
+  a.counters = aligned(at[1]);
   if (s == QN_OK) s = qn_run(g->gemm, w->weight, &a);
   if (s == QN_OK && g->gpu) s = g->gpu->ops->sync(g->gpu, NULL);
-  if (s == QN_OK) s = fetch(y);
+  if (s == QN_OK) s = fetch(o[QN_ARG_Y]);
   if (s == QN_OK) s = fetch(workspace);
   if (s == QN_OK) s = fetch(counters);
   if (s != QN_OK) return qn__lua_fail(L, s);

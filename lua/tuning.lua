@@ -66,7 +66,7 @@ return function(q, native)
           local recipe = { steps = { { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
             counters = {}, scratch = f.scratch or {}, deterministic = f.deterministic ~= false,
             batch_invariant = f.batch_invariant == true }
-          list[#list + 1] = { name = name:format(p.format.name, p.act, p.out, p.bias and "+bias" or "", f.name),
+          list[#list + 1] = { name = name:format(p.format.name, p.act, p.out, p.epilogue, f.name),
             hash = native.hash(table.concat({ f.name, f.symbol, f.text, q.json(recipe), q.json(layout) }, "\0")),
             family = "function", source = "", flags = "", arch = "", params = q.json { LAYOUT = layout.name },
             library = f.library, symbol = f.symbol, layout = layout, recipe = recipe, m_min = f.m_min or 1,

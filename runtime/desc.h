@@ -6,6 +6,7 @@
  * copied with = and hashed. */
 #ifndef QN_DESC_H
 #define QN_DESC_H
+#include "epilogue.h"
 #include "types.h"
 
 /* ---- Expressions: postfix programs ------------------------------------------------------------------------------- */
@@ -213,30 +214,8 @@ qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn
 
 /* ---- Launch recipe ----------------------------------------------------------------------------------------------- */
 
-/* Arguments a kernel may take, in the order that its recipe lists. */
-#define QN_ARG_MAP(ARG)                                                                                                \
-  ARG(X, "x")                                                                                                          \
-  ARG(W, "w")                                                                                                          \
-  ARG(Y, "y")                                                                                                          \
-  ARG(X_SCALE, "x_scale")                                                                                              \
-  ARG(BIAS, "bias")                                                                                                    \
-  ARG(COUNTERS, "counters")                                                                                            \
-  ARG(SCRATCH, "scratch")                                                                                              \
-  ARG(M, "m")                                                                                                          \
-  ARG(N, "n")                                                                                                          \
-  ARG(K, "k")                                                                                                          \
-  ARG(LDX, "ldx")                                                                                                      \
-  ARG(LDY, "ldy")                                                                                                      \
-  ARG(PERM, "perm")
-typedef enum qn_arg {
-#define QN_X(name, text) QN_ARG_##name,
-  QN_ARG_MAP(QN_X)
-#undef QN_X
-      QN_ARG_COUNT
-} qn_arg;
-
 #define QN_RECIPE_STEPS 3
-#define QN_RECIPE_ARGS 16
+#define QN_RECIPE_ARGS QN_ARG_COUNT
 
 /* One launch. Pointers are passed as 64-bit addresses, m n k ldx ldy as int32 on CUDA. On the host the arguments are
  * always a struct qn_host_args, `grid[0]` is the number of work items and block is unused. */
@@ -271,13 +250,14 @@ qn_status qn__recipe_check(const qn_recipe *r);
 
 /* ---- Problem ----------------------------------------------------------------------------------------------------- */
 
-/* Spelling: FORMAT:NxK[:ACT[-OUT]][+bias]; ACT and OUT as type names (bf16, f16, f32, i8). */
+/* Spelling: FORMAT:NxK[:ACT[-OUT]][EPILOGUE]; ACT and OUT as type names (bf16, f16, f32, i8), EPILOGUE the steps of
+ * epilogue.h in their order. */
 typedef struct qn_problem {
-  char spelling[160]; /* full: types always present, "int4.g128:4096x4096:bf16-f32+bias" */
+  char spelling[192]; /* full: types always present, "int4.g128:4096x4096:bf16-f32+bias" */
   char format[QN_NAME];
   int64_t n, k;
-  uint32_t act, out; /* qn_type */
-  uint32_t bias;     /* flag */
+  uint32_t act, out;                   /* qn_type */
+  uint8_t epilogue[QN_EPILOGUE_STEPS]; /* qn_epilogue, zeros behind the last */
 } qn_problem;
 
 /* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
@@ -285,4 +265,6 @@ typedef struct qn_problem {
 qn_status qn__problem_parse(const char *spelling, qn_problem *out);
 /* Write the spelling into p->spelling from the other fields; types that are QN_T_NONE are left out. */
 void qn__problem_spell(qn_problem *p);
+/* Is the epilogue one that a spelling can have? QN_E_ARG names the step and says what is allowed. */
+qn_status qn__epilogue_check(const qn_problem *p);
 #endif

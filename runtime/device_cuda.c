@@ -185,26 +185,6 @@ static qn_status cuda_entry(qn_device *d, qn_module *m, const char *name, int64_
   return QN_OK;
 }
 
-/* Where each argument of a recipe is found in qn_host_args, and whether it goes over as 64 or 32 bits. */
-static const struct {
-  size_t offset;
-  bool number;
-} arguments[QN_ARG_COUNT] = {
-    [QN_ARG_X] = {offsetof(qn_host_args, x), false},
-    [QN_ARG_W] = {offsetof(qn_host_args, w), false},
-    [QN_ARG_Y] = {offsetof(qn_host_args, y), false},
-    [QN_ARG_X_SCALE] = {offsetof(qn_host_args, x_scale), false},
-    [QN_ARG_BIAS] = {offsetof(qn_host_args, bias), false},
-    [QN_ARG_COUNTERS] = {offsetof(qn_host_args, counters), false},
-    [QN_ARG_SCRATCH] = {offsetof(qn_host_args, scratch), false},
-    [QN_ARG_M] = {offsetof(qn_host_args, m), true},
-    [QN_ARG_N] = {offsetof(qn_host_args, n), true},
-    [QN_ARG_K] = {offsetof(qn_host_args, k), true},
-    [QN_ARG_LDX] = {offsetof(qn_host_args, ldx), true},
-    [QN_ARG_LDY] = {offsetof(qn_host_args, ldy), true},
-    [QN_ARG_PERM] = {offsetof(qn_host_args, perm), false},
-};
-
 /* CUlaunchAttributeID. Programmatic stream serialization: this launch may begin before the last one ends. */
 enum { ATTRIBUTE_CLUSTER = 4, ATTRIBUTE_PROGRAMMATIC = 6 };
 
@@ -239,10 +219,10 @@ static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_arg
   int32_t number[QN_RECIPE_ARGS];
   void *arg[QN_RECIPE_ARGS];
   for (uint32_t i = 0; i < l->step->n_args; i++) {
-    char *field = (char *)a + arguments[l->step->arg[i]].offset;
-    arg[i] = field;
-    if (!arguments[l->step->arg[i]].number) continue;
-    int64_t value = *(int64_t *)field;
+    qn_arg which = (qn_arg)l->step->arg[i];
+    arg[i] = (char *)a + qn__arg[which].at;
+    if (which < QN_POINTERS) continue;
+    int64_t value = qn__arg_number(a, which);
     if (value > INT32_MAX)
       return qn__fail(QN_E_LIMIT, "'%s': argument %lld beyond 2^31", l->step->entry, (long long)value);
     number[i] = (int32_t)value;

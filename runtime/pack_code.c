@@ -173,7 +173,7 @@ static void code_problem(qn_coder *c, qn_problem *p) {
   i64(c, &p->k);
   u32(c, &p->act);
   u32(c, &p->out);
-  u32(c, &p->bias);
+  for (int i = 0; i < QN_EPILOGUE_STEPS; i++) u8(c, &p->epilogue[i]);
 }
 
 /* ---- Records ----------------------------------------------------------------------------------------------------- */
@@ -225,8 +225,8 @@ static qn_status problem_check(const qn_problem *p, const char *format) {
   qn_problem again = *p;
   qn__problem_spell(&again);
   bool generic = !p->n && !p->k, shaped = p->n >= 1 && p->k >= 1 && p->n <= INT32_MAX && p->k <= INT32_MAX;
-  if (strcmp(p->format, format) || strcmp(again.spelling, p->spelling) || !(generic || shaped) || p->bias > 1 ||
-      !qn_type_bits((qn_type)p->act) || !qn_type_bits((qn_type)p->out))
+  if (strcmp(p->format, format) || strcmp(again.spelling, p->spelling) || !(generic || shaped) ||
+      qn__epilogue_check(p) || !qn_type_bits((qn_type)p->act) || !qn_type_bits((qn_type)p->out))
     return qn__fail(QN_E_FORMAT, "plan of '%s': not the problem that its fields make, '%s'", p->spelling,
                     again.spelling);
   return QN_OK;

@@ -20,8 +20,8 @@
  *                 0  u8[64]  format, zeros behind       88  u32  kind of plan
  *                64  u32     activation type            92  u32  device, a number of section 1
  *                68  u32     output type                96  u64  offset of the record in section 3
- *                72  u32     bias                      104  u64  bytes of the record
- *                76  u32     0                         112  u64  0
+ *                72  u8[8]   epilogue                  104  u64  bytes of the record
+ *                                                      112  u64  0
  *                80  u32     N     84  u32  K          120  u64  0
  *   3 PLAN      records: see qn__code_plan
  *   4 KERNELS   index, sorted by hash:

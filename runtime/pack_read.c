@@ -189,13 +189,13 @@ static qn_status check_plans(const qn_pack *p) {
     qn_plan_key key;
     QN_TRY(check_record(&p->section[QN_PACK_PLAN], qn__get64(e + 96), qn__get64(e + 104), "plan", i, code_plan, &plan));
     QN_TRY(qn__plan_check(&plan));
-    if (e[QN_NAME - 1] || qn__get32(e + 76) || !all_zero(e + 112, 16) ||
-        (i && qn__pack_plan_order(plan_entry(p, i - 1), e) >= 0))
+    if (e[QN_NAME - 1] || !all_zero(e + 112, 16) || (i && qn__pack_plan_order(plan_entry(p, i - 1), e) >= 0))
       return BAD("index of plans: entry %u is out of order", i);
     qn__pack_plan_key(p, i, &key);
     if (strcmp(key.format, plan.format.name) || key.act != plan.problem.act || key.out != plan.problem.out ||
-        key.bias != plan.problem.bias || key.n != plan.problem.n || key.k != plan.problem.k || key.kind != plan.kind ||
-        key.device != plan.device || key.device >= qn__pack_devices(p))
+        memcmp(key.epilogue, plan.problem.epilogue, QN_EPILOGUE_STEPS) || key.n != plan.problem.n ||
+        key.k != plan.problem.k || key.kind != plan.kind || key.device != plan.device ||
+        key.device >= qn__pack_devices(p))
       return BAD("index of plans: entry %u is not of its plan", i);
     QN_TRY(check_ranges(p, &plan));
   }
@@ -272,7 +272,7 @@ void qn__pack_plan_key(const qn_pack *p, uint32_t i, qn_plan_key *out) {
   *out = (qn_plan_key){.format = (const char *)e,
                        .act = qn__get32(e + 64),
                        .out = qn__get32(e + 68),
-                       .bias = qn__get32(e + 72),
+                       .epilogue = e + 72,
                        .n = qn__get32(e + 80),
                        .k = qn__get32(e + 84),
                        .kind = qn__get32(e + 88),

@@ -15,8 +15,9 @@ void qn__pack_close(qn_pack *p);
 
 /* What is known of a plan without reading it. */
 typedef struct qn_plan_key {
-  const char *format; /* in the map */
-  uint32_t act, out, bias, n, k, kind, device;
+  const char *format;      /* in the map */
+  const uint8_t *epilogue; /* [QN_EPILOGUE_STEPS], as format */
+  uint32_t act, out, n, k, kind, device;
 } qn_plan_key;
 
 const char *qn__pack_hash(const qn_pack *p);

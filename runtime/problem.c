@@ -1,12 +1,10 @@
-/* problem.c - the spelling of a problem: FORMAT:NxK[:ACT[-OUT]][+bias]. */
+/* problem.c - the spelling of a problem: FORMAT:NxK[:ACT[-OUT]][EPILOGUE]. */
 #include "fail.h"
 
 #include "desc.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define EPILOGUE "+bias"
 
 /* A decimal number without sign at *s, moved past it. 0 where there is none; saturates. */
 static int64_t number(const char **s) {
@@ -17,8 +15,8 @@ static int64_t number(const char **s) {
 
 static qn_status bad_spelling(const char *spelling, const char *why) {
   return qn__fail(QN_E_ARG,
-                  "problem '%.160s': %s; the form is FORMAT:NxK[:ACT[-OUT]][+bias], e.g. "
-                  "int4.g128:4096x4096:bf16-f32",
+                  "problem '%.160s': %s; the form is FORMAT:NxK[:ACT[-OUT]][EPILOGUE], e.g. "
+                  "int4.g128:4096x4096:bf16-f32+bias",
                   spelling, why);
 }
 
@@ -46,6 +44,66 @@ static qn_type type_at(const char *s, size_t length, bool output) {
   return fits(t, output) ? t : QN_T_NONE;
 }
 
+/* ---- Epilogues -----------------------------------------------------------------------------------------------------
+ */
+
+#define STEP_BEGINS "+*."
+
+static const char *step_spelling(uint8_t code) {
+  return code < QN_EPILOGUE_COUNT ? qn__epilogue_step[code].spelling : "?";
+}
+
+/* Number of the step that is spelled by `length` bytes at s; QN_EPILOGUE_END: there is none. */
+static uint8_t step_at(const char *s, size_t length) {
+  for (uint8_t code = 1; code < QN_EPILOGUE_COUNT; code++)
+    if (strlen(step_spelling(code)) == length && !memcmp(step_spelling(code), s, length)) return code;
+  return QN_EPILOGUE_END;
+}
+
+/* "+bias …": every step, in the order of the table. */
+static void list_steps(char *out, size_t size) {
+  *out = 0;
+  for (uint8_t code = 1; code < QN_EPILOGUE_COUNT; code++) {
+    size_t n = strlen(out);
+    snprintf(out + n, size - n, "%s%s", n ? " " : "", step_spelling(code));
+  }
+}
+
+static qn_status parse_epilogue(const char *spelling, const char *s, qn_problem *out) {
+  char why[256], known[192];
+  for (int i = 0; *s; i++) {
+    size_t length = 1 + strcspn(s + 1, STEP_BEGINS);
+    list_steps(known, sizeof known);
+    if (!strchr(STEP_BEGINS, *s)) snprintf(why, sizeof why, "'%.32s' is no step of an epilogue; known: %s", s, known);
+    else if (!step_at(s, length))
+      snprintf(why, sizeof why, "no step is called '%.*s'; known: %s", (int)(length < 32 ? length : 32), s, known);
+    else if (i == QN_EPILOGUE_STEPS) snprintf(why, sizeof why, "an epilogue has at most %d steps", QN_EPILOGUE_STEPS);
+    else {
+      out->epilogue[i] = step_at(s, length), s += length;
+      continue;
+    }
+    return bad_spelling(spelling, why);
+  }
+  return QN_OK;
+}
+
+qn_status qn__epilogue_check(const qn_problem *p) {
+  uint32_t seen = 0;
+  for (int i = 0; i < QN_EPILOGUE_STEPS; i++) {
+    uint8_t code = p->epilogue[i];
+    if (code >= QN_EPILOGUE_COUNT || (code && i && !p->epilogue[i - 1]))
+      return qn__fail(QN_E_ARG, "problem '%s': step %d of its epilogue is none", p->spelling, i);
+    if (code && seen >> code & 1)
+      return qn__fail(QN_E_ARG, "problem '%s': '%s' is there twice; a step may come once", p->spelling,
+                      step_spelling(code));
+    seen |= 1u << code;
+  }
+  return QN_OK;
+}
+
+/* ---- Problems ------------------------------------------------------------------------------------------------------
+ */
+
 qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   *out = (qn_problem){0};
   if (!spelling) return qn__fail(QN_E_ARG, "problem is NULL");
@@ -65,25 +123,26 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
                     (long long)(n_fits ? out->k : out->n));
 
   if (*s == ':') {
-    size_t act = strcspn(++s, "-+"), used = 0;
+    size_t act = strcspn(++s, "-" STEP_BEGINS), used = 0;
     if (!(out->act = type_at(s, act, false))) return bad_type(spelling, false);
     s += act;
     if (*s == '-') {
-      used = strcspn(++s, "+");
+      used = strcspn(++s, STEP_BEGINS);
       if (!(out->out = type_at(s, used, true))) return bad_type(spelling, true);
       s += used;
     }
   }
-  if (!strcmp(s, EPILOGUE)) out->bias = 1;
-  else if (*s) return bad_spelling(spelling, "unknown text after the types");
+  QN_TRY(parse_epilogue(spelling, s, out));
   qn__problem_spell(out);
-  return QN_OK;
+  return qn__epilogue_check(out);
 }
 
 void qn__problem_spell(qn_problem *p) {
   const char *act = p->act ? qn_type_name((qn_type)p->act) : "", *out = p->out ? qn_type_name((qn_type)p->out) : "";
-  snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s%s", p->format, (long long)p->n, (long long)p->k,
-           p->act ? ":" : "", act ? act : "?", p->out ? "-" : "", out ? out : "?", p->bias ? EPILOGUE : "");
+  int n = snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s", p->format, (long long)p->n, (long long)p->k,
+                   p->act ? ":" : "", act ? act : "?", p->out ? "-" : "", out ? out : "?");
+  for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++)
+    n += snprintf(p->spelling + n, sizeof p->spelling - (size_t)n, "%s", step_spelling(p->epilogue[i]));
 }
 
 /* ---- Names of formats -------------------------------------------------------------------------------------------- */

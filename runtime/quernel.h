@@ -272,9 +272,9 @@ typedef struct qn_function_args {
   const float *x_scale;      /* [m] for activations with scales, else NULL */
   const void *bias;          /* [N] f32 for problems with +bias, else NULL */
   void *scratch;             /* of the size that the function was tuned with, else unspecified; it may hold anything */
-  int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
-  const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
   void *counters;            /* zero bytes that the call leaves zero; of kernels in a pack, NULL for functions */
+  const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
+  int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
   uint64_t reserved[7];
 } qn_function_args;
 

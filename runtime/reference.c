@@ -71,7 +71,7 @@ static void load_x(const qn_planes *p, const qn_host_args *a, qn_type act, int64
 }
 
 qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_args *a, qn_type act, const int64_t *rows,
-                        int64_t n_rows, const int64_t *cols, int64_t n_cols, double *y, double *mag) {
+                        int64_t n_rows, const int64_t *cols, int64_t n_cols, double *sum, double *mag) {
   source s;
   QN_TRY(source_init(&s, f, p));
   double *x = malloc((size_t)(n_rows + 2) * (size_t)p->k * sizeof *x);
@@ -80,16 +80,69 @@ qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_ar
   for (int64_t i = 0; i < n_rows; i++) load_x(p, a, act, rows ? rows[i] : i, x + i * p->k);
   for (int64_t j = 0; j < n_cols; j++) {
     int64_t n = cols ? cols[j] : j;
-    double bias = a->bias ? (double)((const float *)a->bias)[n] : 0;
     decode_row(&s, n, w, g);
     for (int64_t i = 0; i < n_rows; i++) {
       const double *xi = x + i * p->k;
-      double sum = bias, sum_mag = fabs(bias);
-      for (int64_t k = 0; k < p->k; k++) sum += xi[k] * w[k], sum_mag += fabs(xi[k]) * g[k];
-      y[i * n_cols + j] = sum;
-      if (mag) mag[i * n_cols + j] = sum_mag;
+      double total = 0, magnitude = 0;
+      for (int64_t k = 0; k < p->k; k++) total += xi[k] * w[k], magnitude += fabs(xi[k]) * g[k];
+      sum[i * n_cols + j] = total;
+      if (mag) mag[i * n_cols + j] = magnitude;
     }
   }
   free(x);
   return QN_OK;
+}
+
+/* ---- Epilogues --------------------------------------------------------------------------------------------------- */
+
+/* Element of an operand for Y[row, col]. */
+static double operand_at(const qn_problem *p, const qn_host_args *a, qn_arg arg, int64_t row, int64_t col) {
+  qn_operand o = qn__operand(p, arg);
+  int64_t ld = o.stride < QN_ARG_COUNT ? qn__arg_number(a, o.stride) : o.cols;
+  return qn__load_f64(o.type, qn__arg_pointer(a, arg), (o.tokens ? row * ld : 0) + (o.cols > 1 ? col : 0));
+}
+
+static double step_value(uint8_t code, double v, double o) {
+  switch (code) {
+#define QN_X(NAME, spelling, operand, value, ...)                                                                      \
+  case QN_EPILOGUE_##NAME:                                                                                             \
+    return value;
+    QN_EPILOGUE_MAP(QN_X)
+#undef QN_X
+  default:
+    return v;
+  }
+}
+
+/* How far a step computed in f32 may be from its value y, in units of 2^-24. */
+static double step_roundings(uint8_t code, double v, double o, double y) {
+  (void)v, (void)o;
+  switch (code) {
+#define QN_X(NAME, spelling, operand, value, roundings, ...)                                                           \
+  case QN_EPILOGUE_##NAME:                                                                                             \
+    return roundings;
+    QN_EPILOGUE_MAP(QN_X)
+#undef QN_X
+  default:
+    return 0;
+  }
+}
+
+/* The step at v and at both ends of where v may be instead. */
+static qn_number take_step(uint8_t code, qn_number v, double o) {
+  double y = step_value(code, v.value, o), error = 0, roundings = step_roundings(code, v.value, o, y);
+  for (int sign = -1; sign <= 1; sign += 2) {
+    double at = v.value + sign * v.error, off = step_value(code, at, o);
+    error = fmax(error, fabs(off - y));
+    roundings = fmax(roundings, step_roundings(code, at, o, off));
+  }
+  return (qn_number){y, error + roundings * 0x1p-24};
+}
+
+qn_number qn__epilogue(const qn_problem *p, const qn_host_args *a, int64_t row, int64_t col, qn_number sum) {
+  for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++) {
+    qn_arg arg = qn__epilogue_step[p->epilogue[i]].operand;
+    sum = take_step(p->epilogue[i], sum, arg < QN_ARG_COUNT ? operand_at(p, a, arg, row, col) : 0);
+  }
+  return sum;
 }

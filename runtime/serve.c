@@ -46,8 +46,16 @@ typedef struct gemm_range {
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
 
+/* An operand that the caller of a gemm must give. */
+typedef struct given {
+  qn_arg arg, stride;
+  int64_t cols;
+} given;
+
 struct qn_gemm {
   qn_context *ctx;
+  uint32_t n_given;
+  given given[QN_OPERANDS];
   uint32_t plan;                /* its number */
   uint32_t n_planned, n_ranges; /* of the plan; bound so far */
   gemm_range *range;
@@ -370,8 +378,8 @@ static double distance(const qn_plan_key *key, const qn_problem *p) {
 /* Types that were not given match any, but for 8-bit activations: their numerics must be asked for. */
 static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
   return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
-         key->bias == p->bias && (p->act ? key->act == p->act : !qn__act_scaled(key->act)) &&
-         (!p->out || key->out == p->out);
+         !memcmp(key->epilogue, p->epilogue, sizeof p->epilogue) &&
+         (p->act ? key->act == p->act : !qn__act_scaled(key->act)) && (!p->out || key->out == p->out);
 }
 
 /* Give the format the name that the pack's plans have for it: a spelling may say what is so anyway, in any order. */
@@ -501,6 +509,10 @@ static qn_status bind_plan(qn_gemm *g, const qn_plan *plan) {
     return qn__fail(QN_E_SHAPE, "'%s' cannot be served by '%s': %s", g->problem.spelling, plan->problem.spelling,
                     qn__errmsg());
   QN_TRY(qn__layout_bytes(&plan->layout, g->problem.n, g->problem.k, &g->bytes));
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) {
+    qn_operand o = qn__operand(&g->problem, i);
+    if (o.has) g->given[g->n_given++] = (given){i, o.stride, o.cols};
+  }
   g->x_size = (size_t)qn_type_bits((qn_type)g->problem.act) / 8;
   g->key = weight_key(plan, &g->problem);
   memcpy(g->served, plan->problem.spelling, sizeof g->served);
@@ -631,6 +643,25 @@ void qn_weight_free(qn_weight *weight) {
 
 /* ---- Run --------------------------------------------------------------------------------------------------------- */
 
+/* Pointer and row stride of an operand in what the caller gives. */
+static const void *given_pointer(const qn_args *a, const given *o) {
+  const void *p;
+  return memcpy(&p, (const char *)a + qn__arg[o->arg].given, sizeof p), p;
+}
+
+static int64_t given_stride(const qn_args *a, const given *o) {
+  int64_t ld;
+  memcpy(&ld, (const char *)a + qn__arg[o->stride].given, sizeof ld);
+  return ld ? ld : o->cols;
+}
+
+static void pass(qn_host_args *to, const qn_args *a, const given *o) {
+  qn__arg_point(to, o->arg, given_pointer(a, o));
+  if (o->stride == QN_ARG_COUNT) return;
+  int64_t ld = given_stride(a, o);
+  memcpy((char *)to + qn__arg[o->stride].at, &ld, sizeof ld);
+}
+
 static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args *a) {
   const qn_problem *p = &g->problem;
   QN_TRY(CHECK_RESERVED(qn_args, a));
@@ -638,12 +669,15 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
     return qn__fail(QN_E_ARG, "'%s': the weight was prepacked for another problem or layout", p->spelling);
   if (a->m < 0 || a->m > MAX_M)
     return qn__fail(QN_E_ARG, "'%s': m is %lld, allowed 0 .. %lld", p->spelling, (long long)a->m, (long long)MAX_M);
-  if ((a->ldx && a->ldx < p->k) || (a->ldy && a->ldy < p->n) || a->ldx > INT32_MAX || a->ldy > INT32_MAX)
-    return qn__fail(QN_E_ARG, "'%s': ldx is %lld, ldy is %lld, less than K or N or beyond 2^31", p->spelling,
-                    (long long)a->ldx, (long long)a->ldy);
-  if (!a->x || !a->y) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, a->x ? "y" : "x");
-  if (qn__act_scaled(p->act) && !a->x_scale) return qn__fail(QN_E_ARG, "'%s': x_scale is NULL", p->spelling);
-  if (p->bias && !a->bias) return qn__fail(QN_E_ARG, "'%s': bias is NULL", p->spelling);
+  for (uint32_t i = 0; i < g->n_given; i++) {
+    const given *o = &g->given[i];
+    if (!given_pointer(a, o)) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, qn__arg[o->arg].name);
+    if (o->stride == QN_ARG_COUNT) continue;
+    int64_t ld = given_stride(a, o);
+    if (ld < o->cols || ld > INT32_MAX)
+      return qn__fail(QN_E_ARG, "'%s': %s is %lld, allowed %lld .. %d, or 0 for dense rows", p->spelling,
+                      qn__arg[o->stride].name, (long long)ld, (long long)o->cols, INT32_MAX);
+  }
   if (((uintptr_t)a->workspace | (uintptr_t)a->counters) % WORKSPACE_ALIGN)
     return qn__fail(QN_E_ARG, "'%s': workspace or counters are not aligned to %d bytes", p->spelling, WORKSPACE_ALIGN);
   return QN_OK;
@@ -663,19 +697,14 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
   const gemm_range *r = &g->range[range_of(g, a->m)];
   const qn_bound *b = r->bound;
   if ((r->most.scratch && !a->workspace) || (r->most.counters && !a->counters)) QN_TRY(check_workspace(g, b, w, a));
-  out->args = (qn_host_args){.x = a->x,
-                             .w = w->data,
-                             .y = a->y,
-                             .x_scale = qn__act_scaled(g->problem.act) ? a->x_scale : NULL,
-                             .bias = g->problem.bias ? a->bias : NULL,
-                             .counters = a->counters,
+  out->args = (qn_host_args){.w = w->data,
                              .scratch = a->workspace,
+                             .counters = a->counters,
+                             .perm = gathers(b) ? w->perm : NULL,
                              .m = a->m,
                              .n = g->problem.n,
-                             .k = g->problem.k,
-                             .ldx = a->ldx ? a->ldx : g->problem.k,
-                             .ldy = a->ldy ? a->ldy : g->problem.n,
-                             .perm = gathers(b) ? w->perm : NULL};
+                             .k = g->problem.k};
+  for (uint32_t i = 0; i < g->n_given; i++) pass(&out->args, a, &g->given[i]);
   out->n_launches = b->n_steps;
   return qn__bound_launches(g->ctx->device, b, a->m, out->launch);
 }

@@ -3,7 +3,7 @@
 #ifndef GENERATOR_H
 #define GENERATOR_H
 #include "desc_json.h"
-#include "native_problem.h"
+#include "lua_problem.h"
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdbool.h>
@@ -28,7 +28,7 @@ static inline lua_State *generator(const char **why) {
   L = luaL_newstate();
   luaL_openlibs(L);
   lua_pushstring(L, QN_TESTS "/.."), lua_setglobal(L, "SOURCE");
-  lua_register(L, "native_problem", native_problem);
+  lua_register(L, "native_problem", qn__lua_problem);
   lua_pushstring(L, QN_TYPES_TEXT), lua_setglobal(L, "native_types");
   if (!luaL_dostring(L, generator_text)) return L;
   *why = lua_tostring(L, -1);

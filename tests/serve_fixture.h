@@ -12,8 +12,8 @@
 /* Two kernels over the plain layout of int4.g32.f32: one in one step, one by way of the workspace in two. */
 static const char source[] =
     "typedef long i64; typedef unsigned char u8;\n"
-    "typedef struct { const float *x; const u8 *w; float *y; const float *xs, *bias; float *scratch;\n"
-    "                 i64 m, n, k, ldx, ldy; } args;\n"
+    "typedef struct { const float *x; const u8 *w; float *y; const float *xs, *bias; float *scratch; int *counters;\n"
+    "                 const int *perm; i64 m, n, k, ldx, ldy; } args;\n"
     "static float dot(const args *a, i64 m, i64 n) {\n"
     "  i64 g = (a->k + 31) / 32;\n"
     "  const u8 *q = a->w + n * g * 16;\n"
@@ -65,7 +65,7 @@ static inline qn_plan make_plan(int64_t n, int64_t k, qn_type act, bool bias) {
                .range = {{.m_min = 1, .variant = HASH_ONE}, {.m_min = 9, .variant = HASH_TWO}}};
   strcpy(p.format.implied, "g32.sym");
   p.layout = plain_layout(&p.format);
-  p.problem = (qn_problem){.n = n, .k = k, .act = act, .out = QN_T_F32, .bias = bias};
+  p.problem = (qn_problem){.n = n, .k = k, .act = act, .out = QN_T_F32, .epilogue = {bias ? QN_EPILOGUE_BIAS : 0}};
   snprintf(p.problem.format, sizeof p.problem.format, "%s", p.format.name);
   qn__problem_spell(&p.problem);
   return p;
@@ -143,8 +143,9 @@ static inline bench make_bench(int64_t n, int64_t k, int64_t m, bool bias, bool 
   for (int64_t i = 0; i < m * b.ldx; i++) b.x[i] = (float)below(&r, 9) - 4;
   for (int64_t i = 0; i < n; i++) b.bias[i] = (float)below(&r, 100);
   b.w.planes.perm = b.perm; /* the identity is served as none */
-  qn_host_args a = {.x = b.x, .ldx = b.ldx, .bias = bias ? b.bias : NULL};
+  qn_host_args a = {.x = b.x, .ldx = b.ldx};
   ck_ok(qn__reference(&b.f, &b.w.planes, &a, QN_T_F32, NULL, m, NULL, n, b.want, NULL));
+  for (int64_t i = 0; i < m * n && bias; i++) b.want[i] += (double)b.bias[i % n];
   return b;
 }
 

@@ -3,7 +3,7 @@
 #include "desc_json.h"
 #include "hash.h"
 #include "json.h"
-#include "native_problem.h"
+#include "lua_problem.h"
 #include "runtime_fixture.h"
 #include "store.h"
 #include <lauxlib.h>
@@ -240,7 +240,7 @@ START_TEST(test_generator) {
   luaL_openlibs(L);
   lua_pushstring(L, QN_TESTS "/.."), lua_setglobal(L, "SOURCE");
   lua_register(L, "hash", hash);
-  lua_register(L, "problem", native_problem);
+  lua_register(L, "problem", qn__lua_problem);
   lua_pushstring(L, QN_TYPES_TEXT), lua_setglobal(L, "types");
   ck_assert_msg(!luaL_dostring(L, generate), "%s", lua_tostring(L, -1));
   lua_Integer n = luaL_len(L, -1);

@@ -10,12 +10,12 @@ START_TEST(test_spellings) {
   } good[] = {
       {"int4.g128:4096x11008:bf16-f32+bias",
        "int4.g128:4096x11008:bf16-f32+bias",
-       {.n = 4096, .k = 11008, .act = QN_T_BF16, .out = QN_T_F32, .bias = 1}},
+       {.n = 4096, .k = 11008, .act = QN_T_BF16, .out = QN_T_F32, .epilogue = {QN_EPILOGUE_BIAS}}},
       {"int4.g128:1x2147483647:i8-f16",
        "int4.g128:1x2147483647:i8-f16",
        {.n = 1, .k = 2147483647, .act = QN_T_I8, .out = QN_T_F16}},
       {"nf4.g64.f32:7x9", "nf4.g64.f32:7x9", {.n = 7, .k = 9}},
-      {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9+bias", {.n = 7, .k = 9, .bias = 1}},
+      {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9+bias", {.n = 7, .k = 9, .epilogue = {QN_EPILOGUE_BIAS}}},
       {"f16:7x9:f16", "f16:7x9:f16", {.n = 7, .k = 9, .act = QN_T_F16}},
   };
   for (size_t i = 0; i < QN_COUNT(good); i++) {
@@ -26,7 +26,7 @@ START_TEST(test_spellings) {
     ck_assert_int_eq(p.k, good[i].p.k);
     ck_assert_uint_eq(p.act, good[i].p.act);
     ck_assert_uint_eq(p.out, good[i].p.out);
-    ck_assert_uint_eq(p.bias, good[i].p.bias);
+    ck_assert_mem_eq(p.epilogue, good[i].p.epilogue, sizeof p.epilogue);
     ck_assert_int_eq(strncmp(p.format, good[i].in, strlen(p.format)), 0);
   }
 }
@@ -53,8 +53,9 @@ START_TEST(test_bad_spellings) {
       {"int4:4x4:u8", "activation", QN_E_ARG},
       {"int4:4x4:bf16-", "output", QN_E_ARG},
       {"int4:4x4:bf16-f33", "output", QN_E_ARG},
-      {"int4:4x4:bf16-f32+relu", "unknown text", QN_E_ARG},
-      {"int4:4x4 ", "unknown text", QN_E_ARG},
+      {"int4:4x4:bf16-f32+relu", "no step is called '+relu'; known: +bias", QN_E_ARG},
+      {"int4:4x4+bias+bias", "'+bias' is there twice", QN_E_ARG},
+      {"int4:4x4 ", "' ' is no step", QN_E_ARG},
       {"a-name-of-a-format-that-is-very-much-longer-than-anyone-would-want-it-to-be:4x4", "too long", QN_E_ARG},
   };
   for (size_t i = 0; i < QN_COUNT(bad); i++) {

@@ -222,7 +222,7 @@ START_TEST(test_kinds_of_plans) {
     plans[i].kind = i / 2, plans[i].n_ranges = 1;
     strcpy(plans[i].range[0].variant, i / 2 == QN_PLAN_DETERMINISTIC ? HASH_TWO : HASH_ONE);
   }
-  plans[5].problem.bias = 1, qn__problem_spell(&plans[5].problem);
+  plans[5].problem.epilogue[0] = QN_EPILOGUE_BIAS, qn__problem_spell(&plans[5].problem);
   write_plans(&one, &two, plans, QN_COUNT(plans));
   for (int kind = 0; kind < QN_PLAN_KINDS; kind++) {
     const qn_open_options o = {.deterministic = kind > 0, .batch_invariant = kind == QN_PLAN_BATCH_INVARIANT};

@@ -82,9 +82,8 @@ qn_status qn__call_aim(qn_call *c, const qn_subject *s, const qn_weights *w, con
 }
 
 void qn__call_fini(qn_call *c) {
-  qn_guarded *all[] = {&c->x, &c->y, &c->counters, &c->scratch, &c->x_scale, &c->bias, &c->perm};
   if (running == c) running = NULL;
-  for (size_t i = 0; i < QN_COUNT(all); i++) qn__guarded_fini(all[i]);
+  for (qn_arg i = 0; i < QN_POINTERS; i++) qn__guarded_fini(&c->buffer[i]);
   free(c->bound);
   free(c->out);
   *c = (qn_call){0};
@@ -92,20 +91,28 @@ void qn__call_fini(qn_call *c) {
 
 /* ---- Arguments --------------------------------------------------------------------------------------------------- */
 
-static size_t x_bytes(const qn_call *c) {
-  return (size_t)((c->m - 1) * c->draw->ldx + c->draw->planes.k) * type_size(c->s->c->problem.act);
+static qn_operand operand(const qn_call *c, qn_arg i) { return qn__operand(&c->draw->problem, i); }
+static qn_type out_type(const qn_call *c) { return (qn_type)c->draw->problem.out; }
+
+static int64_t row_stride(const qn_call *c, const qn_operand *o) {
+  if (o->stride == QN_ARG_LDY) return c->ldy;
+  return o->stride < QN_ARG_COUNT ? qn__arg_number(&c->draw->args, o->stride) : o->cols;
 }
 
-static size_t y_bytes(const qn_call *c) {
-  return (size_t)((c->m - 1) * c->ldy + c->draw->planes.n) * type_size(c->s->c->problem.out);
+/* From the first to the last element that a call with m rows may touch. */
+static size_t operand_bytes(const qn_call *c, const qn_operand *o) {
+  return (size_t)((o->tokens ? c->m - 1 : 0) * row_stride(c, o) + o->cols) * type_size(o->type);
 }
 
-/* The first row of X that is used, and its scale. */
-static const void *x_from(const qn_call *c) {
-  return (const char *)c->draw->x + (size_t)(c->shift * c->draw->ldx) * type_size(c->s->c->problem.act);
+/* What a buffer holds that is only read, an operand from the first row on that is used. NULL: nothing, or it is
+ * written. */
+static const void *read_from(const qn_call *c, qn_arg i) {
+  if (i == QN_ARG_W) return c->w->packed;
+  if (i == QN_ARG_PERM) return c->draw->planes.perm;
+  qn_operand o = operand(c, i);
+  size_t skipped = o.tokens ? (size_t)(c->shift * row_stride(c, &o)) * type_size(o.type) : 0;
+  return o.has && i != QN_ARG_Y ? (const char *)qn__arg_pointer(&c->draw->args, i) + skipped : NULL;
 }
-
-static const float *x_scale_from(const qn_call *c) { return c->draw->x_scale ? c->draw->x_scale + c->shift : NULL; }
 
 static qn_status place(const qn_call *c, qn_guarded *to, const char *name, size_t bytes, size_t align) {
   return qn__guarded_place(to, c->s->device, name, bytes, align, c->draw->fence);
@@ -113,7 +120,7 @@ static qn_status place(const qn_call *c, qn_guarded *to, const char *name, size_
 
 /* The counters: set to zero, or are they? */
 static qn_status with_zeros(const qn_call *c, bool set) {
-  const qn_guarded *g = &c->counters;
+  const qn_guarded *g = &c->buffer[QN_ARG_COUNTERS];
   if (!g->size) return QN_OK;
   void *zero = calloc(1, g->size);
   if (!zero) return qn__fail(QN_E_NOMEM, "counters of %zu bytes", g->size);
@@ -127,30 +134,34 @@ static qn_status with_zeros(const qn_call *c, bool set) {
 static qn_status set_workspace(qn_call *c) {
   qn_workspace w;
   QN_TRY(qn__bound_workspace(c->bound, c->m, c->m, &w));
-  QN_TRY(place(c, &c->scratch, "scratch", (size_t)w.scratch, 256));
-  QN_TRY(place(c, &c->counters, "counters", (size_t)w.counters, 256));
-  QN_TRY(qn__guarded_set(&c->scratch, NULL));
-  QN_TRY(qn__guarded_set(&c->counters, NULL));
+  QN_TRY(place(c, &c->buffer[QN_ARG_SCRATCH], "scratch", (size_t)w.scratch, 256));
+  QN_TRY(place(c, &c->buffer[QN_ARG_COUNTERS], "counters", (size_t)w.counters, 256));
+  QN_TRY(qn__guarded_set(&c->buffer[QN_ARG_SCRATCH], NULL));
+  QN_TRY(qn__guarded_set(&c->buffer[QN_ARG_COUNTERS], NULL));
   return with_zeros(c, true);
 }
 
-/* An array of `count` elements of 4 bytes that the draw may have. */
-static qn_status set_array(const qn_call *c, qn_guarded *to, const char *name, const void *from, int64_t count) {
-  if (!from) return qn__guarded_fini(to), QN_OK;
-  QN_TRY(place(c, to, name, (size_t)count * 4, 4));
-  return qn__guarded_set(to, from);
+/* What is only read; nothing of what the problem does not have. */
+static qn_status set_operand(qn_call *c, qn_arg i) {
+  qn_operand o = operand(c, i);
+  if (!o.has) return qn__guarded_fini(&c->buffer[i]), QN_OK;
+  QN_TRY(place(c, &c->buffer[i], qn__arg[i].name, operand_bytes(c, &o), type_size(o.type)));
+  return qn__guarded_set(&c->buffer[i], read_from(c, i));
 }
 
-static qn_status set_x(qn_call *c) {
-  QN_TRY(place(c, &c->x, "x", x_bytes(c), type_size(c->s->c->problem.act)));
-  QN_TRY(qn__guarded_set(&c->x, x_from(c)));
-  return set_array(c, &c->x_scale, "x_scale", x_scale_from(c), c->m);
+static qn_status set_perm(qn_call *c) {
+  qn_guarded *to = &c->buffer[QN_ARG_PERM];
+  if (!c->draw->planes.perm) return qn__guarded_fini(to), QN_OK;
+  QN_TRY(place(c, to, "permutation", (size_t)c->draw->planes.k * sizeof *c->draw->planes.perm,
+               sizeof *c->draw->planes.perm));
+  return qn__guarded_set(to, c->draw->planes.perm);
 }
 
 static qn_status set_y(qn_call *c) {
-  QN_TRY(place(c, &c->y, "y", y_bytes(c), type_size(c->s->c->problem.out)));
-  unsigned char *out = realloc(c->out, c->y.size);
-  if (!out) return qn__fail(QN_E_NOMEM, "Y of %zu bytes", c->y.size);
+  qn_operand o = operand(c, QN_ARG_Y);
+  QN_TRY(place(c, &c->buffer[QN_ARG_Y], "y", operand_bytes(c, &o), type_size(o.type)));
+  unsigned char *out = realloc(c->out, c->buffer[QN_ARG_Y].size);
+  if (!out) return qn__fail(QN_E_NOMEM, "Y of %zu bytes", c->buffer[QN_ARG_Y].size);
   c->out = out;
   return QN_OK;
 }
@@ -159,67 +170,46 @@ qn_status qn__call_set(qn_call *c, int64_t m, int64_t shift) {
   bool same = c->m == m;
   if (same && c->shift == shift) return QN_OK;
   c->m = m, c->shift = shift;
-  QN_TRY(set_x(c));
+  for (qn_arg i = 0; i < QN_OPERANDS; i++)
+    if (i != QN_ARG_Y && (!same || operand(c, i).tokens)) QN_TRY(set_operand(c, i));
   if (same) return QN_OK;
   QN_TRY(set_y(c));
-  QN_TRY(set_array(c, &c->bias, "bias", c->draw->bias, c->draw->planes.n));
-  QN_TRY(set_array(c, &c->perm, "permutation", c->draw->planes.perm, c->draw->planes.k));
+  QN_TRY(set_perm(c));
   return set_workspace(c);
 }
 
 qn_host_args qn__call_args(const qn_call *c, int64_t copy) {
-  const qn_planes *p = &c->draw->planes;
-  return (qn_host_args){.x = qn__guarded_at(&c->x),
-                        .w = (char *)qn__guarded_at(&c->w->memory) + (size_t)(copy % c->w->copies) * c->w->stride,
-                        .y = qn__guarded_at(&c->y),
-                        .x_scale = qn__guarded_at(&c->x_scale),
-                        .bias = qn__guarded_at(&c->bias),
-                        .counters = qn__guarded_at(&c->counters),
-                        .scratch = qn__guarded_at(&c->scratch),
-                        .m = c->m,
-                        .n = p->n,
-                        .k = p->k,
-                        .ldx = c->draw->ldx,
-                        .ldy = c->ldy,
-                        .perm = qn__guarded_at(&c->perm)};
+  qn_host_args a = c->draw->args;
+  a.m = c->m, a.ldy = c->ldy;
+  for (qn_arg i = 0; i < QN_POINTERS; i++) qn__arg_point(&a, i, qn__guarded_at(&c->buffer[i]));
+  a.w = (char *)qn__guarded_at(&c->w->memory) + (size_t)(copy % c->w->copies) * c->w->stride;
+  return a;
 }
 
-enum { BUFFERS = 8 };
-
-static void buffers(const qn_call *c, const qn_guarded *all[BUFFERS]) {
-  const qn_guarded *list[BUFFERS] = {&c->x,       &c->w->memory, &c->y,    &c->counters,
-                                     &c->scratch, &c->x_scale,   &c->bias, &c->perm};
-  memcpy(all, list, sizeof list);
-}
+static const qn_guarded *buffer(const qn_call *c, qn_arg i) { return i == QN_ARG_W ? &c->w->memory : &c->buffer[i]; }
 
 qn_status qn__call_guards(const qn_call *c) {
-  const qn_guarded *all[BUFFERS];
-  buffers(c, all);
-  for (int i = 0; i < BUFFERS; i++) QN_TRY(qn__guarded_check(all[i], NULL, 0));
+  for (qn_arg i = 0; i < QN_POINTERS; i++) QN_TRY(qn__guarded_check(buffer(c, i), NULL, 0));
   return QN_OK;
 }
 
 bool qn__call_fault(const void *address, char *text, size_t size) {
-  const qn_guarded *all[BUFFERS];
+  const qn_call *c = running;
   long long offset;
-  if (!running) return false;
-  buffers(running, all);
-  for (int i = 0; i < BUFFERS; i++)
-    if (qn__guarded_near(all[i], address, &offset)) {
-      bool inside = offset >= 0 && (size_t)offset < all[i]->size;
-      const char *how = !inside                 ? "touched"
-                        : all[i] == &running->y ? "touched, between rows,"
-                                                : "wrote to the read-only";
-      return snprintf(text, size, "%s offset %lld of buffer '%s' of %zu bytes, M = %lld of %lld x %lld", how, offset,
-                      all[i]->name, all[i]->size, (long long)running->m, (long long)running->draw->planes.n,
-                      (long long)running->draw->planes.k) > 0;
-    }
+  for (qn_arg i = 0; c && i < QN_POINTERS; i++) {
+    const qn_guarded *g = buffer(c, i);
+    if (!qn__guarded_near(g, address, &offset)) continue;
+    bool inside = offset >= 0 && (size_t)offset < g->size;
+    const char *how = !inside ? "touched" : i == QN_ARG_Y ? "touched, between rows," : "wrote to the read-only";
+    return snprintf(text, size, "%s offset %lld of buffer '%s' of %zu bytes, M = %lld of %lld x %lld", how, offset,
+                    g->name, g->size, (long long)c->m, (long long)c->draw->planes.n, (long long)c->draw->planes.k) > 0;
+  }
   return false;
 }
 
 /* The gap between the columns of Y and the next row belongs to someone else. */
 static qn_status check_gaps(const qn_call *c) {
-  size_t size = type_size(c->s->c->problem.out), n = (size_t)c->draw->planes.n * size, ld = (size_t)c->ldy * size;
+  size_t size = type_size(out_type(c)), n = (size_t)operand(c, QN_ARG_Y).cols * size, ld = (size_t)c->ldy * size;
   for (int64_t r = 0; r + 1 < c->m; r++)
     for (size_t i = n; i < ld; i++)
       if (c->out[(size_t)r * ld + i] != c->draw->fence.byte)
@@ -229,9 +219,10 @@ static qn_status check_gaps(const qn_call *c) {
 
 /* The next kernel may be another that counts in the same place. */
 static qn_status check_counters(const qn_call *c) {
-  QN_TRY(qn__guarded_check(&c->counters, NULL, 0));
   qn_status s = with_zeros(c, false);
-  return s == QN_E_WRONG ? qn__fail(s, "left the counters of %zu bytes other than zero", c->counters.size) : s;
+  return s == QN_E_WRONG
+             ? qn__fail(s, "left the counters of %zu bytes other than zero", c->buffer[QN_ARG_COUNTERS].size)
+             : s;
 }
 
 void qn__call_watch(const qn_call *c, int calls) {
@@ -251,14 +242,15 @@ static qn_status launch(qn_call *c, const qn_host_args *a) {
 }
 
 static void forbid_gaps(const qn_call *c, bool forbid) {
-  size_t size = type_size(c->s->c->problem.out);
-  qn__guarded_forbid(&c->y, (size_t)c->draw->planes.n * size, (size_t)c->ldy * size, forbid);
+  size_t size = type_size(out_type(c));
+  qn__guarded_forbid(&c->buffer[QN_ARG_Y], (size_t)operand(c, QN_ARG_Y).cols * size, (size_t)c->ldy * size, forbid);
 }
 
 qn_status qn__call_run(qn_call *c) {
   qn_device *d = c->s->device;
-  QN_TRY(qn__guarded_set(&c->y, NULL));
-  QN_TRY(qn__guarded_set(&c->scratch, NULL));
+  const qn_guarded *y = &c->buffer[QN_ARG_Y];
+  QN_TRY(qn__guarded_set(y, NULL));
+  QN_TRY(qn__guarded_set(&c->buffer[QN_ARG_SCRATCH], NULL));
   qn__call_watch(c, 1);
   qn_host_args a = qn__call_args(c, 0);
   forbid_gaps(c, true);
@@ -266,14 +258,12 @@ qn_status qn__call_run(qn_call *c) {
   forbid_gaps(c, false);
   QN_TRY(s);
   QN_TRY(d->ops->sync(d, NULL));
-  QN_TRY(d->ops->download(d, c->out, a.y, c->y.size));
-  QN_TRY(qn__guarded_check(&c->w->memory, c->w->packed, c->w->stride));
-  QN_TRY(qn__guarded_check(&c->x, x_from(c), c->x.size));
-  QN_TRY(qn__guarded_check(&c->y, NULL, 0));
-  QN_TRY(qn__guarded_check(&c->scratch, NULL, 0));
-  QN_TRY(qn__guarded_check(&c->x_scale, x_scale_from(c), c->x_scale.size));
-  QN_TRY(qn__guarded_check(&c->bias, c->draw->bias, c->bias.size));
-  QN_TRY(qn__guarded_check(&c->perm, c->draw->planes.perm, c->perm.size));
+  QN_TRY(d->ops->download(d, c->out, a.y, y->size));
+  for (qn_arg i = 0; i < QN_POINTERS; i++) {
+    const void *only_read = read_from(c, i);
+    size_t bytes = i == QN_ARG_W ? c->w->stride : c->buffer[i].size;
+    QN_TRY(qn__guarded_check(buffer(c, i), only_read, only_read ? bytes : 0));
+  }
   QN_TRY(check_counters(c));
   return check_gaps(c);
 }
@@ -281,26 +271,27 @@ qn_status qn__call_run(qn_call *c) {
 static qn_status run_again(qn_call *c, int64_t copy, unsigned char *timed) {
   qn_device *d = c->s->device;
   qn_host_args a = qn__call_args(c, copy);
-  QN_TRY(d->ops->download(d, timed, a.y, c->y.size));
-  QN_TRY(qn__guarded_set(&c->y, NULL));
+  const qn_guarded *y = &c->buffer[QN_ARG_Y];
+  QN_TRY(d->ops->download(d, timed, a.y, y->size));
+  QN_TRY(qn__guarded_set(y, NULL));
   qn__call_watch(c, 1);
   QN_TRY(qn__bound_run(d, c->bound, &a, NULL));
   QN_TRY(d->ops->sync(d, NULL));
-  QN_TRY(d->ops->download(d, c->out, a.y, c->y.size));
-  if (!c->s->c->recipe.deterministic || !memcmp(timed, c->out, c->y.size)) return QN_OK;
+  QN_TRY(d->ops->download(d, c->out, a.y, y->size));
+  if (!c->s->c->recipe.deterministic || !memcmp(timed, c->out, y->size)) return QN_OK;
   return qn__fail(QN_E_WRONG, "M = %lld: the last call that was timed wrote another Y than the same call again",
                   (long long)c->m);
 }
 
 qn_status qn__call_again(qn_call *c, int64_t copy) {
-  unsigned char *timed = malloc(c->y.size);
-  qn_status s = timed ? run_again(c, copy, timed) : qn__fail(QN_E_NOMEM, "Y of %zu bytes", c->y.size);
+  unsigned char *timed = malloc(c->buffer[QN_ARG_Y].size);
+  qn_status s = timed ? run_again(c, copy, timed) : qn__fail(QN_E_NOMEM, "no memory for another Y");
   free(timed);
   return s;
 }
 
 qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m) {
-  size_t size = type_size(c->s->c->problem.out), row = (size_t)c->draw->planes.n * size, ld = (size_t)c->ldy * size;
+  size_t size = type_size(out_type(c)), row = (size_t)operand(c, QN_ARG_Y).cols * size, ld = (size_t)c->ldy * size;
   for (int64_t r = 0; r < m && r < c->m; r++)
     if (memcmp(c->out + (size_t)r * ld, before + (size_t)r * ld, row))
       return qn__fail(QN_E_WRONG, "said to be batch-invariant, but row %lld at M = %lld and at M = %lld differ in bits",
@@ -311,16 +302,19 @@ qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int6
 /* ---- Judgement --------------------------------------------------------------------------------------------------- */
 
 /* Let u be the unit roundoff of a type (half the spacing at 1: 2^-24 f32, 2^-11 f16, 2^-8 bf16), S = sum |x| |w| with
- * |w| the decode rule's magnitude, so that (q - z) s counts as (|q| + |z|) |s|. To first order, y may be off by
+ * |w| the decode rule's magnitude, so that (q - z) s counts as (|q| + |z|) |s|. To first order, a sum may be off by
  *
- *   S (K + 24) u_acc   adding K products in f32 in any order, and a few more roundings for scales, offsets, the row's
- *                      scale and the bias. u_acc = 2^-24; on CUDA 2^-23, since tensor cores cut off instead of rounding
+ *   S (K + 24) u_acc   adding K products in f32 in any order, and a few more roundings for scales, offsets and the
+ *                      row's scale. u_acc = 2^-24; on CUDA 2^-23, since tensor cores cut off instead of rounding
  *   S u_act            the weight is rounded once to the activation's type before the product (f16, bf16; products
  *                      of two such numbers are exact in f32; for activations of 8 bits that is f16 on CUDA, and bf16
  *                      for e4m3 on the host); int8 products of the host are exact
- *   |y| u_out          the result is rounded to the output type
  *   K x_max tiny       weights below the normal range: half of f16's smallest step, or flushed to zero elsewhere
  *   K 2^-100           X below it flushed to zero, before weights below 2^26
+ *
+ * and nothing where it is exact. The epilogue makes y of it, off by an error e (qn__epilogue), and to that comes
+ *
+ *   (|y| + e) u_out    the result is rounded to the output type
  *
  * (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1.) */
 static double unit(uint32_t type) { return qn__is_float(type) ? ldexp(1, -1 - qn__form[type].mantissa) : 0; }
@@ -331,12 +325,14 @@ static uint32_t weight_type(uint32_t act, const qn_target *on) {
   return qn__is_float(act) ? on->scaled_float : on->scaled_integer;
 }
 
-double qn__error_bound(const qn_problem *p, const qn_target *on, int64_t k, double y, double magnitude, double x_max) {
+double qn__sum_error(const qn_problem *p, const qn_target *on, int64_t k, double magnitude, double x_max) {
   uint32_t weight = weight_type(p->act, on);
-  double u_act = weight == QN_T_F32 ? 0 : unit(weight);
-  double tiny = weight == QN_T_F16 ? 0x1p-25 : 0x1p-126, out_tiny = p->out == QN_T_F16 ? 0x1p-25 : 0x1p-126;
-  double sum = magnitude * ((double)(k + 24) * on->sum_unit + u_act) + (double)k * (x_max * tiny + 0x1p-100);
-  return sum + (fabs(y) + sum) * unit(p->out) + out_tiny;
+  double u_act = weight == QN_T_F32 ? 0 : unit(weight), tiny = weight == QN_T_F16 ? 0x1p-25 : 0x1p-126;
+  return magnitude * ((double)(k + 24) * on->sum_unit + u_act) + (double)k * (x_max * tiny + 0x1p-100);
+}
+
+double qn__output_error(qn_type out, qn_number y) {
+  return y.error + (fabs(y.value) + y.error) * unit(out) + (out == QN_T_F16 ? 0x1p-25 : 0x1p-126);
 }
 
 static qn_status wrong(const qn_call *c, int64_t row, int64_t col, double have, double want, double bound) {
@@ -355,11 +351,11 @@ static qn_status wrong(const qn_call *c, int64_t row, int64_t col, double have, 
 /* Is every element written? The reference may cover only some. */
 static qn_status check_written(const qn_call *c) {
   double block[QN_EXPR_BLOCK];
-  qn_type out = (qn_type)c->s->c->problem.out;
+  int64_t cols = operand(c, QN_ARG_Y).cols;
   for (int64_t r = 0; r < c->m; r++)
-    for (int64_t n = 0; n < c->draw->planes.n; n += QN_EXPR_BLOCK) {
-      int count = (int)(c->draw->planes.n - n < QN_EXPR_BLOCK ? c->draw->planes.n - n : QN_EXPR_BLOCK);
-      qn__load_block(out, c->out, r * c->ldy + n, count, block);
+    for (int64_t n = 0; n < cols; n += QN_EXPR_BLOCK) {
+      int count = (int)(cols - n < QN_EXPR_BLOCK ? cols - n : QN_EXPR_BLOCK);
+      qn__load_block(out_type(c), c->out, r * c->ldy + n, count, block);
       for (int i = 0; i < count; i++)
         if (isnan(block[i])) return wrong(c, r, n + i, block[i], 0, 0);
     }
@@ -370,8 +366,8 @@ static qn_status check_written(const qn_call *c) {
 static int64_t reference_row(const qn_call *c, int64_t r) { return (r + c->shift) % QN_DRAW_PERIOD; }
 
 static qn_status compare_exactly(const qn_call *c) {
-  qn_type out = (qn_type)c->s->c->problem.out;
-  int64_t n = c->draw->planes.n;
+  qn_type out = out_type(c);
+  int64_t n = operand(c, QN_ARG_Y).cols;
   size_t size = type_size(out), bytes = (size_t)n * size;
   for (int64_t r = 0; r < c->m; r++) {
     const char *want = (const char *)c->draw->want + (size_t)reference_row(c, r) * bytes;
@@ -391,17 +387,26 @@ static double rounded(qn_type t, double y) {
   return qn__load_f64(t, &bits, 0);
 }
 
+/* What column j of the reference says of row r, with how far the kernel may be from it before it rounds. */
+static qn_number reference(const qn_call *c, int64_t r, int64_t j) {
+  const qn_draw *d = c->draw;
+  int64_t row = reference_row(c, r), i = row * d->n_cols + j;
+  qn_number sum = {.value = d->sum[i]};
+  if (!d->exact)
+    sum.error = qn__sum_error(&d->problem, c->s->device->target, d->planes.k, d->magnitude[i], d->x_max[row]);
+  return qn__epilogue(&d->problem, &d->args, row, d->col[j], sum);
+}
+
 /* An element that is not the nearest number: is it within the bound? *error grows. */
-static qn_status compare_element(const qn_call *c, int64_t row, int64_t col, double y, double magnitude,
-                                 double *error) {
-  const qn_problem *p = &c->s->c->problem;
-  qn_type out = (qn_type)p->out;
-  double have = qn__load_f64(out, c->out, row * c->ldy + col), off = fabs(have - y);
-  if (have == rounded(out, y)) return QN_OK;
-  double bound =
-      qn__error_bound(p, c->s->device->target, c->draw->planes.k, y, magnitude, c->draw->x_max[reference_row(c, row)]);
-  if (isinf(have) && have == rounded(out, y + copysign(bound, have))) return QN_OK; /* on either side of 0 */
-  if (!(off <= bound)) return wrong(c, row, col, have, y, bound);
+static qn_status compare_element(const qn_call *c, int64_t row, int64_t j, double *error) {
+  int64_t col = c->draw->col[j];
+  qn_type out = out_type(c);
+  qn_number y = reference(c, row, j);
+  double have = qn__load_f64(out, c->out, row * c->ldy + col), off = fabs(have - y.value);
+  if (have == rounded(out, y.value)) return QN_OK;
+  double bound = qn__output_error(out, y);
+  if (isinf(have) && have == rounded(out, y.value + copysign(bound, have))) return QN_OK; /* on either side of 0 */
+  if (!(off <= bound)) return wrong(c, row, col, have, y.value, bound);
   *error = off / bound > *error ? off / bound : *error;
   return QN_OK;
 }
@@ -411,9 +416,6 @@ qn_status qn__call_compare(const qn_call *c, double *error) {
   if (d->want) return compare_exactly(c);
   if (d->fence.byte == 0xff) QN_TRY(check_written(c));
   for (int64_t r = 0; r < c->m; r++)
-    for (int64_t j = 0; j < d->n_cols; j++) {
-      int64_t i = reference_row(c, r) * d->n_cols + j;
-      QN_TRY(compare_element(c, r, d->col[j], d->y[i], d->magnitude[i], error));
-    }
+    for (int64_t j = 0; j < d->n_cols; j++) QN_TRY(compare_element(c, r, j, error));
   return QN_OK;
 }

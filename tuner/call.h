@@ -5,6 +5,7 @@
 #include "case.h"
 #include "data.h"
 #include "guard.h"
+#include "reference.h"
 
 /* A packed weight on the device, once, or as many times as it takes that a cache never holds the next. */
 typedef struct qn_weights {
@@ -26,8 +27,8 @@ typedef struct qn_call {
   const qn_weights *w;
   const qn_draw *draw;
   qn_bound *bound;
-  qn_guarded x, y, counters, scratch, x_scale, bias, perm;
-  int64_t m, ldy, shift; /* row r of X is row r + shift of the draw */
+  qn_guarded buffer[QN_POINTERS]; /* by qn_arg; the weight's is in w */
+  int64_t m, ldy, shift;          /* row r of X is row r + shift of the draw */
   unsigned runs;
   unsigned char *out; /* Y of the last run, on the host */
 } qn_call;
@@ -64,11 +65,13 @@ qn_status qn__call_again(qn_call *c, int64_t copy);
 qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m);
 
 /* Compare Y with the reference of the call's draw: all of it bit for bit if the draw is exact (zeros have no sign),
- * else the reference's columns within qn__error_bound; where that reaches beyond the output type, infinity is right,
- * too. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG names the first
- * culprit. */
+ * else the reference's columns within a bound (see call.c); where that reaches beyond the output type, infinity is
+ * right, too. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG names the
+ * first culprit. */
 qn_status qn__call_compare(const qn_call *c, double *error);
 
-/* How far an element of Y may be from the exact sum: see call.c. */
-double qn__error_bound(const qn_problem *p, const qn_target *on, int64_t k, double y, double magnitude, double x_max);
+/* How far the sum that a kernel makes of K products may be from the exact one, and how far what it writes may be from
+ * what the epilogue makes of that: see call.c. */
+double qn__sum_error(const qn_problem *p, const qn_target *on, int64_t k, double magnitude, double x_max);
+double qn__output_error(qn_type out, qn_number y);
 #endif

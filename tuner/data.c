@@ -213,54 +213,73 @@ static double hard_value(qn_type act, int64_t r, int64_t k, double x) {
   }
 }
 
-static void harden(qn_type act, qn_draw *d, int64_t r) {
-  for (int64_t k = 0, i = r * d->ldx; k < d->planes.k; k++, i++) {
-    double x = hard_value(act, r, k, qn__load_f64(act, d->x, i));
-    qn__store_f64(act, d->x, i, x);
+/* The distance between rows of an operand, of elements and of bytes. */
+static int64_t row_stride(const qn_draw *d, const qn_operand *o) {
+  return o->stride < QN_ARG_COUNT ? qn__arg_number(&d->args, o->stride) : o->cols;
+}
+static size_t row_bytes(const qn_draw *d, const qn_operand *o) {
+  return (size_t)(row_stride(d, o) * qn_type_bits(o->type) / 8);
+}
+
+static void harden(qn_draw *d, int64_t r) {
+  qn_type act = (qn_type)d->problem.act;
+  for (int64_t k = 0, i = r * d->args.ldx; k < d->planes.k; k++, i++) {
+    double x = hard_value(act, r, k, qn__load_f64(act, d->args.x, i));
+    qn__store_f64(act, (void *)d->args.x, i, x);
     if (fabs(x) > d->x_max[r]) d->x_max[r] = fabs(x);
   }
 }
 
-qn_status qn__draw_rows(const qn_problem *p, qn_draw *d, int64_t m) {
-  size_t row = (size_t)(d->ldx * qn_type_bits((qn_type)p->act) / 8);
-  if (m <= d->m) return QN_OK;
-  void *x = realloc(d->x, (size_t)m * row);
-  if (x) d->x = x;
-  float *scale = d->x_scale ? realloc(d->x_scale, (size_t)m * sizeof *scale) : NULL;
-  if (scale) d->x_scale = scale;
-  if (!x || (d->x_scale && !scale)) return qn__fail(QN_E_NOMEM, "X of [%lld, %lld]", (long long)m, (long long)d->ldx);
-  for (; d->m < m; d->m++) {
-    memcpy((char *)d->x + (size_t)d->m * row, (char *)d->x + (size_t)(d->m - QN_DRAW_PERIOD) * row, row);
-    if (scale) scale[d->m] = scale[d->m - QN_DRAW_PERIOD];
-  }
-  return QN_OK;
-}
-
-/* The rows of a period. */
-static qn_status make_x(const qn_problem *problem, uint64_t *state, qn_draw *d) {
+static void fill_x(qn_draw *d, const qn_operand *o, char *x, uint64_t *state) {
   palette p;
-  qn_type act = (qn_type)problem->act;
-  x_palette(act, d->kind, state, &p);
-  size_t bytes = (size_t)(QN_DRAW_PERIOD * d->ldx) * (size_t)p.size;
-  if (!(d->x = malloc(bytes))) return qn__fail(QN_E_NOMEM, "X of %zu bytes", bytes);
-  memset(d->x, d->fence.byte, bytes);
+  x_palette(o->type, d->kind, state, &p);
   for (int64_t r = 0; r < QN_DRAW_PERIOD; r++) {
     uint64_t row_state = *state + (uint64_t)r * UINT64_C(0xd1342543de82ef95);
-    palette_fill(&p, (char *)d->x + r * d->ldx * p.size, d->planes.k, &row_state);
+    palette_fill(&p, x + (size_t)r * row_bytes(d, o), o->cols, &row_state);
     d->x_max[r] = p.max;
-    if (d->kind == QN_DRAW_HARD) harden(act, d, r);
+    if (d->kind == QN_DRAW_HARD) harden(d, r);
   }
-  d->m = QN_DRAW_PERIOD;
+}
+
+enum { LARGEST_SCALE = 4 };
+
+/* Between 1/2 and LARGEST_SCALE, in exact draws a power of two; of scales of X positive, else of either sign. */
+static void fill_factors(qn_draw *d, const qn_operand *o, bool positive, void *to, uint64_t *state) {
+  for (int64_t r = 0; r < (o->tokens ? QN_DRAW_PERIOD : 1); r++)
+    for (int64_t i = 0; i < o->cols; i++) {
+      double e = uniform(state, -1, 2), v = exp2(d->kind == QN_DRAW_EXACT ? floor(e) : e);
+      qn__store_f64(o->type, to, r * row_stride(d, o) + i, positive || qn__random(state) & 1 ? v : -v);
+    }
+}
+
+/* Those that the problem has, but Y: the rows of a period. */
+static qn_status make_operands(qn_draw *d, uint64_t *state) {
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) {
+    qn_operand o = qn__operand(&d->problem, i);
+    if (!o.has || i == QN_ARG_Y) continue;
+    size_t bytes = (size_t)(o.tokens ? QN_DRAW_PERIOD : 1) * row_bytes(d, &o);
+    char *p = malloc(bytes);
+    if (!p) return qn__fail(QN_E_NOMEM, "%s of %zu bytes", qn__arg[i].name, bytes);
+    memset(p, d->fence.byte, bytes);
+    qn__arg_point(&d->args, i, p);
+    if (i == QN_ARG_X) fill_x(d, &o, p, state);
+    else fill_factors(d, &o, i == QN_ARG_X_SCALE, p, state);
+  }
+  d->args.m = QN_DRAW_PERIOD;
   return QN_OK;
 }
 
-/* Row scales of 8-bit activations, and the bias: f32 vectors. */
-static qn_status make_vector(qn_draw *d, int64_t n, double lo, double hi, uint64_t *state, float **out) {
-  if (!(*out = malloc((size_t)n * sizeof **out))) return qn__fail(QN_E_NOMEM, "vector of %lld", (long long)n);
-  for (int64_t i = 0; i < n; i++) {
-    double v = uniform(state, lo, hi);
-    (*out)[i] = (float)(d->kind == QN_DRAW_EXACT ? exp2(floor(v)) : exp2(v));
+qn_status qn__draw_rows(qn_draw *d, int64_t m) {
+  for (qn_arg i = 0; i < QN_OPERANDS && m > d->args.m; i++) {
+    qn_operand o = qn__operand(&d->problem, i);
+    if (!o.has || !o.tokens || i == QN_ARG_Y) continue;
+    size_t row = row_bytes(d, &o);
+    char *p = realloc(qn__arg_pointer(&d->args, i), (size_t)m * row);
+    if (!p) return qn__fail(QN_E_NOMEM, "%s of [%lld, %lld]", qn__arg[i].name, (long long)m, (long long)o.cols);
+    qn__arg_point(&d->args, i, p);
+    for (int64_t r = d->args.m; r < m; r++) memcpy(p + (size_t)r * row, p + (size_t)(r - QN_DRAW_PERIOD) * row, row);
   }
+  if (m > d->args.m) d->args.m = m;
   return QN_OK;
 }
 
@@ -273,29 +292,25 @@ static const qn_fence fences[QN_DRAW_KINDS] = {[QN_DRAW_EXACT] = {.at_end = true
 qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
                         int64_t ldx, uint64_t seed, qn_draw *out) {
   uint64_t state = seed;
-  *out = (qn_draw){.kind = kind, .exact = kind == QN_DRAW_EXACT, .fence = fences[kind], .ldx = ldx};
+  *out = (qn_draw){.kind = kind, .exact = kind == QN_DRAW_EXACT, .fence = fences[kind], .problem = *p};
   out->planes = (qn_planes){.format = f->name, .n = n, .k = k};
   if (n < 1 || k < 1 || m < 1 || ldx < k)
     return qn__fail(QN_E_SHAPE, "draw of n %lld, k %lld, m %lld, ldx %lld", (long long)n, (long long)k, (long long)m,
                     (long long)ldx);
+  out->problem.n = n, out->problem.k = k;
+  out->args = (qn_host_args){.n = n, .k = k, .ldx = ldx, .ldy = qn__operand(&out->problem, QN_ARG_Y).cols};
   QN_TRY(make_weight(f, &state, out));
-  QN_TRY(make_x(p, &state, out));
-  if (p->bias) QN_TRY(make_vector(out, n, 0, 3, &state, &out->bias));
-  if (qn__act_scaled(p->act)) {
-    for (int r = 0; r < QN_DRAW_PERIOD; r++) out->x_max[r] *= 4;
-    QN_TRY(make_vector(out, QN_DRAW_PERIOD, -1, 2, &state, &out->x_scale));
-  }
-  return qn__draw_rows(p, out, m);
+  QN_TRY(make_operands(out, &state));
+  for (int r = 0; r < QN_DRAW_PERIOD && out->args.x_scale; r++) out->x_max[r] *= LARGEST_SCALE;
+  return qn__draw_rows(out, m);
 }
 
 void qn__draw_free(qn_draw *d) {
   for (int i = 0; i < d->planes.n_planes; i++) free((void *)d->planes.plane[i].data);
   free((void *)d->planes.perm);
-  free(d->x);
-  free(d->x_scale);
-  free(d->bias);
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) free(qn__arg_pointer(&d->args, i));
   free(d->col);
-  free(d->y);
+  free(d->sum);
   free(d->magnitude);
   free(d->want);
   *d = (qn_draw){0};
@@ -342,25 +357,28 @@ static int64_t *choose(int64_t size, int64_t *count, uint64_t *state) {
 #define EXACT_SUM 0x1p23 /* below it f32 holds every multiple of 1/2 */
 
 /* Y as a kernel must write it. */
-static qn_status make_want(qn_type out, qn_draw *d) {
-  int64_t count = QN_DRAW_PERIOD * d->planes.n;
-  d->want = malloc((size_t)(count * qn_type_bits(out) / 8));
+static qn_status make_want(qn_draw *d) {
+  qn_operand y = qn__operand(&d->problem, QN_ARG_Y);
+  int64_t count = QN_DRAW_PERIOD * y.cols;
+  d->want = malloc((size_t)(count * qn_type_bits(y.type) / 8));
   if (!d->want) return qn__fail(QN_E_NOMEM, "Y of %lld elements", (long long)count);
-  for (int64_t i = 0; i < count; i++) qn__store_f64(out, d->want, i, d->y[i]);
+  for (int64_t i = 0; i < count; i++) {
+    qn_number sum = {.value = d->sum[i]};
+    qn__store_f64(y.type, d->want, i, qn__epilogue(&d->problem, &d->args, i / y.cols, i % y.cols, sum).value);
+  }
   return QN_OK;
 }
 
-qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t cols, qn_draw *d) {
+qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d) {
   uint64_t state = (uint64_t)(d->planes.n * 31 + d->planes.k);
   d->n_cols = d->exact ? d->planes.n : cols;
   d->col = choose(d->planes.n, &d->n_cols, &state);
   size_t count = (size_t)(QN_DRAW_PERIOD * d->n_cols);
-  d->y = malloc(count * sizeof *d->y);
+  d->sum = malloc(count * sizeof *d->sum);
   d->magnitude = malloc(count * sizeof *d->magnitude);
-  if (!d->col || !d->y || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
-  qn_host_args a = {.x = d->x, .x_scale = d->x_scale, .bias = d->bias, .m = d->m, .ldx = d->ldx};
-  QN_TRY(
-      qn__reference(f, &d->planes, &a, (qn_type)p->act, NULL, QN_DRAW_PERIOD, d->col, d->n_cols, d->y, d->magnitude));
+  if (!d->col || !d->sum || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
+  QN_TRY(qn__reference(f, &d->planes, &d->args, (qn_type)d->problem.act, NULL, QN_DRAW_PERIOD, d->col, d->n_cols,
+                       d->sum, d->magnitude));
   for (size_t i = 0; i < count && d->exact; i++) d->exact = d->magnitude[i] < EXACT_SUM;
-  return d->exact ? make_want((qn_type)p->out, d) : QN_OK;
+  return d->exact ? make_want(d) : QN_OK;
 }

@@ -23,29 +23,28 @@ typedef struct qn_draw {
   bool exact;     /* bit-for-bit comparison holds; an EXACT draw of a format without exact codes is a RANDOM one */
   qn_fence fence; /* how the arguments are to lie in memory */
   qn_planes planes;
-  int64_t m, ldx;               /* rows of X, at least a period; the gap between K and ldx has the fence's byte */
-  void *x;                      /* of the problem's activation type */
-  float *x_scale, *bias;        /* NULL unless the problem has them */
+  qn_problem problem; /* with the N and K of the draw */
+  qn_host_args args;  /* operands but Y and W, of at least a period of rows; gaps between rows have the fence's byte */
   double x_max[QN_DRAW_PERIOD]; /* at least the largest |X| of a row, scale included */
   /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
   int64_t n_cols, *col;
-  double *y, *magnitude; /* [QN_DRAW_PERIOD, n_cols] */
-  void *want;            /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact; else NULL */
+  double *sum, *magnitude; /* [QN_DRAW_PERIOD, n_cols] */
+  void *want;              /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact; else NULL */
 } qn_draw;
 
-/* Make a draw for format `f` and a problem's types; N, K and M as given, not the problem's. The same seed gives the
- * same data, and row r of X does not depend on m. Free with qn__draw_free, also after a failure. QN_E_NOMEM,
- * QN_E_SHAPE. */
+/* Make a draw for format `f` and a problem's types and epilogue; N, K and M as given, not the problem's. Rows of X are
+ * `ldx` elements apart, those of other operands of tokens have as wide a gap. The same seed gives the same data, and
+ * row r of X does not depend on m. Free with qn__draw_free, also after a failure. QN_E_NOMEM, QN_E_SHAPE. */
 qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
                         int64_t ldx, uint64_t seed, qn_draw *out);
 void qn__draw_free(qn_draw *d);
 
-/* Give X at least m rows. It may move. QN_E_NOMEM. */
-qn_status qn__draw_rows(const qn_problem *p, qn_draw *d, int64_t m);
+/* Give the operands of tokens at least m rows. They may move. QN_E_NOMEM. */
+qn_status qn__draw_rows(qn_draw *d, int64_t m);
 
 /* Compute the reference: of an exact draw at all columns, of others at no more than `cols`: both ends and a seeded
  * choice between. A draw whose sums are too long to be exact is exact no more. */
-qn_status qn__draw_reference(const qn_format *f, const qn_problem *p, int64_t cols, qn_draw *d);
+qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d);
 
 /* Give the weight a permutation (act-order), of its own seed; before the reference. QN_E_NOMEM. */
 qn_status qn__draw_permute(qn_draw *d);

@@ -72,7 +72,8 @@ void qn__draws_free(qn_draws *d) {
 /* Forget the draws of other formats and types. */
 static void aim(qn_draws *d, const qn_case *c) {
   const qn_problem *p = &c->problem, *q = &d->problem;
-  if (p->act == q->act && p->out == q->out && p->bias == q->bias && !memcmp(&c->format, &d->format, sizeof c->format))
+  if (p->act == q->act && p->out == q->out && !memcmp(p->epilogue, q->epilogue, sizeof p->epilogue) &&
+      !memcmp(&c->format, &d->format, sizeof c->format))
     return;
   drop(d);
   d->problem = *p, d->format = c->format;
@@ -83,7 +84,7 @@ static qn_status make(const qn_draws *d, drawn *x) {
   uint64_t seed = ((uint64_t)s->n << 32 | (uint64_t)s->k) * 8 + (uint64_t)x->kind;
   QN_TRY(qn__draw_make(&d->format, &d->problem, x->kind, s->n, s->k, 1, s->k + s->x_gap, seed, &x->draw));
   if (s->permuted) QN_TRY(qn__draw_permute(&x->draw));
-  return qn__draw_reference(&d->format, &d->problem, s->n, &x->draw);
+  return qn__draw_reference(&d->format, s->n, &x->draw);
 }
 
 /* The draw of a shape with at least `rows` rows of X. */
@@ -104,7 +105,7 @@ static qn_status find(qn_draws *d, const shape *s, qn_draw_kind kind, int64_t ro
     x->next = d->first, d->first = x;
   }
   *out = &x->draw;
-  return qn__draw_rows(&d->problem, &x->draw, rows);
+  return qn__draw_rows(&x->draw, rows);
 }
 
 /* ---- Calls ------------------------------------------------------------------------------------------------------- */
@@ -145,10 +146,10 @@ static qn_status run(suite *v, int64_t m, int64_t shift) {
 }
 
 static qn_status keep(suite *v, int i) {
-  unsigned char *p = realloc(v->before[i], v->call.y.size);
+  unsigned char *p = realloc(v->before[i], v->call.buffer[QN_ARG_Y].size);
   if (!p) return qn__fail(QN_E_NOMEM, "output to compare with");
   v->before[i] = p;
-  memcpy(p, v->call.out, v->call.y.size);
+  memcpy(p, v->call.out, v->call.buffer[QN_ARG_Y].size);
   return QN_OK;
 }
 
@@ -248,7 +249,7 @@ static qn_status verify_repeats(suite *v) {
   if (!qn__case_serves(v->c, m)) m = v->low;
   for (int i = 0; i < v->pace.repeats + 2; i++) {
     QN_TRY(call(v, m, i % 2));
-    if (i >= 2 && !memcmp(v->before[i % 2], v->call.out, v->call.y.size)) continue;
+    if (i >= 2 && !memcmp(v->before[i % 2], v->call.out, v->call.buffer[QN_ARG_Y].size)) continue;
     if (i >= 2 && v->c->recipe.deterministic)
       return qn__fail(QN_E_WRONG, "repeat %d of the same call differs in bits", i / 2);
     QN_TRY(qn__call_compare(&v->call, v->error));

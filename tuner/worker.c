@@ -107,7 +107,7 @@ static qn_status make_draws(worker *w, const qn_case *c) {
   for (int i = 0; i < DRAWS; i++) {
     qn__draw_free(&w->draw[i]);
     QN_TRY(qn__draw_make(&w->format, p, draw_kind[i], p->n, p->k, 1, p->k, 1, &w->draw[i]));
-    QN_TRY(qn__draw_reference(&w->format, p, check_cols, &w->draw[i]));
+    QN_TRY(qn__draw_reference(&w->format, check_cols, &w->draw[i]));
   }
   strcpy(w->drawn, p->spelling);
   return QN_OK;
@@ -119,7 +119,7 @@ static qn_status full_draws(worker *w, const qn_case *c, int64_t m) {
     close_slots(w);
     QN_TRY(make_draws(w, c));
   }
-  for (int i = 0; i < DRAWS; i++) QN_TRY(qn__draw_rows(&c->problem, &w->draw[i], m + 1));
+  for (int i = 0; i < DRAWS; i++) QN_TRY(qn__draw_rows(&w->draw[i], m + 1));
   return QN_OK;
 }
 
@@ -320,9 +320,9 @@ static qn_status do_rows(worker *w, const cJSON *request, cJSON *answer) {
   QN_TRY(do_open(w, request, answer));
   qn_call *c = &find_slot(w, request)->call[TIMED];
   int64_t most = c->m;
-  unsigned char *before = malloc(c->y.size);
+  unsigned char *before = malloc(c->buffer[QN_ARG_Y].size);
   if (!before) return qn__fail(QN_E_NOMEM, "output to compare with");
-  memcpy(before, c->out, c->y.size);
+  memcpy(before, c->out, c->buffer[QN_ARG_Y].size);
   qn_status s = QN_OK;
   for (int64_t m = most / 2; m && s == QN_OK; m /= 2) {
     s = qn__call_set(c, m, 0);

@@ -119,7 +119,7 @@ with 1 if a variant spills registers or does not compile.]],
     "--compile-all --arch sm_80,sm_90a",
   },
   options = {
-    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias] (default: int4.g128:4096x4096; for --compile-all several)",
+    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][EPILOGUE] (default: int4.g128:4096x4096; for --compile-all several)",
       group = "Problem" },
     { "--arch", "ARCH", "CUDA architecture (sm_90a), or \"host\"; with --compile-all a list (default: the device's)",
       group = "Device", without = "--device" },

@@ -92,7 +92,7 @@ the store: a second run, or one after an interruption, goes on from there.]],
     "MODEL --budget 600 --effort full",
   },
   options = {
-    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][+bias], e.g. int4.g128:4096x4096; may be repeated", many = true,
+    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][EPILOGUE], e.g. int4.g128:4096x4096; may be repeated", many = true,
       group = "Problem" },
     { "--act", "LIST",
       "activation types: f32, bf16, i8, e4m3, e5m2 on the host; f16, bf16, i8, e4m3, e5m2 on CUDA (default: bf16, "

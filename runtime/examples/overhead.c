@@ -101,13 +101,13 @@ int main(int argc, char **argv) {
   if (!problem || qn__problem_parse(problem, &p) || qn_bind(ctx, problem, &s.gemm) ||
       zero_weight(argv[1], s.gemm, problem, &s.weight))
     return fail(problem ? problem : "no problem in the pack");
-  size_t x = (size_t)(256 * p.k) * 4, y = (size_t)(256 * p.n) * 4, ws = qn_gemm_workspace(s.gemm, 256);
-  s.args = (qn_args){.x = calloc(1, x),
-                     .y = calloc(1, y),
-                     .x_scale = calloc(256, 4),
-                     .bias = calloc((size_t)p.n, 4),
-                     .m = 1,
-                     .workspace = aligned_alloc(256, (ws + 256) / 256 * 256)};
+  size_t ws = qn_gemm_workspace(s.gemm, 256);
+  s.args = (qn_args){.m = 1, .workspace = aligned_alloc(256, (ws + 256) / 256 * 256)};
+  void *zeros[QN_OPERANDS];
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) {
+    zeros[i] = calloc((size_t)(256 * qn__operand(qn__gemm_problem(s.gemm), i).cols), 4);
+    memcpy((char *)&s.args + qn__arg[i].given, &zeros[i], sizeof zeros[i]);
+  }
   printf("%s\n", qn_gemm_problem(s.gemm));
   measure("look-up", look_up, &s, 100000);
   measure("qn_run, M = 1, kernel included", run, &s, 200);
@@ -119,7 +119,7 @@ int main(int argc, char **argv) {
     measure(name, launch, &s, 20000);
     qn__device_close(s.device);
   }
-  free((void *)s.args.x), free(s.args.y), free((void *)s.args.x_scale), free((void *)s.args.bias);
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) free(zeros[i]);
   free(s.args.workspace);
   qn_weight_free(s.weight);
   qn_gemm_free(s.gemm);

@@ -9,9 +9,9 @@ struct args {
   const float *x_scale;
   const void *bias;
   void *scratch;
-  i64 m, n, k, ldx, ldy;
-  const int *perm;
   int *counters;
+  const int *perm;
+  i64 m, n, k, ldx, ldy;
 };
 
 #ifdef __x86_64__ /* a system call; there is no library */

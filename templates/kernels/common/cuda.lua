@@ -4,6 +4,7 @@
 -- floats is a u32, the element of lower k in the low half.
 
 local fragment = use "layouts/cuda_fragment"
+local epilogue = use "kernels/common/epilogue"
 local cuda = { fragment = fragment }
 
 -- Element types in CUDA: narrow floats are their bits.
@@ -103,20 +104,31 @@ function cuda.has_plane(v, type)
   return false
 end
 
--- Vectors that the result meets, y = x_scale[m] * sum + bias[n], as they follow x, w and y.
-function cuda.vectors(v)
+-- Arguments that operands take: { name, declaration }, each with its stride behind it.
+local function arguments(operands)
   local out = {}
-  if types.scaled(v.act) then out[1] = "x_scale" end
-  if v.problem.bias then out[#out + 1] = "bias" end
+  for _, o in ipairs(operands) do
+    out[#out + 1] = { o.name, ("const %s *%s"):format(cuda.ctype[o.type], o.name) }
+    if o.stride then out[#out + 1] = { o.stride, "int " .. o.stride } end
+  end
   return out
 end
 
--- The same as text, each as `pattern` says.
-function cuda.vector_text(v, pattern)
+-- The names, or the declarations, of arguments, with a comma behind each.
+local function text(list, what)
   local out = ""
-  for _, name in ipairs(cuda.vectors(v)) do out = out .. pattern:format(name) end
+  for _, x in ipairs(list) do out = out .. x[what] .. ", " end
   return out
 end
+
+-- Arguments that the result meets, as they follow x, w and y, and the text of their declarations and names.
+function cuda.extra(v)
+  local rest = {}
+  for _, o in ipairs(v.problem.operands) do if o.name ~= "x" and o.name ~= "y" then rest[#rest + 1] = o end end
+  return arguments(rest)
+end
+function cuda.extra_declared(v) return text(cuda.extra(v), 2) end
+function cuda.extra_names(v) return text(cuda.extra(v), 1) end
 
 -- CTAs that a multiprocessor shall hold, for __launch_bounds__: as many as an estimate of registers allows, up to 1024
 -- threads. Left alone, the assembler gives up registers, and spills, for a few more warps. Each of the four schedulers
@@ -154,11 +166,10 @@ function cuda.parameters(v)
 end
 
 function cuda.head(w, v)
-  local p = v.problem
   w([[
     /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on CUDA
      *
-     * weights ${FORMAT}, activations ${ACT}, output ${OUT}${WITH_BIAS}
+     * weights ${FORMAT}, activations ${ACT}, output ${OUT}${EPILOGUE}
      * ${PRECISION}
      * layout ${LAYOUT_NAME}: four 16 x 16 fragments to a record, see templates/layouts/cuda_fragment.lua
      * written by Quernel from ${FILE}; parameters:
@@ -174,7 +185,7 @@ function cuda.head(w, v)
     struct f32x2 { float v[2]; };
 
     #define fn static __device__ __forceinline__
-  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", f32 bias" or "",
+  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, EPILOGUE = epilogue.remark(v),
     PRECISION = v.PRECISION, LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = cuda.parameters(v) })
   w.blank()
 end
@@ -266,6 +277,22 @@ function cuda.helpers(w, v)
     fn ${YT} output(float f) { return ${CONVERT}; }
   ]], { T = t, YT = cuda.ctype[v.out], CONVERT = v.out == "f32" and "f" or v.out .. "_of_f32(f)" })
   w.blank()
+  if epilogue.any(v) then cuda.epilogue(w, v) end
+end
+
+-- epilogue(): from the sum for Y[m, n] to what is stored.
+function cuda.epilogue(w, v)
+  w.push("fn float epilogue(float v, ${OPERANDS}int m, int n) {", { OPERANDS = text(arguments(epilogue.operands(v)), 2) })
+  epilogue.steps(w, v, function(o) return o.name .. "[n]" end)
+  w "return v;"
+  w.pop "}"
+  w.blank()
+end
+
+-- What is stored for the text `sum`, at the texts m and n.
+function cuda.stored(v, sum, m, n)
+  if not epilogue.any(v) then return sum end
+  return ("epilogue(%s, %s%s, %s)"):format(sum, text(arguments(epilogue.operands(v)), 1), m, n)
 end
 
 -- Two f32 rounded to a register; needs sm_80 for bf16.

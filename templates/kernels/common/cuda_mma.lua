@@ -437,7 +437,7 @@ function parts.store(w, v)
   local bytes, scaled = types.all[v.out].bytes, types.scaled(v.act)
   w([[
     /* Four neighbours of a row at once, where they all exist and Y is aligned. */
-    fn void store(const task &t, const float *out, ${YT} *y, ${VECTORS}int ldy) {
+    fn void store(const task &t, const float *out, ${YT} *y, ${EXTRA}int ldy) {
       struct __align__(${ALIGN}) quad { ${YT} v[4]; };
       const bool aligned = ldy % 4 == 0 && (u64)y % ${ALIGN} == 0;
       for (int i = threadIdx.x; i < BM * BN / 4; i += THREADS) {
@@ -456,7 +456,7 @@ function parts.store(w, v)
       }
     }
   ]], { YT = cuda.ctype[v.out], ALIGN = 4 * bytes, SCALE = scaled and "const float scale = x_scale[m];" or "",
-    VALUE = (scaled and "scale * " or "") .. "from[e]" .. (v.problem.bias and " + bias[n + e]" or "") })
+    VALUE = cuda.stored(v, (scaled and "scale * " or "") .. "from[e]", "m", "n + e") })
   w.blank()
 end
 

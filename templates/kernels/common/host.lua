@@ -16,6 +16,7 @@
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
 local layouts = use "layouts/host_panel"
+local epilogue = use "kernels/common/epilogue"
 local host = {}
 
 local arithmetic = {
@@ -185,14 +186,13 @@ local function where_codes(v, i) -- byte offset of slice i in a record
 end
 
 function host.head(w, v)
-  local p = v.problem
   w([[
     /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on the host
      *
-     * weights ${FORMAT}, activations ${ACT}, output ${OUT}${WITH_BIAS}; ${ARITHMETIC}
+     * weights ${FORMAT}, activations ${ACT}, output ${OUT}${EPILOGUE}; ${ARITHMETIC}
      * layout ${LAYOUT_NAME}: panels of ${NR} columns, records of ${KR} x ${NR} codes
      * written by Quernel from ${FILE}; parameters:${PARAMETERS} */
-  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, WITH_BIAS = p.bias and ", bias" or "",
+  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, EPILOGUE = epilogue.remark(v),
     LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v), ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
       i8 = "exact int32 sums within a group, f32 across groups" })[v.act]
@@ -234,19 +234,32 @@ local function from_x(w, v)
   end
 end
 
+-- Element types in C: narrow floats are their bits.
+local function c_type(name)
+  local t = types.all[name]
+  return name == "f32" and "float" or ("%sint%d_t"):format(t.kind == "signed" and "" or "u", t.bits)
+end
+
+-- Lines of struct args: the fields of qn_function_args.
+local function fields(v)
+  local declared, out, numbers = { w = "const uint8_t", y = "void", scratch = "void", counters = "void" }, {}, false
+  for _, o in ipairs(v.problem.operands) do declared[o.name] = declared[o.name] or "const " .. c_type(o.type) end
+  for _, f in ipairs(v.problem.fields) do
+    local text = f.number and "int64_t " .. f.name or ("%s *%s"):format(declared[f.name] or "const void", f.name)
+    out[#out + 1] = (#out == 0 and "" or numbers and f.number and ", " or ";\n")
+      .. (numbers and f.number and f.name or text)
+    numbers = f.number
+  end
+  return table.concat(out) .. ";"
+end
+
 function host.constants(w, v)
   if v.ISA == "avx512" then w "#include <immintrin.h>" end
   w([[
     #include <stdint.h>
 
     struct args {
-      const ${XT} *x;
-      const uint8_t *w;
-      void *y;
-      const float *x_scale;
-      const float *bias;
-      void *scratch;
-      int64_t m, n, k, ldx, ldy;
+      ${FIELDS}
     };
 
     enum {
@@ -262,7 +275,7 @@ function host.constants(w, v)
     typedef uint16_t u16v __attribute__((vector_size(${HALF})));
     typedef uint8_t u8v __attribute__((vector_size(${LANES})));
     fn int64_t section(int64_t bytes) { return (bytes + 255) / 256 * 256; } /* each plane begins at such an offset */
-  ]], { SIZES = sizes(v), HALF = v.VECTOR // 2 })
+  ]], { FIELDS = fields(v), SIZES = sizes(v), HALF = v.VECTOR // 2 })
   from_x(w, v)
   w.blank()
 end

@@ -187,6 +187,16 @@ function hooks.planes(w, v)
   if #v.format.planes > 0 then w.blank() end
 end
 
+function hooks.operand(w)
+  w [[
+    /* The first `count` of LANES columns of an operand. */
+    fn f32v operand_f32(const float *p, int64_t count) {
+      return _mm512_maskz_loadu_ps(count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1), p);
+    }
+  ]]
+  w.blank()
+end
+
 function hooks.store(w, v)
   local body = ({ f32 = "_mm512_mask_storeu_ps(y, mask, s);",
     bf16 = "_mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(s));",
@@ -194,13 +204,11 @@ function hooks.store(w, v)
   })[v.out]
   w([[
     /* Write the first `count` of LANES columns. */
-    fn void store(${YT} *y, f32v s, const float *bias, int64_t count) {
+    fn void store(${YT} *y, f32v s, int64_t count) {
       __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
-      ${BIAS_LINE}
       ${BODY}
     }
-  ]], { YT = v.YT, BODY = body,
-    BIAS_LINE = v.problem.bias and "s += _mm512_maskz_loadu_ps(mask, bias);" or "(void)bias;" })
+  ]], { YT = v.YT, BODY = body })
   w.blank()
 end
 

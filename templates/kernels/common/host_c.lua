@@ -128,16 +128,26 @@ local convert = {
   ]],
 }
 
+function hooks.operand(w)
+  w [[
+    /* The first `count` of LANES columns of an operand. */
+    fn f32v operand_f32(const float *p, int64_t count) {
+      f32v x = {0};
+      for (int i = 0; i < LANES && i < count; i++) x[i] = p[i];
+      return x;
+    }
+  ]]
+  w.blank()
+end
+
 function hooks.store(w, v)
   w(convert[v.out])
   w([[
     /* Write the first `count` of LANES columns. */
-    fn void store(${YT} *y, f32v s, const float *bias, int64_t count) {
-      ${UNUSED}
-      for (int i = 0; i < LANES && i < count; i++) y[i] = convert(${VALUE});
+    fn void store(${YT} *y, f32v s, int64_t count) {
+      for (int i = 0; i < LANES && i < count; i++) y[i] = convert(s[i]);
     }
-  ]], { YT = v.YT, VALUE = v.problem.bias and "s[i] + bias[i]" or "s[i]",
-    UNUSED = v.problem.bias and "" or "(void)bias;" })
+  ]], { YT = v.YT })
   w.blank()
 end
 

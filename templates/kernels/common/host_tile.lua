@@ -16,6 +16,7 @@
 --   A record is one group, or, where a group is no whole number of blocks, as many as it takes.
 
 local host = use "kernels/common/host"
+local epilogue = use "kernels/common/epilogue"
 local tile = {}
 
 local portable = use "kernels/common/host_c"
@@ -61,6 +62,17 @@ function tile.hooks(w, v)
   v.isa.multiply(w, v)
   v.isa.planes(w, v)
   v.isa.store(w, v)
+  if epilogue.any(v) then tile.epilogue(w, v) end
+end
+
+-- epilogue(): from the sums of LANES columns, from `n` on, to what is stored. Nothing is read beyond the last column.
+function tile.epilogue(w, v)
+  if #epilogue.operands(v) > 0 then v.isa.operand(w, v) end
+  w.push "fn f32v epilogue(const struct args *a, f32v v, int64_t n) {"
+  epilogue.steps(w, v, function(o) return ("operand_%s(a->%s + n, a->n - n)"):format(o.type, o.name) end)
+  w "return v;"
+  w.pop "}"
+  w.blank()
 end
 
 -- The sums of x over each group, for the terms of W that do not depend on the code.
@@ -246,13 +258,14 @@ function tile.tile(w, v, read, prefetch)
   if v.GROUPS > 1 then w.pop "}" end
   w.pop "}"
   w.blank()
+  local sum = "acc[r][p]" .. (v.SCALED and " * a->x_scale[row + r]" or "")
   w([[
     for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
         int64_t n = panel * NR + p * LANES;
-        if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, acc[r][p]${X_SCALE}, ${BIAS_AT}, a->n - n);
+        if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, ${VALUE}, a->n - n);
       }
-  ]], { X_SCALE = v.SCALED and " * a->x_scale[row + r]" or "", BIAS_AT = v.problem.bias and "a->bias + n" or "0" })
+  ]], { VALUE = epilogue.any(v) and ("epilogue(a, %s, n)"):format(sum) or sum })
   w.pop "}"
   w.blank()
 end

@@ -47,7 +47,7 @@ end
 
 local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
-  v.XT, v.VECTORS = cuda.ctype[v.act], cuda.vector_text(v, "const float *%s, ")
+  v.XT, v.EXTRA = cuda.ctype[v.act], cuda.extra_declared(v)
   v.X_SIZE = types.all[v.act].bytes
   v.FN = fragments[v.LAYOUT]
   v.FK = 4 // v.FN
@@ -315,15 +315,15 @@ local function output(w, v)
       if (m0 + row >= m || to >= n) continue;
       float s = 0;
       for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
-      y[(i64)(m0 + row) * ldy + to] = output(s${TIMES}${ADD});
+      y[(i64)(m0 + row) * ldy + to] = output(${VALUE});
     }
-  ]], { TIMES = types.scaled(v.act) and " * x_scale[m0 + row]" or "", ADD = v.problem.bias and " + bias[to]" or "" })
+  ]], { VALUE = cuda.stored(v, types.scaled(v.act) and "s * x_scale[m0 + row]" or "s", "m0 + row", "to") })
 end
 
 local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${VECTORS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${EXTRA}int m, int n, int k, int ldx, int ldy) {
       __shared__ float out[WARPS][MB][16 * FN];
       __shared__ __align__(4) ${XT} gathered[WARPS][MB][16 * FK];
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -362,7 +362,7 @@ end
 
 local function launch(v)
   local args = { "x", "w", "y", "perm" }
-  for _, name in ipairs(cuda.vectors(v)) do args[#args + 1] = name end
+  for _, x in ipairs(cuda.extra(v)) do args[#args + 1] = x[1] end
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   return { steps = { { args = args, grid = { ceildiv(M, v.MB) * ceildiv(N, 16 * v.FN) }, block = { v.THREADS } } },
     deterministic = true, batch_invariant = true }

@@ -96,7 +96,7 @@ local function derive(v)
   v.RUNS = v.DEPTH > v.FK and 2 or 1 -- records along K of a product
   v.HALF, v.XT = cuda.half_of(v.act), cuda.ctype[v.act]
   v.PIECE, v.X_ROW = 16 // v.X_SIZE, v.X_SIZE == 1 and "BK" or "BK * 2" -- elements of 16 bytes; bytes of a row
-  v.VECTORS = cuda.vector_text(v, "const float *%s, ")
+  v.EXTRA = cuda.extra_declared(v)
   v.MT, v.NT = v.TN // 16, v.BM // 8
   v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT
   v.layout = cuda.fragment.layout(v.format, v.act, v.FN)
@@ -276,7 +276,7 @@ local function entry(w, v)
     }
 
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, ${VECTORS}${WS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, ${EXTRA}${WS}int m, int n, int k, int ldx, int ldy) {
       extern __shared__ __align__(128) u8 memory[];
       const int rows = (m + BM - 1) / BM; /* of tiles; neighbours share weights */
       task t = {x, w};
@@ -317,14 +317,14 @@ local function entry(w, v)
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    ARGS = cuda.vector_text(v, "%s, "), GATHER = v.ACC == "float" and "gather(t, out, acc);" or floats(v),
+    ARGS = cuda.extra_names(v), GATHER = v.ACC == "float" and "gather(t, out, acc);" or floats(v),
     COMBINE = v.SPLIT > 1 and ("if (!combine(t, counters, %s, out)) return;"):format(sums_at(v)) or "" })
   w.pop "}"
 end
 
 local function launch(v)
   local args = { "x", "w", "y" }
-  for _, name in ipairs(cuda.vectors(v)) do args[#args + 1] = name end
+  for _, x in ipairs(cuda.extra(v)) do args[#args + 1] = x[1] end
   local tiles, ordered = ceildiv(M, v.BM) * ceildiv(N, v.BN), v.REDUCE == "ordered"
   local workspace, counters, scratch = parts.workspace(v, tiles)
   table.move(workspace, 1, #workspace, #args + 1, args)
