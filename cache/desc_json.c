@@ -242,7 +242,8 @@ static qn_status read_step(const cJSON *j, qn_pool *pool, qn_step *out) {
   QN_TRY(read_triple(j, "grid", pool, out->grid));
   QN_TRY(read_triple(j, "block", pool, out->block));
   QN_TRY(read_triple(j, "cluster", pool, out->cluster));
-  return get_size(j, "shared", pool, &out->shared);
+  QN_TRY(get_size(j, "shared", pool, &out->shared));
+  return get_size(j, "gathers", pool, &out->gathers);
 }
 
 qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
@@ -360,6 +361,7 @@ cJSON *qn__recipe_to_json(const qn_recipe *r) {
     qn__json_add(step, "block", write_triple(&r->pool, s->block));
     qn__json_add(step, "cluster", write_triple(&r->pool, s->cluster));
     qn__json_add(step, "shared", write_expr(qn__program(&r->pool, s->shared), &launch_names));
+    qn__json_add(step, "gathers", write_expr(qn__program(&r->pool, s->gathers), &launch_names));
     qn__json_append(steps, step);
   }
   qn__json_add(out, "counters", write_expr(qn__program(&r->pool, r->counters), &launch_names));

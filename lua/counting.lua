@@ -7,7 +7,7 @@ return function(q, native)
   -- CTAs that a multiprocessor of the device holds, and what limits them; `outcome` is the variant's compilation.
   -- nil where the size of a CTA depends on the call, or registers are not known: of PTX, which the interpreter runs.
   function q.occupancy(variant, outcome, device)
-    local step = variant.recipe.steps[1]
+    local step = variant.recipe.steps[#variant.recipe.steps]
     local threads, shared = 1, constant(step.shared)
     for _, e in ipairs(step.block) do threads = threads and constant(e) and threads * constant(e) end
     if not threads or threads < 1 or not shared or (outcome.registers or 0) == 0 then return nil end

@@ -63,7 +63,9 @@ return function(q, native)
         local layout = list[i].layout
         if layout and not seen[layout.name] and layout.name:find(f.layout or "") then
           seen[layout.name] = true
-          local recipe = { steps = { { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
+          local bytes = native.type_bits(p.act) // 8
+          local gather = { entry = "gather_x" .. bytes, args = {}, grid = { { "M" } }, gathers = { "M", "K", "*", bytes, "*" } }
+          local recipe = { steps = { gather, { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
             counters = {}, scratch = f.scratch or {}, deterministic = f.deterministic ~= false,
             batch_invariant = f.batch_invariant == true }
           list[#list + 1] = { name = name:format(p.format.name, p.act, p.out, p.epilogue, f.name),

@@ -33,7 +33,7 @@ typedef struct qn_device_info {
 /* An entry point with its launch, sizes already evaluated. */
 typedef struct qn_launch {
   void *fn; /* qn_host_entry or CUfunction */
-  int64_t grid[3], block[3], cluster[3], shared;
+  int64_t grid[3], block[3], cluster[3], shared, gathers;
   const qn_step *step; /* argument list */
   int pdl;
 } qn_launch;

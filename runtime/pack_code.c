@@ -154,6 +154,7 @@ static void code_step(qn_coder *c, qn_step *s) {
   for (int i = 0; i < 3; i++) code_expr(c, &s->block[i]);
   for (int i = 0; i < 3; i++) code_expr(c, &s->cluster[i]);
   code_expr(c, &s->shared);
+  code_expr(c, &s->gathers);
 }
 
 static void code_recipe(qn_coder *c, qn_recipe *r) {
@@ -262,7 +263,7 @@ qn_status qn__pack_device_check(const qn_pack_device *d) {
 qn_status qn__kernel_check(const qn_kernel *k) {
   if (!k->name[0] || !is_hash(k->hash)) return qn__fail(QN_E_FORMAT, "kernel '%s': hash '%s'", k->name, k->hash);
   if (!qn__target(k->target)) return qn__fail(QN_E_FORMAT, "kernel '%s': target '%s' unknown", k->name, k->target);
-  if (!k->size && (!qn__target(k->target)->host_code || k->recipe.n_steps != 1))
+  if (!k->size && !qn__target(k->target)->host_code)
     return qn__fail(QN_E_FORMAT, "kernel '%s': no image, and no function either", k->name);
   return qn__recipe_check(&k->recipe);
 }

@@ -30,7 +30,9 @@ qn_status qn__recipe_check(const qn_recipe *r) {
       QN_TRY(check_expr(r, s->cluster[j]));
     }
     QN_TRY(check_expr(r, s->shared));
+    QN_TRY(check_expr(r, s->gathers));
   }
+  if (r->step[r->n_steps - 1].gathers.n) return qn__fail(QN_E_FORMAT, "the last step gathers X, and nobody reads it");
   QN_TRY(check_expr(r, r->counters));
   return check_expr(r, r->scratch);
 }
@@ -38,11 +40,19 @@ qn_status qn__recipe_check(const qn_recipe *r) {
 /* ---- Values of a launch, by number ------------------------------------------------------------------------------- */
 
 static qn_expr *step_expr(qn_step *s, int i) {
-  return i < 3 ? &s->grid[i] : i < 6 ? &s->block[i - 3] : i < 9 ? &s->cluster[i - 6] : &s->shared;
+  return i < QN_BLOCK     ? &s->grid[i]
+         : i < QN_CLUSTER ? &s->block[i - QN_BLOCK]
+         : i < QN_SHARED  ? &s->cluster[i - QN_CLUSTER]
+         : i == QN_SHARED ? &s->shared
+                          : &s->gathers;
 }
 
 static int64_t *launch_value(qn_launch *l, uint32_t i) {
-  return i < 3 ? &l->grid[i] : i < 6 ? &l->block[i - 3] : i < 9 ? &l->cluster[i - 6] : &l->shared;
+  return i < QN_BLOCK     ? &l->grid[i]
+         : i < QN_CLUSTER ? &l->block[i - QN_BLOCK]
+         : i < QN_SHARED  ? &l->cluster[i - QN_CLUSTER]
+         : i == QN_SHARED ? &l->shared
+                          : &l->gathers;
 }
 
 #define MAX_WORKSPACE (INT64_C(1) << 62)
@@ -56,9 +66,9 @@ static qn_status fold(const qn_recipe *r, const int64_t *var, qn_expr *e, qn_poo
 static qn_status bind_step(const qn_recipe *r, const int64_t *var, qn_step *s, qn_pool *pool, qn_bound_step *out) {
   for (int i = 0; i < QN_LAUNCH_VALUES; i++) {
     qn_expr *e = step_expr(s, i);
-    int64_t value = i != QN_SHARED; /* what is missing is 1, shared memory 0 */
+    int64_t value = i < QN_SHARED; /* what is missing is 1, bytes are 0 */
     QN_TRY(fold(r, var, e, pool));
-    if (e->n == 1 && pool->op[e->at].code == QN_OP_CONST) value = (int64_t)pool->op[--pool->n].value;
+    if (e->n == 1 && pool->op[e->at].code == QN_OP_CONST) value = (int64_t)pool->op[--pool->n].value, e->n = 0;
     else if (e->n) {
       out->dynamic[out->n_dynamic].value = (uint32_t)i;
       out->dynamic[out->n_dynamic++].program = *e;
@@ -82,6 +92,7 @@ qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RE
     out->step[i].launch = (qn_launch){.fn = fn[i], .step = s, .pdl = (int)r->pdl};
     QN_TRY(bind_step(r, var, s, pool, &out->step[i]));
     for (uint32_t j = 0; j < s->n_args; j++) out->args |= 1u << s->arg[j];
+    if (s->gathers.n) out->args |= 1u << QN_ARG_PERM;
   }
   QN_TRY(fold(r, var, &out->recipe.counters, pool));
   return fold(r, var, &out->recipe.scratch, pool);
@@ -95,9 +106,19 @@ static qn_status greatest(qn_program e, const char *what, int64_t least, int64_t
                                                 : qn__fail(QN_E_LIMIT, "%s of %lld bytes", what, (long long)*bytes);
 }
 
-qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, qn_workspace *out) {
-  QN_TRY(greatest(qn__program(&b->recipe.pool, b->recipe.counters), "counters", least, most, &out->counters));
-  return greatest(qn__program(&b->recipe.pool, b->recipe.scratch), "scratch", least, most, &out->scratch);
+static int64_t align_up(int64_t v) { return (v + QN_WORKSPACE_ALIGN - 1) / QN_WORKSPACE_ALIGN * QN_WORKSPACE_ALIGN; }
+
+/* Gathered X comes first, then what the recipe says. */
+qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bool permuted, qn_workspace *out) {
+  const qn_recipe *r = &b->recipe;
+  QN_TRY(greatest(qn__program(&r->pool, r->counters), "counters", least, most, &out->counters));
+  QN_TRY(greatest(qn__program(&r->pool, r->scratch), "scratch", least, most, &out->scratch));
+  for (uint32_t i = 0; permuted && i < b->n_steps; i++) {
+    int64_t bytes = b->step[i].launch.gathers;
+    if (r->step[i].gathers.n) QN_TRY(greatest(qn__program(&r->pool, r->step[i].gathers), "X", least, most, &bytes));
+    out->scratch += align_up(bytes);
+  }
+  return QN_OK;
 }
 
 /* ---- Limits and launching ---------------------------------------------------------------------------------------- */
@@ -126,9 +147,25 @@ qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, q
   return QN_OK;
 }
 
+bool qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
+  *out = *a;
+  if (!l->gathers) return true;
+  if (!a->perm) return false;
+  out->y = a->scratch;
+  a->x = a->scratch, a->ldx = a->k, a->perm = NULL;
+  a->scratch = (char *)a->scratch + align_up(l->gathers);
+  return true;
+}
+
+qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream) {
+  qn_host_args now;
+  for (; n--; l++)
+    if (qn__launch_args(l, &a, &now)) QN_TRY(d->ops->launch(d, l, &now, stream));
+  return QN_OK;
+}
+
 qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream) {
   qn_launch l[QN_RECIPE_STEPS];
   QN_TRY(qn__bound_launches(d, b, a->m, l));
-  for (uint32_t i = 0; i < b->n_steps; i++) QN_TRY(d->ops->launch(d, &l[i], a, stream));
-  return QN_OK;
+  return qn__launch_all(d, l, b->n_steps, *a, stream);
 }

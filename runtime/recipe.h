@@ -3,6 +3,8 @@
 #define QN_RECIPE_H
 #include "device.h"
 
+#define QN_WORKSPACE_ALIGN 256
+
 /* One launch with its constants in place; what depends on M is listed as (value, program). */
 typedef struct qn_bound_step {
   qn_launch launch;
@@ -14,7 +16,7 @@ typedef struct qn_bound_step {
 } qn_bound_step;
 
 typedef struct qn_bound {
-  uint32_t n_steps, args; /* args: bit set of the qn_arg that some step takes */
+  uint32_t n_steps, args; /* args: bit set of the qn_arg that some step takes; PERM, too, if one gathers */
   qn_bound_step step[QN_RECIPE_STEPS];
   qn_recipe recipe; /* the bound copy: steps that the above point into, programs folded */
 } qn_bound;
@@ -28,11 +30,16 @@ typedef struct qn_workspace {
   int64_t counters, scratch;
 } qn_workspace;
 
-/* What suffices for every number of tokens from `least` to `most`: for one number exactly what the recipe says, and for
- * more the greatest of them where it rises with M. QN_E_LIMIT if it could overflow. */
-qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, qn_workspace *out);
+/* What suffices, for a weight with a permutation or none, for every number of tokens from `least` to `most`: for one
+ * number exactly what the recipe says, and for more the greatest of them where it rises with M. QN_E_LIMIT if it could
+ * overflow. */
+qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bool permuted, qn_workspace *out);
 /* Compute the launches for m tokens into l[n_steps], with every size within the device's limits. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]);
-/* The above and the launches themselves. The arguments are taken as they are. */
+/* Does a launch run? *out is what it works on; *a changes for those behind it if it gathers X. */
+bool qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out);
+/* Run launches one after the other. The arguments are taken as they are. */
+qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream);
+/* Compute launches and run them. */
 qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream);
 #endif

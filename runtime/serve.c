@@ -18,7 +18,6 @@
 #include <string.h>
 
 #define MAX_M (INT64_C(1) << 24)
-#define WORKSPACE_ALIGN 256
 
 /* A kernel's module, loaded while some gemm uses it. */
 typedef struct loaded {
@@ -41,7 +40,6 @@ typedef struct gemm_range {
   int64_t m_min;
   qn_bound *bound;
   qn_workspace most; /* for any M of it */
-  void *permute;     /* puts X in the order of a weight's columns; NULL: the kernel gathers X, or has no such entry */
   uint32_t kernel;
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
@@ -62,7 +60,6 @@ struct qn_gemm {
   qn_level level;
   uint64_t key; /* of what a weight must have been packed for */
   qn_problem problem;
-  size_t x_size;                                  /* bytes of an activation */
   int64_t bytes;                                  /* of a packed weight */
   atomic_bool permuted;                           /* some weight has a permutation */
   char served[sizeof((qn_problem *)0)->spelling]; /* problem of the plan */
@@ -291,61 +288,17 @@ uint64_t qn_misses(const qn_context *ctx) { return ctx ? atomic_load_explicit(&c
 
 qn_device *qn__context_device(const qn_context *ctx) { return ctx->device; }
 
-/* ---- Act-order --------------------------------------------------------------------------------------------------- */
+/* ---- Workspace --------------------------------------------------------------------------------------------------- */
 
-#define PERMUTE_BLOCK 256
-
-/* The second entry of every CUDA source, see templates/kernels/common/cuda.lua; `w` is the permutation. */
-static const qn_step permute_step = {
-    .entry = "permute_x", .n_args = 5, .arg = {QN_ARG_X, QN_ARG_W, QN_ARG_Y, QN_ARG_K, QN_ARG_LDX}};
-
-#define PERMUTE(size)                                                                                                  \
-  for (int64_t j = 0; j < a->k; j++) memcpy(y + j * size, x + (int64_t)perm[j] * size, size);                          \
-  break;
-
-/* The same as a host kernel: `n` is the bytes of an element; item i is row i of X. */
-static void permute_rows(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
-  const int32_t *perm = a->w;
-  (void)thread;
-  for (int64_t i = begin; i < end; i++) {
-    const char *x = (const char *)a->x + i * a->ldx * a->n;
-    char *y = (char *)a->y + i * a->k * a->n;
-    switch (a->n) {
-    case 1:
-      PERMUTE(1)
-    case 2:
-      PERMUTE(2)
-    default:
-      PERMUTE(4)
-    }
-  }
-}
-
-/* Does the kernel gather X itself? Elsewhere X is permuted before. On the host that is as good: the product waits for
- * memory, not for the few kilobytes of X, which stay in the cache. */
-static bool gathers(const qn_bound *b) { return b->args >> QN_ARG_PERM & 1; }
+/* Can the kernel serve a weight with a permutation? It takes it, or a step before it gathers X. */
+static bool permutes(const qn_bound *b) { return b->args >> QN_ARG_PERM & 1; }
 
 static bool on_host(const qn_context *c) { return c->device->target->host_memory; }
 
-/* The entry that permutes X; NULL where a CUDA module has none. */
-static qn_status find_permute(qn_context *c, qn_module *module, void **fn) {
-  qn_host_entry entry = permute_rows;
-  if (on_host(c)) return memcpy(fn, &entry, sizeof entry), QN_OK;
-  qn_status s = c->device->ops->entry(c->device, module, permute_step.entry, 0, fn);
-  return s == QN_E_NO_KERNEL ? QN_OK : s;
-}
-
-/* ---- Workspace --------------------------------------------------------------------------------------------------- */
-
-static int64_t align_up(int64_t v) { return (v + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN; }
-
-/* What suffices for least .. most tokens: the kernel's own, then X in the order of the weight's columns. */
 static qn_status workspace_for(const qn_gemm *g, const qn_bound *b, int64_t least, int64_t most, bool permuted,
                                qn_workspace *out) {
-  qn_status s = qn__bound_workspace(b, least, most, out);
-  if (s) return qn__fail(s, "'%s': %s", g->problem.spelling, qn__errmsg());
-  if (permuted && !gathers(b)) out->scratch = align_up(out->scratch) + most * g->problem.k * (int64_t)g->x_size;
-  return QN_OK;
+  qn_status s = qn__bound_workspace(b, least, most, permuted, out);
+  return s ? qn__fail(s, "'%s': %s", g->problem.spelling, qn__errmsg()) : QN_OK;
 }
 
 /* The last M that range i serves, but at most max_m. */
@@ -444,13 +397,22 @@ static qn_status find_entries(qn_context *c, qn_module *module, qn_bound *b, int
   return QN_OK;
 }
 
-/* The kernel of a range: its variant, or if that is a function which is not registered, the runner-up. *fn: the
- * function, else NULL. */
-static uint32_t choose_kernel(const qn_context *c, const qn_range *r, qn_kernel *k, qn_function *fn) {
+/* The functions of a kernel that is none of the pack's, by the names of its entries. */
+static bool find_functions(const qn_recipe *r, void *fn[QN_RECIPE_STEPS]) {
+  bool all = true;
+  for (uint32_t i = 0; i < r->n_steps; i++) {
+    qn_function f = qn__function_find(r->step[i].entry);
+    memcpy(&fn[i], &f, sizeof f);
+    all = all && f;
+  }
+  return all;
+}
+
+/* The kernel of a range: its variant, or if that is a function which is not registered, the runner-up. */
+static uint32_t choose_kernel(const qn_context *c, const qn_range *r, qn_kernel *k, void *fn[QN_RECIPE_STEPS]) {
   uint32_t number = (uint32_t)qn__pack_find_kernel(c->pack, r->variant);
   qn__pack_kernel(c->pack, number, k);
-  *fn = k->size ? NULL : qn__function_find(k->recipe.step[0].entry);
-  if (k->size || *fn) return number;
+  if (k->size || find_functions(&k->recipe, fn)) return number;
   number = (uint32_t)qn__pack_find_kernel(c->pack, r->runner_up);
   qn__pack_kernel(c->pack, number, k);
   return number;
@@ -459,26 +421,21 @@ static uint32_t choose_kernel(const qn_context *c, const qn_range *r, qn_kernel 
 static qn_status bind_range(qn_gemm *g, const qn_plan *plan, uint32_t i) {
   qn_context *c = g->ctx;
   gemm_range *r = &g->range[i];
-  void *const none[QN_RECIPE_STEPS] = {NULL};
+  void *fn[QN_RECIPE_STEPS] = {NULL};
   const qn_range *planned = &plan->range[i];
   int64_t m_max = i + 1 < plan->n_ranges ? planned[1].m_min - 1 : planned->m_min;
   qn_kernel k;
-  qn_function fn;
-  uint32_t number = choose_kernel(c, planned, &k, &fn);
+  uint32_t number = choose_kernel(c, planned, &k, fn);
   if (!(r->bound = qn__alloc(&c->heap, sizeof *r->bound))) return qn__fail(QN_E_NOMEM, "kernel '%s'", k.name);
   g->n_ranges = i + 1;
   memcpy(r->name, k.name, sizeof r->name);
   r->kernel = UINT32_MAX;
-  QN_TRY(qn__recipe_bind(c->device, &k.recipe, none, g->problem.n, g->problem.k, r->bound));
+  QN_TRY(qn__recipe_bind(c->device, &k.recipe, fn, g->problem.n, g->problem.k, r->bound));
   if (planned->m_min <= MAX_M) /* later nobody can be told that there is none */
     QN_TRY(workspace_for(g, r->bound, planned->m_min, last_of(g, i, MAX_M), true, &r->most));
-  if (fn) {
-    memcpy(&r->bound->step[0].launch.fn, &fn, sizeof fn);
-    return find_permute(c, NULL, &r->permute);
-  }
+  if (!k.size) return QN_OK;
   QN_TRY(load_kernel(c, number, &k));
   r->kernel = number;
-  QN_TRY(find_permute(c, c->kernel[number].module, &r->permute));
   return find_entries(c, c->kernel[number].module, r->bound, planned->m_min, m_max);
 }
 
@@ -513,7 +470,6 @@ static qn_status bind_plan(qn_gemm *g, const qn_plan *plan) {
     qn_operand o = qn__operand(&g->problem, i);
     if (o.has) g->given[g->n_given++] = (given){i, o.stride, o.cols};
   }
-  g->x_size = (size_t)qn_type_bits((qn_type)g->problem.act) / 8;
   g->key = weight_key(plan, &g->problem);
   memcpy(g->served, plan->problem.spelling, sizeof g->served);
   g->range = qn__alloc_zero(&g->ctx->heap, plan->n_ranges * sizeof *g->range);
@@ -585,9 +541,9 @@ static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
   while (perm && j < k && perm[j] == j) j++;
   if (!perm || j == k) return QN_OK;
   for (uint32_t i = 0; i < g->n_ranges; i++)
-    if (!g->range[i].permute && !gathers(g->range[i].bound))
-      return qn__fail(QN_E_NO_KERNEL, "'%s': kernel '%s' has no entry '%s' for a weight with a permutation (act-order)",
-                      g->problem.spelling, g->range[i].name, permute_step.entry);
+    if (!permutes(g->range[i].bound))
+      return qn__fail(QN_E_NO_KERNEL, "'%s': kernel '%s' takes no weight with a permutation (act-order)",
+                      g->problem.spelling, g->range[i].name);
   QN_TRY(d->ops->alloc(d, (size_t)k * sizeof *perm, out));
   return d->ops->upload(d, *out, perm, (size_t)k * sizeof *perm);
 }
@@ -678,8 +634,9 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
       return qn__fail(QN_E_ARG, "'%s': %s is %lld, allowed %lld .. %d, or 0 for dense rows", p->spelling,
                       qn__arg[o->stride].name, (long long)ld, (long long)o->cols, INT32_MAX);
   }
-  if (((uintptr_t)a->workspace | (uintptr_t)a->counters) % WORKSPACE_ALIGN)
-    return qn__fail(QN_E_ARG, "'%s': workspace or counters are not aligned to %d bytes", p->spelling, WORKSPACE_ALIGN);
+  if (((uintptr_t)a->workspace | (uintptr_t)a->counters) % QN_WORKSPACE_ALIGN)
+    return qn__fail(QN_E_ARG, "'%s': workspace or counters are not aligned to %d bytes", p->spelling,
+                    QN_WORKSPACE_ALIGN);
   return QN_OK;
 }
 
@@ -700,47 +657,13 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
   out->args = (qn_host_args){.w = w->data,
                              .scratch = a->workspace,
                              .counters = a->counters,
-                             .perm = gathers(b) ? w->perm : NULL,
+                             .perm = w->perm,
                              .m = a->m,
                              .n = g->problem.n,
                              .k = g->problem.k};
   for (uint32_t i = 0; i < g->n_given; i++) pass(&out->args, a, &g->given[i]);
   out->n_launches = b->n_steps;
   return qn__bound_launches(g->ctx->device, b, a->m, out->launch);
-}
-
-static qn_status launch_product(const qn_gemm *g, const qn_lookup *c, void *stream) {
-  qn_device *d = g->ctx->device;
-  for (uint32_t i = 0; i < c->n_launches; i++) QN_TRY(d->ops->launch(d, &c->launch[i], &c->args, stream));
-  return QN_OK;
-}
-
-/* Permute m rows of X from a->x to a->y. */
-static qn_status launch_permute(const qn_gemm *g, const qn_host_args *a, int64_t m, void *stream) {
-  int64_t blocks = (a->k + PERMUTE_BLOCK - 1) / PERMUTE_BLOCK;
-  const qn_launch l = {.fn = g->range[range_of(g, m)].permute,
-                       .grid = {m, blocks < 65535 ? blocks : 65535, 1},
-                       .block = {PERMUTE_BLOCK, 1, 1},
-                       .cluster = {1, 1, 1},
-                       .step = &permute_step};
-  return g->ctx->device->ops->launch(g->ctx->device, &l, a, stream);
-}
-
-/* X in the order of the weight's columns goes behind the kernel's own scratch, and the kernel reads it there. */
-static qn_status run_permuted(const qn_gemm *g, const qn_weight *w, qn_lookup *c, void *stream) {
-  qn_workspace own;
-  int64_t m = c->args.m;
-  QN_TRY(qn__bound_workspace(g->range[range_of(g, m)].bound, m, m, &own));
-  qn_host_args a = {.x = c->args.x,
-                    .w = w->perm,
-                    .y = (char *)c->args.scratch + align_up(own.scratch),
-                    .n = (int64_t)g->x_size,
-                    .k = c->args.k,
-                    .ldx = c->args.ldx};
-  QN_TRY(launch_permute(g, &a, m, stream));
-  c->args.x = a.y;
-  c->args.ldx = a.k;
-  return launch_product(g, c, stream);
 }
 
 qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {
@@ -750,6 +673,5 @@ qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *ar
   QN_TRY(check_args(gemm, weight, args));
   if (gemm->level != QN_EXACT) atomic_fetch_add_explicit(&gemm->ctx->misses, 1, memory_order_relaxed);
   QN_TRY(qn__gemm_look_up(gemm, weight, args, &c));
-  if (weight->perm && !c.args.perm) return run_permuted(gemm, weight, &c, args->stream);
-  return launch_product(gemm, &c, args->stream);
+  return qn__launch_all(gemm->ctx->device, c.launch, c.n_launches, c.args, args->stream);
 }

@@ -24,6 +24,10 @@ static const char source[] =
     "  return sum;\n"
     "}\n"
     "#define ENTRY __attribute__((visibility(\"default\"))) void\n"
+    "ENTRY gather_x(const args *a, i64 begin, i64 end, int t) {\n"
+    "  for (i64 m = begin; m < end; m++)\n"
+    "    for (i64 j = 0; j < a->k; j++) a->y[m * a->k + j] = a->x[m * a->ldx + a->perm[j]];\n"
+    "}\n"
     "ENTRY one(const args *a, i64 begin, i64 end, int t) {\n"
     "  for (i64 n = begin; n < end; n++)\n"
     "    for (i64 m = 0; m < a->m; m++) a->y[m * a->ldy + n] = dot(a, m, n) + (a->bias ? a->bias[n] : 0);\n"
@@ -42,19 +46,30 @@ static const char source[] =
 static char path[64];
 static image code;
 
+/* The step for weights with a permutation; others are behind it. */
+static inline qn_recipe gathering(void) {
+  qn_recipe r = {.n_steps = 1, .step = {{.entry = "gather_x"}}};
+  r.step[0].grid[0] = IN(r, V(M));
+  r.step[0].gathers = IN(r, V(M), V(K), O(MUL), C(4), O(MUL));
+  return r;
+}
+
 static inline qn_kernel kernel_one(void) {
   qn_kernel k = {.name = "host.one", .hash = HASH_ONE, .target = "host", .image = code.data, .size = code.size};
-  k.recipe = (qn_recipe){.n_steps = 1, .step = {{.entry = "one", .n_args = 3, .arg = {QN_ARG_X, QN_ARG_W, QN_ARG_Y}}}};
-  k.recipe.step[0].grid[0] = IN(k.recipe, V(N));
+  k.recipe = gathering();
+  k.recipe.step[k.recipe.n_steps++] =
+      (qn_step){.entry = "one", .n_args = 3, .arg = {QN_ARG_X, QN_ARG_W, QN_ARG_Y}, .grid = {IN(k.recipe, V(N))}};
   return k;
 }
 
 static inline qn_kernel kernel_two(void) {
   qn_kernel k = {.name = "host.two", .hash = HASH_TWO, .target = "host", .image = code.data, .size = code.size};
-  k.recipe = (qn_recipe){.n_steps = 2, .step = {{.entry = "first"}, {.entry = "second"}}};
+  k.recipe = gathering();
+  k.recipe.n_steps = 3;
+  strcpy(k.recipe.step[1].entry, "first"), strcpy(k.recipe.step[2].entry, "second");
   k.recipe.scratch = IN(k.recipe, V(M), V(N), O(MUL), C(4), O(MUL));
-  k.recipe.step[0].grid[0] = IN(k.recipe, V(M), V(N), O(MUL));
-  k.recipe.step[1].grid[0] = IN(k.recipe, V(M));
+  k.recipe.step[1].grid[0] = IN(k.recipe, V(M), V(N), O(MUL));
+  k.recipe.step[2].grid[0] = IN(k.recipe, V(M));
   return k;
 }
 

@@ -101,6 +101,7 @@ static qn_recipe full_recipe(void) {
     for (int k = 0; k < 3; k++) step->block[k] = IN(r, C(128 >> k));
     for (int k = 0; k < 3; k++) step->cluster[k] = IN(r, C(1));
     step->shared = IN(r, V(K), C(2), O(MOD), C(1024), C(2048), O(SELECT));
+    if (!i) step->gathers = IN(r, V(M), V(K), O(MUL));
   }
   r.scratch = IN(r, V(M), V(N), O(MUL), C(4), O(MUL));
   return r;

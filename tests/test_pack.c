@@ -351,7 +351,8 @@ START_TEST(test_builder_refuses) {
   ck_assert_msg(strstr(qn__errmsg(), part) != NULL, "'%s' is not in '%s'", part, qn__errmsg())
   KERNEL("hash", k.hash[3] = 0);
   KERNEL("target", strcpy(k.target, "tpu"));
-  KERNEL("no function", k.size = 0); /* of two steps */
+  KERNEL("no function", k.size = 0; strcpy(k.target, "cuda"));
+  KERNEL("the last step gathers", k.recipe.step[1].gathers = IN(k.recipe, V(M)));
   KERNEL("no image", k.image = NULL);
   KERNEL("steps", k.recipe.n_steps = 4);
   KERNEL("no entry", k.recipe.step[1].entry[0] = 0);

@@ -133,7 +133,7 @@ static qn_status with_zeros(const qn_call *c, bool set) {
 /* A part of no bytes is given all the same: guards without contents. */
 static qn_status set_workspace(qn_call *c) {
   qn_workspace w;
-  QN_TRY(qn__bound_workspace(c->bound, c->m, c->m, &w));
+  QN_TRY(qn__bound_workspace(c->bound, c->m, c->m, c->draw->planes.perm, &w));
   QN_TRY(place(c, &c->buffer[QN_ARG_SCRATCH], "scratch", (size_t)w.scratch, 256));
   QN_TRY(place(c, &c->buffer[QN_ARG_COUNTERS], "counters", (size_t)w.counters, 256));
   QN_TRY(qn__guarded_set(&c->buffer[QN_ARG_SCRATCH], NULL));
@@ -237,7 +237,9 @@ static qn_status launch(qn_call *c, const qn_host_args *a) {
   qn_launch l[QN_RECIPE_STEPS];
   if (!d->target->host_code) return qn__bound_run(d, c->bound, a, NULL);
   QN_TRY(qn__bound_launches(d, c->bound, a->m, l));
-  for (uint32_t i = 0; i < c->bound->n_steps; i++) QN_TRY(qn__conduct_launch(d, &l[i], a, c->runs++));
+  qn_host_args rest = *a, now;
+  for (uint32_t i = 0; i < c->bound->n_steps; i++)
+    if (qn__launch_args(&l[i], &rest, &now)) QN_TRY(qn__conduct_launch(d, &l[i], &now, c->runs++));
   return QN_OK;
 }
 

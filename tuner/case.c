@@ -3,6 +3,7 @@
 #include "desc_json.h"
 #include "fail.h"
 #include "file.h"
+#include "function.h"
 #include "hash.h"
 #include "json.h"
 #include "store.h"
@@ -86,8 +87,14 @@ static qn_status open_library(qn_device *d, const qn_case *c, qn_subject *out) {
   if (!d->target->host_code) return qn__fail(QN_E_DEVICE, "%s: functions are the host's", c->name);
   out->library = dlopen(c->image, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE); /* it may have threads */
   if (!out->library) return qn__fail(QN_E_IO, "%s", dlerror());
-  out->fn[0] = dlsym(out->library, c->symbol);
-  return out->fn[0] ? QN_OK : qn__fail(QN_E_NO_KERNEL, "%s has no function %s", c->image, c->symbol);
+  uint32_t last = c->recipe.n_steps - 1;
+  for (uint32_t i = 0; i < last; i++) {
+    qn_function f = qn__function_find(c->recipe.step[i].entry);
+    memcpy(&out->fn[i], &f, sizeof f);
+    if (!f) return qn__fail(QN_E_NO_KERNEL, "the library has no function '%s'", c->recipe.step[i].entry);
+  }
+  out->fn[last] = dlsym(out->library, c->symbol);
+  return out->fn[last] ? QN_OK : qn__fail(QN_E_NO_KERNEL, "%s has no function %s", c->image, c->symbol);
 }
 
 qn_status qn__subject_open(qn_device *d, const qn_case *c, qn_subject *out) {

@@ -18,7 +18,7 @@ typedef struct qn_candidate {
   const char *source, *flags, *arch; /* arch as in qn_kernel */
   const char *params;                /* JSON object, recorded in the evidence */
   const char *library, *symbol; /* instead of source, a function of the user's own (qn_function): its library's path and
-                                   its name there; the pack names it by the entry of the recipe's one step */
+                                   its name there; the pack names it by the entry of the recipe's last step */
   qn_layout layout;
   qn_recipe recipe;
   int64_t m_min, m_max; /* the rules let it serve these M; m_max 0: no limit */

@@ -173,19 +173,22 @@ static int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- The suite --------------------------------------------------------------------------------------------------- */
 
-static bool takes(const qn_recipe *r, qn_arg arg) {
-  for (uint32_t i = 0; i < r->n_steps; i++)
-    if (memchr(r->step[i].arg, (int)arg, r->step[i].n_args)) return true;
+/* Is a permuted shape worth a draw of this kind? A step that gathers moves X as it is: one draw shows whether it does.
+ */
+static bool permutes(const qn_recipe *r, qn_draw_kind kind) {
+  for (uint32_t i = 0; i < r->n_steps; i++) {
+    if (r->step[i].gathers.n) return kind == QN_DRAW_EXACT;
+    if (memchr(r->step[i].arg, QN_ARG_PERM, r->step[i].n_args)) return true;
+  }
   return false;
 }
 
 static bool is_slow(const suite *v) { return !v->s->device->info.timed; }
 
 static qn_status verify_ragged(suite *v) {
-  bool gathers = takes(&v->c->recipe, QN_ARG_PERM);
   for (size_t i = 0; i < QN_COUNT(ragged); i++)
     for (qn_draw_kind kind = 0; kind < QN_DRAW_KINDS; kind++) {
-      if ((is_slow(v) && !ragged[i].slow) || (ragged[i].permuted && !gathers)) continue;
+      if ((is_slow(v) && !ragged[i].slow) || (ragged[i].permuted && !permutes(&v->c->recipe, kind))) continue;
       QN_TRY(take(v, &ragged[i], kind, v->low + tokens[QN_COUNT(tokens) - 1]));
       int64_t before = 0;
       for (size_t j = 0; j < QN_COUNT(tokens); j++) {
@@ -268,7 +271,8 @@ static qn_status verify_y(suite *v) {
 
 /* On the host also what it does besides. A process that is left without memory or files lets nothing else succeed. */
 static qn_status verify_all(suite *v) {
-  qn_program items = qn__program(&v->c->recipe.pool, v->c->recipe.step[0].grid[0]);
+  const qn_recipe *r = &v->c->recipe;
+  qn_program items = qn__program(&r->pool, r->step[r->n_steps - 1].grid[0]);
   bool whole = items.n == 1 && items.op[0].code == QN_OP_CONST; /* such a function may have threads of its own */
   qn_conduct before;
   if (!v->s->device->target->host_code) return verify_y(v);

@@ -307,19 +307,22 @@ function cuda.pack2(w, v)
   w.blank()
 end
 
--- The second entry of kernels that do not gather X themselves, launched before the product where the weight is in
--- act-order (runtime/serve.c). It is a launch of its own since a tensor-core kernel that gathered would do it once for
--- every tile of N, and two bytes at a time.
-function cuda.permute(w, v)
+-- The step before a kernel that does not gather X itself, for a weight in act-order. It is a launch of its own since a
+-- tensor-core kernel that gathered would do it once for every tile of N, and two bytes at a time.
+function cuda.gather(w, v)
   w([=[
     /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W. */
-    extern "C" __global__ void permute_x(const ${XT} *x, const int *perm, ${XT} *y, int k, int ldx) {
+    extern "C" __global__ void gather_x(const ${XT} *x, const int *perm, ${XT} *y, int k, int ldx) {
       x += (i64)blockIdx.x * ldx, y += (i64)blockIdx.x * k;
-      for (u32 j = blockIdx.y * blockDim.x + threadIdx.x; j < k; j += gridDim.y * blockDim.x)
-        y[j] = x[perm[j]];
+      for (u32 j = blockIdx.y * blockDim.x + threadIdx.x; j < k; j += gridDim.y * blockDim.x) y[j] = x[perm[j]];
     }
   ]=], { XT = cuda.ctype[v.act] })
   w.blank()
+end
+
+function cuda.gather_step(v)
+  return { entry = "gather_x", args = { "x", "perm", "y", "k", "ldx" }, grid = { M, min(ceildiv(K, 256), 65535) },
+    block = { 256 }, gathers = M * K * types.all[v.act].bytes }
 end
 
 return cuda

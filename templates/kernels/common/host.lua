@@ -280,6 +280,27 @@ function host.constants(w, v)
   w.blank()
 end
 
+-- The step before the product where the weight is in act-order. The product waits for memory, not for the few kilobytes of
+-- X, which stay in the cache.
+function host.gather(w, v)
+  w [=[
+    /* y[m][j] = x[m][perm[j]]: X in the order of the columns of W, for rows begin .. end - 1. */
+    __attribute__((visibility("default")))
+    void gather_x(const struct args *a, int64_t begin, int64_t end, int32_t thread) {
+      const int32_t *perm = a->perm;
+      ${XT} *y = a->y;
+      (void)thread;
+      for (int64_t m = begin; m < end; m++)
+        for (int64_t j = 0; j < a->k; j++) y[m * a->k + j] = a->x[m * a->ldx + perm[j]];
+    }
+  ]=]
+  w.blank()
+end
+
+function host.gather_step(v)
+  return { entry = "gather_x", grid = { M }, gathers = M * K * types.all[v.act].bytes }
+end
+
 function host.parameters(v)
   local out = ""
   for _, p in ipairs(v.def.params) do out = out .. (" %s=%s"):format(p.name, tostring(v.params[p.name])) end

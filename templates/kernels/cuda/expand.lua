@@ -147,7 +147,7 @@ local function dequantize(w, v)
 end
 
 local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true,
-  [cuda.permute] = true }
+  [cuda.gather] = true }
 
 local function multiply(w, v)
   w "namespace product {"
@@ -163,13 +163,14 @@ end
 local function launch(v)
   local tile = v.layout.tile
   local records = ceildiv(N, tile[1]) * ceildiv(K, tile[2]) * (tile[1] * tile[2] // 1024)
-  local step = mma.launch(product(v)).steps[1]
+  local step = mma.launch(product(v)).steps[2]
   step.entry = product(v).entry
   for i, name in ipairs(step.args) do step.args[i] = name == "w" and "scratch" or name end
   assert(tile[1] * tile[2] == WARPS * 1024)
   local before = { entry = v.entry .. "_expand", args = { "w", "scratch", "n", "k" },
     grid = { ceildiv(records, WARPS) }, block = { 32 * WARPS } }
-  return { steps = { before, step }, scratch = records * 2048, deterministic = true, batch_invariant = true }
+  return { steps = { cuda.gather_step(v), before, step }, scratch = records * 2048, deterministic = true,
+    batch_invariant = true }
 end
 
 return kernel {
@@ -189,6 +190,6 @@ return kernel {
   -- finer groups have no other kernel for many
   m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0, v.BM end,
   cost = function(v) return product(v).SMEM end,
-  outline = { cuda.head, cuda.helpers, cuda.pack2, function(w, v) parts.ptx(w, product(v)) end, cuda.permute,
+  outline = { cuda.head, cuda.helpers, cuda.pack2, function(w, v) parts.ptx(w, product(v)) end, cuda.gather,
     dequantize, multiply },
 }

@@ -329,7 +329,8 @@ local function launch(v)
   local workspace, counters, scratch = parts.workspace(v, tiles)
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  return { steps = { { args = args, grid = { tiles, v.SPLIT }, block = { v.THREADS }, shared = v.SMEM } },
+  local product = { args = args, grid = { tiles, v.SPLIT }, block = { v.THREADS }, shared = v.SMEM }
+  return { steps = { cuda.gather_step(v), product },
     counters = counters, scratch = scratch, deterministic = ordered, batch_invariant = ordered }
 end
 
@@ -377,7 +378,7 @@ return kernel {
     parts.gather,
     parts.combine,
     parts.store,
-    cuda.permute,
+    cuda.gather,
     entry,
   },
 }

@@ -57,7 +57,7 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = function(v)
     local panel = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
-    return { steps = { { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v, panel),
+    return { steps = { host.gather_step(v), { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v, panel),
       batch_invariant = true }
   end,
   flags = host.flags,
@@ -67,6 +67,7 @@ return kernel {
   outline = {
     host.head,
     host.constants,
+    host.gather,
     tile.hooks,
     tile.sums,
     function(w, v) tile.tile(w, v, "scratch[((g * (KR / KB) + b) * STEPS + t) * P + p]") end,

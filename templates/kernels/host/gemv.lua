@@ -52,7 +52,7 @@ return kernel {
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
-    return { steps = { { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v), batch_invariant = true }
+    return { steps = { host.gather_step(v), { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v), batch_invariant = true }
   end,
   flags = host.flags,
   arch = host.arch,
@@ -61,6 +61,7 @@ return kernel {
   outline = {
     host.head,
     host.constants,
+    host.gather,
     tile.hooks,
     tile.sums,
     function(w, v) tile.tile(w, v, "weights(codes(record, b, p, t))", prefetch(v)) end,
