@@ -100,9 +100,9 @@ local function default_act(f, target)
   return target.defaults[1]
 end
 
--- A problem with its format resolved and its types filled in; runtime/problem.c reads and writes the spelling, and lists
--- operands and steps of the epilogue (gen/lua_problem.h). `act`: the activation type of one that leaves it open (default:
--- the first that the format goes with).
+-- A problem with its format resolved and its types filled in; runtime/problem.c reads and writes the spelling, and
+-- lists operands and steps of the epilogue (gen/lua_problem.h). `act`: the activation type of one that leaves it open
+-- (default: the first that the format goes with).
 function kernel.problem(spelling, target_name, act)
   local function parse(...)
     local p, why = kernel.parse(spelling, ...)

@@ -44,8 +44,7 @@ static qn_type type_at(const char *s, size_t length, bool output) {
   return fits(t, output) ? t : QN_T_NONE;
 }
 
-/* ---- Epilogues -----------------------------------------------------------------------------------------------------
- */
+/* ---- Epilogues --------------------------------------------------------------------------------------------------- */
 
 #define STEP_BEGINS "+*."
 
@@ -101,8 +100,7 @@ qn_status qn__epilogue_check(const qn_problem *p) {
   return QN_OK;
 }
 
-/* ---- Problems ------------------------------------------------------------------------------------------------------
- */
+/* ---- Problems ---------------------------------------------------------------------------------------------------- */
 
 qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   *out = (qn_problem){0};

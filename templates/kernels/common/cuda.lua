@@ -282,7 +282,8 @@ end
 
 -- epilogue(): from the sum for Y[m, n] to what is stored.
 function cuda.epilogue(w, v)
-  w.push("fn float epilogue(float v, ${OPERANDS}int m, int n) {", { OPERANDS = text(arguments(epilogue.operands(v)), 2) })
+  w.push("fn float epilogue(float v, ${OPERANDS}int m, int n) {",
+    { OPERANDS = text(arguments(epilogue.operands(v)), 2) })
   epilogue.steps(w, v, function(o) return o.name .. "[n]" end)
   w "return v;"
   w.pop "}"

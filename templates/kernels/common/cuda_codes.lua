@@ -27,11 +27,11 @@ local codes = {}
 
 local function words_of(s) return s.bits end -- 32-bit words of a lane and record, one per bit of the slice
 
--- Sizes; written into v.
+-- Written into v.
 function codes.derive(v)
-  v.slices = layout.slices(v.format.bits)
-  v.WORDS = v.format.bits
-  v.RECORD = v.layout.sections[1].record
+  v.slices = layout.slices(v.format.bits) -- of a code: { lo, bits }
+  v.WORDS = v.format.bits                 -- 32-bit words of a record in a lane: it has 32 codes
+  v.RECORD = v.layout.sections[1].record  -- bytes
 end
 
 -- load_codes(): `load` names the function that loads 4, 8 or 16 bytes ("load16").

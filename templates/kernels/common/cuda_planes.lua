@@ -17,9 +17,13 @@ local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
 local planes = {}
 
--- What the format asks for; written into v: ZERO_PLANE, SCALES, OFFSETS, ROW_SCALES (cuda.roles), planes (as stored),
--- GROUPED, GROUP (codes that share all planes, 0: a row), FINE (groups are finer than fragments: each weight has an
--- element of every plane, and is whole before it is multiplied).
+-- What the format asks for; written into v:
+--
+--   ZERO_PLANE, SCALES, OFFSETS, ROW_SCALES   what each plane does to a weight or a sum (cuda.roles)
+--   planes     as they are stored, by number and by name
+--   GROUP      codes that share all planes, 0: a row. GROUPED: is there such a number?
+--   FINE       groups are finer than fragments: each weight has an element of every plane, and is whole before it is
+--              multiplied
 function planes.derive(v)
   local r = cuda.roles(v.format)
   v.FINE = cuda.fragment.fine(v.format)

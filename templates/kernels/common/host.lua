@@ -156,26 +156,35 @@ host.rules = {
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
--- Sizes that follow from the problem and the parameters NR (panel width), LAYOUT; written into v.
--- `isa`: the hooks of the instruction set, see host_tile.lua.
+-- What follows from the problem and the parameters NR (panel width), LAYOUT; written into v. `isa`: the hooks of the
+-- instruction set, see host_tile.lua. Its prepare(v) adds:
+--
+--   loose       may the bits above a code be anything? (a look-up ignores them)
+--   converted   is x converted before it is multiplied? Then to FILLED, the type in memory, by FILL, an expression of
+--               x[k] (none: VALUE)
+--   AT_ONCE     values of k that one instruction multiplies
+--   ADDED       what codes have more than they mean, which the sums of x take away again
+--   SUMT        type of the sums of x
+--   sums        are the sums of x wanted? For offsets, and for ADDED
 function host.derive(v, isa)
   v.isa = isa
   local a = arithmetic[v.act]
-  v.V, v.LANE, v.XT, v.VALUE = a.V, a.lane, host.ctype[v.act], a.value
+  v.V, v.LANE = a.V, a.lane                               -- k values of a 32-bit lane, bits of each
+  v.XT, v.VALUE = host.ctype[v.act], a.value              -- type of x, and x[k] as a number
   v.PRODUCT, v.SCALED = a.product or v.act, types.scaled(v.act) -- what is multiplied; has x a scale a token?
-  v.LANES = host.lanes[v.ISA]
-  v.VECTOR = 4 * v.LANES
-  v.P = v.NR // v.LANES
-  v.slices = layout.slices(v.format.bits)
-  v.STEPS = host.steps(v)
+  v.LANES = host.lanes[v.ISA]                             -- columns of a vector
+  v.VECTOR = 4 * v.LANES                                  -- its bytes
+  v.P = v.NR // v.LANES                                   -- vectors of a panel
+  v.slices = layout.slices(v.format.bits)                 -- of a code: { lo, bits }
+  v.STEPS = host.steps(v)                                 -- of a block, each of V values of k
   v.KB = v.STEPS * v.V                                    -- k values after which every slice is at a vector's start
   v.KR = host.record(v)                                   -- k values of a record
   v.GROUP = host.group(v)                                 -- k values of a group
-  v.GROUPS = v.KR // v.GROUP
+  v.GROUPS = v.KR // v.GROUP                              -- of a record
   v.sums = #v.format.offset > 0
   isa.prepare(v)
   v.layout = layouts.make(v)
-  v.RECORD = v.layout.sections[1].record
+  v.RECORD = v.layout.sections[1].record                  -- its bytes
 end
 
 -- ---- Source: types, arguments, constants ----------------------------------------------------------------------------

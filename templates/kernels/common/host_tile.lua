@@ -47,7 +47,7 @@ end
 
 function tile.derive(v)
   host.derive(v, isa[v.ISA])
-  v.YT = v.out == "f32" and "float" or "uint16_t"
+  v.YT = v.out == "f32" and "float" or "uint16_t" -- y in C
 end
 
 -- Bytes of scratch: per thread the sums of x, then those of a panel (an expression; none: 0).
@@ -207,18 +207,45 @@ local function steps(w, v, read, prefetch)
   if whole then w.pop "}" end
 end
 
--- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
-function tile.tile(w, v, read, prefetch)
+local function fill(w, v)
   w([[
-    /* ${FILL_DOC} */
+    /* ${DOC} */
     fn const ${FILLED} *fill(const struct args *a, int64_t row, int64_t k0, ${FILLED} to[KR]) {
       const ${XT} *x = a->x + row * a->ldx + k0;
       int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
-      for (int k = 0; k < n; k++) to[k] = ${FILL_VALUE};
+      for (int k = 0; k < n; k++) to[k] = ${VALUE};
       for (int k = (int)n; k < KR; k++) to[k] = 0;
       return to;
     }
+  ]], { DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32")
+      or "The last, partial record of x, filled up with zeros.",
+    VALUE = v.converted and (v.FILL or v.VALUE) or "x[k]" })
+  w.blank()
+end
 
+-- The groups of a record, of which it has at least one.
+local function groups(w, v, read, prefetch)
+  if v.GROUPS > 1 then
+    if prefetch then w(prefetch) end
+    w("#pragma GCC unroll ${TIMES}", { TIMES = unrolled(v, v.KR // v.V) == v.KR // v.V and v.GROUPS or 1 })
+    w.push "for (int s = 0; s < GROUPS; s++) {"
+  end
+  w "sum_t part[MR][P] = {0};"
+  if v.ADDED ~= 0 then
+    w([[
+      for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */
+        for (int p = 0; p < P; p++) part[r][p] -= ${ADDED} * sums[${AT}];
+    ]], { AT = group_at(v, "at[r] * records + g") })
+  end
+  steps(w, v, read, prefetch)
+  finish(w, v)
+  if v.GROUPS > 1 then w.pop "}" end
+end
+
+-- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
+function tile.tile(w, v, read, prefetch)
+  fill(w, v)
+  w([[
     /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
     fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row,
                  const int R) {
@@ -235,27 +262,10 @@ function tile.tile(w, v, read, prefetch)
         for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "",
     SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
-    FILL_DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32")
-      or "The last, partial record of x, filled up with zeros.",
-    FILL_VALUE = v.converted and (v.FILL or v.VALUE) or "x[k]",
     FULL = v.converted and "" or ", full = a->k / KR", PLANES = plane_sections(v),
     GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : " })
   w.push() w.push()
-  if v.GROUPS > 1 then
-    if prefetch then w(prefetch) end
-    w("#pragma GCC unroll ${TIMES}", { TIMES = unrolled(v, v.KR // v.V) == v.KR // v.V and v.GROUPS or 1 })
-    w.push "for (int s = 0; s < GROUPS; s++) {"
-  end
-  w "sum_t part[MR][P] = {0};"
-  if v.ADDED ~= 0 then
-    w([[
-      for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */
-        for (int p = 0; p < P; p++) part[r][p] -= ${ADDED} * sums[${AT}];
-    ]], { AT = group_at(v, "at[r] * records + g") })
-  end
-  steps(w, v, read, prefetch)
-  finish(w, v)
-  if v.GROUPS > 1 then w.pop "}" end
+  groups(w, v, read, prefetch)
   w.pop "}"
   w.blank()
   local sum = "acc[r][p]" .. (v.SCALED and " * a->x_scale[row + r]" or "")

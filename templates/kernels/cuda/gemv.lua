@@ -45,6 +45,16 @@ local function registers(v)
   return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + elements * #v.format.planes + 48
 end
 
+-- Beside what codes.derive and planes.derive write into v:
+--
+--   HALF, SCALE             the 16-bit type of map(q), and that scales wait for sums
+--   XT, X_SIZE              type of X, and bytes of an element
+--   FN, FK, THREADS         fragments of a record along N and K; threads of a CTA
+--   SUM_SCALE, SUM_OFFSET   planes that meet sums of a group; none where each weight meets its own (FINE)
+--   GROUP_STEPS             steps of 16 along k after which sums meet them
+--   TOTAL, TOTAL_PARAMETER, PASS_TOTAL   the sum of X over all of K, where an offset of the row multiplies it:
+--                           declared, as a parameter, passed on
+--   MIN_BLOCKS, PRECISION   CTAs of a multiprocessor; a line of the head comment
 local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
   v.XT, v.EXTRA = cuda.ctype[v.act], cuda.extra_declared(v)
@@ -57,7 +67,6 @@ local function derive(v)
   planes.derive(v)
   v.SUM_SCALE, v.SUM_OFFSET = v.FINE and {} or v.format.scale, v.FINE and {} or v.format.offset
   v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 16 * v.FK) // 16 or v.FK
-  -- the sum of X over all of K, where an offset of the row multiplies it: declared, as a parameter, passed on
   local total = #v.SUM_OFFSET > 0 and not v.GROUPED
   v.TOTAL = total and "float total[MB] = {}; /* of X */" or ""
   v.TOTAL_PARAMETER, v.PASS_TOTAL = total and ", float *total" or "", total and ", total" or ""

@@ -88,14 +88,24 @@ local function sizes(v)
   return s
 end
 
+-- Beside its sizes, and what codes.derive and planes.derive write into v:
+--
+--   INTEGER, CONVERTS   are 8-bit integers multiplied? Else is X of 8 bits converted, to HALF, before?
+--   DEPTH, RUNS         steps of 16 along k of a product; records along K that it needs
+--   XT, PIECE, X_ROW    type of X, its elements in 16 bytes, bytes of a row of a tile
+--   MT, NT, SLOTS       products of a warp along N and M; partial sums that are kept
+--   RUN                 bytes of records that lie together in a tile
+--   FLUSH, WEIGH        do scales multiply the sums of a group? Does anything happen to a fragment? TERMS: either
+--   PART, ACC           types of the sums of a group, and of all
+--   GROUP_STEPS         steps of 16 along k that share scales
 local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
   v.INTEGER = integer(v)
   v.CONVERTS = v.X_SIZE == 1 and not v.INTEGER
-  v.DEPTH = v.INTEGER and 2 or 1 -- steps of 16 of a product
-  v.RUNS = v.DEPTH > v.FK and 2 or 1 -- records along K of a product
+  v.DEPTH = v.INTEGER and 2 or 1
+  v.RUNS = v.DEPTH > v.FK and 2 or 1
   v.HALF, v.XT = cuda.half_of(v.act), cuda.ctype[v.act]
-  v.PIECE, v.X_ROW = 16 // v.X_SIZE, v.X_SIZE == 1 and "BK" or "BK * 2" -- elements of 16 bytes; bytes of a row
+  v.PIECE, v.X_ROW = 16 // v.X_SIZE, v.X_SIZE == 1 and "BK" or "BK * 2"
   v.EXTRA = cuda.extra_declared(v)
   v.MT, v.NT = v.TN // 16, v.BM // 8
   v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT
@@ -106,7 +116,7 @@ local function derive(v)
   v.FLUSH = v.SCALE == "sum" and #v.SCALES > 0
   v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
   v.TERMS = v.WEIGH or v.FLUSH
-  v.PART = v.INTEGER and "int" or "float" -- type of the sums of products, and of those of the whole
+  v.PART = v.INTEGER and "int" or "float"
   v.ACC = v.FLUSH and "float" or v.PART
   v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
   v.MIN_BLOCKS = cuda.min_blocks(v, v.REGISTERS, v.THREADS)

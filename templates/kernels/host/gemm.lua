@@ -50,9 +50,9 @@ return kernel {
   },
   rules = rules,
   derive = function(v)
-    v.scratch = true
+    v.scratch = true -- a panel's weights are kept as weight_t
     tile.derive(v)
-    v.WEIGHT_BYTES = v.VECTOR * (v.ISA == "avx512" and 1 or v.V)
+    v.WEIGHT_BYTES = v.VECTOR * (v.ISA == "avx512" and 1 or v.V) -- of a weight_t
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
