@@ -217,7 +217,8 @@ local function recipe_of(def, v)
       return t
     end
     steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs "grid", block = programs "block",
-      cluster = programs "cluster", shared = expr.program(s.shared or 0), gathers = s.gathers and expr.program(s.gathers) or {} }
+      cluster = programs "cluster", shared = expr.program(s.shared or 0),
+      gathers = s.gathers and expr.program(s.gathers) or {} }
   end
   return { steps = steps, counters = expr.program(recipe.counters or 0), scratch = expr.program(recipe.scratch or 0),
     deterministic = recipe.deterministic ~= false, batch_invariant = recipe.batch_invariant == true,

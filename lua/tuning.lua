@@ -64,7 +64,8 @@ return function(q, native)
         if layout and not seen[layout.name] and layout.name:find(f.layout or "") then
           seen[layout.name] = true
           local bytes = native.type_bits(p.act) // 8
-          local gather = { entry = "gather_x" .. bytes, args = {}, grid = { { "M" } }, gathers = { "M", "K", "*", bytes, "*" } }
+          local gather = { entry = "gather_x" .. bytes, args = {}, grid = { { "M" } },
+            gathers = { "M", "K", "*", bytes, "*" } }
           local recipe = { steps = { gather, { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
             counters = {}, scratch = f.scratch or {}, deterministic = f.deterministic ~= false,
             batch_invariant = f.batch_invariant == true }

@@ -230,12 +230,13 @@ typedef struct qn_step {
 /* All launches of a call. A step that gathers runs only for a weight with a permutation: it writes X in the order of
  * the weight's columns, dense, `gathers` bytes of scratch being its y, and the steps after it find X there.
  *
- * The workspace has two parts: counters are zero when a call begins, and the kernels leave
- * them zero; scratch may hold anything.
+ * The workspace has two parts: counters are zero when a call begins, and the kernels leave them zero; scratch may hold
+ * anything.
  *
  * JSON:
- * {"steps":[{"entry":"qn_gemv","args":["x","w","y","m"],"grid":[[..],[..],[..]],"block":[…],"shared":[…],"gathers":[…]}],
- * "counters":[…],"scratch":[…],"deterministic":true,"batch_invariant":true,"pdl":false}; a missing grid or block entry
+ * {"steps":[{"entry":"qn_gemv","args":["x","w","y","m"],"grid":[[..],[..],[..]],"block":[…],"shared":[…],
+ *            "gathers":[…]}],
+ *  "counters":[…],"scratch":[…],"deterministic":true,"batch_invariant":true,"pdl":false}; a missing grid or block entry
  * is 1, other sizes are 0. */
 typedef struct qn_recipe {
   uint32_t n_steps;

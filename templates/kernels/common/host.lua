@@ -289,9 +289,9 @@ function host.constants(w, v)
   w.blank()
 end
 
--- The step before the product where the weight is in act-order. The product waits for memory, not for the few kilobytes of
--- X, which stay in the cache.
-function host.gather(w, v)
+-- The step before the product where the weight is in act-order. The product waits for memory, not for the few kilobytes
+-- of X, which stay in the cache.
+function host.gather(w)
   w [=[
     /* y[m][j] = x[m][perm[j]]: X in the order of the columns of W, for rows begin .. end - 1. */
     __attribute__((visibility("default")))

@@ -103,7 +103,6 @@ function hooks.planes(w, v)
 end
 
 local convert = {
-  f32 = "fn float convert(float x) { return x; }",
   bf16 = [[
     /* To bf16, to nearest even; NaN stays NaN. */
     fn uint16_t convert(float x) {
@@ -141,13 +140,13 @@ function hooks.operand(w)
 end
 
 function hooks.store(w, v)
-  w(convert[v.out])
+  if convert[v.out] then w(convert[v.out]) end
   w([[
     /* Write the first `count` of LANES columns. */
     fn void store(${YT} *y, f32v s, int64_t count) {
-      for (int i = 0; i < LANES && i < count; i++) y[i] = convert(s[i]);
+      for (int i = 0; i < LANES && i < count; i++) y[i] = ${VALUE};
     }
-  ]], { YT = v.YT })
+  ]], { YT = v.YT, VALUE = convert[v.out] and "convert(s[i])" or "s[i]" })
   w.blank()
 end
 

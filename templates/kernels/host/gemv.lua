@@ -52,7 +52,8 @@ return kernel {
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
-    return { steps = { host.gather_step(v), { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v), batch_invariant = true }
+    return { steps = { host.gather_step(v), { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v),
+      batch_invariant = true }
   end,
   flags = host.flags,
   arch = host.arch,
