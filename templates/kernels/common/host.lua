@@ -71,6 +71,16 @@ function host.quick(wide, narrow)
   return function(device) return host.best_isa(device)[1] == "avx512" and wide or narrow end
 end
 
+-- A family's parameters: those that all have, so that one packed weight serves them, and its own.
+function host.params(own)
+  return {
+    { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
+    { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
+    { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
+    table.unpack(own),
+  }
+end
+
 -- ---- Groups ---------------------------------------------------------------------------------------------------------
 
 local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end

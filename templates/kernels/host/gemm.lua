@@ -41,10 +41,7 @@ return kernel {
   target = "host",
   doc = "many tokens on the CPU: unpack a panel once",
   source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
-  params = {
-    { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
-    { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
-    { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
+  params = host.params {
     { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = host.quick({ 4, 6 }, { 2, 4 }), doc = "rows of a tile" },
     { name = "UNROLL", values = { 1, 4 }, doc = "blocks unrolled in the inner loop", short = "u" },
   },

@@ -37,10 +37,7 @@ return kernel {
   target = "host",
   doc = "few tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
-  params = {
-    { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
-    { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
-    { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
+  params = host.params {
     { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4 }, { 1, 2 }), doc = "rows of a tile" },
     { name = "PF", values = { 0, 1024, 4096 }, quick = { 0, 4096 }, doc = "prefetch distance, bytes" },
   },
