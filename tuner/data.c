@@ -69,35 +69,6 @@ static void scale_range(uint32_t type, qn_draw_kind kind, double *lo, double *hi
   *hi = kind != QN_DRAW_HARD ? -4 : narrow ? 1 : 4;
 }
 
-static bool is_zero_point(const qn_format_plane *p) { return !strncmp(p->name, "zero", 4); }
-
-/* Element i of a plane in exact draws: powers of two; of integers the smallest, more of zero points than of scales. */
-static uint32_t exact_count(const qn_format_plane *p) {
-  uint32_t most = is_zero_point(p) ? 15 : 3;
-  return qn__is_float(p->type) ? 3 : 1 + (p->max && p->max < most ? p->max : most);
-}
-
-static double exact_value(const qn_format_plane *p, uint32_t i) { return qn__is_float(p->type) ? 1 << i : (int)i; }
-
-static void plane_palette(const qn_format *f, const qn_format_plane *spec, qn_draw_kind kind, uint64_t *state,
-                          palette *p) {
-  qn_type t = (qn_type)spec->type;
-  double codes = f->bits <= 8 ? (double)(1 << f->bits) : 1;
-  palette_init(p, t);
-  if (kind == QN_DRAW_EXACT) {
-    for (uint32_t i = 0; i < exact_count(spec); i++) palette_add(p, t, exact_value(spec, i));
-  } else if (!qn__is_float(spec->type)) {
-    uint32_t max = spec->max ? spec->max : t == QN_T_I8 ? 127 : 255;
-    for (uint32_t i = 0; i <= max; i++) palette_add(p, t, i);
-  } else if (is_zero_point(spec)) {
-    for (int i = 0; i < PALETTE; i++) palette_add(p, t, uniform(state, 0, codes));
-  } else {
-    double lo, hi;
-    scale_range(spec->type, kind, &lo, &hi);
-    for (int i = 0; i < PALETTE; i++) palette_add(p, t, exp2(uniform(state, lo, hi)));
-  }
-}
-
 /* Value of code c where plane i has value[i]. */
 static double code_value(const qn_format *f, uint32_t c, const double value[]) {
   uint32_t raw = c;
@@ -106,6 +77,48 @@ static double code_value(const qn_format *f, uint32_t c, const double value[]) {
   for (uint32_t i = 0; i < f->n_planes; i++) var[1 + i] = &value[i];
   qn__expr_f64(qn__decode_rule(f), 1, var, f->table, &out, NULL);
   return out;
+}
+
+/* Is plane i a zero point: does the rule know of it and the code their difference only? */
+static bool is_zero_point(const qn_format *f, uint32_t i) {
+  double value[QN_FORMAT_PLANES], first = 0;
+  if (f->cast) return false;
+  for (uint32_t k = 0; k < f->n_planes; k++) value[k] = 2;
+  for (uint32_t c = 0; c < 4 && c < 1u << f->bits; c++) {
+    value[i] = c + 1;
+    double v = code_value(f, c, value);
+    if (!c) first = v;
+    if (v != first) return false;
+  }
+  return true;
+}
+
+/* Element i of a plane in exact draws: powers of two; of integers the smallest, more of zero points than of scales. */
+static uint32_t exact_count(const qn_format *f, uint32_t plane) {
+  const qn_format_plane *p = &f->plane[plane];
+  uint32_t most = is_zero_point(f, plane) ? 15 : 3;
+  return qn__is_float(p->type) ? 3 : 1 + (p->max && p->max < most ? p->max : most);
+}
+
+static double exact_value(const qn_format_plane *p, uint32_t i) { return qn__is_float(p->type) ? 1 << i : (int)i; }
+
+static void plane_palette(const qn_format *f, uint32_t plane, qn_draw_kind kind, uint64_t *state, palette *p) {
+  const qn_format_plane *spec = &f->plane[plane];
+  qn_type t = (qn_type)spec->type;
+  double codes = f->bits <= 8 ? (double)(1 << f->bits) : 1;
+  palette_init(p, t);
+  if (kind == QN_DRAW_EXACT) {
+    for (uint32_t i = 0; i < exact_count(f, plane); i++) palette_add(p, t, exact_value(spec, i));
+  } else if (!qn__is_float(spec->type)) {
+    uint32_t max = spec->max ? spec->max : t == QN_T_I8 ? 127 : 255;
+    for (uint32_t i = 0; i <= max; i++) palette_add(p, t, i);
+  } else if (is_zero_point(f, plane)) {
+    for (int i = 0; i < PALETTE; i++) palette_add(p, t, uniform(state, 0, codes));
+  } else {
+    double lo, hi;
+    scale_range(spec->type, kind, &lo, &hi);
+    for (int i = 0; i < PALETTE; i++) palette_add(p, t, exp2(uniform(state, lo, hi)));
+  }
 }
 
 /* A multiple of 1/2 with at most eight significant bits, which bf16 holds, and small enough for exact sums. */
@@ -118,12 +131,12 @@ static bool is_exact(double v) {
 
 /* Is the weight of code c exact whatever is drawn for the planes? */
 static bool is_exact_code(const qn_format *f, uint32_t c) {
-  uint32_t combinations = 1;
-  for (uint32_t i = 0; i < f->n_planes; i++) combinations *= exact_count(&f->plane[i]);
+  uint32_t combinations = 1, count[QN_FORMAT_PLANES];
+  for (uint32_t i = 0; i < f->n_planes; i++) combinations *= count[i] = exact_count(f, i);
   for (uint32_t n = 0; n < combinations; n++) {
     double value[QN_FORMAT_PLANES];
-    for (uint32_t i = 0, rest = n; i < f->n_planes; rest /= exact_count(&f->plane[i++]))
-      value[i] = exact_value(&f->plane[i], rest % exact_count(&f->plane[i]));
+    for (uint32_t i = 0, rest = n; i < f->n_planes; rest /= count[i++])
+      value[i] = exact_value(&f->plane[i], rest % count[i]);
     if (!is_exact(code_value(f, c, value))) return false;
   }
   return true;
@@ -187,7 +200,7 @@ static qn_status make_weight(const qn_format *f, uint64_t *state, qn_draw *d) {
   QN_TRY(add_plane(d, "codes", (qn_type)f->codes, d->planes.n, d->planes.k, &p, state));
   for (uint32_t i = 0; i < f->n_planes; i++) {
     const qn_format_plane *spec = &f->plane[i];
-    plane_palette(f, spec, d->kind, state, &p);
+    plane_palette(f, i, d->kind, state, &p);
     QN_TRY(add_plane(d, spec->name, (qn_type)spec->type, extent(d->planes.n, spec->rows),
                      extent(d->planes.k, spec->cols), &p, state));
   }
