@@ -70,7 +70,7 @@ for _, plan in ipairs(pack:plans()) do
     local x = q.ffi.buffer("f32", m * k):fill(function(i) return (i * 7 % 31 - 15) / 16 end)
     local y, dense = q.ffi.buffer(plan.out, m * n), q.ffi.buffer("f32", m * n)
     local call = { weight = weight, m = m, y = y, x = x }
-    if plan.act == "i8" or plan.act == "e4m3" then
+    if q.gen.types.scaled(plan.act) then
       call.x, call.x_scale = x:quantize(m, k, plan.act)
     elseif plan.act ~= "f32" then
       call.x = x:convert(plan.act)
