@@ -15,12 +15,12 @@ struct qn_pack_builder {
   qn_plan *plan;
 };
 
-qn_status qn_pack_builder_new(qn_pack_builder **out) {
+qn_status qn__pack_builder_new(qn_pack_builder **out) {
   *out = calloc(1, sizeof **out);
   return *out ? QN_OK : qn__fail(QN_E_NOMEM, "pack builder");
 }
 
-void qn_pack_builder_free(qn_pack_builder *b) {
+void qn__pack_builder_free(qn_pack_builder *b) {
   if (!b) return;
   free(b->device);
   free(b->kernel);
@@ -44,8 +44,8 @@ static qn_status insert(void **array, size_t *n, size_t most, size_t place, cons
   return QN_OK;
 }
 
-qn_status qn_pack_add_device(qn_pack_builder *b, const char *target, const char *arch, const char *product,
-                             int threads) {
+qn_status qn__pack_add_device(qn_pack_builder *b, const char *target, const char *arch, const char *product,
+                              int threads) {
   qn_pack_device d = {.threads = threads > 0 ? (uint32_t)threads : 0};
   if ((size_t)snprintf(d.target, sizeof d.target, "%s", target) >= sizeof d.target ||
       (size_t)snprintf(d.arch, sizeof d.arch, "%s", arch) >= sizeof d.arch)
@@ -71,7 +71,7 @@ static const qn_kernel *find_kernel(const qn_pack_builder *b, const char *hash) 
   return i < b->n_kernels && !strcmp(b->kernel[i].hash, hash) ? &b->kernel[i] : NULL;
 }
 
-qn_status qn_pack_add_kernel(qn_pack_builder *b, const qn_kernel *k) {
+qn_status qn__pack_add_kernel(qn_pack_builder *b, const qn_kernel *k) {
   QN_TRY(qn__kernel_check(k));
   if (k->size && !k->image) return qn__fail(QN_E_ARG, "kernel '%s': no image", k->name);
   if (find_kernel(b, k->hash)) return QN_OK;
@@ -87,7 +87,7 @@ static qn_status find_named(const qn_pack_builder *b, const qn_plan *p, const ch
   return QN_OK;
 }
 
-qn_status qn_pack_add_plan(qn_pack_builder *b, const qn_plan *p) {
+qn_status qn__pack_add_plan(qn_pack_builder *b, const qn_plan *p) {
   QN_TRY(qn__plan_check(p));
   if (p->device >= b->n_devices)
     return qn__fail(QN_E_ARG, "plan of '%s': device %u of %zu", p->problem.spelling, p->device, b->n_devices);
@@ -268,7 +268,7 @@ static qn_status put_all(qn_pack_builder *b, section *s, section *file) {
   return status;
 }
 
-qn_status qn_pack_write(qn_pack_builder *b, const char *path) {
+qn_status qn__pack_write(qn_pack_builder *b, const char *path) {
   section s[QN_PACK_SECTIONS] = {{0}}, file = {0};
   qn_status status = put_all(b, s, &file);
   if (!status) status = qn__file_replace(path, file.data, file.size);

@@ -26,8 +26,8 @@ struct qn_store {
   int n_layers;
 };
 
-const char *qn_store_path(const qn_store *s) { return s->layer[0]; }
-void qn_store_close(qn_store *s) { free(s); }
+const char *qn__store_path(const qn_store *s) { return s->layer[0]; }
+void qn__store_close(qn_store *s) { free(s); }
 
 /* ---- Environment ------------------------------------------------------------------------------------------------- */
 
@@ -76,7 +76,7 @@ static qn_status own_home(char *out) {
 
 static bool absolute(const char *path) { return path && *path == '/'; } /* others do not count as a home */
 
-qn_status qn_store_root(const char *asked, char out[PATH_MAX]) {
+qn_status qn__store_root(const char *asked, char out[PATH_MAX]) {
   const char *own = getenv("QUERNEL_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *below = "";
   char known[PATH_MAX];
   if (!asked || !*asked) asked = own;
@@ -141,7 +141,7 @@ static qn_status open_layers(qn_store *s, const char *root, const qn_device_info
   if (!text) return qn__fail(QN_E_NOMEM, "store");
   qn__hash_hex(text, strlen(text), hash);
   cJSON_free(text);
-  QN_TRY(qn_store_root(root, user));
+  QN_TRY(qn__store_root(root, user));
   QN_TRY(trust(user, (root && *root) || (own && *own)));
   QN_TRY(add_layer(s, user, hash));
   QN_TRY(add_system(s, hash));
@@ -149,8 +149,8 @@ static qn_status open_layers(qn_store *s, const char *root, const qn_device_info
   return record_environment(s, env, device);
 }
 
-qn_status qn_store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
-                        qn_store **out) {
+qn_status qn__store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
+                         qn_store **out) {
   cJSON *env = environment(device, compiler, policy);
   qn_store *s = calloc(1, sizeof *s);
   qn_status status = s ? open_layers(s, root, device, env) : qn__fail(QN_E_NOMEM, "store");
@@ -174,9 +174,9 @@ static cJSON *find_entry(const qn_store *s, int layers, const char *kind, const 
   return NULL;
 }
 
-cJSON *qn_store_get(qn_store *s, const char *kind, const char *key) { return find_entry(s, s->n_layers, kind, key); }
+cJSON *qn__store_get(qn_store *s, const char *kind, const char *key) { return find_entry(s, s->n_layers, kind, key); }
 
-qn_status qn_store_put(qn_store *s, const char *kind, const char *key, const cJSON *value) {
+qn_status qn__store_put(qn_store *s, const char *kind, const char *key, const cJSON *value) {
   char name[40], folder[PATH_MAX + room_for_names], *text = qn__entry_print(key, value);
   if (!text) return qn__fail(QN_E_NOMEM, "no memory for the entry %s", key);
   snprintf(folder, sizeof folder, "%s/%s", s->layer[0], kind);
@@ -193,8 +193,8 @@ static bool uppermost(const qn_store *s, int i, const char *kind, const char *ke
   return !above;
 }
 
-qn_status qn_store_each(qn_store *s, const char *kind, int (*each)(void *ud, const char *key, const cJSON *value),
-                        void *ud) {
+qn_status qn__store_each(qn_store *s, const char *kind, int (*each)(void *ud, const char *key, const cJSON *value),
+                         void *ud) {
   qn_status status = QN_OK;
   for (int i = 0, stop = 0; i < s->n_layers && !stop && !status; i++) {
     char folder[PATH_MAX + room_for_names], path[PATH_MAX + room_for_names + NAME_MAX + 2];
@@ -248,7 +248,7 @@ static bool get_image(const qn_store *s, const cJSON *j, qn_artifact *out) {
   out->image = (unsigned char *)read_blob(s, image, "bin", &out->size);
   if (ptx) out->ptx = read_blob(s, ptx, "ptx", &size);
   if (!out->image || (ptx && !out->ptx)) {
-    qn_artifact_free(out);
+    qn__artifact_free(out);
     return false;
   }
   snprintf(out->hash, sizeof out->hash, "%s", image);
@@ -259,10 +259,10 @@ static bool get_image(const qn_store *s, const cJSON *j, qn_artifact *out) {
   return true;
 }
 
-bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why,
-                           size_t whylen) {
+bool qn__store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_artifact *out, char *why,
+                            size_t whylen) {
   *out = (qn_artifact){0};
-  cJSON *j = qn_store_get(s, "artifact", hash);
+  cJSON *j = qn__store_get(s, "artifact", hash);
   const char *reason = qn__json_text(j, "why", NULL);
   bool found = reason != NULL;
   if (found) {
@@ -274,8 +274,8 @@ bool qn_store_artifact_get(qn_store *s, const char *hash, qn_status *status, qn_
   return found;
 }
 
-qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status, const char *why,
-                                const qn_artifact *a) {
+qn_status qn__store_artifact_put(qn_store *s, const char *hash, qn_status status, const char *why,
+                                 const qn_artifact *a) {
   char image[33], ptx[33];
   bool ok = status == QN_OK;
   if (ok) QN_TRY(write_blob(s, a->image, a->size, "bin", image)); /* before the entry that names it */
@@ -292,7 +292,7 @@ qn_status qn_store_artifact_put(qn_store *s, const char *hash, qn_status status,
     qn__json_add_number(j, "spills", a->spills);
     qn__json_add_number(j, "seconds", a->seconds);
   }
-  qn_status result = qn_store_put(s, "artifact", hash, j);
+  qn_status result = qn__store_put(s, "artifact", hash, j);
   cJSON_Delete(j);
   return result;
 }

@@ -134,9 +134,9 @@ static qn_status verify_file(void *ud, const place *p) {
   return QN_OK;
 }
 
-qn_status qn_store_verify(const char *root, void (*report)(void *ud, const char *path, const char *what), void *ud) {
+qn_status qn__store_verify(const char *root, void (*report)(void *ud, const char *path, const char *what), void *ud) {
   char at[PATH_MAX];
-  QN_TRY(qn_store_root(root, at));
+  QN_TRY(qn__store_root(root, at));
   return walk(at, verify_file, &(reporter){report, ud});
 }
 
@@ -219,9 +219,9 @@ static qn_status list_environment(void *ud, const char *env, bool *stop) {
   return s;
 }
 
-qn_status qn_store_list(const char *root, int (*each)(void *ud, const qn_store_environment *e), void *ud) {
+qn_status qn__store_list(const char *root, int (*each)(void *ud, const qn_store_environment *e), void *ud) {
   char at[PATH_MAX];
-  QN_TRY(qn_store_root(root, at));
+  QN_TRY(qn__store_root(root, at));
   return each_environment(at, list_environment, &(lister){at, each, ud});
 }
 
@@ -256,13 +256,13 @@ static qn_status diff_file(void *ud, const place *p) {
   return s;
 }
 
-qn_status qn_store_diff(const char *a, const char *b,
-                        void (*each)(void *ud, const char *env, const char *kind, const char *key, const cJSON *in_a,
-                                     const cJSON *in_b),
-                        void *ud) {
+qn_status qn__store_diff(const char *a, const char *b,
+                         void (*each)(void *ud, const char *env, const char *kind, const char *key, const cJSON *in_a,
+                                      const cJSON *in_b),
+                         void *ud) {
   char in_a[PATH_MAX], in_b[PATH_MAX];
-  QN_TRY(qn_store_root(a, in_a));
-  QN_TRY(qn_store_root(b, in_b));
+  QN_TRY(qn__store_root(a, in_a));
+  QN_TRY(qn__store_root(b, in_b));
   QN_TRY(walk(in_a, diff_file, &(differ){in_b, false, each, ud}));
   return walk(in_b, diff_file, &(differ){in_a, true, each, ud});
 }
@@ -351,10 +351,10 @@ static qn_status merge_environment(void *ud, const char *env, bool *stop) {
   return s;
 }
 
-qn_status qn_store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out) {
+qn_status qn__store_merge(const char *into, const char *from, qn_store_better better, void *ud, qn_store_counts *out) {
   char to[PATH_MAX], of[PATH_MAX];
-  QN_TRY(qn_store_root(into, to));
-  QN_TRY(qn_store_root(from, of));
+  QN_TRY(qn__store_root(into, to));
+  QN_TRY(qn__store_root(from, of));
   *out = (qn_store_counts){0};
   merger m = {to, of, BLOB, better ? better : more_samples, ud, out};
   QN_TRY(each_environment(of, merge_environment, &m));
@@ -426,10 +426,10 @@ static qn_status forget_file(void *ud, const place *p) {
   return QN_OK;
 }
 
-qn_status qn_store_forget(const char *root, const char *wanted, size_t *n) {
+qn_status qn__store_forget(const char *root, const char *wanted, size_t *n) {
   char at[PATH_MAX];
   forgetter f = {.what = wanted, .hashes = cJSON_CreateArray()};
-  qn_status s = qn_store_root(root, at);
+  qn_status s = qn__store_root(root, at);
   if (s == QN_OK) s = walk(at, note_hash, &f);
   if (s == QN_OK && !qn__json_whole(f.hashes)) s = qn__fail(QN_E_NOMEM, "%s: no memory for what to forget", at);
   if (s == QN_OK) s = walk(at, forget_file, &f);
@@ -496,11 +496,11 @@ static qn_status collect_file(void *ud, const place *p) {
   return QN_OK;
 }
 
-qn_status qn_store_gc(const char *root, double age, qn_store_counts *out) {
+qn_status qn__store_gc(const char *root, double age, qn_store_counts *out) {
   char at[PATH_MAX];
   collector c = {.age = age, .counts = out};
   *out = (qn_store_counts){0};
-  QN_TRY(qn_store_root(root, at));
+  QN_TRY(qn__store_root(root, at));
   qn_status s = walk(at, note_file, &c);
   if (c.n_used) qsort(c.used, c.n_used, sizeof *c.used, by_text);
   if (s == QN_OK) s = walk(at, collect_file, &c);

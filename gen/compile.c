@@ -53,7 +53,7 @@ static const qn_back_end *find(const char *target) {
   return NULL;
 }
 
-qn_status qn_compile(const qn_source *source, qn_artifact *out) {
+qn_status qn__compile(const qn_source *source, qn_artifact *out) {
   const qn_back_end *b = find(source->target);
   *out = (qn_artifact){0};
   if (!b) return qn__fail(QN_E_ARG, "%s: unknown target \"%s\"; known: host, cuda", source->name, source->target);
@@ -65,7 +65,7 @@ qn_status qn_compile(const qn_source *source, qn_artifact *out) {
   return s;
 }
 
-qn_status qn_compiler_version(const char *target, char *text, size_t size) {
+qn_status qn__compiler_version(const char *target, char *text, size_t size) {
   const qn_back_end *b = find(target);
   return b ? b->version(text, size) : qn__fail(QN_E_ARG, "unknown target \"%s\"; known: host, cuda", target);
 }
@@ -88,16 +88,16 @@ static void *work(void *arg) {
     size_t i = jobs->next++;
     pthread_mutex_unlock(&jobs->lock);
     qn_artifact a;
-    qn_status s = qn_compile(&jobs->sources[i], &a);
+    qn_status s = qn__compile(&jobs->sources[i], &a);
     pthread_mutex_lock(&jobs->lock);
     if (jobs->done(jobs->ud, i, s, s == QN_OK ? "" : qn__errmsg(), &a)) jobs->stop = 1;
-    qn_artifact_free(&a);
+    qn__artifact_free(&a);
   }
   pthread_mutex_unlock(&jobs->lock);
   return NULL;
 }
 
-qn_status qn_compile_all(const qn_source *sources, size_t n, int threads, qn_compile_done done, void *ud) {
+qn_status qn__compile_all(const qn_source *sources, size_t n, int threads, qn_compile_done done, void *ud) {
   enum { most = 256 };
   pthread_t thread[most];
   job_list jobs = {.sources = sources, .n = n, .done = done, .ud = ud, .lock = PTHREAD_MUTEX_INITIALIZER};

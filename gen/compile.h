@@ -25,24 +25,24 @@ typedef struct qn_source {
  * assembler reports a loss of performance (wgmma made serial, registers asked for and not given). What says nothing
  * about the source, and must not be remembered against it: QN_E_DEVICE, the compiler is missing, by name; QN_E_IO, no
  * room for its files, or a signal ended it; QN_E_LIMIT, its time ran out; QN_E_NOMEM. QN_E_ARG: target, architecture,
- * flags. Free *out with qn_artifact_free in every case. Any thread. */
-qn_status qn_compile(const qn_source *source, qn_artifact *out);
+ * flags. Free *out with qn__artifact_free in every case. Any thread. */
+qn_status qn__compile(const qn_source *source, qn_artifact *out);
 
 /* Identity of the compiler of a target, part of the store's environment: "nvrtc 13.0", "gcc 12.2.0", whatever name it
  * is called by. QN_E_DEVICE if it is missing. */
-qn_status qn_compiler_version(const char *target, char *text, size_t size);
+qn_status qn__compiler_version(const char *target, char *text, size_t size);
 
 /* The C compiler used for the host: $QUERNEL_CC (a program, without options), else the first of cc, gcc and clang on
  * $PATH; NULL if there is none. */
-const char *qn_compiler_path(void);
+const char *qn__compiler_path(void);
 
 /* Compile n sources on `threads` threads (0: all cores). `done` is called from one thread at a time, in completion
  * order, and may take the artifact's pointers by setting them to NULL in place; a non-zero return stops the rest. */
 typedef int (*qn_compile_done)(void *ud, size_t i, qn_status status, const char *detail, qn_artifact *a);
-qn_status qn_compile_all(const qn_source *sources, size_t n, int threads, qn_compile_done done, void *ud);
+qn_status qn__compile_all(const qn_source *sources, size_t n, int threads, qn_compile_done done, void *ud);
 
 /* Opcodes of a kernel's SASS in a cubin: calls `each` with the low 12 bits of every 128-bit instruction and the raw
  * words (sm_75 and later). For tests and `explain`. */
-qn_status qn_cubin_each(const void *image, size_t size,
-                        void (*each)(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]), void *ud);
+qn_status qn__cubin_each(const void *image, size_t size,
+                         void (*each)(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]), void *ud);
 #endif

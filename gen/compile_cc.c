@@ -57,7 +57,7 @@ static bool executable(const char *name) {
   return false;
 }
 
-const char *qn_compiler_path(void) {
+const char *qn__compiler_path(void) {
   const char *own = getenv("QUERNEL_CC");
   if (own && *own) return own;
   static const char *const names[] = {"cc", "gcc", "clang"};
@@ -67,7 +67,7 @@ const char *qn_compiler_path(void) {
 }
 
 static qn_status find_compiler(const char **cc) {
-  *cc = qn_compiler_path();
+  *cc = qn__compiler_path();
   if (!*cc)
     return qn__fail(QN_E_DEVICE, "no C compiler: none of cc, gcc, clang is on PATH; install one or set QUERNEL_CC");
   if (!executable(*cc))

@@ -117,8 +117,9 @@ qn_status qn__cubin_info(const void *image, size_t size, qn_cubin_info *out) {
   return QN_OK;
 }
 
-qn_status qn_cubin_each(const void *image, size_t size,
-                        void (*each)(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]), void *ud) {
+qn_status qn__cubin_each(const void *image, size_t size,
+                         void (*each)(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]),
+                         void *ud) {
   elf e;
   QN_TRY(cubin_open(&e, image, size));
   for (int i = 0; i < e.header->e_shnum; i++) {

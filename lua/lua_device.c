@@ -60,6 +60,6 @@ static int architecture(lua_State *L) {
 
 void qn__lua_device(lua_State *L) {
   static const luaL_Reg functions[] = {{"device", device}, {"architecture", architecture}, {NULL, NULL}};
-  qn__device_provide("emu:", qn_emu_device_open);
+  qn__device_provide("emu:", qn__emu_device_open);
   luaL_setfuncs(L, functions, 0);
 }

@@ -25,7 +25,7 @@ static const char batch_class[] = "quernel.batch";
 static int batch_gc(lua_State *L) {
   batch *b = luaL_checkudata(L, 1, batch_class);
   for (size_t i = 0; b->outcome && i < b->n; i++) {
-    qn_artifact_free(&b->outcome[i].artifact);
+    qn__artifact_free(&b->outcome[i].artifact);
     free(b->outcome[i].why);
   }
   free(b->outcome);
@@ -108,7 +108,7 @@ static int compile(lua_State *L) {
     lua_pop(L, 1);
   }
   luaL_checkstack(L, 16, NULL);
-  qn_status s = qn_compile_all(b->source, n, (int)threads, compiled, b);
+  qn_status s = qn__compile_all(b->source, n, (int)threads, compiled, b);
   if (b->raised) return lua_error(L);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_createtable(L, (int)n, 0);
@@ -126,7 +126,7 @@ static int compile(lua_State *L) {
 /* compiler(target) -> "gcc 12.2.0", or nil, message, code */
 static int compiler(lua_State *L) {
   char text[128];
-  qn_status s = qn_compiler_version(luaL_checkstring(L, 1), text, sizeof text);
+  qn_status s = qn__compiler_version(luaL_checkstring(L, 1), text, sizeof text);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushstring(L, text);
   return 1;

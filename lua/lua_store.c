@@ -19,15 +19,15 @@ static int store_open(lua_State *L) {
   qn_device *d = NULL;
   char compiler[128];
   qn_status s = qn__device_open(NULL, name, &d);
-  if (s == QN_OK) s = qn_compiler_version(d->info.target, compiler, sizeof compiler);
-  if (s == QN_OK) s = qn_store_open(root, &d->info, compiler, "cold", store);
+  if (s == QN_OK) s = qn__compiler_version(d->info.target, compiler, sizeof compiler);
+  if (s == QN_OK) s = qn__store_open(root, &d->info, compiler, "cold", store);
   qn__device_close(d);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
 static int store_close(lua_State *L) {
   qn_store **store = luaL_checkudata(L, 1, store_class);
-  qn_store_close(*store);
+  qn__store_close(*store);
   *store = NULL;
   return 0;
 }
@@ -39,7 +39,7 @@ static qn_store *check_store(lua_State *L) {
 }
 
 static int store_path(lua_State *L) {
-  lua_pushstring(L, qn_store_path(check_store(L)));
+  lua_pushstring(L, qn__store_path(check_store(L)));
   return 1;
 }
 
@@ -74,7 +74,7 @@ static int store_entries(lua_State *L) {
   qn_store *store = check_store(L);
   const char *kind = kinds[luaL_checkoption(L, 2, NULL, kinds)];
   cJSON *list = new_list(L);
-  return push_list(L, qn_store_each(store, kind, gather, list), list);
+  return push_list(L, qn__store_each(store, kind, gather, list), list);
 }
 
 /* ---- Whole roots ------------------------------------------------------------------------------------------------- */
@@ -103,13 +103,13 @@ static int add_environment(void *ud, const qn_store_environment *e) {
 static int list(lua_State *L) {
   const char *root = luaL_optstring(L, 1, NULL);
   cJSON *found = new_list(L);
-  return push_list(L, qn_store_list(root, add_environment, found), found);
+  return push_list(L, qn__store_list(root, add_environment, found), found);
 }
 
 /* root(root or nil) -> the folder that is meant */
 static int store_root(lua_State *L) {
   char path[PATH_MAX];
-  qn_status s = qn_store_root(luaL_optstring(L, 1, NULL), path);
+  qn_status s = qn__store_root(luaL_optstring(L, 1, NULL), path);
   lua_pushstring(L, path);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
@@ -125,7 +125,7 @@ static void add_damage(void *ud, const char *path, const char *what) {
 static int verify(lua_State *L) {
   const char *root = luaL_optstring(L, 1, NULL);
   cJSON *found = new_list(L);
-  return push_list(L, qn_store_verify(root, add_damage, found), found);
+  return push_list(L, qn__store_verify(root, add_damage, found), found);
 }
 
 static void add_difference(void *ud, const char *env, const char *kind, const char *key, const cJSON *a,
@@ -143,7 +143,7 @@ static void add_difference(void *ud, const char *env, const char *kind, const ch
 static int diff(lua_State *L) {
   const char *a = luaL_checkstring(L, 1), *b = luaL_checkstring(L, 2);
   cJSON *found = new_list(L);
-  return push_list(L, qn_store_diff(a, b, add_difference, found), found);
+  return push_list(L, qn__store_diff(a, b, add_difference, found), found);
 }
 
 static int push_counts(lua_State *L, qn_status s, const qn_store_counts *c) {
@@ -161,21 +161,21 @@ static int push_counts(lua_State *L, qn_status s, const qn_store_counts *c) {
 /* merge(into or nil, from) -> counts */
 static int merge(lua_State *L) {
   qn_store_counts c = {0};
-  qn_status s = qn_store_merge(luaL_optstring(L, 1, NULL), luaL_checkstring(L, 2), NULL, NULL, &c);
+  qn_status s = qn__store_merge(luaL_optstring(L, 1, NULL), luaL_checkstring(L, 2), NULL, NULL, &c);
   return push_counts(L, s, &c);
 }
 
 /* gc(root or nil, age in seconds) -> counts */
 static int gc(lua_State *L) {
   qn_store_counts c = {0};
-  qn_status s = qn_store_gc(luaL_optstring(L, 1, NULL), luaL_optnumber(L, 2, 3600), &c);
+  qn_status s = qn__store_gc(luaL_optstring(L, 1, NULL), luaL_optnumber(L, 2, 3600), &c);
   return push_counts(L, s, &c);
 }
 
 /* forget(root or nil, what) -> number of entries removed */
 static int forget(lua_State *L) {
   size_t n;
-  qn_status s = qn_store_forget(luaL_optstring(L, 1, NULL), luaL_checkstring(L, 2), &n);
+  qn_status s = qn__store_forget(luaL_optstring(L, 1, NULL), luaL_checkstring(L, 2), &n);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushinteger(L, (lua_Integer)n);
   return 1;

@@ -30,7 +30,7 @@ static void free_problems(tuned *t) {
 static int tuned_gc(lua_State *L) {
   tuned *t = luaL_checkudata(L, 1, result_class);
   free_problems(t);
-  qn_tune_result_free(&t->result);
+  qn__tune_result_free(&t->result);
   t->result = (qn_tune_result){0};
   return 0;
 }
@@ -170,7 +170,7 @@ static int tune(lua_State *L) {
   }
   luaL_checkstack(L, 20, NULL);
   qn_status s = read_problems(qn__json_get(job, "problems"), t);
-  if (s == QN_OK) s = qn_tune(t->problem, t->n, &options, &t->result);
+  if (s == QN_OK) s = qn__tune(t->problem, t->n, &options, &t->result);
   free_problems(t);
   if (t->raised) return lua_error(L);
   if (s != QN_OK) return qn__lua_fail(L, s);
@@ -183,11 +183,11 @@ static int tune(lua_State *L) {
 /* pack_write({ handle… }, path) -> true, or nil, message, code: what was tuned, on one machine or several, in one
  * file */
 static qn_status add_result(qn_pack_builder *b, qn_tune_result *r, uint32_t device) {
-  QN_TRY(qn_pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads));
-  for (size_t i = 0; i < r->n_kernels; i++) QN_TRY(qn_pack_add_kernel(b, &r->kernel[i]));
+  QN_TRY(qn__pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads));
+  for (size_t i = 0; i < r->n_kernels; i++) QN_TRY(qn__pack_add_kernel(b, &r->kernel[i]));
   for (size_t i = 0; i < r->n_plans; i++) {
     r->plan[i].device = device;
-    QN_TRY(qn_pack_add_plan(b, &r->plan[i]));
+    QN_TRY(qn__pack_add_plan(b, &r->plan[i]));
   }
   return QN_OK;
 }
@@ -204,11 +204,11 @@ static int pack_write(lua_State *L) {
     luaL_checkudata(L, 2 + i, result_class);
   }
   qn_pack_builder *b;
-  qn_status s = qn_pack_builder_new(&b);
+  qn_status s = qn__pack_builder_new(&b);
   for (int i = 0; s == QN_OK && i < n; i++)
     s = add_result(b, &((tuned *)lua_touserdata(L, 3 + i))->result, (uint32_t)i);
-  if (s == QN_OK) s = qn_pack_write(b, path);
-  qn_pack_builder_free(b);
+  if (s == QN_OK) s = qn__pack_write(b, path);
+  qn__pack_builder_free(b);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushboolean(L, 1);
   return 1;

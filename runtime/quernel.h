@@ -42,7 +42,7 @@
  *
  * Memory.  What the caller hands over (paths, spellings, options, planes) is read during the call only, unless a
  * function says otherwise. What is made here is freed by the function of the same name: gemms and weights first, in any
- * order, then their context. */
+ * order, then their context. What a context owns of the host's memory is from qn_open_options.allocator. */
 #ifndef QUERNEL_H
 #define QUERNEL_H
 #include <stddef.h>

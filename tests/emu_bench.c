@@ -51,7 +51,7 @@ static void improve(rate *best, const char *ptx, int threads, unsigned without) 
   if (r->findings) puts("findings in a correct kernel");
   double n = (double)r->counters.warp_insns;
   best->elapsed = fmax(best->elapsed, n / r->seconds), best->cpu = fmax(best->cpu, n / r->cpu_seconds);
-  qn_emu_report_free(r);
+  qn__emu_report_free(r);
 }
 
 static void print_checks(const char *ptx, int rounds) {

@@ -22,17 +22,18 @@ static void encode_map(void *map, const ptx_case *c, uint64_t in, uint64_t out) 
   const struct ptx_map *m = &c->map;
   static const uint32_t steps[5] = {1, 1, 1, 1, 1};
   if (m->rank)
-    ck_assert_msg(!qn_emu_tensor_encode(map, m->type, m->rank, m->of_out ? out : in, m->dims, m->strides, m->box, steps,
-                                        0, m->swizzle, 0, m->fill),
+    ck_assert_msg(!qn__emu_tensor_encode(map, m->type, m->rank, m->of_out ? out : in, m->dims, m->strides, m->box,
+                                         steps, 0, m->swizzle, 0, m->fill),
                   "%s: %s", c->what, qn__errmsg());
 }
 
 static void check_findings(const qn_emu_report *r, const ptx_case *c) {
   char line[1024];
   int found = 0;
-  for (int i = 0; i < r->count; i++) found += c->finding && !strcmp(qn_emu_finding_word(r->list[i].kind), c->finding);
+  for (int i = 0; i < r->count; i++) found += c->finding && !strcmp(qn__emu_finding_word(r->list[i].kind), c->finding);
   if (c->finding) ck_assert_msg(found, "%s: no %s was found", c->what, c->finding);
-  else ck_assert_msg(!r->findings, "%s: %s", c->what, r->count ? qn_emu_finding_print(r->list, line, sizeof line) : "");
+  else
+    ck_assert_msg(!r->findings, "%s: %s", c->what, r->count ? qn__emu_finding_print(r->list, line, sizeof line) : "");
 }
 
 static void run_once(const char *device, const char *text, const ptx_case *c, qn_emu_mode mode, uint64_t seed) {
@@ -42,11 +43,11 @@ static void run_once(const char *device, const char *text, const ptx_case *c, qn
   qn_emu_report *r;
   uint64_t in = 0, out;
   _Alignas(64) char map[128] = {0};
-  ck_assert_msg(!qn_emu_open_name(device, &e), "%s", qn__errmsg());
-  ck_assert(!c->in_bytes || (!qn_emu_alloc(e, c->in_bytes, &in) && !qn_emu_write(e, in, c->in, c->in_bytes)));
-  ck_assert(!qn_emu_alloc(e, c->out_bytes, &out));
-  ck_assert_msg(!qn_emu_module_load(e, text, &m), "%s: %s", c->what, qn__errmsg());
-  ck_assert(!qn_emu_kernel_find(m, "k", &k));
+  ck_assert_msg(!qn__emu_open_name(device, &e), "%s", qn__errmsg());
+  ck_assert(!c->in_bytes || (!qn__emu_alloc(e, c->in_bytes, &in) && !qn__emu_write(e, in, c->in, c->in_bytes)));
+  ck_assert(!qn__emu_alloc(e, c->out_bytes, &out));
+  ck_assert_msg(!qn__emu_module_load(e, text, &m), "%s: %s", c->what, qn__errmsg());
+  ck_assert(!qn__emu_kernel_find(m, "k", &k));
   encode_map(map, c, in, out);
   qn_emu_launch how = {.grid = {c->grid ? c->grid : 1, 1, 1},
                        .block = {c->block ? c->block : 32, 1, 1},
@@ -58,11 +59,11 @@ static void run_once(const char *device, const char *text, const ptx_case *c, qn
                        .seed = seed,
                        .threads = 1,
                        .budget = 10000000};
-  ck_assert_msg(!qn_emu_run(k, &how, &r), "%s: %s", c->what, qn__errmsg());
+  ck_assert_msg(!qn__emu_run(k, &how, &r), "%s: %s", c->what, qn__errmsg());
   check_findings(r, c);
-  ck_assert(!qn_emu_read(e, c->out, out, c->out_bytes));
-  qn_emu_report_free(r);
-  qn_emu_close(e);
+  ck_assert(!qn__emu_read(e, c->out, out, c->out_bytes));
+  qn__emu_report_free(r);
+  qn__emu_close(e);
 }
 
 void ptx_run_text(const char *device, const char *text, const ptx_case *c) {

@@ -45,8 +45,8 @@ static uint16_t *halves(double **v, size_t n, uint32_t seed) {
 }
 
 static qn_status upload(qn_emu *e, uint64_t *at, void *bytes, size_t n) {
-  qn_status s = qn_emu_alloc(e, n, at);
-  if (!s) s = qn_emu_write(e, *at, bytes, n);
+  qn_status s = qn__emu_alloc(e, n, at);
+  if (!s) s = qn__emu_write(e, *at, bytes, n);
   free(bytes);
   return s;
 }
@@ -76,7 +76,7 @@ static qn_status make_data(qn_emu *e, const sample *s, data *d) {
     for (int n = 0; n < s->n; n++) scale[n] = 0.5f;
     QN_TRY(upload(e, &d->extra, scale, 4 * (size_t)s->n));
   }
-  return qn_emu_alloc(e, 4 * (size_t)(s->kind == SAMPLE_GEMV ? 1 : s->m) * s->n, &d->c);
+  return qn__emu_alloc(e, 4 * (size_t)(s->kind == SAMPLE_GEMV ? 1 : s->m) * s->n, &d->c);
 }
 
 static qn_status launch(const qn_emu_kernel *f, const sample *s, const data *d, const qn_emu_launch *how,
@@ -99,15 +99,15 @@ static qn_status launch(const qn_emu_kernel *f, const sample *s, const data *d, 
   default:
     l.params = wgmma, l.nparams = 4, l.dynamic_shared = 3 * 12288 + 8192 + 1024;
     l.grid[0] = (uint32_t)(s->n + 31) / 32, l.grid[1] = (uint32_t)(s->m + 63) / 64, l.grid[2] = 1, l.block[0] = 256;
-    QN_TRY(qn_emu_tensor_encode(maps[0], 6, 2, d->a, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->m},
-                                (uint64_t[]){(uint64_t)s->k * 2}, (uint32_t[]){64, 64}, one, 0, 3, 0, 0));
-    QN_TRY(qn_emu_tensor_encode(maps[1], 6, 2, d->b, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->n},
-                                (uint64_t[]){(uint64_t)s->k * 2}, (uint32_t[]){64, 32}, one, 0, 3, 0, 0));
-    QN_TRY(qn_emu_tensor_encode(maps[2], 7, 2, d->c, (uint64_t[]){(uint64_t)s->n, (uint64_t)s->m},
-                                (uint64_t[]){(uint64_t)s->n * 4}, (uint32_t[]){32, 64}, one, 0, 0, 0, 0));
+    QN_TRY(qn__emu_tensor_encode(maps[0], 6, 2, d->a, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->m},
+                                 (uint64_t[]){(uint64_t)s->k * 2}, (uint32_t[]){64, 64}, one, 0, 3, 0, 0));
+    QN_TRY(qn__emu_tensor_encode(maps[1], 6, 2, d->b, (uint64_t[]){(uint64_t)s->k, (uint64_t)s->n},
+                                 (uint64_t[]){(uint64_t)s->k * 2}, (uint32_t[]){64, 32}, one, 0, 3, 0, 0));
+    QN_TRY(qn__emu_tensor_encode(maps[2], 7, 2, d->c, (uint64_t[]){(uint64_t)s->n, (uint64_t)s->m},
+                                 (uint64_t[]){(uint64_t)s->n * 4}, (uint32_t[]){32, 64}, one, 0, 0, 0, 0));
   }
   l.block[1] = l.block[2] = 1;
-  return qn_emu_run(f, &l, out);
+  return qn__emu_run(f, &l, out);
 }
 
 static double worst(const sample *s, const data *d, const float *c) {
@@ -136,16 +136,16 @@ qn_status sample_run(const char *ptx, sample s, const char *device, const qn_emu
   if (error) *error = 1e30;
   size_t bytes = 4 * (size_t)(s.kind == SAMPLE_GEMV ? 1 : s.m) * s.n;
   float *c = malloc(bytes);
-  QN_TRY(qn_emu_open_name(device, &e));
-  qn_status st = qn_emu_module_load(e, ptx, &m);
-  if (!st) st = qn_emu_kernel_find(m, NULL, &f);
+  QN_TRY(qn__emu_open_name(device, &e));
+  qn_status st = qn__emu_module_load(e, ptx, &m);
+  if (!st) st = qn__emu_kernel_find(m, NULL, &f);
   if (!st) st = make_data(e, &s, &d);
   if (!st) st = launch(f, &s, &d, how, out);
-  if (!st) st = qn_emu_read(e, c, d.c, bytes);
+  if (!st) st = qn__emu_read(e, c, d.c, bytes);
   if (!st && error) *error = worst(&s, &d, c);
   free(c);
   free(d.va);
   free(d.vb);
-  qn_emu_close(e);
+  qn__emu_close(e);
   return st;
 }

@@ -14,7 +14,7 @@ typedef struct sample {
 char *sample_text(const char *name);
 /* Run the sample on that PTX. `how`: mode, seed, checks, threads, budget. *error: largest error of the result against a
  * double reference, as a part of the sum of absolute products (NaN counts as 1e30);
- * NULL: not looked at. *out as qn_emu_run makes it. */
+ * NULL: not looked at. *out as qn__emu_run makes it. */
 qn_status sample_run(const char *ptx, sample s, const char *device, const qn_emu_launch *how, double *error,
                      qn_emu_report **out);
 #endif

@@ -110,12 +110,12 @@ static char *mutant(void) {
 static void fill_param(qn_emu *e, const qn_emu_param *p, char *to) {
   uint64_t buffer = 0;
   if (p->size == 4) *(uint32_t *)(void *)to = 1 + draw(100);
-  if (p->size < 8 || qn_emu_alloc(e, BUFFER, &buffer)) return;
-  if (draw(2)) qn_emu_fill(e, buffer, 0x3c003c00, 4, BUFFER / 4);
+  if (p->size < 8 || qn__emu_alloc(e, BUFFER, &buffer)) return;
+  if (draw(2)) qn__emu_fill(e, buffer, 0x3c003c00, 4, BUFFER / 4);
   memcpy(to, &buffer, 8);
   if (p->size >= 128)
-    qn_emu_tensor_encode(to, 6, 2, buffer, (uint64_t[]){64, 64}, (uint64_t[]){128}, (uint32_t[]){64, 1 + draw(64)},
-                         (uint32_t[]){1, 1}, 0, (int)draw(4), 0, (int)draw(2));
+    qn__emu_tensor_encode(to, 6, 2, buffer, (uint64_t[]){64, 64}, (uint64_t[]){128}, (uint32_t[]){64, 1 + draw(64)},
+                          (uint32_t[]){1, 1}, 0, (int)draw(4), 0, (int)draw(2));
 }
 
 /* One number of a launch as no caller should give it. */
@@ -149,9 +149,9 @@ static void run_kernel(qn_emu *e, const qn_emu_kernel *k) {
   if (!draw(4)) spoil(&how);
   qn_emu_report *r;
   char line[400];
-  if (qn_emu_run(k, &how, &r)) return;
-  for (int n = 0; n < r->count; n++) qn_emu_finding_print(&r->list[n], line, sizeof line);
-  qn_emu_report_free(r);
+  if (qn__emu_run(k, &how, &r)) return;
+  for (int n = 0; n < r->count; n++) qn__emu_finding_print(&r->list[n], line, sizeof line);
+  qn__emu_report_free(r);
 }
 
 /* The device that the text asks for, so that it is not refused for that. */
@@ -159,7 +159,7 @@ static qn_status open_device(const char *text, qn_emu **e) {
   char name[16] = "sm_90a";
   const char *target = strstr(text, ".target sm_");
   if (target) sscanf(target, ".target %15[a-z0-9_]", name);
-  return qn_emu_open_name(name, e) ? qn_emu_open_name("sm_90a", e) : QN_OK;
+  return qn__emu_open_name(name, e) ? qn__emu_open_name("sm_90a", e) : QN_OK;
 }
 
 /* True when it loaded. */
@@ -173,10 +173,10 @@ static bool one_case(uint64_t seed, uint64_t n, bool show) {
   bool loaded = !open_device(text, &e);
   if (!loaded) return free(text), false;
   alarm(HANG_SECONDS);
-  loaded = !qn_emu_module_load(e, text, &m);
-  for (int k = 0; loaded && k < qn_emu_kernel_count(m); k++) run_kernel(e, qn_emu_kernel_at(m, k));
+  loaded = !qn__emu_module_load(e, text, &m);
+  for (int k = 0; loaded && k < qn__emu_kernel_count(m); k++) run_kernel(e, qn__emu_kernel_at(m, k));
   alarm(0);
-  qn_emu_close(e);
+  qn__emu_close(e);
   free(text);
   return loaded;
 }

@@ -89,13 +89,13 @@ static inline qn_plan make_plan(int64_t n, int64_t k, qn_type act, bool bias) {
 /* A pack of two kernels and some plans, for devices of this architecture that ran two threads. */
 static inline void write_plans(const qn_kernel *one, const qn_kernel *two, const qn_plan *plan, size_t n) {
   qn_pack_builder *b;
-  ck_ok(qn_pack_builder_new(&b));
-  ck_ok(qn_pack_add_device(b, "host", qn__cpu_arch(), "this one", 2));
-  ck_ok(qn_pack_add_kernel(b, one));
-  ck_ok(qn_pack_add_kernel(b, two));
-  for (size_t i = 0; i < n; i++) ck_ok(qn_pack_add_plan(b, &plan[i]));
-  ck_ok(qn_pack_write(b, path));
-  qn_pack_builder_free(b);
+  ck_ok(qn__pack_builder_new(&b));
+  ck_ok(qn__pack_add_device(b, "host", qn__cpu_arch(), "this one", 2));
+  ck_ok(qn__pack_add_kernel(b, one));
+  ck_ok(qn__pack_add_kernel(b, two));
+  for (size_t i = 0; i < n; i++) ck_ok(qn__pack_add_plan(b, &plan[i]));
+  ck_ok(qn__pack_write(b, path));
+  qn__pack_builder_free(b);
 }
 
 static inline void write_pack(const char *arch) {

@@ -35,14 +35,14 @@ static inline void drop_root(void) {
 
 static inline qn_store *open_at(const char *at) {
   qn_store *s;
-  ck_ok(qn_store_open(at, &gpu, "nvrtc 13.0", "cold", &s));
+  ck_ok(qn__store_open(at, &gpu, "nvrtc 13.0", "cold", &s));
   return s;
 }
 
 static inline void put(qn_store *s, const char *key, double x) {
   cJSON *j = cJSON_CreateObject();
   cJSON_AddNumberToObject(j, "seconds", x);
-  ck_ok(qn_store_put(s, "evidence", key, j));
+  ck_ok(qn__store_put(s, "evidence", key, j));
   cJSON_Delete(j);
 }
 
@@ -53,7 +53,7 @@ static inline double value_of(const cJSON *j) {
 
 /* -1: a miss. */
 static inline double get(qn_store *s, const char *key) {
-  cJSON *j = qn_store_get(s, "evidence", key);
+  cJSON *j = qn__store_get(s, "evidence", key);
   double x = j ? value_of(j) : -1;
   cJSON_Delete(j);
   return x;
@@ -63,7 +63,7 @@ static inline double get(qn_store *s, const char *key) {
 static inline int files(const qn_store *s, const char *kind, const char *ending, char path[1024]) {
   char folder[300];
   int n = 0;
-  snprintf(folder, sizeof folder, "%s/%s", qn_store_path(s), kind);
+  snprintf(folder, sizeof folder, "%s/%s", qn__store_path(s), kind);
   DIR *d = opendir(folder);
   for (struct dirent *f; d && (f = readdir(d));) {
     size_t k = strlen(f->d_name), e = strlen(ending);

@@ -380,20 +380,20 @@ static void make_foreign(const char *from, const char *to) {
   qn_kernel k;
   qn_plan plan;
   ck_ok(qn__pack_open(NULL, from, &p));
-  ck_ok(qn_pack_builder_new(&b));
+  ck_ok(qn__pack_builder_new(&b));
   qn__pack_device(p, 0, &d);
-  ck_ok(qn_pack_add_device(b, d.target, "x86-64 avx10fancy", d.product, (int)d.threads));
+  ck_ok(qn__pack_add_device(b, d.target, "x86-64 avx10fancy", d.product, (int)d.threads));
   for (uint32_t i = 0; i < qn__pack_kernels(p); i++) {
     qn__pack_kernel(p, i, &k);
     snprintf(k.arch, sizeof k.arch, "avx10fancy");
-    ck_ok(qn_pack_add_kernel(b, &k));
+    ck_ok(qn__pack_add_kernel(b, &k));
   }
   for (uint32_t i = 0; i < qn__pack_plans(p); i++) {
     qn__pack_plan(p, i, &plan);
-    ck_ok(qn_pack_add_plan(b, &plan));
+    ck_ok(qn__pack_add_plan(b, &plan));
   }
-  ck_ok(qn_pack_write(b, to));
-  qn_pack_builder_free(b);
+  ck_ok(qn__pack_write(b, to));
+  qn__pack_builder_free(b);
   qn__pack_close(p);
 }
 

@@ -61,8 +61,8 @@ START_TEST(test_runs) {
   setenv("QUERNEL_CC", compilers[_i], 1);
   qn_source source = host(good);
   qn_artifact a, b;
-  ck_ok(qn_compile(&source, &a));
-  ck_ok(qn_compile(&source, &b));
+  ck_ok(qn__compile(&source, &a));
+  ck_ok(qn__compile(&source, &b));
   ck_assert_str_eq(a.hash, b.hash);
   ck_assert_uint_eq(a.size, b.size);
   ck_assert(!memcmp(a.image, b.image, a.size)); /* equal input, equal bytes */
@@ -76,9 +76,9 @@ START_TEST(test_runs) {
   ((void (*)(const float *, float *, long))(uintptr_t)fn)(x, y, 5);
   for (int i = 0; i < 5; i++) ck_assert(y[i] == (float)(1 + i % 4));
   qn__host_image_close(h);
-  qn_artifact_free(&a);
-  qn_artifact_free(&b);
-  qn_artifact_free(NULL);
+  qn__artifact_free(&a);
+  qn__artifact_free(&b);
+  qn__artifact_free(NULL);
   ck_assert_int_eq(entries(), 0);
 }
 END_TEST
@@ -86,11 +86,11 @@ END_TEST
 START_TEST(test_flags_reach_the_compiler) {
   qn_source source = host("#if VALUE != 3 || !defined OTHER\n#error \"flags are lost\"\n#endif\nint x;\n");
   qn_artifact a;
-  ck_fails(QN_E_COMPILE, "flags are lost", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_COMPILE, "flags are lost", qn__compile(&source, &a));
+  qn__artifact_free(&a);
   source.flags = " -DVALUE=3  -DOTHER ";
-  ck_ok(qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_ok(qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -131,7 +131,7 @@ START_TEST(test_forbidden_flags) {
   snprintf(flags, sizeof flags, " -DX=1 %s", forbidden[_i].flag);
   source.target = forbidden[_i].target, source.flags = flags, source.arch = "sm_80";
   snprintf(first, sizeof first, "the flag %.*s;", (int)strcspn(forbidden[_i].flag, " "), forbidden[_i].flag);
-  ck_fails(QN_E_ARG, first, qn_compile(&source, &a));
+  ck_fails(QN_E_ARG, first, qn__compile(&source, &a));
 }
 END_TEST
 
@@ -139,14 +139,14 @@ END_TEST
 START_TEST(test_version) {
   char version[64], other[64], line[64];
   setenv("QUERNEL_CC", "gcc", 1);
-  ck_ok(qn_compiler_version("host", version, sizeof version));
+  ck_ok(qn__compiler_version("host", version, sizeof version));
   int major;
   ck_assert_msg(sscanf(version, "gcc %d.%*d.%*d", &major) == 1 && major >= 4, "version '%s'", version);
   ck_assert_int_eq(symlink("/usr/bin/gcc", strcat(strcpy(line, folder), "/mycc")), 0);
   setenv("QUERNEL_CC", line, 1);
-  ck_ok(qn_compiler_version("host", other, sizeof other));
+  ck_ok(qn__compiler_version("host", other, sizeof other));
   ck_assert_str_eq(version, other);
-  ck_fails(QN_E_ARG, "vax", qn_compiler_version("vax", version, sizeof version));
+  ck_fails(QN_E_ARG, "vax", qn__compiler_version("vax", version, sizeof version));
 }
 END_TEST
 
@@ -169,9 +169,9 @@ START_TEST(test_broken_source) {
   qn_source source = host(broken[_i].text);
   qn_artifact a;
   setenv("LC_ALL", "de_DE.UTF-8", 1); /* the answer must be understood whatever the user speaks */
-  ck_fails(QN_E_COMPILE, broken[_i].part, qn_compile(&source, &a));
+  ck_fails(QN_E_COMPILE, broken[_i].part, qn__compile(&source, &a));
   ck_assert(!strncmp(qn__errmsg(), "variant: ", 9));
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   ck_assert_int_eq(entries(), 0);
 }
 END_TEST
@@ -180,17 +180,17 @@ START_TEST(test_no_compiler) {
   qn_source source = host(good);
   qn_artifact a;
   setenv("QUERNEL_CC", "/no/such/compiler", 1);
-  ck_fails(QN_E_DEVICE, "/no/such/compiler", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_DEVICE, "/no/such/compiler", qn__compile(&source, &a));
+  qn__artifact_free(&a);
   unsetenv("QUERNEL_CC");
   setenv("PATH", "/no/such/folder", 1);
-  ck_assert_ptr_null(qn_compiler_path());
-  ck_fails(QN_E_DEVICE, "cc, gcc, clang", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_assert_ptr_null(qn__compiler_path());
+  ck_fails(QN_E_DEVICE, "cc, gcc, clang", qn__compile(&source, &a));
+  qn__artifact_free(&a);
   fake_compiler("");
   setenv("QUERNEL_CC", "/bin/cat", 1);
-  ck_fails(QN_E_DEVICE, "neither gcc nor clang", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_DEVICE, "neither gcc nor clang", qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -220,8 +220,8 @@ START_TEST(test_failing_compiler) {
   atomic_bool stop = fakes[_i].status == QN_E_LIMIT;
   source.stop = &stop;
   qn_artifact a;
-  ck_fails(fakes[_i].status, fakes[_i].part, qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(fakes[_i].status, fakes[_i].part, qn__compile(&source, &a));
+  qn__artifact_free(&a);
   ck_assert_int_eq(entries(), 1); /* the compiler itself */
 }
 END_TEST
@@ -230,21 +230,21 @@ START_TEST(test_full_disk) {
   setenv("TMPDIR", "/no/such/folder", 1);
   qn_source source = host(good);
   qn_artifact a;
-  ck_fails(QN_E_IO, "/no/such/folder", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_IO, "/no/such/folder", qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
 START_TEST(test_bad_arguments) {
   qn_source source = {.name = "variant", .target = "vax", .text = good};
   qn_artifact a;
-  ck_fails(QN_E_ARG, "vax", qn_compile(&source, &a));
+  ck_fails(QN_E_ARG, "vax", qn__compile(&source, &a));
   source.target = "host";
   char many[1024] = "";
   for (int i = 0; i < 120; i++) strcat(many, "-DX ");
   source.flags = many;
-  ck_fails(QN_E_ARG, "flags", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_ARG, "flags", qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -385,15 +385,15 @@ START_TEST(test_many) {
     source[i] = host(text[i]);
   }
   tally t = {0};
-  ck_ok(qn_compile_all(source, jobs, 2, count, &t));
+  ck_ok(qn__compile_all(source, jobs, 2, count, &t));
   for (int i = 0; i < jobs; i++) ck_assert_msg(t.seen[i] == 1, "job %d was seen %d times", i, t.seen[i]);
   ck_assert(t.kept.size && !memcmp(t.kept.image, "\177ELF", 4));
-  qn_artifact_free(&t.kept);
+  qn__artifact_free(&t.kept);
   tally few = {.limit = 5};
-  ck_ok(qn_compile_all(source, jobs, 2, count, &few));
+  ck_ok(qn__compile_all(source, jobs, 2, count, &few));
   ck_assert_msg(few.calls >= 5 && few.calls <= 6, "%d calls after a stop at 5", few.calls);
-  qn_artifact_free(&few.kept);
-  ck_ok(qn_compile_all(source, 0, 0, count, &t));
+  qn__artifact_free(&few.kept);
+  ck_ok(qn__compile_all(source, 0, 0, count, &t));
   ck_assert_int_eq(entries(), 0);
 }
 END_TEST

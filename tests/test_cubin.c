@@ -38,9 +38,9 @@ static void count(void *ud, const char *kernel, unsigned opcode, const uint64_t 
 START_TEST(test_resources) {
   qn_source source = cuda(archs[_i], plain);
   qn_artifact a, b;
-  ck_ok(qn_compile(&source, &a));
+  ck_ok(qn__compile(&source, &a));
   ck_assert_int_eq(chdir("/"), 0);
-  ck_ok(qn_compile(&source, &b));
+  ck_ok(qn__compile(&source, &b));
   ck_assert_str_eq(a.hash, b.hash); /* equal input, equal bytes, wherever it is compiled */
   ck_assert_str_eq(a.ptx, b.ptx);
   ck_assert_msg(a.registers >= 6 && a.registers <= 64, "%s: %d registers", archs[_i], a.registers);
@@ -54,11 +54,11 @@ START_TEST(test_resources) {
   ck_assert_int_eq(info.frame, 0);
   ck_assert_msg(info.shared == 1024 || info.shared == 2048, "%s: .nv.shared of %d", archs[_i], info.shared);
   tally t = {0};
-  ck_ok(qn_cubin_each(a.image, a.size, count, &t));
+  ck_ok(qn__cubin_each(a.image, a.size, count, &t));
   ck_assert_msg(t.ldg >= 1 && t.exit >= 1 && t.total < 400 && !t.other_kernel, "%s: %d LDG, %d EXIT of %d", archs[_i],
                 t.ldg, t.exit, t.total);
-  qn_artifact_free(&a);
-  qn_artifact_free(&b);
+  qn__artifact_free(&a);
+  qn__artifact_free(&b);
 }
 END_TEST
 
@@ -75,10 +75,10 @@ START_TEST(test_spills) {
       "}\n";
   qn_source source = cuda(archs[_i], text);
   qn_artifact a;
-  ck_ok(qn_compile(&source, &a));
+  ck_ok(qn__compile(&source, &a));
   ck_assert_msg(a.registers <= 64, "%s: %d registers", archs[_i], a.registers);
   ck_assert_msg(a.spills > 0, "%s: no spills in\n%s", archs[_i], a.log);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -93,11 +93,11 @@ START_TEST(test_two_kernels) {
                                     "}\n");
   qn_artifact a;
   qn_cubin_info info;
-  ck_ok(qn_compile(&source, &a));
+  ck_ok(qn__compile(&source, &a));
   ck_ok(qn__cubin_info(a.image, a.size, &info));
   ck_assert_int_eq(info.kernels, 2);
   ck_assert_int_eq(a.shared, 2048);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -131,8 +131,8 @@ static const struct {
 START_TEST(test_broken_source) {
   qn_source source = cuda(broken[_i].arch, broken[_i].text);
   qn_artifact a;
-  ck_fails(broken[_i].status, broken[_i].part, qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(broken[_i].status, broken[_i].part, qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -142,9 +142,9 @@ START_TEST(test_library_missing) {
   qn_artifact a;
   char text[64];
   setenv("QUERNEL_NVRTC", "/no/such/libnvrtc.so", 1);
-  ck_fails(QN_E_DEVICE, "/no/such/libnvrtc.so", qn_compile(&source, &a));
-  ck_fails(QN_E_DEVICE, "QUERNEL_NVRTC", qn_compiler_version("cuda", text, sizeof text));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_DEVICE, "/no/such/libnvrtc.so", qn__compile(&source, &a));
+  ck_fails(QN_E_DEVICE, "QUERNEL_NVRTC", qn__compiler_version("cuda", text, sizeof text));
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -152,15 +152,15 @@ START_TEST(test_library_foreign) {
   qn_source source = cuda("sm_90a", plain);
   qn_artifact a;
   setenv("QUERNEL_NVRTC", "libm.so.6", 1);
-  ck_fails(QN_E_DEVICE, "lacks nvrtc", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_DEVICE, "lacks nvrtc", qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
 START_TEST(test_version) {
   char text[64];
   int major, minor;
-  ck_ok(qn_compiler_version("cuda", text, sizeof text));
+  ck_ok(qn__compiler_version("cuda", text, sizeof text));
   ck_assert_msg(sscanf(text, "nvrtc %d.%d", &major, &minor) == 2 && major >= 12, "version '%s'", text);
 }
 END_TEST
@@ -168,11 +168,11 @@ END_TEST
 START_TEST(test_flags) {
   qn_source source = cuda("sm_80", "#if VALUE != 3\n#error flags are lost\n#endif\n__global__ void f() {}\n");
   qn_artifact a;
-  ck_fails(QN_E_COMPILE, "flags are lost", qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_fails(QN_E_COMPILE, "flags are lost", qn__compile(&source, &a));
+  qn__artifact_free(&a);
   source.flags = "-DVALUE=3";
-  ck_ok(qn_compile(&source, &a));
-  qn_artifact_free(&a);
+  ck_ok(qn__compile(&source, &a));
+  qn__artifact_free(&a);
 }
 END_TEST
 
@@ -186,7 +186,7 @@ static void read_all(const void *data, size_t size) {
   uint64_t sum = 0;
   qn_cubin_info info;
   (void)qn__cubin_info(data, size, &info);
-  (void)qn_cubin_each(data, size, ignore, &sum);
+  (void)qn__cubin_each(data, size, ignore, &sum);
   (void)qn__elf_no_undefined(data, size, "damaged");
 }
 
@@ -194,7 +194,7 @@ static void read_all(const void *data, size_t size) {
 START_TEST(test_damaged) {
   qn_source source = cuda("sm_80", plain);
   qn_artifact a;
-  ck_ok(qn_compile(&source, &a));
+  ck_ok(qn__compile(&source, &a));
   rng r = {7};
   for (size_t n = 0; n < a.size; n += 1 + a.size / 500) {
     unsigned char *cut = malloc(n + 1);
@@ -210,13 +210,13 @@ START_TEST(test_damaged) {
     read_all(a.image, a.size);
     a.image[place] = keep;
   }
-  ck_fails(QN_E_FORMAT, "no ELF64", qn_cubin_each("text", 4, ignore, &(uint64_t){0}));
+  ck_fails(QN_E_FORMAT, "no ELF64", qn__cubin_each("text", 4, ignore, &(uint64_t){0}));
   qn_source host = {.name = "variant", .target = "host", .text = "__attribute__((visibility(\"default\"))) int x = 1;"};
   qn_artifact object;
-  ck_ok(qn_compile(&host, &object));
-  ck_fails(QN_E_FORMAT, "is not CUDA's", qn_cubin_each(object.image, object.size, ignore, &(uint64_t){0}));
-  qn_artifact_free(&object);
-  qn_artifact_free(&a);
+  ck_ok(qn__compile(&host, &object));
+  ck_fails(QN_E_FORMAT, "is not CUDA's", qn__cubin_each(object.image, object.size, ignore, &(uint64_t){0}));
+  qn__artifact_free(&object);
+  qn__artifact_free(&a);
 }
 END_TEST
 

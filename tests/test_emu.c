@@ -40,12 +40,12 @@ START_TEST(test_samples_are_clean_and_right) {
   qn_status s = sample_run(ptx, samples[row].s, samples[row].device, &how, &error, &r);
   ck_assert_msg(!s, "%s: %s", samples[row].file, qn__errmsg());
   ck_assert_msg(!r->findings, "%s seed %d: %s", samples[row].file, seed,
-                r->count ? qn_emu_finding_print(r->list, line, sizeof line) : "");
+                r->count ? qn__emu_finding_print(r->list, line, sizeof line) : "");
   ck_assert_msg(error < 2e-3, "%s seed %d: error %g", samples[row].file, seed, error);
   ck_assert(r->complete && r->counters.warp_insns > 0);
   ck_assert_msg(r->counters.shared_passes == r->counters.shared_ideal || samples[row].s.kind == SAMPLE_WGMMA,
                 "%s has bank conflicts", samples[row].file);
-  qn_emu_report_free(r);
+  qn__emu_report_free(r);
   free(ptx);
 }
 END_TEST
@@ -176,12 +176,12 @@ static void one_bug(int row) {
   double error;
   qn_status st = sample_run(ptx, h->s, h->device, &how, &error, &r);
   ck_assert_msg(!st, "%s: %s", bugs[row].name, qn__errmsg());
-  if (r->count) qn_emu_finding_print(r->list, line, sizeof line);
+  if (r->count) qn__emu_finding_print(r->list, line, sizeof line);
   ck_assert_msg(found_by(r, error) & bugs[row].expect, "QN_CASE='%s' test_emu: found 0x%x (%s), error %g",
                 bugs[row].name, found_by(r, error), line, error);
   for (int k = 0; k < r->count; k++)
     ck_assert_msg(r->list[k].line > 0 && r->list[k].file_line > 0, "%s has no position", line);
-  qn_emu_report_free(r);
+  qn__emu_report_free(r);
   free(ptx);
 }
 
@@ -228,12 +228,12 @@ static const struct {
 START_TEST(test_text_is_refused_with_its_line) {
   qn_emu *e;
   qn_emu_module *m;
-  ck_assert(!qn_emu_open(80, 0, &e));
-  ck_assert_int_eq(qn_emu_module_load(e, refused[_i].ptx, &m), QN_E_COMPILE);
+  ck_assert(!qn__emu_open(80, 0, &e));
+  ck_assert_int_eq(qn__emu_module_load(e, refused[_i].ptx, &m), QN_E_COMPILE);
   ck_assert_msg(strstr(qn__errmsg(), refused[_i].message) != NULL, "'%s' lacks '%s'", qn__errmsg(),
                 refused[_i].message);
   ck_assert_ptr_null(m);
-  qn_emu_close(e);
+  qn__emu_close(e);
 }
 END_TEST
 
@@ -241,22 +241,22 @@ START_TEST(test_memory_calls_refuse_bad_ranges) {
   qn_emu *e;
   uint64_t a;
   char x[64];
-  ck_assert_int_eq(qn_emu_open(12, 0, &e), QN_E_DEVICE);
-  ck_assert_int_eq(qn_emu_open_name("emu:sm_80a", &e), QN_E_DEVICE);
-  ck_assert_int_eq(qn_emu_open_name("emu:sm_90a", &e), QN_OK);
-  ck_assert_int_eq(qn_emu_alloc(e, 0, &a), QN_E_ARG);
-  ck_assert_int_eq(qn_emu_alloc(e, UINT64_C(1) << 50, &a), QN_E_NOMEM);
-  ck_assert_int_eq(qn_emu_alloc(e, 64, &a), QN_OK);
-  ck_assert_int_eq(qn_emu_write(e, a + 1, x, 64), QN_E_ARG);
-  ck_assert_int_eq(qn_emu_read(e, x, a - 1, 1), QN_E_ARG);
-  ck_assert_int_eq(qn_emu_fill(e, a, 3, 3, 1), QN_E_ARG);
-  ck_assert_int_eq(qn_emu_fill(e, a, 0x01020304, 4, 16), QN_OK);
-  ck_assert_int_eq(qn_emu_read(e, x, a, 64), QN_OK);
+  ck_assert_int_eq(qn__emu_open(12, 0, &e), QN_E_DEVICE);
+  ck_assert_int_eq(qn__emu_open_name("emu:sm_80a", &e), QN_E_DEVICE);
+  ck_assert_int_eq(qn__emu_open_name("emu:sm_90a", &e), QN_OK);
+  ck_assert_int_eq(qn__emu_alloc(e, 0, &a), QN_E_ARG);
+  ck_assert_int_eq(qn__emu_alloc(e, UINT64_C(1) << 50, &a), QN_E_NOMEM);
+  ck_assert_int_eq(qn__emu_alloc(e, 64, &a), QN_OK);
+  ck_assert_int_eq(qn__emu_write(e, a + 1, x, 64), QN_E_ARG);
+  ck_assert_int_eq(qn__emu_read(e, x, a - 1, 1), QN_E_ARG);
+  ck_assert_int_eq(qn__emu_fill(e, a, 3, 3, 1), QN_E_ARG);
+  ck_assert_int_eq(qn__emu_fill(e, a, 0x01020304, 4, 16), QN_OK);
+  ck_assert_int_eq(qn__emu_read(e, x, a, 64), QN_OK);
   ck_assert_int_eq(x[60], 4);
-  ck_assert_int_eq(qn_emu_free(e, a + 4), QN_E_ARG);
-  ck_assert_int_eq(qn_emu_free(e, a), QN_OK);
-  ck_assert_int_eq(qn_emu_read(e, x, a, 1), QN_E_ARG);
-  qn_emu_close(e);
+  ck_assert_int_eq(qn__emu_free(e, a + 4), QN_E_ARG);
+  ck_assert_int_eq(qn__emu_free(e, a), QN_OK);
+  ck_assert_int_eq(qn__emu_read(e, x, a, 1), QN_E_ARG);
+  qn__emu_close(e);
 }
 END_TEST
 
@@ -265,14 +265,14 @@ START_TEST(test_no_allocation_touches_another) {
   qn_emu *e;
   uint64_t a, b, c = 0;
   char x;
-  ck_assert_int_eq(qn_emu_open(80, 0, &e), QN_OK);
-  ck_assert(!qn_emu_alloc(e, 1, &a) && !qn_emu_alloc(e, 1, &b) && !qn_emu_free(e, b));
+  ck_assert_int_eq(qn__emu_open(80, 0, &e), QN_OK);
+  ck_assert(!qn__emu_alloc(e, 1, &a) && !qn__emu_alloc(e, 1, &b) && !qn__emu_free(e, b));
   do /* until the address space is used from its start again */
-    ck_assert(!qn_emu_free(e, c) && !qn_emu_alloc(e, 1, &c));
+    ck_assert(!qn__emu_free(e, c) && !qn__emu_alloc(e, 1, &c));
   while (c > b);
-  ck_assert_int_eq(qn_emu_read(e, &x, a + (1 << 16), 1), QN_E_ARG);
-  ck_assert_int_eq(qn_emu_read(e, &x, c - 1, 1), QN_E_ARG);
-  qn_emu_close(e);
+  ck_assert_int_eq(qn__emu_read(e, &x, a + (1 << 16), 1), QN_E_ARG);
+  ck_assert_int_eq(qn__emu_read(e, &x, c - 1, 1), QN_E_ARG);
+  qn__emu_close(e);
 }
 END_TEST
 
@@ -311,19 +311,19 @@ static qn_status copy_halves(const uint32_t in[LANES], uint32_t out[LANES]) {
   const qn_emu_kernel *k;
   qn_emu_report *r = NULL;
   uint64_t from, to;
-  qn_status s = qn_emu_open(80, 0, &e);
-  if (!s) s = qn_emu_alloc(e, 4 * LANES, &from);
-  if (!s) s = qn_emu_alloc(e, 4 * LANES, &to);
-  if (!s) s = qn_emu_write(e, from, in, 4 * LANES);
-  if (!s) s = qn_emu_module_load(e, halves, &m);
-  if (!s) s = qn_emu_kernel_find(m, "k", &k);
+  qn_status s = qn__emu_open(80, 0, &e);
+  if (!s) s = qn__emu_alloc(e, 4 * LANES, &from);
+  if (!s) s = qn__emu_alloc(e, 4 * LANES, &to);
+  if (!s) s = qn__emu_write(e, from, in, 4 * LANES);
+  if (!s) s = qn__emu_module_load(e, halves, &m);
+  if (!s) s = qn__emu_kernel_find(m, "k", &k);
   qn_emu_launch how = {
       .grid = {1, 1, 1}, .block = {LANES, 1, 1}, .params = (const void *[]){&from, &to}, .nparams = 2, .threads = 1};
-  if (!s) s = qn_emu_run(k, &how, &r);
+  if (!s) s = qn__emu_run(k, &how, &r);
   if (!s && r->findings) s = qn__fail(QN_E_WRONG, "a finding: %s", r->list[0].text);
-  if (!s) s = qn_emu_read(e, out, to, 4 * LANES);
-  qn_emu_report_free(r);
-  qn_emu_close(e);
+  if (!s) s = qn__emu_read(e, out, to, 4 * LANES);
+  qn__emu_report_free(r);
+  qn__emu_close(e);
   return s;
 }
 

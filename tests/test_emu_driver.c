@@ -34,7 +34,7 @@ typedef struct rig {
 static rig open_rig(const char *device) {
   rig r = {.step = {.entry = "add", .n_args = 3, .arg = {QN_ARG_Y, QN_ARG_N, QN_ARG_K}}};
   int32_t zero[count] = {0};
-  ck_ok(qn_emu_device_open(NULL, device, &r.device));
+  ck_ok(qn__emu_device_open(NULL, device, &r.device));
   ck_ok(r.device->ops->module_load(r.device, ptx, sizeof ptx, &r.module));
   r.launch = (qn_launch){.grid = {4, 1, 1}, .block = {32, 1, 1}, .cluster = {1, 1, 1}};
   ck_ok(r.device->ops->entry(r.device, r.module, "add", 0, &r.launch.fn));
@@ -78,7 +78,7 @@ START_TEST(launches_in_order_and_counts) {
   ck_ok(enqueue(&r, 3, NULL));
   ck_ok(r.device->ops->sync(r.device, NULL));
   expect(&r, 5);
-  const qn_emu_counters *c = qn_emu_device_counters(r.device);
+  const qn_emu_counters *c = qn__emu_device_counters(r.device);
   ck_assert_uint_eq(c->ctas, 4);
   ck_assert_uint_eq(c->global_load_bytes, count * 4);
   ck_assert_uint_eq(c->global_store_bytes, count * 4);
@@ -143,8 +143,8 @@ START_TEST(names_what_it_refuses) {
   qn_device *d;
   qn_module *m;
   void *fn;
-  ck_fails(QN_E_DEVICE, "sm_33", qn_emu_device_open(NULL, "emu:sm_33", &d));
-  ck_fails(QN_E_DEVICE, "'' is not an architecture", qn_emu_device_open(NULL, "emu:", &d));
+  ck_fails(QN_E_DEVICE, "sm_33", qn__emu_device_open(NULL, "emu:sm_33", &d));
+  ck_fails(QN_E_DEVICE, "'' is not an architecture", qn__emu_device_open(NULL, "emu:", &d));
   rig r = open_rig("emu:sm_80");
   ck_fails(QN_E_CUDA, "INVALID_PTX", r.device->ops->module_load(r.device, "nonsense", 9, &m));
   ck_fails(QN_E_NO_KERNEL, "mul", r.device->ops->entry(r.device, r.module, "mul", 0, &fn));

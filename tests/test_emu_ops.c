@@ -106,16 +106,16 @@ static void run_row(const char *body, uint32_t a, uint32_t b, uint32_t c, uint32
   qn_emu_report *r;
   uint64_t p;
   char line[1024];
-  ck_assert(!qn_emu_open(90, 'a', &e) && !qn_emu_alloc(e, 128, &p));
-  ck_assert_msg(!qn_emu_module_load(e, ptx, &m), "%s: %s", body, qn__errmsg());
-  ck_assert(!qn_emu_kernel_find(m, "k", &f));
+  ck_assert(!qn__emu_open(90, 'a', &e) && !qn__emu_alloc(e, 128, &p));
+  ck_assert_msg(!qn__emu_module_load(e, ptx, &m), "%s: %s", body, qn__errmsg());
+  ck_assert(!qn__emu_kernel_find(m, "k", &f));
   qn_emu_launch how = {
       .grid = {1, 1, 1}, .block = {32, 1, 1}, .params = (const void *[]){&p, &a, &b, &c}, .nparams = 4, .threads = 1};
-  ck_assert_msg(!qn_emu_run(f, &how, &r), "%s", qn__errmsg());
-  ck_assert_msg(!r->findings, "%s: %s", body, r->count ? qn_emu_finding_print(r->list, line, sizeof line) : "");
-  ck_assert(!qn_emu_read(e, out, p, 128));
-  qn_emu_report_free(r);
-  qn_emu_close(e);
+  ck_assert_msg(!qn__emu_run(f, &how, &r), "%s", qn__errmsg());
+  ck_assert_msg(!r->findings, "%s: %s", body, r->count ? qn__emu_finding_print(r->list, line, sizeof line) : "");
+  ck_assert(!qn__emu_read(e, out, p, 128));
+  qn__emu_report_free(r);
+  qn__emu_close(e);
 }
 
 START_TEST(test_instruction_has_its_value) {

@@ -21,11 +21,11 @@ static char *compiled(const char *name, const char *architecture) {
   char *text = sample_text(file);
   ck_assert_ptr_nonnull(text);
   qn_artifact a;
-  qn_status s = qn_compile(&(qn_source){.name = name, .target = "cuda", .arch = arch, .text = text}, &a);
+  qn_status s = qn__compile(&(qn_source){.name = name, .target = "cuda", .arch = arch, .text = text}, &a);
   ck_assert_msg(!s || s == QN_E_DEVICE, "%s for %s: %s", name, arch, qn__errmsg());
   char *ptx = (char *)a.image;
   a.image = NULL;
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   free(text);
   return ptx;
 }
@@ -53,9 +53,9 @@ START_TEST(test_source_is_clean_and_right) {
     double error;
     ck_assert_msg(!sample_run(ptx, x->s, device, &how, &error, &r), "%s on %s: %s", x->name, device, qn__errmsg());
     ck_assert_msg(!r->findings, "%s on %s: %s", x->name, device,
-                  r->count ? qn_emu_finding_print(r->list, line, sizeof line) : "");
+                  r->count ? qn__emu_finding_print(r->list, line, sizeof line) : "");
     ck_assert_msg(error < 2e-3, "%s on %s, seed %d: error %g", x->name, device, (int)seed, error);
-    qn_emu_report_free(r);
+    qn__emu_report_free(r);
   }
   free(ptx);
 }

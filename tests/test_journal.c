@@ -14,11 +14,11 @@ static qn_store *store;
 static void init(void) {
   qn_device_info info = {.name = "host", .target = "host", .arch = "x86-64", .threads = 2, .timed = 1};
   folder_init();
-  ck_assert_msg(qn_store_open(folder, &info, "cc 1", "cold", &store) == QN_OK, "%s", qn__errmsg());
+  ck_assert_msg(qn__store_open(folder, &info, "cc 1", "cold", &store) == QN_OK, "%s", qn__errmsg());
 }
 
 static void fini(void) {
-  qn_store_close(store);
+  qn__store_close(store);
   folder_fini();
 }
 

@@ -147,9 +147,16 @@ END_TEST
 
 /* What an engine links: the C library only, small, no name but those of the header, nothing that prints or ends the
  * process. */
+#define DECLARED(headers)                                                                                              \
+  "\"$(cd " QN_TESTS "/../runtime && grep -h '^QN_API' " headers " | grep -oE 'qn_[a-z0-9_]+\\(' | tr -d '(' | "       \
+  "sort)\""
 #define EXPORTS(library, header)                                                                                       \
-  "test \"$(nm -D --defined-only " library " | awk '{ print $3 }' | sort)\" = \"$(grep '^QN_API' " QN_TESTS            \
-  "/../runtime/" header " | grep -oE 'qn_[a-z0-9_]+\\(' | tr -d '(' | sort)\""
+  "test \"$(nm -D --defined-only " library " | awk '{ print $3 }' | sort)\" = " DECLARED(header)
+
+/* What crosses a file begins with qn__, unless an installed header declares it. */
+#define NAMES                                                                                                          \
+  "test -z \"$(nm " QN_BUILD "/quernel " QN_BUILD "/quernel-worker | awk '$2 ~ /^[TDBRC]$/ && !/@/ { print $3 }'"      \
+  " | grep -vE '^(qn__|_|main$|luaopen_quernel$)' | grep -vxF " DECLARED("quernel.h io/io.h") ")\""
 
 /* Every function of its sources is in it, but for those by which the tool and the tests get at its inside. */
 #define SEAMS                                                                                                          \
@@ -162,16 +169,17 @@ END_TEST
 START_TEST(test_library_is_lean) {
   static const char *const commands[] = {
       HOLDS_ALL,
+      NAMES,
       "readelf -d %s | grep -q 'NEEDED.*libc\\.so' && nm %s | grep -q ' qn_run$'", /* these programs see it */
       "test -z \"$(readelf -d %s | grep NEEDED | grep -vE 'lib(c|m|dl|pthread)\\.so|ld-linux|lib[atu]*san')\"",
-      "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn_compile|qn__compile)')\"",
+      "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn__compile)')\"",
       EXPORTS("%s", "quernel.h"),
       EXPORTS(QN_BUILD "/runtime/io/libquernel-io.so", "io/io.h"),
       ("test -z \"$(nm -D --undefined-only %s | grep -wE "
        "'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\""),
       "c=$(mktemp) && strip -o $c %s && s=$(stat -c %%s $c) && rm $c && test $s -lt 200000",
   };
-  char command[640];
+  char command[800];
   snprintf(command, sizeof command, commands[_i], QN_BUILD "/runtime/libquernel.so", QN_BUILD "/runtime/libquernel.so");
   ck_assert_msg(system(command) == 0, "%s", command);
 }

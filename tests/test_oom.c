@@ -168,19 +168,19 @@ static qn_status fill(qn_pack_builder *b) {
   p.problem = (qn_problem){.n = 64, .k = 96, .act = QN_T_F32, .out = QN_T_F32};
   snprintf(p.problem.format, sizeof p.problem.format, "%s", p.format.name);
   qn__problem_spell(&p.problem);
-  QN_TRY(qn_pack_add_device(b, "host", "", "", 1));
-  QN_TRY(qn_pack_add_kernel(b, &k));
-  QN_TRY(qn_pack_add_plan(b, &p));
-  return qn_pack_write(b, path);
+  QN_TRY(qn__pack_add_device(b, "host", "", "", 1));
+  QN_TRY(qn__pack_add_kernel(b, &k));
+  QN_TRY(qn__pack_add_plan(b, &p));
+  return qn__pack_write(b, path);
 }
 
 static qn_status write_and_read(uint64_t *result) {
   qn_pack_builder *b;
   qn_pack *p;
   *result = 0;
-  QN_TRY(qn_pack_builder_new(&b));
+  QN_TRY(qn__pack_builder_new(&b));
   qn_status s = fill(b);
-  qn_pack_builder_free(b);
+  qn__pack_builder_free(b);
   QN_TRY(s);
   QN_TRY(qn__pack_open(NULL, path, &p));
   mix(result, qn__pack_hash(p), 32);
@@ -201,9 +201,9 @@ static qn_status compile_kernel(uint64_t *result) {
   const qn_source source = {
       .name = "k", .target = "host", .flags = "", .text = "__attribute__((visibility(\"default\"))) void k(void) {}\n"};
   qn_artifact a;
-  qn_status s = qn_compile(&source, &a);
+  qn_status s = qn__compile(&source, &a);
   *result = a.size;
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   return s;
 }
 
@@ -222,28 +222,28 @@ static int count_entries(void *ud, const char *key, const cJSON *value) {
 
 /* What a run that was cut short left behind is whole, or not there. */
 static qn_status store_entry(qn_store *s, uint64_t *result) {
-  cJSON *old = qn_store_get(s, "evidence", "key"), *new = cJSON_CreateObject();
+  cJSON *old = qn__store_get(s, "evidence", "key"), *new = cJSON_CreateObject();
   double was = qn__json_number(old, "x", 3);
   cJSON_Delete(old);
   qn__json_add_number(new, "x", 3);
-  qn_status status = was == 3 ? qn_store_put(s, "evidence", "key", new) : QN_E_FORMAT;
+  qn_status status = was == 3 ? qn__store_put(s, "evidence", "key", new) : QN_E_FORMAT;
   cJSON_Delete(new);
   QN_TRY(status);
-  cJSON *back = qn_store_get(s, "evidence", "key");
+  cJSON *back = qn__store_get(s, "evidence", "key");
   if (!back) return QN_E_NOMEM; /* a miss */
   mix(result, &(double){qn__json_number(back, "x", 0)}, sizeof(double));
   cJSON_Delete(back);
-  return qn_store_each(s, "evidence", count_entries, result);
+  return qn__store_each(s, "evidence", count_entries, result);
 }
 
 static qn_status store_artifact(qn_store *s, uint64_t *result) {
   qn_artifact a = {.image = (unsigned char *)"image", .size = 5}, back;
   qn_status known;
   char why[64];
-  QN_TRY(qn_store_artifact_put(s, "variant", QN_OK, "", &a));
-  if (!qn_store_artifact_get(s, "variant", &known, &back, why, sizeof why)) return QN_E_NOMEM;
+  QN_TRY(qn__store_artifact_put(s, "variant", QN_OK, "", &a));
+  if (!qn__store_artifact_get(s, "variant", &known, &back, why, sizeof why)) return QN_E_NOMEM;
   mix(result, back.image, back.size);
-  qn_artifact_free(&back);
+  qn__artifact_free(&back);
   return known;
 }
 
@@ -251,12 +251,12 @@ static qn_status use_store(uint64_t *result) {
   const qn_device_info device = {.name = "cuda:0", .target = "cuda", .arch = "sm_90a"};
   qn_store *s;
   *result = 0;
-  QN_TRY(qn_store_open(folder, &device, "nvrtc", "cold", &s));
+  QN_TRY(qn__store_open(folder, &device, "nvrtc", "cold", &s));
   qn_status status = store_entry(s, result);
   if (!status) status = store_artifact(s, result);
-  qn_store_close(s);
+  qn__store_close(s);
   qn_store_counts counts; /* all is in use, whether it can be read or not */
-  if (!status) status = qn_store_gc(folder, 0, &counts);
+  if (!status) status = qn__store_gc(folder, 0, &counts);
   return status || !counts.removed ? status : QN_E_FORMAT;
 }
 

@@ -37,7 +37,7 @@ static FILE *start_worker(const char *requests, size_t at, bool all, pid_t *pid)
     close(fd[0]);
     close(fd[1]);
     arm(at, all);
-    int status = qn_worker_main(2, (char *[]){(char[]){"worker"}, (char[]){"host:1"}, NULL});
+    int status = qn__worker_main(2, (char *[]){(char[]){"worker"}, (char[]){"host:1"}, NULL});
     *taken = calls;
     _exit(status);
   }
@@ -125,7 +125,7 @@ static qn_status tune(const char *worker, qn_tune_result *r) {
                              .generic = &candidate[0]};
   const qn_tune_options o = {
       .device = "host", .store = folder, .worker = worker, .m = profile, .n_m = QN_COUNT(profile), .threads = 1};
-  return qn_tune(&p, 1, &o, r);
+  return qn__tune(&p, 1, &o, r);
 }
 
 /* A run that fails wherever it may is followed by one that has memory: all candidates are right in it. */
@@ -138,7 +138,7 @@ START_TEST(test_supervisor) {
   arm(0, false);
   ck_ok(tune(worker, &r));
   size_t total = calls, plans = r.n_plans;
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   folder_fini();
   rng d = {seed_of_sample()};
   for (int i = 0; i < tries; i++) {
@@ -148,7 +148,7 @@ START_TEST(test_supervisor) {
     long before = live;
     arm(at, i % 2);
     qn_status s = tune(worker, &r);
-    if (!s) qn_tune_result_free(&r);
+    if (!s) qn__tune_result_free(&r);
     arm(0, false);
     long left = live - before;
     refused += s != QN_OK;
@@ -159,7 +159,7 @@ START_TEST(test_supervisor) {
     ck_ok(tune(worker, &r));
     ck_assert_msg(!r.counts.rejected && r.n_plans == plans, "allocation %zu of %zu fails%s: %zu rejected later", at,
                   total, i % 2 ? ", and all after it" : "", r.counts.rejected);
-    qn_tune_result_free(&r);
+    qn__tune_result_free(&r);
     folder_fini();
   }
   ck_assert_int_gt(refused, 0);

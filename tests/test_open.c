@@ -35,9 +35,9 @@ static void add_device(uint32_t i, const char *target, const char *arch, const c
   if (!strcmp(target, "cuda")) strcpy(one.target, target), strcpy(one.arch, arch);
   memcpy(plan.range[0].variant, one.hash, sizeof one.hash);
   plan.device = i, plan.n_ranges = 1;
-  ck_ok(qn_pack_add_device(builder, target, arch, product, threads));
-  ck_ok(qn_pack_add_kernel(builder, &one));
-  ck_ok(qn_pack_add_plan(builder, &plan));
+  ck_ok(qn__pack_add_device(builder, target, arch, product, threads));
+  ck_ok(qn__pack_add_kernel(builder, &one));
+  ck_ok(qn__pack_add_plan(builder, &plan));
 }
 
 /* Whose plans serve, and with how many threads. */
@@ -63,13 +63,13 @@ static void allow_cpus(int n) {
 START_TEST(test_hosts_in_one_pack) {
   qn_device *here;
   ck_ok(qn__device_open(NULL, "host:1", &here));
-  ck_ok(qn_pack_builder_new(&builder));
+  ck_ok(qn__pack_builder_new(&builder));
   add_device(0, "host", "x86-64 avx", "a small one", 7);
   add_device(1, "host", here->info.arch, "another", 1);
   add_device(2, "host", here->info.arch, here->info.product, 64);
   add_device(3, "host", here->info.arch, here->info.product, 1);
-  ck_ok(qn_pack_write(builder, path));
-  qn_pack_builder_free(builder);
+  ck_ok(qn__pack_write(builder, path));
+  qn__pack_builder_free(builder);
   check_choice(&(qn_open_options){.threads = 40}, 2, 40);
   check_choice(&(qn_open_options){.device = "host:1"}, 3, 1);
   allow_cpus(1); /* what was measured with more than there are would wait for itself */
@@ -117,14 +117,14 @@ START_TEST(test_gpus_in_one_pack) {
                {"gpu:sm_90", 0, "the pack is for"},
                {"gpu:sm_75", 0, "is for sm_"}};
   qn__device_provide("gpu:", open_gpu);
-  ck_ok(qn_pack_builder_new(&builder));
+  ck_ok(qn__pack_builder_new(&builder));
   add_device(0, "cuda", "sm_80", "", 0);
   add_device(1, "cuda", "sm_86", "", 0);
   add_device(2, "host", "", "", 1);
   add_device(3, "cuda", "sm_90a", "another", 0);
   add_device(4, "cuda", "sm_90a", "one", 0);
-  ck_ok(qn_pack_write(builder, path));
-  qn_pack_builder_free(builder);
+  ck_ok(qn__pack_write(builder, path));
+  qn__pack_builder_free(builder);
   const qn_open_options o = {.device = cases[_i].device};
   qn_context *c;
   char err[200];

@@ -58,19 +58,19 @@ static qn_pack_builder *make_builder(const int order[3]) {
   qn_kernel a = make_kernel(HASH_A, "", image_a, sizeof image_a),
             b = make_kernel(HASH_B, "x86-64", image_b, sizeof image_b);
   qn_pack_builder *builder;
-  ck_ok(qn_pack_builder_new(&builder));
-  ck_ok(qn_pack_add_device(builder, "host", "x86-64 avx2", "A machine", 2));
-  ck_ok(qn_pack_add_kernel(builder, order[0] ? &a : &b));
-  ck_ok(qn_pack_add_kernel(builder, order[0] ? &b : &a));
-  ck_ok(qn_pack_add_kernel(builder, &a));
-  for (int i = 0; i < 3; i++) ck_ok(qn_pack_add_plan(builder, &plans[order[i]]));
+  ck_ok(qn__pack_builder_new(&builder));
+  ck_ok(qn__pack_add_device(builder, "host", "x86-64 avx2", "A machine", 2));
+  ck_ok(qn__pack_add_kernel(builder, order[0] ? &a : &b));
+  ck_ok(qn__pack_add_kernel(builder, order[0] ? &b : &a));
+  ck_ok(qn__pack_add_kernel(builder, &a));
+  for (int i = 0; i < 3; i++) ck_ok(qn__pack_add_plan(builder, &plans[order[i]]));
   return builder;
 }
 
 static image write_and_read(const int order[3]) {
   qn_pack_builder *b = make_builder(order);
-  ck_ok(qn_pack_write(b, path));
-  qn_pack_builder_free(b);
+  ck_ok(qn__pack_write(b, path));
+  qn__pack_builder_free(b);
   image i = {malloc(1 << 20), 0};
   FILE *f = fopen(path, "rb");
   i.size = fread(i.data, 1, 1 << 20, f);
@@ -163,11 +163,11 @@ START_TEST(test_equal_images_are_kept_once) {
   memcpy(copy, code, sizeof code);
   for (int i = 0; i < 2; i++) {
     qn_kernel k = make_kernel(HASH_A, "", code, sizeof code), same = make_kernel(HASH_B, "", copy, sizeof copy);
-    ck_ok(qn_pack_builder_new(&b));
-    ck_ok(qn_pack_add_kernel(b, &k));
-    if (i) ck_ok(qn_pack_add_kernel(b, &same));
-    ck_ok(qn_pack_write(b, path));
-    qn_pack_builder_free(b);
+    ck_ok(qn__pack_builder_new(&b));
+    ck_ok(qn__pack_add_kernel(b, &k));
+    if (i) ck_ok(qn__pack_add_kernel(b, &same));
+    ck_ok(qn__pack_write(b, path));
+    qn__pack_builder_free(b);
     ck_assert_int_eq(stat(path, i ? &two : &one), 0);
   }
   ck_assert_int_lt(two.st_size, one.st_size + 4000);
@@ -300,10 +300,10 @@ START_TEST(test_names_are_printable) {
   qn_pack *p;
   qn_kernel k = make_kernel(HASH_A, "", image_a, sizeof image_a);
   strcpy(k.name, bad[_i]);
-  ck_ok(qn_pack_builder_new(&b));
-  ck_ok(qn_pack_add_kernel(b, &k));
-  ck_fails(QN_E_FORMAT, "control character", qn_pack_write(b, path));
-  qn_pack_builder_free(b);
+  ck_ok(qn__pack_builder_new(&b));
+  ck_ok(qn__pack_add_kernel(b, &k));
+  ck_fails(QN_E_FORMAT, "control character", qn__pack_write(b, path));
+  qn__pack_builder_free(b);
   image i = write_and_read((int[]){0, 1, 2});
   char *name = memmem(i.data, i.size, "host.plain/0123", 15);
   ck_assert_ptr_nonnull(name);
@@ -323,7 +323,7 @@ START_TEST(test_builder_refuses) {
 #define PLAN(part, change)                                                                                             \
   p = make_plan(4, 32, 32);                                                                                            \
   change;                                                                                                              \
-  ck_assert_msg(qn_pack_add_plan(b, &p) != QN_OK, "%s", part);                                                         \
+  ck_assert_msg(qn__pack_add_plan(b, &p) != QN_OK, "%s", part);                                                        \
   ck_assert_msg(strstr(qn__errmsg(), part) != NULL, "'%s' is not in '%s'", part, qn__errmsg())
   PLAN("device 1 of 1", p.device = 1);
   PLAN("has not been added", p.range[1].variant[0] = 'f');
@@ -340,14 +340,14 @@ START_TEST(test_builder_refuses) {
   PLAN("reach", p.layout.section[0].outer[0].stride = 2);
   PLAN("decode", p.format.decode.n = 0);
   PLAN("added twice", p = make_plan(4, 64, 96));
-  for (int i = 1; i < QN_PACK_MAX_DEVICES; i++) ck_ok(qn_pack_add_device(b, "host", "", "", 1));
-  ck_fails(QN_E_LIMIT, "at most 64 devices", qn_pack_add_device(b, "host", "", "", 1));
-  ck_fails(QN_E_FORMAT, "'tpu'", qn_pack_add_device(b, "tpu", "", "", 1));
+  for (int i = 1; i < QN_PACK_MAX_DEVICES; i++) ck_ok(qn__pack_add_device(b, "host", "", "", 1));
+  ck_fails(QN_E_LIMIT, "at most 64 devices", qn__pack_add_device(b, "host", "", "", 1));
+  ck_fails(QN_E_FORMAT, "'tpu'", qn__pack_add_device(b, "tpu", "", "", 1));
 #undef PLAN
 #define KERNEL(part, change)                                                                                           \
   k = make_kernel("99990000999900009999000099990000", "", image_a, sizeof image_a);                                    \
   change;                                                                                                              \
-  ck_assert_msg(qn_pack_add_kernel(b, &k) != QN_OK, "%s", part);                                                       \
+  ck_assert_msg(qn__pack_add_kernel(b, &k) != QN_OK, "%s", part);                                                      \
   ck_assert_msg(strstr(qn__errmsg(), part) != NULL, "'%s' is not in '%s'", part, qn__errmsg())
   KERNEL("hash", k.hash[3] = 0);
   KERNEL("target", strcpy(k.target, "tpu"));
@@ -361,8 +361,8 @@ START_TEST(test_builder_refuses) {
   KERNEL("tokens 96 .. 99, the recipe has 9", k.recipe.step[0].grid[0].at = QN_POOL_OPS);
   KERNEL("recipe of 97 tokens", k.recipe.pool.n = QN_POOL_OPS + 1);
 #undef KERNEL
-  qn_pack_builder_free(b);
-  qn_pack_builder_free(NULL);
+  qn__pack_builder_free(b);
+  qn__pack_builder_free(NULL);
 }
 END_TEST
 
@@ -371,17 +371,17 @@ START_TEST(test_a_full_disk_leaves_nothing) {
   qn_pack_builder *b = make_builder((int[]){0, 1, 2});
   qn_pack *p;
   char command[128];
-  ck_ok(qn_pack_write(b, path));
+  ck_ok(qn__pack_write(b, path));
   signal(SIGXFSZ, SIG_IGN);
   const struct rlimit small = {1000, 1000};
   ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
-  ck_fails(QN_E_IO, path, qn_pack_write(b, path));
-  ck_fails(QN_E_IO, "/tmp/there/is", qn_pack_write(b, "/tmp/there/is/no/such.qpack"));
+  ck_fails(QN_E_IO, path, qn__pack_write(b, path));
+  ck_fails(QN_E_IO, "/tmp/there/is", qn__pack_write(b, "/tmp/there/is/no/such.qpack"));
   ck_ok(qn__pack_open(NULL, path, &p));
   qn__pack_close(p);
   snprintf(command, sizeof command, "test $(ls %s* | wc -l) = 1", path);
   ck_assert_int_eq(system(command), 0);
-  qn_pack_builder_free(b);
+  qn__pack_builder_free(b);
 }
 END_TEST
 

@@ -31,7 +31,7 @@ static const char *const archs[] = {"sm_80", "sm_89", "sm_90a", "sm_100a", "sm_1
 
 static tally tally_of(const char *arch, const void *cubin, size_t size) {
   tally t = {.sm_100 = atoi(arch + 3) >= 100};
-  ck_ok(qn_cubin_each(cubin, size, count, &t));
+  ck_ok(qn__cubin_each(cubin, size, count, &t));
   return t;
 }
 
@@ -54,12 +54,12 @@ START_TEST(sizes_are_read) {
       "}\n";
   qn_source source = {.name = "sizes", .target = "cuda", .arch = archs[_i], .text = text};
   qn_artifact a;
-  ck_ok(qn_compile(&source, &a));
+  ck_ok(qn__compile(&source, &a));
   tally t = tally_of(archs[_i], a.image, a.size);
   ck_assert_msg(t.copies == 4 && t.copies16 == 2 && t.loads == 3 && t.loads16 == 1 && !t.hmma,
                 "%s: %d LDGSTS, %d of 16 bytes; %d LDG, %d of 16 bytes; %d HMMA", archs[_i], t.copies, t.copies16,
                 t.loads, t.loads16, t.hmma);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
 }
 END_TEST
 

@@ -52,12 +52,12 @@ START_TEST(test_generic_plan) {
   qn_kernel one = kernel_one();
   qn_plan p = make_plan(0, 0, QN_T_F32, false);
   p.n_ranges = 1;
-  ck_ok(qn_pack_builder_new(&b));
-  ck_ok(qn_pack_add_device(b, "host", "", "", 1));
-  ck_ok(qn_pack_add_kernel(b, &one));
-  ck_ok(qn_pack_add_plan(b, &p));
-  ck_ok(qn_pack_write(b, path));
-  qn_pack_builder_free(b);
+  ck_ok(qn__pack_builder_new(&b));
+  ck_ok(qn__pack_add_device(b, "host", "", "", 1));
+  ck_ok(qn__pack_add_kernel(b, &one));
+  ck_ok(qn__pack_add_plan(b, &p));
+  ck_ok(qn__pack_write(b, path));
+  qn__pack_builder_free(b);
   qn_context *c = open_pack(NULL);
   qn_gemm *g;
   qn_weight *w;

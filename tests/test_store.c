@@ -28,7 +28,7 @@ START_TEST(test_round_trip) {
   for (size_t i = 0; i < QN_COUNT(keys); i++) ck_assert(get(s, keys[i]) == -1);
   for (size_t i = 0; i < QN_COUNT(keys); i++) put(s, keys[i], 100 + (double)i);
   for (size_t i = 0; i < QN_COUNT(keys); i++) put(s, keys[i], 1.1e-5 * (double)(1 << i)); /* the last one counts */
-  qn_store_close(s);
+  qn__store_close(s);
   s = open_at(root);
   double sum = 0, want = 0;
   for (size_t i = 0; i < QN_COUNT(keys); i++) {
@@ -36,16 +36,16 @@ START_TEST(test_round_trip) {
     want += get(s, keys[i]);
   }
   ck_assert(get(s, "y") == -1);
-  ck_assert_ptr_null(qn_store_get(s, "plan", keys[0])); /* kinds are apart */
-  ck_ok(qn_store_each(s, "evidence", sum_up, &sum));
+  ck_assert_ptr_null(qn__store_get(s, "plan", keys[0])); /* kinds are apart */
+  ck_ok(qn__store_each(s, "evidence", sum_up, &sum));
   ck_assert_double_eq_tol(sum, want, 1e-12);
   int calls = 0;
-  ck_ok(qn_store_each(s, "evidence", stop_at_once, &calls));
+  ck_ok(qn__store_each(s, "evidence", stop_at_once, &calls));
   ck_assert_int_eq(calls, 1);
-  ck_ok(qn_store_each(s, "nothing", stop_at_once, &calls));
+  ck_ok(qn__store_each(s, "nothing", stop_at_once, &calls));
   ck_assert_int_eq(calls, 1);
-  qn_store_close(s);
-  qn_store_close(NULL);
+  qn__store_close(s);
+  qn__store_close(NULL);
 }
 END_TEST
 
@@ -68,13 +68,13 @@ START_TEST(test_damage) {
     double x = get(s, key);
     ck_assert_msg(x == -1 || x == 0.25, "bit %zu: %g", bit, x);
     misses += x == -1;
-    ck_ok(qn_store_each(s, "evidence", stop_at_once, &(int){0}));
+    ck_ok(qn__store_each(s, "evidence", stop_at_once, &(int){0}));
     text[bit / 8] ^= (char)(1 << bit % 8);
   }
   ck_assert_msg(misses > (int)(7 * n), "%d misses of %zu bits", misses, 8 * n);
   save(path, text, n);
   ck_assert(get(s, key) == 0.25);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 
@@ -94,7 +94,7 @@ START_TEST(test_foreign) {
   p[10] = own;
   save(path, text, n);
   ck_assert(get(s, "a") == 1);
-  snprintf(other, sizeof other, "%s/evidence/00000000000000000000000000000000.json", qn_store_path(s));
+  snprintf(other, sizeof other, "%s/evidence/00000000000000000000000000000000.json", qn__store_path(s));
   save(other, text, n); /* whole, but nobody would look for it there */
   int calls = 0;
   for (const char *const *k = (const char *const[]){"[1,2", "{}", "null", "{\"schema\":1,\"key\":3}", "", NULL}; *k;
@@ -102,19 +102,19 @@ START_TEST(test_foreign) {
     save(path, *k, strlen(*k));
     ck_assert(get(s, "a") == -1);
   }
-  ck_ok(qn_store_each(s, "evidence", stop_at_once, &calls));
+  ck_ok(qn__store_each(s, "evidence", stop_at_once, &calls));
   ck_assert_int_eq(calls, 0);
   unlink(other);
   for (const int *way = (const int[]){S_IFIFO, S_IFDIR, 0}; *way; way++) { /* a FIFO would be waited for, for ever */
     block(path, *way);
     ck_assert(get(s, "a") == -1);
-    ck_ok(qn_store_each(s, "evidence", stop_at_once, &calls));
+    ck_ok(qn__store_each(s, "evidence", stop_at_once, &calls));
     ck_assert_int_eq(calls, 0);
     put(s, "a", 7);
     ck_assert(get(s, "a") == 7);
     ck_assert_int_eq(files(s, "evidence", "", NULL), 1); /* nothing temporary is left */
   }
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 
@@ -122,9 +122,9 @@ END_TEST
 
 static void path_of(const qn_device_info *d, const char *compiler, const char *policy, char out[1024]) {
   qn_store *s;
-  ck_ok(qn_store_open(root, d, compiler, policy, &s));
-  snprintf(out, 1024, "%s", qn_store_path(s));
-  qn_store_close(s);
+  ck_ok(qn__store_open(root, d, compiler, policy, &s));
+  snprintf(out, 1024, "%s", qn__store_path(s));
+  qn__store_close(s);
 }
 
 START_TEST(test_environment) {
@@ -167,23 +167,23 @@ START_TEST(test_layers) {
   qn_store *system = open_at(lower);
   put(system, "x", 1);
   put(system, "a\nb", 2);
-  qn_store_close(system);
+  qn__store_close(system);
   setenv("QUERNEL_CACHE_SYSTEM", lower, 1);
   qn_store *s = open_at(root);
   ck_assert(get(s, "x") == 1);
   put(s, "x", 10); /* the user's comes first, and alone is written */
   ck_assert(get(s, "x") == 10);
   double sum = 0;
-  ck_ok(qn_store_each(s, "evidence", sum_up, &sum));
+  ck_ok(qn__store_each(s, "evidence", sum_up, &sum));
   ck_assert(sum == 12); /* each once */
   char path[1024];
   ck_assert_int_eq(files(s, "evidence", ".json", path), 1);
   save(path, "torn", 4); /* a damaged entry hides nothing */
   ck_assert(get(s, "x") == 1);
   sum = 0;
-  ck_ok(qn_store_each(s, "evidence", sum_up, &sum));
+  ck_ok(qn__store_each(s, "evidence", sum_up, &sum));
   ck_assert(sum == 3);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 
@@ -192,25 +192,25 @@ START_TEST(test_roots) {
   qn_store *s;
   setenv("QUERNEL_CACHE", root, 1);
   s = open_at(NULL);
-  ck_assert(!strncmp(qn_store_path(s), root, strlen(root)));
-  qn_store_close(s);
+  ck_assert(!strncmp(qn__store_path(s), root, strlen(root)));
+  qn__store_close(s);
   unsetenv("QUERNEL_CACHE");
   setenv("XDG_CACHE_HOME", root, 1);
   s = open_at("");
   snprintf(path, sizeof path, "%s/quernel/", root);
-  ck_assert(!strncmp(qn_store_path(s), path, strlen(path)));
-  qn_store_close(s);
+  ck_assert(!strncmp(qn__store_path(s), path, strlen(path)));
+  qn__store_close(s);
   unsetenv("XDG_CACHE_HOME");
   setenv("HOME", lower, 1);
   s = open_at(NULL);
   snprintf(path, sizeof path, "%s/.cache/quernel/", lower);
-  ck_assert(!strncmp(qn_store_path(s), path, strlen(path)));
-  qn_store_close(s);
-  ck_fails(QN_E_IO, "/dev/null", qn_store_open("/dev/null/store", &gpu, "c", "cold", &s));
+  ck_assert(!strncmp(qn__store_path(s), path, strlen(path)));
+  qn__store_close(s);
+  ck_fails(QN_E_IO, "/dev/null", qn__store_open("/dev/null/store", &gpu, "c", "cold", &s));
   ck_assert_ptr_null(s);
   memset(text, 'x', sizeof text - 1);
   text[0] = '/', text[sizeof text - 1] = 0;
-  ck_fails(QN_E_LIMIT, "too long", qn_store_open(text, &gpu, "c", "cold", &s));
+  ck_fails(QN_E_LIMIT, "too long", qn__store_open(text, &gpu, "c", "cold", &s));
 }
 END_TEST
 
@@ -220,14 +220,14 @@ START_TEST(test_home_unset) {
   snprintf(want, sizeof want, "%s/.cache/quernel", getpwuid(getuid())->pw_dir);
   unsetenv("QUERNEL_CACHE"), unsetenv("XDG_CACHE_HOME"), unsetenv("HOME");
   for (const char *const *home = (const char *const[]){"", ".", "tmp", NULL}; *home; home++) {
-    ck_ok(qn_store_root(NULL, found));
+    ck_ok(qn__store_root(NULL, found));
     ck_assert_str_eq(found, want);
     setenv("HOME", *home, 1), setenv("XDG_CACHE_HOME", *home, 1);
   }
   int status = 0;
   pid_t nobody = fork(); /* whom the password database does not know, if we may become that */
   if (!nobody)
-    _exit(!setuid(3000000) && (qn_store_root(NULL, found) != QN_E_IO || !strstr(qn__errmsg(), "set QUERNEL_")));
+    _exit(!setuid(3000000) && (qn__store_root(NULL, found) != QN_E_IO || !strstr(qn__errmsg(), "set QUERNEL_")));
   waitpid(nobody, &status, 0);
   ck_assert_int_eq(status, 0);
 }
@@ -238,15 +238,15 @@ START_TEST(test_trust) {
   qn_store *s;
   char path[128];
   chmod(root, 0777);
-  ck_fails(QN_E_IO, "chmod o-w", qn_store_open(root, &gpu, "c", "cold", &s));
+  ck_fails(QN_E_IO, "chmod o-w", qn__store_open(root, &gpu, "c", "cold", &s));
   chmod(root, 0775);
-  qn_store_close(open_at(root));
+  qn__store_close(open_at(root));
   setenv("XDG_CACHE_HOME", root, 1);
-  qn_store_close(open_at(NULL));
+  qn__store_close(open_at(NULL));
   snprintf(path, sizeof path, "%s/quernel", root);
   if (chown(path, 3000000, 3000000)) return; /* that takes root */
-  ck_fails(QN_E_IO, "user 3000000's", qn_store_open(NULL, &gpu, "c", "cold", &s));
-  qn_store_close(open_at(path));
+  ck_fails(QN_E_IO, "user 3000000's", qn__store_open(NULL, &gpu, "c", "cold", &s));
+  qn__store_close(open_at(path));
 }
 END_TEST
 
@@ -264,32 +264,32 @@ START_TEST(test_artifacts) {
               b;
   qn_status status;
   char why[256], path[1024], bytes[19];
-  ck_assert(!qn_store_artifact_get(s, variant, &status, &b, why, sizeof why));
-  ck_ok(qn_store_artifact_put(s, variant, QN_OK, NULL, &a));
-  ck_assert(qn_store_artifact_get(s, variant, &status, &b, why, sizeof why));
+  ck_assert(!qn__store_artifact_get(s, variant, &status, &b, why, sizeof why));
+  ck_ok(qn__store_artifact_put(s, variant, QN_OK, NULL, &a));
+  ck_assert(qn__store_artifact_get(s, variant, &status, &b, why, sizeof why));
   ck_assert_int_eq(status, QN_OK);
   ck_assert(b.size == a.size && !memcmp(b.image, a.image, a.size));
   ck_assert_str_eq(b.ptx, a.ptx);
   ck_assert(b.registers == 92 && b.shared == 4096 && b.spills == 0 && b.seconds == 0.125 && strlen(b.hash) == 32);
-  qn_artifact_free(&b);
+  qn__artifact_free(&b);
   ck_assert_int_eq(files(s, "artifact", ".bin", path), 1);
   for (size_t bit = 0; bit < 8 * a.size; bit++) { /* any bit of the image: a miss */
     memcpy(bytes, a.image, a.size);
     bytes[bit / 8] ^= (char)(1 << bit % 8);
     save(path, bytes, a.size);
-    ck_assert(!qn_store_artifact_get(s, variant, &status, &b, why, sizeof why));
+    ck_assert(!qn__store_artifact_get(s, variant, &status, &b, why, sizeof why));
   }
   for (size_t n = 0; n < a.size; n++) {
     save(path, (char *)a.image, n);
-    ck_assert(!qn_store_artifact_get(s, variant, &status, &b, why, sizeof why));
+    ck_assert(!qn__store_artifact_get(s, variant, &status, &b, why, sizeof why));
   }
-  ck_ok(qn_store_artifact_put(s, variant, QN_OK, NULL, &a)); /* made whole again */
-  ck_assert(qn_store_artifact_get(s, variant, &status, &b, why, sizeof why));
-  qn_artifact_free(&b);
+  ck_ok(qn__store_artifact_put(s, variant, QN_OK, NULL, &a)); /* made whole again */
+  ck_assert(qn__store_artifact_get(s, variant, &status, &b, why, sizeof why));
+  qn__artifact_free(&b);
   files(s, "artifact", ".ptx", path);
   unlink(path);
-  ck_assert(!qn_store_artifact_get(s, variant, &status, &b, why, sizeof why));
-  qn_store_close(s);
+  ck_assert(!qn__store_artifact_get(s, variant, &status, &b, why, sizeof why));
+  qn__store_close(s);
 }
 END_TEST
 
@@ -298,18 +298,18 @@ START_TEST(test_negative) {
   qn_store *s = open_at(root);
   qn_source source = {.name = "v", .target = "host", .text = "#line 9 \"templates/kernels/host/t.lua\"\nint f( {}\n"};
   qn_artifact a;
-  qn_status status = qn_compile(&source, &a), known;
+  qn_status status = qn__compile(&source, &a), known;
   char why[256];
   ck_assert_int_eq(status, QN_E_COMPILE);
-  ck_ok(qn_store_artifact_put(s, variant, status, qn__errmsg(), &a));
-  qn_artifact_free(&a);
-  qn_store_close(s);
+  ck_ok(qn__store_artifact_put(s, variant, status, qn__errmsg(), &a));
+  qn__artifact_free(&a);
+  qn__store_close(s);
   s = open_at(root);
-  ck_assert(qn_store_artifact_get(s, variant, &known, &a, why, sizeof why));
+  ck_assert(qn__store_artifact_get(s, variant, &known, &a, why, sizeof why));
   ck_assert_int_eq(known, QN_E_COMPILE);
   ck_assert_ptr_null(a.image);
   ck_assert_msg(strstr(why, "templates/kernels/host/t.lua:9:") != NULL, "%s", why);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 

@@ -7,7 +7,7 @@ static void put_samples(qn_store *s, const char *key, double x, int samples) {
   cJSON *j = cJSON_CreateObject();
   cJSON_AddNumberToObject(j, "seconds", x);
   cJSON_AddNumberToObject(j, "samples", samples);
-  ck_ok(qn_store_put(s, "evidence", key, j));
+  ck_ok(qn__store_put(s, "evidence", key, j));
   cJSON_Delete(j);
 }
 
@@ -30,51 +30,51 @@ START_TEST(test_list_verify_gc) {
   char other[] = "fedcba9876543210fedcba9876543210", path[1024];
   put(s, "x", 1);
   put(s, "y", 2);
-  ck_ok(qn_store_artifact_put(s, variant, QN_OK, NULL, &a));
-  ck_ok(qn_store_artifact_put(s, other, QN_OK, NULL, &unused));
-  ck_ok(qn_store_artifact_put(s, other, QN_E_COMPILE, "why", &unused)); /* its image is named no more */
+  ck_ok(qn__store_artifact_put(s, variant, QN_OK, NULL, &a));
+  ck_ok(qn__store_artifact_put(s, other, QN_OK, NULL, &unused));
+  ck_ok(qn__store_artifact_put(s, other, QN_E_COMPILE, "why", &unused)); /* its image is named no more */
   qn_store_environment e = {0};
-  ck_ok(qn_store_list(root, note_environment, &e));
+  ck_ok(qn__store_list(root, note_environment, &e));
   ck_assert(e.evidence == 2 && e.artifacts == 1 && e.failures == 1 && e.plans == 0 && e.damaged == 0 && e.bytes > 0);
   int reports = 0;
-  ck_ok(qn_store_verify(root, count_report, &reports));
+  ck_ok(qn__store_verify(root, count_report, &reports));
   ck_assert_int_eq(reports, 0);
 
   files(s, "evidence", ".json", path);
   save(path, "{}", 2);
-  snprintf(path, sizeof path, "%s/evidence/.0123.json.AbCdEf", qn_store_path(s));
+  snprintf(path, sizeof path, "%s/evidence/.0123.json.AbCdEf", qn__store_path(s));
   save(path, "half", 4);
-  ck_ok(qn_store_verify(root, count_report, &reports));
+  ck_ok(qn__store_verify(root, count_report, &reports));
   ck_assert_int_eq(reports, 2);
   qn_store_counts c;
-  ck_ok(qn_store_gc(root, -1, &c));
+  ck_ok(qn__store_gc(root, -1, &c));
   ck_assert(c.removed == 3 && c.damaged == 2);
   qn_status status;
   char why[64];
-  ck_assert(qn_store_artifact_get(s, variant, &status, &a, why, sizeof why));
+  ck_assert(qn__store_artifact_get(s, variant, &status, &a, why, sizeof why));
   ck_assert_uint_eq(a.size, 5);
-  qn_artifact_free(&a);
-  ck_ok(qn_store_gc(root, -1, &c));
+  qn__artifact_free(&a);
+  ck_ok(qn__store_gc(root, -1, &c));
   ck_assert_uint_eq(c.removed, 0);
-  ck_ok(qn_store_merge(lower, root, NULL, NULL, &c));
+  ck_ok(qn__store_merge(lower, root, NULL, NULL, &c));
   for (const int *way = (const int[]){S_IFIFO, S_IFDIR, 0}; *way; way++) {
     put(s, "z", 3);
-    snprintf(path, sizeof path, "%s/evidence/", qn_store_path(s));
+    snprintf(path, sizeof path, "%s/evidence/", qn__store_path(s));
     qn__hash_hex("z", 1, path + strlen(path));
     block(strcat(path, ".json"), *way);
     files(s, "artifact", ".bin", path);
     block(path, *way);
     reports = 0;
-    ck_ok(qn_store_verify(root, count_report, &reports));
+    ck_ok(qn__store_verify(root, count_report, &reports));
     ck_assert_int_eq(reports, 2);
-    ck_ok(qn_store_merge(lower, root, NULL, NULL, &c));
+    ck_ok(qn__store_merge(lower, root, NULL, NULL, &c));
     ck_assert_uint_eq(c.damaged, 2);
-    ck_ok(qn_store_gc(root, -1, &c));
+    ck_ok(qn__store_gc(root, -1, &c));
     ck_assert_uint_eq(c.removed, 2);
-    ck_ok(qn_store_merge(root, lower, NULL, NULL, &c)); /* the image comes back */
+    ck_ok(qn__store_merge(root, lower, NULL, NULL, &c)); /* the image comes back */
   }
-  ck_fails(QN_E_IO, "/no/such/root", qn_store_list("/no/such/root", note_environment, NULL));
-  qn_store_close(s);
+  ck_fails(QN_E_IO, "/no/such/root", qn__store_list("/no/such/root", note_environment, NULL));
+  qn__store_close(s);
 }
 END_TEST
 
@@ -95,19 +95,19 @@ START_TEST(test_diff_merge) {
   put_samples(mine, "weaker", 2, 3), put_samples(theirs, "weaker", 1.5, 30);
   put_samples(mine, "stronger", 2, 30), put_samples(theirs, "stronger", 1.5, 3);
   put_samples(mine, "mine", 7, 1), put_samples(theirs, "theirs", 8, 1), put_samples(theirs, "torn", 9, 1);
-  ck_ok(qn_store_artifact_put(theirs, variant, QN_OK, NULL, &a));
+  ck_ok(qn__store_artifact_put(theirs, variant, QN_OK, NULL, &a));
   difference d = {0};
-  ck_ok(qn_store_diff(root, lower, note_difference, &d));
+  ck_ok(qn__store_diff(root, lower, note_difference, &d));
   ck_assert(d.only_a == 1 && d.only_b == 2 && d.both == 2);
   char path[1024], text[4096];
   put_samples(mine, "torn", 1, 100);
-  snprintf(path, sizeof path, "%s/evidence/", qn_store_path(mine));
+  snprintf(path, sizeof path, "%s/evidence/", qn__store_path(mine));
   qn__hash_hex("torn", 4, path + strlen(path));
   strcat(path, ".json");
   size_t n = load(path, text, sizeof text);
   save(path, text, n / 2); /* a torn one of mine loses to a whole one */
   qn_store_counts c;
-  ck_ok(qn_store_merge(root, lower, NULL, NULL, &c));
+  ck_ok(qn__store_merge(root, lower, NULL, NULL, &c));
   ck_assert_msg(c.copied == 3 && c.replaced == 2 && c.kept == 1 && c.same == 1 && c.damaged == 0,
                 "copied %zu replaced %zu kept %zu same %zu damaged %zu", c.copied, c.replaced, c.kept, c.same,
                 c.damaged);
@@ -116,12 +116,12 @@ START_TEST(test_diff_merge) {
   ck_assert(get(theirs, "mine") == -1 && get(theirs, "stronger") == 1.5); /* only read */
   qn_status status;
   char why[64];
-  ck_assert(qn_store_artifact_get(mine, variant, &status, &a, why, sizeof why));
-  qn_artifact_free(&a);
-  ck_ok(qn_store_merge(root, lower, NULL, NULL, &c));
+  ck_assert(qn__store_artifact_get(mine, variant, &status, &a, why, sizeof why));
+  qn__artifact_free(&a);
+  ck_ok(qn__store_merge(root, lower, NULL, NULL, &c));
   ck_assert(c.copied == 0 && c.replaced == 0 && c.kept == 1); /* twice is once */
-  qn_store_close(mine);
-  qn_store_close(theirs);
+  qn__store_close(mine);
+  qn__store_close(theirs);
 }
 END_TEST
 
@@ -144,7 +144,7 @@ static const struct {
 static void put_text(qn_store *s, const char *kind, const char *key, const char *field, const char *text) {
   cJSON *j = cJSON_CreateObject();
   cJSON_AddStringToObject(j, field, text);
-  ck_ok(qn_store_put(s, kind, key, j));
+  ck_ok(qn__store_put(s, kind, key, j));
   cJSON_Delete(j);
 }
 
@@ -159,18 +159,18 @@ START_TEST(test_forget) {
   put_text(s, "evidence", "race int8:8x8:f32-f32 bbbb M=1", "name", "my.kernel/b");
   put_text(s, "plan", "int4:8x8:f32-f32 M=1", "variant", "aaaa");
   put_text(s, "suspect", "race int4:8x8:f32-f32 aaaa M=1", "why", "a run went down in it");
-  ck_ok(qn_store_artifact_put(s, "aaaa", QN_OK, NULL, &a));
-  ck_ok(qn_store_artifact_put(s, "cccc", QN_OK, NULL, &a));
-  ck_ok(qn_store_artifact_put(s, "dddd", QN_E_COMPILE, "my.kernel/d: t.lua:3: error", &a));
-  ck_ok(qn_store_forget(root, forgotten[_i].what, &n));
+  ck_ok(qn__store_artifact_put(s, "aaaa", QN_OK, NULL, &a));
+  ck_ok(qn__store_artifact_put(s, "cccc", QN_OK, NULL, &a));
+  ck_ok(qn__store_artifact_put(s, "dddd", QN_E_COMPILE, "my.kernel/d: t.lua:3: error", &a));
+  ck_ok(qn__store_forget(root, forgotten[_i].what, &n));
   ck_assert_uint_eq(n, forgotten[_i].n);
-  ck_assert(qn_store_artifact_get(s, "aaaa", &status, &a, why, sizeof why));
-  qn_artifact_free(&a);
-  ck_assert(qn_store_artifact_get(s, "dddd", &status, &a, why, sizeof why) == !strstr(forgotten[_i].what, "d"));
-  cJSON *other = qn_store_get(s, "evidence", "race int8:8x8:f32-f32 bbbb M=1");
+  ck_assert(qn__store_artifact_get(s, "aaaa", &status, &a, why, sizeof why));
+  qn__artifact_free(&a);
+  ck_assert(qn__store_artifact_get(s, "dddd", &status, &a, why, sizeof why) == !strstr(forgotten[_i].what, "d"));
+  cJSON *other = qn__store_get(s, "evidence", "race int8:8x8:f32-f32 bbbb M=1");
   ck_assert_ptr_nonnull(other);
   cJSON_Delete(other);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 

@@ -15,15 +15,15 @@ static void expect_full(qn_store *s) {
   big[(1 << 20) - 1] = 0;
   int n = files(s, "evidence", "", NULL);
   cJSON *j = cJSON_CreateString(big);
-  ck_fails(QN_E_IO, qn_store_path(s), qn_store_put(s, "evidence", "a", j));
+  ck_fails(QN_E_IO, qn__store_path(s), qn__store_put(s, "evidence", "a", j));
   snprintf(before, sizeof before, "%s", qn__errmsg());
   ck_assert_msg(strstr(before, "No space left") || strstr(before, "File too large"), "%s", before);
   ck_assert(get(s, "a") == 1);
-  ck_fails(QN_E_IO, qn_store_path(s), qn_store_put(s, "evidence", "b", j));
+  ck_fails(QN_E_IO, qn__store_path(s), qn__store_put(s, "evidence", "b", j));
   qn_artifact a = {.image = (unsigned char *)big, .size = 1 << 20};
-  ck_fails(QN_E_IO, qn_store_path(s), qn_store_artifact_put(s, variant, QN_OK, NULL, &a));
+  ck_fails(QN_E_IO, qn__store_path(s), qn__store_artifact_put(s, variant, QN_OK, NULL, &a));
   qn_status status;
-  ck_assert(!qn_store_artifact_get(s, variant, &status, &a, before, sizeof before));
+  ck_assert(!qn__store_artifact_get(s, variant, &status, &a, before, sizeof before));
   ck_assert_int_eq(files(s, "evidence", "", NULL), n);
   ck_assert_int_eq(files(s, "artifact", "", NULL), 0);
   cJSON_Delete(j);
@@ -36,7 +36,7 @@ START_TEST(test_file_too_large) {
   signal(SIGXFSZ, SIG_IGN);
   setrlimit(RLIMIT_FSIZE, &(struct rlimit){4096, 4096});
   expect_full(s);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 
@@ -50,7 +50,7 @@ START_TEST(test_disk_full) {
   qn_store *s = open_at(root);
   put(s, "a", 1);
   expect_full(s);
-  qn_store_close(s);
+  qn__store_close(s);
   umount(root);
 }
 END_TEST
@@ -79,13 +79,13 @@ START_TEST(test_killed_writer) {
     if (!pid)
       for (int i = round * 100000;; i++) {
         cJSON *j = long_value(i);
-        if (qn_store_put(s, "evidence", "x", j)) _exit(1);
+        if (qn__store_put(s, "evidence", "x", j)) _exit(1);
         cJSON_Delete(j);
       }
     usleep((useconds_t)(500 + draw(&r) % 12000));
     kill(pid, SIGKILL);
     ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
-    cJSON *j = qn_store_get(s, "evidence", "x");
+    cJSON *j = qn__store_get(s, "evidence", "x");
     ck_assert_msg(j ? is_long_value(j) : !first, "round %d: no whole entry", round);
     first |= j != NULL;
     cJSON_Delete(j);
@@ -93,12 +93,12 @@ START_TEST(test_killed_writer) {
   ck_assert(first);
   int left = files(s, "evidence", "", NULL) - 1;
   qn_store_counts c;
-  ck_ok(qn_store_gc(root, 3600, &c));
+  ck_ok(qn__store_gc(root, 3600, &c));
   ck_assert_uint_eq(c.removed, 0); /* too young: it may be somebody's work */
-  ck_ok(qn_store_gc(root, -1, &c));
+  ck_ok(qn__store_gc(root, -1, &c));
   ck_assert_int_eq((int)c.removed, left);
   ck_assert_int_eq(files(s, "evidence", "", NULL), 1);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 
@@ -113,7 +113,7 @@ START_TEST(test_many_writers) {
         char key[32];
         cJSON *j = long_value(w * 1000 + i);
         snprintf(key, sizeof key, "own %d", w);
-        if (qn_store_put(s, "evidence", "shared", j) || qn_store_put(s, "evidence", key, j)) _exit(1);
+        if (qn__store_put(s, "evidence", "shared", j) || qn__store_put(s, "evidence", key, j)) _exit(1);
         cJSON_Delete(j);
       }
       _exit(0);
@@ -121,7 +121,7 @@ START_TEST(test_many_writers) {
   qn_store *s = open_at(root);
   int running = writers, seen = 0, failed = 0;
   while (running) {
-    cJSON *j = qn_store_get(s, "evidence", "shared");
+    cJSON *j = qn__store_get(s, "evidence", "shared");
     ck_assert(j ? is_long_value(j) : !seen); /* once there, always there */
     seen |= j != NULL;
     cJSON_Delete(j);
@@ -135,7 +135,7 @@ START_TEST(test_many_writers) {
     ck_assert(get(s, key) == w * 1000 + rounds - 1);
   }
   ck_assert_int_eq(files(s, "evidence", "", NULL), writers + 1);
-  qn_store_close(s);
+  qn__store_close(s);
 }
 END_TEST
 

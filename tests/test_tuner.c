@@ -22,7 +22,7 @@ START_TEST(right_candidates_make_plans) {
   ck_assert_uint_eq(fastest->n_points, QN_COUNT(profile));
   for (uint32_t i = 0; i < fastest->n_points; i++) ck_assert(fastest->point[i].seconds > 0);
   for (uint32_t i = 0; i < fastest->n_ranges; i++) ck_assert(fastest->range[i].error <= 1);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -37,8 +37,8 @@ START_TEST(second_run_does_nothing_again) {
   ck_assert_uint_eq(second.counts.timed, 0);
   ck_assert_uint_eq(second.counts.timed_known, first.counts.timed);
   check_same_plans(&first, &second);
-  qn_tune_result_free(&first);
-  qn_tune_result_free(&second);
+  qn__tune_result_free(&first);
+  qn__tune_result_free(&second);
 }
 END_TEST
 
@@ -60,11 +60,11 @@ START_TEST(wrong_candidates_are_refused_and_remembered) {
   ck_assert_uint_ge(r.counts.restarts, 1);
   ck_assert_int_ge(notes, 5);
   for (size_t i = 0; i < r.n_kernels; i++) ck_assert_str_eq(r.kernel[i].name, "good");
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   r = run(&o); /* nothing wrong is run again */
   ck_assert_uint_eq(r.counts.compiled + r.counts.verified + r.counts.timed + r.counts.restarts, 0);
   ck_assert_uint_eq(r.counts.rejected, 5);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -72,7 +72,7 @@ START_TEST(new_candidate_is_all_the_work_there_is) {
   good_set();
   qn_tune_options o = options();
   qn_tune_result r = run(&o);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   add(NULL, "good-d", "t4.rows");
   problems();
   r = run(&o);
@@ -81,7 +81,7 @@ START_TEST(new_candidate_is_all_the_work_there_is) {
   ck_assert_uint_le(r.counts.verified, 1 + ROWS); /* if it won */
   ck_assert_uint_ge(r.counts.timed, 1 * 2 * 2);
   ck_assert_uint_ge(r.counts.timed_known, 3 * 2 * 2);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -90,7 +90,7 @@ START_TEST(nothing_right_is_an_error) {
   problems();
   qn_tune_options o = options();
   qn_tune_result r;
-  ck_assert_int_eq(qn_tune(set.problem, 1, &o, &r), QN_E_NO_KERNEL);
+  ck_assert_int_eq(qn__tune(set.problem, 1, &o, &r), QN_E_NO_KERNEL);
   ck_assert_ptr_nonnull(strstr(qn__errmsg(), set.problem[0].problem.spelling));
   ck_assert_uint_eq(r.n_plans, 0);
 }
@@ -103,7 +103,7 @@ START_TEST(check_only_times_nothing) {
   qn_tune_result r = run(&o);
   ck_assert_uint_eq(r.counts.verified, 3);
   ck_assert_uint_eq(r.counts.timed, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -122,15 +122,15 @@ START_TEST(spent_budget_ends_with_a_plain_kernel) {
     ck_assert_uint_eq(r.plan[i].n_points, 0);
     ck_assert_str_eq(r.plan[i].range[0].variant, set.hash[0]);
   }
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   o.budget = 0;
   r = run(&o);
   ck_assert_uint_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->n_points, QN_COUNT(profile));
   o.budget = 1e-3;
   qn_tune_result again = run(&o); /* what is known costs no time */
   check_same_plans(&r, &again);
-  qn_tune_result_free(&r);
-  qn_tune_result_free(&again);
+  qn__tune_result_free(&r);
+  qn__tune_result_free(&again);
 }
 END_TEST
 
@@ -153,7 +153,7 @@ START_TEST(budget_ends_the_compiling) {
   check_result(&r);
   ck_assert_uint_ge(r.counts.compiled, 1);
   ck_assert_uint_lt(r.counts.compiled, MOST);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -170,10 +170,10 @@ START_TEST(budget_holds_though_a_compiler_hangs) {
   qn_tune_result r = run(&o);
   check_result(&r);
   ck_assert_uint_eq(r.counts.rejected, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   r = run(&o); /* nothing is remembered against it */
   ck_assert_uint_eq(r.counts.compile_failed, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -191,7 +191,7 @@ START_TEST(runs_share_what_they_compile) {
   snprintf(log, sizeof log, "%s/cc.log", folder);
   while (access(log, F_OK)) usleep(10000);
   qn_tune_result r = run(&o);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   waitpid(other, NULL, 0);
   FILE *f = fopen(log, "r");
   for (int c; (c = fgetc(f)) != EOF;) made += c == '\n';

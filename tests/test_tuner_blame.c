@@ -48,7 +48,7 @@ START_TEST(only_the_kernel_at_fault_is_remembered) {
   qn_tune_options o = options();
   qn_tune_result r;
   o.worker = script_worker("", blames[_i].answer);
-  qn_status s = qn_tune(set.problem, 1, &o, &r);
+  qn_status s = qn__tune(set.problem, 1, &o, &r);
   bool any = blames[_i].rejected + blames[_i].set_aside < 3;
   ck_assert_msg(s == (any ? QN_OK : QN_E_NO_KERNEL), "%s: %s", blames[_i].answer, qn__errmsg());
   if (any) {
@@ -56,13 +56,13 @@ START_TEST(only_the_kernel_at_fault_is_remembered) {
                   "%s: rejected %zu, set aside %zu", blames[_i].answer, r.counts.rejected, r.counts.set_aside);
     for (size_t i = 0; i < r.n_kernels; i++)
       ck_assert_msg(!blames[_i].rejected || strcmp(r.kernel[i].name, "b"), "%s: b is served", blames[_i].answer);
-    qn_tune_result_free(&r);
+    qn__tune_result_free(&r);
   }
   o.worker = script_worker("", "");
-  s = qn_tune(set.problem, 1, &o, &r);
+  s = qn__tune(set.problem, 1, &o, &r);
   ck_assert_msg(s == (blames[_i].remembered < 3 ? QN_OK : QN_E_NO_KERNEL), "%s: %s", blames[_i].answer, qn__errmsg());
   if (s == QN_OK) ck_assert_uint_eq(r.counts.rejected, blames[_i].remembered);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -72,12 +72,12 @@ START_TEST(worker_that_never_started_is_the_runs_failure) {
   qn_tune_options o = options();
   qn_tune_result r;
   o.worker = script_worker("once || kill -KILL $$", "[ $op$name = verifyb ] && kill -KILL $$");
-  ck_assert_int_eq(qn_tune(set.problem, 1, &o, &r), QN_E_IO);
+  ck_assert_int_eq(qn__tune(set.problem, 1, &o, &r), QN_E_IO);
   ck_assert_msg(strstr(qn__errmsg(), "does not start") != NULL, "%s", qn__errmsg());
   o.worker = script_worker("", "");
   r = run(&o);
   ck_assert_uint_eq(r.counts.rejected, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -100,7 +100,7 @@ START_TEST(kernel_that_kills_its_run_is_learnt) {
   qn_tune_result r = run(&o);
   check_result(&r);
   ck_assert_uint_eq(r.counts.rejected, 1);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -122,11 +122,11 @@ START_TEST(killed_compiler_is_not_held_against_a_kernel) {
   check_result(&r);
   ck_assert_uint_eq(r.counts.set_aside, killed_compilers[_i].set_aside);
   ck_assert_uint_eq(r.counts.rejected, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   unsetenv("QUERNEL_CC");
   r = run(&o);
   ck_assert_uint_eq(r.counts.set_aside + r.counts.rejected, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -142,7 +142,7 @@ START_TEST(plans_of_a_kernel_that_falls_later_are_made_again) {
   check_result(&r);
   ck_assert_uint_eq(r.counts.rejected, 1);
   for (size_t i = 0; i < r.n_kernels; i++) ck_assert_str_ne(r.kernel[i].name, "a");
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 

@@ -62,8 +62,8 @@ static void check_finishes(const qn_tune_options *o) {
   ck_assert_uint_eq(again.counts.compiled + again.counts.verified + again.counts.timed, 0);
   ck_assert_uint_ge(again.counts.timed_known, 3 * 2 * 2);
   check_same_plans(&r, &again);
-  qn_tune_result_free(&r);
-  qn_tune_result_free(&again);
+  qn__tune_result_free(&r);
+  qn__tune_result_free(&again);
 }
 
 /* Kill the supervisor at some moment, again and again, then finish: what has evidence is neither lost nor done
@@ -131,7 +131,7 @@ START_TEST(full_disk_is_one_clear_error) {
   qn_tune_result r;
   signal(SIGXFSZ, SIG_IGN);
   setrlimit(RLIMIT_FSIZE, &(struct rlimit){64, 64});
-  qn_status s = qn_tune(set.problem, 1, &o, &r);
+  qn_status s = qn__tune(set.problem, 1, &o, &r);
   ck_assert_msg(s == QN_E_IO, "%s: %s", qn_status_name(s), qn__errmsg());
   ck_assert_uint_eq(r.n_plans, 0);
   static evidence left;
@@ -144,8 +144,8 @@ END_TEST
 static void fill_up(const char *kind) {
   char path[4200];
   qn_store *store = open_store();
-  snprintf(path, sizeof path, "%s/%s", qn_store_path(store), kind);
-  qn_store_close(store);
+  snprintf(path, sizeof path, "%s/%s", qn__store_path(store), kind);
+  qn__store_close(store);
   FILE *f = fopen(path, "w");
   ck_assert_ptr_nonnull(f);
   fclose(f);
@@ -161,7 +161,7 @@ START_TEST(full_disk_costs_the_evidence_only) {
   check_result(&r);
   ck_assert_uint_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->n_points, QN_COUNT(profile));
   ck_assert_msg(r.remarks && strstr(r.remarks, "is not kept"), "%s", r.remarks);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -170,7 +170,7 @@ START_TEST(full_disk_without_any_kernel) {
   fill_up("artifact");
   qn_tune_options o = options();
   qn_tune_result r;
-  ck_assert_int_eq(qn_tune(set.problem, 1, &o, &r), QN_E_IO);
+  ck_assert_int_eq(qn__tune(set.problem, 1, &o, &r), QN_E_IO);
   ck_assert_msg(strstr(qn__errmsg(), "/artifact") != NULL, "%s", qn__errmsg());
 }
 END_TEST
@@ -180,11 +180,11 @@ START_TEST(unknown_device_and_worker) {
   qn_tune_options o = options();
   qn_tune_result r;
   o.device = "abacus";
-  ck_assert_int_ne(qn_tune(set.problem, 1, &o, &r), QN_OK);
+  ck_assert_int_ne(qn__tune(set.problem, 1, &o, &r), QN_OK);
   ck_assert_msg(strstr(qn__errmsg(), "abacus") != NULL, "%s", qn__errmsg());
   o = options();
   o.worker = "/nowhere/worker";
-  ck_assert_int_eq(qn_tune(set.problem, 1, &o, &r), QN_E_IO);
+  ck_assert_int_eq(qn__tune(set.problem, 1, &o, &r), QN_E_IO);
 }
 END_TEST
 

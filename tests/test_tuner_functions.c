@@ -28,13 +28,13 @@ static const char *served_by(const char *path, int64_t m) {
 
 static void write_pack(const qn_tune_result *r, const char *path) {
   qn_pack_builder *b;
-  ck_assert_int_eq(qn_pack_builder_new(&b), QN_OK);
-  ck_assert_int_eq(qn_pack_add_device(b, r->device.target, r->device.arch, "", 2), QN_OK);
+  ck_assert_int_eq(qn__pack_builder_new(&b), QN_OK);
+  ck_assert_int_eq(qn__pack_add_device(b, r->device.target, r->device.arch, "", 2), QN_OK);
   for (size_t i = 0; i < r->n_kernels; i++)
-    ck_assert_msg(qn_pack_add_kernel(b, &r->kernel[i]) == QN_OK, "%s", qn__errmsg());
-  for (size_t i = 0; i < r->n_plans; i++) ck_assert_msg(qn_pack_add_plan(b, &r->plan[i]) == QN_OK, "%s", qn__errmsg());
-  ck_assert_msg(qn_pack_write(b, path) == QN_OK, "%s", qn__errmsg());
-  qn_pack_builder_free(b);
+    ck_assert_msg(qn__pack_add_kernel(b, &r->kernel[i]) == QN_OK, "%s", qn__errmsg());
+  for (size_t i = 0; i < r->n_plans; i++) ck_assert_msg(qn__pack_add_plan(b, &r->plan[i]) == QN_OK, "%s", qn__errmsg());
+  ck_assert_msg(qn__pack_write(b, path) == QN_OK, "%s", qn__errmsg());
+  qn__pack_builder_free(b);
 }
 
 static void nothing(const qn_function_args *a, int64_t begin, int64_t end, int32_t thread) {
@@ -59,7 +59,7 @@ START_TEST(right_function_wins_and_is_served) {
   ck_assert_str_eq(served_by(path, 3), "function");
   ck_assert_int_eq(qn_function_register("mine", NULL), QN_OK);
   ck_assert_str_eq(served_by(path, 3), "slow");
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   free(library);
 }
 END_TEST
@@ -75,7 +75,7 @@ START_TEST(wrong_function_is_refused) {
   check_result(&r);
   ck_assert_uint_eq(r.counts.rejected, 1);
   for (size_t i = 0; i < r.n_kernels; i++) ck_assert_str_eq(r.kernel[i].name, "good");
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   free(library);
 }
 END_TEST
@@ -92,11 +92,11 @@ START_TEST(function_is_tried_first_or_named) {
   o.budget = 1e-3;
   qn_tune_result r = run(&o);
   ck_assert_msg(r.remarks && strstr(r.remarks, "function: there was no time to try it"), "%s", r.remarks);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   o.budget = 0;
   r = run(&o);
   ck_assert_ptr_null(r.remarks);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
   FILE *log = fopen(strcat(strcpy((char[64]){0}, folder), "/log"), "r"); /* the first run verified the plain one */
   ck_assert(log && getline(&first, &(size_t){0}, log) > 0 && !strcmp(first, "verify a\n"));
   ck_assert(getline(&first, &(size_t){0}, log) > 0 && !strcmp(first, "verify function\n"));

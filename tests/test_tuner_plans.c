@@ -19,7 +19,7 @@ static void know_lap(qn_store *s, int64_t m, const lap *x) {
   char key[400];
   cJSON *j = evidence_of(x);
   snprintf(key, sizeof key, "race %s %s M=%d", set.problem[1].problem.spelling, set.hash[x->candidate], (int)m);
-  ck_assert_int_eq(qn_store_put(s, "evidence", key, j), QN_OK);
+  ck_assert_int_eq(qn__store_put(s, "evidence", key, j), QN_OK);
   cJSON_Delete(j);
 }
 
@@ -35,7 +35,7 @@ static void know(qn_store *s, int64_t m, const lap laps[2], bool meet) {
   snprintf(both, sizeof both, "%s%s", set.hash[laps[0].candidate], set.hash[laps[1].candidate]);
   qn__hash_hex(both, strlen(both), sum);
   snprintf(key, sizeof key, "finals %s M=%d rounds=7 %s", spelling, (int)m, sum);
-  if (meet) ck_assert_int_eq(qn_store_put(s, "evidence", key, finals), QN_OK);
+  if (meet) ck_assert_int_eq(qn__store_put(s, "evidence", key, finals), QN_OK);
   cJSON_Delete(finals);
 }
 
@@ -53,7 +53,7 @@ START_TEST(neighbours_that_tie_are_merged) {
   qn_store *s = open_store();
   know(s, 1, (lap[]){{1, 1.0}, {0, 1.5}}, false);
   know(s, 4, merges[_i].at_4, merges[_i].ranges == 1);
-  qn_store_close(s);
+  qn__store_close(s);
   qn_tune_options o = options();
   qn_tune_result r = run(&o);
   const qn_plan *p = plan_of(&r, 1, QN_PLAN_FASTEST);
@@ -62,7 +62,7 @@ START_TEST(neighbours_that_tie_are_merged) {
   ck_assert_str_eq(p->range[0].variant, set.hash[1]);
   ck_assert_int_eq(p->point[1].m, 4);
   ck_assert_double_eq(p->point[1].seconds, merges[_i].ranges == 1 ? 1.005 : 1.0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -95,7 +95,7 @@ START_TEST(ranges_begin_where_kernels_do) {
   for (; n_m < 3 && begun[_i].m[n_m]; n_m++)
     for (size_t i = 0; i < n; i++)
       if (begun[_i].seconds[n_m][i] > 0) know_lap(s, begun[_i].m[n_m], &(lap){i, begun[_i].seconds[n_m][i]});
-  qn_store_close(s);
+  qn__store_close(s);
   qn_tune_options o = options();
   o.m = begun[_i].m, o.n_m = n_m;
   qn_tune_result r = run(&o);
@@ -108,7 +108,7 @@ START_TEST(ranges_begin_where_kernels_do) {
   }
   ck_assert_uint_eq(p->n_ranges, ranges);
   ck_assert_uint_eq(p->n_points, n_m);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -125,16 +125,16 @@ START_TEST(evidence_must_tell) {
       char key[400];
       snprintf(key, sizeof key, "verify %s", set.hash[i]);
       if (m) snprintf(key, sizeof key, "race %s %s M=%d", set.problem[1].problem.spelling, set.hash[i], m);
-      ck_assert_int_eq(qn_store_put(s, "evidence", key, j), QN_OK);
+      ck_assert_int_eq(qn__store_put(s, "evidence", key, j), QN_OK);
     }
   cJSON_Delete(j);
-  qn_store_close(s);
+  qn__store_close(s);
   qn_tune_options o = options();
   qn_tune_result r = run(&o);
   check_result(&r);
   ck_assert_uint_eq(r.counts.verify_known, 0);
   ck_assert_uint_eq(r.counts.timed_known, 0);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -151,7 +151,7 @@ START_TEST(broken_promise_of_rows_costs_the_place) {
   ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_BATCH_INVARIANT)->range[0].variant, set.hash[0]);
   ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->range[0].variant, set.hash[0]);
   ck_assert_uint_eq(r.counts.rejected, 1);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -167,7 +167,7 @@ START_TEST(deterministic_plan_is_kept_beside_the_fastest) {
   ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->range[0].variant, set.hash[1]);
   ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_DETERMINISTIC)->range[0].variant, set.hash[0]);
   ck_assert_str_eq(plan_of(&r, 1, QN_PLAN_BATCH_INVARIANT)->range[0].variant, set.hash[0]);
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -184,7 +184,7 @@ START_TEST(generic_plans_are_of_every_kind) {
     ck_assert_msg(p != NULL, "kind %d has no plan", kind);
     ck_assert_str_eq(p->range[0].variant, set.hash[kind != QN_PLAN_FASTEST]);
   }
-  qn_tune_result_free(&r);
+  qn__tune_result_free(&r);
 }
 END_TEST
 

@@ -101,7 +101,7 @@ static inline qn_case *test_case(const char *fault, int64_t n, int64_t k) {
   char *text = kernel_text(fault, "case");
   qn_artifact a;
   qn_source source = {.name = fault ? fault : "good", .target = "host", .flags = "", .text = text};
-  ck_assert_msg(qn_compile(&source, &a) == QN_OK, "%s", qn__errmsg());
+  ck_assert_msg(qn__compile(&source, &a) == QN_OK, "%s", qn__errmsg());
   c->problem = test_problem(n, k);
   c->format = test_format();
   c->layout = test_layout("t4.rows");
@@ -114,7 +114,7 @@ static inline qn_case *test_case(const char *fault, int64_t n, int64_t k) {
   FILE *f = fopen(c->image, "wb");
   ck_assert(f && fwrite(a.image, 1, a.size, f) == a.size);
   fclose(f);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   free(text);
   return c;
 }

@@ -90,7 +90,7 @@ static inline qn_tune_options options(void) {
 
 static inline qn_tune_result run(const qn_tune_options *o) {
   qn_tune_result r;
-  qn_status s = qn_tune(set.problem, QN_COUNT(set.problem), o, &r);
+  qn_status s = qn__tune(set.problem, QN_COUNT(set.problem), o, &r);
   ck_assert_msg(s == QN_OK, "%s: %s; again: CK_FORK=no test_tuner", qn_status_name(s), qn__errmsg());
   return r;
 }
@@ -99,7 +99,7 @@ static inline pid_t start_run(const qn_tune_options *o) {
   pid_t pid = fork();
   if (pid) return pid;
   qn_tune_result r;
-  _exit(qn_tune(set.problem, QN_COUNT(set.problem), o, &r));
+  _exit(qn__tune(set.problem, QN_COUNT(set.problem), o, &r));
 }
 
 static inline const qn_plan *plan_of(const qn_tune_result *r, size_t problem, qn_plan_kind kind) {
@@ -146,7 +146,7 @@ static inline void script_compiler(const char *first) {
   snprintf(path, sizeof path, "%s/cc", folder);
   FILE *f = fopen(path, "w");
   fprintf(f, "#!/bin/sh\nonce() { mkdir \"%s/cc$1\" 2>/dev/null; }\n", folder);
-  fprintf(f, "case \"$*\" in *-shared*) %s;; esac\nexec '%s' \"$@\"\n", first, qn_compiler_path());
+  fprintf(f, "case \"$*\" in *-shared*) %s;; esac\nexec '%s' \"$@\"\n", first, qn__compiler_path());
   fclose(f);
   ck_assert_int_eq(chmod(path, 0755), 0);
   setenv("QUERNEL_CC", path, 1);
@@ -157,8 +157,8 @@ static inline qn_store *open_store(void) {
   qn_store *out;
   char compiler[256];
   ck_assert_int_eq(qn__supervisor_init(&s, WORKER, "host:2"), QN_OK);
-  ck_assert_int_eq(qn_compiler_version("host", compiler, sizeof compiler), QN_OK);
-  ck_assert_int_eq(qn_store_open(folder, &s.info, compiler, "cold", &out), QN_OK);
+  ck_assert_int_eq(qn__compiler_version("host", compiler, sizeof compiler), QN_OK);
+  ck_assert_int_eq(qn__store_open(folder, &s.info, compiler, "cold", &out), QN_OK);
   qn__supervisor_fini(&s);
   return out;
 }

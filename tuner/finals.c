@@ -196,7 +196,7 @@ static qn_status final_of(qn_contest *f, size_t i, const char *incumbent, const 
     while (reject_suspects(f, list, n, f->m[i]));
     make_key(f, list, n, f->m[i], rounds, key);
     if (n) qn__run_show(r, "finals", f->p->problem.spelling, list[0].c->e->c->name, f->m[i], list[0].seconds, NULL);
-    cJSON *evidence = qn_store_get(r->store, "evidence", key);
+    cJSON *evidence = qn__store_get(r->store, "evidence", key);
     bool known = n && from_json(evidence, list, n);
     r->counts.timed_known += known;
     cJSON_Delete(evidence);

@@ -19,7 +19,7 @@
 /* ---- Suspects ---------------------------------------------------------------------------------------------------- */
 
 int qn__journal_suspicion(qn_store *s, const char *what) {
-  cJSON *j = qn_store_get(s, "suspect", what);
+  cJSON *j = qn__store_get(s, "suspect", what);
   int n = qn__json_int(j, "weight", 0);
   cJSON_Delete(j);
   return n;
@@ -28,7 +28,7 @@ int qn__journal_suspicion(qn_store *s, const char *what) {
 void qn__journal_trust(qn_store *s, const char *what) {
   char name[40], path[PATH_MAX + 64];
   qn__entry_name(what, name);
-  snprintf(path, sizeof path, "%s/suspect/%s", qn_store_path(s), name);
+  snprintf(path, sizeof path, "%s/suspect/%s", qn__store_path(s), name);
   unlink(path);
 }
 
@@ -36,7 +36,7 @@ static void suspect(qn_store *s, const char *what, bool machine) {
   cJSON *j = cJSON_CreateObject();
   qn__json_add_number(j, "weight", qn__journal_suspicion(s, what) + (machine ? 2 : 1));
   qn__json_add_text(j, "why", machine ? "the machine went down in it" : "a run went down in it");
-  qn_store_put(s, "suspect", what, j);
+  qn__store_put(s, "suspect", what, j);
   cJSON_Delete(j);
 }
 
@@ -153,7 +153,7 @@ qn_status qn__journal_open(qn_store *s, qn_journal *out) {
   char folder[4150];
   owner me = myself();
   *out = (qn_journal){.fd = -1};
-  snprintf(folder, sizeof folder, "%s/journal", qn_store_path(s));
+  snprintf(folder, sizeof folder, "%s/journal", qn__store_path(s));
   if (mkdir(folder, 0777) && errno != EEXIST) return unwritable(folder);
   out->others = take_over_all(s, folder, &me);
   snprintf(out->path, sizeof out->path, "%s/%s.%s.%s.%ld", folder, me.host, me.boot, me.pids, (long)getpid());

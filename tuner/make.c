@@ -16,7 +16,7 @@ static void settle(const qn_store *store, qn_entrant *e, qn_status s, const char
   e->failed = s == QN_E_COMPILE;
   e->missed = s != QN_OK && !e->failed;
   if (s == QN_OK) {
-    snprintf(e->image, sizeof e->image, "%.4000s/artifact/%s.bin", qn_store_path(store), a->hash);
+    snprintf(e->image, sizeof e->image, "%.4000s/artifact/%s.bin", qn__store_path(store), a->hash);
     snprintf(e->sum, sizeof e->sum, "%s", a->hash);
     snprintf(text, sizeof text, "spills %d bytes of registers", a->spills);
     why = a->spills ? text : NULL;
@@ -31,12 +31,12 @@ static qn_status compile(qn_maker *m, const qn_candidate *c, qn_artifact *a, cha
   const qn_source source = {c->name, m->target, c->arch, c->flags, c->source, &m->stop};
   qn_status s = QN_E_IO;
   for (int i = 0; i < tries && s == QN_E_IO && !m->stop; i++) {
-    if (i) qn_artifact_free(a);
-    s = qn_compile(&source, a);
+    if (i) qn__artifact_free(a);
+    s = qn__compile(&source, a);
     snprintf(why, 1400, "%s", s == QN_OK ? "" : qn__errmsg());
   }
   if (s != QN_OK && s != QN_E_COMPILE) return s;
-  qn_status kept = qn_store_artifact_put(m->store, c->hash, s, why, a);
+  qn_status kept = qn__store_artifact_put(m->store, c->hash, s, why, a);
   if (kept != QN_OK) snprintf(why, 1400, "%s", qn__errmsg());
   return kept != QN_OK ? kept : s;
 }
@@ -46,7 +46,7 @@ static void make(qn_maker *m, qn_entrant *e) {
   qn_artifact a = {0};
   qn_status s = QN_OK;
   char why[1400];
-  bool known = qn_store_artifact_get(m->store, e->c->hash, &s, &a, why, sizeof why);
+  bool known = qn__store_artifact_get(m->store, e->c->hash, &s, &a, why, sizeof why);
   if (!known) s = compile(m, e->c, &a, why);
   pthread_mutex_lock(&m->lock);
   bool given_up = m->stop && s == QN_E_LIMIT; /* as if it had never begun */
@@ -62,7 +62,7 @@ static void make(qn_maker *m, qn_entrant *e) {
   }
   pthread_cond_broadcast(&m->change);
   pthread_mutex_unlock(&m->lock);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
 }
 
 static void *work(void *ud) {
@@ -89,10 +89,10 @@ static void sort_out(qn_maker *m, qn_entrant *e) {
     e->ready = true;
     return;
   }
-  if (qn_store_artifact_get(m->store, e->c->hash, &known, &a, why, sizeof why)) {
+  if (qn__store_artifact_get(m->store, e->c->hash, &known, &a, why, sizeof why)) {
     e->known = true;
     settle(m->store, e, known, why, &a);
-    qn_artifact_free(&a);
+    qn__artifact_free(&a);
     return;
   }
   m->entrant[m->n++] = e;

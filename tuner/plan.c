@@ -85,7 +85,7 @@ static void add_point(const qn_contest *f, qn_plan *plan, size_t i, double secon
 static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
   char key[200];
   snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)m);
-  cJSON *j = f->kind == QN_PLAN_FASTEST ? qn_store_get(f->r->store, "plan", key) : NULL;
+  cJSON *j = f->kind == QN_PLAN_FASTEST ? qn__store_get(f->r->store, "plan", key) : NULL;
   const char *hash = qn__json_text(j, "variant", NULL);
   snprintf(out, 33, "%s", hash ? hash : "");
   cJSON_Delete(j);
@@ -171,7 +171,7 @@ static qn_status check_rows(qn_contest *f, qn_entrant *e, bool *same) {
   double error;
   int64_t most = f->m[f->n_m - 1];
   snprintf(key, sizeof key, "rows %s %s M=%lld", f->p->problem.spelling, e->c->hash, (long long)most);
-  cJSON *known = qn_store_get(r->store, "evidence", key);
+  cJSON *known = qn__store_get(r->store, "evidence", key);
   *same = true;
   r->counts.verify_known += known != NULL;
   if (!known && !qn__run_late(r)) {

@@ -58,7 +58,7 @@ void qn__run_remark(qn_tuning *r, const char *format, ...) {
 }
 
 cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, double least) {
-  cJSON *known = qn_store_get(r->store, "evidence", key);
+  cJSON *known = qn__store_get(r->store, "evidence", key);
   const cJSON *x = qn__json_get(known, field);
   bool told = cJSON_IsNumber(x) && x->valuedouble >= least && x->valuedouble < INFINITY;
   if (told || cJSON_IsString(qn__json_get(known, "rejected"))) return known;
@@ -67,7 +67,7 @@ cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, dou
 }
 
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value) {
-  if (qn_store_put(r->store, kind, key, value) == QN_OK || r->unkept) return;
+  if (qn__store_put(r->store, kind, key, value) == QN_OK || r->unkept) return;
   r->unkept = true;
   qn__run_remark(r, "what was seen from here on is not kept: %s", qn__errmsg());
 }
@@ -313,7 +313,7 @@ static qn_status add_kernel(qn_tuning *r, qn_tune_result *out, const char *hash)
   qn_artifact a = {0};
   qn_status status = QN_OK;
   char why[256];
-  if (!e->c->library && (!qn_store_artifact_get(r->store, hash, &status, &a, why, sizeof why) || status != QN_OK))
+  if (!e->c->library && (!qn__store_artifact_get(r->store, hash, &status, &a, why, sizeof why) || status != QN_OK))
     return qn__fail(QN_E_IO, "the artifact of %s is gone from the store", e->c->name);
   qn_kernel *list = realloc(out->kernel, (out->n_kernels + 1) * sizeof *list);
   if (!list) return qn__fail(QN_E_NOMEM, "no memory for kernels");
@@ -322,7 +322,7 @@ static qn_status add_kernel(qn_tuning *r, qn_tune_result *out, const char *hash)
   *k = (qn_kernel){
       .recipe = e->c->recipe, .registers = a.registers, .shared = a.shared, .image = a.image, .size = a.size};
   a.image = NULL;
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   snprintf(k->name, sizeof k->name, "%s", e->c->name);
   snprintf(k->hash, sizeof k->hash, "%s", hash);
   snprintf(k->target, sizeof k->target, "%s", r->supervisor.info.target);
@@ -340,7 +340,7 @@ static qn_status gather_kernels(qn_tuning *r, qn_tune_result *out) {
   return QN_OK;
 }
 
-void qn_tune_result_free(qn_tune_result *r) {
+void qn__tune_result_free(qn_tune_result *r) {
   for (size_t i = 0; i < r->n_kernels; i++) free((void *)(uintptr_t)r->kernel[i].image);
   free(r->kernel);
   free(r->plan);
@@ -416,8 +416,8 @@ static qn_status worker_path(const qn_tune_options *o, char out[PATH_MAX]) {
 
 static qn_status open_store(qn_tuning *r) {
   char compiler[256];
-  QN_TRY(qn_compiler_version(r->supervisor.info.target, compiler, sizeof compiler));
-  QN_TRY(qn_store_open(r->options->store, &r->supervisor.info, compiler, "cold", &r->store));
+  QN_TRY(qn__compiler_version(r->supervisor.info.target, compiler, sizeof compiler));
+  QN_TRY(qn__store_open(r->options->store, &r->supervisor.info, compiler, "cold", &r->store));
   return qn__journal_open(r->store, &r->journal);
 }
 
@@ -477,7 +477,7 @@ static qn_status steps(qn_tuning *r, qn_tune_result *out) {
   return QN_OK;
 }
 
-qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out) {
+qn_status qn__tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out) {
   char worker[PATH_MAX];
   qn_tuning *r = calloc(1, sizeof *r);
   *out = (qn_tune_result){0};
@@ -500,12 +500,12 @@ qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_optio
   if (s == QN_OK) qn__run_show(r, "done", NULL, NULL, 0, 0, NULL);
   qn__journal_close(&r->journal);
   qn__supervisor_fini(&r->supervisor);
-  qn_store_close(r->store);
+  qn__store_close(r->store);
   for (size_t i = 0; i < r->n_entrants; i++) free(r->entrant[i].why);
   free(r->remarks);
   free(r->dense);
   free(r->entrant);
   free(r);
-  if (s != QN_OK) qn_tune_result_free(out);
+  if (s != QN_OK) qn__tune_result_free(out);
   return s;
 }

@@ -80,10 +80,10 @@ typedef struct qn_tune_result {
   char *remarks;         /* what the user must know of how it ended, a line each; "": nothing */
 } qn_tune_result;
 
-qn_status qn_tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out);
-void qn_tune_result_free(qn_tune_result *r);
+qn_status qn__tune(const qn_tune_problem *problems, size_t n, const qn_tune_options *options, qn_tune_result *out);
+void qn__tune_result_free(qn_tune_result *r);
 
 /* The worker's main: reads requests from fd 0, answers on fd 1 (protocol: tuner/protocol.h). Returns the exit
  * status. */
-int qn_worker_main(int argc, char **argv);
+int qn__worker_main(int argc, char **argv);
 #endif

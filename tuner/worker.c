@@ -201,7 +201,7 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
 
 /* Run a kernel once at its full shape and say what it did, where the device can tell. */
 static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
-  const qn_emu_counters *c = qn_emu_device_counters(w->device);
+  const qn_emu_counters *c = qn__emu_device_counters(w->device);
   if (!c) return qn__fail(QN_E_DEVICE, "%s counts nothing; the interpreter does", w->device->info.name);
   QN_TRY(do_open(w, request, answer));
   const struct {
@@ -223,7 +223,7 @@ static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
   cJSON *counters = qn__json_add_object(answer, "counters"), *kinds = qn__json_add_object(counters, "kinds");
   for (size_t i = 0; i < QN_COUNT(list); i++) qn__json_add_number(counters, list[i].name, (double)list[i].value);
   for (int k = 0; k < QN_EMU_KINDS; k++)
-    if (c->by_kind[k]) qn__json_add_number(kinds, qn_emu_kind_word((qn_emu_kind)k), (double)c->by_kind[k]);
+    if (c->by_kind[k]) qn__json_add_number(kinds, qn__emu_kind_word((qn_emu_kind)k), (double)c->by_kind[k]);
   return QN_OK;
 }
 
@@ -395,7 +395,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   signal(number, SIG_DFL); /* and the same instruction again */
 }
 
-int qn_worker_main(int argc, char **argv) {
+int qn__worker_main(int argc, char **argv) {
   worker *w = calloc(1, sizeof *w);
   pid_t self = getpid();
   FILE *out = fdopen(dup(1), "w");
@@ -405,7 +405,7 @@ int qn_worker_main(int argc, char **argv) {
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* bad kernels are expected; their cores are not */
   dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
   if (!w || !out) return QN_WORKER_NOMEM;
-  qn__device_provide("emu:", qn_emu_device_open);
+  qn__device_provide("emu:", qn__emu_device_open);
   qn_status s = qn__device_open(NULL, argc > 1 ? argv[1] : NULL, &w->device);
   if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);
   if (s == QN_OK) s = qn__draws_new(&w->draws);

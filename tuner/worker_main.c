@@ -1,4 +1,4 @@
 /* worker_main.c - the worker as a program: quernel-worker DEVICE. Started by the tuner, never by hand. */
 #include "tuner.h"
 
-int main(int argc, char **argv) { return qn_worker_main(argc, argv); }
+int main(int argc, char **argv) { return qn__worker_main(argc, argv); }

@@ -2,7 +2,7 @@
 #include "artifact.h"
 #include <stdlib.h>
 
-void qn_artifact_free(qn_artifact *a) {
+void qn__artifact_free(qn_artifact *a) {
   if (!a) return;
   free(a->image);
   free(a->ptx);

@@ -17,5 +17,5 @@ typedef struct qn_artifact {
 } qn_artifact;
 
 /* Free what an artifact holds and make it empty. NULL is accepted. */
-void qn_artifact_free(qn_artifact *a);
+void qn__artifact_free(qn_artifact *a);
 #endif

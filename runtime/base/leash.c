@@ -32,7 +32,7 @@ static void drop(const item *x) {
     for (int tries = 100; tries && qn__tree_remove(x->path) && errno != ENOENT; tries--) usleep(10000);
 }
 
-/* Room for what the threads of qn_compile_all have at once. */
+/* Room for what the threads of qn__compile_all have at once. */
 static void note(item *list, size_t n, const item *x) {
   for (size_t i = 0; i < n; i++) {
     bool same = list[i].held && list[i].group == x->group && !strcmp(list[i].path, x->path);

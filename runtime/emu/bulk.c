@@ -33,9 +33,9 @@ static const uint8_t type_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
 /* CUtensorMapSwizzle: bytes of a row. */
 static const u32 swizzle_span[] = {0, 32, 64, 128};
 
-qn_status qn_emu_tensor_encode(void *map, int kind, uint32_t rank, uint64_t address, const uint64_t *dims,
-                               const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
-                               int swizzle, int promotion, int fill) {
+qn_status qn__emu_tensor_encode(void *map, int kind, uint32_t rank, uint64_t address, const uint64_t *dims,
+                                const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
+                                int swizzle, int promotion, int fill) {
   if (kind < 0 || kind >= (int)QN_COUNT(type_bytes)) return qn__fail(QN_E_ARG, "tensor map: data type %d", kind);
   if (rank < 1 || rank > 5) return qn__fail(QN_E_ARG, "tensor map: rank %u is not 1 to 5", rank);
   if (interleave) return qn__fail(QN_E_ARG, "tensor map: interleaved layouts are not supported");

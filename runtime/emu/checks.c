@@ -22,10 +22,10 @@ static const struct {
     QN_EMU_FINDING_MAP(QN_X)
 #undef QN_X
 };
-const char *qn_emu_finding_word(qn_emu_finding_kind k) {
+const char *qn__emu_finding_word(qn_emu_finding_kind k) {
   return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].word : "?";
 }
-const char *qn_emu_finding_text(qn_emu_finding_kind k) {
+const char *qn__emu_finding_text(qn_emu_finding_kind k) {
   return k < QN_EMU_FINDING_KINDS ? finding_kinds[k].text : "?";
 }
 

@@ -9,7 +9,7 @@ static const char *const kind_words[] = {
     QN_EMU_KIND_MAP(QN_X)
 #undef QN_X
 };
-const char *qn_emu_kind_word(qn_emu_kind k) { return k < QN_EMU_KINDS ? kind_words[k] : "?"; }
+const char *qn__emu_kind_word(qn_emu_kind k) { return k < QN_EMU_KINDS ? kind_words[k] : "?"; }
 
 void qn__emu_count_global(warp *w, const uint64_t *address, uint32_t mask, uint32_t bytes, bool store) {
   uint64_t sectors[LANES * 2];

@@ -141,9 +141,9 @@ static int device_name(char *name, int size, int device) {
 static int device_attribute(int *value, int attribute, int device) {
   LOCKED;
   qn_emu *e;
-  qn_status s = qn_emu_open_name(gpus[device].arch, &e);
+  qn_status s = qn__emu_open_name(gpus[device].arch, &e);
   if (s) return result(s);
-  const qn_architecture *l = qn_emu_limits_of(e);
+  const qn_architecture *l = qn__emu_limits_of(e);
   const struct {
     int attribute, value;
   } known[] = {{16, (int)l->multiprocessors},
@@ -158,7 +158,7 @@ static int device_attribute(int *value, int attribute, int device) {
   int error = INVALID_VALUE;
   for (size_t i = 0; i < QN_COUNT(known); i++)
     if (known[i].attribute == attribute) *value = known[i].value, error = SUCCESS;
-  qn_emu_close(e);
+  qn__emu_close(e);
   return error;
 }
 
@@ -166,7 +166,7 @@ static int context_retain(void **context, int device) {
   LOCKED;
   gpu *g = &gpus[device];
   if (!g->retained) {
-    qn_status s = qn_emu_open_name(g->arch, &g->emu);
+    qn_status s = qn__emu_open_name(g->arch, &g->emu);
     if (s) return result(s);
     g->error = 0;
   }
@@ -182,7 +182,7 @@ static int context_release(int device) {
   if (!g->retained || --g->retained) return SUCCESS;
   modules_free(g->modules);
   g->modules = NULL;
-  qn_emu_close(g->emu);
+  qn__emu_close(g->emu);
   g->emu = NULL;
   return SUCCESS;
 }
@@ -203,22 +203,22 @@ static int context_pop(void **context) {
 
 static int mem_alloc(qn_cu_ptr *p, size_t bytes) {
   ENTER(g);
-  return result(qn_emu_alloc(g->emu, bytes, p));
+  return result(qn__emu_alloc(g->emu, bytes, p));
 }
 
 static int mem_free(qn_cu_ptr p) {
   ENTER(g);
-  return result(qn_emu_free(g->emu, p));
+  return result(qn__emu_free(g->emu, p));
 }
 
 static int mem_upload(qn_cu_ptr dst, const void *src, size_t bytes) {
   ENTER(g);
-  return result(qn_emu_write(g->emu, dst, src, bytes));
+  return result(qn__emu_write(g->emu, dst, src, bytes));
 }
 
 static int mem_download(void *dst, qn_cu_ptr src, size_t bytes) {
   ENTER(g);
-  return result(qn_emu_read(g->emu, dst, src, bytes));
+  return result(qn__emu_read(g->emu, dst, src, bytes));
 }
 
 /* ---- Modules ----------------------------------------------------------------------------------------------------- */
@@ -244,7 +244,7 @@ typedef struct module {
 static int module_load(void **out, const void *image) {
   ENTER(g);
   module *m = calloc(1, sizeof *m);
-  qn_status s = m ? qn_emu_module_load(g->emu, image, &m->ptx) : qn__fail(QN_E_NOMEM, "module");
+  qn_status s = m ? qn__emu_module_load(g->emu, image, &m->ptx) : qn__fail(QN_E_NOMEM, "module");
   if (s) free(m), m = NULL;
   else m->g = g, m->next = g->modules, g->modules = m;
   return *out = m, result(s);
@@ -252,7 +252,7 @@ static int module_load(void **out, const void *image) {
 
 static void module_free(module *m) {
   for (function *f = m->functions, *next; f; f = next) next = f->next, free(f);
-  qn_emu_module_free(m->ptx);
+  qn__emu_module_free(m->ptx);
   free(m);
 }
 
@@ -272,7 +272,7 @@ static int module_function(void **out, void *handle, const char *name) {
   ENTER(g);
   module *m = handle;
   const qn_emu_kernel *k;
-  if (qn_emu_kernel_find(m->ptx, name, &k)) return say(NOT_FOUND, qn__errmsg());
+  if (qn__emu_kernel_find(m->ptx, name, &k)) return say(NOT_FOUND, qn__errmsg());
   function *f = calloc(1, sizeof *f);
   if (!f) return OUT_OF_MEMORY;
   *f = (function){.next = m->functions, .g = g, .kernel = k};
@@ -285,7 +285,7 @@ static int function_set(void *handle, int attribute, int value) {
   ENTER(g);
   function *f = handle;
   if (attribute != max_dynamic_shared) return say(INVALID_VALUE, "unknown attribute of a function");
-  if (value < 0 || f->kernel->static_shared + (uint64_t)value > qn_emu_limits_of(g->emu)->shared_block)
+  if (value < 0 || f->kernel->static_shared + (uint64_t)value > qn__emu_limits_of(g->emu)->shared_block)
     return say(INVALID_VALUE, "more shared memory than a block can have");
   return f->dynamic = (uint32_t)value, SUCCESS;
 }
@@ -315,7 +315,7 @@ static int judge(gpu *g, const qn_emu_report *r, const qn_emu_launch *how) {
   g->counters = r->counters;
   if (!r->findings) return SUCCESS;
   if (how->mode == QN_EMU_RANDOM) snprintf(mode, sizeof mode, "random, seed %llu", (unsigned long long)how->seed);
-  qn_emu_finding_print(&r->list[0], text, sizeof text);
+  qn__emu_finding_print(&r->list[0], text, sizeof text);
   snprintf(g->text, sizeof g->text, "%s (order: %s; findings: %llu)", text, mode, (unsigned long long)r->findings);
   return g->error = error_of(r->list[0].kind), SUCCESS;
 }
@@ -324,10 +324,10 @@ static int run(function *f, qn_emu_launch how) {
   qn_emu_report *r;
   how.mode = f->launches % 2 ? QN_EMU_RANDOM : QN_EMU_LATE;
   how.seed = ++f->launches;
-  qn_status s = qn_emu_run(f->kernel, &how, &r);
+  qn_status s = qn__emu_run(f->kernel, &how, &r);
   if (s) return result(s);
   int error = judge(f->g, r, &how);
-  qn_emu_report_free(r);
+  qn__emu_report_free(r);
   return error;
 }
 
@@ -464,8 +464,8 @@ static int event_elapsed(float *milliseconds, void *start, void *end) {
 static int tensor_map(void *map, int type, uint32_t rank, void *address, const uint64_t *dims, const uint64_t *strides,
                       const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int promotion,
                       int fill) {
-  return result(qn_emu_tensor_encode(map, type, rank, (uint64_t)(uintptr_t)address, dims, strides, box, steps,
-                                     interleave, swizzle, promotion, fill));
+  return result(qn__emu_tensor_encode(map, type, rank, (uint64_t)(uintptr_t)address, dims, strides, box, steps,
+                                      interleave, swizzle, promotion, fill));
 }
 
 static const qn_cuda_timing timing = {
@@ -526,12 +526,12 @@ static int ordinal_of(const char *arch) {
   return i;
 }
 
-qn_status qn_emu_device_open(const qn_allocator *heap, const char *name, qn_device **out) {
+qn_status qn__emu_device_open(const qn_allocator *heap, const char *name, qn_device **out) {
   qn_emu *probe;
   *out = NULL;
   const char *arch = strncmp(name, "emu:", 4) ? name : name + 4;
-  QN_TRY(qn_emu_open_name(name, &probe)); /* refuses what it does not know */
-  qn_emu_close(probe);
+  QN_TRY(qn__emu_open_name(name, &probe)); /* refuses what it does not know */
+  qn__emu_close(probe);
   int ordinal = ordinal_of(arch);
   if (ordinal < 0) return qn__fail(QN_E_LIMIT, "over %d pretended GPUs", most_gpus);
   QN_TRY(qn__device_cuda_open_with(&driver, heap, ordinal, out));
@@ -542,7 +542,7 @@ qn_status qn_emu_device_open(const qn_allocator *heap, const char *name, qn_devi
   return QN_OK;
 }
 
-const qn_emu_counters *qn_emu_device_counters(const qn_device *d) {
+const qn_emu_counters *qn__emu_device_counters(const qn_device *d) {
   for (int i = 0; i < n_gpus; i++)
     if (!strncmp(d->info.name, "emu:", 4) && !strcmp(d->info.name + 4, gpus[i].arch)) return &gpus[i].counters;
   return NULL;

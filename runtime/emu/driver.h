@@ -12,8 +12,8 @@
 #include "emu.h"
 
 /* Open "emu:sm_NN" as a device. QN_E_DEVICE: architecture unknown. Any thread. */
-qn_status qn_emu_device_open(const qn_allocator *heap, const char *name, qn_device **out);
+qn_status qn__emu_device_open(const qn_allocator *heap, const char *name, qn_device **out);
 
 /* What the last launch on a device opened here did. Valid until its next launch; NULL: another kind of device. */
-const qn_emu_counters *qn_emu_device_counters(const qn_device *d);
+const qn_emu_counters *qn__emu_device_counters(const qn_device *d);
 #endif

@@ -1,13 +1,13 @@
 /* emu.h - a PTX interpreter: run the PTX that NVRTC emits on the CPU and find what is wrong with it.
  *
- *     qn_emu_open(90, 'a')         -> qn_emu          one pretended GPU: an address space and its limits
- *     qn_emu_module_load(ptx)      -> qn_emu_module   parsed and decoded; unknown PTX is an error naming line and text
- *     qn_emu_kernel_find(name)     -> qn_emu_kernel   parameters, static shared memory, launch bounds
- *     qn_emu_run(kernel, how)      -> qn_emu_report   runs the grid; findings (bugs of the kernel) and counters
+ *     qn__emu_open(90, 'a')         -> qn_emu          one pretended GPU: an address space and its limits
+ *     qn__emu_module_load(ptx)      -> qn_emu_module   parsed and decoded; unknown PTX is an error naming line and text
+ *     qn__emu_kernel_find(name)     -> qn_emu_kernel   parameters, static shared memory, launch bounds
+ *     qn__emu_run(kernel, how)      -> qn_emu_report   runs the grid; findings (bugs of the kernel) and counters
  *
  * Two kinds of trouble are kept apart. A qn_status says that the interpreter could not do what it was asked (unknown
  * instruction, bad grid, out of memory). A finding says that the kernel did something wrong (a race, a missing wait, an
- * access outside its buffer...): qn_emu_run still returns QN_OK, and the report holds the findings. A kernel is
+ * access outside its buffer...): qn__emu_run still returns QN_OK, and the report holds the findings. A kernel is
  * clean when report.findings is 0.
  *
  * Execution is sequentially consistent and never timed. What a program may only rely on after a wait happens as late as
@@ -29,31 +29,31 @@ typedef struct qn_emu_report qn_emu_report;
 /* ---- Device ------------------------------------------------------------------------------------------------------ */
 
 /* Make a device of architecture `sm`; `suffix` is 'a' for sm_90a and the like, 'f' for a family, 0 for neither.
- * QN_E_DEVICE: architecture not known. Free with qn_emu_close, which takes its memory and modules with it. */
-QN_API qn_status qn_emu_open(int sm, char suffix, qn_emu **out);
+ * QN_E_DEVICE: architecture not known. Free with qn__emu_close, which takes its memory and modules with it. */
+qn_status qn__emu_open(int sm, char suffix, qn_emu **out);
 /* The same from text: "sm_90a" or "emu:sm_90a". */
-QN_API qn_status qn_emu_open_name(const char *name, qn_emu **out);
-QN_API void qn_emu_close(qn_emu *e);
-QN_API const qn_architecture *qn_emu_limits_of(const qn_emu *e);
+qn_status qn__emu_open_name(const char *name, qn_emu **out);
+void qn__emu_close(qn_emu *e);
+const qn_architecture *qn__emu_limits_of(const qn_emu *e);
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
 /* Allocate `bytes` > 0 of device memory, aligned to 256, not initialised: a kernel that reads a byte before something
  * wrote it is reported. Guard zones lie on both sides. Never a host pointer. QN_E_NOMEM when the space is used up. */
-QN_API qn_status qn_emu_alloc(qn_emu *e, uint64_t bytes, uint64_t *address);
-/* Free what qn_emu_alloc returned; 0 is accepted. QN_E_ARG: not the start of an allocation. */
-QN_API qn_status qn_emu_free(qn_emu *e, uint64_t address);
-/* Copies and fills; the range must lie in one allocation (QN_E_ARG). qn_emu_fill repeats `width` (1, 2, 4) bytes. */
-QN_API qn_status qn_emu_write(qn_emu *e, uint64_t to, const void *from, uint64_t bytes);
-QN_API qn_status qn_emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes);
-QN_API qn_status qn_emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_t count);
+qn_status qn__emu_alloc(qn_emu *e, uint64_t bytes, uint64_t *address);
+/* Free what qn__emu_alloc returned; 0 is accepted. QN_E_ARG: not the start of an allocation. */
+qn_status qn__emu_free(qn_emu *e, uint64_t address);
+/* Copies and fills; the range must lie in one allocation (QN_E_ARG). qn__emu_fill repeats `width` (1, 2, 4) bytes. */
+qn_status qn__emu_write(qn_emu *e, uint64_t to, const void *from, uint64_t bytes);
+qn_status qn__emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes);
+qn_status qn__emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_t count);
 
 /* ---- Modules ----------------------------------------------------------------------------------------------------- */
 
 /* Parse and decode PTX text (copied). QN_E_COMPILE: malformed or unknown PTX, or a .target this device cannot run; the
  * text names the line. */
-QN_API qn_status qn_emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out);
-QN_API void qn_emu_module_free(qn_emu_module *m);
+qn_status qn__emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out);
+void qn__emu_module_free(qn_emu_module *m);
 
 typedef struct qn_emu_param {
   uint32_t offset, size, align;
@@ -72,18 +72,18 @@ struct qn_emu_kernel {
 };
 
 /* The kernel of that name; NULL name: the only one. QN_E_ARG, listing the names there are. Owned by the module. */
-QN_API qn_status qn_emu_kernel_find(qn_emu_module *m, const char *name, const qn_emu_kernel **out);
-QN_API int qn_emu_kernel_count(const qn_emu_module *m);
-QN_API const qn_emu_kernel *qn_emu_kernel_at(const qn_emu_module *m, int i);
+qn_status qn__emu_kernel_find(qn_emu_module *m, const char *name, const qn_emu_kernel **out);
+int qn__emu_kernel_count(const qn_emu_module *m);
+const qn_emu_kernel *qn__emu_kernel_at(const qn_emu_module *m, int i);
 
 /* ---- Tensor maps ------------------------------------------------------------------------------------------------- */
 
 /* Does what cuTensorMapEncodeTiled does, with the driver's own enum values, into an encoding of our own. `map`: 128
  * bytes, aligned to 64. dims, box, steps: rank numbers; strides: rank - 1 byte strides. QN_E_ARG for what the driver
  * refuses (rank, alignment, box over 256, inner box over the swizzle span) and for interleaved layouts. */
-QN_API qn_status qn_emu_tensor_encode(void *map, int type, uint32_t rank, uint64_t address, const uint64_t *dims,
-                                      const uint64_t *strides, const uint32_t *box, const uint32_t *steps,
-                                      int interleave, int swizzle, int promotion, int fill);
+qn_status qn__emu_tensor_encode(void *map, int type, uint32_t rank, uint64_t address, const uint64_t *dims,
+                                const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
+                                int swizzle, int promotion, int fill);
 
 /* ---- Launch ------------------------------------------------------------------------------------------------------ */
 
@@ -112,9 +112,9 @@ typedef struct qn_emu_launch {
   int findings_limit; /* stop after so many; 0: 1000 */
 } qn_emu_launch;
 
-/* Run a grid to its end and make a report (free it with qn_emu_report_free). QN_E_ARG, QN_E_LIMIT: the launch itself is
- * wrong (the driver would refuse it). */
-QN_API qn_status qn_emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_report **out);
+/* Run a grid to its end and make a report (free it with qn__emu_report_free). QN_E_ARG, QN_E_LIMIT: the launch itself
+ * is wrong (the driver would refuse it). */
+qn_status qn__emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_report **out);
 
 /* ---- Report ------------------------------------------------------------------------------------------------------ */
 
@@ -146,8 +146,8 @@ typedef enum qn_emu_finding_kind {
 } qn_emu_finding_kind;
 
 /* Word ("race") and sentence of a kind. Static strings. */
-QN_API const char *qn_emu_finding_word(qn_emu_finding_kind k);
-QN_API const char *qn_emu_finding_text(qn_emu_finding_kind k);
+const char *qn__emu_finding_word(qn_emu_finding_kind k);
+const char *qn__emu_finding_text(qn_emu_finding_kind k);
 
 /* What one instruction did wrong: the first time in detail, the rest counted. */
 typedef struct qn_emu_finding {
@@ -192,7 +192,7 @@ typedef enum qn_emu_kind {
 } qn_emu_kind;
 
 /* Word ("global") of an instruction kind. Static string. */
-QN_API const char *qn_emu_kind_word(qn_emu_kind k);
+const char *qn__emu_kind_word(qn_emu_kind k);
 
 /* What the launch did, over all CTAs. A request is one warp's execution of one memory instruction. Sectors are 32
  * bytes, shared passes the times the 32 banks are walked, both as ncu defines them; `ideal` is the least that the bytes
@@ -215,7 +215,7 @@ struct qn_emu_report {
   int complete;                /* 0: stopped early (deadlock, budget, too many findings) */
 };
 
-QN_API void qn_emu_report_free(qn_emu_report *r);
+void qn__emu_report_free(qn_emu_report *r);
 /* One finding as one line of text, cut at `size`; returns buffer. */
-QN_API const char *qn_emu_finding_print(const qn_emu_finding *f, char *buffer, size_t size);
+const char *qn__emu_finding_print(const qn_emu_finding *f, char *buffer, size_t size);
 #endif

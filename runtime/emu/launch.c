@@ -161,7 +161,7 @@ static qn_status make_report(run *r) {
   return r->report && r->report->list && r->params ? QN_OK : qn__fail(QN_E_NOMEM, "emulator: out of memory");
 }
 
-qn_status qn_emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_report **out) {
+qn_status qn__emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_report **out) {
   const function *f = (const function *)(const void *)((const char *)k - offsetof(function, kernel));
   run r = {.device = f->module->device, .f = f, .module = f->module, .how = *how};
   *out = NULL;
@@ -180,21 +180,21 @@ qn_status qn_emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_re
   }
   pthread_mutex_destroy(&r.lock);
   free(r.params);
-  if (s) qn_emu_report_free(r.report);
+  if (s) qn__emu_report_free(r.report);
   else *out = r.report;
   return s;
 }
 
-void qn_emu_report_free(qn_emu_report *r) {
+void qn__emu_report_free(qn_emu_report *r) {
   if (r) free(r->list);
   free(r);
 }
 
-const char *qn_emu_finding_print(const qn_emu_finding *f, char *buffer, size_t size) {
+const char *qn__emu_finding_print(const qn_emu_finding *f, char *buffer, size_t size) {
   char where[200] = "";
   if (*f->file) snprintf(where, sizeof where, " (%s:%d)", f->file, f->file_line);
   snprintf(buffer, size, "%s: %s: %s [%s, CTA %u,%u,%u warp %d lane %d, PTX line %d%s: %s] x%llu",
-           qn_emu_finding_word(f->kind), qn_emu_finding_text(f->kind), f->text, f->kernel, f->cta[0], f->cta[1],
+           qn__emu_finding_word(f->kind), qn__emu_finding_text(f->kind), f->text, f->kernel, f->cta[0], f->cta[1],
            f->cta[2], f->warp, f->lane, f->line, where, f->insn, (unsigned long long)f->count);
   return buffer;
 }

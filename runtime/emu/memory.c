@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-qn_status qn_emu_open(int sm, char suffix, qn_emu **out) {
+qn_status qn__emu_open(int sm, char suffix, qn_emu **out) {
   *out = NULL;
   const qn_architecture *l;
   QN_TRY(qn__architecture(sm, suffix, &l));
@@ -19,21 +19,21 @@ qn_status qn_emu_open(int sm, char suffix, qn_emu **out) {
   e->blocks = calloc(1, sizeof *e->blocks); /* block 0 is none */
   e->nblocks = 1, e->free_granule = 1;
   if (e->granules && e->blocks) return *out = e, QN_OK;
-  qn_emu_close(e);
+  qn__emu_close(e);
   return qn__fail(QN_E_NOMEM, "emulator: out of memory");
 }
 
-qn_status qn_emu_open_name(const char *name, qn_emu **out) {
+qn_status qn__emu_open_name(const char *name, qn_emu **out) {
   const qn_architecture *l;
   char suffix;
   *out = NULL;
   QN_TRY(qn__architecture_named(strncmp(name, "emu:", 4) ? name : name + 4, &suffix, &l));
-  return qn_emu_open(l->sm, suffix, out);
+  return qn__emu_open(l->sm, suffix, out);
 }
 
-void qn_emu_close(qn_emu *e) {
+void qn__emu_close(qn_emu *e) {
   if (!e) return;
-  while (e->modules) qn_emu_module_free(e->modules);
+  while (e->modules) qn__emu_module_free(e->modules);
   for (uint32_t k = 1; k < e->nblocks; k++)
     if (e->blocks[k]) qn__emu_block_free(e, e->blocks[k]);
   free(e->granules);
@@ -41,7 +41,7 @@ void qn_emu_close(qn_emu *e) {
   free(e);
 }
 
-const qn_architecture *qn_emu_limits_of(const qn_emu *e) { return &e->limits; }
+const qn_architecture *qn__emu_limits_of(const qn_emu *e) { return &e->limits; }
 
 /* A run of n empty granules behind an empty one (the guard of what may lie before), first fit behind the last
  * allocation, from the start when the end is reached. */
@@ -85,7 +85,7 @@ void qn__emu_block_free(qn_emu *e, block *b) {
   free(b);
 }
 
-qn_status qn_emu_alloc(qn_emu *e, uint64_t bytes, uint64_t *address) {
+qn_status qn__emu_alloc(qn_emu *e, uint64_t bytes, uint64_t *address) {
   block *b;
   *address = 0;
   if (!bytes) return qn__fail(QN_E_ARG, "emulator: allocation of 0 bytes");
@@ -93,7 +93,7 @@ qn_status qn_emu_alloc(qn_emu *e, uint64_t bytes, uint64_t *address) {
   return *address = b->base, QN_OK;
 }
 
-qn_status qn_emu_free(qn_emu *e, uint64_t address) {
+qn_status qn__emu_free(qn_emu *e, uint64_t address) {
   if (!address) return QN_OK;
   block *b = block_at(e, address);
   if (!b || b->base != address || b->owned)
@@ -116,7 +116,7 @@ static void wrote(block *b, uint64_t at, uint64_t bytes) {
   if (bytes == b->size) free(b->shadow), b->shadow = NULL;
 }
 
-qn_status qn_emu_write(qn_emu *e, uint64_t to, const void *from, uint64_t bytes) {
+qn_status qn__emu_write(qn_emu *e, uint64_t to, const void *from, uint64_t bytes) {
   block *b;
   if (!bytes) return QN_OK;
   QN_TRY(locate(e, to, bytes, &b));
@@ -125,7 +125,7 @@ qn_status qn_emu_write(qn_emu *e, uint64_t to, const void *from, uint64_t bytes)
   return QN_OK;
 }
 
-qn_status qn_emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes) {
+qn_status qn__emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes) {
   block *b;
   if (!bytes) return QN_OK;
   QN_TRY(locate(e, from, bytes, &b));
@@ -133,7 +133,7 @@ qn_status qn_emu_read(qn_emu *e, void *to, uint64_t from, uint64_t bytes) {
   return QN_OK;
 }
 
-qn_status qn_emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_t count) {
+qn_status qn__emu_fill(qn_emu *e, uint64_t to, uint32_t value, int width, uint64_t count) {
   block *b;
   if (width != 1 && width != 2 && width != 4) return qn__fail(QN_E_ARG, "emulator: fill of %d bytes", width);
   if (count > UINT64_MAX / 4) return qn__fail(QN_E_ARG, "emulator: fill of %llu elements", (unsigned long long)count);

@@ -96,7 +96,7 @@ static qn_status parse_module(parser *p) {
   return p->status;
 }
 
-qn_status qn_emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out) {
+qn_status qn__emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out) {
   *out = NULL;
   qn_emu_module *m = calloc(1, sizeof *m);
   parser *p = calloc(1, sizeof *p);
@@ -108,12 +108,12 @@ qn_status qn_emu_module_load(qn_emu *e, const char *ptx, qn_emu_module **out) {
   }
   if (!s) s = parse_module(p);
   free(p);
-  if (s) qn_emu_module_free(m);
+  if (s) qn__emu_module_free(m);
   else *out = m;
   return s;
 }
 
-void qn_emu_module_free(qn_emu_module *m) {
+void qn__emu_module_free(qn_emu_module *m) {
   if (!m) return;
   for (qn_emu_module **q = &m->device->modules; *q; q = &(*q)->next)
     if (*q == m) {
@@ -130,7 +130,7 @@ void qn_emu_module_free(qn_emu_module *m) {
   free(m);
 }
 
-qn_status qn_emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_kernel **out) {
+qn_status qn__emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_kernel **out) {
   char names[256] = "";
   *out = NULL;
   if (!wanted && m->nkernels == 1) return *out = &m->kernels[0]->kernel, QN_OK;
@@ -144,7 +144,7 @@ qn_status qn_emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_
                   *names ? names : " none");
 }
 
-int qn_emu_kernel_count(const qn_emu_module *m) { return m->nkernels; }
-const qn_emu_kernel *qn_emu_kernel_at(const qn_emu_module *m, int i) {
+int qn__emu_kernel_count(const qn_emu_module *m) { return m->nkernels; }
+const qn_emu_kernel *qn__emu_kernel_at(const qn_emu_module *m, int i) {
   return i >= 0 && i < m->nkernels ? &m->kernels[i]->kernel : NULL;
 }

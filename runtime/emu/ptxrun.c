@@ -59,7 +59,7 @@ static uint64_t step(uint64_t *x) {
 static qn_status fill_buffer(qn_emu *e, argument *a, const char *how) {
   uint64_t seed = strrchr(how, ':') ? strtoull(strrchr(how, ':') + 1, NULL, 0) * 2 + 1 : 1;
   if (!*how) return QN_OK;
-  if (!strcmp(how, ":zero")) return qn_emu_fill(e, a->value, 0, 1, a->bytes);
+  if (!strcmp(how, ":zero")) return qn__emu_fill(e, a->value, 0, 1, a->bytes);
   size_t n = (size_t)a->bytes;
   char *data = NULL;
   if (!strncmp(how, ":file:", 6)) {
@@ -75,7 +75,7 @@ static qn_status fill_buffer(qn_emu *e, argument *a, const char *how) {
       memcpy(data + k, &v, 2);
     }
   }
-  qn_status s = qn_emu_write(e, a->value, data, n);
+  qn_status s = qn__emu_write(e, a->value, data, n);
   free(data);
   return s;
 }
@@ -87,7 +87,7 @@ static qn_status parse_arg(qn_emu *e, const char *s, argument *a) {
   if (!strncmp(s, "buf:", 4)) {
     char *end;
     a->bytes = strtoull(v, &end, 0);
-    QN_TRY(qn_emu_alloc(e, a->bytes, &a->value));
+    QN_TRY(qn__emu_alloc(e, a->bytes, &a->value));
     return fill_buffer(e, a, end);
   }
   if (!strncmp(s, "f32:", 4)) {
@@ -102,7 +102,7 @@ static qn_status parse_arg(qn_emu *e, const char *s, argument *a) {
 static void print_counters(const qn_emu_counters *c) {
   printf("warp instructions %llu:", (unsigned long long)c->warp_insns);
   for (int k = 0; k < QN_EMU_KINDS; k++)
-    if (c->by_kind[k]) printf(" %s %llu", qn_emu_kind_word((qn_emu_kind)k), (unsigned long long)c->by_kind[k]);
+    if (c->by_kind[k]) printf(" %s %llu", qn__emu_kind_word((qn_emu_kind)k), (unsigned long long)c->by_kind[k]);
   printf("\nglobal: %llu requests, %llu sectors, ideal %llu; %llu bytes read, %llu written, %llu in bulk\n",
          (unsigned long long)c->global_requests, (unsigned long long)c->global_sectors,
          (unsigned long long)c->global_ideal, (unsigned long long)c->global_load_bytes,
@@ -119,7 +119,7 @@ static int dump(qn_emu *e, const char *spec, const argument *args, int n) {
   if (*end != '=' || k < 0 || k >= n || !args[k].bytes) return misuse("--dump needs N=FILE, N a buffer");
   char *data = malloc((size_t)args[k].bytes);
   FILE *f = fopen(end + 1, "wb");
-  if (!data || !f || qn_emu_read(e, data, args[k].value, args[k].bytes))
+  if (!data || !f || qn__emu_read(e, data, args[k].value, args[k].bytes))
     return fail(f ? qn__errmsg() : "cannot write the dump");
   int bad = fwrite(data, 1, (size_t)args[k].bytes, f) != (size_t)args[k].bytes;
   return fclose(f) || bad ? fail("cannot write the dump") : 0;
@@ -189,8 +189,8 @@ int main(int argc, char **argv) {
   argument args[ARGS] = {{0, 0}};
   const void *params[ARGS];
   qn_emu_report *report;
-  if (qn_emu_open_name(w.device ? w.device : target_of(ptx), &e) || qn_emu_module_load(e, ptx, &m) ||
-      qn_emu_kernel_find(m, w.kernel, &f))
+  if (qn__emu_open_name(w.device ? w.device : target_of(ptx), &e) || qn__emu_module_load(e, ptx, &m) ||
+      qn__emu_kernel_find(m, w.kernel, &f))
     return fail(qn__errmsg());
   for (int k = 0; k < w.nargs; k++) {
     if (parse_arg(e, w.texts[k], &args[k])) return fail(qn__errmsg());
@@ -199,16 +199,16 @@ int main(int argc, char **argv) {
   w.how.params = params, w.how.nparams = w.nargs;
   for (int k = 0; k < w.nargs && k < f->nparams; k++)
     if (f->params[k].size > 8) return fail("parameters over 8 bytes cannot be given");
-  if (qn_emu_run(f, &w.how, &report)) return fail(qn__errmsg());
+  if (qn__emu_run(f, &w.how, &report)) return fail(qn__errmsg());
   for (int k = 0; k < report->count; k++) {
     char line[1024];
-    puts(qn_emu_finding_print(&report->list[k], line, sizeof line));
+    puts(qn__emu_finding_print(&report->list[k], line, sizeof line));
   }
   if (w.counters) print_counters(&report->counters);
   int status = report->findings != 0;
   for (int k = 0; k < w.ndumps; k++) status |= dump(e, w.dumps[k], args, w.nargs);
-  qn_emu_report_free(report);
-  qn_emu_close(e);
+  qn__emu_report_free(report);
+  qn__emu_close(e);
   free(ptx);
   return status;
 }

@@ -224,9 +224,9 @@ static qn_status load(bench *b, const char *path) {
   fclose(f);
   qn_artifact a = {0};
   qn_source source = {.name = path, .target = "cuda", .arch = b->device->info.arch, .text = text};
-  qn_status s = n > 0 ? qn_compile(&source, &a) : qn__fail(QN_E_IO, "%s is empty", path);
+  qn_status s = n > 0 ? qn__compile(&source, &a) : qn__fail(QN_E_IO, "%s is empty", path);
   if (!s) s = b->device->ops->module_load(b->device, a.image, a.size, &b->module);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   free(text);
   return s;
 }
@@ -265,7 +265,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "ceilings: %s cannot be written\n", out);
     return 1;
   }
-  qn__device_provide("emu:", qn_emu_device_open);
+  qn__device_provide("emu:", qn__emu_device_open);
   qn_status s = run(&b, device, source);
   if (s) fprintf(stderr, "ceilings: %s\n", qn__errmsg());
   qn__cuda_timer_free(b.timer);

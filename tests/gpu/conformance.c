@@ -117,8 +117,8 @@ static qn_status make_map(qn_device *d, const form *f, char *x, char *y, void *m
   const qn_cuda_driver *v;
   strides[1] = strides[0] * m->dim[1];
   if (!strncmp(d->info.name, "emu:", 4)) {
-    QN_TRY(qn_emu_tensor_encode(encoded, m->type, (uint32_t)m->rank, (uint64_t)(uintptr_t)at, m->dim, strides, m->box,
-                                ones, 0, m->swizzle, 0, m->fill));
+    QN_TRY(qn__emu_tensor_encode(encoded, m->type, (uint32_t)m->rank, (uint64_t)(uintptr_t)at, m->dim, strides, m->box,
+                                 ones, 0, m->swizzle, 0, m->fill));
     return d->ops->upload(d, map, encoded, sizeof encoded);
   }
   QN_TRY(qn__cuda_driver(&v));
@@ -318,9 +318,9 @@ static qn_status all_forms(tester *t, const char *family, const qn_artifact *a) 
 static qn_status one_family(tester *t, const char *family) {
   qn_artifact a = {0};
   qn_source source = {.name = family, .target = "cuda", .arch = t->arch, .text = family_source(t, family)};
-  qn_status s = qn_compile(&source, &a);
+  qn_status s = qn__compile(&source, &a);
   if (!s && !t->how->compile) s = all_forms(t, family, &a);
-  qn_artifact_free(&a);
+  qn__artifact_free(&a);
   free((char *)source.text);
   return s;
 }
@@ -428,7 +428,7 @@ int main(int argc, char **argv) {
   if (t.tally == MAP_FAILED) return perror("conformance"), 1;
   forms_lane(&t.forms), forms_convert(&t.forms), forms_warp(&t.forms), forms_matrix(&t.forms), forms_wgmma(&t.forms);
   forms_async(&t.forms);
-  qn__device_provide("emu:", qn_emu_device_open);
+  qn__device_provide("emu:", qn__emu_device_open);
   if (o.list) list_forms(&t, "", is_form);
   else s = (o.unconfirmed ? unconfirmed : o.compile ? compile_all : run_all)(&t);
   if (s && !t.tally->failed) fprintf(stderr, "conformance: %s\n", qn__errmsg());
