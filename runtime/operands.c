@@ -1,4 +1,4 @@
-/* operand.c - the tables of operand.h and epilogue.h, asked of a problem. */
+/* operands.c - the tables of operand.h and epilogue.h, asked of a problem. */
 #include "desc.h"
 #include <stddef.h>
 
