@@ -48,21 +48,19 @@ static qn_type type_at(const char *s, size_t length, bool output) {
 
 #define STEP_BEGINS "+*."
 
-static const char *step_spelling(uint8_t code) {
-  return code < QN_EPILOGUE_COUNT ? qn__epilogue_step[code].spelling : "?";
-}
+static const char *step_spelling(int code) { return code < QN_EPILOGUE_COUNT ? qn__epilogue_step[code].spelling : "?"; }
 
 /* Number of the step that is spelled by `length` bytes at s; QN_EPILOGUE_END: there is none. */
 static uint8_t step_at(const char *s, size_t length) {
-  for (uint8_t code = 1; code < QN_EPILOGUE_COUNT; code++)
-    if (strlen(step_spelling(code)) == length && !memcmp(step_spelling(code), s, length)) return code;
+  for (int code = 1; code < QN_EPILOGUE_COUNT; code++)
+    if (strlen(step_spelling(code)) == length && !memcmp(step_spelling(code), s, length)) return (uint8_t)code;
   return QN_EPILOGUE_END;
 }
 
 /* "+bias …": every step, in the order of the table. */
 static void list_steps(char *out, size_t size) {
   *out = 0;
-  for (uint8_t code = 1; code < QN_EPILOGUE_COUNT; code++) {
+  for (int code = 1; code < QN_EPILOGUE_COUNT; code++) {
     size_t n = strlen(out);
     snprintf(out + n, size - n, "%s%s", n ? " " : "", step_spelling(code));
   }

@@ -120,7 +120,8 @@ local function copy_weights(w, v, to, base, offset, feature)
   if v.BN == cuda.fragment.TILE_N then return w("copy16(${TO}, ${BASE} + ${OFFSET}, 16);", c) end
   w([[
     const bool there = ${FEATURE} < t.n_padded;
-    copy16(${TO}, ${BASE} + (there ? ${OFFSET} : 0), there ? 16 : 0);
+    copy16(${TO}, ${BASE} + (there ? ${OFFSET} : 0),
+           there ? 16 : 0);
   ]], c)
 end
 
