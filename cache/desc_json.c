@@ -227,18 +227,46 @@ static qn_status get_size(const cJSON *j, const char *key, qn_pool *pool, qn_exp
   return has(j, key) ? read_expr(qn__json_get(j, key), &launch_names, pool, out) : QN_OK;
 }
 
+/* The argument of that name; QN_ARG_COUNT: there is none. */
+static uint8_t arg_of(const char *name) {
+  uint8_t i = 0;
+  while (name && i < QN_ARG_COUNT && strcmp(name, qn__arg[i].name)) i++;
+  return name ? i : QN_ARG_COUNT;
+}
+
+static qn_status read_map(const cJSON *j, qn_pool *pool, qn_tensor_map *out) {
+  const cJSON *dims, *box, *x;
+  uint32_t i = 0, sides;
+  out->operand = arg_of(cJSON_GetStringValue(qn__json_get(j, "operand")));
+  QN_TRY(get_type(j, "type", &out->type));
+  QN_TRY(get_uint(j, "swizzle", &out->swizzle));
+  QN_TRY(get_array(j, "dims", QN_MAP_RANK, &dims, &out->rank));
+  QN_TRY(get_array(j, "box", QN_MAP_RANK, &box, &sides));
+  if (sides != out->rank) return bad("box", "has another number of dimensions than dims");
+  cJSON_ArrayForEach(x, dims) QN_TRY(read_expr(x, &launch_names, pool, &out->dim[i++]));
+  i = 0;
+  cJSON_ArrayForEach(x, box) QN_TRY(as_uint(x, "box", &out->box[i++]));
+  return QN_OK;
+}
+
+static qn_status read_arg(const cJSON *j, qn_pool *pool, qn_step *out, uint8_t *arg) {
+  const cJSON *map = qn__json_get(j, "tensor_map");
+  const char *s = cJSON_GetStringValue(j);
+  if (map) {
+    if (out->n_maps == QN_STEP_MAPS) return bad("args", "has too many tensor maps");
+    *arg = (uint8_t)(QN_FIRST_MAP + out->n_maps);
+    return read_map(map, pool, &out->map[out->n_maps++]);
+  }
+  *arg = arg_of(s);
+  return *arg < QN_ARG_COUNT ? QN_OK : bad(s ? s : "args", "is no kernel argument");
+}
+
 static qn_status read_step(const cJSON *j, qn_pool *pool, qn_step *out) {
   const cJSON *args, *a;
   QN_TRY(get_text(j, "entry", out->entry, sizeof out->entry));
   QN_TRY(get_array(j, "args", QN_RECIPE_ARGS, &args, &out->n_args));
   uint8_t *arg = out->arg;
-  cJSON_ArrayForEach(a, args) {
-    const char *s = cJSON_GetStringValue(a);
-    uint8_t i = 0;
-    while (s && i < QN_ARG_COUNT && strcmp(s, qn__arg[i].name)) i++;
-    if (!s || i == QN_ARG_COUNT) return bad(s ? s : "args", "is no kernel argument");
-    *arg++ = i;
-  }
+  cJSON_ArrayForEach(a, args) QN_TRY(read_arg(a, pool, out, arg++));
   QN_TRY(read_triple(j, "grid", pool, out->grid));
   QN_TRY(read_triple(j, "block", pool, out->block));
   QN_TRY(read_triple(j, "cluster", pool, out->cluster));
@@ -350,13 +378,30 @@ static cJSON *write_triple(const qn_pool *pool, const qn_expr e[3]) {
   return out;
 }
 
+static cJSON *write_map(const qn_pool *pool, const qn_tensor_map *m) {
+  cJSON *out = cJSON_CreateObject(), *map = cJSON_CreateObject(), *dims, *box;
+  qn__json_add_text(map, "operand", qn__arg[m->operand].name);
+  qn__json_add_text(map, "type", qn_type_name((qn_type)m->type));
+  qn__json_add_number(map, "swizzle", m->swizzle);
+  dims = qn__json_add_array(map, "dims"), box = qn__json_add_array(map, "box");
+  for (uint32_t i = 0; i < m->rank; i++) {
+    qn__json_append(dims, write_expr(qn__program(pool, m->dim[i]), &launch_names));
+    qn__json_append_number(box, m->box[i]);
+  }
+  qn__json_add(out, "tensor_map", map);
+  return out;
+}
+
 cJSON *qn__recipe_to_json(const qn_recipe *r) {
   cJSON *out = cJSON_CreateObject(), *steps = qn__json_add_array(out, "steps");
   for (const qn_step *s = r->step; s < r->step + r->n_steps; s++) {
     cJSON *step = cJSON_CreateObject(), *args;
     qn__json_add_text(step, "entry", s->entry);
     args = qn__json_add_array(step, "args");
-    for (uint32_t i = 0; i < s->n_args; i++) qn__json_append_text(args, qn__arg[s->arg[i]].name);
+    for (uint32_t i = 0; i < s->n_args; i++)
+      if (qn__arg_kind(s->arg[i]) == QN_ARG_MAP)
+        qn__json_append(args, write_map(&r->pool, &s->map[s->arg[i] - QN_FIRST_MAP]));
+      else qn__json_append_text(args, qn__arg[s->arg[i]].name);
     qn__json_add(step, "grid", write_triple(&r->pool, s->grid));
     qn__json_add(step, "block", write_triple(&r->pool, s->block));
     qn__json_add(step, "cluster", write_triple(&r->pool, s->cluster));

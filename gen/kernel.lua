@@ -202,6 +202,28 @@ local recipe_fields = { steps = "list", counters = "expression?", scratch = "exp
 local step_fields = { entry = "string?", args = "list?", grid = "list", block = "list?", cluster = "list?",
   shared = "expression?", gathers = "expression?" }
 
+local map_fields = { operand = "string", type = "string", dims = "list", box = "list", swizzle = "integer?" }
+
+-- Arguments as C reads them: names, and tensor maps.
+local function arguments(list, step, where)
+  local out = {}
+  for i, a in ipairs(list) do
+    out[i] = a
+    if type(a) == "table" then
+      local what = ("%s: args[%d]"):format(step, i)
+      check.fields(a, { tensor_map = "table" }, what, where)
+      local m, dims = a.tensor_map, {}
+      check.fields(m, map_fields, what .. ": tensor_map", where)
+      for j, e in ipairs(m.dims) do
+        dims[j] = expr.program(check.kind(e, "expression", ("%s: dims[%d]"):format(what, j), where))
+      end
+      out[i] = { tensor_map = { operand = m.operand, type = m.type, dims = dims, box = m.box,
+        swizzle = m.swizzle or 0 } }
+    end
+  end
+  return out
+end
+
 -- The launch recipe as C reads it.
 local function recipe_of(def, v)
   local recipe = answer(def, "launch", "table", def.launch(v))
@@ -216,9 +238,9 @@ local function recipe_of(def, v)
       end
       return t
     end
-    steps[i] = { entry = s.entry or v.entry, args = s.args or {}, grid = programs "grid", block = programs "block",
-      cluster = programs "cluster", shared = expr.program(s.shared or 0),
-      gathers = s.gathers and expr.program(s.gathers) or {} }
+    steps[i] = { entry = s.entry or v.entry, args = arguments(s.args or {}, step, def.where),
+      grid = programs "grid", block = programs "block", cluster = programs "cluster",
+      shared = expr.program(s.shared or 0), gathers = s.gathers and expr.program(s.gathers) or {} }
   end
   return { steps = steps, counters = expr.program(recipe.counters or 0), scratch = expr.program(recipe.scratch or 0),
     deterministic = recipe.deterministic ~= false, batch_invariant = recipe.batch_invariant == true,

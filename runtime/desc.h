@@ -215,14 +215,36 @@ qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn
 /* ---- Launch recipe ----------------------------------------------------------------------------------------------- */
 
 #define QN_RECIPE_STEPS 3
-#define QN_RECIPE_ARGS QN_ARG_COUNT
+#define QN_RECIPE_ARGS (QN_ARG_COUNT + QN_STEP_MAPS)
+
+/* What an argument of a step is: the address of an operand, a number, or a tensor map of the step, which is a
+ * CUtensorMap of 128 bytes, made for each call. */
+typedef enum qn_arg_kind { QN_ARG_POINTER, QN_ARG_NUMBER, QN_ARG_MAP } qn_arg_kind;
+#define QN_FIRST_MAP 64 /* an argument from here on is a tensor map, numbered from 0 */
+static inline qn_arg_kind qn__arg_kind(uint8_t arg) {
+  return arg >= QN_FIRST_MAP ? QN_ARG_MAP : arg < QN_POINTERS ? QN_ARG_POINTER : QN_ARG_NUMBER;
+}
+
+/* Boxes of an operand that copies of a kernel move (PTX: cp.async.bulk.tensor). The rows of operands that have a stride
+ * are that apart; else one dimension follows another without a gap. */
+#define QN_STEP_MAPS 2
+#define QN_MAP_RANK 5
+typedef struct qn_tensor_map {
+  uint32_t operand; /* qn_arg, a pointer */
+  uint32_t type;    /* qn_type of an element */
+  uint32_t swizzle; /* bytes of a row of the box, within which pieces of 16 are exchanged: 0 (none), 32, 64, 128 */
+  uint32_t rank, box[QN_MAP_RANK];
+  qn_expr dim[QN_MAP_RANK]; /* elements, the innermost first */
+} qn_tensor_map;
 
 /* One launch. Pointers are passed as 64-bit addresses, m n k ldx ldy as int32 on CUDA. On the host the arguments are
  * always a struct qn_host_args, `grid[0]` is the number of work items and block is unused. */
 typedef struct qn_step {
   char entry[QN_NAME];
   uint32_t n_args;
-  uint8_t arg[QN_RECIPE_ARGS]; /* qn_arg */
+  uint8_t arg[QN_RECIPE_ARGS]; /* qn_arg, or QN_FIRST_MAP + number of a map */
+  uint32_t n_maps;
+  qn_tensor_map map[QN_STEP_MAPS];
   qn_expr grid[3], block[3], cluster[3], shared;
   qn_expr gathers; /* bytes; none: see below */
 } qn_step;

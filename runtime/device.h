@@ -34,6 +34,7 @@ typedef struct qn_device_info {
 typedef struct qn_launch {
   void *fn; /* qn_host_entry or CUfunction */
   int64_t grid[3], block[3], cluster[3], shared, gathers;
+  int64_t dim[QN_STEP_MAPS][QN_MAP_RANK];
   const qn_step *step; /* argument list */
   int pdl;
 } qn_launch;

@@ -214,14 +214,54 @@ static int launch_ex(const qn_cuda_driver *v, const qn_launch *l, void *stream, 
   return v->launch_ex(&f, l->fn, arg, NULL);
 }
 
+/* ---- Tensor maps ---- */
+
+typedef struct tensor_map { /* CUtensorMap */
+  _Alignas(64) char opaque[128];
+} tensor_map;
+
+/* CUtensorMapDataType, less one so that 0 is none: what has no type of its own moves as bytes. */
+static const uint8_t map_type[] = {
+    [QN_T_U8] = 1,    [QN_T_U16] = 2, [QN_T_U32] = 3, [QN_T_I8] = 1,   [QN_T_I32] = 4,  [QN_T_F16] = 7,
+    [QN_T_BF16] = 10, [QN_T_F32] = 8, [QN_T_F64] = 9, [QN_T_E4M3] = 1, [QN_T_E5M2] = 1, [QN_T_E8M0] = 1,
+};
+
+/* The argument from where to where rows of an operand go; QN_ARG_COUNT: none. */
+static const qn_arg row_stride[QN_OPERANDS] = {
+#define QN_X(NAME, name, has, type, rows, cols, STRIDE) [QN_ARG_##NAME] = QN_ARG_##STRIDE,
+    QN_OPERAND_MAP(QN_X)
+#undef QN_X
+};
+
+static qn_status encode(cuda *c, const qn_launch *l, uint32_t i, const qn_host_args *a, tensor_map *out) {
+  static const uint32_t every[QN_MAP_RANK] = {1, 1, 1, 1, 1};
+  const qn_tensor_map *m = &l->step->map[i];
+  qn_arg ld = m->operand < QN_OPERANDS ? row_stride[m->operand] : QN_ARG_COUNT;
+  uint64_t size = (uint64_t)qn_type_bits((qn_type)m->type) / 8, dim[QN_MAP_RANK], stride[QN_MAP_RANK];
+  if (!c->driver->tensor_map) return no_function(c, "cuTensorMapEncodeTiled");
+  for (uint32_t r = 0; r < m->rank; r++) {
+    dim[r] = (uint64_t)l->dim[i][r];
+    stride[r] = !r && ld != QN_ARG_COUNT ? (uint64_t)qn__arg_number(a, ld) * size : (r ? stride[r - 1] : size) * dim[r];
+  }
+  int swizzle = m->swizzle ? __builtin_ctz(m->swizzle / 16) : 0; /* CUtensorMapSwizzle: 32, 64, 128 bytes are 1, 2, 3 */
+  int error = c->driver->tensor_map(out, map_type[m->type] - 1, m->rank, qn__arg_pointer(a, (qn_arg)m->operand), dim,
+                                    stride, m->box, every, 0, swizzle, 0, 0);
+  char what[160];
+  snprintf(what, sizeof what, "'%s': tensor map of '%s'", l->step->entry, qn__arg[m->operand].name);
+  return result(c, error, what);
+}
+
 static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream) {
   cuda *c = (cuda *)d;
   int32_t number[QN_RECIPE_ARGS];
+  tensor_map map[QN_STEP_MAPS];
   void *arg[QN_RECIPE_ARGS];
+  for (uint32_t i = 0; i < l->step->n_maps; i++) QN_TRY(encode(c, l, i, a, &map[i]));
   for (uint32_t i = 0; i < l->step->n_args; i++) {
     qn_arg which = (qn_arg)l->step->arg[i];
-    arg[i] = (char *)a + qn__arg[which].at;
-    if (which < QN_POINTERS) continue;
+    qn_arg_kind kind = qn__arg_kind(l->step->arg[i]);
+    arg[i] = kind == QN_ARG_MAP ? (void *)&map[which - QN_FIRST_MAP] : (char *)a + qn__arg[which].at;
+    if (kind != QN_ARG_NUMBER) continue;
     int64_t value = qn__arg_number(a, which);
     if (value > INT32_MAX)
       return qn__fail(QN_E_LIMIT, "'%s': argument %lld beyond 2^31", l->step->entry, (long long)value);

@@ -147,6 +147,16 @@ static void code_layout(qn_coder *c, qn_layout *l) {
   for (uint32_t i = 0, n = count(c, &l->n_sections, QN_LAYOUT_SECTIONS); i < n; i++) code_section(c, &l->section[i]);
 }
 
+static void code_map(qn_coder *c, qn_tensor_map *m) {
+  u32(c, &m->operand);
+  u32(c, &m->type);
+  u32(c, &m->swizzle);
+  for (uint32_t i = 0, n = count(c, &m->rank, QN_MAP_RANK); i < n; i++) {
+    u32(c, &m->box[i]);
+    code_expr(c, &m->dim[i]);
+  }
+}
+
 static void code_step(qn_coder *c, qn_step *s) {
   text(c, s->entry, sizeof s->entry);
   for (uint32_t i = 0, n = count(c, &s->n_args, QN_RECIPE_ARGS); i < n; i++) u8(c, &s->arg[i]);
@@ -155,6 +165,7 @@ static void code_step(qn_coder *c, qn_step *s) {
   for (int i = 0; i < 3; i++) code_expr(c, &s->cluster[i]);
   code_expr(c, &s->shared);
   code_expr(c, &s->gathers);
+  for (uint32_t i = 0, n = count(c, &s->n_maps, QN_STEP_MAPS); i < n; i++) code_map(c, &s->map[i]);
 }
 
 static void code_recipe(qn_coder *c, qn_recipe *r) {

@@ -12,6 +12,33 @@ static qn_status check_expr(const qn_recipe *r, qn_expr e) {
   return qn__expr_check(qn__program(&r->pool, e), QN_VAR_COUNT, 0, true);
 }
 
+static qn_status check_map(const qn_recipe *r, const qn_step *s, const qn_tensor_map *m) {
+  int bytes = qn_type_bits((qn_type)m->type) / 8;
+  bool swizzle = !m->swizzle || m->swizzle == 32 || m->swizzle == 64 || m->swizzle == 128;
+  if (m->operand >= QN_POINTERS || !bytes || m->rank < 1 || m->rank > QN_MAP_RANK || !swizzle)
+    return qn__fail(QN_E_FORMAT, "step '%s': tensor map of argument %u, type %u, rank %u, swizzle %u", s->entry,
+                    m->operand, m->type, m->rank, m->swizzle);
+  for (uint32_t i = 0; i < m->rank; i++) {
+    if (m->box[i] < 1 || m->box[i] > 256 || !m->dim[i].n)
+      return qn__fail(QN_E_FORMAT, "step '%s': tensor map of '%s': dimension %u of a box is %u, allowed 1 .. 256",
+                      s->entry, qn__arg[m->operand].name, i, m->box[i]);
+    QN_TRY(check_expr(r, m->dim[i]));
+  }
+  int64_t row = (int64_t)m->box[0] * bytes;
+  if (row % 16 || (m->swizzle && row > m->swizzle))
+    return qn__fail(QN_E_FORMAT,
+                    "step '%s': tensor map of '%s': a row of a box has %lld bytes; wanted are multiples of 16%s",
+                    s->entry, qn__arg[m->operand].name, (long long)row, m->swizzle ? " up to the swizzle" : "");
+  return QN_OK;
+}
+
+static qn_status check_maps(const qn_recipe *r, const qn_step *s) {
+  if (s->n_maps > QN_STEP_MAPS)
+    return qn__fail(QN_E_FORMAT, "step '%s': %u tensor maps, limit %d", s->entry, s->n_maps, QN_STEP_MAPS);
+  for (uint32_t i = 0; i < s->n_maps; i++) QN_TRY(check_map(r, s, &s->map[i]));
+  return QN_OK;
+}
+
 qn_status qn__recipe_check(const qn_recipe *r) {
   if (r->pool.n > QN_POOL_OPS) return qn__fail(QN_E_FORMAT, "recipe of %u tokens, limit %d", r->pool.n, QN_POOL_OPS);
   if (r->n_steps < 1 || r->n_steps > QN_RECIPE_STEPS)
@@ -22,13 +49,14 @@ qn_status qn__recipe_check(const qn_recipe *r) {
     if (s->n_args > QN_RECIPE_ARGS)
       return qn__fail(QN_E_FORMAT, "step '%s': %u arguments, limit %d", s->entry, s->n_args, QN_RECIPE_ARGS);
     for (uint32_t j = 0; j < s->n_args; j++)
-      if (s->arg[j] >= QN_ARG_COUNT)
+      if (s->arg[j] >= (qn__arg_kind(s->arg[j]) == QN_ARG_MAP ? QN_FIRST_MAP + s->n_maps : QN_ARG_COUNT))
         return qn__fail(QN_E_FORMAT, "step '%s': argument %u unknown", s->entry, s->arg[j]);
     for (int j = 0; j < 3; j++) {
       QN_TRY(check_expr(r, s->grid[j]));
       QN_TRY(check_expr(r, s->block[j]));
       QN_TRY(check_expr(r, s->cluster[j]));
     }
+    QN_TRY(check_maps(r, s));
     QN_TRY(check_expr(r, s->shared));
     QN_TRY(check_expr(r, s->gathers));
   }
@@ -44,7 +72,8 @@ static qn_expr *step_expr(qn_step *s, int i) {
          : i < QN_CLUSTER ? &s->block[i - QN_BLOCK]
          : i < QN_SHARED  ? &s->cluster[i - QN_CLUSTER]
          : i == QN_SHARED ? &s->shared
-                          : &s->gathers;
+         : i < QN_DIM     ? &s->gathers
+                          : &s->map[(i - QN_DIM) / QN_MAP_RANK].dim[(i - QN_DIM) % QN_MAP_RANK];
 }
 
 static int64_t *launch_value(qn_launch *l, uint32_t i) {
@@ -52,7 +81,8 @@ static int64_t *launch_value(qn_launch *l, uint32_t i) {
          : i < QN_CLUSTER ? &l->block[i - QN_BLOCK]
          : i < QN_SHARED  ? &l->cluster[i - QN_CLUSTER]
          : i == QN_SHARED ? &l->shared
-                          : &l->gathers;
+         : i < QN_DIM     ? &l->gathers
+                          : &l->dim[(i - QN_DIM) / QN_MAP_RANK][(i - QN_DIM) % QN_MAP_RANK];
 }
 
 #define MAX_WORKSPACE (INT64_C(1) << 62)
@@ -91,7 +121,8 @@ qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RE
     qn_step *s = &out->recipe.step[i];
     out->step[i].launch = (qn_launch){.fn = fn[i], .step = s, .pdl = (int)r->pdl};
     QN_TRY(bind_step(r, var, s, pool, &out->step[i]));
-    for (uint32_t j = 0; j < s->n_args; j++) out->args |= 1u << s->arg[j];
+    for (uint32_t j = 0; j < s->n_args; j++)
+      if (qn__arg_kind(s->arg[j]) != QN_ARG_MAP) out->args |= 1u << s->arg[j];
     if (s->gathers.n) out->args |= 1u << QN_ARG_PERM;
   }
   QN_TRY(fold(r, var, &out->recipe.counters, pool));

@@ -4,6 +4,7 @@
 #include "device.h"
 
 #define QN_WORKSPACE_ALIGN 256
+#define QN_LAUNCH_VALUES (QN_DIM + QN_STEP_MAPS * QN_MAP_RANK)
 
 /* One launch with its constants in place; what depends on M is listed as (value, program). */
 typedef struct qn_bound_step {

@@ -4,7 +4,7 @@
 #include "types.h"
 
 /* Values of a launch, in the order of qn_launch. */
-enum { QN_GRID, QN_BLOCK = 3, QN_CLUSTER = 6, QN_SHARED = 9, QN_GATHERS, QN_LAUNCH_VALUES };
+enum { QN_GRID, QN_BLOCK = 3, QN_CLUSTER = 6, QN_SHARED = 9, QN_GATHERS, QN_DIM };
 
 /* The product of `n` values of a launch, from `first` on, is at most `most`; but for shared memory, at least 1. */
 typedef struct qn_launch_limit {

@@ -97,6 +97,9 @@ static qn_recipe full_recipe(void) {
     qn_step *step = &r.step[i];
     snprintf(step->entry, sizeof step->entry, "entry_%u", i);
     for (uint8_t a = 0; a < QN_ARG_COUNT; a++) step->arg[step->n_args++] = (uint8_t)((a + i) % QN_ARG_COUNT);
+    step->arg[step->n_args++] = QN_FIRST_MAP, step->n_maps = 1;
+    step->map[0] = (qn_tensor_map){.operand = QN_ARG_X, .type = QN_T_F16, .swizzle = 64, .rank = 2, .box = {32, 8 + i}};
+    step->map[0].dim[0] = IN(r, V(K)), step->map[0].dim[1] = IN(r, V(M));
     for (int k = 0; k < 3; k++) step->grid[k] = IN(r, V(N), C(64 + k), O(CEILDIV), V(SMS), O(MIN));
     for (int k = 0; k < 3; k++) step->block[k] = IN(r, C(128 >> k));
     for (int k = 0; k < 3; k++) step->cluster[k] = IN(r, C(1));

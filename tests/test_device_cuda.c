@@ -103,6 +103,24 @@ static int f_launch_ex(const qn_cu_config *c, void *f, void **arg, void **extra)
   keep_arguments(arg);
   return did("launch_ex");
 }
+static struct {
+  int type, swizzle;
+  uint32_t rank, box[5];
+  void *address;
+  uint64_t dim[5], stride[4];
+} map;
+static int f_tensor_map(void *out, int type, uint32_t rank, void *address, const uint64_t *dims,
+                        const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
+                        int swizzle, int promotion, int fill) {
+  (void)steps, (void)interleave, (void)promotion, (void)fill;
+  ck_assert_uint_eq((uintptr_t)out % 64, 0);
+  map.type = type, map.rank = rank, map.address = address, map.swizzle = swizzle;
+  memcpy(map.dim, dims, rank * sizeof *dims);
+  memcpy(map.stride, strides, (rank - 1) * sizeof *strides);
+  memcpy(map.box, box, rank * sizeof *box);
+  memset(out, 0x5a, 128);
+  return did("tensor_map");
+}
 static int object;
 static int f_stream(void **s, unsigned flags) { return *s = &object, did(flags == 1 ? "stream" : "stream?"); }
 static int f_stream_free(void *s) { return (void)s, did("stream_free"); }
@@ -159,6 +177,7 @@ static qn_cuda_driver driver = {
     .launch = f_launch,
     .stream_sync = f_sync,
     .launch_ex = f_launch_ex,
+    .tensor_map = f_tensor_map,
     .timing = &timing,
 };
 
@@ -266,6 +285,36 @@ static qn_status run_recipe(qn_device *d, const qn_recipe *r, const qn_host_args
 
 static const qn_host_args arguments = {
     .x = (void *)0x1000, .w = (void *)0x2000, .y = (void *)0x3000, .m = 33, .n = 130, .k = 64, .ldx = 72, .ldy = 130};
+
+/* Of X: rows are ldx apart, though K is less. Of W: what was packed is dense. */
+START_TEST(test_tensor_maps) {
+  qn_device *d = open_device();
+  qn_recipe r = make_recipe();
+  qn_step *s = &r.step[0];
+  s->arg[0] = QN_FIRST_MAP, s->n_maps = 1;
+  s->map[0] = (qn_tensor_map){.operand = QN_ARG_X, .type = QN_T_BF16, .swizzle = 128, .rank = 2, .box = {64, 8}};
+  s->map[0].dim[0] = IN(r, V(K)), s->map[0].dim[1] = IN(r, V(M));
+  ck_ok(run_recipe(d, &r, &arguments, NULL));
+  ck_assert_ptr_eq(map.address, arguments.x);
+  ck_assert(map.type == 9 && map.swizzle == 3 && map.box[0] == 64 && map.box[1] == 8);
+  ck_assert(map.dim[0] == 64 && map.dim[1] == 33 && map.stride[0] == 72 * 2);
+  ck_assert_uint_eq(last.pointer[0], UINT64_C(0x5a5a5a5a5a5a5a5a)); /* the map, by value */
+  ck_assert_uint_eq(last.pointer[1], 0x1000);
+  s->map[0] = (qn_tensor_map){.operand = QN_ARG_W, .type = QN_T_U8, .rank = 3, .box = {16, 1, 1}};
+  s->map[0].dim[0] = IN(r, C(32)), s->map[0].dim[1] = IN(r, V(K)), s->map[0].dim[2] = IN(r, V(N));
+  ck_ok(run_recipe(d, &r, &arguments, NULL));
+  ck_assert_ptr_eq(map.address, arguments.w);
+  ck_assert(map.type == 0 && map.swizzle == 0 && map.stride[0] == 32 && map.stride[1] == 32 * 64);
+  s->map[0].box[0] = 8;
+  ck_fails(QN_E_FORMAT, "8 bytes; wanted are multiples of 16", run_recipe(d, &r, &arguments, NULL));
+  s->arg[0] = QN_FIRST_MAP + 1, s->map[0].box[0] = 16;
+  ck_fails(QN_E_FORMAT, "argument 65 unknown", run_recipe(d, &r, &arguments, NULL));
+  s->arg[0] = QN_FIRST_MAP;
+  driver.tensor_map = NULL;
+  ck_fails(QN_E_DEVICE, "cuTensorMapEncodeTiled", run_recipe(d, &r, &arguments, NULL));
+  qn__device_close(d);
+}
+END_TEST
 
 START_TEST(test_launches) {
   qn_device *d = open_device();
@@ -418,6 +467,7 @@ int main(int argc, char **argv) {
       CASE(test_memory_and_context, 1),
       CASE(test_entries, 1),
       CASE(test_launches, 1),
+      CASE(test_tensor_maps, 1),
       CASE(test_limits, 1),
       CASE(test_sticky_errors, 1),
       CASE(test_timing, 1),

@@ -31,7 +31,10 @@ static qn_kernel make_kernel(const char *hash, const char *arch, const void *cod
   for (int i = 0; i < 2; i++) {
     qn_step *s = &k.recipe.step[i];
     snprintf(s->entry, sizeof s->entry, "entry%d", i);
-    s->n_args = 3, s->arg[0] = QN_ARG_X, s->arg[1] = QN_ARG_W, s->arg[2] = QN_ARG_Y;
+    s->n_args = 3, s->arg[0] = QN_ARG_X, s->arg[1] = QN_FIRST_MAP, s->arg[2] = QN_ARG_Y;
+    s->n_maps = 1;
+    s->map[0] =
+        (qn_tensor_map){.operand = QN_ARG_W, .type = QN_T_U8, .rank = 1, .box = {16}, .dim = {IN(k.recipe, V(N))}};
     s->grid[0] = IN(k.recipe, V(N), C(32), O(CEILDIV));
   }
   return k;
@@ -357,8 +360,12 @@ START_TEST(test_builder_refuses) {
   KERNEL("steps", k.recipe.n_steps = 4);
   KERNEL("no entry", k.recipe.step[1].entry[0] = 0);
   KERNEL("argument", k.recipe.step[0].arg[0] = QN_ARG_COUNT);
+  KERNEL("argument 65", k.recipe.step[0].arg[1]++);
+  KERNEL("box is 257", k.recipe.step[0].map[0].box[0] = 257);
+  KERNEL("swizzle 16", k.recipe.step[0].map[0].swizzle = 16);
+  KERNEL("3 tensor maps", k.recipe.step[0].n_maps = 3);
   KERNEL("variable", k.recipe.pool.op[k.recipe.step[0].grid[0].at].arg = 50);
-  KERNEL("tokens 96 .. 99, the recipe has 9", k.recipe.step[0].grid[0].at = QN_POOL_OPS);
+  KERNEL("tokens 96 .. 99, the recipe has 11", k.recipe.step[0].grid[0].at = QN_POOL_OPS);
   KERNEL("recipe of 97 tokens", k.recipe.pool.n = QN_POOL_OPS + 1);
 #undef KERNEL
   qn__pack_builder_free(b);

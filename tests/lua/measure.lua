@@ -169,6 +169,18 @@ return {
     end
   end },
 
+  { "a kernel reads W by a tensor map that its recipe describes", function(t)
+    local dense, path = "f16:64x128:f16-f16", t.scratch .. "/map.qpack"
+    assert(q.load(t.tests .. "/lua/tensor_map.lua"))
+    local r = assert(q.tune { problems = { dense }, device = "emu:sm_90a", family = "cuda.map", check_only = true,
+      store = t.scratch .. "/emulated" })
+    t.equal(r.counts.verified, 1)
+    t.equal(r.counts.rejected, 0)
+    assert(q.pack(r, path))
+    local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(dense))
+    t.equal(gemm:kernel(1):match "^[%w.]+", "cuda.map")
+  end },
+
   { "arguments that do not fit are refused", function(t)
     local gemm = assert(assert(q.open(packed(t))):bind(problem))
     local planes, x = example(1)
