@@ -25,7 +25,7 @@ static void append(lua_State *L) { lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L,
 
 static void push_steps(lua_State *L, const qn_problem *p) {
   static const char *const text[QN_EPILOGUE_COUNT] = {
-#define QN_X(NAME, spelling, operand, value, roundings, text) [QN_EPILOGUE_##NAME] = text,
+#define QN_X(NAME, spelling, operand, value, turn, roundings, text) [QN_EPILOGUE_##NAME] = text,
       QN_EPILOGUE_MAP(QN_X)
 #undef QN_X
   };
@@ -41,6 +41,8 @@ static void push_steps(lua_State *L, const qn_problem *p) {
 }
 
 static void push_operands(lua_State *L, const qn_problem *p) {
+  qn_problem wide = *p;
+  wide.n = wide.k = 4;
   lua_newtable(L);
   for (qn_arg i = 0; i < QN_OPERANDS; i++) {
     qn_operand o = qn__operand(p, i);
@@ -49,6 +51,7 @@ static void push_operands(lua_State *L, const qn_problem *p) {
     set_text(L, "name", qn__arg[i].name);
     set_type(L, "type", o.type);
     set_flag(L, "tokens", o.tokens);
+    set_flag(L, "columns", qn__operand(&wide, i).cols > 1);
     if (o.stride < QN_ARG_COUNT) set_text(L, "stride", qn__arg[o.stride].name);
     append(L);
   }

@@ -9,7 +9,8 @@
  *   spelling, format, n, k, act, out    types that are not said are nil
  *   epilogue   the part of the spelling that is the epilogue, ""
  *   steps      of the epilogue: { { spelling =, operand = or nil, text = the step in C and CUDA (epilogue.h) }… }
- *   operands   in the order of operand.h: { { name =, type =, tokens =, stride = or nil }… }
+ *   operands   in the order of operand.h: { { name =, type =, tokens = (one row for each), columns = (one element for
+ *              each), stride = or nil }… }
  *   fields     of qn_function_args, in order: { { name =, number = }… } */
 int qn__lua_problem(lua_State *L);
 #endif

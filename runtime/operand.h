@@ -20,13 +20,15 @@
   OPERAND(X, x, true, p->act, 0, p->k, LDX)                                                                            \
   OPERAND(Y, y, true, p->out, 0, p->n, LDY)                                                                            \
   OPERAND(X_SCALE, x_scale, qn__act_scaled(p->act), QN_T_F32, 0, 1, COUNT)                                             \
-  OPERAND(BIAS, bias, takes(p, QN_ARG_BIAS), QN_T_F32, 1, p->n, COUNT)
+  OPERAND(BIAS, bias, takes(p, QN_ARG_BIAS), QN_T_F32, 1, p->n, COUNT)                                                 \
+  OPERAND(RESIDUAL, residual, takes(p, QN_ARG_RESIDUAL), p->out, 0, p->n, LD_RESIDUAL)                                 \
+  OPERAND(SCALE, scale, takes(p, QN_ARG_SCALE), QN_T_F32, 1, 1, COUNT)
 
 /* What the library adds: the packed weight, the two parts of the workspace, the order of the columns of X. Then
  * numbers, and those of them that the caller gives with the operands. */
 #define QN_POINTER_MAP(X) X(W, w) X(SCRATCH, scratch) X(COUNTERS, counters) X(PERM, perm)
 #define QN_NUMBER_MAP(X) X(M, m) X(N, n) X(K, k)
-#define QN_STRIDE_MAP(X) X(LDX, ldx) X(LDY, ldy)
+#define QN_STRIDE_MAP(X) X(LDX, ldx) X(LDY, ldy) X(LD_RESIDUAL, ld_residual)
 
 /* Every argument that a kernel may take. The order is that of their numbers in packs. */
 typedef enum qn_arg {
@@ -55,6 +57,9 @@ static inline void *qn__arg_pointer(const qn_function_args *a, qn_arg i) {
 }
 static inline void qn__arg_point(qn_function_args *a, qn_arg i, const void *p) {
   memcpy((char *)a + qn__arg[i].at, &p, sizeof p);
+}
+static inline void qn__arg_count(qn_function_args *a, qn_arg i, int64_t v) {
+  memcpy((char *)a + qn__arg[i].at, &v, sizeof v);
 }
 static inline int64_t qn__arg_number(const qn_function_args *a, qn_arg i) {
   int64_t v;

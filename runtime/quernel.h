@@ -249,7 +249,10 @@ typedef struct qn_args {
   void *workspace;      /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; may hold anything */
   void *stream;         /* CUstream; unused on the host */
   void *counters;       /* qn_gemm_counters(gemm, m) bytes, one per concurrent call; zeroed once by the caller */
-  uint64_t reserved[7];
+  const void *residual; /* [m, N] of Y's type, row stride ld_residual (0: N), only for problems with +residual */
+  const float *scale;   /* one value, only for problems with *scale */
+  int64_t ld_residual;
+  uint64_t reserved[4];
 } qn_args;
 
 /* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
@@ -275,7 +278,10 @@ typedef struct qn_function_args {
   void *counters;            /* zero bytes that the call leaves zero; of kernels in a pack, NULL for functions */
   const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
-  uint64_t reserved[7];
+  const void *residual;      /* as in qn_args; NULL where the problem has none, as the next */
+  const float *scale;
+  int64_t ld_residual; /* in elements */
+  uint64_t reserved[4];
 } qn_function_args;
 
 /* Compute columns [begin, end) of Y, all m rows, called for parts of [0, N), however they are cut (one may be empty),

@@ -93,6 +93,8 @@ qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_ar
   return QN_OK;
 }
 
+#define FLUSHED 0x1p-118 /* what a kernel may have lost of a number near zero, or of the inverse of a large one */
+
 /* ---- Epilogues --------------------------------------------------------------------------------------------------- */
 
 /* Element of an operand for Y[row, col]. */
@@ -114,11 +116,21 @@ static double step_value(uint8_t code, double v, double o) {
   }
 }
 
+/* Where a step turns from falling to rising; NAN: nowhere. */
+static double step_turn(uint8_t code) {
+  static const double turns[QN_EPILOGUE_COUNT] = {
+#define QN_X(NAME, spelling, operand, value, turn, ...) [QN_EPILOGUE_##NAME] = turn,
+      QN_EPILOGUE_MAP(QN_X)
+#undef QN_X
+  };
+  return turns[code];
+}
+
 /* How far a step computed in f32 may be from its value y, in units of 2^-24. */
 static double step_roundings(uint8_t code, double v, double o, double y) {
   (void)v, (void)o;
   switch (code) {
-#define QN_X(NAME, spelling, operand, value, roundings, ...)                                                           \
+#define QN_X(NAME, spelling, operand, value, turn, roundings, ...)                                                     \
   case QN_EPILOGUE_##NAME:                                                                                             \
     return roundings;
     QN_EPILOGUE_MAP(QN_X)
@@ -128,15 +140,17 @@ static double step_roundings(uint8_t code, double v, double o, double y) {
   }
 }
 
-/* The step at v and at both ends of where v may be instead. */
+/* The step at v, at both ends of where v may be instead, and where it turns between them. */
 static qn_number take_step(uint8_t code, qn_number v, double o) {
+  const double at[] = {v.value - v.error, v.value + v.error, step_turn(code)};
   double y = step_value(code, v.value, o), error = 0, roundings = step_roundings(code, v.value, o, y);
-  for (int sign = -1; sign <= 1; sign += 2) {
-    double at = v.value + sign * v.error, off = step_value(code, at, o);
+  for (size_t i = 0; i < QN_COUNT(at); i++) {
+    if (!(at[i] >= at[0] && at[i] <= at[1])) continue;
+    double off = step_value(code, at[i], o);
     error = fmax(error, fabs(off - y));
-    roundings = fmax(roundings, step_roundings(code, at, o, off));
+    roundings = fmax(roundings, step_roundings(code, at[i], o, off));
   }
-  return (qn_number){y, error + roundings * 0x1p-24};
+  return (qn_number){y, error + roundings * 0x1p-24 + FLUSHED};
 }
 
 qn_number qn__epilogue(const qn_problem *p, const qn_host_args *a, int64_t row, int64_t col, qn_number sum) {

@@ -614,8 +614,7 @@ static int64_t given_stride(const qn_args *a, const given *o) {
 static void pass(qn_host_args *to, const qn_args *a, const given *o) {
   qn__arg_point(to, o->arg, given_pointer(a, o));
   if (o->stride == QN_ARG_COUNT) return;
-  int64_t ld = given_stride(a, o);
-  memcpy((char *)to + qn__arg[o->stride].at, &ld, sizeof ld);
+  qn__arg_count(to, o->stride, given_stride(a, o));
 }
 
 static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args *a) {

@@ -50,11 +50,14 @@ static int act_of(int format, int turn) {
   return a;
 }
 
+static const char *const epilogues[] = {"+bias", ".silu+residual",  "+residual*scale",
+                                        ".gelu", "+bias.gelu_tanh", "*scale.silu"};
+
 START_TEST(every_format_with_every_activation) {
   int f = _i / 4, a = _i % 4;
   const char *refused = formats[f].refused[a];
   char problem[96], options[160];
-  snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, acts[a], f % 4 ? "" : "+bias");
+  snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, acts[a], f % 3 ? "" : epilogues[f / 3 % 6]);
   if (refused) {
     cli("quernel kernels --problem %s --device host", problem);
     ck_assert_msg(strstr(cli_out, refused) != NULL, "%s: \"%s\" is not in\n%s%s", problem, refused, cli_out, cli_err);

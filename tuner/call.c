@@ -345,7 +345,7 @@ static qn_status wrong(const qn_call *c, int64_t row, int64_t col, double have, 
   if (isnan(have))
     return qn__fail(QN_E_WRONG, "%s: y[%lld, %lld] is not written, or not a number", at, (long long)row,
                     (long long)col);
-  if (!c->draw->exact && isfinite(have)) snprintf(limit, sizeof limit, ", beyond the bound %.3g", bound);
+  if (!c->draw->want && isfinite(have)) snprintf(limit, sizeof limit, ", beyond the bound %.3g", bound);
   return qn__fail(QN_E_WRONG, "%s, %s draw: y[%lld, %lld] is %.9g, not %.9g%s", at, kind[c->draw->kind], (long long)row,
                   (long long)col, have, want, limit);
 }

@@ -29,7 +29,8 @@ typedef struct qn_draw {
   /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
   int64_t n_cols, *col;
   double *sum, *magnitude; /* [QN_DRAW_PERIOD, n_cols] */
-  void *want;              /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact; else NULL */
+  void *want; /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact and the epilogue no function; else NULL
+               */
 } qn_draw;
 
 /* Make a draw for format `f` and a problem's types and epilogue; N, K and M as given, not the problem's. Rows of X are

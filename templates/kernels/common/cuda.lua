@@ -280,11 +280,27 @@ function cuda.helpers(w, v)
   if epilogue.any(v) then cuda.epilogue(w, v) end
 end
 
+local functions = {
+  exponential = [[
+    fn float exponential(float x) { /* 2^-22 off at most, and as far as the product is rounded */
+      float y;
+      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+      return y;
+    }
+  ]],
+  positive = "fn float positive(float x) { return x < 0.0f ? 0.0f : x; }",
+  magnitude = "fn float magnitude(float x) { return x < 0.0f ? -x : x; }",
+}
+
 -- epilogue(): from the sum for Y[m, n] to what is stored.
 function cuda.epilogue(w, v)
+  epilogue.functions(w, v, "float", functions)
   w.push("fn float epilogue(float v, ${OPERANDS}int m, int n) {",
     { OPERANDS = text(arguments(epilogue.operands(v)), 2) })
-  epilogue.steps(w, v, function(o) return o.name .. "[n]" end)
+  epilogue.steps(w, v, function(o)
+    local at = (o.tokens and "(i64)m * " .. o.stride .. " + " or "") .. (o.columns and "n" or "0")
+    return o.type == "f32" and ("%s[%s]"):format(o.name, at) or ("f32_of_%s(%s[%s])"):format(o.type, o.name, at)
+  end)
   w "return v;"
   w.pop "}"
   w.blank()

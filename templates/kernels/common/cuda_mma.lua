@@ -456,8 +456,8 @@ function parts.store(w, v)
           for (int e = 0; e < 4 && n + e < t.n; e++) to[e] = output(${VALUE});
       }
     }
-  ]], { YT = cuda.ctype[v.out], ALIGN = 4 * bytes, SCALE = scaled and "const float scale = x_scale[m];" or "",
-    VALUE = cuda.stored(v, (scaled and "scale * " or "") .. "from[e]", "m", "n + e") })
+  ]], { YT = cuda.ctype[v.out], ALIGN = 4 * bytes, SCALE = scaled and "const float factor = x_scale[m];" or "",
+    VALUE = cuda.stored(v, (scaled and "factor * " or "") .. "from[e]", "m", "n + e") })
   w.blank()
 end
 

@@ -19,6 +19,34 @@ function epilogue.operands(v)
   return out
 end
 
+-- What the texts of steps may call, of `F`: float, or a vector of it; e^x is the target's own.
+local functions = {
+  { "exponential" },
+  { "positive" },
+  { "magnitude" },
+  { "tail", [[
+    /* The normal distribution beyond x >= 0, within 7.5e-8. */
+    fn ${F} tail(${F} x) {
+      ${F} t = 1.0f / (1.0f + 0.231641888f * x);
+      ${F} p = 0.127414796f + t * (-0.142248368f + t * (0.710706871f + t * (-0.726576013f + t * 0.530702714f)));
+      return exponential(-0.5f * x * x) * t * p;
+    }
+  ]], calls = "exponential" },
+}
+
+-- The functions that the steps call: `own` has those which the target writes itself.
+function epilogue.functions(w, v, F, own)
+  local called = {}
+  for _, s in ipairs(v.problem.steps) do
+    for _, f in ipairs(functions) do
+      if s.text:find("%f[%w_]" .. f[1] .. "%(") then called[f[1]], called[f.calls or f[1]] = true, true end
+    end
+  end
+  for _, f in ipairs(functions) do
+    if called[f[1]] then w(f[2] or own[f[1]], { F = F }) end
+  end
+end
+
 -- The lines that turn the sum `v` into what is stored. read(operand): text that gives its element, or elements.
 function epilogue.steps(w, v, read)
   local o = {}

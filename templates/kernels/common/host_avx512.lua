@@ -187,13 +187,20 @@ function hooks.planes(w, v)
   if #v.format.planes > 0 then w.blank() end
 end
 
-function hooks.operand(w)
-  w [[
-    /* The first `count` of LANES columns of an operand. */
-    fn f32v operand_f32(const float *p, int64_t count) {
-      return _mm512_maskz_loadu_ps(count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1), p);
+local operands = {
+  f32 = "_mm512_maskz_loadu_ps(mask, p)",
+  f16 = "_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p))",
+  bf16 = "(__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16)",
+}
+
+-- operand_TYPE(): the first `count` of LANES columns of an operand.
+function hooks.operand(w, type)
+  w([[
+    fn f32v operand_${TYPE}(const void *p, int64_t count) {
+      __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
+      return ${READ};
     }
-  ]]
+  ]], { TYPE = type, READ = operands[type] })
   w.blank()
 end
 

@@ -127,15 +127,25 @@ local convert = {
   ]],
 }
 
-function hooks.operand(w)
-  w [[
-    /* The first `count` of LANES columns of an operand. */
-    fn f32v operand_f32(const float *p, int64_t count) {
-      f32v x = {0};
-      for (int i = 0; i < LANES && i < count; i++) x[i] = p[i];
-      return x;
+local operands = {
+  f32 = { "const unaligned_u32", "return (f32v)q;" },
+  bf16 = { "const uint16_t", "return (f32v)(q << 16);" },
+  f16 = { "const uint16_t", [[
+    u32v x = (u32v)((f32v)((q & 0x7fff) << 13) * 0x1p112f) | ((u32v)((q & 0x7c00) == 0x7c00) & 0x7f800000);
+    return (f32v)(x | (q & 0x8000) << 16);
+  ]] },
+}
+
+-- operand_TYPE(): the first `count` of LANES columns of an operand.
+function hooks.operand(w, type)
+  w([[
+    fn f32v operand_${TYPE}(const void *p, int64_t count) {
+      ${ELEMENT} *from = p;
+      u32v q = {0};
+      for (int i = 0; i < LANES && i < count; i++) q[i] = from[i];
+      ${RESULT}
     }
-  ]]
+  ]], { TYPE = type, ELEMENT = operands[type][1], RESULT = operands[type][2] })
   w.blank()
 end
 

@@ -65,11 +65,36 @@ function tile.hooks(w, v)
   if epilogue.any(v) then tile.epilogue(w, v) end
 end
 
+local functions = {
+  exponential = [[
+    /* e^x: 2^n times a polynomial of r, where x = n ln 2 + r. Beyond f32 it is infinite, below about its least number. */
+    fn f32v exponential(f32v x) {
+      i32v low = x < -87.0f, high = x > 89.0f;
+      x = (f32v)(((i32v)x & ~(low | high)) | ((i32v)((f32v){0} - 87.0f) & low) | ((i32v)((f32v){0} + 89.0f) & high));
+      f32v n = x * 1.44269504f + 0x1.8p23f - 0x1.8p23f, r = x - n * 0.693359375f - n * -2.12194440e-4f;
+      f32v p = 8.3334519e-3f + r * (1.3981999e-3f + r * 1.9875691e-4f);
+      p = 0.5f + r * (1.6666666e-1f + r * (4.1665796e-2f + r * p));
+      return (1.0f + r + r * r * p) * (f32v)((__builtin_convertvector(n, i32v) + 127) << 23);
+    }
+  ]],
+  positive = "fn f32v positive(f32v x) { return (f32v)((i32v)x & ~(x < 0.0f)); }",
+  magnitude = "fn f32v magnitude(f32v x) { return (f32v)((i32v)x & 0x7fffffff); }",
+}
+
 -- epilogue(): from the sums of LANES columns, from `n` on, to what is stored. Nothing is read beyond the last column.
 function tile.epilogue(w, v)
-  if #epilogue.operands(v) > 0 then v.isa.operand(w, v) end
-  w.push "fn f32v epilogue(const struct args *a, f32v v, int64_t n) {"
-  epilogue.steps(w, v, function(o) return ("operand_%s(a->%s + n, a->n - n)"):format(o.type, o.name) end)
+  local declared = {}
+  for _, o in ipairs(epilogue.operands(v)) do
+    if o.columns and not declared[o.type] then v.isa.operand(w, o.type) end
+    declared[o.type] = declared[o.type] or o.columns
+  end
+  epilogue.functions(w, v, "f32v", functions)
+  w.push "fn f32v epilogue(const struct args *a, f32v v, int64_t row, int64_t n) {"
+  epilogue.steps(w, v, function(o)
+    if not o.columns then return "*a->" .. o.name end
+    local at = (o.tokens and (" + row * a->%s"):format(o.stride) or "") .. " + n"
+    return ("operand_%s(a->%s%s, a->n - n)"):format(o.type, o.name, at)
+  end)
   w "return v;"
   w.pop "}"
   w.blank()
@@ -275,7 +300,7 @@ function tile.tile(w, v, read, prefetch)
         int64_t n = panel * NR + p * LANES;
         if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, ${VALUE}, a->n - n);
       }
-  ]], { VALUE = epilogue.any(v) and ("epilogue(a, %s, n)"):format(sum) or sum })
+  ]], { VALUE = epilogue.any(v) and ("epilogue(a, %s, row + r, n)"):format(sum) or sum })
   w.pop "}"
   w.blank()
 end
