@@ -23,7 +23,7 @@
 #define QN_EPILOGUE_MAP(STEP)                                                                                          \
   STEP(BIAS, "+bias", QN_ARG_BIAS, v + o, NAN, fabs(y), "v + o")                                                       \
   STEP(RESIDUAL, "+residual", QN_ARG_RESIDUAL, v + o, NAN, fabs(y), "v + o")                                           \
-  STEP(SCALE, "*scale", QN_ARG_SCALE, (v * o), NAN, fabs(y), "v * o")                                                     \
+  STEP(SCALE, "*scale", QN_ARG_SCALE, (v * o), NAN, fabs(y), "v * o")                                                  \
   STEP(SILU, ".silu", QN_ARG_COUNT, v / (1 + exp(-v)), -1.2784645427610738, fabs(y) * (8 + 2 * fmax(-v, 0)),           \
        "v / (1.0f + exponential(-v))")                                                                                 \
   STEP(GELU, ".gelu", QN_ARG_COUNT, v / 2 * erfc(-v * M_SQRT1_2), -0.7517915247,                                       \
@@ -31,7 +31,8 @@
        "positive(v) - magnitude(v) * tail(magnitude(v))")                                                              \
   STEP(GELU_TANH, ".gelu_tanh", QN_ARG_COUNT, v / (1 + exp(-2 * 0.79788456080286536 * (v + 0.044715 * v * v * v))),    \
        -0.7524614219, fabs(y) * (8 + 6 * fmax(-v - 0.044715 * v * v * v, 0)),                                          \
-       "v / (1.0f + exponential(-1.59576912f * (v + 0.044715f * v * v * v)))")
+       "v / (1.0f + exponential(-1.59576912f * (v + 0.044715f * v * v * v)))")                                         \
+  STEP(RELU2, ".relu2", QN_ARG_COUNT, fmax(v, 0) * fmax(v, 0), NAN, 2 * fabs(y), "positive(v) * positive(v)")
 
 #define QN_EPILOGUE_STEPS 8 /* of a problem, at most */
 

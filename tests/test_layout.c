@@ -334,6 +334,7 @@ START_TEST(test_epilogue_is_the_formula) {
       {"f32:4x4:f32-f32.gelu", 2, 1.9544997361036416},
       {"f32:4x4:f32-f32.gelu", -1, -0.15865525393145707},
       {"f32:4x4:f32-f32.gelu_tanh", 2, 1.9545976940877752},
+      {"f32:4x4:f32-f32.relu2", 1.5, 2.25},
       {"f32:4x4:f32-f32+bias*scale.silu+residual", 1, 11.7615941559557649},
   };
   const float bias[] = {1, 2, 3, 4}, residual[] = {1, 2, 3, 4, 5, 6, 7, 10, 11, 12}, scale = 0.5f;
