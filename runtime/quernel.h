@@ -1,6 +1,6 @@
 /* quernel.h - serve tuned kernels for matrix multiplication with quantized weights.
  *
- *     Y[M,N] = X[M,K] . dequant(W)[N,K]^T  (+ bias[N])
+ *     Y[M,N] = epilogue(X[M,K] . dequant(W)[N,K]^T)
  *
  * The autotuner (`quernel tune`) measures kernels on one machine and writes the winners, compiled, into a pack: one
  * read-only file. This library opens that file and runs what is in it. It holds no compiler, no Lua and no Python; it
@@ -199,7 +199,7 @@ typedef enum qn_level {
 /* Resolve a problem and load the kernels of every range of M. The spelling may be any that `quernel tune` takes: types
  * that are left open are those of the pack's first match without scaled activations, a format may be spelled with its
  * defaults. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N and log K,
- * else by a generic plan; format, given types and bias must agree. *out is freed with qn_gemm_free before its context
+ * else by a generic plan; format, given types and epilogue must agree. *out is freed with qn_gemm_free before its context
  * closes.
  * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_FORMAT and QN_E_DEVICE (a kernel that cannot be
  * loaded), QN_E_LIMIT (a workspace that overflows), QN_E_CUDA, QN_E_NOMEM. */
@@ -255,7 +255,7 @@ typedef struct qn_args {
   uint64_t reserved[4];
 } qn_args;
 
-/* Y = X . W^T (+ bias). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
+/* Y = epilogue(X . W^T). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
  * else. Faster where rows of X and Y start at multiples of 16 bytes. On CUDA asynchronous on args->stream and
  * capturable in a graph; on the host complete on return. No lock, no allocation, no file, no compilation.
  * m = 0 does nothing, more than 2^24 is refused. Rows of X beyond m and columns of Y beyond N are not touched.
