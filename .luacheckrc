@@ -11,7 +11,8 @@ local template = {
     "M", "N", "K", "T", "SMS", "SMEM", "L2",
   },
 }
-for _, path in ipairs { "templates/formats", "templates/layouts", "templates/kernels", "tests/lua/broken.lua" } do
+for _, path in ipairs { "templates/formats", "templates/layouts", "templates/kernels", "tests/lua/broken.lua",
+  "tests/lua/tensor_map.lua" } do
   files[path] = { std = template }
 end
 files["lua"] = { read_globals = { "printable" } } -- of lua/quernel.lua

@@ -214,7 +214,7 @@ static int launch_ex(const qn_cuda_driver *v, const qn_launch *l, void *stream, 
   return v->launch_ex(&f, l->fn, arg, NULL);
 }
 
-/* ---- Tensor maps ---- */
+/* ---- Tensor maps ------------------------------------------------------------------------------------------------- */
 
 typedef struct tensor_map { /* CUtensorMap */
   _Alignas(64) char opaque[128];

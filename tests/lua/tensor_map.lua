@@ -12,7 +12,7 @@ return kernel {
     local w = { tensor_map = { operand = "w", type = "f16", dims = { v.BK, N * ceildiv(K, v.BK) }, box = { v.BK, 1 } } }
     return { steps = { { args = { "x", w, "y", "m", "n", "k", "ldx", "ldy" }, grid = { N }, block = { 32 } } } }
   end,
-  outline = { function(w, v)
+  outline = { function(w)
     w [[
       typedef unsigned short u16;
       typedef unsigned int u32;
