@@ -199,10 +199,9 @@ typedef enum qn_level {
 /* Resolve a problem and load the kernels of every range of M. The spelling may be any that `quernel tune` takes: types
  * that are left open are those of the pack's first match without scaled activations, a format may be spelled with its
  * defaults. What the pack does not hold is served by the plan of the nearest shape, by the distance of log N and log K,
- * else by a generic plan; format, given types and epilogue must agree. *out is freed with qn_gemm_free before its context
- * closes.
- * Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_FORMAT and QN_E_DEVICE (a kernel that cannot be
- * loaded), QN_E_LIMIT (a workspace that overflows), QN_E_CUDA, QN_E_NOMEM. */
+ * else by a generic plan; format, given types and epilogue must agree. *out is freed with qn_gemm_free before its
+ * context closes. Returns QN_OK, QN_E_ARG (spelling), QN_E_SHAPE, QN_E_NO_KERNEL, QN_E_FORMAT and QN_E_DEVICE (a kernel
+ * that cannot be loaded), QN_E_LIMIT (a workspace that overflows), QN_E_CUDA, QN_E_NOMEM. */
 QN_API qn_status qn_bind(qn_context *ctx, const char *problem, qn_gemm **out);
 QN_API void qn_gemm_free(qn_gemm *gemm);
 
