@@ -198,6 +198,7 @@ qn_status qn__layout_from_json(const cJSON *j, const qn_format *f, qn_layout *ou
   QN_TRY(as_uint(cJSON_GetArrayItem(tile, 0), "tile", &out->tile_n));
   QN_TRY(as_uint(cJSON_GetArrayItem(tile, 1), "tile", &out->tile_k));
   QN_TRY(get_uint(j, "pad_code", &out->pad_code));
+  out->pairs = cJSON_IsTrue(qn__json_get(j, "pairs"));
   QN_TRY(get_array(j, "sections", QN_LAYOUT_SECTIONS, &sections, &out->n_sections));
   qn_section *section = out->section;
   cJSON_ArrayForEach(s, sections) {
@@ -350,6 +351,7 @@ cJSON *qn__layout_to_json(const qn_layout *l, const qn_format *f) {
   cJSON *out = cJSON_CreateObject(), *tile, *sections;
   qn__json_add_text(out, "name", l->name);
   qn__json_add_number(out, "pad_code", l->pad_code);
+  if (l->pairs) qn__json_add_flag(out, "pairs", true);
   sections = qn__json_add_array(out, "sections");
   for (const qn_section *s = l->section; s < l->section + l->n_sections; s++) {
     cJSON *section = cJSON_CreateObject(), *fields = cJSON_CreateArray();

@@ -116,7 +116,8 @@ function layout.make(spec)
 end
 
 -- Descriptor for C (runtime/desc.h: qn_layout).
-function layout.descriptor(l, pad_code)
+-- `pairs_rows`: rows of a gate and of an up projection alternate.
+function layout.descriptor(l, pad_code, pairs_rows)
   local sections = {}
   for i, s in ipairs(l.sections) do
     local list = {}
@@ -125,7 +126,8 @@ function layout.descriptor(l, pad_code)
     end
     sections[i] = { outer = s.outer, fields = list }
   end
-  return { name = l.name, tile = l.tile, pad_code = pad_code, sections = sections }
+  return { name = l.name .. (pairs_rows and ".pairs" or ""), tile = l.tile, pad_code = pad_code,
+    pairs = pairs_rows or nil, sections = sections }
 end
 
 return layout

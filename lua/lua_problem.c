@@ -36,6 +36,7 @@ static void push_steps(lua_State *L, const qn_problem *p) {
     set_text(L, "spelling", s->spelling);
     set_text(L, "text", text[p->epilogue[i]]);
     if (s->operand < QN_ARG_COUNT) set_text(L, "operand", qn__arg[s->operand].name);
+    set_flag(L, "pairs", s->operand == QN_ARG_UP);
     append(L);
   }
 }
@@ -88,6 +89,7 @@ static void push_problem(lua_State *L, const qn_problem *p) {
   set_type(L, "act", p->act);
   set_type(L, "out", p->out);
   push_epilogue(L, p), lua_setfield(L, -2, "epilogue");
+  set_flag(L, "gated", qn__gated(p));
   push_steps(L, p), lua_setfield(L, -2, "steps");
   push_operands(L, p), lua_setfield(L, -2, "operands");
   push_fields(L), lua_setfield(L, -2, "fields");

@@ -195,6 +195,7 @@ typedef struct qn_layout {
   char name[QN_NAME];
   char hash[33];
   uint32_t tile_n, tile_k; /* N and K are padded to multiples of these; together at most 2^22 weights */
+  uint32_t pairs;          /* 1: its row 2 i is row i of the weight, its row 2 i + 1 is row N / 2 + i; N is even */
   uint32_t pad_code;       /* a code, decoding to zero where the format has one */
   uint32_t n_sections;
   qn_section section[QN_LAYOUT_SECTIONS]; /* every section starts at a multiple of 256 bytes, every field at a byte */
@@ -287,6 +288,10 @@ typedef struct qn_problem {
   uint32_t act, out;                   /* qn_type */
   uint8_t epilogue[QN_EPILOGUE_STEPS]; /* qn_epilogue, zeros behind the last */
 } qn_problem;
+
+/* Does the epilogue make one column of Y of a gate's and another's row of W? Columns of Y: N, or half of it. */
+bool qn__gated(const qn_problem *p);
+static inline int64_t qn__columns(const qn_problem *p) { return qn__gated(p) ? p->n / 2 : p->n; }
 
 /* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
  * 1 .. 2^31 - 1). */

@@ -140,6 +140,9 @@ static qn_status field_check(const qn_layout *l, const qn_format *fmt, const qn_
     return qn__fail(QN_E_FORMAT, "layout '%s': plane '%s' stored as type %u in %u bits", l->name,
                     fmt->plane[f->plane - 1].name, f->type, f->bits);
   const qn_format_plane *p = f->plane ? &fmt->plane[f->plane - 1] : NULL;
+  if (l->pairs && p && p->rows > 1)
+    return qn__fail(QN_E_FORMAT, "layout '%s' pairs rows, but %u of them share an element of plane '%s'", l->name,
+                    p->rows, p->name);
   QN_TRY(axis_check(l, s, f, 0, n, p ? p->rows : 1));
   return axis_check(l, s, f, 1, k, p ? p->cols : 1);
 }
@@ -159,7 +162,8 @@ qn_status qn__layout_check(const qn_layout *l, const qn_format *f, int64_t n, in
   if (!memchr(l->name, 0, sizeof l->name) || !memchr(l->hash, 0, sizeof l->hash))
     return qn__fail(QN_E_FORMAT, "layout without a name");
   if (l->n_sections < 1 || l->n_sections > QN_LAYOUT_SECTIONS || l->tile_n < 1 || l->tile_k < 1 ||
-      l->tile_n > MAX_TILE || l->tile_k > MAX_TILE / l->tile_n || l->pad_code > want_bits)
+      l->tile_n > MAX_TILE || l->tile_k > MAX_TILE / l->tile_n || l->pad_code > want_bits || l->pairs > 1 ||
+      (l->pairs && n % 2))
     return qn__fail(QN_E_FORMAT, "layout '%s': %u sections, tile %u x %u, pad code %u", l->name, l->n_sections,
                     l->tile_n, l->tile_k, l->pad_code);
   for (uint32_t i = 0; i < l->n_sections; i++) {
@@ -196,6 +200,7 @@ typedef struct track {
   char *data; /* the plane's */
   int size;   /* bytes of an element there */
   qn_type from, to;
+  int64_t half; /* rows of the layout are pairs of those of the weight, this far apart; 0: they are the same */
   int64_t rows, cols, ld; /* weights that share an element; elements of a row */
   uint64_t mask, pad;
 } track;
@@ -217,6 +222,7 @@ static qn_status track_init(const qn_allocator *heap, track *t, const qn_layout 
   const qn_plane *plane = qn__planes_find(f, p, field->plane);
   const qn_format_plane *spec = field->plane ? &f->plane[field->plane - 1] : NULL;
   *t = (track){.field = field, .count = field_elements(field), .rows = 1, .cols = 1, .ld = p->k};
+  t->half = l->pairs ? p->n / 2 : 0;
   if (!plane || !plane->data) return qn__fail(QN_E_ARG, "layout '%s': plane %u is missing", l->name, field->plane);
   if (spec) {
     t->rows = spec->rows ? spec->rows : p->n;
@@ -239,6 +245,7 @@ static qn_status track_init(const qn_allocator *heap, track *t, const qn_layout 
 }
 
 static int64_t element_of(const track *t, int64_t n, int64_t k) {
+  if (t->half) n = n / 2 + n % 2 * t->half;
   return t->rows == 1 && t->cols == 1 ? n * t->ld + k : n / t->rows * t->ld + k / t->cols;
 }
 

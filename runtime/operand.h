@@ -18,10 +18,10 @@
  * rows are dense). */
 #define QN_OPERAND_MAP(OPERAND)                                                                                        \
   OPERAND(X, x, true, p->act, 0, p->k, LDX)                                                                            \
-  OPERAND(Y, y, true, p->out, 0, p->n, LDY)                                                                            \
+  OPERAND(Y, y, true, p->out, 0, qn__columns(p), LDY)                                                                  \
   OPERAND(X_SCALE, x_scale, qn__act_scaled(p->act), QN_T_F32, 0, 1, COUNT)                                             \
   OPERAND(BIAS, bias, takes(p, QN_ARG_BIAS), QN_T_F32, 1, p->n, COUNT)                                                 \
-  OPERAND(RESIDUAL, residual, takes(p, QN_ARG_RESIDUAL), p->out, 0, p->n, LD_RESIDUAL)                                 \
+  OPERAND(RESIDUAL, residual, takes(p, QN_ARG_RESIDUAL), p->out, 0, qn__columns(p), LD_RESIDUAL)                       \
   OPERAND(SCALE, scale, takes(p, QN_ARG_SCALE), QN_T_F32, 1, 1, COUNT)
 
 /* What the library adds: the packed weight, the two parts of the workspace, the order of the columns of X. Then

@@ -24,11 +24,13 @@ const qn_epilogue_step qn__epilogue_step[QN_EPILOGUE_COUNT] = {
 };
 
 /* Does some step of the epilogue read this operand? */
-static bool takes(const qn_problem *p, qn_arg arg) {
+static bool takes(const qn_problem *p, int arg) {
   for (int i = 0; i < QN_EPILOGUE_STEPS; i++)
     if (p->epilogue[i] && qn__epilogue_step[p->epilogue[i]].operand == arg) return true;
   return false;
 }
+
+bool qn__gated(const qn_problem *p) { return takes(p, QN_ARG_UP); }
 
 qn_operand qn__operand(const qn_problem *p, qn_arg arg) {
   switch (arg) {

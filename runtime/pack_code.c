@@ -143,6 +143,7 @@ static void code_layout(qn_coder *c, qn_layout *l) {
   text(c, l->hash, sizeof l->hash);
   u32(c, &l->tile_n);
   u32(c, &l->tile_k);
+  u32(c, &l->pairs);
   u32(c, &l->pad_code);
   for (uint32_t i = 0, n = count(c, &l->n_sections, QN_LAYOUT_SECTIONS); i < n; i++) code_section(c, &l->section[i]);
 }
@@ -249,6 +250,9 @@ qn_status qn__plan_check(const qn_plan *p) {
   QN_TRY(qn__format_check(&p->format));
   int64_t n = p->problem.n ? p->problem.n : p->layout.tile_n, k = p->problem.k ? p->problem.k : p->layout.tile_k;
   QN_TRY(qn__layout_check(&p->layout, &p->format, n, k));
+  if (p->layout.pairs != qn__gated(&p->problem))
+    return qn__fail(QN_E_FORMAT, "plan of '%s': its layout %s rows", p->problem.spelling,
+                    p->layout.pairs ? "pairs" : "does not pair");
   if (p->kind >= QN_PLAN_KINDS || p->n_ranges < 1 || p->n_ranges > QN_PLAN_RANGES || p->n_points > QN_PLAN_POINTS)
     return qn__fail(QN_E_FORMAT, "plan of '%s': kind %u, %u ranges, %u points", p->problem.spelling, p->kind,
                     p->n_ranges, p->n_points);

@@ -84,17 +84,34 @@ static qn_status parse_epilogue(const char *spelling, const char *s, qn_problem 
   return QN_OK;
 }
 
+static qn_status bad_step(const qn_problem *p, int i, const char *why) {
+  return qn__fail(QN_E_ARG, "problem '%s': '%s' %s", p->spelling, step_spelling(p->epilogue[i]), why);
+}
+
+/* Step i: does it come once, and, where there is *gate, on the side of it where the operand's columns are? */
+static qn_status check_step(const qn_problem *p, int i) {
+  int operand = qn__epilogue_step[p->epilogue[i]].operand;
+  qn_problem wide = *p;
+  wide.n = 4;
+  if (memchr(p->epilogue, p->epilogue[i], (size_t)i)) return bad_step(p, i, "is there twice; a step may come once");
+  if (operand == QN_ARG_UP && (!i || qn__epilogue_step[p->epilogue[i - 1]].operand != QN_ARG_COUNT))
+    return bad_step(p, i, "follows a function of the gate, as in '.silu*gate'");
+  if (operand == QN_ARG_UP && p->n % 2) return bad_step(p, i, "pairs rows 0 .. N/2 with the rest: N must be even");
+  if (operand >= QN_ARG_COUNT || !qn__gated(p)) return QN_OK;
+  int gate = 0;
+  while (qn__epilogue_step[p->epilogue[gate]].operand != QN_ARG_UP) gate++;
+  int64_t cols = qn__operand(&wide, (qn_arg)operand).cols;
+  if (i < gate && cols == qn__columns(&wide))
+    return bad_step(p, i, "has an element for each column of Y: it comes behind '*gate'");
+  if (i > gate && cols == wide.n) return bad_step(p, i, "has an element for each row of W: it comes before '*gate'");
+  return QN_OK;
+}
+
 qn_status qn__epilogue_check(const qn_problem *p) {
-  uint32_t seen = 0;
-  for (int i = 0; i < QN_EPILOGUE_STEPS; i++) {
-    uint8_t code = p->epilogue[i];
-    if (code >= QN_EPILOGUE_COUNT || (code && i && !p->epilogue[i - 1]))
+  for (int i = 0; i < QN_EPILOGUE_STEPS; i++)
+    if (p->epilogue[i] >= QN_EPILOGUE_COUNT || (p->epilogue[i] && i && !p->epilogue[i - 1]))
       return qn__fail(QN_E_ARG, "problem '%s': step %d of its epilogue is none", p->spelling, i);
-    if (code && seen >> code & 1)
-      return qn__fail(QN_E_ARG, "problem '%s': '%s' is there twice; a step may come once", p->spelling,
-                      step_spelling(code));
-    seen |= 1u << code;
-  }
+  for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++) QN_TRY(check_step(p, i));
   return QN_OK;
 }
 

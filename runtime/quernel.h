@@ -1,6 +1,6 @@
 /* quernel.h - serve tuned kernels for matrix multiplication with quantized weights.
  *
- *     Y[M,N] = epilogue(X[M,K] . dequant(W)[N,K]^T)
+ *     Y[M,N] = epilogue(X[M,K] . dequant(W)[N,K]^T)      N/2 columns where the epilogue has *gate
  *
  * The autotuner (`quernel tune`) measures kernels on one machine and writes the winners, compiled, into a pack: one
  * read-only file. This library opens that file and runs what is in it. It holds no compiler, no Lua and no Python; it
@@ -243,12 +243,12 @@ typedef struct qn_args {
   const void *x;        /* [m, K] of the problem's activation type, row stride ldx elements; not checked for NaN */
   const float *x_scale; /* [m], only for activations with scales: X = x * x_scale[row] */
   const void *bias;     /* [N] f32, only for problems with +bias */
-  void *y;              /* [m, N] of the problem's output type, row stride ldy elements */
-  int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, N) */
+  void *y;              /* [m, N] of the problem's output type, row stride ldy elements; [m, N/2] with *gate */
+  int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, columns of Y) */
   void *workspace;      /* qn_gemm_workspace(gemm, m) bytes, one per concurrent call; may hold anything */
   void *stream;         /* CUstream; unused on the host */
   void *counters;       /* qn_gemm_counters(gemm, m) bytes, one per concurrent call; zeroed once by the caller */
-  const void *residual; /* [m, N] of Y's type, row stride ld_residual (0: N), only for problems with +residual */
+  const void *residual; /* of the shape and type of Y, row stride ld_residual (0: dense), only for +residual */
   const float *scale;   /* one value, only for problems with *scale */
   int64_t ld_residual;
   uint64_t reserved[4];

@@ -153,10 +153,22 @@ static qn_number take_step(uint8_t code, qn_number v, double o) {
   return (qn_number){y, error + roundings * 0x1p-24 + FLUSHED};
 }
 
-qn_number qn__epilogue(const qn_problem *p, const qn_host_args *a, int64_t row, int64_t col, qn_number sum) {
+/* The product of a gate and an up row's sum. */
+static qn_number pair(qn_number v, qn_number up) {
+  double y = v.value * up.value;
+  double error = fabs(v.value) * up.error + (fabs(up.value) + up.error) * v.error;
+  return (qn_number){y, error + (fabs(y) + error) * 0x1p-24 + FLUSHED};
+}
+
+qn_number qn__epilogue(const qn_problem *p, const qn_host_args *a, int64_t row, int64_t col, const qn_number sum[2]) {
+  qn_number v = sum[0], up = sum[1];
+  bool both = qn__gated(p); /* before *gate */
   for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++) {
-    qn_arg arg = qn__epilogue_step[p->epilogue[i]].operand;
-    sum = take_step(p->epilogue[i], sum, arg < QN_ARG_COUNT ? operand_at(p, a, arg, row, col) : 0);
+    uint8_t code = p->epilogue[i];
+    int arg = qn__epilogue_step[code].operand;
+    if (arg == QN_ARG_UP) v = pair(v, up), both = false;
+    else v = take_step(code, v, arg < QN_ARG_COUNT ? operand_at(p, a, (qn_arg)arg, row, col) : 0);
+    if (both && arg < QN_ARG_COUNT) up = take_step(code, up, operand_at(p, a, (qn_arg)arg, row, p->n / 2 + col));
   }
-  return sum;
+  return v;
 }

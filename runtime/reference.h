@@ -19,7 +19,8 @@ typedef struct qn_number {
   double value, error;
 } qn_number;
 
-/* What the epilogue of `p` makes of a sum, for Y[row, col] with the operands in `a` (strides in elements, none 0). The
- * error grows by what each step makes of it, and by the roundings of a kernel that takes the step in f32. */
-qn_number qn__epilogue(const qn_problem *p, const qn_host_args *a, int64_t row, int64_t col, qn_number sum);
+/* What the epilogue of `p` makes of a sum, with *gate of two, the gate's and the up row's, for Y[row, col] with the
+ * operands in `a` (strides in elements, none 0). The error grows by what each step makes of it, and by the roundings of
+ * a kernel that takes the step in f32. */
+qn_number qn__epilogue(const qn_problem *p, const qn_host_args *a, int64_t row, int64_t col, const qn_number sum[2]);
 #endif

@@ -37,7 +37,7 @@ static const struct {
     {"emu:sm_80", "q4_k:4096x4096:i8-f16"},
     {"emu:sm_90a", "e4m3.b128x128:4096x4096:e4m3-bf16+bias"},
     /* products of 8-bit integers: a zero point, a table, one scale a row */
-    {"emu:sm_90a", "int4.g64.z:4096x4096:i8-f16*scale.silu"},
+    {"emu:sm_90a", "int4.g64.z:4096x4096:i8-f16*scale.silu*gate"},
     {"emu:sm_80", "iq4_nl.g32:4096x4096:i8-bf16"},
     {"emu:sm_120a", "int8.row:4096x4096:i8-f32"},
     /* dense weights */
@@ -92,10 +92,11 @@ END_TEST
 
 /* Many tokens: weights by way of scratch, which holds NaN before each call. */
 START_TEST(expanded_weights_are_right) {
-  static const char *const problems[] = {"int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
-                                         "q4_k:200x512:bf16-bf16",    "mxfp4:200x512:bf16-bf16",
-                                         "nvfp4:200x512:f16-f16",     "int4.g20.zf:200x640:bf16-bf16",
-                                         "mxfp4:200x512:e4m3-f32",    "int4.g128:200x512:i8-f16.gelu_tanh+residual"};
+  static const char *const problems[] = {
+      "int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
+      "q4_k:200x512:bf16-bf16",    "mxfp4:200x512:bf16-bf16",
+      "nvfp4:200x512:f16-f16",     "int4.g20.zf:200x640:bf16-bf16",
+      "mxfp4:200x512:e4m3-f32",    "int4.g128:200x512:i8-f16+bias.gelu_tanh*gate+residual"};
   verified(5, "emu:sm_90a", problems[_i], "--family cuda.expand");
 }
 END_TEST

@@ -50,8 +50,8 @@ static int act_of(int format, int turn) {
   return a;
 }
 
-static const char *const epilogues[] = {"+bias", ".silu+residual",  "+residual*scale",
-                                        ".gelu", "+bias.gelu_tanh", "*scale.silu"};
+static const char *const epilogues[] = {"+bias", ".silu*gate+residual", "+residual*scale",
+                                        ".gelu", "+bias.gelu_tanh",     "+bias*scale.relu2*gate"};
 
 START_TEST(every_format_with_every_activation) {
   int f = _i / 4, a = _i % 4;

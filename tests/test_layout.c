@@ -342,13 +342,14 @@ START_TEST(test_epilogue_is_the_formula) {
   for (size_t i = 0; i < QN_COUNT(cases); i++) {
     qn_problem p;
     ck_ok(qn__problem_parse(cases[i].spelling, &p));
-    qn_number y = qn__epilogue(&p, &a, 1, 2, (qn_number){cases[i].sum, 0});
+    qn_number y = qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum, 0}});
     ck_assert_msg(fabs(y.value - cases[i].want) < 1e-7, "%s of %g is %.17g", cases[i].spelling, cases[i].sum, y.value);
     ck_assert(y.error > 0 && y.error < 30 * 0x1p-24 * fmax(1, fabs(y.value)));
     for (double e = 1e-4; e < 2; e *= 10) {
-      double error = qn__epilogue(&p, &a, 1, 2, (qn_number){cases[i].sum, e}).error, most = 0;
+      double error = qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum, e}}).error, most = 0;
       for (int j = -100; j <= 100; j++)
-        most = fmax(most, fabs(qn__epilogue(&p, &a, 1, 2, (qn_number){cases[i].sum + e * j / 100, 0}).value - y.value));
+        most = fmax(most,
+                    fabs(qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum + e * j / 100, 0}}).value - y.value));
       ck_assert_msg(error >= most && error <= 1.01 * most + 1e-5, "%s of %g +- %g: %g, seen %g", cases[i].spelling,
                     cases[i].sum, e, error, most);
     }

@@ -392,10 +392,14 @@ static double rounded(qn_type t, double y) {
 /* What column j of the reference says of row r, with how far the kernel may be from it before it rounds. */
 static qn_number reference(const qn_call *c, int64_t r, int64_t j) {
   const qn_draw *d = c->draw;
-  int64_t row = reference_row(c, r), i = row * d->n_cols + j;
-  qn_number sum = {.value = d->sum[i]};
-  if (!d->exact)
-    sum.error = qn__sum_error(&d->problem, c->s->device->target, d->planes.k, d->magnitude[i], d->x_max[row]);
+  qn_number sum[2] = {{0}};
+  int64_t row = reference_row(c, r);
+  for (int64_t at = j, i = 0; at < d->n_sums; at += d->n_cols, i++) {
+    sum[i].value = d->sum[row * d->n_sums + at];
+    if (d->exact) continue;
+    double magnitude = d->magnitude[row * d->n_sums + at];
+    sum[i].error = qn__sum_error(&d->problem, c->s->device->target, d->planes.k, magnitude, d->x_max[row]);
+  }
   return qn__epilogue(&d->problem, &d->args, row, d->col[j], sum);
 }
 

@@ -388,7 +388,7 @@ static qn_status make_want(qn_draw *d) {
   d->want = malloc((size_t)(count * qn_type_bits(y.type) / 8));
   if (!d->want) return qn__fail(QN_E_NOMEM, "Y of %lld elements", (long long)count);
   for (int64_t i = 0; i < count; i++) {
-    qn_number sum = {.value = d->sum[i]};
+    const qn_number sum[2] = {{.value = d->sum[i]}};
     qn__store_f64(y.type, d->want, i, qn__epilogue(&d->problem, &d->args, i / y.cols, i % y.cols, sum).value);
   }
   return QN_OK;
@@ -396,15 +396,22 @@ static qn_status make_want(qn_draw *d) {
 
 qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d) {
   uint64_t state = (uint64_t)(d->planes.n * 31 + d->planes.k);
-  d->n_cols = d->exact ? d->planes.n : cols;
-  d->col = choose(d->planes.n, &d->n_cols, &state);
-  size_t count = (size_t)(QN_DRAW_PERIOD * d->n_cols);
+  int64_t columns = qn__columns(&d->problem);
+  d->n_cols = d->exact ? columns : cols;
+  d->col = choose(columns, &d->n_cols, &state);
+  d->n_sums = qn__gated(&d->problem) ? 2 * d->n_cols : d->n_cols;
+  size_t count = (size_t)(QN_DRAW_PERIOD * d->n_sums);
   d->sum = malloc(count * sizeof *d->sum);
   d->magnitude = malloc(count * sizeof *d->magnitude);
-  if (!d->col || !d->sum || !d->magnitude) return qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
-  QN_TRY(qn__reference(f, &d->planes, &d->args, (qn_type)d->problem.act, NULL, QN_DRAW_PERIOD, d->col, d->n_cols,
-                       d->sum, d->magnitude));
+  int64_t *row = malloc((size_t)d->n_sums * sizeof *row); /* of W: gates, then the up rows */
+  qn_status s =
+      d->col && d->sum && d->magnitude && row ? QN_OK : qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
+  for (int64_t j = 0; j < d->n_sums && !s; j++) row[j] = d->col[j % d->n_cols] + j / d->n_cols * columns;
+  if (!s)
+    s = qn__reference(f, &d->planes, &d->args, (qn_type)d->problem.act, NULL, QN_DRAW_PERIOD, row, d->n_sums, d->sum,
+                      d->magnitude);
+  free(row);
   double most = d->problem.epilogue[0] ? EXACT_SUM / 8 : EXACT_SUM;
-  for (size_t i = 0; i < count && d->exact; i++) d->exact = d->magnitude[i] < most;
-  return d->exact && !has_function(&d->problem) ? make_want(d) : QN_OK;
+  for (size_t i = 0; i < count && d->exact && !s; i++) d->exact = d->magnitude[i] < most;
+  return s ? s : d->exact && !has_function(&d->problem) ? make_want(d) : QN_OK;
 }

@@ -27,8 +27,8 @@ typedef struct qn_draw {
   qn_host_args args;  /* operands but Y and W, of at least a period of rows; gaps between rows have the fence's byte */
   double x_max[QN_DRAW_PERIOD]; /* at least the largest |X| of a row, scale included */
   /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
-  int64_t n_cols, *col;
-  double *sum, *magnitude; /* [QN_DRAW_PERIOD, n_cols] */
+  int64_t n_cols, n_sums, *col; /* columns of Y; the sums that they are of, with *gate twice as many */
+  double *sum, *magnitude;      /* [QN_DRAW_PERIOD, n_sums] */
   void *want; /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact and the epilogue no function; else NULL
                */
 } qn_draw;

@@ -129,9 +129,11 @@ typedef struct suite {
 /* Aim at a draw of a shape, for up to m tokens. */
 static qn_status take(suite *v, const shape *s, qn_draw_kind kind, int64_t m) {
   qn_draw *d = NULL;
-  QN_TRY(find(v->draws, s, kind, m + 1, &d));
+  shape even = *s;
+  if (qn__gated(&v->c->problem)) even.n += even.n % 2;
+  QN_TRY(find(v->draws, &even, kind, m + 1, &d));
   QN_TRY(qn__weights_fill(&v->w, v->s->device, v->c, d, 1));
-  return qn__call_aim(&v->call, v->s, &v->w, d, s->n + s->y_gap);
+  return qn__call_aim(&v->call, v->s, &v->w, d, qn__columns(&d->problem) + s->y_gap);
 }
 
 static qn_status call(suite *v, int64_t m, int64_t shift) {

@@ -172,7 +172,7 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   int64_t copies = w->device->info.timed ? cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2 : 1;
   QN_TRY(find_packed(w, s->c, copies, &weights));
   for (int i = 0; i < DRAWS; i++) {
-    QN_TRY(qn__call_aim(&s->call[i], &s->subject, &weights[i], &w->draw[i], p->n));
+    QN_TRY(qn__call_aim(&s->call[i], &s->subject, &weights[i], &w->draw[i], qn__columns(p)));
     QN_TRY(qn__call_set(&s->call[i], m, 0));
   }
   s->open = true;

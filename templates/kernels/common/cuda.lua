@@ -295,10 +295,12 @@ local functions = {
 -- epilogue(): from the sum for Y[m, n] to what is stored.
 function cuda.epilogue(w, v)
   epilogue.functions(w, v, "float", functions)
-  w.push("fn float epilogue(float v, ${OPERANDS}int m, int n) {",
-    { OPERANDS = text(arguments(epilogue.operands(v)), 2) })
-  epilogue.steps(w, v, function(o)
-    local at = (o.tokens and "(i64)m * " .. o.stride .. " + " or "") .. (o.columns and "n" or "0")
+  w.push("fn float epilogue(float v, ${UP}${OPERANDS}int m, int n${HALF}) {",
+    { OPERANDS = text(arguments(epilogue.operands(v)), 2), UP = v.problem.gated and "float up, " or "",
+      HALF = v.problem.gated and ", int half" or "" })
+  epilogue.steps(w, v, function(o, up)
+    local column = o.columns and (up and "n + half" or "n") or "0"
+    local at = (o.tokens and "(i64)m * " .. o.stride .. " + " or "") .. column
     return o.type == "f32" and ("%s[%s]"):format(o.name, at) or ("f32_of_%s(%s[%s])"):format(o.type, o.name, at)
   end)
   w "return v;"
@@ -306,10 +308,12 @@ function cuda.epilogue(w, v)
   w.blank()
 end
 
--- What is stored for the text `sum`, at the texts m and n.
-function cuda.stored(v, sum, m, n)
+-- What is stored for the text `sum`, with *gate for the gate's and for `up`, at the texts m and n; `half`: columns of Y.
+function cuda.stored(v, sum, m, n, up, half)
   if not epilogue.any(v) then return sum end
-  return ("epilogue(%s, %s%s, %s)"):format(sum, text(arguments(epilogue.operands(v)), 1), m, n)
+  local names = text(arguments(epilogue.operands(v)), 1)
+  if v.problem.gated then return ("epilogue(%s, %s, %s%s, %s, %s)"):format(sum, up, names, m, n, half) end
+  return ("epilogue(%s, %s%s, %s)"):format(sum, names, m, n)
 end
 
 -- Two f32 rounded to a register; needs sm_80 for bf16.

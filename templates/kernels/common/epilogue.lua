@@ -47,12 +47,19 @@ function epilogue.functions(w, v, F, own)
   end
 end
 
--- The lines that turn the sum `v` into what is stored. read(operand): text that gives its element, or elements.
+local function put(text, name, by) return (text:gsub("%f[%w_]" .. name .. "%f[^%w_]", by)) end
+
+-- The lines that turn the sum `v`, with *gate that of the gate's row beside `up`, into what is stored. read(operand, up):
+-- text that gives its element, or elements, for `v`, or for `up`.
 function epilogue.steps(w, v, read)
-  local o = {}
-  for _, operand in ipairs(epilogue.operands(v)) do o[operand.name] = read(operand) end
+  local operands, both = {}, v.problem.gated
+  for _, o in ipairs(v.problem.operands) do operands[o.name] = o end
   for _, s in ipairs(v.problem.steps) do
-    w("v = ${STEP}; /* ${NAME} */", { STEP = s.text:gsub("%f[%w_]o%f[^%w_]", o[s.operand] or "o"), NAME = s.spelling })
+    local o = operands[s.operand]
+    if s.pairs then both = false end
+    w("v = ${STEP}; /* ${NAME} */",
+      { STEP = put(s.text, "o", s.pairs and "up" or o and read(o) or "o"), NAME = s.spelling })
+    if both and o then w("up = ${STEP};", { STEP = put(put(s.text, "v", "up"), "o", read(o, true)) }) end
   end
 end
 

@@ -89,11 +89,25 @@ function tile.epilogue(w, v)
     declared[o.type] = declared[o.type] or o.columns
   end
   epilogue.functions(w, v, "f32v", functions)
-  w.push "fn f32v epilogue(const struct args *a, f32v v, int64_t row, int64_t n) {"
-  epilogue.steps(w, v, function(o)
+  if v.problem.gated then
+    w [[
+      /* Every other column from `first` on, to the front. */
+      fn f32v every_other(f32v x, int first) {
+        f32v y = {0};
+        for (int i = 0; i < LANES / 2; i++) y[i] = x[2 * i + first];
+        return y;
+      }
+
+      fn f32v epilogue(const struct args *a, f32v v, int64_t row, int64_t n, int64_t count) {
+    ]]
+    w.push()
+    w "f32v up = every_other(v, 1); /* the gate's sums and those of the up rows */"
+    w "v = every_other(v, 0);"
+  else w.push "fn f32v epilogue(const struct args *a, f32v v, int64_t row, int64_t n, int64_t count) {" end
+  epilogue.steps(w, v, function(o, up)
     if not o.columns then return "*a->" .. o.name end
-    local at = (o.tokens and (" + row * a->%s"):format(o.stride) or "") .. " + n"
-    return ("operand_%s(a->%s%s, a->n - n)"):format(o.type, o.name, at)
+    local at = (o.tokens and (" + row * a->%s"):format(o.stride) or "") .. " + n" .. (up and " + a->n / 2" or "")
+    return ("operand_%s(a->%s%s, count)"):format(o.type, o.name, at)
   end)
   w "return v;"
   w.pop "}"
@@ -267,6 +281,12 @@ local function groups(w, v, read, prefetch)
   if v.GROUPS > 1 then w.pop "}" end
 end
 
+-- What is stored where columns are pairs: half as many.
+local paired = [[
+if (n >= a->n) continue;
+int64_t count = a->n - n < LANES ? (a->n - n) / 2 : LANES / 2;
+store((%s *)a->y + (row + r) * a->ldy + n / 2, epilogue(a, %s, row + r, n / 2, count), count);]]
+
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
 function tile.tile(w, v, read, prefetch)
   fill(w, v)
@@ -298,9 +318,11 @@ function tile.tile(w, v, read, prefetch)
     for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
         int64_t n = panel * NR + p * LANES;
-        if (n < a->n) store((${YT} *)a->y + (row + r) * a->ldy + n, ${VALUE}, a->n - n);
+        ${STORE}
       }
-  ]], { VALUE = epilogue.any(v) and ("epilogue(a, %s, row + r, n)"):format(sum) or sum })
+  ]], { STORE = v.problem.gated and paired:format(v.YT, sum)
+    or ("if (n < a->n) store((%s *)a->y + (row + r) * a->ldy + n, %s, a->n - n);"):format(v.YT,
+      epilogue.any(v) and ("epilogue(a, %s, row + r, n, a->n - n)"):format(sum) or sum) })
   w.pop "}"
   w.blank()
 end

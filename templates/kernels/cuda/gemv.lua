@@ -306,8 +306,27 @@ local function records(w)
   w.blank()
 end
 
+-- What a thread stores: a sum, or what a gate's and an up row's sum make.
+local single = [[
+for (int i = threadIdx.x; i < MB * 16 * FN; i += THREADS) {
+  const int row = i / (16 * FN), to = column * 16 * FN + i %% (16 * FN);
+  if (m0 + row >= m || to >= n) continue;
+  float s = 0;
+  for (int j = 0; j < WARPS; j++) s += out[j][row][i %% (16 * FN)];
+  y[(i64)(m0 + row) * ldy + to] = output(%s);
+}]]
+local paired = [[
+for (int i = threadIdx.x; i < MB * 8 * FN; i += THREADS) {
+  const int row = i / (8 * FN), at = i %% (8 * FN) * 2, to = column * 8 * FN + at / 2;
+  if (m0 + row >= m || to >= n / 2) continue;
+  float s = 0, up = 0;
+  for (int j = 0; j < WARPS; j++) s += out[j][row][at], up += out[j][row][at + 1];
+  y[(i64)(m0 + row) * ldy + to] = output(%s);
+}]]
+
 -- The sums of the warps, added up in order.
 local function output(w, v)
+  local times = types.scaled(v.act) and " * x_scale[m0 + row]" or ""
   w([[
     #pragma unroll
     for (int i = 0; i < MB; i++)
@@ -319,14 +338,9 @@ local function output(w, v)
         if (t.t == 0) out[warp][i][r / 2 * 16 + r % 2 * 8 + t.g] = s;
       }
     __syncthreads();
-    for (int i = threadIdx.x; i < MB * 16 * FN; i += THREADS) {
-      const int row = i / (16 * FN), to = column * 16 * FN + i % (16 * FN);
-      if (m0 + row >= m || to >= n) continue;
-      float s = 0;
-      for (int j = 0; j < WARPS; j++) s += out[j][row][i % (16 * FN)];
-      y[(i64)(m0 + row) * ldy + to] = output(${VALUE});
-    }
-  ]], { VALUE = cuda.stored(v, types.scaled(v.act) and "s * x_scale[m0 + row]" or "s", "m0 + row", "to") })
+    ${STORE}
+  ]], { STORE = v.problem.gated and paired:format(cuda.stored(v, "s" .. times, "m0 + row", "to", "up" .. times, "n / 2"))
+    or single:format(cuda.stored(v, "s" .. times, "m0 + row", "to")) })
 end
 
 local function entry(w, v)
