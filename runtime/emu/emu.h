@@ -71,8 +71,9 @@ struct qn_emu_kernel {
   int line;               /* of its .entry */
 };
 
-/* The kernel of that name; NULL name: the only one. QN_E_ARG, listing the names there are. Owned by the module. */
-qn_status qn__emu_kernel_find(qn_emu_module *m, const char *name, const qn_emu_kernel **out);
+/* The kernel that is called `wanted`; NULL: the only one. QN_E_ARG, listing the names there are. Owned by the module.
+ */
+qn_status qn__emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_kernel **out);
 int qn__emu_kernel_count(const qn_emu_module *m);
 const qn_emu_kernel *qn__emu_kernel_at(const qn_emu_module *m, int i);
 
@@ -81,7 +82,7 @@ const qn_emu_kernel *qn__emu_kernel_at(const qn_emu_module *m, int i);
 /* Does what cuTensorMapEncodeTiled does, with the driver's own enum values, into an encoding of our own. `map`: 128
  * bytes, aligned to 64. dims, box, steps: rank numbers; strides: rank - 1 byte strides. QN_E_ARG for what the driver
  * refuses (rank, alignment, box over 256, inner box over the swizzle span) and for interleaved layouts. */
-qn_status qn__emu_tensor_encode(void *map, int type, uint32_t rank, uint64_t address, const uint64_t *dims,
+qn_status qn__emu_tensor_encode(void *map, int kind, uint32_t rank, uint64_t address, const uint64_t *dims,
                                 const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
                                 int swizzle, int promotion, int fill);
 

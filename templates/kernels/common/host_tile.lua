@@ -67,7 +67,7 @@ end
 
 local functions = {
   exponential = [[
-    /* e^x: 2^n times a polynomial of r, where x = n ln 2 + r. Beyond f32 it is infinite, below about its least number. */
+    /* e^x: 2^n times a polynomial of r, where x = n ln 2 + r. Beyond f32 it is infinite, below it about the least. */
     fn f32v exponential(f32v x) {
       i32v low = x < -87.0f, high = x > 89.0f;
       x = (f32v)(((i32v)x & ~(low | high)) | ((i32v)((f32v){0} - 87.0f) & low) | ((i32v)((f32v){0} + 89.0f) & high));
