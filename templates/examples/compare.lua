@@ -62,7 +62,7 @@ local pack = assert(q.open(path))
 set_threads(pack:devices()[1].threads)
 local rows = { { "problem", "M", "kernel", "pack us", "sgemm us", "difference" } }
 for _, plan in ipairs(pack:plans()) do
-  if plan.kind == "fastest" and plan.n > 0 and not plan.problem:find "+bias" then
+  if plan.kind == "fastest" and plan.n > 0 and q.problem(plan.problem).epilogue == "" then
     local n, k = plan.n, plan.k
     local gemm, planes, format = assert(pack:bind(plan.problem)), make_up(plan)
     local weight = assert(gemm:prepack(planes))
