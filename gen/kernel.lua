@@ -117,9 +117,9 @@ function kernel.problem(spelling, target_name, act)
   p.format = f
   for _, plane in ipairs(p.gated and f.planes or {}) do
     if plane.rows > 1 then
-      error(("problem %q: *gate pairs rows of W that lie N/2 apart, and %d rows of format %s share an element of plane %q; "
-        .. "a format with one for each row, or for the whole tensor, can be paired"):format(p.spelling, plane.rows, f.name,
-        plane.name), 0)
+      error(("problem %q: *gate pairs rows of W that lie N/2 apart, and %d rows of format %s share an element of "
+        .. "plane %q; a format with one for each row, or for the whole tensor, can be paired"):format(p.spelling,
+        plane.rows, f.name, plane.name), 0)
     end
   end
   return p
@@ -270,7 +270,8 @@ local function complete(def, v)
   check.that(type(v.layout) == "table" and v.layout.sections, def.where,
     "kernel %s: layout must return what layout.make returned", def.name)
   local out = setmetatable({ def = def, values = v, problem = v.problem, params = v.params, target = def.target,
-    family = def.name, layout = layout.descriptor(v.layout, format.pad_code(v.format), v.problem.gated), recipe = recipe_of(def, v),
+    family = def.name, layout = layout.descriptor(v.layout, format.pad_code(v.format), v.problem.gated),
+    recipe = recipe_of(def, v),
     flags = def.flags and answer(def, "flags", "string", def.flags(v)) or "",
     arch = def.arch and answer(def, "arch", "string", def.arch(v)) or v.device.arch,
     cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)

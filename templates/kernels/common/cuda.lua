@@ -308,11 +308,12 @@ function cuda.epilogue(w, v)
   w.blank()
 end
 
--- What is stored for the text `sum`, with *gate for the gate's and for `up`, at the texts m and n; `half`: columns of Y.
-function cuda.stored(v, sum, m, n, up, half)
+-- What is stored for the text `sum`, at the texts m and n. With *gate `sum` is the gate's, `up` that of the other row,
+-- and Y has so many `columns`.
+function cuda.stored(v, sum, m, n, up, columns)
   if not epilogue.any(v) then return sum end
   local names = text(arguments(epilogue.operands(v)), 1)
-  if v.problem.gated then return ("epilogue(%s, %s, %s%s, %s, %s)"):format(sum, up, names, m, n, half) end
+  if v.problem.gated then return ("epilogue(%s, %s, %s%s, %s, %s)"):format(sum, up, names, m, n, columns) end
   return ("epilogue(%s, %s%s, %s)"):format(sum, names, m, n)
 end
 

@@ -49,8 +49,8 @@ end
 
 local function put(text, name, by) return (text:gsub("%f[%w_]" .. name .. "%f[^%w_]", by)) end
 
--- The lines that turn the sum `v`, with *gate that of the gate's row beside `up`, into what is stored. read(operand, up):
--- text that gives its element, or elements, for `v`, or for `up`.
+-- The lines that turn the sum `v`, with *gate that of the gate's row beside `up`, into what is stored.
+-- read(operand, up): text that gives its element, or elements, for `v`, or for `up`.
 function epilogue.steps(w, v, read)
   local operands, both = {}, v.problem.gated
   for _, o in ipairs(v.problem.operands) do operands[o.name] = o end

@@ -339,7 +339,8 @@ local function output(w, v)
       }
     __syncthreads();
     ${STORE}
-  ]], { STORE = v.problem.gated and paired:format(cuda.stored(v, "s" .. times, "m0 + row", "to", "up" .. times, "n / 2"))
+  ]], { STORE = v.problem.gated
+      and paired:format(cuda.stored(v, "s" .. times, "m0 + row", "to", "up" .. times, "n / 2"))
     or single:format(cuda.stored(v, "s" .. times, "m0 + row", "to")) })
 end
 
