@@ -345,6 +345,27 @@ START_TEST(test_out_of_memory_is_said) {
 }
 END_TEST
 
+/* What stands behind .ptr is of the memory that a parameter points at: the parameter lies at its own alignment. */
+START_TEST(test_parameters_lie_as_the_driver_puts_them) {
+  static const uint32_t offset[] = {0, 8, 16, 48};
+  qn_emu *e;
+  qn_emu_module *m;
+  const qn_emu_kernel *k;
+  ck_assert_int_eq(qn__emu_open(80, 0, &e), QN_OK);
+  ck_assert_msg(!qn__emu_module_load(e,
+                                     HEAD ".visible .entry k(.param .u32 n, .param .u64 .ptr .align 1 p,\n"
+                                          ".param .align 16 .b8 map[32], .param .u64 .ptr .global .align 256 q)\n"
+                                          "{\nret;\n}\n",
+                                     &m),
+                "%s", qn__errmsg());
+  ck_assert_int_eq(qn__emu_kernel_find(m, "k", &k), QN_OK);
+  ck_assert_int_eq(k->nparams, QN_COUNT(offset));
+  for (int i = 0; i < k->nparams; i++)
+    ck_assert_msg(k->params[i].offset == offset[i], "parameter %d at %u, not %u", i, k->params[i].offset, offset[i]);
+  qn__emu_close(e);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
@@ -354,6 +375,7 @@ int main(int argc, char **argv) {
       CASE(test_memory_calls_refuse_bad_ranges, 1),
       CASE(test_no_allocation_touches_another, 1),
       CASE(test_out_of_memory_is_said, 1),
+      CASE(test_parameters_lie_as_the_driver_puts_them, 1),
   };
   return RUN_CASES(argv[0], cases, .timeout = 120);
 }

@@ -18,8 +18,10 @@ typedef struct declaration {
   bool array, open; /* open: [] */
 } declaration;
 
-/* After the state space: alignment, type, name, dimensions. PTX ISA, "Variables". */
+/* After the state space: alignment, type, name, dimensions. Behind .ptr stands what is known of the memory that a
+ * parameter points at, its alignment too. PTX ISA, "Variables", "Kernel Parameter Attribute: .ptr". */
 static void parse_declaration(parser *p, declaration *d) {
+  uint32_t pointee, *align = &d->align;
   d->vector = 1, d->count = 1;
   for (;;) {
     qn__lex_blank(p);
@@ -28,10 +30,11 @@ static void parse_declaration(parser *p, declaration *d) {
     qn__lex_directive(p, t);
     type ty = qn__emu_type(t, strlen(t));
     if (ty) d->type = ty;
-    else if (!strcmp(t, "align")) d->align = qn__lex_below(p, 4097, "alignment");
+    else if (!strcmp(t, "align")) *align = qn__lex_below(p, 4097, "alignment");
+    else if (!strcmp(t, "ptr")) align = &pointee;
     else if (!strcmp(t, "v2") || !strcmp(t, "v4")) d->vector = (uint32_t)(t[1] - '0');
-    else if (strcmp(t, "ptr") && strcmp(t, "global") && strcmp(t, "shared") && strcmp(t, "const") &&
-             strcmp(t, "local") && strcmp(t, "unified"))
+    else if (strcmp(t, "global") && strcmp(t, "shared") && strcmp(t, "const") && strcmp(t, "local") &&
+             strcmp(t, "unified"))
       qn__emu_refuse(p, "directive .%s in a declaration is not known", t);
   }
   if (!d->type) qn__emu_refuse(p, "declaration without a type");
