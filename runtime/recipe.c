@@ -165,38 +165,42 @@ static qn_status launch_check(const qn_device *d, qn_launch *l) {
   return QN_OK;
 }
 
-qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]) {
+qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
+                             qn_launch l[QN_RECIPE_STEPS], uint32_t *n) {
   const int64_t var[QN_VAR_COUNT] = {[QN_VAR_M] = m};
-  for (uint32_t i = 0; i < b->n_steps; i++) {
-    const qn_bound_step *s = &b->step[i];
-    l[i] = s->launch;
+  *n = 0;
+  for (const qn_bound_step *s = b->step; s < b->step + b->n_steps; s++) {
+    if (!permuted && (s->launch.gathers || s->launch.step->gathers.n)) continue;
+    qn_launch *to = &l[(*n)++];
+    *to = s->launch;
     for (uint32_t j = 0; j < s->n_dynamic; j++)
       QN_TRY(qn__expr_i64(qn__program(&b->recipe.pool, s->dynamic[j].program), var,
-                          launch_value(&l[i], s->dynamic[j].value)));
-    QN_TRY(launch_check(d, &l[i]));
+                          launch_value(to, s->dynamic[j].value)));
+    QN_TRY(launch_check(d, to));
   }
   return QN_OK;
 }
 
-bool qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
+void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
   *out = *a;
-  if (!l->gathers) return true;
-  if (!a->perm) return false;
+  if (!l->gathers) return;
   out->y = a->scratch;
   a->x = a->scratch, a->ldx = a->k, a->perm = NULL;
   a->scratch = (char *)a->scratch + align_up(l->gathers);
-  return true;
 }
 
 qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream) {
   qn_host_args now;
-  for (; n--; l++)
-    if (qn__launch_args(l, &a, &now)) QN_TRY(d->ops->launch(d, l, &now, stream));
+  for (; n--; l++) {
+    qn__launch_args(l, &a, &now);
+    QN_TRY(d->ops->launch(d, l, &now, stream));
+  }
   return QN_OK;
 }
 
 qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream) {
   qn_launch l[QN_RECIPE_STEPS];
-  QN_TRY(qn__bound_launches(d, b, a->m, l));
-  return qn__launch_all(d, l, b->n_steps, *a, stream);
+  uint32_t n;
+  QN_TRY(qn__bound_launches(d, b, a->m, a->perm != NULL, l, &n));
+  return qn__launch_all(d, l, n, *a, stream);
 }

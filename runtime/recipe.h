@@ -35,10 +35,12 @@ typedef struct qn_workspace {
  * number exactly what the recipe says, and for more the greatest of them where it rises with M. QN_E_LIMIT if it could
  * overflow. */
 qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bool permuted, qn_workspace *out);
-/* Compute the launches for m tokens into l[n_steps], with every size within the device's limits. */
-qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, qn_launch l[QN_RECIPE_STEPS]);
-/* Does a launch run? *out is what it works on; *a changes for those behind it if it gathers X. */
-bool qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out);
+/* Compute the launches for m tokens into l[*n], with every size within the device's limits: of every step, and of one
+ * that gathers X only for a weight with a permutation. */
+qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
+                             qn_launch l[QN_RECIPE_STEPS], uint32_t *n);
+/* *out is what a launch works on; *a changes for those behind it if it gathers X. */
+void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out);
 /* Run launches one after the other. The arguments are taken as they are. */
 qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream);
 /* Compute launches and run them. */

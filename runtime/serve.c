@@ -388,8 +388,9 @@ static void release_kernel(qn_context *c, uint32_t i) {
 /* Look up the entry of every step; each is told the most shared memory that it gets between m_min and m_max. */
 static qn_status find_entries(qn_context *c, qn_module *module, qn_bound *b, int64_t m_min, int64_t m_max) {
   qn_launch low[QN_RECIPE_STEPS], high[QN_RECIPE_STEPS];
-  QN_TRY(qn__bound_launches(c->device, b, m_min, low));
-  QN_TRY(qn__bound_launches(c->device, b, m_max, high));
+  uint32_t n;
+  QN_TRY(qn__bound_launches(c->device, b, m_min, true, low, &n));
+  QN_TRY(qn__bound_launches(c->device, b, m_max, true, high, &n));
   for (uint32_t i = 0; i < b->n_steps; i++) {
     int64_t shared = low[i].shared > high[i].shared ? low[i].shared : high[i].shared;
     QN_TRY(c->device->ops->entry(c->device, module, b->recipe.step[i].entry, shared, &b->step[i].launch.fn));
@@ -661,8 +662,7 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
                              .n = g->problem.n,
                              .k = g->problem.k};
   for (uint32_t i = 0; i < g->n_given; i++) pass(&out->args, a, &g->given[i]);
-  out->n_launches = b->n_steps;
-  return qn__bound_launches(g->ctx->device, b, a->m, out->launch);
+  return qn__bound_launches(g->ctx->device, b, a->m, w->perm != NULL, out->launch, &out->n_launches);
 }
 
 qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {

@@ -235,11 +235,14 @@ void qn__call_watch(const qn_call *c, int calls) {
 static qn_status launch(qn_call *c, const qn_host_args *a) {
   qn_device *d = c->s->device;
   qn_launch l[QN_RECIPE_STEPS];
+  uint32_t n;
   if (!d->target->host_code) return qn__bound_run(d, c->bound, a, NULL);
-  QN_TRY(qn__bound_launches(d, c->bound, a->m, l));
+  QN_TRY(qn__bound_launches(d, c->bound, a->m, a->perm != NULL, l, &n));
   qn_host_args rest = *a, now;
-  for (uint32_t i = 0; i < c->bound->n_steps; i++)
-    if (qn__launch_args(&l[i], &rest, &now)) QN_TRY(qn__conduct_launch(d, &l[i], &now, c->runs++));
+  for (uint32_t i = 0; i < n; i++) {
+    qn__launch_args(&l[i], &rest, &now);
+    QN_TRY(qn__conduct_launch(d, &l[i], &now, c->runs++));
+  }
   return QN_OK;
 }
 
