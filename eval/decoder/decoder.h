@@ -1,0 +1,101 @@
+/* decoder.h - a language model as a function: token ids in, hidden states and logits out.
+ *
+ * All architectures go through one forward (forward.c), which does what a qn__config says. Everything is computed in
+ * f32; only linear layers may be something else: a pack's kernels (qn__decoder_serve), other numbers
+ * (qn__decoder_replace), or rounded to bf16 for the noise floor.
+ *
+ *     embed -> layer 0 … -> finish -> logits          or qn__decoder_hidden, which is all but the last
+ *
+ * A pass is rows = windows x length tokens. Each window sees itself alone and begins at position 0.
+ *
+ * Sites.  A site is a linear layer as the checkpoint stores it: a fused q·k·v is one site, an expert of a stack is one.
+ * Sites of a layer that multiply the same input have the same `input`. Rows of a weight are in the file's order: a GGUF
+ * of the Llama family keeps the rows of q and k as llama.cpp wants them, and the rotation goes by that.
+ *
+ * Memory.  Opening makes no weights. A site's is made, in f32, when it is first multiplied, and stays while there is
+ * room (qn__decoder_options.hold); beyond that, layers are made anew in every pass. Results do not depend on it.
+ *
+ * Results agree bit for bit at any number of threads. Not so across machines: sums go in the order that suits the CPU
+ * and the BLAS.
+ *
+ * Threads: one thread per decoder; several decoders of one model are independent. Errors: a qn_status, and qn__errmsg
+ * for the detail. After a failure in qn__decoder_layer or qn__session_step what x or the cache holds is unknown. */
+#ifndef QN_EVAL_DECODER_H
+#define QN_EVAL_DECODER_H
+#include "desc.h"
+#include "io.h"
+
+typedef struct qn__config qn__config; /* config.h */
+typedef struct qn__decoder qn__decoder;
+
+typedef struct qn__decoder_options {
+  /* The descriptor of a format that a tensor of the model has. Called by qn__decoder_open alone, once for a spelling.
+   * Required. */
+  qn_status (*format)(void *ud, const char *spelling, qn_format *out);
+  void *ud;
+  int threads;  /* 0: one for each CPU */
+  bool bf16;    /* the noise floor: weights and inputs of linear layers are rounded to bf16, sums stay f32 */
+  int64_t hold; /* bytes of f32 weights that may stay from one layer to the next; 0: no limit */
+} qn__decoder_options;
+
+/* The model outlives the decoder. QN_E_ARG (an architecture or a setting that is not known, by name), QN_E_FORMAT (a
+ * config that contradicts the tensors, a tensor that is missing), QN_E_SHAPE, QN_E_NOMEM. */
+qn_status qn__decoder_open(const qn_model *model, const qn__decoder_options *options, qn__decoder **out);
+void qn__decoder_close(qn__decoder *d); /* NULL is accepted */
+const qn__config *qn__decoder_config(const qn__decoder *d);
+
+/* ---- A pass ------------------------------------------------------------------------------------------------------ */
+
+/* Told of every input of linear layers before its first product: x [rows, k], valid during the call. The rows that an
+ * expert gets are the tokens that were routed to it, in order. */
+typedef struct qn__decoder_hook {
+  void *ud;
+  void (*input)(void *ud, int input, const float *x, int64_t rows);
+} qn__decoder_hook;
+
+/* x [rows, hidden]. QN_E_ARG: an id outside the vocabulary (which, where, the limit). */
+qn_status qn__decoder_embed(qn__decoder *d, const int32_t *ids, int64_t rows, float *x);
+/* x [windows * length, hidden], in place. `hook` may be NULL. */
+qn_status qn__decoder_layer(qn__decoder *d, int layer, float *x, int64_t windows, int64_t length,
+                            const qn__decoder_hook *hook);
+/* The final norm, in place. */
+qn_status qn__decoder_finish(qn__decoder *d, float *x, int64_t rows);
+/* h [rows, hidden] as qn__decoder_finish leaves it -> logits [rows, vocabulary], scaled and capped. */
+qn_status qn__decoder_logits(qn__decoder *d, const float *h, int64_t rows, float *logits);
+/* embed, all layers, finish: ids [windows * length] -> h [windows * length, hidden]. */
+qn_status qn__decoder_hidden(qn__decoder *d, const int32_t *ids, int64_t windows, int64_t length, float *h);
+
+/* ---- Linear layers ----------------------------------------------------------------------------------------------- */
+
+typedef struct qn__site {
+  const char *name; /* of the tensor in the checkpoint; the model's */
+  int layer;        /* of the head: the number of layers */
+  int64_t slice;    /* of a stack of experts; 0 */
+  int64_t n, k;
+  int input; /* numbered through the model; sites of the same number multiply the same rows */
+} qn__site;
+
+/* All of them, by layer, the head last; the decoder's. Returns how many. */
+int qn__decoder_sites(const qn__decoder *d, const qn__site **out);
+/* w [n,k]: what `site` multiplies by now, pack kernels apart. */
+qn_status qn__decoder_weight(qn__decoder *d, int site, float *w);
+/* Multiply by w [n,k] instead, which is copied; NULL: by the checkpoint's again. A tied head is no longer tied. */
+qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w);
+/* Multiply by a kernel instead: N x K of `gemm` are the site's, its epilogue is empty. The input is converted to the
+ * type that it takes, with a scale for each token where it wants one. Both belong to the caller and outlive their use;
+ * NULL, NULL: the dense product again. QN_E_SHAPE, QN_E_ARG. */
+qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight);
+
+/* ---- Decoding with a cache --------------------------------------------------------------------------------------- */
+
+/* `batch` sequences of the same length, at most `context` tokens. Keys and values are f32. */
+typedef struct qn__session qn__session;
+qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out);
+void qn__session_free(qn__session *s); /* before its decoder is closed. NULL is accepted */
+/* Append n tokens to each sequence: ids [batch, n] -> h [batch * n, hidden], after the final norm. h NULL: not wanted.
+ * QN_E_LIMIT: beyond the context. */
+qn_status qn__session_step(qn__session *s, const int32_t *ids, int64_t n, float *h);
+/* Forget what is beyond the first `length` tokens of every sequence. QN_E_ARG: there are fewer, or a layer's state
+ * cannot go back (delta nets, unless to 0). */
+qn_status qn__session_rewind(qn__session *s, int64_t length);
+#endif
