@@ -266,7 +266,7 @@ return function(q, native)
     return write(self, path, function(t) return as_read(self, t) end, options or {})
   end
 
-  -- The weight in another format: planes, and { error2, weight2, largest }, see eval/quantize.h.
+  -- The weight in another format: planes, and { error2, weight2, largest }, see eval/quantize/quantize.h.
   function model:quantize(name, format, options, slice)
     local x, t, code = self:dequantize(name, slice)
     if not x then return nil, t, code end

@@ -7,11 +7,16 @@ local arrows = {
   ["runtime/io"] = { "runtime/base", "runtime" },
   ["runtime/emu"] = { "runtime/base", "runtime", "gen" }, -- architectures that it stands in for
   ["runtime/examples"] = { "runtime/base", "runtime", "runtime/io" },
-  ["eval"] = { "runtime/base", "runtime", "runtime/io" },
+  ["eval/quantize"] = { "runtime/base", "runtime", "runtime/io" },
+  ["eval/text"] = { "runtime/base", "runtime", "runtime/io" },
+  ["eval/decoder"] = { "runtime/base", "runtime", "runtime/io" },
+  ["eval/score"] = { "runtime/base", "runtime", "runtime/io" },
+  ["eval"] = { "runtime/base", "runtime", "runtime/io", "eval/quantize", "eval/text", "eval/decoder", "eval/score" },
   ["gen"] = { "runtime/base" },
   ["cache"] = { "runtime/base", "runtime" },
   ["tuner"] = { "runtime/base", "runtime", "runtime/emu", "gen", "cache" },
-  ["lua"] = { "runtime/base", "runtime", "runtime/io", "runtime/emu", "eval", "gen", "cache", "tuner" },
+  ["lua"] = { "runtime/base", "runtime", "runtime/io", "runtime/emu", "gen", "cache", "tuner",
+    "eval", "eval/quantize", "eval/text", "eval/decoder", "eval/score" },
 }
 local public = "runtime/quernel.h"
 
@@ -26,7 +31,7 @@ local function unit(path) return whole[folder(path)] and path or path:match "^(.
 local function read_graph(root)
   local graph, by_name = {}, {}
   for dir in pairs(arrows) do
-    local list <close> = assert(io.popen(("ls %s/%s/*.[ch]"):format(root, dir)))
+    local list <close> = assert(io.popen(("ls %s/%s/*.[ch] 2>&-"):format(root, dir)))
     for path in list:lines() do
       path = path:sub(#root + 2)
       graph[path], by_name[path:match "[^/]*$"] = {}, path

@@ -7,8 +7,8 @@
  * A *cell* is the largest block of weights over which no plane changes (cell.c). Each cell has a range of weights, and
  * so a slope and an offset that would serve it best as plain numbers. Planes are fitted to these (plane.c), then codes
  * to the planes (encode.c). A method puts these steps together. */
-#ifndef QN_EVAL_FIT_H
-#define QN_EVAL_FIT_H
+#ifndef QN_QUANTIZE_FIT_H
+#define QN_QUANTIZE_FIT_H
 #include "desc.h"
 #include "loss.h"
 #include "pool.h"

@@ -9,8 +9,8 @@
  *
  * Codes are nearest by the decode rule itself, in float64, planes already rounded to their types. Of two that are
  * equally near the even one is taken, of two even or odd ones, and of two that mean the same, the lower. */
-#ifndef QN_EVAL_QUANTIZE_H
-#define QN_EVAL_QUANTIZE_H
+#ifndef QN_QUANTIZE_H
+#define QN_QUANTIZE_H
 #include "desc.h"
 #include "loss.h"
 
