@@ -33,8 +33,8 @@ static qn_status enter_codes(qn__weight *w) {
 
 /* Two or three scales for parts of the rows: equal parts, but q, k and v by the numbers of heads, where given. */
 static bool enter_fused(const qn_model *m, qn__weight *w) {
-  int64_t parts, cols, first = qn__value_int(qn__config(m, "num_attention_heads"), 1),
-                       other = qn__value_int(qn__config(m, "num_key_value_heads"), first);
+  int64_t parts, cols, first = qn__value_int(qn__config_value(m, "num_attention_heads"), 1),
+                       other = qn__value_int(qn__config_value(m, "num_key_value_heads"), first);
   if (!qn__scale_shape(w, SCALE, &parts, &cols) || cols != 1 || parts < 2 || parts > 3) return false;
   if (parts == 2 || first < 1 || other < 1) first = other = 1;
   int64_t all = first + (parts - 1) * other;

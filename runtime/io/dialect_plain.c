@@ -38,7 +38,7 @@ static qn_status experts_order(const qn_model *m, const qn_raw *q, bool *transpo
   while (i < QN_COUNT(names) && !ends_with(q->name, names[i])) i++;
   if (i == QN_COUNT(names)) return QN_OK;
   bool up = i < 6;
-  const cJSON *size = qn__config(m, "hidden_size");
+  const cJSON *size = qn__config_value(m, "hidden_size");
   double hidden = cJSON_IsNumber(size) ? size->valuedouble : 0;
   bool as_in_out = (double)q->dim[up ? 1 : 2] == hidden, as_out_in = (double)q->dim[up ? 2 : 1] == hidden;
   *transposed = as_in_out;

@@ -158,7 +158,7 @@ static void find_parts(qn_model *m, const cJSON *part) {
   for (size_t i = 0; i < QN_COUNT(names); i++) find_parts(m, cJSON_GetObjectItemCaseSensitive(part, names[i]));
 }
 
-const cJSON *qn__config(const qn_model *m, const char *key) {
+const cJSON *qn__config_value(const qn_model *m, const char *key) {
   const cJSON *v = NULL;
   for (int i = 0; !v && i < m->n_configs; i++) v = cJSON_GetObjectItemCaseSensitive(m->config_part[i], key);
   return v;
@@ -175,7 +175,7 @@ bool qn__architecture_is(const qn_model *m, const char *name) {
 /* The object at the first of these keys that holds one. */
 static cJSON *first_object(const qn_model *m, const char *const *keys, size_t n) {
   for (size_t i = 0; i < n; i++) {
-    const cJSON *v = qn__config(m, keys[i]);
+    const cJSON *v = qn__config_value(m, keys[i]);
     if (cJSON_IsObject(v)) return (cJSON *)(uintptr_t)v;
   }
   return NULL;

@@ -164,7 +164,7 @@ const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_lengt
 
 /* The first value of a key in config.json, or in what it says of the language model; NULL: none. Is the architecture
  * ("model_type") this one? */
-const cJSON *qn__config(const qn_model *m, const char *key);
+const cJSON *qn__config_value(const qn_model *m, const char *key);
 bool qn__architecture_is(const qn_model *m, const char *name);
 
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
