@@ -1,0 +1,96 @@
+-- choice.lua - which candidates are still worth an evaluation, and which are the picture's front. Pure functions.
+--
+-- A candidate, as far as it is measured:
+--   name, format, method, act
+--   bytes          that stay in memory
+--   kl             estimate: divergence from the original, nats a token
+--   delta          estimate: cross-entropy minus that of the original on the same windows, nats a token
+--   windows        list of { kl = … }, one for each window so far, in the order in which windows are evaluated
+--   decode         { [m] = { ratio = estimate } }: the time of 16-bit dense divided by its own; absent: not timed
+--   broken         why no number of it may be used
+--
+-- An estimate is { mean, low, high, n }: of n windows or rounds, with the 95 % interval of their mean.
+
+local choice = {}
+
+-- ---- Estimates ------------------------------------------------------------------------------------------------------
+
+-- Student's t: half of the width of a 95 % interval in standard errors, from n samples. The expansion of Cornish and
+-- Fisher is within 1 % from n = 4 on; below stand the values themselves.
+local function quantile(n)
+  local exact = { [2] = 12.706, [3] = 4.303 }
+  local z, v = 1.959964, n - 1
+  return exact[n] or z + (z ^ 3 + z) / (4 * v) + (5 * z ^ 5 + 16 * z ^ 3 + 3 * z) / (96 * v ^ 2)
+    + (3 * z ^ 7 + 19 * z ^ 5 + 17 * z ^ 3 - 15 * z) / (384 * v ^ 3)
+end
+
+-- Of a list of numbers. One number has an interval without end.
+function choice.estimate(list)
+  local n, sum, squares = #list, 0, 0
+  for _, x in ipairs(list) do sum = sum + x end
+  local mean = sum / n
+  for _, x in ipairs(list) do squares = squares + (x - mean) ^ 2 end
+  local half = n > 1 and quantile(n) * (squares / (n - 1) / n) ^ 0.5 or math.huge
+  return { mean = mean, low = mean - half, high = mean + half, n = n }
+end
+
+-- Is a's divergence less than b's for certain? By the differences on the windows that both have.
+local function closer(a, b)
+  local differences = {}
+  for i = 1, math.min(#a.windows, #b.windows) do differences[i] = a.windows[i].kl - b.windows[i].kl end
+  return #differences > 1 and choice.estimate(differences).high < 0
+end
+
+-- ---- Domination -----------------------------------------------------------------------------------------------------
+
+-- Do two candidates run the same kernels? Methods of one format do.
+local function same_kernels(a, b) return a.format == b.format and a.act == b.act end
+
+-- Is a no slower than b when it decodes one token, for certain?
+local function no_slower(a, b)
+  if same_kernels(a, b) then return true end
+  local x, y = a.decode and a.decode[1], b.decode and b.decode[1]
+  return x and y and x.ratio.low >= y.ratio.high
+end
+
+-- The candidate that makes another pointless: no larger, no slower, and closer to the original, all of it for certain.
+-- nil if there is none.
+function choice.dominator(c, list)
+  for _, d in ipairs(list) do
+    if d ~= c and not d.broken and d.bytes <= c.bytes and no_slower(d, c) and closer(d, c) then return d end
+  end
+end
+
+-- One round of successive halving: candidates that go on to more windows; of the others, name -> why.
+function choice.survivors(list)
+  local out, why = {}, {}
+  for _, c in ipairs(list) do
+    local d = not c.broken and not c.dense and choice.dominator(c, list)
+    if c.broken then
+      why[c.name] = c.broken
+    elseif d then
+      why[c.name] = ("%s is no larger, no slower and closer to the original"):format(d.name)
+    else
+      out[#out + 1] = c
+    end
+  end
+  return out, why
+end
+
+-- The front of the picture, name -> true: nobody has less divergence at no more of `cost`, a function of a candidate.
+-- Candidates without that cost are left out.
+function choice.front(list, cost)
+  local order, out, best = {}, {}, math.huge
+  for _, c in ipairs(list) do if not c.broken and c.kl and cost(c) then order[#order + 1] = c end end
+  table.sort(order, function(a, b)
+    if cost(a) ~= cost(b) then return cost(a) < cost(b) end
+    if a.kl.mean ~= b.kl.mean then return a.kl.mean < b.kl.mean end
+    return a.name < b.name
+  end)
+  for _, c in ipairs(order) do
+    if c.kl.mean < best then out[c.name], best = true, c.kl.mean end
+  end
+  return out
+end
+
+return choice

@@ -1,0 +1,199 @@
+-- verdict.lua - what the measured numbers say, in sentences that carry them. Pure functions over candidates
+-- (choice.lua).
+--
+-- The rules:
+--   a candidate is *within the margin* if the whole interval of its delta is, ln(1 + margin) either way.
+--   It is *tied* with the original if, besides, its divergence is at most twice the floor: that is what it costs to
+--   round weights and activations of the original to bf16.
+--   It is *slower* if 16-bit dense takes less time for one token. A slower one is never taken, whatever its size. Nor
+--   is one that was not timed, is broken, or needs more memory than there is.
+--   Of those that are left the fastest is taken. Where the intervals of the times overlap, the smallest of those.
+--   Where the margin lies inside an interval, the text is too short; the interval shrinks with the root of the windows.
+
+local verdict = {}
+
+-- ---- Classes --------------------------------------------------------------------------------------------------------
+
+local function accuracy(c, limit, floor)
+  if c.broken then return "broken" end
+  local d = c.delta
+  if d.low > limit or d.high < -limit then return "outside" end
+  if d.low < -limit or d.high > limit then return "undecided" end
+  return c.kl.mean <= 2 * floor and "tied" or "within"
+end
+
+-- How many windows more would put the margin outside the interval of a mean that stays where it is; nil: no number of
+-- them, the mean lies on the margin.
+local function windows_more(d, limit)
+  local distance = math.abs(math.abs(d.mean) - limit)
+  local wanted = d.n * ((d.high - d.low) / 2 / distance) ^ 2
+  return wanted < 1e9 and math.max(1, math.ceil(wanted) - d.n) or nil
+end
+
+-- Numbers of tokens at which 16-bit dense is faster, sorted.
+local function slower_at(times)
+  local out = {}
+  for m, t in pairs(times or {}) do if t.ratio.mean < 1 then out[#out + 1] = m end end
+  table.sort(out)
+  return out
+end
+
+-- name -> { accuracy, more (windows), slower (M of decoding), slow_prefill, large, timed, eligible }
+local function classify(list, s)
+  local limit, out = math.log(1 + s.margin), {}
+  for _, c in ipairs(list) do
+    local x = { accuracy = accuracy(c, limit, s.floor), slower = slower_at(c.decode),
+      slow_prefill = #slower_at(c.prefill) > 0, large = s.memory and c.bytes > s.memory or false,
+      timed = c.decode ~= nil and c.decode[1] ~= nil }
+    if x.accuracy == "undecided" then x.more = windows_more(c.delta, limit) end
+    x.close = x.accuracy == "tied" or x.accuracy == "within"
+    x.eligible = x.close and x.timed and x.slower[1] ~= 1 and not x.large and not c.dense
+    out[c.name] = x
+  end
+  return out
+end
+
+-- ---- The choice -----------------------------------------------------------------------------------------------------
+
+local function best(list, before)
+  local out
+  for _, c in ipairs(list) do if not out or before(c, out) then out = c end end
+  return out
+end
+
+local function smaller(a, b)
+  if a.bytes ~= b.bytes then return a.bytes < b.bytes end
+  if a.kl.mean ~= b.kl.mean then return a.kl.mean < b.kl.mean end
+  return a.name < b.name
+end
+
+local function ratio(c) return c.decode[1].ratio end
+
+-- The smallest of those whose time cannot be told from that of the fastest.
+local function fastest(list)
+  local first, tied = best(list, function(a, b) return ratio(a).mean > ratio(b).mean end), {}
+  for _, c in ipairs(list) do if ratio(c).high >= ratio(first).low then tied[#tied + 1] = c end end
+  return best(tied, smaller)
+end
+
+local function select(list, keep)
+  local out = {}
+  for _, c in ipairs(list) do if keep(c) then out[#out + 1] = c end end
+  return out
+end
+
+-- ---- Sentences ------------------------------------------------------------------------------------------------------
+
+local function share(delta) return ("%+.2f%%"):format(100 * (math.exp(delta) - 1)) end
+local function change(c)
+  return ("perplexity %s [%s, %s], KL %.2g"):format(share(c.delta.mean), share(c.delta.low), share(c.delta.high),
+    c.kl.mean)
+end
+local function speed(c) return ("%.2fx 16-bit dense"):format(ratio(c).mean) end
+local function size(c) return ("%.1f MB"):format(c.bytes / 1e6) end
+local function names(list, tell)
+  local out = {}
+  for i, c in ipairs(list) do out[i] = tell and ("%s (%s)"):format(c.name, tell(c)) or c.name end
+  return table.concat(out, ", ")
+end
+local function plain(list) -- "1, 8 and 64"
+  local text = table.concat(list, ", ")
+  return (text:gsub(", ([^,]*)$", " and %1"))
+end
+
+-- Each rule: the sentence that it adds, or nil. v is the verdict so far, s the settings.
+local rules = {
+  function(v, s)
+    if not v.chosen then return end
+    local c = v.chosen
+    return ("Take %s: %s, %s, %s. The margin is %g%% of perplexity%s."):format(c.name, size(c), speed(c), change(c),
+      100 * s.margin, s.memory and (" and %.1f MB"):format(s.memory / 1e6) or "")
+  end,
+  function(v)
+    if not v.chosen then return end
+    if v.smallest == v.chosen then return "It is the smallest of those that may be taken, too." end
+    return ("The smallest that may be taken is %s: %s, %s, %s."):format(v.smallest.name, size(v.smallest),
+      speed(v.smallest), change(v.smallest))
+  end,
+  function(v, s)
+    if v.chosen then return end
+    local near = best(select(v.list, function(c) return not c.broken and not c.dense end),
+      function(a, b) return a.kl.mean < b.kl.mean end)
+    local text = ("Stay with 16 bits: no candidate is within %g%% of perplexity%s, and faster."):format(100 * s.margin,
+      s.memory and (", fits %.1f MB"):format(s.memory / 1e6) or "")
+    return near and ("%s The nearest is %s: %s, %s."):format(text, near.name, size(near), change(near)) or text
+  end,
+  function(v, s)
+    if #v.tied == 0 then return "No candidate is so near the original that this text cannot tell them apart." end
+    return ("On this text %s cannot be told from the original: KL at most twice the floor of %.2g, which is what "
+      .. "rounding to bf16 costs."):format(names(v.tied, change), s.floor)
+  end,
+  function(v)
+    if #v.slower == 0 then return end
+    return ("Slower here than 16-bit dense, and not to be taken: %s."):format(names(v.slower, speed))
+  end,
+  function(v)
+    local c = v.chosen
+    local at = c and v.class[c.name].slower or {}
+    if #at == 0 then return end
+    return ("%s is slower than 16-bit dense when %s sequences decode at once."):format(c.name, plain(at))
+  end,
+  function(v)
+    local c = v.chosen
+    if not c or not v.class[c.name].slow_prefill then return end
+    local m = slower_at(c.prefill)[1]
+    return ("%s is slower than 16-bit dense in prefill, %.2fx at M = %d: do not take it for that."):format(c.name,
+      c.prefill[m].ratio.mean, m)
+  end,
+  function(v)
+    if #v.outside == 0 then return end
+    return ("Beyond the margin: %s."):format(names(v.outside, change))
+  end,
+  function(v)
+    if #v.undecided == 0 then return end
+    return ("The text is too short to tell for %s."):format(names(v.undecided, function(c)
+      local more = v.class[c.name].more
+      return ("%s; %s"):format(change(c), more and more .. " windows more would do" or "its mean lies on the margin")
+    end))
+  end,
+  function(v, s)
+    if #v.large == 0 then return end
+    return ("Larger than %.1f MB: %s."):format(s.memory / 1e6, names(v.large, size))
+  end,
+  function(v)
+    if #v.untimed == 0 then return end
+    return ("Not timed, and so not taken: %s."):format(names(v.untimed))
+  end,
+  function(v)
+    if #v.broken == 0 then return end
+    return ("Broken: %s."):format(names(v.broken, function(c) return c.broken end))
+  end,
+}
+
+-- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil). The list must not be empty.
+-- -> { chosen, smallest = names or nil; tied, within, outside, undecided, broken, slower, large, untimed = lists of
+--      names; class = name -> what was found; sentences = list }
+function verdict.of(list, settings)
+  local v = { list = list, class = classify(list, settings) }
+  local function those(keep)
+    return select(list, function(c) return keep(v.class[c.name], c) end)
+  end
+  for _, name in ipairs { "tied", "within", "outside", "undecided", "broken" } do
+    v[name] = those(function(x) return x.accuracy == name end)
+  end
+  v.slower = those(function(x, c) return x.slower[1] == 1 and not c.dense end)
+  v.large = those(function(x) return x.large end)
+  v.untimed = those(function(x) return x.close and not x.timed end)
+  local eligible = those(function(x) return x.eligible end)
+  v.chosen, v.smallest = #eligible > 0 and fastest(eligible) or nil, best(eligible, smaller)
+  local out = { class = v.class, sentences = {} }
+  for _, rule in ipairs(rules) do out.sentences[#out.sentences + 1] = rule(v, settings) end
+  for _, key in ipairs { "tied", "within", "outside", "undecided", "broken", "slower", "large", "untimed" } do
+    out[key] = {}
+    for i, c in ipairs(v[key]) do out[key][i] = c.name end
+  end
+  out.chosen, out.smallest = v.chosen and v.chosen.name, v.smallest and v.smallest.name
+  return out
+end
+
+return verdict

@@ -1,0 +1,174 @@
+-- tradeoff.lua - what a trade-off concludes, from measurements that were made up.
+
+local q = require "quernel"
+local choice, verdict = q.import "lua.tradeoff.choice", q.import "lua.tradeoff.verdict"
+
+local cases = {}
+local function case(name, fn) cases[#cases + 1] = { name, fn } end
+
+local function around(mean, half, n) return { mean = mean, low = mean - half, high = mean + half, n = n or 64 } end
+
+-- A candidate FORMAT:METHOD:ACT of so many MB; delta and KL in nats, their halves; how many times faster than 16-bit
+-- dense with one token, and in prefill.
+local function candidate(name, mb, delta, delta_half, kl, ratio, prefill)
+  local format, method, act = name:match "^(.-):(.-):(.*)$"
+  return { name = name, format = format, method = method, act = act, bytes = mb * 1e6,
+    delta = around(delta, delta_half), kl = around(kl, 0.05 * kl), windows = {},
+    decode = ratio and { [1] = { ratio = around(ratio, 0.05) } },
+    prefill = { [512] = { ratio = around(prefill or 1.5, 0.05) } } }
+end
+
+-- The four of the acceptance, with what was measured of them on tiny-llama.
+local function seeded()
+  local list = {
+    candidate("f16:copy:f32", 6.6, 0, 0.00001, 0.000002, 1, 1),
+    candidate("int8.row:rtn:bf16", 3.4, 0.00002, 0.00008, 0.00001, 1.9),
+    candidate("int4.g64:gptq:bf16", 1.9, 0.0006, 0.0003, 0.00029, 2.8),
+    candidate("int2.g64:rtn:bf16", 1.1, 0.0718, 0.0045, 0.06309, 3.5),
+  }
+  list[1].dense = true
+  return list
+end
+
+local function of(list, settings)
+  settings = settings or {}
+  return verdict.of(list, { margin = settings.margin or 0.005, floor = 0.000067, memory = settings.memory })
+end
+
+-- The sentence that begins so.
+local function sentence(v, start)
+  for _, text in ipairs(v.sentences) do if text:sub(1, #start) == start then return text end end
+end
+local function joined(list) return table.concat(list, " ") end
+
+case("of copy, 8, 4 and 2 bits two cannot be told from the original, and 2 bits are beyond the margin", function(t)
+  local v = of(seeded())
+  t.equal(joined(v.tied), "f16:copy:f32 int8.row:rtn:bf16")
+  t.equal(v.chosen, "int4.g64:gptq:bf16")
+  t.equal(v.smallest, "int4.g64:gptq:bf16")
+  t.equal(joined(v.outside), "int2.g64:rtn:bf16")
+  t.says("int2.g64:rtn:bf16 (perplexity +7.44% [+6.96%, +7.93%], KL 0.063)", error, sentence(v, "Beyond the margin"))
+  t.equal(sentence(v, "Take"), "Take int4.g64:gptq:bf16: 1.9 MB, 2.80x 16-bit dense, perplexity +0.06% [+0.03%, "
+    .. "+0.09%], KL 0.00029. The margin is 0.5% of perplexity.")
+  t.check(sentence(v, "On this text f16:copy:f32"), joined(v.sentences))
+end)
+
+case("a narrow margin takes the larger one", function(t)
+  local v = of(seeded(), { margin = 0.0002 })
+  t.equal(v.chosen, "int8.row:rtn:bf16")
+  t.equal(joined(v.outside), "int4.g64:gptq:bf16 int2.g64:rtn:bf16")
+end)
+
+case("memory is a limit, and may leave nothing", function(t)
+  local v = of(seeded(), { memory = 1.5e6 })
+  t.equal(v.chosen, nil)
+  t.equal(joined(v.large), "f16:copy:f32 int8.row:rtn:bf16 int4.g64:gptq:bf16")
+  t.check(sentence(v, "Stay with 16 bits: no candidate is within 0.5% of perplexity, fits 1.5 MB"), v.sentences[1])
+  t.equal(of(seeded(), { memory = 2e6 }).chosen, "int4.g64:gptq:bf16")
+end)
+
+case("what is slower than 16-bit dense is never taken, however small", function(t)
+  local list = seeded()
+  table.insert(list, candidate("int3.g64:gptq:bf16", 0.1, 0, 0.0001, 0.0001, 0.97))
+  local v = of(list)
+  t.equal(v.chosen, "int4.g64:gptq:bf16")
+  t.equal(v.smallest, "int4.g64:gptq:bf16")
+  t.equal(sentence(v, "Slower"), "Slower here than 16-bit dense, and not to be taken: int3.g64:gptq:bf16 (0.97x 16-bit "
+    .. "dense).")
+  local alone = of { list[1], list[5] }
+  t.equal(alone.chosen, nil)
+  t.check(sentence(alone, "Stay with 16 bits"), joined(alone.sentences))
+end)
+
+case("slower with several sequences or in prefill is said of the one that is taken", function(t)
+  local list = seeded()
+  list[3].decode[64], list[3].decode[8] = { ratio = around(0.9, 0.1) }, { ratio = around(0.8, 0.1) }
+  list[3].prefill[512].ratio = around(0.7, 0.1)
+  local v = of(list)
+  t.equal(v.chosen, "int4.g64:gptq:bf16")
+  t.check(sentence(v, "int4.g64:gptq:bf16 is slower than 16-bit dense when 8 and 64 sequences"), joined(v.sentences))
+  t.check(sentence(v, "int4.g64:gptq:bf16 is slower than 16-bit dense in prefill, 0.70x at M = 512"))
+end)
+
+case("where times cannot be told apart the smaller one is taken, then the nearer one", function(t)
+  local a = candidate("int4.g64:rtn:i8", 2, 0, 0.001, 0.001, 3)
+  local b = candidate("int4.g128:rtn:i8", 1.9, 0, 0.001, 0.001, 2.95)
+  t.equal(of({ a, b }).chosen, "int4.g128:rtn:i8")
+  t.equal(of({ b, a }).chosen, "int4.g128:rtn:i8")
+  b.bytes, b.kl = a.bytes, around(0.0005, 0.0001)
+  t.equal(of({ a, b }).chosen, "int4.g128:rtn:i8")
+  b.decode[1].ratio = around(2.8, 0.05)
+  t.equal(of({ a, b }).chosen, "int4.g64:rtn:i8")
+end)
+
+case("a text that is too short says how many windows more would do", function(t)
+  local list = seeded()
+  list[3].delta = { mean = 0.001, low = -0.011, high = 0.013, n = 4 } -- half a width of 0.012, 0.0039875 to the margin
+  local v = of(list)
+  t.equal(joined(v.undecided), "int4.g64:gptq:bf16")
+  t.equal(v.class["int4.g64:gptq:bf16"].more, 33) -- 4 (0.012 / 0.0039875)^2 = 36.2
+  t.equal(v.chosen, "int8.row:rtn:bf16")
+  t.says("33 windows more would do", error, sentence(v, "The text is too short to tell for"))
+end)
+
+case("a candidate without numbers or without times is not taken", function(t)
+  local list = seeded()
+  list[3].broken, list[3].delta, list[3].kl = "3 of 64 windows have logits that are no numbers", nil, nil
+  list[2].decode = nil
+  local v = of(list)
+  t.equal(v.chosen, nil)
+  t.equal(sentence(v, "Broken"), "Broken: int4.g64:gptq:bf16 (3 of 64 windows have logits that are no numbers).")
+  t.equal(sentence(v, "Not timed"), "Not timed, and so not taken: int8.row:rtn:bf16.")
+end)
+
+-- ---- Halving --------------------------------------------------------------------------------------------------------
+
+local function with_windows(c, kls)
+  for i, kl in ipairs(kls) do c.windows[i] = { kl = kl } end
+  c.kl = choice.estimate(kls)
+  return c
+end
+
+case("an interval is that of Student", function(t)
+  local e = choice.estimate { 1, 2, 3, 4 }
+  t.equal(e.mean, 2.5)
+  t.check(math.abs((e.high - e.mean) / (3.182 * (5 / 3 / 4) ^ 0.5) - 1) < 0.01, e.high)
+  t.equal(choice.estimate({ 1, 3 }).high, 2 + 12.706)
+  t.equal(choice.estimate({ 1 }).high, math.huge)
+end)
+
+case("a method that is clearly worse than another of its format ends after a few windows", function(t)
+  local list = {
+    with_windows(candidate("int4.g64:rtn:bf16", 2, 0, 1, 1), { 0.002, 0.003, 0.0025, 0.004 }),
+    with_windows(candidate("int4.g64:gptq:bf16", 2, 0, 1, 1), { 0.0003, 0.0005, 0.0004, 0.0012 }),
+    with_windows(candidate("int4.g64:gptq:i8", 2, 0, 1, 1), { 0.0004, 0.0006, 0.0005, 0.0013 }),
+    with_windows(candidate("int3.g64:rtn:bf16", 1, 0, 1, 1), { 0.02, 0.03, 0.025, 0.04 }),
+  }
+  local left, why = choice.survivors(list)
+  t.equal(#left, 3) -- i8 may be faster: it was not timed; 3 bits are smaller
+  t.equal(why["int4.g64:rtn:bf16"], "int4.g64:gptq:bf16 is no larger, no slower and closer to the original")
+end)
+
+case("between formats times decide, and a broken one goes", function(t)
+  local small = with_windows(candidate("nvfp4:gptq:bf16", 1.8, 0, 1, 1, 3), { 1, 2, 3, 4 })
+  local large = with_windows(candidate("q4_k:rtn:bf16", 2, 0, 1, 1, 2.5), { 2, 3.5, 4, 5 })
+  t.equal(#choice.survivors { small, large }, 1)
+  large.decode[1].ratio = around(2.95, 0.05)
+  t.equal(#choice.survivors { small, large }, 2)
+  large.broken = "no numbers"
+  local left, why = choice.survivors { small, large }
+  t.equal(#left, 1)
+  t.equal(why["q4_k:rtn:bf16"], "no numbers")
+end)
+
+case("the front has what nobody beats in both", function(t)
+  local list = seeded()
+  table.insert(list, candidate("int4.g32:rtn:bf16", 2, 0, 1, 0.0004, 3))
+  table.insert(list, candidate("int4.g32:rtn:i8", 2, 0, 1, 0.0004, 3))
+  local front = choice.front(list, function(c) return c.bytes end)
+  local out = {}
+  for _, c in ipairs(list) do if front[c.name] then out[#out + 1] = c.format end end
+  t.equal(joined(out), "f16 int8.row int4.g64 int2.g64")
+end)
+
+return cases
