@@ -1,5 +1,6 @@
 /* dense.c - OpenBLAS and cuBLAS, found at run time, timed like our own kernels. */
 #include "dense.h"
+#include "blas.h"
 #include "fail.h"
 #include "stats.h"
 #include "watch.h"
@@ -13,33 +14,19 @@ enum { reps = 9 };
 
 /* ---- OpenBLAS ---------------------------------------------------------------------------------------------------- */
 
-enum { row_major = 101, no_transpose = 111, transpose = 112 };
-
 typedef struct openblas {
-  void (*set_threads)(int);
-  void (*sgemm)(int, int, int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
-  void (*sgemv)(int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
+  const qn_blas *blas;
   const float *w, *x;
   float *y;
   int m, n, k;
   int64_t copies, next;
 } openblas;
 
-/* The library stays: its threads do not survive being unloaded. */
-static qn_status openblas_load(openblas *b) {
-  static const char name[] = "libopenblas.so.0";
-  void *lib = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  if (!lib) return qn__fail(QN_E_DEVICE, "OpenBLAS (%s) is not installed", name);
-  *(void **)&b->set_threads = dlsym(lib, "openblas_set_num_threads");
-  *(void **)&b->sgemm = dlsym(lib, "cblas_sgemm");
-  *(void **)&b->sgemv = dlsym(lib, "cblas_sgemv");
-  return b->sgemm && b->sgemv ? QN_OK : qn__fail(QN_E_DEVICE, "%s has no cblas_sgemm or cblas_sgemv", name);
-}
-
 static void openblas_call(openblas *b) {
   const float *w = b->w + b->next++ % b->copies * b->n * b->k;
-  if (b->m == 1) b->sgemv(row_major, no_transpose, b->n, b->k, 1, w, b->k, b->x, 1, 0, b->y, 1);
-  else b->sgemm(row_major, no_transpose, transpose, b->m, b->n, b->k, 1, b->x, b->k, w, b->k, 0, b->y, b->n);
+  const int order = QN_BLAS_ROW_MAJOR, plain = QN_BLAS_NO_TRANSPOSE, turned = QN_BLAS_TRANSPOSE;
+  if (b->m == 1) b->blas->sgemv(order, plain, b->n, b->k, 1, w, b->k, b->x, 1, 0, b->y, 1);
+  else b->blas->sgemm(order, plain, turned, b->m, b->n, b->k, 1, b->x, b->k, w, b->k, 0, b->y, b->n);
 }
 
 /* Several short calls are a sample. Where the machine does not calm down, the last of many tries counts. */
@@ -69,8 +56,8 @@ static float *ramp(int64_t n, int period) {
 qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
                             double *seconds) {
   openblas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 4) + 2};
-  QN_TRY(openblas_load(&b));
-  if (b.set_threads) b.set_threads(d->info.threads);
+  QN_TRY(qn__blas(&b.blas));
+  if (b.blas->set_threads) b.blas->set_threads(d->info.threads);
   float *w = ramp(n * k * b.copies, 251), *x = ramp(m * k, 13), *y = ramp(m * n, 2);
   double t[reps];
   b.w = w, b.x = x, b.y = y;
