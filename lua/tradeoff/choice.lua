@@ -6,7 +6,9 @@
 --   kl             estimate: divergence from the original, nats a token
 --   delta          estimate: cross-entropy minus that of the original on the same windows, nats a token
 --   windows        list of { kl = … }, one for each window so far, in the order in which windows are evaluated
---   decode         { [m] = { ratio = estimate } }: the time of 16-bit dense divided by its own; absent: not timed
+--   decode, prefill  { { m =, ratio = estimate }… }: of m sequences, or a prompt of m tokens, the time of 16-bit dense
+--                  divided by its own; absent: not timed
+--   dense          it is that 16-bit dense
 --   broken         why no number of it may be used
 --
 -- An estimate is { mean, low, high, n }: of n windows or rounds, with the 95 % interval of their mean.
@@ -41,6 +43,11 @@ local function closer(a, b)
   return #differences > 1 and choice.estimate(differences).high < 0
 end
 
+-- What was measured at m, of `decode` or `prefill`; nil: nothing.
+function choice.at(times, m)
+  for _, x in ipairs(times or {}) do if x.m == m then return x end end
+end
+
 -- ---- Domination -----------------------------------------------------------------------------------------------------
 
 -- Do two candidates run the same kernels? Methods of one format do.
@@ -49,7 +56,7 @@ local function same_kernels(a, b) return a.format == b.format and a.act == b.act
 -- Is a no slower than b when it decodes one token, for certain?
 local function no_slower(a, b)
   if same_kernels(a, b) then return true end
-  local x, y = a.decode and a.decode[1], b.decode and b.decode[1]
+  local x, y = choice.at(a.decode, 1), choice.at(b.decode, 1)
   return x and y and x.ratio.low >= y.ratio.high
 end
 

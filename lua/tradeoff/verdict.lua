@@ -10,6 +10,7 @@
 --   Of those that are left the fastest is taken. Where the intervals of the times overlap, the smallest of those.
 --   Where the margin lies inside an interval, the text is too short; the interval shrinks with the root of the windows.
 
+local choice = require "lua.tradeoff.choice"
 local verdict = {}
 
 -- ---- Classes --------------------------------------------------------------------------------------------------------
@@ -18,6 +19,7 @@ local function accuracy(c, limit, floor)
   if c.broken then return "broken" end
   local d = c.delta
   if d.low > limit or d.high < -limit then return "outside" end
+  if c.stopped then return "stopped" end
   if d.low < -limit or d.high > limit then return "undecided" end
   return c.kl.mean <= 2 * floor and "tied" or "within"
 end
@@ -33,7 +35,7 @@ end
 -- Numbers of tokens at which 16-bit dense is faster, sorted.
 local function slower_at(times)
   local out = {}
-  for m, t in pairs(times or {}) do if t.ratio.mean < 1 then out[#out + 1] = m end end
+  for _, t in ipairs(times or {}) do if t.ratio.mean < 1 then out[#out + 1] = t.m end end
   table.sort(out)
   return out
 end
@@ -44,7 +46,7 @@ local function classify(list, s)
   for _, c in ipairs(list) do
     local x = { accuracy = accuracy(c, limit, s.floor), slower = slower_at(c.decode),
       slow_prefill = #slower_at(c.prefill) > 0, large = s.memory and c.bytes > s.memory or false,
-      timed = c.decode ~= nil and c.decode[1] ~= nil }
+      timed = choice.at(c.decode, 1) ~= nil }
     if x.accuracy == "undecided" then x.more = windows_more(c.delta, limit) end
     x.close = x.accuracy == "tied" or x.accuracy == "within"
     x.eligible = x.close and x.timed and x.slower[1] ~= 1 and not x.large and not c.dense
@@ -67,7 +69,7 @@ local function smaller(a, b)
   return a.name < b.name
 end
 
-local function ratio(c) return c.decode[1].ratio end
+local function ratio(c) return choice.at(c.decode, 1).ratio end
 
 -- The smallest of those whose time cannot be told from that of the fastest.
 local function fastest(list)
@@ -143,7 +145,7 @@ local rules = {
     if not c or not v.class[c.name].slow_prefill then return end
     local m = slower_at(c.prefill)[1]
     return ("%s is slower than 16-bit dense in prefill, %.2fx at M = %d: do not take it for that."):format(c.name,
-      c.prefill[m].ratio.mean, m)
+      choice.at(c.prefill, m).ratio.mean, m)
   end,
   function(v)
     if #v.outside == 0 then return end
@@ -165,20 +167,24 @@ local rules = {
     return ("Not timed, and so not taken: %s."):format(names(v.untimed))
   end,
   function(v)
+    if #v.stopped == 0 then return end
+    return ("Given up after a few windows: %s."):format(names(v.stopped, function(c) return c.stopped end))
+  end,
+  function(v)
     if #v.broken == 0 then return end
     return ("Broken: %s."):format(names(v.broken, function(c) return c.broken end))
   end,
 }
 
 -- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil). The list must not be empty.
--- -> { chosen, smallest = names or nil; tied, within, outside, undecided, broken, slower, large, untimed = lists of
---      names; class = name -> what was found; sentences = list }
+-- -> { chosen, smallest = names or nil; tied, within, outside, undecided, stopped, broken, slower, large, untimed =
+--      lists of names; class = name -> what was found; sentences = list }
 function verdict.of(list, settings)
   local v = { list = list, class = classify(list, settings) }
   local function those(keep)
     return select(list, function(c) return keep(v.class[c.name], c) end)
   end
-  for _, name in ipairs { "tied", "within", "outside", "undecided", "broken" } do
+  for _, name in ipairs { "tied", "within", "outside", "undecided", "stopped", "broken" } do
     v[name] = those(function(x) return x.accuracy == name end)
   end
   v.slower = those(function(x, c) return x.slower[1] == 1 and not c.dense end)
@@ -188,7 +194,8 @@ function verdict.of(list, settings)
   v.chosen, v.smallest = #eligible > 0 and fastest(eligible) or nil, best(eligible, smaller)
   local out = { class = v.class, sentences = {} }
   for _, rule in ipairs(rules) do out.sentences[#out.sentences + 1] = rule(v, settings) end
-  for _, key in ipairs { "tied", "within", "outside", "undecided", "broken", "slower", "large", "untimed" } do
+  for _, key in ipairs { "tied", "within", "outside", "undecided", "stopped", "broken", "slower", "large",
+    "untimed" } do
     out[key] = {}
     for i, c in ipairs(v[key]) do out[key][i] = c.name end
   end

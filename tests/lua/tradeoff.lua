@@ -14,8 +14,8 @@ local function candidate(name, mb, delta, delta_half, kl, ratio, prefill)
   local format, method, act = name:match "^(.-):(.-):(.*)$"
   return { name = name, format = format, method = method, act = act, bytes = mb * 1e6,
     delta = around(delta, delta_half), kl = around(kl, 0.05 * kl), windows = {},
-    decode = ratio and { [1] = { ratio = around(ratio, 0.05) } },
-    prefill = { [512] = { ratio = around(prefill or 1.5, 0.05) } } }
+    decode = ratio and { { m = 1, ratio = around(ratio, 0.05) } },
+    prefill = ratio and { { m = 512, ratio = around(prefill or 1.5, 0.05) } } }
 end
 
 -- The four of the acceptance, with what was measured of them on tiny-llama.
@@ -82,8 +82,9 @@ end)
 
 case("slower with several sequences or in prefill is said of the one that is taken", function(t)
   local list = seeded()
-  list[3].decode[64], list[3].decode[8] = { ratio = around(0.9, 0.1) }, { ratio = around(0.8, 0.1) }
-  list[3].prefill[512].ratio = around(0.7, 0.1)
+  list[3].decode[2] = { m = 64, ratio = around(0.9, 0.1) }
+  list[3].decode[3] = { m = 8, ratio = around(0.8, 0.1) }
+  list[3].prefill[1].ratio = around(0.7, 0.1)
   local v = of(list)
   t.equal(v.chosen, "int4.g64:gptq:bf16")
   t.check(sentence(v, "int4.g64:gptq:bf16 is slower than 16-bit dense when 8 and 64 sequences"), joined(v.sentences))
@@ -109,6 +110,15 @@ case("a text that is too short says how many windows more would do", function(t)
   t.equal(v.class["int4.g64:gptq:bf16"].more, 33) -- 4 (0.012 / 0.0039875)^2 = 36.2
   t.equal(v.chosen, "int8.row:rtn:bf16")
   t.says("33 windows more would do", error, sentence(v, "The text is too short to tell for"))
+end)
+
+case("one that was given up is neither taken nor called undecided", function(t)
+  local list = seeded()
+  list[3].stopped, list[4].stopped = "q4_k is better", "q4_k is better"
+  local v = of(list)
+  t.equal(joined(v.stopped), "int4.g64:gptq:bf16")
+  t.equal(joined(v.outside), "int2.g64:rtn:bf16")
+  t.equal(v.chosen, "int8.row:rtn:bf16")
 end)
 
 case("a candidate without numbers or without times is not taken", function(t)
@@ -169,6 +179,54 @@ case("the front has what nobody beats in both", function(t)
   local out = {}
   for _, c in ipairs(list) do if front[c.name] then out[#out + 1] = c.format end end
   t.equal(joined(out), "f16 int8.row int4.g64 int2.g64")
+end)
+
+-- ---- Report ---------------------------------------------------------------------------------------------------------
+
+local report = q.import "lua.tradeoff.report"
+
+local function result(list)
+  local r = { command = "quernel tradeoff <m> --text a&b.txt", model = "models/<m>",
+    machine = "a machine", texts = { { name = "a&b.txt", windows = 64, tokens = 16320 } }, margin = 0.005,
+    floor = 0.000067, candidates = list }
+  for _, c in ipairs(list) do
+    c.commands = { "quernel quantize <m> --format " .. c.format }
+    for _, x in ipairs(c.decode or {}) do x.rate = around(100 * x.ratio.mean, 2) end
+    for _, x in ipairs(c.prefill or {}) do x.rate = around(1000 * x.ratio.mean, 2) end
+  end
+  r.verdict = verdict.of(list, r)
+  return r
+end
+
+local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
+
+case("the page holds every candidate in its table and both pictures, and asks for no other file", function(t)
+  local list = seeded()
+  list[2].decode = nil
+  local page = report.html(result(list))
+  t.equal(count(page, "<tr[ >]"), 5)
+  t.equal(count(page, "<td "), 4 * count(page, "<th "))
+  t.equal(count(page, "<svg "), 2)
+  t.equal(count(page, "<circle "), 4 + 3) -- one has no time
+  t.equal(count(page, '<tr class="chosen">'), 1)
+  t.equal(count(page, '<rect class="band"'), 2)
+  t.check(not page:find "https?://" and not page:find "src=", "it loads something")
+  t.check(page:find("a&amp;b.txt", 1, true) and not page:find("<m>", 1, true), "a name is not escaped")
+  for _, tag in ipairs { "svg", "g", "figure", "table", "tr", "td", "th", "ul", "li", "details", "pre", "div" } do
+    t.equal(count(page, "<" .. tag .. "[ >]"), count(page, "</" .. tag .. ">"), tag)
+  end
+end)
+
+case("what is broken or was not timed has dashes in the table and no place in the pictures", function(t)
+  local list = seeded()
+  list[3].broken, list[3].delta, list[3].kl, list[3].decode = "no numbers", nil, nil, nil
+  local r = result(list)
+  local row = report.rows(r)[4]
+  t.equal(row[1], "int4.g64:gptq:bf16")
+  t.equal(row[4], "-")
+  t.equal(row[#row], "broken")
+  t.equal(#row, #report.rows(r)[1])
+  t.equal(count(report.html(r), "<circle "), 3 + 3)
 end)
 
 return cases

@@ -1,0 +1,234 @@
+-- report.lua - a trade-off as a table of text, as JSON, and as one HTML file that needs nothing else.
+--
+-- The result (lua/tradeoff/run.lua): { command, model, machine, texts = { { name, windows, tokens }… }, margin, floor,
+-- memory, candidates, verdict }. Candidates have the fields of choice.lua, and
+--   bpw            bits a weight of the linear layers
+--   top1           share of tokens on whose first choice the original agrees
+--   rate           beside ratio in decode and prefill: estimate, tokens/s
+--   commands       what makes and measures it by hand
+
+local choice, plot = require "lua.tradeoff.choice", require "lua.plot"
+local report = {}
+
+-- ---- Columns --------------------------------------------------------------------------------------------------------
+
+local function half(e) return (e.high - e.low) / 2 end
+local function shown(pattern, x) return x and x - x == 0 and pattern:format(x) or "-" end
+local function ppl(delta) return 100 * (math.exp(delta) - 1) end
+
+local words = { tied = "as the original", within = "within the margin", outside = "beyond the margin",
+  undecided = "text too short", stopped = "given up", broken = "broken" }
+
+-- What the verdict says of a candidate, in a few words.
+local function mark(c, v)
+  local x, out = v.class[c.name], {}
+  out[1] = c.dense and "16-bit dense" or words[x.accuracy]
+  if x.slower[1] == 1 and not c.dense then out[#out + 1] = "slower" end
+  if x.large then out[#out + 1] = "too large" end
+  if v.chosen == c.name then table.insert(out, 1, "TAKE") end
+  return table.concat(out, ", ")
+end
+
+local function time_columns(kind, what, m)
+  local function of(c) return choice.at(c[kind], m) end
+  return { what .. " tok/s", function(c) return of(c) and of(c).rate.mean end, "%.1f" },
+    { "x dense", function(c) return of(c) and of(c).ratio.mean end, "%.2f" }
+end
+
+-- { name, value(c, verdict), pattern }: of numbers a dash if there is none.
+local columns = {
+  { "candidate", function(c) return c.name end, "%s" },
+  { "bits", function(c) return c.bpw end, "%.2f" },
+  { "MB", function(c) return c.bytes / 1e6 end, "%.1f" },
+  { "KL", function(c) return c.kl and c.kl.mean end, "%.6f" },
+  { "±", function(c) return c.kl and half(c.kl) end, "%.6f" },
+  { "top-1 %", function(c) return c.top1 and 100 * c.top1 end, "%.2f" },
+  { "ppl %", function(c) return c.delta and ppl(c.delta.mean) end, "%+.3f" },
+  { "±", function(c) return c.delta and 100 * half(c.delta) end, "%.3f" },
+}
+for _, x in ipairs { { "decode", "decode", 1 }, { "decode", "8 at once", 8 }, { "decode", "64 at once", 64 },
+  { "prefill", "prefill", 512 } } do
+  local rate, ratio = time_columns(table.unpack(x))
+  columns[#columns + 1], columns[#columns + 2] = rate, ratio
+end
+columns[#columns + 1] = { "verdict", mark, "%s" }
+
+local function cell(column, c, v)
+  local x = column[2](c, v)
+  if column[3] == "%s" then return x, x end
+  return shown(column[3], x), x
+end
+
+-- Rows for common.table, names first.
+function report.rows(result)
+  local rows = { {} }
+  for i, column in ipairs(columns) do rows[1][i] = column[1] end
+  for _, c in ipairs(result.candidates) do
+    local row = {}
+    for i, column in ipairs(columns) do row[i] = cell(column, c, result.verdict) end
+    rows[#rows + 1] = row
+  end
+  return rows
+end
+
+-- ---- HTML -----------------------------------------------------------------------------------------------------------
+
+local escape = plot.escape
+
+local style = [[
+:root { --paper: #fff; --ink: #1b1f24; --soft: #646b75; --rule: #dfe3e8; --front: #1f5fd0; --behind: #a3abb5;
+  --chosen: #0b7a43; --slower: #c2410c; --band: #1f5fd01a; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e9ed; --soft: #98a1ad; --rule: #2c323a;
+  --front: #7ea6ff; --behind: #5b646f; --chosen: #4ccb8a; --slower: #ff9257; --band: #7ea6ff22; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.4rem; line-height: 1.25; margin: .5rem 0; } h2 { font-size: 1.1rem; margin: 1.75rem 0 .5rem; }
+p, li { max-width: 46rem; } .soft { color: var(--soft); font-size: .9rem; }
+ul.verdict { padding-left: 1.2rem; } ul.verdict li:first-child { font-weight: 600; }
+li, p, code { overflow-wrap: anywhere; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
+figure { margin: 0; max-width: 36rem; } figcaption { color: var(--soft); font-size: .9rem; }
+svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
+svg tspan { font-size: 9px; }
+svg .tick { fill: var(--soft); } svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
+svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
+svg .band { fill: var(--band); } svg .dense { stroke: var(--soft); stroke-dasharray: 4 3; }
+.point circle { fill: currentColor; stroke: var(--paper); stroke-width: 1.5; } .point line { stroke: currentColor;
+  stroke-width: 1.5; }
+.front { color: var(--front); } .behind { color: var(--behind); } .chosen { color: var(--chosen); }
+.slower { color: var(--slower); } .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0;
+  list-style: none; font-size: .9rem; } .key li::before { content: "●"; margin-right: .35rem; }
+.key span { color: var(--ink); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid var(--rule); }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+th:last-child, td:last-child { text-align: left; }
+th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
+th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
+tbody tr { color: inherit; } tr.chosen td { font-weight: 600; } tr.chosen td:first-child { color: var(--chosen); }
+tr.front td:first-child { color: var(--front); } tr.slower td:first-child { color: var(--slower); }
+tr.behind td { color: var(--soft); }
+pre { overflow-x: auto; background: var(--band); padding: .6rem; font-size: .8rem; } summary { cursor: pointer; }]]
+
+local script = [[
+for (const [at, th] of document.querySelectorAll("th").entries()) th.querySelector("button").onclick = () => {
+  const body = document.querySelector("tbody"), up = th.getAttribute("aria-sort") !== "ascending";
+  for (const other of document.querySelectorAll("th")) other.removeAttribute("aria-sort");
+  th.setAttribute("aria-sort", up ? "ascending" : "descending");
+  const value = row => row.children[at].dataset.v ?? row.children[at].textContent;
+  const order = (a, b) => a === "" || b === "" ? (a === "") - (b === "") :
+    (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
+  body.append(...[...body.rows].sort((a, b) => order(value(a), value(b))));
+};]]
+
+-- How a candidate is drawn: taken, slower than dense, on the front, or behind it.
+local function class_of(c, result, front)
+  local x = result.verdict.class[c.name]
+  if result.verdict.chosen == c.name then return "chosen" end
+  if x.slower[1] == 1 and not c.dense then return "slower" end
+  return front[c.name] and "front" or "behind"
+end
+
+local function title(c)
+  return ("%s: %.1f MB, KL %.3g [%.3g, %.3g]%s"):format(c.name, c.bytes / 1e6, c.kl.mean, c.kl.low, c.kl.high,
+    choice.at(c.decode, 1) and (", %.1f tok/s, %.2fx dense"):format(choice.at(c.decode, 1).rate.mean,
+      choice.at(c.decode, 1).ratio.mean) or "")
+end
+
+-- KL against a cost, a function of a candidate.
+local function picture(result, what, cost, caption)
+  local front, points, line = choice.front(result.candidates, cost), {}, nil
+  for _, c in ipairs(result.candidates) do
+    if c.kl and not c.broken and cost(c) then
+      local class = class_of(c, result, front)
+      points[#points + 1] = { x = cost(c), y = c.kl.mean, low = math.max(0, c.kl.low), high = c.kl.high, class = class,
+        name = class ~= "behind" and c.name or nil, title = title(c) }
+      if c.dense then line = { x = cost(c), text = "16-bit dense" } end
+    end
+  end
+  -- Names of what matters most are placed first.
+  local order = { chosen = 1, slower = 2, front = 3, behind = 4 }
+  table.sort(points, function(a, b)
+    if a.class ~= b.class then return order[a.class] < order[b.class] end
+    return a.title < b.title
+  end)
+  local svg = #points > 0 and plot.scatter { x = what, y = "KL, nats a token", points = points, line = line,
+    band = 2 * result.floor } or ""
+  if svg == "" then return "" end
+  return ("<figure>%s<figcaption>%s</figcaption></figure>"):format(svg, escape(caption))
+end
+
+local function milliseconds(c)
+  local x = choice.at(c.decode, 1)
+  return x and 1000 / x.rate.mean
+end
+
+local function pictures(w, result)
+  w '<div class="plots">'
+  w(picture(result, "MB in memory", function(c) return c.bytes / 1e6 end,
+    "What is lost against the memory that the weights take."))
+  w(picture(result, "ms for a token", milliseconds, "What is lost against the time for one token of one sequence."))
+  w '</div><p class="soft">In the band KL is at most twice that of rounding everything to bf16.</p>'
+  w '<ul class="key"><li class="chosen"><span>taken</span></li>'
+  w '<li class="front"><span>nobody is better in both</span></li><li class="behind"><span>another is</span></li>'
+  w '<li class="slower"><span>slower than 16-bit dense</span></li></ul>'
+end
+
+local function full_table(w, result)
+  local front = choice.front(result.candidates, function(c) return c.bytes end)
+  w '<div class="wide"><table><thead><tr>'
+  for _, column in ipairs(columns) do
+    w(('<th scope="col"><button type="button">%s</button></th>'):format(escape(column[1])))
+  end
+  w "</tr></thead><tbody>"
+  for _, c in ipairs(result.candidates) do
+    local row = {}
+    for i, column in ipairs(columns) do
+      local text, x = cell(column, c, result.verdict)
+      row[i] = ('<td data-v="%s">%s</td>'):format(text == "-" and "" or escape(x), escape(text))
+    end
+    w(('<tr class="%s">%s</tr>'):format(class_of(c, result, front), table.concat(row)))
+  end
+  w "</tbody></table></div>"
+end
+
+local function commands(w, result)
+  w(("<pre>%s</pre>"):format(escape(result.command)))
+  for _, c in ipairs(result.candidates) do
+    w(("<details><summary>%s</summary><pre>%s</pre></details>"):format(escape(c.name),
+      escape(table.concat(c.commands or {}, "\n"))))
+  end
+end
+
+local function about(result)
+  local texts = {}
+  for i, x in ipairs(result.texts) do texts[i] = ("%s: %d windows, %d tokens"):format(x.name, x.windows, x.tokens) end
+  return ("%s. %s. KL and perplexity are against the unquantized model on the same windows; ± and bars are 95 %% "
+    .. "intervals over windows. Times are whole forward passes on this machine, in turns with 16-bit dense."):format(
+    table.concat(texts, "; "), result.machine)
+end
+
+function report.html(result)
+  local out = {}
+  local function w(text) out[#out + 1] = text end
+  local name = escape(result.model:gsub("/+$", ""):match "[^/]*$")
+  w '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+  w '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+  w(("<title>Trade-off of %s</title><style>%s</style></head><body>"):format(name, style))
+  w(('<h1>What quantizing %s costs and buys</h1><p class="soft">%s</p>'):format(name, escape(about(result))))
+  w '<h2>Verdict</h2><ul class="verdict">'
+  for _, text in ipairs(result.verdict.sentences) do w(("<li>%s</li>"):format(escape(text))) end
+  w "</ul>"
+  w "<h2>Loss against size and time</h2>"
+  pictures(w, result)
+  w '<h2>All candidates</h2><p class="soft">A column\'s name sorts by it.</p>'
+  full_table(w, result)
+  w '<h2>Commands</h2><p class="soft">The run, and what makes each number by hand.</p>'
+  commands(w, result)
+  w(("<script>%s</script></body></html>"):format(script))
+  return table.concat(out, "\n") .. "\n"
+end
+
+return report
