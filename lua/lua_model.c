@@ -310,13 +310,6 @@ static int npy_write(lua_State *L) {
   return 1;
 }
 
-/* Names that safetensors files give to element types. */
-static const char *const dtype_names[QN__TYPES] = {
-    [QN_T_U8] = "U8",        [QN_T_U16] = "U16",      [QN_T_U32] = "U32",      [QN_T_I8] = "I8",
-    [QN_T_I32] = "I32",      [QN_T_F16] = "F16",      [QN_T_BF16] = "BF16",    [QN_T_F32] = "F32",
-    [QN_T_E4M3] = "F8_E4M3", [QN_T_E5M2] = "F8_E5M2", [QN_T_E8M0] = "F8_E8M0", [QN_T_F64] = "F64",
-};
-
 static qn_writer **check_writer(lua_State *L) {
   qn_writer **w = luaL_checkudata(L, 1, writer_class);
   luaL_argcheck(L, *w, 1, "the file is closed");
@@ -329,7 +322,7 @@ static void read_entry(lua_State *L, qn_save *out) {
   luaL_checktype(L, at, LUA_TTABLE);
   const char *type = qn__lua_text(L, at, "type", "");
   out->name = qn__lua_text(L, at, "name", "");
-  out->dtype = qn__lua_text(L, at, "dtype", dtype_names[qn_type_from_name(type)]);
+  out->dtype = qn__lua_text(L, at, "dtype", qn__dtype_name(qn_type_from_name(type)));
   lua_getfield(L, at, "dims");
   luaL_checktype(L, -1, LUA_TTABLE);
   out->n_dims = (int)luaL_len(L, -1);

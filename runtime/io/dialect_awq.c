@@ -14,6 +14,7 @@
  *
  * Source: AutoAWQ, awq/utils/packing_utils.py and awq/modules/linear/gemv*.py; Quark, export's pack.py; ModelOpt,
  * torch/export/quant_utils.py. */
+#include "awq.h"
 #include "model.h"
 #include <string.h>
 #include <strings.h>
@@ -100,12 +101,14 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   return qn__spell(w, "int4", qn__grain(w, grain), w->mode == GEMV_FAST ? "m" : "z", w->part[SCALES]->type);
 }
 
+const uint8_t qn__awq_order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+
 /* out[n][r] = nibble of row r, column n of [rows, n / 8] words; out has `rows` columns. Tiles, so that reading and
  * writing stay in the cache. */
 static void unpack(const qn__weight *w, int part, int64_t rows, uint8_t *out) {
   enum { WORDS = 16, DEPTH = 64 };
-  static const uint8_t interleaved[8] = {0, 2, 4, 6, 1, 3, 5, 7}, in_order[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-  const uint8_t *column_of = (w->mode & LAYOUT) == IN_ORDER ? in_order : interleaved;
+  static const uint8_t in_order[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+  const uint8_t *column_of = (w->mode & LAYOUT) == IN_ORDER ? in_order : qn__awq_order;
   uint8_t flip = w->mode & SIGNED ? 8 : 0;
   int64_t words = w->pub.n / 8;
   for (int64_t c0 = 0; c0 < words; c0 += WORDS)

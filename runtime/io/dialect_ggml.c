@@ -185,39 +185,34 @@ static void i2_s(const uint8_t *b, const dest *to) { /* 128 elements in 32 bytes
 
 /* ---- The table --------------------------------------------------------------------------------------------------- */
 
-static const struct block {
-  const char *dtype, *dialect, *format;
-  int bits, elements, group, super; /* codes in a block, for a scale, for a super-scale (0: none) */
-  qn_type scale;
-  bool minimum; /* has "min", of the scale's type, and "dmin" if there are super-scales */
-  void (*open)(const uint8_t *block, const dest *to);
-} blocks[] = {
-    {"Q1_0", "gguf/Q1_0", "int1.g128.m", 1, 128, 128, 0, QN_T_F16, true, q1_0},
-    {"Q4_0", "gguf/Q4_0", "int4.g32", 4, 32, 32, 0, QN_T_F16, false, q4_0},
-    {"Q4_1", "gguf/Q4_1", "int4.g32.m", 4, 32, 32, 0, QN_T_F16, true, q4_1},
-    {"Q5_0", "gguf/Q5_0", "int5.g32", 5, 32, 32, 0, QN_T_F16, false, q5_0},
-    {"Q5_1", "gguf/Q5_1", "int5.g32.m", 5, 32, 32, 0, QN_T_F16, true, q5_1},
-    {"Q8_0", "gguf/Q8_0", "int8.g32", 8, 32, 32, 0, QN_T_F16, false, q8_0},
-    {"IQ4_NL", "gguf/IQ4_NL", "iq4_nl.g32", 4, 32, 32, 0, QN_T_F16, false, q4_0},
-    {"Q2_0", "gguf/Q2_0", "ternary.g64", 2, 64, 64, 0, QN_T_F16, false, q2_0},
-    {"MXFP4", "gguf/MXFP4", "mxfp4", 4, 32, 32, 0, QN_T_E8M0, false, mxfp4},
-    {"NVFP4", "gguf/NVFP4", "nvfp4", 4, 64, 16, 0, QN_T_E4M3, false, nvfp4},
-    {"Q2_K", "gguf/Q2_K", "q2_k", 2, 256, 16, 256, QN_T_U8, true, q2_k},
-    {"Q3_K", "gguf/Q3_K", "int3.g16.f32", 3, 256, 16, 0, QN_T_F32, false, q3_k},
-    {"Q4_K", "gguf/Q4_K", "q4_k", 4, 256, 32, 256, QN_T_U8, true, q4_k},
-    {"Q5_K", "gguf/Q5_K", "q5_k", 5, 256, 32, 256, QN_T_U8, true, q5_k},
-    {"Q6_K", "gguf/Q6_K", "int6.g16.f32", 6, 256, 16, 0, QN_T_F32, false, q6_k},
-    {"IQ4_XS", "gguf/IQ4_XS", "iq4_nl.g32.f32", 4, 256, 32, 0, QN_T_F32, false, iq4_xs},
-    {"IQ1_S", "gguf/IQ1_S", "iq1.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq1_s},
-    {"IQ1_M", "gguf/IQ1_M", "iq1.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq1_m},
-    {"IQ2_XXS", "gguf/IQ2_XXS", "iq2.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq2_xxs},
-    {"IQ2_XS", "gguf/IQ2_XS", "iq2.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq2_xs},
-    {"IQ2_S", "gguf/IQ2_S", "iq2.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq2_s},
-    {"IQ3_XXS", "gguf/IQ3_XXS", "iq3_xxs", 4, 256, 32, 256, QN_T_U8, false, qn__iq3_xxs},
-    {"IQ3_S", "gguf/IQ3_S", "iq3_s", 4, 256, 32, 256, QN_T_U8, false, qn__iq3_s},
-    {"TQ1_0", "gguf/TQ1_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq1_0},
-    {"TQ2_0", "gguf/TQ2_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq2_0},
-    {"I2_S", "gguf/I2_S", "ternary.tensor.f32", 2, 128, 0, 0, QN_T_F32, false, i2_s},
+const qn__ggml_block qn__ggml_blocks[] = {
+    {"Q1_0", "gguf/Q1_0", "int1.g128.m", 1, 128, 128, 0, QN_T_F16, true, q1_0, NULL},
+    {"Q4_0", "gguf/Q4_0", "int4.g32", 4, 32, 32, 0, QN_T_F16, false, q4_0, qn__pack_q4_0},
+    {"Q4_1", "gguf/Q4_1", "int4.g32.m", 4, 32, 32, 0, QN_T_F16, true, q4_1, qn__pack_q4_1},
+    {"Q5_0", "gguf/Q5_0", "int5.g32", 5, 32, 32, 0, QN_T_F16, false, q5_0, qn__pack_q5_0},
+    {"Q5_1", "gguf/Q5_1", "int5.g32.m", 5, 32, 32, 0, QN_T_F16, true, q5_1, qn__pack_q5_1},
+    {"Q8_0", "gguf/Q8_0", "int8.g32", 8, 32, 32, 0, QN_T_F16, false, q8_0, qn__pack_q8_0},
+    {"IQ4_NL", "gguf/IQ4_NL", "iq4_nl.g32", 4, 32, 32, 0, QN_T_F16, false, q4_0, qn__pack_q4_0},
+    {"Q2_0", "gguf/Q2_0", "ternary.g64", 2, 64, 64, 0, QN_T_F16, false, q2_0, qn__pack_q2_0},
+    {"MXFP4", "gguf/MXFP4", "mxfp4", 4, 32, 32, 0, QN_T_E8M0, false, mxfp4, qn__pack_mxfp4},
+    {"NVFP4", "gguf/NVFP4", "nvfp4", 4, 64, 16, 0, QN_T_E4M3, false, nvfp4, qn__pack_nvfp4},
+    {"Q2_K", "gguf/Q2_K", "q2_k", 2, 256, 16, 256, QN_T_U8, true, q2_k, qn__pack_q2_k},
+    {"Q3_K", "gguf/Q3_K", "int3.g16.f32", 3, 256, 16, 0, QN_T_F32, false, q3_k, qn__pack_q3_k},
+    {"Q4_K", "gguf/Q4_K", "q4_k", 4, 256, 32, 256, QN_T_U8, true, q4_k, qn__pack_q4_k},
+    {"Q5_K", "gguf/Q5_K", "q5_k", 5, 256, 32, 256, QN_T_U8, true, q5_k, qn__pack_q5_k},
+    {"Q6_K", "gguf/Q6_K", "int6.g16.f32", 6, 256, 16, 0, QN_T_F32, false, q6_k, qn__pack_q6_k},
+    {"IQ4_XS", "gguf/IQ4_XS", "iq4_nl.g32.f32", 4, 256, 32, 0, QN_T_F32, false, iq4_xs, qn__pack_iq4_xs},
+    {"IQ1_S", "gguf/IQ1_S", "iq1.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq1_s, NULL},
+    {"IQ1_M", "gguf/IQ1_M", "iq1.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq1_m, NULL},
+    {"IQ2_XXS", "gguf/IQ2_XXS", "iq2.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq2_xxs, NULL},
+    {"IQ2_XS", "gguf/IQ2_XS", "iq2.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq2_xs, NULL},
+    {"IQ2_S", "gguf/IQ2_S", "iq2.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq2_s, NULL},
+    {"IQ3_XXS", "gguf/IQ3_XXS", "iq3_xxs", 4, 256, 32, 256, QN_T_U8, false, qn__iq3_xxs, NULL},
+    {"IQ3_S", "gguf/IQ3_S", "iq3_s", 4, 256, 32, 256, QN_T_U8, false, qn__iq3_s, NULL},
+    {"TQ1_0", "gguf/TQ1_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq1_0, NULL},
+    {"TQ2_0", "gguf/TQ2_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq2_0, qn__pack_tq2_0},
+    {"I2_S", "gguf/I2_S", "ternary.tensor.f32", 2, 128, 0, 0, QN_T_F32, false, i2_s, NULL},
+    {NULL},
 };
 
 static bool match(const qn_model *m, const qn__weight *w) {
@@ -237,12 +232,11 @@ static const qn_raw *find_global(const qn_model *m, const char *name) {
 
 static qn_status claim(const qn_model *m, qn__weight *w) {
   const qn_raw *q = w->part[0];
-  const struct block *b = blocks;
-  while (b < blocks + QN_COUNT(blocks) && strcmp(b->dtype, q->dtype)) b++;
-  if (b == blocks + QN_COUNT(blocks))
-    return qn__fail(QN_E_SHAPE, "%s: blocks of type %s are not read", q->name, q->dtype);
+  const qn__ggml_block *b = qn__ggml_blocks;
+  while (b->dtype && strcmp(b->dtype, q->dtype)) b++;
+  if (!b->dtype) return qn__fail(QN_E_SHAPE, "%s: blocks of type %s are not read", q->name, q->dtype);
   w->pub.dialect = b->dialect;
-  w->mode = (int)(b - blocks);
+  w->mode = (int)(b - qn__ggml_blocks);
   if (q->n_dims < 2 || q->n_dims > 3) return qn__fail(QN_E_SHAPE, "%s: %d dimensions", q->name, q->n_dims);
   w->pub.slices = q->n_dims == 3 ? q->dim[0] : 1;
   w->pub.n = q->dim[q->n_dims - 2];
@@ -260,7 +254,7 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
 }
 
 static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
-  const struct block *b = &blocks[w->mode];
+  const qn__ggml_block *b = &qn__ggml_blocks[w->mode];
   int64_t n = w->pub.n, k = w->pub.k, count = n * k / b->elements, size;
   qn__spec spec[6] = {{"codes", QN_T_U8, n, k, NULL}, {"scale", b->scale, w->rows, w->groups, NULL}};
   int planes = 2, min = 0, d = 0, dmin = 0, global = 0;

@@ -54,6 +54,19 @@ const qn__dtype *qn__ggml_dtype(uint32_t id) {
   return NULL;
 }
 
+const char *qn__dtype_name(qn_type type) {
+  for (size_t i = 0; i < QN_COUNT(safetensors); i++)
+    if (type != QN_T_NONE && safetensors[i].type == type) return safetensors[i].name;
+  return NULL;
+}
+
+const qn__dtype *qn__dtype_named(const char *name, bool gguf) {
+  if (!gguf) return qn__safetensors_dtype(name, strlen(name));
+  for (size_t i = 0; i < QN_COUNT(ggml); i++)
+    if (!strcmp(ggml[i].name, name)) return &ggml[i];
+  return NULL;
+}
+
 bool qn__dtype_bytes(const qn__dtype *t, const int64_t *dim, int n_dims, uint64_t *bytes) {
   int64_t n = 1;
   bool empty = false;

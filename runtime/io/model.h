@@ -60,6 +60,8 @@ typedef struct qn__dtype {
 
 const qn__dtype *qn__safetensors_dtype(const char *name, size_t length);
 const qn__dtype *qn__ggml_dtype(uint32_t id);
+const qn__dtype *qn__dtype_named(const char *name, bool gguf);
+const char *qn__dtype_name(qn_type type); /* as safetensors call it; NULL if they do not have it */
 
 /* Bytes of a tensor; false if the shape overflows 63 bits or does not fill whole blocks. */
 bool qn__dtype_bytes(const qn__dtype *t, const int64_t *dim, int n_dims, uint64_t *bytes);
@@ -213,6 +215,18 @@ qn_status qn__scale_grid(const qn_model *m, qn__weight *w, int i, const int64_t 
 qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const char *zero, qn_type scale);
 const char *qn__grain(const qn__weight *w, char out[24]); /* "g<group>", or "row" when group is 0 */
 
+/* ---- Writing ----------------------------------------------------------------------------------------------------- */
+
+/* The keys of a GGUF file as its header has them, one after the other. */
+typedef struct qn__gguf_keys {
+  const void *data;
+  size_t bytes, count;
+} qn__gguf_keys;
+
+/* A GGUF file, to be filled as one of safetensors; its tensors lie in the order given. */
+qn_status qn__gguf_writer_open(const char *path, const qn_save *tensor, size_t n, const qn__gguf_keys *keys,
+                               qn_writer **out);
+
 /* ---- Making planes ----------------------------------------------------------------------------------------------- */
 
 typedef struct qn__spec {
@@ -246,10 +260,13 @@ void qn__unpack(const uint8_t *words, size_t stride, int bits, qn__packing packi
                 int64_t step);
 int64_t qn__packed_words(int64_t count, int bits, qn__packing packing);
 
+/* The reverse, for QN__DENSE and QN__PADDED: into words that are zero. */
+void qn__pack(const uint8_t *codes, int bits, qn__packing packing, int64_t count, uint8_t *words, size_t stride);
+
 /* dst[c][r] = src[r][c]; elements of 1, 2 or 4 bytes. */
 void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_t bytes);
 
-/* Little-endian loads from unaligned memory. */
+/* Little-endian loads from unaligned memory, and stores. */
 static inline uint16_t qn__le16(const void *p) {
   uint16_t v;
   __builtin_memcpy(&v, p, 2);
@@ -260,6 +277,7 @@ static inline uint32_t qn__le32(const void *p) {
   __builtin_memcpy(&v, p, 4);
   return v;
 }
+static inline void qn__put_le32(void *p, uint32_t v) { __builtin_memcpy(p, &v, 4); }
 static inline uint64_t qn__le64(const void *p) {
   uint64_t v;
   __builtin_memcpy(&v, p, 8);

@@ -1,4 +1,4 @@
-/* write.c - files out, whole or not at all: a NumPy array, and tensors as safetensors. */
+/* write.c - files out, whole or not at all: a NumPy array, and tensors as safetensors or GGUF. */
 #include "file.h"
 #include "model.h"
 #include <errno.h>
@@ -26,7 +26,7 @@ qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k) {
   return qn__output_close(&o);
 }
 
-/* ---- safetensors ------------------------------------------------------------------------------------------------- */
+/* ---- Tensors ----------------------------------------------------------------------------------------------------- */
 
 typedef struct entry {
   const qn_save *t;
@@ -44,56 +44,31 @@ static int by_name(const void *a, const void *b) {
   return strcmp(((const entry *)a)->t->name, ((const entry *)b)->t->name);
 }
 
+static int as_given(const void *a, const void *b) {
+  const entry *x = a, *y = b;
+  return (x->t > y->t) - (x->t < y->t);
+}
+
 static int by_width_then_name(const void *a, const void *b) {
   const entry *x = a, *y = b;
   if (x->dtype->bytes != y->dtype->bytes) return y->dtype->bytes - x->dtype->bytes;
   return by_name(a, b);
 }
 
-static void put_string(FILE *f, const char *s) {
-  fputc('"', f);
-  for (; *s; s++)
-    if (*s == '"' || *s == '\\') fprintf(f, "\\%c", *s);
-    else if ((unsigned char)*s < 0x20) fprintf(f, "\\u%04x", *s);
-    else fputc(*s, f);
-  fputc('"', f);
-}
+/* A container: how entries lie, and the header that they make, in memory that the caller frees. */
+typedef struct container {
+  bool gguf;
+  size_t align;
+  int (*order)(const void *, const void *);
+  qn_status (*header)(const entry *e, size_t n, const void *meta, size_t n_meta, char **out, size_t *size);
+} container;
 
-static void put_entry(FILE *f, const entry *e) {
-  put_string(f, e->t->name);
-  fprintf(f, ":{\"dtype\":\"%s\",\"shape\":[", e->dtype->name);
-  for (int i = 0; i < e->t->n_dims; i++) fprintf(f, "%s%jd", i ? "," : "", (intmax_t)e->t->dim[i]);
-  fprintf(f, "],\"data_offsets\":[%ju,%ju]}", (uintmax_t)e->at, (uintmax_t)(e->at + e->bytes));
-}
+static uint64_t padded(uint64_t size, size_t align) { return (size + align - 1) / align * align; }
 
-/* The JSON, padded with blanks to a multiple of 8. *out is freed by the caller. */
-static qn_status make_header(const entry *e, size_t n, const char *const *meta, size_t n_meta, char **out,
-                             size_t *size) {
-  FILE *f = open_memstream(out, size);
-  if (!f) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
-  fputc('{', f);
-  for (size_t i = 0; i < n_meta; i++) {
-    fputs(i ? "," : "\"__metadata__\":{", f);
-    put_string(f, meta[2 * i]);
-    fputc(':', f);
-    put_string(f, meta[2 * i + 1]);
-  }
-  if (n_meta) fputs(n ? "}," : "}", f);
+/* Entries in the order of the file, each at a multiple of `align`. */
+static qn_status arrange(const qn_save *t, size_t n, const container *c, entry *e) {
   for (size_t i = 0; i < n; i++) {
-    if (i) fputc(',', f);
-    put_entry(f, &e[i]);
-  }
-  fputc('}', f);
-  for (long at = ftell(f); at % 8; at++) fputc(' ', f);
-  bool failed = ferror(f);
-  if (fclose(f) || failed) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
-  return QN_OK;
-}
-
-/* Entries in the order of the file: the widest first, then by name. */
-static qn_status arrange(const qn_save *t, size_t n, entry *e) {
-  for (size_t i = 0; i < n; i++) {
-    e[i] = (entry){.t = &t[i], .dtype = t[i].dtype ? qn__safetensors_dtype(t[i].dtype, strlen(t[i].dtype)) : NULL};
+    e[i] = (entry){.t = &t[i], .dtype = t[i].dtype ? qn__dtype_named(t[i].dtype, c->gguf) : NULL};
     if (!t[i].name || !e[i].dtype || t[i].n_dims < 0 || t[i].n_dims > QN_MAX_DIMS ||
         !qn__dtype_bytes(e[i].dtype, t[i].dim, t[i].n_dims, &e[i].bytes))
       return qn__fail(QN_E_ARG, "tensor %s: its dtype or shape is missing", t[i].name ? t[i].name : "without name");
@@ -101,37 +76,37 @@ static qn_status arrange(const qn_save *t, size_t n, entry *e) {
   qsort(e, n, sizeof *e, by_name);
   for (size_t i = 1; i < n; i++)
     if (!strcmp(e[i].t->name, e[i - 1].t->name)) return qn__fail(QN_E_ARG, "tensor %s is given twice", e[i].t->name);
-  qsort(e, n, sizeof *e, by_width_then_name);
-  for (size_t i = 1; i < n; i++) e[i].at = e[i - 1].at + e[i - 1].bytes;
+  qsort(e, n, sizeof *e, c->order);
+  for (size_t i = 1; i < n; i++) e[i].at = padded(e[i - 1].at + e[i - 1].bytes, c->align);
   return QN_OK;
 }
 
-static qn_status begin(qn_writer *w, const char *path, const char *const *meta, size_t n_meta) {
+static qn_status begin(qn_writer *w, const char *path, const container *c, const void *meta, size_t n_meta) {
   char *header = NULL;
   size_t size = 0;
-  qn_status s = make_header(w->entry, w->n, meta, n_meta, &header, &size);
+  qn_status s = c->header(w->entry, w->n, meta, n_meta, &header, &size);
   if (!s) s = qn__output_open(&w->o, path);
-  if (!s) {
-    uint64_t length = size;
-    fwrite(&length, sizeof length, 1, w->o.f);
-    fwrite(header, 1, size, w->o.f);
-    for (size_t i = 0; i < w->n; i++) w->entry[i].at += sizeof length + size;
+  if (!s) fwrite(header, 1, size, w->o.f);
+  for (size_t i = 0; i < w->n; i++) w->entry[i].at += size;
+  uint64_t end = w->n ? w->entry[w->n - 1].at + w->entry[w->n - 1].bytes : size;
+  if (!s && c->align > 1 && padded(end, c->align) > end) { /* the last is padded, too */
+    fseeko(w->o.f, (off_t)padded(end, c->align) - 1, SEEK_SET);
+    fputc(0, w->o.f);
   }
   free(header);
   qsort(w->entry, w->n, sizeof *w->entry, by_name);
   return s;
 }
 
-qn_status qn_writer_open(const char *path, const qn_save *tensor, size_t n, const char *const *meta, size_t n_meta,
-                         qn_writer **out) {
+static qn_status open_writer(const char *path, const qn_save *tensor, size_t n, const container *c, const void *meta,
+                             size_t n_meta, qn_writer **out) {
   *out = NULL;
-  if (!path || (n && !tensor) || (n_meta && !meta))
-    return qn__fail(QN_E_ARG, "safetensors: a path and tensors are needed");
+  if (!path || (n && !tensor) || (n_meta && !meta)) return qn__fail(QN_E_ARG, "a path and tensors are needed");
   qn_writer *w = calloc(1, sizeof *w + n * sizeof *w->entry);
   if (!w) return qn__fail(QN_E_NOMEM, "%zu tensors", n);
   w->n = n;
-  qn_status s = arrange(tensor, n, w->entry);
-  if (!s) s = begin(w, path, meta, n_meta);
+  qn_status s = arrange(tensor, n, c, w->entry);
+  if (!s) s = begin(w, path, c, meta, n_meta);
   if (s) free(w);
   else *out = w;
   return s;
@@ -169,6 +144,58 @@ void qn_writer_abandon(qn_writer *w) {
   free(w);
 }
 
+/* ---- safetensors ------------------------------------------------------------------------------------------------- */
+
+static void put_string(FILE *f, const char *s) {
+  fputc('"', f);
+  for (; *s; s++)
+    if (*s == '"' || *s == '\\') fprintf(f, "\\%c", *s);
+    else if ((unsigned char)*s < 0x20) fprintf(f, "\\u%04x", *s);
+    else fputc(*s, f);
+  fputc('"', f);
+}
+
+static void put_entry(FILE *f, const entry *e) {
+  put_string(f, e->t->name);
+  fprintf(f, ":{\"dtype\":\"%s\",\"shape\":[", e->dtype->name);
+  for (int i = 0; i < e->t->n_dims; i++) fprintf(f, "%s%jd", i ? "," : "", (intmax_t)e->t->dim[i]);
+  fprintf(f, "],\"data_offsets\":[%ju,%ju]}", (uintmax_t)e->at, (uintmax_t)(e->at + e->bytes));
+}
+
+/* The length, then JSON, padded with blanks to a multiple of 8. */
+static qn_status make_json(const entry *e, size_t n, const void *meta, size_t n_meta, char **out, size_t *size) {
+  const char *const *text = meta;
+  uint64_t length = 0;
+  FILE *f = open_memstream(out, size);
+  if (!f) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+  fwrite(&length, sizeof length, 1, f);
+  fputc('{', f);
+  for (size_t i = 0; i < n_meta; i++) {
+    fputs(i ? "," : "\"__metadata__\":{", f);
+    put_string(f, text[2 * i]);
+    fputc(':', f);
+    put_string(f, text[2 * i + 1]);
+  }
+  if (n_meta) fputs(n ? "}," : "}", f);
+  for (size_t i = 0; i < n; i++) {
+    if (i) fputc(',', f);
+    put_entry(f, &e[i]);
+  }
+  fputc('}', f);
+  for (long at = ftell(f); at % 8; at++) fputc(' ', f);
+  bool failed = ferror(f);
+  if (fclose(f) || failed) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+  length = *size - sizeof length;
+  memcpy(*out, &length, sizeof length);
+  return QN_OK;
+}
+
+qn_status qn_writer_open(const char *path, const qn_save *tensor, size_t n, const char *const *meta, size_t n_meta,
+                         qn_writer **out) {
+  static const container safetensors = {false, 1, by_width_then_name, make_json};
+  return open_writer(path, tensor, n, &safetensors, meta, n_meta, out);
+}
+
 qn_status qn_safetensors_write(const char *path, const qn_save *tensor, size_t n, const char *const *meta,
                                size_t n_meta) {
   qn_writer *w;
@@ -183,4 +210,43 @@ qn_status qn_safetensors_write(const char *path, const qn_save *tensor, size_t n
   if (!s) return qn_writer_close(w);
   qn_writer_abandon(w);
   return s;
+}
+
+/* ---- GGUF -------------------------------------------------------------------------------------------------------- */
+
+enum { GGUF_ALIGN = 32 };
+
+static void put_u32(FILE *f, uint32_t v) { fwrite(&v, sizeof v, 1, f); }
+static void put_u64(FILE *f, uint64_t v) { fwrite(&v, sizeof v, 1, f); }
+
+static void put_info(FILE *f, const entry *e) {
+  put_u64(f, strlen(e->t->name));
+  fputs(e->t->name, f);
+  put_u32(f, (uint32_t)e->t->n_dims);
+  for (int d = e->t->n_dims; d--;) put_u64(f, (uint64_t)e->t->dim[d]);
+  put_u32(f, (uint32_t)e->dtype->id);
+  put_u64(f, e->at);
+}
+
+/* Magic, version, counts, the keys, which come as the file has them, a record for each tensor, zeros. */
+static qn_status make_gguf(const entry *e, size_t n, const void *meta, size_t n_meta, char **out, size_t *size) {
+  const qn__gguf_keys *keys = meta;
+  FILE *f = open_memstream(out, size);
+  (void)n_meta;
+  if (!f) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+  fputs("GGUF", f);
+  put_u32(f, 3);
+  put_u64(f, n);
+  put_u64(f, keys->count);
+  fwrite(keys->data, 1, keys->bytes, f);
+  for (size_t i = 0; i < n; i++) put_info(f, &e[i]);
+  for (long at = ftell(f); at % GGUF_ALIGN; at++) fputc(0, f);
+  bool failed = ferror(f);
+  return fclose(f) || failed ? qn__fail(QN_E_NOMEM, "a header for %zu tensors", n) : QN_OK;
+}
+
+qn_status qn__gguf_writer_open(const char *path, const qn_save *tensor, size_t n, const qn__gguf_keys *keys,
+                               qn_writer **out) {
+  static const container gguf = {true, GGUF_ALIGN, as_given, make_gguf};
+  return open_writer(path, tensor, n, &gguf, keys, keys->count, out);
 }
