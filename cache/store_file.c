@@ -15,16 +15,8 @@
 /* ---- Files ------------------------------------------------------------------------------------------------------- */
 
 static qn_status make_folders(const char *path) {
-  char p[PATH_MAX];
-  snprintf(p, sizeof p, "%s", path);
-  for (char *c = p + 1;; c++) {
-    if (*c && *c != '/') continue;
-    char keep = *c;
-    *c = 0;
-    if (mkdir(p, 0775) && errno != EEXIST)
-      return qn__fail(QN_E_IO, "store: cannot make %s: %s; set QUERNEL_CACHE to another folder", p, strerror(errno));
-    if (!(*c = keep)) return QN_OK;
-  }
+  if (!qn__tree_make(path)) return QN_OK;
+  return qn__fail(QN_E_IO, "store: cannot make %s: %s; set QUERNEL_CACHE to another folder", path, strerror(errno));
 }
 
 /* What lies in a file's place and is none is damage, and makes room. */

@@ -1,3 +1,5 @@
 # What a quantization costs and buys.
-qn_test(score quernel_eval)
-set_tests_properties(score PROPERTIES LABELS sanitize)
+foreach(unit score task)
+  qn_test(${unit} quernel_eval)
+  set_tests_properties(${unit} PROPERTIES LABELS sanitize)
+endforeach()

@@ -47,7 +47,10 @@ static void score_row(job *j, int64_t i) {
   qn__token_score *t = &j->out[i];
   row q = read_row(candidate, j->vocab);
   *t = (qn__token_score){.not_finite = q.not_finite};
-  if (!q.not_finite) t->nll = (float)(q.log_sum - (double)candidate[j->right[i]]);
+  if (!q.not_finite) {
+    t->nll = (float)(q.log_sum - (double)candidate[j->right[i]]);
+    t->greedy = q.top == j->right[i];
+  }
   if (!j->reference) return;
   const float *reference = j->reference + i * j->vocab;
   row p = read_row(reference, j->vocab);

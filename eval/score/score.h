@@ -16,7 +16,8 @@ typedef struct qn__token_score {
   float nll_reference; /* the same of the reference */
   float kl;            /* KL(reference || candidate), nats */
   float confidence;    /* the reference's largest probability */
-  uint32_t same_top;   /* 1: both find the same token likeliest. Of equal logits the first counts */
+  uint16_t same_top;   /* 1: both find the same token likeliest. Of equal logits the first counts */
+  uint16_t greedy;     /* 1: the right token is the candidate's likeliest */
   uint32_t not_finite; /* logits of the candidate that are NaN or infinite: then nll and kl mean nothing, and are 0 */
 } qn__token_score;
 

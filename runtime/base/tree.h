@@ -4,4 +4,7 @@
 
 /* Remove a file, or a folder with all that is in it; links are not followed. 0, or -1 with errno. Any thread. */
 int qn__tree_remove(const char *path);
+
+/* Make a folder and those above it, as far as they are not there. 0, or -1 with errno. Any thread. */
+int qn__tree_make(const char *path);
 #endif
