@@ -51,7 +51,7 @@ typedef struct qn__part {
 typedef struct qn__summary {
   int64_t tokens, windows; /* windows: that have such a token */
   int64_t broken_tokens, broken_logits;
-  qn__estimate nll;
+  qn__estimate nll, greedy; /* greedy: share of tokens that are the likeliest */
   /* Against the reference: */
   qn__estimate nll_reference, delta_nll, delta_nll_unpaired; /* delta: candidate - reference; the first is paired */
   qn__estimate kl, same_top;

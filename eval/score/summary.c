@@ -14,6 +14,7 @@ static double nll(const qn__token_score *t) { return (double)t->nll; }
 static double nll_reference(const qn__token_score *t) { return (double)t->nll_reference; }
 static double delta_nll(const qn__token_score *t) { return (double)t->nll - (double)t->nll_reference; }
 static double kl(const qn__token_score *t) { return (double)t->kl; }
+static double greedy(const qn__token_score *t) { return t->greedy; }
 static double same_top(const qn__token_score *t) { return t->same_top; }
 static double delta_p(const qn__token_score *t) { return exp(-nll(t)) - exp(-nll_reference(t)); }
 static double delta_p_square(const qn__token_score *t) { return delta_p(t) * delta_p(t); }
@@ -93,6 +94,7 @@ static void percentiles(chosen *c, measure of, double out[QN_PERCENTILES]) {
 
 static void fill(chosen *c, qn__summary *out) {
   out->nll = mean(c, nll);
+  out->greedy = mean(c, greedy);
   out->nll_reference = mean(c, nll_reference);
   out->delta_nll = mean(c, delta_nll);
   out->delta_nll_unpaired = qn__unpaired(out->nll, out->nll_reference);

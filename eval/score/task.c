@@ -3,7 +3,6 @@
 #include "fail.h"
 #include "file.h"
 #include "hash.h"
-#include "task_file.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -15,11 +15,10 @@
 #ifndef QN_SCORE_TASK_H
 #define QN_SCORE_TASK_H
 #include "score.h"
+#include "task_file.h"
 
 /* Text as ids, without a BOS: *ids is freed with free(). The context of an encoder is the task's maker's. */
 typedef qn_status (*qn__encode)(void *ud, const char *text, size_t size, int32_t **ids, int64_t *n);
-
-enum { QN_CHOICES = 64 }; /* of an item, at most */
 
 typedef struct qn__choice {
   int32_t *ids; /* context, continuation */

@@ -1,7 +1,9 @@
 /* task_file.h - the items of a task file as texts. */
 #ifndef QN_SCORE_TASK_FILE_H
 #define QN_SCORE_TASK_FILE_H
-#include "task.h"
+#include "quernel.h"
+
+enum { QN_CHOICES = 64 }; /* of an item, at most */
 
 typedef struct qn__item_text {
   int64_t line;
