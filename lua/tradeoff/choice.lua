@@ -26,6 +26,12 @@ local function quantile(n)
     + (3 * z ^ 7 + 19 * z ^ 5 + 17 * z ^ 3 - 15 * z) / (384 * v ^ 3)
 end
 
+-- Of a mean of n windows and its standard error.
+function choice.interval(x, n)
+  local half = n > 1 and quantile(n) * x.error or math.huge
+  return { mean = x.mean, low = x.mean - half, high = x.mean + half, n = n }
+end
+
 -- Of a list of numbers. One number has an interval without end.
 function choice.estimate(list)
   local n, sum, squares = #list, 0, 0

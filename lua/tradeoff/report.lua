@@ -91,7 +91,8 @@ li, p, code { overflow-wrap: anywhere; }
 figure { margin: 0; max-width: 36rem; } figcaption { color: var(--soft); font-size: .9rem; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
 svg tspan { font-size: 9px; }
-svg .tick { fill: var(--soft); } svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
+svg .tick { fill: var(--soft); }
+svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
 svg .band { fill: var(--band); } svg .dense { stroke: var(--soft); stroke-dasharray: 4 3; }
 .point circle { fill: currentColor; stroke: var(--paper); stroke-width: 1.5; } .point line { stroke: currentColor;
@@ -107,7 +108,8 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 th:last-child, td:last-child { text-align: left; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
-tbody tr { color: inherit; } tr.chosen td { font-weight: 600; } tr.chosen td:first-child { color: var(--chosen); }
+tbody tr[class] { color: inherit; } tr.chosen td { font-weight: 600; }
+tr.chosen td:first-child { color: var(--chosen); }
 tr.front td:first-child { color: var(--front); } tr.slower td:first-child { color: var(--slower); }
 tr.behind td { color: var(--soft); }
 pre { overflow-x: auto; background: var(--band); padding: .6rem; font-size: .8rem; } summary { cursor: pointer; }]]

@@ -181,6 +181,123 @@ case("the front has what nobody beats in both", function(t)
   t.equal(joined(out), "f16 int8.row int4.g64 int2.g64")
 end)
 
+-- ---- The order of the work ------------------------------------------------------------------------------------------
+
+local run, new_journal = q.import "lua.tradeoff.run", q.import "lua.tradeoff.journal"
+local journal = new_journal(q.json, q.native.parse_json)
+
+-- Steps that make up their numbers out of the candidate's name, and count in `done` how often each was taken. fail(n)
+-- is called before the nth.
+local function made_up(done, fail)
+  local now, taken = 0, 0
+  local function step(name, seconds)
+    taken, now = taken + 1, now + seconds
+    fail(taken, name)
+    done[name] = (done[name] or 0) + 1
+  end
+  local bits = { f16 = 16, ["int8.row"] = 8, ["int4.g64"] = 4, ["int2.g64"] = 2 }
+  local loss = { copy = 1e-6, rtn = 1, gptq = 0.2 }
+  local steps = { windows = 12, clock = function() return now end }
+  function steps.make(c)
+    step("make " .. c.weights, 1)
+    return { bytes = bits[c.format] * 1e6, bpw = bits[c.format] }
+  end
+  function steps.evaluate(c, n, kernels)
+    step(("evaluate %s %d %s"):format(kernels and c.name or c.weights, n, kernels), n)
+    local w, kl = {}, loss[c.method] * 4.0 ^ -bits[c.format]
+    for i = 1, n do w[i] = kl * (1 + 0.1 * (i % 3)) end
+    return { windows = n, kl = { mean = kl, error = kl / 50 }, delta = { mean = kl, error = kl / 10 }, top1 = 1 - kl,
+      w_kl = w, broken = c.format == "int2.g64" and c.method == "gptq" and 2 or 0 }
+  end
+  function steps.tune(c)
+    step("tune " .. c.kernels, 5)
+    if c.format == "int8.row" then return nil, "no kernel takes it" end
+    return true
+  end
+  function steps.time(c, kind, m)
+    step(("time %s %s %d"):format(c.kernels, kind, m), 1)
+    return { seconds = m * bits[c.format] / 1000 }
+  end
+  return steps
+end
+
+local function fresh()
+  local out = {}
+  for i, name in ipairs { "f16:copy:f32", "int8.row:rtn:i8", "int4.g64:rtn:bf16", "int4.g64:gptq:bf16",
+    "int2.g64:gptq:bf16", "int2.g64:rtn:bf16" } do
+    local format, method, act = name:match "^(.-):(.-):(.*)$"
+    out[i] = { name = name, format = format, method = method, act = act, weights = format .. ":" .. method,
+      kernels = format .. ":" .. act, windows = {} }
+  end
+  out[1].dense = true
+  return out
+end
+
+-- A run with the journal of that name; settings as run.all takes them. -> candidates, done, was there time; or raises.
+local function do_run(t, name, fail, settings)
+  local list, done = fresh(), {}
+  local notes <close> = assert(journal.open(t.scratch .. "/" .. name, "a test"))
+  local whole = run.all(list, settings or {}, made_up(done, fail or function() end), notes)
+  return list, done, whole
+end
+
+case("a run tries all, ends what is beaten or broken, and evaluates the rest on all windows", function(t)
+  local list, done, whole = do_run(t, "all")
+  t.check(whole)
+  t.equal(list[2].broken, "no kernel takes it")
+  t.equal(list[3].stopped, "int4.g64:gptq:bf16 is no larger, no slower and closer to the original")
+  t.equal(list[5].broken, "2 of 4 windows have logits that are no numbers")
+  t.equal(#list[4].windows, 12)
+  t.equal(#list[3].windows, 4)
+  t.check(math.abs(choice.at(list[4].decode, 8).ratio.mean - 4) < 1e-9)
+  t.check(math.abs(choice.at(list[4].prefill, 512).rate.mean - 250) < 1e-6)
+  t.equal(choice.at(list[3].decode, 1), nil)
+  t.equal(done["time int4.g64:bf16 decode 1"], 5)
+  t.equal(done["evaluate int4.g64:rtn:bf16 12 true"], nil)
+end)
+
+case("a run that is killed at any step goes on, and does nothing twice", function(t)
+  local want, once = do_run(t, "unbroken")
+  local steps = 0
+  for _, n in pairs(once) do steps = steps + n end
+  for at = 1, steps do
+    local name, total = "killed" .. at, {}
+    local function add(done) for k, n in pairs(done) do total[k] = (total[k] or 0) + n end end
+    local list, done = fresh(), {}
+    local notes = assert(journal.open(t.scratch .. "/" .. name, "a test"))
+    t.fails("killed", run.all, list, {}, made_up(done, function(n) if n == at then error "killed" end end), notes)
+    notes:close()
+    add(done)
+    local f = assert(io.open(t.scratch .. "/" .. name, "ab"))
+    f:write '{"key":"make torn' -- the line that was being written
+    f:close()
+    list, done = do_run(t, name)
+    add(done)
+    t.equal(q.json(list), q.json(want), at)
+    t.equal(q.json(total), q.json(once), at)
+  end
+end)
+
+case("after the budget no step begins, and what there is stands", function(t)
+  local list, done, whole = do_run(t, "late", nil, { budget = 31 })
+  t.equal(whole, false)
+  t.equal(done["make int2.g64:rtn"], 1) -- the last: 6 x (1 + 4) seconds
+  t.equal(done["tune f16:f32"], 1)
+  t.equal(done["tune int4.g64:bf16"], nil)
+  t.equal(list[4].kl.n, 4)
+  t.equal(of(list).chosen, nil)
+  list, done, whole = do_run(t, "late")
+  t.check(whole and done["tune int4.g64:bf16"] == 1 and not done["make int2.g64:rtn"])
+  t.equal(of(list, { margin = 0.01 }).chosen, "int4.g64:gptq:bf16")
+end)
+
+case("a folder of another run is refused", function(t)
+  assert(journal.open(t.scratch .. "/journal-of-one", "tiny-llama")):close()
+  local j, why = journal.open(t.scratch .. "/journal-of-one", "SmolLM2")
+  t.equal(j, nil)
+  t.says("is of another run, of tiny-llama; name another folder with -o, or remove that one", error, why)
+end)
+
 -- ---- Report ---------------------------------------------------------------------------------------------------------
 
 local report = q.import "lua.tradeoff.report"

@@ -1,0 +1,154 @@
+-- run.lua - the order of the work: which candidate is made, evaluated and timed when, and what is noted of it.
+--
+-- Successive halving: all weights on a few windows, as dense numbers; the methods that another of the same format beats
+-- end there. The kernels of the others are tuned and timed, which ends candidates that are beaten in size, time and
+-- divergence. What is left is evaluated on all windows, with its kernels. Every step is noted in the journal, so that a
+-- run that was ended goes on; after the budget no step begins, and what there is stands.
+--
+-- `steps` does the work (lua/tradeoff/steps.lua; tests have their own):
+--   steps.windows                            how many there are
+--   steps.make(c) -> { bytes, bpw }          write the checkpoint of a candidate
+--   steps.evaluate(c, n, kernels) -> scores  on the first n windows; kernels: with those that were tuned, else dense
+--   steps.tune(c, seconds) -> true           its kernels, if need be within so many seconds
+--   steps.time(c, kind, m) -> { seconds }    one pass: kind "decode" of m sequences, or "prefill" of m tokens
+--   steps.clock() -> seconds
+-- Each returns nil, message for a candidate with which that does not work: it is broken, and the others go on. Scores
+-- are { windows, kl, delta = { mean, error }, top1, w_kl = { … }, broken = number of windows }.
+
+local choice = require "lua.tradeoff.choice"
+local run = {}
+
+local few, rounds = 4, 5 -- windows of the first evaluation; times that everything is timed
+local moments = { { "decode", 1 }, { "decode", 8 }, { "decode", 64 }, { "prefill", 512 } }
+
+-- ---- What was found out ---------------------------------------------------------------------------------------------
+
+local function note_scores(c, s)
+  if s.broken > 0 then
+    c.broken = ("%d of %d windows have logits that are no numbers"):format(s.broken, s.windows)
+    return
+  end
+  c.kl, c.delta, c.top1 = choice.interval(s.kl, s.windows), choice.interval(s.delta, s.windows), s.top1
+  c.windows = {}
+  for i, kl in ipairs(s.w_kl) do c.windows[i] = { kl = kl } end
+end
+
+-- Of seconds by rounds, its own and those of 16-bit dense: what is known of a moment.
+local function times_of(m, own, dense)
+  local rates, ratios = {}, {}
+  for i, seconds in ipairs(own) do
+    rates[i], ratios[i] = m / seconds, dense[i] and dense[i] / seconds
+  end
+  return #ratios > 0 and { m = m, rate = choice.estimate(rates), ratio = choice.estimate(ratios) } or nil
+end
+
+-- ---- The order ------------------------------------------------------------------------------------------------------
+
+local go = {}
+go.__index = go
+
+-- The value of a step, known or done now; nil if there is no time left, or if the candidate breaks.
+function go:step(c, key, work)
+  local value = self.journal:get(key)
+  if value == nil then
+    if self.steps.clock() >= self.deadline then
+      self.late = true
+      return nil
+    end
+    local why
+    value, why = work()
+    if value == nil then value = { fault = why } end
+    self.journal:put(key, value)
+  end
+  if type(value) == "table" and value.fault then
+    c.broken = value.fault
+    return nil
+  end
+  return value
+end
+
+-- visit(c) for all of the list that are not broken, with progress.
+function go:each(phase, list, visit)
+  for i, c in ipairs(list) do
+    if self.late then return end
+    self.progress(phase, c.name, i - 1, #list)
+    if not c.broken then visit(c) end
+  end
+end
+
+function go:make(c)
+  local made = self:step(c, "make " .. c.weights, function() return self.steps.make(c) end)
+  if made then c.bytes, c.bpw = made.bytes, made.bpw end
+  return made
+end
+
+function go:evaluate(c, n, kernels)
+  local key = ("evaluate %s %d"):format(kernels and c.name or c.weights, n)
+  local scores = self:step(c, key, function() return self.steps.evaluate(c, n, kernels) end)
+  if scores then note_scores(c, scores) end
+  return scores
+end
+
+-- End those that others beat.
+function go:halve()
+  local left, why = choice.survivors(self.list)
+  for _, c in ipairs(self.list) do c.stopped = not c.broken and why[c.name] or nil end
+  return left
+end
+
+-- A part of what is left of the budget for each kernel that must still be tuned: half of it is for what follows.
+function go:tune(list)
+  for i, c in ipairs(list) do
+    local seconds = (self.deadline - self.steps.clock()) / 2 / (#list - i + 1)
+    self.progress("tune", c.kernels, i - 1, #list)
+    if not self:step(c, "tune " .. c.kernels, function() return self.steps.tune(c, math.max(1, seconds)) end) then
+      if self.late then return end
+    end
+  end
+end
+
+-- In turns: in each round everything once, so that what the machine does meanwhile hits all alike.
+function go:time(list)
+  local taken = {} -- kernels, kind and m -> seconds by rounds
+  local function key(c, moment) return ("time %s %s %d"):format(c.kernels, moment[1], moment[2]) end
+  for round = 1, rounds do
+    for i, moment in ipairs(moments) do
+      self:each("time", list, function(c)
+        local name = key(c, moment)
+        local t = self:step(c, ("%s, round %d"):format(name, round), function()
+          return self.steps.time(c, moment[1], moment[2])
+        end)
+        taken[name] = taken[name] or {}
+        if t then taken[name][round] = t.seconds end
+      end)
+      if self.late then break end
+      self.progress("time", "", (round - 1) * #moments + i, rounds * #moments)
+    end
+  end
+  local dense
+  for _, c in ipairs(list) do dense = c.dense and c or dense end
+  for _, c in ipairs(list) do
+    c.decode, c.prefill = {}, {}
+    for _, moment in ipairs(moments) do
+      local own = not c.broken and taken[key(c, moment)]
+      local t = own and dense and times_of(moment[2], own, taken[key(dense, moment)] or {})
+      if t then table.insert(c[moment[1]], t) end
+    end
+  end
+end
+
+-- Do the work for a list of candidates, the 16-bit dense one among them. settings: budget (seconds; nil: no end),
+-- progress(phase, name, done, total). -> was there time for all of it? The candidates have what choice.lua says.
+function run.all(list, settings, steps, journal)
+  local g = setmetatable({ list = list, steps = steps, journal = journal,
+    progress = settings.progress or function() end,
+    deadline = settings.budget and steps.clock() + settings.budget or math.huge }, go)
+  local n = math.min(few, steps.windows)
+  g:each("try", list, function(c) if g:make(c) then g:evaluate(c, n) end end)
+  g:tune(g:halve())
+  g:time(g:halve())
+  g:each("evaluate", g:halve(), function(c) g:evaluate(c, steps.windows, true) end)
+  return not g.late
+end
+
+return run
