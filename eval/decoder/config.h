@@ -1,7 +1,8 @@
 /* config.h - what the forward pass of a decoder must know of a model, as data.
  *
- * One struct describes every architecture: config.c fills it from config.json or from the keys of a GGUF header, after
- * the table in arch.c, which says what an architecture does beyond Llama. The forward asks for no architecture's name.
+ * One struct describes every architecture: config_read.c fills it from config.json or from the keys of a GGUF header,
+ * after the table in arch.c, which says what an architecture does beyond Llama. The forward asks for no architecture's
+ * name.
  *
  *     x = embed(ids) * embed_scale
  *     every layer:  x += residual_scale * out(mixer(in(x)));  x += residual_scale * out(mlp(in(x)))
@@ -73,8 +74,9 @@ typedef struct qn__delta_config {
 typedef struct qn__config {
   const char *architecture;       /* "Qwen3ForCausalLM", "qwen3" */
   int64_t vocab, hidden, context; /* context: positions that the model was made for; 0: not said */
-  int n_layers, head_dim, bos;    /* bos: token before a text, or -1 */
-  double eps;
+  int n_layers, head_dim;
+  double eps;             /* of all norms */
+  bool plus_one;          /* the file's norms are w of 1 + w: qn__params_vector adds it */
   bool norm_in, norm_out; /* before and after attention and mlp */
   qn__qk_norm qk_norm;
   qn__activation activation;

@@ -1,0 +1,127 @@
+/* arch.c - the table of architectures. A row says only what differs from Llama; what is a number of the model itself is
+ * in its file, and read by config_read.c. */
+#include "arch.h"
+#include "fail.h"
+#include <stdio.h>
+#include <string.h>
+
+/* Sizes that Gemma 3's multimodal checkpoints leave out: those of its 4B. */
+#define GEMMA3                                                                                                         \
+  {QN_S_HEADS, 8}, {QN_S_KV_HEADS, 4}, { QN_S_HEAD_DIM, 256 }
+
+static const qn__arch table[] = {
+    {{"llama"}, "llama", .gguf_pairs = true}, /* in a GGUF Mistral and Mixtral are "llama", too */
+    {{"mistral"}, .sliding = QN_SLIDING_ALL},
+    {{"ministral"}, .sliding = QN_SLIDING_ALL},
+    {{"mixtral"}, .sliding = QN_SLIDING_ALL},
+    {{"qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"},
+     "qwen2",
+     .sliding = QN_SLIDING_FROM,
+     .standard = {{QN_S_USE_WINDOW, 0}}},
+    {{"qwen3", "qwen3_vl_text"},
+     "qwen3",
+     .qk_norm = QN_QK_HEAD,
+     .sliding = QN_SLIDING_FROM,
+     .standard = {{QN_S_USE_WINDOW, 0}, {QN_S_HEAD_DIM, 128}}},
+    {{"qwen3_moe", "qwen3_vl_moe_text"},
+     "qwen3moe",
+     .qk_norm = QN_QK_HEAD,
+     .sliding = QN_SLIDING_ALL,
+     .standard = {{QN_S_USE_WINDOW, 0}}},
+    {{"qwen3_next"},
+     "qwen3next",
+     .plus_one = true,
+     .qk_norm = QN_QK_HEAD,
+     .gated = true,
+     .delta = true,
+     .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
+    {{"qwen3_5_text", "qwen3_5"},
+     "qwen35",
+     .plus_one = true,
+     .qk_norm = QN_QK_HEAD,
+     .gated = true,
+     .delta = true,
+     .gguf_tiled = true,
+     .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
+    {{"qwen3_5_moe_text", "qwen3_5_moe"},
+     "qwen35moe",
+     .plus_one = true,
+     .qk_norm = QN_QK_HEAD,
+     .gated = true,
+     .delta = true,
+     .gguf_tiled = true,
+     .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
+    {{"gemma3_text", "gemma3"},
+     "gemma3",
+     .norm_out = true,
+     .plus_one = true,
+     .qk_norm = QN_QK_HEAD,
+     .activation = QN_ACT_GELU_TANH,
+     .embed_root = true,
+     .local_rope = true,
+     .sliding = QN_SLIDING_MOST,
+     .standard = {GEMMA3,
+                  {QN_S_QUERY_SCALAR, 256},
+                  {QN_S_WINDOW, 4096},
+                  {QN_S_WINDOW_PERIOD, 6},
+                  {QN_S_ROPE_THETA, 1e6},
+                  {QN_S_ROPE_LOCAL_THETA, 1e4}}},
+    {{"phi3"}, "phi3", .sliding = QN_SLIDING_ALL},
+    {{"granite"}, "granite", .gguf_pairs = true},
+    {{"olmo2"}, "olmo2", .norm_out = true, .no_norm_in = true, .qk_norm = QN_QK_ALL},
+    {{"olmo3"},
+     .norm_out = true,
+     .no_norm_in = true,
+     .qk_norm = QN_QK_ALL,
+     .local_rope = true,
+     .sliding = QN_SLIDING_MOST,
+     .standard = {{QN_S_WINDOW_PERIOD, 4}, {QN_S_ROPE_THETA, 5e5}}},
+    {{"smollm3"},
+     "smollm3",
+     .gguf_pairs = true,
+     .standard = {{QN_S_USE_WINDOW, 0}, {QN_S_NO_ROPE_PERIOD, 4}, {QN_S_ROPE_THETA, 2e6}}},
+    {{"gpt_oss"},
+     "gpt-oss",
+     .clamped = true,
+     .sinks = true,
+     .sliding = QN_SLIDING_MOST,
+     .standard = {{QN_S_WINDOW_PERIOD, 2}, {QN_S_LIMIT, 7}, {QN_S_ROPE_THETA, 15e4}, {QN_S_ROPE_TRUNCATE, 0}}},
+};
+
+/* What people run and we refuse by name, and why. */
+static const struct {
+  const char *type, *why;
+} refused[] = {
+    {"gemma2", "softcaps in attention with windows are not compared yet"},
+    {"gemma4", "per-layer head sizes and shared keys"},
+    {"deepseek", "latent attention"},
+    {"glm", "its ropes and routers"},
+    {"chatglm", "its ropes and routers"},
+    {"minimax", "lightning attention"},
+    {"llama4", "chunked attention and temperature of queries"},
+};
+
+const qn__arch *qn__arch_at(size_t i) { return i < QN_COUNT(table) ? &table[i] : NULL; }
+
+static bool has_name(const qn__arch *a, const char *name, bool gguf) {
+  if (gguf) return a->gguf && !strcmp(a->gguf, name);
+  for (size_t i = 0; i < QN_COUNT(a->type) && a->type[i]; i++)
+    if (!strcmp(a->type[i], name)) return true;
+  return false;
+}
+
+qn_status qn__arch_find(const char *name, bool gguf, const qn__arch **out) {
+  char list[1024] = "";
+  for (size_t i = 0, at = 0; i < QN_COUNT(table); i++) {
+    *out = &table[i];
+    if (has_name(*out, name, gguf)) return QN_OK;
+    const char *one = gguf ? table[i].gguf : table[i].type[0];
+    if (one) at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", one);
+  }
+  *out = NULL;
+  for (size_t i = 0; i < QN_COUNT(refused); i++)
+    if (!strncmp(name, refused[i].type, strlen(refused[i].type)))
+      return qn__fail(QN_E_FORMAT, "architecture \"%s\" cannot be evaluated yet (%s); those that can: %s", name,
+                      refused[i].why, list);
+  return qn__fail(QN_E_FORMAT, "architecture \"%s\" is not known; those that can be evaluated: %s", name, list);
+}
