@@ -11,9 +11,7 @@
 
 static const qn__arch table[] = {
     {{"llama"}, "llama", .gguf_pairs = true}, /* in a GGUF Mistral and Mixtral are "llama", too */
-    {{"mistral"}, .sliding = QN_SLIDING_ALL},
-    {{"ministral"}, .sliding = QN_SLIDING_ALL},
-    {{"mixtral"}, .sliding = QN_SLIDING_ALL},
+    {{"mistral", "ministral", "mixtral"}, .sliding = QN_SLIDING_ALL},
     {{"qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"},
      "qwen2",
      .sliding = QN_SLIDING_FROM,
@@ -68,8 +66,8 @@ static const qn__arch table[] = {
                   {QN_S_ROPE_LOCAL_THETA, 1e4}}},
     {{"phi3"}, "phi3", .sliding = QN_SLIDING_ALL},
     {{"granite"}, "granite", .gguf_pairs = true},
-    {{"olmo2"}, "olmo2", .norm_out = true, .no_norm_in = true, .qk_norm = QN_QK_ALL},
-    {{"olmo3"},
+    {{"olmo2", "olmo3"}, /* in a GGUF OLMo 3 is "olmo2", too */
+     "olmo2",
      .norm_out = true,
      .no_norm_in = true,
      .qk_norm = QN_QK_ALL,
@@ -110,14 +108,22 @@ static bool has_name(const qn__arch *a, const char *name, bool gguf) {
   return false;
 }
 
+/* Names that are known, separated by commas. */
+static void list_names(bool gguf, char *out, size_t cap) {
+  size_t at = 0;
+  *out = 0;
+  for (size_t i = 0; i < QN_COUNT(table); i++)
+    for (size_t k = 0; k < QN_COUNT(table[i].type); k++) {
+      const char *name = !gguf ? table[i].type[k] : k ? NULL : table[i].gguf;
+      if (name && at < cap) at += (size_t)snprintf(out + at, cap - at, "%s%s", at ? ", " : "", name);
+    }
+}
+
 qn_status qn__arch_find(const char *name, bool gguf, const qn__arch **out) {
-  char list[1024] = "";
-  for (size_t i = 0, at = 0; i < QN_COUNT(table); i++) {
-    *out = &table[i];
-    if (has_name(*out, name, gguf)) return QN_OK;
-    const char *one = gguf ? table[i].gguf : table[i].type[0];
-    if (one) at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", one);
-  }
+  char list[1024];
+  for (size_t i = 0; i < QN_COUNT(table); i++)
+    if (has_name(*out = &table[i], name, gguf)) return QN_OK;
+  list_names(gguf, list, sizeof list);
   *out = NULL;
   for (size_t i = 0; i < QN_COUNT(refused); i++)
     if (!strncmp(name, refused[i].type, strlen(refused[i].type)))

@@ -160,7 +160,7 @@ static qn_status read_sizes(draft *d, int head_dim) {
   QN_TRY(number(d, QN_S_ROPE_SHARE, &share));
   if (!(share > 0 && share <= 1)) return qn__setting_refuse(d->s, QN_S_ROPE_SHARE, "%g is not within 0 and 1", share);
   int64_t dims = (int64_t)(head_dim * share);
-  QN_TRY(qn__setting_size(d->s, QN_S_ROPE_DIMS, -1, 2, head_dim, &dims));
+  if (d->s->model->gguf) QN_TRY(qn__setting_size(d->s, QN_S_ROPE_DIMS, -1, 2, head_dim, &dims));
   if (!(d->theta > 0) || dims < 2 || dims % 2)
     return qn__setting_refuse(d->s, QN_S_ROPE_THETA, "a rope of %jd dimensions and base %g", (intmax_t)dims, d->theta);
   d->dims = (int)dims;

@@ -127,8 +127,10 @@ qn_status qn__setting_size(const qn__settings *s, qn__setting what, int64_t item
                            int64_t *value) {
   double v = (double)*value;
   QN_TRY(qn__setting_number(s, what, item, &v));
+  char said[32] = "missing";
+  if (qn__setting_given(s, what)) snprintf(said, sizeof said, "%.15g", v);
   if (!(v >= (double)least && v <= (double)most) || v != floor(v))
-    return qn__setting_refuse(s, what, "%.15g; a whole number from %jd to %jd is expected", v, (intmax_t)least,
+    return qn__setting_refuse(s, what, "%s; a whole number from %jd to %jd is expected", said, (intmax_t)least,
                               (intmax_t)most);
   *value = (int64_t)v;
   return QN_OK;

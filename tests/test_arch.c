@@ -1,0 +1,262 @@
+/* test_arch.c - what a checkpoint says of its architecture: every one of the table, in the spellings of old and new
+ * versions and of a GGUF; settings and tensors that would make an evaluation wrong are refused by name. */
+#include "arch.h"
+#include "io_folder.h"
+#include "names.h"
+#include <stddef.h>
+
+static const char models[] = QN_TESTS "/models/arch";
+
+static qn_model *open_file(const char *name, const char *file) {
+  qn_model *m;
+  snprintf(path, sizeof path, "%s/%s/%s", models, name, file);
+  ck_assert_msg(qn_model_open(path, &m) == QN_OK, "%s", qn_io_errmsg());
+  return m;
+}
+
+static qn__config *read_config(const qn_model *m) {
+  qn__config *c;
+  ck_assert_msg(qn__config_read(m, &c) == QN_OK, "%s", qn__errmsg());
+  return c;
+}
+
+/* ---- Every architecture ------------------------------------------------------------------------------------------ */
+
+/* Folders of tests/models/arch, and what is in them beside config.json and model.safetensors. */
+static const struct {
+  const char *name;
+  bool old, gguf;
+} made[] = {
+    {"llama", true, true},    {"llama-dynamic", false, false}, {"mistral", false, false},   {"mixtral", false, true},
+    {"qwen2", false, true},   {"qwen3", true, false},          {"qwen3_moe", false, false}, {"qwen3_next", true, true},
+    {"qwen3_5", false, true}, {"qwen3_5_moe", false, false},   {"gemma3", true, true},      {"phi3", true, true},
+    {"granite", false, true}, {"olmo2", false, false},         {"olmo3", true, true},       {"smollm3", true, true},
+    {"gpt_oss", true, true},
+};
+
+static void find_all(const char *name, const char *file) {
+  qn_model *m = open_file(name, file);
+  qn__config *c = read_config(m);
+  qn__params *p;
+  ck_assert_msg(qn__params_open(m, c, &p) == QN_OK, "%s/%s: %s", name, file, qn__errmsg());
+  qn__params_close(p);
+  qn__config_free(c);
+  qn_model_close(m);
+}
+
+START_TEST(every_parameter_is_found_and_every_tensor_is_one) {
+  find_all(made[_i].name, "");
+  if (made[_i].gguf) find_all(made[_i].name, "model.gguf");
+}
+END_TEST
+
+static void copy(const char *from, const char *to) {
+  char command[2 * PATH_MAX + 32];
+  snprintf(command, sizeof command, "cp %s %s/%s", from, folder, to);
+  ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(old_spellings_say_the_same) {
+  char from[PATH_MAX];
+  if (!made[_i].old) return;
+  snprintf(from, sizeof from, "%s/%s/old.json", models, made[_i].name);
+  copy(from, "config.json");
+  snprintf(from, sizeof from, "%s/%s/model.safetensors", models, made[_i].name);
+  copy(from, "model.safetensors");
+  qn_model *new = open_file(made[_i].name, ""), *old = open_folder();
+  qn__config *a = read_config(new), *b = read_config(old);
+  ck_assert_msg(!memcmp(a, b, offsetof(qn__config, layer)), "%s: another configuration", made[_i].name);
+  ck_assert_msg(!memcmp(a->layer, b->layer, (size_t)a->n_layers * sizeof *a->layer), "%s: other layers", made[_i].name);
+  qn__config_free(a), qn__config_free(b);
+  qn_model_close(new), qn_model_close(old);
+}
+END_TEST
+
+START_TEST(the_table_is_tested_whole) {
+  const qn__arch *a;
+  for (size_t i = 0; (a = qn__arch_at(i)); i++) {
+    bool found = false;
+    for (size_t k = 0; k < QN_COUNT(made); k++) {
+      const qn__arch *tested;
+      qn_model *m = open_file(made[k].name, "");
+      size_t length;
+      char type[64] = "", *at = memmem(qn_model_config(m, &length), length, "\"model_type\": \"", 15);
+      sscanf(at + 15, "%63[^\"]", type);
+      ck_assert_int_eq(qn__arch_find(type, false, &tested), QN_OK);
+      found = found || tested == a;
+      qn_model_close(m);
+    }
+    ck_assert_msg(found, "%s: no checkpoint of tests/models/arch is of it; make.py makes one", a->type[0]);
+  }
+}
+END_TEST
+
+/* ---- Settings that are refused ----------------------------------------------------------------------------------- */
+
+static const char base[] = "{%s%s\"model_type\": \"llama\", \"hidden_size\": 32, \"num_hidden_layers\": 2, "
+                           "\"num_attention_heads\": 4, \"intermediate_size\": 48, \"max_position_embeddings\": 64}";
+
+static const struct {
+  const char *settings, *expected;
+} wrong[] = {
+    {"\"model_type\": \"gpt2\"", "architecture \"gpt2\" is not known; those that can be evaluated: llama, mistral"},
+    {"\"model_type\": \"deepseek_v3\"",
+     "architecture \"deepseek_v3\" cannot be evaluated yet (latent attention); those"},
+    {"\"model_type\": \"gemma2\"", "\"gemma2\" cannot be evaluated yet"},
+    {"\"model_type\": 3", "model_type: a text is expected"},
+    {"\"hidden_size\": 0", "config.json: hidden_size: 0; a whole number from 1 to 16777216 is expected"},
+    {"\"hidden_size\": 1e300", "hidden_size: 1e+300; a whole number"},
+    {"\"hidden_size\": 32.5", "hidden_size: 32.5; a whole number"},
+    {"\"hidden_size\": \"32\"", "hidden_size: a number is expected"},
+    {"\"hidden_size\": 64", "no tensor is the embedding of tokens: a matrix of 64 columns"},
+    {"\"num_hidden_layers\": 100000", "num_hidden_layers: 100000; a whole number from 1 to 1024"},
+    {"\"num_attention_heads\": 0", "num_attention_heads: 0"},
+    {"\"num_key_value_heads\": 3", "layer 0: 3 heads of keys do not divide 4 heads"},
+    {"\"num_key_value_heads\": [4]", "num_key_value_heads: a list of 1, which says nothing of number 1"},
+    {"\"head_dim\": 1024", "head_dim: 1024; a whole number from 1 to 512"},
+    {"\"v_head_dim\": 16", "v_head_dim: 16, and heads of keys have 8"},
+    {"\"intermediate_size\": -1", "intermediate_size: -1"},
+    {"\"rms_norm_eps\": NaN", "rms_norm_eps: a number is expected"},
+    {"\"hidden_act\": \"relu2\"", "hidden_act: \"relu2\" is not known; silu, gelu and gelu_pytorch_tanh are"},
+    {"\"use_bidirectional_attention\": true", "only causal models can be evaluated"},
+    {"\"layer_types\": [\"full_attention\"]", "layer_types: a list of 1, which says nothing of number 1"},
+    {"\"layer_types\": [\"chunked_attention\", \"full_attention\"]",
+     "layer 0 is \"chunked_attention\"; full_attention,"},
+    {"\"layer_types\": [\"linear_attention\", \"full_attention\"]",
+     "layer 0 is linear_attention, which llama does not"},
+    {"\"layer_types\": [1, 2]", "layer_types: a text is expected"},
+    {"\"logits_scaling\": 0", "logits_scaling: 0; logits are divided by it"},
+    {"\"num_experts\": 4", "num_experts_per_tok: missing; a whole number from 1 to 4"},
+    {"\"num_experts\": 4, \"num_experts_per_tok\": 5", "num_experts_per_tok: 5; a whole number from 1 to 4"},
+    {"\"rope_scaling\": {\"type\": \"spiral\"}",
+     "type: \"spiral\" is not known; default, linear, dynamic, llama3, yarn"},
+    {"\"rope_parameters\": {\"rope_type\": \"proportional\"}", "rope_type: \"proportional\" is not known"},
+    {"\"rope_scaling\": {\"type\": \"linear\"}, \"max_position_embeddings\": 0", "factor: 0; it must be above 0"},
+    {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": -2}", "factor: -2; it must be above 0"},
+    {"\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}",
+     "high_freq_factor: 4, and low_freq_factor is 4; it must be the larger one"},
+    {"\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 8, \"short_factor\": [1, 1, 1, 1], \"long_factor\": [2]}",
+     "long_factor: a list of 1, which says nothing of number 1"},
+    {"\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 8, \"short_factor\": [1, 0, 1, 1]}",
+     "a factor of 0 for pair 1 of a rope"},
+    {"\"rope_theta\": 0", "a rope of 8 dimensions and base 0"},
+    {"\"partial_rotary_factor\": 0.1", "a rope of 0 dimensions"},
+    {"\"partial_rotary_factor\": 2", "partial_rotary_factor: 2 is not within 0 and 1"},
+};
+
+START_TEST(a_setting_that_cannot_be_evaluated_is_named) {
+  char text[2048];
+  qn__config *c;
+  snprintf(text, sizeof text, base, wrong[_i].settings, ", "); /* of two keys of one name the first is read */
+  put_text("config.json", text);
+  put_tensors("model.safetensors", (qn_save[]){tensor("model.embed_tokens.weight", "F16", 8, 32)}, 1);
+  qn_model *m = open_folder();
+  ck_assert_int_eq(qn__config_read(m, &c), QN_E_FORMAT);
+  ck_assert_ptr_null(c);
+  ck_assert_msg(strstr(qn__errmsg(), wrong[_i].expected) != NULL, "%s: %s", wrong[_i].settings, qn__errmsg());
+  qn_model_close(m);
+}
+END_TEST
+
+START_TEST(weights_alone_are_refused) {
+  qn__config *c;
+  qn_model *m;
+  put_tensors("model.safetensors", (qn_save[]){tensor("model.embed_tokens.weight", "F16", 8, 32)}, 1);
+  ck_assert_int_eq(qn_model_open(in_folder("model.safetensors"), &m), QN_OK);
+  ck_assert_int_eq(qn__config_read(m, &c), QN_E_FORMAT);
+  ck_assert_msg(strstr(qn__errmsg(), "no config.json beside the weights") != NULL, "%s", qn__errmsg());
+  qn_model_close(m);
+}
+END_TEST
+
+/* ---- Tensors that are refused ------------------------------------------------------------------------------------ */
+
+/* Changes to a checkpoint's tensors. `drop` is left out; `add` is one more; names begin with `prefix` in place of
+ * "model.", of all but the head. expected NULL: all is found. */
+static const struct {
+  const char *model, *drop, *prefix;
+  qn_save add;
+  const char *expected;
+} changes[] = {
+    {"llama", NULL, "model.language_model.", {"model.visual.layers.0.a.weight", "F16", 2, {2, 2}, zeros}, NULL},
+    {"llama", NULL, "language_model.model.", {"mtp.layers.0.a.weight", "F16", 2, {2, 2}, zeros}, NULL},
+    {"llama", NULL, NULL, {"model.layers.1.self_attn.rotary_emb.inv_freq", "F32", 1, {8}, zeros}, NULL},
+    {"llama", NULL, NULL, {"model.layers.2.mlp.up_proj.weight", "F16", 2, {2, 2}, zeros}, NULL}, /* beyond the last */
+    {"llama",
+     "model.layers.1.mlp.up_proj.weight",
+     NULL,
+     {0},
+     "the model has no tensor model.layers.1.mlp.up_proj.weight or model.layers.1.mlp.gate_up_proj.weight"},
+    {"llama", "lm_head.weight", NULL, {0}, "the model has no head"},
+    {"llama", "model.norm.weight", NULL, {0}, "the model has no tensor model.norm.weight"},
+    {"gemma3", "model.layers.0.pre_feedforward_layernorm.weight", NULL, {0}, "the model has no tensor"},
+    {"llama",
+     NULL,
+     NULL,
+     {"model.layers.0.mlp.act.scales", "F32", 1, {32}, zeros},
+     "model.layers.0.mlp.act.scales: no parameter of the architecture \"llama\""},
+    {"llama",
+     "model.layers.0.self_attn.k_proj.weight",
+     NULL,
+     {"model.layers.0.self_attn.k_proj.weight", "F16", 2, {16, 32}, zeros},
+     "k_proj.weight: 1 matrices of 16 x 32; the configuration makes it 32 x 32"},
+    {"llama",
+     "model.layers.0.self_attn.k_proj.bias",
+     NULL,
+     {"model.layers.0.self_attn.k_proj.bias", "F16", 1, {16}, zeros},
+     "16 elements of F16; 32 floats are expected"},
+    {"llama", "model.norm.weight", NULL, {"model.norm.weight", "I32", 1, {32}, zeros}, "32 elements of I32; 32 floats"},
+    {"mixtral", "model.layers.1.block_sparse_moe.experts.3.w2.weight", NULL, {0}, "experts.3"},
+};
+
+static void put_changed(size_t which) {
+  qn_save *save = calloc(256, sizeof *save);
+  char(*names)[128] = calloc(256, sizeof *names), from[PATH_MAX];
+  qn_model *m = open_file(changes[which].model, "");
+  const qn_raw *raw;
+  size_t n = 0;
+  bool dropped = !changes[which].drop;
+  for (size_t i = 0; (raw = qn_model_raw(m, i)); i++) {
+    if (changes[which].drop && !strcmp(raw->name, changes[which].drop)) dropped = true;
+    else {
+      bool renamed = changes[which].prefix && !strncmp(raw->name, "model.", 6);
+      snprintf(names[n], sizeof *names, "%s%s", renamed ? changes[which].prefix : "", raw->name + (renamed ? 6 : 0));
+      save[n] = (qn_save){names[n], raw->dtype, raw->n_dims, {0}, raw->data};
+      memcpy(save[n++].dim, raw->dim, sizeof raw->dim);
+    }
+  }
+  ck_assert_msg(dropped, "%s has no %s", changes[which].model, changes[which].drop);
+  if (changes[which].add.name) save[n++] = changes[which].add;
+  put_tensors("model.safetensors", save, n);
+  snprintf(from, sizeof from, "%s/%s/config.json", models, changes[which].model);
+  copy(from, "config.json");
+  qn_model_close(m);
+  free(names), free(save);
+}
+
+START_TEST(tensors_that_do_not_fit_are_named) {
+  qn__params *p;
+  put_changed((size_t)_i);
+  qn_model *m = open_folder();
+  qn__config *c = read_config(m);
+  qn_status s = qn__params_open(m, c, &p);
+  const char *expected = changes[_i].expected;
+  ck_assert_msg(expected ? s && !p && strstr(qn__errmsg(), expected) : !s, "%s", s ? qn__errmsg() : "it is accepted");
+  qn__params_close(p);
+  qn__config_free(c);
+  qn_model_close(m);
+}
+END_TEST
+
+int main(int n, char **argv) {
+  (void)n;
+  static const suite_case cases[] = {
+      CASE(every_parameter_is_found_and_every_tensor_is_one, QN_COUNT(made)),
+      CASE(old_spellings_say_the_same, QN_COUNT(made)),
+      CASE(the_table_is_tested_whole, 1),
+      CASE(a_setting_that_cannot_be_evaluated_is_named, QN_COUNT(wrong)),
+      CASE(weights_alone_are_refused, 1),
+      CASE(tensors_that_do_not_fit_are_named, QN_COUNT(changes)),
+  };
+  return RUN_CASES(argv[0], cases, setup, teardown, 60);
+}
