@@ -1,15 +1,14 @@
 /* test_arch.c - what a checkpoint says of its architecture: every one of the table, in the spellings of old and new
  * versions and of a GGUF; settings and tensors that would make an evaluation wrong are refused by name. */
 #include "arch.h"
+#include "arch_made.h"
 #include "io_folder.h"
 #include "names.h"
 #include <stddef.h>
 
-static const char models[] = QN_TESTS "/models/arch";
-
 static qn_model *open_file(const char *name, const char *file) {
   qn_model *m;
-  snprintf(path, sizeof path, "%s/%s/%s", models, name, file);
+  snprintf(path, sizeof path, "%s/%s/%s", arch_models, name, file);
   ck_assert_msg(qn_model_open(path, &m) == QN_OK, "%s", qn_io_errmsg());
   return m;
 }
@@ -22,18 +21,6 @@ static qn__config *read_config(const qn_model *m) {
 
 /* ---- Every architecture ------------------------------------------------------------------------------------------ */
 
-/* Folders of tests/models/arch, and what is in them beside config.json and model.safetensors. */
-static const struct {
-  const char *name;
-  bool old, gguf;
-} made[] = {
-    {"llama", true, true},    {"llama-dynamic", false, false}, {"mistral", false, false},   {"mixtral", false, true},
-    {"qwen2", false, true},   {"qwen3", true, false},          {"qwen3_moe", false, false}, {"qwen3_next", true, true},
-    {"qwen3_5", false, true}, {"qwen3_5_moe", false, false},   {"gemma3", true, true},      {"phi3", true, true},
-    {"granite", false, true}, {"olmo2", false, false},         {"olmo3", true, true},       {"smollm3", true, true},
-    {"gpt_oss", true, true},
-};
-
 static void find_all(const char *name, const char *file) {
   qn_model *m = open_file(name, file);
   qn__config *c = read_config(m);
@@ -45,8 +32,8 @@ static void find_all(const char *name, const char *file) {
 }
 
 START_TEST(every_parameter_is_found_and_every_tensor_is_one) {
-  find_all(made[_i].name, "");
-  if (made[_i].gguf) find_all(made[_i].name, "model.gguf");
+  find_all(arch_made[_i].name, "");
+  if (arch_made[_i].gguf) find_all(arch_made[_i].name, "model.gguf");
 }
 END_TEST
 
@@ -58,15 +45,16 @@ static void copy(const char *from, const char *to) {
 
 START_TEST(old_spellings_say_the_same) {
   char from[PATH_MAX];
-  if (!made[_i].old) return;
-  snprintf(from, sizeof from, "%s/%s/old.json", models, made[_i].name);
+  if (!arch_made[_i].old) return;
+  snprintf(from, sizeof from, "%s/%s/old.json", arch_models, arch_made[_i].name);
   copy(from, "config.json");
-  snprintf(from, sizeof from, "%s/%s/model.safetensors", models, made[_i].name);
+  snprintf(from, sizeof from, "%s/%s/model.safetensors", arch_models, arch_made[_i].name);
   copy(from, "model.safetensors");
-  qn_model *new = open_file(made[_i].name, ""), *old = open_folder();
+  qn_model *new = open_file(arch_made[_i].name, ""), *old = open_folder();
   qn__config *a = read_config(new), *b = read_config(old);
-  ck_assert_msg(!memcmp(a, b, offsetof(qn__config, layer)), "%s: another configuration", made[_i].name);
-  ck_assert_msg(!memcmp(a->layer, b->layer, (size_t)a->n_layers * sizeof *a->layer), "%s: other layers", made[_i].name);
+  ck_assert_msg(!memcmp(a, b, offsetof(qn__config, layer)), "%s: another configuration", arch_made[_i].name);
+  ck_assert_msg(!memcmp(a->layer, b->layer, (size_t)a->n_layers * sizeof *a->layer), "%s: other layers",
+                arch_made[_i].name);
   qn__config_free(a), qn__config_free(b);
   qn_model_close(new), qn_model_close(old);
 }
@@ -76,9 +64,9 @@ START_TEST(the_table_is_tested_whole) {
   const qn__arch *a;
   for (size_t i = 0; (a = qn__arch_at(i)); i++) {
     bool found = false;
-    for (size_t k = 0; k < QN_COUNT(made); k++) {
+    for (size_t k = 0; k < QN_COUNT(arch_made); k++) {
       const qn__arch *tested;
-      qn_model *m = open_file(made[k].name, "");
+      qn_model *m = open_file(arch_made[k].name, "");
       size_t length;
       char type[64] = "", *at = memmem(qn_model_config(m, &length), length, "\"model_type\": \"", 15);
       sscanf(at + 15, "%63[^\"]", type);
@@ -228,7 +216,7 @@ static void put_changed(size_t which) {
   ck_assert_msg(dropped, "%s has no %s", changes[which].model, changes[which].drop);
   if (changes[which].add.name) save[n++] = changes[which].add;
   put_tensors("model.safetensors", save, n);
-  snprintf(from, sizeof from, "%s/%s/config.json", models, changes[which].model);
+  snprintf(from, sizeof from, "%s/%s/config.json", arch_models, changes[which].model);
   copy(from, "config.json");
   qn_model_close(m);
   free(names), free(save);
@@ -248,15 +236,79 @@ START_TEST(tensors_that_do_not_fit_are_named) {
 }
 END_TEST
 
+/* ---- Damage ------------------------------------------------------------------------------------------------------ */
+
+enum { ROUNDS = 60, MOST = 1 << 18, HEADER = 2048 };
+
+static size_t slurp(const char *from, uint8_t *to) {
+  FILE *f = fopen(from, "rb");
+  ck_assert_ptr_nonnull(f);
+  size_t n = fread(to, 1, MOST, f);
+  ck_assert(n && n < MOST);
+  fclose(f);
+  return n;
+}
+
+static void spill(const char *name, const uint8_t *bytes, size_t n) {
+  FILE *f = fopen(in_folder(name), "wb");
+  ck_assert(f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
+}
+
+/* Another digit or letter somewhere in a config.json; another byte in the header of a GGUF. */
+static void damage(uint8_t *at, size_t n, bool text) {
+  for (int i = 0; i < 3; i++) at[(size_t)rand() % n] = text ? "0123456789-[]{}e,tn\""[rand() % 20] : (uint8_t)rand();
+}
+
+static void touch_damaged(const char *name, const char *file, const char *to, const char *open) {
+  static uint8_t whole[MOST], changed[MOST];
+  char from[PATH_MAX];
+  snprintf(from, sizeof from, "%s/%s/%s", arch_models, name, file);
+  size_t n = slurp(from, whole);
+  for (int round = 0; round < ROUNDS; round++) {
+    memcpy(changed, whole, n);
+    damage(changed, n < HEADER ? n : HEADER, strstr(file, "json"));
+    spill(to, changed, n);
+    arch_touch(in_folder(open));
+  }
+}
+
+START_TEST(damaged_configurations_break_nothing) { /* fuzz_arch searches on */
+  char from[PATH_MAX];
+  srand(1);
+  snprintf(from, sizeof from, "%s/%s/model.safetensors", arch_models, arch_made[_i].name);
+  copy(from, "model.safetensors");
+  touch_damaged(arch_made[_i].name, "config.json", "config.json", "");
+  if (arch_made[_i].old) touch_damaged(arch_made[_i].name, "old.json", "config.json", "");
+  if (arch_made[_i].gguf) touch_damaged(arch_made[_i].name, "model.gguf", "x.gguf", "x.gguf");
+}
+END_TEST
+
+/* The corpus of fuzz_arch. */
+static void put_seeds(const char *dir) {
+  static uint8_t text[MOST];
+  for (size_t i = 0; i < QN_COUNT(arch_made); i++)
+    for (int old = 0; old <= arch_made[i].old; old++) {
+      char from[PATH_MAX], to[PATH_MAX];
+      snprintf(from, sizeof from, "%s/%s/%s.json", arch_models, arch_made[i].name, old ? "old" : "config");
+      snprintf(to, sizeof to, "%s/arch-%zu-%d", dir, i, old);
+      text[0] = (uint8_t)('a' + i);
+      FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+      if (!in || !out) perror(from), exit(2);
+      size_t n = fread(text + 1, 1, MOST - 1, in);
+      if (fwrite(text, 1, n + 1, out) != n + 1 || fclose(out) || fclose(in)) perror(to), exit(2);
+    }
+}
+
 int main(int n, char **argv) {
-  (void)n;
+  if (n > 2 && !strcmp(argv[1], "--seeds")) return put_seeds(argv[2]), 0;
   static const suite_case cases[] = {
-      CASE(every_parameter_is_found_and_every_tensor_is_one, QN_COUNT(made)),
-      CASE(old_spellings_say_the_same, QN_COUNT(made)),
+      CASE(every_parameter_is_found_and_every_tensor_is_one, QN_COUNT(arch_made)),
+      CASE(old_spellings_say_the_same, QN_COUNT(arch_made)),
       CASE(the_table_is_tested_whole, 1),
       CASE(a_setting_that_cannot_be_evaluated_is_named, QN_COUNT(wrong)),
       CASE(weights_alone_are_refused, 1),
       CASE(tensors_that_do_not_fit_are_named, QN_COUNT(changes)),
+      CASE(damaged_configurations_break_nothing, QN_COUNT(arch_made)),
   };
   return RUN_CASES(argv[0], cases, setup, teardown, 60);
 }
