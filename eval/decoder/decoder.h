@@ -46,11 +46,12 @@ const qn__config *qn__decoder_config(const qn__decoder *d);
 
 /* ---- A pass ------------------------------------------------------------------------------------------------------ */
 
-/* Told of every input of linear layers before its first product: x [rows, k], valid during the call. The rows that an
- * expert gets are the tokens that were routed to it, in order. */
+/* Told of every input of linear layers before its first product, in pieces: x [rows, k], valid during the call. The
+ * rows that an expert gets are the tokens that were routed to it, in order. False ends the layer: x is unknown then,
+ * and qn__decoder_layer returns QN_OK. */
 typedef struct qn__decoder_hook {
   void *ud;
-  void (*input)(void *ud, int input, const float *x, int64_t rows);
+  bool (*input)(void *ud, int input, const float *x, int64_t rows);
 } qn__decoder_hook;
 
 /* x [rows, hidden]. QN_E_ARG: an id outside the vocabulary (which, where, the limit). */

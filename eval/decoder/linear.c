@@ -1,0 +1,196 @@
+/* linear.c - see linear.h. */
+#include "linear.h"
+#include "dense.h"
+#include "fail.h"
+#include "serve.h"
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t bytes_of(const qn__linear *l) { return l->tensor->n * l->tensor->k * (int64_t)sizeof *l->w; }
+
+/* ---- Rounding to bf16 -------------------------------------------------------------------------------------------- */
+
+typedef struct rounding {
+  const float *from;
+  float *to;
+  int64_t k;
+} rounding;
+
+static void round_rows(void *ud, int64_t begin, int64_t end, int32_t thread) {
+  enum { block = 1024 };
+  const rounding *a = ud;
+  uint16_t half[block];
+  (void)thread;
+  for (int64_t i = begin * a->k; i < end * a->k; i += block) {
+    size_t n = (size_t)(end * a->k - i < block ? end * a->k - i : block);
+    qn_convert(a->from + i, QN_T_F32, half, QN_T_BF16, n);
+    qn_convert(half, QN_T_BF16, a->to + i, QN_T_F32, n);
+  }
+}
+
+static void to_bf16(const qn__linears *s, const float *from, float *to, int64_t n, int64_t k) {
+  qn__pool_run(s->pool, round_rows, &(rounding){from, to, k}, n);
+}
+
+/* ---- Weights ----------------------------------------------------------------------------------------------------- */
+
+static qn_status read_weight(const qn__linears *s, const qn__linear *l, float *w) {
+  qn_planes *p;
+  QN_TRY(qn_model_planes(s->model, l->tensor, l->slice, &p));
+  qn_status status = qn__decode_rows(s->pool, l->format, p, NULL, p->n, w);
+  qn_planes_free(p);
+  if (!status && s->bf16) to_bf16(s, w, w, l->tensor->n, l->tensor->k);
+  return status;
+}
+
+static void drop(qn__linears *s, qn__linear *l) {
+  if (l->w && !l->replaced) s->held -= bytes_of(l);
+  free(l->w);
+  l->w = NULL;
+  l->replaced = false;
+}
+
+/* The weight to be given up for one of `layer`. Layers come in turns, so that the one that was used last is the last to
+ * come again; those of the layer at hand go only when there are no others. */
+static qn__linear *to_give_up(const qn__linears *s, int layer) {
+  qn__linear *best = NULL;
+  for (int i = 0; i < s->n; i++) {
+    qn__linear *l = &s->all[i];
+    if (!l->w || l->replaced) continue;
+    bool other = l->layer != layer, best_other = best && best->layer != layer;
+    if (!best || other > best_other || (other == best_other && l->used > best->used)) best = l;
+  }
+  return best;
+}
+
+static qn_status hold_weight(qn__linears *s, qn__linear *l) {
+  l->used = ++s->products;
+  if (l->w) return QN_OK;
+  for (qn__linear *gone; s->hold && s->held + bytes_of(l) > s->hold && (gone = to_give_up(s, l->layer));) drop(s, gone);
+  l->w = malloc((size_t)bytes_of(l));
+  if (!l->w) return qn__fail(QN_E_NOMEM, "%s: %jd bytes for it in f32", l->tensor->name, (intmax_t)bytes_of(l));
+  s->held += bytes_of(l);
+  qn_status status = read_weight(s, l, l->w);
+  if (status) drop(s, l);
+  return status;
+}
+
+qn_status qn__linear_weight(qn__linears *s, int i, float *w) {
+  const qn__linear *l = &s->all[i];
+  if (!l->w) return read_weight(s, l, w);
+  memcpy(w, l->w, (size_t)bytes_of(l));
+  return QN_OK;
+}
+
+qn_status qn__linear_replace(qn__linears *s, int i, const float *w) {
+  qn__linear *l = &s->all[i];
+  float *own = w ? malloc((size_t)bytes_of(l)) : NULL;
+  if (w && !own) return qn__fail(QN_E_NOMEM, "%s: %jd bytes for it in f32", l->tensor->name, (intmax_t)bytes_of(l));
+  if (w && s->bf16) to_bf16(s, w, own, l->tensor->n, l->tensor->k);
+  else if (w) memcpy(own, w, (size_t)bytes_of(l));
+  drop(s, l);
+  l->w = own;
+  l->replaced = w;
+  return QN_OK;
+}
+
+void qn__linears_fini(qn__linears *s) {
+  for (int i = 0; i < s->n; i++) drop(s, &s->all[i]);
+  free(s->workspace);
+}
+
+/* ---- Kernels of a pack ------------------------------------------------------------------------------------------- */
+
+typedef struct typing {
+  const float *x;
+  char *to;
+  float *scale; /* [m], for types that have one */
+  qn_type type;
+  int64_t k;
+} typing;
+
+static void type_rows(void *ud, int64_t begin, int64_t end, int32_t thread) {
+  const typing *a = ud;
+  const float *x = a->x + begin * a->k;
+  char *to = a->to + begin * a->k * qn_type_bits(a->type) / 8;
+  (void)thread;
+  if (a->scale) qn_quantize_rows(x, end - begin, a->k, a->k, a->type, to, a->scale + begin);
+  else qn_convert(x, QN_T_F32, to, a->type, (size_t)((end - begin) * a->k));
+}
+
+/* Room for a call of m tokens: counters first, zeroed whenever they move. */
+static qn_status workspace(qn__linears *s, const qn_gemm *gemm, int64_t m, qn_args *args) {
+  enum { align = 256 };
+  size_t counters = (qn_gemm_counters(gemm, m) + align - 1) / align * align;
+  size_t size = counters + (qn_gemm_workspace(gemm, m) + align - 1) / align * align;
+  if (size > s->workspace_size) {
+    free(s->workspace);
+    s->workspace_size = 0;
+    s->workspace = aligned_alloc(align, size);
+    if (!s->workspace) return qn__fail(QN_E_NOMEM, "%zu bytes of workspace for %s", size, qn_gemm_kernel(gemm, m));
+    s->workspace_size = size;
+  }
+  memset(s->workspace, 0, counters);
+  args->counters = s->workspace;
+  args->workspace = (char *)s->workspace + counters;
+  return QN_OK;
+}
+
+static qn_status run_gemm(qn__linears *s, const qn__linear *l, const float *x, int64_t m, float *y) {
+  const int64_t k = l->tensor->k, n = l->tensor->n;
+  const qn_type act = (qn_type)qn__gemm_problem(l->gemm)->act, type = (qn_type)qn__gemm_problem(l->gemm)->out;
+  qn_args args = {.x = x, .y = y, .m = m};
+  float *to, *scale, *out;
+  QN_TRY(qn__scratch_take(s->scratch, m, &scale));
+  if (act != QN_T_F32) {
+    QN_TRY(qn__scratch_take(s->scratch, m * k, &to));
+    typing t = {x, (char *)to, qn__act_scaled(act) ? scale : NULL, act, k};
+    qn__pool_run(s->pool, type_rows, &t, m);
+    args.x = to;
+    args.x_scale = t.scale;
+  }
+  if (type != QN_T_F32) {
+    QN_TRY(qn__scratch_take(s->scratch, m * n, &out));
+    args.y = out;
+  }
+  QN_TRY(workspace(s, l->gemm, m, &args));
+  QN_TRY(qn_run(l->gemm, l->weight, &args));
+  return args.y == y ? QN_OK : qn_convert(args.y, type, y, QN_T_F32, (size_t)(m * n));
+}
+
+qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight) {
+  qn__linear *l = &s->all[i];
+  const qn_problem *p = gemm ? qn__gemm_problem(gemm) : NULL;
+  if (p && (p->n != l->tensor->n || p->k != l->tensor->k))
+    return qn__fail(QN_E_SHAPE, "%s is %jd x %jd, which '%s' is not for", l->tensor->name, (intmax_t)l->tensor->n,
+                    (intmax_t)l->tensor->k, p->spelling);
+  if (p && p->epilogue[0])
+    return qn__fail(QN_E_ARG, "%s: '%s' has an epilogue; the decoder needs the product alone", l->tensor->name,
+                    p->spelling);
+  l->gemm = gemm;
+  l->weight = weight;
+  return QN_OK;
+}
+
+/* ---- The product ------------------------------------------------------------------------------------------------- */
+
+static qn_status run(qn__linears *s, qn__linear *l, const float *x, int64_t m, float *y) {
+  const int64_t k = l->tensor->k, n = l->tensor->n;
+  if (l->gemm) return run_gemm(s, l, x, m, y);
+  QN_TRY(hold_weight(s, l));
+  float *rounded;
+  if (s->bf16) {
+    QN_TRY(qn__scratch_take(s->scratch, m * k, &rounded));
+    to_bf16(s, x, rounded, m, k);
+    x = rounded;
+  }
+  qn__dense(s->pool, x, k, l->w, m, n, k, y, n);
+  return QN_OK;
+}
+
+qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float *y) {
+  qn__scratch_mark mark = qn__scratch_here(s->scratch);
+  qn_status status = m ? run(s, &s->all[i], x, m, y) : QN_OK;
+  qn__scratch_back(s->scratch, mark);
+  return status;
+}

@@ -1,0 +1,50 @@
+/* linear.h - the linear layers of a decoder: where each one's weight comes from, and the product with it. */
+#ifndef QN_EVAL_LINEAR_H
+#define QN_EVAL_LINEAR_H
+#include "desc.h"
+#include "io.h"
+#include "pool.h"
+#include "scratch.h"
+
+/* A matrix of a checkpoint, and what it multiplies by now. Begins with tensor, slice, format and layer, the rest zero.
+ */
+typedef struct qn__linear {
+  const qn_tensor *tensor;
+  int64_t slice;
+  const qn_format *format; /* of the tensor */
+  int layer;
+  bool replaced;       /* w is not the checkpoint's, and stays */
+  float *w;            /* [n,k], or NULL: to be made */
+  uint64_t used;       /* when it was last multiplied, in products */
+  const qn_gemm *gemm; /* or NULL: the dense product */
+  const qn_weight *weight;
+} qn__linear;
+
+/* All of a decoder's. */
+typedef struct qn__linears {
+  const qn_model *model;
+  qn_pool *pool;
+  qn__scratch *scratch;
+  qn__linear *all;
+  int n;
+  bool bf16;
+  int64_t hold, held; /* bytes of weights that may stay (0: any), and that are here, replaced ones apart */
+  uint64_t products;
+  void *workspace; /* of pack kernels */
+  size_t workspace_size;
+} qn__linears;
+
+/* y[m,n] = x[m,k] . w^T, both dense. QN_E_NOMEM, what reading a weight or qn_run returns. */
+qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float *y);
+/* w[n,k]: what it multiplies by. */
+qn_status qn__linear_weight(qn__linears *s, int i, float *w);
+qn_status qn__linear_replace(qn__linears *s, int i, const float *w);
+qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight);
+/* Frees the weights, not the table. */
+void qn__linears_fini(qn__linears *s);
+
+/* Rows of planes as numbers: rows[0 .. n) of the weight, or 0 .. n where rows is NULL; out [n,k] f32, act-order undone.
+ * Computed in float64 and rounded once. QN_E_ARG, QN_E_NOMEM. */
+qn_status qn__decode_rows(qn_pool *pool, const qn_format *f, const qn_planes *p, const int32_t *rows, int64_t n,
+                          float *out);
+#endif

@@ -1,0 +1,112 @@
+/* session.c - what layers remember of sequences, and decoding with it. */
+#include "fail.h"
+#include "state.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- The memory of a layer --------------------------------------------------------------------------------------- */
+
+static int64_t conv_floats(const qn__delta_config *d) {
+  int64_t channels = 2 * (int64_t)d->key_heads * d->key_dim + (int64_t)d->value_heads * d->value_dim;
+  return channels * (d->conv - 1);
+}
+
+static int64_t state_floats(const qn__delta_config *d) { return (int64_t)d->value_heads * d->key_dim * d->value_dim; }
+
+int64_t qn__memory_init(qn__memory *m, const qn__config *c, int layer, int64_t windows, int64_t tokens, float *data) {
+  const qn__layer_config *l = &c->layer[layer];
+  int64_t keys, values;
+  *m = (qn__memory){.cache = {.windows = windows, .kv_heads = l->kv_heads, .dim = c->head_dim}};
+  if (l->mixer == QN_MIXER_DELTA) {
+    m->conv = data;
+    if (data) m->state = data + windows * conv_floats(&c->delta);
+    return windows * (conv_floats(&c->delta) + state_floats(&c->delta));
+  }
+  qn__cache_shape(&m->cache, tokens, &keys, &values);
+  m->cache.keys = data;
+  if (data) m->cache.values = data + keys;
+  return keys + values;
+}
+
+qn__memory qn__memory_from(const qn__memory *m, const qn__config *c, int64_t first, int64_t windows) {
+  if (!m->state) return (qn__memory){.cache = qn__cache_from(&m->cache, first, windows)};
+  return (qn__memory){.conv = m->conv + first * conv_floats(&c->delta),
+                      .state = m->state + first * state_floats(&c->delta)};
+}
+
+/* ---- Sessions ---------------------------------------------------------------------------------------------------- */
+
+struct qn__session {
+  qn__decoder *d;
+  int64_t batch, context, length;
+  qn__memory *memory; /* [n_layers] */
+  float *data;
+  size_t bytes;
+};
+
+qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out) {
+  const qn__config *c = d->config;
+  *out = NULL;
+  if (batch < 1 || context < 1 || batch > INT32_MAX || context > INT32_MAX)
+    return qn__fail(QN_E_ARG, "a session of %jd sequences of %jd tokens: both must be in 1 .. 2147483647",
+                    (intmax_t)batch, (intmax_t)context);
+  qn__session *s = calloc(1, sizeof *s);
+  if (!s) return qn__fail(QN_E_NOMEM, "a session");
+  *s = (qn__session){.d = d, .batch = batch, .context = context};
+  s->memory = calloc((size_t)c->n_layers, sizeof *s->memory);
+  int64_t n = 0;
+  for (int i = 0; s->memory && i < c->n_layers; i++) n += qn__memory_init(&s->memory[i], c, i, batch, context, NULL);
+  s->bytes = (size_t)n * sizeof *s->data;
+  s->data = calloc((size_t)n, sizeof *s->data);
+  if (!s->memory || !s->data) {
+    qn_status status = qn__fail(QN_E_NOMEM, "a session of %jd sequences of %jd tokens: %jd bytes", (intmax_t)batch,
+                                (intmax_t)context, (intmax_t)s->bytes);
+    qn__session_free(s);
+    return status;
+  }
+  float *data = s->data;
+  for (int i = 0; i < c->n_layers; i++) data += qn__memory_init(&s->memory[i], c, i, batch, context, data);
+  *out = s;
+  return QN_OK;
+}
+
+void qn__session_free(qn__session *s) {
+  if (!s) return;
+  free(s->memory);
+  free(s->data);
+  free(s);
+}
+
+static qn_status step(qn__session *s, const int32_t *ids, int64_t n, float *x) {
+  qn__decoder *d = s->d;
+  QN_TRY(qn__decoder_embed(d, ids, s->batch * n, x));
+  for (int i = 0; i < d->config->n_layers; i++)
+    QN_TRY(qn__pass_layer(&(qn__pass){d, i, NULL, s->batch, n, s->length, s->context, &s->memory[i]}, x));
+  return QN_OK;
+}
+
+qn_status qn__session_step(qn__session *s, const int32_t *ids, int64_t n, float *h) {
+  float *x = h;
+  if (n > s->context - s->length)
+    return qn__fail(QN_E_LIMIT, "%jd tokens after %jd, the session was made for %jd", (intmax_t)n, (intmax_t)s->length,
+                    (intmax_t)s->context);
+  qn__scratch_mark mark = qn__scratch_here(&s->d->scratch);
+  if (!x) QN_TRY(qn__scratch_take(&s->d->scratch, s->batch * n * s->d->config->hidden, &x));
+  qn_status status = step(s, ids, n, x);
+  qn__scratch_back(&s->d->scratch, mark);
+  if (status) return status;
+  s->length += n;
+  return h ? qn__decoder_finish(s->d, h, s->batch * n) : QN_OK;
+}
+
+qn_status qn__session_rewind(qn__session *s, int64_t length) {
+  if (length < 0 || length > s->length)
+    return qn__fail(QN_E_ARG, "back to %jd tokens of a session that has %jd", (intmax_t)length, (intmax_t)s->length);
+  for (int i = 0; length && length < s->length && i < s->d->config->n_layers; i++)
+    if (s->memory[i].state)
+      return qn__fail(QN_E_ARG, "layer %d has a state that only goes forward: back to 0 tokens, not to %jd", i,
+                      (intmax_t)length);
+  if (!length) memset(s->data, 0, s->bytes);
+  s->length = length;
+  return QN_OK;
+}

@@ -1,0 +1,58 @@
+/* vector.h - loops over floats for whatever vectors this CPU has.
+ *
+ * A function marked QN__CLONES is compiled for several instruction sets, and the loader takes the best that runs here;
+ * what it calls of this header is inlined into it. The files that use it are compiled with -O3 -ffp-contract=fast:
+ * loops become vectors, a product and a sum one instruction where there is one. */
+#ifndef QN_EVAL_VECTOR_H
+#define QN_EVAL_VECTOR_H
+#include "narrow.h"
+
+#if defined __has_feature
+#define QN__FEATURE(name) __has_feature(name)
+#else
+#define QN__FEATURE(name) 0
+#endif
+
+/* Sanitizers are not ready yet when the loader chooses. */
+#if defined __x86_64__ && !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ &&                             \
+    !QN__FEATURE(address_sanitizer) && !QN__FEATURE(thread_sanitizer)
+#define QN__CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define QN__CLONES
+#endif
+#define QN__INLINE static inline __attribute__((always_inline))
+
+enum { QN__LANES = 16 };
+typedef float qn__lanes __attribute__((vector_size(64), aligned(4), may_alias)); /* at the address of any float */
+
+/* e^x to 2 units in the last place; below -87 it stays at 1e-38, above 88 at 1.7e38. NaN stays NaN. x = n ln 2 + r with
+ * |r| <= ln 2 / 2: e^r is a polynomial (Cephes' expf, Moshier), 2^n an exponent. */
+QN__INLINE float qn__exp(float x) {
+  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  const float magic = 0x1.8p23f; /* adding it rounds to an integer, in the low bits */
+  float t = x * 0x1.715476p0f + magic, n = t - magic;
+  float r = x - n * 0.693359375f - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return p * qn__f32_of_bits((qn__bits_of_f32(t) + 127) << 23);
+}
+
+QN__INLINE float qn__sigmoid(float x) { return 1.0f / (1.0f + qn__exp(-x)); }
+QN__INLINE float qn__tanh(float x) { return 1.0f - 2.0f / (1.0f + qn__exp(2.0f * x)); }
+
+/* The sum of n products, in 16 sums that are added up at the end. */
+QN__INLINE float qn__dot(const float *a, const float *b, int64_t n) {
+  float s[QN__LANES] = {0}, sum = 0;
+  int64_t i = 0;
+  for (; i + QN__LANES <= n; i += QN__LANES)
+    for (int j = 0; j < QN__LANES; j++) s[j] += a[i + j] * b[i + j];
+  for (; i < n; i++) s[i % QN__LANES] += a[i] * b[i];
+  for (int j = 0; j < QN__LANES; j++) sum += s[j];
+  return sum;
+}
+#endif
