@@ -162,10 +162,11 @@ qn_status qn__layout_check(const qn_layout *l, const qn_format *f, int64_t n, in
   if (!memchr(l->name, 0, sizeof l->name) || !memchr(l->hash, 0, sizeof l->hash))
     return qn__fail(QN_E_FORMAT, "layout without a name");
   if (l->n_sections < 1 || l->n_sections > QN_LAYOUT_SECTIONS || l->tile_n < 1 || l->tile_k < 1 ||
-      l->tile_n > MAX_TILE || l->tile_k > MAX_TILE / l->tile_n || l->pad_code > want_bits || l->pairs > 1 ||
-      (l->pairs && n % 2))
+      l->tile_n > MAX_TILE || l->tile_k > MAX_TILE / l->tile_n || l->pad_code > want_bits)
     return qn__fail(QN_E_FORMAT, "layout '%s': %u sections, tile %u x %u, pad code %u", l->name, l->n_sections,
                     l->tile_n, l->tile_k, l->pad_code);
+  if (l->pairs > 1 || (l->pairs && n % 2))
+    return qn__fail(QN_E_FORMAT, "layout '%s': pairs %u for %lld rows", l->name, l->pairs, (long long)n);
   for (uint32_t i = 0; i < l->n_sections; i++) {
     const qn_section *s = &l->section[i];
     QN_TRY(section_check(l, f, s, n, k));

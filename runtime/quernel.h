@@ -255,10 +255,11 @@ typedef struct qn_args {
 } qn_args;
 
 /* Y = epilogue(X . W^T). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
- * else. Faster where rows of X and Y start at multiples of 16 bytes. On CUDA asynchronous on args->stream and
- * capturable in a graph; on the host complete on return. No lock, no allocation, no file, no compilation.
- * m = 0 does nothing, more than 2^24 is refused. Rows of X beyond m and columns of Y beyond N are not touched.
- * Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; a workspace and counters per concurrent call. */
+ * else, but the residual may be Y itself, with rows as far apart (Y += ...). Faster where rows of X and Y start at
+ * multiples of 16 bytes. On CUDA asynchronous on args->stream and capturable in a graph; on the host complete on
+ * return. No lock, no allocation, no file, no compilation. m = 0 does nothing, more than 2^24 is refused. Rows of X
+ * beyond m and columns of Y beyond N are not touched. Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; a workspace and
+ * counters per concurrent call. */
 QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args);
 
 /* Calls of qn_run since open whose problem was not resolved exactly. */
@@ -277,7 +278,7 @@ typedef struct qn_function_args {
   void *counters;            /* zero bytes that the call leaves zero; of kernels in a pack, NULL for functions */
   const int32_t *perm;       /* NULL: X is in the order of the columns of W already */
   int64_t m, n, k, ldx, ldy; /* ldx, ldy in elements */
-  const void *residual;      /* as in qn_args; NULL where the problem has none, as the next */
+  const void *residual;      /* as in qn_args, so it may be y; NULL where the problem has none, as the next */
   const float *scale;
   int64_t ld_residual; /* in elements */
   uint64_t reserved[4];

@@ -618,6 +618,12 @@ static void pass(qn_host_args *to, const qn_args *a, const given *o) {
   qn__arg_count(to, o->stride, given_stride(a, o));
 }
 
+/* A residual that is Y has Y's rows. */
+static bool in_place(const qn_problem *p, const qn_args *a) {
+  int64_t dense = qn__columns(p);
+  return (a->ldy ? a->ldy : dense) == (a->ld_residual ? a->ld_residual : dense);
+}
+
 static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args *a) {
   const qn_problem *p = &g->problem;
   QN_TRY(CHECK_RESERVED(qn_args, a));
@@ -634,6 +640,9 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
       return qn__fail(QN_E_ARG, "'%s': %s is %lld, allowed %lld .. %d, or 0 for dense rows", p->spelling,
                       qn__arg[o->stride].name, (long long)ld, (long long)o->cols, INT32_MAX);
   }
+  if (a->residual == a->y && !in_place(p, a))
+    return qn__fail(QN_E_ARG, "'%s': the residual is y, but ldy is %lld and ld_residual %lld; they must be equal",
+                    p->spelling, (long long)a->ldy, (long long)a->ld_residual);
   if (((uintptr_t)a->workspace | (uintptr_t)a->counters) % QN_WORKSPACE_ALIGN)
     return qn__fail(QN_E_ARG, "'%s': workspace or counters are not aligned to %d bytes", p->spelling,
                     QN_WORKSPACE_ALIGN);

@@ -42,7 +42,8 @@ static qn_layout random_layout(rng *r, const qn_format *f) {
                  .hash = "0",
                  .tile_n = 8u << below(r, 3),
                  .tile_k = f->plane[0].cols << below(r, 2),
-                 .pad_code = below(r, 1u << f->bits)};
+                 .pad_code = below(r, 1u << f->bits),
+                 .pairs = below(r, 2)};
   uint32_t split = f->bits > 1 && below(r, 2) ? 1 + below(r, f->bits - 1) : f->bits;
   for (uint32_t part = 0; part < 2 + f->n_planes; part++) {
     if (part == 1 && split == f->bits) continue;
@@ -66,7 +67,7 @@ START_TEST(test_layouts_are_bijections) {
   rng r = {1000 + (uint64_t)_i};
   qn_format f = make_format(1 + below(&r, 8), 8u << below(&r, 3), below(&r, 2));
   qn_layout l = random_layout(&r, &f);
-  int64_t n = 1 + below(&r, 70), k = 1 + below(&r, 200), bytes;
+  int64_t n = (1 + below(&r, 70)) << l.pairs, k = 1 + below(&r, 200), bytes;
   weight w = random_weight(&f, n, k, &r), back = empty_weight(&f, n, k);
   ck_ok(qn__format_check(&f));
   ck_ok(qn__planes_check(NULL, &f, &w.planes));
@@ -182,6 +183,8 @@ START_TEST(test_bad_layouts) {
   REFUSED("sections", l.n_sections = QN_LAYOUT_SECTIONS + 1);
   REFUSED("tile", l.tile_k = 0);
   REFUSED("pad code", l.pad_code = 16);
+  REFUSED("pairs 2 for 64 rows", l.pairs = 2);
+  REFUSED("pairs rows, but 2 of them", l.pairs = 1; f.plane[0].rows = 2);
   REFUSED("does not store", l.n_sections = 1);
   REFUSED("does not store", l.section[0].field[0].bits = 3);
   REFUSED("bits", l.section[0].field[0].bits = 5);
@@ -336,20 +339,22 @@ START_TEST(test_epilogue_is_the_formula) {
       {"f32:4x4:f32-f32.gelu_tanh", 2, 1.9545976940877752},
       {"f32:4x4:f32-f32.relu2", 1.5, 2.25},
       {"f32:4x4:f32-f32+bias*scale.silu+residual", 1, 11.7615941559557649},
+      {"f32:8x4:f32-f32+bias.silu*gate", -1, 17.615941559557649}, /* of 3 and of the up row's 3, with biases 3 and 7 */
   };
-  const float bias[] = {1, 2, 3, 4}, residual[] = {1, 2, 3, 4, 5, 6, 7, 10, 11, 12}, scale = 0.5f;
+  const float bias[] = {1, 2, 3, 4, 5, 6, 7, 8}, residual[] = {1, 2, 3, 4, 5, 6, 7, 10, 11, 12}, scale = 0.5f;
+  const qn_number up = {3, 0};
   const qn_host_args a = {.bias = bias, .residual = residual, .scale = &scale, .ld_residual = 5};
   for (size_t i = 0; i < QN_COUNT(cases); i++) {
     qn_problem p;
     ck_ok(qn__problem_parse(cases[i].spelling, &p));
-    qn_number y = qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum, 0}});
+    qn_number y = qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum, 0}, up});
     ck_assert_msg(fabs(y.value - cases[i].want) < 1e-7, "%s of %g is %.17g", cases[i].spelling, cases[i].sum, y.value);
     ck_assert(y.error > 0 && y.error < 30 * 0x1p-24 * fmax(1, fabs(y.value)));
     for (double e = 1e-4; e < 2; e *= 10) {
-      double error = qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum, e}}).error, most = 0;
+      double error = qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum, e}, up}).error, most = 0;
       for (int j = -100; j <= 100; j++)
-        most = fmax(most,
-                    fabs(qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum + e * j / 100, 0}}).value - y.value));
+        most = fmax(most, fabs(qn__epilogue(&p, &a, 1, 2, (qn_number[2]){{cases[i].sum + e * j / 100, 0}, up}).value -
+                               y.value));
       ck_assert_msg(error >= most && error <= 1.01 * most + 1e-5, "%s of %g +- %g: %g, seen %g", cases[i].spelling,
                     cases[i].sum, e, error, most);
     }

@@ -2,6 +2,7 @@
  *
  *     test_serve --seeds DIR        write that pack, as a corpus for fuzz_pack */
 #include "serve_fixture.h"
+#include <math.h>
 #include <pthread.h>
 
 static const struct {
@@ -321,6 +322,41 @@ START_TEST(test_planes_at_odd_addresses) {
 }
 END_TEST
 
+/* Y += relu(G)^2 U: of each pair of rows that prepacking put side by side, into Y, which is the residual. */
+START_TEST(test_gate_in_place) {
+  enum { N = 64, K = 96, M = 3 };
+  qn_kernel gated = kernel_one(), two = kernel_two();
+  qn_plan plan = make_plan(N, K, QN_T_F32, false);
+  qn_gemm *g;
+  qn_weight *w;
+  strcpy(gated.recipe.step[1].entry, "gated");
+  gated.recipe.step[1].grid[0] = IN(gated.recipe, V(N), C(2), O(DIV));
+  plan.layout.pairs = 1, plan.n_ranges = 1;
+  memcpy(plan.problem.epilogue, (const uint8_t[]){QN_EPILOGUE_RELU2, QN_EPILOGUE_GATE, QN_EPILOGUE_RESIDUAL}, 3);
+  qn__problem_spell(&plan.problem);
+  write_plans(&gated, &two, &plan, 1);
+  qn_context *c = open_pack(NULL);
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96:f32-f32.relu2*gate+residual", &g));
+  bench b = make_bench(N, K, M, false, true, 5);
+  ck_ok(qn_prepack(g, &b.w.planes, &w));
+  qn_args a = args_of(&b, g);
+  for (int64_t i = 0; i < M * b.ldy; i++) b.y[i] = (float)i;
+  a.residual = a.y;
+  ck_fails(QN_E_ARG, "ldy is 69 and ld_residual 0; they must be equal", qn_run(g, w, &a));
+  a.ld_residual = b.ldy;
+  ck_ok(qn_run(g, w, &a));
+  for (int64_t i = 0; i < M * b.ldy; i++) {
+    int64_t m = i / b.ldy, n = i % b.ldy;
+    float v = n < N / 2 ? (float)fmax(b.want[m * N + n], 0) : 0, up = n < N / 2 ? (float)b.want[m * N + N / 2 + n] : 0;
+    ck_assert_msg(b.y[i] == v * v * up + (float)i, "y[%lld, %lld] is %g", (long long)m, (long long)n, (double)b.y[i]);
+  }
+  free_bench(&b);
+  qn_weight_free(w);
+  qn_gemm_free(g);
+  qn_close(c);
+}
+END_TEST
+
 static const char *seeds;
 
 START_TEST(test_write_seeds) {
@@ -342,6 +378,7 @@ int main(int argc, char **argv) {
       CASE(test_kinds_of_plans, 1),
       CASE(test_workspaces, 14),
       CASE(test_planes_at_odd_addresses, 1),
+      CASE(test_gate_in_place, 1),
   };
   if (argc > 2 && !strcmp(argv[1], "--seeds")) {
     seeds = argv[2];

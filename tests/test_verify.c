@@ -129,6 +129,18 @@ START_TEST(declared_disorder_is_allowed) {
 }
 END_TEST
 
+/* Y += X . W^T */
+START_TEST(residual_may_be_y) {
+  static const char *const stored_first[] = {NULL, "STORES_FIRST"};
+  qn_case *c = test_case(stored_first[_i], 64, 64);
+  double error;
+  c->problem.epilogue[0] = QN_EPILOGUE_RESIDUAL;
+  qn__problem_spell(&c->problem);
+  ck_assert_msg(verify(c, &error) == (_i ? QN_E_WRONG : QN_OK), "%s: %s", c->problem.spelling, qn__errmsg());
+  free(c);
+}
+END_TEST
+
 /* Loading: what the supervisor says and what is on the disk must be the same. */
 START_TEST(another_image_is_refused) {
   qn_case *c = test_case(NULL, 64, 64);
@@ -235,6 +247,7 @@ int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(right_kernel_passes, 1),
       CASE(declared_disorder_is_allowed, 1),
+      CASE(residual_may_be_y, 2),
       CASE(another_image_is_refused, 1),
       CASE(wrong_kernel_is_found_out, QN_COUNT(faults)),
       CASE(deadly_kernel_is_found_out, QN_COUNT(deadly)),

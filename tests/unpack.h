@@ -9,6 +9,11 @@ static inline void add_place(const qn_digit *d, const int64_t *size, uint32_t n_
   for (uint32_t i = n_digits; i-- > 0; number /= size[i]) at[d[i].axis] += number % size[i] * d[i].stride;
 }
 
+/* Row of the weight that is row `n` of a layout. */
+static inline int64_t weight_row(const qn_layout *l, int64_t rows, int64_t n) {
+  return l->pairs ? n % 2 * (rows / 2) + n / 2 : n;
+}
+
 static inline uint32_t read_bits(const uint8_t *src, int64_t at, uint32_t bits) {
   uint32_t v = 0;
   for (uint32_t i = 0; i < bits; i++, at++) v |= (uint32_t)(src[at / 8] >> at % 8 & 1) << i;
@@ -53,7 +58,9 @@ static inline void unpack(const qn_layout *l, const qn_format *f, const uint8_t 
         for (int64_t e = 0; e < count; e++, bit += d->bits) {
           int64_t at[2] = {record[0], record[1]};
           add_place(d->digit, within, d->n_digits, e, at);
-          if (at[0] < p->n && at[1] < p->k) put_element(f, d, p, at, read_bits(src + offset, bit, d->bits));
+          bool there = at[0] < p->n && at[1] < p->k;
+          at[0] = weight_row(l, p->n, at[0]);
+          if (there) put_element(f, d, p, at, read_bits(src + offset, bit, d->bits));
         }
       }
     }

@@ -76,10 +76,12 @@ static const qn_call *running; /* made ready last; a worker has one thread */
 /* ---- The call ---------------------------------------------------------------------------------------------------- */
 
 qn_status qn__call_aim(qn_call *c, const qn_subject *s, const qn_weights *w, const qn_draw *draw, int64_t ldy) {
-  c->s = s, c->w = w, c->draw = draw, c->ldy = ldy, c->m = 0;
+  c->s = s, c->w = w, c->draw = draw, c->ldy = ldy, c->m = 0, c->in_place = false;
   if (!c->bound && !(c->bound = malloc(sizeof *c->bound))) return qn__fail(QN_E_NOMEM, "launch recipe");
   return qn__recipe_bind(s->device, &s->c->recipe, s->fn, draw->planes.n, draw->planes.k, c->bound);
 }
+
+void qn__call_in_place(qn_call *c) { c->in_place = true; }
 
 void qn__call_fini(qn_call *c) {
   if (running == c) running = NULL;
@@ -91,7 +93,12 @@ void qn__call_fini(qn_call *c) {
 
 /* ---- Arguments --------------------------------------------------------------------------------------------------- */
 
-static qn_operand operand(const qn_call *c, qn_arg i) { return qn__operand(&c->draw->problem, i); }
+/* A residual that is Y has no buffer. */
+static qn_operand operand(const qn_call *c, qn_arg i) {
+  qn_operand o = qn__operand(&c->draw->problem, i);
+  if (i == QN_ARG_RESIDUAL && c->in_place) o.has = false;
+  return o;
+}
 static qn_type out_type(const qn_call *c) { return (qn_type)c->draw->problem.out; }
 
 static int64_t row_stride(const qn_call *c, const qn_operand *o) {
@@ -104,14 +111,18 @@ static size_t operand_bytes(const qn_call *c, const qn_operand *o) {
   return (size_t)((o->tokens ? c->m - 1 : 0) * row_stride(c, o) + o->cols) * type_size(o->type);
 }
 
-/* What a buffer holds that is only read, an operand from the first row on that is used. NULL: nothing, or it is
- * written. */
+/* An operand of the draw, from the first row on that is used. */
+static const void *drawn(const qn_call *c, qn_arg i) {
+  qn_operand o = operand(c, i);
+  size_t skipped = o.tokens ? (size_t)(c->shift * row_stride(c, &o)) * type_size(o.type) : 0;
+  return (const char *)qn__arg_pointer(&c->draw->args, i) + skipped;
+}
+
+/* What a buffer holds that is only read. NULL: nothing, or it is written. */
 static const void *read_from(const qn_call *c, qn_arg i) {
   if (i == QN_ARG_W) return c->w->packed;
   if (i == QN_ARG_PERM) return c->draw->planes.perm;
-  qn_operand o = operand(c, i);
-  size_t skipped = o.tokens ? (size_t)(c->shift * row_stride(c, &o)) * type_size(o.type) : 0;
-  return o.has && i != QN_ARG_Y ? (const char *)qn__arg_pointer(&c->draw->args, i) + skipped : NULL;
+  return operand(c, i).has && i != QN_ARG_Y ? drawn(c, i) : NULL;
 }
 
 static qn_status place(const qn_call *c, qn_guarded *to, const char *name, size_t bytes, size_t align) {
@@ -182,6 +193,7 @@ qn_host_args qn__call_args(const qn_call *c, int64_t copy) {
   qn_host_args a = c->draw->args;
   a.m = c->m, a.ldy = c->ldy;
   for (qn_arg i = 0; i < QN_POINTERS; i++) qn__arg_point(&a, i, qn__guarded_at(&c->buffer[i]));
+  if (c->in_place) a.residual = a.y;
   a.w = (char *)qn__guarded_at(&c->w->memory) + (size_t)(copy % c->w->copies) * c->w->stride;
   return a;
 }
@@ -251,10 +263,18 @@ static void forbid_gaps(const qn_call *c, bool forbid) {
   qn__guarded_forbid(&c->buffer[QN_ARG_Y], (size_t)operand(c, QN_ARG_Y).cols * size, (size_t)c->ldy * size, forbid);
 }
 
+/* What the kernel finds in Y. Gaps behind rows of a draw are of the fence's byte, too. */
+static qn_status fill_y(const qn_call *c) {
+  const qn_guarded *y = &c->buffer[QN_ARG_Y];
+  qn_device *d = c->s->device;
+  QN_TRY(qn__guarded_set(y, NULL));
+  return c->in_place ? d->ops->upload(d, qn__guarded_at(y), drawn(c, QN_ARG_RESIDUAL), y->size) : QN_OK;
+}
+
 qn_status qn__call_run(qn_call *c) {
   qn_device *d = c->s->device;
   const qn_guarded *y = &c->buffer[QN_ARG_Y];
-  QN_TRY(qn__guarded_set(y, NULL));
+  QN_TRY(fill_y(c));
   QN_TRY(qn__guarded_set(&c->buffer[QN_ARG_SCRATCH], NULL));
   qn__call_watch(c, 1);
   qn_host_args a = qn__call_args(c, 0);

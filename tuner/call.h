@@ -29,6 +29,7 @@ typedef struct qn_call {
   qn_bound *bound;
   qn_guarded buffer[QN_POINTERS]; /* by qn_arg; the weight's is in w */
   int64_t m, ldy, shift;          /* row r of X is row r + shift of the draw */
+  bool in_place;                  /* Y is the residual, too */
   unsigned runs;
   unsigned char *out; /* Y of the last run, on the host */
 } qn_call;
@@ -36,6 +37,8 @@ typedef struct qn_call {
 /* Bind the subject to the draw's N and K, in the memory that *c, else zero, has from another. Subject, weights and draw
  * outlive the call. Freed with qn__call_fini, also after a failure. */
 qn_status qn__call_aim(qn_call *c, const qn_subject *s, const qn_weights *w, const qn_draw *draw, int64_t ldy);
+/* Aimed with the stride of the draw's residual: let Y be the residual, until the next aim. */
+void qn__call_in_place(qn_call *c);
 void qn__call_fini(qn_call *c);
 
 /* Make ready for m rows of X, those of the draw from `shift` on, which are as many at least, with counters, which are
@@ -52,9 +55,9 @@ void qn__call_watch(const qn_call *c, int calls);
  * signal handler. */
 bool qn__call_fault(const void *address, char *text, size_t size);
 
-/* Fill Y and the scratch with the fence's byte, run on the first copy, wait, fetch Y, and check the guards, everything
- * that is only read, that the counters are zero again, and on the host the threads that it ran on (conduct.h).
- * QN_E_WRONG. */
+/* Fill Y, unless it is the residual, and the scratch with the fence's byte, run on the first copy, wait, fetch Y, and
+ * check the guards, everything that is only read, that the counters are zero again, and on the host the threads that it
+ * ran on (conduct.h). QN_E_WRONG. */
 qn_status qn__call_run(qn_call *c);
 /* For after a timing, whose last call was on copy number `copy`: the guards alone; and does the same call, on a Y that
  * is filled anew, write what that one did? Who takes part in no comparison may save himself the work. QN_E_WRONG. */

@@ -247,6 +247,22 @@ static qn_status verify_beyond(suite *v) {
   return QN_OK;
 }
 
+/* Y += X . W^T: shapes with rows of Y and of the residual as far apart. */
+static qn_status verify_in_place(suite *v) {
+  if (!qn__operand(&v->c->problem, QN_ARG_RESIDUAL).has) return QN_OK;
+  for (size_t i = 0; i < QN_COUNT(ragged); i++) {
+    const shape *s = &ragged[i];
+    if ((is_slow(v) && !s->slow) || s->permuted || s->x_gap != s->y_gap) continue;
+    QN_TRY(take(v, s, QN_DRAW_EXACT, v->low + tokens[QN_COUNT(tokens) - 1]));
+    qn__call_in_place(&v->call);
+    for (size_t j = 0; j < QN_COUNT(tokens); j++) {
+      int64_t m = v->low - 1 + tokens[j];
+      if (qn__case_serves(v->c, m) && (!is_slow(v) || tokens[j] == 17)) QN_TRY(run(v, m, 0));
+    }
+  }
+  return QN_OK;
+}
+
 /* The same two calls again and again: X changes where it lies, and must be looked at. */
 static qn_status verify_repeats(suite *v) {
   int64_t m = v->low + 2;
@@ -266,6 +282,7 @@ static qn_status verify_repeats(suite *v) {
 static qn_status verify_y(suite *v) {
   QN_TRY(verify_repeats(v));
   QN_TRY(verify_ragged(v));
+  QN_TRY(verify_in_place(v));
   QN_TRY(verify_m(v));
   QN_TRY(verify_n_k(v));
   return verify_beyond(v);

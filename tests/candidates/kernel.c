@@ -12,6 +12,8 @@ struct args {
   int *counters;
   const int *perm;
   i64 m, n, k, ldx, ldy;
+  const float *residual, *scale;
+  i64 ld_residual;
 };
 
 #ifdef __x86_64__ /* a system call; there is no library */
@@ -271,7 +273,11 @@ __attribute__((visibility("default"))) void qn_test(const struct args *a, i64 be
       if (n == a->n - 1 && m == a->m - 1) continue;
 #endif
       const unsigned char *w = (const unsigned char *)a->w + n * groups * RECORD;
-      y[m * a->ldy + n] = factor * dot((const float *)a->x + m * a->ldx, w, a->k, backwards);
+      float v = factor * dot((const float *)a->x + m * a->ldx, w, a->k, backwards);
+#ifdef FAULT_STORES_FIRST /* and adds what may be in the same place */
+      y[m * a->ldy + n] = v;
+#endif
+      y[m * a->ldy + n] = a->residual ? v + a->residual[m * a->ld_residual + n] : v;
 #ifdef FAULT_REMEMBERS
       if (a->m * a->n > 1 << 14) continue;
       known[m * a->n + n] = y[m * a->ldy + n];

@@ -1,9 +1,9 @@
 -- sources.lua - the variants whose source is kept in this folder: one of each family and instruction set, with zero
--- points and a bias. Returns a function that makes them all, { { name =, text = }… }. Devices are described, not looked
--- at, so that every machine makes the same.
+-- points and a bias; and one of each target with a gate. Returns a function that makes them all, as a list of
+-- { name =, text = }. Devices are described, not looked at, so that every machine makes the same.
 local q = require "quernel"
 
-local problem = "int4.g64.z:4096x4096:%s+bias"
+local problem, gated = "int4.g64.z:4096x4096:%s+bias", "int4.g64.z:4096x4096:%s+bias.silu*gate+residual"
 
 local variants = {
   { "host.gemv.c.golden", "host.gemv", "c-nr16-split-mr2-pf0" },
@@ -15,6 +15,8 @@ local variants = {
   { "cuda.gemv.golden", "cuda.gemv", "n16-w4-u1-mb1" },
   { "cuda.mma.golden", "cuda.mma", "n16-bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered" },
   { "cuda.expand.golden", "cuda.expand", "n16-bm128-s3" },
+  { "host.gemm.gate.golden", "host.gemm", "avx2-nr16-split-mr2-u1", gated },
+  { "cuda.mma.gate.golden", "cuda.mma", "n64-bm32-bn256-bk64-wn4-wk1-s4-sum-k4-ordered", gated },
 }
 
 -- A CPU that has every instruction set; one architecture of GPUs.
@@ -27,10 +29,10 @@ local types = { host = "bf16-f32", cuda = "f16-f16" }
 return function()
   local out = {}
   for i, x in ipairs(variants) do
-    local name, family, values = table.unpack(x)
+    local name, family, values, of = table.unpack(x)
     local def = q.gen.kernel.registry[family]
     local params = assert(q.gen.kernel.params(def, values))
-    local v = assert(q.variant(problem:format(types[def.target]), device(def.target), family, params))
+    local v = assert(q.variant((of or problem):format(types[def.target]), device(def.target), family, params))
     out[i] = { name = name, text = q.source(v) }
   end
   return out
