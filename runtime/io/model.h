@@ -246,6 +246,12 @@ static inline void *qn__fill(qn_planes *p, int i) { return (void *)(uintptr_t)p-
  * the codes (u8, plane 0) with it; p->perm becomes NULL if the order is the natural one. */
 qn_status qn__order_groups(const qn__weight *w, int part, int64_t slice, qn_planes *p);
 
+/* ---- Writing ----------------------------------------------------------------------------------------------------- */
+
+/* An array in row-major order as a NumPy file; descr as NumPy spells it ("<i4"), of `item` bytes. See qn_npy_write. */
+qn_status qn__npy_write(const char *path, const char *descr, size_t item, const void *x, const int64_t *dim,
+                        int n_dims);
+
 /* ---- Packed codes ------------------------------------------------------------------------------------------------ */
 
 /* How codes of `bits` bits lie in 32-bit words. */

@@ -8,22 +8,31 @@
 
 /* ---- NumPy ------------------------------------------------------------------------------------------------------- */
 
-qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k) {
+qn_status qn__npy_write(const char *path, const char *descr, size_t item, const void *x, const int64_t *dim,
+                        int n_dims) {
   enum { HEADER = 128 }; /* a multiple of 64 */
-  char header[HEADER + 1];
+  char header[HEADER + 1], shape[64] = "";
   qn_output o;
-  size_t count;
-  if (!path || !x || n < 0 || k < 0 || __builtin_mul_overflow((size_t)n, (size_t)k, &count))
-    return qn__fail(QN_E_ARG, "npy: a path, data and a shape are needed");
+  size_t count = 1;
+  bool fits = path && x;
+  for (int i = 0; i < n_dims && fits; i++) {
+    fits = dim[i] >= 0 && !__builtin_mul_overflow(count, (size_t)dim[i], &count);
+    snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%jd, ", (intmax_t)dim[i]);
+  }
+  if (!fits) return qn__fail(QN_E_ARG, "npy: a path, data and a shape are needed");
   QN_TRY(qn__output_open(&o, path));
-  int used = snprintf(header, sizeof header,
-                      "\x93NUMPY\x01%c\x76%c{'descr': '<f4', 'fortran_order': False, 'shape': (%jd, %jd), }", 0, 0,
-                      (intmax_t)n, (intmax_t)k);
+  int used =
+      snprintf(header, sizeof header, "\x93NUMPY\x01%c\x76%c{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+               0, 0, descr, shape);
   memset(header + used, ' ', HEADER - 1 - (size_t)used);
   header[HEADER - 1] = '\n';
   fwrite(header, HEADER, 1, o.f);
-  if (count) fwrite(x, sizeof *x, count, o.f);
+  if (count) fwrite(x, item, count, o.f);
   return qn__output_close(&o);
+}
+
+qn_status qn_npy_write(const char *path, const float *x, int64_t n, int64_t k) {
+  return qn__npy_write(path, "<f4", sizeof *x, x, (const int64_t[]){n, k}, 2);
 }
 
 /* ---- Tensors ----------------------------------------------------------------------------------------------------- */
