@@ -2,8 +2,11 @@
  * versions and of a GGUF; settings and tensors that would make an evaluation wrong are refused by name. */
 #include "arch.h"
 #include "arch_made.h"
+#include "decoder.h"
+#include "generator.h"
 #include "io_folder.h"
 #include "names.h"
+#include <math.h>
 #include <stddef.h>
 
 static qn_model *open_file(const char *name, const char *file) {
@@ -236,6 +239,65 @@ START_TEST(tensors_that_do_not_fit_are_named) {
 }
 END_TEST
 
+/* ---- Logits ------------------------------------------------------------------------------------------------------ */
+
+static const double margin = 1e-4; /* transformers' sums and ours are both f32, in another order */
+
+static qn_status format_of(void *ud, const char *spelling, qn_format *out) {
+  const char *bad = generator_format(spelling, out);
+  (void)ud;
+  return bad ? qn__fail(QN_E_FORMAT, "%s", bad) : QN_OK;
+}
+
+#define OK(call) ck_assert_msg((call) == QN_OK, "%s: %s", #call, qn__errmsg())
+
+static void compare(const char *name, const char *file, const char *recorded) {
+  qn_model *m = open_file(name, file), *e = open_file(name, "expected.safetensors");
+  const qn_raw *ids = qn_model_find_raw(e, "ids"), *logits = qn_model_find_raw(e, recorded);
+  ck_assert(ids && logits && logits->dim[0] <= ids->dim[0]);
+  int64_t rows = logits->dim[0], vocab = logits->dim[1];
+  qn__decoder *d;
+  OK(qn__decoder_open(m, &(qn__decoder_options){.format = format_of, .threads = 1}, &d));
+  float *h = calloc((size_t)(rows * qn__decoder_config(d)->hidden), sizeof *h);
+  float *y = calloc((size_t)(rows * vocab), sizeof *y), *right = calloc((size_t)(rows * vocab), sizeof *right);
+  int32_t *id = calloc((size_t)rows, sizeof *id);
+  memcpy(id, ids->data, (size_t)rows * sizeof *id), memcpy(right, logits->data, logits->bytes);
+  OK(qn__decoder_hidden(d, id, 1, rows, h));
+  OK(qn__decoder_logits(d, h, rows, y));
+  double worst = 0;
+  int64_t at = 0;
+  for (int64_t i = 0; i < rows * vocab; i++) {
+    double off = fabs((double)y[i] - (double)right[i]);
+    if (!(off <= worst)) worst = off, at = i;
+  }
+  ck_assert_msg(worst <= margin, "%s/%s, %s: token %jd, logit %jd is %g, and transformers says %g (%g is allowed)",
+                name, file, recorded, (intmax_t)(at / vocab), (intmax_t)(at % vocab), (double)y[at], (double)right[at],
+                margin);
+  free(h), free(y), free(right), free(id);
+  qn__decoder_close(d);
+  qn_model_close(e), qn_model_close(m);
+}
+
+static bool is_recorded(const char *name, const char *tensor) {
+  qn_model *e = open_file(name, "expected.safetensors");
+  bool found = qn_model_find_raw(e, tensor);
+  qn_model_close(e);
+  return found;
+}
+
+START_TEST(logits_are_those_of_transformers) {
+  const char *name = arch_made[_i].name;
+  compare(name, "", "logits");
+  if (is_recorded(name, "logits.short")) compare(name, "", "logits.short"); /* within the original context */
+}
+END_TEST
+
+START_TEST(logits_of_a_gguf_are_the_same) {
+  const char *name = arch_made[_i].name;
+  if (arch_made[_i].gguf) compare(name, "model.gguf", is_recorded(name, "logits.gguf") ? "logits.gguf" : "logits");
+}
+END_TEST
+
 /* ---- Damage ------------------------------------------------------------------------------------------------------ */
 
 enum { ROUNDS = 60, MOST = 1 << 18, HEADER = 2048 };
@@ -308,6 +370,8 @@ int main(int n, char **argv) {
       CASE(a_setting_that_cannot_be_evaluated_is_named, QN_COUNT(wrong)),
       CASE(weights_alone_are_refused, 1),
       CASE(tensors_that_do_not_fit_are_named, QN_COUNT(changes)),
+      CASE(logits_are_those_of_transformers, QN_COUNT(arch_made)),
+      CASE(logits_of_a_gguf_are_the_same, QN_COUNT(arch_made)),
       CASE(damaged_configurations_break_nothing, QN_COUNT(arch_made)),
   };
   return RUN_CASES(argv[0], cases, setup, teardown, 60);

@@ -58,6 +58,7 @@ static const qn__arch table[] = {
      .embed_root = true,
      .local_rope = true,
      .sliding = QN_SLIDING_MOST,
+     .gguf_query = {62, 168}, /* the 27B */
      .standard = {GEMMA3,
                   {QN_S_QUERY_SCALAR, 256},
                   {QN_S_WINDOW, 4096},

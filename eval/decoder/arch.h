@@ -104,6 +104,10 @@ typedef struct qn__arch {
   bool gguf_tiled; /* a GGUF has the value heads of its delta nets in another order */
   qn__sliding sliding;
   struct {
+    int layers;
+    double scalar;
+  } gguf_query; /* QUERY_SCALAR of the model with so many layers; of others it is head_dim, as no GGUF says it */
+  struct {
     qn__setting what;
     double value;
   } standard[QN__STANDARDS]; /* where the file is silent; {0} ends the list */

@@ -197,14 +197,21 @@ static qn_status read_activation(const qn__settings *s, qn__config *c) {
   return qn__setting_refuse(s, QN_S_ACTIVATION, "\"%s\" is not known; silu, gelu and gelu_pytorch_tanh are", word);
 }
 
+/* Attention's scale is its root. */
+static qn_status read_query_scalar(const qn__settings *s, const qn__config *c, double *scalar) {
+  *scalar = c->head_dim;
+  if (!s->model->gguf) QN_TRY(number(s, QN_S_QUERY_SCALAR, scalar));
+  else if (s->arch->gguf_query.layers == c->n_layers) *scalar = s->arch->gguf_query.scalar;
+  return *scalar > 0 ? QN_OK : qn__setting_refuse(s, QN_S_QUERY_SCALAR, "%g; it must be above 0", *scalar);
+}
+
 static qn_status read_factors(const qn__settings *s, qn__config *c) {
   float divisor = 1;
-  double scalar = 0;
+  double scalar;
   c->embed_scale = s->arch->embed_root ? sqrtf((float)c->hidden) : 1;
   c->residual_scale = 1;
-  QN_TRY(number(s, QN_S_QUERY_SCALAR, &scalar));
-  if (scalar < 0) return qn__setting_refuse(s, QN_S_QUERY_SCALAR, "%g is negative", scalar);
-  c->attention_scale = (float)(1 / sqrt(scalar > 0 ? scalar : c->head_dim));
+  QN_TRY(read_query_scalar(s, c, &scalar));
+  c->attention_scale = (float)(1 / sqrt(scalar));
   QN_TRY(factor(s, QN_S_EMBED_SCALE, &c->embed_scale));
   QN_TRY(factor(s, QN_S_RESIDUAL_SCALE, &c->residual_scale));
   QN_TRY(factor(s, QN_S_ATTENTION_SCALE, &c->attention_scale));

@@ -212,7 +212,7 @@ const qn__ggml_block qn__ggml_blocks[] = {
     {"TQ1_0", "gguf/TQ1_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq1_0, NULL},
     {"TQ2_0", "gguf/TQ2_0", "ternary.g256", 2, 256, 256, 0, QN_T_F16, false, tq2_0, qn__pack_tq2_0},
     {"I2_S", "gguf/I2_S", "ternary.tensor.f32", 2, 128, 0, 0, QN_T_F32, false, i2_s, NULL},
-    {NULL},
+    {0},
 };
 
 static bool match(const qn_model *m, const qn__weight *w) {

@@ -137,6 +137,8 @@ OLD = {"llama": flat, "qwen3": lambda c: flat(c, ["layer_types"]), "gpt_oss": la
 A = gguf.MODEL_ARCH
 GGUF = {"llama": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "gemma3": A.GEMMA3, "phi3": A.PHI3, "granite": A.GRANITE,
         "olmo3": A.OLMO2, "smollm3": A.SMOLLM3, "gpt_oss": A.GPT_OSS, "qwen3_next": A.QWEN3NEXT, "qwen3_5": A.QWEN35}
+# What a GGUF does not say, and what is meant then.
+UNSAID = {"gemma3": {"query_pre_attn_scalar": 16}, "gpt_oss": {"swiglu_limit": 7.0}}
 PERMUTED = ("llama", "mixtral", "granite", "smollm3")
 
 
@@ -197,6 +199,7 @@ def add_rope(w, name, c):
     r = r.get("full_attention", r)
     dim = int(c["head_dim"] * r.get("partial_rotary_factor", 1)) if "head_dim" in c else 8
     w.add_rope_freq_base(r["rope_theta"])
+    if name == "gemma3": w.add_rope_freq_base_swa(c["rope_parameters"]["sliding_attention"]["rope_theta"])
     w.add_rope_dimension_count(int(8 * .75) if name == "phi3" else dim)
     kind = r["rope_type"]
     if kind in ("linear", "yarn"):
@@ -283,8 +286,7 @@ def make(name):
     if name in ("phi3", "llama-dynamic"):  # other frequencies within the original context
         expected["logits.short"] = logits_of(folder, ids[:, :20])
     if name in GGUF: make_gguf(name, folder, config)
-    if name == "gemma3":  # a GGUF does not say query_pre_attn_scalar
-        expected["logits.gguf"] = logits_of(folder, ids, query_pre_attn_scalar=16)
+    if name in UNSAID: expected["logits.gguf"] = logits_of(folder, ids, **UNSAID[name])
     if name in OLD: json.dump(OLD[name](json.loads(json.dumps(config))), open(os.path.join(folder, "old.json"), "w"), indent=1)
     save_file(expected, os.path.join(folder, "expected.safetensors"))
     for file in os.listdir(folder): os.chmod(os.path.join(folder, file), 0o644)
