@@ -4,6 +4,7 @@
 #include "fail.h"
 #include "generator.h"
 #include "suite.h"
+#include "timing.h"
 #include <math.h>
 
 enum { WINDOWS = 64, LENGTH = 256, VOCAB = 256, HIDDEN = 256 };
@@ -88,9 +89,43 @@ START_TEST(cross_entropy_is_what_the_makers_measured) {
 }
 END_TEST
 
+/* ---- Times ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_step_after_skipped_tokens_repeats_and_ends_at_the_context) {
+  const int32_t ids[2] = {3, 100};
+  float first[2 * HIDDEN], again[2 * HIDDEN];
+  opened o = open_model("tiny-llama", (qn__decoder_options){0});
+  qn__session *s;
+  OK(qn__session_new(o.d, 2, 8, &s));
+  OK(qn__session_skip(s, 7));
+  OK(qn__session_step(s, ids, 1, first));
+  ck_assert_int_eq(qn__session_skip(s, 1), QN_E_LIMIT);
+  OK(qn__session_rewind(s, 7));
+  OK(qn__session_step(s, ids, 1, again));
+  ck_assert_mem_eq(first, again, sizeof first);
+  ck_assert_int_eq(qn__session_bytes(o.d, 4, 8), 2 * qn__session_bytes(o.d, 2, 8));
+  qn__session_free(s);
+  close_model(o);
+}
+END_TEST
+
+/* { batch, before, n }: decoding of one and of several sequences, prefill */
+static const int64_t passes[][3] = {{1, 16, 1}, {3, 5, 1}, {1, 0, 9}};
+
+START_TEST(a_pass_takes_time_part_of_it_in_linear_layers) {
+  opened o = open_model("tiny-llama", (qn__decoder_options){0});
+  qn__timing t;
+  OK(qn__time_pass(o.d, passes[_i][0], passes[_i][1], passes[_i][2], &t));
+  ck_assert_msg(t.linear > 0 && t.linear < t.seconds, "%g s, of that %g s in linear layers", t.seconds, t.linear);
+  close_model(o);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(cross_entropy_is_what_the_makers_measured, QN_COUNT(measured)),
+      CASE(a_step_after_skipped_tokens_repeats_and_ends_at_the_context, 1),
+      CASE(a_pass_takes_time_part_of_it_in_linear_layers, QN_COUNT(passes)),
   };
   (void)argc;
   return RUN_CASES(argv[0], cases, .timeout = 300);

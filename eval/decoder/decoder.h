@@ -87,6 +87,9 @@ qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w);
  * NULL, NULL: the dense product again. QN_E_SHAPE, QN_E_ARG. */
 qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight);
 
+/* Seconds that were spent in linear layers so far, whatever multiplied there. */
+double qn__decoder_linear_seconds(const qn__decoder *d);
+
 /* ---- Decoding with a cache --------------------------------------------------------------------------------------- */
 
 /* `batch` sequences of the same length, at most `context` tokens. Keys and values are f32. */
@@ -96,6 +99,10 @@ void qn__session_free(qn__session *s); /* before its decoder is closed. NULL is 
 /* Append n tokens to each sequence: ids [batch, n] -> h [batch * n, hidden], after the final norm. h NULL: not wanted.
  * QN_E_LIMIT: beyond the context. */
 qn_status qn__session_step(qn__session *s, const int32_t *ids, int64_t n, float *h);
+/* n tokens further, of which nothing is known but zeros: for timing, which depends on the length alone. QN_E_LIMIT. */
+qn_status qn__session_skip(qn__session *s, int64_t n);
+/* Bytes of keys, values and states of a session. */
+int64_t qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context);
 /* Forget what is beyond the first `length` tokens of every sequence. QN_E_ARG: there are fewer, or a layer's state
  * cannot go back (delta nets, unless to 0). */
 qn_status qn__session_rewind(qn__session *s, int64_t length);

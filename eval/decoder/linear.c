@@ -1,5 +1,6 @@
 /* linear.c - see linear.h. */
 #include "linear.h"
+#include "clock.h"
 #include "dense.h"
 #include "fail.h"
 #include "serve.h"
@@ -190,7 +191,9 @@ static qn_status run(qn__linears *s, qn__linear *l, const float *x, int64_t m, f
 
 qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float *y) {
   qn__scratch_mark mark = qn__scratch_here(s->scratch);
+  double start = qn__now();
   qn_status status = m ? run(s, &s->all[i], x, m, y) : QN_OK;
+  s->seconds += qn__now() - start;
   qn__scratch_back(s->scratch, mark);
   return status;
 }

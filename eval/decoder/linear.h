@@ -30,6 +30,7 @@ typedef struct qn__linears {
   bool bf16;
   int64_t hold, held; /* bytes of weights that may stay (0: any), and that are here, replaced ones apart */
   uint64_t products;
+  double seconds;  /* that products took so far, weights made for them included */
   void *workspace; /* of pack kernels */
   size_t workspace_size;
 } qn__linears;

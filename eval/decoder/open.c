@@ -165,6 +165,8 @@ qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w) {
   return qn__linear_replace(&d->linears, site, w);
 }
 
+double qn__decoder_linear_seconds(const qn__decoder *d) { return d->linears.seconds; }
+
 qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight) {
   return qn__linear_serve(&d->linears, site, gemm, weight);
 }

@@ -44,6 +44,13 @@ struct qn__session {
   size_t bytes;
 };
 
+int64_t qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context) {
+  qn__memory m;
+  int64_t n = 0;
+  for (int i = 0; i < d->config->n_layers; i++) n += qn__memory_init(&m, d->config, i, batch, context, NULL);
+  return n * (int64_t)sizeof(float);
+}
+
 qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out) {
   const qn__config *c = d->config;
   *out = NULL;
@@ -54,10 +61,8 @@ qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__se
   if (!s) return qn__fail(QN_E_NOMEM, "a session");
   *s = (qn__session){.d = d, .batch = batch, .context = context};
   s->memory = calloc((size_t)c->n_layers, sizeof *s->memory);
-  int64_t n = 0;
-  for (int i = 0; s->memory && i < c->n_layers; i++) n += qn__memory_init(&s->memory[i], c, i, batch, context, NULL);
-  s->bytes = (size_t)n * sizeof *s->data;
-  s->data = calloc((size_t)n, sizeof *s->data);
+  s->bytes = (size_t)qn__session_bytes(d, batch, context);
+  s->data = calloc(s->bytes, 1);
   if (!s->memory || !s->data) {
     qn_status status = qn__fail(QN_E_NOMEM, "a session of %jd sequences of %jd tokens: %jd bytes", (intmax_t)batch,
                                 (intmax_t)context, (intmax_t)s->bytes);
@@ -85,11 +90,15 @@ static qn_status step(qn__session *s, const int32_t *ids, int64_t n, float *x) {
   return QN_OK;
 }
 
+static qn_status check_room(const qn__session *s, int64_t n) {
+  if (n <= s->context - s->length) return QN_OK;
+  return qn__fail(QN_E_LIMIT, "%jd tokens after %jd, the session was made for %jd", (intmax_t)n, (intmax_t)s->length,
+                  (intmax_t)s->context);
+}
+
 qn_status qn__session_step(qn__session *s, const int32_t *ids, int64_t n, float *h) {
   float *x = h;
-  if (n > s->context - s->length)
-    return qn__fail(QN_E_LIMIT, "%jd tokens after %jd, the session was made for %jd", (intmax_t)n, (intmax_t)s->length,
-                    (intmax_t)s->context);
+  QN_TRY(check_room(s, n));
   qn__scratch_mark mark = qn__scratch_here(&s->d->scratch);
   if (!x) QN_TRY(qn__scratch_take(&s->d->scratch, s->batch * n * s->d->config->hidden, &x));
   qn_status status = step(s, ids, n, x);
@@ -97,6 +106,12 @@ qn_status qn__session_step(qn__session *s, const int32_t *ids, int64_t n, float 
   if (status) return status;
   s->length += n;
   return h ? qn__decoder_finish(s->d, h, s->batch * n) : QN_OK;
+}
+
+qn_status qn__session_skip(qn__session *s, int64_t n) {
+  QN_TRY(check_room(s, n));
+  s->length += n;
+  return QN_OK;
 }
 
 qn_status qn__session_rewind(qn__session *s, int64_t length) {
