@@ -93,7 +93,7 @@ static const struct {
     {"\"model_type\": \"gpt2\"", "architecture \"gpt2\" is not known; those that can be evaluated: llama, mistral"},
     {"\"model_type\": \"deepseek_v3\"",
      "architecture \"deepseek_v3\" cannot be evaluated yet (latent attention); those"},
-    {"\"model_type\": \"gemma2\"", "\"gemma2\" cannot be evaluated yet"},
+    {"\"model_type\": \"gemma4_text\"", "\"gemma4_text\" cannot be evaluated yet"},
     {"\"model_type\": 3", "model_type: a text is expected"},
     {"\"hidden_size\": 0", "config.json: hidden_size: 0; a whole number from 1 to 16777216 is expected"},
     {"\"hidden_size\": 1e300", "hidden_size: 1e+300; a whole number"},

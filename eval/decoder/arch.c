@@ -49,6 +49,19 @@ static const qn__arch table[] = {
      .delta = true,
      .gguf_tiled = true,
      .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
+    {{"gemma2"},
+     "gemma2",
+     .norm_out = true,
+     .plus_one = true,
+     .activation = QN_ACT_GELU_TANH,
+     .embed_root = true,
+     .sliding = QN_SLIDING_MOST,
+     .gguf_query = {46, 144}, /* the 27B */
+     .standard = {{QN_S_QUERY_SCALAR, 256},
+                  {QN_S_WINDOW, 4096},
+                  {QN_S_WINDOW_PERIOD, 2},
+                  {QN_S_ATTENTION_CAP, 50},
+                  {QN_S_LOGIT_CAP, 30}}},
     {{"gemma3_text", "gemma3"},
      "gemma3",
      .norm_out = true,
@@ -91,13 +104,12 @@ static const qn__arch table[] = {
 static const struct {
   const char *type, *why;
 } refused[] = {
-    {"gemma2", "softcaps in attention with windows are not compared yet"},
-    {"gemma4", "per-layer head sizes and shared keys"},
+    {"gemma3n", "embeddings of each layer"},
+    {"gemma4", "heads of several sizes, and layers that share keys"},
     {"deepseek", "latent attention"},
-    {"glm", "its ropes and routers"},
-    {"chatglm", "its ropes and routers"},
-    {"minimax", "lightning attention"},
-    {"llama4", "chunked attention and temperature of queries"},
+    {"glm", "routers with groups and a bias of their own"},
+    {"minimax", "routers with a bias of their own"},
+    {"llama4", "attention in chunks"},
 };
 
 const qn__arch *qn__arch_at(size_t i) { return i < QN_COUNT(table) ? &table[i] : NULL; }

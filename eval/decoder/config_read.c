@@ -63,7 +63,6 @@ static qn_status find_settings(const qn_model *m, qn__settings *s) {
     return qn__fail(QN_E_FORMAT, "no config.json beside the weights, so what the model computes is unknown; give its "
                                  "folder, with the config.json of the model");
   s->part[1] = text_part(m);
-  s->part[2] = m->json;
   const cJSON *type = get(s->part[1], "model_type");
   if (!cJSON_IsString(type)) type = get(m->json, "model_type");
   if (!cJSON_IsString(type)) return qn__fail(QN_E_FORMAT, "config.json: model_type: a text is expected");

@@ -141,7 +141,7 @@ static qn_status longrope(draft *d) {
 static qn_status find_kind(const draft *d, kind *out) {
   qn__settings own = *d->s;
   char word[QN__WORD];
-  own.part[1] = own.part[2] = NULL; /* "type" means something else there */
+  own.part[1] = NULL; /* "type" means something else there */
   QN_TRY(qn__setting_word(&own, QN_S_ROPE_TYPE, -1, word));
   bool is_long = qn__setting_given(&own, QN_S_ROPE_SHORT) ||
                  (own.model->gguf && qn_model_find_raw(own.model, "rope_factors_short.weight"));

@@ -15,14 +15,17 @@ static const struct {
 
 /* ---- Where a value is -------------------------------------------------------------------------------------------- */
 
+/* The value in config.json; a null if there is no other; NULL: it is not there. */
 static const cJSON *in_json(const qn__settings *s, qn__setting what) {
+  const cJSON *null = NULL;
   for (size_t p = 0; p < QN_COUNT(s->part); p++)
     for (size_t i = 0; i < QN_COUNT(keys[what].json); i++) {
       const char *key = keys[what].json[i];
       const cJSON *v = key ? cJSON_GetObjectItemCaseSensitive(s->part[p], key) : NULL;
       if (v && !cJSON_IsNull(v)) return v;
+      if (v) null = v;
     }
-  return NULL;
+  return null;
 }
 
 static const qn_meta *in_gguf(const qn__settings *s, qn__setting what) {
@@ -32,7 +35,10 @@ static const qn_meta *in_gguf(const qn__settings *s, qn__setting what) {
   return qn_model_find_meta(s->model, key);
 }
 
-bool qn__setting_given(const qn__settings *s, qn__setting what) { return in_json(s, what) || in_gguf(s, what); }
+bool qn__setting_given(const qn__settings *s, qn__setting what) {
+  const cJSON *v = in_json(s, what);
+  return (v && !cJSON_IsNull(v)) || in_gguf(s, what);
+}
 
 bool qn__setting_is_list(const qn__settings *s, qn__setting what) {
   const qn_meta *meta = in_gguf(s, what);
@@ -111,6 +117,7 @@ static double standard(const qn__settings *s, qn__setting what, double fallback)
 qn_status qn__setting_number(const qn__settings *s, qn__setting what, int64_t item, double *value) {
   const cJSON *v = in_json(s, what);
   const qn_meta *meta = in_gguf(s, what);
+  if (cJSON_IsNull(v)) return QN_OK;
   if (!v && !meta) return *value = standard(s, what, *value), QN_OK;
   if (meta && meta->type == QN_META_ARRAY) QN_TRY(gguf_item(s, what, meta, item, value));
   else if (meta && meta->type == QN_META_STRING) return qn__setting_refuse(s, what, "a text; a number is expected");
@@ -145,7 +152,7 @@ qn_status qn__setting_word(const qn__settings *s, qn__setting what, int64_t item
     return snprintf(out, QN__WORD, "%.*s", (int)(meta->count < QN__WORD ? meta->count : QN__WORD),
                     (const char *)meta->data),
            QN_OK;
-  if (!v) return QN_OK;
+  if (!v || cJSON_IsNull(v)) return QN_OK;
   QN_TRY(json_item(s, what, item, &v));
   if (!cJSON_IsString(v)) return qn__setting_refuse(s, what, "a text is expected");
   snprintf(out, QN__WORD, "%s", v->valuestring);

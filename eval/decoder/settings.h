@@ -12,14 +12,15 @@ enum { QN__WORD = 48 };
 typedef struct qn__settings {
   const qn_model *model;
   const qn__arch *arch;
-  const cJSON *part[3]; /* of config.json, looked at in this order; NULL: none */
+  const cJSON *part[2]; /* of config.json, looked at in this order; NULL: none */
 } qn__settings;
 
 /* Does the file say it? Then: is it a list? */
 bool qn__setting_given(const qn__settings *s, qn__setting what);
 bool qn__setting_is_list(const qn__settings *s, qn__setting what);
 
-/* A number or a bool; of a list its element `item`. *value stays as it is if neither file nor architecture says it.
+/* A number or a bool; of a list its element `item`. *value stays as it is if neither file nor architecture says it,
+ * and if the file says null.
  * QN_E_FORMAT: it is something else, or the list is shorter. */
 qn_status qn__setting_number(const qn__settings *s, qn__setting what, int64_t item, double *value);
 

@@ -16,8 +16,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 VOCAB, LENGTH = 96, 40
 COMMON = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, head_dim=16, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
-              pad_token_id=0, tie_word_embeddings=False)
-DELTA = dict(num_hidden_layers=4, layer_types=["linear_attention"] * 3 + ["full_attention"], linear_num_key_heads=2,
+              pad_token_id=0, tie_word_embeddings=False, rms_norm_eps=0.02)
+DELTA = dict(num_hidden_layers=2, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
              linear_num_value_heads=6, linear_key_head_dim=8, linear_value_head_dim=12, linear_conv_kernel_dim=4)
 MOE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24)
 
@@ -32,7 +32,7 @@ def by_type(full, sliding):
 
 # name -> class of its configuration, settings
 MODELS = {
-    "llama": (tf.LlamaConfig, dict(attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5, **rope(
+    "llama": (tf.LlamaConfig, dict(attention_bias=True, mlp_bias=True, rms_norm_eps=0.05, **rope(
         "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16))),
     "llama-dynamic": (tf.LlamaConfig, dict(max_position_embeddings=24, tie_word_embeddings=True,
                                            **rope("dynamic", factor=2.0))),
@@ -57,13 +57,15 @@ MODELS = {
                                          tie_word_embeddings=True,
                                          **by_type({"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0},
                                                    {"rope_type": "default", "rope_theta": 100.0}))),
+    "gemma2": (tf.Gemma2Config, dict(query_pre_attn_scalar=24, sliding_window=8, final_logit_softcapping=8.0,
+                                     attn_logit_softcapping=2.0, tie_word_embeddings=True, **rope("default"))),
     "phi3": (tf.Phi3Config, dict(head_dim=8, sliding_window=12, original_max_position_embeddings=24, max_position_embeddings=96,
                                  **rope("longrope", partial_rotary_factor=0.75, short_factor=[1.0, 1.1, 1.3],
                                         long_factor=[1.5, 2.0, 4.0], original_max_position_embeddings=24))),
     "granite": (tf.GraniteConfig, dict(head_dim=8, attention_bias=True, embedding_multiplier=6.0, logits_scaling=4.0,
                                        residual_multiplier=0.3, attention_multiplier=0.1, tie_word_embeddings=True,
                                        **rope("default"))),
-    "olmo2": (tf.Olmo2Config, dict(head_dim=8, rms_norm_eps=1e-5, **rope("default"))),
+    "olmo2": (tf.Olmo2Config, dict(head_dim=8, **rope("default"))),
     "olmo3": (tf.Olmo3Config, dict(head_dim=8, num_hidden_layers=4, sliding_window=8,
                                    **by_type({"rope_type": "yarn", "rope_theta": 3000.0, "factor": 4.0,
                                               "original_max_position_embeddings": 16},
@@ -72,6 +74,8 @@ MODELS = {
     "gpt_oss": (tf.GptOssConfig, dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=8, swiglu_limit=1.5,
                                       **rope("yarn", factor=4.0, truncate=False, beta_fast=8.0, beta_slow=1.0,
                                              original_max_position_embeddings=16))),
+    "gpt_oss-mxfp4": (tf.GptOssConfig, dict(num_local_experts=3, num_experts_per_tok=2, intermediate_size=32,
+                                            sliding_window=8, **rope("default"))),
 }
 
 
@@ -129,16 +133,16 @@ def old_phi3(c):
 
 OLD = {"llama": flat, "qwen3": lambda c: flat(c, ["layer_types"]), "gpt_oss": lambda c: flat(c, ["layer_types"]),
        "smollm3": lambda c: flat(c, ["layer_types", "no_rope_layers", "no_rope_layer_interval"]), "phi3": old_phi3,
-       "qwen3_next": lambda c: {**flat(c, ["layer_types"]), "full_attention_interval": 4}, "gemma3": old_gemma3,
+       "qwen3_next": lambda c: {**flat(c, ["layer_types"]), "full_attention_interval": 2}, "gemma3": old_gemma3,
        "olmo3": old_olmo3}
 
 # ---- GGUF, as llama.cpp's conversion makes it ----
 
 A = gguf.MODEL_ARCH
-GGUF = {"llama": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "gemma3": A.GEMMA3, "phi3": A.PHI3, "granite": A.GRANITE,
+GGUF = {"llama": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "gemma2": A.GEMMA2, "gemma3": A.GEMMA3, "phi3": A.PHI3, "granite": A.GRANITE,
         "olmo3": A.OLMO2, "smollm3": A.SMOLLM3, "gpt_oss": A.GPT_OSS, "qwen3_next": A.QWEN3NEXT, "qwen3_5": A.QWEN35}
 # What a GGUF does not say, and what is meant then.
-UNSAID = {"gemma3": {"query_pre_attn_scalar": 16}, "gpt_oss": {"swiglu_limit": 7.0}}
+UNSAID = {"gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}, "gpt_oss": {"swiglu_limit": 7.0}}
 PERMUTED = ("llama", "mixtral", "granite", "smollm3")
 
 
@@ -174,7 +178,7 @@ def rearranged(name, c, tensors):
     for key, t in tensors.items():
         if name in PERMUTED and ("q_proj" in key or "k_proj" in key):
             t = permute(t, c["num_attention_heads"] if "q_proj" in key else c["num_key_value_heads"])
-        if "norm" in key and name in ("gemma3", "qwen3_next", "qwen3_5") and "linear_attn.norm" not in key: t = t + 1
+        if "norm" in key and name in ("gemma2", "gemma3", "qwen3_next", "qwen3_5") and "linear_attn.norm" not in key: t = t + 1
         if "conv1d" in key: t = t.squeeze(1)
         if "linear_attn" in key and name == "qwen3_5": t = tile_delta(c, key, t)
         if key.endswith("A_log"): t = -t.exp()
@@ -222,11 +226,13 @@ def add_rope(w, name, c):
 def add_keys(w, name, c):
     w.add_block_count(c["num_hidden_layers"]), w.add_context_length(c["max_position_embeddings"])
     w.add_embedding_length(c["hidden_size"]), w.add_feed_forward_length(c["intermediate_size"])
-    w.add_head_count(c["num_attention_heads"]), w.add_head_count_kv(c["num_key_value_heads"])
+    w.add_head_count(c["num_attention_heads"])
+    w.add_head_count_kv([2, 2] if name == "granite" else c["num_key_value_heads"])  # for each layer
     w.add_layer_norm_rms_eps(c["rms_norm_eps"]), w.add_vocab_size(VOCAB)
     if "head_dim" in c: w.add_key_length(c["head_dim"]), w.add_value_length(c["head_dim"])
     if c.get("sliding_window"): w.add_sliding_window(c["sliding_window"])
     if name == "olmo3": w.add_sliding_window_pattern([t == "sliding_attention" for t in c["layer_types"]])
+    if c.get("attn_logit_softcapping"): w.add_attn_logit_softcapping(c["attn_logit_softcapping"])
     if c.get("final_logit_softcapping"): w.add_final_logit_softcapping(c["final_logit_softcapping"])
     if name == "granite":
         w.add_attention_scale(c["attention_multiplier"]), w.add_embedding_scale(c["embedding_multiplier"])
@@ -239,7 +245,7 @@ def add_keys(w, name, c):
     if "linear_num_key_heads" in c:
         w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"]), w.add_ssm_state_size(c["linear_key_head_dim"])
         w.add_ssm_group_count(c["linear_num_key_heads"]), w.add_ssm_time_step_rank(c["linear_num_value_heads"])
-        w.add_ssm_inner_size(c["linear_value_head_dim"] * c["linear_num_value_heads"]), w.add_full_attention_interval(4)
+        w.add_ssm_inner_size(c["linear_value_head_dim"] * c["linear_num_value_heads"]), w.add_full_attention_interval(2)
 
 
 def make_gguf(name, folder, c):
@@ -253,19 +259,51 @@ def make_gguf(name, folder, c):
         if to is None: raise SystemExit(f"{name}: {key} has no name in a GGUF")
         if key.endswith(("sinks", "experts.gate_proj", "experts.up_proj", "experts.down_proj")): to += ".weight"
         t = t.contiguous().numpy()
-        if t.ndim == 1 or "conv1d" in to or "bias" in to: w.add_tensor(to, t)
+        if name == "qwen2" and to.startswith("token_embd"):  # which is the head, too
+            q8 = gguf.quants.quantize(t, gguf.GGMLQuantizationType.Q8_0)
+            w.add_tensor(to, q8, raw_shape=q8.shape, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        elif t.ndim == 1 or "conv1d" in to or "bias" in to: w.add_tensor(to, t)
         else:
             bf16 = gguf.quants.quantize(t, gguf.GGMLQuantizationType.BF16)
             w.add_tensor(to, bf16, raw_shape=bf16.shape, raw_dtype=gguf.GGMLQuantizationType.BF16)
     w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
 
 
+# ---- MXFP4, as gpt-oss is distributed ----
+
+E2M1 = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6])
+
+
+def mxfp4(t):  # [E, in, out] -> codes [E, out, in/32, 16], two a byte; exponents [E, out, in/32]
+    t = t.swapaxes(1, 2).reshape(t.shape[0], t.shape[2], -1, 32)
+    e = torch.floor(torch.log2(t.abs().amax(-1))) - 2
+    scaled = t / torch.exp2(e)[..., None]
+    code = (scaled.abs()[..., None] - E2M1).abs().argmin(-1) + 8 * (scaled < 0)
+    return (code[..., ::2] + 16 * code[..., 1::2]).to(torch.uint8), (e + 127).to(torch.uint8)
+
+
+def quantize_experts(folder):
+    path, tensors = os.path.join(folder, "model.safetensors"), {}
+    for key, t in load_file(path).items():
+        if key.endswith(("gate_up_proj", "down_proj")): tensors[key + "_blocks"], tensors[key + "_scales"] = mxfp4(t.float())
+        else: tensors[key] = t
+    save_file(tensors, path, metadata={"format": "pt"})
+    path = os.path.join(folder, "config.json")
+    config = json.load(open(path))
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn",
+        "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}
+    json.dump(config, open(path, "w"), indent=1, sort_keys=True)
+
+
 # ---- One model ----
 
-def logits_of(folder, ids, **changes):
+def load(folder, **changes):
     config = tf.AutoConfig.from_pretrained(folder)
     for k, v in changes.items(): setattr(config, k, v)
-    model = tf.AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, attn_implementation="eager")
+    return tf.AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, attn_implementation="eager").float()
+
+
+def logits_of(model, ids):
     with torch.no_grad(): return model(ids, use_cache=False).logits[0].float().contiguous()
 
 
@@ -278,15 +316,21 @@ def make(name):
     randomise(model, g)
     model.to(torch.bfloat16).save_pretrained(folder)
     for extra in set(os.listdir(folder)) - {"config.json", "model.safetensors"}: os.remove(os.path.join(folder, extra))
+    if name.endswith("mxfp4"): quantize_experts(folder)
     path = os.path.join(folder, "config.json")
     config = {k: v for k, v in json.load(open(path)).items() if k != "transformers_version"}
     json.dump(config, open(path, "w"), indent=1, sort_keys=True)
     ids = torch.randint(3, VOCAB, (1, LENGTH), generator=g)
-    expected = {"ids": ids[0].to(torch.int32), "logits": logits_of(folder, ids)}
+    expected = {"ids": ids[0].to(torch.int32), "logits": logits_of(load(folder), ids)}
     if name in ("phi3", "llama-dynamic"):  # other frequencies within the original context
-        expected["logits.short"] = logits_of(folder, ids[:, :20])
+        expected["logits.short"] = logits_of(load(folder), ids[:, :20])
     if name in GGUF: make_gguf(name, folder, config)
-    if name in UNSAID: expected["logits.gguf"] = logits_of(folder, ids, **UNSAID[name])
+    if name == "qwen2":
+        model = load(folder)
+        e, q8 = model.model.embed_tokens.weight.data, gguf.GGMLQuantizationType.Q8_0
+        e.copy_(torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(e.numpy(), q8), q8)))
+        expected["logits.gguf"] = logits_of(model, ids)
+    if name in UNSAID: expected["logits.gguf"] = logits_of(load(folder, **UNSAID[name]), ids)
     if name in OLD: json.dump(OLD[name](json.loads(json.dumps(config))), open(os.path.join(folder, "old.json"), "w"), indent=1)
     save_file(expected, os.path.join(folder, "expected.safetensors"))
     for file in os.listdir(folder): os.chmod(os.path.join(folder, file), 0o644)
