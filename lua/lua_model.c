@@ -282,7 +282,7 @@ static int quantize(lua_State *L) {
   lua_Integer n = luaL_checkinteger(L, 2), k = luaL_checkinteger(L, 3);
   luaL_argcheck(L, x.type == QN_T_F32 && n > 0 && k > 0 && (size_t)k <= x.count / (size_t)n, 1, "f32 [n, k] expected");
   const qn__quantize_options options = {luaL_optstring(L, 5, NULL), luaL_optstring(L, 6, NULL),
-                                        (int)luaL_optinteger(L, 7, 0)};
+                                        (int)luaL_optinteger(L, 7, 0), NULL};
   const cJSON *j = qn__lua_json(L, 4);
   qn_format *f = qn__lua_block(L, sizeof *f);
   planes *p = push_planes(L, lua_gettop(L)); /* their names are the format's */

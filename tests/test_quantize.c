@@ -313,15 +313,17 @@ static const struct {
     {"f16", NULL, NULL, "'codes'[2, 5]", 1e6f, QN_E_ARG},
     {"int4.g128", NULL, NULL, "'scale'[2, 0] of format 'int4.g128': 142857 is beyond f16", 1e6f, QN_E_LIMIT},
     {"int4.g128.bf16", NULL, NULL, NULL, 1e6f, QN_OK},
-    {"int4.g128", "gptq", NULL, "method 'gptq'; known: rtn", 1, QN_E_ARG},
-    {"int4.g128", NULL, "best", "scales 'best'; known: minmax, mse", 1, QN_E_ARG},
+    {"int4.g128", "best", NULL, "method 'best'; known: rtn, imatrix, gptq, gptaq", 1, QN_E_ARG},
+    {"int4.g128", NULL, "best", "scales 'best'; known: minmax, mse, full, full-mse", 1, QN_E_ARG},
+    {"int4.g128.z", NULL, "full", "'int4.g128.z' has a zero point", 1, QN_E_ARG},
+    {"int4.g128", "gptq", NULL, "'gptq' needs statistics", 1, QN_E_ARG},
 };
 
 START_TEST(what_cannot_be_is_refused) {
   made *m = begin(refused[_i].format);
   bell(m->w);
   m->w[2 * K + 5] = refused[_i].weight;
-  const qn__quantize_options o = {refused[_i].method, refused[_i].scales, 1};
+  const qn__quantize_options o = {refused[_i].method, refused[_i].scales, 1, NULL};
   ck_assert_int_eq(qn__quantize(&m->f, m->w, N, K, &o, &m->p, &m->e), refused[_i].status);
   if (refused[_i].message) {
     ck_assert_msg(strstr(qn__errmsg(), refused[_i].message) != NULL, "%s", qn__errmsg());

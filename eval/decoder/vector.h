@@ -1,26 +1,11 @@
 /* vector.h - loops over floats for whatever vectors this CPU has.
  *
- * A function marked QN__CLONES is compiled for several instruction sets, and the loader takes the best that runs here;
- * what it calls of this header is inlined into it. The files that use it are compiled with -O3 -ffp-contract=fast:
- * loops become vectors, a product and a sum one instruction where there is one. */
+ * The files that use it are compiled with -O3 -ffp-contract=fast: loops become vectors, a product and a sum one
+ * instruction where there is one. */
 #ifndef QN_EVAL_VECTOR_H
 #define QN_EVAL_VECTOR_H
+#include "clones.h"
 #include "narrow.h"
-
-#if defined __has_feature
-#define QN__FEATURE(name) __has_feature(name)
-#else
-#define QN__FEATURE(name) 0
-#endif
-
-/* Sanitizers are not ready yet when the loader chooses. */
-#if defined __x86_64__ && !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ &&                             \
-    !QN__FEATURE(address_sanitizer) && !QN__FEATURE(thread_sanitizer)
-#define QN__CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
-#define QN__CLONES
-#endif
-#define QN__INLINE static inline __attribute__((always_inline))
 
 enum { QN__LANES = 16 };
 typedef float qn__lanes __attribute__((vector_size(64), aligned(4), may_alias)); /* at the address of any float */

@@ -59,7 +59,7 @@ static double cell_error(const qn__fit *t, int64_t c, double a, double b) {
       int i = qn__lower_bound(r->map, r->n, x);
       double e = r->map[i] - x, below = i ? x - r->map[i - 1] : INFINITY;
       e = below < fabs(e) ? below : e;
-      sum += e * e;
+      sum += (t->importance ? t->importance[k] : 1) * e * e;
     }
   return sum * a * a;
 }
@@ -89,7 +89,7 @@ static void draw_in(void *ud, int64_t begin, int64_t end, int32_t thread) {
       double l = centre + share * (lo - centre), h = centre + share * (hi - centre);
       qn__rule_ideal(&t->r, l, h, &a, &b);
       settle(t, l, &a, &b);
-      double e = a > 0 ? cell_error(t, c, a, b) : INFINITY;
+      double e = a != 0 ? cell_error(t, c, a, b) : INFINITY;
       if (e >= least) continue;
       least = e;
       t->lo[c] = l;

@@ -5,40 +5,34 @@
 #include <math.h>
 #include <string.h>
 
-/* What the codes mean in a cell, ascending. */
-typedef struct meanings {
-  int n;
-  double value[QN_CODES], slope, offset; /* of wide floats, n = 0: value = slope * code + offset */
-  uint8_t code[QN_CODES];
-} meanings;
+/* ---- What codes mean --------------------------------------------------------------------------------------------- */
 
-static void reverse(meanings *m) {
-  for (int i = 0, j = m->n - 1; i < j; i++, j--) {
-    double v = m->value[i];
-    uint8_t c = m->code[i];
-    m->value[i] = m->value[j], m->value[j] = v;
-    m->code[i] = m->code[j], m->code[j] = c;
+static void reverse(double *v, int n) {
+  for (int i = 0, j = n - 1; i < j; i++, j--) {
+    double x = v[i];
+    v[i] = v[j], v[j] = x;
   }
 }
 
-static void find_meanings(const qn__fit *t, int64_t cell, meanings *m) {
+void qn__meanings_find(const qn__fit *t, int64_t cell, double *room, qn__meanings *m) {
   const qn__rule *r = &t->r;
   double plane[QN_FORMAT_PLANES], ends[2];
   for (uint32_t i = 0; i < t->f->n_planes; i++) plane[i] = qn__fit_value(t, i, cell);
-  m->n = r->n;
+  *m = (qn__meanings){.n = r->n, .value = room, .code = r->code};
   if (!r->n) {
     qn__rule_decode(t->f, 2, (const double[]){0, 1}, plane, ends);
     m->offset = ends[0];
     m->slope = ends[1] - ends[0];
     return;
   }
-  qn__rule_decode(t->f, r->n, r->q, plane, m->value);
-  memcpy(m->code, r->code, sizeof m->code);
-  if (m->value[0] == m->value[r->n - 1]) m->n = 1, m->code[0] = r->zero;
-  if (m->value[0] > m->value[m->n - 1]) reverse(m);
+  qn__rule_decode(t->f, r->n, r->q, plane, room);
+  if (room[0] == room[r->n - 1]) m->n = 1, m->code = &r->zero;
+  if (room[0] <= room[m->n - 1]) return;
+  reverse(room, m->n);
+  m->code = r->falling;
 }
 
-static int nearest(const meanings *m, double x) {
+static int nearest(const qn__meanings *m, double x) {
   int i = qn__lower_bound(m->value, m->n, x);
   if (!i) return i;
   double below = x - m->value[i - 1], above = fabs(m->value[i] - x);
@@ -47,23 +41,26 @@ static int nearest(const meanings *m, double x) {
   return odd != odd_below ? i - !odd_below : i - (m->code[i - 1] < m->code[i]);
 }
 
-/* The code of the weight x as element i, unless `codes` is NULL; returns what it means. */
-static double encode(const qn__fit *t, const meanings *m, double x, void *codes, int64_t i) {
+double qn__meanings_encode(const qn__fit *t, const qn__meanings *m, double x, void *codes, int64_t i) {
   if (m->n) {
     int at = nearest(m, x);
     if (codes) ((uint8_t *)codes)[i] = m->code[at];
     return m->value[at];
   }
   qn_type type = (qn_type)t->f->cast;
-  qn__store_f64(type, codes, i, (x - m->offset) / m->slope);
-  return m->slope * qn__load_f64(type, codes, i) + m->offset;
+  uint64_t one; /* of any type */
+  void *to = codes ? codes : &one;
+  i = codes ? i : 0;
+  qn__store_f64(type, to, i, (x - m->offset) / m->slope);
+  return m->slope * qn__load_f64(type, to, i) + m->offset;
 }
 
+/* ---- Encoding ---------------------------------------------------------------------------------------------------- */
+
 /* The weights of row n in a cell that begins at column k0. Adds to e. */
-static void encode_segment(const qn__fit *t, const meanings *m, int64_t n, int64_t k0, void *codes,
-                           qn__quantize_error *e) {
+static void encode_segment(const qn__fit *t, const qn__meanings *m, int64_t n, int64_t k0, qn__quantize_error *e) {
   for (int64_t k = k0; k < t->k && k < k0 + t->cols; k++) {
-    double x = (double)t->w[n * t->k + k], d = x - encode(t, m, x, codes, n * t->k + k);
+    double x = (double)t->w[n * t->k + k], d = x - qn__meanings_encode(t, m, x, qn__fill(t->p, 0), n * t->k + k);
     e->error2 += d * d;
     e->weight2 += x * x;
     e->largest = fmax(e->largest, fabs(d));
@@ -72,12 +69,13 @@ static void encode_segment(const qn__fit *t, const meanings *m, int64_t n, int64
 
 static void encode_rows(void *ud, int64_t begin, int64_t end, int32_t thread) {
   const qn__fit *t = ud;
-  meanings m;
+  qn__meanings m;
+  double room[QN_CODES];
   (void)thread;
   for (int64_t n = begin; n < end; n++)
     for (int64_t j = 0; j < t->across; j++) {
-      find_meanings(t, n / t->rows * t->across + j, &m);
-      encode_segment(t, &m, n, j * t->cols, qn__fill(t->p, 0), &t->row[n]);
+      qn__meanings_find(t, n / t->rows * t->across + j, room, &m);
+      encode_segment(t, &m, n, j * t->cols, &t->row[n]);
     }
 }
 
@@ -85,18 +83,27 @@ void qn__fit_encode(qn__fit *t) { qn__pool_run(t->pool, encode_rows, t, t->n); }
 
 /* ---- Refining ---------------------------------------------------------------------------------------------------- */
 
+static double segment_error(const qn__fit *t, const qn__meanings *m, int64_t n, int64_t k0) {
+  double sum = 0;
+  for (int64_t k = k0; k < t->k && k < k0 + t->cols; k++) {
+    double x = (double)t->w[n * t->k + k], d = x - qn__meanings_encode(t, m, x, NULL, 0);
+    sum += (t->importance ? t->importance[k] : 1) * d * d;
+  }
+  return sum;
+}
+
 /* Squared error of the weights that share element e of plane p. */
 static double element_error(const qn__fit *t, uint32_t p, int64_t e) {
   const qn_format_plane *s = &t->f->plane[p];
   int64_t cols = t->p->plane[1 + p].cols, rows = s->rows ? s->rows : t->n, wide = s->cols ? s->cols : t->k;
-  qn__quantize_error sum = {0};
-  meanings m;
+  qn__meanings m;
+  double room[QN_CODES], sum = 0;
   for (int64_t r = e / cols * rows; r < t->n && r < (e / cols + 1) * rows; r++)
     for (int64_t k = e % cols * wide; k < t->k && k < (e % cols + 1) * wide; k += t->cols) {
-      find_meanings(t, r / t->rows * t->across + k / t->cols, &m);
-      encode_segment(t, &m, r, k, NULL, &sum);
+      qn__meanings_find(t, r / t->rows * t->across + k / t->cols, room, &m);
+      sum += segment_error(t, &m, r, k);
     }
-  return sum.error2;
+  return sum;
 }
 
 /* Try the neighbours of elements of the plane t->refined. */

@@ -10,6 +10,7 @@
 #ifndef QN_QUANTIZE_FIT_H
 #define QN_QUANTIZE_FIT_H
 #include "desc.h"
+#include "inputs.h"
 #include "loss.h"
 #include "pool.h"
 
@@ -20,7 +21,8 @@ typedef struct qn__rule {
   double c;
   int n; /* numbers that a code can mean, ascending, each once; 0: codes are wide floats */
   double map[QN_CODES], q[QN_CODES];
-  uint8_t code[QN_CODES], zero; /* zero: the code nearest to it */
+  uint8_t code[QN_CODES], falling[QN_CODES], zero; /* falling: the same, largest first; zero: the code nearest to it */
+  bool full; /* the slope's sign is such that the weight of largest magnitude meets the code that reaches farthest */
 } qn__rule;
 
 typedef struct qn__fit {
@@ -32,7 +34,9 @@ typedef struct qn__fit {
   double *lo, *hi, *a, *b;           /* of each cell: range, slope, offset */
   uint32_t done;                     /* planes that are fitted */
   bool mse;
-  uint32_t refined; /* the plane that threads try neighbours of */
+  uint32_t refined;         /* the plane that threads try neighbours of */
+  const qn__inputs *seen;   /* of the inputs, or NULL */
+  const double *importance; /* [k] what a squared error weighs in the search for scales, or NULL: all the same */
   qn_planes *p;
   qn_pool *pool;
   qn__quantize_error *row;
@@ -75,9 +79,29 @@ qn_status qn__fit_planes(qn__fit *t); /* slope and offset of each cell, and the 
 void qn__fit_refine(qn__fit *t);      /* neighbours of elements that lower the squared error */
 void qn__fit_encode(qn__fit *t);      /* codes, and the error of each row */
 
+/* All between the first and the last. */
+qn_status qn__fit_scales(qn__fit *t);
+
+/* ---- Codes ------------------------------------------------------------------------------------------------------- */
+
+/* What the codes mean in a cell, ascending. `value` is the caller's room for QN_CODES of them, or for rule.n. */
+typedef struct qn__meanings {
+  int n;
+  double *value, slope, offset; /* of wide floats, n = 0: value = slope * code + offset */
+  const uint8_t *code;
+} qn__meanings;
+
+void qn__meanings_find(const qn__fit *t, int64_t cell, double *room, qn__meanings *m);
+
+/* The code of the weight x as element i, unless `codes` is NULL; returns what it means. */
+double qn__meanings_encode(const qn__fit *t, const qn__meanings *m, double x, void *codes, int64_t i);
+
 /* ---- Methods ----------------------------------------------------------------------------------------------------- */
 
-qn_status qn__rtn(qn__fit *t);
+qn_status qn__method_rtn(qn__fit *t);
+qn_status qn__method_imatrix(qn__fit *t);
+qn_status qn__method_gptq(qn__fit *t);
+qn_status qn__method_gptaq(qn__fit *t);
 
 /* The first of n ascending values that is not below x, or the last. */
 static inline int qn__lower_bound(const double *v, int n, double x) {

@@ -119,7 +119,7 @@ static bool bounded(const qn__fit *t, uint32_t p) {
  * after it; a zero point that the slope already meets is nearest. */
 static direction rounding(const qn__fit *t, uint32_t p, int64_t cell, double x) {
   const qn__rule *r = &t->r;
-  if (t->mse) return NEAREST;
+  if (t->mse || r->full) return NEAREST;
   if (r->slope >> p & 1 || r->offset & ~t->done & ~(1u << p)) return x < 0 ? DOWN : UP;
   if (!(r->slope & ~t->done)) return NEAREST;
   return r->c * others(t, r->offset, p, cell) > 0 ? DOWN : UP;

@@ -8,10 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MEANS = 1, PRODUCTS, CROSS }; /* statistics that a method needs */
+
 static const struct {
   const char *name;
   qn_status (*run)(qn__fit *t);
-} methods[] = {{"rtn", qn__rtn}};
+  int needs;
+  const char *scales; /* unless others are asked for */
+} methods[] = {
+    {"rtn", qn__method_rtn, 0, "minmax"},
+    {"imatrix", qn__method_imatrix, MEANS, "mse"},
+    {"gptq", qn__method_gptq, PRODUCTS, "minmax"},
+    {"gptaq", qn__method_gptaq, CROSS, "minmax"},
+};
+
+static const struct {
+  const char *name;
+  bool mse, full;
+} rules[] = {{"minmax", false, false}, {"mse", true, false}, {"full", false, true}, {"full-mse", true, true}};
 
 static int64_t extent(int64_t size, uint32_t share) { return share ? qn__ceildiv(size, share) : 1; }
 
@@ -41,20 +55,51 @@ static qn_status check_finite(const float *w, int64_t n, int64_t k) {
   return QN_OK;
 }
 
-static qn_status read_options(qn__fit *t, const qn__quantize_options *o, size_t *method) {
-  const char *name = o && o->method ? o->method : "rtn", *scales = o && o->scales ? o->scales : "minmax";
-  t->mse = !strcmp(scales, "mse");
-  if (!t->mse && strcmp(scales, "minmax")) return qn__fail(QN_E_ARG, "scales '%s'; known: minmax, mse", scales);
-  for (*method = 0; *method < QN_COUNT(methods); ++*method)
-    if (!strcmp(methods[*method].name, name)) return QN_OK;
-  return qn__fail(QN_E_ARG, "method '%s'; known: rtn", name);
+static qn_status check_statistics(const qn__fit *t, size_t method) {
+  const char *name = methods[method].name;
+  const qn__inputs *s = t->seen;
+  int has = !s ? 0 : s->cross ? CROSS : s->h ? PRODUCTS : MEANS;
+  if (has < methods[method].needs)
+    return qn__fail(QN_E_ARG, "method '%s' needs statistics of the inputs, from calibration", name);
+  if (s && s->k != t->k)
+    return qn__fail(QN_E_SHAPE, "statistics of %jd inputs for K = %jd", (intmax_t)s->k, (intmax_t)t->k);
+  if (methods[method].needs && !s->tokens) return qn__fail(QN_E_ARG, "calibration did not reach it: no token");
+  return QN_OK;
+}
+
+static qn_status find_method(const char *name, size_t *out) {
+  for (*out = 0; *out < QN_COUNT(methods); ++*out)
+    if (!strcmp(methods[*out].name, name)) return QN_OK;
+  return qn__fail(QN_E_ARG, "method '%s'; known: rtn, imatrix, gptq, gptaq", name);
+}
+
+/* A slope has a sign if one of its planes can have one. */
+static qn_status check_full(const qn__fit *t) {
+  bool can = !t->r.n || -t->r.map[0] == t->r.map[t->r.n - 1]; /* both signs reach as far */
+  for (uint32_t i = 0; i < t->f->n_planes; i++)
+    can = can || (t->r.slope >> i & 1 && qn__plane_rounded(&t->f->plane[i], -1) < 0);
+  if (t->r.offset)
+    return qn__fail(QN_E_ARG, "scales 'full': format '%s' has a zero point or a minimum, and reaches both ends anyway",
+                    t->f->name);
+  return can ? QN_OK : qn__fail(QN_E_ARG, "scales 'full': no scale of format '%s' can be negative", t->f->name);
+}
+
+static qn_status read_scales(qn__fit *t, const char *name) {
+  for (size_t i = 0; i < QN_COUNT(rules); i++) {
+    if (strcmp(rules[i].name, name) != 0) continue;
+    t->mse = rules[i].mse && t->r.n; /* a wide float needs no smaller range */
+    t->r.full = rules[i].full;
+    return t->r.full ? check_full(t) : QN_OK;
+  }
+  return qn__fail(QN_E_ARG, "scales '%s'; known: minmax, mse, full, full-mse", name);
 }
 
 static qn_status run(qn__fit *t, const qn__quantize_options *o) {
   size_t method;
-  QN_TRY(read_options(t, o, &method));
+  QN_TRY(find_method(o && o->method ? o->method : "rtn", &method));
   QN_TRY(qn__rule_read(&t->r, t->f));
-  t->mse = t->mse && t->r.n; /* a wide float needs no smaller range */
+  QN_TRY(read_scales(t, o && o->scales ? o->scales : methods[method].scales));
+  QN_TRY(check_statistics(t, method));
   QN_TRY(check_finite(t->w, t->n, t->k));
   qn__fit_cells(t);
   QN_TRY(allocate(t));
@@ -71,12 +116,15 @@ qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k,
     return qn__fail(QN_E_SHAPE, "weight of [%jd, %jd]: N and K must be in 1 .. 2147483647", (intmax_t)n, (intmax_t)k);
   qn__fit *t = calloc(1, sizeof *t);
   if (!t) return qn__fail(QN_E_NOMEM, "a weight of [%jd, %jd]", (intmax_t)n, (intmax_t)k);
-  *t = (qn__fit){.f = f, .w = w, .n = n, .k = k};
+  *t = (qn__fit){.f = f, .w = w, .n = n, .k = k, .seen = options ? options->seen : NULL};
   qn_status s = run(t, options);
   for (int64_t i = 0; !s && i < n; i++) { /* in order, so that the sum does not depend on the threads */
     error->error2 += t->row[i].error2;
     error->weight2 += t->row[i].weight2;
     error->largest = fmax(error->largest, t->row[i].largest);
+    error->output2 += t->row[i].output2;
+    error->output_error2 += t->row[i].output_error2;
+    error->nearest_error2 += t->row[i].nearest_error2;
   }
   if (s) qn_planes_free(t->p);
   else *out = t->p;

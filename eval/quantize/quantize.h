@@ -3,28 +3,46 @@
  * Everything follows from the format's description: its decode rule, its codes, its planes with their types and how
  * many weights share an element. Nothing is known by name, so a format that a script adds is written like any other.
  *
- * Scales follow one of two rules. "minmax": the least scale that reaches the largest weight (with an offset, the range
- * of the weights), each plane of a chain rounded so that nothing is clipped. "mse": the range is drawn in step by step
- * as long as the squared error falls, planes are rounded to nearest and each tries its neighbours.
+ * Scales follow one of these rules.
  *
- * Codes are nearest by the decode rule itself, in float64, planes already rounded to their types. Of two that are
- * equally near the even one is taken, of two even or odd ones, and of two that mean the same, the lower. */
+ *     minmax     the least scale that reaches the largest weight (with an offset, the range of the weights), each plane
+ *                of a chain rounded so that nothing is clipped
+ *     mse        the range is drawn in step by step as long as the squared error falls, planes are rounded to nearest
+ *                and each tries its neighbours
+ *     full       the scale's sign is such that the code which reaches farthest is the weight of largest magnitude, as
+ * in Q4_0 of GGUF: int4 reaches from -8 to 7, and is turned round where the positive end is the longer one full-mse the
+ * same, drawn in
+ *
+ * Methods are
+ *
+ *     rtn        round to nearest
+ *     imatrix    the same; where scales are searched for, errors weigh what inputs weigh
+ *     gptq       codes make up for the errors of those before them
+ *     gptaq      the same, against the outputs of the unquantized model
+ *
+ * Planes come first and stay, so that all methods work for all formats.
+ *
+ * Codes are nearest (gptq and gptaq: to what is left to make up for) by the decode rule itself, in float64, planes
+ * already rounded to their types. Of two that are equally near the even one is taken, of two even or odd ones, and of
+ * two that mean the same, the lower. */
 #ifndef QN_QUANTIZE_H
 #define QN_QUANTIZE_H
 #include "desc.h"
+#include "inputs.h"
 #include "loss.h"
 
 typedef struct qn__quantize_options {
-  const char *method; /* NULL: "rtn", round to nearest */
-  const char *scales; /* NULL: "minmax" */
-  int threads;        /* 0: one for each CPU */
+  const char *method;     /* NULL: "rtn" */
+  const char *scales;     /* NULL: "mse" for imatrix, else "minmax" */
+  int threads;            /* 0: one for each CPU */
+  const qn__inputs *seen; /* of the inputs, finished. imatrix needs the means, gptq h, gptaq h and cross */
 } qn__quantize_options;
 
 /* W[n,k] in format f. *out is freed with qn_planes_free and holds names that belong to f. Repeats agree bit for bit,
  * whatever the number of threads.
- * Returns QN_E_ARG (a method or scales that do not exist; a weight that is no finite number, with its place),
- * QN_E_SHAPE (a rule that is no sum of products of planes), QN_E_LIMIT (a scale beyond its type), QN_E_NOMEM. Any
- * thread. */
+ * Returns QN_E_ARG (a method or scales that do not exist or do not go with the format; a weight that is no finite
+ * number, with its place; statistics that are missing, see nothing, or are not positive definite), QN_E_SHAPE (a rule
+ * that is no sum of products of planes), QN_E_LIMIT (a scale beyond its type), QN_E_NOMEM. Any thread. */
 qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k, const qn__quantize_options *options,
                        qn_planes **out, qn__quantize_error *error);
 #endif

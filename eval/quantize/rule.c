@@ -91,6 +91,7 @@ static void order_codes(qn__rule *r, meaning *m, int n) {
     r->q[r->n] = m[i].q;
     r->code[r->n++] = (uint8_t)m[i].code;
   }
+  for (int i = 0; i < r->n; i++) r->falling[i] = r->code[r->n - 1 - i];
   int zero = 0;
   for (int i = 1; i < r->n; i++)
     if (fabs(r->map[i]) < fabs(r->map[zero])) zero = i;
@@ -133,8 +134,14 @@ double qn__rule_reach(const qn__rule *r, double lo, double hi) {
   return fmax(hi > 0 && most > 0 ? hi / most : 0, lo < 0 && least < 0 ? lo / least : 0);
 }
 
+/* Of a map that reaches as far up as down the sign is as good as the other. */
+static double full_range(const qn__rule *r, double lo, double hi) {
+  double least = r->map[0], most = r->map[r->n - 1], largest = -lo > hi ? lo : hi;
+  return -least == most ? fabs(largest) / most : largest / (-least > most ? least : most);
+}
+
 void qn__rule_ideal(const qn__rule *r, double lo, double hi, double *a, double *b) {
-  *a = qn__rule_reach(r, lo, hi);
+  *a = r->full && r->n ? full_range(r, lo, hi) : qn__rule_reach(r, lo, hi);
   *b = 0;
   if (!r->n || !r->offset) return;
   *a = (hi - lo) / (r->map[r->n - 1] - r->map[0]);
