@@ -148,20 +148,21 @@ static qn_status read_tokens(const reader *r) {
   return QN_OK;
 }
 
-static qn_status read_merges(const reader *r) {
+/* A merge that makes no token does nothing: a list without any has such a one in its place. */
+static qn_status read_merges(const reader *r, bool *any) {
   const qn_meta *list;
   QN_TRY(find_list(r, "merges", QN_META_STRING, -1, &list));
   if (!list || list->count > INT32_MAX) return damaged(r, "merges", "a list is needed");
   QN_TRY(qn__merges_room(r->t, list->count));
   const uint8_t *at = list->data;
+  *any = false;
   for (int32_t rank = 0; rank < (int32_t)list->count; rank++) {
     const char *text;
     size_t n = next_text(&at, &text);
     const char *gap = n > 1 ? memchr(text + 1, ' ', n - 1) : NULL;
     if (!gap) return damaged(r, "merges", "a merge that is not of two words");
     size_t left = (size_t)(gap - text);
-    qn_status s = qn__merges_put(r->t, text, left, gap + 1, n - left - 1, rank);
-    if (s != QN_OK) return damaged(r, "merges", qn__errmsg());
+    *any |= qn__merges_put(r->t, text, left, gap + 1, n - left - 1, rank) == QN_OK;
   }
   return QN_OK;
 }
@@ -171,25 +172,29 @@ static qn_status read_merges(const reader *r) {
 static qn_status find_way(const reader *r, const way **out) {
   const qn_meta *pre = find(r, "pre");
   char name[64] = "", known[512] = "";
-  if (pre && pre->type == QN_META_STRING)
-    snprintf(name, sizeof name, " %.*s ", (int)(pre->count < 60 ? pre->count : 60), (const char *)pre->data);
+  if (pre && pre->type == QN_META_STRING && pre->count && pre->count < 60)
+    snprintf(name, sizeof name, " %.*s ", (int)pre->count, (const char *)pre->data);
   for (size_t i = 0; i < QN_COUNT(ways); i++) {
     *out = &ways[i];
     if (*name && strstr(ways[i].names, name)) return QN_OK;
-    strncat(known, ways[i].names + (i > 0), sizeof known - strlen(known) - 1);
+    snprintf(known + strlen(known), sizeof known - strlen(known), "%.*s", (int)strlen(ways[i].names) - 1,
+             ways[i].names);
   }
-  return qn__fail(QN_E_SHAPE, "%s: tokenizer.ggml.pre is%s: how text is split is not known; known:%s",
-                  r->m->file[0].path, *name ? name : " missing", known);
+  return qn__fail(QN_E_SHAPE, "%s: tokenizer.ggml.pre says \"%.*s\" of how text is split; known:%s", r->m->file[0].path,
+                  *name ? (int)strlen(name) - 2 : 0, name + 1, known);
 }
 
 static qn_status read_gpt2(const reader *r, bool *bos) {
+  static const way unsplit = {.names = ""};
   qn__tokenizer *t = r->t;
-  const way *w;
-  QN_TRY(find_way(r, &w));
-  QN_TRY(read_merges(r));
-  if (w->nfc)
-    QN_TRY(qn__step_add(t, (qn__step){.kind = QN_STEP_NORMALIZE, .form = UTF8PROC_STABLE | UTF8PROC_COMPOSE}, NULL,
-                        false));
+  const way *w = &unsplit; /* without merges all borders are the same */
+  bool any = false;
+  QN_TRY(read_merges(r, &any));
+  if (any) QN_TRY(find_way(r, &w));
+  if (w->nfc) {
+    const qn__step nfc = {.kind = QN_STEP_NORMALIZE, .form = UTF8PROC_STABLE | UTF8PROC_COMPOSE};
+    QN_TRY(qn__step_add(t, nfc, NULL, false));
+  }
   for (size_t i = 0; i < QN_COUNT(w->pattern) && w->pattern[i]; i++)
     QN_TRY(qn__step_add(t, (qn__step){.kind = QN_STEP_SPLIT}, w->pattern[i], false));
   t->ignore_merges = w->ignore_merges;
