@@ -51,12 +51,14 @@ int64_t qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context) 
   return n * (int64_t)sizeof(float);
 }
 
+enum { most_sequences = 1 << 16, most_tokens = 1 << 24 }; /* so that sizes stay below 2^63 */
+
 qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out) {
   const qn__config *c = d->config;
   *out = NULL;
-  if (batch < 1 || context < 1 || batch > INT32_MAX || context > INT32_MAX)
-    return qn__fail(QN_E_ARG, "a session of %jd sequences of %jd tokens: both must be in 1 .. 2147483647",
-                    (intmax_t)batch, (intmax_t)context);
+  if (batch < 1 || context < 1 || batch > most_sequences || context > most_tokens)
+    return qn__fail(QN_E_ARG, "a session of %jd sequences of %jd tokens; at most %d of %d", (intmax_t)batch,
+                    (intmax_t)context, most_sequences, most_tokens);
   qn__session *s = calloc(1, sizeof *s);
   if (!s) return qn__fail(QN_E_NOMEM, "a session");
   *s = (qn__session){.d = d, .batch = batch, .context = context};

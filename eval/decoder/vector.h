@@ -1,7 +1,7 @@
 /* vector.h - loops over floats for whatever vectors this CPU has.
  *
- * The files that use it are compiled with -O3 -ffp-contract=fast: loops become vectors, a product and a sum one
- * instruction where there is one. */
+ * The files that use it are compiled with -O3 -ffp-contract=fast, their loops marked QN__CLONES: they become vectors, a
+ * product and a sum one instruction where there is one. */
 #ifndef QN_EVAL_VECTOR_H
 #define QN_EVAL_VECTOR_H
 #include "clones.h"
@@ -10,10 +10,11 @@
 enum { QN__LANES = 16 };
 typedef float qn__lanes __attribute__((vector_size(64), aligned(4), may_alias)); /* at the address of any float */
 
-/* e^x to 2 units in the last place; below -87 it stays at 1e-38, above 88 at 1.7e38. NaN stays NaN. x = n ln 2 + r with
- * |r| <= ln 2 / 2: e^r is a polynomial (Cephes' expf, Moshier), 2^n an exponent. */
+/* e^x to 2 units in the last place for |x| <= 80, the value there beyond: what follows, 1 / (1 + e^x) too, stays clear
+ * of denormals, which are slow. NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2: e^r is a polynomial (Cephes' expf,
+ * Moshier), 2^n an exponent. */
 QN__INLINE float qn__exp(float x) {
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  x = x < -80.0f ? -80.0f : x > 80.0f ? 80.0f : x;
   const float magic = 0x1.8p23f; /* adding it rounds to an integer, in the low bits */
   float t = x * 0x1.715476p0f + magic, n = t - magic;
   float r = x - n * 0.693359375f - n * -2.12194440e-4f;
