@@ -6,6 +6,7 @@
 #ifndef QN_BIND_H
 #define QN_BIND_H
 #include "fail.h"
+#include "io.h"
 #include "pack_format.h"
 #include <cjson/cJSON.h>
 #include <lauxlib.h>
@@ -23,6 +24,8 @@ void qn__lua_worker(lua_State *L);
 void qn__lua_store(lua_State *L);
 void qn__lua_ffi(lua_State *L);
 void qn__lua_limit(lua_State *L);
+void qn__lua_decoder(lua_State *L);
+void qn__lua_eval(lua_State *L);
 
 /* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
 int qn__lua_fail(lua_State *L, qn_status s);
@@ -75,6 +78,12 @@ typedef struct qn_span {
   size_t count, bytes;
 } qn_span;
 qn_span qn__lua_span(lua_State *L, int index);
+/* The object at `index`; raises when it is none, or closed. It belongs to the userdata. [-0, +0, v] */
+const qn_model *qn__lua_model_at(lua_State *L, int index);
+const qn_gemm *qn__lua_gemm_at(lua_State *L, int index);
+const qn_weight *qn__lua_weight_at(lua_State *L, int index);
+struct qn__decoder *qn__lua_decoder_at(lua_State *L, int index);
+const struct qn__windows *qn__lua_windows_at(lua_State *L, int index);
 /* The planes at `index`; raises when they are none. [-0, +0, v] */
 const qn_planes *qn__lua_planes(lua_State *L, int index);
 /* A new zeroed buffer of `count` elements on the stack. [-0, +1, v] */

@@ -27,14 +27,14 @@ static int model_gc(lua_State *L) {
   return 0;
 }
 
-static const qn_model *check_model(lua_State *L, int index) {
+const qn_model *qn__lua_model_at(lua_State *L, int index) {
   qn_model **m = luaL_checkudata(L, index, model_class);
   return *m;
 }
 
 /* model:holds(path) -> is that one of the files that are read? By any of its names. */
 static int model_holds(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
+  const qn_model *m = qn__lua_model_at(L, 1);
   struct stat asked, st;
   bool found = false;
   int there = !stat(luaL_checkstring(L, 2), &asked);
@@ -65,7 +65,7 @@ static void push_tensor(lua_State *L, const qn_tensor *t) {
 
 /* model:tensors() -> list of weights */
 static int model_tensors(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
+  const qn_model *m = qn__lua_model_at(L, 1);
   const qn_tensor *t;
   lua_newtable(L);
   for (size_t i = 0; (t = qn_model_tensor(m, i)); i++) {
@@ -78,7 +78,7 @@ static int model_tensors(lua_State *L) {
 /* model:stored() -> list of { name, weight, dtype, bytes, dims } as they lie in the files. weight: of which it is a
  * part. blocks: its type is one of GGUF alone. */
 static int model_stored(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
+  const qn_model *m = qn__lua_model_at(L, 1);
   const qn_raw *r;
   lua_newtable(L);
   for (size_t i = 0; (r = qn_model_raw(m, i)); i++) {
@@ -102,7 +102,7 @@ static int model_stored(lua_State *L) {
 /* model:config() -> text of config.json, or nil */
 static int model_config(lua_State *L) {
   size_t length;
-  const char *text = qn_model_config(check_model(L, 1), &length);
+  const char *text = qn_model_config(qn__lua_model_at(L, 1), &length);
   if (!text) return 0;
   lua_pushlstring(L, text, length);
   return 1;
@@ -110,7 +110,7 @@ static int model_config(lua_State *L) {
 
 /* model:remark() -> what should be told of it as a whole, or nil */
 static int model_remark(lua_State *L) {
-  lua_pushstring(L, qn_model_remark(check_model(L, 1)));
+  lua_pushstring(L, qn_model_remark(qn__lua_model_at(L, 1)));
   return 1;
 }
 
@@ -155,7 +155,7 @@ const qn_planes *qn__lua_planes(lua_State *L, int index) {
 
 /* model:planes(name [, slice, from 1]) -> planes, or nil, message, code */
 static int model_planes(lua_State *L) {
-  const qn_model *m = check_model(L, 1);
+  const qn_model *m = qn__lua_model_at(L, 1);
   const char *name = luaL_checkstring(L, 2);
   lua_Integer slice = luaL_optinteger(L, 3, 1);
   const qn_tensor *t = qn_model_find(m, name);
@@ -371,7 +371,7 @@ static int writer_put(lua_State *L) {
   const void *data = NULL;
   size_t bytes = 0;
   if (luaL_testudata(L, 3, model_class)) {
-    const qn_raw *r = qn_model_find_raw(check_model(L, 3), what);
+    const qn_raw *r = qn_model_find_raw(qn__lua_model_at(L, 3), what);
     if (r) data = r->data, bytes = r->bytes;
   } else {
     const qn_planes *p = qn__lua_planes(L, 3);

@@ -41,10 +41,18 @@ static context *check_context(lua_State *L) {
   return c;
 }
 
-static gemm *check_gemm(lua_State *L) {
-  gemm *g = luaL_checkudata(L, 1, gemm_class);
-  luaL_argcheck(L, g->gemm, 1, "the gemm is closed");
+static gemm *check_gemm(lua_State *L, int index) {
+  gemm *g = luaL_checkudata(L, index, gemm_class);
+  luaL_argcheck(L, g->gemm, index, "the gemm is closed");
   return g;
+}
+
+const qn_gemm *qn__lua_gemm_at(lua_State *L, int index) { return check_gemm(L, index)->gemm; }
+
+const qn_weight *qn__lua_weight_at(lua_State *L, int index) {
+  weight *w = luaL_checkudata(L, index, weight_class);
+  luaL_argcheck(L, w->weight, index, "the weight is closed");
+  return w->weight;
 }
 
 /* serve(path, { device=, threads=, deterministic=, batch_invariant= }) -> context, or nil, message, code */
@@ -114,7 +122,7 @@ static int gemm_gc(lua_State *L) {
 
 /* gemm:kernel(m) -> name */
 static int gemm_kernel(lua_State *L) {
-  gemm *g = check_gemm(L);
+  gemm *g = check_gemm(L, 1);
   lua_pushstring(L, qn_gemm_kernel(g->gemm, luaL_checkinteger(L, 2)));
   return 1;
 }
@@ -122,7 +130,7 @@ static int gemm_kernel(lua_State *L) {
 /* gemm:problem() -> spelling that serves, "exact", "nearest" or "generic" */
 static int gemm_problem(lua_State *L) {
   static const char *const levels[] = {"exact", "nearest", "generic"};
-  gemm *g = check_gemm(L);
+  gemm *g = check_gemm(L, 1);
   lua_pushstring(L, qn_gemm_problem(g->gemm));
   lua_pushstring(L, levels[qn_gemm_level(g->gemm)]);
   return 2;
@@ -131,20 +139,20 @@ static int gemm_problem(lua_State *L) {
 /* gemm:workspace(max_m), gemm:counters(max_m) -> bytes that a call with up to max_m tokens needs; ask after the weights
  * are prepacked */
 static int gemm_workspace(lua_State *L) {
-  gemm *g = check_gemm(L);
+  gemm *g = check_gemm(L, 1);
   lua_pushinteger(L, (lua_Integer)qn_gemm_workspace(g->gemm, luaL_checkinteger(L, 2)));
   return 1;
 }
 
 static int gemm_counters(lua_State *L) {
-  gemm *g = check_gemm(L);
+  gemm *g = check_gemm(L, 1);
   lua_pushinteger(L, (lua_Integer)qn_gemm_counters(g->gemm, luaL_checkinteger(L, 2)));
   return 1;
 }
 
 /* gemm:prepack(planes) -> weight, or nil, message, code */
 static int gemm_prepack(lua_State *L) {
-  gemm *g = check_gemm(L);
+  gemm *g = check_gemm(L, 1);
   const qn_planes *p = qn__lua_planes(L, 2);
   weight *w = new_object(L, sizeof *w, weight_class, 1);
   qn_status s = qn_prepack(g->gemm, p, &w->weight);
@@ -274,7 +282,7 @@ static void check_fields(lua_State *L) {
  * are buffers of u8, 256 more than gemm:workspace(m) and gemm:counters(m), the counters zero at first, and are made if
  * there are none. */
 static int gemm_run(lua_State *L) {
-  gemm *g = check_gemm(L);
+  gemm *g = check_gemm(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
   check_fields(L);
   raw_field(L, "weight");

@@ -1,5 +1,5 @@
 # What a quantization costs and buys.
-foreach(unit score task)
+foreach(unit score task evaluate)
   qn_test(${unit} quernel_eval)
   set_tests_properties(${unit} PROPERTIES LABELS sanitize)
 endforeach()

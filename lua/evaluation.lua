@@ -1,0 +1,229 @@
+-- evaluation.lua - what a model makes of texts and tasks: decoders, windows, the reference, scores, comparisons.
+
+return function(q, native)
+  local fields = q.check.fields
+
+  -- ---- Decoders -----------------------------------------------------------------------------------------------------
+
+  local decoder = {}
+  decoder.__index = decoder
+
+  -- A model (q.model) as a function. options: threads; bf16, weights and inputs of linear layers rounded to it; hold,
+  -- bytes of f32 weights that may stay (nil: no limit).
+  --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site) -> f32
+  --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
+  function q.decoder(model, options)
+    options = options or {}
+    fields(options, { threads = "count?", bf16 = "boolean?", hold = "integer?" }, "options of decoder")
+    local handle, why, code = native.decoder(model.handle, options, q.descriptor)
+    if not handle then return nil, ("%s: %s"):format(model.path, why), code end
+    return setmetatable({ model = model, handle = handle, options = options }, decoder)
+  end
+
+  function decoder:sites()
+    self.list = self.list or self.handle:sites()
+    return self.list
+  end
+  function decoder:config() return self.handle:config() end
+  function decoder:weight(site) return self.handle:weight(site) end
+  function decoder:serve(site, gemm, weight) return self.handle:serve(site, gemm, weight) end
+  function decoder:close() return self.handle:close() end
+
+  -- weight: planes, which are dequantized, or a buffer f32 [n, k]
+  function decoder:replace(site, weight)
+    local class = getmetatable(weight)
+    if not class or class.__name ~= "quernel.planes" then return self.handle:replace(site, weight) end
+    local x, why, code = weight:dequantize(q.descriptor(weight:info().format))
+    if not x then return nil, why, code end
+    return self.handle:replace(site, x)
+  end
+
+  -- Plans of a pack for a tensor of the model: list of spellings.
+  local function plans_for(pack, t, act)
+    local out, seen = {}, {}
+    for _, plan in ipairs(pack:plans()) do
+      local p = q.problem(plan.problem)
+      if not seen[plan.problem] and p.format == t.format and p.n == t.n and p.k == t.k and p.epilogue == "" and
+        (not act or p.act == act) then
+        out[#out + 1], seen[plan.problem] = plan.problem, true
+      end
+    end
+    return out
+  end
+
+  -- Linear layers are multiplied by the pack's kernels wherever it has one for them. act: activations, if the pack has
+  -- kernels for several. Returns how many layers are, and how many stay dense.
+  function decoder:serve_pack(pack, act)
+    local served, dense, gemms = 0, 0, {}
+    for i, site in ipairs(self:sites()) do
+      local t = self.model.by_name[site.name]
+      local plans = t.linear and t.format and plans_for(pack, t, act) or {}
+      if #plans > 1 then
+        return nil, ("%s: the pack has %s; say which activations are meant"):format(site.name,
+          table.concat(plans, " and ")), "QN_E_ARG"
+      end
+      local problem = plans[1]
+      if problem then
+        local planes, weight, ok, why, code
+        if not gemms[problem] then
+          gemms[problem], why, code = pack:bind(problem)
+          if not gemms[problem] then return nil, why, code end
+        end
+        planes, why, code = self.model:planes(site.name, site.slice)
+        if planes then weight, why, code = gemms[problem]:prepack(planes) end
+        if weight then ok, why, code = self:serve(i, gemms[problem], weight) end
+        if not ok then return nil, ("%s: %s"):format(site.name, why), code end
+        served = served + 1
+      else
+        dense = dense + 1
+      end
+    end
+    self.served = ("%s %s"):format(pack:hash(), act or "")
+    return served, dense
+  end
+
+  -- ---- Windows ------------------------------------------------------------------------------------------------------
+
+  -- "64" -> the first 64 of each text; "FIRST:END:STEP" -> numbers from 0, END excluded, each may be left out.
+  local function steps(text)
+    if not text then return {} end
+    if tostring(text):match "^%d+$" then text = "0:" .. text end
+    local first, stop, step = tostring(text):match "^(%d*):(%d*):?(%d*)$"
+    local out = { first = math.tointeger(tonumber(first)), stop = math.tointeger(tonumber(stop)),
+      step = math.tointeger(tonumber(step)) }
+    if not first or out.stop == 0 or out.step == 0 then
+      error(("windows %q: a number, or FIRST:END:STEP"):format(text), 0)
+    end
+    return out
+  end
+
+  -- { model =, texts = { path… }, ctx = 512, windows = "64" or "0:384:3", score = "half" or "all", tokenizer = path }
+  -- -> windows: n, length, scored (tokens of each that are), hash, bos, half, domains = { { path, ids, bytes, dropped,
+  -- windows }… }; or nil, message, code. eval/windows.h has the conventions.
+  function q.windows(options)
+    fields(options, { model = "table", texts = "list", ctx = "count?", windows = "string|number?", score = "string?",
+      tokenizer = "string?" }, "windows")
+    local score = options.score or "half"
+    q.check.among(score, { "half", "all" }, "score")
+    local o = steps(options.windows)
+    o.length, o.half, o.tokenizer = options.ctx or 512, score == "half", options.tokenizer
+    local handle, about, code = native.windows(options.model.handle, options.texts, o)
+    if not handle then return nil, about, code end
+    about.handle, about.half, about.score = handle, o.half, score
+    return about
+  end
+
+  -- ---- Evaluating ---------------------------------------------------------------------------------------------------
+
+  -- What a model computes follows from its files: their hash, which takes reading them once.
+  local function model_hash(model)
+    local why, code
+    if not model.hash then model.hash, why, code = native.model_hash(model.handle) end
+    return model.hash, why, code
+  end
+
+  -- { decoder =, windows =, path = file or nil }: what candidates are compared with. In a file the hidden states are
+  -- kept; without one they are computed whenever they are needed.
+  function q.reference(options)
+    fields(options, { decoder = "table", windows = "table", path = "string?" }, "reference")
+    local hash, why, code = model_hash(options.decoder.model)
+    if not hash then return nil, why, code end
+    local handle
+    handle, why, code = native.reference(options.decoder.handle, hash, options.windows.handle, options.path)
+    if not handle then return nil, why, code end
+    return { handle = handle, path = options.path, hash = hash }
+  end
+
+  -- Text that says what a decoder computes: its model, and what was changed. `key` names changes that the decoder does
+  -- not know of (weights that were replaced).
+  local function key_of(d, key)
+    local hash, why, code = model_hash(d.model)
+    if not hash then return nil, why, code end
+    return ("model %s%s; pack %s; %s"):format(hash, d.options.bf16 and " in bf16" or "", d.served or "none", key or "")
+  end
+
+  -- The log of an evaluation: options.log, or a file of the store at the root options.store.
+  local function log_of(options, ...)
+    local name = options.store and native.hash(table.concat({ ... }, "\n"))
+    return options.log or name and ("%s/eval/%s.log"):format(options.store, name)
+  end
+
+  -- Bits per byte, from the mean of each domain; nil if a text has no bytes.
+  local function bits_per_byte(e, domains)
+    local nats, bytes = 0, 0
+    for i, d in ipairs(domains) do
+      local part = e.by_domain[i]
+      if part.tokens > 0 and part.nll then
+        local size = d.bytes > 0 and d.bytes / d.ids or 0 / 0
+        part.bits_per_byte = size == size and part.nll.mean / math.log(2) / size or nil
+        nats, bytes = nats + part.nll.mean * part.tokens, bytes + size * part.tokens
+      end
+    end
+    return bytes > 0 and nats / math.log(2) / bytes or nil
+  end
+
+  -- { decoder =, windows =, reference =, log = path or store = root, key =, stop =, threads =, progress(done, total) }
+  -- -> { tokens, windows, computed, broken_tokens, broken_logits, nll, greedy, perplexity, bits_per_byte, with a
+  -- reference: nll_reference, delta_nll, delta_nll_unpaired, kl, same_top, delta_p, delta_p_rms; by_domain,
+  -- by_position (quarters of a window), by_confidence (of the reference: 0 .25 .5 .75 .95 1); w_domain, w_nll,
+  -- w_nll_reference, w_kl: means of each window }; or nil, message, code. An estimate is { mean, error, df, low, high },
+  -- errors clustered by window, the interval of 95 %; kl and delta_p have p1 p5 p10 median p90 p95 p99 p999 max, too. A
+  -- candidate with logits that are no finite numbers has none of these but the counts.
+  -- What was evaluated is kept in the log, a file of its own or one of a store, and is not evaluated again. stop: the first
+  -- so many windows only, in whole passes.
+  function q.evaluate(options)
+    fields(options, { decoder = "table", windows = "table", reference = "table?", log = "string?", store = "string?",
+      key = "string?", stop = "count?", threads = "count?", progress = "function?" }, "evaluate")
+    local d, w, r = options.decoder, options.windows, options.reference
+    local key, why, code = key_of(d, options.key)
+    if not key then return nil, why, code end
+    local e
+    e, why, code = native.evaluate(d.handle, w.handle, #w.domains, r and r.handle,
+      { log = log_of(options, key, w.hash, r and r.hash), key = key, stop = options.stop, threads = options.threads },
+      options.progress)
+    if not e then return nil, why, code end
+    if e.nll then e.perplexity, e.bits_per_byte = math.exp(e.nll.mean), bits_per_byte(e, w.domains) end
+    return e
+  end
+
+  -- ---- Tasks --------------------------------------------------------------------------------------------------------
+
+  -- { model =, path = .jsonl or .csv, ctx = 512, tokenizer = path } -> task: n, truncated, longest, hash; or nil, message,
+  -- code. eval/score/task.h has the rules.
+  function q.task(options)
+    fields(options, { model = "table", path = "string", ctx = "count?", tokenizer = "string?" }, "task")
+    local handle, about, code = native.task(options.model.handle, options.path,
+      { context = options.ctx or 512, tokenizer = options.tokenizer })
+    if not handle then return nil, about, code end
+    about.handle, about.path = handle, options.path
+    return about
+  end
+
+  -- { decoder =, task =, log = or store =, key =, stop =, threads =, progress = } -> { n, computed, broken, acc, acc_norm, acc_bytes:
+  -- estimates; items = { 1 or 0: right by acc… } }; or nil, message, code.
+  function q.evaluate_task(options)
+    fields(options, { decoder = "table", task = "table", log = "string?", store = "string?", key = "string?",
+      stop = "count?", threads = "count?", progress = "function?" }, "evaluate_task")
+    local key, why, code = key_of(options.decoder, options.key)
+    if not key then return nil, why, code end
+    return native.evaluate_task(options.decoder.handle, options.task.handle,
+      { log = log_of(options, key, options.task.hash), key = key, stop = options.stop, threads = options.threads },
+      options.progress)
+  end
+
+  -- Two results of the same items, before and after: { difference: estimate in points of 100, worse, better: flips,
+  -- mcnemar: p, equivalence: p at `margin` points, 2 by default }.
+  function q.compare_items(before, after, margin)
+    local d, worse, better = {}, 0, 0
+    for i = 1, math.min(#before, #after) do
+      d[i] = 100 * (after[i] - before[i])
+      worse, better = worse + (d[i] < 0 and 1 or 0), better + (d[i] > 0 and 1 or 0)
+    end
+    local difference = native.mean(d)
+    return { difference = difference, worse = worse, better = better, mcnemar = native.mcnemar(worse, better),
+      equivalence = native.equivalence(difference, margin or 2), margin = margin or 2 }
+  end
+
+  -- mean { number… }: an estimate, of windows or items.
+  q.mean = native.mean
+end

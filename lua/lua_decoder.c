@@ -1,0 +1,174 @@
+/* lua_decoder.c - decoders from Lua: a model as a function, its linear layers exchanged one by one. */
+#include "bind.h"
+#include "config.h"
+#include "decoder.h"
+#include "desc_json.h"
+
+static const char decoder_class[] = "quernel.decoder";
+
+/* The user value is a table: at 0 the model, at i what serves site i. */
+typedef struct decoder {
+  qn__decoder *d;
+} decoder;
+
+qn__decoder *qn__lua_decoder_at(lua_State *L, int index) {
+  decoder *d = luaL_checkudata(L, index, decoder_class);
+  luaL_argcheck(L, d->d, index, "the decoder is closed");
+  return d->d;
+}
+
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
+
+typedef struct asked {
+  lua_State *L;
+  const char *spelling;
+  qn_format *out;
+  bool raised; /* the error is on the stack */
+} asked;
+
+/* The script's function turns a spelling into a descriptor. */
+static int describe(lua_State *L) {
+  asked *a = lua_touserdata(L, 2);
+  lua_settop(L, 1);
+  lua_pushstring(L, a->spelling);
+  lua_call(L, 1, 1);
+  qn_status s = qn__format_from_json(qn__lua_json(L, 1), a->out);
+  return s == QN_OK ? 0 : luaL_error(L, "%s", qn__errmsg());
+}
+
+static qn_status find_format(void *ud, const char *spelling, qn_format *out) {
+  asked *a = ud;
+  a->spelling = spelling;
+  a->out = out;
+  a->raised = a->raised || qn__lua_protected(a->L, describe, 3, a);
+  return a->raised ? qn__fail(QN_E_ARG, "format %s", spelling) : QN_OK;
+}
+
+/* decoder(model, { threads =, bf16 =, hold = }, descriptor(spelling) -> JSON) -> decoder, or nil, message, code */
+static int decoder_open(lua_State *L) {
+  const qn_model *m = qn__lua_model_at(L, 1);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  luaL_checktype(L, 3, LUA_TFUNCTION);
+  asked a = {.L = L};
+  const qn__decoder_options o = {.format = find_format,
+                                 .ud = &a,
+                                 .threads = (int)qn__lua_integer(L, 2, "threads", 0),
+                                 .bf16 = qn__lua_flag(L, 2, "bf16"),
+                                 .hold = qn__lua_integer(L, 2, "hold", 0)};
+  decoder *d = lua_newuserdatauv(L, sizeof *d, 1);
+  d->d = NULL;
+  luaL_setmetatable(L, decoder_class);
+  lua_newtable(L);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, 0);
+  lua_setiuservalue(L, -2, 1);
+  luaL_checkstack(L, 20, NULL);
+  qn_status s = qn__decoder_open(m, &o, &d->d);
+  if (a.raised) return lua_error(L);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+static int decoder_close(lua_State *L) {
+  decoder *d = luaL_checkudata(L, 1, decoder_class);
+  qn__decoder_close(d->d);
+  d->d = NULL;
+  return 0;
+}
+
+/* ---- Linear layers ----------------------------------------------------------------------------------------------- */
+
+/* decoder:sites() -> list of { name =, layer =, slice =, n =, k =, input = }: layers and slices from 1, the head last
+ */
+static int decoder_sites(lua_State *L) {
+  const qn__site *site;
+  int n = qn__decoder_sites(qn__lua_decoder_at(L, 1), &site);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_newtable(L);
+    qn__lua_set_text(L, "name", site[i].name);
+    qn__lua_set_integer(L, "layer", site[i].layer + 1);
+    qn__lua_set_integer(L, "slice", site[i].slice + 1);
+    qn__lua_set_integer(L, "n", site[i].n);
+    qn__lua_set_integer(L, "k", site[i].k);
+    qn__lua_set_integer(L, "input", site[i].input);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static const qn__site *check_site(lua_State *L, int *number) {
+  const qn__site *site;
+  int n = qn__decoder_sites(qn__lua_decoder_at(L, 1), &site);
+  lua_Integer i = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, i >= 1 && i <= n, 2, "no such site");
+  *number = (int)i - 1;
+  return &site[i - 1];
+}
+
+static int answer(lua_State *L, qn_status s) {
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, true);
+  return 1;
+}
+
+/* decoder:weight(site) -> buffer f32 [n, k], or nil, message, code */
+static int decoder_weight(lua_State *L) {
+  int i;
+  const qn__site *site = check_site(L, &i);
+  float *w = qn__lua_buffer(L, QN_T_F32, (size_t)site->n * (size_t)site->k);
+  qn_status s = qn__decoder_weight(qn__lua_decoder_at(L, 1), i, w);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+/* decoder:replace(site, buffer f32 [n, k], or nil: the checkpoint's again) -> true, or nil, message, code */
+static int decoder_replace(lua_State *L) {
+  int i;
+  const qn__site *site = check_site(L, &i);
+  const float *w = NULL;
+  if (!lua_isnoneornil(L, 3)) {
+    qn_span x = qn__lua_span(L, 3);
+    luaL_argcheck(L, x.type == QN_T_F32 && x.count == (size_t)site->n * (size_t)site->k, 3, "f32 [n, k] expected");
+    w = x.data;
+  }
+  return answer(L, qn__decoder_replace(qn__lua_decoder_at(L, 1), i, w));
+}
+
+/* decoder:serve(site, gemm, weight, or nil: the dense product again) -> true, or nil, message, code */
+static int decoder_serve(lua_State *L) {
+  int i;
+  check_site(L, &i);
+  lua_settop(L, 4);
+  bool dense = lua_isnil(L, 3);
+  qn_status s = qn__decoder_serve(qn__lua_decoder_at(L, 1), i, dense ? NULL : qn__lua_gemm_at(L, 3),
+                                  dense ? NULL : qn__lua_weight_at(L, 4));
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_getiuservalue(L, 1, 1);
+  lua_createtable(L, 2, 0);
+  lua_pushvalue(L, 3), lua_rawseti(L, -2, 1);
+  lua_pushvalue(L, 4), lua_rawseti(L, -2, 2);
+  lua_rawseti(L, -2, i + 1);
+  return answer(L, s);
+}
+
+/* decoder:config() -> { architecture =, vocab =, hidden =, context =, layers = } */
+static int decoder_config(lua_State *L) {
+  const qn__config *c = qn__decoder_config(qn__lua_decoder_at(L, 1));
+  lua_newtable(L);
+  qn__lua_set_text(L, "architecture", c->architecture);
+  qn__lua_set_integer(L, "vocab", c->vocab);
+  qn__lua_set_integer(L, "hidden", c->hidden);
+  qn__lua_set_integer(L, "context", c->context);
+  qn__lua_set_integer(L, "layers", c->n_layers);
+  return 1;
+}
+
+void qn__lua_decoder(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"sites", decoder_sites}, {"weight", decoder_weight}, {"replace", decoder_replace},
+      {"serve", decoder_serve}, {"config", decoder_config}, {"close", decoder_close},
+      {"__gc", decoder_close},  {"__close", decoder_close}, {NULL, NULL},
+  };
+  static const luaL_Reg functions[] = {{"decoder", decoder_open}, {NULL, NULL}};
+  qn__lua_class(L, decoder_class, methods);
+  luaL_setfuncs(L, functions, 0);
+}
