@@ -290,7 +290,7 @@ static void set_windows(lua_State *L, const qn__evaluated *e, bool compared) {
       lua_rawseti(L, i - count - 1, w + 1);
     }
   }
-  for (int i = count - 1; i >= 0; i--) lua_setfield(L, i - count - 1 + (count - 1 - i), names[i]);
+  for (int i = count - 1; i >= 0; i--) lua_setfield(L, -i - 2, names[i]);
 }
 
 static qn_status push_evaluated(lua_State *L, const qn__evaluated *e, int domains, bool compared) {

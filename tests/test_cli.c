@@ -43,6 +43,7 @@ static const row rows[] = {
     {"quernel nonsense", 2, NULL, "^quernel: verb \"nonsense\" is not known; known: devices, formats,[^\n]*\n$"},
     {"quernel tuen", 2, NULL, "did you mean \"tune\"\\?"},
     {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize quantize convert "
+     "eval "
      "run; "
      "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done; "
      "quernel --help >all.txt; ! grep '.\\{81\\}' *.txt",
