@@ -10,7 +10,7 @@ return function(q, native)
 
   -- A model (q.model) as a function. options: threads; bf16, weights and inputs of linear layers rounded to it; hold,
   -- bytes of f32 weights that may stay (nil: no limit).
-  --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site) -> f32
+  --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site)
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
   function q.decoder(model, options)
     options = options or {}
@@ -166,11 +166,11 @@ return function(q, native)
   -- -> { tokens, windows, computed, broken_tokens, broken_logits, nll, greedy, perplexity, bits_per_byte, with a
   -- reference: nll_reference, delta_nll, delta_nll_unpaired, kl, same_top, delta_p, delta_p_rms; by_domain,
   -- by_position (quarters of a window), by_confidence (of the reference: 0 .25 .5 .75 .95 1); w_domain, w_nll,
-  -- w_nll_reference, w_kl: means of each window }; or nil, message, code. An estimate is { mean, error, df, low, high },
+  -- w_nll_reference, w_kl: means of each window }; or nil, message, code. An estimate: { mean, error, df, low, high },
   -- errors clustered by window, the interval of 95 %; kl and delta_p have p1 p5 p10 median p90 p95 p99 p999 max, too. A
   -- candidate with logits that are no finite numbers has none of these but the counts.
-  -- What was evaluated is kept in the log, a file of its own or one of a store, and is not evaluated again. stop: the first
-  -- so many windows only, in whole passes.
+  -- What was evaluated is kept in the log, a file of its own or one of a store, and is not evaluated again. stop: the
+  -- first so many windows only, in whole passes.
   function q.evaluate(options)
     fields(options, { decoder = "table", windows = "table", reference = "table?", log = "string?", store = "string?",
       key = "string?", stop = "count?", threads = "count?", progress = "function?" }, "evaluate")
@@ -188,8 +188,8 @@ return function(q, native)
 
   -- ---- Tasks --------------------------------------------------------------------------------------------------------
 
-  -- { model =, path = .jsonl or .csv, ctx = 512, tokenizer = path } -> task: n, truncated, longest, hash; or nil, message,
-  -- code. eval/score/task.h has the rules.
+  -- { model =, path = .jsonl or .csv, ctx = 512, tokenizer = path } -> task: n, truncated, longest, hash; or nil,
+  -- message, code. eval/score/task.h has the rules.
   function q.task(options)
     fields(options, { model = "table", path = "string", ctx = "count?", tokenizer = "string?" }, "task")
     local handle, about, code = native.task(options.model.handle, options.path,
@@ -199,8 +199,8 @@ return function(q, native)
     return about
   end
 
-  -- { decoder =, task =, log = or store =, key =, stop =, threads =, progress = } -> { n, computed, broken, acc, acc_norm, acc_bytes:
-  -- estimates; items = { 1 or 0: right by acc… } }; or nil, message, code.
+  -- { decoder =, task =, log = or store =, key =, stop =, progress = } -> { n, computed, broken, acc, acc_norm,
+  -- acc_bytes: estimates; items = { 1 or 0: right by acc… } }; or nil, message, code.
   function q.evaluate_task(options)
     fields(options, { decoder = "table", task = "table", log = "string?", store = "string?", key = "string?",
       stop = "count?", threads = "count?", progress = "function?" }, "evaluate_task")

@@ -12,7 +12,7 @@
 --   q.open(path, options)                             a pack: plans, bind/prepack/run, verify, bench (lua/packs.lua)
 --   q.model(path)                                     a checkpoint: tensors, planes, numbers (lua/models.lua)
 --   q.planes(format, n, k, {…})                       a weight of the script's own
---   q.windows  q.reference  q.evaluate  q.evaluate_task  what a model makes of texts (lua/evaluation.lua); q.decoder(model)
+--   q.decoder(model)  q.windows{…}  q.evaluate{…}     what a model makes of texts and tasks (lua/evaluation.lua)
 --   q.store                                           the tuner's memory: open, list, verify, diff, merge, gc
 --   q.ffi                                             C functions of any library, typed memory
 --   q.table(rows)  q.progress(options)  q.clock()     print columns; a function for q.tune's progress; seconds

@@ -117,8 +117,8 @@ end
 -- The scores of the texts, of the candidate and of the floor.
 local function texts(run)
   local q, options = run.q, run.options
-  local w = common.check(common.ask(q.windows, { model = (run.before or run.after).model, texts = options.text, ctx = run.ctx,
-    windows = options.windows, score = options.score, tokenizer = options.tokenizer }))
+  local w = common.check(common.ask(q.windows, { model = (run.before or run.after).model, texts = options.text,
+    ctx = run.ctx, windows = options.windows, score = options.score, tokenizer = options.tokenizer }))
   local reference = run.before and common.check(q.reference { decoder = run.before, windows = w,
     path = options.reference })
   local function evaluate(decoder, what)
@@ -156,8 +156,8 @@ end
 local function check_broken(run, out)
   local e = out.texts and out.texts.scores
   if e and e.broken_tokens > 0 then
-    common.fail("%s is broken: %d logits at %s of %d are no finite numbers; nothing is averaged over them", run.options[1],
-      e.broken_logits, common.count(e.broken_tokens, "token"), e.tokens)
+    common.fail("%s is broken: %d logits at %s of %d are no finite numbers; nothing is averaged over them",
+      run.options[1], e.broken_logits, common.count(e.broken_tokens, "token"), e.tokens)
   end
   for _, t in ipairs(out.tasks or {}) do
     if t.broken > 0 then
