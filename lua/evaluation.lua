@@ -220,8 +220,11 @@ return function(q, native)
       worse, better = worse + (d[i] < 0 and 1 or 0), better + (d[i] > 0 and 1 or 0)
     end
     local difference = native.mean(d)
+    margin = margin or 2
+    -- Without a flip there is no error to judge by; if `margin` of 100 items flipped, so many would show none as often.
+    local equivalence = worse + better == 0 and (1 - margin / 100) ^ #d or native.equivalence(difference, margin)
     return { difference = difference, worse = worse, better = better, mcnemar = native.mcnemar(worse, better),
-      equivalence = native.equivalence(difference, margin or 2), margin = margin or 2 }
+      equivalence = equivalence, margin = margin }
   end
 
   -- mean { number… }: an estimate, of windows or items.

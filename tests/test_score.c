@@ -96,7 +96,8 @@ static void make_windows(qn__token_score token[20], qn__window_score window[3]) 
                                  .nll_reference = (float)(i - i % 2),
                                  .kl = (float)(19 - i),
                                  .confidence = (float)i / 20,
-                                 .same_top = i % 4 == 0};
+                                 .same_top = i % 4 == 0,
+                                 .greedy = i > 17};
   for (int w = 0; w < 3; w++) window[w] = (qn__window_score){token + 8 * w, w < 2 ? 8 : 4, w == 2};
 }
 
@@ -108,9 +109,14 @@ START_TEST(summaries_are_means_over_tokens_clustered_by_window) {
   ck_assert_int_eq(qn__summarize(window, 3, QN_ALL_TOKENS, &s), QN_OK);
   ck_assert(s.tokens == 20 && s.windows == 3 && !s.broken_tokens);
   NEAR(s.nll.mean, 9.5, 1e-12, 0);
+  NEAR(s.greedy.mean, .1, 1e-7, 0);
+  /* sums 28 and 92 of the first domain, minus 7.5 a token: -32, 32; the second has but one window */
+  ck_assert(isnan(s.nll.error));
+  window[2].domain = 0;
+  ck_assert_int_eq(qn__summarize(window, 3, QN_ALL_TOKENS, &s), QN_OK);
   /* sums 28, 92, 70; minus 9.5 a token: -48, 16, 32 */
   NEAR(s.nll.error, sqrt((48. * 48 + 16 * 16 + 32 * 32) * 3 / 2) / 20, 1e-12, 0);
-  ck_assert(s.nll.df == 2);
+  NEAR(s.nll.df, 2, 1e-12, 0);
   NEAR(s.delta_nll.mean, .5, 1e-12, 0);
   NEAR(s.delta_nll.error, 0, 1e-12, 0);
   NEAR(s.delta_nll_unpaired.mean, .5, 1e-12, 0);
@@ -123,6 +129,20 @@ START_TEST(summaries_are_means_over_tokens_clustered_by_window) {
   for (int i = 0; i < 20; i++) dp += exp(-i) - exp(-(i - i % 2)), dp2 += pow(exp(-i) - exp(-(i - i % 2)), 2);
   NEAR(s.delta_p.mean, dp / 20, 1e-12, 0);
   NEAR(s.delta_p_rms, sqrt(dp2 / 20), 1e-12, 0);
+}
+END_TEST
+
+/* Four windows of two domains, whose means are far apart: that is no error. */
+START_TEST(what_differs_between_domains_is_no_error) {
+  qn__token_score token[40];
+  qn__window_score window[4];
+  qn__summary s;
+  for (int i = 0; i < 40; i++) token[i] = (qn__token_score){.nll = (float)(i / 10 + (i >= 20 ? 100 : 0))};
+  for (int w = 0; w < 4; w++) window[w] = (qn__window_score){token + 10 * w, 10, w / 2};
+  ck_assert_int_eq(qn__summarize(window, 4, QN_ALL_TOKENS, &s), QN_OK);
+  NEAR(s.nll.mean, 51.5, 1e-12, 0);
+  NEAR(s.nll.error, sqrt(.25 * .25 + .25 * .25), 1e-12, 0); /* of each domain .5, of which a half counts */
+  NEAR(s.nll.df, 2, 1e-12, 0);
 }
 END_TEST
 
@@ -246,6 +266,7 @@ int main(int argc, char **argv) {
       CASE(rows_agree_with_numpy, (int)QN_COUNT(row_vectors)),
       CASE(what_is_not_finite_is_counted, 1),
       CASE(summaries_are_means_over_tokens_clustered_by_window, 1),
+      CASE(what_differs_between_domains_is_no_error, 1),
       CASE(parts_are_chosen_by_domain_position_and_confidence, (int)QN_COUNT(parts)),
       CASE(distributions_agree_with_scipy, 1),
       CASE(intervals_of_paired_items_cover_as_often_as_they_say, 1),

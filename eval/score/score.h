@@ -46,7 +46,8 @@ typedef struct qn__part {
 } qn__part;
 #define QN_ALL_TOKENS ((qn__part){-1, -1, -1})
 
-/* Means over tokens with errors clustered by window. If one logit was not finite, the candidate is broken: only
+/* Means over tokens with errors clustered by window. The share of each domain is the user's choice: that domains differ
+ * is no error. If one logit was not finite, the candidate is broken: only
  * `tokens`, `windows` and the two counts mean something. Percentiles interpolate between neighbours. */
 typedef struct qn__summary {
   int64_t tokens, windows; /* windows: that have such a token */

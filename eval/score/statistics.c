@@ -92,9 +92,23 @@ qn__estimate qn__mean(const double *sum, const int64_t *count, size_t clusters) 
   return e;
 }
 
+qn__estimate qn__mix(const qn__estimate *kind, const double *share, size_t n) {
+  qn__estimate e = {0};
+  double variance = 0, spread = 0, df = 0;
+  for (size_t i = 0; i < n; i++) {
+    double v = share[i] * share[i] * kind[i].error * kind[i].error;
+    e.mean += share[i] * kind[i].mean;
+    variance += v;
+    spread += v * v / kind[i].df;
+    df += kind[i].df;
+  }
+  e.error = sqrt(variance);
+  e.df = variance > 0 ? variance * variance / spread : df;
+  return e;
+}
+
 qn__estimate qn__unpaired(qn__estimate a, qn__estimate b) {
-  double va = a.error * a.error, vb = b.error * b.error, v = va + vb;
-  return (qn__estimate){a.mean - b.mean, sqrt(v), v > 0 ? v * v / (va * va / a.df + vb * vb / b.df) : a.df + b.df};
+  return qn__mix((const qn__estimate[]){a, b}, (const double[]){1, -1}, 2);
 }
 
 double qn__half_width(qn__estimate e, double confidence) {

@@ -29,6 +29,10 @@ typedef struct qn__estimate {
  * is the usual sd / sqrt(n). For a paired difference the observations are differences. */
 qn__estimate qn__mean(const double *sum, const int64_t *count, size_t clusters);
 
+/* The mean of `n` kinds of observations, of which each has a fixed share of the whole (Cochran, 5.3): what differs
+ * between the kinds is no error. The shares add up to 1; df after Welch and Satterthwaite. */
+qn__estimate qn__mix(const qn__estimate *kind, const double *share, size_t n);
+
 /* a - b of two that were not observed together: errors add in squares, df after Welch and Satterthwaite. */
 qn__estimate qn__unpaired(qn__estimate a, qn__estimate b);
 

@@ -34,11 +34,13 @@ static bool belongs(qn__part p, const qn__window_score *w, int64_t i) {
 
 /* ---- The tokens of a part ---------------------------------------------------------------------------------------- */
 
-/* Tokens of one window after those of the other; count[i] of them are of cluster i. */
+/* Tokens of one window after those of the other; count[i] of them are of cluster i, which is a window of domain[i]. */
 typedef struct chosen {
   const qn__token_score **token;
-  double *sum, *value;
-  int64_t *count;
+  double *sum, *value, *share;
+  qn__estimate *kind;
+  int64_t *count, *some;
+  int *domain, domains;
   size_t clusters, n;
 } chosen;
 
@@ -46,33 +48,69 @@ static void release(chosen *c) {
   free(c->token);
   free(c->sum);
   free(c->value);
+  free(c->share);
+  free(c->kind);
   free(c->count);
+  free(c->some);
+  free(c->domain);
+}
+
+static qn_status allocate(chosen *c, size_t tokens, size_t windows, size_t domains) {
+  *c = (chosen){.token = calloc(tokens + 1, sizeof *c->token),
+                .sum = calloc(windows + 1, sizeof *c->sum),
+                .value = calloc(tokens + 1, sizeof *c->value),
+                .share = calloc(domains + 1, sizeof *c->share),
+                .kind = calloc(domains + 1, sizeof *c->kind),
+                .count = calloc(windows + 1, sizeof *c->count),
+                .some = calloc(windows + 1, sizeof *c->some),
+                .domain = calloc(windows + 1, sizeof *c->domain),
+                .domains = (int)domains};
+  bool all = c->token && c->sum && c->value && c->share && c->kind && c->count && c->some && c->domain;
+  return all ? QN_OK : qn__fail(QN_E_NOMEM, "scores of %zu tokens", tokens);
 }
 
 static qn_status choose(const qn__window_score *window, size_t n, qn__part part, chosen *c) {
-  size_t all = 0;
-  for (size_t w = 0; w < n; w++) all += (size_t)window[w].n;
-  *c = (chosen){.token = calloc(all + 1, sizeof *c->token),
-                .sum = calloc(n + 1, sizeof *c->sum),
-                .value = calloc(all + 1, sizeof *c->value),
-                .count = calloc(n + 1, sizeof *c->count)};
-  if (!c->token || !c->sum || !c->value || !c->count) return qn__fail(QN_E_NOMEM, "scores of %zu tokens", all);
+  size_t all = 0, domains = 0;
+  for (size_t w = 0; w < n; w++) {
+    all += (size_t)window[w].n;
+    if ((size_t)window[w].domain >= domains) domains = (size_t)window[w].domain + 1;
+  }
+  QN_TRY(allocate(c, all, n, domains));
   for (size_t w = 0; w < n; w++) {
     size_t before = c->n;
     for (int64_t i = 0; i < window[w].n; i++)
       if (belongs(part, &window[w], i)) c->token[c->n++] = &window[w].token[i];
-    if (c->n > before) c->count[c->clusters++] = (int64_t)(c->n - before);
+    if (c->n == before) continue;
+    c->domain[c->clusters] = window[w].domain;
+    c->count[c->clusters++] = (int64_t)(c->n - before);
   }
   return QN_OK;
 }
 
+/* The mean over the tokens of domain d, whose share of all is put into *share. */
+static qn__estimate mean_of(chosen *c, int d, double *share) {
+  size_t n = 0;
+  int64_t tokens = 0;
+  for (size_t w = 0; w < c->clusters; w++) {
+    if (c->domain[w] != d) continue;
+    c->value[n] = c->sum[w];
+    tokens += c->some[n++] = c->count[w];
+  }
+  *share = (double)tokens / (double)c->n;
+  return qn__mean(c->value, c->some, n);
+}
+
 static qn__estimate mean(chosen *c, measure of) {
-  size_t at = 0;
+  size_t at = 0, kinds = 0;
   for (size_t w = 0; w < c->clusters; w++) {
     c->sum[w] = 0;
     for (int64_t i = 0; i < c->count[w]; i++) c->sum[w] += of(c->token[at++]);
   }
-  return qn__mean(c->sum, c->count, c->clusters);
+  for (int d = 0; d < c->domains; d++) {
+    c->kind[kinds] = mean_of(c, d, &c->share[kinds]);
+    kinds += c->share[kinds] > 0;
+  }
+  return qn__mix(c->kind, c->share, kinds);
 }
 
 static int ascending(const void *a, const void *b) {
