@@ -262,7 +262,7 @@ START_TEST(test_models_without_a_tokenizer) {
     ck_ok(qn__ids_read(in_folder("x.jsonl"), t, vocabulary, &ids));
     ck_assert_int_eq(ids.n, 2);
     qn__ids_free(&ids);
-    ck_fails(QN_E_ARG, "give token ids instead", qn__ids_read(QN_TESTS "/models/valid.txt", t, vocabulary, &ids));
+    ck_fails(QN_E_ARG, "give token ids instead", qn__ids_read(QN_TESTS "/models/text/valid.txt", t, vocabulary, &ids));
     qn__tokenizer_close(t);
     qn_model_close(m);
   }

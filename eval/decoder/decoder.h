@@ -1,8 +1,8 @@
 /* decoder.h - a language model as a function: token ids in, hidden states and logits out.
  *
  * All architectures go through one forward (forward.c), which does what a qn__config says. Everything is computed in
- * f32; only linear layers may be something else: a pack's kernels (qn__decoder_serve), other numbers
- * (qn__decoder_replace), or rounded to bf16 for the noise floor.
+ * f32 or, for the noise floor, rounded to bf16 after every step. Linear layers alone may multiply something else: by
+ * other numbers (qn__decoder_replace), or with a pack's kernels (qn__decoder_serve).
  *
  *     embed -> layer 0 … -> finish -> logits          or qn__decoder_hidden, which is all but the last
  *
@@ -34,7 +34,7 @@ typedef struct qn__decoder_options {
   qn_status (*format)(void *ud, const char *spelling, qn_format *out);
   void *ud;
   int threads;  /* 0: one for each CPU */
-  bool bf16;    /* the noise floor: weights and inputs of linear layers are rounded to bf16, sums stay f32 */
+  bool bf16;    /* the noise floor: weights, and what every step leaves behind, are rounded to bf16; sums stay f32 */
   int64_t hold; /* bytes of f32 weights that may stay from one layer to the next; 0: no limit */
 } qn__decoder_options;
 

@@ -19,6 +19,11 @@ typedef struct view {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Whatever a layer leaves behind is a bf16 where the executor is one. */
+static void settle(const qn__pass *p, view x, int64_t rows, int64_t n) {
+  if (p->d->linears.bf16) qn__round_rows(p->d->pool, &(qn__round){x.p, x.ld, rows, n});
+}
+
 /* ---- Linear layers ----------------------------------------------------------------------------------------------- */
 
 /* x . w^T of the parameter at `link`, `whole` being all that its site gives. */
@@ -62,6 +67,7 @@ static qn_status project(const qn__pass *p, const float *x, int64_t rows, int64_
       QN_TRY(qn__linear_run(&d->linears, link->site, x, rows, whole[i].p));
     }
     QN_TRY(take_columns(d, link, whole[i], rows, &out[i]));
+    settle(p, out[i], rows, link->n);
   }
   return QN_OK;
 }
@@ -85,6 +91,7 @@ static qn_status norm(const qn__pass *p, qn__param what, view x, int64_t rows, i
                                         .groups = groups,
                                         .n = n,
                                         .eps = p->d->config->eps});
+  settle(p, y, rows, groups * n);
   return QN_OK;
 }
 
@@ -105,6 +112,7 @@ static qn_status leave(const qn__pass *p, qn__param what, view y, int64_t rows, 
       p->d->pool,
       &(qn__sum){
           .x = x.p, .y = y.p, .ldx = x.ld, .ldy = y.ld, .rows = rows, .n = c->hidden, .scale = c->residual_scale});
+  settle(p, x, rows, c->hidden);
   return QN_OK;
 }
 
@@ -131,6 +139,7 @@ static qn_status place(const qn__pass *p, qn__param what, view x, int64_t heads)
                                          .dim = c->head_dim,
                                          .pairs = c->rope[l->rope].pairs,
                                          .adjacent = c->pairs});
+  settle(p, x, rows, heads * c->head_dim);
   return QN_OK;
 }
 
@@ -176,6 +185,7 @@ static qn_status attention(const qn__pass *p, view h, view *out) {
   if (c->gated)
     qn__gate_rows(p->d->pool,
                   &(qn__gate){.x = o.p, .gate = in[3].p, .ldx = n, .ldgate = in[3].ld, .rows = rows, .n = n});
+  settle(p, o, rows, n);
   return project_one(p, o, rows, 0, QN_P_O, out);
 }
 
@@ -246,6 +256,7 @@ static qn_status delta(const qn__pass *p, view h, view *out) {
                                       .rows = rows,
                                       .n = values,
                                       .activation = QN_ACT_SILU});
+  settle(p, o, rows, values);
   return project_one(p, o, rows, 0, QN_P_DELTA_O, out);
 }
 
@@ -292,6 +303,7 @@ static qn_status glu(const qn__pass *p, const view gate_up[2], int64_t rows, int
                                       .n = n,
                                       .activation = p->d->config->activation,
                                       .limit = p->d->config->limit});
+  settle(p, h, rows, n);
   return project_one(p, h, rows, expert, down, out);
 }
 

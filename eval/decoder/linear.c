@@ -3,35 +3,12 @@
 #include "clock.h"
 #include "dense.h"
 #include "fail.h"
+#include "ops.h"
 #include "serve.h"
 #include <stdlib.h>
 #include <string.h>
 
 static int64_t bytes_of(const qn__linear *l) { return l->tensor->n * l->tensor->k * (int64_t)sizeof *l->w; }
-
-/* ---- Rounding to bf16 -------------------------------------------------------------------------------------------- */
-
-typedef struct rounding {
-  const float *from;
-  float *to;
-  int64_t k;
-} rounding;
-
-static void round_rows(void *ud, int64_t begin, int64_t end, int32_t thread) {
-  enum { block = 1024 };
-  const rounding *a = ud;
-  uint16_t half[block];
-  (void)thread;
-  for (int64_t i = begin * a->k; i < end * a->k; i += block) {
-    size_t n = (size_t)(end * a->k - i < block ? end * a->k - i : block);
-    qn_convert(a->from + i, QN_T_F32, half, QN_T_BF16, n);
-    qn_convert(half, QN_T_BF16, a->to + i, QN_T_F32, n);
-  }
-}
-
-static void to_bf16(const qn__linears *s, const float *from, float *to, int64_t n, int64_t k) {
-  qn__pool_run(s->pool, round_rows, &(rounding){from, to, k}, n);
-}
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
@@ -40,7 +17,7 @@ static qn_status read_weight(const qn__linears *s, const qn__linear *l, float *w
   QN_TRY(qn_model_planes(s->model, l->tensor, l->slice, &p));
   qn_status status = qn__decode_rows(s->pool, l->format, p, NULL, p->n, w);
   qn_planes_free(p);
-  if (!status && s->bf16) to_bf16(s, w, w, l->tensor->n, l->tensor->k);
+  if (!status && s->bf16) qn__round_rows(s->pool, &(qn__round){w, l->tensor->k, l->tensor->n, l->tensor->k});
   return status;
 }
 
@@ -87,8 +64,8 @@ qn_status qn__linear_replace(qn__linears *s, int i, const float *w) {
   qn__linear *l = &s->all[i];
   float *own = w ? malloc((size_t)bytes_of(l)) : NULL;
   if (w && !own) return qn__fail(QN_E_NOMEM, "%s: %jd bytes for it in f32", l->tensor->name, (intmax_t)bytes_of(l));
-  if (w && s->bf16) to_bf16(s, w, own, l->tensor->n, l->tensor->k);
-  else if (w) memcpy(own, w, (size_t)bytes_of(l));
+  if (w) memcpy(own, w, (size_t)bytes_of(l));
+  if (w && s->bf16) qn__round_rows(s->pool, &(qn__round){own, l->tensor->k, l->tensor->n, l->tensor->k});
   drop(s, l);
   l->w = own;
   l->replaced = w;
@@ -179,12 +156,6 @@ static qn_status run(qn__linears *s, qn__linear *l, const float *x, int64_t m, f
   const int64_t k = l->tensor->k, n = l->tensor->n;
   if (l->gemm) return run_gemm(s, l, x, m, y);
   QN_TRY(hold_weight(s, l));
-  float *rounded;
-  if (s->bf16) {
-    QN_TRY(qn__scratch_take(s->scratch, m * k, &rounded));
-    to_bf16(s, x, rounded, m, k);
-    x = rounded;
-  }
   qn__dense(s->pool, x, k, l->w, m, n, k, y, n);
   return QN_OK;
 }

@@ -84,6 +84,18 @@ QN__CLONES static void cap(void *ud, int64_t begin, int64_t end, int32_t thread)
 
 void qn__cap_rows(qn_pool *pool, const qn__cap *a) { qn__pool_run(pool, cap, (void *)a, a->rows); }
 
+QN__CLONES static void round_bf16(void *ud, int64_t begin, int64_t end, int32_t thread) {
+  const qn__round *a = ud;
+  const qn_form form = qn__form[QN_T_BF16];
+  (void)thread;
+  for (int64_t i = begin; i < end; i++) {
+    float *x = a->x + i * a->ld;
+    for (int64_t j = 0; j < a->n; j++) x[j] = qn__narrow_value(form, qn__narrow_nearest(form, x[j]));
+  }
+}
+
+void qn__round_rows(qn_pool *pool, const qn__round *a) { qn__pool_run(pool, round_bf16, (void *)a, a->rows); }
+
 static void gather(void *ud, int64_t begin, int64_t end, int32_t thread) {
   const qn__gather *a = ud;
   (void)thread;

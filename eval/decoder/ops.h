@@ -54,6 +54,13 @@ typedef struct qn__cap {
 } qn__cap;
 void qn__cap_rows(qn_pool *pool, const qn__cap *a);
 
+/* x to the nearest bf16, of two the even one. */
+typedef struct qn__round {
+  float *x;
+  int64_t ld, rows, n;
+} qn__round;
+void qn__round_rows(qn_pool *pool, const qn__round *a);
+
 /* y[i] = x[first + i / run * step + i % run], and the bias if there is one: a parameter out of a wider product. */
 typedef struct qn__gather {
   const float *x, *bias;

@@ -36,6 +36,10 @@ qn_status qn__decoder_angles(qn__decoder *d, int rope, int64_t length, const flo
   return QN_OK;
 }
 
+static void settle(qn__decoder *d, float *x, int64_t rows, int64_t n) {
+  if (d->linears.bf16) qn__round_rows(d->pool, &(qn__round){x, n, rows, n});
+}
+
 /* ---- A pass ------------------------------------------------------------------------------------------------------ */
 
 static qn_status check_ids(const qn__decoder *d, const int32_t *ids, int64_t n) {
@@ -55,6 +59,7 @@ qn_status qn__decoder_embed(qn__decoder *d, const int32_t *ids, int64_t rows, fl
   if (!d->embedding) QN_TRY(qn_model_planes(d->model, t, 0, &d->embedding));
   QN_TRY(qn__decode_rows(d->pool, &k->f, d->embedding, ids, rows, x));
   if (c->embed_scale != 1) qn__cap_rows(d->pool, &(qn__cap){x, c->embed_scale, 0, rows, c->hidden});
+  settle(d, x, rows, c->hidden);
   return QN_OK;
 }
 
@@ -68,6 +73,7 @@ qn_status qn__decoder_finish(qn__decoder *d, float *x, int64_t rows) {
   const float *weight = NULL;
   QN_TRY(qn__decoder_vector(d, QN_P_NORM, 0, &weight));
   qn__norm_rows(d->pool, &(qn__norm){x, weight, x, c->hidden, c->hidden, rows, 1, c->hidden, c->eps});
+  settle(d, x, rows, c->hidden);
   return QN_OK;
 }
 
@@ -79,6 +85,7 @@ qn_status qn__decoder_logits(qn__decoder *d, const float *h, int64_t rows, float
     qn__gather_rows(d->pool, &(qn__gather){logits, l->bias, logits, l->n, l->n, rows, l->n, 0, l->run, l->step});
   if (c->logit_scale != 1 || c->logit_softcap)
     qn__cap_rows(d->pool, &(qn__cap){logits, c->logit_scale, c->logit_softcap, rows, l->n});
+  settle(d, logits, rows, l->n);
   return QN_OK;
 }
 
