@@ -37,7 +37,7 @@ node.__unm = function(a) return make("neg", lift(a)) end
 
 -- What Lua would answer with a truth value or an integer at once: there is a function for it, or none.
 for events, instead in pairs {
-  ["__lt __le"] = "compare symbols by lt(a, b) and eq(a, b), which give 1 or 0, and choose by cond(c, a, b)",
+  ["__lt __le __eq"] = "compare symbols by lt(a, b) and eq(a, b), which give 1 or 0, and choose by cond(c, a, b)",
   ["__band __bor __bxor __shl __shr __bnot"] = "take bits of a symbol by bits(x, lowest, how many)",
   ["__pow"] = "write the power of a symbol as a product",
 } do

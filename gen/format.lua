@@ -169,10 +169,15 @@ local function looked_up(list, def)
   end
 end
 
--- The value of a rule.
-local function fold(tree, def)
-  local codes = {} -- one number for each; a float code is one opaque symbol
+-- All codes of a format; a float code is one opaque symbol.
+local function codes_of(def)
+  local codes = {}
   for i = 1, def.codes and 1 or 1 << def.bits do codes[i] = i - 1 end
+  return codes
+end
+
+-- The value of a rule, for these codes.
+local function fold(tree, def, codes)
   local function constant(x) return map(codes, function() return x end) end
 
   local function pure(value, op)
@@ -326,18 +331,38 @@ local function add_planes(f, chosen, implied)
   f.implied = implied[1] and table.concat(implied, ".")
 end
 
--- Run the rule of f on symbols: false for a plane that is not chosen.
-local function run_rule(f, spelling)
+-- Run the rule of f on a code and on symbols for its planes: false for a plane that is not chosen.
+local function rule_on(f, q)
   local def, p = f.def, {}
   for plane in pairs(def.planes or {}) do p[plane] = f.planes[plane] and expr.var(plane) or false end
-  local tree = def.decode(expr.var "q", setmetatable(p, {
+  return def.decode(q, setmetatable(p, {
     __index = function(_, k) error(("%s: decode uses plane %q, which is not declared"):format(def.where, k), 0) end,
   }))
+end
+
+-- The rule of f as a tree.
+local function run_rule(f, spelling)
+  local def, tree = f.def, rule_on(f, expr.var "q")
   that(expr.is(tree), def.where, "decode of %s must return an expression of q", def.name)
   for _, x in ipairs(f.planes) do
     that(uses(tree, x.name), spelling, "the rule of %s has no place for its plane %s here", def.name, x.name)
   end
   return tree
+end
+
+-- Lua answers q == 3 itself where q is a symbol, with false. So a rule that asks has another value on numbers.
+local function check_numbers(f, value)
+  local def = f.def
+  for i, code in ipairs(def.codes and {} or codes_of(def)) do
+    local same, rest = true, fold(expr.const(rule_on(f, code)), def, { code })
+    for key, x in pairs(value) do
+      local y = rest[key] and rest[key].t[1] or 0
+      rest[key], same = nil, same and (x.t[i] == y or y ~= y)
+    end
+    for _, x in pairs(rest) do same = same and x.t[1] == 0 end
+    that(same, def.where, "%s: the rule gives another value for q = %d than for the symbol q: == on symbols is false, "
+      .. "whatever they are; write eq(a, b)", def.name, code)
+  end
 end
 
 -- Resolve a spelling. Raises with the format, the part at fault and what is known.
@@ -360,7 +385,9 @@ function format.resolve(spelling)
   f.group = f.cols
   add_planes(f, choose(def, words, at, spelling), implied)
   f.decode = run_rule(f, spelling)
-  local values, scale, offset = recognise(fold(f.decode, def), def)
+  local value = fold(f.decode, def, codes_of(def))
+  check_numbers(f, value)
+  local values, scale, offset = recognise(value, def)
   for i, x in ipairs(values) do
     that(x - x == 0, def.where, "%s: the rule gives %s for code %d", def.name, x, i - 1)
   end

@@ -90,6 +90,8 @@ local mistakes = {
     'format needs the field "name"' },
 
   { broken_rule, function(c) return expr.select(c > 3, c, 0) end, "compare symbols by lt(a, b)" },
+  { broken_rule, function(c) return c == 2 and c * 3 or c end, "another value for q = 2 than for the symbol q" },
+  { broken_rule, function(c) return c == expr.const(2) and c * 3 or c end, "compare symbols by lt(a, b) and eq(a, b)" },
   { broken_rule, function(c) return c // 2 end, "operator // is not for decode rules" },
   { broken_rule, function(c) return c & 1 end, "take bits of a symbol by bits(" },
   { broken_rule, function(c) return c ^ 2 end, "write the power of a symbol as a product" },
