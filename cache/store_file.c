@@ -86,6 +86,18 @@ static bool in_place(const char *path, const char *key) {
   return !strcmp(slash ? slash + 1 : path, name);
 }
 
+bool qn__entry_older(const char *path) {
+  size_t size;
+  char *text;
+  qn__file_read(path, &text, &size);
+  cJSON *entry = text ? cJSON_ParseWithLength(text, size) : NULL;
+  double schema = qn__json_number(entry, "schema", QN_STORE_SCHEMA);
+  bool older = schema >= 1 && schema < QN_STORE_SCHEMA && qn__json_text(entry, "sum", NULL);
+  cJSON_Delete(entry);
+  free(text);
+  return older;
+}
+
 qn_status qn__entry_read(const char *path, const char *key, char **found_key, cJSON **value) {
   size_t size;
   char *text, sum[33];

@@ -21,6 +21,9 @@ char *qn__entry_print(const char *key, const cJSON *value);
  * key to be freed, or NULL. Only QN_E_NOMEM is a failure: a want of memory is no damage. */
 qn_status qn__entry_read(const char *path, const char *key, char **found_key, cJSON **value);
 
+/* Is at `path` an entry as an earlier version of this program wrote it? It is not damaged; nobody reads it any more. */
+bool qn__entry_older(const char *path);
+
 /* "HASH.json" of a key. */
 void qn__entry_name(const char *key, char out[40]);
 

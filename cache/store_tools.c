@@ -100,6 +100,8 @@ static qn_status walk(const char *root, visitor visit, void *ud) {
   return each_environment(root, tour_environment, &(tour){root, visit, ud});
 }
 
+static const char older[] = "an entry of an older version"; /* what fault says of one */
+
 /* *why is NULL if nothing is wrong with the file. QN_E_NOMEM. */
 static qn_status fault(const place *p, const char **why) {
   char hash[33];
@@ -107,7 +109,7 @@ static qn_status fault(const place *p, const char **why) {
   qn_status s = p->what == ENTRY ? qn__entry_read(p->path, NULL, NULL, &value) : QN_OK;
   if (p->what == TEMPORARY) *why = "left over from a writer that was killed";
   else if (p->what == OTHER) *why = "not a file of the store";
-  else if (p->what == ENTRY) *why = value ? NULL : "no whole entry of this schema in its place";
+  else if (p->what == ENTRY) *why = value ? NULL : qn__entry_older(p->path) ? older : "no whole entry in its place";
   else {
     errno = 0;
     *why = qn__file_hash(p->path, hash) && !strncmp(hash, p->name, 32) ? NULL : "contents differ from their hash";
@@ -130,7 +132,7 @@ static qn_status verify_file(void *ud, const place *p) {
   const reporter *r = ud;
   const char *why;
   QN_TRY(fault(p, &why));
-  if (why) r->report(r->ud, p->path, why);
+  if (why && why != older) r->report(r->ud, p->path, why);
   return QN_OK;
 }
 
@@ -183,7 +185,8 @@ static qn_status count_file(void *ud, const place *p) {
     if (st.st_mtime > e->last) e->last = st.st_mtime;
   }
   QN_TRY(fault(p, &why));
-  e->damaged += why != NULL;
+  e->older += why == older;
+  e->damaged += why && why != older;
   if (why || p->what != ENTRY) return QN_OK;
   QN_TRY(qn__entry_read(p->path, NULL, &key, &value));
   if (value) count_entry(e, p, key, value);

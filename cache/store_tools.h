@@ -14,6 +14,7 @@ typedef struct qn_store_environment {
   const cJSON *about;              /* its env.json; NULL if that is not readable */
   size_t artifacts, failures;      /* compiled variants; variants that do not compile */
   size_t evidence, plans, damaged; /* entries; files that verify would report */
+  size_t older;                    /* entries of an older schema, which nobody reads: gc removes them */
   int64_t bytes;                   /* of all files */
   int64_t first, last;             /* when the oldest and the newest file was written, seconds since 1970; 0: none */
   cJSON *problems;                 /* array: those that were timed, with their M: "int4.g128:64x64:bf16-f32 M=4" */
@@ -52,7 +53,8 @@ qn_status qn__store_merge(const char *into, const char *from, qn_store_better be
  * again. *n: entries removed. */
 qn_status qn__store_forget(const char *root, const char *wanted, size_t *n);
 
-/* Remove what nobody can use: damaged entries and images, images that no entry names, temporary files of writers that
- * were killed. Files younger than `age` seconds stay: they may be somebody's unfinished work (3600 is safe). */
+/* Remove what nobody can use: damaged entries and images, entries of an older schema, images that no entry names,
+ * temporary files of writers that were killed. Files younger than `age` seconds stay: they may be somebody's unfinished
+ * work (3600 is safe). */
 qn_status qn__store_gc(const char *root, double age, qn_store_counts *out);
 #endif

@@ -89,6 +89,7 @@ static int add_environment(void *ud, const qn_store_environment *e) {
   qn__json_add_number(j, "evidence", (double)e->evidence);
   qn__json_add_number(j, "plans", (double)e->plans);
   qn__json_add_number(j, "damaged", (double)e->damaged);
+  qn__json_add_number(j, "older", (double)e->older);
   qn__json_add_number(j, "bytes", (double)e->bytes);
   qn__json_add_number(j, "first", (double)e->first);
   qn__json_add_number(j, "last", (double)e->last);

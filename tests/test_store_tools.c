@@ -78,6 +78,27 @@ START_TEST(test_list_verify_gc) {
 }
 END_TEST
 
+/* What an earlier version left is not damaged, but goes. */
+START_TEST(test_older_entries) {
+  static const char earlier[] = "{\"schema\":1,\"key\":\"v\",\"sum\":\"0\",\"value\":{}}";
+  qn_store *s = open_at(root);
+  qn_store_environment e = {0};
+  qn_store_counts c;
+  char path[1024];
+  int reports = 0;
+  put(s, "x", 1);
+  snprintf(path, sizeof path, "%s/evidence/earlier.json", qn__store_path(s));
+  save(path, earlier, sizeof earlier - 1);
+  ck_ok(qn__store_list(root, note_environment, &e));
+  ck_assert(e.evidence == 1 && e.older == 1 && e.damaged == 0);
+  ck_ok(qn__store_verify(root, count_report, &reports));
+  ck_assert_int_eq(reports, 0);
+  ck_ok(qn__store_gc(root, -1, &c));
+  ck_assert_uint_eq(c.removed, 1);
+  qn__store_close(s);
+}
+END_TEST
+
 typedef struct difference {
   int only_a, only_b, both;
 } difference;
@@ -178,6 +199,7 @@ int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
       CASE(test_list_verify_gc, 1),
+      CASE(test_older_entries, 1),
       CASE(test_diff_merge, 1),
       CASE(test_forget, QN_COUNT(forgotten)),
   };

@@ -37,6 +37,7 @@ local function show(e, options)
     about.driver or "?"))
   print(("  %s to %s, %s; compiled %d, evidence %d, plans %d, damaged %d"):format(day(e.first), day(e.last),
     common.bytes(e.bytes), e.artifacts, e.evidence, e.plans, e.damaged))
+  if e.older > 0 then print(("  not read any more, as of an older version: %d; gc removes them"):format(e.older)) end
   for _, line in ipairs(problems(e.problems)) do print("  " .. line) end
   show_verdicts("rejected, or not compiled", e.rejected, options.all)
   show_verdicts("suspect, as runs went down in them", e.suspects, options.all)
