@@ -45,9 +45,14 @@ return function(q, native)
   local function add_plain(list, p, device, progress)
     local plain, at = candidates(p, device, { space = "quick" })
     if at == 0 then return 0 end
+    local text, shared = "what was asked for serves %s; for every other there is %s", false
+    for _, c in ipairs(list) do shared = shared or c.layout.name == plain[at].layout.name end
+    if not shared then
+      text = "what was asked for serves %s, in a layout of its own; a plan has one layout for every M: that of %s"
+    end
     if progress then
-      progress { phase = "note", problem = p.spelling, done = 0, total = 0, text =
-        ("what was asked for serves %s; for every other there is %s"):format(serves(list), plain[at].name) }
+      progress { phase = "note", problem = p.spelling, done = 0, total = 0,
+        text = text:format(serves(list), plain[at].name) }
     end
     list[#list + 1] = plain[at]
     return #list
