@@ -20,9 +20,7 @@ static void verified(unsigned least, const char *device, const char *problem, co
 static const struct {
   const char *device, *problem;
 } rows[] = {
-    /* one problem on both families of compilers, and what only later architectures have */
-    {"emu:sm_80", "int4.g128:4096x4096:f16-f16"},
-    {"emu:sm_90a", "int4.g128:4096x4096:f16-f16"},
+    /* the plainest; a family writes the same text for every architecture, so that each row is on one */
     {"emu:sm_120a", "int4.g128:4096x4096:f16-f16"},
     /* zero points, one scale a row, bias; a code as wide as a byte, where bf16 has 7 bits */
     {"emu:sm_90a", "int4.g64.z:4096x4096:bf16-bf16+bias"},
@@ -90,13 +88,11 @@ START_TEST(every_format_in_both_families) {
 }
 END_TEST
 
-/* Many tokens: weights by way of scratch, which holds NaN before each call. */
+/* Many tokens: weights by way of scratch, which holds NaN before each call; kinds that are not in the rows above. */
 START_TEST(expanded_weights_are_right) {
-  static const char *const problems[] = {
-      "int4.g128:200x512:f16-f16", "int4.g64.z:200x512:bf16-bf16+bias",
-      "q4_k:200x512:bf16-bf16",    "mxfp4:200x512:bf16-bf16",
-      "nvfp4:200x512:f16-f16",     "int4.g20.zf:200x640:bf16-bf16",
-      "mxfp4:200x512:e4m3-f32",    "int4.g128:200x512:i8-f16+bias.gelu_tanh*gate+residual"};
+  static const char *const problems[] = {"mxfp4:200x512:bf16-bf16", "int4.g20.zf:200x640:bf16-bf16",
+                                         "mxfp4:200x512:e4m3-f32",
+                                         "int4.g128:200x512:i8-f16+bias.gelu_tanh*gate+residual"};
   verified(5, "emu:sm_90a", problems[_i], "--family cuda.expand");
 }
 END_TEST
@@ -106,7 +102,7 @@ int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(every_format_in_both_families, 2 * N_FORMATS),
       CASE(every_variant_is_right, sizeof rows / sizeof *rows),
-      CASE(expanded_weights_are_right, 8),
+      CASE(expanded_weights_are_right, 4),
   };
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 900);
 }

@@ -1,9 +1,10 @@
 /* test_kernels.c - every format times every kind of activation on the host, against the float64 reference.
  *
- * Each pair is verified by the tool in one of the families with the widest instructions of this CPU; with one
- * activation type a format runs in portable C, too, with another in AVX2; a few problems run in the whole reduced space
- * (both ends of each parameter). The tool's own shapes are awkward: columns that do not fill a panel, a K that ends
- * within a group or within a vector. A format that is registered and not listed here fails. */
+ * Each pair is verified by the tool with the widest instructions of this CPU, in a family and a layout that take turns:
+ * the four types of activations meet a format in all four of them, if it has both layouts. With one type it runs in
+ * portable C, too, with another in AVX2; a few problems run in the whole reduced space (both ends of each parameter).
+ * The tool's own shapes are awkward: columns that do not fill a panel, a K that ends within a group or within a vector.
+ * A format that is registered and not listed here fails. */
 #include "cli_fixture.h"
 #include "format_list.h"
 #include <stdbool.h>
@@ -53,6 +54,12 @@ static int act_of(int format, int turn) {
 static const char *const epilogues[] = {"+bias", ".silu*gate+residual", "+residual*scale",
                                         ".gelu", "+bias.gelu_tanh",     "+bias*scale.relu2*gate"};
 
+/* Scales of whole rows are no part of a record. */
+static bool in_records(const char *problem) {
+  cli("quernel kernels --problem %s --device host --fix LAYOUT=record --list", problem);
+  return *cli_out;
+}
+
 START_TEST(every_format_with_every_activation) {
   int f = _i / 4, a = _i % 4;
   const char *refused = formats[f].refused[a];
@@ -65,11 +72,12 @@ START_TEST(every_format_with_every_activation) {
     ck_assert_msg(!*cli_out, "%s is said to be refused, but there is\n%s", problem, cli_out);
     return;
   }
-  bool gemm = (f + a) % 2;
+  bool gemm = (f + a) % 2, record = (f + a) / 2 % 2 && in_records(problem);
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
     if (!sets[i].here() || (sets[i].turn >= 0 && act_of(f, sets[i].turn) != a)) continue;
-    snprintf(options, sizeof options, "--family %s --fix ISA=%s --fix %s --fix %s", gemm ? "host.gemm" : "host.gemv",
-             sets[i].isa, sets[i].tile, gemm ? "UNROLL=1" : "PF=0");
+    snprintf(options, sizeof options, "--family %s --fix ISA=%s --fix %s --fix %s --fix LAYOUT=%s",
+             gemm ? "host.gemm" : "host.gemv", sets[i].isa, sets[i].tile, gemm ? "UNROLL=1" : "PF=0",
+             record ? "record" : "split");
     verified(1, problem, options);
   }
 }
