@@ -1,6 +1,7 @@
 /* test_oom.c - what works in this process while its memory runs out: readers and writers of checkpoints, quantizing,
- * packs, the store, compiling. See oom.h. */
+ * tokenizers, packs, the store, compiling. See oom.h. */
 #include "compile.h"
+#include "file.h"
 #include "hash.h"
 #include "heap.h"
 #include "io.h"
@@ -11,6 +12,8 @@
 #include "quantize.h"
 #include "store.h"
 #include "store_tools.h"
+#include "text.h"
+#include "token_files.h"
 #include "tree.h"
 #include "vector_files.h"
 
@@ -195,6 +198,39 @@ START_TEST(test_packs) {
 }
 END_TEST
 
+/* ---- Text -------------------------------------------------------------------------------------------------------- */
+
+static qn_status encode_text(uint64_t *result) {
+  static const char sample[] = "In 1234 e\u0301 said:\n\n<|word|> \u4e00 \u00b2\u00a0 <|end|> the end";
+  qn__tokenizer *t;
+  qn__ids ids;
+  char *text = NULL;
+  size_t size = 0;
+  *result = 0;
+  QN_TRY(qn__tokenizer_open(NULL, path, &t));
+  qn_status s = qn__tokenizer_encode(t, sample, sizeof sample - 1, &ids);
+  if (!s) s = qn__tokenizer_decode(t, ids.id, ids.n, &text, &size);
+  if (!s) mix(result, ids.id, (size_t)ids.n * sizeof *ids.id), mix(result, text, size);
+  free(text);
+  qn__ids_free(&ids);
+  qn__tokenizer_close(t);
+  return s;
+}
+
+/* Every kind of step. */
+START_TEST(test_tokenizers) {
+  static const int some[] = {9, 10, 11, 14}; /* prefix; splits and a normal form; characters; replaced by a pattern */
+  cJSON *vectors = token_vectors();
+  char *json = token_json(vectors, token_vector(vectors, "bpe", some[_i]));
+  snprintf(path, sizeof path, "/tmp/qn_oom_%d.json", (int)getpid());
+  ck_ok(qn__file_replace(path, json, strlen(json)));
+  free(json);
+  cJSON_Delete(vectors);
+  fail_each("tokenizer", encode_text, 200);
+  unlink(path);
+}
+END_TEST
+
 /* ---- Compiling --------------------------------------------------------------------------------------------------- */
 
 static qn_status compile_kernel(uint64_t *result) {
@@ -275,6 +311,7 @@ int main(int argc, char **argv) {
       CASE(test_writers, 1),
       CASE(test_quantizing, 1),
       CASE(test_packs, 1),
+      CASE(test_tokenizers, 4),
       CASE(test_compiling, 1),
       CASE(test_store, 1),
   };

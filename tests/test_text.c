@@ -517,8 +517,50 @@ START_TEST(test_overlap) {
 }
 END_TEST
 
+/* ---- A corpus for fuzz_text -------------------------------------------------------------------------------------- */
+
+static void seed(const char *dir, const char *family, char kind, const void *data, size_t bytes) {
+  static int serial;
+  char name[PATH_MAX];
+  snprintf(name, sizeof name, "%s/%s-%d", dir, family, serial++);
+  FILE *f = fopen(name, "wb");
+  if (!f || fputc(kind, f) < 0 || fwrite(data, 1, bytes, f) != bytes || fclose(f)) perror(name), exit(1);
+}
+
+/* The tokenizers of the vectors with few words, and files of ids. */
+static void put_seeds(const char *dir) {
+  static const char small[] =
+      "{\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<unk>\":3,\"<0x0A>\":4},\"merges\":[[\"a\",\"b\"]]}";
+  static const char lines[] = "{\"input_ids\": [1, 2]}\n{\"input_ids\": [3]}\n";
+  static const char npy[] = "\x93NUMPY\x01\0\x40\0" NPY("<i4", "(2,)") "      \n\1\0\0\0\2\0\0\0";
+  char gguf[PATH_MAX], *data;
+  size_t bytes;
+  const cJSON *v, *m;
+  snprintf(gguf, sizeof gguf, "%s/x.gguf", dir);
+  vectors = token_vectors();
+  for (int i = 0; (v = token_vector(vectors, "bpe", i)); i++) {
+    cJSON *few = cJSON_CreateObject(), *models = cJSON_AddObjectToObject(few, "models");
+    cJSON_ArrayForEach(m, cJSON_GetObjectItem(vectors, "models"))
+        cJSON_AddItemToObject(models, m->string, cJSON_Parse(small));
+    char *json = token_json(few, v);
+    seed(dir, "tokenizer", 't', json, strlen(json));
+    if (cJSON_IsString(cJSON_GetObjectItem(v, "pre"))) {
+      token_gguf(gguf, few, v);
+      if (qn__file_read(gguf, &data, &bytes)) exit(1);
+      seed(dir, "tokenizer", 'g', data, bytes);
+      free(data);
+    }
+    free(json);
+    cJSON_Delete(few);
+  }
+  unlink(gguf);
+  seed(dir, "ids", 'l', lines, sizeof lines - 1);
+  seed(dir, "ids", 'n', npy, sizeof npy - 1);
+  cJSON_Delete(vectors);
+}
+
 int main(int argc, char **argv) {
-  (void)argc;
+  if (argc > 2 && !strcmp(argv[1], "--seeds")) return put_seeds(argv[2]), 0;
   static const suite_case cases[] = {
       CASE(test_tokenizer_json, BPE),
       CASE(test_gguf, BPE),

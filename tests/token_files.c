@@ -65,7 +65,7 @@ typedef struct token {
 
 static void put_tokens(FILE *f, const token *t, int n) {
   put_list(f, "tokens", STRING, n);
-  for (int i = 0; i < n; i++) put_text(f, t[i].text);
+  for (int i = 0; i < n; i++) put_text(f, t[i].text ? t[i].text : "");
   put_list(f, "token_type", I32, n);
   for (int i = 0; i < n; i++) fwrite(&t[i].kind, 4, 1, f);
   put_list(f, "scores", F32, n);
@@ -106,7 +106,7 @@ static void put_merges(FILE *f, const cJSON *merges) {
 }
 
 void token_gguf(const char *path, const cJSON *vectors, const cJSON *v) {
-  token t[2048];
+  token t[2048] = {0};
   const cJSON *pre = cJSON_GetObjectItem(v, "pre");
   int n = pre ? read_bpe(vectors, v, t) : read_scores(v, t);
   FILE *f = fopen(path, "wb");

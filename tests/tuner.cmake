@@ -11,6 +11,6 @@ endforeach()
 # Memory that runs out. A sanitizer has an allocator of its own.
 if(NOT QUERNEL_SANITIZE)
   qn_test(oom quernel_tuner quernel_eval)
-  target_sources(test_oom PRIVATE vector_files.c)
+  target_sources(test_oom PRIVATE vector_files.c token_files.c)
   qn_test(oom_tuner quernel_tuner)
 endif()

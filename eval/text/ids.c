@@ -143,7 +143,9 @@ static qn_status read_jsonl(const source *s, qn__ids *ids) {
     stop = memchr(at, '\n', (size_t)(end - at));
     if (!stop) stop = end;
     if (at + strspn(at, " \t\r\n") >= stop) continue;
+    errno = 0;
     cJSON *json = cJSON_ParseWithLength(at, (size_t)(stop - at));
+    if (!json && errno == ENOMEM) return qn__fail(QN_E_NOMEM, "%s:%zu: no memory", s->path, line);
     if (!json) return qn__fail(QN_E_FORMAT, "%s:%zu: malformed JSON", s->path, line);
     qn_status status = read_line(s, qn__json_get(json, "input_ids"), line, ids);
     cJSON_Delete(json);

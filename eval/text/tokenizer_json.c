@@ -334,12 +334,15 @@ static void read_settings(reader *r, const cJSON *settings) {
 
 static qn_status parse(const char *path, size_t *bytes, cJSON **out) {
   char *text;
+  const char *end = NULL;
   QN_TRY(qn__file_read(path, &text, bytes));
-  *out = cJSON_ParseWithLength(text, *bytes);
-  const char *at = cJSON_GetErrorPtr();
-  size_t where = at && at >= text && at <= text + *bytes ? (size_t)(at - text) : 0;
+  errno = 0;
+  *out = cJSON_ParseWithOpts(text, &end, true);
+  qn_status s = *out              ? QN_OK
+                : errno == ENOMEM ? qn__fail(QN_E_NOMEM, "no memory for %s", path)
+                                  : qn__fail(QN_E_FORMAT, "%s: malformed JSON at byte %td", path, end - text);
   free(text);
-  return *out ? QN_OK : qn__fail(QN_E_FORMAT, "%s: malformed JSON at byte %zu", path, where);
+  return s;
 }
 
 static qn_status read_config_beside(reader *r) {
