@@ -2,6 +2,7 @@
 #include "bind.h"
 #include "desc_json.h"
 #include "model.h"
+#include "names.h"
 #include "quantize.h"
 #include <string.h>
 #include <sys/stat.h>
@@ -111,6 +112,21 @@ static int model_config(lua_State *L) {
 /* model:remark() -> what should be told of it as a whole, or nil */
 static int model_remark(lua_State *L) {
   lua_pushstring(L, qn_model_remark(qn__lua_model_at(L, 1)));
+  return 1;
+}
+
+/* model:architecture() -> the name of what eval/decoder takes it for; or nil, why it cannot be evaluated */
+static int model_architecture(lua_State *L) {
+  const qn_model *m = qn__lua_model_at(L, 1);
+  qn__config *c = NULL;
+  qn__params *p = NULL;
+  qn_status s = qn__config_read(m, &c);
+  if (!s) s = qn__params_open(m, c, &p);
+  const char *name = s ? NULL : c->architecture; /* static */
+  qn__params_close(p);
+  qn__config_free(c);
+  if (s) return qn__lua_fail(L, s);
+  lua_pushstring(L, name);
   return 1;
 }
 
@@ -411,8 +427,15 @@ static int writer_gc(lua_State *L) {
 
 void qn__lua_model(lua_State *L) {
   static const luaL_Reg model_methods[] = {
-      {"tensors", model_tensors}, {"stored", model_stored}, {"config", model_config}, {"remark", model_remark},
-      {"planes", model_planes},   {"holds", model_holds},   {"__gc", model_gc},       {NULL, NULL},
+      {"tensors", model_tensors},
+      {"stored", model_stored},
+      {"config", model_config},
+      {"remark", model_remark},
+      {"architecture", model_architecture},
+      {"planes", model_planes},
+      {"holds", model_holds},
+      {"__gc", model_gc},
+      {NULL, NULL},
   };
   static const luaL_Reg planes_methods[] = {
       {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},

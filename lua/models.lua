@@ -22,6 +22,8 @@ return function(q, native)
   function model:config() return self.handle:config() end
   -- What should be told of it as a whole, or nil: an index that lists tensors which no file holds.
   function model:remark() return self.handle:remark() end
+  -- Name of its architecture; or nil and why it cannot be evaluated.
+  function model:architecture() return self.handle:architecture() end
 
   -- Take matrices for linear layers that are none by their name: vision towers, routers… choose(t) says which.
   function model:include(choose)

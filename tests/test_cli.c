@@ -256,7 +256,8 @@ static const row rows[] = {
     {"quernel run $T/../templates/examples/nf3.lua 48x512", 0, "fastest\t1\thost\\.[^\n]* us\n", NULL},
 
     /* Checkpoints */
-    {"quernel inspect " MODEL, 0, "gptq +int4.g128 +768 +256 +4\\.[0-9]+ .*39 weights", NULL},
+    {"quernel inspect " MODEL, 0,
+     "gptq +int4.g128 +768 +256 +4\\.[0-9]+ .*39 weights.*\narchitecture llama: can be evaluated\n$", NULL},
     {"quernel inspect " MODEL " --json", 0, "\"dialect\":\"gptq\"", NULL},
     {"quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy && wc -c <x.npy", 0, "^786560\n$",
      NULL},
@@ -293,7 +294,9 @@ static const row rows[] = {
 
     /* A model of which a part is unknown, x.safetensors: codes without a scale */
     {CODES "quernel inspect x.safetensors", 0,
-     "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8", NULL},
+     "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8.*\ncannot be evaluated: no "
+     "config.json",
+     NULL},
     {CODES "for v in 'tune -o y' 'convert -o y' 'quantize --format int4 -o y'; do quernel $v x.safetensors && exit 9; "
            "test $? = 1 || exit 8; test -e y && exit 7; done; exit 0",
      0, NULL,

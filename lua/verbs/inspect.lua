@@ -6,7 +6,8 @@ return {
   examples = { "model.gguf", "MODEL --json" },
   options = { { "--json", nil, "print JSON" } },
   run = function(q, options)
-    local list = common.model(q, options[1], options):tensors()
+    local model = common.model(q, options[1], options)
+    local list = model:tensors()
     if options.json then print(q.json(list)) return end
     local rows, bytes, half = { { "weight", "role", "dialect", "format", "N", "K", "bits", "bytes", "of fp16" } }, 0, 0
     local refused = {}
@@ -23,5 +24,7 @@ return {
     print(("%d weights, %s, %s of fp16%s"):format(#list, common.bytes(bytes), share,
       #refused > 0 and ("; %d cannot be read and are left out"):format(#refused) or ""))
     for _, text in ipairs(refused) do print("cannot be read: " .. text) end
+    local architecture, why = model:architecture()
+    print(architecture and ("architecture %s: can be evaluated"):format(architecture) or "cannot be evaluated: " .. why)
   end,
 }
