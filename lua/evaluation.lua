@@ -38,14 +38,13 @@ return function(q, native)
     return self.handle:replace(site, x)
   end
 
-  -- Plans of a pack for a tensor of the model: list of spellings.
-  local function plans_for(pack, t, act)
-    local out, seen = {}, {}
+  -- Problems of a pack that are a tensor's product and nothing more: list of spellings, "int4.g128:256x768:bf16-f32".
+  local function problems_of(pack, t, act)
+    local out, seen, head = {}, {}, ("%s:%dx%d:"):format(t.format, t.n, t.k)
     for _, plan in ipairs(pack:plans()) do
-      local p = q.problem(plan.problem)
-      if not seen[plan.problem] and p.format == t.format and p.n == t.n and p.k == t.k and p.epilogue == "" and
-        (not act or p.act == act) then
-        out[#out + 1], seen[plan.problem] = plan.problem, true
+      local rest = plan.problem:sub(1, #head) == head and plan.problem:sub(#head + 1)
+      if rest and rest:match "^(%w+)%-%w+$" == (act or rest:match "^%w+") and not seen[rest] then
+        out[#out + 1], seen[rest] = plan.problem, true
       end
     end
     return out
@@ -57,12 +56,12 @@ return function(q, native)
     local served, dense, gemms = 0, 0, {}
     for i, site in ipairs(self:sites()) do
       local t = self.model.by_name[site.name]
-      local plans = t.linear and t.format and plans_for(pack, t, act) or {}
-      if #plans > 1 then
-        return nil, ("%s: the pack has %s; say which activations are meant"):format(site.name,
-          table.concat(plans, " and ")), "QN_E_ARG"
+      local problems = t.linear and t.format and problems_of(pack, t, act) or {}
+      if #problems > 1 then
+        return nil, ("%s: the pack has %s; say which activations are meant (--act)"):format(site.name,
+          table.concat(problems, " and ")), "QN_E_ARG"
       end
-      local problem = plans[1]
+      local problem = problems[1]
       if problem then
         local planes, weight, ok, why, code
         if not gemms[problem] then

@@ -91,6 +91,20 @@ START_TEST(threads_do_not_show) {
 }
 END_TEST
 
+START_TEST(kernels_of_a_pack_serve_the_layers_that_it_has) {
+  ck_assert_int_eq(cli("quernel tune --problem int4.g128:768x256:bf16-f32 --m 1 --family host.gemm --fix ISA=c --fix "
+                       "NR=16 --fix MR=2 --no-dense --quiet -o x.qpack"),
+                   0);
+  cJSON *j = result("$T/tiny-llama-gptq4 x.qpack --against $T/tiny-llama-gptq4 " VALID "--windows 4 --json");
+  double kl = number(j, "texts.scores.kl.mean");
+  ck_assert(number(j, "served") == 8 && number(j, "dense") == 21);
+  ck_assert_msg(kl > 0 && kl < 1e-4, "%g", kl); /* inputs are rounded to bf16 */
+  cJSON_Delete(j);
+  ck_assert_int_eq(eval("$T/tiny-llama x.qpack --quiet " VALID), 1);
+  ck_assert_ptr_nonnull(strstr(cli_err, "x.qpack has no kernel for a layer of "));
+}
+END_TEST
+
 START_TEST(tables_and_tasks_are_printed) {
   static const char items[] =
       "{\"context\":\"And God said, Let there be\",\"choices\":[\"light\",\"xqz\"],\"answer\":\"A\"}\n"
@@ -128,6 +142,7 @@ static const struct {
     {"$T/tiny-llama --task bad.jsonl --quiet", 1, "bad.jsonl:2: it has fewer than two choices"},
     {"$T/tiny-llama-gptq4 --text short --quiet", 1, "tokenizer"},
     {"nowhere --text short --quiet", 1, "nowhere"},
+    {"$T/tiny-llama nowhere.qpack --text short --quiet", 1, "nowhere.qpack"},
 };
 
 START_TEST(what_cannot_be_evaluated_is_named) {
@@ -158,6 +173,7 @@ int main(int argc, char **argv) {
       CASE(a_model_is_as_good_as_itself, 1),
       CASE(a_quantized_model_is_told_from_the_floor, 1),
       CASE(threads_do_not_show, 1),
+      CASE(kernels_of_a_pack_serve_the_layers_that_it_has, 1),
       CASE(tables_and_tasks_are_printed, 1),
       CASE(what_cannot_be_evaluated_is_named, (int)(sizeof refused / sizeof *refused)),
   };
