@@ -1,0 +1,289 @@
+/* test_calibrate.c - calibration of the small checkpoints of tests/models: what each linear layer sees, in which order,
+ * and what methods make of it. */
+#include "calibrate.h"
+#include "config.h"
+#include "fail.h"
+#include "generator.h"
+#include "quantize.h"
+#include "suite.h"
+#include <math.h>
+
+enum { WINDOWS = 64, LENGTH = 256, VOCAB = 256, HIDDEN = 256, EVALUATED = 6 };
+
+#define OK(call) ck_assert_msg((call) == QN_OK, "%s: %s", #call, qn__errmsg())
+
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
+
+static qn_status format_of(void *ud, const char *spelling, qn_format *out) {
+  const char *wrong = generator_format(spelling, out);
+  (void)ud;
+  return wrong ? qn__fail(QN_E_FORMAT, "%s", wrong) : QN_OK;
+}
+
+static qn_model *model;
+
+static qn__decoder *open_decoder(void) {
+  qn__decoder *d;
+  OK(qn__decoder_open(model, &(qn__decoder_options){.format = format_of, .threads = 2}, &d));
+  return d;
+}
+
+static void open_model(const char *name) {
+  char path[256];
+  snprintf(path, sizeof path, QN_TESTS "/models/%s", name);
+  OK(qn_model_open(path, &model));
+}
+
+/* Windows of the text; a token is a byte. The first are evaluated, those after them calibrate. */
+static int32_t ids[WINDOWS * LENGTH];
+static const int32_t *const calibrating = ids + EVALUATED * LENGTH;
+
+static void setup(void) {
+  static unsigned char text[WINDOWS * LENGTH];
+  FILE *f = fopen(QN_TESTS "/models/valid.txt", "r");
+  ck_assert(f && fread(text, 1, sizeof text, f) == sizeof text);
+  fclose(f);
+  for (size_t i = 0; i < sizeof text; i++) ids[i] = text[i];
+}
+
+static void teardown(void) {
+  qn_model_close(model);
+  model = NULL;
+}
+
+/* ---- A calibrated run -------------------------------------------------------------------------------------------- */
+
+typedef struct asked {
+  const char *format, *method;
+  int see, threads, windows, length;
+  int64_t memory;
+  int from, to; /* sites that are quantized now; to: 0: all but the head */
+} asked;
+
+/* A number that depends on every bit of the statistics. */
+static uint64_t sum_of(const qn__inputs *s) {
+  uint64_t sum = (uint64_t)s->tokens, x;
+  const double *parts[] = {s->square, s->magnitude, s->h, s->cross};
+  const int64_t sizes[] = {s->k, s->k, s->pad * s->pad, s->pad * s->pad};
+  for (int p = 0; p < 4; p++)
+    for (int64_t i = 0; parts[p] && i < sizes[p]; i++) memcpy(&x, &parts[p][i], sizeof x), sum = sum * 31 + x;
+  return sum;
+}
+
+static void replace(qn__decoder *d, int site, const asked *a, const qn__inputs *seen) {
+  const qn__site *at;
+  qn__decoder_sites(d, &at);
+  at += site;
+  const size_t count = (size_t)(at->n * at->k);
+  float *w = malloc(count * sizeof *w);
+  double *is = malloc(count * sizeof *is);
+  qn_format f;
+  qn_planes *p;
+  qn__quantize_error e;
+  OK(format_of(NULL, a->format, &f));
+  OK(qn__decoder_weight(d, site, w));
+  const qn__quantize_options o = {.method = a->method, .threads = a->threads, .seen = seen};
+  ck_assert_msg(qn__quantize(&f, w, at->n, at->k, &o, &p, &e) == QN_OK, "%s: %s", at->name, qn__errmsg());
+  OK(qn__dequantize(&f, p, 0, at->n, is));
+  for (size_t i = 0; i < count; i++) w[i] = (float)is[i];
+  OK(qn__decoder_replace(d, site, w));
+  qn_planes_free(p), free(w), free(is);
+}
+
+/* All sites but the head, in order; what each of them saw into `sums`. */
+static void run(qn__decoder *d, const asked *a, uint64_t *sums) {
+  const qn__site *site;
+  int n = qn__decoder_sites(d, &site), at;
+  bool *wanted = calloc((size_t)n, sizeof *wanted);
+  qn__decoder *original = a->see & QN__SEE_CROSS ? open_decoder() : NULL;
+  for (int i = a->from; i < (a->to ? a->to : n - 1); i++) wanted[i] = true;
+  const qn__calibration_options o = {.ids = calibrating,
+                                     .windows = a->windows,
+                                     .length = a->length,
+                                     .see = a->see,
+                                     .wanted = wanted,
+                                     .threads = a->threads,
+                                     .memory = a->memory};
+  qn__calibration *c;
+  const qn__inputs *seen;
+  int last = -1;
+  OK(qn__calibration_new(d, original, &o, &c));
+  for (;;) {
+    OK(qn__calibration_next(c, &at, &seen));
+    if (at < 0) break;
+    ck_assert(at > last && wanted[at] && seen->k == site[at].k);
+    last = at;
+    if (sums) sums[at] = sum_of(seen);
+    replace(d, at, a, seen);
+  }
+  qn__calibration_free(c);
+  qn__decoder_close(original);
+  free(wanted);
+}
+
+/* ---- Divergence -------------------------------------------------------------------------------------------------- */
+
+static void log_probabilities(qn__decoder *d, double *out) {
+  static float h[EVALUATED * LENGTH * HIDDEN], logits[EVALUATED * LENGTH * VOCAB];
+  OK(qn__decoder_hidden(d, ids, EVALUATED, LENGTH, h));
+  OK(qn__decoder_logits(d, h, EVALUATED * LENGTH, logits));
+  for (int t = 0; t < EVALUATED * LENGTH; t++) {
+    double sum = 0;
+    for (int v = 0; v < VOCAB; v++) sum += exp((double)logits[t * VOCAB + v]);
+    for (int v = 0; v < VOCAB; v++) out[t * VOCAB + v] = (double)logits[t * VOCAB + v] - log(sum);
+  }
+}
+
+static double divergence(qn__decoder *d) {
+  static double was[EVALUATED * LENGTH * VOCAB], is[EVALUATED * LENGTH * VOCAB];
+  qn__decoder *original = open_decoder();
+  double sum = 0;
+  log_probabilities(original, was);
+  log_probabilities(d, is);
+  for (int i = 0; i < EVALUATED * LENGTH * VOCAB; i++) sum += exp(was[i]) * (was[i] - is[i]);
+  qn__decoder_close(original);
+  return sum / (EVALUATED * LENGTH);
+}
+
+static double divergence_of(const char *method, int see) {
+  qn__decoder *d = open_decoder();
+  const asked a = {.format = "int3.g64.z", .method = method, .see = see, .threads = 2, .windows = 16, .length = LENGTH};
+  run(d, &a, NULL);
+  double kl = divergence(d);
+  qn__decoder_close(d);
+  return kl;
+}
+
+START_TEST(calibrated_methods_stay_nearer_to_the_model) {
+  open_model("tiny-llama");
+  double rtn = divergence_of("rtn", 0);
+  double gptq = divergence_of("gptq", QN__SEE_PRODUCTS);
+  double gptaq = divergence_of("gptaq", QN__SEE_CROSS);
+  ck_assert_msg(gptq < rtn / 2 && gptaq < rtn / 2, "rtn %g, gptq %g, gptaq %g", rtn, gptq, gptaq);
+}
+END_TEST
+
+/* ---- What is seen ------------------------------------------------------------------------------------------------ */
+
+enum { SITES = 64 };
+
+static const asked base = {"int2.g32", "gptaq", QN__SEE_CROSS, .threads = 1, .windows = 7, .length = 200};
+
+START_TEST(neither_threads_nor_a_file_nor_a_pause_show) {
+  static uint64_t want[SITES], have[SITES];
+  asked a = base, other = base;
+  open_model("tiny-llama");
+  qn__decoder *d = open_decoder();
+  run(d, &a, want);
+  double kl = divergence(d);
+  qn__decoder_close(d);
+  d = open_decoder();
+  other.threads = 3, other.memory = _i ? 1 : 0;
+  other.to = _i ? 17 : 0; /* between sites of one input */
+  run(d, &other, have);
+  other.from = other.to, other.to = 0;
+  if (other.from) run(d, &other, have);
+  ck_assert(!memcmp(want, have, sizeof want));
+  ck_assert_double_eq(divergence(d), kl);
+  qn__decoder_close(d);
+}
+END_TEST
+
+/* The input of the first layers is the norm of the embeddings; of the head, the final norm. */
+START_TEST(inputs_are_those_of_the_pass) {
+  const qn__site *site;
+  open_model("tiny-llama");
+  qn__decoder *d = open_decoder();
+  int n = qn__decoder_sites(d, &site), at;
+  bool *wanted = calloc((size_t)n, sizeof *wanted);
+  wanted[n - 1] = true;
+  const qn__calibration_options o = {
+      .ids = ids, .windows = EVALUATED, .length = LENGTH, .wanted = wanted, .threads = 2};
+  qn__calibration *c;
+  const qn__inputs *seen;
+  static float h[EVALUATED * LENGTH * HIDDEN];
+  OK(qn__calibration_new(d, NULL, &o, &c));
+  OK(qn__calibration_next(c, &at, &seen));
+  ck_assert_int_eq(at, n - 1);
+  ck_assert_int_eq(seen->tokens, EVALUATED * LENGTH);
+  OK(qn__decoder_hidden(d, ids, EVALUATED, LENGTH, h));
+  for (int k = 0; k < HIDDEN; k++) {
+    double sum = 0;
+    for (int t = 0; t < EVALUATED * LENGTH; t++) sum += (double)h[t * HIDDEN + k] * (double)h[t * HIDDEN + k];
+    ck_assert_double_le(fabs(seen->square[k] * EVALUATED * LENGTH - sum), 1e-9 * sum);
+  }
+  OK(qn__calibration_next(c, &at, &seen));
+  ck_assert_int_eq(at, -1);
+  qn__calibration_free(c);
+  qn__decoder_close(d);
+  free(wanted);
+}
+END_TEST
+
+/* Every token goes to as many experts as the model says, whether their statistics fit at once or not. */
+START_TEST(experts_see_the_tokens_that_are_sent_to_them) {
+  const qn__site *site;
+  open_model(_i % 2 ? "arch/qwen3_moe" : "arch/mixtral");
+  qn__decoder *d = open_decoder();
+  int n = qn__decoder_sites(d, &site), at;
+  bool *wanted = calloc((size_t)n, sizeof *wanted);
+  int64_t tokens = 0;
+  for (int i = 0; i < n; i++) wanted[i] = strstr(site[i].name, "experts.") && strstr(site[i].name, ".down_proj");
+  for (int i = 0; i < n; i++) wanted[i] = wanted[i] || strstr(site[i].name, ".w2.");
+  for (int i = 0; i < WINDOWS * LENGTH; i++) ids[i] %= (int32_t)qn__decoder_config(d)->vocab;
+  const qn__calibration_options o = {.ids = ids,
+                                     .windows = 5,
+                                     .length = 50,
+                                     .see = QN__SEE_PRODUCTS,
+                                     .wanted = wanted,
+                                     .threads = 2,
+                                     .memory = _i / 2 ? 100000 : 0};
+  qn__calibration *c;
+  const qn__inputs *seen;
+  OK(qn__calibration_new(d, NULL, &o, &c));
+  for (;;) {
+    OK(qn__calibration_next(c, &at, &seen));
+    if (at < 0) break;
+    tokens += seen->tokens;
+  }
+  const qn__config *config = qn__decoder_config(d);
+  int with_experts = 0;
+  for (int i = 0; i < config->n_layers; i++) with_experts += !config->layer[i].mlp;
+  ck_assert_int_eq(tokens, with_experts * 5 * 50 * config->experts.used);
+  qn__calibration_free(c);
+  qn__decoder_close(d);
+  free(wanted);
+}
+END_TEST
+
+START_TEST(experts_of_two_models_are_not_compared) {
+  open_model("arch/mixtral");
+  qn__decoder *d = open_decoder(), *original = open_decoder();
+  const qn__site *site;
+  int n = qn__decoder_sites(d, &site), at;
+  bool *wanted = calloc((size_t)n, sizeof *wanted);
+  for (int i = 0; i < n; i++) wanted[i] = strstr(site[i].name, "experts.") != NULL;
+  for (int i = 0; i < WINDOWS * LENGTH; i++) ids[i] %= (int32_t)qn__decoder_config(d)->vocab;
+  const qn__calibration_options o = {.ids = ids, .windows = 2, .length = 50, .see = QN__SEE_CROSS, .wanted = wanted};
+  qn__calibration *c;
+  const qn__inputs *seen;
+  OK(qn__calibration_new(d, original, &o, &c));
+  ck_assert_int_eq(qn__calibration_next(c, &at, &seen), QN_E_ARG);
+  ck_assert_msg(strstr(qn__errmsg(), "sends other tokens to an expert") != NULL, "%s", qn__errmsg());
+  qn__calibration_free(c);
+  qn__decoder_close(original), qn__decoder_close(d);
+  free(wanted);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  (void)argc;
+  const suite_case cases[] = {
+      CASE(calibrated_methods_stay_nearer_to_the_model, 1),
+      CASE(neither_threads_nor_a_file_nor_a_pause_show, 2),
+      CASE(inputs_are_those_of_the_pass, 1),
+      CASE(experts_see_the_tokens_that_are_sent_to_them, 4),
+      CASE(experts_of_two_models_are_not_compared, 1),
+  };
+  return RUN_CASES(argv[0], cases, .enter = setup, .leave = teardown, .timeout = 300);
+}
