@@ -86,6 +86,14 @@ function common.families(q, text, device)
   return text
 end
 
+-- A word as a shell reads it, and a command of such words.
+function common.quoted(word) return word:find "^[%w_./:,=+-]+$" and word or "'" .. word:gsub("'", "'\\''") .. "'" end
+function common.command(program, args)
+  local out = { program }
+  for i, word in ipairs(args) do out[i + 1] = common.quoted(word) end
+  return table.concat(out, " ")
+end
+
 function common.choice(options, key, ...) return common.ask(check.among, options[key], { ... }, "--" .. key) end
 
 -- { "NR=32", "MR=1,4" } -> { NR = { 32 }, MR = { 1, 4 } }: values of a family's parameters.

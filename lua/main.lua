@@ -15,7 +15,7 @@ local common = require "lua.common"
 
 local sections = {
   { "What there is", { "devices", "formats", "kernels", "source" } },
-  { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
+  { "Measuring", { "tradeoff", "tune", "bench", "verify", "explain", "store" } },
   { "Packs and checkpoints", { "pack", "inspect", "dequantize", "quantize", "convert" } },
   { "Accuracy", { "eval" } },
   { "Scripts", { "run" } },
@@ -204,6 +204,7 @@ return function(q, args)
   local trace
   local ok, status = xpcall(function()
     local options = parse(v, args)
+    options.command = common.command("quernel", args)
     for _, path in ipairs(options.template or {}) do common.check(q.load(path)) end
     return v.run(q, options)
   end, function(e)

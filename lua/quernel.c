@@ -9,6 +9,7 @@
 #include "file.h"
 #include "hash.h"
 #include "leash.h"
+#include "tree.h"
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -365,6 +366,14 @@ static int writable(lua_State *L) {
   return 1;
 }
 
+/* make_folder(path) -> true, or nil, message, code; with the folders that it is in, and if it is there already */
+static int make_folder(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  if (qn__tree_make(path)) return qn__lua_fail(L, qn__fail(QN_E_IO, "%s: %s", path, strerror(errno)));
+  lua_pushboolean(L, true);
+  return 1;
+}
+
 /* environment(prefix) -> the names of the variables that begin so */
 static int environment(lua_State *L) {
   const char *prefix = luaL_checkstring(L, 1);
@@ -378,11 +387,10 @@ static int environment(lua_State *L) {
 }
 
 static const luaL_Reg base[] = {
-    {"read", read_embedded},      {"list", list_embedded},  {"hash", hash},
-    {"parse_json", parse_json},   {"clock", now},           {"terminal", terminal},
-    {"folder", folder},           {"exists", exists},       {"scratch", scratch},
-    {"environment", environment}, {"printable", printable}, {"parting", parting},
-    {"writable", writable},       {"known", set_known},     {NULL, NULL},
+    {"read", read_embedded}, {"list", list_embedded},      {"hash", hash},           {"parse_json", parse_json},
+    {"clock", now},          {"terminal", terminal},       {"folder", folder},       {"exists", exists},
+    {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {"parting", parting},
+    {"writable", writable},  {"make_folder", make_folder}, {"known", set_known},     {NULL, NULL},
 };
 
 /* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */

@@ -17,36 +17,18 @@ local choice = {}
 
 -- ---- Estimates ------------------------------------------------------------------------------------------------------
 
--- Student's t: half of the width of a 95 % interval in standard errors, from n samples. The expansion of Cornish and
--- Fisher is within 1 % from n = 4 on; below stand the values themselves.
-local function quantile(n)
-  local exact = { [2] = 12.706, [3] = 4.303 }
-  local z, v = 1.959964, n - 1
-  return exact[n] or z + (z ^ 3 + z) / (4 * v) + (5 * z ^ 5 + 16 * z ^ 3 + 3 * z) / (96 * v ^ 2)
-    + (3 * z ^ 7 + 19 * z ^ 5 + 17 * z ^ 3 - 15 * z) / (384 * v ^ 3)
-end
+choice.mean = nil -- function(list of numbers) -> { mean, low, high, df }: set by lua/tradeoff.lua
 
--- Of a mean of n windows and its standard error.
-function choice.interval(x, n)
-  local half = n > 1 and quantile(n) * x.error or math.huge
-  return { mean = x.mean, low = x.mean - half, high = x.mean + half, n = n }
-end
-
--- Of a list of numbers. One number has an interval without end.
-function choice.estimate(list)
-  local n, sum, squares = #list, 0, 0
-  for _, x in ipairs(list) do sum = sum + x end
-  local mean = sum / n
-  for _, x in ipairs(list) do squares = squares + (x - mean) ^ 2 end
-  local half = n > 1 and quantile(n) * (squares / (n - 1) / n) ^ 0.5 or math.huge
-  return { mean = mean, low = mean - half, high = mean + half, n = n }
+-- Of a mean with its interval and degrees of freedom; of one number the interval has no end.
+function choice.estimate(x)
+  return { mean = x.mean, low = x.low or -math.huge, high = x.high or math.huge, n = (x.df or 0) + 1 }
 end
 
 -- Is a's divergence less than b's for certain? By the differences on the windows that both have.
 local function closer(a, b)
   local differences = {}
   for i = 1, math.min(#a.windows, #b.windows) do differences[i] = a.windows[i].kl - b.windows[i].kl end
-  return #differences > 1 and choice.estimate(differences).high < 0
+  return #differences > 1 and choice.mean(differences).high < 0
 end
 
 -- What was measured at m, of `decode` or `prefill`; nil: nothing.

@@ -28,7 +28,7 @@ local function note_scores(c, s)
     c.broken = ("%d of %d windows have logits that are no numbers"):format(s.broken, s.windows)
     return
   end
-  c.kl, c.delta, c.top1 = choice.interval(s.kl, s.windows), choice.interval(s.delta, s.windows), s.top1
+  c.kl, c.delta, c.top1 = choice.estimate(s.kl), choice.estimate(s.delta), s.top1
   c.windows = {}
   for i, kl in ipairs(s.w_kl) do c.windows[i] = { kl = kl } end
 end
@@ -39,7 +39,8 @@ local function times_of(m, own, dense)
   for i, seconds in ipairs(own) do
     rates[i], ratios[i] = m / seconds, dense[i] and dense[i] / seconds
   end
-  return #ratios > 0 and { m = m, rate = choice.estimate(rates), ratio = choice.estimate(ratios) } or nil
+  if #ratios == 0 then return nil end
+  return { m = m, rate = choice.estimate(choice.mean(rates)), ratio = choice.estimate(choice.mean(ratios)) }
 end
 
 -- ---- The order ------------------------------------------------------------------------------------------------------

@@ -135,17 +135,9 @@ end)
 
 local function with_windows(c, kls)
   for i, kl in ipairs(kls) do c.windows[i] = { kl = kl } end
-  c.kl = choice.estimate(kls)
+  c.kl = choice.estimate(choice.mean(kls))
   return c
 end
-
-case("an interval is that of Student", function(t)
-  local e = choice.estimate { 1, 2, 3, 4 }
-  t.equal(e.mean, 2.5)
-  t.check(math.abs((e.high - e.mean) / (3.182 * (5 / 3 / 4) ^ 0.5) - 1) < 0.01, e.high)
-  t.equal(choice.estimate({ 1, 3 }).high, 2 + 12.706)
-  t.equal(choice.estimate({ 1 }).high, math.huge)
-end)
 
 case("a method that is clearly worse than another of its format ends after a few windows", function(t)
   local list = {
@@ -296,6 +288,65 @@ case("a folder of another run is refused", function(t)
   local j, why = journal.open(t.scratch .. "/journal-of-one", "SmolLM2")
   t.equal(j, nil)
   t.says("is of another run, of tiny-llama; name another folder with -o, or remove that one", error, why)
+end)
+
+-- ---- Bits per layer -------------------------------------------------------------------------------------------------
+
+local bits = q.import "lua.tradeoff.bits"
+
+-- The least loss of all choices within the budget, by trying each.
+local function exhaustive(units, budget, i, cost, loss)
+  if cost > budget then return math.huge end
+  if i > #units then return loss end
+  local best = math.huge
+  for _, o in ipairs(units[i].options) do
+    best = math.min(best, exhaustive(units, budget, i + 1, cost + o.cost, loss + o.loss))
+  end
+  return best
+end
+
+case("bits go where they help most: at budgets on the hull nothing is better, between them nearly", function(t)
+  local units = {}
+  for i = 1, 6 do -- sensitivities that differ, losses that fall by a factor of 4 to 6 for each bit
+    units[i] = { options = {} }
+    for b = 2, 4 do
+      local loss = (1 + i * i % 7) * (4.0 + i % 3) ^ -b
+      table.insert(units[i].options, { bits = b, cost = b * (100 + 40 * (i % 2)), loss = loss })
+    end
+  end
+  local exact = 0
+  for budget = 1440, 2880, 20 do
+    local chosen, cost, loss = bits.choose(units, budget)
+    t.equal(#chosen, 6)
+    t.check(cost <= budget, cost)
+    local best = exhaustive(units, budget, 1, 0, 0)
+    t.check(loss <= 1.25 * best, ("%d: %g, not %g"):format(budget, loss, best))
+    if loss <= best * (1 + 1e-12) then exact = exact + 1 end
+  end
+  t.check(exact >= 20, exact)
+end)
+
+case("an option that costs more and loses more is never chosen, and too small a budget says the least", function(t)
+  local units = { { options = { { cost = 3, loss = 0.5, name = "odd" }, { cost = 2, loss = 0.4, name = "good" },
+    { cost = 1, loss = 1, name = "small" } } } }
+  t.equal(bits.choose(units, 3)[1].name, "good")
+  t.equal(bits.choose(units, 1)[1].name, "small")
+  local none, least = bits.choose(units, 0.5)
+  t.equal(none, nil)
+  t.equal(least, 1)
+end)
+
+case("q, k and v are a unit, and so are gate and up, and a stack of experts", function(t)
+  local sites = {}
+  for _, x in ipairs { { "q", 0, 1 }, { "k", 0, 1 }, { "v", 0, 1 }, { "o", 0, 2 }, { "gate", 0, 3 }, { "up", 0, 3 },
+    { "down", 0, 4 }, { "experts", 1, 5 }, { "experts", 1, 6 }, { "head", 2, 7 } } do
+    sites[#sites + 1] = { name = x[2] .. "." .. x[1], layer = x[2], input = x[3], n = 10, k = 3 }
+  end
+  local out = {}
+  for _, u in ipairs(bits.units(sites, function(s) return s.layer < 2 end)) do
+    out[#out + 1] = ("%s:%d"):format(table.concat(u.sites, ","), u.weights)
+  end
+  t.equal(joined(out), "1,2,3:90 4:30 5,6:60 7:30 8,9:60")
 end)
 
 -- ---- Report ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,180 @@
+-- tradeoff.lua - what quantizing a model costs and buys: candidates are made, evaluated and timed (tradeoff/run.lua),
+-- and a verdict is given (tradeoff/verdict.lua).
+
+return function(q, native)
+  local common = q.import "lua.common"
+  local candidates = q.import "lua.tradeoff.candidates" (q, native)
+  local journal = q.import "lua.tradeoff.journal" (q.json, native.parse_json)
+  local steps = q.import "lua.tradeoff.steps" (q, native)
+  local choice, run = q.import "lua.tradeoff.choice", q.import "lua.tradeoff.run"
+  local verdict, report = q.import "lua.tradeoff.verdict", q.import "lua.tradeoff.report"
+  choice.mean = q.mean
+
+  local floor_windows = 16
+
+  local fields = { model = "string", texts = "list", calibrate = "list?", only = "list?", candidates = "list?",
+    folder = "string", ctx = "count?", windows = "string?", score = "string?", margin = "number?", memory = "number?",
+    budget = "number?", device = "string?", threads = "count?", store = "string?", command = "string?",
+    progress = "function?" }
+
+  -- ---- What is tried ------------------------------------------------------------------------------------------------
+
+  -- The 16-bit copy first, then those that are asked for, each once. Raises for one that cannot be.
+  local function list_of(t, m, device)
+    local out, seen = { candidates.dense(m, device.target) }, {}
+    local asked = t.only and {} or candidates.default(t.calibrate ~= nil)
+    for _, list in ipairs { t.only or {}, t.candidates or {} } do
+      for _, text in ipairs(list) do asked[#asked + 1] = candidates.parse(text, device.target) end
+    end
+    for _, c in ipairs(asked) do
+      q.check.that(t.calibrate or not candidates.wants_text(c), nil,
+        "%s: %s looks at activations: it needs a text, --calibrate FILE", c.name, c.method)
+      if not seen[c.name] then out[#out + 1], seen[c.name] = c, true end
+    end
+    return out
+  end
+
+  -- ---- What everything is held against ------------------------------------------------------------------------------
+
+  -- The divergence that comes of rounding the original to bf16: below it nothing can be told.
+  local function noise_floor(s, notes)
+    local known = notes:get "floor"
+    if known then return known end
+    local d <close>, why, code = q.decoder(s.model, { threads = s.threads, bf16 = true })
+    if not d then return nil, why, code end
+    local e
+    e, why, code = q.evaluate { decoder = d, windows = s.scored, reference = s.reference, stop = floor_windows,
+      log = s.folder .. "/scores/floor", threads = s.threads,
+      progress = function(done, total) s.tell(done / total) end }
+    if not e then return nil, why, code end
+    notes:put("floor", e.kl.mean)
+    return e.kl.mean
+  end
+
+  -- ---- Results ------------------------------------------------------------------------------------------------------
+
+  local function write(path, text)
+    local f <close> = assert(io.open(path, "wb"))
+    assert(f:write(text))
+  end
+
+  -- What makes and measures a candidate by hand.
+  local function commands_of(c, t, s)
+    local file, pack = s:place(c), s:path("packs", c.kernels) .. ".qpack"
+    local quantize, eval = { "quantize", t.model, "--format", c.format }, { "eval", file, pack, "--reference", t.model }
+    if c.method ~= "copy" then table.move({ "--method", c.method }, 1, 2, #quantize + 1, quantize) end
+    if candidates.wants_text(c) then
+      table.move({ "--calibrate", t.calibrate[1] }, 1, 2, #quantize + 1, quantize)
+    end
+    table.move({ "-o", file .. "/model.safetensors" }, 1, 2, #quantize + 1, quantize)
+    for _, path in ipairs(t.texts) do table.move({ "--text", path }, 1, 2, #eval + 1, eval) end
+    local out = { quantize, { "tune", file, "--act", c.act, "--m", "1,8,64,512", "-o", pack }, eval, { "bench", pack } }
+    if c.path then table.remove(out, 1) end
+    for i, words in ipairs(out) do out[i] = common.command("quernel", words) end
+    return out
+  end
+
+  local function texts_of(windows)
+    local out = {}
+    for i, d in ipairs(windows.domains) do
+      out[i] = { name = d.path:match "[^/]*$", windows = d.windows, tokens = d.windows * windows.scored }
+    end
+    return out
+  end
+
+  local function peak_memory()
+    local f <close> = io.open "/proc/self/status"
+    local kib = tonumber(f and f:read("a"):match "VmHWM:%s*(%d+)")
+    return kib and 1024 * kib
+  end
+
+  -- ---- The whole ----------------------------------------------------------------------------------------------------
+
+  -- What the steps need: model, windows, reference, folders. nil, message, code.
+  local function prepare(t, device)
+    local m, why, code = q.model(t.model)
+    if not m then return nil, why, code end
+    local function windows_of(paths, which, score)
+      local w
+      w, why, code = q.windows { model = m, texts = paths, ctx = t.ctx, windows = which, score = score }
+      return w
+    end
+    local scored, calibrate = windows_of(t.texts, t.windows, t.score), nil
+    if scored and t.calibrate then calibrate = windows_of(t.calibrate, "128", "all") end
+    local ok = scored and (calibrate or not t.calibrate)
+    for _, name in ipairs { "candidates", "packs", "scores" } do
+      if ok then ok, why, code = native.make_folder(t.folder .. "/" .. name) end
+    end
+    local d, reference
+    if ok then d, why, code = q.decoder(m, { threads = t.threads }) end
+    if d then
+      reference, why, code = q.reference { decoder = d, windows = scored, path = t.folder .. "/reference" }
+    end
+    if not reference then return nil, why, code end
+    return { model = m, scored = scored, calibrate = calibrate, reference = reference, folder = t.folder,
+      device = device, threads = t.threads, store = t.store }
+  end
+
+  -- Progress for run.all, and for the share of a step that is done: events of common.progress, with the time that the
+  -- rest of a phase takes if it goes on like this.
+  local function teller(show)
+    local at = { phase = "", start = 0, done = 0, total = 1, name = "" }
+    local function tell(share)
+      if not show then return end
+      local done, spent = at.done + share, native.clock() - at.start
+      show { phase = at.phase, variant = at.name, done = done, total = at.total,
+        left = done > 0 and spent / done * (at.total - done) or nil }
+    end
+    return function(phase, name, done, total)
+      if phase ~= at.phase then at.start = native.clock() end
+      at.phase, at.name, at.done, at.total = phase, name, done, total
+      tell(0)
+    end, tell
+  end
+
+  -- tradeoff {
+  --   model = path, texts = { paths }, calibrate = { paths },   what is quantized, compared on, calibrated with
+  --   only = { "FORMAT:METHOD:ACT"… }, candidates = { … }       instead of the default ones; besides them
+  --   folder = path                                             for all that it makes; a second run goes on there
+  --   ctx = 512, windows = "64", score = "half" | "all"         as for q.windows
+  --   margin = 0.005, memory = bytes, budget = seconds
+  --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
+  -- }
+  -- -> { command, model, machine, texts, margin, floor, memory, candidates, verdict, whole: was there time for all,
+  --      peak_memory, files = { report =, json =, checkpoint =, pack = } } (lua/tradeoff/report.lua), or nil, message,
+  --      code
+  function q.tradeoff(t)
+    q.check.fields(t, fields, "tradeoff")
+    local device, why, code = q.device(t.device)
+    if not device then return nil, why, code end
+    local s
+    s, why, code = prepare(t, device)
+    if not s then return nil, why, code end
+    local list = list_of(t, s.model, device)
+    local progress, tell = teller(t.progress)
+    s.tell, s.tune_progress = tell, t.progress
+    local identity = ("%s (windows %s, quernel %s)"):format(t.model, s.scored.hash, q.version)
+    local notes <close>, fault = journal.open(t.folder .. "/journal", identity)
+    if not notes then return nil, fault, "QN_E_ARG" end
+    progress("floor", t.model, 0, 1)
+    local floor
+    floor, why, code = noise_floor(s, notes)
+    if not floor then return nil, why, code end
+    local whole = run.all(list, { budget = t.budget, progress = progress }, steps.new(s), notes)
+    if t.progress then t.progress { phase = "done" } end
+    local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
+      machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,
+      memory = t.memory, whole = whole, peak_memory = peak_memory(), files = {} }
+    r.verdict = verdict.of(list, r)
+    for _, c in ipairs(list) do
+      c.commands = commands_of(c, t, s)
+      if r.verdict.chosen == c.name then
+        r.files.checkpoint, r.files.pack = s:place(c), s:path("packs", c.kernels) .. ".qpack"
+      end
+    end
+    r.files.report, r.files.json = t.folder .. "/tradeoff.html", t.folder .. "/tradeoff.json"
+    write(r.files.report, report.html(r))
+    write(r.files.json, q.json(r) .. "\n")
+    return r
+  end
+end

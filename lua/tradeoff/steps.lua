@@ -1,0 +1,180 @@
+-- steps.lua - the work of a trade-off (run.lua): checkpoints are written, kernels tuned, windows scored, passes timed.
+
+return function(q, native)
+  local steps = {}
+  steps.__index = steps
+
+  local tuned = { 1, 8, 64, 512 } -- numbers of tokens
+  -- Tokens that stand in the cache when a step of decoding is timed, as far as its bytes go.
+  local context, cache = 512, 256 << 20
+
+  -- t: model (q.model), scored (q.windows), reference, calibrate (q.windows or nil), folder, device, threads, store,
+  -- tune_progress, tell(share of the step that is done). -> what run.lua calls
+  function steps.new(t)
+    local s, out = setmetatable(t, steps), { windows = t.scored.n, clock = native.clock }
+    s.opened = {}
+    for _, name in ipairs { "make", "evaluate", "tune", "time" } do
+      out[name] = function(...) return steps[name](s, ...) end
+    end
+    return out
+  end
+
+  -- ---- Checkpoints --------------------------------------------------------------------------------------------------
+
+  function steps:path(what, name)
+    return ("%s/%s/%s"):format(self.folder, what, (name:gsub("[^%w.]", "-")))
+  end
+
+  -- Rounding to nearest is all that a copy in another float type needs.
+  local methods = { copy = "rtn" }
+
+  -- A candidate's checkpoint: one that was brought, else the folder that is made.
+  function steps:place(c) return c.path or self:path("candidates", c.weights) end
+
+  -- Files beside the weights of a model without which they are none.
+  local companions = { "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja" }
+
+  local function copy(from, to)
+    local f <close> = io.open(from, "rb")
+    local out <close>, why = io.open(to, "wb")
+    if not out then return nil, why end
+    return out:write(f:read "a")
+  end
+
+  -- A checkpoint is written whole or not at all, its weights last.
+  function steps:write_checkpoint(c, folder)
+    local source = self.model.path
+    if not native.exists(source .. "/config.json") then source = source:match "^(.*)/[^/]*$" or "." end
+    local ok, why = native.make_folder(folder)
+    for _, name in ipairs(self.model:config() and companions or {}) do
+      if ok and native.exists(source .. "/" .. name) then
+        ok, why = copy(source .. "/" .. name, folder .. "/" .. name)
+      end
+    end
+    if not ok then return nil, why end
+    return self.model:write_quantized(folder .. "/model.safetensors", { format = c.format,
+      method = methods[c.method] or c.method, calibrate = self.calibrate, threads = self.threads,
+      choose = function(t) return not t.tied_to end })
+  end
+
+  function steps:checkpoint(c)
+    local place = self:place(c)
+    if not c.path and not native.exists(place .. "/model.safetensors") then
+      local ok, why = self:write_checkpoint(c, place)
+      if not ok then return nil, why end
+    end
+    return q.model(place)
+  end
+
+  -- Bytes that the weights take when they are packed, and bits a weight of the linear layers.
+  local function sizes(m)
+    local bytes, packed, weights, covered = 0, 0, 0, {}
+    for _, t in ipairs(m:tensors()) do
+      if t.linear and t.format and not t.tied_to then
+        local count = t.n * t.k * t.slices
+        packed, weights, covered[t.name] = packed + t.bpw * count, weights + count, true
+      end
+    end
+    for _, x in ipairs(m:stored()) do if not covered[x.weight] then bytes = bytes + x.bytes end end
+    return { bytes = bytes + math.ceil(packed / 8), bpw = packed / weights }
+  end
+
+  function steps:make(c)
+    local m, why = self:checkpoint(c)
+    if not m then return nil, why end
+    return sizes(m)
+  end
+
+  -- ---- Kernels ------------------------------------------------------------------------------------------------------
+
+  -- The problem that a weight poses: what is not quantized has the activations that its type has by itself.
+  local function problem_of(t, act)
+    return ("%s:%dx%d%s"):format(t.format, t.n, t.k, t.quantized and ":" .. act or "")
+  end
+
+  function steps:tune(c, seconds)
+    local m, why = self:checkpoint(c)
+    if not m then return nil, why end
+    local problems, seen = {}, {}
+    for _, t in ipairs(m:tensors()) do
+      local spelling = t.linear and t.format and problem_of(t, c.act)
+      if spelling and not seen[spelling] then problems[#problems + 1], seen[spelling] = spelling, true end
+    end
+    local result
+    result, why = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store, dense = false,
+      budget = seconds < math.huge and seconds or nil, threads = self.threads, progress = self.tune_progress }
+    if not result then return nil, why end
+    return q.pack(result, self:path("packs", c.kernels) .. ".qpack")
+  end
+
+  -- ---- Decoders -----------------------------------------------------------------------------------------------------
+
+  local function memory_left()
+    local f <close> = io.open "/proc/meminfo"
+    return 1024 * (tonumber(f and f:read("a"):match "MemAvailable:%s*(%d+)") or 1 << 22)
+  end
+
+  function steps:forget()
+    for _, d in pairs(self.opened) do d:close() end
+    self.opened = {}
+    collectgarbage() -- which does not see by itself what packed weights weigh
+  end
+
+  -- A decoder over the checkpoint of a candidate. Weights made of a GGUF have no configuration of their own: they take
+  -- the place of the original's.
+  local function open_decoder(original, m, options, kernels)
+    if m:config() or m.path:find "%.gguf$" then return q.decoder(m, options) end
+    local d, why = q.decoder(original, options)
+    for i, site in ipairs(d and not kernels and d:sites() or {}) do
+      local t, ok = m.by_name[site.name], nil
+      if t and t.linear then
+        local planes
+        planes, why = m:planes(site.name, site.slice)
+        if planes then ok, why = d:replace(i, planes) end
+        if not ok then return nil, why end
+      end
+    end
+    if d then d.model = m end
+    return d, why
+  end
+
+  -- The decoder of a candidate, with or without its kernels. Those with kernels stay open while there is memory.
+  function steps:decoder(c, kernels)
+    if kernels and self.opened[c.name] then return self.opened[c.name] end
+    if memory_left() < 4 * c.bytes then self:forget() end
+    local m, why = self:checkpoint(c)
+    if not m then return nil, why end
+    local d, pack, served
+    d, why = open_decoder(self.model, m, { threads = self.threads }, kernels)
+    if not d or not kernels then return d, why end
+    pack, why = q.open(self:path("packs", c.kernels) .. ".qpack",
+      { device = self.device.name, threads = self.threads })
+    if pack then served, why = d:serve_pack(pack, c.act) end
+    if not served then return nil, why end
+    self.opened[c.name] = d
+    return d
+  end
+
+  function steps:evaluate(c, n, kernels)
+    local d, why = self:decoder(c, kernels)
+    if not d then return nil, why end
+    local e
+    e, why = q.evaluate { decoder = d, windows = self.scored, reference = self.reference, stop = n,
+      threads = self.threads, log = self:path("scores", kernels and c.name or c.weights),
+      progress = function(done, total) self.tell(done / total) end }
+    if not kernels then d:close() end
+    if not e then return nil, why end
+    return { windows = e.windows, broken = e.broken_tokens, kl = e.kl, delta = e.delta_nll, w_kl = e.w_kl,
+      top1 = e.same_top and e.same_top.mean }
+  end
+
+  function steps:time(c, kind, m)
+    local d, why = self:decoder(c, true)
+    if not d then return nil, why end
+    if kind == "prefill" then return d:time(1, 0, m) end
+    return d:time(m, math.min(context, cache // (m * d:session_bytes(1, 1))), 1)
+  end
+
+  return steps
+end
