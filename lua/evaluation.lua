@@ -11,6 +11,8 @@ return function(q, native)
   -- A model (q.model) as a function. options: threads; bf16, weights and inputs of linear layers rounded to it; hold,
   -- bytes of f32 weights that may stay (nil: no limit).
   --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site)
+  --   d:time(batch, before, n) -> { seconds, linear } of a pass of n tokens after `before` (eval/timing.h)
+  --   d:session_bytes(batch, context)   of keys, values and states
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
   function q.decoder(model, options)
     options = options or {}
@@ -28,6 +30,9 @@ return function(q, native)
   function decoder:weight(site) return self.handle:weight(site) end
   function decoder:serve(site, gemm, weight) return self.handle:serve(site, gemm, weight) end
   function decoder:close() return self.handle:close() end
+  decoder.__close = decoder.close
+  function decoder:time(batch, before, n) return self.handle:time(batch, before, n) end
+  function decoder:session_bytes(batch, context) return self.handle:session_bytes(batch, context) end
 
   -- weight: planes, which are dequantized, or a buffer f32 [n, k]
   function decoder:replace(site, weight)
@@ -50,13 +55,13 @@ return function(q, native)
     return out
   end
 
-  -- Linear layers are multiplied by the pack's kernels wherever it has one for them. act: activations, if the pack has
-  -- kernels for several. Returns how many layers are, and how many stay dense.
+  -- Linear layers are multiplied by the pack's kernels wherever it has one for them. act: activations of
+  -- what is quantized, if the pack has kernels for several. Returns how many layers are, and how many stay dense.
   function decoder:serve_pack(pack, act)
     local served, dense, gemms = 0, 0, {}
     for i, site in ipairs(self:sites()) do
       local t = self.model.by_name[site.name]
-      local problems = t.linear and t.format and problems_of(pack, t, act) or {}
+      local problems = t.linear and t.format and problems_of(pack, t, t.quantized and act) or {}
       if #problems > 1 then
         return nil, ("%s: the pack has %s; say which activations are meant (--act)"):format(site.name,
           table.concat(problems, " and ")), "QN_E_ARG"

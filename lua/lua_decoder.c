@@ -3,6 +3,7 @@
 #include "config.h"
 #include "decoder.h"
 #include "desc_json.h"
+#include "timing.h"
 
 static const char decoder_class[] = "quernel.decoder";
 
@@ -162,11 +163,39 @@ static int decoder_config(lua_State *L) {
   return 1;
 }
 
+/* ---- Timing ------------------------------------------------------------------------------------------------------ */
+
+/* decoder:time(batch, before, n) -> { seconds =, linear = } of a pass (eval/timing.h), or nil, message, code */
+static int decoder_time(lua_State *L) {
+  qn__timing t;
+  qn_status s = qn__time_pass(qn__lua_decoder_at(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3),
+                              luaL_checkinteger(L, 4), &t);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_newtable(L);
+  qn__lua_set_number(L, "seconds", t.seconds);
+  qn__lua_set_number(L, "linear", t.linear);
+  return 1;
+}
+
+/* decoder:session_bytes(batch, context) -> bytes of keys, values and states */
+static int decoder_session_bytes(lua_State *L) {
+  lua_pushinteger(L, qn__session_bytes(qn__lua_decoder_at(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3)));
+  return 1;
+}
+
 void qn__lua_decoder(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"sites", decoder_sites}, {"weight", decoder_weight}, {"replace", decoder_replace},
-      {"serve", decoder_serve}, {"config", decoder_config}, {"close", decoder_close},
-      {"__gc", decoder_close},  {"__close", decoder_close}, {NULL, NULL},
+      {"sites", decoder_sites},
+      {"weight", decoder_weight},
+      {"replace", decoder_replace},
+      {"serve", decoder_serve},
+      {"config", decoder_config},
+      {"time", decoder_time},
+      {"session_bytes", decoder_session_bytes},
+      {"close", decoder_close},
+      {"__gc", decoder_close},
+      {"__close", decoder_close},
+      {NULL, NULL},
   };
   static const luaL_Reg functions[] = {{"decoder", decoder_open}, {NULL, NULL}};
   qn__lua_class(L, decoder_class, methods);

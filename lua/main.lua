@@ -15,9 +15,9 @@ local common = require "lua.common"
 
 local sections = {
   { "What there is", { "devices", "formats", "kernels", "source" } },
-  { "Measuring", { "tradeoff", "tune", "bench", "verify", "explain", "store" } },
+  { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
   { "Packs and checkpoints", { "pack", "inspect", "dequantize", "quantize", "convert" } },
-  { "Accuracy", { "eval" } },
+  { "Accuracy, memory, time", { "tradeoff", "eval" } },
   { "Scripts", { "run" } },
 }
 

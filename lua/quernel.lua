@@ -217,6 +217,7 @@ import "lua.tuning"(q, native)
 import "lua.packs"(q, native)
 import "lua.counting"(q, native)
 import "lua.evaluation"(q, native)
+import "lua.tradeoff"(q, native)
 
 local common = import "lua.common"
 common.columns = function() return native.terminal "stdout" end

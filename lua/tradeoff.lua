@@ -122,7 +122,7 @@ return function(q, native)
     local function tell(share)
       if not show then return end
       local done, spent = at.done + share, native.clock() - at.start
-      show { phase = at.phase, variant = at.name, done = done, total = at.total,
+      show { phase = at.phase, problem = at.name, done = done, total = at.total,
         left = done > 0 and spent / done * (at.total - done) or nil }
     end
     return function(phase, name, done, total)

@@ -30,6 +30,9 @@ static const struct {
     {"quernel explain $(quernel kernels --list --space quick | head -1) --store $STORE --json",
      {"params", "recipe.steps.0", "layout.name", "spills"}},
     {PACKED "quernel store list --store $STORE --json", {"0.evidence"}},
+    {"quernel tradeoff " QN_TESTS "/models/tiny-llama --text " QN_TESTS "/models/text/valid.txt --windows 4 --ctx 64 "
+     "--only int8.row:rtn:i8 --budget 20 --store $STORE --quiet -o out --json && grep -q '<svg' out/tradeoff.html",
+     {"verdict.sentences.0", "candidates.1.kl.mean", "candidates.1.bytes", "floor"}},
 };
 
 static const cJSON *walk(const cJSON *at, const char *keys) {

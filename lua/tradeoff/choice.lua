@@ -11,7 +11,7 @@
 --   dense          it is that 16-bit dense
 --   broken         why no number of it may be used
 --
--- An estimate is { mean, low, high, n }: of n windows or rounds, with the 95 % interval of their mean.
+-- An estimate is { mean, low, high, n }: of n windows, with the 95 % interval of their mean; or the middle of n rounds.
 
 local choice = {}
 
@@ -29,6 +29,14 @@ local function closer(a, b)
   local differences = {}
   for i = 1, math.min(#a.windows, #b.windows) do differences[i] = a.windows[i].kl - b.windows[i].kl end
   return #differences > 1 and choice.mean(differences).high < 0
+end
+
+-- Of times: the median, and all there is between the least and the most. The true median lies in there with a chance of
+-- 97 % for six; and what disturbs a single round moves neither much.
+function choice.middle(list)
+  local x, n = table.move(list, 1, #list, 1, {}), #list
+  table.sort(x)
+  return { mean = (x[(n + 1) // 2] + x[n // 2 + 1]) / 2, low = x[1], high = x[n], n = n }
 end
 
 -- What was measured at m, of `decode` or `prefill`; nil: nothing.

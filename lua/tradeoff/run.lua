@@ -13,19 +13,19 @@
 --   steps.time(c, kind, m) -> { seconds }    one pass: kind "decode" of m sequences, or "prefill" of m tokens
 --   steps.clock() -> seconds
 -- Each returns nil, message for a candidate with which that does not work: it is broken, and the others go on. Scores
--- are { windows, kl, delta = { mean, error }, top1, w_kl = { … }, broken = number of windows }.
+-- are { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
 
 local choice = require "lua.tradeoff.choice"
 local run = {}
 
-local few, rounds = 4, 5 -- windows of the first evaluation; times that everything is timed
+local few, rounds = 4, 6 -- windows of the first evaluation; times that everything is timed
 local moments = { { "decode", 1 }, { "decode", 8 }, { "decode", 64 }, { "prefill", 512 } }
 
 -- ---- What was found out ---------------------------------------------------------------------------------------------
 
 local function note_scores(c, s)
   if s.broken > 0 then
-    c.broken = ("%d of %d windows have logits that are no numbers"):format(s.broken, s.windows)
+    c.broken = ("of %d tokens the logits are no numbers"):format(s.broken)
     return
   end
   c.kl, c.delta, c.top1 = choice.estimate(s.kl), choice.estimate(s.delta), s.top1
@@ -39,8 +39,7 @@ local function times_of(m, own, dense)
   for i, seconds in ipairs(own) do
     rates[i], ratios[i] = m / seconds, dense[i] and dense[i] / seconds
   end
-  if #ratios == 0 then return nil end
-  return { m = m, rate = choice.estimate(choice.mean(rates)), ratio = choice.estimate(choice.mean(ratios)) }
+  return #ratios > 0 and { m = m, rate = choice.middle(rates), ratio = choice.middle(ratios) } or nil
 end
 
 -- ---- The order ------------------------------------------------------------------------------------------------------

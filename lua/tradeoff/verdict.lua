@@ -29,7 +29,7 @@ end
 local function windows_more(d, limit)
   local distance = math.abs(math.abs(d.mean) - limit)
   local wanted = d.n * ((d.high - d.low) / 2 / distance) ^ 2
-  return wanted < 1e9 and math.max(1, math.ceil(wanted) - d.n) or nil
+  return wanted < 1e9 and math.max(1, math.tointeger(math.ceil(wanted) - d.n)) or nil
 end
 
 -- Numbers of tokens at which 16-bit dense is faster, sorted.
