@@ -1,4 +1,5 @@
--- json.lua - encode plain values as JSON; equal values give equal bytes (keys sorted).
+-- json.lua - encode plain values as JSON; equal values give equal bytes (keys sorted). An empty table is a list, with a
+-- metatable an object.
 local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\t"] = "\\t", ["\r"] = "\\r" }
 
 local function encode(x)
@@ -10,7 +11,7 @@ local function encode(x)
     return i and ("%d"):format(i) or x - x == 0 and ("%.17g"):format(x) or "null"
   elseif kind == "table" then
     local out = {}
-    if #x > 0 or next(x) == nil then
+    if #x > 0 or next(x) == nil and not getmetatable(x) then
       for i, v in ipairs(x) do out[i] = encode(v) end
       return "[" .. table.concat(out, ",") .. "]"
     end

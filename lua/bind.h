@@ -17,6 +17,7 @@
 void qn__lua_gen(lua_State *L);
 void qn__lua_device(lua_State *L);
 void qn__lua_model(lua_State *L);
+void qn__lua_write(lua_State *L);
 void qn__lua_tune(lua_State *L);
 void qn__lua_pack(lua_State *L);
 void qn__lua_serve(lua_State *L);

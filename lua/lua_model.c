@@ -1,4 +1,4 @@
-/* lua_model.c - checkpoints from Lua: what is in them, their weights as planes, as numbers, written again. */
+/* lua_model.c - checkpoints from Lua: what is in them, their weights as planes and as numbers. */
 #include "bind.h"
 #include "desc_json.h"
 #include "model.h"
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char model_class[] = "quernel.model", planes_class[] = "quernel.planes", writer_class[] = "quernel.writer";
+static const char model_class[] = "quernel.model", planes_class[] = "quernel.planes";
 
 /* ---- Models ------------------------------------------------------------------------------------------------------ */
 
@@ -312,117 +312,10 @@ static int quantize(lua_State *L) {
   return 4;
 }
 
-/* ---- Writing ----------------------------------------------------------------------------------------------------- */
-
-/* npy_write(path, buffer f32, n, k) -> true, or nil, message, code */
-static int npy_write(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  qn_span x = qn__lua_span(L, 2);
-  lua_Integer n = luaL_checkinteger(L, 3), k = luaL_checkinteger(L, 4);
-  luaL_argcheck(L, x.type == QN_T_F32 && n > 0 && k > 0 && (size_t)k <= x.count / (size_t)n, 2, "f32 [n, k] expected");
-  qn_status s = qn_npy_write(path, x.data, n, k);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-static qn_writer **check_writer(lua_State *L) {
-  qn_writer **w = luaL_checkudata(L, 1, writer_class);
-  luaL_argcheck(L, *w, 1, "the file is closed");
-  return w;
-}
-
-/* The entry of a file that the table on top describes: { name=, dtype= or type=, dims= }. Texts belong to the table. */
-static void read_entry(lua_State *L, qn_save *out) {
-  int at = lua_gettop(L);
-  luaL_checktype(L, at, LUA_TTABLE);
-  const char *type = qn__lua_text(L, at, "type", "");
-  out->name = qn__lua_text(L, at, "name", "");
-  out->dtype = qn__lua_text(L, at, "dtype", qn__dtype_name(qn_type_from_name(type)));
-  lua_getfield(L, at, "dims");
-  luaL_checktype(L, -1, LUA_TTABLE);
-  out->n_dims = (int)luaL_len(L, -1);
-  if (out->n_dims > QN_MAX_DIMS) luaL_error(L, "tensor %s: %d dimensions", out->name, out->n_dims);
-  for (int d = 0; d < out->n_dims; d++) {
-    lua_rawgeti(L, -1, d + 1);
-    out->dim[d] = luaL_checkinteger(L, -1);
-    lua_pop(L, 1);
-  }
-  lua_pop(L, 1);
-}
-
-/* writer(path, { {name=, dtype= or type=, dims=}… }, { key, value, … }) -> a file to be filled, or nil, message,
- * code */
-static int writer_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  size_t n = (size_t)luaL_len(L, 2), n_meta = (size_t)luaL_len(L, 3);
-  const char **meta = qn__lua_block(L, (n_meta + 1) * sizeof *meta);
-  qn_writer **w = lua_newuserdatauv(L, sizeof *w, 2);
-  *w = NULL;
-  luaL_setmetatable(L, writer_class);
-  qn_save *save = qn__lua_block(L, (n + 1) * sizeof *save);
-  lua_setiuservalue(L, -2, 1);
-  lua_pushvalue(L, 2); /* the table keeps the texts */
-  lua_setiuservalue(L, -2, 2);
-  for (size_t i = 0; i < n; i++) {
-    lua_geti(L, 2, (lua_Integer)i + 1);
-    read_entry(L, &save[i]);
-    lua_pop(L, 1);
-  }
-  for (size_t i = 0; i < n_meta; i++) {
-    lua_geti(L, 3, (lua_Integer)i + 1);
-    meta[i] = luaL_checkstring(L, -1);
-    lua_pop(L, 1);
-  }
-  qn_status s = qn_writer_open(path, save, n, meta, n_meta / 2, w);
-  return s == QN_OK ? 1 : qn__lua_fail(L, s);
-}
-
-/* writer:put(name, planes, plane or "perm") or writer:put(name, model, stored name) -> true, or nil, message, code */
-static int writer_put(lua_State *L) {
-  qn_writer *w = *check_writer(L);
-  const char *name = luaL_checkstring(L, 2), *what = luaL_checkstring(L, 4);
-  const void *data = NULL;
-  size_t bytes = 0;
-  if (luaL_testudata(L, 3, model_class)) {
-    const qn_raw *r = qn_model_find_raw(qn__lua_model_at(L, 3), what);
-    if (r) data = r->data, bytes = r->bytes;
-  } else {
-    const qn_planes *p = qn__lua_planes(L, 3);
-    const qn_plane *x = qn_planes_find(p, what);
-    if (x) data = x->data, bytes = (size_t)(x->rows * x->cols) * ((size_t)qn_type_bits(x->type) / 8);
-    else if (strcmp(what, "perm") == 0 && p->perm) data = p->perm, bytes = (size_t)p->k * sizeof *p->perm;
-  }
-  if (!data) return luaL_error(L, "no '%s' that can be written as %s", what, name);
-  qn_status s = qn_writer_put(w, name, data, bytes);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /* type_bits(name) -> bits of an element, 0 for an unknown type */
 static int type_bits(lua_State *L) {
   lua_pushinteger(L, qn_type_bits(qn_type_from_name(luaL_checkstring(L, 1))));
   return 1;
-}
-
-/* writer:close() -> true, or nil, message, code */
-static int writer_close(lua_State *L) {
-  qn_writer **w = check_writer(L);
-  qn_status s = qn_writer_close(*w);
-  *w = NULL;
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-static int writer_gc(lua_State *L) {
-  qn_writer **w = luaL_checkudata(L, 1, writer_class);
-  qn_writer_abandon(*w);
-  *w = NULL;
-  return 0;
 }
 
 void qn__lua_model(lua_State *L) {
@@ -441,16 +334,10 @@ void qn__lua_model(lua_State *L) {
       {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},
       {NULL, NULL},
   };
-  static const luaL_Reg writer_methods[] = {
-      {"put", writer_put}, {"close", writer_close}, {"__gc", writer_gc}, {"__close", writer_gc}, {NULL, NULL},
-  };
   static const luaL_Reg functions[] = {
-      {"model", model_open},  {"planes", planes_make},  {"npy_write", npy_write},
-      {"quantize", quantize}, {"type_bits", type_bits}, {"writer", writer_open},
-      {NULL, NULL},
+      {"model", model_open}, {"planes", planes_make}, {"quantize", quantize}, {"type_bits", type_bits}, {NULL, NULL},
   };
   qn__lua_class(L, model_class, model_methods);
   qn__lua_class(L, planes_class, planes_methods);
-  qn__lua_class(L, writer_class, writer_methods);
   luaL_setfuncs(L, functions, 0);
 }

@@ -235,14 +235,23 @@ return function(q, native)
     end
   end
 
-  local function write(self, path, plan, options)
-    local left_out, progress = {}, options.progress
+  -- What cannot be read, { { name, why }… }. Without `partial` there must be none of it: else nil, message, code.
+  function model:unreadable(partial)
+    local left_out = {}
     for _, t in ipairs(self.list) do
       if t.refusal then left_out[#left_out + 1] = { name = t.name, why = t.refusal } end
     end
-    local ok, why, code = spared(self, path)
-    if ok then ok, why, code = whole(self, left_out, options.partial) end
+    local ok, why, code = whole(self, left_out, partial)
     if not ok then return nil, why, code end
+    return left_out
+  end
+
+  local function write(self, path, plan, options)
+    local progress = options.progress
+    local ok, why, code = spared(self, path)
+    local left_out = ok
+    if ok then left_out, why, code = self:unreadable(options.partial) end
+    if not left_out then return nil, why, code end
     ok, why = pcall(function()
       local file, meta, jobs = contents(self, plan)
       local writer <close> = must(native.writer(path, file, meta))
@@ -308,4 +317,6 @@ return function(q, native)
     if not left_out then return nil, why, code end
     return report, left_out
   end
+
+  q.import "lua.export"(q, native, model)
 end

@@ -422,6 +422,7 @@ QN_API int luaopen_quernel(lua_State *L) {
   qn__lua_gen(L);
   qn__lua_device(L);
   qn__lua_model(L);
+  qn__lua_write(L);
   qn__lua_tune(L);
   qn__lua_pack(L);
   qn__lua_serve(L);

@@ -277,6 +277,45 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
      "known: minmax, mse"},
 
+    /* For other tools: a folder */
+    {"quernel convert " MODEL " --to gptq --quiet -o out && ls out && quernel inspect out", 0,
+     "^28 layers as gptq in out\nconfig.json\nmodel.safetensors\nquantize_config.json\n.*down_proj.weight +linear "
+     "+gptq +int4.g128 +256 +768",
+     "^quernel: [^\n]*tiny-llama-gptq4: no tokenizer.json or tokenizer.model: out has no tokenizer\n$"},
+    {"quernel convert " MODEL " --to awq -o out; s=$?; test -z \"$(ls -A | grep out)\" && exit $s", 1, NULL,
+     "^quernel: model.layers.0[^\n]*, int4.g128: awq: int4 with integer zero points is held, [^\n]*; it is held by "
+     "gptq, gptq_v2, compressed-tensors\n$"},
+    {"quernel convert " MODEL "-act --to compressed-tensors -o out", 1, NULL,
+     "act-order is not held; it is held by gptq, gptq_v2\n$"},
+    {"quernel quantize $T/models/tiny-llama --format int4.g100 --only '*.up_proj.*' --quiet -o q.safetensors >x && "
+     "quernel convert q.safetensors --to gptq --config $T/models/tiny-llama -o out",
+     1, NULL, "up_proj.weight, int4.g100: gptq: K = 256 is no multiple of 100; it is held by no target\n$"},
+    {"quernel quantize $T/models/tiny-llama --format int4.g32 --only '*.up_proj.*' --quiet -o q.safetensors >x; for o "
+     "in "
+     "'' '--config nowhere' '--config $T/models/tiny-llama'; do eval quernel convert q.safetensors --to gptq --quiet "
+     "$o -o out; done; test -f out/tokenizer.json && grep -o 'mlp..*down_proj[$]' out/config.json",
+     0, "^4 layers as gptq in out\nmlp",
+     "^quernel: ./config.json: not there, and a checkpoint needs it; --config names "
+     "the folder of the original model\nquernel: nowhere/config.json: not there, [^\n]*\n$"},
+    {"C=\"quernel convert " MODEL
+     " --to gptq --quiet -o out\"; mkdir out && $C >x 2>&1 && cp out/config.json kept && ! $C "
+     "&& cmp out/config.json kept && echo >out/config.json && $C --overwrite >x 2>&1 && cmp out/config.json kept && "
+     "mkdir "
+     "out/mine && ! $C --overwrite && test -d out/mine && test -z \"$(ls -A | grep '[.]out')\"",
+     0, NULL,
+     "^quernel: out: not empty; --overwrite replaces it, -o names another\nquernel: out: not empty, and no "
+     "checkpoint that could be replaced; name another\n$"},
+    {"cp -r " MODEL " m; quernel convert m --to gptq --overwrite -o m/; s=$?; cmp m/model.safetensors " MODEL
+     "/model.safetensors && exit $s",
+     1, NULL, "^quernel: m/ is the folder of the model that is read; name another\n$"},
+    {"ulimit -f 8; quernel convert " MODEL
+     " --to gptq --quiet -o out; s=$?; test -z \"$(ls -A | grep out)\" && exit $s",
+     1, NULL, "^quernel: [^\n]*model.safetensors: File too large\n$"},
+    {"quernel convert " MODEL " --to onnx -o out", 2, NULL, "known: gptq, gptq_v2, awq, compressed-tensors"},
+    {"quernel convert " MODEL " --overwrite -o out", 2, NULL, "--overwrite goes with --to only"},
+    {"quernel convert $T/models/tiny-llama --to gptq -o out", 1, NULL,
+     "no quantized layer; quernel quantize makes them"},
+
     /* What was written lies elsewhere than its configuration, and is a tied model still. */
     {"{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"wte.weight\":{\"dtype\":\"BF16\",\"shape\":[2,2],"
      "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && echo '{\"tie_word_embeddings\":true}' "

@@ -1,6 +1,8 @@
 /* file.c - whole files, in and out: see file.h. */
 #include "file.h"
 #include "leash.h"
+#include "tree.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -97,4 +99,69 @@ qn_status qn__file_replace(const char *path, const void *data, size_t size) {
   setvbuf(o.f, NULL, _IONBF, 0); /* it is one piece */
   fwrite(data, 1, size, o.f);
   return qn__output_close(&o);
+}
+
+/* ---- Folders out ------------------------------------------------------------------------------------------------- */
+
+/* What is in a folder: -1 if it cannot be read, 0: nothing, 1: files alone, a config.json among them; 2: else. */
+static int contents(const char *path) {
+  DIR *d = opendir(path);
+  bool any = false, config = false, other = false;
+  if (!d) return -1;
+  for (struct dirent *e; (e = readdir(d));) {
+    struct stat st;
+    if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+    any = true;
+    config = config || !strcmp(e->d_name, "config.json");
+    other = other || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode);
+  }
+  closedir(d);
+  return !any ? 0 : config && !other ? 1 : 2;
+}
+
+static qn_status check_place(const char *path, bool replace) {
+  struct stat st;
+  if (lstat(path, &st)) return QN_OK; /* there is nothing */
+  if (!S_ISDIR(st.st_mode)) return qn__fail(QN_E_IO, "%s: cannot be written: not a folder", path);
+  int in = contents(path);
+  if (in < 0) return qn__fail(qn__errno_status(errno), "%s: %s", path, strerror(errno));
+  if (in == 2) return qn__fail(QN_E_IO, "%s: not empty, and no checkpoint that could be replaced; name another", path);
+  if (in && !replace) return qn__fail(QN_E_IO, "%s: not empty; --overwrite replaces it, -o names another", path);
+  return QN_OK;
+}
+
+qn_status qn__output_folder_open(qn_output_folder *o, const char *path, bool replace) {
+  static _Atomic unsigned serial;
+  size_t length = strlen(path);
+  while (length > 1 && path[length - 1] == '/') length--;
+  *o = (qn_output_folder){.replace = replace};
+  if (snprintf(o->path, PATH_MAX, "%.*s", (int)length, path) >= PATH_MAX)
+    return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
+  QN_TRY(check_place(o->path, replace));
+  const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
+  do {
+    if (snprintf(o->temporary, PATH_MAX, "%.*s.%s.%ld-%u", (int)(name - o->path), o->path, name, (long)getpid(),
+                 serial++) >= PATH_MAX)
+      return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
+  } while (mkdir(o->temporary, 0777) && errno == EEXIST);
+  if (access(o->temporary, W_OK))
+    return qn__fail(qn__errno_status(errno), "%s: cannot be written: %s", path, strerror(errno));
+  qn__leash_path(o->temporary, true);
+  return QN_OK;
+}
+
+qn_status qn__output_folder_close(qn_output_folder *o) {
+  qn_status s = check_place(o->path, o->replace);
+  bool swap = !s && contents(o->path) == 1;
+  if (!s &&
+      (swap ? renameat2(AT_FDCWD, o->temporary, AT_FDCWD, o->path, RENAME_EXCHANGE) : rename(o->temporary, o->path)))
+    s = qn__fail(qn__errno_status(errno), "%s: cannot be written: %s", o->path, strerror(errno));
+  if (s || swap) qn__output_folder_abandon(o); /* with what was there before */
+  else qn__leash_path(o->temporary, false);
+  if (!s) sync_folder(o->temporary);
+  return s;
+}
+
+void qn__output_folder_abandon(qn_output_folder *o) {
+  if (!qn__tree_remove(o->temporary)) qn__leash_path(o->temporary, false);
 }

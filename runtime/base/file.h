@@ -6,6 +6,7 @@
 #define QN_FILE_H
 #include "fail.h"
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 /* Open a regular file for reading; the caller closes *fd. QN_E_IO with the path and the reason. */
@@ -27,4 +28,16 @@ typedef struct qn_output {
 qn_status qn__output_open(qn_output *o, const char *path);
 qn_status qn__output_close(qn_output *o);
 void qn__output_abandon(qn_output *o);
+
+/* The same for a folder: files are put into o->temporary, and close brings it to `path`, where nothing or an empty
+ * folder may be. With `replace` a folder may be there that holds nothing but files, a config.json among them; it is
+ * gone afterwards. */
+typedef struct qn_output_folder {
+  char path[PATH_MAX], temporary[PATH_MAX];
+  bool replace;
+} qn_output_folder;
+
+qn_status qn__output_folder_open(qn_output_folder *o, const char *path, bool replace);
+qn_status qn__output_folder_close(qn_output_folder *o);
+void qn__output_folder_abandon(qn_output_folder *o);
 #endif

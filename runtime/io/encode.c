@@ -50,33 +50,21 @@ qn_status qn__encode_scales(const qn__source *s, const char *types) {
   return strstr(types, type) ? QN_OK : qn__fail(QN_E_SHAPE, "its scales are %s; %s are held", type, types);
 }
 
-void qn__encode_groups(const qn__source *s, int64_t size, int32_t *group) {
-  for (int64_t j = 0; j < s->p->k; j++) group[s->p->perm ? s->p->perm[j] : j] = (int32_t)(j / size);
-}
-
-const uint8_t *qn__encode_row(const qn__source *s, int64_t n, uint8_t *room) {
-  int64_t k = s->p->k;
-  const uint8_t *codes = (const uint8_t *)s->p->plane[0].data + n * k;
-  if (!s->p->perm) return codes;
-  for (int64_t j = 0; j < k; j++) room[s->p->perm[j]] = codes[j];
-  return room;
-}
-
 /* ---- All of it --------------------------------------------------------------------------------------------------- */
 
 void qn__encoded_free(qn__encoded *e) { free(e); }
 
-/* Room for the parts, behind a copy of e. */
-static qn_status take_room(qn__encoded *e, qn__encoded **out) {
+/* A copy of e, with room for the parts behind it if there is to be data. */
+static qn_status take_room(const qn__encoded *e, bool data, qn__encoded **out) {
   enum { ALIGN = 16 };
   size_t at[QN__PARTS], total = (sizeof *e + ALIGN - 1) / ALIGN * ALIGN;
-  for (int i = 0; i < e->count; i++) {
+  for (int i = 0; data && i < e->count; i++) {
     at[i] = total;
     total += (e->bytes[i] + ALIGN - 1) / ALIGN * ALIGN;
   }
   if (!(*out = calloc(1, total))) return qn__fail(QN_E_NOMEM, "no memory for %zu bytes of packed planes", total);
   **out = *e;
-  for (int i = 0; i < e->count; i++) (*out)->part[i].data = (char *)*out + at[i];
+  for (int i = 0; data && i < e->count; i++) (*out)->part[i].data = (char *)*out + at[i];
   return QN_OK;
 }
 
@@ -101,7 +89,7 @@ qn_status qn__encode(const char *to, const qn_planes *p, bool data, qn__encoded 
   qn__encoded e = {.dialect = encoders[i]->dialect};
   QN_TRY(encoders[i]->shape(&s, &e));
   QN_TRY(measure(&e));
-  QN_TRY(take_room(&e, out));
+  QN_TRY(take_room(&e, data, out));
   qn_status status = data ? encoders[i]->fill(&s, *out) : QN_OK;
   if (status) qn__encoded_free(*out), *out = NULL;
   return status;

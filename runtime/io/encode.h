@@ -32,6 +32,10 @@ typedef struct qn__source {
 qn_status qn__encode(const char *to, const qn_planes *p, bool data, qn__encoded **out);
 void qn__encoded_free(qn__encoded *e); /* NULL is accepted */
 
+/* Bring the rows of a GGUF's q or k, which the rotation takes in halves, into the order that llama.cpp wants for these
+ * architectures: row i and row i + half of a head side by side. QN_E_SHAPE if the rows are none of so many heads. */
+qn_status qn__encoded_rotate(qn__encoded *e, int64_t heads);
+
 /* The i-th target; NULL past the last. */
 const char *qn__encode_target(size_t i);
 
@@ -57,10 +61,4 @@ qn_status qn__encode_whole(const char *what, int64_t size, int64_t step);
 
 /* Are the scales floats of a type in `types`, "f16 bf16"? */
 qn_status qn__encode_scales(const qn__source *s, const char *types);
-
-/* act-order: the group of each column of W, [K]; without a permutation column / size. */
-void qn__encode_groups(const qn__source *s, int64_t size, int32_t *group);
-
-/* Row n of the codes in the order of W's columns, act-order undone: the row itself or `room`, [K]. */
-const uint8_t *qn__encode_row(const qn__source *s, int64_t n, uint8_t *room);
 #endif

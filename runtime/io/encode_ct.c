@@ -1,8 +1,8 @@
 /* encode_ct.c - planes as compressed-tensors: see dialect_ct.c, dialect_fp8.c and dialect_fp4.c for the layouts.
  *
- * Integers are packed ("pack-quantized", activations as they are), or of 8 bits plain ("int-quantized", for activations
- * of 8 bits). Codes are packed as one stream, as the tool does since May 2026; of widths that divide 32 that is the
- * same as words of whole codes. */
+ * Act-order is not written: the tool dropped it in August 2026. Integers are packed ("pack-quantized", activations as
+ * they are), or of 8 bits plain ("int-quantized", for activations of 8 bits). Codes are packed as one stream, as the
+ * tool does since May 2026; of widths that divide 32 that is the same as words of whole codes. */
 #include "encode.h"
 #include <math.h>
 #include <stdlib.h>
@@ -21,6 +21,7 @@ static qn_status add_scales(const qn__source *s, qn__encoded *e) {
 }
 
 static qn_status check_integers(const qn__source *s) {
+  if (s->p->perm) return qn__fail(QN_E_SHAPE, "act-order is not held");
   if (s->min || (s->zero && s->zero->type != QN_T_U8))
     return qn__fail(QN_E_SHAPE, "of integers those with integer zero points or none are held");
   return QN_OK;
@@ -36,7 +37,6 @@ static qn_status shape_packed(const qn__source *s, qn__encoded *e) {
   if (s->zero && rows == 1) qn__encode_part(e, ".weight_zero_point", "I8", 1, (int64_t[]){1});
   else if (s->zero)
     qn__encode_part(e, ".weight_zero_point", "I32", 2, (int64_t[]){qn__packed_words(rows, s->bits, QN__DENSE), groups});
-  if (p->perm) qn__encode_part(e, ".weight_g_idx", "I32", 1, (int64_t[]){p->k});
   return QN_OK;
 }
 
@@ -65,13 +65,11 @@ static qn_status pack_zeros(const qn__source *s, uint8_t *words) {
 static qn_status fill_packed(const qn__source *s, const qn__encoded *e) {
   const qn_planes *p = s->p;
   int64_t row = 4 * qn__packed_words(p->k, s->bits, QN__DENSE);
-  uint8_t *words = qn__encode_at(e, CODES), *room = malloc((size_t)p->k);
-  if (!room) return qn__fail(QN_E_NOMEM, "no memory for a row of %jd", (intmax_t)p->k);
-  for (int64_t i = 0; i < p->n; i++) qn__pack(qn__encode_row(s, i, room), s->bits, QN__DENSE, p->k, words + i * row, 4);
-  free(room);
+  const uint8_t *codes = p->plane[0].data;
+  uint8_t *words = qn__encode_at(e, CODES);
+  for (int64_t i = 0; i < p->n; i++) qn__pack(codes + i * p->k, s->bits, QN__DENSE, p->k, words + i * row, 4);
   copy_scales(s, e);
   memcpy(qn__encode_at(e, LAST), (int64_t[]){p->n, p->k}, 16);
-  if (p->perm) qn__encode_groups(s, s->cols, qn__encode_at(e, e->count - 1));
   if (!s->zero) return QN_OK;
   if (s->zero->rows > 1) return pack_zeros(s, qn__encode_at(e, LAST + 1));
   signs(s, s->zero->data, 1, qn__encode_at(e, LAST + 1));
@@ -80,7 +78,6 @@ static qn_status fill_packed(const qn__source *s, const qn__encoded *e) {
 
 static qn_status shape_int(const qn__source *s, qn__encoded *e) {
   if (s->bits != 8) return qn__fail(QN_E_SHAPE, "with activations of 8 bits int8 is held");
-  if (s->p->perm) return qn__fail(QN_E_SHAPE, "act-order is not held with activations of 8 bits");
   QN_TRY(check_integers(s));
   qn__encode_part(e, ".weight", "I8", 2, (int64_t[]){s->p->n, s->p->k});
   QN_TRY(add_scales(s, e));

@@ -4,6 +4,7 @@
  * are looked for, and scales that have none are refused. */
 #include "encode.h"
 #include "ggml.h"
+#include <stdlib.h>
 #include <string.h>
 
 typedef qn__ggml_dest source;
@@ -239,6 +240,23 @@ static qn_status fill(const qn__source *s, const qn__encoded *e) {
                       (intmax_t)(i * b->elements / p->k), (intmax_t)(i * b->elements % p->k), b->dtype);
   }
   if (e->count > 1) memcpy(qn__encode_at(e, 1), data_of(p, "global"), 4);
+  return QN_OK;
+}
+
+qn_status qn__encoded_rotate(qn__encoded *e, int64_t heads) {
+  int64_t n = e->part[0].dim[0], half = n / heads / 2;
+  size_t row = e->bytes[0] / (size_t)n;
+  if (n % (2 * heads))
+    return qn__fail(QN_E_SHAPE, "%jd rows are not even heads, %jd of them", (intmax_t)n, (intmax_t)heads);
+  if (!e->part[0].data) return QN_OK;
+  char *to = qn__encode_at(e, 0), *copy = malloc(e->bytes[0]);
+  if (!copy) return qn__fail(QN_E_NOMEM, "no memory for %zu bytes", e->bytes[0]);
+  memcpy(copy, to, e->bytes[0]);
+  for (int64_t i = 0; i < n; i++) {
+    int64_t head = i / (2 * half), at = i % (2 * half);
+    memcpy(to + (size_t)i * row, copy + (size_t)(head * 2 * half + at % 2 * half + at / 2) * row, row);
+  }
+  free(copy);
   return QN_OK;
 }
 

@@ -29,6 +29,20 @@ static qn_status shape(const qn__source *s, qn__encoded *e) {
   return QN_OK;
 }
 
+/* The group of each column of W. */
+static void groups_of(const qn__source *s, int64_t size, int32_t *group) {
+  for (int64_t j = 0; j < s->p->k; j++) group[s->p->perm ? s->p->perm[j] : j] = (int32_t)(j / size);
+}
+
+/* Row n of the codes in the order of W's columns: the row itself or `room`, [K]. */
+static const uint8_t *row_of(const qn__source *s, int64_t n, uint8_t *room) {
+  int64_t k = s->p->k;
+  const uint8_t *codes = (const uint8_t *)s->p->plane[0].data + n * k;
+  if (!s->p->perm) return codes;
+  for (int64_t j = 0; j < k; j++) room[s->p->perm[j]] = codes[j];
+  return room;
+}
+
 /* Fields of z - first. */
 static qn_status put_zeros(const qn__source *s, int64_t groups, int first, uint8_t *words) {
   const uint8_t *zero = s->zero ? s->zero->data : NULL;
@@ -53,11 +67,10 @@ static qn_status put(const qn__source *s, const qn__encoded *e, int first) {
   int64_t n = s->p->n, k = s->p->k, groups = k / group_size(s);
   uint8_t *words = qn__encode_at(e, QWEIGHT), *room = malloc((size_t)k);
   if (!room) return qn__fail(QN_E_NOMEM, "no memory for a row of %jd", (intmax_t)k);
-  for (int64_t i = 0; i < n; i++)
-    qn__pack(qn__encode_row(s, i, room), s->bits, QN__DENSE, k, words + 4 * i, 4 * (size_t)n);
+  for (int64_t i = 0; i < n; i++) qn__pack(row_of(s, i, room), s->bits, QN__DENSE, k, words + 4 * i, 4 * (size_t)n);
   free(room);
   qn__transpose(qn__encode_at(e, SCALES), s->scale->data, n, groups, (size_t)qn_type_bits(s->scale->type) / 8);
-  qn__encode_groups(s, group_size(s), qn__encode_at(e, G_IDX));
+  groups_of(s, group_size(s), qn__encode_at(e, G_IDX));
   return put_zeros(s, groups, first, qn__encode_at(e, QZEROS));
 }
 

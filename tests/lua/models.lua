@@ -80,6 +80,35 @@ for _, c in ipairs(checkpoints) do
   end)
 end
 
+-- Exports: model, target, format of a layer, text that its configuration holds.
+local exports = {
+  { "gptq4", "gptq", '"group_size":128,' }, { "gptq4-act", "gptq", '"desc_act":true,' },
+  { "gptq4-act", "gptq_v2", '"checkpoint_format":"gptq_v2",' }, { "awq4", "awq", '"version":"gemm",' },
+  { "awq4", "gptq", '"sym":false' }, { "awq4", "compressed-tensors", '"symmetric":false,' },
+  { "ct-w4a16", "compressed-tensors", '"format":"pack%-quantized",' },
+  { "ct-w8a8", "compressed-tensors", '"format":"int%-quantized",.*"strategy":"token",' },
+  { "ct-fp8-block", "compressed-tensors", '"block_structure":%[128,128%],' },
+  { "ct-nvfp4", "compressed-tensors", '"strategy":"tensor_group",' },
+  { "q4_0.gguf", "compressed-tensors", "quantized embedding" },
+}
+for _, e in ipairs(exports) do
+  case(e[1] .. " for " .. e[2] .. " is the same model", function(t)
+    local m, out = assert(q.model(path_of(e))), t.scratch .. "/out"
+    local report, why = m:export(out, { to = e[2], config = models .. "tiny-llama", overwrite = true })
+    if e[1]:find "gguf" then return t.check(not report and why:find(e[3]), why) end
+    t.equal(assert(report, why).layers, 28)
+    local back = assert(q.model(out))
+    t.check(back:config():find(e[3]), back:config())
+    t.equal(#back:tensors(), #m:tensors())
+    for _, a in ipairs(m:tensors()) do
+      local b = tensor(back, a.name)
+      t.equal(b.format, a.format, a.name)
+      t.equal(b.activation, a.activation, a.name)
+      if a.format then t.check(m:dequantize(a.name):bytes() == back:dequantize(a.name):bytes(), a.name) end
+    end
+  end)
+end
+
 -- Bits a weight, and errors: of int4 in groups of 128 about a tenth is expected of trained weights, four times less for
 -- each two bits.
 local targets = {
