@@ -1,8 +1,9 @@
-/* fuzz_text.c - libFuzzer target for tokenizers and ids from files (clang, cmake -DQUERNEL_FUZZ=ON
+/* fuzz_text.c - libFuzzer target for tokenizers, ids from files and tasks (clang, cmake -DQUERNEL_FUZZ=ON
  * -DQUERNEL_SANITIZE=address,undefined).
  *
- * tests/fuzz runs it, from a corpus that test_text --seeds DIR writes. Input: a letter and a file: 't' a
- * tokenizer.json, 'g' a GGUF with a tokenizer, 'n' a .npy, 'l' a .jsonl. */
+ * tests/fuzz runs it, from a corpus that test_text and test_task --seeds DIR write. Input: a letter and a file: 't' a
+ * tokenizer.json, 'g' a GGUF with a tokenizer, 'n' a .npy, 'l' a .jsonl, 'q' a task's .jsonl, 'c' its .csv. */
+#include "task.h"
 #include "text.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,28 @@ static void try_ids(const uint8_t *from, size_t n, const char *name) {
   qn__ids_free(&ids);
 }
 
+static qn_status bytes_as_ids(void *ud, const char *from, size_t size, int32_t **ids, int64_t *n) {
+  (void)ud;
+  if (!(*ids = malloc((size + 1) * sizeof **ids))) abort();
+  for (size_t i = 0; i < size; i++) (*ids)[i] = (unsigned char)from[i];
+  *n = (int64_t)size;
+  return QN_OK;
+}
+
+/* What a task holds can be evaluated. */
+static void try_task(const uint8_t *from, size_t n, const char *name) {
+  qn__task t;
+  spill(name, from, n);
+  if (qn__task_read(path, &(qn__task_options){bytes_as_ids, NULL, 30, n % 2 ? 1 : -1}, &t)) return;
+  for (int64_t i = 0; i < t.n; i++) {
+    const qn__item *x = &t.item[i];
+    if (x->n < 1 || x->n > QN_CHOICES || x->gold < 0 || x->gold >= x->n) abort();
+    for (int c = 0; c < x->n; c++)
+      if (x->choice[c].context < 1 || x->choice[c].n <= x->choice[c].context || x->choice[c].n > 31) abort();
+  }
+  qn__task_free(&t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   qn_model *m;
   switch (bytes ? *data : 0) {
@@ -81,6 +104,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     break;
   case 'l':
     try_ids(data + 1, bytes - 1, "x.jsonl");
+    break;
+  case 'q':
+    try_task(data + 1, bytes - 1, "x.jsonl");
+    break;
+  case 'c':
+    try_task(data + 1, bytes - 1, "x.csv");
     break;
   }
   return 0;

@@ -193,8 +193,24 @@ START_TEST(a_continuation_is_right_if_it_is_greedy) {
 }
 END_TEST
 
+/* ---- Seeds of the fuzzer ----------------------------------------------------------------------------------------- */
+
+static void put_seed(const char *dir, int i, const char *text, char letter) {
+  char to[PATH_MAX];
+  snprintf(to, sizeof to, "%s/task-%d", dir, i);
+  FILE *f = fopen(to, "wb");
+  if (!f || fprintf(f, "%c%s", letter, text) < 0 || fclose(f)) perror(to), exit(2);
+}
+
+static void put_seeds(const char *dir) {
+  int n = 0;
+  for (size_t i = 0; i < QN_COUNT(pairs); i++) put_seed(dir, n++, pairs[i].text, 'q');
+  for (size_t i = 0; i < QN_COUNT(bad); i++) put_seed(dir, n++, bad[i].text, strstr(bad[i].name, "csv") ? 'c' : 'q');
+  put_seed(dir, n++, "question,A,B,C,D,answer\r\n\" a \"\"b\"\",\n\",1,\"2,3\",4,5,C\n2+2,1,2,3,4,d", 'c');
+}
+
 int main(int argc, char **argv) {
-  (void)argc;
+  if (argc > 2 && !strcmp(argv[1], "--seeds")) return put_seeds(argv[2]), 0;
   const suite_case cases[] = {
       CASE(a_choice_is_what_goes_beyond_the_context, (int)QN_COUNT(pairs)),
       CASE(long_items_lose_the_left_and_keep_the_bos, 1),
