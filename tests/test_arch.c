@@ -251,7 +251,20 @@ static qn_status format_of(void *ud, const char *spelling, qn_format *out) {
 
 #define OK(call) ck_assert_msg((call) == QN_OK, "%s: %s", #call, qn__errmsg())
 
-static void compare(const char *name, const char *file, const char *recorded) {
+/* All tokens at once, or seven and then one after the other. */
+static void run(qn__decoder *d, const int32_t *id, int64_t rows, bool cached, float *h) {
+  int64_t hidden = qn__decoder_config(d)->hidden;
+  qn__session *s;
+  if (!cached) {
+    OK(qn__decoder_hidden(d, id, 1, rows, h));
+    return;
+  }
+  OK(qn__session_new(d, 1, rows, &s));
+  for (int64_t at = 0, n = 7; at < rows; at += n, n = 1) OK(qn__session_step(s, id + at, n, h + at * hidden));
+  qn__session_free(s);
+}
+
+static void compare(const char *name, const char *file, const char *recorded, bool cached) {
   qn_model *m = open_file(name, file), *e = open_file(name, "expected.safetensors");
   const qn_raw *ids = qn_model_find_raw(e, "ids"), *logits = qn_model_find_raw(e, recorded);
   ck_assert(ids && logits && logits->dim[0] <= ids->dim[0]);
@@ -262,7 +275,7 @@ static void compare(const char *name, const char *file, const char *recorded) {
   float *y = calloc((size_t)(rows * vocab), sizeof *y), *right = calloc((size_t)(rows * vocab), sizeof *right);
   int32_t *id = calloc((size_t)rows, sizeof *id);
   memcpy(id, ids->data, (size_t)rows * sizeof *id), memcpy(right, logits->data, logits->bytes);
-  OK(qn__decoder_hidden(d, id, 1, rows, h));
+  run(d, id, rows, cached, h);
   OK(qn__decoder_logits(d, h, rows, y));
   double worst = 0;
   int64_t at = 0;
@@ -287,15 +300,19 @@ static bool is_recorded(const char *name, const char *tensor) {
 
 START_TEST(logits_are_those_of_transformers) {
   const char *name = arch_made[_i].name;
-  compare(name, "", "logits");
-  if (is_recorded(name, "logits.short")) compare(name, "", "logits.short"); /* within the original context */
+  compare(name, "", "logits", false);
+  if (is_recorded(name, "logits.short")) compare(name, "", "logits.short", false); /* within the original context */
 }
 END_TEST
 
 START_TEST(logits_of_a_gguf_are_the_same) {
   const char *name = arch_made[_i].name;
-  if (arch_made[_i].gguf) compare(name, "model.gguf", is_recorded(name, "logits.gguf") ? "logits.gguf" : "logits");
+  if (arch_made[_i].gguf)
+    compare(name, "model.gguf", is_recorded(name, "logits.gguf") ? "logits.gguf" : "logits", false);
 }
+END_TEST
+
+START_TEST(logits_with_a_cache_are_the_same) { compare(arch_made[_i].name, "", "logits", true); }
 END_TEST
 
 /* ---- Damage ------------------------------------------------------------------------------------------------------ */
@@ -372,6 +389,7 @@ int main(int n, char **argv) {
       CASE(tensors_that_do_not_fit_are_named, QN_COUNT(changes)),
       CASE(logits_are_those_of_transformers, QN_COUNT(arch_made)),
       CASE(logits_of_a_gguf_are_the_same, QN_COUNT(arch_made)),
+      CASE(logits_with_a_cache_are_the_same, QN_COUNT(arch_made)),
       CASE(damaged_configurations_break_nothing, QN_COUNT(arch_made)),
   };
   return RUN_CASES(argv[0], cases, setup, teardown, 60);

@@ -21,6 +21,7 @@
   X(LIMIT, "swiglu_limit", NULL, NULL)                                                                                 \
   X(ALPHA, "swiglu_alpha", NULL, NULL)                                                                                 \
   X(BIDIRECTIONAL, "use_bidirectional_attention", NULL, NULL)                                                          \
+  X(OUTPUT_GATE, "attn_output_gate", NULL, NULL)                                                                       \
   X(LAYER_TYPES, "layer_types", NULL, NULL)                                                                            \
   X(WINDOW, "sliding_window", NULL, "attention.sliding_window")                                                        \
   X(USE_WINDOW, "use_sliding_window", NULL, NULL)                                                                      \

@@ -271,9 +271,10 @@ static qn_status read_model(const qn__settings *s, qn__config *c) {
   c->plus_one = a->plus_one && !s->model->gguf;
   c->qk_norm = a->qk_norm;
   c->sinks = a->sinks;
-  c->gated = a->gated;
   c->pairs = a->gguf_pairs && s->model->gguf;
   QN_TRY(read_sizes(s, c));
+  c->gated = a->gated;
+  QN_TRY(flag(s, QN_S_OUTPUT_GATE, &c->gated));
   QN_TRY(flag(s, QN_S_BIDIRECTIONAL, &bidirectional));
   if (bidirectional) return qn__setting_refuse(s, QN_S_BIDIRECTIONAL, "true; only causal models can be evaluated");
   QN_TRY(read_activation(s, c));

@@ -147,7 +147,8 @@ static qn_status find_kind(const draft *d, kind *out) {
                  (own.model->gguf && qn_model_find_raw(own.model, "rope_factors_short.weight"));
   for (size_t i = 0; i < QN_COUNT(kinds); i++) {
     if (strcmp(word, kinds[i].name)) continue;
-    *out = is_long ? LONGROPE : kinds[i].kind;
+    bool unnamed = !*word && d->s->model->gguf && qn__setting_given(&own, QN_S_ROPE_FACTOR); /* as in llama.cpp */
+    *out = is_long ? LONGROPE : unnamed ? LINEAR : kinds[i].kind;
     return QN_OK;
   }
   return qn__setting_refuse(d->s, QN_S_ROPE_TYPE,

@@ -89,6 +89,7 @@ def randomise(model, g):
         elif "embed" in name: pass
         elif "conv1d" in name: r = .6 * r
         else: r = 1.2 * r / p.shape[1 if "experts.gate_up_proj" in name and "GptOss" in type(model).__name__ else -1] ** .5
+        if name.endswith("gate_up_proj") and "GptOss" in type(model).__name__: r = 4 * r  # to reach the limits
         p.data.copy_(r)
 
 
