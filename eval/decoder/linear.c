@@ -5,6 +5,7 @@
 #include "fail.h"
 #include "ops.h"
 #include "serve.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,12 +151,46 @@ qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_
   return QN_OK;
 }
 
+/* ---- Activations ------------------------------------------------------------------------------------------------- */
+
+/* "i8.row", "e4m3.tensor", "i8.g128" */
+qn_status qn__linear_activate(qn__linears *s, int i, const char *activation) {
+  qn__linear *l = &s->all[i];
+  const char *grain = activation ? strchr(activation, '.') : NULL;
+  char type[8] = "";
+  l->act = QN_T_NONE;
+  if (!activation) return QN_OK;
+  if (grain) snprintf(type, sizeof type, "%.*s", (int)(grain - activation), activation);
+  l->act = qn_type_from_name(type);
+  l->group = grain && grain[1] == 'g' ? atoi(grain + 2) : l->tensor->k;
+  if (!qn__act_scaled(l->act))
+    return qn__fail(QN_E_SHAPE, "%s wants activations as '%s'; known: i8, e4m3, e5m2 by row, tensor or group",
+                    l->tensor->name, activation);
+  if (l->group < 1 || l->tensor->k % l->group)
+    return qn__fail(QN_E_SHAPE, "%s wants activations as '%s', which does not divide its K = %jd", l->tensor->name,
+                    activation, (intmax_t)l->tensor->k);
+  return QN_OK;
+}
+
+/* x as the layer takes it. */
+static qn_status activate(qn__linears *s, const qn__linear *l, const float **x, int64_t m) {
+  const int64_t n = m * l->tensor->k;
+  float *y, *codes;
+  if (!l->act) return QN_OK;
+  QN_TRY(qn__scratch_take(s->scratch, n, &y));
+  QN_TRY(qn__scratch_take(s->scratch, (n + 3) / 4, &codes));
+  qn__requantize_rows(s->pool, &(qn__requantize){*x, y, (uint8_t *)codes, l->act, n / l->group, l->group});
+  *x = y;
+  return QN_OK;
+}
+
 /* ---- The product ------------------------------------------------------------------------------------------------- */
 
 static qn_status run(qn__linears *s, qn__linear *l, const float *x, int64_t m, float *y) {
   const int64_t k = l->tensor->k, n = l->tensor->n;
   if (l->gemm) return run_gemm(s, l, x, m, y);
   QN_TRY(hold_weight(s, l));
+  QN_TRY(activate(s, l, &x, m));
   qn__dense(s->pool, x, k, l->w, m, n, k, y, n);
   return QN_OK;
 }

@@ -13,6 +13,8 @@ typedef struct qn__linear {
   int64_t slice;
   const qn_format *format; /* of the tensor */
   int layer;
+  qn_type act; /* of the input, with a scale for every `group` of it; QN_T_NONE: taken as it is */
+  int64_t group;
   bool replaced;       /* w is not the checkpoint's, and stays */
   float *w;            /* [n,k], or NULL: to be made */
   uint64_t used;       /* when it was last multiplied, in products */
@@ -40,6 +42,8 @@ qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float
 /* w[n,k]: what it multiplies by. */
 qn_status qn__linear_weight(qn__linears *s, int i, float *w);
 qn_status qn__linear_replace(qn__linears *s, int i, const float *w);
+/* See qn__decoder_activate. */
+qn_status qn__linear_activate(qn__linears *s, int i, const char *activation);
 qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight);
 /* Frees the weights, not the table. */
 void qn__linears_fini(qn__linears *s);

@@ -57,7 +57,7 @@ static qn_status find_site(qn__decoder *d, const qn__decoder_options *o, const q
   *site = s->n++;
   s->all[*site] = (qn__linear){.tensor = r->tensor, .slice = r->slice, .format = format, .layer = layer};
   d->site[*site] = (qn__site){r->tensor->name, layer, r->slice, r->tensor->n, r->tensor->k, input};
-  return QN_OK;
+  return qn__linear_activate(s, *site, r->tensor->activation);
 }
 
 /* of: the parameter's layer in the checkpoint, 0 for the head. */
@@ -163,6 +163,10 @@ qn_status qn__decoder_weight(qn__decoder *d, int site, float *w) { return qn__li
 
 qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w) {
   return qn__linear_replace(&d->linears, site, w);
+}
+
+qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation) {
+  return qn__linear_activate(&d->linears, site, activation);
 }
 
 double qn__decoder_linear_seconds(const qn__decoder *d) { return d->linears.seconds; }
