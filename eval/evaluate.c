@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PASS = 2048, LOGITS = 1 << 22, ROWS = 256 }; /* tokens of a pass; numbers, and rows, of logits at a time */
+enum { PASS = 2048 }; /* tokens */
 
 typedef struct job {
   qn__decoder *d;
@@ -125,6 +125,8 @@ static qn_status list_windows(const job *j, qn__evaluated *out) {
 
 static int64_t at_most(int64_t x, int64_t most) { return x < 1 ? 1 : x < most ? x : most; }
 
+int64_t qn__logit_rows(int64_t vocab) { return at_most((1 << 22) / vocab, 256); }
+
 qn_status qn__evaluate(qn__decoder *d, const qn__windows *w, qn__reference *reference, const qn__evaluate_options *o,
                        qn__evaluated *out) {
   const qn__config *c = qn__decoder_config(d);
@@ -137,7 +139,7 @@ qn_status qn__evaluate(qn__decoder *d, const qn__windows *w, qn__reference *refe
            .vocab = c->vocab,
            .scored = qn__windows_scored(w),
            .windows = at_most(PASS / w->length, w->n),
-           .rows = at_most(LOGITS / c->vocab, ROWS)};
+           .rows = qn__logit_rows(c->vocab)};
   int64_t stop = o->stop ? (o->stop + j.windows - 1) / j.windows * j.windows : w->n;
   qn_status s = compare(&j);
   if (s == QN_OK) s = open_log(&j, o, out);

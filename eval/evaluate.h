@@ -45,4 +45,7 @@ qn_status qn__evaluate_task(qn__decoder *d, const qn__task *task, const qn__eval
                             qn__answered *out);
 void qn__answered_free(qn__answered *a);                            /* leaves it empty */
 const qn__answer *qn__answers(const qn__answered *a, int64_t item); /* [choices] */
+
+/* Rows of logits that are made at a time: 16 MB of them, at most 256. */
+int64_t qn__logit_rows(int64_t vocab);
 #endif

@@ -13,11 +13,11 @@ typedef struct job {
   const qn__task *task;
   qn_pool *pool;
   qn__log *log;
-  int64_t hidden, vocab;
-  int32_t *ids;           /* [choices, longest] */
-  float *h;               /* [choices, longest, hidden] */
-  float *logits;          /* of one row */
-  qn__token_score *token; /* [longest] */
+  int64_t hidden, vocab, rows; /* rows: of logits at a time */
+  int32_t *ids;                /* [choices, longest] */
+  float *h;                    /* [choices, longest, hidden] */
+  float *logits;               /* [rows, vocab] */
+  qn__token_score *token;      /* [longest] */
 } job;
 
 const qn__answer *qn__answers(const qn__answered *a, int64_t item) {
@@ -41,9 +41,10 @@ static int64_t lay_out(job *j, const qn__item *x, int64_t length, int row[QN_CHO
 }
 
 static qn_status answer(job *j, const qn__choice *c, const float *h, qn__answer *out) {
-  for (int64_t i = c->context; i < c->n; i++) {
-    QN_TRY(qn__decoder_logits(j->d, h + (i - 1) * j->hidden, 1, j->logits));
-    QN_TRY(qn__score_rows(j->pool, NULL, j->logits, &c->ids[i], 1, j->vocab, &j->token[i - c->context]));
+  for (int64_t i = c->context; i < c->n; i += j->rows) {
+    int64_t n = c->n - i < j->rows ? c->n - i : j->rows;
+    QN_TRY(qn__decoder_logits(j->d, h + (i - 1) * j->hidden, n, j->logits));
+    QN_TRY(qn__score_rows(j->pool, NULL, j->logits, &c->ids[i], n, j->vocab, &j->token[i - c->context]));
   }
   *out = qn__answer_of(j->token, c->n - c->context);
   return QN_OK;
@@ -91,7 +92,7 @@ static qn_status allocate(job *j) {
   size_t rows = (size_t)most * (size_t)j->task->longest;
   j->ids = malloc(rows * sizeof *j->ids);
   j->h = malloc(rows * (size_t)j->hidden * sizeof *j->h);
-  j->logits = malloc((size_t)j->vocab * sizeof *j->logits);
+  j->logits = malloc((size_t)(j->rows * j->vocab) * sizeof *j->logits);
   j->token = malloc((size_t)j->task->longest * sizeof *j->token);
   return j->ids && j->h && j->logits && j->token ? QN_OK : qn__fail(QN_E_NOMEM, "%zu rows of hidden states", rows);
 }
@@ -107,7 +108,8 @@ static void release(job *j) {
 qn_status qn__evaluate_task(qn__decoder *d, const qn__task *task, const qn__evaluate_options *o, qn__answered *out) {
   const qn__config *c = qn__decoder_config(d);
   *out = (qn__answered){.log = {.fd = -1}};
-  job j = {.d = d, .task = task, .log = &out->log, .hidden = c->hidden, .vocab = c->vocab};
+  job j = {
+      .d = d, .task = task, .log = &out->log, .hidden = c->hidden, .vocab = c->vocab, .rows = qn__logit_rows(c->vocab)};
   qn_status s = open_log(&j, o, out);
   if (s == QN_OK) s = allocate(&j);
   if (s == QN_OK) s = qn__pool_new(NULL, o->threads ? o->threads : qn__cpu_count(), &j.pool);

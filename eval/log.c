@@ -57,7 +57,10 @@ static qn_status read_all(qn__log *l, const char head[HEAD + 1]) {
   if (ours) used = HEAD + take(l, text + HEAD, size - HEAD);
   free(text);
   if (!ours && !begun)
-    return qn__fail(QN_E_ARG, "%s: not the log of this evaluation; remove it, or name another", l->path);
+    return qn__fail(QN_E_ARG,
+                    "%s: not the log of this evaluation, but of another model, text or build of quernel; remove it, or "
+                    "name another",
+                    l->path);
   if (ftruncate(l->fd, (off_t)used) || lseek(l->fd, 0, SEEK_END) < 0) return fault(l, errno);
   return QN_OK;
 }

@@ -39,8 +39,9 @@ qn_status qn__model_hash(const qn_model *m, char out[33]) {
 }
 
 static void name_it(qn__reference *r, const char *model, int64_t hidden) {
-  char text[160];
-  snprintf(text, sizeof text, "%s %s %jd", model, r->w->hash, (intmax_t)hidden);
+  char of_model[33], text[160];
+  qn__hash_hex(model, strlen(model), of_model);
+  snprintf(text, sizeof text, "%s %s %jd", of_model, r->w->hash, (intmax_t)hidden);
   qn__hash_hex(text, strlen(text), r->hash);
 }
 
@@ -95,8 +96,11 @@ static qn_status open_file(qn__reference *r) {
   if (!strcmp(found, head)) return QN_OK;
   if (strncmp(found, title, strlen(title)))
     return qn__fail(QN_E_ARG, "%s: not a reference; name another file", r->path);
-  return qn__fail(QN_E_ARG, "%s: the reference of another model or of other windows; remove it, or name another file",
-                  r->path);
+  return qn__fail(
+      QN_E_ARG,
+      "%s: the reference of another model, of other windows or of another build of quernel; remove it, or name "
+      "another file",
+      r->path);
 }
 
 qn_status qn__reference_open(qn__decoder *d, const char *model, const qn__windows *w, const char *path,

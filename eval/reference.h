@@ -18,11 +18,10 @@
 
 typedef struct qn__reference qn__reference;
 
-/* d: the reference model's decoder, unchanged in the meantime; model: which model it is (qn__model_hash). path NULL:
- * nothing is kept, hidden states are computed whenever they are asked for. All three belong to the caller and outlive
- * the reference.
- * QN_E_ARG: the file is of another model or of other windows; QN_E_IO: there is no room for it (how much it needs), it
- * cannot be written, or another run is at work on it; QN_E_NOMEM. */
+/* d: the reference model's decoder, unchanged in the meantime; model: a text from which follows what it computes. path
+ * NULL: nothing is kept, hidden states are computed whenever they are asked for. All three belong to the caller and
+ * outlive the reference. QN_E_ARG: the file is of another model or of other windows; QN_E_IO: there is no room for it
+ * (how much it needs), it cannot be written, or another run is at work on it; QN_E_NOMEM. */
 qn_status qn__reference_open(qn__decoder *d, const char *model, const qn__windows *w, const char *path,
                              qn__reference **out);
 void qn__reference_close(qn__reference *r); /* NULL is accepted */

@@ -119,31 +119,39 @@ return function(q, native)
 
   -- ---- Evaluating ---------------------------------------------------------------------------------------------------
 
-  -- What a model computes follows from its files: their hash, which takes reading them once.
-  local function model_hash(model)
+  -- Of a call that may fail, once: its value is kept in t[field].
+  local function once(t, field, call, ...)
     local why, code
-    if not model.hash then model.hash, why, code = native.model_hash(model.handle) end
-    return model.hash, why, code
+    if not t[field] then t[field], why, code = call(...) end
+    return t[field], why, code
+  end
+
+  -- Text from which follows what a decoder computes, to the last bit: the files of its model, which are read for that,
+  -- what was changed, this program and its CPU. `key` names what the decoder does not know of (weights that were
+  -- replaced).
+  local program = {}
+  local function key_of(d, key)
+    local model, why, code = once(d.model, "hash", native.model_hash, d.model.handle)
+    if not model then return nil, why, code end
+    local build, host
+    build, why, code = once(program, "build", native.build)
+    if not build then return nil, why, code end
+    host, why, code = once(program, "host", q.device, "host")
+    if not host then return nil, why, code end
+    return ("model %s%s; pack %s; %s; by %s on %s"):format(model, d.options.bf16 and " in bf16" or "",
+      d.served or "none", key or "", build, host.arch)
   end
 
   -- { decoder =, windows =, path = file or nil }: what candidates are compared with. In a file the hidden states are
   -- kept; without one they are computed whenever they are needed.
   function q.reference(options)
     fields(options, { decoder = "table", windows = "table", path = "string?" }, "reference")
-    local hash, why, code = model_hash(options.decoder.model)
-    if not hash then return nil, why, code end
+    local key, why, code = key_of(options.decoder)
+    if not key then return nil, why, code end
     local handle
-    handle, why, code = native.reference(options.decoder.handle, hash, options.windows.handle, options.path)
+    handle, why, code = native.reference(options.decoder.handle, key, options.windows.handle, options.path)
     if not handle then return nil, why, code end
-    return { handle = handle, path = options.path, hash = hash }
-  end
-
-  -- Text that says what a decoder computes: its model, and what was changed. `key` names changes that the decoder does
-  -- not know of (weights that were replaced).
-  local function key_of(d, key)
-    local hash, why, code = model_hash(d.model)
-    if not hash then return nil, why, code end
-    return ("model %s%s; pack %s; %s"):format(hash, d.options.bf16 and " in bf16" or "", d.served or "none", key or "")
+    return { handle = handle, path = options.path, key = key }
   end
 
   -- The log of an evaluation: options.log, or a file of the store at the root options.store.
@@ -183,7 +191,7 @@ return function(q, native)
     if not key then return nil, why, code end
     local e
     e, why, code = native.evaluate(d.handle, w.handle, #w.domains, r and r.handle,
-      { log = log_of(options, key, w.hash, r and r.hash), key = key, stop = options.stop, threads = options.threads },
+      { log = log_of(options, key, w.hash, r and r.key), key = key, stop = options.stop, threads = options.threads },
       options.progress)
     if not e then return nil, why, code end
     if e.nll then e.perplexity, e.bits_per_byte = math.exp(e.nll.mean), bits_per_byte(e, w.domains) end

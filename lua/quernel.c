@@ -302,17 +302,33 @@ static int parting(lua_State *L) {
   return 0;
 }
 
-/* folder() -> the directory of the file that holds this code, tool or module, or nil */
-static int folder(lua_State *L) {
+/* The file that holds this code, tool or module. */
+static bool own_path(char path[PATH_MAX]) {
   Dl_info info;
+  if (!dladdr((void *)(uintptr_t)luaopen_quernel, &info) || !info.dli_fname) return false;
+  if (strchr(info.dli_fname, '/') && realpath(info.dli_fname, path)) return true;
+  ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1); /* the tool, started through $PATH */
+  if (n >= 0) path[n] = 0;
+  return n >= 0;
+}
+
+/* folder() -> its directory, or nil */
+static int folder(lua_State *L) {
   char path[PATH_MAX];
-  if (!dladdr((void *)(uintptr_t)luaopen_quernel, &info) || !info.dli_fname) return 0;
-  if (!strchr(info.dli_fname, '/') || !realpath(info.dli_fname, path)) { /* the tool, started through $PATH */
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (n < 0) return 0;
-    path[n] = 0;
-  }
+  if (!own_path(path)) return 0;
   lua_pushlstring(L, path, (size_t)(strrchr(path, '/') - path));
+  return 1;
+}
+
+/* build() -> hash of it: no two programs that may compute otherwise have the same. nil, message, code */
+static int build(lua_State *L) {
+  char path[PATH_MAX], text[33], *data;
+  size_t size;
+  qn_status s = own_path(path) ? qn__file_read(path, &data, &size) : qn__fail(QN_E_IO, "the file of this program");
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  qn__hash_hex(data, size, text);
+  free(data);
+  lua_pushstring(L, text);
   return 1;
 }
 
@@ -387,10 +403,23 @@ static int environment(lua_State *L) {
 }
 
 static const luaL_Reg base[] = {
-    {"read", read_embedded}, {"list", list_embedded},      {"hash", hash},           {"parse_json", parse_json},
-    {"clock", now},          {"terminal", terminal},       {"folder", folder},       {"exists", exists},
-    {"scratch", scratch},    {"environment", environment}, {"printable", printable}, {"parting", parting},
-    {"writable", writable},  {"make_folder", make_folder}, {"known", set_known},     {NULL, NULL},
+    {"read", read_embedded},
+    {"list", list_embedded},
+    {"hash", hash},
+    {"parse_json", parse_json},
+    {"clock", now},
+    {"terminal", terminal},
+    {"folder", folder},
+    {"exists", exists},
+    {"scratch", scratch},
+    {"environment", environment},
+    {"printable", printable},
+    {"parting", parting},
+    {"writable", writable},
+    {"build", build},
+    {"make_folder", make_folder},
+    {"known", set_known},
+    {NULL, NULL},
 };
 
 /* $QUERNEL_TEMPLATES, if it is set, has a folder of templates. */

@@ -3,6 +3,7 @@
 #include "cli_fixture.h"
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <signal.h>
 #include <stdbool.h>
 
 #define VALID "--text $T/text/valid.txt --tokenizer $T/tiny-llama/tokenizer.json --quiet "
@@ -122,6 +123,26 @@ START_TEST(tables_and_tasks_are_printed) {
 }
 END_TEST
 
+/* A signal in the middle: one line says what stays, and the same command goes on from there. */
+START_TEST(ended_by_a_signal) {
+  const char *command = "$T/tiny-llama " VALID "--ctx 256 --windows 64 --threads 1 --store s";
+  char whole[512];
+  setenv("T", QN_TESTS "/models", 1);
+  int status =
+      cli("{ while [ ! -e s/eval/*.log ]; do sleep 0.01; done; read tool <pid; while [ $(cat s/eval/*.log | wc "
+          "-c) -lt 1000 ]; do sleep 0.01; done; kill -INT $tool; } & sh -c 'echo $$ >pid; exec quernel eval %s'",
+          command);
+  ck_assert_int_eq(status, 128 + SIGINT);
+  ck_assert_msg(strstr(cli_err, "quernel: interrupted; what was measured is kept in s: the same command goes on"), "%s",
+                cli_err);
+  snprintf(whole, sizeof whole, "%s --json", command);
+  cJSON *j = result(whole);
+  double computed = number(j, "texts.scores.computed");
+  ck_assert_msg(computed > 0 && computed < 64 && number(j, "texts.scores.windows") == 64, "%g", computed);
+  cJSON_Delete(j);
+}
+END_TEST
+
 /* ---- What is refused --------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -175,6 +196,7 @@ int main(int argc, char **argv) {
       CASE(threads_do_not_show, 1),
       CASE(kernels_of_a_pack_serve_the_layers_that_it_has, 1),
       CASE(tables_and_tasks_are_printed, 1),
+      CASE(ended_by_a_signal, 1),
       CASE(what_cannot_be_evaluated_is_named, (int)(sizeof refused / sizeof *refused)),
   };
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);

@@ -337,7 +337,7 @@ START_TEST(a_reference_is_kept_and_known_again) {
   qn__reference_close(x->r);
 
   ck_assert_int_eq(qn__reference_open(&x->before, "another", &x->w, file, &x->r), QN_E_ARG);
-  ck_assert_ptr_nonnull(strstr(qn__errmsg(), "the reference of another model or of other windows"));
+  ck_assert_ptr_nonnull(strstr(qn__errmsg(), "the reference of another model, of other windows"));
   put_text("text", "precious");
   ck_assert_int_eq(qn__reference_open(&x->before, "model", &x->w, in_folder("text"), &x->r), QN_E_ARG);
   ck_assert_ptr_nonnull(strstr(qn__errmsg(), "not a reference"));
