@@ -85,7 +85,8 @@ END_TEST
 /* ---- Settings that are refused ----------------------------------------------------------------------------------- */
 
 static const char base[] = "{%s%s\"model_type\": \"llama\", \"hidden_size\": 32, \"num_hidden_layers\": 2, "
-                           "\"num_attention_heads\": 4, \"intermediate_size\": 48, \"max_position_embeddings\": 64}";
+                           "\"num_attention_heads\": 4, \"intermediate_size\": 48, \"max_position_embeddings\": 64, "
+                           "\"rms_norm_eps\": 1e-6}";
 
 static const struct {
   const char *settings, *expected;
@@ -108,6 +109,7 @@ static const struct {
     {"\"v_head_dim\": 16", "v_head_dim: 16, and heads of keys have 8"},
     {"\"intermediate_size\": -1", "intermediate_size: -1"},
     {"\"rms_norm_eps\": NaN", "rms_norm_eps: a number is expected"},
+    {"\"rms_norm_eps\": 0", "rms_norm_eps: 0 or missing; it must be above 0"},
     {"\"hidden_act\": \"relu2\"", "hidden_act: \"relu2\" is not known; silu, gelu and gelu_pytorch_tanh are"},
     {"\"use_bidirectional_attention\": true", "only causal models can be evaluated"},
     {"\"layer_types\": [\"full_attention\"]", "layer_types: a list of 1, which says nothing of number 1"},

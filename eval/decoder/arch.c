@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Sizes that Gemma 3's multimodal checkpoints leave out: those of its 4B. */
+/* What Gemma 3's multimodal checkpoints leave out: it is that of the 4B. */
 #define GEMMA3                                                                                                         \
-  {QN_S_HEADS, 8}, {QN_S_KV_HEADS, 4}, { QN_S_HEAD_DIM, 256 }
+  {QN_S_HEADS, 8}, {QN_S_KV_HEADS, 4}, {QN_S_HEAD_DIM, 256}, { QN_S_EPS, 1e-6 }
 
 static const qn__arch table[] = {
     {{"llama"}, "llama", .gguf_pairs = true}, /* in a GGUF Mistral and Mixtral are "llama", too */

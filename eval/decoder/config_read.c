@@ -169,9 +169,9 @@ static qn_status read_sizes(const qn__settings *s, qn__config *c) {
     return qn__setting_refuse(s, QN_S_VALUE_DIM, "%jd, and heads of keys have %jd; they must be equal",
                               (intmax_t)value_dim, (intmax_t)head_dim);
   c->head_dim = (int)head_dim;
-  c->eps = 1e-6;
   QN_TRY(qn__setting_size(s, QN_S_CONTEXT, -1, 0, INT32_MAX, &c->context));
-  return number(s, QN_S_EPS, &c->eps);
+  QN_TRY(number(s, QN_S_EPS, &c->eps));
+  return c->eps > 0 ? QN_OK : qn__setting_refuse(s, QN_S_EPS, "%g or missing; it must be above 0", c->eps);
 }
 
 static qn_status read_activation(const qn__settings *s, qn__config *c) {
