@@ -90,7 +90,7 @@ end
 function common.quoted(word) return word:find "^[%w_./:,=+-]+$" and word or "'" .. word:gsub("'", "'\\''") .. "'" end
 function common.command(program, args)
   local out = { program }
-  for i, word in ipairs(args) do out[i + 1] = common.quoted(word) end
+  for i, word in ipairs(args) do out[i + 1] = common.quoted(tostring(word)) end
   return table.concat(out, " ")
 end
 

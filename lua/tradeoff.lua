@@ -27,7 +27,7 @@ return function(q, native)
       for _, text in ipairs(list) do asked[#asked + 1] = candidates.parse(text, device.target) end
     end
     for _, c in ipairs(asked) do
-      q.check.that(t.calibrate or not candidates.wants_text(c), nil,
+      q.check.that(t.calibrate or not c.wants_text, nil,
         "%s: %s looks at activations: it needs a text, --calibrate FILE", c.name, c.method)
       if not seen[c.name] then out[#out + 1], seen[c.name] = c, true end
     end
@@ -61,13 +61,15 @@ return function(q, native)
   -- What makes and measures a candidate by hand.
   local function commands_of(c, t, s)
     local file, pack = s:place(c), s:path("packs", c.kernels) .. ".qpack"
-    local quantize, eval = { "quantize", t.model, "--format", c.format }, { "eval", file, pack, "--reference", t.model }
+    local quantize, eval = { "quantize", t.model, "--format", c.format }, { "eval", file, pack, "--against", t.model }
     if c.method ~= "copy" then table.move({ "--method", c.method }, 1, 2, #quantize + 1, quantize) end
-    if candidates.wants_text(c) then
+    if c.wants_text then
       table.move({ "--calibrate", t.calibrate[1] }, 1, 2, #quantize + 1, quantize)
     end
     table.move({ "-o", file .. "/model.safetensors" }, 1, 2, #quantize + 1, quantize)
     for _, path in ipairs(t.texts) do table.move({ "--text", path }, 1, 2, #eval + 1, eval) end
+    table.move({ "--ctx", s.ctx, "--score", s.scored.score, "--act", c.act }, 1, 6, #eval + 1, eval)
+    if t.windows then table.move({ "--windows", t.windows }, 1, 2, #eval + 1, eval) end
     local out = { quantize, { "tune", file, "--act", c.act, "--m", "1,8,64,512", "-o", pack }, eval, { "bench", pack } }
     if c.path then table.remove(out, 1) end
     for i, words in ipairs(out) do out[i] = common.command("quernel", words) end
@@ -92,27 +94,30 @@ return function(q, native)
 
   -- What the steps need: model, windows, reference, folders. nil, message, code.
   local function prepare(t, device)
-    local m, why, code = q.model(t.model)
-    if not m then return nil, why, code end
+    local s = { folder = t.folder, device = device, threads = t.threads, store = t.store }
+    local ok, why, code = true
+    s.model, why, code = q.model(t.model)
+    if not s.model then return nil, why, code end
+    s.original, why, code = q.decoder(s.model, { threads = t.threads })
+    if not s.original then return nil, why, code end
+    local limit = s.original:config().context
+    s.ctx = t.ctx or limit > 0 and math.min(512, limit) or 512
     local function windows_of(paths, which, score)
-      local w
-      w, why, code = q.windows { model = m, texts = paths, ctx = t.ctx, windows = which, score = score }
-      return w
+      return q.windows { model = s.model, texts = paths, ctx = s.ctx, windows = which, score = score }
     end
-    local scored, calibrate = windows_of(t.texts, t.windows, t.score), nil
-    if scored and t.calibrate then calibrate = windows_of(t.calibrate, "128", "all") end
-    local ok = scored and (calibrate or not t.calibrate)
+    s.scored, why, code = windows_of(t.texts, t.windows, t.score)
+    if not s.scored then return nil, why, code end
+    if t.calibrate then
+      s.calibrate, why, code = windows_of(t.calibrate, "128", "all")
+      if not s.calibrate then return nil, why, code end
+    end
     for _, name in ipairs { "candidates", "packs", "scores" } do
       if ok then ok, why, code = native.make_folder(t.folder .. "/" .. name) end
     end
-    local d, reference
-    if ok then d, why, code = q.decoder(m, { threads = t.threads }) end
-    if d then
-      reference, why, code = q.reference { decoder = d, windows = scored, path = t.folder .. "/reference" }
-    end
-    if not reference then return nil, why, code end
-    return { model = m, scored = scored, calibrate = calibrate, reference = reference, folder = t.folder,
-      device = device, threads = t.threads, store = t.store }
+    if not ok then return nil, why, code end
+    s.reference, why, code = q.reference { decoder = s.original, windows = s.scored, path = t.folder .. "/reference" }
+    if not s.reference then return nil, why, code end
+    return s
   end
 
   -- Progress for run.all, and for the share of a step that is done: events of common.progress, with the time that the
@@ -140,9 +145,7 @@ return function(q, native)
   --   margin = 0.005, memory = bytes, budget = seconds
   --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
   -- }
-  -- -> { command, model, machine, texts, margin, floor, memory, candidates, verdict, whole: was there time for all,
-  --      peak_memory, files = { report =, json =, checkpoint =, pack = } } (lua/tradeoff/report.lua), or nil, message,
-  --      code
+  -- -> what lua/tradeoff/report.lua says, with files = { report, json, checkpoint, pack }; or nil, message, code
   function q.tradeoff(t)
     q.check.fields(t, fields, "tradeoff")
     local device, why, code = q.device(t.device)
@@ -160,11 +163,13 @@ return function(q, native)
     local floor
     floor, why, code = noise_floor(s, notes)
     if not floor then return nil, why, code end
-    local whole = run.all(list, { budget = t.budget, progress = progress }, steps.new(s), notes)
+    local beside = { { name = "f32 dense", weights = "original", kernels = "f32", original = true } }
+    local whole = run.all(list, { budget = t.budget, progress = progress, beside = beside }, steps.new(s), notes)
     if t.progress then t.progress { phase = "done" } end
     local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
       machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,
-      memory = t.memory, whole = whole, peak_memory = peak_memory(), files = {} }
+      memory = t.memory, whole = whole, peak_memory = peak_memory(), beside = beside, files = {},
+      cache_per_token = s.original:session_bytes(1, 513) - s.original:session_bytes(1, 512) }
     r.verdict = verdict.of(list, r)
     for _, c in ipairs(list) do
       c.commands = commands_of(c, t, s)

@@ -17,10 +17,9 @@ return function(q, native)
   -- weights, kernels: what candidates share that differ in the rest.
   local function candidate(format, method, act)
     return { name = ("%s:%s:%s"):format(format, method, act), format = format, method = method, act = act, windows = {},
-      weights = ("%s:%s"):format(format, method), kernels = ("%s:%s"):format(format, act) }
+      weights = ("%s:%s"):format(format, method), kernels = ("%s:%s"):format(format, act),
+      wants_text = needs_text[method] or false }
   end
-
-  function candidates.wants_text(c) return needs_text[c.method] or false end
 
   -- A problem in that format, with the activations that are asked for or else usual.
   local function usual(format, target, act)

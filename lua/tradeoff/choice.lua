@@ -7,7 +7,7 @@
 --   delta          estimate: cross-entropy minus that of the original on the same windows, nats a token
 --   windows        list of { kl = … }, one for each window so far, in the order in which windows are evaluated
 --   decode, prefill  { { m =, ratio = estimate }… }: of m sequences, or a prompt of m tokens, the time of 16-bit dense
---                  divided by its own; absent: not timed
+--                  divided by its own; absent: not timed. Also linear, the share of its time in linear layers
 --   dense          it is that 16-bit dense
 --   broken         why no number of it may be used
 --

@@ -1,7 +1,8 @@
 -- report.lua - a trade-off as a table of text, as JSON, and as one HTML file that needs nothing else.
 --
--- The result (lua/tradeoff/run.lua): { command, model, machine, texts = { { name, windows, tokens }… }, margin, floor,
--- memory, candidates, verdict }. Candidates have the fields of choice.lua, and
+-- The result (lua/tradeoff.lua): { command, model, machine, texts = { { name, windows, tokens }… }, margin, floor,
+-- memory, candidates, verdict, beside = what was only timed, whole = was there time for all, peak_memory (bytes, of the
+-- run), cache_per_token (bytes of keys and values) }. Candidates have the fields of choice.lua, and
 --   bpw            bits a weight of the linear layers
 --   top1           share of tokens on whose first choice the original agrees
 --   rate           beside ratio in decode and prefill: estimate, tokens/s
@@ -22,6 +23,7 @@ local words = { tied = "as the original", within = "within the margin", outside 
 -- What the verdict says of a candidate, in a few words.
 local function mark(c, v)
   local x, out = v.class[c.name], {}
+  if not x then return "" end
   out[1] = c.dense and "16-bit dense" or words[x.accuracy]
   if x.slower[1] == 1 and not c.dense then out[#out + 1] = "slower" end
   if x.large then out[#out + 1] = "too large" end
@@ -39,7 +41,7 @@ end
 local columns = {
   { "candidate", function(c) return c.name end, "%s" },
   { "bits", function(c) return c.bpw end, "%.2f" },
-  { "MB", function(c) return c.bytes / 1e6 end, "%.1f" },
+  { "MB", function(c) return c.bytes and c.bytes / 1e6 end, "%.1f" },
   { "KL", function(c) return c.kl and c.kl.mean end, "%.6f" },
   { "±", function(c) return c.kl and half(c.kl) end, "%.6f" },
   { "top-1 %", function(c) return c.top1 and 100 * c.top1 end, "%.2f" },
@@ -59,11 +61,16 @@ local function cell(column, c, v)
   return shown(column[3], x), x
 end
 
+local function all_of(result)
+  local out = table.move(result.candidates, 1, #result.candidates, 1, {})
+  return table.move(result.beside or {}, 1, #(result.beside or {}), #out + 1, out)
+end
+
 -- Rows for common.table, names first.
 function report.rows(result)
   local rows = { {} }
   for i, column in ipairs(columns) do rows[1][i] = column[1] end
-  for _, c in ipairs(result.candidates) do
+  for _, c in ipairs(all_of(result)) do
     local row = {}
     for i, column in ipairs(columns) do row[i] = cell(column, c, result.verdict) end
     rows[#rows + 1] = row
@@ -128,6 +135,7 @@ for (const [at, th] of document.querySelectorAll("th").entries()) th.querySelect
 -- How a candidate is drawn: taken, slower than dense, on the front, or behind it.
 local function class_of(c, result, front)
   local x = result.verdict.class[c.name]
+  if not x then return "behind" end
   if result.verdict.chosen == c.name then return "chosen" end
   if x.slower[1] == 1 and not c.dense then return "slower" end
   return front[c.name] and "front" or "behind"
@@ -185,7 +193,7 @@ local function full_table(w, result)
     w(('<th scope="col"><button type="button">%s</button></th>'):format(escape(column[1])))
   end
   w "</tr></thead><tbody>"
-  for _, c in ipairs(result.candidates) do
+  for _, c in ipairs(all_of(result)) do
     local row = {}
     for i, column in ipairs(columns) do
       local text, x = cell(column, c, result.verdict)
@@ -204,12 +212,15 @@ local function commands(w, result)
   end
 end
 
-local function about(result)
+-- What was measured on what, in a few sentences.
+function report.about(result)
   local texts = {}
   for i, x in ipairs(result.texts) do texts[i] = ("%s: %d windows, %d tokens"):format(x.name, x.windows, x.tokens) end
+  local memory = result.cache_per_token and (" Keys and values take %d bytes a token; this run took %.0f MB.")
+    :format(result.cache_per_token, (result.peak_memory or 0) / 1e6) or ""
   return ("%s. %s. KL and perplexity are against the unquantized model on the same windows; ± and bars are 95 %% "
-    .. "intervals over windows. Times are whole forward passes on this machine, in turns with 16-bit dense."):format(
-    table.concat(texts, "; "), result.machine)
+    .. "intervals over windows. Times are whole forward passes on this machine, in turns with 16-bit dense.%s"):format(
+    table.concat(texts, "; "), result.machine, memory)
 end
 
 function report.html(result)
@@ -219,7 +230,7 @@ function report.html(result)
   w '<!doctype html><html lang="en"><head><meta charset="utf-8">'
   w '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
   w(("<title>Trade-off of %s</title><style>%s</style></head><body>"):format(name, style))
-  w(('<h1>What quantizing %s costs and buys</h1><p class="soft">%s</p>'):format(name, escape(about(result))))
+  w(('<h1>What quantizing %s costs and buys</h1><p class="soft">%s</p>'):format(name, escape(report.about(result))))
   w '<h2>Verdict</h2><ul class="verdict">'
   for _, text in ipairs(result.verdict.sentences) do w(("<li>%s</li>"):format(escape(text))) end
   w "</ul>"

@@ -10,7 +10,8 @@
 --   steps.make(c) -> { bytes, bpw }          write the checkpoint of a candidate
 --   steps.evaluate(c, n, kernels) -> scores  on the first n windows; kernels: with those that were tuned, else dense
 --   steps.tune(c, seconds) -> true           its kernels, if need be within so many seconds
---   steps.time(c, kind, m) -> { seconds }    one pass: kind "decode" of m sequences, or "prefill" of m tokens
+--   steps.time(c, kind, m) -> { seconds, linear }    a pass, and what of it linear layers take: kind "decode" of m
+--                                            sequences, or "prefill" of m tokens
 --   steps.clock() -> seconds
 -- Each returns nil, message for a candidate with which that does not work: it is broken, and the others go on. Scores
 -- are { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
@@ -33,13 +34,14 @@ local function note_scores(c, s)
   for i, kl in ipairs(s.w_kl) do c.windows[i] = { kl = kl } end
 end
 
--- Of seconds by rounds, its own and those of 16-bit dense: what is known of a moment.
+-- Of times by rounds, its own and those of 16-bit dense: what is known of a moment.
 local function times_of(m, own, dense)
-  local rates, ratios = {}, {}
-  for i, seconds in ipairs(own) do
-    rates[i], ratios[i] = m / seconds, dense[i] and dense[i] / seconds
+  local rates, ratios, linear = {}, {}, {}
+  for i, t in ipairs(own) do
+    rates[i], ratios[i], linear[i] = m / t.seconds, dense[i] and dense[i].seconds / t.seconds, t.linear / t.seconds
   end
-  return #ratios > 0 and { m = m, rate = choice.middle(rates), ratio = choice.middle(ratios) } or nil
+  if #ratios == 0 then return nil end
+  return { m = m, rate = choice.middle(rates), ratio = choice.middle(ratios), linear = choice.middle(linear) }
 end
 
 -- ---- The order ------------------------------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ function go:time(list)
           return self.steps.time(c, moment[1], moment[2])
         end)
         taken[name] = taken[name] or {}
-        if t then taken[name][round] = t.seconds end
+        if t then taken[name][round] = t end
       end)
       if self.late then break end
       self.progress("time", "", (round - 1) * #moments + i, rounds * #moments)
@@ -138,7 +140,8 @@ function go:time(list)
 end
 
 -- Do the work for a list of candidates, the 16-bit dense one among them. settings: budget (seconds; nil: no end),
--- progress(phase, name, done, total). -> was there time for all of it? The candidates have what choice.lua says.
+-- progress(phase, name, done, total), beside (a list of what is only timed). -> was there time for all of it? The
+-- candidates have what choice.lua says.
 function run.all(list, settings, steps, journal)
   local g = setmetatable({ list = list, steps = steps, journal = journal,
     progress = settings.progress or function() end,
@@ -146,7 +149,8 @@ function run.all(list, settings, steps, journal)
   local n = math.min(few, steps.windows)
   g:each("try", list, function(c) if g:make(c) then g:evaluate(c, n) end end)
   g:tune(g:halve())
-  g:time(g:halve())
+  local timed = g:halve()
+  g:time(table.move(settings.beside or {}, 1, #(settings.beside or {}), #timed + 1, timed))
   g:each("evaluate", g:halve(), function(c) g:evaluate(c, steps.windows, true) end)
   return not g.late
 end

@@ -8,8 +8,8 @@ return function(q, native)
   -- Tokens that stand in the cache when a step of decoding is timed, as far as its bytes go.
   local context, cache = 512, 256 << 20
 
-  -- t: model (q.model), scored (q.windows), reference, calibrate (q.windows or nil), folder, device, threads, store,
-  -- tune_progress, tell(share of the step that is done). -> what run.lua calls
+  -- t: model (q.model), original (its q.decoder), scored (q.windows), reference, calibrate (q.windows or nil), folder,
+  -- device, threads, store, tune_progress, tell(share of the step that is done). -> what run.lua calls
   function steps.new(t)
     local s, out = setmetatable(t, steps), { windows = t.scored.n, clock = native.clock }
     s.opened = {}
@@ -54,7 +54,7 @@ return function(q, native)
     end
     if not ok then return nil, why end
     return self.model:write_quantized(folder .. "/model.safetensors", { format = c.format,
-      method = methods[c.method] or c.method, calibrate = self.calibrate, threads = self.threads,
+      method = methods[c.method] or c.method, windows = c.wants_text and self.calibrate or nil, threads = self.threads,
       choose = function(t) return not t.tied_to end })
   end
 
@@ -170,7 +170,8 @@ return function(q, native)
   end
 
   function steps:time(c, kind, m)
-    local d, why = self:decoder(c, true)
+    local d, why = c.original and self.original, nil
+    if not d then d, why = self:decoder(c, true) end
     if not d then return nil, why end
     if kind == "prefill" then return d:time(1, 0, m) end
     return d:time(m, math.min(context, cache // (m * d:session_bytes(1, 1))), 1)

@@ -41,7 +41,7 @@ goes on when it is started again. Methods that look at activations need --calibr
       many = true, group = "Texts" },
     { "--calibrate", "FILE", "a text of the same kind for gptq and its like, not one of --text (repeatable)",
       many = true, group = "Texts" },
-    { "--ctx", "N", "tokens of a window", default = "512", group = "Texts" },
+    { "--ctx", "N", "tokens of a window (default: 512, or what the model was made for)", group = "Texts" },
     { "--windows", "N", "of each text: the first N, or FIRST:END:STEP (default: all)", group = "Texts" },
     { "--score", "WHICH", "half: the second half of a window, as llama.cpp; all: every token", default = "half",
       group = "Texts" },
@@ -76,8 +76,9 @@ goes on when it is started again. Methods that look at activations need --calibr
       device = device.name, store = options.store, command = options.command,
       progress = common.progress(q, options) })
     if options.json then print(q.json(r)) return end
-    common.table((q.import "lua.tradeoff.report").rows(r))
-    print ""
+    local report = q.import "lua.tradeoff.report"
+    common.table(report.rows(r))
+    print("\n" .. report.about(r))
     for _, text in ipairs(r.verdict.sentences) do print(text) end
     if not r.whole then print "The budget ended the run: started again, it goes on from there." end
     print("report: " .. r.files.report)

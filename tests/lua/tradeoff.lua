@@ -216,7 +216,7 @@ local function made_up(done, fail)
   end
   function steps.time(c, kind, m)
     step(("time %s %s %d"):format(c.kernels, kind, m), 1)
-    return { seconds = m * bits[c.format] / 1000 }
+    return { seconds = m * bits[c.format] / 1000, linear = m / 1000 }
   end
   return steps
 end
@@ -251,6 +251,7 @@ case("a run tries all, ends what is beaten or broken, and evaluates the rest on 
   t.equal(#list[3].windows, 4)
   t.check(math.abs(choice.at(list[4].decode, 8).ratio.mean - 4) < 1e-9)
   t.check(math.abs(choice.at(list[4].prefill, 512).rate.mean - 250) < 1e-6)
+  t.check(math.abs(choice.at(list[4].decode, 1).linear.mean - 0.25) < 1e-9)
   t.equal(choice.at(list[3].decode, 1), nil)
   t.equal(done["time int4.g64:bf16 decode 1"], 6)
   t.equal(done["evaluate int4.g64:rtn:bf16 12 true"], nil)
