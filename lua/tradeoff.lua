@@ -156,7 +156,7 @@ return function(q, native)
     local list = list_of(t, s.model, device)
     local progress, tell = teller(t.progress)
     s.tell, s.tune_progress = tell, t.progress
-    local identity = ("%s (windows %s, quernel %s)"):format(t.model, s.scored.hash, q.version)
+    local identity = ("%s, %s"):format(t.model, native.hash(s.reference.key .. s.scored.hash)) -- and of this build
     local notes <close>, fault = journal.open(t.folder .. "/journal", identity)
     if not notes then return nil, fault, "QN_E_ARG" end
     progress("floor", t.model, 0, 1)
