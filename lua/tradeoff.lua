@@ -19,10 +19,12 @@ return function(q, native)
 
   -- ---- What is tried ------------------------------------------------------------------------------------------------
 
-  -- The 16-bit copy first, then those that are asked for, each once. Raises for one that cannot be.
+  -- The 16-bit copy first, then those that are asked for, and a model that is quantized already as it is; each once.
+  -- Raises for one that cannot be.
   local function list_of(t, m, device)
     local out, seen = { candidates.dense(m, device.target) }, {}
     local asked = t.only and {} or candidates.default(t.calibrate ~= nil)
+    if candidates.is_quantized(m) then asked[#asked + 1] = candidates.brought(t.model) end
     for _, list in ipairs { t.only or {}, t.candidates or {} } do
       for _, text in ipairs(list) do asked[#asked + 1] = candidates.parse(text, device.target) end
     end

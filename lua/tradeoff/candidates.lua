@@ -26,8 +26,13 @@ return function(q, native)
     return q.problem(("%s:256x256%s"):format(format, act and ":" .. act or ""), target)
   end
 
+  function candidates.is_quantized(m)
+    for _, t in ipairs(m:tensors()) do if t.linear and t.quantized then return true end end
+    return false
+  end
+
   -- A checkpoint that was brought, as it is.
-  local function brought(path, act)
+  function candidates.brought(path, act)
     local c = candidate(path:gsub("/+$", ""):match "[^/]*$", "as it is", act or "bf16")
     c.path, c.weights, c.kernels = path, path, path .. ":" .. c.act
     return c
@@ -36,8 +41,8 @@ return function(q, native)
   -- The candidate that a text names: FORMAT[:METHOD[:ACT]], or a checkpoint, PATH[:ACT]. Raises for what there is not.
   function candidates.parse(text, target)
     local path, type = text:match "^(.-):?([%w]*)$"
-    if native.exists(text) then return brought(text) end
-    if native.exists(path) then return brought(path, type) end
+    if native.exists(text) then return candidates.brought(text) end
+    if native.exists(path) then return candidates.brought(path, type) end
     local format, method, act = text:match "^([^:]+):?([^:]*):?([^:]*)$"
     q.check.that(format, nil, "candidate %q is no FORMAT:METHOD:ACT, and no checkpoint", text)
     method = method ~= "" and q.check.among(method, methods, "method") or "rtn"

@@ -1,9 +1,9 @@
 -- run.lua - the order of the work: which candidate is made, evaluated and timed when, and what is noted of it.
 --
 -- Successive halving: all weights on a few windows, as dense numbers; the methods that another of the same format beats
--- end there. The kernels of the others are tuned and timed, which ends candidates that are beaten in size, time and
--- divergence. What is left is evaluated on all windows, with its kernels. Every step is noted in the journal, so that a
--- run that was ended goes on; after the budget no step begins, and what there is stands.
+-- end there. The kernels of the others are tuned, tried on these windows, and timed, which ends candidates that are
+-- beaten in size, time and divergence. What is left is evaluated on all windows, with its kernels. Every step is noted
+-- in the journal, so that a run that was ended goes on; after the budget no step begins, and what there is stands.
 --
 -- `steps` does the work (lua/tradeoff/steps.lua; tests have their own):
 --   steps.windows                            how many there are
@@ -149,6 +149,7 @@ function run.all(list, settings, steps, journal)
   local n = math.min(few, steps.windows)
   g:each("try", list, function(c) if g:make(c) then g:evaluate(c, n) end end)
   g:tune(g:halve())
+  g:each("try", g:halve(), function(c) g:evaluate(c, n, true) end)
   local timed = g:halve()
   g:time(table.move(settings.beside or {}, 1, #(settings.beside or {}), #timed + 1, timed))
   g:each("evaluate", g:halve(), function(c) g:evaluate(c, steps.windows, true) end)
