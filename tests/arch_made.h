@@ -12,11 +12,26 @@ static const struct {
   const char *name;
   bool old, gguf; /* old.json, model.gguf */
 } arch_made[] = {
-    {"llama", true, true},    {"llama-dynamic", false, false}, {"mistral", false, false},   {"mixtral", false, true},
-    {"qwen2", false, true},   {"qwen3", true, false},          {"qwen3_moe", false, false}, {"qwen3_next", true, true},
-    {"qwen3_5", false, true}, {"qwen3_5_moe", false, false},   {"gemma3", true, true},      {"phi3", true, true},
-    {"granite", false, true}, {"olmo2", false, false},         {"olmo3", true, true},       {"smollm3", true, true},
-    {"gpt_oss", true, true},  {"gpt_oss-mxfp4", false, false}, {"gemma2", false, true},
+    {"llama", true, true},
+    {"llama-dynamic", false, false},
+    {"mistral", false, false},
+    {"mixtral", false, true},
+    {"qwen2", false, true},
+    {"qwen3", true, false},
+    {"qwen3_vl", false, true},
+    {"qwen3_moe", false, false},
+    {"qwen3_next", true, true},
+    {"qwen3_5", false, true},
+    {"qwen3_5_moe", false, false},
+    {"gemma3", true, true},
+    {"phi3", true, true},
+    {"granite", false, true},
+    {"olmo2", false, false},
+    {"olmo3", true, true},
+    {"smollm3", true, true},
+    {"gpt_oss", true, true},
+    {"gpt_oss-mxfp4", false, false},
+    {"gemma2", false, true},
 };
 
 /* Read everything that names and configuration say; whether it is accepted does not matter. */

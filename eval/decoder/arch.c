@@ -10,39 +10,31 @@
   {QN_S_HEADS, 8}, {QN_S_KV_HEADS, 4}, {QN_S_HEAD_DIM, 256}, { QN_S_EPS, 1e-6 }
 
 static const qn__arch table[] = {
-    {{"llama"}, "llama", .gguf_pairs = true}, /* in a GGUF Mistral and Mixtral are "llama", too */
+    {{"llama"}, {"llama"}, .gguf_pairs = true}, /* in a GGUF Mistral and Mixtral are "llama", too */
     {{"mistral", "ministral", "mixtral"}, .sliding = QN_SLIDING_ALL},
     {{"qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"},
-     "qwen2",
+     {"qwen2", "qwen2vl"},
      .sliding = QN_SLIDING_FROM,
      .standard = {{QN_S_USE_WINDOW, 0}}},
     {{"qwen3", "qwen3_vl_text"},
-     "qwen3",
+     {"qwen3", "qwen3vl"},
      .qk_norm = QN_QK_HEAD,
      .sliding = QN_SLIDING_FROM,
      .standard = {{QN_S_USE_WINDOW, 0}, {QN_S_HEAD_DIM, 128}}},
     {{"qwen3_moe", "qwen3_vl_moe_text"},
-     "qwen3moe",
+     {"qwen3moe", "qwen3vlmoe"},
      .qk_norm = QN_QK_HEAD,
      .sliding = QN_SLIDING_ALL,
      .standard = {{QN_S_USE_WINDOW, 0}}},
     {{"qwen3_next"},
-     "qwen3next",
+     {"qwen3next"},
      .plus_one = true,
      .qk_norm = QN_QK_HEAD,
      .gated = true,
      .delta = true,
      .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
-    {{"qwen3_5_text", "qwen3_5"},
-     "qwen35",
-     .plus_one = true,
-     .qk_norm = QN_QK_HEAD,
-     .gated = true,
-     .delta = true,
-     .gguf_tiled = true,
-     .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
-    {{"qwen3_5_moe_text", "qwen3_5_moe"},
-     "qwen35moe",
+    {{"qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe"},
+     {"qwen35", "qwen35moe"},
      .plus_one = true,
      .qk_norm = QN_QK_HEAD,
      .gated = true,
@@ -50,7 +42,7 @@ static const qn__arch table[] = {
      .gguf_tiled = true,
      .standard = {{QN_S_ROPE_SHARE, .25}, {QN_S_FULL_PERIOD, 4}}},
     {{"gemma2"},
-     "gemma2",
+     {"gemma2"},
      .norm_out = true,
      .plus_one = true,
      .activation = QN_ACT_GELU_TANH,
@@ -63,7 +55,7 @@ static const qn__arch table[] = {
                   {QN_S_ATTENTION_CAP, 50},
                   {QN_S_LOGIT_CAP, 30}}},
     {{"gemma3_text", "gemma3"},
-     "gemma3",
+     {"gemma3"},
      .norm_out = true,
      .plus_one = true,
      .qk_norm = QN_QK_HEAD,
@@ -78,10 +70,10 @@ static const qn__arch table[] = {
                   {QN_S_WINDOW_PERIOD, 6},
                   {QN_S_ROPE_THETA, 1e6},
                   {QN_S_ROPE_LOCAL_THETA, 1e4}}},
-    {{"phi3"}, "phi3", .sliding = QN_SLIDING_ALL},
-    {{"granite"}, "granite", .gguf_pairs = true},
+    {{"phi3"}, {"phi3"}, .sliding = QN_SLIDING_ALL},
+    {{"granite"}, {"granite"}, .gguf_pairs = true},
     {{"olmo2", "olmo3"}, /* in a GGUF OLMo 3 is "olmo2", too */
-     "olmo2",
+     {"olmo2"},
      .norm_out = true,
      .no_norm_in = true,
      .qk_norm = QN_QK_ALL,
@@ -89,11 +81,11 @@ static const qn__arch table[] = {
      .sliding = QN_SLIDING_MOST,
      .standard = {{QN_S_WINDOW_PERIOD, 4}, {QN_S_ROPE_THETA, 5e5}}},
     {{"smollm3"},
-     "smollm3",
+     {"smollm3"},
      .gguf_pairs = true,
      .standard = {{QN_S_USE_WINDOW, 0}, {QN_S_NO_ROPE_PERIOD, 4}, {QN_S_ROPE_THETA, 2e6}}},
     {{"gpt_oss"},
-     "gpt-oss",
+     {"gpt-oss"},
      .clamped = true,
      .sinks = true,
      .sliding = QN_SLIDING_MOST,
@@ -114,28 +106,26 @@ static const struct {
 
 const qn__arch *qn__arch_at(size_t i) { return i < QN_COUNT(table) ? &table[i] : NULL; }
 
-static bool has_name(const qn__arch *a, const char *name, bool gguf) {
-  if (gguf) return a->gguf && !strcmp(a->gguf, name);
-  for (size_t i = 0; i < QN_COUNT(a->type) && a->type[i]; i++)
-    if (!strcmp(a->type[i], name)) return true;
-  return false;
+/* The k-th name of a row, as config.json or a GGUF has it. */
+static const char *name_of(const qn__arch *a, bool gguf, size_t k) {
+  size_t n = gguf ? QN_COUNT(a->gguf) : QN_COUNT(a->type);
+  return k >= n ? NULL : gguf ? a->gguf[k] : a->type[k];
 }
 
 /* Names that are known, separated by commas. */
 static void list_names(bool gguf, char *out, size_t cap) {
-  size_t at = 0;
+  const char *name;
   *out = 0;
-  for (size_t i = 0; i < QN_COUNT(table); i++)
-    for (size_t k = 0; k < QN_COUNT(table[i].type); k++) {
-      const char *name = !gguf ? table[i].type[k] : k ? NULL : table[i].gguf;
-      if (name && at < cap) at += (size_t)snprintf(out + at, cap - at, "%s%s", at ? ", " : "", name);
-    }
+  for (size_t i = 0, at = 0; i < QN_COUNT(table); i++)
+    for (size_t k = 0; at < cap && (name = name_of(&table[i], gguf, k)); k++)
+      at += (size_t)snprintf(out + at, cap - at, "%s%s", at ? ", " : "", name);
 }
 
-qn_status qn__arch_find(const char *name, bool gguf, const qn__arch **out) {
+qn_status qn__arch_find(const char *name, bool gguf, const qn__arch **out, const char **known) {
   char list[1024];
   for (size_t i = 0; i < QN_COUNT(table); i++)
-    if (has_name(*out = &table[i], name, gguf)) return QN_OK;
+    for (size_t k = 0; (*known = name_of(*out = &table[i], gguf, k)); k++)
+      if (!strcmp(*known, name)) return QN_OK;
   list_names(gguf, list, sizeof list);
   *out = NULL;
   for (size_t i = 0; i < QN_COUNT(refused); i++)

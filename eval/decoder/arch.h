@@ -90,7 +90,7 @@ enum { QN__STANDARDS = 10 };
 
 typedef struct qn__arch {
   const char *type[6]; /* model_type in config.json */
-  const char *gguf;    /* general.architecture of a GGUF, or NULL */
+  const char *gguf[3]; /* general.architecture of a GGUF */
   bool norm_out;       /* norms behind attention and mlp */
   bool no_norm_in;     /* none before them */
   bool plus_one;       /* a norm multiplies by 1 + w; a GGUF stores the sum */
@@ -114,9 +114,9 @@ typedef struct qn__arch {
   } standard[QN__STANDARDS]; /* where the file is silent; {0} ends the list */
 } qn__arch;
 
-/* The row of a model_type, or of a GGUF's architecture. QN_E_FORMAT: there is none; the message lists those that are.
- */
-qn_status qn__arch_find(const char *name, bool gguf, const qn__arch **out);
+/* The row of a model_type, or of a GGUF's architecture, and that name as the table has it.
+ * QN_E_FORMAT: there is none; the message lists those that are. */
+qn_status qn__arch_find(const char *name, bool gguf, const qn__arch **out, const char **known);
 
 /* The i-th row; NULL past the last. */
 const qn__arch *qn__arch_at(size_t i);

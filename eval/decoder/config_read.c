@@ -57,7 +57,7 @@ static qn_status find_settings(const qn_model *m, qn__settings *s) {
       return qn__fail(QN_E_FORMAT, "GGUF header: no general.architecture, so what the model computes is unknown");
     snprintf(word, sizeof word, "%.*s", (int)(name->count < sizeof word ? name->count : sizeof word - 1),
              (const char *)name->data);
-    return qn__arch_find(word, true, &s->arch);
+    return qn__arch_find(word, true, &s->arch, &s->name);
   }
   if (!m->json)
     return qn__fail(QN_E_FORMAT, "no config.json beside the weights, so what the model computes is unknown; give its "
@@ -66,7 +66,7 @@ static qn_status find_settings(const qn_model *m, qn__settings *s) {
   const cJSON *type = get(s->part[1], "model_type");
   if (!cJSON_IsString(type)) type = get(m->json, "model_type");
   if (!cJSON_IsString(type)) return qn__fail(QN_E_FORMAT, "config.json: model_type: a text is expected");
-  return qn__arch_find(type->valuestring, false, &s->arch);
+  return qn__arch_find(type->valuestring, false, &s->arch, &s->name);
 }
 
 /* ---- Layers ------------------------------------------------------------------------------------------------------ */
@@ -93,8 +93,7 @@ static qn_status read_type(const qn__settings *s, int layer, bool *window, bool 
   *window = !strcmp(word, sliding);
   *delta = !strcmp(word, linear);
   if (*delta && !s->arch->delta)
-    return qn__setting_refuse(s, QN_S_LAYER_TYPES, "layer %d is %s, which %s does not have", layer, linear,
-                              s->arch->type[0]);
+    return qn__setting_refuse(s, QN_S_LAYER_TYPES, "layer %d is %s, which %s does not have", layer, linear, s->name);
   if (*word) {
     if (*window || *delta || !strcmp(word, full)) return QN_OK;
     return qn__setting_refuse(s, QN_S_LAYER_TYPES, "layer %d is \"%s\"; %s, %s and %s can be evaluated", layer, word,
@@ -265,7 +264,7 @@ static qn_status read_ropes(qn__settings s, qn__config *c, bool *local) {
 static qn_status read_model(const qn__settings *s, qn__config *c) {
   const qn__arch *a = s->arch;
   bool local, bidirectional = false;
-  c->architecture = s->model->gguf ? a->gguf : a->type[0];
+  c->architecture = s->name;
   c->norm_in = !a->no_norm_in;
   c->norm_out = a->norm_out;
   c->plus_one = a->plus_one && !s->model->gguf;

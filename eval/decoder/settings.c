@@ -31,7 +31,7 @@ static const cJSON *in_json(const qn__settings *s, qn__setting what) {
 static const qn_meta *in_gguf(const qn__settings *s, qn__setting what) {
   char key[128];
   if (!keys[what].gguf || !s->model->gguf) return NULL;
-  snprintf(key, sizeof key, "%s.%s", s->arch->gguf, keys[what].gguf);
+  snprintf(key, sizeof key, "%s.%s", s->name, keys[what].gguf);
   return qn_model_find_meta(s->model, key);
 }
 
@@ -58,7 +58,7 @@ qn_status qn__setting_refuse(const qn__settings *s, qn__setting what, const char
   vsnprintf(why, sizeof why, format, args);
   va_end(args);
   if (s->model->gguf)
-    return qn__fail(QN_E_FORMAT, "GGUF header: %s.%s: %s", s->arch->gguf, keys[what].gguf ? keys[what].gguf : "?", why);
+    return qn__fail(QN_E_FORMAT, "GGUF header: %s.%s: %s", s->name, keys[what].gguf ? keys[what].gguf : "?", why);
   const char *key = keys[what].json[0];
   for (size_t p = 0; p < QN_COUNT(s->part); p++)
     if (keys[what].json[1] && cJSON_GetObjectItemCaseSensitive(s->part[p], keys[what].json[1]))

@@ -12,6 +12,7 @@ enum { QN__WORD = 48 };
 typedef struct qn__settings {
   const qn_model *model;
   const qn__arch *arch;
+  const char *name;     /* of the architecture, in this container */
   const cJSON *part[2]; /* of config.json, looked at in this order; NULL: none */
 } qn__settings;
 

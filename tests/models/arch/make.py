@@ -45,6 +45,11 @@ MODELS = {
                                    tie_word_embeddings=True, **rope(
                                        "yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7,
                                        mscale_all_dim=0.3))),
+    "qwen3_vl": (tf.Qwen3VLConfig, dict(
+        text_config=dict(COMMON, **rope("default", mrope_section=[4, 2, 2], mrope_interleaved=True)),
+        vision_config=dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=32, patch_size=2,
+                           spatial_merge_size=1, temporal_patch_size=1, num_position_embeddings=4,
+                           deepstack_visual_indexes=[0]), tie_word_embeddings=False)),
     "qwen3_moe": (tf.Qwen3MoeConfig, dict(MOE, num_hidden_layers=3, norm_topk_prob=False, mlp_only_layers=[1], **rope("default"))),
     "qwen3_next": (tf.Qwen3NextConfig, dict(MOE, **DELTA, shared_expert_intermediate_size=20,
                                             **rope("default", partial_rotary_factor=0.25))),
@@ -140,7 +145,7 @@ OLD = {"llama": flat, "qwen3": lambda c: flat(c, ["layer_types"]), "gpt_oss": la
 # ---- GGUF, as llama.cpp's conversion makes it ----
 
 A = gguf.MODEL_ARCH
-GGUF = {"llama": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "gemma2": A.GEMMA2, "gemma3": A.GEMMA3, "phi3": A.PHI3, "granite": A.GRANITE,
+GGUF = {"llama": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "qwen3_vl": A.QWEN3VL, "gemma2": A.GEMMA2, "gemma3": A.GEMMA3, "phi3": A.PHI3, "granite": A.GRANITE,
         "olmo3": A.OLMO2, "smollm3": A.SMOLLM3, "gpt_oss": A.GPT_OSS, "qwen3_next": A.QWEN3NEXT, "qwen3_5": A.QWEN35}
 # What a GGUF does not say, and what is meant then.
 UNSAID = {"gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}, "gpt_oss": {"swiglu_limit": 7.0}}
@@ -177,6 +182,8 @@ def tile_delta(c, key, t):
 def rearranged(name, c, tensors):
     experts = {}
     for key, t in tensors.items():
+        if "visual" in key: continue
+        key = key.replace("language_model.", "")
         if name in PERMUTED and ("q_proj" in key or "k_proj" in key):
             t = permute(t, c["num_attention_heads"] if "q_proj" in key else c["num_key_value_heads"])
         if "norm" in key and name in ("gemma2", "gemma3", "qwen3_next", "qwen3_5") and "linear_attn.norm" not in key: t = t + 1
@@ -298,10 +305,13 @@ def quantize_experts(folder):
 
 # ---- One model ----
 
+def auto_class(config): return tf.AutoModelForImageTextToText if hasattr(config, "text_config") else tf.AutoModelForCausalLM
+
+
 def load(folder, **changes):
     config = tf.AutoConfig.from_pretrained(folder)
     for k, v in changes.items(): setattr(config, k, v)
-    return tf.AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, attn_implementation="eager").float()
+    return auto_class(config).from_pretrained(folder, config=config, dtype=torch.float32, attn_implementation="eager").float()
 
 
 def logits_of(model, ids):
@@ -313,7 +323,9 @@ def make(name):
     folder = os.path.join(HERE, name)
     shutil.rmtree(folder, ignore_errors=True)
     g = torch.Generator().manual_seed(1)
-    model = tf.AutoModelForCausalLM.from_config(kind(**{**COMMON, **settings}))
+    config = kind(**(settings if "text_config" in settings else {**COMMON, **settings}))
+    auto = auto_class(config)
+    model = auto.from_config(config)
     randomise(model, g)
     model.to(torch.bfloat16).save_pretrained(folder)
     for extra in set(os.listdir(folder)) - {"config.json", "model.safetensors"}: os.remove(os.path.join(folder, extra))
@@ -325,7 +337,7 @@ def make(name):
     expected = {"ids": ids[0].to(torch.int32), "logits": logits_of(load(folder), ids)}
     if name in ("phi3", "llama-dynamic"):  # other frequencies within the original context
         expected["logits.short"] = logits_of(load(folder), ids[:, :20])
-    if name in GGUF: make_gguf(name, folder, config)
+    if name in GGUF: make_gguf(name, folder, config.get("text_config", config))
     if name == "qwen2":
         model = load(folder)
         e, q8 = model.model.embed_tokens.weight.data, gguf.GGMLQuantizationType.Q8_0
