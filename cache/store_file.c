@@ -15,8 +15,8 @@
 /* ---- Files ------------------------------------------------------------------------------------------------------- */
 
 static qn_status make_folders(const char *path) {
-  if (!qn__tree_make(path)) return QN_OK;
-  return qn__fail(QN_E_IO, "store: cannot make %s: %s; set QUERNEL_CACHE to another folder", path, strerror(errno));
+  if (qn__tree_make(path) == QN_OK) return QN_OK;
+  return qn__fail(QN_E_IO, "store: %s; set QUERNEL_CACHE to another folder", qn__errmsg());
 }
 
 /* What lies in a file's place and is none is damage, and makes room. */

@@ -96,20 +96,13 @@ qn_status qn__log_put(qn__log *l, int64_t first, int64_t count) {
 
 /* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
-static qn_status make_folder(const char *path) {
-  char copy[PATH_MAX];
-  snprintf(copy, sizeof copy, "%s", path);
-  const char *folder = dirname(copy);
-  if (!qn__tree_make(folder)) return QN_OK;
-  return qn__fail(QN_E_IO, "%s: the folder cannot be made: %s", folder, strerror(errno));
-}
-
 static qn_status open_file(qn__log *l, const char *key) {
-  char head[HEAD + 1], hash[33];
+  char head[HEAD + 1], hash[33], copy[PATH_MAX];
   struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   qn__hash_hex(key, strlen(key), hash);
   snprintf(head, sizeof head, "%s%s\n", title, hash);
-  QN_TRY(make_folder(l->path));
+  snprintf(copy, sizeof copy, "%s", l->path);
+  QN_TRY(qn__tree_make(dirname(copy)));
   l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
   if (l->fd < 0) return fault(l, errno);
   if (fcntl(l->fd, F_OFD_SETLK, &whole) && (errno == EAGAIN || errno == EACCES))

@@ -5,11 +5,27 @@ return function(q, native)
 
   -- ---- Decoders -----------------------------------------------------------------------------------------------------
 
+  -- The number in a file of the system, or nil.
+  local function number_in(path, pattern)
+    local f = io.open(path)
+    local text = f and f:read "a" or ""
+    if f then f:close() end
+    return tonumber(text:match(pattern))
+  end
+
+  -- Bytes of memory that are free, as far as the system or a control group says; nil: nobody does.
+  local function free_memory()
+    local free, group = number_in("/proc/meminfo", "MemAvailable: *(%d+)"), "/sys/fs/cgroup/memory."
+    local most, used = number_in(group .. "max", "^(%d+)"), number_in(group .. "current", "^(%d+)")
+    free = free and free * 1024
+    return most and used and math.min(free or math.huge, most - used) or free
+  end
+
   local decoder = {}
   decoder.__index = decoder
 
-  -- A model (q.model) as a function. options: threads; bf16, weights and inputs of linear layers rounded to it; hold,
-  -- bytes of f32 weights that may stay (nil: no limit).
+  -- A model (q.model) as a function. options: threads; bf16, every step rounded to it; hold, bytes of f32 weights that
+  -- may stay in memory, others are made anew in each pass (nil: 0.4 of what is free).
   --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site)
   --   d:time(batch, before, n) -> { seconds, linear } of a pass of n tokens after `before` (eval/timing.h)
   --   d:session_bytes(batch, context)   of keys, values and states
@@ -17,7 +33,9 @@ return function(q, native)
   function q.decoder(model, options)
     options = options or {}
     fields(options, { threads = "count?", bf16 = "boolean?", hold = "integer?" }, "options of decoder")
-    local handle, why, code = native.decoder(model.handle, options, q.descriptor)
+    local given = { threads = options.threads, bf16 = options.bf16,
+      hold = options.hold or math.floor(0.4 * (free_memory() or 0)) }
+    local handle, why, code = native.decoder(model.handle, given, q.descriptor)
     if not handle then return nil, ("%s: %s"):format(model.path, why), code end
     return setmetatable({ model = model, handle = handle, options = options }, decoder)
   end

@@ -384,8 +384,8 @@ static int writable(lua_State *L) {
 
 /* make_folder(path) -> true, or nil, message, code; with the folders that it is in, and if it is there already */
 static int make_folder(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  if (qn__tree_make(path)) return qn__lua_fail(L, qn__fail(QN_E_IO, "%s: %s", path, strerror(errno)));
+  qn_status s = qn__tree_make(luaL_checkstring(L, 1));
+  if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushboolean(L, true);
   return 1;
 }

@@ -123,6 +123,40 @@ START_TEST(tables_and_tasks_are_printed) {
 }
 END_TEST
 
+/* tiny-llama in the scratch folder, with a NaN in its head. */
+static void break_model(void) {
+  setenv("T", QN_TESTS "/models", 1);
+  ck_assert_int_eq(cli("cp -r $T/tiny-llama broken && chmod -R u+w broken"), 0);
+  FILE *f = fopen(cli_path("broken/model.safetensors"), "r+b");
+  ck_assert_ptr_nonnull(f);
+  uint64_t size;
+  ck_assert_uint_eq(fread(&size, sizeof size, 1, f), 1);
+  char *text = calloc(1, size + 1);
+  ck_assert_uint_eq(fread(text, 1, size, f), size);
+  cJSON *header = cJSON_Parse(text), *head = cJSON_GetObjectItem(header, "lm_head.weight");
+  long at = (long)cJSON_GetArrayItem(cJSON_GetObjectItem(head, "data_offsets"), 0)->valuedouble;
+  ck_assert_int_eq(fseek(f, (long)sizeof size + (long)size + at, SEEK_SET), 0);
+  ck_assert_uint_eq(fwrite("\0\x7e", 1, 2, f), 2);
+  ck_assert_int_eq(fclose(f), 0);
+  cJSON_Delete(header);
+  free(text);
+}
+
+START_TEST(a_broken_model_has_no_numbers) {
+  break_model();
+  ck_assert_int_eq(eval("broken " VALID "--windows 4"), 1);
+  ck_assert_str_eq(cli_out, "");
+  ck_assert_msg(strstr(cli_err, "broken is broken: 508 logits at 508 tokens of 508 are no finite numbers"), "%s",
+                cli_err);
+  ck_assert_int_eq(eval("$T/tiny-llama --against broken " VALID "--windows 4"), 1);
+  ck_assert_msg(strstr(cli_err, "the reference has logits that are no finite numbers"), "%s", cli_err);
+  cJSON *j = result("broken " VALID "--windows 4 --json");
+  ck_assert(number(j, "texts.scores.broken_tokens") == 508);
+  ck_assert_ptr_null(cJSON_GetObjectItem(cJSON_GetObjectItem(cJSON_GetObjectItem(j, "texts"), "scores"), "nll"));
+  cJSON_Delete(j);
+}
+END_TEST
+
 /* A signal in the middle: one line says what stays, and the same command goes on from there. */
 START_TEST(ended_by_a_signal) {
   const char *command = "$T/tiny-llama " VALID "--ctx 256 --windows 64 --threads 1 --store s";
@@ -162,6 +196,7 @@ static const struct {
     {"$T/tiny-llama --text high.jsonl --quiet", 1, "high.jsonl"},
     {"$T/tiny-llama --task bad.jsonl --quiet", 1, "bad.jsonl:2: it has fewer than two choices"},
     {"$T/tiny-llama-gptq4 --text short --quiet", 1, "tokenizer"},
+    {"$T/tiny-llama --against $T/arch/qwen3 --text few.jsonl --ctx 16 --quiet", 1, "they cannot be compared"},
     {"nowhere --text short --quiet", 1, "nowhere"},
     {"$T/tiny-llama nowhere.qpack --text short --quiet", 1, "nowhere.qpack"},
 };
@@ -173,6 +208,7 @@ START_TEST(what_cannot_be_evaluated_is_named) {
     const char *name, *text;
   } files[] = {
       {"empty", ""},
+      {"few.jsonl", "{\"input_ids\":[1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9]}\n"},
       {"latin", "caf\xe9 au lait"},
       {"high.jsonl", "{\"input_ids\":[1,2,256]}\n"},
       {"bad.jsonl", "{\"context\":\"a\",\"continuation\":\"b\"}\n{\"context\":\"a\",\"choices\":[\"b\"],\"gold\":0}\n"},
@@ -196,6 +232,7 @@ int main(int argc, char **argv) {
       CASE(threads_do_not_show, 1),
       CASE(kernels_of_a_pack_serve_the_layers_that_it_has, 1),
       CASE(tables_and_tasks_are_printed, 1),
+      CASE(a_broken_model_has_no_numbers, 1),
       CASE(ended_by_a_signal, 1),
       CASE(what_cannot_be_evaluated_is_named, (int)(sizeof refused / sizeof *refused)),
   };
