@@ -1,7 +1,8 @@
--- export.lua - a model written as other tools read it: a folder of safetensors with configuration and tokenizer.
+-- export.lua - a model written as other tools read it: a folder of safetensors with configuration and tokenizer, or a
+-- GGUF.
 
 return function(q, native, model)
-  local targets = q.import "lua.targets"(q)
+  local targets, gguf = q.import "lua.targets"(q), q.import "lua.gguf"(native)
 
   -- What goes with a model beside its weights and config.json, as far as it is there.
   local companions = { "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
@@ -64,20 +65,25 @@ return function(q, native, model)
     return options.activations or t.activation and t.activation:match "^(%w+)%."
   end
 
+  -- Planes of a weight as the target has them, without data; what it does not hold is an error that says who does.
+  local function encoded_of(self, t, to, heads)
+    local planes = must(self.handle:planes(t.name))
+    local encoded, why = native.encode(to, planes, false, heads)
+    if encoded then return encoded, planes end
+    error(("%s, %s: %s: %s; it is held by %s"):format(t.name, t.format, to, why, holders(planes)), 0)
+  end
+
   -- How a quantized weight is written: entries of the file, and a layer for the configuration.
   local function plan_of(self, t, target, options)
     local activations = activations_of(t, target, options)
     local to = target.encode(activations)
-    local planes = must(self.handle:planes(t.name))
-    local encoded, why = native.encode(to, planes)
-    if not encoded then
-      error(("%s, %s: %s: %s; it is held by %s"):format(t.name, t.format, to, why, holders(planes)), 0)
-    end
+    local encoded, planes = encoded_of(self, t, to)
     if t.slices > 1 then
-      error(("%s: a stack of %d matrices: %s holds one matrix a weight"):format(t.name, t.slices, to), 0)
+      error(("%s: a stack of %d matrices: %s holds one matrix a weight; gguf holds stacks"):format(t.name, t.slices,
+        to), 0)
     end
     if t.role == "embedding" then
-      error(("%s: a quantized embedding: %s does not hold it"):format(t.name, to), 0)
+      error(("%s: a quantized embedding: %s does not hold it, gguf does"):format(t.name, to), 0)
     end
     local parts, dialect = encoded:parts()
     local entries = {}
@@ -109,6 +115,17 @@ return function(q, native, model)
 
   -- ---- Writing ------------------------------------------------------------------------------------------------------
 
+  -- Planes are made when they are written, and forgotten. entries: { name =, part = }.
+  local function write_weight(self, writer, t, to, entries, heads)
+    for slice = 1, t.slices do
+      local planes = must(self.handle:planes(t.name, slice))
+      local encoded, why = native.encode(to, planes, true, heads)
+      if not encoded then error(("%s: %s"):format(t.name, why), 0) end
+      for _, e in ipairs(entries) do must(writer:put(e.name, encoded, e.part)) end
+      collectgarbage() -- which does not see by itself what they weigh
+    end
+  end
+
   local function write_tensors(self, path, layers, file, progress)
     local writer <close> = must(native.writer(path, file, { "format", "pt" }))
     for _, e in ipairs(file) do
@@ -116,12 +133,7 @@ return function(q, native, model)
     end
     for i, layer in ipairs(layers) do
       if progress then progress { phase = "write", variant = layer.tensor.name, done = i - 1, total = #layers } end
-      local planes = must(self.handle:planes(layer.tensor.name))
-      local encoded, why = native.encode(layer.to, planes, true)
-      if not encoded then error(("%s: %s"):format(layer.tensor.name, why), 0) end
-      for _, e in ipairs(layer.entries) do must(writer:put(e.name, encoded, e.part)) end
-      planes, encoded = nil, nil -- luacheck: ignore
-      collectgarbage() -- which does not see by itself what they weigh
+      write_weight(self, writer, layer.tensor, layer.to, layer.entries)
     end
     must(writer:close())
   end
@@ -158,17 +170,88 @@ return function(q, native, model)
     return { layers = #layers, tokenizer = tokenizer, from = from }
   end
 
-  -- Write the model as other tools read it. options: to (gptq, gptq_v2, awq, compressed-tensors), config (the folder of
-  -- config.json and the tokenizer; else that of the model), activations (of compressed-tensors: i8, e4m3, none; else
-  -- what the model says), overwrite, progress, partial. Returns { layers =, tokenizer = was there one, from = }, and a
-  -- list of what cannot be read and was copied as it is; or nil, message, code.
+  -- ---- GGUF ---------------------------------------------------------------------------------------------------------
+
+  -- Numbers of a vector as f32, for which `place` says what is done to them.
+  local function vector(self, name, place)
+    local x = must(self.handle:numbers(name))
+    local out = place.heads and native.ffi.buffer("f32", #x) or x
+    local half = place.heads and #x // place.heads // 2
+    for i = 1, #x do
+      local from = i
+      if half then
+        local head, at = (i - 1) // (2 * half), (i - 1) % (2 * half)
+        from = head * 2 * half + at % 2 * half + at // 2 + 1
+      end
+      out[i] = x[from] + (place.add or 0)
+    end
+    return out
+  end
+
+  -- Entries of the file and, for each, a function that writes it.
+  local function plan_gguf(self, config)
+    local place_of, made = gguf.tensors(config)
+    local file, jobs = {}, {}
+    local function job(entries, name, write)
+      table.move(entries, 1, #entries, #file + 1, file)
+      jobs[#jobs + 1] = { name = name, write = write }
+    end
+    local function add(t, place)
+      if not t.format then
+        local x = must(self.handle:numbers(t.raw))
+        job({ { name = place.name, dtype = "F32", dims = { #x } } }, t.name,
+          function(writer) must(writer:put(place.name, vector(self, t.raw, place))) end)
+        return
+      end
+      local entries, parts = {}, encoded_of(self, t, "gguf", place.heads):parts()
+      for i, p in ipairs(parts) do
+        local dims = t.slices > 1 and { t.slices, table.unpack(p.dims) } or p.dims
+        entries[i] = { name = module(place.name) .. p.name, part = p.name, dtype = p.dtype, dims = dims }
+      end
+      job(entries, t.name, function(writer) write_weight(self, writer, t, "gguf", entries, place.heads) end)
+    end
+    for _, t in ipairs(self.list) do if not t.tied_to then add(t, place_of(t.name)) end end
+    if made then
+      local x = native.ffi.buffer("f32", #made.values)
+      for i, v in ipairs(made.values) do x[i] = v end
+      job({ { name = made.name, dtype = "F32", dims = { #x } } }, made.name,
+        function(writer) must(writer:put(made.name, x)) end)
+    end
+    return file, jobs
+  end
+
+  local function write_gguf(self, path, _, options)
+    local from, progress = options.config or folder_of(self.path), options.progress
+    if self.handle:is_gguf() then error(("%s is a GGUF already"):format(self.path), 0) end
+    if native.exists(path) and not options.overwrite then
+      error(("%s: there is a file; --overwrite replaces it, -o names another"):format(path), 0)
+    end
+    local config = native.parse_json((read_config(from)))
+    local keys, count = gguf.keys(config, function(name)
+      return native.exists(from .. "/" .. name) and must(native.file_read(from .. "/" .. name)) or nil
+    end, from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")
+    local file, jobs = plan_gguf(self, config)
+    local writer <close> = must(native.gguf_writer(path, file, keys, count))
+    for i, job in ipairs(jobs) do
+      if progress then progress { phase = "write", variant = job.name, done = i - 1, total = #jobs } end
+      job.write(writer)
+    end
+    must(writer:close())
+    return { layers = #jobs, tokenizer = true, from = from }
+  end
+
+  -- Write the model as other tools read it. options: to (gptq, gptq_v2, awq, compressed-tensors, gguf), config (the
+  -- folder of config.json and the tokenizer; else that of the model), activations (of compressed-tensors: i8, e4m3,
+  -- none; else what the model says), overwrite, progress, partial. Returns { layers =, tokenizer = was there one,
+  -- from = }, and a list of what cannot be read and was copied as it is; or nil, message, code.
   function model:export(path, options)
     q.check.fields(options, { to = "string", config = "string?", activations = "string?", overwrite = "boolean?",
       progress = "function?", partial = "boolean?" }, "options of export")
-    q.check.among(options.to, { "gptq", "gptq_v2", "awq", "compressed-tensors" }, "target")
+    q.check.among(options.to, { "gptq", "gptq_v2", "awq", "compressed-tensors", "gguf" }, "target")
     local left_out, why, code = self:unreadable(options.partial)
     if not left_out then return nil, why, code end
-    local ok, report = pcall(write_folder, self, path, targets[options.to], options)
+    local fn = options.to == "gguf" and write_gguf or write_folder
+    local ok, report = pcall(fn, self, path, targets[options.to], options)
     if options.progress then options.progress { phase = "done" } end
     if not ok then return nil, report, "QN_E_IO" end
     return report, left_out

@@ -109,6 +109,26 @@ static int model_config(lua_State *L) {
   return 1;
 }
 
+/* model:is_gguf() */
+static int model_is_gguf(lua_State *L) {
+  lua_pushboolean(L, qn__lua_model_at(L, 1)->gguf);
+  return 1;
+}
+
+/* model:numbers(stored name) -> buffer f32 of all its elements, or nil, message, code if it is not of floats */
+static int model_numbers(lua_State *L) {
+  const char *name = luaL_checkstring(L, 2);
+  const qn_raw *r = qn_model_find_raw(qn__lua_model_at(L, 1), name);
+  bool is_read = r && (r->type == QN_T_F32 || r->type == QN_T_F16 || r->type == QN_T_BF16);
+  if (!is_read)
+    return qn__lua_fail(
+        L, qn__fail(QN_E_SHAPE, "%s: %s; F32, F16 and BF16 are read", name, r ? r->dtype : "is not there"));
+  size_t n = r->bytes * 8 / (size_t)qn_type_bits(r->type);
+  float *to = qn__lua_buffer(L, QN_T_F32, n);
+  for (size_t i = 0; i < n; i++) to[i] = qn__load_float(r->data, r->type, i);
+  return 1;
+}
+
 /* model:remark() -> what should be told of it as a whole, or nil */
 static int model_remark(lua_State *L) {
   lua_pushstring(L, qn_model_remark(qn__lua_model_at(L, 1)));
@@ -327,6 +347,8 @@ void qn__lua_model(lua_State *L) {
       {"architecture", model_architecture},
       {"planes", model_planes},
       {"holds", model_holds},
+      {"numbers", model_numbers},
+      {"is_gguf", model_is_gguf},
       {"__gc", model_gc},
       {NULL, NULL},
   };

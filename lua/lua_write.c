@@ -4,6 +4,7 @@
 #include "encode.h"
 #include "file.h"
 #include "pull.h"
+#include "tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -304,6 +305,24 @@ bad:
   return qn__lua_fail(L, qn__fail(QN_E_FORMAT, "byte %d: %s expected", (int)(j.p - text), j.bad));
 }
 
+/* gguf_pre({ expressions that text is split by; "gpt2": GPT-2's }, ignore merges?) -> how a GGUF calls that, or nil */
+static int gguf_pre(lua_State *L) {
+  enum { MOST = 8 };
+  const char *pattern[MOST];
+  char out[32];
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_Integer n = luaL_len(L, 1);
+  if (n > MOST) return 0;
+  for (int i = 0; i < (int)n; i++) {
+    lua_geti(L, 1, i + 1); /* the table keeps it */
+    const char *text = luaL_checkstring(L, -1);
+    pattern[i] = strcmp(text, "gpt2") ? text : qn__gpt2_pattern;
+    lua_pop(L, 1);
+  }
+  lua_pushstring(L, qn__tokenizer_pre(pattern, (size_t)n, lua_toboolean(L, 2), out));
+  return 1;
+}
+
 void qn__lua_write(lua_State *L) {
   static const luaL_Reg writer_methods[] = {
       {"put", writer_put}, {"close", writer_close}, {"__gc", writer_gc}, {"__close", writer_gc}, {NULL, NULL},
@@ -313,10 +332,19 @@ void qn__lua_write(lua_State *L) {
       {"path", folder_path}, {"close", folder_close}, {"__gc", folder_gc}, {"__close", folder_gc}, {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
-      {"npy_write", npy_write},           {"writer", writer_open},           {"encode", encode},
-      {"encode_targets", encode_targets}, {"file_read", file_read},          {"file_write", file_write},
-      {"is_folder", is_folder},           {"same_file", same_file},          {"output_folder", folder_open},
-      {"json_members", json_members},     {"gguf_writer", gguf_writer_open}, {NULL, NULL},
+      {"npy_write", npy_write},
+      {"writer", writer_open},
+      {"encode", encode},
+      {"encode_targets", encode_targets},
+      {"file_read", file_read},
+      {"file_write", file_write},
+      {"is_folder", is_folder},
+      {"same_file", same_file},
+      {"output_folder", folder_open},
+      {"json_members", json_members},
+      {"gguf_writer", gguf_writer_open},
+      {"gguf_pre", gguf_pre},
+      {NULL, NULL},
   };
   qn__lua_class(L, writer_class, writer_methods);
   qn__lua_class(L, encoded_class, encoded_methods);

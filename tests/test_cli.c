@@ -301,7 +301,7 @@ static const row rows[] = {
      " --to gptq --quiet -o out\"; mkdir out && $C >x 2>&1 && cp out/config.json kept && ! $C "
      "&& cmp out/config.json kept && echo >out/config.json && $C --overwrite >x 2>&1 && cmp out/config.json kept && "
      "mkdir "
-     "out/mine && ! $C --overwrite && test -d out/mine && test -z \"$(ls -A | grep '[.]out')\"",
+     "out/mine && ! $C --overwrite && test -d out/mine && test -z \"$(ls -A | grep '^[.]out[.]')\"",
      0, NULL,
      "^quernel: out: not empty; --overwrite replaces it, -o names another\nquernel: out: not empty, and no "
      "checkpoint that could be replaced; name another\n$"},
@@ -311,7 +311,15 @@ static const row rows[] = {
     {"ulimit -f 8; quernel convert " MODEL
      " --to gptq --quiet -o out; s=$?; test -z \"$(ls -A | grep out)\" && exit $s",
      1, NULL, "^quernel: [^\n]*model.safetensors: File too large\n$"},
-    {"quernel convert " MODEL " --to onnx -o out", 2, NULL, "known: gptq, gptq_v2, awq, compressed-tensors"},
+    {"quernel quantize $T/models/tiny-llama --format q4_k --only '*.up_proj.*' --quiet -o q.safetensors >x; C='quernel "
+     "convert q.safetensors --to gguf --quiet -o q.gguf'; cp $T/models/tiny-llama/config.json . && ! $C && $C --config "
+     "$T/models/tiny-llama && ! $C --config $T/models/tiny-llama && quernel inspect q.gguf; quernel convert q.gguf "
+     "--to "
+     "gguf -o r.gguf",
+     1, "39 tensors as gguf in q.gguf\n.*blk.0.ffn_up.weight +linear +gguf/Q4_K +q4_k",
+     "^quernel: ./tokenizer.json: not there, and a GGUF holds it; --config [^\n]*\nquernel: q.gguf: there is a file; "
+     "--overwrite replaces it, -o names another\nquernel: [^\n]*q.gguf is a GGUF already\n$"},
+    {"quernel convert " MODEL " --to onnx -o out", 2, NULL, "known: gptq, gptq_v2, awq, compressed-tensors, gguf"},
     {"quernel convert " MODEL " --overwrite -o out", 2, NULL, "--overwrite goes with --to only"},
     {"quernel convert $T/models/tiny-llama --to gptq -o out", 1, NULL,
      "no quantized layer; quernel quantize makes them"},

@@ -139,6 +139,9 @@ qn_status qn__step_add(qn__tokenizer *t, qn__step step, const char *pattern, boo
 
 extern const char qn__gpt2_pattern[];
 
+/* How a GGUF calls it that text is split by these expressions, one after the other: out, or NULL if it has no name. */
+const char *qn__tokenizer_pre(const char *const *pattern, size_t n, bool ignore_merges, char out[32]);
+
 /* ---- Encoding ---------------------------------------------------------------------------------------------------- */
 
 typedef struct qn__symbol {

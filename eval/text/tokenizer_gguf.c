@@ -46,6 +46,18 @@ static const way ways[] = {
                  "| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES}},
 };
 
+const char *qn__tokenizer_pre(const char *const *pattern, size_t n, bool ignore_merges, char out[32]) {
+  for (size_t i = 0; i < QN_COUNT(ways); i++) {
+    const way *w = &ways[i];
+    size_t at = 0;
+    while (at < n && at < QN_COUNT(w->pattern) && w->pattern[at] && !strcmp(w->pattern[at], pattern[at])) at++;
+    if (at < n || (at < QN_COUNT(w->pattern) && w->pattern[at]) || w->ignore_merges != ignore_merges) continue;
+    snprintf(out, 32, "%.*s", (int)strcspn(w->names + 1, " "), w->names + 1);
+    return out;
+  }
+  return NULL;
+}
+
 /* ---- Keys -------------------------------------------------------------------------------------------------------- */
 
 typedef struct reader {

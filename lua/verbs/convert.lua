@@ -11,7 +11,8 @@ local function export(q, options)
   if not report.tokenizer then
     common.warn("%s: no tokenizer.json or tokenizer.model: %s has no tokenizer", report.from, options.o)
   end
-  print(("%s as %s in %s"):format(common.count(report.layers, "layer"), options.to, options.o))
+  print(("%s as %s in %s"):format(common.count(report.layers, options.to == "gguf" and "tensor" or "layer"), options.to,
+    options.o))
 end
 
 return {
@@ -19,18 +20,19 @@ return {
   summary = "write a checkpoint as other tools read it, or of any dialect as neutral planes",
   about = [[
 --to gptq, gptq_v2, awq and compressed-tensors write a folder: weights packed as that tool packs them, config.json with
-its quantization_config, tokenizer and generation files as they are. Nothing is quantized anew: what a target cannot
-hold bit for bit is refused, and the message names the targets that can. MODEL is what quernel quantize wrote, or a
-checkpoint of any dialect.
+its quantization_config, tokenizer and generation files as they are. --to gguf writes one file. Nothing is quantized
+anew: what a target cannot hold bit for bit is refused, and the message names the targets that can. MODEL is what
+quernel quantize wrote, or a checkpoint of any dialect.
 Without --to the file holds neutral planes. Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and
 whatever its format has besides (NAME.perm for act-order); the metadata of the file names its format. A dense layer is
 written as [N, K]. Everything else is copied as it is stored.]],
   examples = {
     "MODEL -o planes.safetensors",
     "q.safetensors --to gptq --config MODEL -o model-gptq   # what quantize made of MODEL",
+    "q.safetensors --to gguf --config MODEL -o model.gguf",
   },
   options = {
-    { "--to", "TOOL", "gptq, gptq_v2, awq or compressed-tensors" },
+    { "--to", "TOOL", "gptq, gptq_v2, awq, compressed-tensors or gguf" },
     { "--config", "FOLDER", "where config.json and the tokenizer are (default: where MODEL is)", group = "Input",
       with = "--to" },
     { "--activations", "TYPE", "of compressed-tensors: i8 or e4m3, quantized as they come, or none (default: what "
@@ -43,7 +45,7 @@ written as [N, K]. Everything else is copied as it is stored.]],
   run = function(q, options)
     if not options.o then common.misuse "-o OUT is needed" end
     if options.to then
-      common.choice(options, "to", "gptq", "gptq_v2", "awq", "compressed-tensors")
+      common.choice(options, "to", "gptq", "gptq_v2", "awq", "compressed-tensors", "gguf")
       if options.activations then common.choice(options, "activations", "i8", "e4m3", "none") end
       return export(q, options)
     end

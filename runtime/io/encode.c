@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const qn__encoder *const encoders[] = {&qn__encode_gptq, &qn__encode_gptq_v2, &qn__encode_awq,
-                                              &qn__encode_ct,   &qn__encode_ct_int,  &qn__encode_ggml};
+static const qn__repacker *const repackers[] = {&qn__encode_gptq, &qn__encode_gptq_v2, &qn__encode_awq,
+                                                &qn__encode_ct,   &qn__encode_ct_int,  &qn__encode_ggml};
 
-const char *qn__encode_target(size_t i) { return i < QN_COUNT(encoders) ? encoders[i]->to : NULL; }
+const char *qn__encode_target(size_t i) { return i < QN_COUNT(repackers) ? repackers[i]->to : NULL; }
 
 /* ---- What a format's name says ----------------------------------------------------------------------------------- */
 
@@ -83,14 +83,14 @@ qn_status qn__encode(const char *to, const qn_planes *p, bool data, qn__encoded 
   size_t i = 0;
   qn__source s;
   *out = NULL;
-  while (i < QN_COUNT(encoders) && strcmp(encoders[i]->to, to)) i++;
-  if (i == QN_COUNT(encoders)) return qn__fail(QN_E_ARG, "%s: no such target", to);
+  while (i < QN_COUNT(repackers) && strcmp(repackers[i]->to, to)) i++;
+  if (i == QN_COUNT(repackers)) return qn__fail(QN_E_ARG, "%s: no such target", to);
   QN_TRY(describe(p, &s));
-  qn__encoded e = {.dialect = encoders[i]->dialect};
-  QN_TRY(encoders[i]->shape(&s, &e));
+  qn__encoded e = {.dialect = repackers[i]->dialect};
+  QN_TRY(repackers[i]->shape(&s, &e));
   QN_TRY(measure(&e));
   QN_TRY(take_room(&e, data, out));
-  qn_status status = data ? encoders[i]->fill(&s, *out) : QN_OK;
+  qn_status status = data ? repackers[i]->fill(&s, *out) : QN_OK;
   if (status) qn__encoded_free(*out), *out = NULL;
   return status;
 }

@@ -42,13 +42,13 @@ const char *qn__encode_target(size_t i);
 /* ---- For encode_*.c ---------------------------------------------------------------------------------------------- */
 
 /* `shape` checks and calls qn__encode_part for each part, `fill` writes them: they are there and zero. */
-typedef struct qn__encoder {
+typedef struct qn__repacker {
   const char *to, *dialect;
   qn_status (*shape)(const qn__source *s, qn__encoded *e);
   qn_status (*fill)(const qn__source *s, const qn__encoded *e);
-} qn__encoder;
+} qn__repacker;
 
-extern const qn__encoder qn__encode_gptq, qn__encode_gptq_v2, qn__encode_awq, qn__encode_ct, qn__encode_ct_int,
+extern const qn__repacker qn__encode_gptq, qn__encode_gptq_v2, qn__encode_awq, qn__encode_ct, qn__encode_ct_int,
     qn__encode_ggml;
 
 /* Add a part. */

@@ -40,4 +40,4 @@ static qn_status fill(const qn__source *s, const qn__encoded *e) {
   return QN_OK;
 }
 
-const qn__encoder qn__encode_awq = {"awq", "awq", shape, fill};
+const qn__repacker qn__encode_awq = {"awq", "awq", shape, fill};

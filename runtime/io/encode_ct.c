@@ -178,6 +178,6 @@ static qn_status shape(const qn__source *s, qn__encoded *e) {
 
 static qn_status fill(const qn__source *s, const qn__encoded *e) { return find_kind(s)->fill(s, e); }
 
-const qn__encoder qn__encode_ct = {"compressed-tensors", NULL, shape, fill},
-                  qn__encode_ct_int = {"compressed-tensors/int-quantized", "compressed-tensors/int-quantized",
-                                       shape_int, fill_int};
+const qn__repacker qn__encode_ct = {"compressed-tensors", NULL, shape, fill},
+                   qn__encode_ct_int = {"compressed-tensors/int-quantized", "compressed-tensors/int-quantized",
+                                        shape_int, fill_int};

@@ -260,4 +260,4 @@ qn_status qn__encoded_rotate(qn__encoded *e, int64_t heads) {
   return QN_OK;
 }
 
-const qn__encoder qn__encode_ggml = {"gguf", "gguf", shape, fill};
+const qn__repacker qn__encode_ggml = {"gguf", "gguf", shape, fill};

@@ -77,5 +77,5 @@ static qn_status put(const qn__source *s, const qn__encoded *e, int first) {
 static qn_status fill(const qn__source *s, const qn__encoded *e) { return put(s, e, 1); }
 static qn_status fill_v2(const qn__source *s, const qn__encoded *e) { return put(s, e, 0); }
 
-const qn__encoder qn__encode_gptq = {"gptq", "gptq", shape, fill},
-                  qn__encode_gptq_v2 = {"gptq_v2", "gptq", shape, fill_v2};
+const qn__repacker qn__encode_gptq = {"gptq", "gptq", shape, fill},
+                   qn__encode_gptq_v2 = {"gptq_v2", "gptq", shape, fill_v2};

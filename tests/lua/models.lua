@@ -109,6 +109,70 @@ for _, e in ipairs(exports) do
   end)
 end
 
+-- Rows of q and k, row i and row i + half of a head side by side.
+local function rotated(x, k, heads)
+  local rows, out = #x // k, {}
+  local half = rows // heads // 2
+  for i = 0, rows - 1 do
+    local from = i // (2 * half) * 2 * half + i % (2 * half) % 2 * half + i % (2 * half) // 2
+    for j = 1, k do out[i * k + j] = x[from * k + j] end
+  end
+  return out
+end
+
+for _, format in ipairs { "int4.g32", "q4_k" } do
+  case("tiny-llama as " .. format .. " for gguf is the same model", function(t)
+    local planes, out = t.scratch .. "/q.safetensors", t.scratch .. "/q.gguf"
+    local function choose(x) return x.name:find "layers%.1%." end
+    assert(assert(q.model(models .. "tiny-llama")):write_quantized(planes, { format = format, choose = choose }))
+    local m = assert(q.model(planes))
+    assert(m:export(out, { to = "gguf", config = models .. "tiny-llama", overwrite = true }))
+    local back, given = assert(q.model(out)), assert(q.model(models .. "tiny-llama-q8_0.gguf"))
+    t.equal(#back:tensors(), #given:tensors())
+    for _, b in ipairs(given:tensors()) do t.check(tensor(back, b.name), b.name) end
+    for _, pair in ipairs { { "self_attn.q_proj", "attn_q", 4 }, { "self_attn.k_proj", "attn_k", 2 },
+      { "self_attn.v_proj", "attn_v" }, { "mlp.down_proj", "ffn_down" }, { "mlp.up_proj", "ffn_up" } } do
+      for layer = 0, 1 do -- a dense one and a quantized one
+        local a, info = m:dequantize(("model.layers.%d.%s.weight"):format(layer, pair[1]))
+        local name = ("blk.%d.%s.weight"):format(layer, pair[2])
+        local b = back:dequantize(name)
+        t.equal(tensor(back, name).format, info.format)
+        local want, wrong = pair[3] and rotated(a, info.k, pair[3]) or a, 0
+        for i = 1, #b do if b[i] ~= want[i] then wrong = wrong + 1 end end
+        t.equal(wrong, 0, name)
+      end
+    end
+    t.check(not back:export(t.scratch .. "/r.gguf", { to = "gguf", config = models .. "tiny-llama" }))
+  end)
+end
+
+-- What a configuration and a tokenizer.json must have for a GGUF; text that replaces text of those of tiny-llama.
+local unfit = {
+  { "config.json", '"llama"', '"t5"', 'model_type "t5" has no row in what is written as GGUF; there are gemma3_text,' },
+  { "config.json", '"vocab_size": 256', '"vocab_size": 255', "256 tokens, the configuration says vocab_size 255" },
+  { "config.json", '"rope_theta": 10000.0', '"rope_scaling": {"type":"dynamic"}', 'a rotation of type "dynamic"' },
+  { "config.json", '"rms_norm_eps": 1e%-05,', "", 'no "rms_norm_eps"' },
+  { "tokenizer.json", '"type": "BPE"', '"type": "Unigram"', 'a tokenizer of type "Unigram" is not written' },
+  { "tokenizer.json", '"merges": %[%]', '"merges": ["Ā Ā"]', "text is split by nothing, for which llama.cpp has no" },
+}
+for _, u in ipairs(unfit) do
+  case("no GGUF: " .. u[4], function(t)
+    local made = {}
+    for _, name in ipairs { "config.json", "tokenizer.json" } do
+      local f <close> = assert(io.open(models .. "tiny-llama/" .. name))
+      made[name] = f:read "a"
+    end
+    local n
+    made[u[1]], n = made[u[1]]:gsub(u[2], u[3], 1)
+    t.equal(n, 1, u[1])
+    for name, text in pairs(made) do t.write(name, text) end
+    local ok, why = assert(q.model(path_of { "ct-w4a16" })):export(t.scratch .. "/x.gguf",
+      { to = "gguf", config = t.scratch })
+    t.check(not ok and why:find(u[4], 1, true), why)
+    t.check(not io.open(t.scratch .. "/x.gguf"))
+  end)
+end
+
 -- Bits a weight, and errors: of int4 in groups of 128 about a tenth is expected of trained weights, four times less for
 -- each two bits.
 local targets = {
