@@ -78,6 +78,7 @@ static const qn__arch table[] = {
      .no_norm_in = true,
      .qk_norm = QN_QK_ALL,
      .local_rope = true,
+     .gguf_attention = true,
      .sliding = QN_SLIDING_MOST,
      .standard = {{QN_S_WINDOW_PERIOD, 4}, {QN_S_ROPE_THETA, 5e5}}},
     {{"smollm3"},

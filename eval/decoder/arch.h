@@ -58,7 +58,7 @@
   X(ROPE_FACTOR, "factor", NULL, "rope.scaling.factor")                                                                \
   X(ROPE_ORIGINAL, "original_max_position_embeddings", NULL, "rope.scaling.original_context_length")                   \
   X(ROPE_ATTENTION, "attention_factor", NULL, NULL)                                                                    \
-  X(ROPE_ATTENTION_GGUF, NULL, NULL, "rope.scaling.attn_factor") /* times the usual one of yarn */                     \
+  X(ROPE_ATTENTION_GGUF, NULL, NULL, "rope.scaling.attn_factor")                                                       \
   X(ROPE_BETA_FAST, "beta_fast", NULL, "rope.scaling.yarn_beta_fast")                                                  \
   X(ROPE_BETA_SLOW, "beta_slow", NULL, "rope.scaling.yarn_beta_slow")                                                  \
   X(ROPE_MSCALE, "mscale", NULL, NULL)                                                                                 \
@@ -98,11 +98,12 @@ typedef struct qn__arch {
   qn__activation activation; /* if the file is silent */
   bool clamped;              /* the activation is QN_ACT_CLAMPED, whatever the file says */
   bool sinks, gated;
-  bool delta;      /* all layers but each n-th (FULL_PERIOD) are gated delta nets */
-  bool embed_root; /* embeddings are multiplied by sqrt(hidden) */
-  bool local_rope; /* layers with a window have a rope of their own, without scaling */
-  bool gguf_pairs; /* a GGUF has the rows of q and k in the order in which neighbours turn together */
-  bool gguf_tiled; /* a GGUF has the value heads of its delta nets in another order */
+  bool delta;          /* all layers but each n-th (FULL_PERIOD) are gated delta nets */
+  bool embed_root;     /* embeddings are multiplied by sqrt(hidden) */
+  bool local_rope;     /* layers with a window have a rope of their own, without scaling */
+  bool gguf_pairs;     /* a GGUF has the rows of q and k in the order in which neighbours turn together */
+  bool gguf_attention; /* a GGUF's attn_factor is all of YaRN's scale, else it comes on top of the usual one */
+  bool gguf_tiled;     /* a GGUF has the value heads of its delta nets in another order */
   qn__sliding sliding;
   struct {
     int layers;

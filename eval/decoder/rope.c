@@ -87,7 +87,7 @@ static qn_status yarn(draft *d) {
   QN_TRY(number(d, QN_S_ROPE_MSCALE, &share));
   QN_TRY(number(d, QN_S_ROPE_MSCALE_ALL, &all));
   QN_TRY(number(d, QN_S_ROPE_ATTENTION, &scale));
-  QN_TRY(number(d, QN_S_ROPE_ATTENTION_GGUF, &times));
+  QN_TRY(number(d, QN_S_ROPE_ATTENTION_GGUF, d->s->arch->gguf_attention ? &scale : &times));
   if (scale == 0 && share != 0 && all != 0) scale = magnitude(d->factor, share) / magnitude(d->factor, all);
   if (scale == 0) scale = magnitude(d->factor, 1);
   d->r->scale = (float)(scale * times);

@@ -72,7 +72,7 @@ MODELS = {
                                        **rope("default"))),
     "olmo2": (tf.Olmo2Config, dict(head_dim=8, **rope("default"))),
     "olmo3": (tf.Olmo3Config, dict(head_dim=8, num_hidden_layers=4, sliding_window=8,
-                                   **by_type({"rope_type": "yarn", "rope_theta": 3000.0, "factor": 4.0,
+                                   **by_type({"rope_type": "yarn", "rope_theta": 3000.0, "factor": 4.0, "attention_factor": 1.3,
                                               "original_max_position_embeddings": 16},
                                              {"rope_type": "default", "rope_theta": 3000.0}))),
     "smollm3": (tf.SmolLM3Config, dict(head_dim=8, num_hidden_layers=4, tie_word_embeddings=True, **rope("default"))),
@@ -219,6 +219,7 @@ def add_rope(w, name, c):
         w.add_rope_scaling_factor(r["factor"])
     if kind in ("yarn", "longrope"): w.add_rope_scaling_orig_ctx_len(r["original_max_position_embeddings"])
     if "beta_fast" in r: w.add_rope_scaling_yarn_beta_fast(r["beta_fast"]), w.add_rope_scaling_yarn_beta_slow(r["beta_slow"])
+    if "attention_factor" in r: w.add_rope_scaling_attn_factors(r["attention_factor"])
     if kind == "longrope":
         factor = c["max_position_embeddings"] / c["original_max_position_embeddings"]
         w.add_rope_scaling_attn_factors(np.sqrt(1 + np.log(factor) / np.log(c["original_max_position_embeddings"])))
