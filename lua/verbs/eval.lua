@@ -70,26 +70,29 @@ local function print_scores(domains, e)
 end
 
 local function comparison_row(name, x)
-  return { name, small(x.kl.mean), small(half(x.kl)), small(x.kl.median), small(x.kl.p99), percent(x.same_top.mean),
-    ("%+.5f"):format(x.delta_nll.mean), number(half(x.delta_nll), 5), percent(x.delta_p_rms) }
+  return { name, small(x.kl.mean), small(half(x.kl)), small(x.kl.p99), percent(x.same_top.mean),
+    number(x.delta_nll.mean, 5), number(half(x.delta_nll), 5), percent(x.delta_p_rms) }
 end
 
 local function print_comparison(domains, e, floor)
   local rows = each(domains, e, comparison_row)
   if floor then rows[#rows + 1] = comparison_row("floor (bf16)", floor) end
-  print_rows({ "text", "KL", "±", "median", "99%", "same top", "Δ nats", "±", "RMS Δp" }, rows)
+  print_rows({ "text", "KL", "±", "99%", "same top", "Δ nats", "±", "RMS Δp" }, rows)
 end
 
-local function print_tasks(tasks)
-  local rows, compared = {}, tasks[1].comparison
+local function print_tasks(tasks, against)
+  local rows, compared = {}, {}
   for i, t in ipairs(tasks) do
-    local c = t.comparison
     rows[i] = { t.name, t.n, percent(t.acc.mean), percent(half(t.acc)), percent(t.acc_norm.mean),
-      percent(t.acc_bytes.mean), t.truncated, table.unpack(compared and { percent(t.before), c.worse, c.better,
-        number(c.mcnemar, 3), number(c.equivalence, 3) } or {}) }
+      percent(t.acc_bytes.mean), t.truncated }
+    local c = t.comparison
+    compared[i] = c and { t.name, percent(t.before), number(c.difference.mean, 2), number(half(c.difference), 2),
+      c.worse, c.better, number(c.mcnemar, 3), number(c.equivalence, 3) }
   end
-  print_rows({ "task", "items", "acc", "±", "acc_norm", "acc_bytes", "cut",
-    table.unpack(compared and { "before", "worse", "better", "McNemar p", "2 points p" } or {}) }, rows)
+  print_rows({ "task", "items", "acc", "±", "acc_norm", "acc_bytes", "cut" }, rows)
+  if not against then return end
+  print(("\nagainst %s:"):format(against))
+  print_rows({ "task", "its acc", "Δ", "±", "worse", "better", "McNemar p", "2 points p" }, compared)
 end
 
 -- ---- The verb -------------------------------------------------------------------------------------------------------
@@ -173,14 +176,15 @@ local function print_all(out)
       out.served + out.dense))
   end
   if out.texts then
-    print(out.texts.convention)
+    print(table.concat(common.wrapped(out.texts.convention, common.columns() or math.huge), "\n"))
     print_scores(out.texts.domains, out.texts.scores)
     if out.against then
       print(("\nagainst %s:"):format(out.against))
       print_comparison(out.texts.domains, out.texts.scores, out.texts.floor)
     end
   end
-  if out.tasks then print_tasks(out.tasks) end
+  if out.texts and out.tasks then print "" end
+  if out.tasks then print_tasks(out.tasks, out.against) end
 end
 
 return {
@@ -209,10 +213,10 @@ interval of 95 %, clustered by window. What was evaluated is kept in the store, 
     { "--against", "MODEL0", "compare with this model, token by token", group = "Comparison" },
     { "--reference", "FILE", "keep MODEL0's hidden states there, for further runs", with = "--against",
       group = "Comparison" },
-    { "--floor", nil, "also MODEL0 with bf16 linear layers: what is nearer than that is not worse",
+    { "--floor", nil, "also MODEL0, each step rounded to bf16: what is nearer than that is not worse",
       with = "--against", group = "Comparison" },
     { "--act", "TYPE", "activations, if the pack has kernels for several: bf16, i8…", group = "Model" },
-    { "--bf16", nil, "linear layers in bf16", group = "Model" },
+    { "--bf16", nil, "round each step to bf16", group = "Model" },
     { "--threads", "N", "threads (default: one for each CPU)", group = "Model" },
     { "--store", "DIR", "where to keep what was evaluated (default: $QUERNEL_CACHE)" },
     { "--progress", nil, "show progress also where standard error is no terminal" },
