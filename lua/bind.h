@@ -27,6 +27,7 @@ void qn__lua_ffi(lua_State *L);
 void qn__lua_limit(lua_State *L);
 void qn__lua_decoder(lua_State *L);
 void qn__lua_eval(lua_State *L);
+void qn__lua_calibrate(lua_State *L);
 
 /* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
 int qn__lua_fail(lua_State *L, qn_status s);
@@ -85,6 +86,8 @@ const qn_gemm *qn__lua_gemm_at(lua_State *L, int index);
 const qn_weight *qn__lua_weight_at(lua_State *L, int index);
 struct qn__decoder *qn__lua_decoder_at(lua_State *L, int index);
 const struct qn__windows *qn__lua_windows_at(lua_State *L, int index);
+/* What the site that a calibration gave out last saw. */
+const struct qn__inputs *qn__lua_inputs_at(lua_State *L, int index);
 /* The planes at `index`; raises when they are none. [-0, +0, v] */
 const qn_planes *qn__lua_planes(lua_State *L, int index);
 /* A new zeroed buffer of `count` elements on the stack. [-0, +1, v] */

@@ -311,14 +311,16 @@ static int planes_dequantize(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
-/* quantize(buffer f32, n, k, format, method, scales, threads) -> planes, sum of squared errors, sum of squares, largest
- * error; or nil, message, code */
+/* quantize(buffer f32, n, k, format, { method =, scales =, threads = }, calibration or nil) -> planes, { error2 =,
+ * weight2 =, largest =, output2 =, output_error2 =, nearest_error2 = } (eval/quantize/loss.h); or nil, message, code */
 static int quantize(lua_State *L) {
   qn_span x = qn__lua_span(L, 1);
   lua_Integer n = luaL_checkinteger(L, 2), k = luaL_checkinteger(L, 3);
   luaL_argcheck(L, x.type == QN_T_F32 && n > 0 && k > 0 && (size_t)k <= x.count / (size_t)n, 1, "f32 [n, k] expected");
-  const qn__quantize_options options = {luaL_optstring(L, 5, NULL), luaL_optstring(L, 6, NULL),
-                                        (int)luaL_optinteger(L, 7, 0), NULL};
+  luaL_checktype(L, 5, LUA_TTABLE);
+  const qn__quantize_options options = {qn__lua_text(L, 5, "method", NULL), qn__lua_text(L, 5, "scales", NULL),
+                                        (int)qn__lua_integer(L, 5, "threads", 0),
+                                        lua_isnoneornil(L, 6) ? NULL : qn__lua_inputs_at(L, 6)};
   const cJSON *j = qn__lua_json(L, 4);
   qn_format *f = qn__lua_block(L, sizeof *f);
   planes *p = push_planes(L, lua_gettop(L)); /* their names are the format's */
@@ -326,10 +328,18 @@ static int quantize(lua_State *L) {
   qn_status s = qn__format_from_json(j, f);
   if (s == QN_OK) s = qn__quantize(f, x.data, n, k, &options, &p->read, &e);
   if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushnumber(L, e.error2);
-  lua_pushnumber(L, e.weight2);
-  lua_pushnumber(L, e.largest);
-  return 4;
+  const struct {
+    const char *name;
+    double value;
+  } fields[] = {{"error2", e.error2},
+                {"weight2", e.weight2},
+                {"largest", e.largest},
+                {"output2", e.output2},
+                {"output_error2", e.output_error2},
+                {"nearest_error2", e.nearest_error2}};
+  lua_newtable(L);
+  for (size_t i = 0; i < QN_COUNT(fields); i++) qn__lua_set_number(L, fields[i].name, fields[i].value);
+  return 2;
 }
 
 /* type_bits(name) -> bits of an element, 0 for an unknown type */

@@ -277,44 +277,91 @@ return function(q, native)
     return write(self, path, function(t) return as_read(self, t) end, options or {})
   end
 
-  -- The weight in another format: planes, and { error2, weight2, largest }, see eval/quantize/quantize.h.
+  -- A file with the planes of one matrix, which q.model reads again. True, or nil, message, code.
+  function q.save_planes(path, name, planes)
+    local entries, text = entries_of({ name = name, slices = 1 },
+      { format = planes:info().format, planes = planes_read(planes) })
+    local writer <close>, why, code = native.writer(path, entries, { "quernel.planes", "1", name, text })
+    if not writer then return nil, why, code end
+    for _, e in ipairs(entries) do
+      local ok
+      ok, why, code = writer:put(e.name, planes, e.plane)
+      if not ok then return nil, why, code end
+    end
+    return writer:close()
+  end
+
+  -- The weight in another format: planes, and what that costs, { error2, weight2, largest }: see
+  -- eval/quantize/loss.h.
   function model:quantize(name, format, options, slice)
     local x, t, code = self:dequantize(name, slice)
     if not x then return nil, t, code end
-    local planes, error2, weight2, largest =
-      native.quantize(x, t.n, t.k, q.descriptor(format), options.method, options.scales, options.threads)
-    if not planes then return nil, ("%s: %s"):format(name, error2), weight2 end
-    return planes, { error2 = error2, weight2 = weight2, largest = largest }
+    local planes, e
+    planes, e, code = native.quantize(x, t.n, t.k, q.descriptor(format),
+      { method = options.method, scales = options.scales, threads = options.threads })
+    if not planes then return nil, ("%s: %s"):format(name, e), code end
+    return planes, e
   end
 
-  -- Write the model with its linear layers in another format. options: format, method, scales; choose(t), which of them
-  -- (the head of a tied model among them: its embedding stays); progress; partial. Returns a list of { name, format, n,
-  -- k, slices, bpw, error2, weight2, largest }, and what was left out, or nil, message, code.
+  -- Sums and the largest of a weight's matrices. The output's are of those that calibration saw.
+  local function add_error(row, e)
+    for _, name in ipairs { "error2", "weight2", "output2", "output_error2", "nearest_error2" } do
+      row[name] = row[name] + e[name]
+    end
+    row.largest = math.max(row.largest, e.largest)
+    if e.tokens then row.tokens = math.min(row.tokens or e.tokens, e.tokens) end
+    if e.method == "rtn" then row.rtn = e.why or "calibration was not enough" end
+  end
+
+  -- Write the model with its linear layers in another format. options: format, or a function of the tensor that gives
+  -- it; method, scales; choose(t), which of them (the head of a tied model among them: its embedding stays); progress;
+  -- partial; for methods that need calibration windows (q.windows), and allow_rtn, where these are not enough. Returns
+  -- a list of { name, format, n, k, slices, bpw, error2, weight2, largest, output2, output_error2, nearest_error2 and
+  -- tokens if it was calibrated, rtn: why it was rounded to nearest nevertheless }, and what was left out, or nil,
+  -- message, code.
   function model:write_quantized(path, options)
-    q.check.fields(options, { format = "string", method = "string?", scales = "string?", choose = "function",
-      progress = "function?", partial = "boolean?", threads = "count?" }, "options of write_quantized")
-    local f, report = q.gen.format.descriptor(q.resolve(options.format)), {}
+    q.check.fields(options, { format = "string|function", method = "string?", scales = "string?", choose = "function",
+      progress = "function?", partial = "boolean?", threads = "count?", windows = "table?", allow_rtn = "boolean?" },
+      "options of write_quantized")
+    local report = {}
+    local run, left_out, why, code
+    local function format_of(t)
+      local asked = options.format
+      return q.gen.format.descriptor(q.resolve(type(asked) == "function" and asked(t) or asked))
+    end
+    if native.method_sees(options.method or "rtn") then
+      if not options.windows then
+        return nil, ("method %s needs windows of a text to calibrate on"):format(options.method), "QN_E_ARG"
+      end
+      run, why, code = q.calibrate { model = self, path = path, windows = options.windows, method = options.method,
+        scales = options.scales, format = function(t) return format_of(t).name end, choose = options.choose,
+        threads = options.threads, allow_rtn = options.allow_rtn, progress = options.progress }
+      if not run then return nil, why, code end
+    end
     local function requantized(t)
-      local planes, bits = planes_of(f, t.n, t.k), 0
+      local f, bits = format_of(t), 0
+      local planes = planes_of(f, t.n, t.k)
       for _, p in ipairs(planes) do bits = bits + p.bits * p.rows * p.cols end
       local row = { name = t.name, format = f.name, n = t.n, k = t.k, slices = t.slices, bpw = bits / (t.n * t.k),
-        error2 = 0, weight2 = 0, largest = 0 }
+        error2 = 0, weight2 = 0, largest = 0, output2 = 0, output_error2 = 0, nearest_error2 = 0 }
       report[#report + 1] = row
       local plan = as_planes(f.name, planes, function(slice)
-        local made, e, code = self:quantize(t.name, f.name, options, slice)
-        if not made then return nil, e, code end
-        row.error2, row.weight2 = row.error2 + e.error2, row.weight2 + e.weight2
-        row.largest = math.max(row.largest, e.largest)
+        local made, e, wrong
+        if run then made, e, wrong = run:planes(t, slice)
+        else made, e, wrong = self:quantize(t.name, f.name, options, slice) end
+        if not made then return nil, e, wrong end
+        add_error(row, e)
         return made
       end)
       plan.float = #planes == 1 and f.float ~= "none" and f.float or nil
       return plan
     end
-    local left_out, why, code = write(self, path, function(t)
+    left_out, why, code = write(self, path, function(t)
       if t.linear and options.choose(t) then return requantized(t) end
       return as_read(self, t)
     end, options)
     if not left_out then return nil, why, code end
+    if run then run:forget() end
     return report, left_out
   end
 

@@ -218,6 +218,7 @@ import "lua.packs"(q, native)
 import "lua.counting"(q, native)
 import "lua.evaluation"(q, native)
 import "lua.tradeoff"(q, native)
+import "lua.calibration"(q, native)
 
 local common = import "lua.common"
 common.columns = function() return native.terminal "stdout" end

@@ -276,6 +276,13 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int99 -o q.safetensors", 2, NULL, "unknown format"},
     {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
      "known: minmax, mse"},
+    {"quernel quantize $T/models/tiny-llama --format int4 --method best -o q.safetensors", 2, NULL,
+     "known: rtn, imatrix, gptq, gptaq"},
+    {"quernel quantize $T/models/tiny-llama --format int4 --method gptq -o q.safetensors", 2, NULL,
+     "--method gptq needs --calibrate TEXT"},
+    {"quernel quantize $T/models/tiny-llama --format int4.g64 --method gptaq --scales full --calibrate "
+     "$T/models/text/valid.txt --ctx 64 --windows 0:9:4 --only '*layers.0*' --quiet -o q.safetensors && ls",
+     0, "output +nearest.*7 layers as int4.g64, .*\nq.safetensors\n$", NULL},
 
     /* For other tools: a folder */
     {"quernel convert " MODEL " --to gptq --quiet -o out && ls out && quernel inspect out", 0,

@@ -8,24 +8,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MEANS = 1, PRODUCTS, CROSS }; /* statistics that a method needs */
-
 static const struct {
   const char *name;
   qn_status (*run)(qn__fit *t);
-  int needs;
+  int sees;           /* statistics that it needs: QN__SEE_…, 0: the means; -1: none */
   const char *scales; /* unless others are asked for */
 } methods[] = {
-    {"rtn", qn__method_rtn, 0, "minmax"},
-    {"imatrix", qn__method_imatrix, MEANS, "mse"},
-    {"gptq", qn__method_gptq, PRODUCTS, "minmax"},
-    {"gptaq", qn__method_gptaq, CROSS, "minmax"},
+    {"rtn", qn__method_rtn, -1, "minmax"},
+    {"imatrix", qn__method_imatrix, 0, "mse"},
+    {"gptq", qn__method_gptq, QN__SEE_PRODUCTS, "minmax"},
+    {"gptaq", qn__method_gptaq, QN__SEE_PRODUCTS | QN__SEE_CROSS, "minmax"},
 };
 
 static const struct {
   const char *name;
   bool mse, full;
 } rules[] = {{"minmax", false, false}, {"mse", true, false}, {"full", false, true}, {"full-mse", true, true}};
+
+static qn_status find_method(const char *name, size_t *out) {
+  for (*out = 0; *out < QN_COUNT(methods); ++*out)
+    if (!strcmp(methods[*out].name, name)) return QN_OK;
+  return qn__fail(QN_E_ARG, "method '%s'; known: rtn, imatrix, gptq, gptaq", name);
+}
+
+qn_status qn__quantize_sees(const char *method, int *see) {
+  size_t at;
+  QN_TRY(find_method(method, &at));
+  *see = methods[at].sees;
+  return QN_OK;
+}
 
 static int64_t extent(int64_t size, uint32_t share) { return share ? qn__ceildiv(size, share) : 1; }
 
@@ -58,19 +69,12 @@ static qn_status check_finite(const float *w, int64_t n, int64_t k) {
 static qn_status check_statistics(const qn__fit *t, size_t method) {
   const char *name = methods[method].name;
   const qn__inputs *s = t->seen;
-  int has = !s ? 0 : s->cross ? CROSS : s->h ? PRODUCTS : MEANS;
-  if (has < methods[method].needs)
-    return qn__fail(QN_E_ARG, "method '%s' needs statistics of the inputs, from calibration", name);
+  int needs = methods[method].sees, has = !s ? -1 : (s->h ? QN__SEE_PRODUCTS : 0) | (s->cross ? QN__SEE_CROSS : 0);
+  if (has < needs) return qn__fail(QN_E_ARG, "method '%s' needs statistics of the inputs, from calibration", name);
   if (s && s->k != t->k)
     return qn__fail(QN_E_SHAPE, "statistics of %jd inputs for K = %jd", (intmax_t)s->k, (intmax_t)t->k);
-  if (methods[method].needs && !s->tokens) return qn__fail(QN_E_ARG, "calibration did not reach it: no token");
+  if (needs >= 0 && !s->tokens) return qn__fail(QN_E_ARG, "calibration did not reach it: no token");
   return QN_OK;
-}
-
-static qn_status find_method(const char *name, size_t *out) {
-  for (*out = 0; *out < QN_COUNT(methods); ++*out)
-    if (!strcmp(methods[*out].name, name)) return QN_OK;
-  return qn__fail(QN_E_ARG, "method '%s'; known: rtn, imatrix, gptq, gptaq", name);
 }
 
 /* A slope has a sign if one of its planes can have one. */

@@ -45,4 +45,8 @@ typedef struct qn__quantize_options {
  * that is no sum of products of planes), QN_E_LIMIT (a scale beyond its type), QN_E_NOMEM. Any thread. */
 qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k, const qn__quantize_options *options,
                        qn_planes **out, qn__quantize_error *error);
+
+/* What a method needs to see: QN__SEE_… for qn__inputs_init, 0 for the means alone, -1: nothing. QN_E_ARG: no such
+ * method. */
+qn_status qn__quantize_sees(const char *method, int *see);
 #endif

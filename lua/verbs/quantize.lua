@@ -1,18 +1,55 @@
 local common = require "lua.common"
 
 local function total(report)
-  local t = { bits = 0, weights = 0, error2 = 0, weight2 = 0, largest = 0 }
+  local sums = { "error2", "weight2", "output2", "output_error2", "nearest_error2" }
+  local t = { bits = 0, weights = 0, largest = 0 }
+  for _, name in ipairs(sums) do t[name] = 0 end
   for _, r in ipairs(report) do
     local weights = r.slices * r.n * r.k
     t.bits, t.weights = t.bits + r.bpw * weights, t.weights + weights
-    t.error2, t.weight2 = t.error2 + r.error2, t.weight2 + r.weight2
+    for _, name in ipairs(sums) do t[name] = t[name] + r[name] end
     t.largest = math.max(t.largest, r.largest)
   end
-  return { layers = #report, weights = t.weights, bpw = t.bits / t.weights, error2 = t.error2, weight2 = t.weight2,
-    largest = t.largest }
+  t.layers, t.bpw, t.bits = #report, t.bits / t.weights, nil
+  return t
 end
 
-local function rms(r) return r.weight2 > 0 and (r.error2 / r.weight2) ^ 0.5 or 0 end
+-- Root mean squares: of the weights' error, relative to theirs; of the outputs' error, before and after, to theirs.
+local function add_rms(r)
+  local function ratio(a, b) return b > 0 and (a / b) ^ 0.5 or nil end
+  r.rms = ratio(r.error2, r.weight2) or 0
+  r.output_rms, r.nearest_rms = ratio(r.output_error2, r.output2), ratio(r.nearest_error2, r.output2)
+end
+
+-- The windows of the calibration text, or nil for a method that needs none.
+local function windows(q, model, options)
+  local needs = q.native.method_sees(options.method)
+  if needs and not options.calibrate then
+    common.misuse("--method %s needs --calibrate TEXT", options.method)
+  elseif not needs then
+    return nil
+  end
+  local decoder = common.check(q.decoder(model, {}))
+  local limit, asked = decoder:config().context, common.whole(options, "ctx", 2, 1 << 20)
+  decoder:close()
+  return common.check(common.ask(q.windows, { model = model, texts = options.calibrate, tokenizer = options.tokenizer,
+    ctx = asked or (limit > 0 and math.min(limit, 512) or 512), windows = options.windows or "128", score = "all" }))
+end
+
+local function print_report(report, all)
+  local calibrated = all.output2 > 0
+  local rows = { { "layer", "N", "K", "bits", "error", "largest", table.unpack(calibrated and { "output", "nearest" } or
+    {}) } }
+  local function percent(x) return x and ("%.2f%%"):format(100 * x) or "-" end
+  for _, r in ipairs(report) do
+    rows[#rows + 1] = { r.name .. (r.slices > 1 and (" x %d"):format(r.slices) or ""), r.n, r.k,
+      ("%.2f"):format(r.bpw), ("%.4f"):format(r.rms), ("%.3g"):format(r.largest),
+      table.unpack(calibrated and { percent(r.output_rms), percent(r.nearest_rms) } or {}) }
+  end
+  common.table(rows)
+  print(("%d layers as %s, %.2f bits a weight: error %.4f, largest %.3g"):format(
+    all.layers, report[1].format, all.bpw, all.rms, all.largest))
+end
 
 return {
   name = "quantize", usage = "MODEL --format FORMAT -o OUT.safetensors", arguments = { 1, 1 },
@@ -22,16 +59,31 @@ Only linear layers are quantized: embeddings, norms, routers, convolutions and t
 do, by default, vision and audio towers and the head of a tied model (--only lm_head.weight asks for that; the
 embedding stays in any case). A layer that is quantized already is dequantized first. The file holds neutral planes,
 as convert writes them. Errors are those of the weights: the root mean square, relative to that of the weights, and
-the largest.]],
+the largest.
+
+Methods other than rtn look at the inputs that layers get on a text (--calibrate), layer by layer, each behind those
+that are quantized already. imatrix searches scales that serve strong inputs; gptq lets codes make up for each other's
+errors; gptaq does so against the outputs of the unquantized model. Errors of the outputs on that text are shown, too,
+beside those that nearest codes would have. A run that was killed goes on where it was.]],
   examples = {
     "MODEL --format int4.g64.z -o q.safetensors",
     "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
+    "MODEL --method gptq --calibrate train.txt --format int4.g64.z -o q.safetensors",
   },
   options = {
     { "--format", "FORMAT", "the format to write; quernel formats lists them", group = "Format" },
-    { "--method", "NAME", "rtn: round to nearest", default = "rtn", group = "Format" },
-    { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error", default = "minmax",
-      group = "Format" },
+    { "--method", "NAME", "rtn: round to nearest; imatrix, gptq, gptaq: see above", default = "rtn", group = "Format" },
+    { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error; full: reaches the largest weight, "
+      .. "whatever its sign; full-mse (default: mse for imatrix, else minmax)", group = "Format" },
+    { "--calibrate", "FILE", "text, or ids: .npy, .jsonl (repeatable)", many = true, group = "Calibration" },
+    { "--windows", "N", "the first N windows of each text, or FIRST:END:STEP (default: 128)", with = "--calibrate",
+      group = "Calibration" },
+    { "--ctx", "N", "tokens of a window (default: 512, or what the model was made for)", with = "--calibrate",
+      group = "Calibration" },
+    { "--tokenizer", "FILE", "a tokenizer.json (default: the model's)", with = "--calibrate", group = "Calibration" },
+    { "--allow-rtn", nil, "round to nearest where calibration is not enough", with = "--calibrate",
+      group = "Calibration" },
+    { "--threads", "N", "threads (default: one for each CPU)" },
     { "--only", "PATTERN", "layers whose name matches, * for any characters (repeatable)", many = true,
       group = "Layers" },
     { "--skip", "PATTERN", "layers to leave as they are (repeatable)", many = true, group = "Layers" },
@@ -45,8 +97,8 @@ the largest.]],
     if not options.format then common.misuse "--format FORMAT is needed" end
     common.ask(q.resolve, options.format)
     common.output(q, options.o)
-    common.choice(options, "method", "rtn")
-    common.choice(options, "scales", "minmax", "mse")
+    common.choice(options, "method", "rtn", "imatrix", "gptq", "gptaq")
+    if options.scales then common.choice(options, "scales", "minmax", "mse", "full", "full-mse") end
     local function choose(t)
       if common.matches(t.name, options.skip) then return false end
       if not options.only then return not t.tied_to end
@@ -57,20 +109,17 @@ the largest.]],
     if not any then common.fail("%s: no linear layer is chosen; quernel inspect lists them", options[1]) end
     local report, left_out = common.check(model:write_quantized(options.o, {
       format = options.format, method = options.method, scales = options.scales, choose = choose,
-      partial = options.partial, progress = common.progress(q, options),
+      partial = options.partial, threads = common.whole(options, "threads", 1, 1024),
+      windows = windows(q, model, options), allow_rtn = options.allow_rtn, progress = common.progress(q, options),
     }))
     common.left_out(left_out)
     local all = total(report)
-    for _, r in ipairs(report) do r.rms = rms(r) end
-    all.rms = rms(all)
-    if options.json then print(q.json { layers = report, total = all }) return end
-    local rows = { { "layer", "N", "K", "bits", "error", "largest" } }
     for _, r in ipairs(report) do
-      rows[#rows + 1] = { r.name .. (r.slices > 1 and (" x %d"):format(r.slices) or ""), r.n, r.k,
-        ("%.2f"):format(r.bpw), ("%.4f"):format(r.rms), ("%.3g"):format(r.largest) }
+      add_rms(r)
+      if r.rtn then common.warn("%s is rounded to nearest: %s", r.name, r.rtn) end
     end
-    common.table(rows)
-    print(("%d layers as %s, %.2f bits a weight: error %.4f, largest %.3g"):format(
-      all.layers, report[1].format, all.bpw, all.rms, all.largest))
+    add_rms(all)
+    if options.json then print(q.json { layers = report, total = all }) return end
+    print_report(report, all)
   end,
 }
