@@ -28,6 +28,7 @@ void qn__lua_limit(lua_State *L);
 void qn__lua_decoder(lua_State *L);
 void qn__lua_eval(lua_State *L);
 void qn__lua_calibrate(lua_State *L);
+void qn__lua_tokens(lua_State *L);
 
 /* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
 int qn__lua_fail(lua_State *L, qn_status s);

@@ -17,7 +17,7 @@ local sections = {
   { "What there is", { "devices", "formats", "kernels", "source" } },
   { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
   { "Packs and checkpoints", { "pack", "inspect", "dequantize", "quantize", "convert" } },
-  { "Accuracy, memory, time", { "tradeoff", "eval" } },
+  { "Accuracy, memory, time", { "tradeoff", "eval", "tokens" } },
   { "Scripts", { "run" } },
 }
 

@@ -462,6 +462,7 @@ QN_API int luaopen_quernel(lua_State *L) {
   qn__lua_decoder(L);
   qn__lua_eval(L);
   qn__lua_calibrate(L);
+  qn__lua_tokens(L);
   qn__lua_set_text(L, "version", qn_version());
   lua_call(L, 1, 1);
   return 1;

@@ -12,6 +12,7 @@
 --   q.open(path, options)                             a pack: plans, bind/prepack/run, verify, bench (lua/packs.lua)
 --   q.model(path)                                     a checkpoint: tensors, planes, numbers (lua/models.lua)
 --   q.planes(format, n, k, {…})                       a weight of the script's own
+--   q.tokenizer(model)  q.overlap(before, ids)        text as token ids (lua/tokens.lua)
 --   q.decoder(model)  q.windows{…}  q.evaluate{…}     what a model makes of texts and tasks (lua/evaluation.lua)
 --   q.store                                           the tuner's memory: open, list, verify, diff, merge, gc
 --   q.ffi                                             C functions of any library, typed memory
@@ -216,6 +217,7 @@ import "lua.models"(q, native)
 import "lua.tuning"(q, native)
 import "lua.packs"(q, native)
 import "lua.counting"(q, native)
+import "lua.tokens"(q, native)
 import "lua.evaluation"(q, native)
 import "lua.tradeoff"(q, native)
 import "lua.calibration"(q, native)

@@ -23,6 +23,7 @@ typedef struct row {
   "--no-dense --quiet --store $STORE "
 #define MMA "cuda.mma/int4.g128/f16-f16/"
 #define MODEL "$T/models/tiny-llama-gptq4"
+#define TINY "$T/models/tiny-llama"
 /* Nothing is timed: x.qpack holds a plain kernel, its store is the default one. */
 #define VERIFY                                                                                                         \
   "quernel verify --problem f32:32x64:f32-f32 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --quiet "
@@ -43,7 +44,7 @@ static const row rows[] = {
     {"quernel nonsense", 2, NULL, "^quernel: verb \"nonsense\" is not known; known: devices, formats,[^\n]*\n$"},
     {"quernel tuen", 2, NULL, "did you mean \"tune\"\\?"},
     {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize quantize convert "
-     "eval "
+     "tradeoff eval tokens "
      "run; "
      "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done; "
      "quernel --help >all.txt; ! grep '.\\{81\\}' *.txt",
@@ -121,6 +122,17 @@ static const row rows[] = {
     {"quernel source --ptx " MMA "n16-bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered", 0, "\\.target sm_90a", NULL},
     {"quernel source --ptx host.gemm/int4.g128/bf16-f32/c-nr16-record-mr2-u1", 2, NULL,
      "--ptx: .* is no CUDA variant\n$"},
+    {"printf 'Hi \\303\\251' >x.txt; quernel tokens " TINY " x.txt", 0,
+     "^byte-level BPE, 256 tokens, of .*tokenizer.json; no BOS\n.*x.txt +5 +5 +1\\.00 +0\n$", NULL},
+    {"printf 'Hi \\303\\251' >x.txt; quernel tokens " TINY " x.txt x.txt --ids", 0,
+     "^72 105 32 195 169\n72 105 32 195 169\n$", NULL},
+    {"printf 'Hi' >x.txt; quernel tokens " TINY " x.txt --npy x.npy >y && quernel tokens " MODEL " x.npy --json", 0,
+     "\"ids\":\\[72,105\\]", NULL},
+    {"printf 'Hi\\n\\n\\033' >x.txt; quernel tokens " TINY " x.txt --npy x.npy >y && quernel tokens " TINY
+     " x.npy --decode | cmp - x.txt",
+     0, NULL, NULL},
+    {"printf 'a text that is in both of them' >x.txt; quernel tokens " TINY " x.txt --before x.txt", 0,
+     "x.txt: 100.0% of its runs of 16 tokens are in x.txt, too; the first begins at token 0, there at 0\n$", NULL},
     {"sed 's/\"nf4\"/\"mine\"/' $T/../templates/formats/nf4.lua >m.lua; quernel formats mine.g32 --template m.lua", 0,
      "^mine.g32: .*\\(m.lua\\)", NULL},
     {"quernel formats --template nowhere.lua", 1, NULL, "^quernel: nowhere.lua: No such file"},
@@ -146,6 +158,15 @@ static const row rows[] = {
     {"for n in 1000 $(($(wc -c <$T/models/tiny-llama-q4_0.gguf) - 100)); do head -c $n $T/models/tiny-llama-q4_0.gguf "
      ">m.gguf; quernel tune m.gguf; test $? = 1 || exit 9; done",
      0, NULL, "^quernel: m.gguf: the file ends [^\n]*\nquernel: m.gguf: [^\n]*\n$"},
+    {"printf 'Hi' >x.txt; quernel tokens " MODEL " x.txt", 1, NULL,
+     "^quernel: x.txt: [^\n]*no tokenizer.json beside it; give token ids instead, a .npy or .jsonl file\n$"},
+    {"printf 'Hi \\351' >x.txt; quernel tokens " TINY " x.txt", 1, NULL,
+     "^quernel: x.txt: byte 3 is no UTF-8: 0xe9\n$"},
+    {": >x.txt; quernel tokens " TINY " x.txt", 1, NULL, "^quernel: x.txt: an empty text\n$"},
+    {"printf '\\n{\"input_ids\": [256]}' >x.jsonl; quernel tokens " TINY " x.jsonl", 1, NULL,
+     "^quernel: x.jsonl:2: 256 among the ids; they are whole numbers from 0 to 255\n$"},
+    {"quernel tokens " TINY " a b --npy x.npy", 2, NULL, "--npy goes with one FILE, not 2\n$"},
+    {"quernel tokens " TINY " x --decode --ids", 2, NULL, "does not go with"},
     {PACKED "quernel inspect x.qpack", 1, NULL,
      "^quernel: x.qpack is a pack, not a model; quernel pack shows [^\n]*\n$"},
     {"quernel inspect nowhere", 1, NULL, "^quernel: .*nowhere[^\n]*\n$"},

@@ -28,7 +28,7 @@ whatever its format has besides (NAME.perm for act-order); the metadata of the f
 written as [N, K]. Everything else is copied as it is stored.]],
   examples = {
     "MODEL -o planes.safetensors",
-    "q.safetensors --to gptq --config MODEL -o model-gptq   # what quantize made of MODEL",
+    "q.safetensors --to gptq --config MODEL -o model-gptq",
     "q.safetensors --to gguf --config MODEL -o model.gguf",
   },
   options = {

@@ -198,7 +198,7 @@ token. With a PACK its kernels multiply wherever it has one, else everything is 
 interval of 95 %, clustered by window. What was evaluated is kept in the store, and is not evaluated again.]],
   examples = {
     "MODEL --text mine.txt",
-    "QUANTIZED model.qpack --text mine.txt --text code.c --against MODEL --floor",
+    "Q model.qpack --text a.txt --text b.c --against MODEL --floor",
     "MODEL --task qa.jsonl --task anatomy_test.csv",
   },
   options = {

@@ -68,7 +68,7 @@ beside those that nearest codes would have. A run that was killed goes on where 
   examples = {
     "MODEL --format int4.g64.z -o q.safetensors",
     "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
-    "MODEL --method gptq --calibrate train.txt --format int4.g64.z -o q.safetensors",
+    "MODEL --format int4.g64 --method gptq --calibrate a.txt -o q",
   },
   options = {
     { "--format", "FORMAT", "the format to write; quernel formats lists them", group = "Format" },

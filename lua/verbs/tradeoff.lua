@@ -33,8 +33,8 @@ that others beat end after a few windows. A table, a picture and a verdict are w
 goes on when it is started again. Methods that look at activations need --calibrate.]],
   examples = {
     "MODEL --text mine.txt --calibrate train.txt",
-    "MODEL --text mine.txt --text code.txt --memory 3G --budget 1800",
-    "MODEL --text mine.txt --only int4.g64:rtn:i8 --only MODEL-GPTQ",
+    "MODEL --text a.txt --text b.txt --memory 3G --budget 1800",
+    "MODEL --text a.txt --only int4.g64:rtn:i8 --only MODEL-GPTQ",
   },
   options = {
     { "--text", "FILE", "UTF-8 text, or token ids as .npy or .jsonl, to compare on; each is a domain (repeatable)",
