@@ -322,6 +322,7 @@ static int evaluate(lua_State *L) {
   qn_status s = qn__evaluate(d, w, r ? r->r : NULL, &o, &x->tokens);
   if (t.raised) return lua_error(L);
   if (s == QN_OK) s = push_evaluated(L, &x->tokens, domains, r != NULL);
+  qn__evaluated_free(&x->tokens); /* the next evaluation may want the log */
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
@@ -398,6 +399,7 @@ static int evaluate_task(lua_State *L) {
   if (t.raised) return lua_error(L);
   if (s != QN_OK) return qn__lua_fail(L, s);
   push_answered(L, task, &x->answers);
+  qn__answered_free(&x->answers);
   return 1;
 }
 

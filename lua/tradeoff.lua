@@ -12,7 +12,8 @@ return function(q, native)
 
   local floor_windows = 16
 
-  local fields = { model = "string", texts = "list", calibrate = "list?", only = "list?", candidates = "list?",
+  local fields = { model = "string", texts = "list", tasks = "list?", calibrate = "list?", only = "list?",
+    candidates = "list?",
     folder = "string", ctx = "count?", windows = "string?", score = "string?", margin = "number?", memory = "number?",
     budget = "number?", device = "string?", threads = "count?", store = "string?", command = "string?",
     progress = "function?" }
@@ -113,6 +114,11 @@ return function(q, native)
       s.calibrate, why, code = windows_of(t.calibrate, "128", "all")
       if not s.calibrate then return nil, why, code end
     end
+    s.tasks = {}
+    for i, path in ipairs(t.tasks or {}) do
+      s.tasks[i], why, code = q.task { model = s.model, path = path, ctx = s.ctx }
+      if not s.tasks[i] then return nil, why, code end
+    end
     for _, name in ipairs { "candidates", "packs", "scores" } do
       if ok then ok, why, code = native.make_folder(t.folder .. "/" .. name) end
     end
@@ -141,6 +147,7 @@ return function(q, native)
 
   -- tradeoff {
   --   model = path, texts = { paths }, calibrate = { paths },   what is quantized, compared on, calibrated with
+  --   tasks = { paths }                                         questions, as for q.task
   --   only = { "FORMAT:METHOD:ACT"… }, candidates = { … }       instead of the default ones; besides them
   --   folder = path                                             for all that it makes; a second run goes on there
   --   ctx = 512, windows = "64", score = "half" | "all"         as for q.windows

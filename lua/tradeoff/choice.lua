@@ -8,6 +8,8 @@
 --   windows        list of { kl = … }, one for each window so far, in the order in which windows are evaluated
 --   decode, prefill  { { m =, ratio = estimate }… }: of m sequences, or a prompt of m tokens, the time of 16-bit dense
 --                  divided by its own; absent: not timed. Also linear, the share of its time in linear layers
+--   tasks          { { name =, accuracy =, difference = estimate in points of 100, worse =, better = (answers that
+--                  changed), mcnemar =, equivalence = (p, at a margin of 2 points) }… }
 --   dense          it is that 16-bit dense
 --   broken         why no number of it may be used
 --

@@ -38,7 +38,7 @@ local function time_columns(kind, what, m)
 end
 
 -- { name, value(c, verdict), pattern }: of numbers a dash if there is none.
-local columns = {
+local known = {
   { "candidate", function(c) return c.name end, "%s" },
   { "bits", function(c) return c.bpw end, "%.2f" },
   { "MB", function(c) return c.bytes and c.bytes / 1e6 end, "%.1f" },
@@ -51,9 +51,15 @@ local columns = {
 for _, x in ipairs { { "decode", "decode", 1 }, { "decode", "8 at once", 8 }, { "decode", "64 at once", 64 },
   { "prefill", "prefill", 512 } } do
   local rate, ratio = time_columns(table.unpack(x))
-  columns[#columns + 1], columns[#columns + 2] = rate, ratio
+  known[#known + 1], known[#known + 2] = rate, ratio
 end
-columns[#columns + 1] = { "verdict", mark, "%s" }
+local function mean_accuracy(c)
+  local sum, n = 0, 0
+  for _, t in ipairs(c.tasks or {}) do if t.accuracy then sum, n = sum + t.accuracy, n + 1 end end
+  return n > 0 and 100 * sum / n or nil
+end
+known[#known + 1] = { "tasks %", mean_accuracy, "%.1f" }
+known[#known + 1] = { "verdict", mark, "%s" }
 
 local function cell(column, c, v)
   local x = column[2](c, v)
@@ -66,9 +72,20 @@ local function all_of(result)
   return table.move(result.beside or {}, 1, #(result.beside or {}), #out + 1, out)
 end
 
+-- The columns in which anything stands.
+local function columns_of(result)
+  local out = {}
+  for _, column in ipairs(known) do
+    local any = false
+    for _, c in ipairs(all_of(result)) do any = any or cell(column, c, result.verdict) ~= "-" end
+    if any then out[#out + 1] = column end
+  end
+  return out
+end
+
 -- Rows for common.table, names first.
 function report.rows(result)
-  local rows = { {} }
+  local rows, columns = { {} }, columns_of(result)
   for i, column in ipairs(columns) do rows[1][i] = column[1] end
   for _, c in ipairs(all_of(result)) do
     local row = {}
@@ -187,6 +204,7 @@ local function pictures(w, result)
 end
 
 local function full_table(w, result)
+  local columns = columns_of(result)
   local front = choice.front(result.candidates, function(c) return c.bytes end)
   w '<div class="wide"><table><thead><tr>'
   for _, column in ipairs(columns) do

@@ -12,6 +12,7 @@
 --   steps.tune(c, seconds) -> true           its kernels, if need be within so many seconds
 --   steps.time(c, kind, m) -> { seconds, linear }    a pass, and what of it linear layers take: kind "decode" of m
 --                                            sequences, or "prefill" of m tokens
+--   steps.task(c, i) -> answers              to task i of steps.tasks, against the original's: c.tasks of choice.lua
 --   steps.clock() -> seconds
 -- Each returns nil, message for a candidate with which that does not work: it is broken, and the others go on. Scores
 -- are { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
@@ -51,21 +52,18 @@ go.__index = go
 
 -- The value of a step, known or done now; nil if there is no time left, or if the candidate breaks.
 function go:step(c, key, work)
-  local value = self.journal:get(key)
-  if value == nil then
-    if self.steps.clock() >= self.deadline then
-      self.late = true
-      return nil
-    end
-    local why
-    value, why = work()
-    if value == nil then value = { fault = why } end
-    self.journal:put(key, value)
-  end
-  if type(value) == "table" and value.fault then
-    c.broken = value.fault
+  local known = self.journal:get(key)
+  if known ~= nil then return known end
+  if self.steps.clock() >= self.deadline then
+    self.late = true
     return nil
   end
+  local value, why = work()
+  if value == nil then
+    c.broken = why -- and it is tried again in the next run: it may have been a full disk
+    return nil
+  end
+  self.journal:put(key, value)
   return value
 end
 
@@ -89,6 +87,13 @@ function go:evaluate(c, n, kernels)
   local scores = self:step(c, key, function() return self.steps.evaluate(c, n, kernels) end)
   if scores then note_scores(c, scores) end
   return scores
+end
+
+function go:answer(c)
+  c.tasks = {}
+  for i in ipairs(self.steps.tasks) do
+    c.tasks[#c.tasks + 1] = self:step(c, ("task %s %d"):format(c.name, i), function() return self.steps.task(c, i) end)
+  end
 end
 
 -- End those that others beat.
@@ -152,7 +157,9 @@ function run.all(list, settings, steps, journal)
   g:each("try", g:halve(), function(c) g:evaluate(c, n, true) end)
   local timed = g:halve()
   g:time(table.move(settings.beside or {}, 1, #(settings.beside or {}), #timed + 1, timed))
-  g:each("evaluate", g:halve(), function(c) g:evaluate(c, steps.windows, true) end)
+  local last = g:halve()
+  g:each("evaluate", last, function(c) g:evaluate(c, steps.windows, true) end)
+  g:each("task", last, function(c) g:answer(c) end)
   return not g.late
 end
 

@@ -8,12 +8,14 @@ return function(q, native)
   -- Tokens that stand in the cache when a step of decoding is timed, as far as its bytes go.
   local context, cache = 512, 256 << 20
 
-  -- t: model (q.model), original (its q.decoder), scored (q.windows), reference, calibrate (q.windows or nil), folder,
-  -- device, threads, store, tune_progress, tell(share of the step that is done). -> what run.lua calls
+  -- t: model (q.model), original (its q.decoder), scored (q.windows), reference, calibrate (q.windows or nil), tasks
+  -- (list of q.task), folder, device, threads, store, tune_progress, tell(share of the step that is done). -> what
+  -- run.lua calls
   function steps.new(t)
-    local s, out = setmetatable(t, steps), { windows = t.scored.n, clock = native.clock }
+    local s = setmetatable(t, steps)
+    local out = { windows = t.scored.n, tasks = t.tasks, clock = native.clock }
     s.opened = {}
-    for _, name in ipairs { "make", "evaluate", "tune", "time" } do
+    for _, name in ipairs { "make", "evaluate", "tune", "time", "task" } do
       out[name] = function(...) return steps[name](s, ...) end
     end
     return out
@@ -167,6 +169,22 @@ return function(q, native)
     if not e then return nil, why end
     return { windows = e.windows, broken = e.broken_tokens, kl = e.kl, delta = e.delta_nll, w_kl = e.w_kl,
       top1 = e.same_top and e.same_top.mean }
+  end
+
+  local function answers(self, d, name, i)
+    return q.evaluate_task { decoder = d, task = self.tasks[i], threads = self.threads,
+      log = self:path("scores", ("task %d %s"):format(i, name)), progress = function(a, b) self.tell(a / b) end }
+  end
+
+  function steps:task(c, i)
+    local before, after
+    local d, why = self:decoder(c, true)
+    if d then after, why = answers(self, d, c.name, i) end
+    if after then before, why = answers(self, self.original, "original", i) end
+    if not before then return nil, why end
+    local x = q.compare_items(before.items, after.items)
+    x.name, x.accuracy = self.tasks[i].path:match "[^/]*$", after.acc and after.acc.mean
+    return x
   end
 
   function steps:time(c, kind, m)

@@ -8,6 +8,7 @@
 --   It is *slower* if 16-bit dense takes less time for one token. A slower one is never taken, whatever its size. Nor
 --   is one that was not timed, is broken, or needs more memory than there is.
 --   Of those that are left the fastest is taken. Where the intervals of the times overlap, the smallest of those.
+--   At a task it may be worse by two points of 100: one that is worse by more for certain is beyond the margin, too.
 --   Where the margin lies inside an interval, the text is too short; the interval shrinks with the root of the windows.
 
 local choice = require "lua.tradeoff.choice"
@@ -15,10 +16,17 @@ local verdict = {}
 
 -- ---- Classes --------------------------------------------------------------------------------------------------------
 
+local task_margin = 2 -- points of 100
+
+-- A task at which it is worse than the original by more than the margin, for certain; nil: there is none.
+local function worse_at(c)
+  for _, t in ipairs(c.tasks or {}) do if (t.difference.high or 0) < -task_margin then return t end end
+end
+
 local function accuracy(c, limit, floor)
   if c.broken then return "broken" end
   local d = c.delta
-  if d.low > limit or d.high < -limit then return "outside" end
+  if d.low > limit or d.high < -limit or worse_at(c) then return "outside" end
   if c.stopped then return "stopped" end
   if d.low < -limit or d.high > limit then return "undecided" end
   return c.kl.mean <= 2 * floor and "tied" or "within"
@@ -98,6 +106,13 @@ local function names(list, tell)
   for i, c in ipairs(list) do out[i] = tell and ("%s (%s)"):format(c.name, tell(c)) or c.name end
   return table.concat(out, ", ")
 end
+local function answers(t)
+  local d = t.difference
+  local text = "%s %.1f%%, %+.1f points [%s, %s], %d answers worse and %d better, McNemar p = %.2g, %s within %d points"
+  return text:format(t.name, 100 * (t.accuracy or 0 / 0), d.mean, d.low and ("%+.1f"):format(d.low) or "?",
+    d.high and ("%+.1f"):format(d.high) or "?", t.worse, t.better, t.mcnemar,
+    t.equivalence < 0.05 and "equal" or "not shown to be equal", task_margin)
+end
 local function plain(list) -- "1, 8 and 64"
   local text = table.concat(list, ", ")
   return (text:gsub(", ([^,]*)$", " and %1"))
@@ -150,6 +165,14 @@ local rules = {
   function(v)
     if #v.outside == 0 then return end
     return ("Beyond the margin: %s."):format(names(v.outside, change))
+  end,
+  function(v)
+    local out = {}
+    for _, c in ipairs(v.list) do
+      for _, t in ipairs(c.tasks or {}) do out[#out + 1] = ("%s %s"):format(c.name, answers(t)) end
+    end
+    if #out == 0 then return end
+    return ("Tasks, against the original: %s."):format(table.concat(out, "; "))
   end,
   function(v)
     if #v.undecided == 0 then return end

@@ -39,6 +39,7 @@ goes on when it is started again. Methods that look at activations need --calibr
   options = {
     { "--text", "FILE", "UTF-8 text, or token ids as .npy or .jsonl, to compare on; each is a domain (repeatable)",
       many = true, group = "Texts" },
+    { "--task", "FILE", "questions, as of eval: .jsonl, or MMLU's .csv (repeatable)", many = true, group = "Texts" },
     { "--calibrate", "FILE", "a text of the same kind for gptq and its like, not one of --text (repeatable)",
       many = true, group = "Texts" },
     { "--ctx", "N", "tokens of a window (default: 512, or what the model was made for)", group = "Texts" },
@@ -69,8 +70,8 @@ goes on when it is started again. Methods that look at activations need --calibr
       for _, text in ipairs(options[key] or {}) do common.ask(parse, text, device.target) end
     end
     local r = common.check(q.tradeoff { model = options[1], texts = options.text,
-      calibrate = options.calibrate, only = options.only, candidates = options.candidate, folder = folder,
-      ctx = common.whole(options, "ctx", 2, 1 << 20), windows = options.windows,
+      tasks = options.task, calibrate = options.calibrate, only = options.only, candidates = options.candidate,
+      folder = folder, ctx = common.whole(options, "ctx", 2, 1 << 20), windows = options.windows,
       score = common.choice(options, "score", "half", "all"), margin = share(options, "margin"),
       memory = bytes(options, "memory"), budget = common.number(options, "budget", 0),
       device = device.name, store = options.store, command = options.command,
