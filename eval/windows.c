@@ -68,8 +68,9 @@ static void name_it(qn__windows *w) {
 
 qn_status qn__windows_cut(const qn__domain *domain, int n, const qn__window_options *o, qn__windows *out) {
   *out = (qn__windows){.length = o->length, .first = o->half ? o->length / 2 : 0};
-  if (o->length < 2 || o->length > 1 << 20)
-    return qn__fail(QN_E_ARG, "windows of %jd ids: 2 to 1048576 can be evaluated", (intmax_t)o->length);
+  if (o->length < 2 + o->half || o->length > 1 << 20)
+    return qn__fail(QN_E_ARG, "windows of %jd ids: %d to 1048576 can be evaluated", (intmax_t)o->length, 2 + o->half);
+  if (n < 1) return qn__fail(QN_E_ARG, "no text is given");
   int64_t total = 0;
   cut *cuts = calloc((size_t)n + 1, sizeof *cuts);
   qn_status s = cuts ? count(domain, n, o, cuts, &total) : qn__fail(QN_E_NOMEM, "%d texts", n);

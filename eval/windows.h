@@ -24,7 +24,7 @@ typedef struct qn__steps {
 } qn__steps;
 
 typedef struct qn__window_options {
-  int64_t length; /* of a window, the BOS counted; 2 .. 2^20 */
+  int64_t length; /* of a window, the BOS counted; 2, of half 3 .. 2^20 */
   bool half;
   int32_t bos; /* -1: none */
   qn__steps steps;

@@ -125,6 +125,7 @@ return function(q, native)
   function q.windows(options)
     fields(options, { model = "table", texts = "list", ctx = "count?", windows = "string|number?", score = "string?",
       tokenizer = "string?" }, "windows")
+    fields(options.texts, { ["[]"] = "string" }, "windows: texts")
     local score = options.score or "half"
     q.check.among(score, { "half", "all" }, "score")
     local o = steps(options.windows)

@@ -127,6 +127,9 @@ START_TEST(texts_without_windows_are_refused) {
   ck_assert_int_eq(qn__windows_cut(&d, 1, &(qn__window_options){5, false, -1, {3, 9, 1}}, &w), QN_E_ARG);
   ck_assert_str_eq(qn__errmsg(), "a.txt: it has 3 windows of 5 ids, and the first that is wanted is number 3");
   ck_assert_int_eq(qn__windows_cut(&d, 1, &(qn__window_options){1, false, -1, every}, &w), QN_E_ARG);
+  ck_assert_int_eq(qn__windows_cut(&d, 1, &(qn__window_options){2, true, -1, every}, &w), QN_E_ARG);
+  ck_assert_str_eq(qn__errmsg(), "windows of 2 ids: 3 to 1048576 can be evaluated");
+  ck_assert_int_eq(qn__windows_cut(&d, 0, &(qn__window_options){5, false, -1, every}, &w), QN_E_ARG);
   ck_assert_int_eq(qn__windows_cut(&d, 1, &(qn__window_options){INT64_MAX, false, -1, every}, &w), QN_E_ARG);
 }
 END_TEST

@@ -122,6 +122,11 @@ local function texts(run)
   local q, options = run.q, run.options
   local w = common.check(common.ask(q.windows, { model = (run.before or run.after).model, texts = options.text,
     ctx = run.ctx, windows = options.windows, score = options.score, tokenizer = options.tokenizer }))
+  for _, t in ipairs(w.domains) do
+    if t.dropped > 0 then
+      common.warn("%s: %s without a token left out", t.path, common.count(t.dropped, "character"))
+    end
+  end
   local reference = run.before and common.check(q.reference { decoder = run.before, windows = w,
     path = options.reference })
   local function evaluate(decoder, what)

@@ -8,7 +8,7 @@ local rows = { { "model", "what", "is", "should be", "within", "" } }
 local function row(model, what, is, should, within)
   local ok = math.abs(is - should) <= within
   bad = bad + (ok and 0 or 1)
-  local digits = within < 1 and "%.5f" or "%.0f"
+  local digits = within > 0 and "%.5f" or "%d"
   rows[#rows + 1] = { model, what, digits:format(is), digits:format(should), within, ok and "ok" or "OFF" }
 end
 
