@@ -82,19 +82,27 @@ static qn_status begin(qn__reference *r, const char *head) {
                   (intmax_t)(size / 1000000 + 1), strerror(error));
 }
 
+/* A file that has nothing in it: new, or left by a run that was killed before the title. */
+static bool blank(const char page[PAGE], ssize_t n, off_t size, int64_t room) {
+  for (ssize_t i = 0; i < n; i++)
+    if (page[i]) return false;
+  return size <= room;
+}
+
 static qn_status open_file(qn__reference *r) {
-  char head[64], found[64] = "";
+  char head[64], page[PAGE];
   struct stat st;
   struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-  snprintf(head, sizeof head, "%s%s\n", title, r->hash);
+  int length = snprintf(head, sizeof head, "%s%s\n", title, r->hash);
   r->fd = open(r->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
   if (r->fd < 0) return fault(r, errno);
   if (fcntl(r->fd, F_OFD_SETLK, &whole) && (errno == EAGAIN || errno == EACCES))
     return qn__fail(QN_E_IO, "%s: another run is at work on it", r->path);
-  if (fstat(r->fd, &st) || pread(r->fd, found, strlen(head), 0) < 0) return fault(r, errno);
-  if (!*found && st.st_size <= data_place(r, r->w->n)) return begin(r, head); /* new, or killed before its title */
-  if (!strcmp(found, head)) return QN_OK;
-  if (strncmp(found, title, strlen(title)))
+  ssize_t n = fstat(r->fd, &st) ? -1 : pread(r->fd, page, sizeof page, 0);
+  if (n < 0) return fault(r, errno);
+  if (blank(page, n, st.st_size, data_place(r, r->w->n))) return begin(r, head);
+  if (n >= length && !memcmp(page, head, (size_t)length)) return QN_OK;
+  if (n < length || memcmp(page, title, strlen(title)))
     return qn__fail(QN_E_ARG, "%s: not a reference; name another file", r->path);
   return qn__fail(
       QN_E_ARG,

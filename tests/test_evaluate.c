@@ -341,6 +341,10 @@ START_TEST(a_reference_is_kept_and_known_again) {
 
   ck_assert_int_eq(qn__reference_open(&x->before, "another", &x->w, file, &x->r), QN_E_ARG);
   ck_assert_ptr_nonnull(strstr(qn__errmsg(), "the reference of another model, of other windows"));
+  int zero = open(in_folder("zero"), O_WRONLY | O_CREAT, 0666); /* begins like a header of 256 bytes of safetensors */
+  ck_assert_int_eq(write(zero, "\0\1\0\0\0\0\0\0{}", 10), 10);
+  close(zero);
+  ck_assert_int_eq(qn__reference_open(&x->before, "model", &x->w, in_folder("zero"), &x->r), QN_E_ARG);
   put_text("text", "precious");
   ck_assert_int_eq(qn__reference_open(&x->before, "model", &x->w, in_folder("text"), &x->r), QN_E_ARG);
   ck_assert_ptr_nonnull(strstr(qn__errmsg(), "not a reference"));
