@@ -14,6 +14,10 @@
 /* Record the detail of a failure on this thread (cut at 4095 bytes, made printable) and return `s`. */
 qn_status qn__fail(qn_status s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+#ifdef __clang_analyzer__ /* which does not look into other files: a status that is given is no QN_OK */
+#define qn__fail(status, ...) (qn__fail(status, __VA_ARGS__), (status))
+#endif
+
 /* Detail of this thread's last failure; "" before the first. */
 const char *qn__errmsg(void);
 

@@ -1,5 +1,6 @@
 /* status.c - names of statuses and element types, and the per-thread failure text. */
 #include "fail.h"
+#undef qn__fail
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>

@@ -387,12 +387,12 @@ static void draw_budget(worker *k) {
 /* One round over the warps; returns the instructions executed. */
 static int64_t round_of_warps(cluster *c) {
   worker *k = c->worker;
-  uint32_t total = c->nctas * c->ctas[0].nwarps, shift = 0;
+  uint32_t total = c->nctas * c->ctas[0].nwarps;
   bool random = k->run->how.mode == QN_EMU_RANDOM;
+  uint64_t shift = random ? qn__emu_random(k) : 0;
   int64_t done = 0;
-  if (random) shift = (uint32_t)(qn__emu_random(k) % total);
   for (uint32_t n = 0; n < total && !atomic_load_explicit(&k->run->stop, memory_order_relaxed); n++) {
-    uint32_t at = (n + shift) % total;
+    uint32_t at = (uint32_t)((n + shift % total) % total);
     warp *w = &c->ctas[at / c->ctas[0].nwarps].warps[at % c->ctas[0].nwarps];
     if (!w->nfrags) continue;
     int64_t slice = random ? 1 + (int64_t)(qn__emu_random(k) % 400) : SLICE;

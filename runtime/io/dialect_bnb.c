@@ -49,6 +49,8 @@ static qn_status read_state(const qn__weight *w, state *out) {
   if (cJSON_IsNumber(offset)) out->nested_offset = (float)offset->valuedouble;
   cJSON_Delete(j);
   if (!out->n || !out->blocksize) return qn__fail(QN_E_FORMAT, "%s: no JSON with a shape and a blocksize", r->name);
+  if (w->part[NESTED_ABSMAX] && !out->nested_blocksize)
+    return qn__fail(QN_E_FORMAT, "%s: nested_blocksize is missing", r->name);
   return QN_OK;
 }
 
@@ -66,7 +68,7 @@ static qn_status check_table(const qn__weight *w, const float *table, const char
 static qn_status check_absmax(const qn__weight *w, const state *st) {
   int64_t blocks = qn__ceildiv(st->n * st->k, st->blocksize);
   const qn_raw *a = w->part[ABSMAX];
-  if (a && a->type == QN_T_BF16)
+  if (a->type == QN_T_BF16)
     return qn__fail(QN_E_SHAPE,
                     "%s: codes in the order of the CPU kernels (absmax is BF16); save with nested scales or "
                     "from a GPU",
@@ -74,7 +76,6 @@ static qn_status check_absmax(const qn__weight *w, const state *st) {
   if (!w->part[NESTED_ABSMAX]) return qn__part_is(w, ABSMAX, "F32", 1, &blocks);
   QN_TRY(qn__part_is(w, ABSMAX, "U8", 1, &blocks));
   QN_TRY(qn__part_is(w, NESTED_MAP, "F32", 1, (int64_t[]){256}));
-  if (!st->nested_blocksize) return qn__fail(QN_E_FORMAT, "%s: nested_blocksize is missing", a->name);
   return qn__part_is(w, NESTED_ABSMAX, "F32", 1, (int64_t[]){qn__ceildiv(blocks, st->nested_blocksize)});
 }
 
