@@ -21,6 +21,7 @@ end
 
 -- A line with its values; nil for one that is no more than a value, which is empty.
 local function substitute(line, extra, values, where)
+  if not line:find("${", 1, true) then return line end
   local function value(name)
     local x = extra and extra[name]
     if x == nil then x = values[name] end
@@ -35,6 +36,13 @@ local function substitute(line, extra, values, where)
     return (indent .. text:gsub("%s+$", ""):gsub("\n", "\n" .. indent)):gsub("\n +\n", "\n\n")
   end
   return (line:gsub("%${([%w_]+)}", value))
+end
+
+-- Lines for the preprocessor stay at the margin.
+local function indented(text, depth)
+  if depth == 0 then return text end
+  local margin = ("  "):rep(depth)
+  return (text:gsub("[^\n]+", function(line) return line:find "^#" and line or margin .. line end))
 end
 
 local function text_of(chunks, dropped, lines)
@@ -73,7 +81,7 @@ function emit.new(values)
       line = line:sub(margin + 1)
       local out = substitute(line, extra, values, where)
       if out then
-        out = out:gsub("[^\n]+", function(line_) return line_:match "^#" and line_ or ("  "):rep(depth) .. line_ end)
+        out = indented(out, depth)
         chunks[#chunks + 1] = out
         if depth == 0 then defined:note(out, #chunks) end
         if out:find "\n" then chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) } end

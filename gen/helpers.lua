@@ -14,20 +14,6 @@ local function definition(line)
     or line:match "^typedef struct {.*} ([%w_]+);" or line:match "^struct [^{]-([%a_][%w_]*) {.*};$", true
 end
 
-local function joined(chunks, first, last)
-  local out = { "" }
-  for i = first, last do if type(chunks[i]) == "string" then out[#out + 1] = chunks[i] end end
-  return table.concat(out, "\n")
-end
-
-local function names(text, name)
-  local from, to = text:find(name, 1, true)
-  while from and (text:find("^[%w_]", from - 1) or text:find("^[%w_]", to + 1)) do
-    from, to = text:find(name, to + 1, true)
-  end
-  return from
-end
-
 -- { name, its chunks: first, last } in order, and the one that has not ended.
 function helpers.new() return setmetatable({ open = nil }, helpers) end
 
@@ -44,17 +30,18 @@ end
 
 -- The chunks, by number, of definitions that nothing behind them names, and of the comments before those.
 function helpers:unused(chunks)
-  local dropped, behind, last = {}, {}, #chunks
-  local function is_used(name)
-    for i = #behind, 1, -1 do if names(behind[i], name) then return true end end
-    return false
+  local dropped, named, last = {}, {}, #chunks
+  local function read(first, upto)
+    for i = first, upto do
+      if type(chunks[i]) == "string" then for word in chunks[i]:gmatch "[%w_]+" do named[word] = true end end
+    end
   end
   for d = #self, 1, -1 do
     local x, follower = self[d], self[d + 1]
-    behind[#behind + 1] = joined(chunks, x.last + 1, last)
+    read(x.last + 1, last)
     last = x.first - 1
-    if is_used(x.name) then
-      behind[#behind + 1] = joined(chunks, x.first, x.last)
+    if named[x.name] then
+      read(x.first, x.last)
     else
       for i = x.first, x.last do dropped[i] = true end
       local shared = follower and follower.first == x.last + 1 and not dropped[follower.first] -- the comment is of both
