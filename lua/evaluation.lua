@@ -30,6 +30,7 @@ return function(q, native)
   --   d:time(batch, before, n) -> { seconds, linear } of a pass of n tokens after `before` (eval/timing.h)
   --   d:session_bytes(batch, context)   of keys, values and states
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
+  --   d:activate(site, "i8.row" | nil)   how the dense product's input is rounded; nil: not at all
   function q.decoder(model, options)
     options = options or {}
     fields(options, { threads = "count?", bf16 = "boolean?", hold = "integer?" }, "options of decoder")
@@ -47,6 +48,7 @@ return function(q, native)
   function decoder:config() return self.handle:config() end
   function decoder:weight(site) return self.handle:weight(site) end
   function decoder:serve(site, gemm, weight) return self.handle:serve(site, gemm, weight) end
+  function decoder:activate(site, activation) return self.handle:activate(site, activation) end
   function decoder:close() return self.handle:close() end
   decoder.__close = decoder.close
   function decoder:time(batch, before, n) return self.handle:time(batch, before, n) end

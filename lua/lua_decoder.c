@@ -134,6 +134,13 @@ static int decoder_replace(lua_State *L) {
   return answer(L, qn__decoder_replace(qn__lua_decoder_at(L, 1), i, w));
 }
 
+/* decoder:activate(site, "i8.row", or nil: the input as it is) -> true, or nil, message, code */
+static int decoder_activate(lua_State *L) {
+  int i;
+  check_site(L, &i);
+  return answer(L, qn__decoder_activate(qn__lua_decoder_at(L, 1), i, luaL_optstring(L, 3, NULL)));
+}
+
 /* decoder:serve(site, gemm, weight, or nil: the dense product again) -> true, or nil, message, code */
 static int decoder_serve(lua_State *L) {
   int i;
@@ -185,17 +192,12 @@ static int decoder_session_bytes(lua_State *L) {
 
 void qn__lua_decoder(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"sites", decoder_sites},
-      {"weight", decoder_weight},
-      {"replace", decoder_replace},
-      {"serve", decoder_serve},
-      {"config", decoder_config},
-      {"time", decoder_time},
-      {"session_bytes", decoder_session_bytes},
-      {"close", decoder_close},
-      {"__gc", decoder_close},
-      {"__close", decoder_close},
-      {NULL, NULL},
+      {"sites", decoder_sites},       {"weight", decoder_weight},
+      {"replace", decoder_replace},   {"serve", decoder_serve},
+      {"activate", decoder_activate}, {"config", decoder_config},
+      {"time", decoder_time},         {"session_bytes", decoder_session_bytes},
+      {"close", decoder_close},       {"__gc", decoder_close},
+      {"__close", decoder_close},     {NULL, NULL},
   };
   static const luaL_Reg functions[] = {{"decoder", decoder_open}, {NULL, NULL}};
   qn__lua_class(L, decoder_class, methods);

@@ -1,0 +1,95 @@
+-- evaluation.lua - decoders whose layers a script exchanges, what it is told of the texts, and what it may not do.
+
+local q = require "quernel"
+local models = QN_TESTS .. "/models/"
+local valid = models .. "text/valid.txt"
+
+local cases = {}
+local function case(name, fn) cases[#cases + 1] = { name, fn } end
+
+-- Of tables, as JSON.
+local function same(t, a, b) t.equal(q.json(a), q.json(b)) end
+
+local function windows(model, more)
+  local o = { model = model, texts = { valid }, ctx = 64, windows = "4", score = "all" }
+  for key, value in pairs(more or {}) do o[key] = value end
+  return q.windows(o)
+end
+
+case("windows say what they are", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local w = assert(windows(m, { texts = { valid, models .. "README.md" }, windows = "1:8:3" }))
+  same(t, { w.n, w.length, w.scored, tostring(w.bos), w.half }, { 6, 64, 63, "nil", false })
+  same(t, { w.domains[1].windows, w.domains[1].ids, w.domains[1].bytes, w.domains[2].path },
+    { 3, 103628, 103628, models .. "README.md" })
+  t.equal(windows(m, { windows = "1:8:3" }).hash ~= windows(m, { windows = "0:8:3" }).hash, true)
+  t.equal(windows(m, { score = "half" }).scored, 31)
+  for _, bad in ipairs { "x", "3:", "1:2:0", "0", "-1" } do
+    local ok = pcall(windows, m, { windows = bad })
+    same(t, { bad, ok }, { bad, bad == "3:" })
+  end
+  local none, why = windows(m, { texts = { "nowhere.txt" } })
+  t.equal(none, nil)
+  t.equal(why, "nowhere.txt: No such file or directory")
+end)
+
+case("a layer that is exchanged is told from the checkpoint's, and comes back", function(t)
+  local m, other = assert(q.model(models .. "tiny-llama")), assert(q.model(models .. "tiny-llama-gptq4"))
+  local w = assert(windows(m))
+  local d <close> = assert(q.decoder(m, { threads = 1 }))
+  local r = assert(q.reference { decoder = assert(q.decoder(m)), windows = w })
+  local function kl() return assert(q.evaluate { decoder = d, windows = w, reference = r }).kl.mean end
+  t.equal(kl(), 0)
+  for i, site in ipairs(d:sites()) do
+    if site.name == "model.layers.1.mlp.down_proj.weight" then
+      assert(d:replace(i, assert(other:planes(site.name))))
+      local by_planes = kl()
+      t.check(by_planes > 1e-6 and by_planes < 1e-3, by_planes)
+      assert(d:replace(i, assert(other:dequantize(site.name))))
+      t.equal(kl(), by_planes)
+      assert(d:replace(i))
+      t.equal(kl(), 0)
+      assert(d:activate(i, "i8.row"))
+      t.check(kl() > 0, "int8 activations change nothing")
+      assert(d:activate(i))
+      t.equal(kl(), 0)
+      t.equal(select(3, d:activate(i, "i9.row")), "QN_E_SHAPE")
+    end
+  end
+end)
+
+case("means of windows are those of the whole", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local w = assert(windows(m, { texts = { valid, models .. "README.md" } }))
+  local seen = {}
+  local e = assert(q.evaluate { decoder = assert(q.decoder(m)), windows = w,
+    progress = function(done, total) seen[#seen + 1] = { done, total } end })
+  same(t, seen, { { 8, 8 } })
+  t.check(math.abs(q.mean(e.w_nll).mean - e.nll.mean) < 1e-9, "the mean of the windows")
+  same(t, e.w_domain, { 1, 2, 1, 2, 1, 2, 1, 2 })
+  same(t, { e.by_domain[1].tokens, e.by_domain[2].tokens, #e.by_position }, { 252, 252, 4 })
+  t.check(math.abs((e.by_domain[1].nll.mean + e.by_domain[2].nll.mean) / 2 - e.nll.mean) < 1e-9, "of the domains")
+  t.equal(e.kl, nil)
+end)
+
+case("an error of the progress function is the caller's", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local d, w = assert(q.decoder(m)), assert(windows(m))
+  t.fails("^on purpose$", q.evaluate,
+    { decoder = d, windows = w, progress = function() error("on purpose", 0) end })
+  d:close()
+  t.says("the decoder is closed", q.evaluate, { decoder = d, windows = w })
+end)
+
+case("items are compared one by one", function(t)
+  local c = q.compare_items({ 1, 1, 1, 0, 0, 1 }, { 1, 0, 0, 1, 0, 0 })
+  same(t, { c.worse, c.better, ("%.6f"):format(c.mcnemar) }, { 3, 1, "0.625000" })
+  t.check(math.abs(c.difference.mean + 100 / 3) < 1e-9, c.difference.mean)
+  local items = {}
+  for i = 1, 149 do items[i] = i % 2 end
+  t.check(q.compare_items(items, items).equivalence < 0.05, "149 items without a flip")
+  items[149] = nil
+  t.check(q.compare_items(items, items).equivalence >= 0.05, "148")
+end)
+
+return cases
