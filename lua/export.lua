@@ -161,13 +161,18 @@ return function(q, native, model)
     local config = must(target.config(layers, dense))
     local changes = { quantization_config = q.json(config), compression_config = false, quantization = false }
     for _, layer in ipairs(layers) do if layer.head then changes.tie_word_embeddings = "false" end end
+    local written = edited(text, members, changes)
+    if written:find('"quantization_config".*"quantization_config"') then
+      error(("%s/config.json: a quantization_config within another object would contradict ours; remove it"):format(
+        from), 0)
+    end
     local folder <close> = must(native.output_folder(path, options.overwrite))
     write_tensors(self, folder:path() .. "/model.safetensors", layers, file, options.progress)
-    must(native.file_write(folder:path() .. "/config.json", edited(text, members, changes)))
+    must(native.file_write(folder:path() .. "/config.json", written))
     if target.file then must(native.file_write(folder:path() .. "/" .. target.file, q.json(config) .. "\n")) end
     local tokenizer = copy_companions(from, folder:path())
     must(folder:close())
-    return { layers = #layers, tokenizer = tokenizer, from = from }
+    return { layers = #layers, tokenizer = tokenizer, from = from, remark = target.remark and target.remark(layers) }
   end
 
   -- ---- GGUF ---------------------------------------------------------------------------------------------------------
@@ -243,7 +248,8 @@ return function(q, native, model)
   -- Write the model as other tools read it. options: to (gptq, gptq_v2, awq, compressed-tensors, gguf), config (the
   -- folder of config.json and the tokenizer; else that of the model), activations (of compressed-tensors: i8, e4m3,
   -- none; else what the model says), overwrite, progress, partial. Returns { layers =, tokenizer = was there one,
-  -- from = }, and a list of what cannot be read and was copied as it is; or nil, message, code.
+  -- from =, remark = what should be told, or nil }, and a list of what cannot be read and was copied as it is; or nil,
+  -- message, code.
   function model:export(path, options)
     q.check.fields(options, { to = "string", config = "string?", activations = "string?", overwrite = "boolean?",
       progress = "function?", partial = "boolean?" }, "options of export")

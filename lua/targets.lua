@@ -4,6 +4,7 @@
 --   encode(activations) -> what runtime/io/encode.h calls it
 --   config(layers, dense) -> the quantization_config of config.json; or nil and why it has none
 --   file                 a second place where tools look for that
+--   remark(layers) -> what should be told of them, or nil
 -- A layer is { name = of the module, format =, dialect = that reads it, f = the format's descriptor, perm = in
 -- act-order?, activations = "i8", "e4m3" or nil }; `dense` are the modules of matrices that stay as they are, { name =,
 -- linear = }.
@@ -148,6 +149,14 @@ return function(q)
       format = next(formats, one) and "mixed-precision" or one, ignore = names(dense) }
   end
 
+  local function ct_remark(layers)
+    for _, layer in ipairs(layers) do
+      if layer.dialect:find "nvfp4" then
+        return "nvfp4: the scale of each tensor is stored as its reciprocal and may come back 6e-8 of it off"
+      end
+    end
+  end
+
   return {
     gptq = { encode = function() return "gptq" end, config = gptq "gptq", file = "quantize_config.json" },
     gptq_v2 = { encode = function() return "gptq_v2" end, config = gptq "gptq_v2", file = "quantize_config.json" },
@@ -156,7 +165,7 @@ return function(q)
       encode = function(activations)
         return activations == "i8" and "compressed-tensors/int-quantized" or "compressed-tensors"
       end,
-      config = compressed_tensors, activations = true,
+      config = compressed_tensors, activations = true, remark = ct_remark,
     },
   }
 end

@@ -176,9 +176,9 @@ START_TEST(what_is_held_comes_back) {
       ck_fails(QN_E_SHAPE, "held", qn__encode(to, &w.planes, false, &e));
       ck_assert_ptr_null(e);
     }
-    shuffle(perm, K, &r), sort_groups(perm, K, f.n_planes && f.plane[0].cols ? f.plane[0].cols : K);
-    w.planes.perm = perm;
     if (!has_word(held[_i].targets, "order")) continue;
+    shuffle(perm, K, &r), sort_groups(perm, K, f.plane[0].cols);
+    w.planes.perm = perm;
     if (has_word("gptq gptq_v2", to)) go_round(&f, to, &w.planes);
     else ck_fails(QN_E_SHAPE, "held", qn__encode(to, &w.planes, false, &e));
   }

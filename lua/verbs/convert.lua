@@ -8,6 +8,7 @@ local function export(q, options)
     partial = options.partial, progress = common.progress(q, options),
   }))
   common.left_out(left_out)
+  if report.remark then common.warn("%s", report.remark) end
   if not report.tokenizer then
     common.warn("%s: no tokenizer.json or tokenizer.model: %s has no tokenizer", report.from, options.o)
   end

@@ -1,4 +1,5 @@
-/* encode.h - planes as tensors of the dialects that other tools read: what dialect_*.c undoes, bit for bit.
+/* encode.h - planes as tensors of the dialects that other tools read: what dialect_*.c undoes, bit for bit, but for the
+ * global scale of nvfp4 in compressed-tensors, which is stored as its reciprocal.
  *
  * For each target there is one file encode_*.c beside the readers. It says which formats the target holds, the tensors
  * that a weight of such a format becomes, and what is in them. Nothing here knows a file or a configuration. */

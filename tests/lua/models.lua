@@ -109,6 +109,24 @@ for _, e in ipairs(exports) do
   end)
 end
 
+case("an export that its configuration would contradict is refused; a head of its own unties", function(t)
+  local f <close> = assert(io.open(models .. "tiny-llama/config.json"))
+  local config = f:read "a"
+  local m = assert(q.model(path_of { "ct-w4a16" }))
+  t.write("config.json", (config:gsub("{", '{"text_config": {"quantization_config": {}},', 1)))
+  local ok, why = m:export(t.scratch .. "/out2", { to = "gptq", config = t.scratch })
+  t.check(not ok and why:find "a quantization_config within another object", why)
+  t.check(not io.open(t.scratch .. "/out2/config.json"))
+  t.write("config.json", (config:gsub('"tie_word_embeddings": false', '"tie_word_embeddings": true', 1)))
+  assert(assert(q.model(models .. "tiny-llama")):write_quantized(t.scratch .. "/h.safetensors", { format = "int4.g64",
+    choose = function(x) return x.role == "head" end }))
+  assert(assert(q.model(t.scratch .. "/h.safetensors")):export(t.scratch .. "/out2", { to = "gptq",
+    config = t.scratch }))
+  local back = assert(q.model(t.scratch .. "/out2"))
+  t.equal(tensor(back, "lm_head.weight").format, "int4.g64")
+  t.check(back:config():find '"tie_word_embeddings": false' and back:config():find '"lm_head":true', back:config())
+end)
+
 -- Rows of q and k, row i and row i + half of a head side by side.
 local function rotated(x, k, heads)
   local rows, out = #x // k, {}
