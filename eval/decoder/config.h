@@ -61,9 +61,12 @@ typedef struct qn__expert_config {
 } qn__expert_config;
 
 /* Gated delta net (Yang et al. 2024, arXiv 2412.06464), a state S[key_dim, value_dim] for each value head:
- *     q, k, v = silu(conv(...)) over the last `conv` tokens of each channel; q, k divided by their norm, q by
- * sqrt(key_dim) S = exp(-exp(decay) * softplus(a + dt)) * S;  S += k (sigmoid(b) * (v - S^T k))^T;  o = S^T q out =
- * linear(rms(o) * norm * silu(z)) */
+ *
+ *     q, k, v = silu(conv(...)) over the last `conv` tokens of each channel
+ *     q = q / |q| / sqrt(key_dim), k = k / |k|
+ *     S = exp(-decay * softplus(a + dt)) * S
+ *     S = S + k (sigmoid(b) * (v - S^T k))^T, o = S^T q
+ *     out = linear(rms(o) * norm * silu(z)) */
 typedef struct qn__delta_config {
   int key_heads, value_heads, key_dim, value_dim, conv;
   bool tiled; /* value head j reads key head j % key_heads, else j / (value_heads / key_heads) */
@@ -72,7 +75,7 @@ typedef struct qn__delta_config {
 /* ---- The model --------------------------------------------------------------------------------------------------- */
 
 typedef struct qn__config {
-  const char *architecture;       /* "Qwen3ForCausalLM", "qwen3" */
+  const char *architecture;       /* as its file calls it: "qwen3_5_text", "qwen35" */
   int64_t vocab, hidden, context; /* context: positions that the model was made for; 0: not said */
   int n_layers, head_dim;
   double eps;             /* of all norms */
@@ -84,7 +87,7 @@ typedef struct qn__config {
   bool gated;  /* attention's output is multiplied by sigmoid(q_gate) before the output projection */
   bool sinks;  /* a logit for each head joins the softmax and its share is dropped */
   bool pairs;  /* elements 2i and 2i + 1 of a head turn together, else i and i + rope.pairs */
-  float embed_scale, residual_scale, attention_scale, logit_scale; /* factors: 1 if there is nothing to do */
+  float embed_scale, residual_scale, attention_scale, logit_scale; /* factors */
   float attention_softcap, logit_softcap;                          /* cap * tanh(x / cap); 0: none */
   qn__rope rope[QN__ROPES];
   qn__expert_config experts; /* n 0: none */
