@@ -34,10 +34,11 @@ local function plane_type(t)
 end
 
 -- What a choice of plane type adds to the spelling: zero points and minima say that they are there, others their type.
-local zeros = { f16 = "zf", f32 = "zf32" }
-local marks = { zero = function(o) return zeros[o] or "z" end, min = function() return "m" end }
+local marks = { zero = { f16 = "zf", f32 = "zf32", other = "z" }, min = { other = "m" } }
 local function suffix(plane, option)
-  return option ~= "none" and (marks[plane] and marks[plane](option) or option) or ""
+  if option == "none" then return "" end
+  local mark = marks[plane]
+  return mark and (mark[option] or mark.other) or option
 end
 
 -- Weights that share an element along N and along K, 0 for all; nil if the word is no grain.

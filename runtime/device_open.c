@@ -18,6 +18,7 @@ static int numbered(const char *name, const char *prefix, int none) {
   return *end || v > 65535 ? -1 : (int)v;
 }
 
+/* Of the process: the library knows no interpreter, and whoever links one says so at its start. */
 static struct {
   const char *prefix;
   qn_device_opener open;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { most = 64 };
+/* Of the process, as the functions are: they are registered before any context is open. */
 static struct {
   char name[QN_NAME];
   qn_function fn; /* NULL: free */

@@ -65,8 +65,8 @@ END_TEST
 static const struct {
   const char *arch, *families;
   int least;
-} spaces[] = {{"sm_80", "cuda.mma", 200},   {"sm_89", "cuda.mma", 200},   {"sm_90a", "cuda.mma", 200},
-              {"sm_100a", "cuda.mma", 200}, {"sm_120a", "cuda.mma", 200}, {"host", "host.", 40}};
+} spaces[] = {
+    {"sm_80", "cuda.mma", 200}, {"sm_90a", "cuda.mma", 200}, {"sm_120a", "cuda.mma", 200}, {"host", "host.", 40}};
 
 START_TEST(space_is_rich) {
   const char *layouts[8];

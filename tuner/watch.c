@@ -6,6 +6,7 @@
 #define PATIENCE 100.0 /* a slow kernel is the race's business, not a hang */
 #define RATE 1e10      /* bytes and products a second that any machine reaches */
 
+/* Of the process, which is a worker: steps are told from deep within a call. */
 static FILE *line;
 
 void qn__watch_open(FILE *to) { line = to; }

@@ -105,7 +105,7 @@ typedef struct gpu {
 } gpu;
 
 enum { most_gpus = 16, most_contexts = 8, l2_bytes = 50 << 20 };
-static gpu gpus[most_gpus];
+static gpu gpus[most_gpus]; /* of the process, as those of a CUDA driver are: its functions name them by number */
 static int n_gpus;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local gpu *stack[most_contexts];
