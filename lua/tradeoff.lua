@@ -6,6 +6,7 @@ return function(q, native)
   local candidates = q.import "lua.tradeoff.candidates" (q, native)
   local journal = q.import "lua.tradeoff.journal" (q.json, native.parse_json)
   local steps = q.import "lua.tradeoff.steps" (q, native)
+  local mixed = q.import "lua.tradeoff.mixed" (q)
   local choice, run = q.import "lua.tradeoff.choice", q.import "lua.tradeoff.run"
   local verdict, report = q.import "lua.tradeoff.verdict", q.import "lua.tradeoff.report"
   choice.mean = q.mean
@@ -13,10 +14,9 @@ return function(q, native)
   local floor_windows = 16
 
   local fields = { model = "string", texts = "list", tasks = "list?", calibrate = "list?", only = "list?",
-    candidates = "list?",
-    folder = "string", ctx = "count?", windows = "string?", score = "string?", margin = "number?", memory = "number?",
-    budget = "number?", device = "string?", threads = "count?", store = "string?", command = "string?",
-    progress = "function?" }
+    candidates = "list?", bits = "number?", folder = "string", ctx = "count?", windows = "string?", score = "string?",
+    margin = "number?", memory = "number?", budget = "number?", device = "string?", threads = "count?",
+    store = "string?", command = "string?", progress = "function?" }
 
   -- ---- What is tried ------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ return function(q, native)
     table.move({ "--ctx", s.ctx, "--score", s.scored.score, "--act", c.act }, 1, 6, #eval + 1, eval)
     if t.windows then table.move({ "--windows", t.windows }, 1, 2, #eval + 1, eval) end
     local out = { quantize, { "tune", file, "--act", c.act, "--m", "1,8,64,512", "-o", pack }, eval, { "bench", pack } }
-    if c.path then table.remove(out, 1) end
+    if c.path or c.formats then table.remove(out, 1) end
     for i, words in ipairs(out) do out[i] = common.command("quernel", words) end
     return out
   end
@@ -152,6 +152,7 @@ return function(q, native)
   --   folder = path                                             for all that it makes; a second run goes on there
   --   ctx = 512, windows = "64", score = "half" | "all"         as for q.windows
   --   margin = 0.005, memory = bytes, budget = seconds
+  --   bits = 3.2                                                one more, a format for each part (tradeoff/mixed.lua)
   --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
   -- }
   -- -> what lua/tradeoff/report.lua says, with files = { report, json, checkpoint, pack }; or nil, message, code
@@ -168,12 +169,19 @@ return function(q, native)
     local identity = ("%s, %s"):format(t.model, native.hash(s.reference.key .. s.scored.hash)) -- and of this build
     local notes <close>, fault = journal.open(t.folder .. "/journal", identity)
     if not notes then return nil, fault, "QN_E_ARG" end
+    local work = steps.new(s)
     progress("floor", t.model, 0, 1)
     local floor
     floor, why, code = noise_floor(s, notes)
     if not floor then return nil, why, code end
+    if t.bits then
+      local c
+      c, why = mixed.candidate(s, notes, t.bits, t.calibrate and "gptq" or "rtn", "i8", candidates.new, progress)
+      if not c then return nil, why, "QN_E_ARG" end
+      list[#list + 1] = c
+    end
     local beside = { { name = "f32 dense", weights = "original", kernels = "f32", original = true } }
-    local whole = run.all(list, { budget = t.budget, progress = progress, beside = beside }, steps.new(s), notes)
+    local whole = run.all(list, { budget = t.budget, progress = progress, beside = beside }, work, notes)
     if t.progress then t.progress { phase = "done" } end
     local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
       machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,

@@ -11,11 +11,11 @@ return function(q, native)
     { "q4_k nvfp4 mxfp4", "rtn gptq", "i8" },
     { "int3.g64.z int2.g32.z", "rtn gptq", "i8" },
   }
-  local methods = { "rtn", "imatrix", "gptq", "gptaq", "awq" }
-  local needs_text = { imatrix = true, gptq = true, gptaq = true, awq = true } -- they look at activations
+  local methods = { "rtn", "imatrix", "gptq", "gptaq" }
+  local needs_text = { imatrix = true, gptq = true, gptaq = true } -- they look at activations
 
   -- weights, kernels: what candidates share that differ in the rest.
-  local function candidate(format, method, act)
+  function candidates.new(format, method, act)
     return { name = ("%s:%s:%s"):format(format, method, act), format = format, method = method, act = act, windows = {},
       weights = ("%s:%s"):format(format, method), kernels = ("%s:%s"):format(format, act),
       wants_text = needs_text[method] or false }
@@ -33,7 +33,7 @@ return function(q, native)
 
   -- A checkpoint that was brought, as it is.
   function candidates.brought(path, act)
-    local c = candidate(path:gsub("/+$", ""):match "[^/]*$", "as it is", act or "bf16")
+    local c = candidates.new(path:gsub("/+$", ""):match "[^/]*$", "as it is", act or "bf16")
     c.path, c.weights, c.kernels = path, path, path .. ":" .. c.act
     return c
   end
@@ -47,7 +47,7 @@ return function(q, native)
     q.check.that(format, nil, "candidate %q is no FORMAT:METHOD:ACT, and no checkpoint", text)
     method = method ~= "" and q.check.among(method, methods, "method") or "rtn"
     local problem = usual(format, target, act ~= "" and act or nil)
-    return candidate(problem.format.name, method, problem.act)
+    return candidates.new(problem.format.name, method, problem.act)
   end
 
   -- The default ones. calibrated: is there a text for the methods that want one?
@@ -58,7 +58,7 @@ return function(q, native)
         for method in x[2]:gmatch "%S+" do
           for act in x[3]:gmatch "%S+" do
             if calibrated or not needs_text[method] then
-              out[#out + 1] = candidate(q.resolve(format).name, method, act)
+              out[#out + 1] = candidates.new(q.resolve(format).name, method, act)
             end
           end
         end
@@ -71,7 +71,7 @@ return function(q, native)
   function candidates.dense(m, target)
     local format = "bf16"
     for _, t in ipairs(m:tensors()) do if t.linear and t.format == "f16" then format = "f16" end end
-    local c = candidate(format, "copy", usual(format, target).act)
+    local c = candidates.new(format, "copy", usual(format, target).act)
     c.dense = true
     return c
   end

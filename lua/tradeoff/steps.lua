@@ -55,7 +55,8 @@ return function(q, native)
       end
     end
     if not ok then return nil, why end
-    return self.model:write_quantized(folder .. "/model.safetensors", { format = c.format,
+    return self.model:write_quantized(folder .. "/model.safetensors", {
+      format = c.formats and function(t) return c.formats[t.name] end or c.format,
       method = methods[c.method] or c.method, windows = c.wants_text and self.calibrate or nil, threads = self.threads,
       choose = function(t) return not t.tied_to end })
   end

@@ -51,6 +51,8 @@ goes on when it is started again. Methods that look at activations need --calibr
     { "--only", "CANDIDATE", "FORMAT[:METHOD[:ACT]], or a quantized checkpoint, PATH[:ACT], instead of the default "
       .. "ones (repeatable)", many = true, group = "Candidates" },
     { "--candidate", "CANDIDATE", "besides the others (repeatable)", many = true, group = "Candidates" },
+    { "--bits", "N", "one more: N bits a weight on average, each part of a layer in the format that costs least there",
+      group = "Candidates" },
     { "--budget", "SECONDS", "begin nothing after this time; the verdict is of what there is", group = "Search" },
     { "--device", "DEVICE", "host or host:THREADS (default: host)", group = "Search" },
     { "--store", "DIR", "where measurements are kept (default: $QUERNEL_CACHE, else ~/.cache/quernel)",
@@ -73,7 +75,8 @@ goes on when it is started again. Methods that look at activations need --calibr
       tasks = options.task, calibrate = options.calibrate, only = options.only, candidates = options.candidate,
       folder = folder, ctx = common.whole(options, "ctx", 2, 1 << 20), windows = options.windows,
       score = common.choice(options, "score", "half", "all"), margin = share(options, "margin"),
-      memory = bytes(options, "memory"), budget = common.number(options, "budget", 0),
+      memory = bytes(options, "memory"),
+      bits = common.number(options, "bits", 1, 16), budget = common.number(options, "budget", 0),
       device = device.name, store = options.store, command = options.command,
       progress = common.progress(q, options) })
     if options.json then print(q.json(r)) return end
