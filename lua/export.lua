@@ -46,6 +46,22 @@ return function(q, native, model)
     return "{\n" .. table.concat(out, ",\n") .. "\n}\n"
   end
 
+  local function shape(dims) return "[" .. table.concat(dims, ", ") .. "]" end
+
+  -- Tensors that are copied have the shapes of the model that the configuration is of, if that is there.
+  local function check_shapes(self, folder, file)
+    local original = folder and q.model(folder)
+    local dims_of = {}
+    for _, s in ipairs(original and original:stored() or {}) do dims_of[s.name] = s.dims end
+    for _, e in ipairs(file) do
+      local dims = e.stored and dims_of[e.name]
+      if dims and shape(dims) ~= shape(e.dims) then
+        error(("%s: %s in %s, %s in %s: that is another model, or one that stores this layer [in, out], which must be "
+          .. "quantized then"):format(e.name, shape(e.dims), self.path, shape(dims), folder), 0)
+      end
+    end
+  end
+
   -- ---- What becomes of each weight ----------------------------------------------------------------------------------
 
   local function module(name) return (name:gsub("%.weight$", "")) end
@@ -158,6 +174,7 @@ return function(q, native, model)
     local text, members = read_config(from)
     local layers, dense, file = plan(self, target, options)
     if #layers == 0 then error(("%s: no quantized layer; quernel quantize makes them"):format(self.path), 0) end
+    check_shapes(self, options.config, file)
     local config = must(target.config(layers, dense))
     local changes = { quantization_config = q.json(config), compression_config = false, quantization = false }
     for _, layer in ipairs(layers) do if layer.head then changes.tie_word_embeddings = "false" end end

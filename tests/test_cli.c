@@ -347,6 +347,11 @@ static const row rows[] = {
      1, "39 tensors as gguf in q.gguf\n.*blk.0.ffn_up.weight +linear +gguf/Q4_K +q4_k",
      "^quernel: ./tokenizer.json: not there, and a GGUF holds it; --config [^\n]*\nquernel: q.gguf: there is a file; "
      "--overwrite replaces it, -o names another\nquernel: [^\n]*q.gguf is a GGUF already\n$"},
+    {"{ printf '\\200\\0\\0\\0\\0\\0\\0\\0'; printf '%-128s' '{\"model.norm.weight\":{\"dtype\":\"F32\",\"shape\":[2],"
+     "\"data_offsets\":[0,8]}}'; printf 12345678; } >model.safetensors && cp $T/models/tiny-llama/config.json . && "
+     "quernel "
+     "convert " MODEL " --to gptq --config . -o out",
+     1, NULL, "^quernel: model.norm.weight: \\[256\\] in [^\n]*, \\[2\\] in .: that is another model, or [^\n]*\n$"},
     {"quernel convert " MODEL " --to onnx -o out", 2, NULL, "known: gptq, gptq_v2, awq, compressed-tensors, gguf"},
     {"quernel convert " MODEL " --overwrite -o out", 2, NULL, "--overwrite goes with --to only"},
     {"quernel convert $T/models/tiny-llama --to gptq -o out", 1, NULL,
