@@ -121,17 +121,19 @@ return function(q, native)
     return out
   end
 
-  -- { model =, texts = { path… }, ctx = 512, windows = "64" or "0:384:3", score = "half" or "all", tokenizer = path }
+  -- { model =, texts = { path… }, ctx = 512, windows = "64" or "0:384:3", score = "half" or "all", tokenizer = path,
+  -- bos = "yes" or "no" (nil: as the model has it) }
   -- -> windows: n, length, scored (tokens of each that are), hash, bos, half, domains = { { path, ids, bytes, dropped,
   -- windows }… }; or nil, message, code. eval/windows.h has the conventions.
   function q.windows(options)
     fields(options, { model = "table", texts = "list", ctx = "count?", windows = "string|number?", score = "string?",
-      tokenizer = "string?" }, "windows")
+      tokenizer = "string?", bos = "string?" }, "windows")
     fields(options.texts, { ["[]"] = "string" }, "windows: texts")
     local score = options.score or "half"
     q.check.among(score, { "half", "all" }, "score")
     local o = steps(options.windows)
-    o.length, o.half, o.tokenizer = options.ctx or 512, score == "half", options.tokenizer
+    if options.bos then q.check.among(options.bos, { "yes", "no" }, "bos") end
+    o.length, o.half, o.tokenizer, o.bos = options.ctx or 512, score == "half", options.tokenizer, options.bos
     local handle, about, code = native.windows(options.model.handle, options.texts, o)
     if not handle then return nil, about, code end
     about.handle, about.half, about.score = handle, o.half, score

@@ -5,6 +5,7 @@
 #include "windows.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char windows_class[] = "quernel.windows", reference_class[] = "quernel.reference",
                   task_class[] = "quernel.task", result_class[] = "quernel.evaluated", texts_class[] = "quernel.texts";
@@ -35,8 +36,10 @@ static int texts_gc(lua_State *L) {
   return 0;
 }
 
-static qn_status read_texts(const qn_model *m, const char *tokenizer, texts *t) {
+/* bos: "yes", "no"; NULL, as the model has it. */
+static qn_status read_texts(const qn_model *m, const char *tokenizer, const char *bos, texts *t) {
   QN_TRY(qn__tokenizer_open(m, tokenizer, &t->tokenizer));
+  if (bos) QN_TRY(qn__tokenizer_set_bos(t->tokenizer, !strcmp(bos, "yes")));
   for (int i = 0; i < t->n; i++) {
     QN_TRY(qn__ids_read(t->domain[i].name, t->tokenizer, qn__model_vocabulary(m), &t->ids[i]));
     t->domain[i].ids = &t->ids[i];
@@ -74,8 +77,9 @@ static void push_domains(lua_State *L, const texts *t, const qn__windows *w) {
   }
 }
 
-/* windows(model, { path… }, { length =, half =, first =, stop =, step =, tokenizer = }) -> windows, { n =, length =,
- * scored =, hash =, bos =, domains = { { path, ids, bytes, dropped, windows }… } }, or nil, message, code */
+/* windows(model, { path… }, { length =, half =, first =, stop =, step =, tokenizer =, bos = "yes" | "no" }) -> windows,
+ * { n =, length =, scored =, hash =, bos =, domains = { { path, ids, bytes, dropped, windows }… } }, or nil, message,
+ * code */
 static int windows_cut(lua_State *L) {
   const qn_model *m = qn__lua_model_at(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
@@ -86,7 +90,7 @@ static int windows_cut(lua_State *L) {
                                     qn__lua_integer(L, 3, "step", 1)}};
   texts *t = new_texts(L, 2);
   qn__windows *w = new_object(L, sizeof *w, windows_class);
-  qn_status s = read_texts(m, qn__lua_text(L, 3, "tokenizer", NULL), t);
+  qn_status s = read_texts(m, qn__lua_text(L, 3, "tokenizer", NULL), qn__lua_text(L, 3, "bos", NULL), t);
   if (s == QN_OK) {
     qn__bos bos = qn__tokenizer_bos(t->tokenizer);
     o.bos = bos.add ? bos.id : -1;

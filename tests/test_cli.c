@@ -165,6 +165,8 @@ static const row rows[] = {
     {": >x.txt; quernel tokens " TINY " x.txt", 1, NULL, "^quernel: x.txt: an empty text\n$"},
     {"printf '\\n{\"input_ids\": [256]}' >x.jsonl; quernel tokens " TINY " x.jsonl", 1, NULL,
      "^quernel: x.jsonl:2: 256 among the ids; they are whole numbers from 0 to 255\n$"},
+    {"quernel eval " TINY " --text $T/models/text/valid.txt --bos yes --quiet", 1, NULL,
+     "^quernel: the model names no token that begins a text \\(BOS\\)\n$"},
     {"quernel tokens " TINY " a b --npy x.npy", 2, NULL, "--npy goes with one FILE, not 2\n$"},
     {"quernel tokens " TINY " x --decode --ids", 2, NULL, "does not go with"},
     {PACKED "quernel inspect x.qpack", 1, NULL,

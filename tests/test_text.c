@@ -205,6 +205,10 @@ START_TEST(test_bos) {
     ck_ok(open_json(cases[i].json, &t));
     qn__bos bos = qn__tokenizer_bos(t);
     ck_assert_msg(bos.id == cases[i].id && bos.add == cases[i].add, "case %zu: %d, %d", i, bos.id, bos.add);
+    ck_assert_int_eq(qn__tokenizer_set_bos(t, true), bos.id < 0 ? QN_E_ARG : QN_OK);
+    ck_assert(qn__tokenizer_bos(t).add == (bos.id >= 0));
+    ck_ok(qn__tokenizer_set_bos(t, false));
+    ck_assert(!qn__tokenizer_bos(t).add);
     qn__tokenizer_close(t);
   }
 }

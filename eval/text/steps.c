@@ -11,7 +11,7 @@ typedef struct piece {
   bool first; /* does the text begin with it? */
 } piece;
 
-static qn_status send(qn__encoder *e, int step, piece p);
+static qn_status send(qn__encoder *e, int i, piece p);
 
 /* ---- Building ---------------------------------------------------------------------------------------------------- */
 
@@ -158,20 +158,19 @@ static bool stands_alone(piece p, size_t begin, size_t end) {
 
 static qn_status added(qn__encoder *e, int i, piece p) {
   const qn__added *a = e->t->step[i].added;
-  size_t sent = 0;
+  size_t sent = 0; /* as far as all is sent */
   for (size_t at = 0, n; at < p.n; at += n) {
     int32_t id = a->first[(uint8_t)p.text[at]] ? qn__lexicon_longest(&a->words, p.text + at, p.n - at, &n) : -1;
     if (id < 0) n = qn__utf8_bytes(p.text[at]);
     if (id < 0 || (e->t->token[id].whole_word && !stands_alone(p, at, at + n))) continue;
-    size_t begin = at, end = at + n;
+    size_t from = at, to = at + n;
     if (e->t->token[id].strip_left)
-      while (begin > sent && is_space(qn__utf8_point(p.text + previous(p.text, begin))))
-        begin = previous(p.text, begin);
+      while (from > sent && is_space(qn__utf8_point(p.text + previous(p.text, from)))) from = previous(p.text, from);
     if (e->t->token[id].strip_right)
-      while (end < p.n && is_space(qn__utf8_point(p.text + end))) end += qn__utf8_bytes(p.text[end]);
-    QN_TRY(send_part(e, i, p, sent, begin));
+      while (to < p.n && is_space(qn__utf8_point(p.text + to))) to += qn__utf8_bytes(p.text[to]);
+    QN_TRY(send_part(e, i, p, sent, from));
     QN_TRY(qn__encoder_put(e, id));
-    sent = end;
+    sent = to;
   }
   return send_part(e, i, p, sent, p.n);
 }

@@ -50,6 +50,8 @@ typedef struct qn__bos {
   bool add;
 } qn__bos;
 qn__bos qn__tokenizer_bos(const qn__tokenizer *t);
+/* Overrule the model's rule, before anything is read. QN_E_ARG: the model names no BOS. */
+qn_status qn__tokenizer_set_bos(qn__tokenizer *t, bool add);
 
 /* `size` bytes of UTF-8 as ids, without a BOS. Empty text gives none.
  * Returns QN_E_ARG (no UTF-8, with the offset; a refusal), QN_E_LIMIT (a pattern that takes too long), QN_E_NOMEM. */

@@ -53,6 +53,12 @@ const char *qn__tokenizer_about(const qn__tokenizer *t) { return t->about; }
 int64_t qn__tokenizer_size(const qn__tokenizer *t) { return t->size; }
 qn__bos qn__tokenizer_bos(const qn__tokenizer *t) { return t->bos; }
 
+qn_status qn__tokenizer_set_bos(qn__tokenizer *t, bool add) {
+  if (add && t->bos.id < 0) return qn__fail(QN_E_ARG, "the model names no token that begins a text (BOS)");
+  t->bos.add = add;
+  return QN_OK;
+}
+
 /* ---- Encoding ---------------------------------------------------------------------------------------------------- */
 
 void qn__ids_free(qn__ids *ids) {

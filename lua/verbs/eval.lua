@@ -121,7 +121,8 @@ end
 local function texts(run)
   local q, options = run.q, run.options
   local w = common.check(common.ask(q.windows, { model = (run.before or run.after).model, texts = options.text,
-    ctx = run.ctx, windows = options.windows, score = options.score, tokenizer = options.tokenizer }))
+    ctx = run.ctx, windows = options.windows, score = options.score, bos = options.bos,
+    tokenizer = options.tokenizer }))
   for _, t in ipairs(w.domains) do
     if t.dropped > 0 then
       common.warn("%s: %s without a token left out", t.path, common.count(t.dropped, "character"))
@@ -214,6 +215,8 @@ interval of 95 %, clustered by window. What was evaluated is kept in the store, 
     { "--ctx", "N", "tokens of a window (default: 512, or what the model was made for)", group = "Windows" },
     { "--windows", "N", "the first N windows of each text, or FIRST:END:STEP (default: all)", group = "Windows" },
     { "--score", "WHICH", "half: the second half, as llama.cpp; all: as Hugging Face", default = "half",
+      group = "Windows" },
+    { "--bos", "WHICH", "yes or no: a BOS at the head of each window (default: the model's rule)",
       group = "Windows" },
     { "--against", "MODEL0", "compare with this model, token by token", group = "Comparison" },
     { "--reference", "FILE", "keep MODEL0's hidden states there, for further runs", with = "--against",
