@@ -86,7 +86,7 @@ START_TEST(long_items_lose_the_left_and_keep_the_bos) {
 END_TEST
 
 START_TEST(mmlu_is_asked_as_the_harness_asks) {
-  const char *text = "question,A,B,C,D,answer\r\n"
+  const char *text = "\xef\xbb\xbfquestion,A,B,C,D,answer\r\n"
                      "\" Who, \"\"he\"\" said,\nis it? \",one,\"two, too\",three,four,C\r\n"
                      "2+2,1,2,3,4,d";
   static const char prompt[] = "Who, \"he\" said,\nis it?\nA. one\nB. two, too\nC. three\nD. four\nAnswer:";

@@ -199,9 +199,10 @@ qn_status qn__task_file_read(const char *path, qn_status (*item)(void *ud, const
   counter c = {&asked, 0};
   const reader r = {path, count, &c};
   const char *zero = memchr(text, 0, size);
+  size_t mark = strncmp(text, "\xef\xbb\xbf", 3) ? 0 : 3; /* a byte order mark, as spreadsheets write it */
   qn_status s = zero  ? qn__fail(QN_E_FORMAT, "%s: a zero byte at offset %td: not a text", path, zero - text)
-                : csv ? read_csv(&r, text, size)
-                      : read_jsonl(&r, text, size);
+                : csv ? read_csv(&r, text + mark, size - mark)
+                      : read_jsonl(&r, text + mark, size - mark);
   free(text);
   if (s == QN_OK && !c.n) return qn__fail(QN_E_FORMAT, "%s: it has no items", path);
   return s;
