@@ -64,11 +64,29 @@ static void multiply_tiles(void *ud, int64_t begin, int64_t end, int32_t thread)
   }
 }
 
+/* Tiles of equal size, at most `most` wide: a narrow one at the end would be packed for little. */
+static int64_t cut(int64_t n, int64_t most) {
+  int64_t tiles = (n + most - 1) / most;
+  return ((n + tiles - 1) / tiles + 15) / 16 * 16;
+}
+
+/* The BLAS packs both operands anew for every tile: large ones, but four of them at least, so that few threads share a
+ * small product. */
+static void cut_for_blas(product *p) {
+  p->tile_m = cut(p->m, 512);
+  p->tile_n = cut(p->n, 512);
+  while ((p->m + p->tile_m - 1) / p->tile_m * ((p->n + p->tile_n - 1) / p->tile_n) < 4) {
+    int64_t *larger = p->tile_m > p->tile_n ? &p->tile_m : &p->tile_n;
+    if (*larger <= 128) return;
+    *larger = cut(*larger, (*larger + 1) / 2);
+  }
+}
+
 void qn__dense(qn_pool *pool, const float *x, int64_t ldx, const float *w, int64_t m, int64_t n, int64_t k, float *y,
                int64_t ldy) {
   product p = {.x = x, .w = w, .y = y, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .k = k, .tile_m = 64, .tile_n = 64};
   if (m >= few && !qn__blas(&p.blas)) {
-    p.tile_m = p.tile_n = 256;
+    cut_for_blas(&p);
     if (p.blas->set_threads) p.blas->set_threads(1); /* the pool's threads call it */
   }
   p.across = (n + p.tile_n - 1) / p.tile_n;
