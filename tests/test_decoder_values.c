@@ -19,7 +19,6 @@ static double cross_entropy(qn__decoder *d, int windows) {
   return total / windows / (LENGTH - 1);
 }
 
-
 /* Cross-entropy by the code of the tools that made them; with what margin. */
 static const struct {
   const char *name;
