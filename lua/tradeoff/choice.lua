@@ -62,7 +62,7 @@ end
 -- nil if there is none.
 function choice.dominator(c, list)
   for _, d in ipairs(list) do
-    if d ~= c and not d.broken and d.bytes <= c.bytes and no_slower(d, c) and closer(d, c) then return d end
+    if d ~= c and not d.broken and closer(d, c) and d.bytes <= c.bytes and no_slower(d, c) then return d end
   end
 end
 

@@ -18,7 +18,8 @@ local function shown(pattern, x) return x and x - x == 0 and pattern:format(x) o
 local function ppl(delta) return 100 * (math.exp(delta) - 1) end
 
 local words = { tied = "as the original", within = "within the margin", outside = "beyond the margin",
-  undecided = "text too short", stopped = "given up", broken = "broken" }
+  undecided = "text too short", stopped = "given up", broken = "broken",
+  untried = "not tried" }
 
 -- What the verdict says of a candidate, in a few words.
 local function mark(c, v)

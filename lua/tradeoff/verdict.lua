@@ -25,6 +25,7 @@ end
 
 local function accuracy(c, limit, floor)
   if c.broken then return "broken" end
+  if not c.delta then return "untried" end
   local d = c.delta
   if d.low > limit or d.high < -limit or worse_at(c) then return "outside" end
   if c.stopped then return "stopped" end
@@ -53,7 +54,7 @@ local function classify(list, s)
   local limit, out = math.log(1 + s.margin), {}
   for _, c in ipairs(list) do
     local x = { accuracy = accuracy(c, limit, s.floor), slower = slower_at(c.decode),
-      slow_prefill = #slower_at(c.prefill) > 0, large = s.memory and c.bytes > s.memory or false,
+      slow_prefill = #slower_at(c.prefill) > 0, large = s.memory and c.bytes and c.bytes > s.memory or false,
       timed = choice.at(c.decode, 1) ~= nil }
     if x.accuracy == "undecided" then x.more = windows_more(c.delta, limit) end
     x.close = x.accuracy == "tied" or x.accuracy == "within"
@@ -134,9 +135,11 @@ local rules = {
   end,
   function(v, s)
     if v.chosen then return end
-    local near = best(select(v.list, function(c) return not c.broken and not c.dense end),
+    local near = best(select(v.list, function(c) return c.kl and not c.broken and not c.dense end),
       function(a, b) return a.kl.mean < b.kl.mean end)
-    local text = ("Stay with 16 bits: no candidate is within %g%% of perplexity%s, and faster."):format(100 * s.margin,
+    local there = #select(v.list, function(c) return c.dense and v.class[c.name].large end) == 0
+    local text = ("%s: no candidate is within %g%% of perplexity%s, and faster."):format(
+      there and "Stay with 16 bits" or "Nothing can be taken", 100 * s.margin,
       s.memory and (", fits %.1f MB"):format(s.memory / 1e6) or "")
     return near and ("%s The nearest is %s: %s, %s."):format(text, near.name, size(near), change(near)) or text
   end,
@@ -194,20 +197,30 @@ local rules = {
     return ("Given up after a few windows: %s."):format(names(v.stopped, function(c) return c.stopped end))
   end,
   function(v)
+    if #v.untried == 0 then return end
+    return ("Not tried, the budget ended before: %s."):format(names(v.untried))
+  end,
+  function(_, s)
+    if #(s.overlaps or {}) == 0 then return end
+    return ("Calibration has seen a part of the text, which flatters its methods: %s."):format(
+      table.concat(s.overlaps, "; "))
+  end,
+  function(v)
     if #v.broken == 0 then return end
     return ("Broken: %s."):format(names(v.broken, function(c) return c.broken end))
   end,
 }
 
--- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil). The list must not be empty.
--- -> { chosen, smallest = names or nil; tied, within, outside, undecided, stopped, broken, slower, large, untimed =
---      lists of names; class = name -> what was found; sentences = list }
+-- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil), overlaps (of texts with those of
+-- calibration, as sentences, or nil). The list must not be empty.
+-- -> { chosen, smallest = names or nil; tied, within, outside, undecided, stopped, untried, broken, slower, large,
+--      untimed = lists of names; class = name -> what was found; sentences = list }
 function verdict.of(list, settings)
   local v = { list = list, class = classify(list, settings) }
   local function those(keep)
     return select(list, function(c) return keep(v.class[c.name], c) end)
   end
-  for _, name in ipairs { "tied", "within", "outside", "undecided", "stopped", "broken" } do
+  for _, name in ipairs { "tied", "within", "outside", "undecided", "stopped", "untried", "broken" } do
     v[name] = those(function(x) return x.accuracy == name end)
   end
   v.slower = those(function(x, c) return x.slower[1] == 1 and not c.dense end)
@@ -217,8 +230,8 @@ function verdict.of(list, settings)
   v.chosen, v.smallest = #eligible > 0 and fastest(eligible) or nil, best(eligible, smaller)
   local out = { class = v.class, sentences = {} }
   for _, rule in ipairs(rules) do out.sentences[#out.sentences + 1] = rule(v, settings) end
-  for _, key in ipairs { "tied", "within", "outside", "undecided", "stopped", "broken", "slower", "large",
-    "untimed" } do
+  for _, key in ipairs { "tied", "within", "outside", "undecided", "stopped", "untried", "broken", "slower",
+    "large", "untimed" } do
     out[key] = {}
     for i, c in ipairs(v[key]) do out[key][i] = c.name end
   end
