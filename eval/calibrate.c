@@ -202,7 +202,7 @@ static qn_status run_stage(qn__calibration *c) {
       QN_TRY(check_rows(c));
     }
     QN_TRY(pass(c, &c->quantized, w, see));
-    QN_TRY(c->failed);
+    if (c->failed) return qn__fail(c->failed, "%s: %s", c->site[c->next].name, qn__errmsg());
   }
   for (int i = 0; i < c->n_in; i++) qn__inputs_finish(&c->in[i].s);
   return QN_OK;

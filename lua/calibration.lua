@@ -89,7 +89,7 @@ return function(q, native)
     local w, why, code = run.decoder:weight(c.site)
     if not w then return nil, why, code end
     return native.quantize(w, c.n, c.k, q.descriptor(c.format),
-      { method = method, scales = method == options.method and options.scales or nil, threads = options.threads },
+      { method = method, scales = options.scales, threads = options.threads },
       calibration)
   end
 
@@ -101,7 +101,8 @@ return function(q, native)
     end
   end
 
-  -- The layer that calibration came by; a failure names it. Where statistics are not enough the user may allow rtn.
+  -- The layer that calibration came by; a failure names it. Where statistics are not enough the user may allow rtn; if
+  -- that fails, too, it is not for the statistics.
   local function next_layer(run, options, calibration)
     local site, tokens, code = calibration:next()
     if not site then return nil, tokens, code end
@@ -109,17 +110,16 @@ return function(q, native)
     local c, why = run.by_site[site], too_few(tokens, options.windows)
     local planes, e
     if not why then
-      planes, e, code = quantize(run, options, c, options.method, calibration)
+      planes, e = quantize(run, options, c, options.method, calibration)
       why = not planes and e
-      if why and code ~= "QN_E_ARG" then return nil, ("%s: %s"):format(c.t.name, why), code end
     end
     local name = c.t.slices > 1 and ("%s[%d]"):format(c.t.name, c.slice - 1) or c.t.name
-    if why and not options.allow_rtn then
-      return nil, ("%s: %s; with --allow-rtn it is rounded to nearest"):format(name, why), "QN_E_ARG"
-    end
     if why then
       planes, e, code = quantize(run, options, c, "rtn")
       if not planes then return nil, ("%s: %s"):format(name, e), code end
+      if not options.allow_rtn then
+        return nil, ("%s: %s; with --allow-rtn it is rounded to nearest"):format(name, why), "QN_E_ARG"
+      end
     end
     e.method, e.tokens, e.why = why and "rtn" or options.method, tokens, why
     local ok

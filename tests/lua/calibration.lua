@@ -88,9 +88,14 @@ case("an expert that too few tokens come to is named, or rounded to nearest wher
   for _, r in ipairs(report) do t.equal(r.rtn ~= nil, r.tokens * 200 < 256, r.name) end
 end)
 
-case("a method that needs a text is not run without one", function(t)
+case("what has nothing to do with the text is told as such; without one the method is not run", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local o = options(m, models .. "text/valid.txt")
+  o.scales = "full"
+  local made, wrong = m:write_quantized(t.scratch .. "/out", o)
+  t.equal(made, nil)
+  t.equal(wrong, "model.layers.0.self_attn.q_proj.weight: scales 'full': format 'int3.g64.z' has a zero point or a "
+    .. "minimum, and reaches both ends anyway")
   o.windows = nil
   local report, why = m:write_quantized(t.scratch .. "/out", o)
   t.equal(report, nil)
