@@ -40,7 +40,7 @@ static const int32_t *const calibrating = ids + EVALUATED * LENGTH;
 
 static void setup(void) {
   static unsigned char text[WINDOWS * LENGTH];
-  FILE *f = fopen(QN_TESTS "/models/valid.txt", "r");
+  FILE *f = fopen(QN_TESTS "/models/text/valid.txt", "r");
   ck_assert(f && fread(text, 1, sizeof text, f) == sizeof text);
   fclose(f);
   for (size_t i = 0; i < sizeof text; i++) ids[i] = text[i];
