@@ -111,12 +111,14 @@ return function(q, native)
 
   -- ---- The whole ----------------------------------------------------------------------------------------------------
 
-  -- What the steps need: model, windows, reference, folders. nil, message, code.
+  -- What the steps need: model, candidates, windows, reference, folders. nil, message, code. Nothing is written before
+  -- all that was asked for is known to be there.
   local function prepare(t, device)
     local s = { folder = t.folder, device = device, threads = t.threads, store = t.store }
     local ok, why, code = true
     s.model, why, code = q.model(t.model)
     if not s.model then return nil, why, code end
+    s.list = list_of(t, s.model, device)
     s.original, why, code = q.decoder(s.model, { threads = t.threads })
     if not s.original then return nil, why, code end
     local limit = s.original:config().context
@@ -179,7 +181,7 @@ return function(q, native)
     local s
     s, why, code = prepare(t, device)
     if not s then return nil, why, code end
-    local list = list_of(t, s.model, device)
+    local list = s.list
     local progress, tell = teller(t.progress)
     s.tell, s.tune_progress = tell, t.progress
     local identity = ("%s, %s"):format(t.model, native.hash(s.reference.key .. s.scored.hash)) -- and of this build

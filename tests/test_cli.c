@@ -49,6 +49,9 @@ static const row rows[] = {
      "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done; "
      "quernel --help >all.txt; ! grep '.\\{81\\}' *.txt",
      0, NULL, NULL},
+    {"quernel tradeoff $T/models/tiny-llama --text x.txt --only int4.g64:gptq; r=$?; ls tradeoff-tiny-llama; "
+     "exit $r",
+     2, NULL, "^quernel: tradeoff: int4.g64:gptq: gptq looks at activations: it needs a text, --calibrate FILE\nls: "},
     {"quernel tune --help", 0, "Problem.*--m LIST .*default: 1,4,16,64,256.*Layers.*Device.*Search.*Output", NULL},
     {"quernel tune", 2, NULL, "^quernel: tune: a MODEL or --problem P is needed\n$"},
     {"quernel tune --bogus", 2, NULL, "^quernel: tune: option \"--bogus\" is not known; known: --problem[^\n]*\n$"},

@@ -225,7 +225,7 @@ function verdict.of(list, settings)
   end
   v.slower = those(function(x, c) return x.slower[1] == 1 and not c.dense end)
   v.large = those(function(x) return x.large end)
-  v.untimed = those(function(x) return x.close and not x.timed end)
+  v.untimed = those(function(x, c) return x.close and not x.timed and not c.dense end)
   local eligible = those(function(x) return x.eligible end)
   v.chosen, v.smallest = #eligible > 0 and fastest(eligible) or nil, best(eligible, smaller)
   local out = { class = v.class, sentences = {} }

@@ -69,7 +69,12 @@ goes on when it is started again. Methods that look at activations need --calibr
     local device = common.check(q.device(options.device or "host"))
     local parse = q.import "lua.tradeoff.candidates" (q, q.native).parse
     for _, key in ipairs { "only", "candidate" } do
-      for _, text in ipairs(options[key] or {}) do common.ask(parse, text, device.target) end
+      for _, text in ipairs(options[key] or {}) do
+        local c = common.ask(parse, text, device.target)
+        if c.wants_text and not options.calibrate then
+          common.misuse("%s: %s looks at activations: it needs a text, --calibrate FILE", text, c.method)
+        end
+      end
     end
     local r = common.check(q.tradeoff { model = options[1], texts = options.text,
       tasks = options.task, calibrate = options.calibrate, only = options.only, candidates = options.candidate,
