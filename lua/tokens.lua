@@ -30,4 +30,28 @@ return function(q, native)
   -- How much of `ids` is in `before`, too: { run (ids of a run), runs, seen (of them), at, from (where the first that
   -- was seen begins in each, from 0) }.
   q.overlap = native.overlap
+
+  -- A sentence for each of the files `texts` of which one of `before` holds a tenth or more (phrases that come again in
+  -- any text are less); or nil, message, code.
+  function q.seen_before(model, texts, before)
+    local t, why, code = q.tokenizer(model)
+    if not t then return nil, why, code end
+    local out, ids = {}, {}
+    for _, list in ipairs { texts, before } do
+      for _, path in ipairs(list) do
+        ids[path], why, code = t:read(path)
+        if not ids[path] then return nil, why, code end
+      end
+    end
+    for _, text in ipairs(texts) do
+      for _, earlier in ipairs(before) do
+        local o = q.overlap(ids[earlier], ids[text])
+        if o and o.seen >= 0.1 * o.runs and o.seen > 0 then
+          out[#out + 1] = ("%.0f%% of %s (runs of %d tokens) is in %s, too, on which methods are calibrated: that " ..
+            "flatters them."):format(100 * o.seen / o.runs, text, o.run, earlier)
+        end
+      end
+    end
+    return out
+  end
 end

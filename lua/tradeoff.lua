@@ -131,6 +131,8 @@ return function(q, native)
     if t.calibrate then
       s.calibrate, why, code = windows_of(t.calibrate, "128", "all")
       if not s.calibrate then return nil, why, code end
+      s.seen, why, code = q.seen_before(s.model, t.texts, t.calibrate)
+      if not s.seen then return nil, why, code end
     end
     s.tasks = {}
     for i, path in ipairs(t.tasks or {}) do
@@ -207,6 +209,7 @@ return function(q, native)
       peak_memory = peak_memory(), beside = beside, files = {},
       cache_per_token = s.original:session_bytes(1, 513) - s.original:session_bytes(1, 512) }
     r.verdict = verdict.of(list, r)
+    for _, text in ipairs(s.seen or {}) do table.insert(r.verdict.sentences, text) end
     for _, c in ipairs(list) do
       c.commands = commands_of(c, t, s)
       if r.verdict.chosen == c.name then

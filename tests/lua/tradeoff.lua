@@ -429,4 +429,13 @@ case("what is broken or was not timed has dashes in the table and no place in th
   t.equal(count(report.html(r), "<circle "), 3 + 3)
 end)
 
+case("a text that calibration has seen is named", function(t)
+  local m, path = assert(q.model(t.tests .. "/models/tiny-llama")), t.tests .. "/models/text/"
+  local valid, other = path .. "valid.txt", path .. "calibration.txt"
+  t.equal(#assert(q.seen_before(m, { valid }, { other })), 0)
+  local seen = assert(q.seen_before(m, { other, valid }, { valid }))
+  t.equal(#seen, 1)
+  t.check(seen[1]:find("100% of " .. valid .. " (runs of 16 tokens) is in " .. valid, 1, true), seen[1])
+end)
+
 return cases
