@@ -202,7 +202,7 @@ static const row rows[] = {
      "^quernel: y: cannot be written: not a file\n$"},
     {"export TMPDIR=/nowhere/x; " TUNE "--store s >out; " VERIFY "--store s >out", 1, NULL,
      "set aside for this run: no folder for temporary files in /nowhere/x: [^\n]*TMPDIR.*set aside[^\n]*/nowhere/x"},
-    {VERIFY "--store /proc/nowhere", 1, NULL, "^quernel: store: cannot make /proc/nowhere/[^\n]*\n$"},
+    {VERIFY "--store /proc/nowhere", 1, NULL, "^quernel: store: cannot make /proc/nowhere: [^\n]*\n$"},
     {VERIFY "--store /etc/passwd", 1, NULL,
      "^quernel: store: cannot make /etc/passwd/[^\n]*Not a directory; set [^\n]*\n$"},
     {VERIFY "--store s && cd s/* && rm -r journal && echo x >journal && cd ../.. && " VERIFY "--store s", 1, "2 of 2",
