@@ -6,7 +6,7 @@
 #ifndef QN_EVAL_EVALUATE_H
 #define QN_EVAL_EVALUATE_H
 #include "log.h"
-#include "reference.h"
+#include "reference_model.h"
 #include "score.h"
 #include "task.h"
 

@@ -1,5 +1,5 @@
-/* reference.c - see reference.h. */
-#include "reference.h"
+/* reference_model.c - see reference_model.h. */
+#include "reference_model.h"
 #include "config.h"
 #include "fail.h"
 #include "hash.h"

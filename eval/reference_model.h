@@ -1,4 +1,4 @@
-/* reference.h - a reference model's final hidden states, kept once for all candidates.
+/* reference_model.h - a reference model's final hidden states, kept once for all candidates.
  *
  * What a candidate is compared with are the reference's logits. Those of a window of 512 tokens and 128 256 words take
  * 263 MB; the hidden states that they follow from take 8 MB and lose nothing: the head is multiplied anew, in f32, a
@@ -11,8 +11,8 @@
  *     from the next page on, data [n, scored, hidden] f32, little-endian: the rows whose next token is scored
  *
  * A window that was torn when a run was killed has a wrong hash, and is computed anew. */
-#ifndef QN_EVAL_REFERENCE_H
-#define QN_EVAL_REFERENCE_H
+#ifndef QN_EVAL_REFERENCE_MODEL_H
+#define QN_EVAL_REFERENCE_MODEL_H
 #include "decoder.h"
 #include "windows.h"
 
