@@ -27,6 +27,14 @@ local function folder(path) return path:match "^(.*)/" end
 -- A header, and the file that has its name.
 local function unit(path) return whole[folder(path)] and path or path:match "^(.*)%.[ch]$" end
 
+-- Of headers of the same name in several folders, the one that a file may include; else the first.
+local function meant(path, list)
+  for _, dir in ipairs(arrows[folder(path)]) do
+    for _, header in ipairs(list or {}) do if folder(header) == dir then return header end end
+  end
+  return list and list[1]
+end
+
 -- path -> list of the paths that it includes, of all C files of the folders above.
 local function read_graph(root)
   local graph, by_name = {}, {}
@@ -34,14 +42,16 @@ local function read_graph(root)
     local list <close> = assert(io.popen(("ls %s/%s/*.[ch] 2>&-"):format(root, dir)))
     for path in list:lines() do
       path = path:sub(#root + 2)
-      graph[path], by_name[path:match "[^/]*$"] = {}, path
+      local name = path:match "[^/]*$"
+      graph[path], by_name[name] = {}, by_name[name] or {}
+      table.insert(by_name[name], path)
     end
   end
   for path, out in pairs(graph) do
     for line in io.lines(root .. "/" .. path) do
       local name = line:match '^#include "(.*)"'
       local beside = name and folder(path) .. "/" .. name
-      out[#out + 1] = name and (graph[beside] and beside or by_name[name] or name)
+      out[#out + 1] = name and (graph[beside] and beside or meant(path, by_name[name]) or name)
     end
   end
   return graph
