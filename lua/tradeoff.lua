@@ -54,22 +54,6 @@ return function(q, native)
     return e.kl.mean
   end
 
-  -- Texts of which calibration has seen runs of tokens, told one by one.
-  local function overlaps(t, m)
-    local out, tokenizer, why, code = {}, q.tokenizer(m)
-    if not tokenizer then return nil, why, code end
-    for _, before in ipairs(t.calibrate or {}) do
-      for _, path in ipairs(t.texts) do
-        local a, b = tokenizer:read(before), tokenizer:read(path)
-        local o = a and b and q.overlap(a, b)
-        if o and o.seen > 0 then
-          out[#out + 1] = ("%.1f%% of %s are in %s"):format(100 * o.seen / o.runs, path, before)
-        end
-      end
-    end
-    return out
-  end
-
   -- ---- Results ------------------------------------------------------------------------------------------------------
 
   local function write(path, text)
@@ -205,8 +189,7 @@ return function(q, native)
     if t.progress then t.progress { phase = "done" } end
     local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
       machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,
-      memory = t.memory, whole = whole, overlaps = overlaps(t, s.model),
-      peak_memory = peak_memory(), beside = beside, files = {},
+      memory = t.memory, whole = whole, peak_memory = peak_memory(), beside = beside, files = {},
       cache_per_token = s.original:session_bytes(1, 513) - s.original:session_bytes(1, 512) }
     r.verdict = verdict.of(list, r)
     for _, text in ipairs(s.seen or {}) do table.insert(r.verdict.sentences, text) end

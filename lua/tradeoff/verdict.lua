@@ -200,19 +200,13 @@ local rules = {
     if #v.untried == 0 then return end
     return ("Not tried, the budget ended before: %s."):format(names(v.untried))
   end,
-  function(_, s)
-    if #(s.overlaps or {}) == 0 then return end
-    return ("Calibration has seen a part of the text, which flatters its methods: %s."):format(
-      table.concat(s.overlaps, "; "))
-  end,
   function(v)
     if #v.broken == 0 then return end
     return ("Broken: %s."):format(names(v.broken, function(c) return c.broken end))
   end,
 }
 
--- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil), overlaps (of texts with those of
--- calibration, as sentences, or nil). The list must not be empty.
+-- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil). The list must not be empty.
 -- -> { chosen, smallest = names or nil; tied, within, outside, undecided, stopped, untried, broken, slower, large,
 --      untimed = lists of names; class = name -> what was found; sentences = list }
 function verdict.of(list, settings)
