@@ -109,7 +109,7 @@ static qn_status workspace(qn__linears *s, const qn_gemm *gemm, int64_t m, qn_ar
     if (!s->workspace) return qn__fail(QN_E_NOMEM, "%zu bytes of workspace for %s", size, qn_gemm_kernel(gemm, m));
     s->workspace_size = size;
   }
-  memset(s->workspace, 0, counters);
+  if (counters) memset(s->workspace, 0, counters);
   args->counters = s->workspace;
   args->workspace = (char *)s->workspace + counters;
   return QN_OK;
