@@ -102,6 +102,7 @@ static qn_status workspace(qn__linears *s, const qn_gemm *gemm, int64_t m, qn_ar
   enum { align = 256 };
   size_t counters = (qn_gemm_counters(gemm, m) + align - 1) / align * align;
   size_t size = counters + (qn_gemm_workspace(gemm, m) + align - 1) / align * align;
+  if (!size) return QN_OK;
   if (size > s->workspace_size) {
     free(s->workspace);
     s->workspace_size = 0;
@@ -109,7 +110,7 @@ static qn_status workspace(qn__linears *s, const qn_gemm *gemm, int64_t m, qn_ar
     if (!s->workspace) return qn__fail(QN_E_NOMEM, "%zu bytes of workspace for %s", size, qn_gemm_kernel(gemm, m));
     s->workspace_size = size;
   }
-  if (counters) memset(s->workspace, 0, counters);
+  memset(s->workspace, 0, counters);
   args->counters = s->workspace;
   args->workspace = (char *)s->workspace + counters;
   return QN_OK;
