@@ -190,7 +190,7 @@ return function(q, native)
     local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
       machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,
       memory = t.memory, whole = whole, peak_memory = peak_memory(), beside = beside, files = {},
-      cache_per_token = s.original:session_bytes(1, 513) - s.original:session_bytes(1, 512) }
+      cache_per_token = (s.original:session_bytes(1, 1024) - s.original:session_bytes(1, 512)) // 512 }
     r.verdict = verdict.of(list, r)
     for _, text in ipairs(s.seen or {}) do table.insert(r.verdict.sentences, text) end
     for _, c in ipairs(list) do

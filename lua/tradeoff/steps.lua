@@ -193,7 +193,7 @@ return function(q, native)
     if not d then d, why = self:decoder(c, true) end
     if not d then return nil, why end
     if kind == "prefill" then return d:time(1, 0, m) end
-    return d:time(m, math.min(context, cache // (m * d:session_bytes(1, 1))), 1)
+    return d:time(m, math.min(context, context * cache // (m * d:session_bytes(1, context))), 1)
   end
 
   return steps
