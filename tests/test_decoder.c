@@ -2,6 +2,7 @@
  * show in a result, and weights can be replaced. */
 #include "arch_made.h"
 #include "decoder_fixture.h"
+#include "ops.h"
 #include "timing.h"
 #include <math.h>
 
@@ -210,6 +211,28 @@ START_TEST(a_token_outside_the_vocabulary_is_named) {
 }
 END_TEST
 
+static const struct {
+  float logits[4];
+  int32_t want[3];
+  bool is_nan; /* the weights */
+} routes[] = {
+    {{2, 3, 3, 1}, {1, 2, 0}, false},
+    {{1, NAN, 3, NAN}, {1, 3, 2}, true},
+    {{NAN, NAN, NAN, NAN}, {0, 1, 2}, true},
+};
+
+START_TEST(router_logits_that_are_no_numbers_come_first) {
+  int32_t expert[3];
+  float weight[3];
+  qn_pool *pool;
+  OK(qn__pool_new(NULL, 1, &pool));
+  qn__route_rows(pool, &(qn__route){routes[_i].logits, 4, 1, 4, 3, true, expert, weight});
+  ck_assert_mem_eq(expert, routes[_i].want, sizeof expert);
+  for (int i = 0; i < 3; i++) ck_assert(isnan(weight[i]) == routes[_i].is_nan);
+  qn__pool_free(pool);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(an_activation_that_is_not_computed_is_named, 1),
@@ -219,6 +242,7 @@ int main(int argc, char **argv) {
       CASE(a_hook_sees_every_input_once_and_may_end_the_layer, 1),
       CASE(bf16_is_as_far_off_as_elsewhere, 1),
       CASE(a_token_outside_the_vocabulary_is_named, 1),
+      CASE(router_logits_that_are_no_numbers_come_first, QN_COUNT(routes)),
       CASE(a_step_after_skipped_tokens_repeats_and_ends_at_the_context, 1),
       CASE(a_pass_takes_time_part_of_it_in_linear_layers, QN_COUNT(passes)),
   };

@@ -167,12 +167,15 @@ void qn__rotate_rows(qn_pool *pool, const qn__rotate *a) { qn__pool_run(pool, ro
 
 /* ---- Experts ----------------------------------------------------------------------------------------------------- */
 
-/* The largest that is not larger than the last one that was taken, and behind it where both are equal. */
+/* NaN is above all numbers: the expert is taken, and what it gives is NaN. */
+static bool above(float a, float b) { return a > b || (isnan(a) && !isnan(b)); }
+
+/* The largest that is not above the last one that was taken, and behind it where both are equal. */
 static int64_t next_expert(const float *p, int64_t n, int64_t last) {
   int64_t best = -1;
   for (int64_t j = 0; j < n; j++) {
-    bool left = last < 0 || p[j] < p[last] || (p[j] == p[last] && j > last);
-    if (left && (best < 0 || p[j] > p[best])) best = j;
+    bool left = last < 0 || above(p[last], p[j]) || (!above(p[j], p[last]) && j > last);
+    if (left && (best < 0 || above(p[j], p[best]))) best = j;
   }
   return best;
 }
