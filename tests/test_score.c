@@ -87,6 +87,19 @@ START_TEST(what_is_not_finite_is_counted) {
 }
 END_TEST
 
+/* What fills a row up to whole vectors adds nothing to logits so large that 1000 less is the same number. */
+START_TEST(large_logits_have_no_company) {
+  const float p[3] = {1e11F, 1e11F, 1e11F};
+  qn__token_score t;
+  qn_pool *pool = pool_of(1);
+  ck_assert_int_eq(qn__score_rows(pool, p, p, &(int32_t){1}, 1, 3, &t), QN_OK);
+  NEAR(t.confidence, 1. / 3, 0, 1e-6);
+  NEAR(t.nll, log(3), 1e-4, 0);
+  ck_assert(t.kl == 0);
+  qn__pool_free(pool);
+}
+END_TEST
+
 /* ---- Summaries --------------------------------------------------------------------------------------------------- */
 
 /* 3 windows of 8, 8 and 4 tokens in two domains, numbers that are easy to sum up. */
@@ -265,6 +278,7 @@ int main(int argc, char **argv) {
   const suite_case cases[] = {
       CASE(rows_agree_with_numpy, (int)QN_COUNT(row_vectors)),
       CASE(what_is_not_finite_is_counted, 1),
+      CASE(large_logits_have_no_company, 1),
       CASE(summaries_are_means_over_tokens_clustered_by_window, 1),
       CASE(what_differs_between_domains_is_no_error, 1),
       CASE(parts_are_chosen_by_domain_position_and_confidence, (int)QN_COUNT(parts)),

@@ -60,8 +60,8 @@ QN__CLONES static void sum_up(const float *p, float largest_p, const float *q, f
     for (int64_t i = 0; i < whole; i += LANES) add(&s, NULL, 0, q + i, (double)largest_q);
   for (int64_t i = 0; i < LANES; i++) {
     bool there = whole + i < n;
-    end_p[i] = there && p ? p[whole + i] : largest_p - 1000;
-    end_q[i] = there ? q[whole + i] : largest_q - 1000;
+    end_p[i] = there && p ? p[whole + i] : -FLT_MAX;
+    end_q[i] = there ? q[whole + i] : -FLT_MAX;
   }
   add(&s, p ? end_p : NULL, (double)largest_p, end_q, (double)largest_q);
   for (int i = 1; i < LANES; i++) s.q[0] += s.q[i], s.p[0] += s.p[i], s.difference[0] += s.difference[i];
