@@ -41,7 +41,7 @@ struct qn__calibration {
   seen_input *in;
   int n_in, last; /* last: the site after those that it serves */
   int64_t pass_rows;
-  qn_status failed; /* inside the hook */
+  qn_status failed; /* hidden states and sums are unfinished: nothing comes after it */
 };
 
 /* ---- Hidden states ----------------------------------------------------------------------------------------------- */
@@ -256,19 +256,24 @@ void qn__calibration_free(qn__calibration *c) {
   free(c);
 }
 
+/* The inputs of the next site, its layer reached. */
+static qn_status next_stage(qn__calibration *c) {
+  end_stage(c);
+  for (; c->layer < c->site[c->next].layer; c->layer++) {
+    QN_TRY(advance(c, &c->quantized));
+    if (c->original.d) QN_TRY(advance(c, &c->original));
+  }
+  return run_stage(c);
+}
+
 qn_status qn__calibration_next(qn__calibration *c, int *site, const qn__inputs **seen) {
   *site = -1;
   *seen = NULL;
   while (c->next < c->sites && !c->wanted[c->next]) c->next++;
   if (c->next == c->sites) return QN_OK;
-  if (c->next >= c->last) {
-    end_stage(c);
-    for (; c->layer < c->site[c->next].layer; c->layer++) {
-      QN_TRY(advance(c, &c->quantized));
-      if (c->original.d) QN_TRY(advance(c, &c->original));
-    }
-    QN_TRY(run_stage(c));
-  }
+  if (c->failed) return qn__fail(c->failed, "calibration failed at %s; begin anew", c->site[c->next].name);
+  if (c->next >= c->last) c->failed = next_stage(c);
+  if (c->failed) return c->failed;
   *site = c->next++;
   *seen = &find_input(c, c->site[*site].input)->s;
   return QN_OK;

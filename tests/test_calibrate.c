@@ -270,6 +270,8 @@ START_TEST(experts_of_two_models_are_not_compared) {
   OK(qn__calibration_new(d, original, &o, &c));
   ck_assert_int_eq(qn__calibration_next(c, &at, &seen), QN_E_ARG);
   ck_assert_msg(strstr(qn__errmsg(), "sends other tokens to an expert") != NULL, "%s", qn__errmsg());
+  ck_assert_int_eq(qn__calibration_next(c, &at, &seen), QN_E_ARG); /* its sums are unfinished */
+  ck_assert(at == -1 && !seen);
   qn__calibration_free(c);
   qn__decoder_close(original), qn__decoder_close(d);
   free(wanted);
