@@ -86,6 +86,9 @@ const qn_model *qn__lua_model_at(lua_State *L, int index);
 const qn_gemm *qn__lua_gemm_at(lua_State *L, int index);
 const qn_weight *qn__lua_weight_at(lua_State *L, int index);
 struct qn__decoder *qn__lua_decoder_at(lua_State *L, int index);
+/* Raises when a decoder is closed that the object at `owner` uses: its user value has them at 1 … count, or nil.
+ * [-0, +0, v] */
+void qn__lua_check_decoders(lua_State *L, int owner, int count);
 const struct qn__windows *qn__lua_windows_at(lua_State *L, int index);
 /* What the site that a calibration gave out last saw. */
 const struct qn__inputs *qn__lua_inputs_at(lua_State *L, int index);

@@ -70,6 +70,7 @@ static int calibration_new(lua_State *L) {
 static int calibration_next(lua_State *L) {
   calibration *c = check_calibration(L, 1);
   int site;
+  qn__lua_check_decoders(L, 1, 2);
   qn_status s = qn__calibration_next(c->c, &site, &c->seen);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_pushinteger(L, site + 1);

@@ -18,6 +18,17 @@ qn__decoder *qn__lua_decoder_at(lua_State *L, int index) {
   return d->d;
 }
 
+void qn__lua_check_decoders(lua_State *L, int owner, int count) {
+  lua_getiuservalue(L, owner, 1);
+  for (int i = 1; i <= count; i++) {
+    lua_rawgeti(L, -1, i);
+    const decoder *d = luaL_testudata(L, -1, decoder_class);
+    luaL_argcheck(L, !d || d->d, owner, "its decoder is closed");
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
 /* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 typedef struct asked {

@@ -147,6 +147,13 @@ static int reference_open(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
+static qn__reference *check_reference(lua_State *L, int index) {
+  reference *r = luaL_checkudata(L, index, reference_class);
+  luaL_argcheck(L, r->r, index, "the reference is closed");
+  qn__lua_check_decoders(L, index, 1);
+  return r->r;
+}
+
 static int reference_close(lua_State *L) {
   reference *r = luaL_checkudata(L, 1, reference_class);
   qn__reference_close(r->r);
@@ -317,16 +324,15 @@ static int evaluate(lua_State *L) {
   qn__decoder *d = qn__lua_decoder_at(L, 1);
   const qn__windows *w = qn__lua_windows_at(L, 2);
   int domains = (int)luaL_checkinteger(L, 3);
-  reference *r = lua_isnil(L, 4) ? NULL : luaL_checkudata(L, 4, reference_class);
-  luaL_argcheck(L, !r || r->r, 4, "the reference is closed");
+  qn__reference *r = lua_isnil(L, 4) ? NULL : check_reference(L, 4);
   lua_settop(L, 6);
   teller t = {.L = L, .index = 6};
   qn__evaluate_options o = read_options(L, 5, &t);
   result *x = new_result(L);
-  qn_status s = qn__evaluate(d, w, r ? r->r : NULL, &o, &x->tokens);
-  if (t.raised) return lua_error(L);
-  if (s == QN_OK) s = push_evaluated(L, &x->tokens, domains, r != NULL);
+  qn_status s = qn__evaluate(d, w, r, &o, &x->tokens);
+  if (s == QN_OK && !t.raised) s = push_evaluated(L, &x->tokens, domains, r != NULL);
   qn__evaluated_free(&x->tokens); /* the next evaluation may want the log */
+  if (t.raised) return lua_error(L);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
@@ -400,11 +406,10 @@ static int evaluate_task(lua_State *L) {
   qn__evaluate_options o = read_options(L, 3, &t);
   result *x = new_result(L);
   qn_status s = qn__evaluate_task(d, task, &o, &x->answers);
-  if (t.raised) return lua_error(L);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  push_answered(L, task, &x->answers);
+  if (s == QN_OK && !t.raised) push_answered(L, task, &x->answers);
   qn__answered_free(&x->answers);
-  return 1;
+  if (t.raised) return lua_error(L);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
 /* ---- Statistics -------------------------------------------------------------------------------------------------- */

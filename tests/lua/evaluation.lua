@@ -75,10 +75,26 @@ end)
 case("an error of the progress function is the caller's", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local d, w = assert(q.decoder(m)), assert(windows(m))
-  t.fails("^on purpose$", q.evaluate,
-    { decoder = d, windows = w, progress = function() error("on purpose", 0) end })
+  local o = { decoder = d, windows = w, log = t.scratch .. "/log",
+    progress = function() error("on purpose", 0) end }
+  collectgarbage "stop"
+  t.fails("^on purpose$", q.evaluate, o)
+  o.progress = nil
+  local e, why = q.evaluate(o) -- the log is free again
+  collectgarbage "restart"
+  t.check(e, why)
   d:close()
   t.says("the decoder is closed", q.evaluate, { decoder = d, windows = w })
+end)
+
+case("a reference and a calibration need the decoders that they are of", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local d, w = assert(q.decoder(m)), assert(windows(m))
+  local r = assert(q.reference { decoder = d, windows = w })
+  local c = assert(q.native.calibration(d.handle, nil, w.handle, {}, { 1 }))
+  d:close()
+  t.says("its decoder is closed", q.evaluate, { decoder = assert(q.decoder(m)), windows = w, reference = r })
+  t.says("its decoder is closed", c.next, c)
 end)
 
 case("items are compared one by one", function(t)
