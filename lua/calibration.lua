@@ -41,11 +41,14 @@ return function(q, native)
 
   -- ---- A run --------------------------------------------------------------------------------------------------------
 
-  -- Everything that the result follows from.
+  -- Everything that the result follows from, but for layers that are rounded to nearest: take_up has those.
   local function key_of(run, options)
     local hash, why, code = native.model_hash(options.model.handle)
     if not hash then return nil, why, code end
-    local words = { native.version, hash, options.windows.hash, options.method, options.scales or "" }
+    local build
+    build, why, code = native.build()
+    if not build then return nil, why, code end
+    local words = { build, hash, options.windows.hash, options.method, options.scales or "" }
     for _, c in ipairs(run.chosen) do words[#words + 1] = ("%d %s"):format(c.site, c.format) end
     return native.hash(table.concat(words, "\n"))
   end
@@ -127,13 +130,16 @@ return function(q, native)
     return ok and c, why, code
   end
 
-  -- Layers that an earlier run has done. The first whose planes cannot be read, and those after it, are done again.
-  local function take_up(run, key)
+  -- Layers that an earlier run has done. The first whose planes cannot be read, or that is rounded to nearest where
+  -- this run may not, and those after it, are done again.
+  local function take_up(run, key, options)
     local done, wanted, count = read_log(run.path .. ".layers", key), {}, 0
     for _, c in ipairs(run.chosen) do
-      local planes = #wanted == 0 and done[c.site] and planes_of(run, c)
+      local e = done[c.site]
+      local fits = e and (e.method == options.method or options.allow_rtn)
+      local planes = #wanted == 0 and fits and planes_of(run, c)
       if planes and run.decoder:replace(c.site, planes) then
-        c.error, count = done[c.site], count + 1
+        c.error, count = e, count + 1
       else
         wanted[#wanted + 1] = c.site
       end
@@ -167,7 +173,7 @@ return function(q, native)
     local key, wanted, calibration
     key, why, code = key_of(run, options)
     if not key then return nil, why, code end
-    wanted, run.resumed, code = take_up(run, key)
+    wanted, run.resumed, code = take_up(run, key, options)
     if not wanted then return nil, run.resumed, code end
     calibration, why, code = native.calibration(run.decoder.handle, run.original and run.original.handle,
       options.windows.handle, { see = native.method_sees(options.method), threads = options.threads }, wanted)

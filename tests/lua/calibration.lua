@@ -86,6 +86,16 @@ case("an expert that too few tokens come to is named, or rounded to nearest wher
   for _, r in ipairs(report) do rounded = rounded + (r.rtn and 1 or 0) end
   t.check(rounded > 0 and rounded < #report, rounded)
   for _, r in ipairs(report) do t.equal(r.rtn ~= nil, r.tokens * 200 < 256, r.name) end
+
+  -- A run that may not round to nearest does not take such layers from one that might.
+  local layers = 0
+  function o.progress(e)
+    layers = layers + (e.phase == "calibrate" and 1 or 0)
+    if layers == #report then error("killed", 0) end
+  end
+  t.fails("^killed$", m.write_quantized, m, out, o)
+  o.allow_rtn, o.progress = nil, nil
+  t.equal(select(2, m:write_quantized(out, o)), why)
 end)
 
 case("what has nothing to do with the text is told as such; without one the method is not run", function(t)
