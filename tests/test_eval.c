@@ -150,10 +150,16 @@ START_TEST(a_broken_model_has_no_numbers) {
                 cli_err);
   ck_assert_int_eq(eval("$T/tiny-llama --against broken " VALID "--windows 4"), 1);
   ck_assert_msg(strstr(cli_err, "the reference has logits that are no finite numbers"), "%s", cli_err);
-  cJSON *j = result("broken " VALID "--windows 4 --json");
-  ck_assert(number(j, "texts.scores.broken_tokens") == 508);
+  ck_assert_int_eq(eval("broken " VALID "--windows 4 --json --quiet"), 1);
+  ck_assert_msg(strstr(cli_err, "broken is broken") != NULL, "%s", cli_err);
+  cJSON *j = cJSON_Parse(cli_out);
+  ck_assert(j && number(j, "texts.scores.broken_tokens") == 508);
   ck_assert_ptr_null(cJSON_GetObjectItem(cJSON_GetObjectItem(cJSON_GetObjectItem(j, "texts"), "scores"), "nll"));
   cJSON_Delete(j);
+  static const char item[] = "{\"context\":\"Let there be\",\"choices\":[\"light\",\"xqz\"],\"answer\":0}\n";
+  cli_write("qa.jsonl", item, sizeof item - 1);
+  ck_assert_int_eq(eval("$T/tiny-llama --against broken --task qa.jsonl --quiet"), 1);
+  ck_assert_msg(strstr(cli_err, "broken is broken: 1 item of 1 of qa.jsonl have") != NULL, "%s", cli_err);
 }
 END_TEST
 

@@ -153,7 +153,7 @@ local function tasks(run)
     t.path, t.name, t.truncated = path, path:match "[^/]*$", task.truncated
     if run.before then
       local before = evaluate(run.before)
-      t.before = before.acc and before.acc.mean
+      t.before, t.broken_before = before.acc and before.acc.mean, before.broken
       t.comparison = t.acc and before.acc and q.compare_items(before.items, t.items)
     end
     out[i] = t
@@ -168,11 +168,14 @@ local function check_broken(run, out)
     common.fail("%s is broken: %d logits at %s of %d are no finite numbers; nothing is averaged over them",
       run.options[1], e.broken_logits, common.count(e.broken_tokens, "token"), e.tokens)
   end
+  local function check(model, broken, t)
+    if broken == 0 then return end
+    common.fail("%s is broken: %s of %d of %s have logits that are no finite numbers", model,
+      common.count(broken, "item"), t.n, t.name)
+  end
   for _, t in ipairs(out.tasks or {}) do
-    if t.broken > 0 then
-      common.fail("%s is broken: %s of %d of %s have logits that are no finite numbers", run.options[1],
-        common.count(t.broken, "item"), t.n, t.name)
-    end
+    check(run.options[1], t.broken, t)
+    check(run.options.against, t.broken_before or 0, t)
   end
 end
 
@@ -237,8 +240,8 @@ interval of 95 %, clustered by window. What was evaluated is kept in the store, 
       dense = run.dense, ctx = run.ctx, score = options.score, texts = options.text and texts(run),
       tasks = options.task and tasks(run) }
     if run.show then run.show { phase = "done" } end
-    if options.json then print(q.json(out)) return end
+    if options.json then print(q.json(out)) end
     check_broken(run, out)
-    print_all(out)
+    if not options.json then print_all(out) end
   end,
 }
