@@ -118,6 +118,10 @@ return function(native)
     return out
   end
 
+  -- Settings of yarn that go into no key, and what llama.cpp has for them.
+  local unwritten = { { "attention_factor" }, { "mscale" }, { "mscale_all_dim" }, { "beta_fast", 32 },
+    { "beta_slow", 1 }, { "truncate", true } }
+
   local function add_rope(keys, prefix, config)
     local rope = rope_of(config)
     add(keys, prefix .. "rope.freq_base", "f32", rope.base)
@@ -127,9 +131,24 @@ return function(native)
     if rope.kind ~= "linear" and rope.kind ~= "yarn" then
       fail("config.json: a rotation of type %q is not written as GGUF; default, linear, yarn and llama3 are", rope.kind)
     end
+    for _, s in ipairs(rope.kind == "yarn" and unwritten or {}) do
+      local value = rope[s[1]]
+      if value ~= nil and value ~= s[2] then
+        fail("config.json: yarn with %s %s is not written as GGUF; without it, it is", s[1], tostring(value))
+      end
+    end
     add(keys, prefix .. "rope.scaling.type", "text", rope.kind)
     add(keys, prefix .. "rope.scaling.factor", "f32", rope.factor)
     add(keys, prefix .. "rope.scaling.original_context_length", "u32", rope.original_max_position_embeddings)
+  end
+
+  -- A window that is shorter than the context has its key, or cannot be said.
+  local function check_window(arch, config)
+    local size = config.use_sliding_window ~= false and math.tointeger(config.sliding_window)
+    if size and arch.keys ~= window and size < config.max_position_embeddings then
+      fail("config.json: sliding_window %d is not written as GGUF of the architecture %s, which sees the whole context",
+        size, arch.name)
+    end
   end
 
   local function add_model(keys, arch, config, name)
@@ -149,6 +168,7 @@ return function(native)
     add(keys, prefix .. "attention.layer_norm_rms_epsilon", "f32", need "rms_norm_eps")
     add(keys, prefix .. "vocab_size", "u32", need "vocab_size")
     if missing then fail("config.json: no %q", missing) end
+    check_window(arch, config)
     add(keys, prefix .. "attention.head_count_kv", "u32", config.num_key_value_heads or config.num_attention_heads)
     add(keys, prefix .. "attention.key_length", "u32", head_dim(config))
     add(keys, prefix .. "attention.value_length", "u32", head_dim(config))
