@@ -1,5 +1,6 @@
 /* evaluate_task.c - the choices of a task through a decoder: see evaluate.h. An item is one pass, its choices filled up
- * to the longest: what follows a token does not change it. */
+ * to the longest: what follows a token does not change it. Only ropes whose frequencies follow from the length of a
+ * pass (dynamic, longrope) take that of the longest choice for all. */
 #include "config.h"
 #include "cpu.h"
 #include "evaluate.h"

@@ -10,8 +10,9 @@
  *     mse        the range is drawn in step by step as long as the squared error falls, planes are rounded to nearest
  *                and each tries its neighbours
  *     full       the scale's sign is such that the code which reaches farthest is the weight of largest magnitude, as
- * in Q4_0 of GGUF: int4 reaches from -8 to 7, and is turned round where the positive end is the longer one full-mse the
- * same, drawn in
+ *                in Q4_0 of GGUF: int4 reaches from -8 to 7, and is turned round where the positive end is the longer
+ *                one
+ *     full-mse   the same, drawn in
  *
  * Methods are
  *

@@ -61,6 +61,6 @@ typedef struct qn__summary {
   double kl_at[QN_PERCENTILES], delta_p_at[QN_PERCENTILES];
 } qn__summary;
 
-/* QN_E_NOMEM. A part without tokens gives tokens = 0 and NaN. */
+/* QN_E_NOMEM. Of a part without tokens all fields are 0. */
 qn_status qn__summarize(const qn__window_score *window, size_t n, qn__part part, qn__summary *out);
 #endif
