@@ -117,7 +117,7 @@ static bool same_kind(const qn__site *a, const qn__site *b) {
 
 static int64_t bytes_of(const qn__calibration *c, const qn__site *site) {
   int64_t square = qn__pad(site->k) * qn__pad(site->k) * (int64_t)sizeof(double);
-  return site->k * 16 + (c->o.see & QN__SEE_CROSS ? 2 * square : c->o.see ? square : 0);
+  return site->k * (int64_t)sizeof(double) + (c->o.see & QN__SEE_CROSS ? 2 * square : c->o.see ? square : 0);
 }
 
 static qn_status add_input(qn__calibration *c, const qn__site *site) {

@@ -42,9 +42,9 @@ static qn_status score_rows(job *j, int64_t first, int64_t begin, int64_t end) {
 }
 
 static qn_status pass(job *j, int64_t first, int64_t count) {
-  int64_t unused = 0, all = count * j->scored;
+  int64_t all = count * j->scored;
   QN_TRY(qn__scored_hidden(j->d, j->w, first, count, j->h));
-  if (j->reference) QN_TRY(qn__reference_hidden(j->reference, first, count, j->h_reference, &unused));
+  if (j->reference) QN_TRY(qn__reference_hidden(j->reference, first, count, j->h_reference));
   for (int64_t row = 0; row < all; row += j->rows)
     QN_TRY(score_rows(j, first, row, row + j->rows < all ? row + j->rows : all));
   return qn__log_put(j->log, first, count);

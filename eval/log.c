@@ -41,7 +41,6 @@ static size_t take(qn__log *l, const char *from, size_t size) {
     qn__hash128(bytes, size_of(l, r.entry), hash);
     if (memcmp(hash, r.hash, sizeof hash)) return used;
     memcpy(l->data + l->at[r.entry], bytes, size_of(l, r.entry));
-    l->n_done += !l->done[r.entry];
     l->done[r.entry] = true;
     used += sizeof r + size_of(l, r.entry);
   }
@@ -90,7 +89,7 @@ qn_status qn__log_put(qn__log *l, int64_t first, int64_t count) {
   }
   qn_status s = all ? append(l, all, size) : QN_OK;
   free(all);
-  for (int64_t i = first; s == QN_OK && i < first + count; i++) l->n_done += !l->done[i], l->done[i] = true;
+  for (int64_t i = first; s == QN_OK && i < first + count; i++) l->done[i] = true;
   return s;
 }
 

@@ -14,7 +14,7 @@
 typedef struct qn__log {
   int fd; /* -1: nothing is kept beyond the process */
   const char *path;
-  int64_t n, n_done;
+  int64_t n;
   const size_t *at; /* [n + 1]: entry i is data[at[i]] .. data[at[i + 1] - 1] */
   char *data;
   bool *done; /* [n] */

@@ -167,12 +167,11 @@ static qn_status keep(const qn__reference *r, int64_t window, const float *h) {
 }
 
 /* A pass is computed whole or not at all, so that its windows always have the same company. */
-qn_status qn__reference_hidden(qn__reference *r, int64_t first, int64_t count, float *h, int64_t *computed) {
+qn_status qn__reference_hidden(qn__reference *r, int64_t first, int64_t count, float *h) {
   bool all = true;
   for (int64_t i = 0; all && i < count; i++) all = kept(r, first + i, h + (size_t)i * r->bytes / sizeof *h);
   if (all) return QN_OK;
   QN_TRY(qn__scored_hidden(r->d, r->w, first, count, h));
   for (int64_t i = 0; i < count; i++) QN_TRY(keep(r, first + i, h + (size_t)i * r->bytes / sizeof *h));
-  *computed += count;
   return QN_OK;
 }

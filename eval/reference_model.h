@@ -26,9 +26,8 @@ qn_status qn__reference_open(qn__decoder *d, const char *model, const qn__window
                              qn__reference **out);
 void qn__reference_close(qn__reference *r); /* NULL is accepted */
 
-/* h [count, scored, hidden] of windows first .. first + count - 1: read, else computed and kept. *computed grows by the
- * windows that were. */
-qn_status qn__reference_hidden(qn__reference *r, int64_t first, int64_t count, float *h, int64_t *computed);
+/* h [count, scored, hidden] of windows first .. first + count - 1: read, else computed and kept. */
+qn_status qn__reference_hidden(qn__reference *r, int64_t first, int64_t count, float *h);
 
 qn__decoder *qn__reference_decoder(const qn__reference *r); /* for its head */
 const qn__windows *qn__reference_windows(const qn__reference *r);

@@ -63,9 +63,9 @@ typedef struct asked {
 /* A number that depends on every bit of the statistics. */
 static uint64_t sum_of(const qn__inputs *s) {
   uint64_t sum = (uint64_t)s->tokens, x;
-  const double *parts[] = {s->square, s->magnitude, s->h, s->cross};
-  const int64_t sizes[] = {s->k, s->k, s->pad * s->pad, s->pad * s->pad};
-  for (int p = 0; p < 4; p++)
+  const double *parts[] = {s->square, s->h, s->cross};
+  const int64_t sizes[] = {s->k, s->pad * s->pad, s->pad * s->pad};
+  for (int p = 0; p < 3; p++)
     for (int64_t i = 0; parts[p] && i < sizes[p]; i++) memcpy(&x, &parts[p][i], sizeof x), sum = sum * 31 + x;
   return sum;
 }

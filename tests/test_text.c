@@ -160,10 +160,6 @@ START_TEST(test_decoding) {
     ck_ok(qn__tokenizer_decode(t, ids.id, ids.n, &back, &bytes));
     ck_assert_uint_eq(bytes, strlen(back));
     ck_assert_msg(!strcmp(back, sample), "%s: '%s'", name, back);
-    int64_t sum = 0; /* a space may have been put before the text, and before what follows a token */
-    for (int64_t k = 0; k < ids.n; k++) sum += qn__tokenizer_bytes(t, ids.id[k]);
-    ck_assert_int_ge(sum, (int64_t)bytes);
-    ck_assert_int_le(sum, (int64_t)bytes + 2);
     free(back);
     qn__ids_free(&ids);
     ck_fails(QN_E_ARG, "id 99999 (number 1) is no token",

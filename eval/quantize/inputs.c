@@ -3,7 +3,6 @@
 #include "fail.h"
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { ROWS = 256 }; /* of X that are made float64 at once */
 
@@ -11,8 +10,7 @@ static double *zeros(int64_t count) { return calloc((size_t)count, sizeof(double
 
 qn_status qn__inputs_init(qn__inputs *s, int64_t k, int see) {
   *s = (qn__inputs){.k = k, .pad = qn__pad(k)};
-  s->square = zeros(2 * k);
-  s->magnitude = s->square ? s->square + k : NULL;
+  s->square = zeros(k);
   if (see & (QN__SEE_PRODUCTS | QN__SEE_CROSS)) s->h = zeros(s->pad * s->pad);
   if (see & QN__SEE_CROSS) s->cross = zeros(s->pad * s->pad);
   if (s->square && (!see || s->h) && (!(see & QN__SEE_CROSS) || s->cross)) return QN_OK;
@@ -28,21 +26,12 @@ void qn__inputs_fini(qn__inputs *s) {
   *s = (qn__inputs){0};
 }
 
-void qn__inputs_clear(qn__inputs *s) {
-  size_t square = (size_t)(s->pad * s->pad) * sizeof *s->h;
-  s->tokens = 0;
-  memset(s->square, 0, (size_t)(2 * s->k) * sizeof *s->square);
-  if (s->h) memset(s->h, 0, square);
-  if (s->cross) memset(s->cross, 0, square);
-}
-
-static qn_status add_means(qn__inputs *s, const float *x, int64_t rows) {
+static qn_status add_squares(qn__inputs *s, const float *x, int64_t rows) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t i = 0; i < s->k; i++) {
       double v = (double)x[r * s->k + i];
       if (!isfinite(v)) return qn__fail(QN_E_ARG, "input %jd of a token is %g, not a finite number", (intmax_t)i, v);
       s->square[i] += v * v;
-      s->magnitude[i] += fabs(v);
     }
   return QN_OK;
 }
@@ -65,7 +54,7 @@ static void add_products(qn__inputs *s, qn_pool *pool, const float *x, const flo
 }
 
 qn_status qn__inputs_add(qn__inputs *s, qn_pool *pool, const float *x, const float *original, int64_t rows) {
-  QN_TRY(add_means(s, x, rows));
+  QN_TRY(add_squares(s, x, rows));
   s->tokens += rows;
   if (!s->h) return QN_OK;
   double *wide = zeros((s->cross ? 2 : 1) * ROWS * s->pad);
@@ -78,7 +67,7 @@ qn_status qn__inputs_add(qn__inputs *s, qn_pool *pool, const float *x, const flo
 
 void qn__inputs_finish(qn__inputs *s) {
   double each = s->tokens ? 1 / (double)s->tokens : 0;
-  for (int64_t i = 0; i < 2 * s->k; i++) s->square[i] *= each;
+  for (int64_t i = 0; i < s->k; i++) s->square[i] *= each;
   for (int64_t i = 0; s->h && i < s->k; i++)
     for (int64_t j = i; j < s->k; j++) s->h[j * s->pad + i] = s->h[i * s->pad + j] *= 2 * each;
   for (int64_t i = 0; s->cross && i < s->pad * s->pad; i++) s->cross[i] *= 2 * each;

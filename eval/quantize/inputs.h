@@ -10,16 +10,14 @@ enum { QN__SEE_PRODUCTS = 1, QN__SEE_CROSS = 2 }; /* what is to be kept beside t
 
 typedef struct qn__inputs {
   int64_t k, pad, tokens;
-  double *square;    /* [k] mean of x² */
-  double *magnitude; /* [k] mean of |x| */
-  double *h;         /* [pad, pad] 2 / tokens · Xᵀ X, or NULL */
-  double *cross;     /* [pad, pad] 2 / tokens · (X' - X)ᵀ X, or NULL. X': the inputs of the unquantized model */
+  double *square; /* [k] mean of x² */
+  double *h;      /* [pad, pad] 2 / tokens · Xᵀ X, or NULL */
+  double *cross;  /* [pad, pad] 2 / tokens · (X' - X)ᵀ X, or NULL. X': the inputs of the unquantized model */
 } qn__inputs;
 
 /* `see`: QN__SEE_… together. QN_E_NOMEM. */
 qn_status qn__inputs_init(qn__inputs *s, int64_t k, int see);
 void qn__inputs_fini(qn__inputs *s);
-void qn__inputs_clear(qn__inputs *s); /* as after init */
 
 /* Add rows of X, and if `cross` is kept of X' (else NULL). Sums depend on how rows are cut into calls, not on threads.
  * QN_E_ARG: an input that is no finite number; QN_E_NOMEM. */

@@ -7,7 +7,7 @@
 #include "pool.h"
 #include <stdbool.h>
 
-enum { QN__TILE = 64, QN__LANES8 = 8 };
+enum { QN__TILE = 64 };
 
 static inline int64_t qn__pad(int64_t k) { return (k + QN__TILE - 1) / QN__TILE * QN__TILE; }
 

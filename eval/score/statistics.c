@@ -51,32 +51,23 @@ static double incomplete_beta(double a, double b, double x, double y) {
   return 1 - front * beta_fraction(b, a, y) / b;
 }
 
-double qn__normal_cdf(double z) { return erfc(-z * M_SQRT1_2) / 2; }
-
 double qn__t_cdf(double t, double df) {
   if (isinf(t)) return t > 0;
   double square = t * t, tail = incomplete_beta(df / 2, .5, df / (df + square), square / (df + square)) / 2;
   return t > 0 ? 1 - tail : tail;
 }
 
-static double normal(double z, double unused) {
-  (void)unused;
-  return qn__normal_cdf(z);
-}
-
 /* Where the distribution reaches p. The lower half is searched: there it has all its digits. */
-static double quantile(double (*cdf)(double, double), double p, double df) {
+double qn__t_quantile(double p, double df) {
   if (!(p > 0)) return p == 0 ? -INFINITY : NAN;
   if (!(p < 1)) return p == 1 ? INFINITY : NAN;
-  if (p > .5) return -quantile(cdf, 1 - p, df);
+  if (p > .5) return -qn__t_quantile(1 - p, df);
   double low = -1, high = 0;
-  while (cdf(low, df) > p && low > -1e300) high = low, low *= 2;
-  for (double mid; mid = low + (high - low) / 2, mid > low && mid < high;) *(cdf(mid, df) > p ? &high : &low) = mid;
+  while (qn__t_cdf(low, df) > p && low > -1e300) high = low, low *= 2;
+  for (double mid; mid = low + (high - low) / 2, mid > low && mid < high;)
+    *(qn__t_cdf(mid, df) > p ? &high : &low) = mid;
   return high;
 }
-
-double qn__normal_quantile(double p) { return quantile(normal, p, 0); }
-double qn__t_quantile(double p, double df) { return quantile(qn__t_cdf, p, df); }
 
 /* ---- Means ------------------------------------------------------------------------------------------------------- */
 

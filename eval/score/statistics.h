@@ -9,12 +9,9 @@
 
 /* ---- Distributions ----------------------------------------------------------------------------------------------- */
 
-double qn__normal_cdf(double z);
-double qn__normal_quantile(double p); /* 0 < p < 1; -inf, inf at the ends */
-
 /* Student's t with `df` > 0 degrees of freedom; df may be a fraction. */
 double qn__t_cdf(double t, double df);
-double qn__t_quantile(double p, double df);
+double qn__t_quantile(double p, double df); /* 0 < p < 1; -inf, inf at the ends */
 
 /* ---- Means ------------------------------------------------------------------------------------------------------- */
 

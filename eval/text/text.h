@@ -41,9 +41,6 @@ const char *qn__tokenizer_about(const qn__tokenizer *t);
 /* Ids are below this. The model's embedding may have more rows. */
 int64_t qn__tokenizer_size(const qn__tokenizer *t);
 
-/* Bytes of the text that a token stands for; 0 for what is no id. */
-int64_t qn__tokenizer_bytes(const qn__tokenizer *t, int32_t id);
-
 /* The token that begins a sequence: id -1 if the model names none; add: does the model's own rule put it there? */
 typedef struct qn__bos {
   int32_t id;

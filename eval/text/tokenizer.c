@@ -106,10 +106,6 @@ static size_t token_bytes(const qn__tokenizer *t, int32_t id, char *out) {
 
 static bool is_id(const qn__tokenizer *t, int32_t id) { return id >= 0 && id < t->size && t->token[id].text; }
 
-int64_t qn__tokenizer_bytes(const qn__tokenizer *t, int32_t id) {
-  return is_id(t, id) ? (int64_t)token_bytes(t, id, NULL) : 0;
-}
-
 qn_status qn__tokenizer_decode(const qn__tokenizer *t, const int32_t *id, int64_t n, char **text, size_t *size) {
   *text = NULL;
   if (t->refusal) return qn__fail(QN_E_ARG, "%s", t->refusal);
