@@ -14,7 +14,7 @@ return function(q, native)
   end
 
   -- Bytes of memory that are free, as far as the system or a control group says; nil: nobody does.
-  local function free_memory()
+  function q.free_memory()
     local free, group = number_in("/proc/meminfo", "MemAvailable: *(%d+)"), "/sys/fs/cgroup/memory."
     local most, used = number_in(group .. "max", "^(%d+)"), number_in(group .. "current", "^(%d+)")
     free = free and free * 1024
@@ -35,7 +35,7 @@ return function(q, native)
     options = options or {}
     fields(options, { threads = "count?", bf16 = "boolean?", hold = "integer?" }, "options of decoder")
     local given = { threads = options.threads, bf16 = options.bf16,
-      hold = options.hold or math.floor(0.4 * (free_memory() or 0)) }
+      hold = options.hold or math.floor(0.4 * (q.free_memory() or 0)) }
     local handle, why, code = native.decoder(model.handle, given, q.descriptor)
     if not handle then return nil, ("%s: %s"):format(model.path, why), code end
     return setmetatable({ model = model, handle = handle, options = options }, decoder)

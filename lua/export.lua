@@ -9,7 +9,22 @@ return function(q, native, model)
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tekken.json", "tiktoken.model",
     "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
     "video_preprocessor_config.json" }
-  local tokenizers = { "tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model" }
+  local tokenizers = { ["tokenizer.json"] = true, ["tokenizer.model"] = true, ["vocab.json"] = true,
+    ["tekken.json"] = true, ["tiktoken.model"] = true }
+
+  -- Copy them from one folder to another. Returns { tokenizer = is one among them }, or nil, message, code.
+  function q.copy_companions(from, to)
+    local copied = { tokenizer = false }
+    for _, name in ipairs(companions) do
+      if native.exists(from .. "/" .. name) then
+        local ok, why, code = native.file_read(from .. "/" .. name)
+        if ok then ok, why, code = native.file_write(to .. "/" .. name, ok) end
+        if not ok then return nil, why, code end
+        copied.tokenizer = copied.tokenizer or tokenizers[name] or false
+      end
+    end
+    return copied
+  end
 
   local function must(ok, why) return ok or error(why, 0) end
 
@@ -154,18 +169,6 @@ return function(q, native, model)
     must(writer:close())
   end
 
-  local function copy_companions(from, to)
-    local found = {}
-    for _, name in ipairs(companions) do
-      if native.exists(from .. "/" .. name) then
-        must(native.file_write(to .. "/" .. name, must(native.file_read(from .. "/" .. name))))
-        found[name] = true
-      end
-    end
-    for _, name in ipairs(tokenizers) do if found[name] then return true end end
-    return false
-  end
-
   local function write_folder(self, path, target, options)
     local from = options.config or folder_of(self.path)
     if native.same_file(path, folder_of(self.path)) then
@@ -187,9 +190,10 @@ return function(q, native, model)
     write_tensors(self, folder:path() .. "/model.safetensors", layers, file, options.progress)
     must(native.file_write(folder:path() .. "/config.json", written))
     if target.file then must(native.file_write(folder:path() .. "/" .. target.file, q.json(config) .. "\n")) end
-    local tokenizer = copy_companions(from, folder:path())
+    local copied = must(q.copy_companions(from, folder:path()))
     must(folder:close())
-    return { layers = #layers, tokenizer = tokenizer, from = from, remark = target.remark and target.remark(layers) }
+    local remark = target.remark and target.remark(layers)
+    return { layers = #layers, tokenizer = copied.tokenizer, from = from, remark = remark }
   end
 
   -- ---- GGUF ---------------------------------------------------------------------------------------------------------
