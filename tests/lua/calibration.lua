@@ -70,7 +70,7 @@ end)
 
 case("an expert that too few tokens come to is named, or rounded to nearest where that is allowed", function(t)
   local m = assert(q.model(models .. "arch/mixtral"))
-  local text, out = t.scratch .. "/ids.jsonl", t.scratch .. "/out"
+  local text, out = t.scratch .. "/ids.jsonl", t.scratch .. "/experts.safetensors"
   local file <close> = assert(io.open(text, "w"))
   local ids = {}
   for i = 1, 300 do ids[i] = 7 end
