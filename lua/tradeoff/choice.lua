@@ -14,6 +14,7 @@
 --   broken         why no number of it may be used
 --
 -- An estimate is { mean, low, high, n }: of n windows, with the 95 % interval of their mean; or the middle of n rounds.
+-- An interval of which nothing is known has no ends.
 
 local choice = {}
 
@@ -21,9 +22,9 @@ local choice = {}
 
 choice.mean = nil -- function(list of numbers) -> { mean, low, high, df }: set by lua/tradeoff.lua
 
--- Of a mean with its interval and degrees of freedom; of one number the interval has no end.
-function choice.estimate(x)
-  return { mean = x.mean, low = x.low or -math.huge, high = x.high or math.huge, n = (x.df or 0) + 1 }
+-- Of a mean with its interval, of n numbers; of one number the interval has no end.
+function choice.estimate(x, n)
+  return { mean = x.mean, low = x.low or -math.huge, high = x.high or math.huge, n = n }
 end
 
 -- Is a's divergence less than b's for certain? By the differences on the windows that both have.
@@ -33,12 +34,15 @@ local function closer(a, b)
   return #differences > 1 and choice.mean(differences).high < 0
 end
 
+choice.rounds = 6 -- how often everything is timed
+
 -- Of times: the median, and all there is between the least and the most. The true median lies in there with a chance of
--- 97 % for six; and what disturbs a single round moves neither much.
+-- 97 % for six rounds; of fewer the interval has no end. What disturbs a single round moves the median little.
 function choice.middle(list)
   local x, n = table.move(list, 1, #list, 1, {}), #list
   table.sort(x)
-  return { mean = (x[(n + 1) // 2] + x[n // 2 + 1]) / 2, low = x[1], high = x[n], n = n }
+  local mean, all = (x[(n + 1) // 2] + x[n // 2 + 1]) / 2, n >= choice.rounds
+  return { mean = mean, low = all and x[1] or 0, high = all and x[n] or math.huge, n = n }
 end
 
 -- What was measured at m, of `decode` or `prefill`; nil: nothing.

@@ -20,7 +20,7 @@
 local choice = require "lua.tradeoff.choice"
 local run = {}
 
-local few, rounds = 4, 6 -- windows of the first evaluation; times that everything is timed
+local few = 4 -- windows of the first evaluation
 local moments = { { "decode", 1 }, { "decode", 8 }, { "decode", 64 }, { "prefill", 512 } }
 
 -- ---- What was found out ---------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ local function note_scores(c, s)
     c.broken = ("of %d tokens the logits are no numbers"):format(s.broken)
     return
   end
-  c.kl, c.delta, c.top1 = choice.estimate(s.kl), choice.estimate(s.delta), s.top1
+  c.kl, c.delta, c.top1 = choice.estimate(s.kl, s.windows), choice.estimate(s.delta, s.windows), s.top1
   c.windows = {}
   for i, kl in ipairs(s.w_kl) do c.windows[i] = { kl = kl } end
 end
@@ -67,11 +67,11 @@ function go:step(c, key, work)
   return value
 end
 
--- visit(c) for all of the list that are not broken, with progress.
-function go:each(phase, list, visit)
+-- visit(c) for all of the list that are not broken, with progress; before: how many visits of `total` were others'.
+function go:each(phase, list, visit, before, total)
   for i, c in ipairs(list) do
     if self.late then return end
-    self.progress(phase, c.name, i - 1, #list)
+    self.progress(phase, c.name, (before or 0) + i - 1, total or #list)
     if not c.broken then visit(c) end
   end
 end
@@ -114,22 +114,31 @@ function go:tune(list)
   end
 end
 
+-- A number for what is timed together: rounds of another list were other rounds.
+function go:turns(list)
+  local kernels = {}
+  for i, c in ipairs(list) do kernels[i] = c.kernels end
+  table.sort(kernels)
+  local key = "in turns: " .. table.concat(kernels, ", ")
+  local number = self.journal:get(key)
+  if number then return number end
+  return self.journal:put(key, self.journal:put("turns", (self.journal:get "turns" or 0) + 1))
+end
+
 -- In turns: in each round everything once, so that what the machine does meanwhile hits all alike.
 function go:time(list)
-  local taken = {} -- kernels, kind and m -> seconds by rounds
+  local taken, turns = {}, self:turns(list) -- kernels, kind and m -> seconds by rounds
   local function key(c, moment) return ("time %s %s %d"):format(c.kernels, moment[1], moment[2]) end
-  for round = 1, rounds do
+  for round = 1, choice.rounds do
     for i, moment in ipairs(moments) do
       self:each("time", list, function(c)
         local name = key(c, moment)
-        local t = self:step(c, ("%s, round %d"):format(name, round), function()
+        local t = self:step(c, ("%s, turns %d, round %d"):format(name, turns, round), function()
           return self.steps.time(c, moment[1], moment[2])
         end)
         taken[name] = taken[name] or {}
         if t then taken[name][round] = t end
-      end)
-      if self.late then break end
-      self.progress("time", "", (round - 1) * #moments + i, rounds * #moments)
+      end, ((round - 1) * #moments + i - 1) * #list, choice.rounds * #moments * #list)
     end
   end
   local dense

@@ -3,11 +3,12 @@
 --
 -- The rules:
 --   a candidate is *within the margin* if the whole interval of its delta is, ln(1 + margin) either way.
---   It is *tied* with the original if, besides, its divergence is at most twice the floor: that is what it costs to
---   round weights and activations of the original to bf16.
+--   It is *tied* with the original if, besides, its divergence is for certain at most twice the floor: that is what it
+--   costs to round weights and activations of the original to bf16.
 --   It is *slower* if 16-bit dense takes less time for one token. A slower one is never taken, whatever its size. Nor
 --   is one that was not timed, is broken, or needs more memory than there is.
---   Of those that are left the fastest is taken. Where the intervals of the times overlap, the smallest of those.
+--   Of those that are left the fastest is taken. Where times cannot be told apart, the smallest of those: the middle of
+--   each lies in the interval of the other.
 --   At a task it may be worse by two points of 100: one that is worse by more for certain is beyond the margin, too.
 --   Where the margin lies inside an interval, the text is too short; the interval shrinks with the root of the windows.
 
@@ -30,7 +31,7 @@ local function accuracy(c, limit, floor)
   if d.low > limit or d.high < -limit or worse_at(c) then return "outside" end
   if c.stopped then return "stopped" end
   if d.low < -limit or d.high > limit then return "undecided" end
-  return c.kl.mean <= 2 * floor and "tied" or "within"
+  return c.kl.high <= 2 * floor and "tied" or "within"
 end
 
 -- How many windows more would put the margin outside the interval of a mean that stays where it is; nil: no number of
@@ -83,7 +84,9 @@ local function ratio(c) return choice.at(c.decode, 1).ratio end
 -- The smallest of those whose time cannot be told from that of the fastest.
 local function fastest(list)
   local first, tied = best(list, function(a, b) return ratio(a).mean > ratio(b).mean end), {}
-  for _, c in ipairs(list) do if ratio(c).high >= ratio(first).low then tied[#tied + 1] = c end end
+  for _, c in ipairs(list) do
+    if ratio(c).high >= ratio(first).mean and ratio(c).mean >= ratio(first).low then tied[#tied + 1] = c end
+  end
   return best(tied, smaller)
 end
 
@@ -100,7 +103,13 @@ local function change(c)
   return ("perplexity %s [%s, %s], KL %.2g"):format(share(c.delta.mean), share(c.delta.low), share(c.delta.high),
     c.kl.mean)
 end
-local function speed(c) return ("%.2fx 16-bit dense"):format(ratio(c).mean) end
+local function speed(c)
+  local r = ratio(c)
+  local text = ("%.2fx 16-bit dense"):format(r.mean)
+  if r.low > 1 or r.high < 1 then return text end
+  if r.n < choice.rounds then return ("%s in %d rounds, which are too few to be sure"):format(text, r.n) end
+  return ("%s, which cannot be told from it (%.2fx to %.2fx)"):format(text, r.low, r.high)
+end
 local function size(c) return ("%.1f MB"):format(c.bytes / 1e6) end
 local function names(list, tell)
   local out = {}
@@ -150,7 +159,7 @@ local rules = {
   end,
   function(v)
     if #v.slower == 0 then return end
-    return ("Slower here than 16-bit dense, and not to be taken: %s."):format(names(v.slower, speed))
+    return ("Not faster here than 16-bit dense, and not to be taken: %s."):format(names(v.slower, speed))
   end,
   function(v)
     local c = v.chosen
@@ -164,6 +173,18 @@ local rules = {
     local m = slower_at(c.prefill)[1]
     return ("%s is slower than 16-bit dense in prefill, %.2fx at M = %d: do not take it for that."):format(c.name,
       choice.at(c.prefill, m).ratio.mean, m)
+  end,
+  function(v, s)
+    local out = {}
+    for _, c in ipairs(s.beside or {}) do
+      for _, x in ipairs { { "decode", 1, "decoding" }, { "prefill", 512, "prefill" } } do
+        local other, own = choice.at(c[x[1]], x[2]), choice.at(v.chosen and v.chosen[x[1]], x[2])
+        if other and other.ratio.mean > (own and own.ratio.mean or 1) then
+          out[#out + 1] = ("%s is faster here in %s: %.2fx 16-bit dense."):format(c.name, x[3], other.ratio.mean)
+        end
+      end
+    end
+    return #out > 0 and table.concat(out, " ") or nil
   end,
   function(v)
     if #v.outside == 0 then return end
@@ -206,7 +227,8 @@ local rules = {
   end,
 }
 
--- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil). The list must not be empty.
+-- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil), beside (what was only timed, or
+-- nil). The list must not be empty.
 -- -> { chosen, smallest = names or nil; tied, within, outside, undecided, stopped, untried, broken, slower, large,
 --      untimed = lists of names; class = name -> what was found; sentences = list }
 function verdict.of(list, settings)

@@ -7,6 +7,7 @@ local cases = {}
 local function case(name, fn) cases[#cases + 1] = { name, fn } end
 
 local function around(mean, half, n) return { mean = mean, low = mean - half, high = mean + half, n = n or 64 } end
+local function within(low, mean, high) return { mean = mean, low = low, high = high, n = choice.rounds } end
 
 -- A candidate FORMAT:METHOD:ACT of so many MB; delta and KL in nats, their halves; how many times faster than 16-bit
 -- dense with one token, and in prefill.
@@ -32,7 +33,8 @@ end
 
 local function of(list, settings)
   settings = settings or {}
-  return verdict.of(list, { margin = settings.margin or 0.005, floor = 0.000067, memory = settings.memory })
+  return verdict.of(list, { margin = settings.margin or 0.005, floor = 0.000067, memory = settings.memory,
+    beside = settings.beside })
 end
 
 -- The sentence that begins so.
@@ -73,8 +75,8 @@ case("what is slower than 16-bit dense is never taken, however small", function(
   local v = of(list)
   t.equal(v.chosen, "int4.g64:gptq:bf16")
   t.equal(v.smallest, "int4.g64:gptq:bf16")
-  t.equal(sentence(v, "Slower"), "Slower here than 16-bit dense, and not to be taken: int3.g64:gptq:bf16 (0.97x 16-bit "
-    .. "dense).")
+  t.equal(sentence(v, "Not faster"), "Not faster here than 16-bit dense, and not to be taken: int3.g64:gptq:bf16 "
+    .. "(0.97x 16-bit dense, which cannot be told from it (0.92x to 1.02x)).")
   local alone = of { list[1], list[5] }
   t.equal(alone.chosen, nil)
   t.check(sentence(alone, "Stay with 16 bits"), joined(alone.sentences))
@@ -102,6 +104,58 @@ case("where times cannot be told apart the smaller one is taken, then the nearer
   t.equal(of({ a, b }).chosen, "int4.g64:rtn:i8")
 end)
 
+case("a round that something disturbed does not make a slow one as fast as the fastest", function(t)
+  local list = seeded()
+  list[2].decode[1].ratio, list[3].decode[1].ratio = within(1.8, 1.9, 9), within(2.7, 2.8, 2.9)
+  t.equal(of({ list[1], list[2], list[3] }).chosen, "int4.g64:gptq:bf16")
+  list[3].bytes, list[3].decode[1].ratio = 4e6, within(0.5, 2.8, 2.9)
+  t.equal(of({ list[1], list[2], list[3] }).chosen, "int8.row:rtn:bf16") -- each lies in the interval of the other
+  list[2].decode[1].ratio = within(1.8, 1.9, 2)
+  t.equal(of({ list[1], list[2], list[3] }).chosen, "int4.g64:gptq:bf16")
+end)
+
+case("a time that cannot be told from that of 16 bits is not called faster", function(t)
+  local list = seeded()
+  list[3].decode[1].ratio = within(0.95, 1.02, 1.1)
+  local v = of { list[1], list[3] }
+  t.check(sentence(v, "Take int4.g64:gptq:bf16: 1.9 MB, 1.02x 16-bit dense, which cannot be told from it (0.95x to "
+    .. "1.10x), perplexity"), v.sentences[1])
+  list[3].decode[1].ratio = choice.middle { 3 }
+  v = of { list[1], list[3] }
+  t.check(sentence(v, "Take int4.g64:gptq:bf16: 1.9 MB, 3.00x 16-bit dense in 1 rounds, which are too few to be sure"),
+    v.sentences[1])
+end)
+
+case("too few rounds decide neither who is taken nor who is given up", function(t)
+  local small = candidate("int3.g64:rtn:i8", 1, 0, 0.001, 0.0002, 1)
+  local fast = candidate("int4.g64:rtn:i8", 2, 0, 0.001, 0.001, 1)
+  small.decode[1].ratio, fast.decode[1].ratio = choice.middle { 2, 2 }, choice.middle { 1.9, 1.9 }
+  for i = 1, 4 do small.windows[i], fast.windows[i] = { kl = 0.0001 * i }, { kl = 0.001 + 0.0002 * i } end
+  t.equal(#choice.survivors { small, fast }, 2)
+  fast.decode[1].ratio = choice.middle { 3, 3 }
+  t.equal(of({ small, fast }).chosen, "int3.g64:rtn:i8")
+  fast.decode[1].ratio, small.decode[1].ratio = choice.middle { 3, 3, 3, 3, 3, 3 }, choice.middle { 2, 2, 2, 2, 2, 2 }
+  t.equal(of({ small, fast }).chosen, "int4.g64:rtn:i8")
+end)
+
+case("as the original is only what is so for certain", function(t)
+  local list = seeded()
+  list[2].kl = { mean = 0.00012, low = 0.00009, high = 0.00015, n = 64 } -- twice the floor is 0.000134
+  t.equal(joined(of(list).tied), "f16:copy:f32")
+  list[2].kl.high = 0.00013
+  t.equal(joined(of(list).tied), "f16:copy:f32 int8.row:rtn:bf16")
+end)
+
+case("what was only timed and is faster than the one that is taken is named", function(t)
+  local list = seeded()
+  local f32 = { name = "f32 dense", decode = { { m = 1, ratio = around(0.6, 0.1) } },
+    prefill = { { m = 512, ratio = around(1.8, 0.1) } } }
+  t.equal(sentence(of(list, { beside = { f32 } }), "f32 dense"),
+    "f32 dense is faster here in prefill: 1.80x 16-bit dense.")
+  f32.prefill[1].ratio = around(1.2, 0.1)
+  t.equal(sentence(of(list, { beside = { f32 } }), "f32 dense"), nil)
+end)
+
 case("a text that is too short says how many windows more would do", function(t)
   local list = seeded()
   list[3].delta = { mean = 0.001, low = -0.011, high = 0.013, n = 4 } -- half a width of 0.012, 0.0039875 to the margin
@@ -110,6 +164,13 @@ case("a text that is too short says how many windows more would do", function(t)
   t.equal(v.class["int4.g64:gptq:bf16"].more, 33) -- 4 (0.012 / 0.0039875)^2 = 36.2
   t.equal(v.chosen, "int8.row:rtn:bf16")
   t.says("33 windows more would do", error, sentence(v, "The text is too short to tell for"))
+end)
+
+case("several texts, whose degrees of freedom are a fraction, count their windows", function(t)
+  local list = seeded()
+  list[3].delta = choice.estimate({ mean = 0.001, low = -0.011, high = 0.013, df = 3.7 }, 8)
+  local v = of(list)
+  t.equal(v.class["int4.g64:gptq:bf16"].more, 65) -- 8 (0.012 / 0.0039875)^2 = 72.5
 end)
 
 case("one that was given up is neither taken nor called undecided", function(t)
@@ -155,7 +216,7 @@ end)
 
 local function with_windows(c, kls)
   for i, kl in ipairs(kls) do c.windows[i] = { kl = kl } end
-  c.kl = choice.estimate(choice.mean(kls))
+  c.kl = choice.estimate(choice.mean(kls), #kls)
   return c
 end
 
@@ -297,6 +358,27 @@ case("a run that is killed at any step goes on, and does nothing twice", functio
     t.equal(q.json(list), q.json(want), at)
     t.equal(q.json(total), q.json(once), at)
   end
+end)
+
+case("what comes in later is timed in turns with 16-bit dense, not against its times of an earlier run", function(t)
+  local function timed(keep)
+    local list, done, progress = fresh(), {}, {}
+    local notes <close> = assert(journal.open(t.scratch .. "/turns", "a test"))
+    local kept = {}
+    for _, c in ipairs(list) do if keep[c.name] then kept[#kept + 1] = c end end
+    run.all(kept, { progress = function(phase, _, i, n)
+      if phase == "time" then progress[#progress + 1] = i / n end
+    end }, made_up(done, function() end), notes)
+    return done, progress
+  end
+  local done, progress = timed { ["f16:copy:f32"] = true, ["int4.g64:gptq:bf16"] = true }
+  t.equal(done["time f16:f32 decode 1"], choice.rounds)
+  t.equal(#progress, choice.rounds * 4 * 2)
+  for i, share in ipairs(progress) do t.equal(share, (i - 1) / #progress) end
+  t.equal(timed({ ["f16:copy:f32"] = true, ["int4.g64:gptq:bf16"] = true })["time f16:f32 decode 1"], nil)
+  done = timed { ["f16:copy:f32"] = true, ["int4.g64:gptq:bf16"] = true, ["int2.g64:rtn:bf16"] = true }
+  t.equal(done["time f16:f32 decode 1"], choice.rounds)
+  t.equal(done["time int4.g64:bf16 decode 1"], choice.rounds)
 end)
 
 case("after the budget no step begins, and what there is stands", function(t)
