@@ -12,13 +12,16 @@ return function(q, native)
     { "int3.g64.z int2.g32.z", "rtn gptq", "i8" },
   }
   local methods = { "rtn", "imatrix", "gptq", "gptaq" }
-  local needs_text = { imatrix = true, gptq = true, gptaq = true } -- they look at activations
+  local no_methods = { copy = true, ["as it is"] = true } -- nothing is quantized
+
+  -- Does a method look at activations?
+  local function wants_text(method) return not no_methods[method] and native.method_sees(method) ~= nil end
 
   -- weights, kernels: what candidates share that differ in the rest.
   function candidates.new(format, method, act)
     return { name = ("%s:%s:%s"):format(format, method, act), format = format, method = method, act = act, windows = {},
       weights = ("%s:%s"):format(format, method), kernels = ("%s:%s"):format(format, act),
-      wants_text = needs_text[method] or false }
+      wants_text = wants_text(method) }
   end
 
   -- A problem in that format, with the activations that are asked for or else usual.
@@ -31,9 +34,9 @@ return function(q, native)
     return false
   end
 
-  -- A checkpoint that was brought, as it is.
+  -- A checkpoint that was brought, as it is; of the same file name there may be several.
   function candidates.brought(path, act)
-    local c = candidates.new(path:gsub("/+$", ""):match "[^/]*$", "as it is", act or "bf16")
+    local c = candidates.new(path:match "^(.-)/*$", "as it is", act or "bf16")
     c.path, c.weights, c.kernels = path, path, path .. ":" .. c.act
     return c
   end
@@ -57,7 +60,7 @@ return function(q, native)
       for format in x[1]:gmatch "%S+" do
         for method in x[2]:gmatch "%S+" do
           for act in x[3]:gmatch "%S+" do
-            if calibrated or not needs_text[method] then
+            if calibrated or not wants_text(method) then
               out[#out + 1] = candidates.new(q.resolve(format).name, method, act)
             end
           end
