@@ -21,6 +21,11 @@ return function(q, native)
     return out
   end
 
+  -- Bytes that a token more takes in the cache of a sequence. Of many tokens, for the cache grows in steps.
+  function steps.bytes_of_token(decoder)
+    return (decoder:session_bytes(1, 2 * context) - decoder:session_bytes(1, context)) // context
+  end
+
   -- ---- Checkpoints --------------------------------------------------------------------------------------------------
 
   function steps:path(what, name)
@@ -55,10 +60,12 @@ return function(q, native)
       end
     end
     if not ok then return nil, why end
+    local multiplied = {} -- by the decoder: of layers that it leaves out, as those of several tokens, nothing is known
+    for _, site in ipairs(self.original:sites()) do multiplied[site.name] = true end
     return self.model:write_quantized(folder .. "/model.safetensors", {
       format = c.formats and function(t) return c.formats[t.name] end or c.format,
       method = methods[c.method] or c.method, windows = c.wants_text and self.calibrate or nil, threads = self.threads,
-      choose = function(t) return not t.tied_to end })
+      choose = function(t) return multiplied[t.name] and not t.tied_to or false end })
   end
 
   function steps:checkpoint(c)
@@ -183,6 +190,11 @@ return function(q, native)
     if d then after, why = answers(self, d, c.name, i) end
     if after then before, why = answers(self, self.original, "original", i) end
     if not before then return nil, why end
+    for who, broken in pairs { ["the original"] = before.broken, ["the candidate"] = after.broken } do
+      if broken > 0 then
+        return nil, ("%s: at %d questions the logits of %s are no numbers"):format(self.tasks[i].path, broken, who)
+      end
+    end
     local x = q.compare_items(before.items, after.items)
     x.name, x.accuracy = self.tasks[i].path:match "[^/]*$", after.acc and after.acc.mean
     return x
@@ -193,7 +205,7 @@ return function(q, native)
     if not d then d, why = self:decoder(c, true) end
     if not d then return nil, why end
     if kind == "prefill" then return d:time(1, 0, m) end
-    return d:time(m, math.min(context, context * cache // (m * d:session_bytes(1, context))), 1)
+    return d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)
   end
 
   return steps
