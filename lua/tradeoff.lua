@@ -65,15 +65,21 @@ return function(q, native)
   local function commands_of(c, t, s)
     local file, pack = s:place(c), s:path("packs", c.kernels) .. ".qpack"
     local quantize, eval = { "quantize", t.model, "--format", c.format }, { "eval", file, pack, "--against", t.model }
-    if c.method ~= "copy" then table.move({ "--method", c.method }, 1, 2, #quantize + 1, quantize) end
-    if c.wants_text then
-      table.move({ "--calibrate", t.calibrate[1] }, 1, 2, #quantize + 1, quantize)
+    local function add(words, option, values)
+      for _, value in ipairs(values or {}) do table.move({ option, value }, 1, 2, #words + 1, words) end
     end
-    table.move({ "-o", file .. "/model.safetensors" }, 1, 2, #quantize + 1, quantize)
-    for _, path in ipairs(t.texts) do table.move({ "--text", path }, 1, 2, #eval + 1, eval) end
+    if c.method ~= "copy" then add(quantize, "--method", { c.method }) end
+    if c.wants_text then
+      add(quantize, "--calibrate", t.calibrate)
+      add(quantize, "--ctx", { s.ctx })
+    end
+    add(quantize, "-o", { file .. "/model.safetensors" })
+    add(eval, "--text", t.texts)
+    add(eval, "--task", t.tasks)
     table.move({ "--ctx", s.ctx, "--score", s.scored.score, "--act", c.act }, 1, 6, #eval + 1, eval)
-    if t.windows then table.move({ "--windows", t.windows }, 1, 2, #eval + 1, eval) end
-    local out = { quantize, { "tune", file, "--act", c.act, "--m", "1,8,64,512", "-o", pack }, eval, { "bench", pack } }
+    add(eval, "--windows", { t.windows })
+    local tune = { "tune", file, "--act", c.act, "--m", "1,8,64,512", "--device", s.device.name, "-o", pack }
+    local out = { quantize, tune, eval, { "bench", pack } }
     if c.path or c.formats then table.remove(out, 1) end
     for i, words in ipairs(out) do out[i] = common.command("quernel", words) end
     return out
@@ -132,6 +138,14 @@ return function(q, native)
     return s
   end
 
+  -- What tells a run from others besides its model: all that numbers in its journal follow from.
+  local function identity_of(s)
+    local parts = { s.reference.key, s.scored.hash, s.calibrate and s.calibrate.hash or "", s.device.name,
+      tostring(s.device.threads) }
+    for _, task in ipairs(s.tasks) do parts[#parts + 1] = task.hash end
+    return native.hash(table.concat(parts, "\n"))
+  end
+
   -- Progress for run.all, and for the share of a step that is done: events of common.progress, with the time that the
   -- rest of a phase takes if it goes on like this.
   local function teller(show)
@@ -170,27 +184,26 @@ return function(q, native)
     local list = s.list
     local progress, tell = teller(t.progress)
     s.tell, s.tune_progress = tell, t.progress
-    local identity = ("%s, %s"):format(t.model, native.hash(s.reference.key .. s.scored.hash)) -- and of this build
-    local notes <close>, fault = journal.open(t.folder .. "/journal", identity)
+    local notes <close>, fault = journal.open(t.folder .. "/journal", ("%s, %s"):format(t.model, identity_of(s)))
     if not notes then return nil, fault, "QN_E_ARG" end
     local work = steps.new(s)
     progress("floor", t.model, 0, 1)
     local floor
     floor, why, code = noise_floor(s, notes)
     if not floor then return nil, why, code end
+    local deadline = native.clock() + (t.budget or math.huge)
     if t.bits then
-      local c
-      c, why = mixed.candidate(s, notes, t.bits, t.calibrate and "gptq" or "rtn", "i8", candidates.new, progress)
-      if not c then return nil, why, "QN_E_ARG" end
-      list[#list + 1] = c
+      local method, late = t.calibrate and "gptq" or "rtn", function() return native.clock() >= deadline end
+      list[#list + 1] = mixed.candidate(s, notes, t.bits, method, "i8", candidates.new, progress, late)
     end
     local beside = { { name = "f32 dense", weights = "original", kernels = "f32", original = true } }
-    local whole = run.all(list, { budget = t.budget, progress = progress, beside = beside }, work, notes)
+    local settings = { budget = deadline - native.clock(), progress = progress, beside = beside }
+    local whole = run.all(list, settings, work, notes)
     if t.progress then t.progress { phase = "done" } end
     local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
       machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,
       memory = t.memory, whole = whole, peak_memory = peak_memory(), beside = beside, files = {},
-      cache_per_token = (s.original:session_bytes(1, 1024) - s.original:session_bytes(1, 512)) // 512 }
+      cache_per_token = steps.bytes_of_token(s.original) }
     r.verdict = verdict.of(list, r)
     for _, text in ipairs(s.seen or {}) do table.insert(r.verdict.sentences, text) end
     for _, c in ipairs(list) do

@@ -17,7 +17,8 @@ return function(encode, decode)
       end
     end
     if head and head ~= identity then
-      error(("%s is of another run, of %s; name another folder with -o, or remove that one"):format(path, head), 0)
+      error(("%s is of another run, of %s (or the text, calibration, task, device or build is another); name another "
+        .. "folder with -o, or remove that one"):format(path, head), 0)
     end
     return known, head ~= nil
   end

@@ -29,7 +29,8 @@ return function(q)
     e, why = q.evaluate { decoder = d, windows = s.scored, reference = s.reference, stop = windows,
       threads = s.threads }
     ok = exchange(d, unit)
-    return e and ok and e.kl and e.kl.mean, why
+    local loss = e and ok and e.kl and e.kl.mean
+    return loss, not loss and (why or "its logits are no numbers") or nil
   end
 
   -- Bits a weight of a unit in a checkpoint.
@@ -42,8 +43,9 @@ return function(q)
     return sum
   end
 
-  -- The units with their options, { format, cost = bits, loss = KL }: journalled one by one. nil, message.
-  local function measure(s, notes, bases, progress)
+  -- The units with their options, { format, cost = bits, loss = KL }: journalled one by one. nil, message; nil alone if
+  -- there is no time left.
+  local function measure(s, notes, bases, progress, late)
     local d <close>, why = q.decoder(s.model, { threads = s.threads })
     if not d then return nil, why end
     local units = bits.units(d:sites(), function(site)
@@ -52,15 +54,16 @@ return function(q)
     end)
     for f, base in ipairs(bases) do
       local m
-      m, why = s:checkpoint(base)
-      if not m then return nil, why end
       for i, unit in ipairs(units) do
         progress("units", base.weights, (f - 1) * #units + i - 1, #bases * #units)
         local key = ("unit %d as %s"):format(i, base.weights)
         local loss = notes:get(key)
+        if not loss and late() then return nil end
+        if not m then m, why = s:checkpoint(base) end
+        if not m then return nil, why end
         if not loss then
           loss, why = loss_of(s, d, unit, m)
-          if not loss then return nil, why end
+          if not loss then return nil, ("%s as %s: %s"):format(d:sites()[unit.sites[1]].name, base.weights, why) end
           notes:put(key, loss)
         end
         unit.options = unit.options or {}
@@ -70,24 +73,29 @@ return function(q)
     return units, d:sites()
   end
 
-  -- The candidate of so many bits a weight on average. candidate: makes one of a format, a method and a type of
-  -- activations. nil, message: it cannot be made, or there is none so small.
-  function mixed.candidate(s, notes, wanted, method, act, candidate, progress)
-    local bases = {}
-    for i, format in ipairs(formats) do bases[i] = candidate(q.resolve(format).name, method, act) end
-    local units, sites = measure(s, notes, bases, progress)
+  -- Name of a tensor -> its format, so that there are `wanted` bits a weight on average; as measure.
+  local function chosen_formats(s, notes, wanted, bases, progress, late)
+    local units, sites = measure(s, notes, bases, progress, late)
     if not units then return nil, sites end
-    local weights = 0
+    local weights, out = 0, {}
     for _, unit in ipairs(units) do weights = weights + unit.weights end
     local chosen, least = bits.choose(units, wanted * weights)
     if not chosen then
       return nil, ("--bits %g: the least that there is are %.2f bits a weight"):format(wanted, least / weights)
     end
-    local c = candidate(("mixed-%g"):format(wanted), method, act)
-    c.formats = {}
     for i, unit in ipairs(units) do
-      for _, site in ipairs(unit.sites) do c.formats[sites[site].name] = chosen[i].format end
+      for _, site in ipairs(unit.sites) do out[sites[site].name] = chosen[i].format end
     end
+    return out
+  end
+
+  -- The candidate of so many bits a weight on average: broken if it cannot be made, or if there is none so small;
+  -- without formats if it was late(). candidate: makes one of a format, a method and a type of activations.
+  function mixed.candidate(s, notes, wanted, method, act, candidate, progress, late)
+    local bases, c = {}, candidate(("mixed-%g"):format(wanted), method, act)
+    for i, format in ipairs(formats) do bases[i] = candidate(q.resolve(format).name, method, act) end
+    local found, why = chosen_formats(s, notes, wanted, bases, progress, late)
+    c.formats, c.broken = found or {}, why
     return c
   end
 

@@ -401,7 +401,75 @@ case("a folder of another run is refused", function(t)
   assert(journal.open(t.scratch .. "/journal-of-one", "tiny-llama")):close()
   local j, why = journal.open(t.scratch .. "/journal-of-one", "SmolLM2")
   t.equal(j, nil)
-  t.says("is of another run, of tiny-llama; name another folder with -o, or remove that one", error, why)
+  t.says("is of another run, of tiny-llama (or the text, calibration, task, device or build is another); name another "
+    .. "folder with -o, or remove that one", error, why)
+end)
+
+-- ---- Steps ----------------------------------------------------------------------------------------------------------
+
+local steps = q.import "lua.tradeoff.steps"
+
+case("a cache of so many sequences that is beyond 256 MB gets fewer tokens, counted one by one", function(t)
+  local original = { time = function(_, batch, before) return { batch = batch, before = before } end,
+    session_bytes = function(_, _, tokens) return 1000 + 131072 * ((tokens + 15) // 16 * 16) end }
+  local work = steps(q, q.native).new { original = original, scored = { n = 1 } }
+  t.equal(steps(q, q.native).bytes_of_token(original), 131072)
+  t.equal(work.time({ original = true }, "decode", 1).before, 512)
+  t.equal(work.time({ original = true }, "decode", 8).before, 256)
+  t.equal(work.time({ original = true }, "decode", 64).before, 32)
+end)
+
+case("answers that come of logits that are no numbers are not counted as wrong", function(t)
+  local broken = {}
+  local fake = { compare_items = function() return { worse = 0 } end,
+    evaluate_task = function(o) return { broken = broken[o.decoder] or 0, items = {} } end }
+  local s = { original = "original", scored = { n = 1 }, tasks = { { path = "qa.jsonl" } }, folder = "f" }
+  local work, c = steps(fake, q.native).new(s), { name = "c" }
+  s.opened.c = "candidate"
+  t.equal(work.task(c, 1).name, "qa.jsonl")
+  broken.candidate = 3
+  t.equal(select(2, work.task(c, 1)), "qa.jsonl: at 3 questions the logits of the candidate are no numbers")
+  broken = { original = 1 }
+  t.equal(select(2, work.task(c, 1)), "qa.jsonl: at 1 questions the logits of the original are no numbers")
+end)
+
+case("layers that the decoder does not multiply are left as they are", function(t)
+  local chosen = {}
+  local model = { path = "m.gguf", config = function() end, write_quantized = function(_, _, options)
+    for _, name in ipairs { "layers.0.q_proj.weight", "mtp.layers.0.q_proj.weight" } do
+      chosen[#chosen + 1] = options.choose { name = name } and name or nil
+    end
+    return nil, "enough"
+  end }
+  local work = steps(q, q.native).new { folder = t.scratch .. "/left-out", scored = { n = 1 }, model = model,
+    original = { sites = function() return { { name = "layers.0.q_proj.weight" } } end } }
+  t.equal(select(2, work.make { weights = "int4:rtn", format = "int4", method = "rtn" }), "enough")
+  t.equal(joined(chosen), "layers.0.q_proj.weight")
+end)
+
+local candidates = q.import "lua.tradeoff.candidates" (q, q.native)
+
+case("checkpoints of the same file name are two candidates", function(t)
+  local a, b = candidates.brought "a/model.gguf", candidates.brought "b/model.gguf"
+  t.check(a.name ~= b.name and a.format ~= b.format, a.name)
+  t.equal(candidates.brought "a/model/".name, candidates.brought "a/model".name)
+  t.check(candidates.new("int4.g64", "gptq", "i8").wants_text and not a.wants_text)
+end)
+
+case("another calibration text needs a folder of its own", function(t)
+  local path = t.tests .. "/models/text/"
+  local function go(calibrate)
+    return q.tradeoff { model = t.tests .. "/models/tiny-llama", texts = { path .. "valid.txt" }, windows = "1",
+      ctx = 16, calibrate = { calibrate }, only = { "int4.g64:gptq:i8" }, budget = 0,
+      folder = t.scratch .. "/calibrated" }
+  end
+  t.check(go(path .. "calibration.txt"))
+  collectgarbage() -- which closes what the run had open
+  t.check(go(path .. "calibration.txt"))
+  collectgarbage()
+  local r, why = go(path .. "valid.txt")
+  t.equal(r, nil)
+  t.says("is of another run", error, why)
 end)
 
 -- ---- Bits per layer -------------------------------------------------------------------------------------------------
@@ -461,6 +529,29 @@ case("q, k and v are a unit, and so are gate and up, and a stack of experts", fu
     out[#out + 1] = ("%s:%d"):format(table.concat(u.sites, ","), u.weights)
   end
   t.equal(joined(out), "1,2,3:90 4:30 5,6:60 7:30 8,9:60")
+end)
+
+case("a mixture that cannot be made is a broken candidate, and one without time is not tried", function(t)
+  local kl = { mean = 0.1 }
+  local decoder = setmetatable({ sites = function() return { { name = "w", layer = 0, input = 0, n = 4, k = 4 } } end,
+    replace = function() return true end }, { __close = function() end })
+  local fake = { decoder = function() return decoder end, evaluate = function() return { kl = kl } end,
+    resolve = function(format) return { name = format } end }
+  local checkpoint = { planes = function() return {} end, by_name = { w = { bpw = 3 } } }
+  local s = { model = { by_name = { w = { linear = true } } }, checkpoint = function() return checkpoint end }
+  local function mixture(name, wanted, late)
+    local notes <close> = assert(journal.open(t.scratch .. "/" .. name, "a test"))
+    return q.import "lua.tradeoff.mixed" (fake).candidate(s, notes, wanted, "rtn", "i8", candidates.new, function() end,
+      function() return late end)
+  end
+  local c = mixture("mixed", 3.5, true)
+  t.equal(c.broken, nil)
+  t.equal(c.formats.w, nil)
+  t.equal(mixture("mixed", 3.5).formats.w, "int2.g32.z")
+  t.equal(mixture("mixed", 3.5, true).formats.w, "int2.g32.z") -- all was known
+  t.equal(mixture("mixed", 1).broken, "--bits 1: the least that there is are 3.00 bits a weight")
+  kl = nil
+  t.equal(mixture("no numbers", 3.5).broken, "w as int2.g32.z:rtn: its logits are no numbers")
 end)
 
 -- ---- Report ---------------------------------------------------------------------------------------------------------
