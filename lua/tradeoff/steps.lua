@@ -38,26 +38,15 @@ return function(q, native)
   -- A candidate's checkpoint: one that was brought, else the folder that is made.
   function steps:place(c) return c.path or self:path("candidates", c.weights) end
 
-  -- Files beside the weights of a model without which they are none.
-  local companions = { "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-    "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja" }
-
-  local function copy(from, to)
-    local f <close> = io.open(from, "rb")
-    local out <close>, why = io.open(to, "wb")
-    if not out then return nil, why end
-    return out:write(f:read "a")
-  end
-
   -- A checkpoint is written whole or not at all, its weights last.
   function steps:write_checkpoint(c, folder)
     local source = self.model.path
     if not native.exists(source .. "/config.json") then source = source:match "^(.*)/[^/]*$" or "." end
     local ok, why = native.make_folder(folder)
-    for _, name in ipairs(self.model:config() and companions or {}) do
-      if ok and native.exists(source .. "/" .. name) then
-        ok, why = copy(source .. "/" .. name, folder .. "/" .. name)
-      end
+    if ok and self.model:config() then
+      ok, why = native.file_read(source .. "/config.json")
+      if ok then ok, why = native.file_write(folder .. "/config.json", ok) end
+      if ok then ok, why = q.copy_companions(source, folder) end
     end
     if not ok then return nil, why end
     local multiplied = {} -- by the decoder: of layers that it leaves out, as those of several tokens, nothing is known
@@ -120,11 +109,6 @@ return function(q, native)
 
   -- ---- Decoders -----------------------------------------------------------------------------------------------------
 
-  local function memory_left()
-    local f <close> = io.open "/proc/meminfo"
-    return 1024 * (tonumber(f and f:read("a"):match "MemAvailable:%s*(%d+)") or 1 << 22)
-  end
-
   function steps:forget()
     for _, d in pairs(self.opened) do d:close() end
     self.opened = {}
@@ -152,7 +136,8 @@ return function(q, native)
   -- The decoder of a candidate, with or without its kernels. Those with kernels stay open while there is memory.
   function steps:decoder(c, kernels)
     if kernels and self.opened[c.name] then return self.opened[c.name] end
-    if memory_left() < 4 * c.bytes then self:forget() end
+    local free = q.free_memory()
+    if free and free < 4 * c.bytes then self:forget() end
     local m, why = self:checkpoint(c)
     if not m then return nil, why end
     local d, pack, served
