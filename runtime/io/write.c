@@ -153,6 +153,13 @@ void qn_writer_abandon(qn_writer *w) {
   free(w);
 }
 
+/* Close a header in memory. The C library gives NULL, and no error, when there is none left to trim it. */
+static qn_status end_header(FILE *f, size_t n, char *const *out) {
+  bool failed = ferror(f);
+  if (!fclose(f) && !failed && *out) return QN_OK;
+  return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+}
+
 /* ---- safetensors ------------------------------------------------------------------------------------------------- */
 
 static void put_string(FILE *f, const char *s) {
@@ -192,8 +199,7 @@ static qn_status make_json(const entry *e, size_t n, const void *meta, size_t n_
   }
   fputc('}', f);
   for (long at = ftell(f); at % 8; at++) fputc(' ', f);
-  bool failed = ferror(f);
-  if (fclose(f) || failed) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
+  QN_TRY(end_header(f, n, out));
   length = *size - sizeof length;
   memcpy(*out, &length, sizeof length);
   return QN_OK;
@@ -250,8 +256,7 @@ static qn_status make_gguf(const entry *e, size_t n, const void *meta, size_t n_
   fwrite(keys->data, 1, keys->bytes, f);
   for (size_t i = 0; i < n; i++) put_info(f, &e[i]);
   for (long at = ftell(f); at % GGUF_ALIGN; at++) fputc(0, f);
-  bool failed = ferror(f);
-  return fclose(f) || failed ? qn__fail(QN_E_NOMEM, "a header for %zu tensors", n) : QN_OK;
+  return end_header(f, n, out);
 }
 
 qn_status qn__gguf_writer_open(const char *path, const qn_save *tensor, size_t n, const qn__gguf_keys *keys,
