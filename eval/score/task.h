@@ -67,5 +67,5 @@ qn__answer qn__answer_of(const qn__token_score *token, int64_t n);
 typedef struct qn__verdict {
   bool acc, acc_norm, acc_bytes, broken;
 } qn__verdict;
-qn__verdict qn__judge(const qn__item *item, const qn__answer *answer);
+qn__verdict qn__judge(const qn__item *x, const qn__answer *a);
 #endif
