@@ -202,6 +202,7 @@ local rules = {
     if #v.undecided == 0 then return end
     return ("The text is too short to tell for %s."):format(names(v.undecided, function(c)
       local more = v.class[c.name].more
+      if c.delta.high == math.huge then return "so few windows have no interval" end
       return ("%s; %s"):format(change(c), more and more .. " windows more would do" or "its mean lies on the margin")
     end))
   end,

@@ -171,6 +171,9 @@ case("several texts, whose degrees of freedom are a fraction, count their window
   list[3].delta = choice.estimate({ mean = 0.001, low = -0.011, high = 0.013, df = 3.7 }, 8)
   local v = of(list)
   t.equal(v.class["int4.g64:gptq:bf16"].more, 65) -- 8 (0.012 / 0.0039875)^2 = 72.5
+  list[3].delta = choice.estimate({ mean = 0.001 }, 1)
+  t.equal(sentence(of(list), "The text"), "The text is too short to tell for int4.g64:gptq:bf16 (so few windows have "
+    .. "no interval).")
 end)
 
 case("one that was given up is neither taken nor called undecided", function(t)
