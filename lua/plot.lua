@@ -2,7 +2,7 @@
 --
 -- plot.scatter {
 --   x = "MB", y = "KL",                          what the axes say
---   points = { { x =, y =, low =, high =,        an error bar from low to high
+--   points = { { x =, y =, low =, high =,        an error bar from low to high, which may be endless
 --     name =, title =,                           written beside it, or absent; told when pointed at
 --     class = "front" | "behind"… }… },
 --   band =,                                      from the bottom up to this y
@@ -100,7 +100,7 @@ function plot.scatter(t)
   local out, most_x, least, most = {}, t.line and t.line.x or 0, t.band and t.band / 4 or math.huge, 0
   local function w(text, ...) out[#out + 1] = text:format(...) end
   for _, p in ipairs(t.points) do
-    most_x, most = math.max(most_x, p.x), math.max(most, p.high)
+    most_x, most = math.max(most_x, p.x), math.max(most, p.high < math.huge and p.high or p.y)
     if not t.band and p.y > 0 then least = math.min(least, p.y) end
   end
   if most <= 0 or most_x <= 0 then return "" end

@@ -617,6 +617,16 @@ case("what is broken or was not timed has dashes in the table and no place in th
   t.equal(count(report.html(r), "<circle "), 3 + 3)
 end)
 
+case("an interval without an end reaches the edge of the picture, and is none in JSON", function(t)
+  local list = seeded()
+  list[3].kl, list[3].decode[1].ratio = choice.estimate({ mean = 0.0003 }, 1), choice.middle { 2 }
+  local r = result(list)
+  t.equal(count(report.html(r), "<circle "), 4 + 4)
+  local kl = q.native.parse_json(q.json(r)).candidates[3].kl
+  t.equal(kl.mean, 0.0003)
+  t.equal(type(kl.high) == "number", false)
+end)
+
 case("a text that calibration has seen is named", function(t)
   local m, path = assert(q.model(t.tests .. "/models/tiny-llama")), t.tests .. "/models/text/"
   local valid, other = path .. "valid.txt", path .. "calibration.txt"
