@@ -510,13 +510,11 @@ START_TEST(ended_by_a_signal) {
   bool silent = ends[_i] == SIGKILL;
   const char *kept = strstr(cli_err, "quernel: interrupted; what was measured is kept in s:");
   ck_assert_msg(silent == !kept, "%s", cli_err);
-  ck_assert_msg(
-      cli("n=%d; read tool sleeper <pids; while [ $n -gt 0 ] && { [ \"$(ls -A t)\" ] || "
-          "tr '\\0' ' ' </proc/$sleeper/cmdline | grep sleep; }; do sleep 0.1; n=$((n - 1)); done 2>/dev/null; "
-          "[ $n -gt 0 ] || ls -AR t",
-          silent ? 100 : 1) == 0 &&
-          !*cli_out,
-      "left over: %s", cli_out);
+  ck_assert_msg(cli("n=100; read tool sleeper <pids; while [ $n -gt 0 ] && { [ \"$(ls -A t)\" ] || "
+                    "tr '\\0' ' ' </proc/$sleeper/cmdline | grep -q sleep; }; do sleep 0.1; n=$((n - 1)); done "
+                    "2>/dev/null; [ $n -gt 0 ] || { ls -AR t; tr '\\0' ' ' </proc/$sleeper/cmdline; }") == 0 &&
+                    !*cli_out,
+                "left over: %s", cli_out);
 }
 END_TEST
 
