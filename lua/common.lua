@@ -203,6 +203,9 @@ end
 
 common.columns = function() end -- of the terminal that a table is printed on; nil: it is printed elsewhere
 
+-- A sentence on standard output, in lines of the terminal's width.
+function common.say(text) print(table.concat(common.wrapped(text, common.columns() or math.huge), "\n")) end
+
 -- Columns, the first row their names; a column whose cells are numbers stands to the right. On a terminal, long cells
 -- take several lines.
 function common.table(rows)

@@ -32,69 +32,100 @@ local function mark(c, v)
   return table.concat(out, ", ")
 end
 
-local function time_columns(kind, what, m)
-  local function of(c) return choice.at(c[kind], m) end
-  return { what .. " tok/s", function(c) return of(c) and of(c).rate.mean end, "%.1f" },
-    { "x dense", function(c) return of(c) and of(c).ratio.mean end, "%.2f" }
+-- The same in as few as there can be: what decides.
+local function reason(c, v)
+  local x = v.class[c.name]
+  if not x then return "" end
+  if v.chosen == c.name then return "TAKE, " .. words[x.accuracy] end
+  if c.dense or not x.close then return c.dense and "16-bit dense" or words[x.accuracy] end
+  return x.large and "too large" or not x.timed and "not timed" or x.slower[1] == 1 and "slower" or words[x.accuracy]
 end
 
--- { name, value(c, verdict), pattern }: of numbers a dash if there is none.
+-- { name in the page, value(c, verdict), pattern, name on a terminal or nil: it is not shown there, pattern there if it
+-- is another }: of numbers a dash if there is none.
 local known = {
-  { "candidate", function(c) return c.name end, "%s" },
+  { "candidate", function(c) return c.name end, "%s", "candidate" },
   { "bits", function(c) return c.bpw end, "%.2f" },
-  { "MB", function(c) return c.bytes and c.bytes / 1e6 end, "%.1f" },
-  { "KL", function(c) return c.kl and c.kl.mean end, "%.6f" },
+  { "MB", function(c) return c.bytes and c.bytes / 1e6 end, "%.1f", "MB" },
+  { "KL", function(c) return c.kl and c.kl.mean end, "%.6f", "KL", "%.1e" },
   { "±", function(c) return c.kl and half(c.kl) end, "%.6f" },
-  { "top-1 %", function(c) return c.top1 and 100 * c.top1 end, "%.2f" },
-  { "ppl %", function(c) return c.delta and ppl(c.delta.mean) end, "%+.3f" },
-  { "±", function(c) return c.delta and 100 * half(c.delta) end, "%.3f" },
+  { "top-1 %", function(c) return c.top1 and 100 * c.top1 end, "%.2f", "top-1", "%.1f" },
+  { "ppl %", function(c) return c.delta and ppl(c.delta.mean) end, "%+.3f", "ppl %", "%+.2f" },
+  { "±", function(c) return c.delta and 100 * half(c.delta) end, "%.3f", "±", "%.2f" },
 }
-for _, x in ipairs { { "decode", "decode", 1 }, { "decode", "8 at once", 8 }, { "decode", "64 at once", 64 },
-  { "prefill", "prefill", 512 } } do
-  local rate, ratio = time_columns(table.unpack(x))
-  known[#known + 1], known[#known + 2] = rate, ratio
+-- Rates and times, of m sequences or of a prompt of m tokens. On a terminal: one rate, and how many times faster than
+-- 16-bit dense.
+for _, x in ipairs { { "decode", 1, "decode", "tok/s", "x1" }, { "decode", 8, "8 at once", nil, "x8" },
+  { "decode", 64, "64 at once", nil, "x64" }, { "prefill", 512, "prefill", nil, "x512" } } do
+  local kind, m, name, rate, ratio = table.unpack(x, 1, 5)
+  local function of(c) return choice.at(c[kind], m) end
+  known[#known + 1] = { name .. " tok/s", function(c) return of(c) and of(c).rate.mean end, "%.1f", rate, "%.4g" }
+  known[#known + 1] = { "x dense", function(c) return of(c) and of(c).ratio.mean end, "%.2f", ratio }
 end
 local function mean_accuracy(c)
   local sum, n = 0, 0
   for _, t in ipairs(c.tasks or {}) do if t.accuracy then sum, n = sum + t.accuracy, n + 1 end end
   return n > 0 and 100 * sum / n or nil
 end
-known[#known + 1] = { "tasks %", mean_accuracy, "%.1f" }
+known[#known + 1] = { "tasks %", mean_accuracy, "%.1f", "tasks" }
 known[#known + 1] = { "verdict", mark, "%s" }
+local decisive = { "verdict", reason, "%s", "verdict" }
 
-local function cell(column, c, v)
+local function cell(column, pattern, c, v)
   local x = column[2](c, v)
-  if column[3] == "%s" then return x, x end
-  return shown(column[3], x), x
+  if pattern == "%s" then return x, x end
+  return shown(pattern, x), x
 end
 
+-- In the order in which one would take them: the one that is taken, others that might be, 16 bits, then what is not
+-- good enough or was not judged; each of these by its speed.
+local place = { ["as the original"] = 2, ["within the margin"] = 2, ["16-bit dense"] = 3, [""] = 4, slower = 5,
+  ["too large"] = 5, ["not timed"] = 5, ["text too short"] = 6, ["beyond the margin"] = 7, ["given up"] = 8,
+  ["not tried"] = 9, broken = 10 }
+
 local function all_of(result)
-  local out = table.move(result.candidates, 1, #result.candidates, 1, {})
-  return table.move(result.beside or {}, 1, #(result.beside or {}), #out + 1, out)
+  local out, rank = table.move(result.candidates, 1, #result.candidates, 1, {}), {}
+  table.move(result.beside or {}, 1, #(result.beside or {}), #out + 1, out)
+  for i, c in ipairs(out) do
+    local time = choice.at(c.decode, 1)
+    rank[c] = { place[reason(c, result.verdict)] or 1, time and -time.ratio.mean or 0,
+      c.kl and c.kl.mean or math.huge, i }
+  end
+  table.sort(out, function(a, b)
+    for i, x in ipairs(rank[a]) do if x ~= rank[b][i] then return x < rank[b][i] end end
+  end)
+  return out
 end
 
 -- The columns in which anything stands.
-local function columns_of(result)
+local function columns_of(result, list)
   local out = {}
-  for _, column in ipairs(known) do
+  for _, column in ipairs(list) do
     local any = false
-    for _, c in ipairs(all_of(result)) do any = any or cell(column, c, result.verdict) ~= "-" end
+    for _, c in ipairs(all_of(result)) do any = any or cell(column, column[3], c, result.verdict) ~= "-" end
     if any then out[#out + 1] = column end
   end
   return out
 end
 
--- Rows for common.table, names first.
+-- Rows for common.table, names first: what fits on a terminal of 120 columns.
 function report.rows(result)
-  local rows, columns = { {} }, columns_of(result)
-  for i, column in ipairs(columns) do rows[1][i] = column[1] end
+  local short = {}
+  for _, column in ipairs(known) do short[#short + 1] = column[4] and column or nil end
+  short[#short + 1] = decisive
+  local rows, columns = { {} }, columns_of(result, short)
+  for i, column in ipairs(columns) do rows[1][i] = column[4] end
   for _, c in ipairs(all_of(result)) do
     local row = {}
-    for i, column in ipairs(columns) do row[i] = cell(column, c, result.verdict) end
+    for i, column in ipairs(columns) do row[i] = cell(column, column[5] or column[3], c, result.verdict) end
     rows[#rows + 1] = row
   end
   return rows
 end
+
+-- What its columns mean.
+report.legend = "x1, x8, x64 and x512: how many times faster than 16-bit dense, for 1, 8 "
+  .. "and 64 sequences that decode at once and for a prompt of 512 tokens."
 
 -- ---- HTML -----------------------------------------------------------------------------------------------------------
 
@@ -205,7 +236,7 @@ local function pictures(w, result)
 end
 
 local function full_table(w, result)
-  local columns = columns_of(result)
+  local columns = columns_of(result, known)
   local front = choice.front(result.candidates, function(c) return c.bytes end)
   w '<div class="wide"><table><thead><tr>'
   for _, column in ipairs(columns) do
@@ -215,7 +246,7 @@ local function full_table(w, result)
   for _, c in ipairs(all_of(result)) do
     local row = {}
     for i, column in ipairs(columns) do
-      local text, x = cell(column, c, result.verdict)
+      local text, x = cell(column, column[3], c, result.verdict)
       row[i] = ('<td data-v="%s">%s</td>'):format(text == "-" and "" or escape(x), escape(text))
     end
     w(('<tr class="%s">%s</tr>'):format(class_of(c, result, front), table.concat(row)))

@@ -106,8 +106,9 @@ end
 local function speed(c)
   local r = ratio(c)
   local text = ("%.2fx 16-bit dense"):format(r.mean)
+  if r.n == 1 then return text .. " in a single round, too few to be sure" end
   if r.low > 1 or r.high < 1 then return text end
-  if r.n < choice.rounds then return ("%s in %d rounds, which are too few to be sure"):format(text, r.n) end
+  if r.n < choice.rounds then return ("%s in %d rounds, too few to be sure"):format(text, r.n) end
   return ("%s, which cannot be told from it (%.2fx to %.2fx)"):format(text, r.low, r.high)
 end
 local function size(c) return ("%.1f MB"):format(c.bytes / 1e6) end

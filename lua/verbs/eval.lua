@@ -185,7 +185,7 @@ local function print_all(out)
       out.served + out.dense))
   end
   if out.texts then
-    print(table.concat(common.wrapped(out.texts.convention, common.columns() or math.huge), "\n"))
+    common.say(out.texts.convention)
     print_scores(out.texts.domains, out.texts.scores)
     if out.against then
       print(("\nagainst %s:"):format(out.against))

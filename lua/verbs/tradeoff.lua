@@ -87,9 +87,11 @@ goes on when it is started again. Methods that look at activations need --calibr
     if options.json then print(q.json(r)) return end
     local report = q.import "lua.tradeoff.report"
     common.table(report.rows(r))
-    print("\n" .. report.about(r))
-    for _, text in ipairs(r.verdict.sentences) do print(text) end
-    if not r.whole then print "The budget ended the run: started again, it goes on from there." end
+    print ""
+    common.say(report.legend .. " " .. report.about(r))
+    print ""
+    for _, text in ipairs(r.verdict.sentences) do common.say(text) end
+    if not r.whole then common.say "The budget ended the run: started again, it goes on from there." end
     print("report: " .. r.files.report)
     if r.files.checkpoint then print(("checkpoint: %s\npack: %s"):format(r.files.checkpoint, r.files.pack)) end
   end,

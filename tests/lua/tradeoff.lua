@@ -122,7 +122,7 @@ case("a time that cannot be told from that of 16 bits is not called faster", fun
     .. "1.10x), perplexity"), v.sentences[1])
   list[3].decode[1].ratio = choice.middle { 3 }
   v = of { list[1], list[3] }
-  t.check(sentence(v, "Take int4.g64:gptq:bf16: 1.9 MB, 3.00x 16-bit dense in 1 rounds, which are too few to be sure"),
+  t.check(sentence(v, "Take int4.g64:gptq:bf16: 1.9 MB, 3.00x 16-bit dense in a single round, too few to be sure"),
     v.sentences[1])
 end)
 
@@ -609,12 +609,32 @@ case("what is broken or was not timed has dashes in the table and no place in th
   local list = seeded()
   list[3].broken, list[3].delta, list[3].kl, list[3].decode = "no numbers", nil, nil, nil
   local r = result(list)
-  local row = report.rows(r)[4]
+  local rows = report.rows(r)
+  local row = rows[#rows]
   t.equal(row[1], "int4.g64:gptq:bf16")
-  t.equal(row[4], "-")
+  t.equal(row[3], "-")
   t.equal(row[#row], "broken")
   t.equal(#row, #report.rows(r)[1])
   t.equal(count(report.html(r), "<circle "), 3 + 3)
+end)
+
+case("the printed table begins with what is taken, and fits on 120 columns", function(t)
+  local list = seeded()
+  table.insert(list, candidate("int4.g32.z:gptaq:bf16", 12345.6, -0.9999, 0.001, 1e-10, 12.34, 12.34))
+  for _, m in ipairs { 8, 64 } do table.insert(list[5].decode, { m = m, ratio = around(12.34, 0.1) }) end
+  list[5].tasks = { { name = "qa.jsonl", accuracy = 0.999, difference = around(-5, 2.5), worse = 30, better = 4,
+    mcnemar = 6e-6, equivalence = 0.99 } }
+  list[2].broken, list[2].kl, list[2].delta, list[2].decode = "no numbers", nil, nil, nil
+  local rows, order = report.rows(result(list)), {}
+  for i = 2, #rows do order[i - 1] = ("%s (%s)"):format(rows[i][1], rows[i][#rows[i]]) end
+  t.equal(table.concat(order, " "), "int4.g64:gptq:bf16 (TAKE, within the margin) f16:copy:f32 (16-bit dense) "
+    .. "int4.g32.z:gptaq:bf16 (beyond the margin) int2.g64:rtn:bf16 (beyond the margin) int8.row:rtn:bf16 (broken)")
+  local widest, width = -2, {}
+  for _, row in ipairs(rows) do
+    for i, x in ipairs(row) do width[i] = math.max(width[i] or 0, utf8.len(x)) end
+  end
+  for _, w in ipairs(width) do widest = widest + w + 2 end
+  t.check(widest <= 120, ("%d columns"):format(widest))
 end)
 
 case("an interval without an end reaches the edge of the picture, and is none in JSON", function(t)
