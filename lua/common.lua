@@ -148,6 +148,18 @@ common.include = { "--include", "PATTERN",
   .. "(repeatable)",
   many = true, group = "Layers" }
 
+-- Options of verbs that write a checkpoint, and the check of its place. What is said of a folder is said of no file.
+common.config = { "--config", "FOLDER", "where config.json and the tokenizer are (default: where MODEL is)",
+  group = "Input" }
+common.replace = { "--overwrite", nil, "replace a checkpoint that is there" }
+function common.output_checkpoint(q, options)
+  if not options.o:lower():find "%.safetensors$" then return end
+  for _, name in ipairs { "config", "overwrite" } do
+    if options[name] then common.misuse("--%s goes with a folder; %s is a file of weights alone", name, options.o) end
+  end
+  common.output(q, options.o)
+end
+
 function common.left_out(list)
   for _, x in ipairs(list) do common.warn("left out: %s: %s", x.name, x.why) end
   if #list > 0 then common.warn("%s left out: this is a part of the model", common.count(#list, "weight")) end

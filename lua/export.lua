@@ -1,65 +1,12 @@
 -- export.lua - a model written as other tools read it: a folder of safetensors with configuration and tokenizer, or a
 -- GGUF.
 
-return function(q, native, model)
+return function(q, native, model, beside)
   local targets, gguf = q.import "lua.targets"(q), q.import "lua.gguf"(native)
-
-  -- What goes with a model beside its weights and config.json, as far as it is there.
-  local companions = { "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tekken.json", "tiktoken.model",
-    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
-    "video_preprocessor_config.json" }
-  local tokenizers = { ["tokenizer.json"] = true, ["tokenizer.model"] = true, ["vocab.json"] = true,
-    ["tekken.json"] = true, ["tiktoken.model"] = true }
-
-  -- Copy them from one folder to another. Returns { tokenizer = is one among them }, or nil, message, code.
-  function q.copy_companions(from, to)
-    local copied = { tokenizer = false }
-    for _, name in ipairs(companions) do
-      if native.exists(from .. "/" .. name) then
-        local ok, why, code = native.file_read(from .. "/" .. name)
-        if ok then ok, why, code = native.file_write(to .. "/" .. name, ok) end
-        if not ok then return nil, why, code end
-        copied.tokenizer = copied.tokenizer or tokenizers[name] or false
-      end
-    end
-    return copied
-  end
 
   local function must(ok, why) return ok or error(why, 0) end
 
-  -- ---- What is beside the weights -----------------------------------------------------------------------------------
-
-  local function folder_of(path)
-    return native.is_folder(path) and path or path:match "^(.*)/[^/]*$" or "."
-  end
-
-  local function read_config(folder)
-    local path = folder .. "/config.json"
-    if not native.exists(path) then
-      error(path .. ": not there, and a checkpoint needs it; --config names the folder of the original model", 0)
-    end
-    local text = must(native.file_read(path))
-    local members, why = native.json_members(text)
-    return text, members or error(("%s: %s"):format(path, why), 0), path
-  end
-
-  -- The text of an object with members set to JSON texts; false: without them.
-  local function edited(text, members, changes)
-    local out, seen = {}, {}
-    local function add(name, value) if value then out[#out + 1] = ("  %s: %s"):format(q.json(name), value) end end
-    for _, m in ipairs(members) do
-      local change = changes[m.name]
-      if change == nil then change = text:sub(m.from, m.to):gsub("^%s+", "") end
-      add(m.name, change)
-      seen[m.name] = true
-    end
-    local rest = {}
-    for name in pairs(changes) do if not seen[name] then rest[#rest + 1] = name end end
-    table.sort(rest)
-    for _, name in ipairs(rest) do add(name, changes[name]) end
-    return "{\n" .. table.concat(out, ",\n") .. "\n}\n"
-  end
+  -- ---- What becomes of each weight ----------------------------------------------------------------------------------
 
   local function shape(dims) return "[" .. table.concat(dims, ", ") .. "]" end
 
@@ -76,8 +23,6 @@ return function(q, native, model)
       end
     end
   end
-
-  -- ---- What becomes of each weight ----------------------------------------------------------------------------------
 
   local function module(name) return (name:gsub("%.weight$", "")) end
 
@@ -170,30 +115,22 @@ return function(q, native, model)
   end
 
   local function write_folder(self, path, target, options)
-    local from = options.config or folder_of(self.path)
-    if native.same_file(path, folder_of(self.path)) then
-      error(("%s is the folder of the model that is read; name another"):format(path), 0)
-    end
-    local text, members = read_config(from)
+    local into <close> = beside.open(self, path, options)
     local layers, dense, file = plan(self, target, options)
     if #layers == 0 then error(("%s: no quantized layer; quernel quantize makes them"):format(self.path), 0) end
     check_shapes(self, options.config, file)
     local config = must(target.config(layers, dense))
-    local changes = { quantization_config = q.json(config), compression_config = false, quantization = false }
-    for _, layer in ipairs(layers) do if layer.head then changes.tie_word_embeddings = "false" end end
-    local written = edited(text, members, changes)
-    if written:find('"quantization_config".*"quantization_config"') then
+    into:edit { quantization_config = q.json(config) }
+    for _, layer in ipairs(layers) do if layer.head then into:edit { tie_word_embeddings = "false" } end end
+    if into.text:find('"quantization_config".*"quantization_config"') then
       error(("%s/config.json: a quantization_config within another object would contradict ours; remove it"):format(
-        from), 0)
+        into.from), 0)
     end
-    local folder <close> = must(native.output_folder(path, options.overwrite))
-    write_tensors(self, folder:path() .. "/model.safetensors", layers, file, options.progress)
-    must(native.file_write(folder:path() .. "/config.json", written))
-    if target.file then must(native.file_write(folder:path() .. "/" .. target.file, q.json(config) .. "\n")) end
-    local copied = must(q.copy_companions(from, folder:path()))
-    must(folder:close())
-    local remark = target.remark and target.remark(layers)
-    return { layers = #layers, tokenizer = copied.tokenizer, from = from, remark = remark }
+    write_tensors(self, into:path() .. "/model.safetensors", layers, file, options.progress)
+    if target.file then must(native.file_write(into:path() .. "/" .. target.file, q.json(config) .. "\n")) end
+    local tokenizer = into:finish()
+    return { layers = #layers, tokenizer = tokenizer, from = into.from,
+      remark = target.remark and target.remark(layers) }
   end
 
   -- ---- GGUF ---------------------------------------------------------------------------------------------------------
@@ -247,12 +184,12 @@ return function(q, native, model)
   end
 
   local function write_gguf(self, path, _, options)
-    local from, progress = options.config or folder_of(self.path), options.progress
+    local from, progress = options.config or beside.of(self.path), options.progress
     if self.handle:is_gguf() then error(("%s is a GGUF already"):format(self.path), 0) end
     if native.exists(path) and not options.overwrite then
       error(("%s: there is a file; --overwrite replaces it, -o names another"):format(path), 0)
     end
-    local config = native.parse_json((read_config(from)))
+    local config = native.parse_json(beside.config(from))
     local keys, count = gguf.keys(config, function(name)
       return native.exists(from .. "/" .. name) and must(native.file_read(from .. "/" .. name)) or nil
     end, from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")

@@ -237,6 +237,7 @@ static int folder_close(lua_State *L) {
   return outcome(L, qn__output_folder_close(&f->o));
 }
 
+/* folder:abandon(): what was not closed is removed */
 static int folder_gc(lua_State *L) {
   folder *f = luaL_checkudata(L, 1, folder_class);
   if (f->open) qn__output_folder_abandon(&f->o);
@@ -329,7 +330,7 @@ void qn__lua_write(lua_State *L) {
   };
   static const luaL_Reg encoded_methods[] = {{"parts", encoded_parts}, {"__gc", encoded_gc}, {NULL, NULL}};
   static const luaL_Reg folder_methods[] = {
-      {"path", folder_path}, {"close", folder_close}, {"__gc", folder_gc}, {"__close", folder_gc}, {NULL, NULL},
+      {"path", folder_path}, {"close", folder_close}, {"abandon", folder_gc}, {"__gc", folder_gc}, {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
       {"npy_write", npy_write},

@@ -1,6 +1,7 @@
 -- models.lua - checkpoints: the weights of a model, their planes, the problems that its layers pose.
 
 return function(q, native)
+  local beside = q.import "lua.folder"(q, native)
   local model = {}
   model.__index = model
 
@@ -269,12 +270,37 @@ return function(q, native)
     return left_out
   end
 
+  local function open_folder(self, path, options)
+    if not self.handle:is_gguf() then return beside.open(self, path, options) end
+    error(("%s: a GGUF has no config.json, which a folder needs; -o %s.safetensors writes the weights alone"):format(
+      self.path, path), 0)
+  end
+
+  -- Where weights go: fill(FILE) writes them. PATH.safetensors holds them alone; any other path is a folder, a whole
+  -- checkpoint (lua/folder.lua). Returns what fill does, which is nil, message, code if something fails.
+  local function deliver(self, path, options, fill)
+    if path:lower():find "%.safetensors$" then return fill(path) end
+    local ok, into = pcall(open_folder, self, path, options)
+    if not ok then return nil, into, "QN_E_IO" end
+    local folder <close> = into
+    local out, why = table.pack(fill(folder:path() .. "/model.safetensors")), nil
+    if out[1] then ok, why = pcall(folder.finish, folder) end
+    if not ok then return nil, why, "QN_E_IO" end
+    return table.unpack(out, 1, out.n)
+  end
+
   -- Write the model as neutral planes: each quantized weight NAME.weight becomes NAME.codes, NAME.scale…; a dense layer
-  -- is written as [N, K]; all else is copied as it is stored. options: progress; partial, which copies also what cannot
-  -- be read. Returns a list of these, { { name, why }… }, or nil, message, code.
+  -- is written as [N, K]; all else is copied as it is stored. path: FILE.safetensors, or a folder, in which
+  -- config.json, tokenizer and the like lie beside the weights. options: progress; partial, which copies also what
+  -- cannot be read; for a folder config, another one that has config.json and the tokenizer, and overwrite. Returns a
+  -- list of what cannot be read, { { name, why }… }, or nil, message, code.
   function model:write_planes(path, options)
-    q.check.fields(options or {}, { progress = "function?", partial = "boolean?" }, "options of write_planes")
-    return write(self, path, function(t) return as_read(self, t) end, options or {})
+    options = options or {}
+    q.check.fields(options, { progress = "function?", partial = "boolean?", config = "string?",
+      overwrite = "boolean?" }, "options of write_planes")
+    return deliver(self, path, options, function(file)
+      return write(self, file, function(t) return as_read(self, t) end, options)
+    end)
   end
 
   -- A file with the planes of one matrix, which q.model reads again. True, or nil, message, code.
@@ -313,16 +339,8 @@ return function(q, native)
     if e.method == "rtn" then row.rtn = e.why or "calibration was not enough" end
   end
 
-  -- Write the model with its linear layers in another format. options: format, or a function of the tensor that gives
-  -- it; method, scales; choose(t), which of them (the head of a tied model among them: its embedding stays); progress;
-  -- partial; for methods that need calibration windows (q.windows), and allow_rtn, where these are not enough. Returns
-  -- a list of { name, format, n, k, slices, bpw, error2, weight2, largest, output2, output_error2, nearest_error2 and
-  -- tokens if it was calibrated, rtn: why it was rounded to nearest nevertheless }, and what was left out, or nil,
-  -- message, code.
-  function model:write_quantized(path, options)
-    q.check.fields(options, { format = "string|function", method = "string?", scales = "string?", choose = "function",
-      progress = "function?", partial = "boolean?", threads = "count?", windows = "table?", allow_rtn = "boolean?" },
-      "options of write_quantized")
+  -- The file of write_quantized. `path` names what is kept of a calibration that does not end: `run`, if there is one.
+  local function write_as(self, file, path, options)
     local report = {}
     local run, left_out, why, code
     local function format_of(t)
@@ -356,14 +374,30 @@ return function(q, native)
       plan.float = #planes == 1 and f.float ~= "none" and f.float or nil
       return plan
     end
-    left_out, why, code = write(self, path, function(t)
+    left_out, why, code = write(self, file, function(t)
       if t.linear and options.choose(t) then return requantized(t) end
       return as_read(self, t)
     end, options)
     if not left_out then return nil, why, code end
-    if run then run:forget() end
-    return report, left_out
+    return report, left_out, run
   end
 
-  q.import "lua.export"(q, native, model)
+  -- Write the model with its linear layers in another format, to a file or a folder (write_planes). options: format,
+  -- or a function of the tensor that gives it; method, scales; choose(t), which of them (the head of a tied model among
+  -- them: its embedding stays); progress; partial, config, overwrite; for methods that need calibration windows
+  -- (q.windows), and allow_rtn, where these are not enough. Returns a list of { name, format, n, k, slices, bpw,
+  -- error2, weight2, largest, output2, output_error2, nearest_error2 and tokens if it was calibrated, rtn: why it was
+  -- rounded to nearest nevertheless }, and what was left out, or nil, message, code.
+  function model:write_quantized(path, options)
+    q.check.fields(options, { format = "string|function", method = "string?", scales = "string?", choose = "function",
+      progress = "function?", partial = "boolean?", threads = "count?", windows = "table?", allow_rtn = "boolean?",
+      config = "string?", overwrite = "boolean?" }, "options of write_quantized")
+    local report, left_out, run = deliver(self, path, options, function(file)
+      return write_as(self, file, path:match "^(.-)/*$", options)
+    end)
+    if report and run then run:forget() end
+    return report, left_out, run
+  end
+
+  q.import "lua.export"(q, native, model, beside)
 end

@@ -162,7 +162,8 @@ static const row rows[] = {
      ">m.gguf; quernel tune m.gguf; test $? = 1 || exit 9; done",
      0, NULL, "^quernel: m.gguf: the file ends [^\n]*\nquernel: m.gguf: [^\n]*\n$"},
     {"printf 'Hi' >x.txt; quernel tokens " MODEL " x.txt", 1, NULL,
-     "^quernel: x.txt: [^\n]*no tokenizer.json beside it; give token ids instead, a .npy or .jsonl file\n$"},
+     "^quernel: x.txt: [^\n]*no tokenizer.json beside it \\(--tokenizer names one\\); give token ids instead, a .npy "
+     "or .jsonl file\n$"},
     {"printf 'Hi \\351' >x.txt; quernel tokens " TINY " x.txt", 1, NULL,
      "^quernel: x.txt: byte 3 is no UTF-8: 0xe9\n$"},
     {": >x.txt; quernel tokens " TINY " x.txt", 1, NULL, "^quernel: x.txt: an empty text\n$"},
@@ -186,8 +187,9 @@ static const row rows[] = {
     {PACKED "printf '\\011' | dd of=x.qpack bs=1 seek=8 conv=notrunc status=none; quernel bench x.qpack", 1, NULL,
      "^quernel: 'x.qpack': pack: version 9, this library reads version [0-9]+: take a newer library\n$"},
     {"quernel formats >/dev/full", 1, NULL, "standard output: No space left"},
-    {"ulimit -f 8; quernel convert " MODEL " -o x; s=$?; test -z \"$(ls -A | grep x)\" && exit $s", 1, NULL,
-     "^quernel: x: File too large\n$"},
+    {"ulimit -f 8; for o in x x.safetensors; do quernel convert " MODEL " -o $o; test $? = 1 || exit 9; done; test -z "
+     "\"$(ls -A | grep x)\"",
+     0, NULL, "^quernel: [^\n]*/model.safetensors: File too large\nquernel: x.safetensors: File too large\n$"},
     {"ulimit -f 8; quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy; s=$?; "
      "test -z \"$(ls -A | grep npy)\" && exit $s",
      1, NULL, "x.npy[^\n]*File too large"},
@@ -236,9 +238,13 @@ static const row rows[] = {
     /* An output that cannot be written is found before any work; a pack with more is not lost */
     {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
     {VERIFY "-o nowhere/x.qpack; test ! -e .cache && exit $?", 0, NULL, "^quernel: nowhere/x.qpack: [^\n]*\n$"},
-    {"mkdir d; for v in \"tune " MODEL "\" \"quantize --format int4.g32 " MODEL "\" \"convert " MODEL
-     "\" \"dequantize " MODEL " w\"; do for o in nowhere/x d; do quernel $v -o $o; test $? = 1 || exit 9; done; done",
-     0, NULL, "^(quernel: nowhere/x: cannot be written: [^\n]*\nquernel: d: cannot be written: not a file\n){4}$"},
+    {"mkdir d.safetensors; for v in \"tune " MODEL "\" \"quantize --format int4.g32 " MODEL "\" \"convert " MODEL
+     "\" \"dequantize " MODEL
+     " w\"; do for o in nowhere/x.safetensors d.safetensors; do quernel $v -o $o; test $? = 1 || "
+     "exit 9; done; done",
+     0, NULL,
+     "^(quernel: nowhere/x.safetensors: cannot be written: [^\n]*\nquernel: d.safetensors: cannot be written: not a "
+     "file\n){4}$"},
     {TUNE "-o x.qpack && cp x.qpack y && " TUNE "-o x.qpack >again && " VERIFY "-o x.qpack; cmp x.qpack y && " TUNE
           "--m 3 -o x.qpack; cmp x.qpack y && " TUNE "--m 3 -o x.qpack --overwrite; ! cmp -s x.qpack y",
      0, ANY,
@@ -247,8 +253,10 @@ static const row rows[] = {
     {"echo hello >x.qpack; " TUNE "-o x.qpack; " TUNE "-o x.qpack --overwrite; grep hello x.qpack", 0, "^hello\n$",
      "^(quernel: 'x.qpack': pack: [^\n]*; remove it, or name another file with -o\n){2}$"},
     /* What is read is not written over, by whatever name */
-    {"cp -r $T/models/tiny-llama m; cp m/model.safetensors kept; ln m/model.safetensors other; for v in 'quantize "
-     "--format int4 m' 'convert m' 'dequantize m lm_head.weight'; do for o in m/model.safetensors other; do quernel $v "
+    {"cp -r $T/models/tiny-llama m; cp m/model.safetensors kept; ln m/model.safetensors o.safetensors; for v in "
+     "'quantize "
+     "--format int4 m' 'convert m' 'dequantize m lm_head.weight'; do for o in m/model.safetensors o.safetensors; do "
+     "quernel $v "
      "-o $o; test $? = 1 || exit 9; done; done; cmp m/model.safetensors kept",
      0, NULL, "^(quernel: [^\n]* is a file of the model that is read; name another\n){6}$"},
     {"mkdir -p t/templates/formats && echo 'return format { name = = 3 }' >t/templates/formats/bad.lua; "
@@ -295,6 +303,30 @@ static const row rows[] = {
      "x.npy",
      0, "28 layers as int4.g64.z, 4.31 bits a weight: error 0.0.*lm_head.weight +head +plain.*planes +int4.g64.z",
      NULL},
+    /* A folder leads on to every other verb; what cannot become one, or is there, is told before the work. */
+    {"quernel quantize " TINY
+     " --format int4.g64 --skip lm_head.weight --quiet -o q/ >x && ls q && quernel inspect q | "
+     "tail -1 && quernel eval q --text $T/models/text/valid.txt --windows 1 --quiet && quernel convert q --to gptq "
+     "--quiet -o g && quernel convert q -o p && cmp p/config.json q/config.json && cmp p/tokenizer.json "
+     "q/tokenizer.json",
+     0,
+     "^config.json\nmodel.safetensors\ntokenizer.json\ntokenizer_config.json\narchitecture llama: can be "
+     "evaluated\n.*\nvalid.txt +127 .*\n28 layers as gptq in g\n$",
+     NULL},
+    {"quernel quantize " TINY " --format int4.g64 --skip lm_head.weight --quiet -o q.safetensors >x; for c in 'eval "
+     "q.safetensors --text x --quiet' 'convert q.safetensors -o q' 'convert q.safetensors --config " TINY
+     " -o q' 'convert q.safetensors --config " TINY " -o q' 'inspect q' 'convert q --config " TINY
+     " -o r.safetensors' 'convert q -o ./q/' 'convert $T/models/tiny-llama-q4_0.gguf -o r'; do eval quernel $c; echo "
+     "$?; "
+     "done | grep -v weight; test ! -e r",
+     0, "^1\n1\n0\n1\narchitecture llama: can be evaluated\n0\n2\n1\n1\n$",
+     "^quernel: q.safetensors: no config.json beside the weights, [^\n]* convert --config makes? [^\n]*\n"
+     "quernel: ./config.json: not there, [^\n]*--config names [^\n]*\nquernel: q: not empty; --overwrite [^\n]*\n"
+     "quernel: convert: --config goes with a folder; r.safetensors is a file of weights alone\nquernel: ./q/ is the "
+     "folder of "
+     "the "
+     "model that is read; name another\nquernel: [^\n]*gguf: a GGUF has no config.json, which a folder needs; -o "
+     "r.safetensors writes the weights alone\n$"},
     {"quernel quantize $T/models/tiny-llama --format q4_k --only '*.down_proj.*' --json -o q.safetensors", 0,
      "^\\{\"layers\":\\[\\{.*\"bpw\":4.5,.*\"total\":\\{.*\"layers\":4,.*\"rms\":0.0", NULL},
     {"quernel quantize $T/models/tiny-llama --format int4 --only nothing -o q.safetensors", 1, NULL,
@@ -358,7 +390,7 @@ static const row rows[] = {
      "convert " MODEL " --to gptq --config . -o out",
      1, NULL, "^quernel: model.norm.weight: \\[256\\] in [^\n]*, \\[2\\] in .: that is another model, or [^\n]*\n$"},
     {"quernel convert " MODEL " --to onnx -o out", 2, NULL, "known: gptq, gptq_v2, awq, compressed-tensors, gguf"},
-    {"quernel convert " MODEL " --overwrite -o out", 2, NULL, "--overwrite goes with --to only"},
+    {"quernel convert " MODEL " --overwrite -o out.safetensors", 2, NULL, "--overwrite goes with a folder"},
     {"quernel convert $T/models/tiny-llama --to gptq -o out", 1, NULL,
      "no quantized layer; quernel quantize makes them"},
 
@@ -382,12 +414,13 @@ static const row rows[] = {
      "1 weights.*1 cannot be read and are left out\ncannot be read: x.weight: U8.*\ncannot be evaluated: no "
      "config.json",
      NULL},
-    {CODES "for v in 'tune -o y' 'convert -o y' 'quantize --format int4 -o y'; do quernel $v x.safetensors && exit 9; "
-           "test $? = 1 || exit 8; test -e y && exit 7; done; exit 0",
+    {CODES "for v in 'tune -o y' 'convert -o y.safetensors' 'quantize --format int4 -o y.safetensors'; do quernel $v "
+           "x.safetensors && exit 9; "
+           "test $? = 1 || exit 8; ls | grep -q '^y' && exit 7; done; exit 0",
      0, NULL,
      "^(quernel: x.safetensors: 1 of 1 weights must be left out; [^\n]*--partial\\)\nleft out: x.weight: "
      "U8[^\n]*\n){3}$"},
-    {CODES "quernel convert --partial -o y x.safetensors", 0, NULL,
+    {CODES "quernel convert --partial -o y.safetensors x.safetensors", 0, NULL,
      "^quernel: left out: x.weight: U8[^\n]*\nquernel: 1 weight left out: this is a part of the model\n$"},
 
     /* Names from files are shown without what a terminal obeys: ESC, and CSI in UTF-8. */

@@ -60,8 +60,9 @@ static qn_status find_settings(const qn_model *m, qn__settings *s) {
     return qn__arch_find(word, true, &s->arch, &s->name);
   }
   if (!m->json)
-    return qn__fail(QN_E_FORMAT, "no config.json beside the weights, so what the model computes is unknown; give its "
-                                 "folder, with the config.json of the model");
+    return qn__fail(QN_E_FORMAT,
+                    "no config.json beside the weights, so what the model computes is unknown; put that of "
+                    "the original there, or let convert --config make a folder of both");
   s->part[1] = text_part(m);
   const cJSON *type = get(s->part[1], "model_type");
   if (!cJSON_IsString(type)) type = get(m->json, "model_type");

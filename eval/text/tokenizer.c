@@ -28,7 +28,8 @@ static qn_status read_beside(qn__tokenizer *t, const qn_model *m) {
   char path[PATH_MAX];
   snprintf(path, sizeof path, "%.*stokenizer.json", slash ? (int)(slash - file) + 1 : 0, file);
   if (qn__file_exists(path)) return qn__tokenizer_from_json(t, path);
-  return qn__fail(QN_E_SHAPE, "%s: there is no tokenizer in it, and no tokenizer.json beside it", file);
+  return qn__fail(QN_E_SHAPE,
+                  "%s: there is no tokenizer in it, and no tokenizer.json beside it (--tokenizer names one)", file);
 }
 
 qn_status qn__tokenizer_open(const qn_model *model, const char *path, qn__tokenizer **out) {

@@ -38,20 +38,17 @@ return function(q, native)
   -- A candidate's checkpoint: one that was brought, else the folder that is made.
   function steps:place(c) return c.path or self:path("candidates", c.weights) end
 
-  -- A checkpoint is written whole or not at all, its weights last.
+  -- A checkpoint is written whole or not at all. Weights made of a GGUF are alone in their folder.
   function steps:write_checkpoint(c, folder)
-    local source = self.model.path
-    if not native.exists(source .. "/config.json") then source = source:match "^(.*)/[^/]*$" or "." end
-    local ok, why = native.make_folder(folder)
-    if ok and self.model:config() then
-      ok, why = native.file_read(source .. "/config.json")
-      if ok then ok, why = native.file_write(folder .. "/config.json", ok) end
-      if ok then ok, why = q.copy_companions(source, folder) end
+    local path = folder
+    if not self.model:config() then
+      local ok, why = native.make_folder(folder)
+      if not ok then return nil, why end
+      path = folder .. "/model.safetensors"
     end
-    if not ok then return nil, why end
     local multiplied = {} -- by the decoder: of layers that it leaves out, as those of several tokens, nothing is known
     for _, site in ipairs(self.original:sites()) do multiplied[site.name] = true end
-    return self.model:write_quantized(folder .. "/model.safetensors", {
+    return self.model:write_quantized(path, {
       format = c.formats and function(t) return c.formats[t.name] end or c.format,
       method = methods[c.method] or c.method, windows = c.wants_text and self.calibrate or nil, threads = self.threads,
       choose = function(t) return multiplied[t.name] and not t.tied_to or false end })

@@ -24,22 +24,22 @@ return {
 its quantization_config, tokenizer and generation files as they are. --to gguf writes one file. Nothing is quantized
 anew: what a target cannot hold bit for bit is refused, and the message names the targets that can. MODEL is what
 quernel quantize wrote, or a checkpoint of any dialect.
-Without --to the file holds neutral planes. Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and
-whatever its format has besides (NAME.perm for act-order); the metadata of the file names its format. A dense layer is
-written as [N, K]. Everything else is copied as it is stored.]],
+Without --to OUT is a folder, too, with weights as neutral planes, or if it is called NAME.safetensors one file with
+these alone. Each quantized weight NAME.weight becomes NAME.codes, NAME.scale and whatever its format has besides
+(NAME.perm for act-order); the metadata of the file names its format. A dense layer is written as [N, K]. Everything
+else is copied as it is stored.]],
   examples = {
     "MODEL -o planes.safetensors",
-    "q.safetensors --to gptq --config MODEL -o model-gptq",
+    "q --to gptq -o model-gptq",
     "q.safetensors --to gguf --config MODEL -o model.gguf",
   },
   options = {
     { "--to", "TOOL", "gptq, gptq_v2, awq, compressed-tensors or gguf" },
-    { "--config", "FOLDER", "where config.json and the tokenizer are (default: where MODEL is)", group = "Input",
-      with = "--to" },
+    common.config,
     { "--activations", "TYPE", "of compressed-tensors: i8 or e4m3, quantized as they come, or none (default: what "
       .. "the checkpoint says)", with = "--to" },
-    { "-o", "PATH", "the file or the folder to write" },
-    { "--overwrite", nil, "replace a checkpoint that is there", with = "--to" },
+    { "-o", "PATH", "the folder or the file to write" },
+    common.replace,
     common.partial,
     { "--quiet", nil, "no progress", with = "--to" },
   },
@@ -50,8 +50,9 @@ written as [N, K]. Everything else is copied as it is stored.]],
       if options.activations then common.choice(options, "activations", "i8", "e4m3", "none") end
       return export(q, options)
     end
-    common.output(q, options.o)
+    common.output_checkpoint(q, options)
     local model = common.model(q, options[1], options)
-    common.left_out(common.check(model:write_planes(options.o, { partial = options.partial })))
+    common.left_out(common.check(model:write_planes(options.o, { partial = options.partial, config = options.config,
+      overwrite = options.overwrite })))
   end,
 }

@@ -52,21 +52,23 @@ local function print_report(report, all)
 end
 
 return {
-  name = "quantize", usage = "MODEL --format FORMAT -o OUT.safetensors", arguments = { 1, 1 },
+  name = "quantize", usage = "MODEL --format FORMAT -o OUT", arguments = { 1, 1 },
   summary = "write a checkpoint with its linear layers in another format",
   about = [[
 Only linear layers are quantized: embeddings, norms, routers, convolutions and the like stay as they are stored. So
 do, by default, vision and audio towers and the head of a tied model (--only lm_head.weight asks for that; the
-embedding stays in any case). A layer that is quantized already is dequantized first. The file holds neutral planes,
-as convert writes them. Errors are those of the weights: the root mean square, relative to that of the weights, and
-the largest.
+embedding stays in any case). A layer that is quantized already is dequantized first. Errors are those of the weights:
+the root mean square, relative to that of the weights, and the largest.
+
+OUT is a folder with all that the other verbs need: weights as neutral planes (convert says what that is), config.json,
+tokenizer. If it is called NAME.safetensors it is one file, with the weights alone.
 
 Methods other than rtn look at the inputs that layers get on a text (--calibrate), layer by layer, each behind those
 that are quantized already. imatrix searches scales that serve strong inputs; gptq lets codes make up for each other's
 errors; gptaq does so against the outputs of the unquantized model. Errors of the outputs on that text are shown, too,
 beside those that nearest codes would have. A run that was killed goes on where it was.]],
   examples = {
-    "MODEL --format int4.g64.z -o q.safetensors",
+    "MODEL --format int4.g64.z -o q",
     "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
     "MODEL --format int4.g64 --method gptq --calibrate a.txt -o q",
   },
@@ -87,16 +89,16 @@ beside those that nearest codes would have. A run that was killed goes on where 
     { "--only", "PATTERN", "layers whose name matches, * for any characters (repeatable)", many = true,
       group = "Layers" },
     { "--skip", "PATTERN", "layers to leave as they are (repeatable)", many = true, group = "Layers" },
-    common.include, common.partial,
-    { "-o", "FILE", "the file to write" },
+    common.include, common.partial, common.config,
+    { "-o", "PATH", "the folder to write, or a file NAME.safetensors" }, common.replace,
     { "--quiet", nil, "no progress" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)
-    if not options.o then common.misuse "-o OUT.safetensors is needed" end
+    if not options.o then common.misuse "-o OUT is needed" end
     if not options.format then common.misuse "--format FORMAT is needed" end
     common.ask(q.resolve, options.format)
-    common.output(q, options.o)
+    common.output_checkpoint(q, options)
     common.choice(options, "method", "rtn", "imatrix", "gptq", "gptaq")
     if options.scales then common.choice(options, "scales", "minmax", "mse", "full", "full-mse") end
     local function choose(t)
@@ -109,7 +111,8 @@ beside those that nearest codes would have. A run that was killed goes on where 
     if not any then common.fail("%s: no linear layer is chosen; quernel inspect lists them", options[1]) end
     local report, left_out = common.check(model:write_quantized(options.o, {
       format = options.format, method = options.method, scales = options.scales, choose = choose,
-      partial = options.partial, threads = common.whole(options, "threads", 1, 1024),
+      partial = options.partial, config = options.config, overwrite = options.overwrite,
+      threads = common.whole(options, "threads", 1, 1024),
       windows = windows(q, model, options), allow_rtn = options.allow_rtn, progress = common.progress(q, options),
     }))
     common.left_out(left_out)

@@ -24,10 +24,10 @@ local function kept(path)
   return select(2, pipe:read "a":gsub("\n", ""))
 end
 
-case("a run that ended goes on where it was, to the same file", function(t)
+case("a run that ended goes on where it was, to the same weights, alone in a file or in a folder", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local text = models .. "text/valid.txt"
-  local whole, path = t.scratch .. "/whole", t.scratch .. "/parts"
+  local whole, path = t.scratch .. "/whole.safetensors", t.scratch .. "/parts"
   local report = assert(m:write_quantized(whole, options(m, text, { threads = 3 })))
   t.equal(#report, 28)
   for _, r in ipairs(report) do
@@ -57,15 +57,16 @@ case("a run that ended goes on where it was, to the same file", function(t)
   t.equal(kept(path), 11)
   ended_after(6)
   local second = assert(m:write_quantized(path, options(m, text)))
-  t.equal(read(path), read(whole), "the file")
+  t.equal(read(path .. "/model.safetensors"), read(whole), "the file")
   for i, r in ipairs(report) do t.equal(second[i].output_error2, r.output_error2, r.name) end
   t.equal(kept(path), 0)
 
-  ended_after(3)
-  ended_after(1, { scales = "mse" }) -- another run: nothing of the first is taken
+  ended_after(3, { overwrite = true })
+  ended_after(1, { overwrite = true, scales = "mse" }) -- another run: nothing of the first is taken
   t.equal(kept(path), 4) -- planes of 2 and 3 lie there still, the log knows of 1 alone
-  assert(m:write_quantized(path, options(m, text)))
-  t.equal(read(path), read(whole), "the file")
+  assert(m:write_quantized(path .. "/", options(m, text, { overwrite = true })))
+  t.equal(read(path .. "/model.safetensors"), read(whole), "the file")
+  t.equal(kept(path), 0)
 end)
 
 case("an expert that too few tokens come to is named, or rounded to nearest where that is allowed", function(t)
@@ -102,12 +103,12 @@ case("what has nothing to do with the text is told as such; without one the meth
   local m = assert(q.model(models .. "tiny-llama"))
   local o = options(m, models .. "text/valid.txt")
   o.scales = "full"
-  local made, wrong = m:write_quantized(t.scratch .. "/out", o)
+  local made, wrong = m:write_quantized(t.scratch .. "/out.safetensors", o)
   t.equal(made, nil)
   t.equal(wrong, "model.layers.0.self_attn.q_proj.weight: scales 'full': format 'int3.g64.z' has a zero point or a "
     .. "minimum, and reaches both ends anyway")
   o.windows = nil
-  local report, why = m:write_quantized(t.scratch .. "/out", o)
+  local report, why = m:write_quantized(t.scratch .. "/out.safetensors", o)
   t.equal(report, nil)
   t.equal(why, "method gptq needs windows of a text to calibrate on")
 end)

@@ -450,18 +450,6 @@ case("layers that the decoder does not multiply are left as they are", function(
   t.equal(joined(chosen), "layers.0.q_proj.weight")
 end)
 
-case("a checkpoint has all that goes with its model", function(t)
-  local model = assert(q.model(t.tests .. "/models/tiny-llama"))
-  local function fails() return nil, "enough" end
-  local s = { folder = t.scratch .. "/companions", scored = { n = 1 }, original = { sites = function() return {} end },
-    model = { path = model.path, config = function() return {} end, write_quantized = fails } }
-  steps(q, q.native).new(s).make { weights = "int4", format = "int4", method = "rtn" }
-  for _, name in ipairs { "config.json", "tokenizer.json", "tokenizer_config.json" } do
-    t.equal(q.native.file_read(t.scratch .. "/companions/candidates/int4/" .. name),
-      assert(q.native.file_read(model.path .. "/" .. name)))
-  end
-end)
-
 local candidates = q.import "lua.tradeoff.candidates" (q, q.native)
 
 case("checkpoints of the same file name are two candidates", function(t)
