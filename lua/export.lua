@@ -114,12 +114,17 @@ return function(q, native, model, beside)
     must(writer:close())
   end
 
-  local function write_folder(self, path, target, options)
-    local into <close> = beside.open(self, path, options)
+  -- What becomes of it: layers, entries of the file, the configuration. Raises for what the target does not hold.
+  local function planned(self, target, options)
     local layers, dense, file = plan(self, target, options)
     if #layers == 0 then error(("%s: no quantized layer; quernel quantize makes them"):format(self.path), 0) end
     check_shapes(self, options.config, file)
-    local config = must(target.config(layers, dense))
+    return layers, file, must(target.config(layers, dense))
+  end
+
+  local function write_folder(self, path, target, options)
+    local into <close> = beside.open(self, path, options)
+    local layers, file, config = planned(self, target, options)
     into:edit { quantization_config = q.json(config) }
     for _, layer in ipairs(layers) do if layer.head then into:edit { tie_word_embeddings = "false" } end end
     if into.text:find('"quantization_config".*"quantization_config"') then
@@ -183,24 +188,42 @@ return function(q, native, model, beside)
     return file, jobs
   end
 
-  local function write_gguf(self, path, _, options)
-    local from, progress = options.config or beside.of(self.path), options.progress
+  -- The same of a GGUF: where its configuration is, entries of the file, what writes them, keys of the header.
+  local function planned_gguf(self, path, options)
+    local from = options.config or beside.of(self.path)
     if self.handle:is_gguf() then error(("%s is a GGUF already"):format(self.path), 0) end
-    if native.exists(path) and not options.overwrite then
-      error(("%s: there is a file; --overwrite replaces it, -o names another"):format(path), 0)
-    end
     local config = native.parse_json(beside.config(from))
     local keys, count = gguf.keys(config, function(name)
       return native.exists(from .. "/" .. name) and must(native.file_read(from .. "/" .. name)) or nil
     end, from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")
     local file, jobs = plan_gguf(self, config)
+    return from, file, jobs, keys, count
+  end
+
+  local function write_gguf(self, path, _, options)
+    if native.exists(path) and not options.overwrite then
+      error(("%s: there is a file; --overwrite replaces it, -o names another"):format(path), 0)
+    end
+    local from, file, jobs, keys, count = planned_gguf(self, path, options)
     local writer <close> = must(native.gguf_writer(path, file, keys, count))
     for i, job in ipairs(jobs) do
-      if progress then progress { phase = "write", variant = job.name, done = i - 1, total = #jobs } end
+      if options.progress then
+        options.progress { phase = "write", variant = job.name, done = i - 1, total = #jobs }
+      end
       job.write(writer)
     end
     must(writer:close())
     return { layers = #jobs, tokenizer = true, from = from }
+  end
+
+  -- Would export write that? true; or nil and why not. options: to, activations.
+  function model:exports(options)
+    local ok, why = pcall(function()
+      if options.to == "gguf" then return planned_gguf(self, "model.gguf", options) end
+      beside.config(beside.of(self.path))
+      planned(self, targets[options.to], options)
+    end)
+    return ok or nil, not ok and why or nil
   end
 
   -- Write the model as other tools read it. options: to (gptq, gptq_v2, awq, compressed-tensors, gguf), config (the

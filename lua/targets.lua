@@ -87,8 +87,9 @@ return function(q)
       return nil, ("awq holds one format for all layers; %s is %s, %s is %s"):format(groups[1][1].name,
         groups[1][1].format, groups[2][1].name, groups[2][1].format)
     end
-    local scale = scale_of(layers[1])
-    return { quant_method = "awq", version = "gemm", bits = 4, zero_point = true, meta = made_by(),
+    local scale, head = scale_of(layers[1]), false
+    for _, layer in ipairs(layers) do head = head or layer.head end
+    return { quant_method = "awq", version = "gemm", bits = 4, zero_point = true, meta = made_by(), lm_head = head,
       group_size = scale.cols > 0 and scale.cols or -1, modules_to_not_convert = names(dense) }
   end
 

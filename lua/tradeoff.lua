@@ -9,6 +9,7 @@ return function(q, native)
   local mixed = q.import "lua.tradeoff.mixed" (q)
   local choice, run = q.import "lua.tradeoff.choice", q.import "lua.tradeoff.run"
   local verdict, report = q.import "lua.tradeoff.verdict", q.import "lua.tradeoff.report"
+  local elsewhere = q.import "lua.tradeoff.elsewhere" (q)
   choice.mean = q.mean
 
   local floor_windows = 16
@@ -210,6 +211,8 @@ return function(q, native)
       c.commands = commands_of(c, t, s)
       if r.verdict.chosen == c.name then
         r.files.checkpoint, r.files.pack = s:place(c), s:path("packs", c.kernels) .. ".qpack"
+        r.verdict.sentences[#r.verdict.sentences + 1], r.elsewhere = elsewhere(s:place(c), c.act,
+          s:path("candidates", c.weights))
       end
     end
     r.files.report, r.files.json = t.folder .. "/tradeoff.html", t.folder .. "/tradeoff.json"

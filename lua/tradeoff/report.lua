@@ -2,13 +2,14 @@
 --
 -- The result (lua/tradeoff.lua): { command, model, machine, texts = { { name, windows, tokens }… }, margin, floor,
 -- memory, candidates, verdict, beside = what was only timed, whole = was there time for all, peak_memory (bytes, of the
--- run), cache_per_token (bytes of keys and values) }. Candidates have the fields of choice.lua, and
+-- run), cache_per_token (bytes of keys and values), elsewhere = who else takes the checkpoint (elsewhere.lua), or nil }.
+-- Candidates have the fields of choice.lua, and
 --   bpw            bits a weight of the linear layers
 --   top1           share of tokens on whose first choice the original agrees
 --   rate           beside ratio in decode and prefill: estimate, tokens/s
 --   commands       what makes and measures it by hand
 
-local choice, plot = require "lua.tradeoff.choice", require "lua.plot"
+local choice, plot, serving = require "lua.tradeoff.choice", require "lua.plot", require "lua.serving"
 local report = {}
 
 -- ---- Columns --------------------------------------------------------------------------------------------------------
@@ -121,6 +122,16 @@ function report.rows(result)
     rows[#rows + 1] = row
   end
   return rows
+end
+
+-- A line for each kind of checkpoint that other servers read: the command that makes it, or why there is none.
+function report.elsewhere(result)
+  local out = {}
+  for i, x in ipairs(result.elsewhere or {}) do
+    out[i] = ("for %s: %s"):format(serving.plain(x.stacks), x.command or x.why and "convert refuses: " .. x.why or
+      "the checkpoint as it is")
+  end
+  return out
 end
 
 -- What its columns mean.
@@ -256,6 +267,7 @@ end
 
 local function commands(w, result)
   w(("<pre>%s</pre>"):format(escape(result.command)))
+  for _, text in ipairs(report.elsewhere(result)) do w(("<pre>%s</pre>"):format(escape(text))) end
   for _, c in ipairs(result.candidates) do
     w(("<details><summary>%s</summary><pre>%s</pre></details>"):format(escape(c.name),
       escape(table.concat(c.commands or {}, "\n"))))

@@ -180,7 +180,7 @@ local rules = {
     for _, c in ipairs(s.beside or {}) do
       for _, x in ipairs { { "decode", 1, "decoding" }, { "prefill", 512, "prefill" } } do
         local other, own = choice.at(c[x[1]], x[2]), choice.at(v.chosen and v.chosen[x[1]], x[2])
-        if other and other.ratio.mean > (own and own.ratio.mean or 1) then
+        if other and other.ratio.mean > math.max(1, own and own.ratio.mean or 1) then
           out[#out + 1] = ("%s is faster here in %s: %.2fx 16-bit dense."):format(c.name, x[3], other.ratio.mean)
         end
       end

@@ -94,5 +94,6 @@ goes on when it is started again. Methods that look at activations need --calibr
     if not r.whole then common.say "The budget ended the run: started again, it goes on from there." end
     print("report: " .. r.files.report)
     if r.files.checkpoint then print(("checkpoint: %s\npack: %s"):format(r.files.checkpoint, r.files.pack)) end
+    for _, text in ipairs(report.elsewhere(r)) do print(text) end
   end,
 }
