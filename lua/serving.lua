@@ -9,7 +9,7 @@ serving.stacks = { "vLLM", "SGLang", "TGI", "TensorRT-LLM", "llama.cpp" }
 serving.sources = {
   "vllm `gptq_marlin.py` at 00161ce, `marlin_utils.py` at 007d500", "vllm `awq_marlin.py` at 0322f29",
   "sglang `advanced_features/quantization.md` at 0f4513c", "TGI's page on quantization, 3.3.5",
-  "TensorRT-LLM's page on quantization, 1.4.0rc4, which says that checkpoints come from ModelOpt",
+  "TensorRT-LLM's page on quantization, 1.4.0rc4: checkpoints come from ModelOpt",
   "vllm `compressed_tensors.py`, where schemes are chosen", "vLLM's page on GGUF, which calls it under-optimized",
   "vllm `compressed_tensors_w4a16_mxfp4.py` at 1a6da54", "vllm `compressed_tensors_w4a16_nvfp4.py` at 17b6501",
 }
@@ -26,21 +26,22 @@ serving.rows = {
     activations = "i8", fast = { vLLM = "yes [6]", SGLang = "yes [3]" } },
   { what = "int4, int8 of `.g32`, `.g64`, `.g128` or `.row`", formats = grouped, to = "gptq",
     fast = { vLLM = "Marlin [1]", SGLang = "Marlin on NVIDIA [3]", TGI = "yes, in maintenance mode [4]" },
-    other = { ["TensorRT-LLM"] = "int4, not of our files [5]" } },
+    other = { ["TensorRT-LLM"] = "int4, not from these files [5]" } },
   { what = "the same", formats = grouped, to = "compressed-tensors",
     fast = { vLLM = "Marlin [6]", SGLang = "yes [3]" } },
   { what = "int4 of these groups with `.z`", formats = "int4.g32.z int4.g64.z int4.g128.z int4.row.z", to = "awq",
     fast = { vLLM = "Marlin [2]", SGLang = "Marlin on NVIDIA [3]", TGI = "yes, in maintenance mode [4]" },
-    other = { ["TensorRT-LLM"] = "not of our files [5]" } },
+    other = { ["TensorRT-LLM"] = "not from these files [5]" } },
   { what = "e4m3.row, e4m3.tensor", formats = "e4m3.row e4m3.tensor", to = "compressed-tensors", activations = "e4m3",
     fast = { vLLM = "yes [6]", SGLang = "yes [3]" },
-    other = { TGI = "quantizes as it loads [4]", ["TensorRT-LLM"] = "not of our files [5]" } },
+    other = { TGI = "quantizes as it loads [4]", ["TensorRT-LLM"] = "not from these files [5]" } },
   { what = "mxfp4", formats = "mxfp4", to = "compressed-tensors", fast = { vLLM = "Marlin [8]" } },
   { what = "nvfp4", formats = "nvfp4", to = "compressed-tensors",
-    other = { vLLM = "wants one scale for q, k and v [9]", ["TensorRT-LLM"] = "not of our files [5]" } },
+    other = { vLLM = "no: it takes one scale for q, k and v [9]", ["TensorRT-LLM"] = "not from these files [5]" } },
   { what = "int4.g32, int4.g32.m, int5.g32, int5.g32.m, int8.g32, iq4_nl.g32, q2_k, q4_k, q5_k, mxfp4",
     formats = "int4.g32 int4.g32.m int5.g32 int5.g32.m int8.g32 iq4_nl.g32 q2_k q4_k q5_k mxfp4", to = "gguf",
-    fast = { ["llama.cpp"] = "yes: the table above" }, other = { vLLM = "slow [7]", SGLang = "on CUDA, unnamed [3]" } },
+    fast = { ["llama.cpp"] = "yes: the table above" },
+    other = { vLLM = "not a fast one [7]", SGLang = "for types not named [3]" } },
   { what = "nvfp4, ternary.g256", formats = "nvfp4 ternary.g256", to = "gguf",
     fast = { ["llama.cpp"] = "on the CPU: the table above" } },
 }
@@ -55,7 +56,7 @@ function serving.markdown()
     local cells = { row.what, ("`%s`"):format(row.to) }
     for _, stack in ipairs(serving.stacks) do
       local fast, other = (row.fast or {})[stack], (row.other or {})[stack]
-      cells[#cells + 1] = fast or other and ("no: %s"):format(other) or ""
+      cells[#cells + 1] = fast or other or ""
     end
     out[#out + 1] = ("| %s |"):format(table.concat(cells, " | ")):gsub("  +", " ")
   end
@@ -105,11 +106,12 @@ function serving.sentence(formats, act, found, rest)
     wide = wide or act == "i8" and x.activations ~= act and x.to ~= "gguf"
   end
   if #found == 0 then
-    return ("No other server that is known here has a fast kernel for %s (%s, as of %s)."):format(serving.plain(formats),
-      serving.plain(rest), serving.read)
+    return ("No other server that is known here has a fast kernel for %s (%s, as of %s)."):format(
+      serving.plain(formats), serving.plain(rest), serving.read)
   end
+  local none = #rest > 0 and (", none is known in %s"):format(serving.plain(rest)) or ""
   return ("As of %s there is a fast kernel for %s in %s%s.%s"):format(serving.read, serving.plain(formats),
-    table.concat(parts, " and "), #rest > 0 and (", none is known in %s"):format(serving.plain(rest)) or "",
+    table.concat(parts, " and "), none,
     wide and " With gptq, awq and the like activations stay in 16 bits there." or "")
 end
 

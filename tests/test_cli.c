@@ -394,6 +394,22 @@ static const row rows[] = {
     {"quernel convert $T/models/tiny-llama --to gptq -o out", 1, NULL,
      "no quantized layer; quernel quantize makes them"},
 
+    /* The commands that a trade-off ends with make what they say. */
+    {"printf 'local q = require \"quernel\"\\nlocal _, l = q.import \"lua.tradeoff.elsewhere\" (q)(arg[1], arg[2], "
+     "arg[1])\\n"
+     "for _, x in ipairs(l) do print(x.command) end' >s.lua && for f in int4.g32:bf16 int4.g64.z:bf16 int8.row:i8 "
+     "mxfp4:i8; do quernel quantize " TINY " --format ${f%:*} --quiet -o ${f%:*} >x && quernel run s.lua ${f%:*} "
+     "${f#*:} >s.sh && test -s s.sh && sh -e s.sh || exit 9; done; rm x s.*; ls && grep -o 'lm_head\":true' "
+     "*/config.json "
+     "&& quernel inspect int4.g32.gguf && quernel eval int8.row-compressed-tensors --text $T/models/text/valid.txt "
+     "--windows 1 --ctx 16 --quiet",
+     0,
+     "29 layers as gptq in int4.g32-gptq\n39 tensors as gguf in int4.g32.gguf\n29 layers as awq in int4.g64.z-awq\n29 "
+     "layers as compressed-tensors in "
+     "int8.row-compressed-tensors\n.*int4.g32-gptq/config.json:lm_head.*int4.g64.z-awq/.*"
+     "+gguf/Q4_0 .*nats",
+     ""},
+
     /* What was written lies elsewhere than its configuration, and is a tied model still. */
     {"{ printf '\\120\\0\\0\\0\\0\\0\\0\\0'; printf '%-80s' '{\"wte.weight\":{\"dtype\":\"BF16\",\"shape\":[2,2],"
      "\"data_offsets\":[0,8]}}'; printf 12345678; } >x.safetensors && echo '{\"tie_word_embeddings\":true}' "
