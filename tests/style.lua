@@ -9,7 +9,7 @@
 local columns, function_lines = 120, 60
 
 -- Functions that may be longer: switches with a line or two for each case.
-local dispatch = { ["runtime/emu/schedule.c:run_fragment"] = true }
+local dispatch = { ["runtime/emu/step.c:run_fragment"] = true }
 
 local root = arg[0]:match "^(.*)/tests/[^/]*$" or "."
 local found, help = 0, {}

@@ -2,8 +2,8 @@
  *
  * An access becomes one host pointer per lane (reach.h), then the data moves. Source: PTX ISA, "ld", "st", "State
  * Spaces"; cache operators and memory orders do not change a sequentially consistent execution. */
-#include "decode.h"
 #include "reach.h"
+#include "rule.h"
 
 static uint32_t reach_private(warp *w, const insn *i, const uint64_t ad[LANES], uint32_t mask, uint32_t bytes,
                               uint8_t *p[LANES], space s) {

@@ -4,9 +4,10 @@
  * or when a waiter of its mbarrier would otherwise be stuck (bulk). The bytes it will write are marked pending, so that
  * touching them earlier is found, whatever the values. Source: PTX ISA, "Data Movement and Conversion: Asynchronous
  * copy", "Parallel Synchronization: mbarrier". */
+#include "async.h"
 #include "checks.h"
-#include "decode.h"
 #include "fail.h"
+#include "rule.h"
 #include "shadow.h"
 #include <stdlib.h>
 
@@ -15,15 +16,10 @@ typedef uint64_t u64;
 
 /* ---- Jobs and groups --------------------------------------------------------------------------------------------- */
 
-void qn__emu_no_memory(worker *k) {
-  k->status = QN_E_NOMEM;
-  atomic_store(&k->run->stop, true);
-}
-
 job *qn__emu_job(warp *w, const insn *i, u32 lanes) {
   job *j = calloc(1, sizeof *j);
   if (j) j->warp = w, j->insn = i, j->lanes = lanes;
-  else qn__emu_no_memory(w->worker);
+  else no_memory(w->worker);
   return j;
 }
 
@@ -48,7 +44,7 @@ void qn__emu_groups_add(groups *g, job *j) {
 void qn__emu_groups_commit(worker *k, groups *g, u32 lanes) {
   group *n = calloc(1, sizeof *n);
   if (!n) {
-    qn__emu_no_memory(k);
+    no_memory(k);
     return;
   }
   n->lanes = lanes, n->next = g->newest, g->newest = n, g->count++;
@@ -62,7 +58,7 @@ void qn__emu_groups_commit(worker *k, groups *g, u32 lanes) {
         *rest = *j;
         rest->lanes = j->lanes & ~lanes, rest->next = NULL;
         *left_end = rest, left_end = &rest->next;
-      } else qn__emu_no_memory(k);
+      } else no_memory(k);
       j->lanes &= lanes;
     }
     **list = j, *list = &j->next;
@@ -183,7 +179,7 @@ static void mbarrier_init(warp *w, int l, u32 address, u32 count) {
   if (!vc) vc = malloc(4 * n * sizeof *vc);
   b->vc = vc;
   if (!vc) {
-    qn__emu_no_memory(w->worker);
+    no_memory(w->worker);
     return;
   }
   memset(vc, 0, 4 * n * sizeof *vc);
@@ -338,7 +334,7 @@ bool qn__emu_complete_one(cluster *c) {
   if (!*at) return false;
   for (job *j = *at; j; j = j->next) n++;
   if (c->worker->run->how.mode == QN_EMU_RANDOM)
-    for (u64 k = qn__emu_random(c->worker) % (u64)n; k; k--) at = &(*at)->next;
+    for (u64 k = random_bits(c->worker) % (u64)n; k; k--) at = &(*at)->next;
   else
     for (job **q = at; *q; q = &(*q)->next)
       if (somebody_waits(c, (*q)->bulk.barrier)) {

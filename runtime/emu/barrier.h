@@ -19,7 +19,4 @@ typedef struct mbarrier {
   uint32_t *done, *pdone; /* by the complete phases: what a waiter may rely on */
   uint32_t init_stamp, init_agent;
 } mbarrier;
-
-void qn__emu_mbarrier_change(cluster *c, mbarrier *b, uint32_t arrive, int64_t tx);
-mbarrier *qn__emu_mbarrier_at(warp *w, int lane, uint32_t address, cta **where);
 #endif

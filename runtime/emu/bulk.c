@@ -5,10 +5,11 @@
  * im2col, interleaved layouts, gather and scatter. Source: PTX ISA, "cp.async.bulk", "cp.async.bulk.tensor",
  * "cp.reduce.async.bulk", "Tensors" (Bounding-Box, Out-of-boundary access, Swizzling modes); CUDA driver API,
  * cuTensorMapEncodeTiled. */
+#include "async.h"
 #include "checks.h"
-#include "decode.h"
 #include "fail.h"
 #include "half.h"
+#include "rule.h"
 #include "shadow.h"
 #include <stdlib.h>
 

@@ -1,6 +1,9 @@
 /* cluster.c - clusters of CTAs: made once, their memory is used again by the next; started, ended, looked over for
  * async work that nobody waited for. */
+#include "cluster.h"
+#include "async.h"
 #include "checks.h"
+#include "fragment.h"
 #include <stdlib.h>
 
 /* ---- Making clusters --------------------------------------------------------------------------------------------- */
@@ -83,6 +86,36 @@ cluster *qn__emu_cluster_new(worker *k) {
 
 /* ---- Starting and ending ----------------------------------------------------------------------------------------- */
 
+/* Special registers are rows, written when a warp starts. */
+static void fill_lane(warp *w, uint32_t lane, const uint32_t clusters[3], const uint32_t in_cluster[3]) {
+  const run *r = w->worker->run;
+  const cta *c = w->cta;
+  const uint32_t *b = r->how.block, t = w->id * LANES + lane, bit = 1u << lane;
+  const uint32_t tid[] = {t % b[0], t / b[0] % b[1], t / b[0] / b[1]};
+  const uint64_t values[] = {
+#define X(name, type, value) value,
+      SPECIAL_MAP(X)
+#undef X
+  };
+  static const type types[] = {
+#define X(name, type, value) type,
+      SPECIAL_MAP(X)
+#undef X
+  };
+  for (int k = 0; k < SPECIALS; k++) {
+    uint32_t row = r->module->specials[k], width = type_width(types[k]);
+    if (row) memcpy(w->regs + row + lane * width, &values[k], width);
+  }
+}
+
+static void fill_specials(warp *w) {
+  const run *r = w->worker->run;
+  uint32_t clusters[3], in_cluster[3];
+  for (int d = 0; d < 3; d++)
+    clusters[d] = r->how.grid[d] / r->cluster[d], in_cluster[d] = w->cta->index[d] % r->cluster[d];
+  EACH_LANE(l) fill_lane(w, (uint32_t)l, clusters, in_cluster);
+}
+
 static void start_warp(warp *w) {
   const run *r = w->worker->run;
   uint32_t left = r->nthreads - w->id * LANES;
@@ -91,8 +124,9 @@ static void start_warp(warp *w) {
   w->waits_for = NULL;
   memset(w->tried, 0, sizeof w->tried);
   qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
-  qn__emu_fill_specials(w);
-  qn__emu_warp_start(w, r->f->first);
+  fill_specials(w);
+  w->nfrags = 0;
+  frag_add(w, r->f->first, w->live, FR_RUN);
 }
 
 void qn__emu_cluster_start(cluster *c, uint64_t number) {

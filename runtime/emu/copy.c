@@ -2,8 +2,9 @@
  *
  * Addresses are checked when the copy is issued; the bytes move when the copy finishes. The source is prefetched
  * meanwhile, as on the device. Source: PTX ISA, "cp.async", "cp.async.commit_group", "cp.async.wait_group". */
-#include "decode.h"
+#include "async.h"
 #include "reach.h"
+#include "rule.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;
@@ -79,7 +80,7 @@ static void cp_async(warp *w, const insn *i, u32 m) {
   reach_sources(w, i, m, j);
   j->lanes = m;
   if (!m) free(j);
-  else if (!late(w) && qn__emu_random(w->worker) % 2) qn__emu_finish(j, m), free(j);
+  else if (!late(w) && random_bits(w->worker) % 2) qn__emu_finish(j, m), free(j);
   else qn__emu_groups_add(&w->copies, j);
 }
 

@@ -3,7 +3,7 @@
  * Source: PTX ISA, "State Spaces, Types, and Variables", "Kernel and Function Directives", "Performance-Tuning
  * Directives". */
 #include "fail.h"
-#include "parse.h"
+#include "parser.h"
 #include <ctype.h>
 #include <stdlib.h>
 

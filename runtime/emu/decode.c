@@ -3,7 +3,7 @@
  * A rule's pattern is written like the ISA's syntax line; the first rule that matches wins. What no rule matches is
  * refused. Opcodes repeat, so that the match is remembered per text. */
 #include "fail.h"
-#include "parse.h"
+#include "parser.h"
 #include <stdlib.h>
 
 const struct type_info qn__emu_types[TYPES] = {

@@ -1,16 +1,25 @@
 /* instruct.c - operands and instructions; control flow, whose targets are bound when the function ends.
  *
  * Source: PTX ISA, "Instruction Operands", "Control Flow Instructions". */
-#include "parse.h"
+#include "parser.h"
 #include <ctype.h>
 #include <stdlib.h>
 
 /* ---- Operands ---------------------------------------------------------------------------------------------------- */
 
+static const struct special {
+  const char *name;
+  type type;
+} specials[] = {
+#define X(name, type, value) {name, type},
+    SPECIAL_MAP(X)
+#undef X
+};
+
 static void special_register(parser *p, operand *o, const char *s, size_t n) {
   uint32_t *rows = p->module->specials;
   for (int k = 0; k < SPECIALS; k++) {
-    const struct special *x = &qn__emu_specials[k];
+    const struct special *x = &specials[k];
     if (strlen(x->name) != n || memcmp(x->name, s, n)) continue;
     uint32_t width = type_width(x->type);
     if (!rows[k]) rows[k] = qn__emu_row(p, width * LANES);

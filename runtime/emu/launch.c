@@ -2,8 +2,9 @@
  *
  * A worker keeps one cluster resident; when all that it has use up slice after slice (they may wait for other CTAs), it
  * takes one more. Source: CUDA driver API, cuLaunchKernel (what a launch refuses). */
+#include "cluster.h"
 #include "fail.h"
-#include "machine.h"
+#include "schedule.h"
 #include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -20,7 +21,7 @@ static bool admit(worker *k) {
   cluster *c = k->spare;
   if (c) k->spare = c->next;
   else if (!(c = qn__emu_cluster_new(k))) {
-    qn__emu_no_memory(k);
+    no_memory(k);
     return false;
   }
   c->next = k->resident, k->resident = c;

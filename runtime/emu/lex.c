@@ -3,7 +3,7 @@
  * Whatever the parser does not know it refuses, naming the line: a guess would hide in the results. It longjmps out of
  * any depth; all memory is the module's arena. Source: PTX ISA, "Syntax". */
 #include "fail.h"
-#include "parse.h"
+#include "parser.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 /* machine.h - a launch at work: warps of CTAs of clusters, and the threads that run them.
  *
- *     lex.c, symbol.c, declare.c, instruct.c, parse.c: text -> declarations, operands; module.c: loading
- *     decode.c   opcode + operands -> insn, by tables of rules
+ *     lex.c, symbol.c, declare.c, instruct.c, parse.c: text -> declarations, operands; module.c: what is kept of them
+ *     decode.c   opcode + operands -> insn, by tables of rules (rule.h)
  *     launch.c   launches and workers                    cluster.c  clusters made, started, ended
- *     schedule.c fragments, barriers, clusters           special.c  special registers
+ *     schedule.c warps of a cluster in turns             step.c     a warp's fragments; meet.c: barriers
  *     op_*.c     rules of arithmetic                     memory.c   device memory; access.c: ld, st, atom and spaces
  *     warp.c     shfl, vote, match...                    matrix.c   ldmatrix, stmatrix, mma; wgmma.c: wgmma
  *     async.c    jobs, groups, mbarriers                 copy.c     cp.async; bulk.c: bulk copies, TMA
@@ -11,7 +11,7 @@
  *     checks.c   vector clocks, shadows, findings        counters.c sectors and passes */
 #ifndef QN_EMU_MACHINE_H
 #define QN_EMU_MACHINE_H
-#include "async.h"
+#include "job.h"
 #include "module.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -121,14 +121,18 @@ static inline uint64_t lane_address(const warp *w, uint32_t row, int64_t offset,
 
 static inline bool checking(const warp *w, unsigned what) { return w->worker->run->checks & what; }
 static inline bool late(const warp *w) { return w->worker->run->how.mode == QN_EMU_LATE; }
-uint64_t qn__emu_random(worker *k);
-void qn__emu_warp_start(warp *w, uint32_t pc); /* all live lanes at pc */
-void qn__emu_no_memory(worker *k);             /* the launch ends with QN_E_NOMEM */
 
-cluster *qn__emu_cluster_new(worker *k); /* NULL: out of memory */
-void qn__emu_cluster_free(cluster *c);
-void qn__emu_cluster_start(cluster *c, uint64_t number);
-bool qn__emu_cluster_slice(cluster *c); /* run a while; true when the cluster has ended or the launch stops */
-void qn__emu_cluster_end(cluster *c);
-void qn__emu_fill_specials(warp *w);
+/* The launch ends with QN_E_NOMEM. */
+static inline void no_memory(worker *k) {
+  k->status = QN_E_NOMEM;
+  atomic_store(&k->run->stop, true);
+}
+
+/* splitmix64 of the worker's own state */
+static inline uint64_t random_bits(worker *k) {
+  uint64_t z = k->random += UINT64_C(0x9e3779b97f4a7c15);
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  return z ^ z >> 31;
+}
 #endif

@@ -3,9 +3,9 @@
  * Products of the types in use are exact in float or int. Not modelled: the hardware's order and truncation of sums, so
  * that results are compared within a bound; sparse and block-scaled forms (refused). Source: PTX ISA, "ldmatrix",
  * "stmatrix", "movmatrix", "mma". */
-#include "decode.h"
 #include "product.h"
 #include "reach.h"
+#include "rule.h"
 
 typedef uint32_t u32;
 typedef uint64_t u64;

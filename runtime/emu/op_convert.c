@@ -3,9 +3,9 @@
  * One general routine reads a lane as integer or double and writes it as the other type with a single rounding; the
  * conversions that kernels run by the million have a vector loop of their own. Source: PTX ISA, "cvt",
  * "cvt.pack" (refused). */
-#include "decode.h"
 #include "fail.h"
 #include "half.h"
+#include "rule.h"
 
 typedef uint16_t u16;
 typedef uint32_t u32;

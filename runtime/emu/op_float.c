@@ -4,8 +4,8 @@
  * + - *; fma rounds to odd in between (half.h). Approximate functions are computed exactly: the ISA bounds their error,
  * it does not fix their bits. Not modelled: roundings other than to nearest of f32 arithmetic (refused).
  * Source: PTX ISA, "Floating Point Instructions", "Half Precision Floating Point Instructions". */
-#include "decode.h"
 #include "half.h"
+#include "rule.h"
 
 typedef uint16_t u16;
 typedef uint32_t u32;

@@ -3,7 +3,7 @@
  * Every operation computes all lanes and writes back under the mask, so that the compiler turns each loop into vector
  * code; the file is compiled once per instruction set. Predicates are words of 32 bits. Source: PTX ISA, "Integer
  * Arithmetic", "Logic and Shift", "Data Movement" (prmt). */
-#include "decode.h"
+#include "rule.h"
 
 typedef uint16_t u16;
 typedef uint32_t u32;

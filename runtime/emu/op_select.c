@@ -1,7 +1,7 @@
 /* op_select.c - comparison, selection and moves on rows of 32 lanes, as op_int.c does arithmetic.
  *
  * Source: PTX ISA, "Comparison and Selection", "Data Movement" (mov, cvta, isspacep). */
-#include "decode.h"
+#include "rule.h"
 
 typedef uint16_t u16;
 typedef uint32_t u32;

@@ -1,4 +1,4 @@
-/* special.h - special registers: name, type, and the value in a lane, as special.c computes it.
+/* special.h - special registers: name, type, and the value in a lane, an expression that cluster.c computes.
  *
  * What the interpreter has no clock for is 0. Source: PTX ISA, "Special Registers". */
 #ifndef QN_EMU_SPECIAL_H
@@ -43,9 +43,4 @@ enum {
   SPECIALS = 0 SPECIAL_MAP(X)
 #undef X
 };
-
-extern const struct special {
-  const char *name;
-  type type;
-} qn__emu_specials[SPECIALS];
 #endif

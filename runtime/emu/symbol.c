@@ -2,7 +2,7 @@
  *
  * Every pair of braces is a scope, labels included, because inline asm repeats its names. Source: PTX ISA, "Scoping".
  */
-#include "parse.h"
+#include "parser.h"
 #include <ctype.h>
 #include <stdlib.h>
 

@@ -2,10 +2,10 @@
  *
  * The scheduler has brought all lanes of the member mask together before run() is called. Source: PTX ISA, "shfl.sync",
  * "vote.sync", "match.sync", "redux.sync", "elect.sync", "activemask", "atom", "red", "bar", "membar/fence". */
-#include "decode.h"
 #include "fail.h"
 #include "half.h"
 #include "reach.h"
+#include "rule.h"
 
 typedef uint32_t u32;
 typedef uint64_t u64;

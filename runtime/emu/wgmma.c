@@ -4,9 +4,10 @@
  * from shared memory through a descriptor. It runs when wait_group covers it (late) with A's registers as they were at
  * issue. Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Operation", "Matrix Descriptor
  * Format", "Shared Memory Matrix Layout", "wgmma.mma_async". */
-#include "decode.h"
+#include "async.h"
 #include "product.h"
 #include "reach.h"
+#include "rule.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;

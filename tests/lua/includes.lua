@@ -1,4 +1,4 @@
--- includes.lua - which folder's files may include which folder's headers, and that no two headers need each other.
+-- includes.lua - which folder's files may include which folder's headers, and that no two files need each other.
 
 -- The arrows of the architecture. quernel.h has what everybody may know; a folder may include its own headers.
 local arrows = {
@@ -20,12 +20,9 @@ local arrows = {
 }
 local public = "runtime/quernel.h"
 
--- Headers that are parts of one data structure, on all of which their files act: only headers are looked at there.
-local whole = { ["runtime/emu"] = true }
-
 local function folder(path) return path:match "^(.*)/" end
 -- A header, and the file that has its name.
-local function unit(path) return whole[folder(path)] and path or path:match "^(.*)%.[ch]$" end
+local function unit(path) return path:match "^(.*)%.[ch]$" end
 
 -- Of headers of the same name in several folders, the one that a file may include; else the first.
 local function meant(path, list)
@@ -102,7 +99,7 @@ return {
   { "headers are included along the arrows only", function(t)
     t.equal(table.concat(forbidden(read_graph(t.tests .. "/..")), "\n"), "")
   end },
-  { "no headers include each other in a circle", function(t) t.equal(circle(read_graph(t.tests .. "/..")), nil) end },
+  { "no files include each other in a circle", function(t) t.equal(circle(read_graph(t.tests .. "/..")), nil) end },
   { "an include against the arrows and a circle are found", function(t)
     local graph = {
       ["runtime/base/a.h"] = { "runtime/base/b.h" }, ["runtime/base/b.h"] = {},

@@ -1,6 +1,6 @@
-/* decode.h - the instruction set as tables of rules, and what their decoders ask of the parser. */
-#ifndef QN_EMU_DECODE_H
-#define QN_EMU_DECODE_H
+/* rule.h - the instruction set as tables of rules, and what their decoders ask of the parser. */
+#ifndef QN_EMU_RULE_H
+#define QN_EMU_RULE_H
 #include "machine.h"
 
 /* ---- Rules ------------------------------------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
-/* parse.h - what the parts of the parser share: its state, words of the text, names.
+/* parser.h - what the parts of the parser share: its state, words of the text, names.
  *
  *     lex.c -> symbol.c -> declare.c, instruct.c -> parse.c: the loop */
-#ifndef QN_EMU_PARSE_H
-#define QN_EMU_PARSE_H
-#include "decode.h"
+#ifndef QN_EMU_PARSER_H
+#define QN_EMU_PARSER_H
+#include "rule.h"
 #include <setjmp.h>
 
 typedef struct symbol {
@@ -85,7 +85,4 @@ void qn__emu_parse_insn(parser *p);
 /* An opcode and its operands into `i` (decode.c). */
 void qn__emu_decode(parser *p, insn *i, const char *text, size_t length, operand *ops, int n);
 void qn__emu_end_function(parser *p);
-
-/* Parse the module's text; does not return when it refuses. */
-void qn__emu_parse(parser *p);
 #endif

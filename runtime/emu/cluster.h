@@ -1,0 +1,10 @@
+/* cluster.h - clusters of CTAs: made, started, ended. */
+#ifndef QN_EMU_CLUSTER_H
+#define QN_EMU_CLUSTER_H
+#include "machine.h"
+
+cluster *qn__emu_cluster_new(worker *k); /* NULL: out of memory */
+void qn__emu_cluster_free(cluster *c);
+void qn__emu_cluster_start(cluster *c, uint64_t number);
+void qn__emu_cluster_end(cluster *c); /* says which async work nobody waited for */
+#endif
