@@ -189,20 +189,32 @@ START_TEST(layers_and_stacks_of_them) {
 }
 END_TEST
 
+/* As bitsandbytes saves them. */
+static const struct {
+  const char *name, *state;
+  float values[16];
+} bnb[] = {{"nf4",
+            "a.weight.quant_state.bitsandbytes__nf4",
+            {-1, -0.6961928f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f, -0.0910500363f, 0, 0.0795803f,
+             0.1609302f, 0.2461123f, 0.33791524f, 0.44070983f, 0.562617f, 0.72295684f, 1}},
+           {"fp4",
+            "a.weight.quant_state.bitsandbytes__fp4",
+            {0, 0.0052083333f, 2 / 3.f, 1, 1 / 3.f, 0.5f, 1 / 6.f, 0.25f, -0.f, -0.0052083333f, -2 / 3.f, -1, -1 / 3.f,
+             -0.5f, -1 / 6.f, -0.25f}}};
+
 /* Blocks of 64 codes run over the ends of rows of 48; scales plain or nested. */
 START_TEST(bitsandbytes_blocks_cross_rows) {
-  static const char state[] = "{\"quant_type\":\"nf4\",\"blocksize\":64,\"shape\":[%d,48],\"dtype\":\"float16\","
+  static const char state[] = "{\"quant_type\":\"%s\",\"blocksize\":64,\"shape\":[%d,48],\"dtype\":\"float16\","
                               "\"nested_blocksize\":2,\"nested_offset\":0.25}";
-  static const float nf4[16] = {
-      -1,         -0.6961928f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f, -0.0910500363f, 0,
-      0.0795803f, 0.1609302f,  0.2461123f,   0.33791524f,  0.44070983f,  0.562617f,    0.72295684f,    1};
+  const int table = _i / 2 % (int)QN_COUNT(bnb);
+  const float *values = bnb[table].values;
   bool nested = _i % 2;
   char json[256];
   seed = (uint64_t)_i;
   bits = 4;
   make_weight(4 * (1 + draw(8)), 48, 16);
   int64_t blocks = ceildiv(n * k, 64);
-  snprintf(json, sizeof json, state, (int)n);
+  snprintf(json, sizeof json, state, bnb[table].name, (int)n);
   uint8_t *q = add("a.weight", "U8", n * k / 2, 1, 1), *small = NULL;
   float *absmax = nested ? NULL : add("a.weight.absmax", "F32", blocks, -1, 4), *map = NULL, *outer = NULL;
   if (nested) {
@@ -212,8 +224,8 @@ START_TEST(bitsandbytes_blocks_cross_rows) {
     for (int i = 0; i < 256; i++) map[i] = (float)(i - 100) / 256;
     for (int64_t i = 0; i < ceildiv(blocks, 2); i++) outer[i] = (float)(1 + draw(100)) / 64;
   }
-  memcpy(add("a.weight.quant_map", "F32", 16, -1, 4), nf4, sizeof nf4);
-  memcpy(add("a.weight.quant_state.bitsandbytes__nf4", "U8", (int64_t)strlen(json), -1, 1), json, strlen(json));
+  memcpy(add("a.weight.quant_map", "F32", 16, -1, 4), values, sizeof bnb->values);
+  memcpy(add(bnb[table].state, "U8", (int64_t)strlen(json), -1, 1), json, strlen(json));
   for (int64_t b = 0; b < blocks; b++)
     if (nested) small[b] = (uint8_t)draw(256);
     else absmax[b] = (float)(1 + draw(1000)) / 512;
@@ -221,9 +233,9 @@ START_TEST(bitsandbytes_blocks_cross_rows) {
     int64_t b = f / 64;
     float a = nested ? map[small[b]] * outer[b / 2] + 0.25f : absmax[b];
     q[f / 2] |= (uint8_t)(code[f / k][f % k] << (f % 2 ? 0 : 4));
-    want[f / k][f % k] = (float)((double)nf4[code[f / k][f % k]] * (double)a);
+    want[f / k][f % k] = (float)((double)values[code[f / k][f % k]] * (double)a);
   }
-  compare("{}", "nf4.g16.f32", nested ? "nested blocks" : "blocks");
+  compare("{}", table ? "fp4.g16.f32" : "nf4.g16.f32", nested ? "nested blocks" : "blocks");
 }
 END_TEST
 

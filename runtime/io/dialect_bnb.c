@@ -17,11 +17,8 @@
 
 enum { WEIGHT, ABSMAX, QUANT_MAP, NESTED_ABSMAX, NESTED_MAP, STATE_NF4, STATE_FP4 };
 
-static const float nf4[16] = {
-    -1,         -0.6961928f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f, -0.0910500363f, 0,
-    0.0795803f, 0.1609302f,  0.2461123f,   0.33791524f,  0.44070983f,  0.562617f,    0.72295684f,    1};
-static const float fp4[16] = {0,    0.0052083333f,  2 / 3.f,  1,  1 / 3.f,  0.5f,  1 / 6.f,  0.25f,
-                              -0.f, -0.0052083333f, -2 / 3.f, -1, -1 / 3.f, -0.5f, -1 / 6.f, -0.25f};
+/* Of templates/formats, by CMakeLists.txt: what the codes mean; of fp4 the codes 0 .. 7. */
+static const double nf4[] = {nf4_VALUES}, fp4[] = {fp4_VALUES};
 
 typedef struct state {
   int64_t n, k, blocksize, nested_blocksize;
@@ -54,13 +51,15 @@ static qn_status read_state(const qn__weight *w, state *out) {
   return QN_OK;
 }
 
-static qn_status check_table(const qn__weight *w, const float *table, const char *name) {
+/* Code 8 + i of a table of eight is the negative of code i. */
+static qn_status check_table(const qn__weight *w, const double *table, size_t size, const char *name) {
   QN_TRY(qn__part_is(w, QUANT_MAP, "F32", 1, (int64_t[]){16}));
-  for (int i = 0; i < 16; i++) {
+  for (size_t i = 0; i < 16; i++) {
     float v = qn__f32((const uint8_t *)w->part[QUANT_MAP]->data + 4 * i);
-    if (!(fabsf(v - table[i]) <= 1e-6f))
-      return qn__fail(QN_E_SHAPE, "%s: entry %d is %g, in %s it is %g", w->part[QUANT_MAP]->name, i, (double)v, name,
-                      (double)table[i]);
+    double meant = i < size ? table[i] : -table[i - size];
+    if (!(fabs((double)v - meant) <= 1e-6))
+      return qn__fail(QN_E_SHAPE, "%s: entry %zu is %g, in %s it is %g", w->part[QUANT_MAP]->name, i, (double)v, name,
+                      meant);
   }
   return QN_OK;
 }
@@ -97,7 +96,7 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
     return qn__fail(QN_E_FORMAT, "%s: %zu bytes for %jd x %jd codes of 4 bits", w->part[WEIGHT]->name,
                     w->part[WEIGHT]->bytes, (intmax_t)st.n, (intmax_t)st.k);
   QN_TRY(check_absmax(w, &st));
-  QN_TRY(w->part[STATE_NF4] ? check_table(w, nf4, "nf4") : check_table(w, fp4, "fp4"));
+  QN_TRY(w->part[STATE_NF4] ? check_table(w, nf4, QN_COUNT(nf4), "nf4") : check_table(w, fp4, QN_COUNT(fp4), "fp4"));
   w->group = qn__gcd(st.k, st.blocksize);
   w->groups = st.k / w->group;
   return qn__spell(w, w->part[STATE_NF4] ? "nf4" : "fp4", qn__grain(w, grain), "", QN_T_F32);
