@@ -62,8 +62,6 @@ typedef struct qn_expr {
 } qn_expr;
 
 static inline qn_program qn__program(const qn_pool *p, qn_expr e) { return (qn_program){p->op + e.at, e.n}; }
-/* Append a program. QN_E_FORMAT: there is no room. */
-qn_status qn__pool_add(qn_pool *p, qn_program e, qn_expr *out);
 
 /* Variables of integer expressions (launch recipes, layouts). */
 #define QN_VAR_MAP(X)                                                                                                  \
@@ -96,7 +94,7 @@ qn_status qn__expr_bounds(qn_program e, const int64_t lo[QN_VAR_COUNT], const in
 
 /* Evaluate all that does not depend on the variables in the set `free` (bit i: variable i): *out gives the same values
  * as e for every value of the free ones, a program that is appended to the pool. Fails as qn__expr_i64 does, for parts
- * that are constant, and as qn__pool_add. */
+ * that are constant; QN_E_FORMAT: the pool has no room. */
 qn_status qn__expr_fold(qn_program e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_pool *pool, qn_expr *out);
 
 /* Evaluate a checked program over float64 for n <= QN_EXPR_BLOCK elements at once: variable i of element j is

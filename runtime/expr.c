@@ -45,18 +45,6 @@ qn_status qn__expr_check(qn_program e, uint32_t n_vars, uint32_t n_tables, bool 
   return QN_OK;
 }
 
-static qn_status no_room(uint32_t n) {
-  return qn__fail(QN_E_FORMAT, "expression of %u tokens; those of a descriptor have %d together", n, QN_POOL_OPS);
-}
-
-qn_status qn__pool_add(qn_pool *p, qn_program e, qn_expr *out) {
-  if (e.n > QN_POOL_OPS - p->n) return no_room(e.n);
-  *out = (qn_expr){(uint16_t)p->n, (uint16_t)e.n};
-  memcpy(p->op + p->n, e.op, e.n * sizeof *e.op);
-  p->n += e.n;
-  return QN_OK;
-}
-
 /* ---- Integers ---------------------------------------------------------------------------------------------------- */
 
 static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
@@ -131,7 +119,8 @@ qn_status qn__expr_i64(qn_program e, const int64_t var[QN_VAR_COUNT], int64_t *o
  * CONST, is replaced by its value. */
 qn_status qn__expr_fold(qn_program e, const int64_t var[QN_VAR_COUNT], uint32_t free, qn_pool *pool, qn_expr *out) {
   QN_TRY(qn__expr_check(e, QN_VAR_COUNT, 0, true));
-  if (e.n > QN_POOL_OPS - pool->n) return no_room(e.n);
+  if (e.n > QN_POOL_OPS - pool->n)
+    return qn__fail(QN_E_FORMAT, "expression of %u tokens; those of a descriptor have %d together", e.n, QN_POOL_OPS);
   qn_expr_op *to = pool->op + pool->n;
   uint32_t n = 0;
   for (uint32_t i = 0; i < e.n; i++) {

@@ -52,9 +52,10 @@ static inline qn_expr_op op_of(uint32_t code) { return (qn_expr_op){.code = code
 /* The same in the pool of a recipe. */
 #define IN(recipe, ...) in_pool(&(recipe).pool, EXPR(__VA_ARGS__))
 static inline qn_expr in_pool(qn_pool *p, qn_program e) {
-  qn_expr out;
-  if (qn__pool_add(p, e, &out)) ck_abort_msg("%s", qn__errmsg());
-  return out;
+  if (e.n > QN_POOL_OPS - p->n) ck_abort_msg("expressions of over %d tokens", QN_POOL_OPS);
+  memcpy(p->op + p->n, e.op, e.n * sizeof *e.op);
+  p->n += e.n;
+  return (qn_expr){(uint16_t)(p->n - e.n), (uint16_t)e.n};
 }
 #define C(v) op_const(v)
 #define V(name) op_var(QN_VAR_##name)

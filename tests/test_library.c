@@ -161,7 +161,7 @@ END_TEST
 /* Every function of its sources is in it, but for those by which the tool and the tests get at its inside. */
 #define SEAMS                                                                                                          \
   "qn__bound_run|qn__context_device|qn__cuda_driver|qn__cuda_(driver_of|enter|leave|result)|qn__device_provide|"       \
-  "qn__expr_f64|qn__gemm_problem|qn__launch_args|qn__pool_add"
+  "qn__expr_f64|qn__gemm_problem|qn__launch_args"
 #define HOLDS_ALL                                                                                                      \
   "in=$(nm %s | awk '{ print $3 }') && test -z \"$(nm " QN_BUILD "/runtime/libquernel_static.a | "                     \
   "awk '$2 == \"T\" { print $3 }' | grep -vxF \"$in\" | grep -vxE '" SEAMS "')\""
