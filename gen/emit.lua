@@ -2,8 +2,8 @@
 --
 -- A section function receives `w` and calls it with blocks of text. In a block, ${NAME} stands for a value of the
 -- variant; a missing name is an error. Blocks are dedented and follow the current indentation (w.push, w.pop). A value
--- of several lines, alone on its line, keeps the indentation of the line. Each block remembers the template's line, so
--- that compilers report errors there.
+-- of several lines, alone on its line, keeps the indentation of the line. A line that its values make too long is
+-- broken. Each block remembers the template's line, so that compilers report errors there.
 
 local helpers = require "gen.helpers"
 local emit = {}
@@ -45,6 +45,22 @@ local function indented(text, depth)
   return (text:gsub("[^\n]+", function(line) return line:find "^#" and line or margin .. line end))
 end
 
+-- What goes beyond the last column stands below, from behind the last comma that is in no string.
+local columns = 120
+local function broken(line, margin)
+  if #line <= columns or line:find "^#" then return line end
+  local at
+  for comma in line:sub(1, columns):gmatch "(),%s" do
+    if select(2, line:sub(1, comma):gsub('"', "")) % 2 == 0 then at = comma end
+  end
+  if not at or at <= #margin then return line end
+  return line:sub(1, at) .. "\n" .. broken(margin .. line:sub(at + 2), margin)
+end
+
+local function fitting(text)
+  return (text:gsub("[^\n]+", function(line) return broken(line, line:match "^ *" .. "    ") end))
+end
+
 local function text_of(chunks, dropped, lines)
   local out, place, number, jumped = {}, nil, 0, false
   for i, c in ipairs(chunks) do
@@ -81,7 +97,7 @@ function emit.new(values)
       line = line:sub(margin + 1)
       local out = substitute(line, extra, values, where)
       if out then
-        out = indented(out, depth)
+        out = fitting(indented(out, depth))
         chunks[#chunks + 1] = out
         if depth == 0 then defined:note(out, #chunks) end
         if out:find "\n" then chunks[#chunks + 1] = { line = number + 1, file = info.source:sub(2) } end

@@ -349,6 +349,18 @@ local cases = {
     w.pop "}"
     t.equal(w.text(false), "for (;;) {\n  int x = 4;\n    a;\n    b;\n}\n")
   end },
+  { "a line that values make too long goes on behind a comma that is in no string", function(t)
+    local w = q.import("gen.emit").new { A = ("a"):rep(40), B = ("b"):rep(50), C = ("c"):rep(70) }
+    w.push "{"
+    w [[
+      f(${B}, "${A}, ${A}", ${B}, ${C});
+      #define LONG f(${A}, ${B}, ${C})
+    ]]
+    w.pop "}"
+    local a, b, c = w.values.A, w.values.B, w.values.C
+    t.equal(w.text(false), ('{\n  f(%s,\n      "%s, %s",\n      %s,\n      %s);\n#define LONG f(%s, %s, %s)\n}\n')
+      :format(b, a, a, b, c, a, b, c))
+  end },
   { "a missing value is named", function(t)
     t.says("${M} has no value", function() q.import("gen.emit").new {} "x = ${M};" end)
   end },

@@ -15,6 +15,7 @@ for i, x in ipairs(sources) do
   names[i] = x.name .. "\n"
   cases[i] = { x.name, function(t)
     local diff = unified(t.tests .. "/golden/" .. x.name, t.write(x.name, x.text))
+    for line in x.text:gmatch "[^\n]+" do t.check(#line <= 120, "is longer than 120: " .. line) end
     t.check(diff == "", ("is not what is made now:\n%sif it is right: tests/golden/refresh"):format(diff))
   end }
 end

@@ -451,10 +451,12 @@ function parts.store(w, v)
         if (aligned && n + 4 <= t.n) {
           quad u;
     #pragma unroll
-          for (int e = 0; e < ${COUNT}; e++) u.v[e] = output(${VALUE});
+          for (int e = 0; e < ${COUNT}; e++)
+            u.v[e] = output(${VALUE});
           *(quad *)to = u;
         } else
-          for (int e = 0; e < ${COUNT} && ${LEFT} < t.n; e++) to[e] = output(${VALUE});
+          for (int e = 0; e < ${COUNT} && ${LEFT} < t.n; e++)
+            to[e] = output(${VALUE});
       }
     }
   ]], { YT = cuda.ctype[v.out], ALIGN = count * bytes, COUNT = count, N = gated and "n / 2" or "n",

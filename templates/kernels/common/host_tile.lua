@@ -281,11 +281,13 @@ local function groups(w, v, read, prefetch)
   if v.GROUPS > 1 then w.pop "}" end
 end
 
--- What is stored where columns are pairs: half as many.
+-- What is stored, `count` columns from n on; where columns are pairs, half as many.
+local single = [[
+const int64_t n = panel * NR + p * LANES, count = a->n - n;
+if (count > 0) store((%s *)a->y + (row + r) * a->ldy + n, %s, count);]]
 local paired = [[
-if (n >= a->n) continue;
-int64_t count = a->n - n < LANES ? (a->n - n) / 2 : LANES / 2;
-store((%s *)a->y + (row + r) * a->ldy + n / 2, epilogue(a, %s, row + r, n / 2, count), count);]]
+const int64_t n = panel * NR + p * LANES, count = a->n - n < LANES ? (a->n - n) / 2 : LANES / 2;
+if (count > 0) store((%s *)a->y + (row + r) * a->ldy + n / 2, %s, count);]]
 
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
 function tile.tile(w, v, read, prefetch)
@@ -313,16 +315,15 @@ function tile.tile(w, v, read, prefetch)
   groups(w, v, read, prefetch)
   w.pop "}"
   w.blank()
+  local gated = v.problem.gated
   local sum = "acc[r][p]" .. (v.SCALED and " * a->x_scale[row + r]" or "")
   w([[
     for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
-        int64_t n = panel * NR + p * LANES;
         ${STORE}
       }
-  ]], { STORE = v.problem.gated and paired:format(v.YT, sum)
-    or ("if (n < a->n) store((%s *)a->y + (row + r) * a->ldy + n, %s, a->n - n);"):format(v.YT,
-      epilogue.any(v) and ("epilogue(a, %s, row + r, n, a->n - n)"):format(sum) or sum) })
+  ]], { STORE = (gated and paired or single):format(v.YT, epilogue.any(v)
+    and ("epilogue(a, %s, row + r, n%s, count)"):format(sum, gated and " / 2" or "") or sum) })
   w.pop "}"
   w.blank()
 end

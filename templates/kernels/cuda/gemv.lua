@@ -347,8 +347,7 @@ end
 local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm,
-        ${EXTRA}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${EXTRA}int m, int n, int k, int ldx, int ldy) {
       __shared__ float out[WARPS][MB][16 * FN];
       __shared__ __align__(4) ${XT} gathered[WARPS][MB][16 * FK];
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -286,8 +286,7 @@ local function entry(w, v)
     }
 
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y,
-        ${EXTRA}${WS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, ${EXTRA}${WS}int m, int n, int k, int ldx, int ldy) {
       extern __shared__ __align__(128) u8 memory[];
       const int rows = (m + BM - 1) / BM; /* of tiles; neighbours share weights */
       task t = {x, w};
