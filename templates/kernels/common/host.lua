@@ -19,14 +19,26 @@ local layouts = use "layouts/host_panel"
 local epilogue = use "kernels/common/epilogue"
 local host = {}
 
+-- Instruction sets, each better than the one before where a CPU has both. An entry (kernels/isa/*) says:
+--
+--   lanes       columns of a vector          registers   of vectors
+--   sets        what the CPU must have, as gcc names it; beyond that by product and by output: products, stores
+--   flags       for the compiler, beside -mSET                   header    that the source includes
+--   dots        does one instruction multiply all V values of a lane? Else each by itself, in f32
+--   prefetch    is it worth trying to prefetch?
+--
+-- and has the hooks that host_tile.lua calls.
+local isas = { "c", "avx2", "avx512" }
+for _, name in ipairs(isas) do isas[name] = use("kernels/isa/" .. name) end
+
 local arithmetic = {
-  f32 = { V = 1, lane = 32, value = "x[k]", sets = {} },
-  bf16 = { V = 2, lane = 16, value = "from_bf16(x[k])", sets = { "avx512bf16" } },
-  i8 = { V = 4, lane = 8, value = "x[k]", sets = { "avx512vbmi", "avx512vnni" } },
+  f32 = { V = 1, lane = 32, value = "x[k]" },
+  bf16 = { V = 2, lane = 16, value = "from_bf16(x[k])" },
+  i8 = { V = 4, lane = 8, value = "x[k]" },
 }
 -- Those of 8 bits that are floats, as bf16.
 for _, name in ipairs(types.those(function(t) return t.act == "scaled" and t.kind == "float" end)) do
-  arithmetic[name] = { V = 2, lane = 16, value = "from_fp8(x[k])", sets = { "avx512bf16" }, product = "bf16" }
+  arithmetic[name] = { V = 2, lane = 16, value = "from_fp8(x[k])", product = "bf16" }
 end
 
 -- Element types in C: narrow floats are their bits.
@@ -40,41 +52,63 @@ local loaded = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true, 
 
 local usual_group = 128                                     -- where scales are per row, or groups very long
 local longest_group, longest_record = 256, 4096
-host.lanes = { avx512 = 16, avx2 = 8, c = 4 }
 
--- Instruction sets of a variant, sorted, as gcc names them.
-function host.sets(v)
-  if v.ISA == "c" then return {} end
-  if v.ISA == "avx2" then return { "avx2", "f16c", "fma" } end
-  local out = { "avx512bw", "avx512dq", "avx512f", "avx512vl" }
-  table.move(arithmetic[v.act].sets, 1, #arithmetic[v.act].sets, #out + 1, out)
-  if v.out == "bf16" and arithmetic[v.act].sets[1] ~= "avx512bf16" then out[#out + 1] = "avx512bf16" end
+-- What lists have between them, sorted.
+local function union(lists)
+  local out = {}
+  for _, list in pairs(lists) do
+    for _, x in ipairs(list) do
+      if not out[x] then out[#out + 1], out[x] = x, true end
+    end
+  end
   table.sort(out)
   return out
 end
 
+function host.isa(v) return isas[v.ISA] end
+
+local function product(v) return arithmetic[v.act].product or v.act end
+
+-- Instruction sets of a variant, sorted, as gcc names them.
+function host.sets(v)
+  local isa = host.isa(v)
+  return union { isa.sets, isa.products[product(v)] or {}, isa.stores[v.out] or {} }
+end
+
+local function has(device, sets)
+  for _, s in ipairs(sets) do if not device.isa[s] then return false end end
+  return true
+end
+
+-- Vectors of a tile's sums.
+function host.tile_sums(v) return v.MR * v.NR // host.isa(v).lanes end
+
+-- Instructions that multiply a lane.
+function host.lane_products(v) return host.isa(v).dots and 1 or arithmetic[v.act].V end
+
 function host.arch(v) return table.concat(host.sets(v), " ") end
 
 function host.flags(v)
-  return (host.arch(v):gsub("%S+", "-m%0")) .. v.isa.flags[v.ISA]
+  return (host.arch(v):gsub("%S+", "-m%0")) .. v.isa.flags
 end
 
 -- What a quick search tries: the best instruction set of a device, and values that suit its number of registers.
-function host.best_isa(device)
-  if device.isa.avx512vl and device.isa.avx512bf16 and device.isa.avx512vnni and device.isa.avx512vbmi then
-    return { "avx512" }
+local function best(device)
+  for i = #isas, 1, -1 do
+    local isa = isas[isas[i]]
+    if has(device, union { isa.sets, union(isa.products), union(isa.stores) }) then return isas[i] end
   end
-  return { device.isa.avx2 and device.isa.fma and device.isa.f16c and "avx2" or "c" }
 end
 
 function host.quick(wide, narrow)
-  return function(device) return host.best_isa(device)[1] == "avx512" and wide or narrow end
+  return function(device) return isas[best(device)].registers >= 32 and wide or narrow end
 end
 
 -- A family's parameters: those that all have, so that one packed weight serves them, and its own.
 function host.params(own)
   return {
-    { name = "ISA", values = { "c", "avx2", "avx512" }, quick = host.best_isa, doc = "instruction set", short = "" },
+    { name = "ISA", values = { table.unpack(isas) }, quick = function(device) return { best(device) } end,
+      doc = "instruction set", short = "" },
     { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
     table.unpack(own),
@@ -112,10 +146,7 @@ host.rules = {
   { name = "act", why = ("host kernels take %s activations"):format(types.words(targets.acts "host")),
     ok = function(v) return targets.takes("host", v.act) end },
   { name = "isa", why = "this CPU does not have the instruction set",
-    ok = function(v)
-      for _, s in ipairs(host.sets(v)) do if not v.device.isa[s] then return false end end
-      return true
-    end },
+    ok = function(v) return has(v.device, host.sets(v)) end },
   { name = "i8-map",
     why = "int8 dot products need codes that mean integers, or a table of at most 64 numbers that are n / 2^i "
       .. "with n in -128 .. 127",
@@ -129,7 +160,7 @@ host.rules = {
       .. "bf16, e4m3 and e5m2 ones f32, bf16 or e4m3",
     ok = function(v)
       local m = v.format.map
-      return m.kind ~= "float" or m.slope == 1 and types.holds(arithmetic[v.act].product or v.act, m.type)
+      return m.kind ~= "float" or m.slope == 1 and types.holds(product(v), m.type)
     end },
   { name = "plane-type",
     why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and unsigned integers have one)",
@@ -153,7 +184,7 @@ host.rules = {
     why = "without int8 instructions the sums are floats, and a group this long could exceed their 24 bits",
     ok = function(v)
       local m = v.format.map
-      local most = v.act == "i8" and v.ISA ~= "avx512" and math.max(-m.lo, m.hi) / m.unit or 0
+      local most = v.act == "i8" and not host.isa(v).dots and math.max(-m.lo, m.hi) / m.unit or 0
       return most * 128 * host.group(v) <= 1 << 24
     end },
   { name = "layout", why = "records interleave scales with codes, which needs a scale per group",
@@ -166,23 +197,23 @@ host.rules = {
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
--- What follows from the problem and the parameters NR (panel width), LAYOUT; written into v. `isa`: the hooks of the
--- instruction set, see host_tile.lua. Its prepare(v) adds:
+-- What follows from the problem and the parameters ISA, NR (panel width), LAYOUT; written into v. Its instruction set's
+-- prepare(v) adds:
 --
 --   loose       may the bits above a code be anything? (a look-up ignores them)
 --   converted   is x converted before it is multiplied? Then to FILLED, the type in memory, by FILL, an expression of
 --               x[k] (none: VALUE)
---   AT_ONCE     values of k that one instruction multiplies
 --   ADDED       what codes have more than they mean, which the sums of x take away again
 --   SUMT        type of the sums of x
 --   sums        are the sums of x wanted? For offsets, and for ADDED
-function host.derive(v, isa)
+function host.derive(v)
+  local isa, a = host.isa(v), arithmetic[v.act]
   v.isa = isa
-  local a = arithmetic[v.act]
   v.V, v.LANE = a.V, a.lane                               -- k values of a 32-bit lane, bits of each
   v.XT, v.VALUE = host.ctype[v.act], a.value              -- type of x, and x[k] as a number
-  v.PRODUCT, v.SCALED = a.product or v.act, types.scaled(v.act) -- what is multiplied; has x a scale a token?
-  v.LANES = host.lanes[v.ISA]                             -- columns of a vector
+  v.PRODUCT, v.SCALED = product(v), types.scaled(v.act)   -- what is multiplied; has x a scale a token?
+  v.AT_ONCE = isa.dots and v.V or 1                       -- values of k that one instruction multiplies
+  v.LANES = isa.lanes                                     -- columns of a vector
   v.VECTOR = 4 * v.LANES                                  -- its bytes
   v.P = v.NR // v.LANES                                   -- vectors of a panel
   v.slices = layout.slices(v.format.bits)                 -- of a code: { lo, bits }
@@ -192,6 +223,8 @@ function host.derive(v, isa)
   v.GROUP = host.group(v)                                 -- k values of a group
   v.GROUPS = v.KR // v.GROUP                              -- of a record
   v.sums = #v.format.offset > 0
+  v.has = { [v.format.map.type or ""] = true }            -- types of its codes and planes
+  for _, p in ipairs(v.format.planes) do v.has[p.type] = true end
   isa.prepare(v)
   v.layout = layouts.make(v)
   v.RECORD = v.layout.sections[1].record                  -- its bytes
@@ -253,16 +286,10 @@ local function from_x(w, v)
   end
 end
 
--- Element types in C: narrow floats are their bits.
-local function c_type(name)
-  local t = types.all[name]
-  return name == "f32" and "float" or ("%sint%d_t"):format(t.kind == "signed" and "" or "u", t.bits)
-end
-
 -- Lines of struct args: the fields of qn_function_args.
 local function fields(v)
   local declared, out, numbers = { w = "const uint8_t", y = "void", scratch = "void", counters = "void" }, {}, false
-  for _, o in ipairs(v.problem.operands) do declared[o.name] = declared[o.name] or "const " .. c_type(o.type) end
+  for _, o in ipairs(v.problem.operands) do declared[o.name] = declared[o.name] or "const " .. host.ctype[o.type] end
   for _, f in ipairs(v.problem.fields) do
     local text = f.number and "int64_t " .. f.name or ("%s *%s"):format(declared[f.name] or "const void", f.name)
     out[#out + 1] = (#out == 0 and "" or numbers and f.number and ", " or ";\n")
@@ -273,7 +300,7 @@ local function fields(v)
 end
 
 function host.constants(w, v)
-  if v.ISA == "avx512" then w "#include <immintrin.h>" end
+  if v.isa.header then w("#include <${HEADER}>", { HEADER = v.isa.header }) end
   w([[
     #include <stdint.h>
 
@@ -326,25 +353,6 @@ function host.parameters(v)
   return out
 end
 
--- Has a variant's format codes or a plane of this type?
-function host.has_type(v, type)
-  local has = v.format.map.type == type
-  for _, p in ipairs(v.format.planes) do has = has or p.type == type end
-  return has
-end
-
--- A number as a C literal of f32.
-local function f32(x) return ("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f") end
-
--- A table of `count` entries, the values repeated, `per_line` a line.
-local function entries(values, count, show, per_line)
-  local out = {}
-  for i = 0, count - 1 do
-    out[#out + 1] = show(values[i % #values + 1]) .. "," .. ((i + 1) % per_line == 0 and "\n" or " ")
-  end
-  return (table.concat(out):gsub("%s+$", ""))
-end
-
 -- codes(record, b, p, t): the codes of LANES columns, V values of k, in 32-bit lanes. Bits above a code are zero unless
 -- the hook `weights` does not mind them (v.loose).
 function host.codes(w, v)
@@ -374,7 +382,4 @@ function host.codes(w, v)
   w.blank()
 end
 
-host.arithmetic = arithmetic
-host.f32 = f32
-host.entries = entries
 return host

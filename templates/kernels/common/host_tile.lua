@@ -17,19 +17,15 @@
 
 local host = use "kernels/common/host"
 local epilogue = use "kernels/common/epilogue"
+local literals = use "kernels/common/literals"
 local tile = {}
 
-local portable = use "kernels/common/host_c"
-local isa = { c = portable, avx2 = portable, avx512 = use "kernels/common/host_avx512" } -- hooks by instruction set
-
--- Tiles whose sums leave registers for weights and x: 32 registers with AVX-512, else 16.
+-- Tiles whose sums leave a quarter of the registers for weights and x.
 tile.registers = { name = "registers", why = "the tile's sums do not fit the vector registers",
-  ok = function(v) return v.MR * v.NR // host.lanes[v.ISA] <= (v.ISA == "avx512" and 24 or 12) end }
+  ok = function(v) return 4 * host.tile_sums(v) <= 3 * host.isa(v).registers end }
 
 -- Products of a step: those of MR rows and P vectors.
-function tile.products(v)
-  return v.MR * v.NR // host.lanes[v.ISA] * (v.ISA == "avx512" and 1 or host.arithmetic[v.act].V)
-end
+function tile.products(v) return host.tile_sums(v) * host.lane_products(v) end
 
 local longest_body = 192 -- products in the unrolled loop: longer ones take seconds to compile and leave the op cache
 
@@ -46,7 +42,7 @@ local function unrolled(v, count)
 end
 
 function tile.derive(v)
-  host.derive(v, isa[v.ISA])
+  host.derive(v)
   v.YT = v.out == "f32" and "float" or "uint16_t" -- y in C
 end
 
@@ -186,7 +182,7 @@ local function product(factors, coefficient)
   local out = table.concat(factors, " * ")
   if coefficient == 1 then return out end
   if coefficient == -1 then return "-" .. out end
-  return host.f32(coefficient) .. " * " .. out
+  return literals.f32(coefficient) .. " * " .. out
 end
 
 -- Lines that add a finished group to the tile.
@@ -211,7 +207,7 @@ local function finish(w, v)
     local terms = {}
     for i, t in ipairs(f.offset) do
       terms[i] = #t.planes > 0 and product(t.planes, t.coefficient)
-        or ("(f32v){0} + %s"):format(host.f32(t.coefficient))
+        or ("(f32v){0} + %s"):format(literals.f32(t.coefficient))
     end
     w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
     sum = (" + offset * (float)sums[%s]"):format(group_at(v, "at[r] * records + g"))

@@ -22,7 +22,7 @@ local rules = { table.unpack(host.rules) }
 rules[#rules + 1] = tile.registers
 rules[#rules + 1] = tile.unroll
 rules[#rules + 1] = { name = "reuse", why = "a tile with so few sums waits for its loads",
-  ok = function(v) return v.ISA ~= "avx512" or v.MR * v.NR // host.lanes[v.ISA] >= 8 end }
+  ok = function(v) return 4 * host.tile_sums(v) >= host.isa(v).registers end }
 
 local function unpack_panel(w)
   w [[
@@ -49,7 +49,7 @@ return kernel {
   derive = function(v)
     v.scratch = true -- a panel's weights are kept as weight_t
     tile.derive(v)
-    v.WEIGHT_BYTES = v.VECTOR * (v.ISA == "avx512" and 1 or v.V) -- of a weight_t
+    v.WEIGHT_BYTES = v.VECTOR * host.lane_products(v) -- of a weight_t
   end,
   layout = function(v) return v.layout end,
   launch = function(v)

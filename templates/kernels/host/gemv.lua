@@ -21,8 +21,8 @@ local tile = use "kernels/common/host_tile"
 
 local rules = { table.unpack(host.rules) }
 rules[#rules + 1] = tile.registers
-rules[#rules + 1] = { name = "prefetch", why = "prefetching is tried with AVX-512 only, where loads outrun it",
-  ok = function(v) return v.PF == 0 or v.ISA == "avx512" end }
+rules[#rules + 1] = { name = "prefetch", why = "prefetching is tried where loads outrun the hardware's own",
+  ok = function(v) return v.PF == 0 or host.isa(v).prefetch end }
 
 -- The cache lines of a block, or of a record of several groups.
 local function prefetch(v)

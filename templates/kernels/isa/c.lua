@@ -1,19 +1,16 @@
--- host_c.lua - a format's hooks in portable C: GCC's vector types, as wide as the CPU's own.
+-- c.lua - portable C: GCC's vector types, as wide as the CPU's own; a format's hooks: weights, multiply, planes, store.
 --
 -- Every activation type is multiplied in f32. With i8 that is exact within a group: each sum of integers stays below
 -- 2^24 (rule "i8-exact"). A group of x is converted once per tile; a lane of V codes becomes V vectors of f32.
 
-local host = use "kernels/common/host"
-local hooks = {}
+local literals = use "kernels/common/literals"
 
--- With FMA instructions a product and its sum may be one; the kernels do not depend on which.
-hooks.flags = { avx2 = " -ffp-contract=fast", c = "" }
+local isa = { lanes = 4, registers = 16, sets = {}, products = {}, stores = {}, flags = "" }
 
-function hooks.prepare(v)
+function isa.prepare(v)
   v.loose = false
   v.converted = v.act ~= "f32"
   v.FILLED, v.SUMT, v.ADDED = "float", "float", 0
-  v.AT_ONCE = 1
 end
 
 -- Floats that are narrower than f32 and no part of one.
@@ -21,12 +18,12 @@ local small = types.those(function(t)
   return t.kind == "float" and t.bits < 32 and t.mantissa > 0 and t.exponent < 8
 end)
 
-function hooks.weights(w, v)
+function isa.weights(w, v)
   local map, bits = v.format.map, v.format.bits
   w "typedef struct { f32v of[V]; } weight_t; /* LANES columns, V values of k */"
   for _, type in ipairs(small) do
     local t = types.all[type]
-    if host.has_type(v, type) then
+    if v.has[type] then
       w([[
         /* A small float moved into f32's place is itself times a power of two, subnormals included. */
         fn f32v from_${TYPE}(u32v q) {
@@ -53,7 +50,7 @@ function hooks.weights(w, v)
         for (int i = 0; i < LANES; i++) out[i] = table[q[i]];
         return out;
       }
-    ]=], { COUNT = 1 << bits, ENTRIES = host.entries(map.values, 1 << bits, host.f32, 4) })
+    ]=], { COUNT = 1 << bits, ENTRIES = literals.entries(map.values, 1 << bits, literals.f32, 4) })
   end
   w([[
     fn weight_t weights(u32v q) {
@@ -66,7 +63,7 @@ function hooks.weights(w, v)
   w.blank()
 end
 
-function hooks.multiply(w)
+function isa.multiply(w)
   w [[
     typedef f32v sum_t; /* sums over a group */
     fn sum_t multiply(sum_t s, weight_t w, const float *x, int i) { return s + w.of[i] * x[i]; }
@@ -86,7 +83,7 @@ local read = {
   u8 = { "u8v", "__builtin_convertvector(x, f32v)" },
 }
 
-function hooks.planes(w, v)
+function isa.planes(w, v)
   for _, p in ipairs(v.format.planes) do
     local vector, value = table.unpack(read[p.type])
     w([[
@@ -137,7 +134,7 @@ local operands = {
 }
 
 -- operand_TYPE(): the first `count` of LANES columns of an operand.
-function hooks.operand(w, type)
+function isa.operand(w, type)
   w([[
     fn f32v operand_${TYPE}(const void *p, int64_t count) {
       ${ELEMENT} *from = p;
@@ -149,7 +146,7 @@ function hooks.operand(w, type)
   w.blank()
 end
 
-function hooks.store(w, v)
+function isa.store(w, v)
   if convert[v.out] then w(convert[v.out]) end
   w([[
     /* Write the first `count` of LANES columns. */
@@ -160,4 +157,4 @@ function hooks.store(w, v)
   w.blank()
 end
 
-return hooks
+return isa

@@ -1,14 +1,23 @@
--- host_avx512.lua - a format's hooks in AVX-512: weights, multiply, planes, store.
+-- avx512.lua - AVX-512: what it needs and has, and a format's hooks: weights, multiply, planes, store.
 --
 -- The code map is a register: vpermw (bf16, up to 5 bits; 6 with two registers), vpermps (f32, 4 or 5 bits), vpermb
 -- (int8 from a table). Those read the low bits of an index only, so a code needs no mask. Wider codes are converted.
 --
 -- 8-bit floats move into place and get another exponent; those without a leading one are looked up.
 
-local host = use "kernels/common/host"
-local hooks = {}
+local literals = use "kernels/common/literals"
 
-hooks.flags = { avx512 = " -mprefer-vector-width=512" }
+local isa = {
+  lanes = 16,
+  registers = 32,
+  sets = { "avx512bw", "avx512dq", "avx512f", "avx512vl" },
+  products = { bf16 = { "avx512bf16" }, i8 = { "avx512vbmi", "avx512vnni" } },
+  stores = { bf16 = { "avx512bf16" } },
+  flags = " -mprefer-vector-width=512",
+  header = "immintrin.h",
+  dots = true,
+  prefetch = true,
+}
 
 -- Floats of 8 bits with a sign.
 local small = {}
@@ -18,14 +27,13 @@ end
 
 -- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums
 -- of x.
-function hooks.prepare(v)
+function isa.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
   v.loose = small[v.format.map.type] or v.PRODUCT == "bf16" and (bits <= 6 or int)
     or v.act == "f32" and (bits <= 5 or int)
     or v.act == "i8" and not int
   v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
   if v.PRODUCT ~= v.act then v.converted, v.FILLED, v.FILL = true, "uint16_t", "bf16_of_fp8(x[k])" end
-  v.AT_ONCE = v.V
   v.ADDED = v.act ~= "i8" and 0 or int and -v.format.map.bias or 128
   v.sums = v.sums or v.ADDED ~= 0
 end
@@ -38,7 +46,8 @@ local function lookup(w, v, type, count, show, per_line, body)
     fn weight_t weights(u32v q) {
       return ${BODY};
     }
-  ]], { TYPE = type, COUNT = count, ENTRIES = host.entries(v.format.map.values, count, show, per_line), BODY = body })
+  ]], { TYPE = type, COUNT = count, BODY = body,
+    ENTRIES = literals.entries(v.format.map.values, count, show, per_line) })
 end
 
 -- Codes too wide for a register: one f32 for each. Integers become the low bits of 2^23, from which 2^23 is subtracted;
@@ -53,10 +62,10 @@ local function number(w, v)
     ]], { MASK = ("%x"):format((1 << v.format.bits) - 1), MAGIC = ("%d.0f"):format((1 << 23) - v.format.map.bias) })
   else
     local show = function(x)
-      return host.f32(v.PRODUCT == "bf16" and types.value("bf16", types.code("bf16", x)) or x)
+      return literals.f32(v.PRODUCT == "bf16" and types.value("bf16", types.code("bf16", x)) or x)
     end
     w("static const float table[${COUNT}] = {\n    ${ENTRIES}\n};",
-      { COUNT = 1 << v.format.bits, ENTRIES = host.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
+      { COUNT = 1 << v.format.bits, ENTRIES = literals.entries(v.format.map.values, 1 << v.format.bits, show, 4) })
     w "fn __m512 number(__m512i q) { return _mm512_i32gather_ps(q, table, 4); }"
   end
 end
@@ -80,18 +89,18 @@ local function small_float(w, type, lane)
           _mm512_mask_permutexvar_epi${LANE}(normal, tiny, q, _mm512_loadu_si512(below_${NAME})));
     }
   ]], { LANE = lane, NAME = (lane == 16 and "bf16_from_" or "from_") .. type, COUNT = 512 // lane,
-    TABLE = host.entries(below, 512 // lane, show, 8), RESULT = lane == 32 and "__m512" or "__m512i",
+    TABLE = literals.entries(below, 512 // lane, show, 8), RESULT = lane == 32 and "__m512" or "__m512i",
     SHIFT = fraction - x.mantissa, EXPONENT = ("0x%x"):format((127 - x.bias) << fraction),
     NORMAL = ("0x%x"):format(0x80 - (1 << x.mantissa)), SIGN = lane - 8 })
 end
 
-function hooks.weights(w, v)
+function isa.weights(w, v)
   local bits, map = v.format.bits, v.format.map
   w("typedef ${TYPE} weight_t; /* LANES columns, V values of k */", { TYPE = v.act == "f32" and "__m512" or "__m512i" })
   local function bf16(x) return ("0x%04x"):format(types.code("bf16", x)) end
   local function u8(x) return ("%d"):format(x // map.unit + v.ADDED) end
   for _, type in ipairs(small) do
-    if host.has_type(v, type) then small_float(w, type, 32) end
+    if v.has[type] then small_float(w, type, 32) end
   end
   if small[map.type] then
     if v.PRODUCT == "bf16" then small_float(w, map.type, 16) end
@@ -111,9 +120,9 @@ function hooks.weights(w, v)
     lookup(w, v, "uint16_t", 64, bf16, 8,
       "_mm512_permutex2var_epi16(_mm512_loadu_si512(table), (__m512i)q, _mm512_loadu_si512(table + 32))")
   elseif v.act == "f32" and bits <= 4 then
-    lookup(w, v, "float", 16, host.f32, 4, "_mm512_permutexvar_ps((__m512i)q, _mm512_loadu_ps(table))")
+    lookup(w, v, "float", 16, literals.f32, 4, "_mm512_permutexvar_ps((__m512i)q, _mm512_loadu_ps(table))")
   elseif v.act == "f32" and bits == 5 then
-    lookup(w, v, "float", 32, host.f32, 4,
+    lookup(w, v, "float", 32, literals.f32, 4,
       "_mm512_permutex2var_ps(_mm512_loadu_ps(table), (__m512i)q, _mm512_loadu_ps(table + 16))")
   elseif v.act == "f32" then
     number(w, v)
@@ -156,12 +165,12 @@ local multiply = {
   ]],
 }
 
-function hooks.multiply(w, v)
+function isa.multiply(w, v)
   if v.PRODUCT ~= v.act then
     w "fn uint16_t bf16_of_fp8(uint8_t x) { return (union { float f; uint32_t u; }){from_fp8(x)}.u >> 16; }"
   end
   local unit = v.format.map.unit
-  w(multiply[v.PRODUCT], { UNIT = unit and unit ~= 1 and " * " .. host.f32(unit) or "" })
+  w(multiply[v.PRODUCT], { UNIT = unit and unit ~= 1 and " * " .. literals.f32(unit) or "" })
   w.blank()
 end
 
@@ -176,7 +185,7 @@ local read = {
   u8 = "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
 }
 
-function hooks.planes(w, v)
+function isa.planes(w, v)
   for _, p in ipairs(v.format.planes) do
     w([[
       fn f32v load_${NAME}(const void *p) { /* ${TYPE} */
@@ -194,7 +203,7 @@ local operands = {
 }
 
 -- operand_TYPE(): the first `count` of LANES columns of an operand.
-function hooks.operand(w, type)
+function isa.operand(w, type)
   w([[
     fn f32v operand_${TYPE}(const void *p, int64_t count) {
       __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
@@ -204,7 +213,7 @@ function hooks.operand(w, type)
   w.blank()
 end
 
-function hooks.store(w, v)
+function isa.store(w, v)
   local body = ({ f32 = "_mm512_mask_storeu_ps(y, mask, s);",
     bf16 = "_mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(s));",
     f16 = "_mm256_mask_storeu_epi16(y, mask, _mm512_cvtps_ph(s, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));"
@@ -219,4 +228,4 @@ function hooks.store(w, v)
   w.blank()
 end
 
-return hooks
+return isa
