@@ -290,8 +290,7 @@ function tile.tile(w, v, read, prefetch)
   fill(w, v)
   w([[
     /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
-    fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row,
-                 const int R) {
+    fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
       const int64_t records = (a->k + KR - 1) / KR${FULL};
       const uint8_t *record = a->w + panel * records * RECORD;
       ${PLANES}
