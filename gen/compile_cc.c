@@ -97,7 +97,7 @@ static qn_status ask_version(const char *cc, char *text, size_t size) {
   return s;
 }
 
-/* The answer is kept for the last compiler asked. */
+/* Of the process, as the compiler on its PATH is: the answer of the last one asked is kept. */
 static qn_status compiler_version(const char *cc, char *text, size_t size) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   static char known[4096], version[64];

@@ -30,6 +30,7 @@ typedef struct program *nvrtcProgram; /* opaque to us, as in nvrtc.h */
   X(int, GetCUBINSize, (nvrtcProgram, size_t *))                                                                       \
   X(int, GetCUBIN, (nvrtcProgram, char *))
 
+/* Of the process, as a library is: loaded once. */
 static struct {
 #define X(type, name, args) type(*name) args;
   FUNCTIONS(X)

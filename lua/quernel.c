@@ -292,6 +292,7 @@ static int terminal(lua_State *L) {
   return 1;
 }
 
+/* Of the process: a signal handler says it. */
 static char parting_text[1024] = "quernel: interrupted\n";
 
 const char *qn__lua_parting(void) { return parting_text; }

@@ -15,6 +15,7 @@
 
 /* ---- The driver library ------------------------------------------------------------------------------------------ */
 
+/* Of the process, as a library is: loaded once. */
 static qn_cuda_driver driver;
 static char driver_missing[256]; /* why there is no driver; "" if there is */
 

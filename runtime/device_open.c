@@ -1,4 +1,4 @@
-/* device.c - devices by name. */
+/* device_open.c - devices by name. */
 #include "cpu.h"
 #include "device.h"
 #include "device_cuda.h"

@@ -61,7 +61,7 @@ bool qn__guarded_near(const qn_guarded *g, const void *address, long long *offse
 
 /* ---- Contents ---------------------------------------------------------------------------------------------------- */
 
-/* Bytes of a fence, CHUNK of them. A worker has one thread. */
+/* Bytes of a fence, CHUNK of them. Of the process, as `fetched` is: a worker has one thread. */
 static const unsigned char *filled(unsigned char byte) {
   static unsigned char bytes[CHUNK];
   if (bytes[0] != byte) memset(bytes, byte, sizeof bytes);

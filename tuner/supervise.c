@@ -20,7 +20,7 @@ enum { start_seconds = 60, longest_line = 1 << 20 };
 /* How a conversation broke off. */
 typedef enum loss { ENDED, SILENT, NONSENSE, MEMORY } loss;
 
-static volatile pid_t started; /* the worker of this process that runs */
+static volatile pid_t started; /* the worker of this process that runs: a signal handler asks for it */
 
 bool qn__supervisor_sent(pid_t sender) { return started && (sender == started || getpgid(sender) == started); }
 

@@ -19,6 +19,7 @@ struct qn_cuda_timer {
 
 /* ---- The driver's functions -------------------------------------------------------------------------------------- */
 
+/* Of the process, as a library is: loaded once. */
 static qn_cuda_timing ours;
 static char missing[128]; /* why they are not there; "" if they are */
 

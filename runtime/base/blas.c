@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 static const char name[] = "libopenblas.so.0";
+/* Of the process, as a library is: loaded once. */
 static void *library;
 static qn_blas found;
 

@@ -61,7 +61,7 @@ static bool present(size_t i) { return getauxval(sets[i].type) >> sets[i].bit & 
 #error "host kernels are loaded on x86-64 and aarch64 only"
 #endif
 
-static char arch[160];
+static char arch[160]; /* of the process: found out once */
 
 static void find_out(void) {
   size_t used = (size_t)snprintf(arch, sizeof arch, "%s", BASE);

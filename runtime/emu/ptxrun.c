@@ -125,8 +125,7 @@ static int dump(qn_emu *e, const char *spec, const argument *args, int n) {
   return fclose(f) || bad ? fail("cannot write the dump") : 0;
 }
 
-static const char *target_of(const char *ptx) {
-  static char name[32];
+static const char *target_of(const char *ptx, char name[32]) {
   const char *s = strstr(ptx, "\n.target ");
   return s && sscanf(s + 9, "%31[a-z_0-9]", name) == 1 ? name : "sm_80";
 }
@@ -187,9 +186,10 @@ int main(int argc, char **argv) {
   qn_emu_module *m;
   const qn_emu_kernel *f;
   argument args[ARGS] = {{0, 0}};
+  char target[32];
   const void *params[ARGS];
   qn_emu_report *report;
-  if (qn__emu_open_name(w.device ? w.device : target_of(ptx), &e) || qn__emu_module_load(e, ptx, &m) ||
+  if (qn__emu_open_name(w.device ? w.device : target_of(ptx, target), &e) || qn__emu_module_load(e, ptx, &m) ||
       qn__emu_kernel_find(m, w.kernel, &f))
     return fail(qn__errmsg());
   for (int k = 0; k < w.nargs; k++) {
