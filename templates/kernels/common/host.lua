@@ -32,13 +32,13 @@ local isas = { "c", "avx2", "avx512" }
 for _, name in ipairs(isas) do isas[name] = use("kernels/isa/" .. name) end
 
 local arithmetic = {
-  f32 = { V = 1, lane = 32, value = "x[k]" },
-  bf16 = { V = 2, lane = 16, value = "from_bf16(x[k])" },
-  i8 = { V = 4, lane = 8, value = "x[k]" },
+  f32 = { V = 1, lane = 32, value = "x[%s]" },
+  bf16 = { V = 2, lane = 16, value = "from_bf16(x[%s])" },
+  i8 = { V = 4, lane = 8, value = "x[%s]" },
 }
 -- Those of 8 bits that are floats, as bf16.
 for _, name in ipairs(types.those(function(t) return t.act == "scaled" and t.kind == "float" end)) do
-  arithmetic[name] = { V = 2, lane = 16, value = "from_fp8(x[k])", product = "bf16" }
+  arithmetic[name] = { V = 2, lane = 16, value = "from_fp8(x[%s])", product = "bf16" }
 end
 
 -- Element types in C: narrow floats are their bits.
@@ -202,7 +202,7 @@ host.rules = {
 --
 --   loose       may the bits above a code be anything? (a look-up ignores them)
 --   converted   is x converted before it is multiplied? Then to FILLED, the type in memory, by FILL, an expression of
---               x[k] (none: VALUE)
+--               x[k] (none: VALUE of k)
 --   ADDED       what codes have more than they mean, which the sums of x take away again
 --   SUMT        type of the sums of x
 --   sums        are the sums of x wanted? For offsets, and for ADDED
@@ -210,7 +210,7 @@ function host.derive(v)
   local isa, a = host.isa(v), arithmetic[v.act]
   v.isa = isa
   v.V, v.LANE = a.V, a.lane                               -- k values of a 32-bit lane, bits of each
-  v.XT, v.VALUE = host.ctype[v.act], a.value              -- type of x, and x[k] as a number
+  v.XT, v.VALUE = host.ctype[v.act], a.value              -- type of x, and x[%s] as a number
   v.PRODUCT, v.SCALED = product(v), types.scaled(v.act)   -- what is multiplied; has x a scale a token?
   v.AT_ONCE = isa.dots and v.V or 1                       -- values of k that one instruction multiplies
   v.LANES = isa.lanes                                     -- columns of a vector

@@ -130,7 +130,7 @@ function tile.sums(w, v)
           *sums++ = sum;
         }
     }
-  ]], { VALUE = v.VALUE:gsub("k", "i") })
+  ]], { VALUE = v.VALUE:format "i" })
   w.blank()
 end
 
@@ -254,7 +254,7 @@ local function fill(w, v)
     }
   ]], { DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32")
       or "The last, partial record of x, filled up with zeros.",
-    VALUE = v.converted and (v.FILL or v.VALUE) or "x[k]" })
+    VALUE = v.converted and (v.FILL or v.VALUE:format "k") or "x[k]" })
   w.blank()
 end
 
