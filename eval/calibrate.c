@@ -34,9 +34,12 @@ struct qn__calibration {
   qn_pool *pool;
   const qn__site *site;
   int sites, next; /* the first site that was not given out yet */
+  int known;       /* sites that are still to be given out without statistics */
   int layer;       /* that the hidden states stand before */
-  int64_t hidden, layers, pass_windows, mapped;
-  float *scratch; /* [rows of a pass, hidden] */
+  int64_t hidden, layers, pass_windows;
+  int64_t mapped, room; /* bytes of the hidden states of a stream; that statistics may take */
+  bool in_file;         /* hidden states are */
+  float *scratch;       /* [rows of a pass, hidden] */
   /* the stage */
   seen_input *in;
   int n_in, last; /* last: the site after those that it serves */
@@ -51,7 +54,7 @@ static qn_status hold(qn__calibration *c, float **out) {
   const char *folder = getenv("TMPDIR");
   char path[4096];
   int flags = MAP_PRIVATE | MAP_ANONYMOUS, file = -1, wrong = 0;
-  if (c->mapped > c->o.memory) {
+  if (c->in_file) {
     snprintf(path, sizeof path, "%s/quernel-XXXXXX", folder ? folder : "/tmp");
     file = mkstemp(path);
     if (file < 0) return qn__fail(QN_E_IO, "%s: %s", path, strerror(errno));
@@ -70,20 +73,32 @@ static qn_status hold(qn__calibration *c, float **out) {
   return QN_OK;
 }
 
-static qn_status begin_stream(qn__calibration *c, stream *s, qn__decoder *d) {
-  s->d = d;
-  QN_TRY(hold(c, &s->x));
-  return qn__decoder_embed(d, c->o.ids, c->o.windows * c->o.length, s->x);
+/* Both models begin alike. */
+static qn_status begin_streams(qn__calibration *c, qn__decoder *quantized, qn__decoder *original) {
+  const int64_t memory = c->o.memory ? c->o.memory : (int64_t)1 << 30;
+  c->mapped = c->o.windows * c->o.length * c->hidden * (int64_t)sizeof(float);
+  c->room = memory - c->mapped * (original ? 2 : 1);
+  c->in_file = c->room < memory / 2;
+  if (c->in_file) c->room = memory;
+  c->quantized.d = quantized;
+  QN_TRY(hold(c, &c->quantized.x));
+  QN_TRY(qn__decoder_embed(quantized, c->o.ids, c->o.windows * c->o.length, c->quantized.x));
+  if (!original) return QN_OK;
+  c->original.d = original;
+  QN_TRY(hold(c, &c->original.x));
+  memcpy(c->original.x, c->quantized.x, (size_t)c->mapped);
+  return QN_OK;
 }
 
 static int64_t windows_of(const qn__calibration *c, int64_t first) {
   return c->o.windows - first < c->pass_windows ? c->o.windows - first : c->pass_windows;
 }
 
-/* Through the layer that they stand before. */
+/* Through the layer that they stand before, whose weights are not needed any more. */
 static qn_status advance(qn__calibration *c, stream *s) {
   for (int64_t w = 0; w < c->o.windows; w += c->pass_windows)
     QN_TRY(qn__decoder_layer(s->d, c->layer, s->x + w * c->o.length * c->hidden, windows_of(c, w), c->o.length, NULL));
+  qn__decoder_forget(s->d, c->layer);
   return QN_OK;
 }
 
@@ -133,7 +148,7 @@ static qn_status add_input(qn__calibration *c, const qn__site *site) {
 /* The stage of the next site: its input, and those of experts like it as memory allows; all sites that they serve. */
 static qn_status begin_stage(qn__calibration *c) {
   const qn__site *first = &c->site[c->next];
-  int64_t room = c->o.memory;
+  int64_t room = c->room;
   for (c->last = c->next; c->last < c->sites && c->site[c->last].layer == first->layer; c->last++) {
     const qn__site *site = &c->site[c->last];
     if (!c->wanted[c->last] || find_input(c, site->input)) continue;
@@ -217,15 +232,14 @@ static qn_status init(qn__calibration *c, qn__decoder *quantized, qn__decoder *o
   c->sites = qn__decoder_sites(quantized, &c->site);
   c->pass_windows = o->length < PASS_ROWS ? PASS_ROWS / o->length : 1;
   if (c->pass_windows > o->windows) c->pass_windows = o->windows;
-  c->mapped = o->windows * o->length * c->hidden * (int64_t)sizeof(float);
+  c->known = o->known;
   c->wanted = malloc((size_t)c->sites * sizeof *c->wanted);
   c->in = calloc((size_t)c->sites, sizeof *c->in);
   c->scratch = malloc((size_t)(c->pass_windows * o->length * c->hidden) * sizeof *c->scratch);
   if (!c->wanted || !c->in || !c->scratch) return qn__fail(QN_E_NOMEM, "a pass of %jd tokens", (intmax_t)o->length);
   memcpy(c->wanted, o->wanted, (size_t)c->sites * sizeof *c->wanted);
   QN_TRY(qn__pool_new(NULL, o->threads ? o->threads : qn__cpu_count(), &c->pool));
-  QN_TRY(begin_stream(c, &c->quantized, quantized));
-  return o->see & QN__SEE_CROSS ? begin_stream(c, &c->original, original) : QN_OK;
+  return begin_streams(c, quantized, o->see & QN__SEE_CROSS ? original : NULL);
 }
 
 qn_status qn__calibration_new(qn__decoder *quantized, qn__decoder *original, const qn__calibration_options *options,
@@ -237,7 +251,6 @@ qn_status qn__calibration_new(qn__decoder *quantized, qn__decoder *original, con
   qn__calibration *c = calloc(1, sizeof *c);
   if (!c) return qn__fail(QN_E_NOMEM, "a calibration");
   c->o = *options;
-  if (!c->o.memory) c->o.memory = (int64_t)2 << 30;
   qn_status s = init(c, quantized, original);
   if (s) qn__calibration_free(c);
   else *out = c;
@@ -256,14 +269,14 @@ void qn__calibration_free(qn__calibration *c) {
   free(c);
 }
 
-/* The inputs of the next site, its layer reached. */
+/* The layer of the next site is reached, and its input seen if it is not known. */
 static qn_status next_stage(qn__calibration *c) {
   end_stage(c);
   for (; c->layer < c->site[c->next].layer; c->layer++) {
     QN_TRY(advance(c, &c->quantized));
     if (c->original.d) QN_TRY(advance(c, &c->original));
   }
-  return run_stage(c);
+  return c->known ? QN_OK : run_stage(c);
 }
 
 qn_status qn__calibration_next(qn__calibration *c, int *site, const qn__inputs **seen) {
@@ -275,6 +288,7 @@ qn_status qn__calibration_next(qn__calibration *c, int *site, const qn__inputs *
   if (c->next >= c->last) c->failed = next_stage(c);
   if (c->failed) return c->failed;
   *site = c->next++;
+  if (c->known) return c->known--, QN_OK;
   *seen = &find_input(c, c->site[*site].input)->s;
   return QN_OK;
 }

@@ -7,8 +7,12 @@
  *     while (!(s = qn__calibration_next(c, &site, &seen)) && site >= 0)
  *       …qn__quantize(…, seen)… qn__decoder_replace(quantized, site, w);
  *
- * The hidden states of all windows are held between layers, in a temporary file if they are large. A run that ended
- * goes on if the layers that were done are replaced first and are not asked for again: the same statistics come. */
+ * A run that ended goes on: what it had done comes first, without statistics, and is replaced by what it was quantized
+ * to. The same statistics come then.
+ *
+ * Memory.  Of the decoders' weights only those of one layer are held; of a layer that is behind, the caller may take
+ * back what it replaced. Hidden states of all windows are held between layers, in a temporary file if they are large.
+ */
 #ifndef QN_EVAL_CALIBRATE_H
 #define QN_EVAL_CALIBRATE_H
 #include "decoder.h"
@@ -21,8 +25,10 @@ typedef struct qn__calibration_options {
   int64_t windows, length;
   int see;            /* QN__SEE_…: with QN__SEE_CROSS the unquantized model runs beside */
   const bool *wanted; /* [sites of the decoder] which of them are asked for; copied */
+  int known;          /* the first so many of them were quantized before: they are given out without statistics */
   int threads;        /* 0: one for each CPU */
-  int64_t memory;     /* bytes that statistics may take at once, and hidden states before they go to a file; 0: 2 GB */
+  int64_t memory;     /* bytes that hidden states and statistics may take; 0: 1 GB. Hidden states go to a file beyond
+                       * half of it. One input is seen in any case. */
 } qn__calibration_options;
 
 /* `original`: a decoder of the same model in which nothing is replaced; NULL without QN__SEE_CROSS. Both outlive it.
@@ -32,7 +38,8 @@ qn_status qn__calibration_new(qn__decoder *quantized, qn__decoder *original, con
 void qn__calibration_free(qn__calibration *c); /* NULL is accepted */
 
 /* The next site that is wanted, in the order in which the model comes by them, and what it sees: valid until the next
- * call, `tokens` 0 if no token reached it. *site is -1 at the end. QN_E_ARG: inputs that are no finite numbers; inputs
+ * call, `tokens` 0 if no token reached it; NULL for one that is known. All layers before the site's are behind.
+ * *site is -1 at the end. QN_E_ARG: inputs that are no finite numbers; inputs
  * of experts with QN__SEE_CROSS, for the two models send different tokens to them. QN_E_NOMEM.
  * After an error every further call is one. */
 qn_status qn__calibration_next(qn__calibration *c, int *site, const qn__inputs **seen);

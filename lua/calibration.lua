@@ -62,6 +62,13 @@ return function(q, native)
     return m:planes(c.t.name)
   end
 
+  -- What was found before takes the layer's place.
+  local function put(run, c)
+    local planes, why, code = planes_of(run, c)
+    if not planes then return nil, why, code end
+    return run.decoder:replace(c.site, planes)
+  end
+
   local function keep(run, c, planes, e)
     local ok, why, code = q.save_planes(part(run, c), c.t.name, planes)
     if ok then ok, why, code = run.decoder:replace(c.site, planes) end
@@ -78,7 +85,8 @@ return function(q, native)
     for i, site in ipairs(run.decoder:sites()) do
       local t = options.model.by_name[site.name]
       if t.linear and options.choose(t) then
-        local c = { site = i, t = t, n = site.n, k = site.k, slice = site.slice, format = options.format(t) }
+        local c = { site = i, t = t, n = site.n, k = site.k, layer = site.layer, slice = site.slice,
+          format = options.format(t) }
         table.insert(run.chosen, c)
         by_name[site.name] = by_name[site.name] or {}
         by_name[site.name][site.slice] = c
@@ -104,13 +112,10 @@ return function(q, native)
     end
   end
 
-  -- The layer that calibration came by; a failure names it. Where statistics are not enough the user may allow rtn; if
-  -- that fails, too, it is not for the statistics.
-  local function next_layer(run, options, calibration)
-    local site, tokens, code = calibration:next()
-    if not site then return nil, tokens, code end
-    if site == 0 then return false end
-    local c, why = run.by_site[site], too_few(tokens, options.windows)
+  -- Quantize a layer; a failure names it. Where statistics are not enough the user may allow rtn; if that fails, too,
+  -- it is not for the statistics.
+  local function do_layer(run, options, c, tokens, calibration)
+    local why, code = too_few(tokens, options.windows), nil
     local planes, e
     if not why then
       planes, e = quantize(run, options, c, options.method, calibration)
@@ -125,29 +130,48 @@ return function(q, native)
       end
     end
     e.method, e.tokens, e.why = why and "rtn" or options.method, tokens, why
-    local ok
-    ok, why, code = keep(run, c, planes, e)
-    return ok and c, why, code
+    return keep(run, c, planes, e)
   end
 
-  -- Layers that an earlier run has done. The first whose planes cannot be read, or that is rounded to nearest where
-  -- this run may not, and those after it, are done again.
+  -- Layers that an earlier run has done: the first whose planes cannot be read, or that is rounded to nearest where
+  -- this run may not, and those after it, are done again. true, or nil, message, code.
   local function take_up(run, key, options)
-    local done, wanted, count = read_log(run.path .. ".layers", key), {}, 0
-    for _, c in ipairs(run.chosen) do
+    local done = read_log(run.path .. ".layers", key)
+    run.resumed = 0
+    for i, c in ipairs(run.chosen) do
       local e = done[c.site]
       local fits = e and (e.method == options.method or options.allow_rtn)
-      local planes = #wanted == 0 and fits and planes_of(run, c)
-      if planes and run.decoder:replace(c.site, planes) then
-        c.error, count = e, count + 1
-      else
-        wanted[#wanted + 1] = c.site
-      end
+      if not fits or not planes_of(run, c) then break end
+      c.error, run.resumed = e, i
+      collectgarbage() -- which does not see by itself what planes weigh
     end
     local why
-    run.log, why = open_log(run.path .. ".layers", key, count > 0 and done or {})
+    run.log, why = open_log(run.path .. ".layers", key, run.resumed > 0 and done or {})
     if not run.log then return nil, why, "QN_E_IO" end
-    return wanted, count
+    return true
+  end
+
+  -- All layers that are chosen, as calibration comes by them. The decoder holds those of one layer of the model: what
+  -- is behind is given back. true, or nil, message, code.
+  local function do_layers(run, options, calibration)
+    local behind = 0
+    for i, c in ipairs(run.chosen) do
+      if options.progress then
+        options.progress { phase = "calibrate", variant = c.t.name, done = i - 1, total = #run.chosen }
+      end
+      local site, tokens, fault = calibration:next()
+      if not site then return nil, tokens, fault end
+      while run.chosen[behind + 1].layer < c.layer do
+        behind = behind + 1
+        run.decoder:replace(run.chosen[behind].site, nil)
+      end
+      local ok, why, code
+      if i > run.resumed then ok, why, code = do_layer(run, options, c, tokens, calibration)
+      else ok, why, code = put(run, c) end
+      if not ok then return nil, why, code end
+      collectgarbage() -- which does not see by itself what planes weigh
+    end
+    return true
   end
 
   local function open(run, options, see)
@@ -160,6 +184,22 @@ return function(q, native)
     return (see & native.see_cross == 0 or run.original) and run.decoder, why, code
   end
 
+  -- The layers, one after the other: true, or nil, message, code.
+  local function work(run, options)
+    local key, ok, why, code
+    key, why, code = key_of(run, options)
+    if not key then return nil, why, code end
+    ok, why, code = take_up(run, key, options)
+    if not ok then return nil, why, code end
+    local wanted = {}
+    for i, c in ipairs(run.chosen) do wanted[i] = c.site end
+    local calibration <close>, wrong, kind = native.calibration(run.decoder.handle,
+      run.original and run.original.handle, options.windows.handle,
+      { see = native.method_sees(options.method), threads = options.threads, known = run.resumed }, wanted)
+    if not calibration then return nil, wrong, kind end
+    return do_layers(run, options, calibration)
+  end
+
   -- Quantize the linear layers of a model. options: model; path, of the file that is to come; windows (q.windows);
   -- method; scales; format(t) -> spelling; choose(t); threads; allow_rtn, where calibration is not enough; progress.
   -- Returns the run, or nil, message, code:
@@ -170,24 +210,9 @@ return function(q, native)
     local ok, why, code = open(run, options, native.method_sees(options.method))
     if not ok then return nil, why, code end
     local by_name = choose(run, options)
-    local key, wanted, calibration
-    key, why, code = key_of(run, options)
-    if not key then return nil, why, code end
-    wanted, run.resumed, code = take_up(run, key, options)
-    if not wanted then return nil, run.resumed, code end
-    calibration, why, code = native.calibration(run.decoder.handle, run.original and run.original.handle,
-      options.windows.handle, { see = native.method_sees(options.method), threads = options.threads }, wanted)
-    if not calibration then return nil, why, code end
-    for i = 0, #wanted do
-      local at = wanted[i + 1] and run.by_site[wanted[i + 1]]
-      if options.progress and at then
-        options.progress { phase = "calibrate", variant = at.t.name, done = run.resumed + i, total = #run.chosen }
-      end
-      local c
-      c, why, code = next_layer(run, options, calibration)
-      if c == nil then return nil, why, code end
-      collectgarbage() -- which does not see by itself what planes weigh
-    end
+    ok, why, code = work(run, options)
+    for _, d in pairs { run.decoder, run.original } do d:close() end
+    if not ok then return nil, why, code end
     function run:planes(t, slice)
       local c = by_name[t.name] and by_name[t.name][slice]
       if not c then return nil, ("%s: the decoder does not come by it; leave it out (--skip)"):format(t.name) end

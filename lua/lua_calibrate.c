@@ -30,8 +30,8 @@ static int method_sees(lua_State *L) {
   return 1;
 }
 
-/* calibration(decoder, the unquantized one or nil, windows, { see =, threads = }, { site… }: those that are wanted)
- * -> calibration, or nil, message, code */
+/* calibration(decoder, the unquantized one or nil, windows, { see =, threads =, known = }, { site… }: those that are
+ * wanted) -> calibration, or nil, message, code */
 static int calibration_new(lua_State *L) {
   qn__decoder *quantized = qn__lua_decoder_at(L, 1);
   qn__decoder *original = lua_isnil(L, 2) ? NULL : qn__lua_decoder_at(L, 2);
@@ -54,6 +54,7 @@ static int calibration_new(lua_State *L) {
                                      .length = w->length,
                                      .see = (int)qn__lua_integer(L, 4, "see", 0),
                                      .wanted = wanted,
+                                     .known = (int)qn__lua_integer(L, 4, "known", 0),
                                      .threads = (int)qn__lua_integer(L, 4, "threads", 0)};
   luaL_argcheck(L, original || !(o.see & QN__SEE_CROSS), 2, "the unquantized model is needed");
   calibration *c = lua_newuserdatauv(L, sizeof *c, 1);
@@ -66,7 +67,7 @@ static int calibration_new(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
-/* calibration:next() -> site, tokens that it saw; 0: all are done; or nil, message, code */
+/* calibration:next() -> site, tokens that it saw (0 if it is known); site 0: all are done; or nil, message, code */
 static int calibration_next(lua_State *L) {
   calibration *c = check_calibration(L, 1);
   int site;

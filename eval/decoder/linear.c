@@ -73,6 +73,11 @@ qn_status qn__linear_replace(qn__linears *s, int i, const float *w) {
   return QN_OK;
 }
 
+void qn__linears_forget(qn__linears *s, int layer) {
+  for (int i = 0; i < s->n; i++)
+    if (!s->all[i].replaced && (layer < 0 || s->all[i].layer == layer)) drop(s, &s->all[i]);
+}
+
 void qn__linears_fini(qn__linears *s) {
   for (int i = 0; i < s->n; i++) drop(s, &s->all[i]);
   free(s->workspace);

@@ -42,6 +42,8 @@ qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float
 /* w[n,k]: what it multiplies by. */
 qn_status qn__linear_weight(qn__linears *s, int i, float *w);
 qn_status qn__linear_replace(qn__linears *s, int i, const float *w);
+/* Give up weights of a layer, or of all (-1), that can be made again. */
+void qn__linears_forget(qn__linears *s, int layer);
 /* See qn__decoder_activate. */
 qn_status qn__linear_activate(qn__linears *s, int i, const char *activation);
 qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight);

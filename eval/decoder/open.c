@@ -165,6 +165,12 @@ qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w) {
   return qn__linear_replace(&d->linears, site, w);
 }
 
+void qn__decoder_forget(qn__decoder *d, int layer) {
+  qn__linears_forget(&d->linears, layer);
+  qn_planes_free(d->embedding);
+  d->embedding = NULL;
+}
+
 qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation) {
   return qn__linear_activate(&d->linears, site, activation);
 }

@@ -7,25 +7,41 @@
 enum { T = QN__TILE };
 
 typedef double lanes __attribute__((vector_size(64), aligned(8), may_alias)); /* eight, at any double */
-enum { W = 8 };
+enum { W = 8, PACKED = 64 };                                                  /* lanes; rows that are packed at once */
 
-/* W rows of c, W columns of it. The sums are written out, so that they stay in registers. */
-QN__INLINE void block(int64_t n, double sign, const double *a, int64_t lda, const double *b, int64_t ldb, double *c,
-                      int64_t ldc) {
-  lanes s0 = {0}, s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
-  for (int64_t p = 0; p < n; p++, a += lda, b += ldb) {
+/* W rows of a tile, W columns of it: sum += aᵀ b for rows of W. The sums are written out, so that they stay in
+ * registers. */
+QN__INLINE void block(int64_t n, const double *a, const double *b, lanes *sum) {
+  lanes s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3], s4 = sum[4], s5 = sum[5], s6 = sum[6], s7 = sum[7];
+  for (int64_t p = 0; p < n; p++, a += W, b += W) {
     lanes y = *(const lanes *)b;
     s0 += a[0] * y, s1 += a[1] * y, s2 += a[2] * y, s3 += a[3] * y;
     s4 += a[4] * y, s5 += a[5] * y, s6 += a[6] * y, s7 += a[7] * y;
   }
-  const lanes sum[W] = {s0, s1, s2, s3, s4, s5, s6, s7};
-  for (int i = 0; i < W; i++) *(lanes *)(c + i * ldc) += sign * sum[i];
+  sum[0] = s0, sum[1] = s1, sum[2] = s2, sum[3] = s3, sum[4] = s4, sum[5] = s5, sum[6] = s6, sum[7] = s7;
 }
 
+/* n rows of T columns, as panels of W columns. */
+QN__INLINE void pack(int64_t n, const double *from, int64_t ld, double *to) {
+  for (int64_t p = 0; p < n; p++)
+    for (int j = 0; j < T / W; j++) *(lanes *)(to + (j * n + p) * W) = *(const lanes *)(from + p * ld + j * W);
+}
+
+/* Rows are packed first: where they are a multiple of 4096 bytes apart they would drive one another out of the cache.
+ */
 QN__CLONES void qn__tile_add(int64_t n, double sign, const double *a, int64_t lda, const double *b, int64_t ldb,
                              double *c, int64_t ldc) {
-  for (int j = 0; j < T; j += W)
-    for (int i = 0; i < T; i += W) block(n, sign, a + i, lda, b + j, ldb, c + i * ldc + j, ldc);
+  _Alignas(64) double x[PACKED * T], y[PACKED * T];
+  lanes sum[T / W][T / W][W] = {0};
+  for (int64_t p = 0; p < n; p += PACKED) {
+    int64_t rows = n - p < PACKED ? n - p : PACKED;
+    pack(rows, a + p * lda, lda, x);
+    pack(rows, b + p * ldb, ldb, y);
+    for (int j = 0; j < T / W; j++)
+      for (int i = 0; i < T / W; i++) block(rows, x + i * rows * W, y + j * rows * W, sum[j][i]);
+  }
+  for (int i = 0; i < T; i++)
+    for (int j = 0; j < T / W; j++) *(lanes *)(c + i * ldc + j * W) += sign * sum[j][i / W][i % W];
 }
 
 /* ---- Tiles of a matrix, shared out to threads -------------------------------------------------------------------- */

@@ -55,7 +55,8 @@ case("a run that ended goes on where it was, to the same weights, alone in a fil
   log:close()
   t.equal(ended_after(0), 1)
   t.equal(kept(path), 11)
-  ended_after(6)
+  ended_after(16)
+  t.equal(kept(path), 17)
   local second = assert(m:write_quantized(path, options(m, text)))
   t.equal(read(path .. "/model.safetensors"), read(whole), "the file")
   for i, r in ipairs(report) do t.equal(second[i].output_error2, r.output_error2, r.name) end
