@@ -53,7 +53,7 @@ static texts *new_texts(lua_State *L, int index) {
   int n = (int)luaL_len(L, index);
   t->ids = calloc((size_t)n + 1, sizeof *t->ids);
   t->domain = calloc((size_t)n + 1, sizeof *t->domain);
-  if (!t->ids || !t->domain) luaL_error(L, "not enough memory");
+  if (!t->ids || !t->domain) return luaL_error(L, "not enough memory"), NULL;
   for (t->n = 0; t->n < n; t->n++) {
     lua_geti(L, index, t->n + 1);
     t->domain[t->n].name = luaL_checkstring(L, -1);

@@ -104,14 +104,14 @@ static buffer *buffer_new(lua_State *L, const ctype *type, size_t count) {
 static void buffer_take(lua_State *L, buffer *b) {
   size_t bytes = b->count <= SIZE_MAX / 4 / b->type->size ? (b->count * b->type->size + 63) / 64 * 64 : 0;
   b->data = bytes ? aligned_alloc(64, bytes) : NULL;
-  if (!b->data) luaL_error(L, "no memory for %I elements of type %s", (lua_Integer)b->count, b->type->name);
-  memset(b->data, 0, bytes);
+  if (b->data) memset(b->data, 0, bytes);
+  else luaL_error(L, "no memory for %I elements of type %s", (lua_Integer)b->count, b->type->name);
   b->owned = true;
 }
 
 void *qn__lua_buffer(lua_State *L, qn_type type, size_t count) {
   const ctype *t = type_of(type);
-  if (!t) luaL_error(L, "no buffers of type %s", qn_type_name(type));
+  if (!t) return luaL_error(L, "no buffers of type %s", qn_type_name(type)), NULL;
   buffer *b = buffer_new(L, t, count);
   buffer_take(L, b);
   return b->data;

@@ -165,7 +165,7 @@ static void code_palette(const qn_format *f, qn_draw_kind kind, uint64_t *state,
 static void x_palette(qn_type act, qn_draw_kind kind, uint64_t *state, palette *p) {
   palette_init(p, act);
   if (kind == QN_DRAW_EXACT)
-    for (double v = -2; v <= 2; v++) palette_add(p, act, v ? v : -0.0);
+    for (int v = -2; v <= 2; v++) palette_add(p, act, v ? v : -0.0);
   else if (qn__act_scaled(act)) /* every number of 8 bits that quantizing gives */
     for (int c = 0; c < 256; c++) {
       double v = qn__load_f64(act, &(uint8_t){(uint8_t)c}, 0);
@@ -336,7 +336,7 @@ void qn__draw_free(qn_draw *d) {
 qn_status qn__draw_permute(qn_draw *d) {
   int64_t k = d->planes.k;
   uint64_t state = (uint64_t)k;
-  int32_t *perm = malloc((size_t)k * sizeof *perm);
+  int32_t *perm = calloc((size_t)k, sizeof *perm);
   if (!perm) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
   for (int64_t j = 0; j < k; j++) { /* Fisher and Yates, from inside */
     int64_t other = (int64_t)(qn__random(&state) % (uint64_t)(j + 1));

@@ -98,10 +98,9 @@ static qn_status collect(qn_tuning *r) {
   size_t n = 0;
   for (size_t i = 0; i < r->n_problems; i++) n += r->problem[i].n_candidates + (r->problem[i].generic != NULL);
   const qn_candidate **all = calloc(n + 1, sizeof *all);
-  const qn_tune_problem **of = calloc(n + 1, sizeof *of);
   r->entrant = calloc(n + 1, sizeof *r->entrant);
-  if (!all || !of || !r->entrant) {
-    free(all), free(of);
+  if (!all || !r->entrant) {
+    free(all);
     return qn__fail(QN_E_NOMEM, "no memory for %zu candidates", n);
   }
   n = 0;
@@ -111,9 +110,8 @@ static qn_status collect(qn_tuning *r) {
   }
   qsort(all, n, sizeof *all, by_hash);
   for (size_t i = 0; i < n; i++)
-    if (!r->n_entrants || strcmp(all[i]->hash, r->entrant[r->n_entrants - 1].c->hash))
-      r->entrant[r->n_entrants++].c = all[i];
-  free(all), free(of);
+    if (!i || strcmp(all[i]->hash, all[i - 1]->hash)) r->entrant[r->n_entrants++].c = all[i];
+  free(all);
   return QN_OK;
 }
 
@@ -142,7 +140,7 @@ const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem 
   for (size_t i = 0; i < p->n_candidates; i++) own += p->candidate[i].library != NULL;
   bool wanted = j < own;
   size_t rest = p->n_candidates - own, first = (size_t)(fmod(turn * (double)r->journal.others, 1) * (double)rest);
-  if (!wanted) j = (j - own + first) % rest;
+  if (!wanted && rest) j = (j - own + first) % rest;
   const qn_candidate *c = p->candidate;
   while ((c->library != NULL) != wanted || j--) c++;
   return c;

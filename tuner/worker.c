@@ -396,15 +396,15 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 }
 
 int qn__worker_main(int argc, char **argv) {
-  worker *w = calloc(1, sizeof *w);
-  pid_t self = getpid();
   FILE *out = fdopen(dup(1), "w");
+  worker *w = out ? calloc(1, sizeof *w) : NULL;
+  pid_t self = getpid();
   char *line = NULL;
   size_t room = 0;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* bad kernels are expected; their cores are not */
   dup2(2, 1);                                     /* whatever prints must not disturb the conversation */
-  if (!w || !out) return QN_WORKER_NOMEM;
+  if (!w) return QN_WORKER_NOMEM;
   qn__device_provide("emu:", qn__emu_device_open);
   qn_status s = qn__device_open(NULL, argc > 1 ? argv[1] : NULL, &w->device);
   if (s == QN_OK) s = qn__meter_new(w->device, (size_t)cold_bytes(&w->device->info), &w->meter);

@@ -112,7 +112,7 @@ static int numbers(const qn_format *f, double q[QN_CODES], int code[QN_CODES]) {
 }
 
 qn_status qn__rule_read(qn__rule *r, const qn_format *f) {
-  double q[QN_CODES], (*c)[QN_CODES] = malloc(sizeof *c << f->n_planes);
+  double q[QN_CODES], (*c)[QN_CODES] = calloc((size_t)1 << f->n_planes, sizeof *c);
   int code[QN_CODES], n = numbers(f, q, code);
   meaning m[QN_CODES];
   if (!c) return qn__fail(QN_E_NOMEM, "the rule of format '%s'", f->name);

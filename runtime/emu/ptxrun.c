@@ -3,7 +3,7 @@
  * Exit status: 0 clean, 1 findings or the kernel could not run, 2 misuse. A one-shot tool: memory is left to the
  * exit. */
 #include "emu.h"
-#include "fail.h"
+#include "file.h"
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,20 +31,6 @@ typedef struct argument {
 static int fail(const char *what) { return fprintf(stderr, "ptxrun: %s\n", what), 1; }
 static int misuse(const char *what) { return fprintf(stderr, "ptxrun: %s\n%s", what, usage), 2; }
 
-static char *read_file(const char *path, size_t *bytes) {
-  FILE *f = fopen(path, "rb");
-  char *text = NULL;
-  long n = 0;
-  if (f && !fseek(f, 0, SEEK_END) && (n = ftell(f)) >= 0) {
-    rewind(f);
-    text = calloc((size_t)n + 1, 1);
-    if (text && fread(text, 1, (size_t)n, f) != (size_t)n) free(text), text = NULL;
-  }
-  if (f) fclose(f);
-  *bytes = (size_t)n;
-  return text;
-}
-
 static int extents(const char *s, uint32_t v[3]) {
   v[0] = v[1] = v[2] = 1;
   return sscanf(s, "%u,%u,%u", &v[0], &v[1], &v[2]) >= 1;
@@ -63,8 +49,7 @@ static qn_status fill_buffer(qn_emu *e, argument *a, const char *how) {
   size_t n = (size_t)a->bytes;
   char *data = NULL;
   if (!strncmp(how, ":file:", 6)) {
-    data = read_file(how + 6, &n);
-    if (!data) return qn__fail(QN_E_IO, "%s cannot be read", how + 6);
+    QN_TRY(qn__file_read(how + 6, &data, &n));
     if (n > a->bytes) n = (size_t)a->bytes;
   } else {
     if (!(data = malloc(n + 8))) return qn__fail(QN_E_NOMEM, "out of memory");
@@ -118,11 +103,11 @@ static int dump(qn_emu *e, const char *spec, const argument *args, int n) {
   long k = strtol(spec, &end, 10);
   if (*end != '=' || k < 0 || k >= n || !args[k].bytes) return misuse("--dump needs N=FILE, N a buffer");
   char *data = malloc((size_t)args[k].bytes);
-  FILE *f = fopen(end + 1, "wb");
-  if (!data || !f || qn__emu_read(e, data, args[k].value, args[k].bytes))
-    return fail(f ? qn__errmsg() : "cannot write the dump");
-  int bad = fwrite(data, 1, (size_t)args[k].bytes, f) != (size_t)args[k].bytes;
-  return fclose(f) || bad ? fail("cannot write the dump") : 0;
+  if (!data) return fail("no memory for the dump");
+  qn_status s = qn__emu_read(e, data, args[k].value, args[k].bytes);
+  if (!s) s = qn__file_replace(end + 1, data, (size_t)args[k].bytes);
+  free(data);
+  return s ? fail(qn__errmsg()) : 0;
 }
 
 static const char *target_of(const char *ptx, char name[32]) {
@@ -180,8 +165,8 @@ int main(int argc, char **argv) {
   const char *unknown = parse_options(argc, argv, &w);
   if (unknown) return misuse(unknown);
   size_t bytes;
-  char *ptx = read_file(argv[1], &bytes);
-  if (!ptx) return fail("the PTX file cannot be read");
+  char *ptx;
+  if (qn__file_read(argv[1], &ptx, &bytes)) return fail(qn__errmsg());
   qn_emu *e;
   qn_emu_module *m;
   const qn_emu_kernel *f;

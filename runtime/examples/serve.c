@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int fail(const char *what, const char *why) {
+static _Noreturn void fail(const char *what, const char *why) {
   fprintf(stderr, "serve: %s: %s\n", what, why);
-  return 1;
+  exit(1);
 }
 
 /* Element i of a plane of scales or zero points. */
@@ -58,28 +58,28 @@ int main(int argc, char **argv) {
   qn_gemm *gemm;
   qn_weight *weight;
   if (argc < 3) return fprintf(stderr, "usage: serve PACK MODEL [TENSOR [M]]\n"), 2;
-  if (qn_open(argv[1], NULL, &ctx, err, sizeof err)) return fail(argv[1], err);
-  if (qn_model_open(argv[2], &model)) return fail(argv[2], qn_io_errmsg());
+  if (qn_open(argv[1], NULL, &ctx, err, sizeof err)) fail(argv[1], err);
+  if (qn_model_open(argv[2], &model)) fail(argv[2], qn_io_errmsg());
 
   const qn_tensor *t = argc > 3 ? qn_model_find(model, argv[3]) : qn_model_tensor(model, 0);
   for (size_t i = 0; argc < 4 && t && !(t->quantized && t->linear && !t->refusal); i++) t = qn_model_tensor(model, i);
-  if (!t || !t->format || strncmp(t->format, "int", 3)) return fail(argv[2], "no such layer in a format of integers");
-  if (qn_model_planes(model, t, 0, &planes)) return fail(t->name, qn_io_errmsg());
+  if (!t || !t->format || strncmp(t->format, "int", 3)) fail(argv[2], "no such layer in a format of integers");
+  if (qn_model_planes(model, t, 0, &planes)) fail(t->name, qn_io_errmsg());
   snprintf(problem, sizeof problem, "%s:%lldx%lld", t->format, (long long)t->n, (long long)t->k);
-  if (qn_bind(ctx, problem, &gemm) || qn_prepack(gemm, planes, &weight)) return fail(problem, qn_errmsg());
+  if (qn_bind(ctx, problem, &gemm) || qn_prepack(gemm, planes, &weight)) fail(problem, qn_errmsg());
 
   int64_t m = argc > 4 ? atoll(argv[4]) : 4;
-  if (m < 1 || m > 4096) return fail(argv[4], "M must be in 1 .. 4096");
+  if (m < 1 || m > 4096) fail(argv[4], "M must be in 1 .. 4096");
   sscanf(qn_gemm_problem(gemm), "%*[^:]:%*[^:]:%15[^-]-%15[^+]", act_name, out_name);
   qn_type act = qn_type_from_name(act_name), out = qn_type_from_name(out_name);
   size_t nx = (size_t)(m * t->k), ny = (size_t)(m * t->n), ws = qn_gemm_workspace(gemm, m);
   float *x = malloc(nx * sizeof *x), *y = malloc(ny * sizeof *y);
   void *xa = malloc(nx * sizeof *x), *yo = malloc(ny * sizeof *y), *work = aligned_alloc(256, (ws + 256) / 256 * 256);
   for (size_t i = 0; i < nx; i++) x[i] = sinf((float)i); /* any numbers of about one */
-  if (qn_convert(x, QN_T_F32, xa, act, nx) || qn_convert(xa, act, x, QN_T_F32, nx)) return fail(problem, qn_errmsg());
+  if (qn_convert(x, QN_T_F32, xa, act, nx) || qn_convert(xa, act, x, QN_T_F32, nx)) fail(problem, qn_errmsg());
 
   const qn_args args = {.x = xa, .y = yo, .m = m, .workspace = work};
-  if (qn_run(gemm, weight, &args) || qn_convert(yo, out, y, QN_T_F32, ny)) return fail(problem, qn_errmsg());
+  if (qn_run(gemm, weight, &args) || qn_convert(yo, out, y, QN_T_F32, ny)) fail(problem, qn_errmsg());
   double part = worst(planes, x, y, m, act, out);
   printf("%s, M = %lld: %s, largest error %.3f of the bound: %s\n", t->name, (long long)m, qn_gemm_kernel(gemm, m),
          part, part <= 1 ? "ok" : "WRONG");
