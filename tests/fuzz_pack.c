@@ -64,7 +64,9 @@ static void touch_problem(qn_context *c, const qn_plan *plan, bool permuted) {
   if (qn_bind(c, problem.spelling, &g)) return;
   qn_gemm_workspace(g, 40);
   qn_gemm_workspace(g, INT64_MAX);
-  if (make_planes(&plan->format, problem.n, problem.k, &p)) {
+  int64_t packed; /* a layout may fill up a small weight to a large one */
+  bool small = !qn__layout_bytes(&plan->layout, problem.n, problem.k, &packed) && packed <= 2 * MOST;
+  if (small && make_planes(&plan->format, problem.n, problem.k, &p)) {
     int32_t *perm = permuted ? malloc((size_t)problem.k * sizeof *perm) : NULL;
     for (int64_t i = 0; perm && i < problem.k; i++) perm[i] = (int32_t)(problem.k - 1 - i);
     p.perm = perm;
