@@ -391,6 +391,37 @@ static int make_folder(lua_State *L) {
   return 1;
 }
 
+/* files(path) -> list of { path, bytes, modified (seconds since 1970) } of the files in a folder; empty if it is not
+ * there */
+static int files(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1);
+  char path[PATH_MAX];
+  struct stat st;
+  lua_newtable(L);
+  DIR *d = opendir(folder);
+  for (struct dirent *f; d && (f = readdir(d));) {
+    snprintf(path, sizeof path, "%s/%s", folder, f->d_name);
+    if (lstat(path, &st) || !S_ISREG(st.st_mode)) continue;
+    lua_newtable(L);
+    qn__lua_set_text(L, "path", path);
+    qn__lua_set_integer(L, "bytes", st.st_size);
+    qn__lua_set_integer(L, "modified", st.st_mtime);
+    lua_seti(L, 2, luaL_len(L, 2) + 1);
+  }
+  if (d) closedir(d);
+  return 1;
+}
+
+/* remove(path) -> true, or nil, message, code */
+static int remove_file(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  if (!remove(path)) {
+    lua_pushboolean(L, true);
+    return 1;
+  }
+  return qn__lua_fail(L, qn__fail(QN_E_IO, "%s: cannot be removed: %s", path, strerror(errno)));
+}
+
 /* environment(prefix) -> the names of the variables that begin so */
 static int environment(lua_State *L) {
   const char *prefix = luaL_checkstring(L, 1);
@@ -419,6 +450,8 @@ static const luaL_Reg base[] = {
     {"writable", writable},
     {"build", build},
     {"make_folder", make_folder},
+    {"files", files},
+    {"remove", remove_file},
     {"known", set_known},
     {NULL, NULL},
 };

@@ -235,6 +235,17 @@ static const row rows[] = {
      "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled [1-9],[^\n]*\n  int4.g32:64x128:f32-f32 at M = 1, 3\n"
      "forgotten: [0-9]+ entries.*compiled 0 [^\n]*known [1-9][^\n]*timed [1-9]",
      NULL},
+    {"for n in 1 2; do quernel eval " TINY
+     " --text $T/models/text/valid.txt --windows $n --ctx 16 --quiet --store s >x "
+     "|| exit 9; done; L='quernel store list --store s'; $L; set -- s/eval/*; mv $1 s/eval/00000000-x.log; $L; quernel "
+     "store gc --store s; quernel store gc --store s --age 0; $L --json; quernel store forget eval --store s; $L; "
+     "quernel store forget eval --store s",
+     1,
+     "^s\n\nevaluations: 2, [^\n]* B\ns\n\nevaluations: 1, [^\n]*\n +of another build [^\n]*: 1; gc removes "
+     "them\n[^\n]* removed 0\n[^\n]* removed 1\n.\\{[^\n]*\"evaluations\":1,[^\n]*\"older\":0\\}]\nforgotten: 1 "
+     "[^\n]*\ns\n"
+     "nothing was measured yet\n$",
+     "^quernel: the store knows nothing of \"eval\""},
     /* An output that cannot be written is found before any work; a pack with more is not lost */
     {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
     {VERIFY "-o nowhere/x.qpack; test ! -e .cache && exit $?", 0, NULL, "^quernel: nowhere/x.qpack: [^\n]*\n$"},

@@ -27,9 +27,10 @@ local function show_verdicts(title, list, all)
   for _, x in ipairs(all and list or {}) do print(("    %s: %s"):format(x.name or x.key, x.why)) end
 end
 
+local function day(t) return os.date("%Y-%m-%d %H:%M", t) end
+
 local function show(e, options)
   local about = e.about or {}
-  local function day(t) return os.date("%Y-%m-%d %H:%M", t) end
   print ""
   print(e.hash)
   print(("  %s: %s%s, %s, %s"):format(about.name or "?", about.product or "env.json is damaged",
@@ -43,17 +44,43 @@ local function show(e, options)
   show_verdicts("suspect, as runs went down in them", e.suspects, options.all)
 end
 
+-- What eval keeps, in numbers; nil: nothing.
+local function evaluations(q, options)
+  local out = { evaluations = 0, older = 0, bytes = 0, first = math.huge, last = 0 }
+  for _, x in ipairs(common.check(q.store.evaluations(options.store))) do
+    local kind = x.usable and "evaluations" or "older"
+    out[kind], out.bytes = out[kind] + 1, out.bytes + x.bytes
+    out.first, out.last = math.min(out.first, x.modified), math.max(out.last, x.modified)
+  end
+  return out.last > 0 and out or nil
+end
+
+local function show_evaluations(e)
+  print ""
+  print(("evaluations: %d, %s to %s, %s"):format(e.evaluations, day(e.first), day(e.last), common.bytes(e.bytes)))
+  if e.older == 0 then return end
+  print(("  of another build of quernel, not read any more: %d; gc removes them"):format(e.older))
+end
+
 function actions.list(q, options)
-  local list = common.check(q.store.list(options.store))
-  if options.json then print(q.json(list)) return end
+  local list, evaluated = common.check(q.store.list(options.store)), evaluations(q, options)
+  if options.json then
+    list[#list + 1] = evaluated
+    print(q.json(list))
+    return
+  end
   print(q.store.root(options.store))
   for _, e in ipairs(list) do show(e, options) end
-  if #list == 0 then print "nothing was measured yet" end
+  if evaluated then show_evaluations(evaluated) end
+  if #list == 0 and not evaluated then print "nothing was measured yet" end
 end
 
 -- Entries about one thing, by any of its names.
 function actions.forget(q, options)
   local what, n = options[2], 0
+  if what == "eval" then
+    n = common.check(q.store.forget_evaluations(options.store, function() return true end))
+  end
   local names = { [what] = true }
   for _, target in ipairs { "host", "cuda" } do
     local ok, problem = pcall(q.problem, what, target)
@@ -78,7 +105,12 @@ local function counts(q, options, c)
     c.copied, c.replaced, c.kept, c.same, c.damaged, c.removed))
 end
 function actions.gc(q, options)
-  counts(q, options, common.check(q.store.gc(options.store, common.number(options, "age", 0))))
+  local age, now = common.number(options, "age", 0), os.time()
+  local c = common.check(q.store.gc(options.store, age))
+  c.removed = c.removed + common.check(q.store.forget_evaluations(options.store, function(x)
+    return not x.usable and now - x.modified >= age
+  end))
+  counts(q, options, c)
 end
 function actions.merge(q, options)
   counts(q, options, common.check(q.store.merge(options.store, options[2])))
@@ -104,7 +136,8 @@ list shows what was measured, and when, for each machine and compiler. verify fi
 nobody can use. merge takes over what another store has, where that is new or rests on more samples. diff shows where
 two stores differ. forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one
 entry (by its key), so that the next run takes them anew: after numbers that were taken while the machine was busy, or
-a kernel that was rejected by mistake. Compiled kernels stay.]],
+a kernel that was rejected by mistake. Compiled kernels stay. What eval keeps is listed, too; gc removes what another
+build of quernel left, and forget eval all of it.]],
   examples = {
     "list",
     "forget int4.g128:4096x4096    # the machine was busy",

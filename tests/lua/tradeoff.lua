@@ -452,6 +452,18 @@ end)
 
 local candidates = q.import "lua.tradeoff.candidates" (q, q.native)
 
+case("of two candidates the files have two names, whatever their paths are", function(t)
+  local s, seen = setmetatable({ folder = "f" }, { __index = steps(q, q.native) }), {}
+  t.equal(s:path("packs", "int4.g64.z:i8"), "f/packs/int4.g64.z-i8")
+  t.equal(s:path("candidates", "q4_k:awq+gptq"), "f/candidates/q4_k-awq+gptq")
+  for _, name in ipairs { "a/b", "a-b", "a:b", "a b", "a.b", "a_b", "a//b", "a/b:i8", "a-b:i8", "a-b-i8" } do
+    local path = s:path("packs", name)
+    t.equal(seen[path], nil, name)
+    t.check(path:match "^f/packs/[%w._+-]+$", path)
+    seen[path] = name
+  end
+end)
+
 case("checkpoints of the same file name are two candidates", function(t)
   local a, b = candidates.brought "a/model.gguf", candidates.brought "b/model.gguf"
   t.check(a.name ~= b.name and a.format ~= b.format, a.name)
