@@ -50,7 +50,7 @@ return function(q, native)
     e, why, code = q.evaluate { decoder = d, windows = s.scored, reference = s.reference, stop = floor_windows,
       log = s.folder .. "/scores/floor", threads = s.threads,
       progress = function(done, total) s.tell(done / total) end }
-    if not e then return nil, why, code end
+    if not e then return nil, ("%s: %s"):format(s.model.path, why), code end
     notes:put("floor", e.kl.mean)
     return e.kl.mean
   end
@@ -106,13 +106,16 @@ return function(q, native)
   -- all that was asked for is known to be there.
   local function prepare(t, device)
     local s = { folder = t.folder, device = device, threads = t.threads, store = t.store }
-    local ok, why, code = true
+    local ok, why, code
     s.model, why, code = q.model(t.model)
     if not s.model then return nil, why, code end
     s.list = list_of(t, s.model, device)
     s.original, why, code = q.decoder(s.model, { threads = t.threads })
     if not s.original then return nil, why, code end
     local limit = s.original:config().context
+    if t.ctx and limit > 0 and t.ctx > limit then
+      return nil, ("ctx %d: %s was made for %d tokens"):format(t.ctx, t.model, limit), "QN_E_ARG"
+    end
     s.ctx = t.ctx or limit > 0 and math.min(512, limit) or 512
     local function windows_of(paths, which, score)
       return q.windows { model = s.model, texts = paths, ctx = s.ctx, windows = which, score = score }
@@ -130,13 +133,14 @@ return function(q, native)
       s.tasks[i], why, code = q.task { model = s.model, path = path, ctx = s.ctx }
       if not s.tasks[i] then return nil, why, code end
     end
-    for _, name in ipairs { "candidates", "packs", "scores" } do
-      if ok then ok, why, code = native.make_folder(t.folder .. "/" .. name) end
-    end
+    ok, why, code = native.make_folder(t.folder)
     if not ok then return nil, why, code end
     s.reference, why, code = q.reference { decoder = s.original, windows = s.scored, path = t.folder .. "/reference" }
     if not s.reference then return nil, why, code end
-    return s
+    for _, name in ipairs { "candidates", "packs", "scores" } do
+      if ok then ok, why, code = native.make_folder(t.folder .. "/" .. name) end
+    end
+    return ok and s, why, code
   end
 
   -- What tells a run from others besides its model: all that numbers in its journal follow from.
@@ -207,6 +211,12 @@ return function(q, native)
       cache_per_token = steps.bytes_of_token(s.original) }
     r.verdict = verdict.of(list, r)
     for _, text in ipairs(s.seen or {}) do table.insert(r.verdict.sentences, text) end
+    for _, task in ipairs(s.tasks) do
+      if task.truncated > 0 then
+        table.insert(r.verdict.sentences, ("%s: %d of %d questions are longer than the %d tokens of a window and lose "
+          .. "their beginnings."):format(task.path, task.truncated, task.n, s.ctx))
+      end
+    end
     for _, c in ipairs(list) do
       c.commands = commands_of(c, t, s)
       if r.verdict.chosen == c.name then

@@ -11,6 +11,7 @@
 --   tasks          { { name =, accuracy =, difference = estimate in points of 100, worse =, better = (answers that
 --                  changed), mcnemar =, equivalence = (p, at a margin of 2 points) }… }
 --   dense          it is that 16-bit dense
+--   hurried        seconds in which an earlier run tuned its kernels, with much less time than there is now
 --   broken         why no number of it may be used
 --
 -- An estimate is { mean, low, high, n }: of n windows, with the 95 % interval of their mean; or the middle of n rounds.

@@ -46,6 +46,7 @@ end
 -- is another }: of numbers a dash if there is none.
 local known = {
   { "candidate", function(c) return c.name end, "%s", "candidate" },
+  { "verdict", mark, "%s" },
   { "bits", function(c) return c.bpw end, "%.2f" },
   { "MB", function(c) return c.bytes and c.bytes / 1e6 end, "%.1f", "MB" },
   { "KL", function(c) return c.kl and c.kl.mean end, "%.6f", "KL", "%.1e" },
@@ -69,7 +70,6 @@ local function mean_accuracy(c)
   return n > 0 and 100 * sum / n or nil
 end
 known[#known + 1] = { "tasks %", mean_accuracy, "%.1f", "tasks" }
-known[#known + 1] = { "verdict", mark, "%s" }
 local decisive = { "verdict", reason, "%s", "verdict" }
 
 local function cell(column, pattern, c, v)
@@ -172,7 +172,7 @@ svg .band { fill: var(--band); } svg .dense { stroke: var(--soft); stroke-dashar
   font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
-th:last-child, td:last-child { text-align: left; }
+th:nth-child(2), td:nth-child(2) { text-align: left; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 tbody tr[class] { color: inherit; } tr.chosen td { font-weight: 600; }

@@ -9,7 +9,7 @@
 --   steps.windows                            how many there are
 --   steps.make(c) -> { bytes, bpw }          write the checkpoint of a candidate
 --   steps.evaluate(c, n, kernels) -> scores  on the first n windows; kernels: with those that were tuned, else dense
---   steps.tune(c, seconds) -> true           its kernels, if need be within so many seconds
+--   steps.tune(c, seconds) -> true           its kernels; or seconds, if it had no more than these
 --   steps.time(c, kind, m) -> { seconds, linear }    a pass, and what of it linear layers take: kind "decode" of m
 --                                            sequences, or "prefill" of m tokens
 --   steps.task(c, i) -> answers              to task i of steps.tasks, against the original's: c.tasks of choice.lua
@@ -104,13 +104,16 @@ function go:halve()
 end
 
 -- A part of what is left of the budget for each kernel that must still be tuned: half of it is for what follows.
+-- Kernels are not tuned again: then all that was measured with them would be void. c.hurried: seconds that they had in
+-- an earlier run, if there are more than twice as many now.
 function go:tune(list)
   for i, c in ipairs(list) do
     local seconds = (self.deadline - self.steps.clock()) / 2 / (#list - i + 1)
     self.progress("tune", c.kernels, i - 1, #list)
-    if not self:step(c, "tune " .. c.kernels, function() return self.steps.tune(c, math.max(1, seconds)) end) then
-      if self.late then return end
-    end
+    seconds = math.max(1, seconds)
+    local took = self:step(c, "tune " .. c.kernels, function() return self.steps.tune(c, seconds) end)
+    if not took and self.late then return end
+    c.hurried = type(took) == "number" and seconds > 2 * took and took or nil
   end
 end
 

@@ -103,7 +103,9 @@ return function(q, native)
     result, why = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store, dense = false,
       budget = seconds < math.huge and seconds or nil, threads = self.threads, progress = self.tune_progress }
     if not result then return nil, why end
-    return q.pack(result, self:path("packs", c.kernels) .. ".qpack")
+    local ok
+    ok, why = q.pack(result, self:path("packs", c.kernels) .. ".qpack")
+    return ok and (seconds == math.huge or seconds), why
   end
 
   -- ---- Decoders -----------------------------------------------------------------------------------------------------

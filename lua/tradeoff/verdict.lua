@@ -111,7 +111,8 @@ local function speed(c)
   if r.n < choice.rounds then return ("%s in %d rounds, too few to be sure"):format(text, r.n) end
   return ("%s, which cannot be told from it (%.2fx to %.2fx)"):format(text, r.low, r.high)
 end
-local function size(c) return ("%.1f MB"):format(c.bytes / 1e6) end
+local function megabytes(n) return (n < 1e6 and "%.2g MB" or "%.1f MB"):format(n / 1e6) end
+local function size(c) return megabytes(c.bytes) end
 local function names(list, tell)
   local out = {}
   for i, c in ipairs(list) do out[i] = tell and ("%s (%s)"):format(c.name, tell(c)) or c.name end
@@ -135,7 +136,7 @@ local rules = {
     if not v.chosen then return end
     local c = v.chosen
     return ("Take %s: %s, %s, %s. The margin is %g%% of perplexity%s."):format(c.name, size(c), speed(c), change(c),
-      100 * s.margin, s.memory and (" and %.1f MB"):format(s.memory / 1e6) or "")
+      100 * s.margin, s.memory and " and " .. megabytes(s.memory) or "")
   end,
   function(v)
     if not v.chosen then return end
@@ -150,7 +151,7 @@ local rules = {
     local there = #select(v.list, function(c) return c.dense and v.class[c.name].large end) == 0
     local text = ("%s: no candidate is within %g%% of perplexity%s, and faster."):format(
       there and "Stay with 16 bits" or "Nothing can be taken", 100 * s.margin,
-      s.memory and (", fits %.1f MB"):format(s.memory / 1e6) or "")
+      s.memory and ", fits " .. megabytes(s.memory) or "")
     return near and ("%s The nearest is %s: %s, %s."):format(text, near.name, size(near), change(near)) or text
   end,
   function(v, s)
@@ -209,7 +210,7 @@ local rules = {
   end,
   function(v, s)
     if #v.large == 0 then return end
-    return ("Larger than %.1f MB: %s."):format(s.memory / 1e6, names(v.large, size))
+    return ("Larger than %s: %s."):format(megabytes(s.memory), names(v.large, size))
   end,
   function(v)
     if #v.untimed == 0 then return end
@@ -222,6 +223,14 @@ local rules = {
   function(v)
     if #v.untried == 0 then return end
     return ("Not tried, the budget ended before: %s."):format(names(v.untried))
+  end,
+  function(v)
+    local hurried = select(v.list, function(c) return c.hurried end)
+    if #hurried == 0 then return end
+    return ("An earlier run had little time to tune these, and they may be faster: %s. Another folder (-o) tunes them "
+      .. "anew; what was measured is in the store."):format(names(hurried, function(c)
+        return ("%.0f s"):format(c.hurried)
+      end))
   end,
   function(v)
     if #v.broken == 0 then return end

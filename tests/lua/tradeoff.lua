@@ -66,6 +66,8 @@ case("memory is a limit, and may leave nothing", function(t)
   t.equal(v.chosen, nil)
   t.equal(joined(v.large), "f16:copy:f32 int8.row:rtn:bf16 int4.g64:gptq:bf16")
   t.check(sentence(v, "Nothing can be taken: no candidate is within 0.5% of perplexity, fits 1.5 MB"), v.sentences[1])
+  v = of(seeded(), { memory = 1000 })
+  t.check(sentence(v, "Larger than 0.001 MB: f16:copy:f32 (6.6 MB), "), joined(v.sentences))
   t.equal(of(seeded(), { memory = 2e6 }).chosen, "int4.g64:gptq:bf16")
 end)
 
@@ -286,10 +288,10 @@ local function made_up(done, fail)
     return { windows = n, kl = estimate(kl / 50), delta = estimate(kl / 10), top1 = 1 - kl, w_kl = w,
       broken = c.format == "int2.g64" and c.method == "gptq" and 2 or 0 }
   end
-  function steps.tune(c)
+  function steps.tune(c, seconds)
     step("tune " .. c.kernels, 5)
     if c.format == "int8.row" then return nil, "no kernel takes it" end
-    return true
+    return seconds == math.huge or seconds
   end
   function steps.task(c, i)
     step(("task %s %d"):format(c.name, i), 2)
@@ -397,6 +399,9 @@ case("after the budget no step begins, and what there is stands", function(t)
   t.check(sentence(nothing, "Not tried, the budget ended before: f16:copy:f32, "), joined(nothing.sentences))
   list, done, whole = do_run(t, "late")
   t.check(whole and done["tune int4.g64:bf16"] == 1 and not done["make int2.g64:rtn"])
+  t.equal(list[1].hurried, 1)
+  t.equal(list[4].hurried, nil)
+  t.check(sentence(of(list), "An earlier run had little time to tune these, and they may be faster: f16:copy:f32 (1 s"))
   t.equal(of(list, { margin = 0.01 }).chosen, "int4.g64:gptq:bf16")
 end)
 
@@ -469,6 +474,19 @@ case("checkpoints of the same file name are two candidates", function(t)
   t.check(a.name ~= b.name and a.format ~= b.format, a.name)
   t.equal(candidates.brought "a/model/".name, candidates.brought "a/model".name)
   t.check(candidates.new("int4.g64", "gptq", "i8").wants_text and not a.wants_text)
+end)
+
+case("a window that the model was not made for is refused; questions that lose their beginnings are told", function(t)
+  local function go(ctx, tasks)
+    return q.tradeoff { model = t.tests .. "/models/tiny-llama", texts = { t.tests .. "/models/text/valid.txt" },
+      windows = "1", ctx = ctx, tasks = tasks, only = { "int8.row" }, budget = 0, folder = t.scratch .. "/long" }
+  end
+  t.equal(select(2, go(257)), "ctx 257: " .. t.tests .. "/models/tiny-llama was made for 256 tokens")
+  t.check(not q.native.exists(t.scratch .. "/long"))
+  local task = t.write("qa.jsonl", ('{"query":"%s","choices":["b","c"],"gold":0}\n'):format(("a"):rep(50)))
+  local r = assert(go(16, { task }))
+  t.check(sentence(r.verdict, task .. ": 1 of 1 questions are longer than the 16 tokens of a window"),
+    joined(r.verdict.sentences))
 end)
 
 case("another calibration text needs a folder of its own", function(t)
