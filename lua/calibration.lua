@@ -5,6 +5,7 @@
 -- the first line says what the run is about, and lines of another one are not used.
 return function(q, native)
   local errors = { "error2", "weight2", "largest", "output2", "output_error2", "nearest_error2" }
+  local scaling = q.import "lua.scaling"(q, native)
   local least = 200 -- of so many tokens an expert must have seen one, or more
 
   -- ---- The log ------------------------------------------------------------------------------------------------------
@@ -15,26 +16,30 @@ return function(q, native)
     return table.concat(words, " ") .. "\n"
   end
 
-  -- site -> error, of the run `key` if that is what the file has. The last line of a run may be torn.
+  -- site -> error, and input -> what was found of its scale, of the run `key` if that is what the file has. The last
+  -- line of a run may be torn.
   local function read_log(path, key)
-    local done, file <close> = {}, io.open(path)
-    if not file or file:read "L" ~= key .. "\n" then return {} end
+    local done, inputs, file <close> = {}, {}, io.open(path)
+    if not file or file:read "L" ~= key .. "\n" then return {}, {} end
     for line in file:lines "L" do
       local words = {}
       for word in line:gmatch "%S+" do words[#words + 1] = word end
-      if #words == 3 + #errors and line:sub(-1) == "\n" then
+      local input, found = scaling.read(line:sub(-1) == "\n" and words or {})
+      if input then
+        inputs[input] = found
+      elseif #words == 3 + #errors and line:sub(-1) == "\n" then
         local e = { method = words[2], tokens = math.tointeger(words[3]) }
         for i, name in ipairs(errors) do e[name] = tonumber(words[3 + i]) end
         done[math.tointeger(words[1])] = e
       end
     end
-    return done
+    return done, inputs
   end
 
-  local function open_log(path, key, done)
-    local file, why = io.open(path, next(done) and "a" or "w")
+  local function open_log(path, key, goes_on)
+    local file, why = io.open(path, goes_on and "a" or "w")
     if not file then return nil, why end
-    file:write(next(done) and "\n" or key .. "\n")
+    file:write(goes_on and "\n" or key .. "\n")
     file:setvbuf "line"
     return file
   end
@@ -86,7 +91,7 @@ return function(q, native)
       local t = options.model.by_name[site.name]
       if t.linear and options.choose(t) then
         local c = { site = i, t = t, n = site.n, k = site.k, layer = site.layer, slice = site.slice,
-          format = options.format(t) }
+          format = options.format(t), name = t.slices > 1 and ("%s[%d]"):format(t.name, site.slice - 1) or t.name }
         table.insert(run.chosen, c)
         by_name[site.name] = by_name[site.name] or {}
         by_name[site.name][site.slice] = c
@@ -121,12 +126,11 @@ return function(q, native)
       planes, e = quantize(run, options, c, options.method, calibration)
       why = not planes and e
     end
-    local name = c.t.slices > 1 and ("%s[%d]"):format(c.t.name, c.slice - 1) or c.t.name
     if why then
       planes, e, code = quantize(run, options, c, "rtn")
-      if not planes then return nil, ("%s: %s"):format(name, e), code end
+      if not planes then return nil, ("%s: %s"):format(c.name, e), code end
       if not options.allow_rtn then
-        return nil, ("%s: %s; with --allow-rtn it is rounded to nearest"):format(name, why), "QN_E_ARG"
+        return nil, ("%s: %s; with --allow-rtn it is rounded to nearest"):format(c.name, why), "QN_E_ARG"
       end
     end
     e.method, e.tokens, e.why = why and "rtn" or options.method, tokens, why
@@ -136,7 +140,14 @@ return function(q, native)
   -- Layers that an earlier run has done: the first whose planes cannot be read, or that is rounded to nearest where
   -- this run may not, and those after it, are done again. true, or nil, message, code.
   local function take_up(run, key, options)
-    local done = read_log(run.path .. ".layers", key)
+    local done, inputs = read_log(run.path .. ".layers", key)
+    local ok, why, code
+    run.log, why = open_log(run.path .. ".layers", key, next(done) or next(inputs))
+    if not run.log then return nil, why, "QN_E_IO" end
+    if select(2, native.method_sees(options.method)) then
+      ok, why, code = scaling.apply(run, options, inputs, too_few)
+      if not ok then return nil, why, code end
+    end
     run.resumed = 0
     for i, c in ipairs(run.chosen) do
       local e = done[c.site]
@@ -145,9 +156,6 @@ return function(q, native)
       c.error, run.resumed = e, i
       collectgarbage() -- which does not see by itself what planes weigh
     end
-    local why
-    run.log, why = open_log(run.path .. ".layers", key, run.resumed > 0 and done or {})
-    if not run.log then return nil, why, "QN_E_IO" end
     return true
   end
 
@@ -205,6 +213,7 @@ return function(q, native)
   -- Returns the run, or nil, message, code:
   --   run:planes(t, slice) -> planes, error { …, method, tokens, why }: nil if the decoder does not come by t
   --   run:forget()  removes what was kept; run.resumed: layers that an earlier run had done
+  --   run.norms, run.scaled, run.kept   with awq: see lua/scaling.lua
   function q.calibrate(options)
     local run = { path = options.path, chosen = {}, by_site = {} }
     local ok, why, code = open(run, options, native.method_sees(options.method))
@@ -222,6 +231,7 @@ return function(q, native)
     function run:forget()
       self.log:close()
       for _, c in ipairs(self.chosen) do os.remove(part(self, c)) end
+      scaling.forget(self)
       os.remove(self.path .. ".layers")
     end
     return run

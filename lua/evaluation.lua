@@ -30,6 +30,9 @@ return function(q, native)
   --   d:time(batch, before, n) -> { seconds, linear } of a pass of n tokens after `before` (eval/timing.h)
   --   d:session_bytes(batch, context)   of keys, values and states
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
+  --   d:giver(input) -> { norm = its stored name } or { site = }, or nil, why it cannot be scaled
+  --   d:scale(input, buffer f32 [k])   divide an input and multiply what reads it; the buffer holds the scale as taken
+  --   d:norm(input) -> its norm's weights as they are to be stored   d:take_norms(model)   those of a scaled checkpoint
   --   d:activate(site, "i8.row" | nil)   how the dense product's input is rounded; nil: not at all
   function q.decoder(model, options)
     options = options or {}
@@ -49,6 +52,10 @@ return function(q, native)
   function decoder:weight(site) return self.handle:weight(site) end
   function decoder:serve(site, gemm, weight) return self.handle:serve(site, gemm, weight) end
   function decoder:activate(site, activation) return self.handle:activate(site, activation) end
+  function decoder:giver(input) return self.handle:giver(input) end
+  function decoder:scale(input, scale) return self.handle:scale(input, scale) end
+  function decoder:norm(input) return self.handle:norm(input) end
+  function decoder:take_norms(model) return self.handle:take_norms(model.handle) end
   function decoder:close() return self.handle:close() end
   decoder.__close = decoder.close
   function decoder:time(batch, before, n) return self.handle:time(batch, before, n) end

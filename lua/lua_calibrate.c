@@ -1,6 +1,8 @@
 /* lua_calibrate.c - calibration from Lua: what each linear layer sees on windows of a text. */
+#include "awq.h"
 #include "bind.h"
 #include "calibrate.h"
+#include "desc_json.h"
 #include "quantize.h"
 #include "windows.h"
 
@@ -20,15 +22,28 @@ static calibration *check_calibration(lua_State *L, int index) {
 
 const qn__inputs *qn__lua_inputs_at(lua_State *L, int index) { return check_calibration(L, index)->seen; }
 
-/* method_sees(name) -> what its calibration takes: a number for `see` below; nil: it needs none. Raises if there is no
- * such method. */
+/* method_sees(name) -> what its calibration takes: a number for `see` below; nil: it needs none; and whether the
+ * model's inputs are scaled before. Raises if there is no such method. */
 static int method_sees(lua_State *L) {
   int see;
-  if (qn__quantize_sees(luaL_checkstring(L, 1), &see)) return luaL_error(L, "%s", qn__errmsg());
+  bool scaled;
+  if (qn__quantize_sees(luaL_checkstring(L, 1), &see, &scaled)) return luaL_error(L, "%s", qn__errmsg());
   if (see >= 0) lua_pushinteger(L, see);
   else lua_pushnil(L);
+  lua_pushboolean(L, scaled);
+  return 2;
+}
+
+/* The names that a function counts up. */
+static int push_names(lua_State *L, const char *(*name)(size_t i)) {
+  lua_newtable(L);
+  for (size_t i = 0; name(i); i++) lua_pushstring(L, name(i)), lua_rawseti(L, -2, (lua_Integer)i + 1);
   return 1;
 }
+
+/* methods(), scale_rules() -> lists of what `quantize` takes */
+static int methods(lua_State *L) { return push_names(L, qn__quantize_method); }
+static int scale_rules(lua_State *L) { return push_names(L, qn__quantize_scales); }
 
 /* calibration(decoder, the unquantized one or nil, windows, { see =, threads =, known = }, { site… }: those that are
  * wanted) -> calibration, or nil, message, code */
@@ -79,6 +94,45 @@ static int calibration_next(lua_State *L) {
   return 2;
 }
 
+/* The weight at the top of the stack, { buffer f32 [n, k], n, format }; the format is pushed. */
+static void read_weight(lua_State *L, int64_t k, qn__awq_weight *out) {
+  int at = lua_gettop(L);
+  luaL_checktype(L, at, LUA_TTABLE);
+  lua_rawgeti(L, at, 1), lua_rawgeti(L, at, 2), lua_rawgeti(L, at, 3);
+  qn_span x = qn__lua_span(L, at + 1);
+  *out = (qn__awq_weight){.w = x.data, .n = luaL_checkinteger(L, at + 2)};
+  if (x.type != QN_T_F32 || out->n < 1 || k > (int64_t)x.count / out->n) luaL_error(L, "f32 [n, k] expected");
+  const cJSON *j = qn__lua_json(L, at + 3);
+  qn_format *f = qn__lua_block(L, sizeof *f);
+  if (qn__format_from_json(j, f)) luaL_error(L, "%s", qn__errmsg());
+  out->f = f;
+}
+
+/* awq_search(calibration, { { buffer f32 [n, k], n, format }… that read the input of the site given out last },
+ * { scales =, threads = }) -> buffer f32 [k], { exponent =, output2 =, before2 =, scaled2 = } (eval/quantize/awq.h); or
+ * nil, message, code */
+static int awq_search(lua_State *L) {
+  const qn__inputs *seen = check_calibration(L, 1)->seen;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  luaL_argcheck(L, seen && seen->h && seen->tokens, 1, "no site was given out, or its products were not seen");
+  int n = (int)luaL_len(L, 2);
+  qn__awq_weight *weights = qn__lua_block(L, (size_t)(n + 1) * sizeof *weights);
+  luaL_checkstack(L, 6 * n + 20, NULL);
+  for (int i = 0; i < n; i++) lua_rawgeti(L, 2, i + 1), read_weight(L, seen->k, &weights[i]);
+  float *scale = qn__lua_buffer(L, QN_T_F32, (size_t)seen->k);
+  qn__awq_found found;
+  qn_status s = qn__awq_search(weights, n, seen, qn__lua_text(L, 3, "scales", NULL),
+                               (int)qn__lua_integer(L, 3, "threads", 0), scale, &found);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_createtable(L, 0, 4);
+  qn__lua_set_number(L, "exponent", found.exponent);
+  qn__lua_set_number(L, "output2", found.output2);
+  qn__lua_set_number(L, "before2", found.before2);
+  qn__lua_set_number(L, "scaled2", found.scaled2);
+  return 2;
+}
+
 static int calibration_gc(lua_State *L) {
   calibration *c = luaL_checkudata(L, 1, calibration_class);
   qn__calibration_free(c->c);
@@ -87,14 +141,16 @@ static int calibration_gc(lua_State *L) {
 }
 
 void qn__lua_calibrate(lua_State *L) {
-  static const luaL_Reg methods[] = {
+  static const luaL_Reg class[] = {
       {"next", calibration_next},
       {"__gc", calibration_gc},
       {"__close", calibration_gc},
       {NULL, NULL},
   };
-  static const luaL_Reg functions[] = {{"calibration", calibration_new}, {"method_sees", method_sees}, {NULL, NULL}};
-  qn__lua_class(L, calibration_class, methods);
+  static const luaL_Reg functions[] = {
+      {"calibration", calibration_new}, {"method_sees", method_sees}, {"methods", methods},
+      {"scale_rules", scale_rules},     {"awq_search", awq_search},   {NULL, NULL}};
+  qn__lua_class(L, calibration_class, class);
   luaL_setfuncs(L, functions, 0);
   qn__lua_set_integer(L, "see_cross", QN__SEE_CROSS);
 }

@@ -169,6 +169,58 @@ static int decoder_serve(lua_State *L) {
   return answer(L, s);
 }
 
+/* ---- Scaled inputs ----------------------------------------------------------------------------------------------- */
+
+/* The input at 2: its number, and its k. */
+static int check_input(lua_State *L, int64_t *k) {
+  const qn__site *site;
+  int n = qn__decoder_sites(qn__lua_decoder_at(L, 1), &site);
+  lua_Integer input = luaL_checkinteger(L, 2);
+  for (int i = 0; i < n; i++)
+    if (site[i].input == input) return *k = site[i].k, (int)input;
+  return luaL_argerror(L, 2, "no such input");
+}
+
+/* decoder:giver(input) -> { norm = stored name } or { site = }: what gives it; or nil, why it cannot be scaled, code */
+static int decoder_giver(lua_State *L) {
+  int64_t k;
+  int input = check_input(L, &k);
+  qn__giver g;
+  qn_status s = qn__decoder_giver(qn__lua_decoder_at(L, 1), input, &g);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_newtable(L);
+  if (g.norm) qn__lua_set_text(L, "norm", g.norm->name);
+  else qn__lua_set_integer(L, "site", g.site + 1);
+  return 1;
+}
+
+/* decoder:scale(input, buffer f32 [k]) -> true, or nil, message, code; the buffer holds what was taken */
+static int decoder_scale(lua_State *L) {
+  int64_t k;
+  int input = check_input(L, &k);
+  qn_span x = qn__lua_span(L, 3);
+  luaL_argcheck(L, x.type == QN_T_F32 && x.count == (size_t)k, 3, "f32 [k] expected");
+  return answer(L, qn__decoder_scale(qn__lua_decoder_at(L, 1), input, x.data));
+}
+
+/* decoder:norm(input) -> buffer of its norm's weights, in the type and the form in which they are stored; or nil,
+ * message, code */
+static int decoder_norm(lua_State *L) {
+  int64_t k;
+  int input = check_input(L, &k);
+  qn__decoder *d = qn__lua_decoder_at(L, 1);
+  qn__giver g;
+  qn_status s = qn__decoder_giver(d, input, &g);
+  if (s == QN_OK && !g.norm) return luaL_argerror(L, 2, "no norm gives it");
+  if (s == QN_OK) s = qn__decoder_norm(d, input, qn__lua_buffer(L, g.norm->type, (size_t)k));
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+/* decoder:take_norms(model) -> true, or nil, message, code */
+static int decoder_take_norms(lua_State *L) {
+  return answer(L, qn__decoder_take_norms(qn__lua_decoder_at(L, 1), qn__lua_model_at(L, 2)));
+}
+
 /* decoder:config() -> { architecture =, vocab =, hidden =, context =, layers = } */
 static int decoder_config(lua_State *L) {
   const qn__config *c = qn__decoder_config(qn__lua_decoder_at(L, 1));
@@ -207,6 +259,8 @@ void qn__lua_decoder(lua_State *L) {
       {"replace", decoder_replace},   {"serve", decoder_serve},
       {"activate", decoder_activate}, {"config", decoder_config},
       {"time", decoder_time},         {"session_bytes", decoder_session_bytes},
+      {"giver", decoder_giver},       {"scale", decoder_scale},
+      {"norm", decoder_norm},         {"take_norms", decoder_take_norms},
       {"close", decoder_close},       {"__gc", decoder_close},
       {"__close", decoder_close},     {NULL, NULL},
   };

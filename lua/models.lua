@@ -247,7 +247,8 @@ return function(q, native)
     return left_out
   end
 
-  local function write(self, path, plan, options)
+  -- made(stored name) -> a buffer that is written instead of what is stored, or nil.
+  local function write(self, path, plan, options, made)
     local progress = options.progress
     local ok, why, code = spared(self, path)
     local left_out = ok
@@ -257,7 +258,9 @@ return function(q, native)
       local file, meta, jobs = contents(self, plan)
       local writer <close> = must(native.writer(path, file, meta))
       for _, e in ipairs(file) do
-        if e.stored then must(writer:put(e.name, self.handle, e.name)) end
+        local other = e.stored and made and made(e.name)
+        if other then must(writer:put(e.name, other))
+        elseif e.stored then must(writer:put(e.name, self.handle, e.name)) end
       end
       for i, job in ipairs(jobs) do
         if progress then progress { phase = "write", variant = job.tensor.name, done = i - 1, total = #jobs } end
@@ -377,7 +380,7 @@ return function(q, native)
     left_out, why, code = write(self, file, function(t)
       if t.linear and options.choose(t) then return requantized(t) end
       return as_read(self, t)
-    end, options)
+    end, options, function(name) return run and run.norms and run.norms[name] end)
     if not left_out then return nil, why, code end
     return report, left_out, run
   end
@@ -387,7 +390,8 @@ return function(q, native)
   -- them: its embedding stays); progress; partial, config, overwrite; for methods that need calibration windows
   -- (q.windows), and allow_rtn, where these are not enough. Returns a list of { name, format, n, k, slices, bpw,
   -- error2, weight2, largest, output2, output_error2, nearest_error2 and tokens if it was calibrated, rtn: why it was
-  -- rounded to nearest nevertheless }, and what was left out, or nil, message, code.
+  -- rounded to nearest nevertheless }, what was left out, and with awq { inputs, kept }, which were scaled or not
+  -- (lua/scaling.lua); or nil, message, code.
   function model:write_quantized(path, options)
     q.check.fields(options, { format = "string|function", method = "string?", scales = "string?", choose = "function",
       progress = "function?", partial = "boolean?", threads = "count?", windows = "table?", allow_rtn = "boolean?",
@@ -395,8 +399,9 @@ return function(q, native)
     local report, left_out, run = deliver(self, path, options, function(file)
       return write_as(self, file, path:match "^(.-)/*$", options)
     end)
-    if report and run then run:forget() end
-    return report, left_out, run
+    if not report then return nil, left_out, run end
+    if run then run:forget() end
+    return report, left_out, run and run.scaled and { inputs = run.scaled, kept = run.kept } or nil
   end
 
   q.import "lua.export"(q, native, model, beside)

@@ -1,5 +1,6 @@
 /* test_calibrate.c - calibration of the small checkpoints of tests/models: what each linear layer sees, in which order,
  * and what methods make of it. */
+#include "arch_made.h"
 #include "calibrate.h"
 #include "config.h"
 #include "fail.h"
@@ -307,6 +308,100 @@ START_TEST(experts_of_two_models_are_not_compared) {
 }
 END_TEST
 
+/* ---- Scaled inputs ----------------------------------------------------------------------------------------------- */
+
+/* Every input that can be scaled is, each of its elements by another factor. Returns how many inputs are. */
+static int scale_all(qn__decoder *d) {
+  const qn__site *site;
+  int n = qn__decoder_sites(d, &site), scaled = 0;
+  for (int i = 0; i < n; i++) {
+    bool first = true;
+    qn__giver giver;
+    for (int j = 0; j < i; j++) first = first && site[j].input != site[i].input;
+    if (!first || qn__decoder_giver(d, site[i].input, &giver)) continue;
+    ck_assert(giver.norm ? giver.site < 0 : giver.site >= 0 && giver.site < i);
+    float *s = malloc((size_t)site[i].k * sizeof *s);
+    for (int64_t k = 0; k < site[i].k; k++) s[k] = 0.3f + (float)(k * 7 % 11) / 5;
+    OK(qn__decoder_scale(d, site[i].input, s));
+    const double off = !giver.norm ? 1e-6 : qn__decoder_config(d)->plus_one ? 0.2 : 0x1p-6; /* what bf16 makes of it */
+    for (int64_t k = 0; k < site[i].k; k++)
+      ck_assert_double_le(fabs((double)s[k] / (0.3 + (double)(k * 7 % 11) / 5) - 1), off);
+    scaled++;
+    free(s);
+  }
+  return scaled;
+}
+
+/* Norms of 1 + w, experts, fused weights, delta nets: the scaled model computes what it did. */
+START_TEST(a_scaled_model_computes_the_same) {
+  enum { LEAST = 2 }; /* of the layers: what comes before down, at least */
+  char name[64];
+  snprintf(name, sizeof name, "arch/%s", arch_made[_i].name);
+  open_model(name);
+  qn__decoder *d = open_decoder();
+  const int64_t vocab = qn__decoder_config(d)->vocab, hidden = qn__decoder_config(d)->hidden;
+  float *h = malloc((size_t)(LENGTH * hidden) * sizeof *h);
+  float *logits = malloc((size_t)(2 * LENGTH * vocab) * sizeof *logits), *again = logits + LENGTH * vocab;
+  for (int i = 0; i < LENGTH; i++) ids[i] %= (int32_t)vocab;
+  OK(qn__decoder_hidden(d, ids, 1, LENGTH, h));
+  OK(qn__decoder_logits(d, h, LENGTH, logits));
+  ck_assert_int_ge(scale_all(d), strncmp(arch_made[_i].name, "gpt_oss", 7) ? LEAST : 1);
+  OK(qn__decoder_hidden(d, ids, 1, LENGTH, h));
+  OK(qn__decoder_logits(d, h, LENGTH, again));
+  double most = 0, off = 0;
+  for (int64_t i = 0; i < LENGTH * vocab; i++) {
+    most = fmax(most, fabs((double)logits[i]));
+    off = fmax(off, fabs((double)again[i] - (double)logits[i]));
+  }
+  ck_assert_msg(off > 0 && off < 1e-4 * most, "%s: logits of %g are off by %g", name, most, off);
+  free(h), free(logits);
+  qn__decoder_close(d);
+}
+END_TEST
+
+static const struct {
+  const char *model, *site, *why;
+} unscaled[] = {
+    {"tiny-llama", "layers.0.self_attn.o_proj", "heads share the values of"},
+    {"arch/mixtral", "experts.0.", "experts and their router read the same norm"},
+    {"arch/olmo2", "layers.0.self_attn.q_proj", "no norm stands before it"},
+    {"arch/qwen3_5", "layers.0.linear_attn.out_proj", "its heads share the weights of one norm"},
+    {"arch/gpt_oss", "experts.down_proj", "cut off at a limit"},
+    {"arch/llama", "layers.0.mlp.down_proj", "up_proj.weight, which gives it, has a bias"},
+};
+
+START_TEST(what_cannot_be_scaled_is_told) {
+  open_model(unscaled[_i].model);
+  qn__decoder *d = open_decoder();
+  const qn__site *site;
+  qn__giver giver;
+  int n = qn__decoder_sites(d, &site), at = 0;
+  while (at < n && !strstr(site[at].name, unscaled[_i].site)) at++;
+  ck_assert_msg(at < n, "%s has no %s", unscaled[_i].model, unscaled[_i].site);
+  float *s = calloc((size_t)site[at].k, sizeof *s);
+  ck_assert_int_eq(qn__decoder_giver(d, site[at].input, &giver), QN_E_SHAPE);
+  ck_assert_msg(strstr(qn__errmsg(), unscaled[_i].why) != NULL, "%s", qn__errmsg());
+  ck_assert_int_eq(qn__decoder_scale(d, site[at].input, s), QN_E_SHAPE);
+  free(s);
+  qn__decoder_close(d);
+}
+END_TEST
+
+START_TEST(a_site_that_is_replaced_is_not_scaled) {
+  open_model("tiny-llama");
+  qn__decoder *d = open_decoder();
+  const qn__site *site;
+  qn__decoder_sites(d, &site);
+  float *w = calloc((size_t)(site->n * site->k), sizeof *w), s[HIDDEN];
+  for (int i = 0; i < HIDDEN; i++) s[i] = 2;
+  OK(qn__decoder_replace(d, 0, w));
+  ck_assert_int_eq(qn__decoder_scale(d, site->input, s), QN_E_ARG);
+  ck_assert_msg(strstr(qn__errmsg(), "is replaced, and cannot be scaled") != NULL, "%s", qn__errmsg());
+  free(w);
+  qn__decoder_close(d);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   const suite_case cases[] = {
@@ -315,6 +410,9 @@ int main(int argc, char **argv) {
       CASE(inputs_are_those_of_the_pass, 1),
       CASE(experts_see_the_tokens_that_are_sent_to_them, 4),
       CASE(experts_of_two_models_are_not_compared, 1),
+      CASE(a_scaled_model_computes_the_same, QN_COUNT(arch_made)),
+      CASE(what_cannot_be_scaled_is_told, QN_COUNT(unscaled)),
+      CASE(a_site_that_is_replaced_is_not_scaled, 1),
   };
   return RUN_CASES(argv[0], cases, .enter = setup, .leave = teardown, .timeout = 300);
 }

@@ -1,4 +1,5 @@
 /* test_methods.c - methods that know of the inputs of a weight, against textbook versions of them in plain loops. */
+#include "awq.h"
 #include "cpu.h"
 #include "fail.h"
 #include "generator.h"
@@ -283,6 +284,84 @@ START_TEST(feedback_serves_every_format) {
 }
 END_TEST
 
+/* Ranges that are drawn in for the outputs serve them better, and what is said of the errors is so. */
+START_TEST(nearest_codes_serve_the_outputs) {
+  static double is[COUNT];
+  qn_format f = format_of(formats[_i]);
+  qn__quantize_error e, again;
+  look(QN__SEE_PRODUCTS);
+  qn_planes *p = quantize(&f, "awq", NULL, 1, &e), *three = quantize(&f, "awq", NULL, 3, &again);
+  same_planes(p, three);
+  ck_assert(!memcmp(&e, &again, sizeof e));
+  ck_assert_int_eq(qn__dequantize(&f, p, 0, N, is), QN_OK);
+  double all = output_square(NULL), left = output_square(is);
+  ck_assert_double_le(fabs(e.output2 - all), 1e-9 * all);
+  ck_assert_double_le(fabs(e.output_error2 - left), 1e-9 * left);
+  qn_planes_free(three);
+  three = quantize(&f, "rtn", "minmax", 1, &again);
+  ck_assert_int_eq(qn__dequantize(&f, three, 0, N, is), QN_OK);
+  double nearest = output_square(is);
+  ck_assert_msg(left < nearest || (f.bits >= 8 && left <= 1.01 * nearest), "%s: error of the outputs %g, minmax %g",
+                f.name, left, nearest);
+  qn_planes_free(p);
+  qn_planes_free(three);
+}
+END_TEST
+
+/* ---- Scales of inputs -------------------------------------------------------------------------------------------- */
+
+/* The error of the outputs of nearest codes, columns multiplied by s before and divided after. */
+static double scaled_error(const qn_format *f, const float *s) {
+  static float was[COUNT];
+  static double is[COUNT];
+  qn__quantize_error e;
+  memcpy(was, w, sizeof w);
+  for (int i = 0; i < COUNT; i++) w[i] *= s[i % K];
+  qn_planes *p = quantize(f, "rtn", "minmax", 1, &e);
+  ck_assert_int_eq(qn__dequantize(f, p, 0, N, is), QN_OK);
+  for (int i = 0; i < COUNT; i++) is[i] /= (double)s[i % K];
+  memcpy(w, was, sizeof w);
+  qn_planes_free(p);
+  return output_square(is);
+}
+
+static const char *const grouped[] = {"int4.g48.z", "int3.g16", "nf4.g48.f32", "int8.row"};
+
+START_TEST(scaled_inputs_lower_the_error_of_nearest_codes) {
+  float scale[K], again[K], ones[K];
+  qn_format f = format_of(grouped[_i]);
+  enum { FIRST = 30 }; /* rows of the first of two weights that read the input */
+  const qn__awq_weight weights[] = {{&f, w, FIRST}, {&f, w + FIRST * K, N - FIRST}};
+  qn__awq_found found, same;
+  for (int t = 0; t < TOKENS; t++) x[t * K + 5] = 0, x[t * K + 40] *= 30;
+  look(QN__SEE_PRODUCTS);
+  for (int i = 0; i < K; i++) ones[i] = 1;
+  ck_assert_int_eq(qn__awq_search(weights, 2, &seen, NULL, 1, scale, &found), QN_OK);
+  ck_assert_int_eq(qn__awq_search(weights, 2, &seen, NULL, 3, again, &same), QN_OK);
+  ck_assert(!memcmp(scale, again, sizeof scale) && !memcmp(&found, &same, sizeof found));
+  double before = scaled_error(&f, ones), now = scaled_error(&f, scale), all = output_square(NULL);
+  ck_assert_double_le(fabs(found.output2 - all), 1e-9 * all);
+  ck_assert_double_le(fabs(found.before2 - before), 1e-6 * before);
+  ck_assert_double_le(fabs(found.scaled2 - now), 1e-4 * now); /* products with a scale that is rounded */
+  ck_assert_msg(now < 0.8 * before, "%s: %g, unscaled %g", f.name, now, before);
+  ck_assert_double_eq((double)scale[5], 1); /* nothing is known of it */
+}
+END_TEST
+
+/* Of weights that are all the same and inputs that are as strong no scale is better than none. */
+START_TEST(where_nothing_is_to_be_gained_nothing_is_scaled) {
+  float scale[K];
+  qn_format f = format_of("bf16");
+  const qn__awq_weight weight = {&f, w, N};
+  qn__awq_found found;
+  for (int i = 0; i < COUNT; i++) w[i] = 1;
+  look(QN__SEE_PRODUCTS);
+  ck_assert_int_eq(qn__awq_search(&weight, 1, &seen, NULL, 2, scale, &found), QN_OK);
+  ck_assert_double_eq(found.exponent, -1);
+  for (int i = 0; i < K; i++) ck_assert_double_eq((double)scale[i], 1);
+}
+END_TEST
+
 /* ---- Scales ------------------------------------------------------------------------------------------------------ */
 
 static double weighted_error(const qn_format *f, const qn_planes *p) {
@@ -346,14 +425,18 @@ static const struct {
   void (*spoil)(void);
   const char *message;
   qn_status status;
+  const char *scales;
 } refused[] = {
-    {"gptq", no_tokens, "calibration did not reach it", QN_E_ARG},
-    {"imatrix", no_tokens, "calibration did not reach it", QN_E_ARG},
-    {"gptq", only_zeros, "all of its inputs are 0", QN_E_ARG},
-    {"gptq", indefinite, "not positive definite", QN_E_ARG},
-    {"gptq", means_only, "method 'gptq' needs", QN_E_ARG},
-    {"gptaq", NULL, "method 'gptaq' needs", QN_E_ARG},
-    {"gptq", other_width, "statistics of 143 inputs for K = 144", QN_E_SHAPE},
+    {"gptq", no_tokens, "calibration did not reach it", QN_E_ARG, NULL},
+    {"imatrix", no_tokens, "calibration did not reach it", QN_E_ARG, NULL},
+    {"gptq", only_zeros, "all of its inputs are 0", QN_E_ARG, NULL},
+    {"gptq", indefinite, "not positive definite", QN_E_ARG, NULL},
+    {"gptq", means_only, "method 'gptq' needs", QN_E_ARG, NULL},
+    {"gptaq", NULL, "method 'gptaq' needs", QN_E_ARG, NULL},
+    {"awq", means_only, "method 'awq' needs", QN_E_ARG, NULL},
+    {"awq", no_tokens, "calibration did not reach it", QN_E_ARG, NULL},
+    {"imatrix", means_only, "scales 'outputs' need products of the inputs", QN_E_ARG, "outputs"},
+    {"gptq", other_width, "statistics of 143 inputs for K = 144", QN_E_SHAPE, NULL},
 };
 
 START_TEST(what_calibration_cannot_tell_is_refused) {
@@ -362,7 +445,7 @@ START_TEST(what_calibration_cannot_tell_is_refused) {
   qn__quantize_error e;
   look(QN__SEE_PRODUCTS);
   if (refused[_i].spoil) refused[_i].spoil();
-  const qn__quantize_options o = {.method = refused[_i].method, .threads = 1, .seen = &seen};
+  const qn__quantize_options o = {refused[_i].method, refused[_i].scales, 1, &seen};
   ck_assert_int_eq(qn__quantize(&f, w, N, K, &o, &p, &e), refused[_i].status);
   ck_assert_msg(strstr(qn__errmsg(), refused[_i].message) != NULL, "%s", qn__errmsg());
   ck_assert_ptr_null(p);
@@ -401,6 +484,9 @@ int main(int argc, char **argv) {
       CASE(what_is_not_positive_definite_is_told, 1),
       CASE(codes_are_those_of_the_textbook, 2 * QN_COUNT(textbook_formats)),
       CASE(feedback_serves_every_format, QN_COUNT(formats)),
+      CASE(nearest_codes_serve_the_outputs, QN_COUNT(formats)),
+      CASE(scaled_inputs_lower_the_error_of_nearest_codes, QN_COUNT(grouped)),
+      CASE(where_nothing_is_to_be_gained_nothing_is_scaled, 1),
       CASE(importance_lowers_the_error_where_inputs_are_strong, QN_COUNT(searched)),
       CASE(full_range_meets_the_largest_weight, 2),
       CASE(what_calibration_cannot_tell_is_refused, QN_COUNT(refused)),

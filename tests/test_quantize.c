@@ -313,8 +313,9 @@ static const struct {
     {"f16", NULL, NULL, "'codes'[2, 5]", 1e6f, QN_E_ARG},
     {"int4.g128", NULL, NULL, "'scale'[2, 0] of format 'int4.g128': 142857 is beyond f16", 1e6f, QN_E_LIMIT},
     {"int4.g128.bf16", NULL, NULL, NULL, 1e6f, QN_OK},
-    {"int4.g128", "best", NULL, "method 'best'; known: rtn, imatrix, gptq, gptaq", 1, QN_E_ARG},
-    {"int4.g128", NULL, "best", "scales 'best'; known: minmax, mse, full, full-mse", 1, QN_E_ARG},
+    {"int4.g128", "best", NULL, "method 'best'; known: rtn, imatrix, awq, gptq, gptaq, awq+gptq, awq+gptaq", 1,
+     QN_E_ARG},
+    {"int4.g128", NULL, "best", "scales 'best'; known: minmax, mse, outputs, full, full-mse", 1, QN_E_ARG},
     {"int4.g128.z", NULL, "full", "'int4.g128.z' has a zero point", 1, QN_E_ARG},
     {"int4.g128", "gptq", NULL, "'gptq' needs statistics", 1, QN_E_ARG},
 };

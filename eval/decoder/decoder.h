@@ -12,6 +12,9 @@
  * Sites of a layer that multiply the same input have the same `input`. Rows of a weight are in the file's order: a GGUF
  * of the Llama family keeps the rows of q and k as llama.cpp wants them, and the rotation goes by that.
  *
+ * Inputs.  What a site multiplies is given by a norm, or by another linear layer. A scale of an input that is taken out
+ * there and put into the weights that read it changes nothing (qn__decoder_scale).
+ *
  * Memory.  Opening makes no weights. A site's is made, in f32, when it is first multiplied, and stays while there is
  * room (qn__decoder_options.hold); beyond that, layers are made anew in every pass. Results do not depend on it.
  *
@@ -93,6 +96,29 @@ qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation)
  * type that it takes, with a scale for each token where it wants one. Both belong to the caller and outlive their use;
  * NULL, NULL: the dense product again. QN_E_SHAPE, QN_E_ARG. */
 qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight);
+
+/* ---- Scaled inputs ----------------------------------------------------------------------------------------------- */
+
+/* An input is divided by s if what gives it is: a norm's weights, or rows of the linear layer before. With the columns
+ * of all sites that read it multiplied by s the model computes the same. */
+typedef struct qn__giver {
+  const qn_raw *norm; /* the tensor of the norm; NULL: it is a linear layer */
+  int site;           /* the linear layer; -1 */
+} qn__giver;
+
+/* What gives an input. QN_E_SHAPE: it cannot be scaled, and why. */
+qn_status qn__decoder_giver(const qn__decoder *d, int input, qn__giver *out);
+
+/* Scale an input by s [k], before any of the sites is replaced. s is rounded so that the norm's type holds its weights
+ * divided by s, and is what was taken. Beside what qn__decoder_giver returns: QN_E_ARG (a site is replaced),
+ * QN_E_NOMEM; the decoder is of no use then. */
+qn_status qn__decoder_scale(qn__decoder *d, int input, float *s);
+
+/* The weights of the norm that gives an input, in the type and the form of its tensor: out [k]. */
+qn_status qn__decoder_norm(qn__decoder *d, int input, void *out);
+
+/* Take the norms of another checkpoint of the model, with tensors of the same names. QN_E_FORMAT. */
+qn_status qn__decoder_take_norms(qn__decoder *d, const qn_model *other);
 
 /* Seconds that were spent in linear layers so far, whatever multiplied there. */
 double qn__decoder_linear_seconds(const qn__decoder *d);

@@ -13,11 +13,18 @@ static int64_t bytes_of(const qn__linear *l) { return l->tensor->n * l->tensor->
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
+static void scale(const qn__linear *l, float *w) {
+  const int64_t n = l->tensor->n, k = l->tensor->k;
+  for (int64_t i = 0; l->rows && i < n * k; i++) w[i] *= l->rows[i / k];
+  for (int64_t i = 0; l->cols && i < n * k; i++) w[i] *= l->cols[i % k];
+}
+
 static qn_status read_weight(const qn__linears *s, const qn__linear *l, float *w) {
   qn_planes *p;
   QN_TRY(qn_model_planes(s->model, l->tensor, l->slice, &p));
   qn_status status = qn__decode_rows(s->pool, l->format, p, NULL, p->n, w);
   qn_planes_free(p);
+  if (!status) scale(l, w);
   if (!status && s->bf16) qn__round_rows(s->pool, &(qn__round){w, l->tensor->k, l->tensor->n, l->tensor->k});
   return status;
 }
@@ -78,8 +85,28 @@ void qn__linears_forget(qn__linears *s, int layer) {
     if (!s->all[i].replaced && (layer < 0 || s->all[i].layer == layer)) drop(s, &s->all[i]);
 }
 
+static qn_status multiply(const qn__linear *l, float **have, const float *by, int64_t n) {
+  float *made = *have ? *have : malloc((size_t)n * sizeof *made);
+  if (!made) return qn__fail(QN_E_NOMEM, "%s: %jd factors", l->tensor->name, (intmax_t)n);
+  for (int64_t i = 0; i < n; i++) made[i] = *have ? made[i] * by[i] : by[i];
+  *have = made;
+  return QN_OK;
+}
+
+qn_status qn__linear_scale(qn__linears *s, int i, const float *cols, const float *rows) {
+  qn__linear *l = &s->all[i];
+  if (l->replaced) return qn__fail(QN_E_ARG, "%s is replaced, and cannot be scaled", l->tensor->name);
+  drop(s, l);
+  if (cols) QN_TRY(multiply(l, &l->cols, cols, l->tensor->k));
+  return rows ? multiply(l, &l->rows, rows, l->tensor->n) : QN_OK;
+}
+
 void qn__linears_fini(qn__linears *s) {
-  for (int i = 0; i < s->n; i++) drop(s, &s->all[i]);
+  for (int i = 0; i < s->n; i++) {
+    drop(s, &s->all[i]);
+    free(s->all[i].cols);
+    free(s->all[i].rows);
+  }
   free(s->workspace);
 }
 

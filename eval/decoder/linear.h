@@ -17,6 +17,7 @@ typedef struct qn__linear {
   int64_t group;
   bool replaced;       /* w is not the checkpoint's, and stays */
   float *w;            /* [n,k], or NULL: to be made */
+  float *cols, *rows;  /* [k], [n] what the checkpoint's is multiplied by, or NULL */
   uint64_t used;       /* when it was last multiplied, in products */
   const qn_gemm *gemm; /* or NULL: the dense product */
   const qn_weight *weight;
@@ -44,6 +45,9 @@ qn_status qn__linear_weight(qn__linears *s, int i, float *w);
 qn_status qn__linear_replace(qn__linears *s, int i, const float *w);
 /* Give up weights of a layer, or of all (-1), that can be made again. */
 void qn__linears_forget(qn__linears *s, int layer);
+/* Multiply columns by cols [k] or rows by rows [n] of the checkpoint's, NULL: not, beside what was multiplied before.
+ * QN_E_ARG: it is replaced. QN_E_NOMEM. */
+qn_status qn__linear_scale(qn__linears *s, int i, const float *cols, const float *rows);
 /* See qn__decoder_activate. */
 qn_status qn__linear_activate(qn__linears *s, int i, const char *activation);
 qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight);

@@ -1,5 +1,6 @@
 /* names.c - which tensor of a checkpoint is which parameter of a decoder: one table for Hugging Face and GGUF. */
 #include "names.h"
+#include "convert.h"
 #include "fail.h"
 #include "model.h"
 #include <math.h>
@@ -437,20 +438,52 @@ const qn__rows *qn__params_find(const qn__params *p, qn__param what, int layer, 
   return r->tensor ? r : NULL;
 }
 
-/* What is added to a norm's weights, and what becomes of the decay. */
-static float as_used(const qn__params *p, qn__param what, float v) {
+/* What is added to a norm's weights before they are used. */
+static float added(const qn__params *p, qn__param what) {
   bool norm = what == QN_P_NORM || (what >= QN_P_NORM_ATTENTION_IN && what <= QN_P_NORM_K);
-  if (norm && p->config->plus_one) return 1 + v;
+  return norm && p->config->plus_one ? 1 : 0;
+}
+
+/* With what is added to it, and what becomes of the decay. */
+static float as_used(const qn__params *p, qn__param what, float v) {
   if (what == QN_P_DELTA_DECAY) return p->model->gguf ? -v : expf(v);
-  return v;
+  return added(p, what) + v;
 }
 
 qn_status qn__params_vector(const qn__params *p, qn__param what, int layer, float *out) {
+  return qn__params_vector_of(p, p->model, what, layer, out);
+}
+
+qn_status qn__params_vector_of(const qn__params *p, const qn_model *other, qn__param what, int layer, float *out) {
   const qn__rows *r = qn__params_find(p, what, layer, 0);
   if (!r) return qn__fail(QN_E_ARG, "layer %d has no parameter %d", layer, (int)what);
-  const qn_raw *raw = r->tensor->raw;
+  const qn_raw *raw = other == p->model ? r->tensor->raw : qn_model_find_raw(other, r->tensor->raw->name);
+  if (!raw || !is_float(raw) || elements(raw) != r->n * r->k)
+    return qn__fail(QN_E_FORMAT, "the other model has no %s of %jd floats", r->tensor->raw->name,
+                    (intmax_t)(r->n * r->k));
   for (int64_t i = 0; i < r->n * r->k; i++) out[i] = as_used(p, what, qn__load_float(raw->data, raw->type, (size_t)i));
   return QN_OK;
+}
+
+static void store(const qn__params *p, qn__param what, qn_type type, float norm, void *out, int64_t i) {
+  qn__store_f64(type, out, i, (double)norm - (double)added(p, what));
+}
+
+void qn__params_divide(const qn__params *p, qn__param what, int layer, float *norm, float *s) {
+  const qn__rows *r = qn__params_find(p, what, layer, 0);
+  for (int64_t i = 0; i < r->n; i++) {
+    uint32_t held; /* of any float */
+    store(p, what, r->tensor->raw->type, norm[i] / s[i], &held, 0);
+    float now = as_used(p, what, qn__load_float(&held, r->tensor->raw->type, 0));
+    bool fits = now != 0 && isfinite(norm[i] / now) && norm[i] / now != 0;
+    s[i] = fits ? norm[i] / now : 1;
+    if (fits) norm[i] = now;
+  }
+}
+
+void qn__params_store(const qn__params *p, qn__param what, int layer, const float *norm, void *out) {
+  const qn__rows *r = qn__params_find(p, what, layer, 0);
+  for (int64_t i = 0; i < r->n; i++) store(p, what, r->tensor->raw->type, norm[i], out, i);
 }
 
 qn_status qn__params_bias(const qn__params *p, qn__param what, int layer, int64_t expert, float *out) {

@@ -11,13 +11,29 @@
 static const struct {
   qn__param what;
   int input;
-} linear[] = {{QN_P_Q, 0},           {QN_P_K, 0},          {QN_P_V, 0},           {QN_P_Q_GATE, 0},
-              {QN_P_DELTA_Q, 0},     {QN_P_DELTA_K, 0},    {QN_P_DELTA_V, 0},     {QN_P_DELTA_Z, 0},
-              {QN_P_DELTA_A, 0},     {QN_P_DELTA_B, 0},    {QN_P_O, 1},           {QN_P_DELTA_O, 1},
-              {QN_P_GATE, 2},        {QN_P_UP, 2},         {QN_P_ROUTER, 2},      {QN_P_SHARED_GATE, 2},
-              {QN_P_SHARED_UP, 2},   {QN_P_DOWN, 3},       {QN_P_EXPERT_GATE, 5}, {QN_P_EXPERT_UP, 5},
-              {QN_P_EXPERT_DOWN, 6}, {QN_P_SHARED_DOWN, 4}};
-enum { common_inputs = 5, expert_inputs = 2, expert_params = QN_P_EXPERT_DOWN - QN_P_EXPERT_GATE + 1 };
+} linear[] = {{QN_P_Q, QN_IN_MIXER},
+              {QN_P_K, QN_IN_MIXER},
+              {QN_P_V, QN_IN_MIXER},
+              {QN_P_Q_GATE, QN_IN_MIXER},
+              {QN_P_DELTA_Q, QN_IN_MIXER},
+              {QN_P_DELTA_K, QN_IN_MIXER},
+              {QN_P_DELTA_V, QN_IN_MIXER},
+              {QN_P_DELTA_Z, QN_IN_MIXER},
+              {QN_P_DELTA_A, QN_IN_MIXER},
+              {QN_P_DELTA_B, QN_IN_MIXER},
+              {QN_P_O, QN_IN_O},
+              {QN_P_DELTA_O, QN_IN_O},
+              {QN_P_GATE, QN_IN_MLP},
+              {QN_P_UP, QN_IN_MLP},
+              {QN_P_ROUTER, QN_IN_MLP},
+              {QN_P_SHARED_GATE, QN_IN_MLP},
+              {QN_P_SHARED_UP, QN_IN_MLP},
+              {QN_P_DOWN, QN_IN_DOWN},
+              {QN_P_EXPERT_GATE, QN_IN_EXPERT},
+              {QN_P_EXPERT_UP, QN_IN_EXPERT},
+              {QN_P_EXPERT_DOWN, QN_IN_EXPERT_DOWN},
+              {QN_P_SHARED_DOWN, QN_IN_SHARED_DOWN}};
+enum { expert_params = QN_P_EXPERT_DOWN - QN_P_EXPERT_GATE + 1 };
 
 static bool of_expert(qn__param what) { return what >= QN_P_EXPERT_GATE && what <= QN_P_EXPERT_DOWN; }
 
@@ -75,17 +91,12 @@ static qn_status link_one(qn__decoder *d, const qn__decoder_options *o, qn__para
   return qn__params_bias(d->params, what, of, expert, l->bias);
 }
 
-/* The first number of a layer's inputs. */
-static int first_input(const qn__config *c, int layer) {
-  return layer * (common_inputs + expert_inputs * c->experts.n);
-}
-
 static qn_status link_layer(qn__decoder *d, const qn__decoder_options *o, int layer) {
   const qn__config *c = d->config;
   for (size_t i = 0; i < QN_COUNT(linear); i++)
     for (int e = 0; e < (of_expert(linear[i].what) ? c->experts.n : 1); e++)
-      QN_TRY(
-          link_one(d, o, linear[i].what, layer, layer, e, first_input(c, layer) + linear[i].input + e * expert_inputs));
+      QN_TRY(link_one(d, o, linear[i].what, layer, layer, e,
+                      layer * qn__inputs_each(c) + linear[i].input + e * QN_IN_EACH));
   return QN_OK;
 }
 
@@ -101,7 +112,7 @@ static qn_status link_all(qn__decoder *d, const qn__decoder_options *o) {
   if (!d->link || !d->site || !d->linears.all || !d->vector)
     return qn__fail(QN_E_NOMEM, "a decoder of %d layers", c->n_layers);
   for (int i = 0; i < c->n_layers; i++) QN_TRY(link_layer(d, o, i));
-  return link_one(d, o, QN_P_HEAD, c->n_layers, 0, 0, first_input(c, c->n_layers));
+  return link_one(d, o, QN_P_HEAD, c->n_layers, 0, 0, c->n_layers * qn__inputs_each(c));
 }
 
 /* ---- Opening ----------------------------------------------------------------------------------------------------- */

@@ -13,6 +13,22 @@ typedef struct qn__link {
   float *bias; /* [n] or NULL */
 } qn__link;
 
+/* Inputs of a layer, by number; QN_IN_EACH further on are those of the next expert. The head's is the first of a layer
+ * behind the last. */
+enum {
+  QN_IN_MIXER,
+  QN_IN_O,
+  QN_IN_MLP,
+  QN_IN_DOWN,
+  QN_IN_SHARED_DOWN,
+  QN_IN_EXPERT,
+  QN_IN_EXPERT_DOWN,
+  QN_IN_EACH = 2
+};
+
+/* How many numbers a layer has. */
+static inline int qn__inputs_each(const qn__config *c) { return QN_IN_EXPERT + QN_IN_EACH * c->experts.n; }
+
 /* The angles of a rope, for the positions of `length` tokens. */
 typedef struct qn__angles {
   float *table;

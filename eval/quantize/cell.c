@@ -49,17 +49,36 @@ void qn__fit_ranges(qn__fit *t) {
   }
 }
 
-static double cell_error(const qn__fit *t, int64_t c, double a, double b) {
-  const qn__rule *r = &t->r;
-  int64_t r0 = c / t->across * t->rows, k0 = c % t->across * t->cols;
+double qn__fit_weigh(const qn__fit *t, int64_t k, int64_t n, const double *d) {
   double sum = 0;
+  if (!t->products) {
+    for (int64_t i = 0; i < n; i++) sum += (t->importance ? t->importance[k + i] : 1) * d[i] * d[i];
+    return sum;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    const double *h = t->products + (k + i) * t->seen->pad + k;
+    double before = 0;
+    for (int64_t j = 0; j < i; j++) before += h[j] * d[j];
+    sum += d[i] * (h[i] * d[i] + 2 * before);
+  }
+  return sum;
+}
+
+/* From the number that the nearest code means to x. */
+static double miss(const qn__rule *r, double x) {
+  int i = qn__lower_bound(r->map, r->n, x);
+  double above = x - r->map[i], below = i ? x - r->map[i - 1] : INFINITY;
+  return below < fabs(above) ? below : above;
+}
+
+static double cell_error(const qn__fit *t, int64_t c, double a, double b) {
+  int64_t r0 = c / t->across * t->rows, k0 = c % t->across * t->cols, end = k0 + t->cols < t->k ? k0 + t->cols : t->k;
+  double sum = 0, d[QN__TILE];
   for (int64_t n = r0; n < t->n && n < r0 + t->rows; n++)
-    for (int64_t k = k0; k < t->k && k < k0 + t->cols; k++) {
-      double x = ((double)t->w[n * t->k + k] - b) / a;
-      int i = qn__lower_bound(r->map, r->n, x);
-      double e = r->map[i] - x, below = i ? x - r->map[i - 1] : INFINITY;
-      e = below < fabs(e) ? below : e;
-      sum += (t->importance ? t->importance[k] : 1) * e * e;
+    for (int64_t k = k0, count; k < end; k += count) {
+      count = end - k < QN__TILE ? end - k : QN__TILE;
+      for (int64_t i = 0; i < count; i++) d[i] = miss(&t->r, ((double)t->w[n * t->k + k + i] - b) / a);
+      sum += qn__fit_weigh(t, k, count, d);
     }
   return sum * a * a;
 }

@@ -84,10 +84,15 @@ void qn__fit_encode(qn__fit *t) { qn__pool_run(t->pool, encode_rows, t, t->n); }
 /* ---- Refining ---------------------------------------------------------------------------------------------------- */
 
 static double segment_error(const qn__fit *t, const qn__meanings *m, int64_t n, int64_t k0) {
-  double sum = 0;
-  for (int64_t k = k0; k < t->k && k < k0 + t->cols; k++) {
-    double x = (double)t->w[n * t->k + k], d = x - qn__meanings_encode(t, m, x, NULL, 0);
-    sum += (t->importance ? t->importance[k] : 1) * d * d;
+  int64_t end = k0 + t->cols < t->k ? k0 + t->cols : t->k;
+  double sum = 0, d[QN__TILE];
+  for (int64_t k = k0, count; k < end; k += count) {
+    count = end - k < QN__TILE ? end - k : QN__TILE;
+    for (int64_t i = 0; i < count; i++) {
+      double x = (double)t->w[n * t->k + k + i];
+      d[i] = x - qn__meanings_encode(t, m, x, NULL, 0);
+    }
+    sum += qn__fit_weigh(t, k, count, d);
   }
   return sum;
 }

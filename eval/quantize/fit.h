@@ -37,6 +37,7 @@ typedef struct qn__fit {
   uint32_t refined;         /* the plane that threads try neighbours of */
   const qn__inputs *seen;   /* of the inputs, or NULL */
   const double *importance; /* [k] what a squared error weighs in the search for scales, or NULL: all the same */
+  const double *products;   /* h of the inputs, if the search is for the errors of the outputs; else NULL */
   qn_planes *p;
   qn_pool *pool;
   qn__quantize_error *row;
@@ -82,6 +83,10 @@ void qn__fit_encode(qn__fit *t);      /* codes, and the error of each row */
 /* All between the first and the last. */
 qn_status qn__fit_scales(qn__fit *t);
 
+/* What errors d[n] of a row's weights from column k on weigh in the search for scales: squares, or with `products` the
+ * square of what they add to the output. n is at most a tile: of errors farther apart it is not known how they meet. */
+double qn__fit_weigh(const qn__fit *t, int64_t k, int64_t n, const double *d);
+
 /* ---- Codes ------------------------------------------------------------------------------------------------------- */
 
 /* What the codes mean in a cell, ascending. `value` is the caller's room for QN_CODES of them, or for rule.n. */
@@ -100,6 +105,7 @@ double qn__meanings_encode(const qn__fit *t, const qn__meanings *m, double x, vo
 
 qn_status qn__method_rtn(qn__fit *t);
 qn_status qn__method_imatrix(qn__fit *t);
+qn_status qn__method_awq(qn__fit *t);
 qn_status qn__method_gptq(qn__fit *t);
 qn_status qn__method_gptaq(qn__fit *t);
 

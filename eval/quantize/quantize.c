@@ -5,6 +5,7 @@
 #include "fit.h"
 #include "model.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,28 +14,47 @@ static const struct {
   qn_status (*run)(qn__fit *t);
   int sees;           /* statistics that it needs: QN__SEE_…, 0: the means; -1: none */
   const char *scales; /* unless others are asked for */
+  bool scaled;        /* the model's inputs are scaled before */
 } methods[] = {
-    {"rtn", qn__method_rtn, -1, "minmax"},
-    {"imatrix", qn__method_imatrix, 0, "mse"},
-    {"gptq", qn__method_gptq, QN__SEE_PRODUCTS, "minmax"},
-    {"gptaq", qn__method_gptaq, QN__SEE_PRODUCTS | QN__SEE_CROSS, "minmax"},
+    {"rtn", qn__method_rtn, -1, "minmax", false},
+    {"imatrix", qn__method_imatrix, 0, "mse", false},
+    {"awq", qn__method_awq, QN__SEE_PRODUCTS, "outputs", true},
+    {"gptq", qn__method_gptq, QN__SEE_PRODUCTS, "minmax", false},
+    {"gptaq", qn__method_gptaq, QN__SEE_PRODUCTS | QN__SEE_CROSS, "minmax", false},
+    {"awq+gptq", qn__method_gptq, QN__SEE_PRODUCTS, "minmax", true},
+    {"awq+gptaq", qn__method_gptaq, QN__SEE_PRODUCTS | QN__SEE_CROSS, "minmax", true},
 };
 
 static const struct {
   const char *name;
-  bool mse, full;
-} rules[] = {{"minmax", false, false}, {"mse", true, false}, {"full", false, true}, {"full-mse", true, true}};
+  bool mse, full, outputs;
+} rules[] = {{"minmax", false, false, false},
+             {"mse", true, false, false},
+             {"outputs", true, false, true},
+             {"full", false, true, false},
+             {"full-mse", true, true, false}};
+
+const char *qn__quantize_method(size_t i) { return i < QN_COUNT(methods) ? methods[i].name : NULL; }
+const char *qn__quantize_scales(size_t i) { return i < QN_COUNT(rules) ? rules[i].name : NULL; }
+
+static qn_status unknown(const char *what, const char *name, const char *(*known)(size_t i)) {
+  char list[256] = "";
+  for (size_t i = 0, at = 0; known(i) && at < sizeof list; i++)
+    at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", known(i));
+  return qn__fail(QN_E_ARG, "%s '%s'; known: %s", what, name, list);
+}
 
 static qn_status find_method(const char *name, size_t *out) {
   for (*out = 0; *out < QN_COUNT(methods); ++*out)
     if (!strcmp(methods[*out].name, name)) return QN_OK;
-  return qn__fail(QN_E_ARG, "method '%s'; known: rtn, imatrix, gptq, gptaq", name);
+  return unknown("method", name, qn__quantize_method);
 }
 
-qn_status qn__quantize_sees(const char *method, int *see) {
+qn_status qn__quantize_sees(const char *method, int *see, bool *scaled) {
   size_t at;
   QN_TRY(find_method(method, &at));
   *see = methods[at].sees;
+  *scaled = methods[at].scaled;
   return QN_OK;
 }
 
@@ -93,17 +113,21 @@ static qn_status read_scales(qn__fit *t, const char *name) {
     if (strcmp(rules[i].name, name) != 0) continue;
     t->mse = rules[i].mse && t->r.n; /* a wide float needs no smaller range */
     t->r.full = rules[i].full;
+    t->products = rules[i].outputs && t->seen ? t->seen->h : NULL;
+    if (rules[i].outputs && !t->products)
+      return qn__fail(QN_E_ARG,
+                      "scales 'outputs' need products of the inputs, from calibration with awq, gptq or gptaq");
     return t->r.full ? check_full(t) : QN_OK;
   }
-  return qn__fail(QN_E_ARG, "scales '%s'; known: minmax, mse, full, full-mse", name);
+  return unknown("scales", name, qn__quantize_scales);
 }
 
 static qn_status run(qn__fit *t, const qn__quantize_options *o) {
   size_t method;
   QN_TRY(find_method(o && o->method ? o->method : "rtn", &method));
   QN_TRY(qn__rule_read(&t->r, t->f));
-  QN_TRY(read_scales(t, o && o->scales ? o->scales : methods[method].scales));
   QN_TRY(check_statistics(t, method));
+  QN_TRY(read_scales(t, o && o->scales ? o->scales : methods[method].scales));
   QN_TRY(check_finite(t->w, t->n, t->k));
   qn__fit_cells(t);
   QN_TRY(allocate(t));

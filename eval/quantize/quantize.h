@@ -9,6 +9,7 @@
  *                of a chain rounded so that nothing is clipped
  *     mse        the range is drawn in step by step as long as the squared error falls, planes are rounded to nearest
  *                and each tries its neighbours
+ *     outputs    the same for the squared error of the outputs, as far as a group alone makes it
  *     full       the scale's sign is such that the code which reaches farthest is the weight of largest magnitude, as
  *                in Q4_0 of GGUF: int4 reaches from -8 to 7, and is turned round where the positive end is the longer
  *                one
@@ -18,8 +19,9 @@
  *
  *     rtn        round to nearest
  *     imatrix    the same; where scales are searched for, errors weigh what inputs weigh
- *     gptq       codes make up for the errors of those before them
- *     gptaq      the same, against the outputs of the unquantized model
+ *     awq        round to nearest in a model whose inputs are scaled (awq.h), scales searched for by errors of the
+ * outputs gptq       codes make up for the errors of those before them gptaq      the same, against the outputs of the
+ * unquantized model awq+gptq, awq+gptaq    these in a model whose inputs are scaled
  *
  * Planes come first and stay, so that all methods work for all formats.
  *
@@ -34,9 +36,9 @@
 
 typedef struct qn__quantize_options {
   const char *method;     /* NULL: "rtn" */
-  const char *scales;     /* NULL: "mse" for imatrix, else "minmax" */
+  const char *scales;     /* NULL: "mse" for imatrix, "outputs" for awq, else "minmax" */
   int threads;            /* 0: one for each CPU */
-  const qn__inputs *seen; /* of the inputs, finished. imatrix needs the means, gptq h, gptaq h and cross */
+  const qn__inputs *seen; /* of the inputs, finished. imatrix needs the means, awq and gptq h, gptaq h and cross */
 } qn__quantize_options;
 
 /* W[n,k] in format f. *out is freed with qn_planes_free and holds names that belong to f. Repeats agree bit for bit,
@@ -47,7 +49,11 @@ typedef struct qn__quantize_options {
 qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k, const qn__quantize_options *options,
                        qn_planes **out, qn__quantize_error *error);
 
-/* What a method needs to see: QN__SEE_… for qn__inputs_init, 0 for the means alone, -1: nothing. QN_E_ARG: no such
- * method. */
-qn_status qn__quantize_sees(const char *method, int *see);
+/* What a method needs to see: QN__SEE_… for qn__inputs_init, 0 for the means alone, -1: nothing; and whether the
+ * model's inputs are to be scaled before (awq.h), which nothing here does. QN_E_ARG: no such method. */
+qn_status qn__quantize_sees(const char *method, int *see, bool *scaled);
+
+/* The i-th method and rule of scales, or NULL. */
+const char *qn__quantize_method(size_t i);
+const char *qn__quantize_scales(size_t i);
 #endif

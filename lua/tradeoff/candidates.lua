@@ -11,7 +11,7 @@ return function(q, native)
     { "q4_k nvfp4 mxfp4", "rtn gptq", "i8" },
     { "int3.g64.z int2.g32.z", "rtn gptq", "i8" },
   }
-  local methods = { "rtn", "imatrix", "gptq", "gptaq" }
+  local methods = native.methods()
   local no_methods = { copy = true, ["as it is"] = true } -- nothing is quantized
 
   -- Does a method look at activations?

@@ -130,7 +130,12 @@ return function(q, native)
         if not ok then return nil, why end
       end
     end
-    if d then d.model = m end
+    if d then
+      local ok
+      ok, why = d:take_norms(m) -- awq scales them
+      if not ok then return nil, why end
+      d.model = m
+    end
     return d, why
   end
 

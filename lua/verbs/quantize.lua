@@ -51,6 +51,18 @@ local function print_report(report, all)
     all.layers, report[1].format, all.bpw, all.rms, all.largest))
 end
 
+-- What awq scaled, and what it did not, with the cause.
+local function print_scaled(scaled)
+  local output2, before2, scaled2, count = 0, 0, 0, 0
+  for _, x in ipairs(scaled.inputs) do
+    output2, before2, scaled2 = output2 + x.output2, before2 + x.before2, scaled2 + x.scaled2
+    count = count + (x.exponent >= 0 and 1 or 0)
+  end
+  print(("%d of %d inputs are scaled: error of what reads them %.2f%%, unscaled %.2f%%"):format(count,
+    #scaled.inputs + #scaled.kept, 100 * (scaled2 / output2) ^ 0.5, 100 * (before2 / output2) ^ 0.5))
+  for _, x in ipairs(scaled.kept) do print(("not scaled: what %s reads: %s"):format(x.name, x.why)) end
+end
+
 return {
   name = "quantize", usage = "MODEL --format FORMAT -o OUT", arguments = { 1, 1 },
   summary = "write a checkpoint with its linear layers in another format",
@@ -65,7 +77,8 @@ tokenizer. If it is called NAME.safetensors it is one file, with the weights alo
 
 Methods other than rtn look at the inputs that layers get on a text (--calibrate), layer by layer, each behind those
 that are quantized already. imatrix searches scales that serve strong inputs; gptq lets codes make up for each other's
-errors; gptaq does so against the outputs of the unquantized model. Errors of the outputs on that text are shown, too,
+errors; gptaq does so against the outputs of the unquantized model. awq first scales the inputs: what gives them, norms
+among it, is divided by what their weights are multiplied by. Errors of the outputs on that text are shown, too,
 beside those that nearest codes would have. A run that was killed goes on where it was.]],
   examples = {
     "MODEL --format int4.g64.z -o q",
@@ -74,9 +87,11 @@ beside those that nearest codes would have. A run that was killed goes on where 
   },
   options = {
     { "--format", "FORMAT", "the format to write; quernel formats lists them", group = "Format" },
-    { "--method", "NAME", "rtn: round to nearest; imatrix, gptq, gptaq: see above", default = "rtn", group = "Format" },
-    { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error; full: reaches the largest weight, "
-      .. "whatever its sign; full-mse (default: mse for imatrix, else minmax)", group = "Format" },
+    { "--method", "NAME", "rtn: round to nearest; imatrix, awq, gptq, gptaq, awq+gptq, awq+gptaq: see above",
+      default = "rtn", group = "Format" },
+    { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error; outputs: that of the outputs; full: "
+      .. "reaches the largest weight, whatever its sign; full-mse (default: mse for imatrix, outputs for awq, else "
+      .. "minmax)", group = "Format" },
     { "--calibrate", "FILE", "text, or ids: .npy, .jsonl (repeatable)", many = true, group = "Calibration" },
     { "--windows", "N", "the first N windows of each text, or FIRST:END:STEP (default: 128)", with = "--calibrate",
       group = "Calibration" },
@@ -99,8 +114,8 @@ beside those that nearest codes would have. A run that was killed goes on where 
     if not options.format then common.misuse "--format FORMAT is needed" end
     common.ask(q.resolve, options.format)
     common.output_checkpoint(q, options)
-    common.choice(options, "method", "rtn", "imatrix", "gptq", "gptaq")
-    if options.scales then common.choice(options, "scales", "minmax", "mse", "full", "full-mse") end
+    common.choice(options, "method", table.unpack(q.native.methods()))
+    if options.scales then common.choice(options, "scales", table.unpack(q.native.scale_rules())) end
     local function choose(t)
       if common.matches(t.name, options.skip) then return false end
       if not options.only then return not t.tied_to end
@@ -109,7 +124,7 @@ beside those that nearest codes would have. A run that was killed goes on where 
     local model, any = common.model(q, options[1], options), false
     for _, t in ipairs(model:tensors()) do any = any or t.linear and choose(t) end
     if not any then common.fail("%s: no linear layer is chosen; quernel inspect lists them", options[1]) end
-    local report, left_out = common.check(model:write_quantized(options.o, {
+    local report, left_out, scaled = common.check(model:write_quantized(options.o, {
       format = options.format, method = options.method, scales = options.scales, choose = choose,
       partial = options.partial, config = options.config, overwrite = options.overwrite,
       threads = common.whole(options, "threads", 1, 1024),
@@ -122,7 +137,8 @@ beside those that nearest codes would have. A run that was killed goes on where 
       if r.rtn then common.warn("%s is rounded to nearest: %s", r.name, r.rtn) end
     end
     add_rms(all)
-    if options.json then print(q.json { layers = report, total = all }) return end
+    if options.json then print(q.json { layers = report, total = all, scaled = scaled }) return end
     print_report(report, all)
+    if scaled then print_scaled(scaled) end
   end,
 }

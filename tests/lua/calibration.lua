@@ -24,6 +24,19 @@ local function kept(path)
   return select(2, pipe:read "a":gsub("\n", ""))
 end
 
+-- Quantize, and end at the event n + 1 of a phase. Returns how many there were.
+local function ended_after(t, m, path, phase, n, o)
+  local seen = 0
+  function o.progress(e)
+    seen = seen + (e.phase == phase and 1 or 0)
+    if seen > n then error("killed", 0) end
+  end
+  local ok, why = pcall(m.write_quantized, m, path, o)
+  t.equal(ok, false)
+  t.equal(why, "killed")
+  return seen
+end
+
 case("a run that ended goes on where it was, to the same weights, alone in a file or in a folder", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local text = models .. "text/valid.txt"
@@ -36,34 +49,23 @@ case("a run that ended goes on where it was, to the same weights, alone in a fil
   end
   t.equal(kept(whole), 0)
 
-  local function ended_after(n, more)
-    local seen = 0
-    local o = options(m, text, more)
-    function o.progress(e)
-      seen = seen + (e.phase == "calibrate" and 1 or 0)
-      if seen > n then error("killed", 0) end
-    end
-    local ok, why = pcall(m.write_quantized, m, path, o)
-    t.equal(ok, false)
-    t.equal(why, "killed")
-    return seen
-  end
-  ended_after(10)
+  local function ended(n, more) return ended_after(t, m, path, "calibrate", n, options(m, text, more)) end
+  ended(10)
   t.equal(kept(path), 11) -- and the log
   local log = assert(io.open(path .. ".layers", "a"))
   log:write "11 gptq 25" -- torn
   log:close()
-  t.equal(ended_after(0), 1)
+  t.equal(ended(0), 1)
   t.equal(kept(path), 11)
-  ended_after(16)
+  ended(16)
   t.equal(kept(path), 17)
   local second = assert(m:write_quantized(path, options(m, text)))
   t.equal(read(path .. "/model.safetensors"), read(whole), "the file")
   for i, r in ipairs(report) do t.equal(second[i].output_error2, r.output_error2, r.name) end
   t.equal(kept(path), 0)
 
-  ended_after(3, { overwrite = true })
-  ended_after(1, { overwrite = true, scales = "mse" }) -- another run: nothing of the first is taken
+  ended(3, { overwrite = true })
+  ended(1, { overwrite = true, scales = "mse" }) -- another run: nothing of the first is taken
   t.equal(kept(path), 4) -- planes of 2 and 3 lie there still, the log knows of 1 alone
   assert(m:write_quantized(path .. "/", options(m, text, { overwrite = true })))
   t.equal(read(path .. "/model.safetensors"), read(whole), "the file")
@@ -112,6 +114,129 @@ case("what has nothing to do with the text is told as such; without one the meth
   local report, why = m:write_quantized(t.scratch .. "/out.safetensors", o)
   t.equal(report, nil)
   t.equal(why, "method gptq needs windows of a text to calibrate on")
+end)
+
+-- ---- Scaled inputs --------------------------------------------------------------------------------------------------
+
+case("a search for scales that ended goes on where it was, to the same file", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local whole, path = t.scratch .. "/whole.safetensors", t.scratch .. "/parts.safetensors"
+  local function o(threads)
+    return options(m, models .. "text/valid.txt", { method = "awq+gptaq", threads = threads,
+      choose = function(x) return x.name:find "layers%.[01]%." ~= nil and x.linear end })
+  end
+  local report, _, scaled = assert(m:write_quantized(whole, o(3)))
+  t.equal(#report, 14)
+  t.equal(#scaled.inputs, 6) -- q, k, v; gate, up; down
+  for _, x in ipairs(scaled.inputs) do
+    t.check(x.exponent >= 0 and x.scaled2 < x.before2 and x.before2 < x.output2, x.name)
+  end
+  t.equal(ended_after(t, m, path, "scale", 4, o(1)), 5)
+  local file <close> = assert(io.open(path .. ".input-0", "w")) -- torn
+  file:close()
+  t.equal(ended_after(t, m, path, "scale", 2, o(1)), 3) -- the first, the fifth
+  t.equal(ended_after(t, m, path, "calibrate", 5, o(1)), 6)
+  local second, _, again = assert(m:write_quantized(path, o(2)))
+  t.equal(read(path), read(whole), "the file")
+  for i, r in ipairs(report) do t.equal(second[i].output_error2, r.output_error2, r.name) end
+  for i, x in ipairs(scaled.inputs) do t.equal(again.inputs[i].scaled2, x.scaled2, x.name) end
+  t.equal(q.native.exists(path .. ".input-0") or q.native.exists(path .. ".layers"), false)
+end)
+
+-- The mistral of tests/models/arch with as many heads of keys and values as there are of queries: each twice.
+local function with_equal_heads(t)
+  local from, folder = models .. "arch/mistral", t.scratch .. "/heads"
+  local m, dim = assert(q.model(from)), 16
+  assert(q.native.make_folder(folder))
+  local config = read(from .. "/config.json"):gsub('"num_key_value_heads": 2', '"num_key_value_heads": 4')
+  assert(q.native.file_write(folder .. "/config.json", config))
+  local entries, data = {}, {}
+  for i, s in ipairs(m:stored()) do
+    local x, dims = assert(m.handle:numbers(s.name)), s.dims
+    if s.name:find "[kv]_proj" then
+      local each, y = dim * dims[2], q.native.ffi.buffer("f32", 2 * #x)
+      for j = 1, #y do y[j] = x[(j - 1) // (2 * each) * each + (j - 1) % each + 1] end
+      x, dims = y, { 2 * dims[1], dims[2] }
+    end
+    entries[i], data[i] = { name = s.name, type = "f32", dims = dims }, x
+  end
+  local writer <close> = assert(q.native.writer(folder .. "/model.safetensors", entries, {}))
+  for i, e in ipairs(entries) do assert(writer:put(e.name, data[i])) end
+  assert(writer:close())
+  return folder
+end
+
+local function tokens_of(t, vocab)
+  local ids = {}
+  for i = 1, 300 do ids[i] = i * i * 31 % vocab end
+  local path = t.scratch .. "/ids.jsonl"
+  assert(q.native.file_write(path, ('{"input_ids":[%s]}\n'):format(table.concat(ids, ","))))
+  return path
+end
+
+-- The divergence of the checkpoint in a folder from the model of a decoder.
+local function divergence(folder, d, windows)
+  local made <close> = assert(q.decoder(assert(q.model(folder))))
+  local r = assert(q.reference { decoder = d, windows = windows })
+  return assert(q.evaluate { decoder = made, windows = windows, reference = r }).kl.mean
+end
+
+local function stored(model, name)
+  for _, s in ipairs(model:stored()) do if s.name == name then return s.dtype, model.handle:numbers(name) end end
+end
+
+-- With eight bits a scaled model computes what it did, if what is divided is what is multiplied.
+local written = {
+  { "gemma3", norm = "model.layers.0.input_layernorm.weight" }, -- norms of 1 + w
+  { "qwen2", "o_proj.weight: 4 heads share the values of 2", norm = "model.layers.0.post_attention_layernorm.weight" },
+  { "phi3", norm = "model.norm.weight" },
+  { "mixtral", "experts.0.*: experts and their router read the same norm",
+    norm = "model.layers.0.input_layernorm.weight", scaled = "w2" },
+  { "heads", norm = "model.layers.1.input_layernorm.weight", scaled = "o_proj" },
+}
+case("a checkpoint with scaled inputs is one like any other", function(t)
+  for _, x in ipairs(written) do
+    local source = x[1] == "heads" and with_equal_heads(t) or models .. "arch/" .. x[1]
+    local m, folder = assert(q.model(source)), t.scratch .. "/" .. x[1] .. "-awq"
+    local d <close> = assert(q.decoder(m))
+    assert(q.native.make_folder(folder))
+    assert(q.native.file_write(folder .. "/config.json", read(source .. "/config.json")))
+    local o = options(m, tokens_of(t, d:config().vocab), { format = "int8.row", method = "awq", allow_rtn = true,
+      choose = function(y) return y.linear and not y.tied_to end })
+    local report, _, scaled = assert(m:write_quantized(folder .. "/model.safetensors", o))
+    local names, why = {}, {}
+    for i, y in ipairs(scaled.inputs) do names[i] = y.exponent >= 0 and y.name or "" end
+    for i, y in ipairs(scaled.kept) do why[i] = y.name .. ": " .. y.why end
+    t.check(#report > 0 and table.concat(names, "\n"):find(x.scaled or "down_proj"), table.concat(names, "\n"))
+    t.check(not x[2] or table.concat(why, "\n"):find(x[2]), table.concat(why, "\n"))
+    local was, before = stored(m, x.norm)
+    local is, after = stored(assert(q.model(folder)), x.norm)
+    local moved = 0
+    for i = 1, #before do moved = moved + (before[i] ~= after[i] and 1 or 0) end
+    t.equal(is, was, x[1])
+    t.check(moved > #before / 2, ("%s: %d of %d elements of %s changed"):format(x[1], moved, #before, x.norm))
+    local kl = divergence(folder, d, o.windows)
+    o.method = "rtn"
+    assert(m:write_quantized(folder .. "/model.safetensors", o))
+    local plain = divergence(folder, d, o.windows)
+    t.check(kl < 3 * plain, ("%s: KL %g, unscaled %g"):format(x[1], kl, plain))
+  end
+end)
+
+case("what reads or gives an input and is not quantized keeps it from being scaled", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local function kept_of(pattern)
+    local o = options(m, models .. "text/valid.txt", { method = "awq",
+      choose = function(x) return x.name:find(pattern) ~= nil end })
+    local _, _, scaled = assert(m:write_quantized(t.scratch .. "/out.safetensors", o))
+    t.equal(#scaled.inputs, 0)
+    t.equal(#scaled.kept, 1)
+    return scaled.kept[1].name .. ": " .. scaled.kept[1].why
+  end
+  t.equal(kept_of "layers%.0%.self_attn%.[qv]_proj", "model.layers.0.self_attn.q_proj.weight: "
+    .. "model.layers.0.self_attn.k_proj.weight reads it, too, and is not quantized")
+  t.equal(kept_of "layers%.0%.mlp%.down_proj", "model.layers.0.mlp.down_proj.weight: "
+    .. "model.layers.0.mlp.up_proj.weight, which gives it, is not quantized")
 end)
 
 return cases
