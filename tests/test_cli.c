@@ -246,6 +246,30 @@ static const row rows[] = {
      "[^\n]*\ns\n"
      "nothing was measured yet\n$",
      "^quernel: the store knows nothing of \"eval\""},
+    /* What a trade-off cannot use is refused before anything is written, with the thing, the value and the limit */
+    {"cp -r " TINY " a; cp -r " TINY " r; cp -r " TINY
+     " u; sed -i 's/\"model_type\": *\"llama\"/\"model_type\": \"mamba9\"/' a/*; "
+     "sed -i 's/^{/{\"rope_scaling\": {\"rope_type\": \"spiral\"},/' r/config.json; sed -i 's/\"type\": "
+     "*\"BPE\"/\"type\": "
+     "\"Unigram\"/' u/tokenizer.json; printf 'too short' >s; : >e; printf 'abc\\351' >b; echo '{\"input_ids\": [256]}' "
+     ">i.jsonl; echo '{\"query\":\"a\",\"choices\":[\"b\"],\"gold\":0}' >q.jsonl; V=$T/models/text/valid.txt; for v in "
+     "\"a --text $V\" "
+     "\"r --text $V\" \"u --text $V\" \"" TINY " --text s\" \"" TINY " --text $V --text e\" \"" TINY
+     " --text b\" \"" TINY " --text i.jsonl\" \"" TINY " --text $V --task q.jsonl\" \"" TINY
+     " --text $V --ctx 300\"; do quernel tradeoff $v -o out "
+     "--quiet; test $? = 1 || exit 9; test -e out && exit 8; done; ulimit -f 8; quernel tradeoff " TINY " --text $V -o "
+     "out --quiet; find out -type f",
+     0, NULL,
+     "^quernel: a: architecture \"mamba9\" is not known; those that can be evaluated: llama, [^\n]*\nquernel: "
+     "r: config.json: rope_type: \"spiral\" is not known; default, [^\n]*\nquernel: [^\n]*a tokenizer of kind Unigram "
+     "is not "
+     "read, only BPE; give token ids[^\n]*\nquernel: s: its 9 ids are fewer than two windows of 256; [^\n]*\nquernel: "
+     "e: an "
+     "empty text\nquernel: b: byte 3 is no UTF-8: 0xe9\nquernel: i.jsonl:1: 256 among the ids; [^\n]*\nquernel: "
+     "q.jsonl:1: it "
+     "has fewer than two choices\nquernel: ctx 300: [^\n]* was made for 256 tokens\nquernel: out/reference: [0-9]+ MB "
+     "are needed "
+     "for the reference's hidden states: File too large\n$"},
     /* An output that cannot be written is found before any work; a pack with more is not lost */
     {TUNE "-o nowhere/x.qpack", 1, NULL, "^quernel: nowhere/x.qpack: cannot be written: No such file[^\n]*\n$"},
     {VERIFY "-o nowhere/x.qpack; test ! -e .cache && exit $?", 0, NULL, "^quernel: nowhere/x.qpack: [^\n]*\n$"},
