@@ -24,8 +24,17 @@ return function(q, native)
   local decoder = {}
   decoder.__index = decoder
 
+  -- Bytes of the linear layers in f32.
+  local function f32_bytes(model)
+    local sum = 0
+    for _, t in ipairs(model:tensors()) do sum = sum + (t.linear and 4 * t.n * t.k * t.slices or 0) end
+    return sum
+  end
+
   -- A model (q.model) as a function. options: threads; bf16, every step rounded to it; hold, bytes of f32 weights that
-  -- may stay in memory, others are made anew in each pass (nil: 0.4 of what is free).
+  -- may stay in memory, others are made anew in each pass (nil: 0.4 of what is free). share: so many decoders are at
+  -- work side by side, and together hold no more than the weights of one and half a GB.
+  --   d.bytes: of all its linear layers in f32
   --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site)
   --   d:time(batch, before, n) -> { seconds, linear } of a pass of n tokens after `before` (eval/timing.h)
   --   d:session_bytes(batch, context)   of keys, values and states
@@ -33,15 +42,18 @@ return function(q, native)
   --   d:giver(input) -> { norm = its stored name } or { site = }, or nil, why it cannot be scaled
   --   d:scale(input, buffer f32 [k])   divide an input and multiply what reads it; the buffer holds the scale as taken
   --   d:norm(input) -> its norm's weights as they are to be stored   d:take_norms(model)   those of a scaled checkpoint
+  --   d:forget() gives up the memory of all that can be made again
   --   d:activate(site, "i8.row" | nil)   how the dense product's input is rounded; nil: not at all
   function q.decoder(model, options)
     options = options or {}
-    fields(options, { threads = "count?", bf16 = "boolean?", hold = "integer?" }, "options of decoder")
+    fields(options, { threads = "count?", bf16 = "boolean?", hold = "integer?", share = "count?" },
+      "options of decoder")
+    local bytes, share, free = f32_bytes(model), options.share or 1, q.free_memory() or math.huge
     local given = { threads = options.threads, bf16 = options.bf16,
-      hold = options.hold or math.floor(0.4 * (q.free_memory() or 0)) }
+      hold = options.hold or math.floor(math.min(0.8 * free / math.max(share, 2), (bytes + (1 << 29)) / share)) }
     local handle, why, code = native.decoder(model.handle, given, q.descriptor)
     if not handle then return nil, ("%s: %s"):format(model.path, why), code end
-    return setmetatable({ model = model, handle = handle, options = options }, decoder)
+    return setmetatable({ model = model, handle = handle, options = options, bytes = bytes }, decoder)
   end
 
   function decoder:sites()
@@ -56,6 +68,7 @@ return function(q, native)
   function decoder:scale(input, scale) return self.handle:scale(input, scale) end
   function decoder:norm(input) return self.handle:norm(input) end
   function decoder:take_norms(model) return self.handle:take_norms(model.handle) end
+  function decoder:forget() return self.handle:forget() end
   function decoder:close() return self.handle:close() end
   decoder.__close = decoder.close
   function decoder:time(batch, before, n) return self.handle:time(batch, before, n) end

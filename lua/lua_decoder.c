@@ -152,6 +152,12 @@ static int decoder_activate(lua_State *L) {
   return answer(L, qn__decoder_activate(qn__lua_decoder_at(L, 1), i, luaL_optstring(L, 3, NULL)));
 }
 
+/* decoder:forget(): what can be made again is given up */
+static int decoder_forget(lua_State *L) {
+  qn__decoder_forget(qn__lua_decoder_at(L, 1), -1);
+  return 0;
+}
+
 /* decoder:serve(site, gemm, weight, or nil: the dense product again) -> true, or nil, message, code */
 static int decoder_serve(lua_State *L) {
   int i;
@@ -255,14 +261,23 @@ static int decoder_session_bytes(lua_State *L) {
 
 void qn__lua_decoder(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"sites", decoder_sites},       {"weight", decoder_weight},
-      {"replace", decoder_replace},   {"serve", decoder_serve},
-      {"activate", decoder_activate}, {"config", decoder_config},
-      {"time", decoder_time},         {"session_bytes", decoder_session_bytes},
-      {"giver", decoder_giver},       {"scale", decoder_scale},
-      {"norm", decoder_norm},         {"take_norms", decoder_take_norms},
-      {"close", decoder_close},       {"__gc", decoder_close},
-      {"__close", decoder_close},     {NULL, NULL},
+      {"sites", decoder_sites},
+      {"weight", decoder_weight},
+      {"replace", decoder_replace},
+      {"serve", decoder_serve},
+      {"activate", decoder_activate},
+      {"config", decoder_config},
+      {"time", decoder_time},
+      {"session_bytes", decoder_session_bytes},
+      {"giver", decoder_giver},
+      {"scale", decoder_scale},
+      {"norm", decoder_norm},
+      {"take_norms", decoder_take_norms},
+      {"forget", decoder_forget},
+      {"close", decoder_close},
+      {"__gc", decoder_close},
+      {"__close", decoder_close},
+      {NULL, NULL},
   };
   static const luaL_Reg functions[] = {{"decoder", decoder_open}, {NULL, NULL}};
   qn__lua_class(L, decoder_class, methods);

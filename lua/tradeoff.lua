@@ -44,7 +44,7 @@ return function(q, native)
   local function noise_floor(s, notes)
     local known = notes:get "floor"
     if known then return known end
-    local d <close>, why, code = q.decoder(s.model, { threads = s.threads, bf16 = true })
+    local d <close>, why, code = q.decoder(s.model, { threads = s.threads, bf16 = true, share = 2 })
     if not d then return nil, why, code end
     local e
     e, why, code = q.evaluate { decoder = d, windows = s.scored, reference = s.reference, stop = floor_windows,
@@ -110,7 +110,7 @@ return function(q, native)
     s.model, why, code = q.model(t.model)
     if not s.model then return nil, why, code end
     s.list = list_of(t, s.model, device)
-    s.original, why, code = q.decoder(s.model, { threads = t.threads })
+    s.original, why, code = q.decoder(s.model, { threads = t.threads, share = 2 })
     if not s.original then return nil, why, code end
     local limit = s.original:config().context
     if t.ctx and limit > 0 and t.ctx > limit then

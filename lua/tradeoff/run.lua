@@ -133,16 +133,16 @@ function go:time(list)
   local taken, turns = {}, self:turns(list) -- kernels, kind and m -> seconds by rounds
   local function key(c, moment) return ("time %s %s %d"):format(c.kernels, moment[1], moment[2]) end
   for round = 1, choice.rounds do
-    for i, moment in ipairs(moments) do
-      self:each("time", list, function(c)
+    self:each("time", list, function(c) -- moment by moment: it need not be opened more than once
+      for _, moment in ipairs(moments) do
         local name = key(c, moment)
         local t = self:step(c, ("%s, turns %d, round %d"):format(name, turns, round), function()
           return self.steps.time(c, moment[1], moment[2])
         end)
         taken[name] = taken[name] or {}
         if t then taken[name][round] = t end
-      end, ((round - 1) * #moments + i - 1) * #list, choice.rounds * #moments * #list)
-    end
+      end
+    end, (round - 1) * #list, choice.rounds * #list)
   end
   local dense
   for _, c in ipairs(list) do dense = c.dense and c or dense end

@@ -14,7 +14,7 @@ return function(q, native)
   function steps.new(t)
     local s = setmetatable(t, steps)
     local out = { windows = t.scored.n, tasks = t.tasks, clock = native.clock }
-    s.opened = {}
+    s.opened, s.bytes = {}, 0
     for _, name in ipairs { "make", "evaluate", "tune", "time", "task" } do
       out[name] = function(...) return steps[name](s, ...) end
     end
@@ -112,8 +112,24 @@ return function(q, native)
 
   function steps:forget()
     for _, d in pairs(self.opened) do d:close() end
-    self.opened = {}
+    self.opened, self.bytes = {}, 0
     collectgarbage() -- which does not see by itself what packed weights weigh
+  end
+
+  -- Bytes that a candidate takes while it is open: a tied head is there once more, for its kernel.
+  local function open_bytes(c, original, m)
+    local bytes = c.original and original.bytes or c.bytes
+    for _, t in ipairs(m:tensors()) do
+      if t.tied_to and not c.original then bytes = bytes + t.n * t.k * t.bpw // 8 end
+    end
+    return bytes
+  end
+
+  -- Decoders stay open while they take no more than the original in f32 and 1 GB, and while there is memory.
+  function steps:make_room(bytes)
+    local free = q.free_memory() or math.huge
+    if self.bytes + bytes > self.original.bytes + (1 << 30) or free < 4 * bytes then self:forget() end
+    self.bytes = self.bytes + bytes
   end
 
   -- A decoder over the checkpoint of a candidate. Weights made of a GGUF have no configuration of their own: they take
@@ -139,22 +155,32 @@ return function(q, native)
     return d, why
   end
 
-  -- The decoder of a candidate, with or without its kernels. Those with kernels stay open while there is memory.
-  function steps:decoder(c, kernels)
-    if kernels and self.opened[c.name] then return self.opened[c.name] end
-    local free = q.free_memory()
-    if free and free < 4 * c.bytes then self:forget() end
-    local m, why = self:checkpoint(c)
+  -- The decoder of a candidate for times, with its kernels; it stays open. The original as it is has none.
+  function steps:timed(c)
+    if self.opened[c.name] then return self.opened[c.name] end
+    local m, why = self.model, nil
+    if not c.original then m, why = self:checkpoint(c) end
     if not m then return nil, why end
+    self:make_room(open_bytes(c, self.original, m))
     local d, pack, served
-    d, why = open_decoder(self.model, m, { threads = self.threads }, kernels)
-    if not d or not kernels then return d, why end
+    d, why = open_decoder(self.model, m, { threads = self.threads }, true)
+    if d and c.original then self.opened[c.name] = d end
+    if not d or c.original then return d, why end
     pack, why = q.open(self:path("packs", c.kernels) .. ".qpack",
       { device = self.device.name, threads = self.threads })
     if pack then served, why = d:serve_pack(pack, c.act) end
     if not served then return nil, why end
     self.opened[c.name] = d
     return d
+  end
+
+  -- The decoder of a candidate beside the original, with or without its kernels.
+  function steps:decoder(c, kernels)
+    if not self.opened[c.name] then self:forget() end
+    if kernels then return self:timed(c) end
+    local m, why = self:checkpoint(c)
+    if not m then return nil, why end
+    return open_decoder(self.model, m, { threads = self.threads, share = 2 })
   end
 
   function steps:evaluate(c, n, kernels)
@@ -192,8 +218,8 @@ return function(q, native)
   end
 
   function steps:time(c, kind, m)
-    local d, why = c.original and self.original, nil
-    if not d then d, why = self:decoder(c, true) end
+    self.original:forget() -- which is only evaluated
+    local d, why = self:timed(c)
     if not d then return nil, why end
     if kind == "prefill" then return d:time(1, 0, m) end
     return d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)

@@ -3,7 +3,8 @@ local common = require "lua.common"
 -- ---- What is evaluated ----------------------------------------------------------------------------------------------
 
 local function open(run, path, bf16)
-  return common.check(run.q.decoder(common.model(run.q, path, {}), { threads = run.threads, bf16 = bf16 }))
+  return common.check(run.q.decoder(common.model(run.q, path, {}), { threads = run.threads, bf16 = bf16,
+    share = run.options.against and 2 or 1 }))
 end
 
 -- The windows' length: what was asked for, else 512 or as much as each model was made for.
@@ -135,6 +136,7 @@ local function texts(run)
       threads = run.threads, progress = countdown(q, run.show, what) })
   end
   local scores = evaluate(run.after, options[1])
+  run.after:forget() -- there may be two more
   local floor = options.floor and evaluate(open(run, options.against, true), "floor")
   return { convention = convention(w), domains = w.domains, scores = scores, floor = floor }
 end

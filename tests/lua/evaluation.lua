@@ -87,6 +87,28 @@ case("an error of the progress function is the caller's", function(t)
   t.says("the decoder is closed", q.evaluate, { decoder = d, windows = w })
 end)
 
+case("weights that are forgotten or beyond a share are made again, those that were exchanged stay", function(t)
+  local m, other = assert(q.model(models .. "tiny-llama")), assert(q.model(models .. "tiny-llama-gptq4"))
+  local w = assert(windows(m, { windows = "1" }))
+  local function nats(d) return q.json(assert(q.evaluate { decoder = d, windows = w }).nll) end
+  local function opened(share)
+    local d = assert(q.decoder(m, { threads = 1, share = share }))
+    assert(d:replace(3, assert(other:planes(d:sites()[3].name))))
+    return d
+  end
+  local d <close> = opened(1)
+  local sharing <close> = opened(1 << 20) -- less than a row
+  local before <close> = assert(q.decoder(m, { threads = 1 }))
+  local want = nats(d)
+  t.check(want ~= nats(before), "the layer that was exchanged")
+  d:forget()
+  t.equal(nats(d), want)
+  t.equal(nats(sharing), want)
+  local bytes = 0
+  for _, site in ipairs(d:sites()) do bytes = bytes + 4 * site.n * site.k end
+  t.equal(d.bytes, bytes)
+end)
+
 case("a reference and a calibration need the decoders that they are of", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local d, w = assert(q.decoder(m)), assert(windows(m))

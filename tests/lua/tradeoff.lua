@@ -378,7 +378,7 @@ case("what comes in later is timed in turns with 16-bit dense, not against its t
   end
   local done, progress = timed { ["f16:copy:f32"] = true, ["int4.g64:gptq:bf16"] = true }
   t.equal(done["time f16:f32 decode 1"], choice.rounds)
-  t.equal(#progress, choice.rounds * 4 * 2)
+  t.equal(#progress, choice.rounds * 2)
   for i, share in ipairs(progress) do t.equal(share, (i - 1) / #progress) end
   t.equal(timed({ ["f16:copy:f32"] = true, ["int4.g64:gptq:bf16"] = true })["time f16:f32 decode 1"], nil)
   done = timed { ["f16:copy:f32"] = true, ["int4.g64:gptq:bf16"] = true, ["int2.g64:rtn:bf16"] = true }
