@@ -223,6 +223,43 @@ case("a checkpoint with scaled inputs is one like any other", function(t)
   end
 end)
 
+case("other tools get the norms of a checkpoint with scaled inputs", function(t)
+  local m, folder = assert(q.model(models .. "tiny-llama")), t.scratch .. "/scaled"
+  local d <close> = assert(q.decoder(m))
+  local o = options(m, models .. "text/valid.txt", { format = "int4.g32", method = "awq",
+    choose = function(x) return x.linear and x.name:find "layers%.0%." ~= nil end })
+  local _, _, scaled = assert(m:write_quantized(folder, o))
+  t.check(scaled.inputs[1].exponent >= 0, scaled.inputs[1].exponent)
+  local kl = divergence(folder, d, o.windows)
+  for _, to in ipairs { "gguf", "compressed-tensors", "gptq" } do
+    local path = ("%s/as-%s%s"):format(t.scratch, to, to == "gguf" and ".gguf" or "")
+    assert(assert(q.model(folder)):export(path, { to = to }))
+    local is = divergence(path, d, o.windows)
+    t.check(math.abs(is - kl) < 0.01 * kl, ("%s: KL %g, as planes %g"):format(to, is, kl))
+  end
+end)
+
+-- A file of weights has no configuration: it goes into a decoder of the GGUF that it was made of.
+case("what is made of a GGUF has the norms of the scaled model", function(t)
+  local m, path = assert(q.model(models .. "arch/gemma3/model.gguf")), t.scratch .. "/weights.safetensors"
+  local d <close> = assert(q.decoder(m))
+  local made <close> = assert(q.decoder(m))
+  local o = options(m, tokens_of(t, d:config().vocab), { format = "int8.row", method = "awq",
+    choose = function(x) return x.linear and not x.tied_to end })
+  assert(m:write_quantized(path, o))
+  local weights, r = assert(q.model(path)), assert(q.reference { decoder = d, windows = o.windows })
+  for i, site in ipairs(made:sites()) do
+    if weights.by_name[site.name].linear then assert(made:replace(i, assert(weights:planes(site.name)))) end
+  end
+  local function kl() return assert(q.evaluate { decoder = made, windows = o.windows, reference = r }).kl.mean end
+  local before = kl()
+  assert(made:take_norms(weights))
+  local after = kl()
+  t.check(after < 0.1 * before, ("KL %g with its norms, %g with those of the GGUF"):format(after, before))
+  local _, why = made:take_norms(assert(q.model(models .. "tiny-llama")))
+  t.check(why:find "has no blk%.0%.attn_norm%.weight of 32 floats" or why:find "has no output_norm", why)
+end)
+
 case("what reads or gives an input and is not quantized keeps it from being scaled", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local function kept_of(pattern)
