@@ -1,5 +1,6 @@
 /* test_oom.c - what works in this process while its memory runs out: readers and writers of checkpoints, quantizing,
  * tokenizers, packs, the store, compiling. See oom.h. */
+#include "awq.h"
 #include "compile.h"
 #include "file.h"
 #include "hash.h"
@@ -157,6 +158,36 @@ static qn_status quantize(uint64_t *result) {
 START_TEST(test_quantizing) { fail_each("quantize", quantize, 100); }
 END_TEST
 
+static qn_status add_inputs(qn__inputs *s) {
+  static float x[8 * 64];
+  qn_pool *pool;
+  for (int i = 0; i < 8 * 64; i++) x[i] = (float)(i % 29 - 14) * (float)(1 + i % 3);
+  QN_TRY(qn__pool_new(NULL, 2, &pool));
+  qn_status status = qn__inputs_add(s, pool, x, NULL, 8);
+  qn__pool_free(pool);
+  qn__inputs_finish(s);
+  return status;
+}
+
+static qn_status search_scale(uint64_t *result) {
+  static float w[16 * 64], scale[64];
+  const qn_format f = make_format(4, 32, true);
+  const qn__awq_weight reader = {&f, w, 16};
+  qn__awq_found found;
+  qn__inputs s;
+  for (int i = 0; i < 16 * 64; i++) w[i] = (float)(i % 37) - 18;
+  *result = 0;
+  QN_TRY(qn__inputs_init(&s, 64, QN__SEE_PRODUCTS));
+  qn_status status = add_inputs(&s);
+  if (!status) status = qn__awq_search(&reader, 1, &s, NULL, 2, scale, &found);
+  qn__inputs_fini(&s);
+  if (!status) mix(result, scale, sizeof scale);
+  return status;
+}
+
+START_TEST(test_scaling) { fail_each("scale of an input", search_scale, 100); }
+END_TEST
+
 /* ---- Packs ------------------------------------------------------------------------------------------------------- */
 
 static const unsigned char code[100] = "code";
@@ -310,6 +341,7 @@ int main(int argc, char **argv) {
       CASE(test_dialects, 2),
       CASE(test_writers, 1),
       CASE(test_quantizing, 1),
+      CASE(test_scaling, 1),
       CASE(test_packs, 1),
       CASE(test_tokenizers, 4),
       CASE(test_compiling, 1),

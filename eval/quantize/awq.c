@@ -51,9 +51,10 @@ static void find_errors(void *ud, int64_t begin, int64_t end, int32_t thread) {
   work *a = ud;
   qn__fit *t = a->t;
   (void)thread;
-  strip *w = calloc((size_t)t->seen->pad * 2, sizeof *w), *d = w + t->seen->pad, output, error;
+  strip *w = calloc((size_t)t->seen->pad * 2, sizeof *w), output, error;
   if (!w) atomic_store(&a->no_memory, true);
   for (int64_t i = begin; w && i < end; i++) {
+    strip *d = w + t->seen->pad;
     int rows = (int)(t->n - i * T < T ? t->n - i * T : T);
     load(t, i * T, rows, w, d);
     output_squares(t->seen, w, output);
