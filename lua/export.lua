@@ -35,10 +35,19 @@ return function(q, native, model, beside)
     return #list > 0 and table.concat(list, ", ") or "no target"
   end
 
-  -- "i8", "e4m3", or nil: what is asked for, else what the checkpoint says of the layer.
+  -- "i8.row", "nvfp4.g16"… or nil: what is asked for, else what the checkpoint says of the layer; and the tensor with
+  -- the one scale of all inputs, which must have the name that compressed-tensors reads.
   local function activations_of(t, target, options)
     if not target.activations or options.activations == "none" then return nil end
-    return options.activations or t.activation and t.activation:match "^(%w+)%."
+    if options.activations then return options.activations .. ".row" end
+    local said, tensor = t.activation, t.activation_tensor
+    local two_levels = said and said:find "^nvfp4"
+    local name = module(t.name) .. (two_levels and ".input_global_scale" or ".input_scale")
+    if (two_levels or tensor) and tensor ~= name then
+      error(("%s: activations as %s need %s, which is not there; --activations none leaves them as they are"):format(
+        t.name, said, name), 0)
+    end
+    return said and said .. (tensor and ".static" or ""), tensor
   end
 
   -- Planes of a weight as the target has them, without data; what it does not hold is an error that says who does.
@@ -51,7 +60,7 @@ return function(q, native, model, beside)
 
   -- How a quantized weight is written: entries of the file, and a layer for the configuration.
   local function plan_of(self, t, target, options)
-    local activations = activations_of(t, target, options)
+    local activations, scale = activations_of(t, target, options)
     local to = target.encode(activations)
     local encoded, planes = encoded_of(self, t, to)
     if t.slices > 1 then
@@ -66,25 +75,27 @@ return function(q, native, model, beside)
     for i, p in ipairs(parts) do
       entries[i] = { name = module(t.name) .. p.name, part = p.name, dtype = p.dtype, dims = p.dims }
     end
-    return { tensor = t, to = to, activations = activations, entries = entries, name = module(t.name),
+    return { tensor = t, to = to, activations = activations, scale = scale, entries = entries, name = module(t.name),
       format = t.format, dialect = dialect, head = t.role == "head", perm = planes:info().perm,
       f = q.gen.format.descriptor(q.resolve(t.format)) }
   end
 
   -- Layers to be made, matrices that stay, and all entries of the file.
   local function plan(self, target, options)
-    local layers, dense, file, made = {}, {}, {}, {}
+    local layers, dense, file, made, kept = {}, {}, {}, {}, {}
     for _, t in ipairs(self.list) do
       if not t.refusal and t.quantized and not t.tied_to then
         local layer = plan_of(self, t, target, options)
-        layers[#layers + 1], made[t.name] = layer, true
+        layers[#layers + 1], made[t.name], kept[layer.scale or ""] = layer, true, true
         table.move(layer.entries, 1, #layer.entries, #file + 1, file)
       elseif t.format and t.role ~= "embedding" and t.role ~= "norm" then
         dense[#dense + 1] = { name = module(t.name), linear = t.linear, head = t.role == "head" }
       end
     end
     for _, s in ipairs(self:stored()) do
-      if not made[s.weight] then file[#file + 1] = { name = s.name, dtype = s.dtype, dims = s.dims, stored = true } end
+      if not made[s.weight] or kept[s.name] then
+        file[#file + 1] = { name = s.name, dtype = s.dtype, dims = s.dims, stored = true }
+      end
     end
     return layers, dense, file
   end

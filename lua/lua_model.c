@@ -52,6 +52,7 @@ static void push_tensor(lua_State *L, const qn_tensor *t) {
   qn__lua_set_text(L, "format", t->format);
   qn__lua_set_text(L, "refusal", t->refusal);
   qn__lua_set_text(L, "activation", t->activation);
+  qn__lua_set_text(L, "activation_tensor", t->activation_raw ? t->activation_raw->name : NULL);
   qn__lua_set_text(L, "tied_to", t->tied_to);
   qn__lua_set_text(L, "role", t->role);
   qn__lua_set_text(L, "raw", t->raw ? t->raw->name : NULL);

@@ -179,6 +179,7 @@ return function(q, native)
     if not planes then error(("%s: %s"):format(t.name, why), 0) end
     local plan = as_planes(t.format, planes_read(planes), make)
     plan.float = not t.quantized and t.format or nil
+    plan.activation = t.activation
     return plan
   end
 
@@ -192,6 +193,7 @@ return function(q, native)
       out[i] = { name = base .. "." .. p.name, plane = p.name, type = p.type, dims = dims }
       words[i + 1] = ("%s:%d"):format(p.name, p.bits)
     end
+    if plan.activation then words[#words + 1] = "@" .. plan.activation end
     if plan.float then out[1].name, out[1].type = t.name, plan.float end
     return out, table.concat(words, " ")
   end
@@ -199,7 +201,7 @@ return function(q, native)
   -- What a file of the model's weights holds, where plan(t) says how each is written, or nothing if it stays as it is
   -- stored: the entries, the header's texts, and the weights to be made. Blocks of GGUF stay as bytes.
   local function contents(self, plan)
-    local file, meta, jobs, made = {}, { "quernel.planes", "1" }, {}, {}
+    local file, meta, jobs, made, kept = {}, { "quernel.planes", "1" }, {}, {}, {}
     for _, t in ipairs(self.list) do
       local p = not t.refusal and plan(t)
       if p then
@@ -208,12 +210,13 @@ return function(q, native)
         table.move(entries, 1, #entries, #file + 1, file)
         table.move({ t.name, text }, 1, 2, #meta + 1, meta)
         made[t.name] = true
+        if p.activation and t.activation_tensor then kept[t.activation_tensor] = true end
       elseif t.tied_to then
         table.move({ "quernel.tied", t.name }, 1, 2, #meta + 1, meta)
       end
     end
     for _, s in ipairs(self:stored()) do
-      if not made[s.weight] then
+      if not made[s.weight] or kept[s.name] then
         file[#file + 1] = { name = s.name, dtype = s.blocks and "U8" or s.dtype,
           dims = s.blocks and { s.bytes } or s.dims, stored = true }
       end

@@ -6,7 +6,8 @@
 --   file                 a second place where tools look for that
 --   remark(layers) -> what should be told of them, or nil
 -- A layer is { name = of the module, format =, dialect = that reads it, f = the format's descriptor, perm = in
--- act-order?, activations = "i8", "e4m3" or nil }; `dense` are the modules of matrices that stay as they are, { name =,
+-- act-order?, activations = "i8.row", "nvfp4.g16"… as in qn_tensor, ".static" behind it if the one scale for all inputs
+-- is in the file; or nil }; `dense` are the modules of matrices that stay as they are, { name =,
 -- linear = }.
 
 return function(q)
@@ -120,28 +121,45 @@ return function(q)
     return out
   end
 
-  -- Activations of 8 bits, quantized as they come: for each token, or where weights have blocks for 128 of a token.
-  local function ct_activations(kind, weights)
-    if not kind then return nil end
-    local out = { num_bits = 8, type = kind == "i8" and "int" or "float", symmetric = true, dynamic = true,
-      strategy = "token" }
-    if weights.strategy == "block" then out.strategy, out.group_size = "group", weights.block_structure[2] end
+  -- How activations are quantized, and the weights that they go with.
+  local activations_of = {
+    i8 = { num_bits = 8, type = "int", symmetric = true, with = "int-quantized" },
+    i8z = { num_bits = 8, type = "int", symmetric = false, with = "int-quantized" },
+    e4m3 = { num_bits = 8, type = "float", symmetric = true, with = "float-quantized" },
+    mxfp8 = { num_bits = 8, type = "float", symmetric = true, scale_dtype = "torch.uint8", with = "mxfp8-quantized" },
+    mxfp4 = { num_bits = 4, type = "float", symmetric = true, scale_dtype = "torch.uint8",
+      with = "mxfp4-pack-quantized" },
+    nvfp4 = { num_bits = 4, type = "float", symmetric = true, scale_dtype = "torch.float8_e4m3fn",
+      strategy = "tensor_group", dynamic = "local", with = "nvfp4-pack-quantized" },
+  }
+
+  -- Quantized as they come, but with a scale that is in the file. A token's scale becomes one for each 128 of it where
+  -- weights have blocks.
+  local function ct_activations(text, weights, format)
+    local kind, grain, static = text:match "^(%w+)%.(%w+)(.*)$"
+    local known = activations_of[kind]
+    if not known or known.with ~= format then return nil end
+    local out = { num_bits = known.num_bits, type = known.type, symmetric = known.symmetric,
+      scale_dtype = known.scale_dtype, dynamic = known.dynamic or static ~= ".static" }
+    local group = math.tointeger(tonumber(grain:match "^g(%d+)$"))
+    if grain == "row" and weights.strategy == "block" then group = weights.block_structure[2] end
+    out.strategy = known.strategy or group and "group" or grain == "tensor" and "tensor" or "token"
+    out.group_size = group
     return out
   end
-
-  local of_activations = { i8 = "int-quantized", e4m3 = "float-quantized" }
 
   local function compressed_tensors(layers, dense)
     local config_groups, formats, groups = {}, {}, by_format(layers)
     for i, group in ipairs(groups) do
       local format, activations = group[1].dialect:match "/(.*)", group[1].activations
-      if activations and of_activations[activations] ~= format then
+      local weights = ct_weights(group[1], format)
+      local inputs = activations and ct_activations(activations, weights, format)
+      if activations and not inputs then
         return nil, ("%s, %s: activations of %s do not go with it; --activations none leaves them as they are"):format(
           group[1].name, group[1].format, activations)
       end
-      local weights = ct_weights(group[1], format)
       config_groups["group_" .. i - 1] = { weights = weights, format = format,
-        input_activations = ct_activations(activations, weights),
+        input_activations = inputs,
         targets = #groups == 1 and { "Linear" } or names(group) }
       formats[format] = true
     end
@@ -164,7 +182,7 @@ return function(q)
     awq = { encode = function() return "awq" end, config = awq },
     ["compressed-tensors"] = {
       encode = function(activations)
-        return activations == "i8" and "compressed-tensors/int-quantized" or "compressed-tensors"
+        return activations and activations:find "^i8" and "compressed-tensors/int-quantized" or "compressed-tensors"
       end,
       config = compressed_tensors, activations = true, remark = ct_remark,
     },

@@ -3,15 +3,41 @@
 #include "arch_made.h"
 #include "decoder_fixture.h"
 #include "ops.h"
+#include "rounding.h"
+#include "rounding_vectors.h"
 #include "timing.h"
 #include <math.h>
 
 START_TEST(an_activation_that_is_not_computed_is_named) {
+  static const char *const unknown[][2] = {{"int4.row", "known: i8, "},
+                                           {"i8.column", "known: i8, "},
+                                           {"", "known: i8, "},
+                                           {"i8.g100", "does not divide its K = 256"},
+                                           {"i8.g-16", "does not divide its K = 256"},
+                                           {"nvfp4.g16", "the file has no scale for them"}};
+  char start[128];
   opened o = open_model("tiny-llama", (qn__decoder_options){0});
-  ck_assert_int_eq(qn__decoder_activate(o.d, 0, "e2m1.g16"), QN_E_SHAPE);
-  ck_assert_ptr_nonnull(strstr(qn__errmsg(), "self_attn.q_proj.weight wants activations as 'e2m1.g16'"));
-  ck_assert_int_eq(qn__decoder_activate(o.d, 0, "i8.g100"), QN_E_SHAPE);
+  for (size_t i = 0; i < QN_COUNT(unknown); i++) {
+    ck_assert_int_eq(qn__decoder_activate(o.d, 0, unknown[i][0]), QN_E_SHAPE);
+    snprintf(start, sizeof start, "self_attn.q_proj.weight wants activations as '%s'", unknown[i][0]);
+    ck_assert_msg(strstr(qn__errmsg(), start) && strstr(qn__errmsg(), unknown[i][1]), "%s", qn__errmsg());
+  }
   close_model(o);
+}
+END_TEST
+
+START_TEST(an_input_is_rounded_as_the_tool_does_that_made_the_checkpoint) {
+  const float *want = rounding_vectors[_i].is;
+  float y[64];
+  qn_pool *pool;
+  qn__rounding r;
+  OK(qn__pool_new(NULL, 2, &pool));
+  OK(qn__rounding_read(rounding_vectors[_i].activation, 32, rounding_vectors[_i].scale, "a", &r));
+  qn__rounding_run(pool, &r, rounding_input, y, 64);
+  for (int i = 0; i < 64; i++)
+    ck_assert_msg(fabsf(y[i] - want[i]) <= 4e-7f * fabsf(want[i]), "%s: %g of %g, not %g",
+                  rounding_vectors[_i].activation, (double)y[i], (double)rounding_input[i], (double)want[i]);
+  qn__pool_free(pool);
 }
 END_TEST
 
@@ -236,6 +262,7 @@ END_TEST
 int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(an_activation_that_is_not_computed_is_named, 1),
+      CASE(an_input_is_rounded_as_the_tool_does_that_made_the_checkpoint, QN_COUNT(rounding_vectors)),
       CASE(threads_and_memory_do_not_show, QN_COUNT(options)),
       CASE(a_cache_gives_what_a_pass_gives, QN_COUNT(arch_made)),
       CASE(a_weight_that_replaces_itself_changes_nothing_and_another_one_does, 1),

@@ -1,6 +1,7 @@
 /* test_io_weights.c - weights of a checkpoint: what the configuration says of them, what of them cannot be read and
  * why, and where the two contradict each other. */
 #include "io_folder.h"
+#include <math.h>
 
 /* Codes that no dialect takes: one weight a layer, its reason, its bytes with all that lies beside the codes. A bias
  * and another layer are none of it. */
@@ -362,6 +363,74 @@ START_TEST(activations_are_named) {
 }
 END_TEST
 
+#define CT(settings) "{\"quantization_config\":{\"config_groups\":{\"g\":{\"input_activations\":{" settings "}}}}}"
+
+/* Of a weight in e4m3: the activation of its layer, a tensor beside it, and the scale that is taken from that. */
+static const struct {
+  const char *config, *activation, *tensor;
+  float value, scale;
+} scaled[] = {
+    {CT("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"tensor\",\"dynamic\":false"), "e4m3.tensor", "a.input_scale",
+     .5f, .5f},
+    {CT("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"tensor\",\"dynamic\":true"), "e4m3.tensor", "b.input_scale",
+     .5f, 0},
+    {CT("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"token\",\"dynamic\":true"), "e4m3.row", "a.input_scale", .5f,
+     0},
+    {CT("\"num_bits\":8,\"type\":\"int\",\"symmetric\":false,\"strategy\":\"token\""), "i8z.row", "a.input_scale", .5f,
+     0},
+    {CT("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"group\",\"group_size\":32,\"scale_dtype\":\"torch.uint8\""),
+     "mxfp8.g32", "b.input_scale", 1, 0},
+    {CT("\"num_bits\":4,\"type\":\"float\",\"strategy\":\"group\",\"group_size\":32,\"scale_dtype\":\"torch.uint8\""),
+     "mxfp4.g32", "b.input_scale", 1, 0},
+    {CT("\"num_bits\":4,\"type\":\"int\",\"strategy\":\"token\""), "int4.row", "b.input_scale", 1, 0},
+    {CT("\"num_bits\":4,\"type\":\"float\",\"strategy\":\"tensor_group\",\"group_size\":16,\"dynamic\":\"local\""),
+     "nvfp4.g16", "a.input_global_scale", 8, .125f},
+    {CT("\"num_bits\":4,\"type\":\"float\",\"group_size\":16,\"dynamic\":false"), "nvfp4.g16", "a.input_scale", 8,
+     8}, /* ModelOpt's */
+    {"{\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\"}}", "e4m3.tensor", "a.input_scale",
+     .5f, .5f},
+    {"{\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\"}}", "nvfp4.g16", "a.input_scale",
+     .5f, .5f},
+    {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"activation_scheme\":\"static\"}}", "e4m3.tensor",
+     "a.input_scale", .5f, .5f},
+    {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"activation_scheme\":\"dynamic\"}}", NULL, "a.input_scale",
+     .5f, 0},
+};
+
+static const qn_tensor *put_scaled(int i, float value, qn_model **m) {
+  put_text("config.json", scaled[i].config);
+  put_tensors("model.safetensors",
+              (qn_save[]){tensor("a.weight", "F8_E4M3", 4, 32),
+                          tensor("a.weight_scale", "F32", 1, 0),
+                          {scaled[i].tensor, "F32", 1, {1}, &value}},
+              3);
+  *m = open_folder();
+  return qn_model_find(*m, "a.weight");
+}
+
+START_TEST(activations_have_their_scale) {
+  qn_model *m;
+  const qn_tensor *t = put_scaled(_i, scaled[_i].value, &m);
+  ck_assert_msg(t && !t->refusal, "%s", t ? t->refusal : "no weight");
+  if (scaled[_i].activation) ck_assert_str_eq(t->activation, scaled[_i].activation);
+  else ck_assert_ptr_null(t->activation);
+  ck_assert_float_eq(t->activation_scale, scaled[_i].scale);
+  qn_model_close(m);
+}
+END_TEST
+
+START_TEST(a_scale_of_activations_that_is_none_is_named) {
+  static const float bad[] = {0, -1, INFINITY, NAN, 1e-45f};
+  for (size_t i = 0; i < QN_COUNT(bad); i++) {
+    qn_model *m;
+    const qn_tensor *t = put_scaled(0, bad[i], &m);
+    ck_assert_msg(t->refusal && strstr(t->refusal, "a.input_scale: ") && strstr(t->refusal, "no scale of activations"),
+                  "%g: %s", (double)bad[i], t->refusal);
+    qn_model_close(m);
+  }
+}
+END_TEST
+
 START_TEST(unaligned_tensors_are_copied) { /* an odd header moves all data by a byte */
   static const char header[] = "{\"a\":{\"dtype\":\"F16\",\"shape\":[1,3],\"data_offsets\":[0,6]}}  ";
   FILE *f = fopen(in_folder("x.safetensors"), "wb");
@@ -403,6 +472,8 @@ int main(int argc, char **argv) {
       CASE(bits_may_differ_from_layer_to_layer, 1),
       CASE(a_rule_is_for_the_names_that_it_matches, QN_COUNT(rules)),
       CASE(activations_are_named, 1),
+      CASE(activations_have_their_scale, QN_COUNT(scaled)),
+      CASE(a_scale_of_activations_that_is_none_is_named, 1),
       CASE(unaligned_tensors_are_copied, 1),
       CASE(a_stack_of_experts_has_slices, 1),
   };

@@ -89,8 +89,7 @@ qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w);
  * replaced stays. */
 void qn__decoder_forget(qn__decoder *d, int layer);
 /* Round the input of the dense product: "TYPE.GRAIN" as in qn_tensor.activation, of which it is the checkpoint's until
- * this is called; NULL: take it as it is. Scales are those of each token ("row", "tensor") or of each group of it,
- * found when it comes. QN_E_SHAPE: another type, a group that does not divide K. */
+ * this is called (rounding.h); NULL: take it as it is. QN_E_SHAPE: another type, a group that does not divide K. */
 qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation);
 /* Multiply by a kernel instead: N x K of `gemm` are the site's, its epilogue is empty. The input is converted to the
  * type that it takes, with a scale for each token where it wants one. Both belong to the caller and outlive their use;

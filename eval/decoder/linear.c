@@ -186,33 +186,20 @@ qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_
 
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
 
-/* "i8.row", "e4m3.tensor", "i8.g128" */
+/* The file's scale goes with what the file says alone. */
 qn_status qn__linear_activate(qn__linears *s, int i, const char *activation) {
   qn__linear *l = &s->all[i];
-  const char *grain = activation ? strchr(activation, '.') : NULL;
-  char type[8] = "";
-  l->act = QN_T_NONE;
-  if (!activation) return QN_OK;
-  if (grain) snprintf(type, sizeof type, "%.*s", (int)(grain - activation), activation);
-  l->act = qn_type_from_name(type);
-  l->group = grain && grain[1] == 'g' ? atoi(grain + 2) : l->tensor->k;
-  if (!qn__act_scaled(l->act))
-    return qn__fail(QN_E_SHAPE, "%s wants activations as '%s'; known: i8, e4m3, e5m2 by row, tensor or group",
-                    l->tensor->name, activation);
-  if (l->group < 1 || l->tensor->k % l->group)
-    return qn__fail(QN_E_SHAPE, "%s wants activations as '%s', which does not divide its K = %jd", l->tensor->name,
-                    activation, (intmax_t)l->tensor->k);
-  return QN_OK;
+  const qn_tensor *t = l->tensor;
+  bool own = activation && t->activation && !strcmp(activation, t->activation);
+  return qn__rounding_read(activation, t->k, own ? t->activation_scale : 0, t->name, &l->rounding);
 }
 
 /* x as the layer takes it. */
 static qn_status activate(qn__linears *s, const qn__linear *l, const float **x, int64_t m) {
-  const int64_t n = m * l->tensor->k;
-  float *y, *codes;
-  if (!l->act) return QN_OK;
-  QN_TRY(qn__scratch_take(s->scratch, n, &y));
-  QN_TRY(qn__scratch_take(s->scratch, (n + 3) / 4, &codes));
-  qn__requantize_rows(s->pool, &(qn__requantize){*x, y, (uint8_t *)codes, l->act, n / l->group, l->group});
+  float *y;
+  if (!l->rounding.kind) return QN_OK;
+  QN_TRY(qn__scratch_take(s->scratch, m * l->tensor->k, &y));
+  qn__rounding_run(s->pool, &l->rounding, *x, y, m * l->tensor->k);
   *x = y;
   return QN_OK;
 }

@@ -4,6 +4,7 @@
 #include "desc.h"
 #include "io.h"
 #include "pool.h"
+#include "rounding.h"
 #include "scratch.h"
 
 /* A matrix of a checkpoint, and what it multiplies by now. Begins with tensor, slice, format and layer, the rest zero.
@@ -13,13 +14,12 @@ typedef struct qn__linear {
   int64_t slice;
   const qn_format *format; /* of the tensor */
   int layer;
-  qn_type act; /* of the input, with a scale for every `group` of it; QN_T_NONE: taken as it is */
-  int64_t group;
-  bool replaced;       /* w is not the checkpoint's, and stays */
-  float *w;            /* [n,k], or NULL: to be made */
-  float *cols, *rows;  /* [k], [n] what the checkpoint's is multiplied by, or NULL */
-  uint64_t used;       /* when it was last multiplied, in products */
-  const qn_gemm *gemm; /* or NULL: the dense product */
+  qn__rounding rounding; /* of the input of the dense product */
+  bool replaced;         /* w is not the checkpoint's, and stays */
+  float *w;              /* [n,k], or NULL: to be made */
+  float *cols, *rows;    /* [k], [n] what the checkpoint's is multiplied by, or NULL */
+  uint64_t used;         /* when it was last multiplied, in products */
+  const qn_gemm *gemm;   /* or NULL: the dense product */
   const qn_weight *weight;
 } qn__linear;
 

@@ -97,26 +97,6 @@ QN__CLONES static void round_bf16(void *ud, int64_t begin, int64_t end, int32_t 
 
 void qn__round_rows(qn_pool *pool, const qn__round *a) { qn__pool_run(pool, round_bf16, (void *)a, a->rows); }
 
-static void requantize(void *ud, int64_t begin, int64_t end, int32_t thread) {
-  enum { block = 64 };
-  const qn__requantize *a = ud;
-  double value[block];
-  (void)thread;
-  for (int64_t i = begin; i < end; i++) {
-    float scale;
-    qn_quantize_rows(a->x + i * a->n, 1, a->n, a->n, a->type, a->codes + i * a->n, &scale);
-    for (int64_t j = 0; j < a->n; j += block) {
-      int n = (int)(a->n - j < block ? a->n - j : block);
-      qn__load_block(a->type, a->codes, i * a->n + j, n, value);
-      for (int l = 0; l < n; l++) a->y[i * a->n + j + l] = (float)value[l] * scale;
-    }
-  }
-}
-
-void qn__requantize_rows(qn_pool *pool, const qn__requantize *a) {
-  qn__pool_run(pool, requantize, (void *)a, a->parts);
-}
-
 static void gather(void *ud, int64_t begin, int64_t end, int32_t thread) {
   const qn__gather *a = ud;
   (void)thread;

@@ -61,16 +61,6 @@ typedef struct qn__round {
 } qn__round;
 void qn__round_rows(qn_pool *pool, const qn__round *a);
 
-/* y = x as `type` keeps it, with a scale for each part of n floats (qn_quantize_rows). */
-typedef struct qn__requantize {
-  const float *x;
-  float *y;
-  uint8_t *codes; /* room for parts * n */
-  qn_type type;
-  int64_t parts, n;
-} qn__requantize;
-void qn__requantize_rows(qn_pool *pool, const qn__requantize *a);
-
 /* y[i] = x[first + i / run * step + i % run], and the bias if there is one: a parameter out of a wider product. */
 typedef struct qn__gather {
   const float *x, *bias;

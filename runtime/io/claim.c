@@ -59,6 +59,7 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   const qn_raw *smooth = qn__sibling(m, name, strlen(name) - strlen(w->dialect->key), ".pre_quant_scale");
   if (smooth) return qn__fail(QN_E_SHAPE, "%s: activations that are scaled first are not supported", smooth->name);
   QN_TRY(w->dialect->claim(m, w));
+  QN_TRY(qn__activation_scale(m, w));
   if (w->pub.slices >= 1 && w->pub.n >= 1 && w->pub.k >= 1) return QN_OK; /* a block type's scale has bytes, too */
   return qn__fail(QN_E_FORMAT, "%s: a matrix of %jd x %jd x %jd", name, (intmax_t)w->pub.slices, (intmax_t)w->pub.n,
                   (intmax_t)w->pub.k);
@@ -158,7 +159,7 @@ static qn_status ask_dialects(qn_model *m, bool plain) {
 qn_status qn__model_claim(qn_model *m) {
   m->weight = calloc(m->n_stored + 2, sizeof *m->weight); /* room for the next candidate and a tied one */
   if (!m->weight) return qn__fail(QN_E_NOMEM, "no memory for %zu weights", m->n_stored);
-  m->activation = qn__ct_activation(m, &m->arena);
+  m->activation = qn__activation_find(m, &m->arena);
   QN_TRY(qn__refuse_layouts(m));
   QN_TRY(ask_dialects(m, false)); /* first: what is beside codes is not left for the plain one */
   QN_TRY(qn__refuse_codes(m));

@@ -1,4 +1,4 @@
-/* ct.h - what the dialects of compressed-tensors share: its configuration. */
+/* ct.h - what dialects read of the configuration of compressed-tensors, and of those like it. */
 #ifndef QN_IO_CT_H
 #define QN_IO_CT_H
 #include "model.h"
@@ -6,6 +6,10 @@
 /* The i-th entry of config_groups, or NULL. */
 const cJSON *qn__ct_weights(const qn_model *m, int i);
 
-/* How activations are to be quantized to 8 bits ("i8.row", "e4m3.g128"), or NULL. The text belongs to the arena. */
-const char *qn__ct_activation(const qn_model *m, qn__arena *a);
+/* How inputs are to be quantized ("i8.row", "nvfp4.g16"), or NULL. The text belongs to the arena. */
+const char *qn__activation_find(const qn_model *m, qn__arena *a);
+
+/* The one scale that the file has for all inputs of a weight whose activation wants one, if it is there. QN_E_FORMAT: a
+ * number that is no scale. */
+qn_status qn__activation_scale(const qn_model *m, qn__weight *w);
 #endif

@@ -30,22 +30,6 @@ const cJSON *qn__ct_weights(const qn_model *m, int i) {
   return NULL;
 }
 
-const char *qn__ct_activation(const qn_model *m, qn__arena *a) {
-  for (int i = 0; i < 16; i++) {
-    const cJSON *in = cJSON_GetObjectItemCaseSensitive(qn__ct_weights(m, i), "input_activations");
-    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(in, "type"));
-    const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(in, "strategy"));
-    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(in, "num_bits");
-    const cJSON *group = cJSON_GetObjectItemCaseSensitive(in, "group_size");
-    if (!type || !strategy || !cJSON_IsNumber(bits) || bits->valuedouble != 8) continue;
-    const char *name = strcmp(type, "float") ? "i8" : "e4m3";
-    if (!strcmp(strategy, "group") && cJSON_IsNumber(group) && group->valuedouble > 0)
-      return qn__arena_print(a, "%s.g%d", name, group->valueint);
-    return qn__arena_print(a, "%s.%s", name, strcmp(strategy, "tensor") ? "row" : "tensor");
-  }
-  return NULL;
-}
-
 static qn_status float_scale(const qn__weight *w) {
   int n_dims = w->part[SCALE]->n_dims;
   return qn__part_float(w, SCALE, n_dims, (int64_t[QN_MAX_DIMS]){-1, -1, -1, -1, -1, -1, -1, -1});

@@ -7,6 +7,7 @@
  * of it needs:
  *
  *     "model.layers.0.mlp.up_proj.weight": "int4.g64.z codes:4 scale:16 zero:4"
+ *     "model.layers.1.mlp.up_proj.weight": "int8.row codes:8 scale:16 @i8.row"      @ its activation, if it has one
  *
  * NAME is the weight's name without ".weight" at its end. "quernel.tied" names the head of a tied model.
  * Of a format without planes beside the codes there is NAME.weight instead, [N, K] whatever order the architecture
@@ -83,7 +84,8 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
     return qn__fail(QN_E_FORMAT, "%s: the header names no format for it", w->pub.name);
   memcpy(w->format, word, strlen(word) + 1);
   int i = 0;
-  while ((word = strtok_r(NULL, " ", &rest))) QN_TRY(take_plane(m, w, i++, word));
+  while ((word = strtok_r(NULL, " ", &rest)) && *word != '@') QN_TRY(take_plane(m, w, i++, word));
+  if (word) w->pub.activation = (const char *)v->data + (word + 1 - text); /* the rest of it */
   return i ? QN_OK : qn__fail(QN_E_FORMAT, "%s: the header names no planes", w->pub.name);
 }
 

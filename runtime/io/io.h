@@ -51,7 +51,7 @@ typedef struct qn_tensor {
   const char *dialect;    /* "gptq", "awq", "compressed-tensors/pack-quantized", "gguf/Q4_0", "plain"… */
   const char *format;     /* "int4.g128.z"; NULL if it is no matrix (a norm) or `refusal` says why it cannot be read */
   const char *refusal;    /* NULL, or why no planes can be made: "marlin tile order: convert it to the gptq layout" */
-  const char *activation; /* NULL, or how the checkpoint wants activations quantized: "i8.row", "e4m3.g128" */
+  const char *activation; /* NULL, or how the checkpoint wants activations quantized: "i8.row", "nvfp4.g16" */
   const char *tied_to;    /* NULL, or the tensor whose data this is ("lm_head.weight" of a tied model) */
   int64_t slices, n, k;   /* slices > 1: a stack of n x k matrices (experts). 0 x 0: not a matrix */
   uint64_t bytes;         /* in the file: codes, scales, zero points and whatever else only this weight needs. Neutral
@@ -61,6 +61,8 @@ typedef struct qn_tensor {
   const char *role;       /* what it is for, as its name tells: "linear", "head", "embedding", "norm", "router",
                              "convolution", "adapter", "vision, audio", "table", "parameter", "vector" */
   const qn_raw *raw;      /* the tensor that holds the codes */
+  float activation_scale; /* of "tensor" and nvfp4: the one for all inputs; 0: the file has none */
+  const qn_raw *activation_raw; /* the tensor that holds it, or NULL */
 } qn_tensor;
 
 /* ---- Models ------------------------------------------------------------------------------------------------------ */

@@ -77,6 +77,7 @@ for _, c in ipairs(checkpoints) do
       t.check(b, a.name)
       t.equal(b.format, a.format, a.name)
       t.equal(b.dialect, a.quantized and "planes" or a.dialect, a.name)
+      t.equal(b.activation, a.activation, a.name)
       if a.format then t.check(m:dequantize(a.name):bytes() == back:dequantize(a.name):bytes(), a.name) end
     end
   end)
@@ -110,6 +111,48 @@ for _, e in ipairs(exports) do
     end
   end)
 end
+
+-- A folder with one layer of nvfp4 whose inputs are nvfp4, too; `beside` has their scale.
+local function nvfp4_layer(t, beside)
+  local header = ([[{"a.weight_packed":{"dtype":"U8","shape":[2,16],"data_offsets":[0,32]},
+    "a.weight_scale":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[32,36]},
+    "a.weight_global_scale":{"dtype":"F32","shape":[1],"data_offsets":[36,40]},
+    "%s":{"dtype":"F32","shape":[1],"data_offsets":[40,44]}}]]):format(beside)
+  header = header .. (" "):rep(-#header % 8)
+  assert(q.native.make_folder(t.scratch .. "/nvfp4"))
+  t.write("nvfp4/model.safetensors", string.pack("<s8", header) .. ("\x21"):rep(36) .. string.pack("<ff", 4, 8))
+  t.write("nvfp4/config.json", [[{"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"g":{
+    "input_activations":{"num_bits":4,"type":"float","strategy":"tensor_group","group_size":16,"dynamic":"local"}}}}}]])
+  return assert(q.model(t.scratch .. "/nvfp4"))
+end
+
+case("the scale of activations goes with them, and is gone when the weight is another", function(t)
+  local m, out = nvfp4_layer(t, "a.input_global_scale"), t.scratch .. "/nvfp4-out"
+  local function check(activation, tensor)
+    local back = assert(q.model(out))
+    local w, found = back.by_name["a.weight"], nil
+    t.equal(w.activation, activation)
+    t.equal(w.activation_tensor, tensor)
+    for _, s in ipairs(back:stored()) do found = found or s.name:find "input" and s.name end
+    t.equal(found, tensor)
+    return back
+  end
+  assert(m:write_planes(out, { overwrite = true }))
+  local planes = check("nvfp4.g16", "a.input_global_scale")
+  assert(planes:export(t.scratch .. "/nvfp4-ct", { to = "compressed-tensors", overwrite = true }))
+  out = t.scratch .. "/nvfp4-ct"
+  local config = check("nvfp4.g16", "a.input_global_scale"):config()
+  t.check(config:find '"dynamic":"local"', config)
+  t.check(config:find '"strategy":"tensor_group".*"strategy":"tensor_group"', config)
+  assert(m:export(out, { to = "compressed-tensors", overwrite = true, activations = "none" }))
+  check()
+  assert(m:write_quantized(out, { format = "int4.g16", choose = function() return true end, overwrite = true }))
+  check()
+  local ok, why = nvfp4_layer(t, "a.input_scale"):export(out, { to = "compressed-tensors", overwrite = true })
+  t.equal(ok, nil)
+  t.equal(why, "a.weight: activations as nvfp4.g16 need a.input_global_scale, which is not there; --activations none "
+    .. "leaves them as they are")
+end)
 
 case("an export that its configuration would contradict is refused; a head of its own unties", function(t)
   local f <close> = assert(io.open(models .. "tiny-llama/config.json"))
