@@ -204,7 +204,7 @@ return function(q, native, model, beside)
     local from = options.config or beside.of(self.path)
     if self.handle:is_gguf() then error(("%s is a GGUF already"):format(self.path), 0) end
     local config = native.parse_json(beside.config(from))
-    local keys, count = gguf.keys(config, function(name)
+    local keys, count, remark = gguf.keys(config, function(name)
       return native.exists(from .. "/" .. name) and must(native.file_read(from .. "/" .. name)) or nil
     end, from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")
     local file, jobs = plan_gguf(self, config)
@@ -224,7 +224,7 @@ return function(q, native, model, beside)
       job.write(writer)
     end
     must(writer:close())
-    return { layers = #jobs, tokenizer = true, from = from }
+    return { layers = #jobs, tokenizer = true, from = from, remark = remark }
   end
 
   -- Would export write that? true; or nil and why not. options: to, activations.

@@ -1,6 +1,6 @@
 -- gguf.lua - a model of Hugging Face as llama.cpp reads it: names of tensors, keys of the header, the tokenizer.
 --
--- Source: llama.cpp, convert_hf_to_gguf.py and gguf-py/gguf/constants.py.
+-- Source: llama.cpp, conversion/, gguf-py/gguf/constants.py, and what each src/models/ARCHITECTURE.cpp loads.
 
 return function(native)
   local gguf = {}
@@ -11,20 +11,25 @@ return function(native)
 
   -- By model_type. name: the architecture's; rotate: rows of q and k are brought into llama.cpp's order; norm: what is
   -- added to the weights of norms; outer: norms stand behind attention and mlp, not before the latter alone; keys: more
-  -- of the header, { name, kind, key of config.json }.
+  -- of the header, { name, kind, key of config.json, value if that is not there }; window: "key" if layers may have
+  -- one, "ignored" if llama.cpp reads the key and computes without; factors: rope_freqs.weight is read.
+  --   What it takes for granted and no key says: act, of the mlp (silu); query(config), the root of attention's scale.
   local scales = { { "attention.scale", "f32", "attention_multiplier" }, { "embedding_scale", "f32",
     "embedding_multiplier" }, { "residual_scale", "f32", "residual_multiplier" }, { "logit_scale", "f32",
-    "logits_scaling" } }
-  local window = { { "attention.sliding_window", "u32", "sliding_window" } }
+    "logits_scaling", 1 } }
+  local function gemma_query(config)
+    return config.num_hidden_layers == 62 and config.hidden_size // config.num_attention_heads or config.head_dim or 256
+  end
   local architectures = {
-    llama = { name = "llama", rotate = true },
-    mistral = { name = "llama", rotate = true },
-    granite = { name = "granite", rotate = true, keys = scales },
+    llama = { name = "llama", rotate = true, factors = true },
+    mistral = { name = "llama", rotate = true, factors = true },
+    granite = { name = "granite", rotate = true, factors = true, keys = scales },
     qwen2 = { name = "qwen2" },
     qwen3 = { name = "qwen3" },
     olmo2 = { name = "olmo2", outer = true },
-    gemma3_text = { name = "gemma3", norm = 1, outer = true, keys = window },
-    phi3 = { name = "phi3", keys = window },
+    gemma3_text = { name = "gemma3", norm = 1, outer = true, window = "key", act = "gelu_pytorch_tanh",
+      query = gemma_query, keys = { { "final_logit_softcapping", "f32", "final_logit_softcapping" } } },
+    phi3 = { name = "phi3", window = "ignored" },
   }
 
   local function architecture(config)
@@ -142,12 +147,40 @@ return function(native)
     add(keys, prefix .. "rope.scaling.original_context_length", "u32", rope.original_max_position_embeddings)
   end
 
-  -- A window that is shorter than the context has its key, or cannot be said.
-  local function check_window(arch, config)
+  -- The window of layers that have one, which layers, and the base of their own rotation. An architecture without the
+  -- key has no window that is shorter than the context.
+  local function add_window(keys, prefix, arch, config)
     local size = config.use_sliding_window ~= false and math.tointeger(config.sliding_window)
-    if size and arch.keys ~= window and size < config.max_position_embeddings then
+    if not size then return end
+    if not arch.window and size < config.max_position_embeddings then
       fail("config.json: sliding_window %d is not written as GGUF of the architecture %s, which sees the whole context",
         size, arch.name)
+    end
+    if arch.window then add(keys, prefix .. "attention.sliding_window", "u32", size) end
+    if arch.window ~= "key" then return end
+    local pattern, rope = {}, (config.rope_parameters or {}).sliding_attention or {}
+    for i, kind in ipairs(config.layer_types or {}) do pattern[i] = kind == "sliding_attention" end
+    if #pattern > 0 then add_list(keys, prefix .. "attention.sliding_window_pattern", "bool", pattern)
+    else add(keys, prefix .. "attention.sliding_window_pattern", "u32", config.sliding_window_pattern) end
+    if (rope.rope_type or "default") ~= "default" then
+      fail("config.json: a rotation of type %q of layers with a window is not written as GGUF", rope.rope_type)
+    end
+    add(keys, prefix .. "rope.freq_base_swa", "f32", config.rope_local_base_freq or rope.rope_theta)
+  end
+
+  -- Settings that no key says must be what llama.cpp takes for granted.
+  local function check_assumed(arch, config)
+    local function check(name, value, assumed)
+      if value == nil or value == assumed then return end
+      fail("config.json: %s %s is not written as GGUF: llama.cpp takes %s for every model of the architecture %s", name,
+        tostring(value), assumed == nil and "none" or tostring(assumed), arch.name)
+    end
+    check("hidden_act", config.hidden_activation or config.hidden_act, arch.act or "silu")
+    check("query_pre_attn_scalar", config.query_pre_attn_scalar, arch.query and arch.query(config))
+    check("attn_logit_softcapping", config.attn_logit_softcapping, nil)
+    check("use_bidirectional_attention", config.use_bidirectional_attention, false)
+    if rope_of(config).kind == "llama3" and not arch.factors then
+      fail('config.json: a rotation of type "llama3" is not written as GGUF of the architecture %s', arch.name)
     end
   end
 
@@ -168,11 +201,12 @@ return function(native)
     add(keys, prefix .. "attention.layer_norm_rms_epsilon", "f32", need "rms_norm_eps")
     add(keys, prefix .. "vocab_size", "u32", need "vocab_size")
     if missing then fail("config.json: no %q", missing) end
-    check_window(arch, config)
+    check_assumed(arch, config)
     add(keys, prefix .. "attention.head_count_kv", "u32", config.num_key_value_heads or config.num_attention_heads)
     add(keys, prefix .. "attention.key_length", "u32", head_dim(config))
     add(keys, prefix .. "attention.value_length", "u32", head_dim(config))
-    for _, k in ipairs(arch.keys or {}) do add(keys, prefix .. k[1], k[2], config[k[3]]) end
+    for _, k in ipairs(arch.keys or {}) do add(keys, prefix .. k[1], k[2], config[k[3]] or k[4]) end
+    add_window(keys, prefix, arch, config)
     add_rope(keys, prefix, config)
   end
 
@@ -312,12 +346,15 @@ return function(native)
 
   -- ---- The file -----------------------------------------------------------------------------------------------------
 
-  -- Keys of the header: text and number.
+  -- Keys of the header: text and number. Then what should be told of the file, or nil.
   function gguf.keys(config, files, folder, name)
-    local keys = keys_new()
-    add_model(keys, architecture(config), config, name)
+    local keys, arch = keys_new(), architecture(config)
+    add_model(keys, arch, config, name)
     add_tokenizer(keys, config, files, folder)
-    return table.concat(keys), keys.count
+    local size = arch.window == "ignored" and math.tointeger(config.sliding_window)
+    local remark = size and size < config.max_position_embeddings and
+      ("llama.cpp computes %s without its window of %d tokens"):format(arch.name, size) or nil
+    return table.concat(keys), keys.count, remark
   end
 
   -- How tensors are written: { name = in the file, heads = to rotate, add = to a vector's elements } of a name of

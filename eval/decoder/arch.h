@@ -57,7 +57,7 @@
   X(ROPE_DIMS, NULL, NULL, "rope.dimension_count")                                                                     \
   X(ROPE_FACTOR, "factor", NULL, "rope.scaling.factor")                                                                \
   X(ROPE_ORIGINAL, "original_max_position_embeddings", NULL, "rope.scaling.original_context_length")                   \
-  X(ROPE_ATTENTION, "attention_factor", NULL, NULL)                                                                    \
+  X(ROPE_ATTENTION, "attention_factor", NULL, "rope.scaling.yarn_attn_factor")                                         \
   X(ROPE_ATTENTION_GGUF, NULL, NULL, "rope.scaling.attn_factor")                                                       \
   X(ROPE_BETA_FAST, "beta_fast", NULL, "rope.scaling.yarn_beta_fast")                                                  \
   X(ROPE_BETA_SLOW, "beta_slow", NULL, "rope.scaling.yarn_beta_slow")                                                  \

@@ -206,7 +206,7 @@ def rearranged(name, c, tensors):
     for key, list_ in experts.items(): yield key, torch.stack([t for _, t in sorted(list_, key=lambda x: x[0])])
 
 
-def add_rope(w, name, c):
+def add_rope(w, name, c, today):  # `today`: under the key that the conversion writes now
     r = c["rope_parameters"]
     r = r.get("full_attention", r)
     dim = int(c["head_dim"] * r.get("partial_rotary_factor", 1)) if "head_dim" in c else 8
@@ -219,7 +219,8 @@ def add_rope(w, name, c):
         w.add_rope_scaling_factor(r["factor"])
     if kind in ("yarn", "longrope"): w.add_rope_scaling_orig_ctx_len(r["original_max_position_embeddings"])
     if "beta_fast" in r: w.add_rope_scaling_yarn_beta_fast(r["beta_fast"]), w.add_rope_scaling_yarn_beta_slow(r["beta_slow"])
-    if "attention_factor" in r: w.add_rope_scaling_attn_factors(r["attention_factor"])
+    if "attention_factor" in r and today: w.add_rope_scaling_yarn_attn_factor(r["attention_factor"])
+    elif "attention_factor" in r: w.add_rope_scaling_attn_factors(r["attention_factor"])
     if kind == "longrope":
         factor = c["max_position_embeddings"] / c["original_max_position_embeddings"]
         w.add_rope_scaling_attn_factors(np.sqrt(1 + np.log(factor) / np.log(c["original_max_position_embeddings"])))
@@ -257,11 +258,11 @@ def add_keys(w, name, c):
         w.add_ssm_inner_size(c["linear_value_head_dim"] * c["linear_num_value_heads"]), w.add_full_attention_interval(2)
 
 
-def make_gguf(name, folder, c):
+def make_gguf(name, folder, c, file="model.gguf"):
     arch = GGUF[name]
-    w = gguf.GGUFWriter(os.path.join(folder, "model.gguf"), gguf.MODEL_ARCH_NAMES[arch])
+    w = gguf.GGUFWriter(os.path.join(folder, file), gguf.MODEL_ARCH_NAMES[arch])
     names = gguf.get_tensor_name_map(arch, c["num_hidden_layers"])
-    add_keys(w, name, c), add_rope(w, name, c)
+    add_keys(w, name, c), add_rope(w, name, c, file == "today.gguf")
     tensors = {k: t.float() for k, t in load_file(os.path.join(folder, "model.safetensors")).items()}
     for key, t in sorted(rearranged(name, c, tensors)):
         to = names.get_name(key, try_suffixes=(".weight", ".bias"))
@@ -339,6 +340,7 @@ def make(name):
     if name in ("phi3", "llama-dynamic"):  # other frequencies within the original context
         expected["logits.short"] = logits_of(load(folder), ids[:, :20])
     if name in GGUF: make_gguf(name, folder, config.get("text_config", config))
+    if name == "olmo3": make_gguf(name, folder, config, "today.gguf")
     if name == "qwen2":
         model = load(folder)
         e, q8 = model.model.embed_tokens.weight.data, gguf.GGMLQuantizationType.Q8_0
