@@ -120,10 +120,11 @@ return function(q, native)
   -- Quantize a layer; a failure names it. Where statistics are not enough the user may allow rtn; if that fails, too,
   -- it is not for the statistics.
   local function do_layer(run, options, c, tokens, calibration)
-    local why, code = too_few(tokens, options.windows), nil
-    local planes, e
+    local why = too_few(tokens, options.windows)
+    local planes, e, code
     if not why then
-      planes, e = quantize(run, options, c, options.method, calibration)
+      planes, e, code = quantize(run, options, c, options.method, calibration)
+      if code == "QN_E_NOMEM" then return nil, ("%s: %s"):format(c.name, e), code end
       why = not planes and e
     end
     if why then

@@ -102,6 +102,21 @@ case("an expert that too few tokens come to is named, or rounded to nearest wher
   t.equal(select(2, m:write_quantized(out, o)), why)
 end)
 
+case("memory that runs out is no reason to round a layer to nearest", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local quantize = q.native.quantize
+  function q.native.quantize(w, n, k, format, o, calibration)
+    if o.method == "gptq" then return nil, "64 rows of 256 weights", "QN_E_NOMEM" end
+    return quantize(w, n, k, format, o, calibration)
+  end
+  local made, why, code = m:write_quantized(t.scratch .. "/none.safetensors",
+    options(m, models .. "text/valid.txt", { allow_rtn = true }))
+  q.native.quantize = quantize
+  t.equal(made, nil)
+  t.equal(why, "model.layers.0.self_attn.q_proj.weight: 64 rows of 256 weights")
+  t.equal(code, "QN_E_NOMEM")
+end)
+
 case("what has nothing to do with the text is told as such; without one the method is not run", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local o = options(m, models .. "text/valid.txt")
