@@ -199,7 +199,8 @@ return function(q, native, model, beside)
     return file, jobs
   end
 
-  -- The same of a GGUF: where its configuration is, entries of the file, what writes them, keys of the header.
+  -- The same of a GGUF: from = where its configuration is, entries of the file, jobs that write them, keys of the
+  -- header, remark.
   local function planned_gguf(self, path, options)
     local from = options.config or beside.of(self.path)
     if self.handle:is_gguf() then error(("%s is a GGUF already"):format(self.path), 0) end
@@ -208,23 +209,23 @@ return function(q, native, model, beside)
       return native.exists(from .. "/" .. name) and must(native.file_read(from .. "/" .. name)) or nil
     end, from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")
     local file, jobs = plan_gguf(self, config)
-    return from, file, jobs, keys, count
+    return { from = from, file = file, jobs = jobs, keys = keys, count = count, remark = remark }
   end
 
   local function write_gguf(self, path, _, options)
     if native.exists(path) and not options.overwrite then
       error(("%s: there is a file; --overwrite replaces it, -o names another"):format(path), 0)
     end
-    local from, file, jobs, keys, count = planned_gguf(self, path, options)
-    local writer <close> = must(native.gguf_writer(path, file, keys, count))
-    for i, job in ipairs(jobs) do
+    local p = planned_gguf(self, path, options)
+    local writer <close> = must(native.gguf_writer(path, p.file, p.keys, p.count))
+    for i, job in ipairs(p.jobs) do
       if options.progress then
-        options.progress { phase = "write", variant = job.name, done = i - 1, total = #jobs }
+        options.progress { phase = "write", variant = job.name, done = i - 1, total = #p.jobs }
       end
       job.write(writer)
     end
     must(writer:close())
-    return { layers = #jobs, tokenizer = true, from = from, remark = remark }
+    return { layers = #p.jobs, tokenizer = true, from = p.from, remark = p.remark }
   end
 
   -- Would export write that? true; or nil and why not. options: to, activations.

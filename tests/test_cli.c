@@ -429,6 +429,10 @@ static const row rows[] = {
     {"quernel convert $T/models/tiny-llama --to gptq -o out", 1, NULL,
      "no quantized layer; quernel quantize makes them"},
 
+    {"cp -r " TINY " m && sed -i 's/\"model_type\": *\"llama\",/\"model_type\": \"phi3\", \"sliding_window\": 16,/' "
+     "m/config.json && quernel convert m --to gguf --quiet -o m.gguf",
+     0, "^39 tensors as gguf in m.gguf\n$", "^quernel: llama.cpp computes phi3 without its window of 16 tokens\n$"},
+
     /* The commands that a trade-off ends with make what they say. */
     {"printf 'local q = require \"quernel\"\\nlocal _, l = q.import \"lua.tradeoff.elsewhere\" (q)(arg[1], arg[2], "
      "arg[1])\\n"

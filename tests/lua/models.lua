@@ -128,13 +128,13 @@ end
 
 case("the scale of activations goes with them, and is gone when the weight is another", function(t)
   local m, out = nvfp4_layer(t, "a.input_global_scale"), t.scratch .. "/nvfp4-out"
-  local function check(activation, tensor)
+  local function check(activation, scale)
     local back = assert(q.model(out))
     local w, found = back.by_name["a.weight"], nil
     t.equal(w.activation, activation)
-    t.equal(w.activation_tensor, tensor)
+    t.equal(w.activation_tensor, scale)
     for _, s in ipairs(back:stored()) do found = found or s.name:find "input" and s.name end
-    t.equal(found, tensor)
+    t.equal(found, scale)
     return back
   end
   assert(m:write_planes(out, { overwrite = true }))
