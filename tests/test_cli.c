@@ -370,7 +370,7 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int4 --scales best -o q.safetensors", 2, NULL,
      "known: minmax, mse"},
     {"quernel quantize $T/models/tiny-llama --format int4 --method best -o q.safetensors", 2, NULL,
-     "known: rtn, imatrix, awq, gptq, gptaq, awq+gptq, awq+gptaq"},
+     "known: rtn, imatrix, awq, gptq, gptaq, awq\\+gptq, awq\\+gptaq"},
     {"quernel quantize $T/models/tiny-llama --format int4 --method gptq -o q.safetensors", 2, NULL,
      "--method gptq needs --calibrate TEXT"},
     {"quernel quantize $T/models/tiny-llama --format int4.g64 --method gptaq --scales full --calibrate "
