@@ -418,13 +418,16 @@ end)
 local steps = q.import "lua.tradeoff.steps"
 
 case("a cache of so many sequences that is beyond 256 MB gets fewer tokens, counted one by one", function(t)
-  local original = { time = function(_, batch, before) return { batch = batch, before = before } end,
+  local original = { forget = function() end,
+    time = function(_, batch, before) return { batch = batch, before = before } end,
     session_bytes = function(_, _, tokens) return 1000 + 131072 * ((tokens + 15) // 16 * 16) end }
-  local work = steps(q, q.native).new { original = original, scored = { n = 1 } }
+  local s, c = { original = original, scored = { n = 1 } }, { name = "f32 dense", original = true }
+  local work = steps(q, q.native).new(s)
+  s.opened[c.name] = original
   t.equal(steps(q, q.native).bytes_of_token(original), 131072)
-  t.equal(work.time({ original = true }, "decode", 1).before, 512)
-  t.equal(work.time({ original = true }, "decode", 8).before, 256)
-  t.equal(work.time({ original = true }, "decode", 64).before, 32)
+  t.equal(work.time(c, "decode", 1).before, 512)
+  t.equal(work.time(c, "decode", 8).before, 256)
+  t.equal(work.time(c, "decode", 64).before, 32)
 end)
 
 case("answers that come of logits that are no numbers are not counted as wrong", function(t)
