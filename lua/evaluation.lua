@@ -36,7 +36,8 @@ return function(q, native)
   -- work side by side, and together hold no more than the weights of one and half a GB.
   --   d.bytes: of all its linear layers in f32
   --   d:sites() -> linear layers { name, layer, slice, n, k, input }, the head last   d:config()   d:weight(site)
-  --   d:time(batch, before, n) -> { seconds, linear } of a pass of n tokens after `before` (eval/timing.h)
+  --   d:time(batch, before, n) -> { seconds, linear, sites = { seconds of each… } } of a pass of n tokens after
+  --   `before` (eval/timing.h)
   --   d:session_bytes(batch, context)   of keys, values and states
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
   --   d:giver(input) -> { norm = its stored name } or { site = }, or nil, why it cannot be scaled

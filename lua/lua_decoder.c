@@ -241,15 +241,25 @@ static int decoder_config(lua_State *L) {
 
 /* ---- Timing ------------------------------------------------------------------------------------------------------ */
 
-/* decoder:time(batch, before, n) -> { seconds =, linear = } of a pass (eval/timing.h), or nil, message, code */
+/* decoder:time(batch, before, n) -> { seconds =, linear =, sites = { seconds of each… } } of a pass (eval/timing.h), or
+ * nil, message, code */
 static int decoder_time(lua_State *L) {
+  qn__decoder *d = qn__lua_decoder_at(L, 1);
+  const qn__site *site;
+  int n = qn__decoder_sites(d, &site);
+  double *each = lua_newuserdatauv(L, (size_t)n * sizeof *each, 0);
   qn__timing t;
-  qn_status s = qn__time_pass(qn__lua_decoder_at(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3),
-                              luaL_checkinteger(L, 4), &t);
+  qn_status s = qn__time_pass(d, luaL_checkinteger(L, 2), luaL_checkinteger(L, 3), luaL_checkinteger(L, 4), &t, each);
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_newtable(L);
   qn__lua_set_number(L, "seconds", t.seconds);
   qn__lua_set_number(L, "linear", t.linear);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushnumber(L, each[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "sites");
   return 1;
 }
 

@@ -166,6 +166,15 @@ return function(q, native)
     return info.planes
   end
 
+  -- Bits that a weight of N x K takes in a format, with its scales and zeros.
+  function q.weight_bits(format, n, k)
+    local bits = 0
+    for _, p in ipairs(planes_of(q.gen.format.descriptor(q.resolve(format)), n, k)) do
+      bits = bits + p.bits * p.rows * p.cols
+    end
+    return bits
+  end
+
   -- How a weight is written: the planes, and a function of the slice that makes them. A format without planes beside
   -- its codes, which are floats, is a plain tensor.
   local function as_planes(format, planes, make) return { format = format, planes = planes, make = make } end
@@ -363,11 +372,11 @@ return function(q, native)
       if not run then return nil, why, code end
     end
     local function requantized(t)
-      local f, bits = format_of(t), 0
+      local f = format_of(t)
       local planes = planes_of(f, t.n, t.k)
-      for _, p in ipairs(planes) do bits = bits + p.bits * p.rows * p.cols end
-      local row = { name = t.name, format = f.name, n = t.n, k = t.k, slices = t.slices, bpw = bits / (t.n * t.k),
-        error2 = 0, weight2 = 0, largest = 0, output2 = 0, output_error2 = 0, nearest_error2 = 0 }
+      local row = { name = t.name, format = f.name, n = t.n, k = t.k, slices = t.slices,
+        bpw = q.weight_bits(f.name, t.n, t.k) / (t.n * t.k), error2 = 0, weight2 = 0, largest = 0,
+        output2 = 0, output_error2 = 0, nearest_error2 = 0 }
       report[#report + 1] = row
       local plan = as_planes(f.name, planes, function(slice)
         local made, e, wrong

@@ -12,10 +12,11 @@ return function(q, native)
   local elsewhere = q.import "lua.tradeoff.elsewhere" (q)
   choice.mean = q.mean
 
-  local floor_windows = 16
+  local floor_windows, calibrate_windows = 16, 128
 
   local fields = { model = "string", texts = "list", tasks = "list?", calibrate = "list?", only = "list?",
-    candidates = "list?", bits = "number?", folder = "string", ctx = "count?", windows = "string?", score = "string?",
+    candidates = "list?", bits = "number?", target = "number?", folder = "string", ctx = "count?",
+    windows = "string?", score = "string?",
     margin = "number?", memory = "number?", budget = "number?", device = "string?", threads = "count?",
     store = "string?", command = "string?", progress = "function?" }
 
@@ -102,6 +103,20 @@ return function(q, native)
 
   -- ---- The whole ----------------------------------------------------------------------------------------------------
 
+  -- Windows that formats of mixtures are chosen on: of the calibration texts those that no method sees, else all.
+  local function choosing(s, t, windows_of)
+    local unseen = windows_of(t.calibrate, calibrate_windows .. ":", "all")
+    local out, why, code = { windows = unseen or s.calibrate }
+    if not unseen then
+      table.insert(s.seen, "The calibration texts have no windows that methods do not see: formats of mixtures are "
+        .. "chosen on those that they do, which flatters few bits.")
+    end
+    out.reference, why, code = q.reference { decoder = s.original, windows = out.windows,
+      path = t.folder .. "/reference-units" }
+    if not out.reference then return nil, why, code end
+    return out
+  end
+
   -- What the steps need: model, candidates, windows, reference, folders. nil, message, code. Nothing is written before
   -- all that was asked for is known to be there.
   local function prepare(t, device)
@@ -122,8 +137,10 @@ return function(q, native)
     end
     s.scored, why, code = windows_of(t.texts, t.windows, t.score)
     if not s.scored then return nil, why, code end
+    s.cache = s.original:session_bytes(1, s.ctx)
+    s.wishes, s.parts = mixed.wishes(t, s.model, s.original, s.cache)
     if t.calibrate then
-      s.calibrate, why, code = windows_of(t.calibrate, "128", "all")
+      s.calibrate, why, code = windows_of(t.calibrate, calibrate_windows, "all")
       if not s.calibrate then return nil, why, code end
       s.seen, why, code = q.seen_before(s.model, t.texts, t.calibrate)
       if not s.seen then return nil, why, code end
@@ -136,7 +153,8 @@ return function(q, native)
     ok, why, code = native.make_folder(t.folder)
     if not ok then return nil, why, code end
     s.reference, why, code = q.reference { decoder = s.original, windows = s.scored, path = t.folder .. "/reference" }
-    if not s.reference then return nil, why, code end
+    if s.reference and #s.wishes > 0 then s.choosing, why, code = choosing(s, t, windows_of) end
+    if not s.reference or #s.wishes > 0 and not s.choosing then return nil, why, code end
     for _, name in ipairs { "candidates", "packs", "scores" } do
       if ok then ok, why, code = native.make_folder(t.folder .. "/" .. name) end
     end
@@ -175,7 +193,8 @@ return function(q, native)
   --   folder = path                                             for all that it makes; a second run goes on there
   --   ctx = 512, windows = "64", score = "half" | "all"         as for q.windows
   --   margin = 0.005, memory = bytes, budget = seconds
-  --   bits = 3.2                                                one more, a format for each part (tradeoff/mixed.lua)
+  --   bits = 3.2, target = 0.025 (seconds a token)              a candidate more for each, with a format for each part
+  --                                                             (tradeoff/mixed.lua); memory has one, too
   --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
   -- }
   -- -> what lua/tradeoff/report.lua says, with files = { report, json, checkpoint, pack }; or nil, message, code
@@ -196,18 +215,19 @@ return function(q, native)
     local floor
     floor, why, code = noise_floor(s, notes)
     if not floor then return nil, why, code end
-    local deadline = native.clock() + (t.budget or math.huge)
-    if t.bits then
-      local method, late = t.calibrate and "gptq" or "rtn", function() return native.clock() >= deadline end
-      list[#list + 1] = mixed.candidate(s, notes, t.bits, method, "i8", candidates.new, progress, late)
+    local deadline, tried = native.clock() + (t.budget or math.huge), table.move(list, 1, #list, 1, {})
+    for _, c in ipairs(#s.wishes > 0 and mixed.candidates(s, s.parts, s.wishes, work, notes, { new = candidates.new,
+      method = "gptq", act = "i8", budget = t.budget and t.budget / 3, progress = progress }) or {}) do
+      list[#list + 1] = c
+      if c.formats or c.broken then tried[#tried + 1] = c end
     end
     local beside = { { name = "f32 dense", weights = "original", kernels = "f32", original = true } }
     local settings = { budget = deadline - native.clock(), progress = progress, beside = beside }
-    local whole = run.all(list, settings, work, notes)
+    local whole = run.all(tried, settings, work, notes) and #tried == #list
     if t.progress then t.progress { phase = "done" } end
     local r = { command = t.command or "q.tradeoff", model = t.model, texts = texts_of(s.scored), candidates = list,
       machine = ("%s, %d threads"):format(device.product, device.threads), margin = t.margin or 0.005, floor = floor,
-      memory = t.memory, whole = whole, peak_memory = peak_memory(), beside = beside, files = {},
+      memory = t.memory, cache = s.cache, whole = whole, peak_memory = peak_memory(), beside = beside, files = {},
       cache_per_token = steps.bytes_of_token(s.original) }
     r.verdict = verdict.of(list, r)
     for _, text in ipairs(s.seen or {}) do table.insert(r.verdict.sentences, text) end

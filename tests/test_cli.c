@@ -52,6 +52,13 @@ static const row rows[] = {
     {"quernel tradeoff $T/models/tiny-llama --text x.txt --only int4.g64:gptq; r=$?; ls tradeoff-tiny-llama; "
      "exit $r",
      2, NULL, "^quernel: tradeoff: int4.g64:gptq: gptq looks at activations: it needs a text, --calibrate FILE\nls: "},
+    {"quernel tradeoff $T/models/tiny-llama --text x.txt --target-ms 25", 2, NULL,
+     "^quernel: tradeoff: --target-ms goes with --calibrate only\n$"},
+    {"for o in '--bits 1' '--memory 1M'; do quernel tradeoff $T/models/tiny-llama --text $T/models/text/valid.txt "
+     "--calibrate $T/models/text/calibration.txt --ctx 64 $o -o refused; r=$?; ls refused && exit 9; done; exit $r",
+     1, NULL,
+     "^quernel: --bits 1: the least is 2.56 bits a weight\nls: [^\n]*\nquernel: --memory 1 MB: the least is 1.43 MB, "
+     "of which 0.14 MB are not quantized, and 0.26 MB keys and values\nls: "},
     {"quernel tune --help", 0, "Problem.*--m LIST .*default: 1,4,16,64,256.*Layers.*Device.*Search.*Output", NULL},
     {"quernel tune", 2, NULL, "^quernel: tune: a MODEL or --problem P is needed\n$"},
     {"quernel tune --bogus", 2, NULL, "^quernel: tune: option \"--bogus\" is not known; known: --problem[^\n]*\n$"},

@@ -66,9 +66,18 @@ static const int64_t passes[][3] = {{1, 16, 1}, {3, 5, 1}, {1, 0, 9}};
 
 START_TEST(a_pass_takes_time_part_of_it_in_linear_layers) {
   opened o = open_model("tiny-llama", (qn__decoder_options){0});
+  const qn__site *sites;
+  double site[64], sum = 0;
+  int n = qn__decoder_sites(o.d, &sites);
   qn__timing t;
-  OK(qn__time_pass(o.d, passes[_i][0], passes[_i][1], passes[_i][2], &t));
+  ck_assert_int_le(n, 64);
+  OK(qn__time_pass(o.d, passes[_i][0], passes[_i][1], passes[_i][2], &t, site));
   ck_assert_msg(t.linear > 0 && t.linear < t.seconds, "%g s, of that %g s in linear layers", t.seconds, t.linear);
+  for (int i = 0; i < n; i++) {
+    ck_assert_msg(site[i] > 0, "%s: %g s", sites[i].name, site[i]);
+    sum += site[i];
+  }
+  ck_assert_double_eq_tol(sum, t.linear, 1e-9);
   close_model(o);
 }
 END_TEST

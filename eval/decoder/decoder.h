@@ -119,8 +119,8 @@ qn_status qn__decoder_norm(qn__decoder *d, int input, void *out);
 /* Take the norms of another checkpoint of the model, with tensors of the same names. QN_E_FORMAT. */
 qn_status qn__decoder_take_norms(qn__decoder *d, const qn_model *other);
 
-/* Seconds that were spent in linear layers so far, whatever multiplied there. */
-double qn__decoder_linear_seconds(const qn__decoder *d);
+/* Seconds that the products of a site took so far, whatever multiplied there. */
+double qn__decoder_seconds(const qn__decoder *d, int site);
 
 /* ---- Decoding with a cache --------------------------------------------------------------------------------------- */
 

@@ -219,7 +219,7 @@ qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float
   qn__scratch_mark mark = qn__scratch_here(s->scratch);
   double start = qn__now();
   qn_status status = m ? run(s, &s->all[i], x, m, y) : QN_OK;
-  s->seconds += qn__now() - start;
+  s->all[i].seconds += qn__now() - start;
   qn__scratch_back(s->scratch, mark);
   return status;
 }

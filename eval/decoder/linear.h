@@ -21,6 +21,7 @@ typedef struct qn__linear {
   uint64_t used;         /* when it was last multiplied, in products */
   const qn_gemm *gemm;   /* or NULL: the dense product */
   const qn_weight *weight;
+  double seconds; /* that its products took so far, making its weight included */
 } qn__linear;
 
 /* All of a decoder's. */
@@ -33,7 +34,6 @@ typedef struct qn__linears {
   bool bf16;
   int64_t hold, held; /* bytes of weights that may stay (0: any), and that are here, replaced ones apart */
   uint64_t products;
-  double seconds;  /* that products took so far, weights made for them included */
   void *workspace; /* of pack kernels */
   size_t workspace_size;
 } qn__linears;

@@ -186,7 +186,7 @@ qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation)
   return qn__linear_activate(&d->linears, site, activation);
 }
 
-double qn__decoder_linear_seconds(const qn__decoder *d) { return d->linears.seconds; }
+double qn__decoder_seconds(const qn__decoder *d, int site) { return d->linears.all[site].seconds; }
 
 qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight) {
   return qn__linear_serve(&d->linears, site, gemm, weight);

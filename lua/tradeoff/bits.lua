@@ -8,17 +8,17 @@
 local bits = {}
 
 -- Options of a unit from the cheapest on, of which each gives less for its cost than the one before: the lower convex
--- hull of loss over cost.
-local function hull(options)
+-- hull of loss over cost, a field of theirs.
+local function hull(options, cost)
   local order, out = table.move(options, 1, #options, 1, {}), {}
   table.sort(order, function(a, b)
-    if a.cost ~= b.cost then return a.cost < b.cost end
+    if a[cost] ~= b[cost] then return a[cost] < b[cost] end
     return a.loss < b.loss
   end)
-  local function gain(a, b) return (a.loss - b.loss) / (b.cost - a.cost) end
+  local function gain(a, b) return (a.loss - b.loss) / (b[cost] - a[cost]) end
   for _, o in ipairs(order) do
     local last = out[#out]
-    if not last or o.cost > last.cost and o.loss < last.loss then
+    if not last or o[cost] > last[cost] and o.loss < last.loss then
       while #out > 1 and gain(out[#out - 1], out[#out]) <= gain(out[#out], o) do out[#out] = nil end
       out[#out + 1] = o
     end
@@ -26,31 +26,30 @@ local function hull(options)
   return out
 end
 
--- units: list of { options = { { cost =, loss =, … }… } }. -> the option of each, the sums of cost and loss; or nil and
--- the least cost that there is, if that is beyond the budget.
-function bits.choose(units, budget)
-  local steps, chosen, cost = {}, {}, 0
+-- units: list of { options = { { loss =, … }… } }; cost: the field of an option that the budget bounds.
+-- -> the option of each, the sums of that and of the losses; or nil and the least sum, if that is beyond the budget.
+function bits.choose(units, cost, budget)
+  local steps, chosen, sum = {}, {}, 0
   for i, unit in ipairs(units) do
-    local h = hull(unit.options)
-    chosen[i], cost = h[1], cost + h[1].cost
+    local h = hull(unit.options, cost)
+    chosen[i], sum = h[1], sum + h[1][cost]
     for k = 2, #h do
-      steps[#steps + 1] = { unit = i, from = h[k - 1], to = h[k],
-        gain = (h[k - 1].loss - h[k].loss) / (h[k].cost - h[k - 1].cost) }
+      steps[#steps + 1] = { unit = i, from = h[k - 1], to = h[k], more = h[k][cost] - h[k - 1][cost],
+        gain = (h[k - 1].loss - h[k].loss) / (h[k][cost] - h[k - 1][cost]) }
     end
   end
-  if cost > budget then return nil, cost end
+  if sum > budget then return nil, sum end
   table.sort(steps, function(a, b)
     if a.gain ~= b.gain then return a.gain > b.gain end
     if a.unit ~= b.unit then return a.unit < b.unit end
-    return a.to.cost < b.to.cost
+    return a.to[cost] < b.to[cost]
   end)
   for _, s in ipairs(steps) do
-    local more = s.to.cost - s.from.cost
-    if chosen[s.unit] == s.from and cost + more <= budget then chosen[s.unit], cost = s.to, cost + more end
+    if chosen[s.unit] == s.from and sum + s.more <= budget then chosen[s.unit], sum = s.to, sum + s.more end
   end
   local loss = 0
   for _, o in ipairs(chosen) do loss = loss + o.loss end
-  return chosen, cost, loss
+  return chosen, sum, loss
 end
 
 -- Units of a decoder's sites (d:sites()): lists of sites, those of a layer that share an input or a tensor. keep(site):

@@ -12,6 +12,8 @@
 --                  changed), mcnemar =, equivalence = (p, at a margin of 2 points) }… }
 --   dense          it is that 16-bit dense
 --   hurried        seconds in which an earlier run tuned its kernels, with much less time than there is now
+--   formats        of a mixture (mixed.lua): name of a tensor -> format; predicted = { kl, seconds of a step or nil }
+--   target         seconds that a step of decoding may take, if it was made for that
 --   broken         why no number of it may be used
 --
 -- An estimate is { mean, low, high, n }: of n windows, with the 95 % interval of their mean; or the middle of n rounds.
@@ -44,6 +46,11 @@ function choice.middle(list)
   table.sort(x)
   local mean, all = (x[(n + 1) // 2] + x[n // 2 + 1]) / 2, n >= choice.rounds
   return { mean = mean, low = all and x[1] or 0, high = all and x[n] or math.huge, n = n }
+end
+
+-- Can two such times not be told apart? The middle of each lies in the interval of the other.
+function choice.alike(a, b)
+  return a.low <= b.mean and b.mean <= a.high and b.low <= a.mean and a.mean <= b.high
 end
 
 -- What was measured at m, of `decode` or `prefill`; nil: nothing.

@@ -1,102 +1,111 @@
--- mixed.lua - a candidate with a format for each part of the model, chosen from what each part alone costs.
---
--- Every unit (bits.lua) is put into every format, alone, all else as it is, and evaluated on a few windows. The planes
--- are those of a checkpoint that is wholly in that format.
+-- mixed.lua - candidates with a format for each part of the model: the least divergence within so many bits, bytes, or
+-- seconds a token.
 
 local bits = require "lua.tradeoff.bits"
 
 return function(q)
+  local units = q.import "lua.tradeoff.units" (q)
   local mixed = {}
-  local formats = { "int2.g32.z", "int3.g64.z", "int4.g64.z", "int8.row" }
-  local windows = 8
 
-  -- Put the planes of a checkpoint into a decoder's sites; without one, what was there before. nil, message.
-  local function exchange(d, unit, m)
-    for _, i in ipairs(unit.sites) do
-      local site, planes, why, ok = d:sites()[i], nil, nil, nil
-      if m then planes, why = m:planes(site.name, site.slice) end
-      if planes or not m then ok, why = d:replace(i, planes) end
-      if not ok then return nil, why end
+  -- What may be limited. field: of q.tradeoff's argument; asked, name: how that is told, in units of `scale`, and what
+  -- the candidate is called; cost: the field of a unit's option that adds up; left(m, limit): what units (m: units.of)
+  -- may take of it; tell(m, sum): what is taken if they take `sum`.
+  local kinds = {
+    { field = "bits", asked = "--bits %g", name = "mixed-%g-bits", scale = 1, cost = "bits",
+      left = function(m, limit) return limit * m.weights end,
+      tell = function(m, sum) return ("%.2f bits a weight"):format(sum / m.weights) end },
+    { field = "target", asked = "--target-ms %g", name = "mixed-%g-ms", scale = 1e-3, cost = "seconds",
+      left = function(m, limit) return limit - m.rest end,
+      tell = function(m, sum)
+        return ("%.3f ms a token, of which %.3f ms are for what is not quantized"):format((m.rest + sum) * 1e3,
+          m.rest * 1e3)
+      end },
+    { field = "memory", asked = "--memory %g MB", name = "mixed-%g-MB", scale = 1e6, cost = "bits",
+      left = function(m, limit) return 8 * (limit - m.beside - m.cache) end,
+      tell = function(m, sum)
+        return ("%.2f MB, of which %.2f MB are not quantized, and %.2f MB keys and values"):format(
+          (m.beside + m.cache + sum / 8) / 1e6, m.beside / 1e6, m.cache / 1e6)
+      end },
+  }
+
+  local function asked(wish) return wish.kind.asked:format(wish.value / wish.kind.scale) end
+
+  -- Why nothing is within a limit: a sentence with the least that there is; nil: there is something.
+  local function too_small(m, wish)
+    local least = units.ends(m, wish.kind.cost)
+    if wish.kind.left(m, wish.value) >= least then return nil end
+    return ("%s: the least is %s"):format(asked(wish), wish.kind.tell(m, least))
+  end
+
+  -- Is a mixture wanted for this wish? Raises for what cannot be: a limit of bits or memory is known to be too small
+  -- before anything is measured. Memory is filled by a mixture unless candidates are listed, or there is room for all
+  -- units in the largest of the formats; too little of it may yet do for a candidate that is listed.
+  local function wanted(wish, t, m)
+    local kind = wish.kind
+    local fills = kind.field == "memory"
+    if not wish.value or fills and t.only then return false end
+    q.check.that(t.calibrate or fills, nil,
+      "%s: formats are chosen on a text that is not compared on: it needs --calibrate FILE", asked(wish))
+    if kind.cost ~= "bits" then return true end
+    local why, _, most = too_small(m, wish), units.ends(m, kind.cost)
+    q.check.that(not why or fills and t.candidates, nil, "%s", why)
+    return t.calibrate and not why and not (fills and kind.left(m, wish.value) >= most)
+  end
+
+  -- The mixtures that are asked for, { kind, value }, and the units of the model. t: of q.tradeoff; cache: bytes of
+  -- keys and values that count in memory.
+  function mixed.wishes(t, model, decoder, cache)
+    local m, out = units.of(model, decoder), {}
+    m.cache = cache
+    for _, kind in ipairs(kinds) do
+      local wish = { kind = kind, value = t[kind.field] }
+      if wanted(wish, t, m) then out[#out + 1] = wish end
     end
-    return true
+    return out, m
   end
 
-  -- The divergence that comes of a unit alone.
-  local function loss_of(s, d, unit, m)
-    local ok, why = exchange(d, unit, m)
-    if not ok then return nil, why end
-    local e
-    e, why = q.evaluate { decoder = d, windows = s.scored, reference = s.reference, stop = windows,
-      threads = s.threads }
-    ok = exchange(d, unit)
-    local loss = e and ok and e.kl and e.kl.mean
-    return loss, not loss and (why or "its logits are no numbers") or nil
+  -- ---- Candidates ---------------------------------------------------------------------------------------------------
+
+  -- All that the wishes need to know of the units; as units.lose.
+  local function measure(s, m, wishes, work, notes, bases, settings)
+    local deadline, timed = work.clock() + (settings.budget or math.huge), false
+    local o = { progress = settings.progress, late = function() return work.clock() >= deadline end,
+      seconds = function() return deadline - work.clock() end }
+    local ok, why = units.lose(s, m, notes, bases, o)
+    for _, wish in ipairs(wishes) do timed = timed or wish.kind.cost == "seconds" end
+    if ok and timed then ok, why = units.time(s, m, work, notes, bases, o) end
+    return ok, why
   end
 
-  -- Bits a weight of a unit in a checkpoint.
-  local function cost_of(d, unit, m)
-    local sum = 0
-    for _, i in ipairs(unit.sites) do
-      local site = d:sites()[i]
-      sum = sum + m.by_name[site.name].bpw * site.n * site.k
-    end
-    return sum
-  end
-
-  -- The units with their options, { format, cost = bits, loss = KL }: journalled one by one. nil, message; nil alone if
-  -- there is no time left.
-  local function measure(s, notes, bases, progress, late)
-    local d <close>, why = q.decoder(s.model, { threads = s.threads })
-    if not d then return nil, why end
-    local units = bits.units(d:sites(), function(site)
-      local t = s.model.by_name[site.name]
-      return t and t.linear and not t.tied_to
-    end)
-    for f, base in ipairs(bases) do
-      local m
-      for i, unit in ipairs(units) do
-        progress("units", base.weights, (f - 1) * #units + i - 1, #bases * #units)
-        local key = ("unit %d as %s"):format(i, base.weights)
-        local loss = notes:get(key)
-        if not loss and late() then return nil end
-        if not m then m, why = s:checkpoint(base) end
-        if not m then return nil, why end
-        if not loss then
-          loss, why = loss_of(s, d, unit, m)
-          if not loss then return nil, ("%s as %s: %s"):format(d:sites()[unit.sites[1]].name, base.weights, why) end
-          notes:put(key, loss)
-        end
-        unit.options = unit.options or {}
-        unit.options[f] = { format = base.format, cost = cost_of(d, unit, m), loss = loss }
-      end
-    end
-    return units, d:sites()
-  end
-
-  -- Name of a tensor -> its format, so that there are `wanted` bits a weight on average; as measure.
-  local function chosen_formats(s, notes, wanted, bases, progress, late)
-    local units, sites = measure(s, notes, bases, progress, late)
-    if not units then return nil, sites end
-    local weights, out = 0, {}
-    for _, unit in ipairs(units) do weights = weights + unit.weights end
-    local chosen, least = bits.choose(units, wanted * weights)
+  local function choose(m, c, wish)
+    local cost = wish.kind.cost
+    local chosen, sum, loss = bits.choose(m.units, cost, wish.kind.left(m, wish.value))
     if not chosen then
-      return nil, ("--bits %g: the least that there is are %.2f bits a weight"):format(wanted, least / weights)
+      c.broken = too_small(m, wish)
+      return
     end
-    for i, unit in ipairs(units) do
-      for _, site in ipairs(unit.sites) do out[sites[site].name] = chosen[i].format end
+    c.formats, c.predicted = {}, { kl = loss, seconds = cost == "seconds" and m.rest + sum or nil }
+    for i, unit in ipairs(m.units) do
+      for _, at in ipairs(unit.sites) do c.formats[m.sites[at].name] = chosen[i].format end
+    end
+  end
+
+  -- A candidate for each of wishes (not empty). s: steps.lua's, with choosing = { windows, reference }; work: steps of
+  -- run.all; settings: budget (seconds, nil: no end), progress as of run.all, method, act, new (candidates.new).
+  -- -> list: candidates are broken if they cannot be made or if there is none so small, and without formats if the
+  -- budget ended before.
+  function mixed.candidates(s, m, wishes, work, notes, settings)
+    local function new(format) return settings.new(format, settings.method, settings.act) end
+    local bases, out = {}, {}
+    for i, format in ipairs(units.formats) do bases[i] = new(q.resolve(format).name) end
+    local ok, why = measure(s, m, wishes, work, notes, bases, settings)
+    for i, wish in ipairs(wishes) do
+      local c = new(wish.kind.name:format(wish.value / wish.kind.scale))
+      c.broken, c.target = why, wish.kind.field == "target" and wish.value or nil
+      if ok then choose(m, c, wish) end
+      out[i] = c
     end
     return out
-  end
-
-  -- The candidate of so many bits a weight on average: broken if it cannot be made, or if there is none so small;
-  -- without formats if it was late(). candidate: makes one of a format, a method and a type of activations.
-  function mixed.candidate(s, notes, wanted, method, act, candidate, progress, late)
-    local bases, c = {}, candidate(("mixed-%g"):format(wanted), method, act)
-    for i, format in ipairs(formats) do bases[i] = candidate(q.resolve(format).name, method, act) end
-    local found, why = chosen_formats(s, notes, wanted, bases, progress, late)
-    c.formats, c.broken = found or {}, why
-    return c
   end
 
   return mixed

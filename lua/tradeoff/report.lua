@@ -1,9 +1,9 @@
 -- report.lua - a trade-off as a table of text, as JSON, and as one HTML file that needs nothing else.
 --
 -- The result (lua/tradeoff.lua): { command, model, machine, texts = { { name, windows, tokens }… }, margin, floor,
--- memory, candidates, verdict, beside = what was only timed, whole = was there time for all, peak_memory (bytes, of the
--- run), cache_per_token (bytes of keys and values), elsewhere = who else serves it (elsewhere.lua), or nil }.
--- Candidates have the fields of choice.lua, and
+-- memory, cache (bytes of keys and values that count in it), candidates, verdict, beside = what was only timed, whole =
+-- was there time for all, peak_memory (bytes, of the run), cache_per_token (bytes of keys and values), elsewhere = who
+-- else serves it (elsewhere.lua), or nil }. Candidates have the fields of choice.lua, and
 --   bpw            bits a weight of the linear layers
 --   top1           share of tokens on whose first choice the original agrees
 --   rate           beside ratio in decode and prefill: estimate, tokens/s

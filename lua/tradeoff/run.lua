@@ -156,13 +156,24 @@ function go:time(list)
   end
 end
 
+local function start(list, settings, steps, journal)
+  return setmetatable({ list = list, steps = steps, journal = journal, progress = settings.progress or function() end,
+    deadline = settings.budget and steps.clock() + settings.budget or math.huge }, go)
+end
+
+-- Only write and tune a list of candidates. As run.all, which does not do it again.
+function run.prepare(list, settings, steps, journal)
+  local g = start(list, settings, steps, journal)
+  g:each("try", list, function(c) g:make(c) end)
+  g:tune(list)
+  return not g.late
+end
+
 -- Do the work for a list of candidates, the 16-bit dense one among them. settings: budget (seconds; nil: no end),
 -- progress(phase, name, done, total), beside (a list of what is only timed). -> was there time for all of it? The
 -- candidates have what choice.lua says.
 function run.all(list, settings, steps, journal)
-  local g = setmetatable({ list = list, steps = steps, journal = journal,
-    progress = settings.progress or function() end,
-    deadline = settings.budget and steps.clock() + settings.budget or math.huge }, go)
+  local g = start(list, settings, steps, journal)
   local n = math.min(few, steps.windows)
   g:each("try", list, function(c) if g:make(c) then g:evaluate(c, n) end end)
   g:tune(g:halve())

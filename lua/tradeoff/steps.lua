@@ -217,12 +217,18 @@ return function(q, native)
     return x
   end
 
-  function steps:time(c, kind, m)
+  -- As time, with the seconds of each site.
+  function steps:pass(c, kind, m)
     self.original:forget() -- which is only evaluated
     local d, why = self:timed(c)
     if not d then return nil, why end
     if kind == "prefill" then return d:time(1, 0, m) end
     return d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)
+  end
+
+  function steps:time(c, kind, m)
+    local t, why = self:pass(c, kind, m)
+    return t and { seconds = t.seconds, linear = t.linear }, why
   end
 
   return steps

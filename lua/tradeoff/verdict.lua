@@ -12,7 +12,7 @@
 --   At a task it may be worse by two points of 100: one that is worse by more for certain is beyond the margin, too.
 --   Where the margin lies inside an interval, the text is too short; the interval shrinks with the root of the windows.
 
-local choice = require "lua.tradeoff.choice"
+local choice, target = require "lua.tradeoff.choice", require "lua.tradeoff.target"
 local verdict = {}
 
 -- ---- Classes --------------------------------------------------------------------------------------------------------
@@ -55,7 +55,8 @@ local function classify(list, s)
   local limit, out = math.log(1 + s.margin), {}
   for _, c in ipairs(list) do
     local x = { accuracy = accuracy(c, limit, s.floor), slower = slower_at(c.decode),
-      slow_prefill = #slower_at(c.prefill) > 0, large = s.memory and c.bytes and c.bytes > s.memory or false,
+      slow_prefill = #slower_at(c.prefill) > 0,
+      large = s.memory and c.bytes and c.bytes + (s.cache or 0) > s.memory or false,
       timed = choice.at(c.decode, 1) ~= nil }
     if x.accuracy == "undecided" then x.more = windows_more(c.delta, limit) end
     x.close = x.accuracy == "tied" or x.accuracy == "within"
@@ -85,7 +86,7 @@ local function ratio(c) return choice.at(c.decode, 1).ratio end
 local function fastest(list)
   local first, tied = best(list, function(a, b) return ratio(a).mean > ratio(b).mean end), {}
   for _, c in ipairs(list) do
-    if ratio(c).high >= ratio(first).mean and ratio(c).mean >= ratio(first).low then tied[#tied + 1] = c end
+    if choice.alike(ratio(c), ratio(first)) then tied[#tied + 1] = c end
   end
   return best(tied, smaller)
 end
@@ -188,6 +189,7 @@ local rules = {
     end
     return #out > 0 and table.concat(out, " ") or nil
   end,
+  function(v) return target.said(v.list) end,
   function(v)
     if #v.outside == 0 then return end
     return ("Beyond the margin: %s."):format(names(v.outside, change))
@@ -210,7 +212,8 @@ local rules = {
   end,
   function(v, s)
     if #v.large == 0 then return end
-    return ("Larger than %s: %s."):format(megabytes(s.memory), names(v.large, size))
+    return ("Larger than %s, with %s of keys and values: %s."):format(megabytes(s.memory), megabytes(s.cache or 0),
+      names(v.large, size))
   end,
   function(v)
     if #v.untimed == 0 then return end
@@ -238,7 +241,8 @@ local rules = {
   end,
 }
 
--- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil), beside (what was only timed, or
+-- settings: margin (share of perplexity, 0.005), floor (KL), memory (bytes or nil), cache (bytes of keys and values
+-- that it must hold, too, or nil), beside (what was only timed, or
 -- nil). The list must not be empty.
 -- -> { chosen, smallest = names or nil; tied, within, outside, undecided, stopped, untried, broken, slower, large,
 --      untimed = lists of names; class = name -> what was found; sentences = list }

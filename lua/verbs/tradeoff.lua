@@ -30,10 +30,14 @@ return {
 The model is quantized in several ways. Each candidate is compared with the original on the same windows of your text,
 with the kernels that were tuned for this machine, and timed in the whole model in turns with 16-bit dense. Candidates
 that others beat end after a few windows. A table, a picture and a verdict are written to DIR; a run that was ended
-goes on when it is started again. Methods that look at activations need --calibrate.]],
+goes on when it is started again. Methods that look at activations need --calibrate.
+
+With --bits, --memory or --target-ms there is a candidate more for each, with a format for each part of a layer: the
+one that loses least within so many bits a weight, bytes, or milliseconds a token. Parts are measured one by one.]],
   examples = {
     "MODEL --text mine.txt --calibrate train.txt",
     "MODEL --text a.txt --text b.txt --memory 3G --budget 1800",
+    "MODEL --text a.txt --calibrate train.txt --target-ms 25",
     "MODEL --text a.txt --only int4.g64:rtn:i8 --only MODEL-GPTQ",
   },
   options = {
@@ -47,12 +51,15 @@ goes on when it is started again. Methods that look at activations need --calibr
     { "--score", "WHICH", "half: the second half of a window, as llama.cpp; all: every token", default = "half",
       group = "Texts" },
     { "--margin", "SHARE", "of perplexity that may be lost", default = "0.5%", group = "What is wanted" },
-    { "--memory", "SIZE", "that the weights may take, e.g. 3G", group = "What is wanted" },
+    { "--memory", "SIZE", "that the weights may take, and keys and values of a window, e.g. 3G; with --calibrate one "
+      .. "more candidate fills it", group = "What is wanted" },
     { "--only", "CANDIDATE", "FORMAT[:METHOD[:ACT]], or a quantized checkpoint, PATH[:ACT], instead of the default "
       .. "ones (repeatable)", many = true, group = "Candidates" },
     { "--candidate", "CANDIDATE", "besides the others (repeatable)", many = true, group = "Candidates" },
-    { "--bits", "N", "one more: N bits a weight on average, each part of a layer in the format that costs least there",
-      group = "Candidates" },
+    { "--bits", "N", "one more: N bits a weight on average, scales included, each part of a layer in the format that "
+      .. "helps most there", with = "--calibrate", group = "Candidates" },
+    { "--target-ms", "MS", "one more: so that a token takes MS milliseconds here, by the measured time of each part",
+      with = "--calibrate", group = "Candidates" },
     { "--budget", "SECONDS", "begin nothing after this time; the verdict is of what there is", group = "Search" },
     { "--device", "DEVICE", "host or host:THREADS (default: host)", group = "Search" },
     { "--store", "DIR", "where measurements are kept (default: $QUERNEL_CACHE, else ~/.cache/quernel)",
@@ -76,12 +83,14 @@ goes on when it is started again. Methods that look at activations need --calibr
         end
       end
     end
+    local target = common.number(options, "target-ms", 0)
     local r = common.check(q.tradeoff { model = options[1], texts = options.text,
       tasks = options.task, calibrate = options.calibrate, only = options.only, candidates = options.candidate,
       folder = folder, ctx = common.whole(options, "ctx", 2, 1 << 20), windows = options.windows,
       score = common.choice(options, "score", "half", "all"), margin = share(options, "margin"),
       memory = bytes(options, "memory"),
-      bits = common.number(options, "bits", 1, 16), budget = common.number(options, "budget", 0),
+      bits = common.number(options, "bits", 1, 16), target = target and target / 1e3,
+      budget = common.number(options, "budget", 0),
       device = device.name, store = options.store, command = options.command,
       progress = common.progress(q, options) })
     if options.json then print(q.json(r)) return end

@@ -67,7 +67,8 @@ case("memory is a limit, and may leave nothing", function(t)
   t.equal(joined(v.large), "f16:copy:f32 int8.row:rtn:bf16 int4.g64:gptq:bf16")
   t.check(sentence(v, "Nothing can be taken: no candidate is within 0.5% of perplexity, fits 1.5 MB"), v.sentences[1])
   v = of(seeded(), { memory = 1000 })
-  t.check(sentence(v, "Larger than 0.001 MB: f16:copy:f32 (6.6 MB), "), joined(v.sentences))
+  t.check(sentence(v, "Larger than 0.001 MB, with 0 MB of keys and values: f16:copy:f32 (6.6 MB), "),
+    joined(v.sentences))
   t.equal(of(seeded(), { memory = 2e6 }).chosen, "int4.g64:gptq:bf16")
 end)
 
@@ -418,16 +419,20 @@ end)
 local steps = q.import "lua.tradeoff.steps"
 
 case("a cache of so many sequences that is beyond 256 MB gets fewer tokens, counted one by one", function(t)
-  local original = { forget = function() end,
-    time = function(_, batch, before) return { batch = batch, before = before } end,
+  local before
+  local original = { time = function(_, _, n)
+    before = n
+    return { seconds = 2, linear = 1, sites = {} }
+  end, forget = function() end,
     session_bytes = function(_, _, tokens) return 1000 + 131072 * ((tokens + 15) // 16 * 16) end }
-  local s, c = { original = original, scored = { n = 1 } }, { name = "f32 dense", original = true }
+  local s = { original = original, scored = { n = 1 } }
   local work = steps(q, q.native).new(s)
-  s.opened[c.name] = original
+  s.opened["f32 dense"] = original
   t.equal(steps(q, q.native).bytes_of_token(original), 131072)
-  t.equal(work.time(c, "decode", 1).before, 512)
-  t.equal(work.time(c, "decode", 8).before, 256)
-  t.equal(work.time(c, "decode", 64).before, 32)
+  for m, tokens in pairs { [1] = 512, [8] = 256, [64] = 32 } do
+    t.equal(q.json(work.time({ name = "f32 dense", original = true }, "decode", m)), '{"linear":1,"seconds":2}')
+    t.equal(before, tokens, m)
+  end
 end)
 
 case("answers that come of logits that are no numbers are not counted as wrong", function(t)
@@ -506,88 +511,6 @@ case("another calibration text needs a folder of its own", function(t)
   local r, why = go(path .. "valid.txt")
   t.equal(r, nil)
   t.says("is of another run", error, why)
-end)
-
--- ---- Bits per layer -------------------------------------------------------------------------------------------------
-
-local bits = q.import "lua.tradeoff.bits"
-
--- The least loss of all choices within the budget, by trying each.
-local function exhaustive(units, budget, i, cost, loss)
-  if cost > budget then return math.huge end
-  if i > #units then return loss end
-  local best = math.huge
-  for _, o in ipairs(units[i].options) do
-    best = math.min(best, exhaustive(units, budget, i + 1, cost + o.cost, loss + o.loss))
-  end
-  return best
-end
-
-case("bits go where they help most: at budgets on the hull nothing is better, between them nearly", function(t)
-  local units = {}
-  for i = 1, 6 do -- sensitivities that differ, losses that fall by a factor of 4 to 6 for each bit
-    units[i] = { options = {} }
-    for b = 2, 4 do
-      local loss = (1 + i * i % 7) * (4.0 + i % 3) ^ -b
-      table.insert(units[i].options, { bits = b, cost = b * (100 + 40 * (i % 2)), loss = loss })
-    end
-  end
-  local exact = 0
-  for budget = 1440, 2880, 20 do
-    local chosen, cost, loss = bits.choose(units, budget)
-    t.equal(#chosen, 6)
-    t.check(cost <= budget, cost)
-    local best = exhaustive(units, budget, 1, 0, 0)
-    t.check(loss <= 1.25 * best, ("%d: %g, not %g"):format(budget, loss, best))
-    if loss <= best * (1 + 1e-12) then exact = exact + 1 end
-  end
-  t.check(exact >= 20, exact)
-end)
-
-case("an option that costs more and loses more is never chosen, and too small a budget says the least", function(t)
-  local units = { { options = { { cost = 3, loss = 0.5, name = "odd" }, { cost = 2, loss = 0.4, name = "good" },
-    { cost = 1, loss = 1, name = "small" } } } }
-  t.equal(bits.choose(units, 3)[1].name, "good")
-  t.equal(bits.choose(units, 1)[1].name, "small")
-  local none, least = bits.choose(units, 0.5)
-  t.equal(none, nil)
-  t.equal(least, 1)
-end)
-
-case("q, k and v are a unit, and so are gate and up, and a stack of experts", function(t)
-  local sites = {}
-  for _, x in ipairs { { "q", 0, 1 }, { "k", 0, 1 }, { "v", 0, 1 }, { "o", 0, 2 }, { "gate", 0, 3 }, { "up", 0, 3 },
-    { "down", 0, 4 }, { "experts", 1, 5 }, { "experts", 1, 6 }, { "head", 2, 7 } } do
-    sites[#sites + 1] = { name = x[2] .. "." .. x[1], layer = x[2], input = x[3], n = 10, k = 3 }
-  end
-  local out = {}
-  for _, u in ipairs(bits.units(sites, function(s) return s.layer < 2 end)) do
-    out[#out + 1] = ("%s:%d"):format(table.concat(u.sites, ","), u.weights)
-  end
-  t.equal(joined(out), "1,2,3:90 4:30 5,6:60 7:30 8,9:60")
-end)
-
-case("a mixture that cannot be made is a broken candidate, and one without time is not tried", function(t)
-  local kl = { mean = 0.1 }
-  local decoder = setmetatable({ sites = function() return { { name = "w", layer = 0, input = 0, n = 4, k = 4 } } end,
-    replace = function() return true end }, { __close = function() end })
-  local fake = { decoder = function() return decoder end, evaluate = function() return { kl = kl } end,
-    resolve = function(format) return { name = format } end }
-  local checkpoint = { planes = function() return {} end, by_name = { w = { bpw = 3 } } }
-  local s = { model = { by_name = { w = { linear = true } } }, checkpoint = function() return checkpoint end }
-  local function mixture(name, wanted, late)
-    local notes <close> = assert(journal.open(t.scratch .. "/" .. name, "a test"))
-    return q.import "lua.tradeoff.mixed" (fake).candidate(s, notes, wanted, "rtn", "i8", candidates.new, function() end,
-      function() return late end)
-  end
-  local c = mixture("mixed", 3.5, true)
-  t.equal(c.broken, nil)
-  t.equal(c.formats.w, nil)
-  t.equal(mixture("mixed", 3.5).formats.w, "int2.g32.z")
-  t.equal(mixture("mixed", 3.5, true).formats.w, "int2.g32.z") -- all was known
-  t.equal(mixture("mixed", 1).broken, "--bits 1: the least that there is are 3.00 bits a weight")
-  kl = nil
-  t.equal(mixture("no numbers", 3.5).broken, "w as int2.g32.z:rtn: its logits are no numbers")
 end)
 
 -- ---- Report ---------------------------------------------------------------------------------------------------------
