@@ -2,6 +2,7 @@
 #include "fail.h"
 #include "state.h"
 #include <stdlib.h>
+#include <string.h>
 
 /* What gives an input: a norm, or a linear parameter whose rows it is linear in. */
 typedef struct giver {
@@ -34,10 +35,20 @@ static qn_status by_up(const qn__decoder *d, qn__param what, int layer, int64_t 
   return QN_OK;
 }
 
+/* The head's input. A module that predicts further tokens (mtp.*) has no part here, but reads the head, too. */
+static qn_status by_last_norm(const qn__decoder *d, giver *g) {
+  const qn_raw *r;
+  *g = (giver){.norm = true, .what = QN_P_NORM};
+  for (size_t i = 0; (r = qn_model_raw(d->model, i)); i++)
+    if (!strncmp(r->name, "mtp.", 4))
+      return qn__fail(QN_E_SHAPE, "%s is of a module that reads the head, too", r->name);
+  return QN_OK;
+}
+
 static qn_status choose(const qn__decoder *d, int input, giver *g) {
   const int each = qn__inputs_each(d->config), layer = input / each, at = input % each;
   const int64_t expert = at < QN_IN_EXPERT ? 0 : (at - QN_IN_EXPERT) / QN_IN_EACH;
-  if (layer == d->config->n_layers) return *g = (giver){.norm = true, .what = QN_P_NORM}, QN_OK;
+  if (layer == d->config->n_layers) return by_last_norm(d, g);
   switch (at - expert * QN_IN_EACH) {
   case QN_IN_MIXER:
     return by_norm(d, QN_P_NORM_ATTENTION_IN, layer, g);
