@@ -1,6 +1,7 @@
 local common = require "lua.common"
 
 local actions = {}
+local hour, kept_days = 3600, 30 -- evaluations of other builds: whoever changes between two builds uses both
 
 -- "SPELLING M=4"… -> a line for each problem, with its M in order.
 local function problems(list)
@@ -59,7 +60,8 @@ local function show_evaluations(e)
   print ""
   print(("evaluations: %d, %s to %s, %s"):format(e.evaluations, day(e.first), day(e.last), common.bytes(e.bytes)))
   if e.older == 0 then return end
-  print(("  of another build of quernel, not read any more: %d; gc removes them"):format(e.older))
+  print(("  of other builds of quernel: %d; gc removes those that were not written for %d days"):format(e.older,
+    kept_days))
 end
 
 function actions.list(q, options)
@@ -106,9 +108,9 @@ local function counts(q, options, c)
 end
 function actions.gc(q, options)
   local age, now = common.number(options, "age", 0), os.time()
-  local c = common.check(q.store.gc(options.store, age))
+  local c = common.check(q.store.gc(options.store, age or hour))
   c.removed = c.removed + common.check(q.store.forget_evaluations(options.store, function(x)
-    return not x.usable and now - x.modified >= age
+    return not x.usable and now - x.modified >= (age or kept_days * 24 * hour)
   end))
   counts(q, options, c)
 end
@@ -137,7 +139,7 @@ nobody can use. merge takes over what another store has, where that is new or re
 two stores differ. forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one
 entry (by its key), so that the next run takes them anew: after numbers that were taken while the machine was busy, or
 a kernel that was rejected by mistake. Compiled kernels stay. What eval keeps is listed, too; gc removes what another
-build of quernel left, and forget eval all of it.]],
+build of quernel left long ago, and forget eval all of it.]],
   examples = {
     "list",
     "forget int4.g128:4096x4096    # the machine was busy",
@@ -146,8 +148,8 @@ build of quernel left, and forget eval all of it.]],
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
     { "--all", nil, "list: every rejected and suspect variant with the reason", with = "list" },
-    { "--age", "SECONDS", "gc: leave files younger than this; somebody may be working on them", default = "3600",
-      with = "gc" },
+    { "--age", "SECONDS", "gc: leave files younger than this; somebody may be working on them (default: an hour; for "
+      .. ("evaluations of other builds %d days)"):format(kept_days), with = "gc" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)
