@@ -101,12 +101,11 @@ return function(q, native)
     return by_name
   end
 
-  local function quantize(run, options, c, method, calibration)
+  local function quantize(run, options, c, method, scales, calibration)
     local w, why, code = run.decoder:weight(c.site)
     if not w then return nil, why, code end
     return native.quantize(w, c.n, c.k, q.descriptor(c.format),
-      { method = method, scales = options.scales, threads = options.threads },
-      calibration)
+      { method = method, scales = scales, threads = options.threads }, calibration)
   end
 
   -- Why calibration is not enough for a layer, or nil.
@@ -118,17 +117,17 @@ return function(q, native)
   end
 
   -- Quantize a layer; a failure names it. Where statistics are not enough the user may allow rtn; if that fails, too,
-  -- it is not for the statistics.
+  -- it is not for the statistics. It takes the same scales, unless these need statistics themselves.
   local function do_layer(run, options, c, tokens, calibration)
     local why = too_few(tokens, options.windows)
     local planes, e, code
     if not why then
-      planes, e, code = quantize(run, options, c, options.method, calibration)
+      planes, e, code = quantize(run, options, c, options.method, options.scales, calibration)
       if code == "QN_E_NOMEM" then return nil, ("%s: %s"):format(c.name, e), code end
       why = not planes and e
     end
     if why then
-      planes, e, code = quantize(run, options, c, "rtn")
+      planes, e, code = quantize(run, options, c, "rtn", options.scales ~= "outputs" and options.scales or nil)
       if not planes then return nil, ("%s: %s"):format(c.name, e), code end
       if not options.allow_rtn then
         return nil, ("%s: %s; with --allow-rtn it is rounded to nearest"):format(c.name, why), "QN_E_ARG"
@@ -183,14 +182,20 @@ return function(q, native)
     return true
   end
 
+  local function close(run)
+    for _, d in pairs { run.decoder, run.original } do d:close() end
+  end
+
   local function open(run, options, see)
-    local why, code
-    local o = { threads = options.threads }
-    run.decoder, why, code = q.decoder(options.model, o)
-    if run.decoder and see & native.see_cross ~= 0 then
-      run.original, why, code = q.decoder(options.model, o)
+    for _, name in ipairs { "decoder", see & native.see_cross ~= 0 and "original" or nil } do
+      local why, code
+      run[name], why, code = q.decoder(options.model, { threads = options.threads })
+      if not run[name] then
+        close(run)
+        return nil, why, code
+      end
     end
-    return (see & native.see_cross == 0 or run.original) and run.decoder, why, code
+    return true
   end
 
   -- The layers, one after the other: true, or nil, message, code.
@@ -221,7 +226,7 @@ return function(q, native)
     if not ok then return nil, why, code end
     local by_name = choose(run, options)
     ok, why, code = work(run, options)
-    for _, d in pairs { run.decoder, run.original } do d:close() end
+    close(run)
     if not ok then return nil, why, code end
     function run:planes(t, slice)
       local c = by_name[t.name] and by_name[t.name][slice]

@@ -152,5 +152,6 @@ void qn__lua_calibrate(lua_State *L) {
       {"scale_rules", scale_rules},     {"awq_search", awq_search},   {NULL, NULL}};
   qn__lua_class(L, calibration_class, class);
   luaL_setfuncs(L, functions, 0);
+  qn__lua_set_integer(L, "see_products", QN__SEE_PRODUCTS);
   qn__lua_set_integer(L, "see_cross", QN__SEE_CROSS);
 }

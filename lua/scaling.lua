@@ -114,7 +114,7 @@ return function(q, native)
       end
     end
     local calibration <close>, wrong, fault = native.calibration(run.decoder.handle, nil, options.windows.handle,
-      { see = native.method_sees "awq", threads = options.threads }, wanted)
+      { see = native.see_products, threads = options.threads }, wanted)
     if not calibration then return nil, wrong, fault end
     for i = 0, #wanted do
       local x = at[wanted[i + 1]]

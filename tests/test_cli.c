@@ -245,11 +245,14 @@ static const row rows[] = {
     {"for n in 1 2; do quernel eval " TINY
      " --text $T/models/text/valid.txt --windows $n --ctx 16 --quiet --store s >x "
      "|| exit 9; done; L='quernel store list --store s'; $L; set -- s/eval/*; mv $1 s/eval/00000000-x.log; $L; quernel "
-     "store gc --store s; quernel store gc --store s --age 0; $L --json; quernel store forget eval --store s; $L; "
+     "store gc --store s; touch -d '29 days ago' s/eval/*; quernel store gc --store s; touch -d '31 days ago' "
+     "s/eval/*; "
+     "quernel store gc --store s; $L --json; quernel store forget eval --store s; $L; "
      "quernel store forget eval --store s",
      1,
-     "^s\n\nevaluations: 2, [^\n]* B\ns\n\nevaluations: 1, [^\n]*\n +of another build [^\n]*: 1; gc removes "
-     "them\n[^\n]* removed 0\n[^\n]* removed 1\n.\\{[^\n]*\"evaluations\":1,[^\n]*\"older\":0\\}]\nforgotten: 1 "
+     "^s\n\nevaluations: 2, [^\n]* B\ns\n\nevaluations: 1, [^\n]*\n +of other builds [^\n]*: 1; gc removes "
+     "those that were not written for 30 days\n[^\n]* removed 0\n[^\n]* removed 0\n[^\n]* removed "
+     "1\n.\\{[^\n]*\"evaluations\":1,[^\n]*\"older\":0\\}]\nforgotten: 1 "
      "[^\n]*\ns\n"
      "nothing was measured yet\n$",
      "^quernel: the store knows nothing of \"eval\""},
@@ -383,6 +386,22 @@ static const row rows[] = {
     {"quernel quantize $T/models/tiny-llama --format int4.g64 --method gptaq --scales full --calibrate "
      "$T/models/text/valid.txt --ctx 64 --windows 0:9:4 --only '*layers.0*' --quiet -o q.safetensors && ls",
      0, "output +nearest.*7 layers as int4.g64, .*\nq.safetensors\n$", NULL},
+    {"quernel quantize $T/models/tiny-llama --format int4.g64 --method awq --calibrate $T/models/text/valid.txt --ctx "
+     "64 "
+     "--windows 0:9:4 --only '*layers.0.self_attn.q_proj*' --quiet -o q.safetensors",
+     0,
+     "^layer [^\n]* output\n[^\n]*%\n1 layers as [^\n]*\n0 of 1 inputs are scaled\nnot scaled: what "
+     "[^\n]*q_proj.weight "
+     "reads: [^\n]*k_proj.weight reads it, too, and is not quantized\n$",
+     "^$"},
+    {"printf '{\"input_ids\":[7%s]}' \"$(printf ',7%.0s' $(seq 299))\" >ids.jsonl; for a in '' --allow-rtn; do quernel "
+     "quantize $T/models/arch/mixtral --format int4.g16 --method gptq --scales outputs --calibrate ids.jsonl --ctx 64 "
+     "$a "
+     "--quiet -o q; done && ls",
+     0, "layers as int4.g16, [^\n]*\nids.jsonl\nq\n$",
+     "^quernel: [^\n]*experts[^\n]* the least; with --allow-rtn it is rounded to nearest\nquernel: [^\n]*experts[^\n]* "
+     "is "
+     "rounded to nearest: 0 of 256 tokens"},
 
     /* For other tools: a folder */
     {"quernel convert " MODEL " --to gptq --quiet -o out && ls out && quernel inspect out", 0,

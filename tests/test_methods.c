@@ -435,7 +435,9 @@ static const struct {
     {"gptaq", NULL, "method 'gptaq' needs", QN_E_ARG, NULL},
     {"awq", means_only, "method 'awq' needs", QN_E_ARG, NULL},
     {"awq", no_tokens, "calibration did not reach it", QN_E_ARG, NULL},
-    {"imatrix", means_only, "scales 'outputs' need products of the inputs", QN_E_ARG, "outputs"},
+    {"imatrix", means_only,
+     "scales 'outputs' need products of the inputs, from calibration with one of awq, gptq, gptaq, awq+gptq, awq+gptaq",
+     QN_E_ARG, "outputs"},
     {"gptq", other_width, "statistics of 143 inputs for K = 144", QN_E_SHAPE, NULL},
 };
 

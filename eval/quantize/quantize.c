@@ -37,10 +37,16 @@ static const struct {
 const char *qn__quantize_method(size_t i) { return i < QN_COUNT(methods) ? methods[i].name : NULL; }
 const char *qn__quantize_scales(size_t i) { return i < QN_COUNT(rules) ? rules[i].name : NULL; }
 
+typedef char names[256]; /* "a, b, c" */
+
+static void add_name(names list, const char *name) {
+  size_t at = strlen(list);
+  snprintf(list + at, sizeof(names) - at, "%s%s", at ? ", " : "", name);
+}
+
 static qn_status unknown(const char *what, const char *name, const char *(*known)(size_t i)) {
-  char list[256] = "";
-  for (size_t i = 0, at = 0; known(i) && at < sizeof list; i++)
-    at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", known(i));
+  names list = "";
+  for (size_t i = 0; known(i); i++) add_name(list, known(i));
   return qn__fail(QN_E_ARG, "%s '%s'; known: %s", what, name, list);
 }
 
@@ -108,15 +114,20 @@ static qn_status check_full(const qn__fit *t) {
   return can ? QN_OK : qn__fail(QN_E_ARG, "scales 'full': no scale of format '%s' can be negative", t->f->name);
 }
 
+static qn_status no_products(const char *scales) {
+  names list = "";
+  for (size_t i = 0; i < QN_COUNT(methods); i++)
+    if (methods[i].sees > 0 && methods[i].sees & QN__SEE_PRODUCTS) add_name(list, methods[i].name);
+  return qn__fail(QN_E_ARG, "scales '%s' need products of the inputs, from calibration with one of %s", scales, list);
+}
+
 static qn_status read_scales(qn__fit *t, const char *name) {
   for (size_t i = 0; i < QN_COUNT(rules); i++) {
     if (strcmp(rules[i].name, name) != 0) continue;
     t->mse = rules[i].mse && t->r.n; /* a wide float needs no smaller range */
     t->r.full = rules[i].full;
     t->products = rules[i].outputs && t->seen ? t->seen->h : NULL;
-    if (rules[i].outputs && !t->products)
-      return qn__fail(QN_E_ARG,
-                      "scales 'outputs' need products of the inputs, from calibration with awq, gptq or gptaq");
+    if (rules[i].outputs && !t->products) return no_products(name);
     return t->r.full ? check_full(t) : QN_OK;
   }
   return unknown("scales", name, qn__quantize_scales);

@@ -19,9 +19,11 @@
  *
  *     rtn        round to nearest
  *     imatrix    the same; where scales are searched for, errors weigh what inputs weigh
- *     awq        round to nearest in a model whose inputs are scaled (awq.h), scales searched for by errors of the
- * outputs gptq       codes make up for the errors of those before them gptaq      the same, against the outputs of the
- * unquantized model awq+gptq, awq+gptaq    these in a model whose inputs are scaled
+ *     awq        round to nearest in a model whose inputs are scaled (awq.h); scales go by errors of the outputs
+ *     gptq       codes make up for the errors of those before them
+ *     gptaq      the same, against the outputs of the unquantized model
+ *     awq+gptq   gptq in a model whose inputs are scaled
+ *     awq+gptaq  gptaq in such a model
  *
  * Planes come first and stay, so that all methods work for all formats.
  *

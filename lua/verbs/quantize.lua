@@ -37,14 +37,17 @@ local function windows(q, model, options)
 end
 
 local function print_report(report, all)
-  local calibrated = all.output2 > 0
-  local rows = { { "layer", "N", "K", "bits", "error", "largest", table.unpack(calibrated and { "output", "nearest" } or
-    {}) } }
   local function percent(x) return x and ("%.2f%%"):format(100 * x) or "-" end
+  local columns = { { "output", "output_rms" }, { "nearest", "nearest_rms" } }
+  if all.nearest_error2 == all.output_error2 then columns[2] = nil end -- with awq alone codes are the nearest ones
+  if all.output2 == 0 then columns = {} end
+  local rows = { { "layer", "N", "K", "bits", "error", "largest" } }
+  for i, c in ipairs(columns) do rows[1][6 + i] = c[1] end
   for _, r in ipairs(report) do
-    rows[#rows + 1] = { r.name .. (r.slices > 1 and (" x %d"):format(r.slices) or ""), r.n, r.k,
-      ("%.2f"):format(r.bpw), ("%.4f"):format(r.rms), ("%.3g"):format(r.largest),
-      table.unpack(calibrated and { percent(r.output_rms), percent(r.nearest_rms) } or {}) }
+    local row = { r.name .. (r.slices > 1 and (" x %d"):format(r.slices) or ""), r.n, r.k, ("%.2f"):format(r.bpw),
+      ("%.4f"):format(r.rms), ("%.3g"):format(r.largest) }
+    for i, c in ipairs(columns) do row[6 + i] = percent(r[c[2]]) end
+    rows[#rows + 1] = row
   end
   common.table(rows)
   print(("%d layers as %s, %.2f bits a weight: error %.4f, largest %.3g"):format(
@@ -58,8 +61,9 @@ local function print_scaled(scaled)
     output2, before2, scaled2 = output2 + x.output2, before2 + x.before2, scaled2 + x.scaled2
     count = count + (x.exponent >= 0 and 1 or 0)
   end
-  print(("%d of %d inputs are scaled: error of what reads them %.2f%%, unscaled %.2f%%"):format(count,
-    #scaled.inputs + #scaled.kept, 100 * (scaled2 / output2) ^ 0.5, 100 * (before2 / output2) ^ 0.5))
+  local errors = output2 > 0 and (": error of what reads them %.2f%%, unscaled %.2f%%"):format(
+    100 * (scaled2 / output2) ^ 0.5, 100 * (before2 / output2) ^ 0.5) or ""
+  print(("%d of %d inputs are scaled%s"):format(count, #scaled.inputs + #scaled.kept, errors))
   for _, x in ipairs(scaled.kept) do print(("not scaled: what %s reads: %s"):format(x.name, x.why)) end
 end
 
@@ -78,8 +82,9 @@ tokenizer. If it is called NAME.safetensors it is one file, with the weights alo
 Methods other than rtn look at the inputs that layers get on a text (--calibrate), layer by layer, each behind those
 that are quantized already. imatrix searches scales that serve strong inputs; gptq lets codes make up for each other's
 errors; gptaq does so against the outputs of the unquantized model. awq first scales the inputs: what gives them, norms
-among it, is divided by what their weights are multiplied by. Errors of the outputs on that text are shown, too,
-beside those that nearest codes would have. A run that was killed goes on where it was.]],
+among it, is divided by what their weights are multiplied by; awq+gptq and awq+gptaq go on from there. Errors of the
+outputs on that text are shown, too, beside those that nearest codes would have. A run that was killed goes on where it
+was.]],
   examples = {
     "MODEL --format int4.g64.z -o q",
     "MODEL --format q4_k --only '*.down_proj.*' -o q.safetensors",
@@ -87,8 +92,7 @@ beside those that nearest codes would have. A run that was killed goes on where 
   },
   options = {
     { "--format", "FORMAT", "the format to write; quernel formats lists them", group = "Format" },
-    { "--method", "NAME", "rtn: round to nearest; imatrix, awq, gptq, gptaq, awq+gptq, awq+gptaq: see above",
-      default = "rtn", group = "Format" },
+    { "--method", "NAME", "rtn: round to nearest; see above for the others", default = "rtn", group = "Format" },
     { "--scales", "RULE", "minmax: nothing is clipped; mse: least squared error; outputs: that of the outputs; full: "
       .. "reaches the largest weight, whatever its sign; full-mse (default: mse for imatrix, outputs for awq, else "
       .. "minmax)", group = "Format" },
@@ -128,7 +132,7 @@ beside those that nearest codes would have. A run that was killed goes on where 
       format = options.format, method = options.method, scales = options.scales, choose = choose,
       partial = options.partial, config = options.config, overwrite = options.overwrite,
       threads = common.whole(options, "threads", 1, 1024),
-      windows = windows(q, model, options), allow_rtn = options.allow_rtn, progress = common.progress(q, options),
+      windows = windows(q, model, options), allow_rtn = options["allow-rtn"], progress = common.progress(q, options),
     }))
     common.left_out(left_out)
     local all = total(report)

@@ -158,27 +158,34 @@ case("a search for scales that ended goes on where it was, to the same file", fu
   t.equal(q.native.exists(path .. ".input-0") or q.native.exists(path .. ".layers"), false)
 end)
 
--- The mistral of tests/models/arch with as many heads of keys and values as there are of queries: each twice.
-local function with_equal_heads(t)
-  local from, folder = models .. "arch/mistral", t.scratch .. "/heads"
-  local m, dim = assert(q.model(from)), 16
+-- A checkpoint like one of tests/models/arch: its config.json, and tensors { name, dims, numbers } as made of each.
+local function made_like(t, name, config, make)
+  local from, folder = models .. "arch/" .. name, t.scratch .. "/like-" .. name
+  local m = assert(q.model(from))
   assert(q.native.make_folder(folder))
-  local config = read(from .. "/config.json"):gsub('"num_key_value_heads": 2', '"num_key_value_heads": 4')
-  assert(q.native.file_write(folder .. "/config.json", config))
+  assert(q.native.file_write(folder .. "/config.json", config(read(from .. "/config.json"))))
   local entries, data = {}, {}
-  for i, s in ipairs(m:stored()) do
-    local x, dims = assert(m.handle:numbers(s.name)), s.dims
-    if s.name:find "[kv]_proj" then
-      local each, y = dim * dims[2], q.native.ffi.buffer("f32", 2 * #x)
-      for j = 1, #y do y[j] = x[(j - 1) // (2 * each) * each + (j - 1) % each + 1] end
-      x, dims = y, { 2 * dims[1], dims[2] }
+  for _, s in ipairs(m:stored()) do
+    for _, x in ipairs { make(s.name, s.dims, assert(m.handle:numbers(s.name))) } do
+      entries[#entries + 1], data[#data + 1] = { name = x[1], type = "f32", dims = x[2] }, x[3]
     end
-    entries[i], data[i] = { name = s.name, type = "f32", dims = dims }, x
   end
   local writer <close> = assert(q.native.writer(folder .. "/model.safetensors", entries, {}))
   for i, e in ipairs(entries) do assert(writer:put(e.name, data[i])) end
   assert(writer:close())
   return folder
+end
+
+-- The mistral with as many heads of keys and values as there are of queries: each twice.
+local function with_equal_heads(t)
+  local dim = 16
+  local function config(text) return (text:gsub('"num_key_value_heads": 2', '"num_key_value_heads": 4')) end
+  return made_like(t, "mistral", config, function(name, dims, x)
+    if not name:find "[kv]_proj" then return { name, dims, x } end
+    local each, y = dim * dims[2], q.native.ffi.buffer("f32", 2 * #x)
+    for j = 1, #y do y[j] = x[(j - 1) // (2 * each) * each + (j - 1) % each + 1] end
+    return { name, { 2 * dims[1], dims[2] }, y }
+  end)
 end
 
 local function tokens_of(t, vocab)
@@ -289,6 +296,31 @@ case("what reads or gives an input and is not quantized keeps it from being scal
     .. "model.layers.0.self_attn.k_proj.weight reads it, too, and is not quantized")
   t.equal(kept_of "layers%.0%.mlp%.down_proj", "model.layers.0.mlp.down_proj.weight: "
     .. "model.layers.0.mlp.up_proj.weight, which gives it, is not quantized")
+end)
+
+case("a module that reads the head, too, keeps its input from being scaled", function(t)
+  local folder = made_like(t, "qwen3", function(text) return text end, function(name, dims, x)
+    if name ~= "model.norm.weight" then return { name, dims, x } end
+    return { name, dims, x }, { "mtp.norm.weight", dims, x }
+  end)
+  local function giver_of(path)
+    local d <close> = assert(q.decoder(assert(q.model(path))))
+    local sites = d:sites()
+    return d:giver(sites[#sites].input)
+  end
+  t.equal(giver_of(models .. "arch/qwen3").norm, "model.norm.weight")
+  t.equal(select(2, giver_of(folder)), "mtp.norm.weight is of a module that reads the head, too")
+end)
+
+case("the help of quantize names every method and every rule of scales", function(t)
+  local verb = require "lua.verbs.quantize"
+  local text = verb.about
+  for _, o in ipairs(verb.options) do text = text .. "\n" .. o[3] end
+  for _, list in ipairs { q.native.methods(), q.native.scale_rules() } do
+    for _, name in ipairs(list) do
+      t.check(text:find("%f[%w]" .. name:gsub("%p", "%%%0") .. "%f[^%w+-]"), name)
+    end
+  end
 end)
 
 return cases
