@@ -381,6 +381,12 @@ static const row rows[] = {
      "known: minmax, mse"},
     {"quernel quantize $T/models/tiny-llama --format int4 --method best -o q.safetensors", 2, NULL,
      "known: rtn, imatrix, awq, gptq, gptaq, awq\\+gptq, awq\\+gptaq"},
+    {"quernel quantize --help >h; for o in method scales; do quernel quantize $T/models/tiny-llama --format int4 --$o "
+     "best "
+     "-o q 2>&1 | sed -n 's/.*known: //; s/, /\\n/gp'; done | while read -r w; do grep -qwF -e \"$w\" h && echo \"$w\" "
+     "|| "
+     "echo \"not in the help: $w\"; done",
+     0, "^rtn\n([a-z+-]+\n)+full-mse\n$", "^$"},
     {"quernel quantize $T/models/tiny-llama --format int4 --method gptq -o q.safetensors", 2, NULL,
      "--method gptq needs --calibrate TEXT"},
     {"quernel quantize $T/models/tiny-llama --format int4.g64 --method gptaq --scales full --calibrate "

@@ -312,15 +312,4 @@ case("a module that reads the head, too, keeps its input from being scaled", fun
   t.equal(select(2, giver_of(folder)), "mtp.norm.weight is of a module that reads the head, too")
 end)
 
-case("the help of quantize names every method and every rule of scales", function(t)
-  local verb = require "lua.verbs.quantize"
-  local text = verb.about
-  for _, o in ipairs(verb.options) do text = text .. "\n" .. o[3] end
-  for _, list in ipairs { q.native.methods(), q.native.scale_rules() } do
-    for _, name in ipairs(list) do
-      t.check(text:find("%f[%w]" .. name:gsub("%p", "%%%0") .. "%f[^%w+-]"), name)
-    end
-  end
-end)
-
 return cases
