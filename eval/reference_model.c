@@ -28,11 +28,13 @@ struct qn__reference {
 /* ---- What it is of ----------------------------------------------------------------------------------------------- */
 
 qn_status qn__model_hash(const qn_model *m, char out[33]) {
-  size_t n = (size_t)m->n_files + 1;
+  const size_t n = (size_t)m->n_files + 2;
+  const qn__map *header = m->header ? m->header->file : NULL;
   uint8_t(*hash)[QN_HASH_BYTES] = calloc(n, sizeof *hash);
   if (!hash) return qn__fail(QN_E_NOMEM, "hashes of %zu files", n);
   for (int i = 0; i < m->n_files; i++) qn__hash128(m->file[i].data, m->file[i].bytes, hash[i]);
-  qn__hash128(m->config.data ? (const void *)m->config.data : "", m->config.bytes, hash[n - 1]);
+  qn__hash128(m->config.data ? (const void *)m->config.data : "", m->config.bytes, hash[n - 2]);
+  qn__hash128(header ? (const void *)header->data : "", header ? header->bytes : 0, hash[n - 1]);
   qn__hash_hex(hash, n * sizeof *hash, out);
   free(hash);
   return QN_OK;

@@ -149,8 +149,8 @@ common.include = { "--include", "PATTERN",
   many = true, group = "Layers" }
 
 -- Options of verbs that write a checkpoint, and the check of its place. What is said of a folder is said of no file.
-common.config = { "--config", "FOLDER", "where config.json and the tokenizer are (default: where MODEL is)",
-  group = "Input" }
+common.config = { "--config", "PATH", "the folder that has config.json and the tokenizer, or a GGUF (default: where "
+  .. "MODEL is)", group = "Input" }
 common.replace = { "--overwrite", nil, "replace a checkpoint that is there" }
 function common.output_checkpoint(q, options)
   if not options.o:lower():find "%.safetensors$" then return end

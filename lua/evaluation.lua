@@ -42,7 +42,7 @@ return function(q, native)
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
   --   d:giver(input) -> { norm = its stored name } or { site = }, or nil, why it cannot be scaled
   --   d:scale(input, buffer f32 [k])   divide an input and multiply what reads it; the buffer holds the scale as taken
-  --   d:norm(input) -> its norm's weights as they are to be stored   d:take_norms(model)   those of a scaled checkpoint
+  --   d:norm(input) -> its norm's weights as they are to be stored
   --   d:forget() gives up the memory of all that can be made again
   --   d:activate(site, "i8.row" | nil)   how the dense product's input is rounded; nil: not at all
   function q.decoder(model, options)
@@ -68,7 +68,6 @@ return function(q, native)
   function decoder:giver(input) return self.handle:giver(input) end
   function decoder:scale(input, scale) return self.handle:scale(input, scale) end
   function decoder:norm(input) return self.handle:norm(input) end
-  function decoder:take_norms(model) return self.handle:take_norms(model.handle) end
   function decoder:forget() return self.handle:forget() end
   function decoder:close() return self.handle:close() end
   decoder.__close = decoder.close

@@ -135,6 +135,10 @@ return function(q, native, model, beside)
 
   local function write_folder(self, path, target, options)
     local into <close> = beside.open(self, path, options)
+    if not into.text then
+      error(("%s has the header of a GGUF, and %s is served with a config.json: --config names a folder that has it")
+        :format(self.path, options.to), 0)
+    end
     local layers, file, config = planned(self, target, options)
     into:edit { quantization_config = q.json(config) }
     for _, layer in ipairs(layers) do if layer.head then into:edit { tie_word_embeddings = "false" } end end
@@ -168,8 +172,7 @@ return function(q, native, model, beside)
   end
 
   -- Entries of the file and, for each, a function that writes it.
-  local function plan_gguf(self, config)
-    local place_of, made = gguf.tensors(config)
+  local function plan_gguf(self, place_of, made)
     local file, jobs = {}, {}
     local function job(entries, name, write)
       table.move(entries, 1, #entries, #file + 1, file)
@@ -200,16 +203,21 @@ return function(q, native, model, beside)
   end
 
   -- The same of a GGUF: from = where its configuration is, entries of the file, jobs that write them, keys of the
-  -- header, remark.
+  -- header, remark. What was made of a GGUF has its names, its order of rows, and its header.
   local function planned_gguf(self, path, options)
-    local from = options.config or beside.of(self.path)
     if self.handle:is_gguf() then error(("%s is a GGUF already"):format(self.path), 0) end
-    local config = native.parse_json(beside.config(from))
-    local keys, count, remark = gguf.keys(config, function(name)
-      return native.exists(from .. "/" .. name) and must(native.file_read(from .. "/" .. name)) or nil
-    end, from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")
-    local file, jobs = plan_gguf(self, config)
-    return { from = from, file = file, jobs = jobs, keys = keys, count = count, remark = remark }
+    local p, place, made = { from = options.config or beside.of(self.path) }, function(name) return { name = name } end
+    p.keys, p.count = beside.header(self, options.config)
+    if not p.keys then
+      local config = native.parse_json(beside.config(p.from))
+      p.keys, p.count, p.remark = gguf.keys(config, function(name)
+        local file = p.from .. "/" .. name
+        return native.exists(file) and must(native.file_read(file)) or nil
+      end, p.from, path:match "([^/]*)%.gguf$" or path:match "[^/]*$")
+      place, made = gguf.tensors(config)
+    end
+    p.file, p.jobs = plan_gguf(self, place, made)
+    return p
   end
 
   local function write_gguf(self, path, _, options)

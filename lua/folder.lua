@@ -28,11 +28,19 @@ return function(q, native)
   -- The folder of a model's config.json.
   function beside.of(path) return native.is_folder(path) and path or path:match "^(.*)/[^/]*$" or "." end
 
+  -- Keys of the GGUF that says what the model is, and their number: that of the option --config, else the model's own.
+  -- Nothing if it is a config.json that says it.
+  function beside.header(model, config)
+    if not config then return model.handle:gguf_keys() end
+    if config:find "%.gguf$" then return must(q.model(config)).handle:gguf_keys() end
+  end
+
   -- Text of config.json. Raises if it is not there, or no JSON.
   function beside.config(folder)
     local path = folder .. "/config.json"
     if not native.exists(path) then
-      error(path .. ": not there, and a checkpoint needs it; --config names the folder of the original model", 0)
+      error(path .. ": not there, and a checkpoint needs it; --config names the folder of the original model, or a "
+        .. "GGUF", 0)
     end
     local text = must(native.file_read(path))
     local ok, why = native.json_members(text)
@@ -59,7 +67,8 @@ return function(q, native)
   -- A folder to write a checkpoint of `model` into. options: config (the folder that has config.json and the tokenizer;
   -- else the model's), overwrite. Raises for what cannot be written, before any work. Nothing is left if it is closed
   -- before it is finished.
-  --   into:path() -> where files are put   into.from   where config.json is   into.text   that will be written
+  --   into:path() -> where files are put   into.from   where config.json is   into.text   that will be written; of a
+  --   GGUF there is none: its header is written instead, which has the tokenizer, too
   --   into:edit(changes)   members of it set to JSON texts; false: without them
   --   into:finish() -> was there a tokenizer; the folder is at its place
   local class = {}
@@ -73,8 +82,12 @@ return function(q, native)
     if native.same_file(path, beside.of(model.path)) then
       error(("%s is the folder of the model that is read; name another"):format(path), 0)
     end
-    local into = setmetatable({ from = from, text = beside.config(from) }, class)
-    into:edit(outdated)
+    local into = setmetatable({ from = from }, class)
+    into.keys, into.count = beside.header(model, options.config)
+    if not into.keys then
+      into.text = beside.config(from)
+      into:edit(outdated)
+    end
     into.folder = must(native.output_folder(path, options.overwrite))
     return into
   end
@@ -83,8 +96,13 @@ return function(q, native)
   function class:edit(changes) self.text = edited(self.text, must(native.json_members(self.text)), changes) end
 
   function class:finish()
-    must(native.file_write(self:path() .. "/config.json", self.text))
-    local tokenizer = copy_companions(self.from, self:path())
+    local tokenizer = true
+    if self.text then
+      must(native.file_write(self:path() .. "/config.json", self.text))
+      tokenizer = copy_companions(self.from, self:path())
+    else
+      must(must(native.gguf_writer(self:path() .. "/header.gguf", {}, self.keys, self.count)):close())
+    end
     must(self.folder:close())
     return tokenizer
   end

@@ -222,11 +222,6 @@ static int decoder_norm(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
-/* decoder:take_norms(model) -> true, or nil, message, code */
-static int decoder_take_norms(lua_State *L) {
-  return answer(L, qn__decoder_take_norms(qn__lua_decoder_at(L, 1), qn__lua_model_at(L, 2)));
-}
-
 /* decoder:config() -> { architecture =, vocab =, hidden =, context =, layers = } */
 static int decoder_config(lua_State *L) {
   const qn__config *c = qn__decoder_config(qn__lua_decoder_at(L, 1));
@@ -271,23 +266,14 @@ static int decoder_session_bytes(lua_State *L) {
 
 void qn__lua_decoder(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"sites", decoder_sites},
-      {"weight", decoder_weight},
-      {"replace", decoder_replace},
-      {"serve", decoder_serve},
-      {"activate", decoder_activate},
-      {"config", decoder_config},
-      {"time", decoder_time},
-      {"session_bytes", decoder_session_bytes},
-      {"giver", decoder_giver},
-      {"scale", decoder_scale},
-      {"norm", decoder_norm},
-      {"take_norms", decoder_take_norms},
-      {"forget", decoder_forget},
-      {"close", decoder_close},
-      {"__gc", decoder_close},
-      {"__close", decoder_close},
-      {NULL, NULL},
+      {"sites", decoder_sites},       {"weight", decoder_weight},
+      {"replace", decoder_replace},   {"serve", decoder_serve},
+      {"activate", decoder_activate}, {"config", decoder_config},
+      {"time", decoder_time},         {"session_bytes", decoder_session_bytes},
+      {"giver", decoder_giver},       {"scale", decoder_scale},
+      {"norm", decoder_norm},         {"forget", decoder_forget},
+      {"close", decoder_close},       {"__gc", decoder_close},
+      {"__close", decoder_close},     {NULL, NULL},
   };
   static const luaL_Reg functions[] = {{"decoder", decoder_open}, {NULL, NULL}};
   qn__lua_class(L, decoder_class, methods);

@@ -116,6 +116,15 @@ static int model_is_gguf(lua_State *L) {
   return 1;
 }
 
+/* model:gguf_keys() -> keys of the GGUF that it is or was made of, as its header has them, and their number; or nil */
+static int model_gguf_keys(lua_State *L) {
+  const qn_model *m = qn__model_settings(qn__lua_model_at(L, 1));
+  if (!m->gguf) return 0;
+  lua_pushlstring(L, m->keys.data, m->keys.bytes);
+  lua_pushinteger(L, (lua_Integer)m->keys.count);
+  return 2;
+}
+
 /* model:numbers(stored name) -> buffer f32 of all its elements, or nil, message, code if it is not of floats */
 static int model_numbers(lua_State *L) {
   const char *name = luaL_checkstring(L, 2);
@@ -360,6 +369,7 @@ void qn__lua_model(lua_State *L) {
       {"holds", model_holds},
       {"numbers", model_numbers},
       {"is_gguf", model_is_gguf},
+      {"gguf_keys", model_gguf_keys},
       {"__gc", model_gc},
       {NULL, NULL},
   };

@@ -285,17 +285,11 @@ return function(q, native)
     return left_out
   end
 
-  local function open_folder(self, path, options)
-    if not self.handle:is_gguf() then return beside.open(self, path, options) end
-    error(("%s: a GGUF has no config.json, which a folder needs; -o %s.safetensors writes the weights alone"):format(
-      self.path, path), 0)
-  end
-
   -- Where weights go: fill(FILE) writes them. PATH.safetensors holds them alone; any other path is a folder, a whole
   -- checkpoint (lua/folder.lua). Returns what fill does, which is nil, message, code if something fails.
   local function deliver(self, path, options, fill)
     if path:lower():find "%.safetensors$" then return fill(path) end
-    local ok, into = pcall(open_folder, self, path, options)
+    local ok, into = pcall(beside.open, self, path, options)
     if not ok then return nil, into, "QN_E_IO" end
     local folder <close> = into
     local out, why = table.pack(fill(folder:path() .. "/model.safetensors")), nil

@@ -361,17 +361,24 @@ static const row rows[] = {
     {"quernel quantize " TINY " --format int4.g64 --skip lm_head.weight --quiet -o q.safetensors >x; for c in 'eval "
      "q.safetensors --text x --quiet' 'convert q.safetensors -o q' 'convert q.safetensors --config " TINY
      " -o q' 'convert q.safetensors --config " TINY " -o q' 'inspect q' 'convert q --config " TINY
-     " -o r.safetensors' 'convert q -o ./q/' 'convert $T/models/tiny-llama-q4_0.gguf -o r'; do eval quernel $c; echo "
+     " -o r.safetensors' 'convert q -o ./q/'; do eval quernel $c; echo "
      "$?; "
-     "done | grep -v weight; test ! -e r",
-     0, "^1\n1\n0\n1\narchitecture llama: can be evaluated\n0\n2\n1\n1\n$",
+     "done | grep -v weight",
+     0, "^1\n1\n0\n1\narchitecture llama: can be evaluated\n0\n2\n1\n$",
      "^quernel: q.safetensors: no config.json beside the weights, [^\n]* convert --config makes? [^\n]*\n"
      "quernel: ./config.json: not there, [^\n]*--config names [^\n]*\nquernel: q: not empty; --overwrite [^\n]*\n"
      "quernel: convert: --config goes with a folder; r.safetensors is a file of weights alone\nquernel: ./q/ is the "
      "folder of "
      "the "
-     "model that is read; name another\nquernel: [^\n]*gguf: a GGUF has no config.json, which a folder needs; -o "
-     "r.safetensors writes the weights alone\n$"},
+     "model that is read; name another\n$"},
+    {"G=$T/models/tiny-llama-q4_0.gguf; quernel convert $G -o r && ls r && quernel convert r --to gguf --quiet -o "
+     "s.gguf "
+     ">x && quernel convert $G -o w.safetensors && quernel convert w.safetensors --config $G -o w && cmp w/header.gguf "
+     "r/header.gguf && for m in $G r s.gguf w; do quernel eval $m --text $T/models/text/valid.txt --windows 1 --ctx 64 "
+     "--quiet | tail -1; done | uniq | wc -l; quernel convert r --to gptq --quiet -o t",
+     1, "^header.gguf\nmodel.safetensors\n1\n$",
+     "^quernel: r has the header of a GGUF, and gptq is served with a config.json: --config names a folder that has "
+     "it\n$"},
     {"quernel quantize $T/models/tiny-llama --format q4_k --only '*.down_proj.*' --json -o q.safetensors", 0,
      "^\\{\"layers\":\\[\\{.*\"bpw\":4.5,.*\"total\":\\{.*\"layers\":4,.*\"rms\":0.0", NULL},
     {"quernel quantize $T/models/tiny-llama --format int4 --only nothing -o q.safetensors", 1, NULL,
@@ -428,7 +435,7 @@ static const row rows[] = {
      "$o -o out; done; test -f out/tokenizer.json && grep -o 'mlp..*down_proj[$]' out/config.json",
      0, "^4 layers as gptq in out\nmlp",
      "^quernel: ./config.json: not there, and a checkpoint needs it; --config names "
-     "the folder of the original model\nquernel: nowhere/config.json: not there, [^\n]*\n$"},
+     "the folder of the original model, or a GGUF\nquernel: nowhere/config.json: not there, [^\n]*\n$"},
     {"C=\"quernel convert " MODEL
      " --to gptq --quiet -o out\"; mkdir out && $C >x 2>&1 && cp out/config.json kept && ! $C "
      "&& cmp out/config.json kept && echo >out/config.json && $C --overwrite >x 2>&1 && cmp out/config.json kept && "

@@ -48,10 +48,11 @@ static const cJSON *text_part(const qn_model *m) {
   return m->json;
 }
 
-static qn_status find_settings(const qn_model *m, qn__settings *s) {
+static qn_status find_settings(const qn_model *weights, qn__settings *s) {
+  const qn_model *m = qn__model_settings(weights);
   const qn_meta *name = qn_model_find_meta(m, "general.architecture");
   char word[QN__WORD];
-  *s = (qn__settings){.model = m};
+  *s = (qn__settings){.model = m, .weights = weights};
   if (m->gguf) {
     if (!name || name->type != QN_META_STRING)
       return qn__fail(QN_E_FORMAT, "GGUF header: no general.architecture, so what the model computes is unknown");

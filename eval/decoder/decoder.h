@@ -116,9 +116,6 @@ qn_status qn__decoder_scale(qn__decoder *d, int input, float *s);
 /* The weights of the norm that gives an input, in the type and the form of its tensor: out [k]. */
 qn_status qn__decoder_norm(qn__decoder *d, int input, void *out);
 
-/* Take the norms of another checkpoint of the model, with tensors of the same names. QN_E_FORMAT. */
-qn_status qn__decoder_take_norms(qn__decoder *d, const qn_model *other);
-
 /* Seconds that the products of a site took so far, whatever multiplied there. */
 double qn__decoder_seconds(const qn__decoder *d, int site);
 

@@ -226,6 +226,7 @@ typedef struct layer_params {
 struct qn__params {
   const qn_model *model;
   const qn__config *config;
+  bool gguf;         /* are names a GGUF's? */
   char prefix[NAME]; /* what stands in front of "layers." in this checkpoint */
   bool *used;        /* which weights of the model are parameters */
   layer_params *layer;
@@ -236,7 +237,7 @@ static bool is_decoders(const qn_tensor *t) {
 }
 
 static qn_status find_prefix(qn__params *p) {
-  const char *word = p->model->gguf ? "blk.0." : "layers.0.";
+  const char *word = p->gguf ? "blk.0." : "layers.0.";
   const qn_tensor *t;
   for (size_t i = 0; (t = qn_model_tensor(p->model, i)); i++) {
     const char *at = strstr(t->name, word);
@@ -249,13 +250,13 @@ static qn_status find_prefix(qn__params *p) {
 }
 
 static const qn_tensor *find_name(const qn__params *p, size_t row, int layer, int64_t expert, char out[NAME]) {
-  const char *name = p->model->gguf ? names[row].gguf : names[row].json;
+  const char *name = p->gguf ? names[row].gguf : names[row].json;
   size_t at = 0;
   *out = 0;
   if (!name) return NULL;
-  if (p->model->gguf && layer >= 0) at = (size_t)snprintf(out, NAME, "blk.%d.", layer);
-  if (!p->model->gguf) at = (size_t)snprintf(out, NAME, "%s", p->prefix);
-  if (!p->model->gguf && layer >= 0) at += (size_t)snprintf(out + at, NAME - at, "layers.%d.", layer);
+  if (p->gguf && layer >= 0) at = (size_t)snprintf(out, NAME, "blk.%d.", layer);
+  if (!p->gguf) at = (size_t)snprintf(out, NAME, "%s", p->prefix);
+  if (!p->gguf && layer >= 0) at += (size_t)snprintf(out + at, NAME - at, "layers.%d.", layer);
   const char *number = strstr(name, "%jd");
   if (!number) snprintf(out + at, NAME - at, "%s", name);
   else snprintf(out + at, NAME - at, "%.*s%jd%s", (int)(number - name), name, (intmax_t)expert, number + 3);
@@ -334,7 +335,7 @@ static qn_status find(qn__params *p, qn__param what, int layer, int64_t expert, 
     if (!names[i].cut && p->used[index_of(p, t)]) continue; /* it is another norm here */
     if (!names[i].cut) return use_vector(p, t, r);
     qn__rows found = *r;
-    bool stacked = is_expert(what) && !strstr(p->model->gguf ? names[i].gguf : names[i].json, "%jd");
+    bool stacked = is_expert(what) && !strstr(p->gguf ? names[i].gguf : names[i].json, "%jd");
     int64_t rows = names[i].cut(&where, &found);
     found.slice = stacked ? expert : 0;
     if (t->refusal || (t->n == rows && t->k == r->k && t->slices == (stacked ? p->config->experts.n : 1)))
@@ -386,7 +387,7 @@ static qn_status find_layer(qn__params *p, int layer) {
 static qn_status check_rest(const qn__params *p) {
   static const char tail[] = "rotary_emb.inv_freq";
   char start[NAME + 8];
-  snprintf(start, sizeof start, "%s%s", p->model->gguf ? "" : p->prefix, p->model->gguf ? "blk." : "layers.");
+  snprintf(start, sizeof start, "%s%s", p->gguf ? "" : p->prefix, p->gguf ? "blk." : "layers.");
   const qn_tensor *t;
   for (size_t i = 0; (t = qn_model_tensor(p->model, i)); i++) {
     size_t n = strlen(t->name), head = strlen(start);
@@ -414,6 +415,7 @@ qn_status qn__params_open(const qn_model *model, const qn__config *config, qn__p
   qn__params *p = calloc(1, sizeof *p);
   if (!p) return qn__fail(QN_E_NOMEM, "no memory for the parameters of a model");
   p->model = model;
+  p->gguf = qn__model_settings(model)->gguf;
   p->config = config;
   qn_status s = find_all(p);
   if (s) qn__params_close(p);
@@ -446,21 +448,14 @@ static float added(const qn__params *p, qn__param what) {
 
 /* With what is added to it, and what becomes of the decay. */
 static float as_used(const qn__params *p, qn__param what, float v) {
-  if (what == QN_P_DELTA_DECAY) return p->model->gguf ? -v : expf(v);
+  if (what == QN_P_DELTA_DECAY) return p->gguf ? -v : expf(v);
   return added(p, what) + v;
 }
 
 qn_status qn__params_vector(const qn__params *p, qn__param what, int layer, float *out) {
-  return qn__params_vector_of(p, p->model, what, layer, out);
-}
-
-qn_status qn__params_vector_of(const qn__params *p, const qn_model *other, qn__param what, int layer, float *out) {
   const qn__rows *r = qn__params_find(p, what, layer, 0);
   if (!r) return qn__fail(QN_E_ARG, "layer %d has no parameter %d", layer, (int)what);
-  const qn_raw *raw = other == p->model ? r->tensor->raw : qn_model_find_raw(other, r->tensor->raw->name);
-  if (!raw || !is_float(raw) || elements(raw) != r->n * r->k)
-    return qn__fail(QN_E_FORMAT, "the other model has no %s of %jd floats", r->tensor->raw->name,
-                    (intmax_t)(r->n * r->k));
+  const qn_raw *raw = r->tensor->raw;
   for (int64_t i = 0; i < r->n * r->k; i++) out[i] = as_used(p, what, qn__load_float(raw->data, raw->type, (size_t)i));
   return QN_OK;
 }

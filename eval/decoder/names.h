@@ -74,9 +74,6 @@ const qn__rows *qn__params_find(const qn__params *p, qn__param what, int layer, 
 /* A vector (norm, sinks, convolution, decay, dt) as it is used: out[n * k] of qn__params_find. */
 qn_status qn__params_vector(const qn__params *p, qn__param what, int layer, float *out);
 
-/* The same from another checkpoint of the model that has it under the same name. QN_E_FORMAT: it has not. */
-qn_status qn__params_vector_of(const qn__params *p, const qn_model *other, qn__param what, int layer, float *out);
-
 /* A norm, as it is used, divided by s [n]: norm becomes what it is after the tensor's type has held it, and s what it
  * was over what it is, so that nothing is lost. s is 1 where it would be 0 or no finite number. */
 void qn__params_divide(const qn__params *p, qn__param what, int layer, float *norm, float *s);

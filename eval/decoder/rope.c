@@ -107,7 +107,7 @@ static qn_status yarn(draft *d) {
 
 /* Divide by factors for each pair: of a GGUF they are a tensor, else a list. */
 static qn_status divide(const draft *d, qn__setting what, const char *tensor, float *frequency) {
-  const qn_raw *t = d->s->model->gguf ? qn_model_find_raw(d->s->model, tensor) : NULL;
+  const qn_raw *t = d->s->model->gguf ? qn_model_find_raw(d->s->weights, tensor) : NULL;
   if (t && (t->n_dims != 1 || t->dim[0] < d->r->pairs || t->type == QN_T_NONE))
     return qn__fail(QN_E_FORMAT, "%s: %d floats are expected", tensor, d->r->pairs);
   for (int i = 0; i < d->r->pairs; i++) {
@@ -144,7 +144,7 @@ static qn_status find_kind(const draft *d, kind *out) {
   own.part[1] = NULL; /* "type" means something else there */
   QN_TRY(qn__setting_word(&own, QN_S_ROPE_TYPE, -1, word));
   bool is_long = qn__setting_given(&own, QN_S_ROPE_SHORT) ||
-                 (own.model->gguf && qn_model_find_raw(own.model, "rope_factors_short.weight"));
+                 (own.model->gguf && qn_model_find_raw(own.weights, "rope_factors_short.weight"));
   for (size_t i = 0; i < QN_COUNT(kinds); i++) {
     if (strcmp(word, kinds[i].name)) continue;
     bool unnamed = !*word && d->s->model->gguf && qn__setting_given(&own, QN_S_ROPE_FACTOR); /* as in llama.cpp */
@@ -191,7 +191,7 @@ qn_status qn__rope_read(const qn__settings *s, const qn__config *c, bool local, 
   if (local && !s->part[0]) QN_TRY(number(&d, QN_S_ROPE_LOCAL_THETA, &d.theta));
   if (!(d.theta > 0)) return qn__setting_refuse(s, QN_S_ROPE_LOCAL_THETA, "%g; it must be above 0", d.theta);
   base_frequencies(d.theta, r->pairs, r->frequency);
-  bool has_factors = s->model->gguf && !local && qn_model_find_raw(s->model, "rope_freqs.weight");
+  bool has_factors = s->model->gguf && !local && qn_model_find_raw(s->weights, "rope_freqs.weight");
   if (has_factors) return divide(&d, QN_S_COUNT, "rope_freqs.weight", r->frequency); /* Llama 3.1's, precomputed */
   return local && (s->model->gguf || !s->part[0]) ? QN_OK : read_scaling(&d);
 }

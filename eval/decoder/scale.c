@@ -125,16 +125,3 @@ qn_status qn__decoder_norm(qn__decoder *d, int input, void *out) {
   qn__params_store(d->params, g.what, g.layer, norm, out);
   return QN_OK;
 }
-
-qn_status qn__decoder_take_norms(qn__decoder *d, const qn_model *other) {
-  static const qn__param norms[] = {QN_P_NORM, QN_P_NORM_ATTENTION_IN, QN_P_NORM_MLP_IN};
-  for (int layer = 0; layer < d->config->n_layers; layer++)
-    for (size_t i = 0; i < QN_COUNT(norms); i++) {
-      const giver g = {.norm = true, .what = norms[i], .layer = layer};
-      float *norm;
-      if (!qn__params_find(d->params, g.what, layer, 0)) continue;
-      QN_TRY(norm_of(d, &g, &norm));
-      QN_TRY(qn__params_vector_of(d->params, other, g.what, layer, norm));
-    }
-  return QN_OK;
-}

@@ -10,7 +10,8 @@
 enum { QN__WORD = 48 };
 
 typedef struct qn__settings {
-  const qn_model *model;
+  const qn_model *model;   /* that says them (qn__model_settings) */
+  const qn_model *weights; /* that has the tensors */
   const qn__arch *arch;
   const char *name;     /* of the architecture, in this container */
   const cJSON *part[2]; /* of config.json, looked at in this order; NULL: none */

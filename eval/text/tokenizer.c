@@ -36,6 +36,7 @@ qn_status qn__tokenizer_open(const qn_model *model, const char *path, qn__tokeni
   qn__tokenizer *t = *out = calloc(1, sizeof *t);
   if (!t) return qn__fail(QN_E_NOMEM, "no memory for a tokenizer");
   t->unknown = t->bos.id = -1;
+  if (model) model = qn__model_settings(model);
   read_config(t, model);
   qn_status s = path                                                 ? qn__tokenizer_from_json(t, path)
                 : qn_model_find_meta(model, "tokenizer.ggml.tokens") ? qn__tokenizer_from_gguf(t, model)

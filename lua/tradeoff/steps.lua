@@ -40,17 +40,11 @@ return function(q, native)
   -- A candidate's checkpoint: one that was brought, else the folder that is made.
   function steps:place(c) return c.path or self:path("candidates", c.weights) end
 
-  -- A checkpoint is written whole or not at all. Weights made of a GGUF are alone in their folder.
+  -- A checkpoint is written whole or not at all.
   function steps:write_checkpoint(c, folder)
-    local path = folder
-    if not self.model:config() then
-      local ok, why = native.make_folder(folder)
-      if not ok then return nil, why end
-      path = folder .. "/model.safetensors"
-    end
     local multiplied = {} -- by the decoder: of layers that it leaves out, as those of several tokens, nothing is known
     for _, site in ipairs(self.original:sites()) do multiplied[site.name] = true end
-    return self.model:write_quantized(path, {
+    return self.model:write_quantized(folder, {
       format = c.formats and function(t) return c.formats[t.name] end or c.format,
       method = methods[c.method] or c.method, windows = c.wants_text and self.calibrate or nil, threads = self.threads,
       choose = function(t) return multiplied[t.name] and not t.tied_to or false end })
@@ -132,29 +126,6 @@ return function(q, native)
     self.bytes = self.bytes + bytes
   end
 
-  -- A decoder over the checkpoint of a candidate. Weights made of a GGUF have no configuration of their own: they take
-  -- the place of the original's.
-  local function open_decoder(original, m, options, kernels)
-    if m:config() or m.path:find "%.gguf$" then return q.decoder(m, options) end
-    local d, why = q.decoder(original, options)
-    for i, site in ipairs(d and not kernels and d:sites() or {}) do
-      local t, ok = m.by_name[site.name], nil
-      if t and t.linear then
-        local planes
-        planes, why = m:planes(site.name, site.slice)
-        if planes then ok, why = d:replace(i, planes) end
-        if not ok then return nil, why end
-      end
-    end
-    if d then
-      local ok
-      ok, why = d:take_norms(m) -- awq scales them
-      if not ok then return nil, why end
-      d.model = m
-    end
-    return d, why
-  end
-
   -- The decoder of a candidate for times, with its kernels; it stays open. The original as it is has none.
   function steps:timed(c)
     if self.opened[c.name] then return self.opened[c.name] end
@@ -163,7 +134,7 @@ return function(q, native)
     if not m then return nil, why end
     self:make_room(open_bytes(c, self.original, m))
     local d, pack, served
-    d, why = open_decoder(self.model, m, { threads = self.threads }, true)
+    d, why = q.decoder(m, { threads = self.threads })
     if d and c.original then self.opened[c.name] = d end
     if not d or c.original then return d, why end
     pack, why = q.open(self:path("packs", c.kernels) .. ".qpack",
@@ -180,7 +151,7 @@ return function(q, native)
     if kernels then return self:timed(c) end
     local m, why = self:checkpoint(c)
     if not m then return nil, why end
-    return open_decoder(self.model, m, { threads = self.threads, share = 2 })
+    return q.decoder(m, { threads = self.threads, share = 2 })
   end
 
   function steps:evaluate(c, n, kernels)

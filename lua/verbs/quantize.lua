@@ -77,7 +77,8 @@ embedding stays in any case). A layer that is quantized already is dequantized f
 the root mean square, relative to that of the weights, and the largest.
 
 OUT is a folder with all that the other verbs need: weights as neutral planes (convert says what that is), config.json,
-tokenizer. If it is called NAME.safetensors it is one file, with the weights alone.
+tokenizer; of a GGUF header.gguf, which has both. If it is called NAME.safetensors it is one file, with the weights
+alone.
 
 Methods other than rtn look at the inputs that layers get on a text (--calibrate), layer by layer, each behind those
 that are quantized already. imatrix searches scales that serve strong inputs; gptq lets codes make up for each other's

@@ -263,6 +263,7 @@ qn_status qn__gguf_read(qn_model *m, const qn__map *file) {
                     version & 0xffff ? "" : " (a big-endian file)");
   QN_TRY(take_u64(&c, "the tensor count", &n_tensors));
   QN_TRY(take_u64(&c, "the key count", &n_kv));
+  const size_t keys = c.at;
   QN_TRY(take_metas(m, &c, n_kv, &meta));
   qn__names unique;
   const char *twice;
@@ -271,6 +272,7 @@ qn_status qn__gguf_read(qn_model *m, const qn__map *file) {
   if (s || m->meta) qn__names_fini(&unique);
   if (s) return s;
   if (!m->meta) { /* the first part of a split model holds its metadata */
+    m->keys = (qn__gguf_keys){file->data + keys, c.at - keys, n_kv};
     m->meta = meta;
     m->n_meta = n_kv;
     m->meta_names = unique;

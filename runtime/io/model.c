@@ -518,6 +518,19 @@ static qn_status open_file(qn_model *m, const char *path) {
   return add_file(m, path);
 }
 
+/* Weights that were made of a GGUF have its header beside them, a GGUF without tensors. */
+static qn_status read_header(qn_model *m) {
+  const char *file = m->file[0].path, *slash = strrchr(file, '/');
+  char path[PATH_MAX];
+  if (snprintf(path, sizeof path, "%.*sheader.gguf", slash ? (int)(slash - file) + 1 : 0, file) >= (int)sizeof path)
+    return qn__fail(QN_E_ARG, "%s: the path is too long", file);
+  if (!qn__file_exists(path)) return QN_OK;
+  m->header = calloc(1, sizeof *m->header);
+  if (!m->header) return qn__fail(QN_E_NOMEM, "%s", path);
+  QN_TRY(add_file(m->header, path));
+  return m->header->gguf ? QN_OK : qn__fail(QN_E_FORMAT, "%s: is no GGUF", path);
+}
+
 /* ---- Public ------------------------------------------------------------------------------------------------------ */
 
 qn_status qn_model_open(const char *path, qn_model **out) {
@@ -530,6 +543,7 @@ qn_status qn_model_open(const char *path, qn_model **out) {
   if (!m) return qn__fail(QN_E_NOMEM, "%s", path);
   qn_status s = S_ISDIR(st.st_mode) ? open_dir(m, path) : open_file(m, path);
   const char *twice;
+  if (!s && !m->gguf) s = read_header(m);
   if (!s && !m->stored_names.slot) s = index_names(m);
   if (!s && !m->gguf) s = qn__names_init(&m->meta_names, m->meta, m->n_meta, sizeof *m->meta, &twice);
   if (!s) s = qn__model_claim(m);
@@ -541,6 +555,7 @@ qn_status qn_model_open(const char *path, qn_model **out) {
 
 void qn_model_close(qn_model *m) {
   if (!m) return;
+  qn_model_close(m->header);
   for (int i = 0; i < m->n_files; i++) qn__map_close(&m->file[i]);
   free(m->file);
   qn__map_close(&m->config);

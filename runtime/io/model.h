@@ -88,6 +88,12 @@ typedef struct qn__weight {
   char format[QN__FORMAT];
 } qn__weight;
 
+/* The keys of a GGUF file as its header has them, one after the other. */
+typedef struct qn__gguf_keys {
+  const void *data;
+  size_t bytes, count;
+} qn__gguf_keys;
+
 struct qn_model {
   qn__arena arena;
   qn__map *file;
@@ -99,8 +105,10 @@ struct qn_model {
   cJSON *quant; /* its quantization_config or the separate file's whole object, or NULL */
   cJSON *own;   /* quantize_config.json parsed when quant is that */
   bool gguf;
-  const char *remark;     /* qn_model_remark */
-  const char *activation; /* how compressed-tensors wants them quantized, or NULL */
+  qn__gguf_keys keys;      /* of its first part, in its mapping */
+  struct qn_model *header; /* of the GGUF that the weights of this folder were made of; or NULL */
+  const char *remark;      /* qn_model_remark */
+  const char *activation;  /* how compressed-tensors wants them quantized, or NULL */
   qn__stored *stored;
   size_t n_stored, cap_stored;
   qn__stored **by_name; /* the same, sorted */
@@ -110,6 +118,9 @@ struct qn_model {
   size_t n_meta, cap_meta;
   qn__names stored_names, weight_names, meta_names;
 };
+
+/* The model that has the settings and the tokenizer: its own header, or that of the GGUF which it was made of. */
+static inline const qn_model *qn__model_settings(const qn_model *m) { return m->header ? m->header : m; }
 
 /* Append a stored tensor; the name is copied. Data must have been checked to lie in the mapping. */
 qn_status qn__model_store(qn_model *m, const char *name, size_t length, const qn__dtype *dtype, const int64_t *dim,
@@ -216,12 +227,6 @@ qn_status qn__spell(qn__weight *w, const char *base, const char *grain, const ch
 const char *qn__grain(const qn__weight *w, char out[24]); /* "g<group>", or "row" when group is 0 */
 
 /* ---- Writing ----------------------------------------------------------------------------------------------------- */
-
-/* The keys of a GGUF file as its header has them, one after the other. */
-typedef struct qn__gguf_keys {
-  const void *data;
-  size_t bytes, count;
-} qn__gguf_keys;
 
 /* A GGUF file, to be filled as one of safetensors; its tensors lie in the order given. */
 qn_status qn__gguf_writer_open(const char *path, const qn_save *tensor, size_t n, const qn__gguf_keys *keys,

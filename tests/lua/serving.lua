@@ -97,7 +97,8 @@ case("a checkpoint without what a target wants says why there is no command; one
   local sentence, list = elsewhere(t.tests .. "/models/tiny-llama-gptq4", "bf16", "out")
   t.check(sentence:find("int4.g128", 1, true) and list[1].to == "gptq", sentence)
   t.equal(list[1].command or list[1].why, nil)
-  local planes = t.scratch .. "/alone.safetensors"
+  assert(q.native.make_folder(t.scratch .. "/alone"))
+  local planes = t.scratch .. "/alone/weights.safetensors"
   local model = assert(q.model(t.tests .. "/models/tiny-llama"))
   assert(model:write_quantized(planes, { format = "int4.g64", choose = function(x) return x.role ~= "head" end }))
   sentence, list = elsewhere(planes, "bf16", "out")
