@@ -75,7 +75,7 @@ return function(q, native)
       add(quantize, "--calibrate", t.calibrate)
       add(quantize, "--ctx", { s.ctx })
     end
-    add(quantize, "-o", { file })
+    table.move({ "--overwrite", "-o", file }, 1, 3, #quantize + 1, quantize)
     add(eval, "--text", t.texts)
     add(eval, "--task", t.tasks)
     table.move({ "--ctx", s.ctx, "--score", s.scored.score, "--act", c.act }, 1, 6, #eval + 1, eval)
