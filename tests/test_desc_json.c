@@ -371,6 +371,24 @@ START_TEST(test_noise) {
 }
 END_TEST
 
+/* A measured number is the same before and after it was kept; one in four would lose its last bit. */
+START_TEST(test_numbers) {
+  rng r = {12};
+  for (int i = 0; i < 1000; i++) {
+    const double x = (1 + below(&r, 1u << 30)) * 1e-9 / (3 + below(&r, 1000));
+    cJSON *j = cJSON_CreateObject();
+    qn__json_add_number(j, "x", x);
+    const double added = qn__json_number(j, "x", 0);
+    char *text = cJSON_PrintUnformatted(j);
+    cJSON *again = cJSON_Parse(text);
+    ck_assert_msg(qn__json_number(again, "x", 0) == added && fabs(added / x - 1) < 5e-16, "%.17g is kept as %s", x, text);
+    cJSON_Delete(again);
+    cJSON_free(text);
+    cJSON_Delete(j);
+  }
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
@@ -383,6 +401,7 @@ int main(int argc, char **argv) {
       CASE(test_generator, 1),
       CASE(test_faults, QN_COUNT(faults)),
       CASE(test_noise, 1),
+      CASE(test_numbers, 1),
   };
   return RUN_CASES(argv[0], cases, .timeout = 120);
 }

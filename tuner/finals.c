@@ -165,6 +165,7 @@ static qn_status meet(qn_contest *f, final *list, size_t n, int64_t m, int round
   if (s != QN_OK) return f->r->supervisor.fault > QN_FAULT_RUN ? QN_OK : s;
   judge(list, n, (size_t)rounds);
   cJSON *j = to_json(list, n);
+  from_json(j, list, n); /* to go by the same numbers as a run that finds them in the store */
   f->r->counts.timed++;
   qn__run_keep(f->r, "evidence", key, j);
   cJSON_Delete(j);

@@ -1,5 +1,9 @@
 /* json.c - see json.h. A spoiled node has the type cJSON_Invalid, which cJSON refuses to print. */
 #include "json.h"
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
@@ -39,8 +43,16 @@ void qn__json_add_text(cJSON *object, const char *key, const char *text) {
   qn__json_add(object, key, cJSON_CreateString(text));
 }
 
+/* cJSON prints 15 digits where they are within an ulp or so: then the number is what they say. */
+static double as_printed(double x) {
+  char text[32];
+  snprintf(text, sizeof text, "%.15g", x);
+  const double y = strtod(text, NULL);
+  return fabs(x - y) <= fmax(fabs(x), fabs(y)) * DBL_EPSILON ? y : x;
+}
+
 void qn__json_add_number(cJSON *object, const char *key, double number) {
-  qn__json_add(object, key, cJSON_CreateNumber(number));
+  qn__json_add(object, key, cJSON_CreateNumber(as_printed(number)));
 }
 
 void qn__json_add_flag(cJSON *object, const char *key, bool flag) { qn__json_add(object, key, cJSON_CreateBool(flag)); }

@@ -22,6 +22,7 @@ const char *qn__json_text(const cJSON *object, const char *key, const char *abse
 
 void qn__json_add(cJSON *object, const char *key, cJSON *item);
 void qn__json_add_text(cJSON *object, const char *key, const char *text);
+/* What is added is what a reader of the printed text will get: the number, or one an ulp beside it. */
 void qn__json_add_number(cJSON *object, const char *key, double number);
 void qn__json_add_flag(cJSON *object, const char *key, bool flag);
 /* A new array or object, to be filled. */
