@@ -381,7 +381,8 @@ START_TEST(test_numbers) {
     const double added = qn__json_number(j, "x", 0);
     char *text = cJSON_PrintUnformatted(j);
     cJSON *again = cJSON_Parse(text);
-    ck_assert_msg(qn__json_number(again, "x", 0) == added && fabs(added / x - 1) < 5e-16, "%.17g is kept as %s", x, text);
+    ck_assert_msg(qn__json_number(again, "x", 0) == added && fabs(added / x - 1) < 5e-16, "%.17g is kept as %s", x,
+                  text);
     cJSON_Delete(again);
     cJSON_free(text);
     cJSON_Delete(j);
