@@ -97,15 +97,13 @@ qn_status qn__log_put(qn__log *l, int64_t first, int64_t count) {
 
 static qn_status open_file(qn__log *l, const char *key) {
   char head[HEAD + 1], hash[33], copy[PATH_MAX];
-  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   qn__hash_hex(key, strlen(key), hash);
   snprintf(head, sizeof head, "%s%s\n", title, hash);
   snprintf(copy, sizeof copy, "%s", l->path);
   QN_TRY(qn__tree_make(dirname(copy)));
   l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
   if (l->fd < 0) return fault(l, errno);
-  if (fcntl(l->fd, F_OFD_SETLK, &whole) && (errno == EAGAIN || errno == EACCES))
-    return qn__fail(QN_E_IO, "%s: another run is at work on it", l->path);
+  QN_TRY(qn__file_lock(l->fd, l->path));
   QN_TRY(read_all(l, head));
   return lseek(l->fd, 0, SEEK_END) ? QN_OK : append(l, head, HEAD);
 }

@@ -2,6 +2,7 @@
 #include "reference_model.h"
 #include "config.h"
 #include "fail.h"
+#include "file.h"
 #include "hash.h"
 #include "model.h"
 #include <errno.h>
@@ -94,12 +95,10 @@ static bool blank(const char page[PAGE], ssize_t n, off_t size, int64_t room) {
 static qn_status open_file(qn__reference *r) {
   char head[64], page[PAGE];
   struct stat st;
-  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   int length = snprintf(head, sizeof head, "%s%s\n", title, r->hash);
   r->fd = open(r->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
   if (r->fd < 0) return fault(r, errno);
-  if (fcntl(r->fd, F_OFD_SETLK, &whole) && (errno == EAGAIN || errno == EACCES))
-    return qn__fail(QN_E_IO, "%s: another run is at work on it", r->path);
+  QN_TRY(qn__file_lock(r->fd, r->path));
   ssize_t n = fstat(r->fd, &st) ? -1 : pread(r->fd, page, sizeof page, 0);
   if (n < 0) return fault(r, errno);
   if (blank(page, n, st.st_size, data_place(r, r->w->n))) return begin(r, head);

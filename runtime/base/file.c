@@ -22,6 +22,12 @@ qn_status qn__file_open(const char *path, int *fd, size_t *size) {
   return qn__fail(QN_E_IO, "%s: not a file", path);
 }
 
+qn_status qn__file_lock(int fd, const char *path) {
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  if (!fcntl(fd, F_OFD_SETLK, &whole) || (errno != EAGAIN && errno != EACCES)) return QN_OK;
+  return qn__fail(QN_E_IO, "%s: another run is at work on it", path);
+}
+
 /* Files of /proc say that they are empty: what counts is the end that reading meets. */
 qn_status qn__file_read(const char *path, char **data, size_t *size) {
   int fd;

@@ -12,6 +12,10 @@
 /* Open a regular file for reading; the caller closes *fd. QN_E_IO with the path and the reason. */
 qn_status qn__file_open(const char *path, int *fd, size_t *size);
 
+/* Lock a file that is open for writing until it is closed or the process ends; the lock is of this opening, not of the
+ * process. QN_E_IO: another one has it. A file system without locks lets everyone in. */
+qn_status qn__file_lock(int fd, const char *path);
+
 /* All of a file, and a zero byte behind it. The caller frees *data, which is NULL on failure. QN_E_IO, QN_E_NOMEM. */
 qn_status qn__file_read(const char *path, char **data, size_t *size);
 
