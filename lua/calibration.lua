@@ -2,7 +2,8 @@
 --
 -- What is done is kept beside the file that is to come: FILE.layer-N holds the planes of a linear layer, and
 -- FILE.layers has a line for each, which is written after them. So a run that was killed goes on, with the same result;
--- the first line says what the run is about, and lines of another one are not used.
+-- the first line says what the run is about, and what another one left is removed. A run locks the log as long as it
+-- lives.
 return function(q, native)
   local errors = { "error2", "weight2", "largest", "output2", "output_error2", "nearest_error2" }
   local scaling = q.import "lua.scaling"(q, native)
@@ -10,17 +11,19 @@ return function(q, native)
 
   -- ---- The log ------------------------------------------------------------------------------------------------------
 
+  local function log_of(path) return path .. ".layers" end
+
   local function line_of(site, e)
     local words = { site, e.method, e.tokens }
     for i, name in ipairs(errors) do words[3 + i] = ("%a"):format(e[name]) end
     return table.concat(words, " ") .. "\n"
   end
 
-  -- site -> error, and input -> what was found of its scale, of the run `key` if that is what the file has. The last
-  -- line of a run may be torn.
-  local function read_log(path, key)
-    local done, inputs, file <close> = {}, {}, io.open(path)
-    if not file or file:read "L" ~= key .. "\n" then return {}, {} end
+  -- site -> error, and input -> what was found of its scale; nil: the log is not of the run `key`. Its last line may be
+  -- torn.
+  local function read_log(file, key)
+    local done, inputs = {}, {}
+    if file:read "L" ~= key .. "\n" then return nil end
     for line in file:lines "L" do
       local words = {}
       for word in line:gmatch "%S+" do words[#words + 1] = word end
@@ -36,12 +39,33 @@ return function(q, native)
     return done, inputs
   end
 
-  local function open_log(path, key, goes_on)
-    local file, why = io.open(path, goes_on and "a" or "w")
-    if not file then return nil, why end
-    file:write(goes_on and "\n" or key .. "\n")
-    file:setvbuf "line"
-    return file
+  -- Remove what runs kept beside the file `path`, but for the log.
+  local function remove_parts(path)
+    local folder, name = path:match "^(.-)([^/]*)$"
+    for _, f in ipairs(native.files(folder == "" and "." or folder)) do
+      local rest = f.path:match "[^/]*$"
+      rest = rest:sub(1, #name) == name and rest:sub(#name + 1) or ""
+      if rest:find "^%.layer%-%d+$" or rest:find "^%.input%-%d+$" then os.remove(f.path) end
+    end
+  end
+
+  -- Open and lock the log of a run: run.log, and what read_log gives. Or nil, message, code.
+  local function open_log(run, key)
+    local path = log_of(run.path)
+    local ok, why, code
+    run.log, why = io.open(path, "a+")
+    if not run.log then return nil, why, "QN_E_IO" end
+    ok, why, code = native.file_lock(run.log, path)
+    if not ok then return nil, why, code end
+    local done, inputs = read_log(run.log, key)
+    if not done then
+      remove_parts(run.path)
+      io.open(path, "w"):close()
+    end
+    run.log:seek "end"
+    run.log:write(done and "\n" or key .. "\n")
+    run.log:setvbuf "line"
+    return done or {}, inputs or {}
   end
 
   -- ---- A run --------------------------------------------------------------------------------------------------------
@@ -64,7 +88,12 @@ return function(q, native)
   local function planes_of(run, c)
     local m, why, code = q.model(part(run, c))
     if not m then return nil, why, code end
-    return m:planes(c.t.name)
+    local planes
+    planes, why, code = m:planes(c.t.name)
+    if not planes then return nil, why, code end
+    local format = planes:info().format
+    if format == c.format then return planes end
+    return nil, ("%s: %s is there as %s, not as %s"):format(part(run, c), c.t.name, format, c.format), "QN_E_FORMAT"
   end
 
   -- What was found before takes the layer's place.
@@ -86,19 +115,17 @@ return function(q, native)
 
   -- The linear layers that are chosen, in the order in which the model comes by them.
   local function choose(run, options)
-    local by_name = {}
     for i, site in ipairs(run.decoder:sites()) do
       local t = options.model.by_name[site.name]
       if t.linear and options.choose(t) then
         local c = { site = i, t = t, n = site.n, k = site.k, layer = site.layer, slice = site.slice,
           format = options.format(t), name = t.slices > 1 and ("%s[%d]"):format(t.name, site.slice - 1) or t.name }
         table.insert(run.chosen, c)
-        by_name[site.name] = by_name[site.name] or {}
-        by_name[site.name][site.slice] = c
+        run.by_name[site.name] = run.by_name[site.name] or {}
+        run.by_name[site.name][site.slice] = c
         run.by_site[i] = c
       end
     end
-    return by_name
   end
 
   local function quantize(run, options, c, method, scales, calibration)
@@ -140,12 +167,10 @@ return function(q, native)
   -- Layers that an earlier run has done: the first whose planes cannot be read, or that is rounded to nearest where
   -- this run may not, and those after it, are done again. true, or nil, message, code.
   local function take_up(run, key, options)
-    local done, inputs = read_log(run.path .. ".layers", key)
-    local ok, why, code
-    run.log, why = open_log(run.path .. ".layers", key, next(done) or next(inputs))
-    if not run.log then return nil, why, "QN_E_IO" end
+    local done, inputs, fault = open_log(run, key)
+    if not done then return nil, inputs, fault end
     if select(2, native.method_sees(options.method)) then
-      ok, why, code = scaling.apply(run, options, inputs, too_few)
+      local ok, why, code = scaling.apply(run, options, inputs, too_few)
       if not ok then return nil, why, code end
     end
     run.resumed = 0
@@ -182,25 +207,26 @@ return function(q, native)
     return true
   end
 
-  local function close(run)
+  local function close_decoders(run)
     for _, d in pairs { run.decoder, run.original } do d:close() end
+    run.decoder, run.original = nil, nil
   end
 
-  local function open(run, options, see)
+  local function open_decoders(run, options, see)
     for _, name in ipairs { "decoder", see & native.see_cross ~= 0 and "original" or nil } do
       local why, code
       run[name], why, code = q.decoder(options.model, { threads = options.threads })
-      if not run[name] then
-        close(run)
-        return nil, why, code
-      end
+      if not run[name] then return nil, why, code end
     end
     return true
   end
 
   -- The layers, one after the other: true, or nil, message, code.
-  local function work(run, options)
-    local key, ok, why, code
+  local function work(run, options, see)
+    local ok, why, code = open_decoders(run, options, see)
+    if not ok then return nil, why, code end
+    choose(run, options)
+    local key
     key, why, code = key_of(run, options)
     if not key then return nil, why, code end
     ok, why, code = take_up(run, key, options)
@@ -209,37 +235,56 @@ return function(q, native)
     for i, c in ipairs(run.chosen) do wanted[i] = c.site end
     local calibration <close>, wrong, kind = native.calibration(run.decoder.handle,
       run.original and run.original.handle, options.windows.handle,
-      { see = native.method_sees(options.method), threads = options.threads, known = run.resumed }, wanted)
+      { see = see, threads = options.threads, known = run.resumed }, wanted)
     if not calibration then return nil, wrong, kind end
     return do_layers(run, options, calibration)
   end
 
-  -- Quantize the linear layers of a model. options: model; path, of the file that is to come; windows (q.windows);
-  -- method; scales; format(t) -> spelling; choose(t); threads; allow_rtn, where calibration is not enough; progress.
-  -- Returns the run, or nil, message, code:
+  local class = {}
+  class.__index = class
+
+  function class:work()
+    local ok, why, code = work(self, self.options, native.method_sees(self.options.method))
+    close_decoders(self)
+    return ok, why, code
+  end
+
+  function class:planes(t, slice)
+    local c = self.by_name[t.name] and self.by_name[t.name][slice]
+    if not c then return nil, ("%s: the decoder does not come by it; leave it out (--skip)"):format(t.name) end
+    local planes, why = planes_of(self, c)
+    return planes, planes and c.error or why
+  end
+
+  function class:forget()
+    remove_parts(self.path)
+    os.remove(log_of(self.path))
+  end
+
+  -- The file is complete, though not yet at its place.
+  function class:written() self.log:write "written\n" end
+
+  -- Remove what a run left that was killed when its file was at its place.
+  function class:forget_written()
+    local path = log_of(self.path)
+    local log <close> = io.open(path, "r+")
+    if log and native.file_lock(log, path) and log:read "a":find "\nwritten\n" then self:forget() end
+  end
+
+  function class:__close()
+    close_decoders(self)
+    if self.log then self.log:close() end
+  end
+
+  -- A run that quantizes the linear layers of a model. options: model; path, of the file that is to come; windows
+  -- (q.windows); method; scales; format(t) -> spelling; choose(t); threads; allow_rtn, where calibration is not enough;
+  -- progress. It is to be closed (local run <close>), and nobody else can take it up before.
+  --   run:work() -> true, or nil, message, code; then
   --   run:planes(t, slice) -> planes, error { …, method, tokens, why }: nil if the decoder does not come by t
-  --   run:forget()  removes what was kept; run.resumed: layers that an earlier run had done
+  --   run:written()   the file is complete   run:forget()   removes what was kept
+  --   run.resumed: layers that an earlier run had done
   --   run.norms, run.scaled, run.kept   with awq: see lua/scaling.lua
   function q.calibrate(options)
-    local run = { path = options.path, chosen = {}, by_site = {} }
-    local ok, why, code = open(run, options, native.method_sees(options.method))
-    if not ok then return nil, why, code end
-    local by_name = choose(run, options)
-    ok, why, code = work(run, options)
-    close(run)
-    if not ok then return nil, why, code end
-    function run:planes(t, slice)
-      local c = by_name[t.name] and by_name[t.name][slice]
-      if not c then return nil, ("%s: the decoder does not come by it; leave it out (--skip)"):format(t.name) end
-      local planes, wrong = planes_of(self, c)
-      return planes, planes and c.error or wrong
-    end
-    function run:forget()
-      self.log:close()
-      for _, c in ipairs(self.chosen) do os.remove(part(self, c)) end
-      scaling.forget(self)
-      os.remove(self.path .. ".layers")
-    end
-    return run
+    return setmetatable({ path = options.path, options = options, chosen = {}, by_site = {}, by_name = {} }, class)
   end
 end

@@ -267,6 +267,17 @@ static int file_write(lua_State *L) {
   return outcome(L, qn__file_replace(luaL_checkstring(L, 1), text, size));
 }
 
+/* file_lock(file of Lua, path) -> true, or nil, message, code: another one has it, or has removed it in the meantime */
+static int file_lock(lua_State *L) {
+  luaL_Stream *s = luaL_checkudata(L, 1, LUA_FILEHANDLE);
+  const char *path = luaL_checkstring(L, 2);
+  struct stat st;
+  luaL_argcheck(L, s->closef, 1, "the file is closed");
+  qn_status locked = qn__file_lock(fileno(s->f), path);
+  if (!locked && !fstat(fileno(s->f), &st) && !st.st_nlink) locked = qn__fail(QN_E_IO, "%s: removed", path);
+  return outcome(L, locked);
+}
+
 /* file_read(path) -> text, or nil, message, code */
 static int file_read(lua_State *L) {
   char **text = qn__lua_block(L, sizeof *text); /* leaks if pushing raises for lack of memory, which ends the run */
@@ -337,6 +348,7 @@ void qn__lua_write(lua_State *L) {
       {"writer", writer_open},
       {"encode", encode},
       {"encode_targets", encode_targets},
+      {"file_lock", file_lock},
       {"file_read", file_read},
       {"file_write", file_write},
       {"is_folder", is_folder},

@@ -348,25 +348,19 @@ return function(q, native)
     if e.method == "rtn" then row.rtn = e.why or "calibration was not enough" end
   end
 
-  -- The file of write_quantized. `path` names what is kept of a calibration that does not end: `run`, if there is one.
-  local function write_as(self, file, path, options)
+  local function asked_format(options, t)
+    local asked = options.format
+    return q.gen.format.descriptor(q.resolve(type(asked) == "function" and asked(t) or asked))
+  end
+
+  -- The file of write_quantized; run: of a calibration, or nil.
+  local function write_as(self, file, run, options)
     local report = {}
-    local run, left_out, why, code
-    local function format_of(t)
-      local asked = options.format
-      return q.gen.format.descriptor(q.resolve(type(asked) == "function" and asked(t) or asked))
-    end
-    if native.method_sees(options.method or "rtn") then
-      if not options.windows then
-        return nil, ("method %s needs windows of a text to calibrate on"):format(options.method), "QN_E_ARG"
-      end
-      run, why, code = q.calibrate { model = self, path = path, windows = options.windows, method = options.method,
-        scales = options.scales, format = function(t) return format_of(t).name end, choose = options.choose,
-        threads = options.threads, allow_rtn = options.allow_rtn, progress = options.progress }
-      if not run then return nil, why, code end
-    end
+    local left_out, why, code = true, nil, nil
+    if run then left_out, why, code = run:work() end
+    if not left_out then return nil, why, code end
     local function requantized(t)
-      local f = format_of(t)
+      local f = asked_format(options, t)
       local planes = planes_of(f, t.n, t.k)
       local row = { name = t.name, format = f.name, n = t.n, k = t.k, slices = t.slices,
         bpw = q.weight_bits(f.name, t.n, t.k) / (t.n * t.k), error2 = 0, weight2 = 0, largest = 0,
@@ -388,7 +382,16 @@ return function(q, native)
       return as_read(self, t)
     end, options, function(name) return run and run.norms and run.norms[name] end)
     if not left_out then return nil, why, code end
-    return report, left_out, run
+    if run then run:written() end
+    return report, left_out
+  end
+
+  -- The run of a calibration, or nil if the method needs none. `path` names what is kept of it until it ends.
+  local function calibrated(self, path, options)
+    return native.method_sees(options.method or "rtn") and q.calibrate { model = self, path = path,
+      windows = options.windows, method = options.method, scales = options.scales, choose = options.choose,
+      format = function(t) return asked_format(options, t).name end, threads = options.threads,
+      allow_rtn = options.allow_rtn, progress = options.progress }
   end
 
   -- Write the model with its linear layers in another format, to a file or a folder (write_planes). options: format,
@@ -402,10 +405,15 @@ return function(q, native)
     q.check.fields(options, { format = "string|function", method = "string?", scales = "string?", choose = "function",
       progress = "function?", partial = "boolean?", threads = "count?", windows = "table?", allow_rtn = "boolean?",
       config = "string?", overwrite = "boolean?" }, "options of write_quantized")
-    local report, left_out, run = deliver(self, path, options, function(file)
-      return write_as(self, file, path:match "^(.-)/*$", options)
+    local run <close> = calibrated(self, path:match "^(.-)/*$", options)
+    if run and not options.windows then
+      return nil, ("method %s needs windows of a text to calibrate on"):format(options.method), "QN_E_ARG"
+    end
+    if run and not options.overwrite and native.exists(path .. "/config.json") then run:forget_written() end
+    local report, left_out, code = deliver(self, path, options, function(file)
+      return write_as(self, file, run, options)
     end)
-    if not report then return nil, left_out, run end
+    if not report then return nil, left_out, code end
     if run then run:forget() end
     return report, left_out, run and run.scaled and { inputs = run.scaled, kept = run.kept } or nil
   end

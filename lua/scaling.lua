@@ -144,7 +144,7 @@ return function(q, native)
     local list, kept = inputs_of(run)
     local scales, why, code = find(run, options, list, kept, known, too_few)
     if not scales then return nil, why, code end
-    run.scaled, run.kept, run.norms, run.inputs = {}, kept, {}, {}
+    run.scaled, run.kept, run.norms = {}, kept, {}
     for _, x in ipairs(list) do
       local scale = scales[x.input]
       if scale and x.found.exponent >= 0 then
@@ -159,13 +159,8 @@ return function(q, native)
         x.found.name = x.name
         table.insert(run.scaled, x.found)
       end
-      table.insert(run.inputs, x.input)
     end
     return true
-  end
-
-  function scaling.forget(run)
-    for _, input in ipairs(run.inputs or {}) do os.remove(part(run, input)) end
   end
 
   return scaling

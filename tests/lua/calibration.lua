@@ -20,7 +20,7 @@ local function options(m, text, more)
 end
 
 local function kept(path)
-  local pipe <close> = io.popen(("ls %s.layer* 2>&-"):format(path))
+  local pipe <close> = io.popen(("ls -d %s.* 2>&-"):format(path))
   return select(2, pipe:read "a":gsub("\n", ""))
 end
 
@@ -66,7 +66,7 @@ case("a run that ended goes on where it was, to the same weights, alone in a fil
 
   ended(3, { overwrite = true })
   ended(1, { overwrite = true, scales = "mse" }) -- another run: nothing of the first is taken
-  t.equal(kept(path), 4) -- planes of 2 and 3 lie there still, the log knows of 1 alone
+  t.equal(kept(path), 2) -- of the other nothing is left
   assert(m:write_quantized(path .. "/", options(m, text, { overwrite = true })))
   t.equal(read(path .. "/model.safetensors"), read(whole), "the file")
   t.equal(kept(path), 0)
@@ -100,6 +100,59 @@ case("an expert that too few tokens come to is named, or rounded to nearest wher
   t.fails("^killed$", m.write_quantized, m, out, o)
   o.allow_rtn, o.progress = nil, nil
   t.equal(select(2, m:write_quantized(out, o)), why)
+end)
+
+case("of two runs with one output the second is refused, and layers in another format are not taken", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local path, text = t.scratch .. "/shared.safetensors", models .. "text/valid.txt"
+  local o, second, why, code = options(m, text), nil, nil, nil
+  function o.progress(e)
+    if e.phase == "calibrate" and e.done == 1 then
+      second, why, code = m:write_quantized(path, options(m, text, { format = "int4.g64" }))
+    end
+    if e.phase == "calibrate" and e.done == 3 then error("killed", 0) end
+  end
+  t.fails("^killed$", m.write_quantized, m, path, o)
+  t.equal(second, nil)
+  t.equal(why, path .. ".layers: another run is at work on it")
+  t.equal(code, "QN_E_IO")
+  t.equal(kept(path), 4)
+
+  local name = "model.layers.0.self_attn.q_proj.weight"
+  assert(q.save_planes(path .. ".layer-1", name, assert(m:quantize(name, "int4.g64", {}))))
+  local format
+  function o.progress(e)
+    if e.phase == "calibrate" and e.done == 1 then
+      format = assert(q.model(path .. ".layer-1")).by_name[name].format
+    end
+  end
+  assert(m:write_quantized(path, o))
+  t.equal(format, "int3.g64.z")
+  t.equal(kept(path), 0)
+end)
+
+case("what a run left that was killed with its folder complete is removed when the folder is refused", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local path, text = t.scratch .. "/done", models .. "text/valid.txt"
+  local function o(overwrite)
+    return options(m, text, { overwrite = overwrite, choose = function(x) return x.name:find "layers%.0%..*_proj" end })
+  end
+  local calibrate = q.calibrate
+  function q.calibrate(about)
+    local run = calibrate(about)
+    function run.forget() error("killed", 0) end
+    return run
+  end
+  local ok, why = pcall(m.write_quantized, m, path, o())
+  q.calibrate = calibrate
+  t.equal(ok, false)
+  t.equal(why, "killed")
+  t.equal(kept(path), 8)
+  t.equal(m:write_quantized(path, o()), nil)
+  t.equal(kept(path), 0)
+  ended_after(t, m, path, "calibrate", 3, o(true))
+  t.equal(m:write_quantized(path, o()), nil)
+  t.equal(kept(path), 4) -- of a run that goes on
 end)
 
 case("memory that runs out is no reason to round a layer to nearest", function(t)
@@ -155,7 +208,7 @@ case("a search for scales that ended goes on where it was, to the same file", fu
   t.equal(read(path), read(whole), "the file")
   for i, r in ipairs(report) do t.equal(second[i].output_error2, r.output_error2, r.name) end
   for i, x in ipairs(scaled.inputs) do t.equal(again.inputs[i].scaled2, x.scaled2, x.name) end
-  t.equal(q.native.exists(path .. ".input-0") or q.native.exists(path .. ".layers"), false)
+  t.equal(kept(path), 0)
 end)
 
 -- A checkpoint like one of tests/models/arch: its config.json, and tensors { name, dims, numbers } as made of each.
