@@ -13,12 +13,28 @@ return function(q, native)
     return tonumber(text:match(pattern))
   end
 
-  -- Bytes of memory that are free, as far as the system or a control group says; nil: nobody does.
-  function q.free_memory()
-    local free, group = number_in("/proc/meminfo", "MemAvailable: *(%d+)"), "/sys/fs/cgroup/memory."
-    local most, used = number_in(group .. "max", "^(%d+)"), number_in(group .. "current", "^(%d+)")
+  -- Files of a control group, version 2 and 1: its limit, what it uses, and what of that is a cache of files that the
+  -- system drops when memory is wanted.
+  local groups = {
+    { "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file" },
+    { "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+      "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file" },
+  }
+
+  -- Bytes of memory that are free, as far as the system or a control group says; nil: nobody does. root: where /proc
+  -- and /sys are ("").
+  function q.free_memory(root)
+    root = root or ""
+    local free = number_in(root .. "/proc/meminfo", "MemAvailable: *(%d+)")
     free = free and free * 1024
-    return most and used and math.min(free or math.huge, most - used) or free
+    for _, g in ipairs(groups) do
+      local most, used = number_in(root .. g[1], "^(%d+)"), number_in(root .. g[2], "^(%d+)")
+      if most and used then
+        local cache = number_in(root .. g[3], "%f[%w_]" .. g[4] .. " (%d+)") or 0
+        free = math.min(free or math.huge, math.max(0, most - used + cache))
+      end
+    end
+    return free
   end
 
   local decoder = {}

@@ -412,10 +412,10 @@ static int files(lua_State *L) {
   return 1;
 }
 
-/* remove(path) -> true, or nil, message, code */
+/* remove(path) -> true, or nil, message, code. What is not there, as another process removed it, is removed. */
 static int remove_file(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
-  if (!remove(path)) {
+  if (!remove(path) || errno == ENOENT) {
     lua_pushboolean(L, true);
     return 1;
   }

@@ -58,11 +58,6 @@ return function(q, native)
 
   -- ---- Results ------------------------------------------------------------------------------------------------------
 
-  local function write(path, text)
-    local f <close> = assert(io.open(path, "wb"))
-    assert(f:write(text))
-  end
-
   -- What makes and measures a candidate by hand.
   local function commands_of(c, t, s)
     local file, pack = s:place(c), s:path("packs", c.kernels) .. ".qpack"
@@ -246,8 +241,10 @@ return function(q, native)
       end
     end
     r.files.report, r.files.json = t.folder .. "/tradeoff.html", t.folder .. "/tradeoff.json"
-    write(r.files.report, report.html(r))
-    write(r.files.json, q.json(r) .. "\n")
+    local ok
+    ok, why, code = native.file_write(r.files.report, report.html(r))
+    if ok then ok, why, code = native.file_write(r.files.json, q.json(r) .. "\n") end
+    if not ok then return nil, why, code end
     return r
   end
 end

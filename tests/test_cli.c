@@ -252,10 +252,14 @@ static const row rows[] = {
      1,
      "^s\n\nevaluations: 2, [^\n]* B\ns\n\nevaluations: 1, [^\n]*\n +of other builds [^\n]*: 1; gc removes "
      "those that were not written for 30 days\n[^\n]* removed 0\n[^\n]* removed 0\n[^\n]* removed "
-     "1\n.\\{[^\n]*\"evaluations\":1,[^\n]*\"older\":0\\}]\nforgotten: 1 "
+     "1\n\\{\"evaluations\":\\{[^\n]*\"evaluations\":1,[^\n]*\"older\":0\\},\"machines\":..\\}\nforgotten: 1 "
      "[^\n]*\ns\n"
      "nothing was measured yet\n$",
      "^quernel: the store knows nothing of \"eval\""},
+    {"T=\"quernel tradeoff " TINY
+     " --text $T/models/text/valid.txt --windows 2 --ctx 16 --only int8.row:rtn:i8 --budget 1 "
+     "--quiet --store $STORE -o out\"; $T >x; rm out/tradeoff.json; mkdir out/tradeoff.json; $T",
+     1, NULL, "^quernel: out/tradeoff.json: cannot be written: not a file\n$"},
     /* What a trade-off cannot use is refused before anything is written, with the thing, the value and the limit */
     {"cp -r " TINY " a; cp -r " TINY " r; cp -r " TINY
      " u; sed -i 's/\"model_type\": *\"llama\"/\"model_type\": \"mamba9\"/' a/*; "

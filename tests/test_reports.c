@@ -29,7 +29,7 @@ static const struct {
     {"quernel explain int4.g128:256x256 --store $STORE --json", {"families.0.removed.0.why", "variants"}},
     {"quernel explain $(quernel kernels --list --space quick | head -1) --store $STORE --json",
      {"params", "recipe.steps.0", "layout.name", "spills"}},
-    {PACKED "quernel store list --store $STORE --json", {"0.evidence"}},
+    {PACKED "quernel store list --store $STORE --json", {"machines.0.evidence"}},
     {"quernel tradeoff " QN_TESTS "/models/tiny-llama --text " QN_TESTS "/models/text/valid.txt --windows 4 --ctx 64 "
      "--only int8.row:rtn:i8 --budget 20 --store $STORE --quiet -o out --json && grep -q '<svg' out/tradeoff.html",
      {"verdict.sentences.0", "candidates.1.kl.mean", "candidates.1.bytes", "floor"}},

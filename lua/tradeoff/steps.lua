@@ -140,7 +140,10 @@ return function(q, native)
     pack, why = q.open(self:path("packs", c.kernels) .. ".qpack",
       { device = self.device.name, threads = self.threads })
     if pack then served, why = d:serve_pack(pack, c.act) end
-    if not served then return nil, why end
+    if not served then
+      d:close()
+      return nil, why
+    end
     self.opened[c.name] = d
     return d
   end

@@ -96,7 +96,7 @@ return function(q)
   -- Give every option its loss. s: steps.lua's; bases: a candidate for each format; settings: progress as of run.all,
   -- late() = is there no time left? True, or nil, message; nil alone if it is late.
   function units.lose(s, m, notes, bases, settings)
-    local d <close>, why = q.decoder(s.model, { threads = s.threads })
+    local d <close>, why = q.decoder(s.model, { threads = s.threads, share = 2 }) -- the other one is the original
     if not d then return nil, why end
     for f, base in ipairs(bases) do
       local ok

@@ -137,8 +137,9 @@ local function texts(run)
   end
   local scores = evaluate(run.after, options[1])
   run.after:forget() -- there may be two more
-  local floor = options.floor and evaluate(open(run, options.against, true), "floor")
-  return { convention = convention(w), domains = w.domains, scores = scores, floor = floor }
+  local rounded <close> = options.floor and open(run, options.against, true) or nil
+  return { convention = convention(w), domains = w.domains, scores = scores,
+    floor = rounded and evaluate(rounded, "floor") }
 end
 
 -- Results of each task, of the candidate and of what it is compared with.

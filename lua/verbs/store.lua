@@ -67,8 +67,7 @@ end
 function actions.list(q, options)
   local list, evaluated = common.check(q.store.list(options.store)), evaluations(q, options)
   if options.json then
-    list[#list + 1] = evaluated
-    print(q.json(list))
+    print(q.json { machines = list, evaluations = evaluated })
     return
   end
   print(q.store.root(options.store))

@@ -109,6 +109,42 @@ case("weights that are forgotten or beyond a share are made again, those that we
   t.equal(d.bytes, bytes)
 end)
 
+case("memory that is free: of the system, within a control group, whose cache of files gives way", function(t)
+  local function write(path, text)
+    path = t.scratch .. "/system/" .. path
+    assert(os.execute(("mkdir -p '%s'"):format(path:match "^(.*)/")))
+    local f <close> = assert(io.open(path, "w"))
+    f:write(text)
+  end
+  local function free() return q.free_memory(t.scratch .. "/system") end
+  t.equal(free(), nil)
+  write("proc/meminfo", "MemTotal: 100 kB\nMemAvailable:       90 kB\n")
+  t.equal(free(), 90 * 1024)
+  write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+  write("sys/fs/cgroup/memory/memory.usage_in_bytes", "5000\n")
+  t.equal(free(), 90 * 1024)
+  write("sys/fs/cgroup/memory/memory.limit_in_bytes", "50000\n")
+  t.equal(free(), 45000)
+  write("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n")
+  t.equal(free(), 46000)
+  write("sys/fs/cgroup/memory.max", "max\n")
+  write("sys/fs/cgroup/memory.current", "29000\n")
+  t.equal(free(), 46000)
+  write("sys/fs/cgroup/memory.max", "30000\n")
+  t.equal(free(), 1000)
+  write("sys/fs/cgroup/memory.stat", "anon 9000\ninactive_file 20000\nactive_file 100\n")
+  t.equal(free(), 21000)
+end)
+
+case("what another process has removed already is removed", function(t)
+  local folder = t.scratch .. "/removed"
+  assert(q.native.make_folder(folder))
+  t.equal(q.native.remove(folder .. "/nothing"), true)
+  local ok, why = q.native.remove("/proc/version")
+  t.equal(ok, nil)
+  t.check(why:find("^/proc/version: cannot be removed: "), why)
+end)
+
 case("a reference and a calibration need the decoders that they are of", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local d, w = assert(q.decoder(m)), assert(windows(m))
