@@ -126,6 +126,7 @@ static void push_counts(lua_State *L, const qn_tune_counts *c) {
   qn__lua_set_integer(L, "timed_known", (int64_t)c->timed_known);
   qn__lua_set_integer(L, "restarts", (int64_t)c->restarts);
   qn__lua_set_integer(L, "set_aside", (int64_t)c->set_aside);
+  qn__lua_set_integer(L, "cut", (int64_t)c->cut);
 }
 
 static void push_result(lua_State *L, qn_tune_result *r) {

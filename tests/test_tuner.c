@@ -118,6 +118,7 @@ START_TEST(spent_budget_ends_with_a_plain_kernel) {
   check_result(&r);
   ck_assert_uint_eq(r.counts.timed + r.counts.timed_known, 0);
   ck_assert_uint_eq(r.counts.verified, 1);
+  ck_assert_uint_gt(r.counts.cut, 0);
   for (size_t i = 0; i < r.n_plans; i++) {
     ck_assert_uint_eq(r.plan[i].n_points, 0);
     ck_assert_str_eq(r.plan[i].range[0].variant, set.hash[0]);
@@ -125,6 +126,7 @@ START_TEST(spent_budget_ends_with_a_plain_kernel) {
   qn__tune_result_free(&r);
   o.budget = 0;
   r = run(&o);
+  ck_assert_uint_eq(r.counts.cut, 0);
   ck_assert_uint_eq(plan_of(&r, 1, QN_PLAN_FASTEST)->n_points, QN_COUNT(profile));
   o.budget = 1e-3;
   qn_tune_result again = run(&o); /* what is known costs no time */

@@ -68,8 +68,8 @@ static inline bool qn__run_fit(const qn_candidate *c, qn_plan_kind kind) {
   return fit[kind];
 }
 
-/* Is the step's share of the budget spent? */
-bool qn__run_late(const qn_tuning *r);
+/* Is the step's share of the budget spent? Then the caller leaves out what it is about to do, which is counted. */
+bool qn__run_late(qn_tuning *r);
 /* When the next of `parts` equal parts of the time up to `end` is over. */
 double qn__run_share(double end, size_t parts);
 /* What the user must know of how it ended; each is said once. */

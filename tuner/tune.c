@@ -81,7 +81,11 @@ void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const ch
   r->options->progress(r->options->ud, &e);
 }
 
-bool qn__run_late(const qn_tuning *r) { return qn__now() >= r->until; }
+bool qn__run_late(qn_tuning *r) {
+  bool late = qn__now() >= r->until;
+  r->counts.cut += late;
+  return late;
+}
 
 double qn__run_share(double end, size_t parts) {
   double now = qn__now();
@@ -265,7 +269,10 @@ static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
 static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidate *c, double until) {
   qn_entrant *e = qn__run_entrant(r, c->hash);
   if (!e->taken) qn__run_show(r, "compile", p->problem.spelling, c->name, 0, 0, NULL);
-  if (!qn__maker_wait(&r->maker, e, until)) return QN_OK;
+  if (!qn__maker_wait(&r->maker, e, until)) {
+    r->counts.cut += qn__now() >= until;
+    return QN_OK;
+  }
   take(r, e);
   if (!e->alive || e->verified) return QN_OK;
   qn__run_show(r, "verify", p->problem.spelling, c->name, 0, 0, NULL);

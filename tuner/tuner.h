@@ -67,6 +67,7 @@ typedef struct qn_tune_options {
 typedef struct qn_tune_counts {
   size_t compiled, compile_known, compile_failed, verified, verify_known, rejected, timed, timed_known, restarts;
   size_t set_aside; /* not tried further in this run, through no fault that is known to be theirs */
+  size_t cut;       /* steps that were left out, as the budget had no time for them; 0: a larger one adds nothing */
 } qn_tune_counts;
 
 typedef struct qn_tune_result {

@@ -9,7 +9,7 @@
 --   steps.windows                            how many there are
 --   steps.make(c) -> { bytes, bpw }          write the checkpoint of a candidate
 --   steps.evaluate(c, n, kernels) -> scores  on the first n windows; kernels: with those that were tuned, else dense
---   steps.tune(c, seconds) -> true           its kernels; or seconds, if it had no more than these
+--   steps.tune(c, seconds) -> true           its kernels; or seconds, if these were too few for all that is to be tried
 --   steps.time(c, kind, m) -> { seconds, linear }    a pass, and what of it linear layers take: kind "decode" of m
 --                                            sequences, or "prefill" of m tokens
 --   steps.task(c, i) -> answers              to task i of steps.tasks, against the original's: c.tasks of choice.lua
@@ -105,7 +105,7 @@ end
 
 -- A part of what is left of the budget for each kernel that must still be tuned: half of it is for what follows.
 -- Kernels are not tuned again: then all that was measured with them would be void. c.hurried: seconds that they had in
--- an earlier run, if there are more than twice as many now.
+-- an earlier run, if these were too few and there are more than twice as many now.
 function go:tune(list)
   for i, c in ipairs(list) do
     local seconds = (self.deadline - self.steps.clock()) / 2 / (#list - i + 1)

@@ -99,7 +99,7 @@ return function(q, native)
     if not result then return nil, why end
     local ok
     ok, why = q.pack(result, self:path("packs", c.kernels) .. ".qpack")
-    return ok and (seconds == math.huge or seconds), why
+    return ok and (result.counts.cut == 0 or seconds), why
   end
 
   -- ---- Decoders -----------------------------------------------------------------------------------------------------
