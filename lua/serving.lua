@@ -20,22 +20,24 @@ local grouped = "int4.g32 int4.g64 int4.g128 int4.row int8.g32 int8.g64 int8.g12
 --   what          formats as people read them; formats: their names, without the type of the scales
 --   act           the activations with which a candidate was measured, if the row is of these alone
 --   to, activations   of quernel convert
+--   wide          activations stay in 16 bits there, whatever they were measured with
 --   fast          server -> kernel, [source]; other: server -> why what we write does not get a fast kernel there
 serving.rows = {
   { what = "int8.row, for activations i8", formats = "int8.row", act = "i8", to = "compressed-tensors",
     activations = "i8", fast = { vLLM = "yes [6]", SGLang = "yes [3]" } },
-  { what = "int4, int8 of `.g32`, `.g64`, `.g128` or `.row`", formats = grouped, to = "gptq",
+  { what = "int4, int8 of `.g32`, `.g64`, `.g128` or `.row`", formats = grouped, to = "gptq", wide = true,
     fast = { vLLM = "Marlin [1]", SGLang = "Marlin on NVIDIA [3]", TGI = "yes, in maintenance mode [4]" },
     other = { ["TensorRT-LLM"] = "int4, not from these files [5]" } },
-  { what = "the same", formats = grouped, to = "compressed-tensors",
+  { what = "the same", formats = grouped, to = "compressed-tensors", wide = true,
     fast = { vLLM = "Marlin [6]", SGLang = "yes [3]" } },
   { what = "int4 of these groups with `.z`", formats = "int4.g32.z int4.g64.z int4.g128.z int4.row.z", to = "awq",
+    wide = true,
     fast = { vLLM = "Marlin [2]", SGLang = "Marlin on NVIDIA [3]", TGI = "yes, in maintenance mode [4]" },
     other = { ["TensorRT-LLM"] = "not from these files [5]" } },
   { what = "e4m3.row, e4m3.tensor", formats = "e4m3.row e4m3.tensor", to = "compressed-tensors", activations = "e4m3",
     fast = { vLLM = "yes [6]", SGLang = "yes [3]" },
     other = { TGI = "quantizes as it loads [4]", ["TensorRT-LLM"] = "not from these files [5]" } },
-  { what = "mxfp4", formats = "mxfp4", to = "compressed-tensors", fast = { vLLM = "Marlin [8]" } },
+  { what = "mxfp4", formats = "mxfp4", to = "compressed-tensors", wide = true, fast = { vLLM = "Marlin [8]" } },
   { what = "nvfp4", formats = "nvfp4", to = "compressed-tensors",
     other = { vLLM = "no: it takes one scale for q, k and v [9]", ["TensorRT-LLM"] = "not from these files [5]" } },
   { what = "int4.g32, int4.g32.m, int5.g32, int5.g32.m, int8.g32, iq4_nl.g32, q2_k, q4_k, q5_k, mxfp4",
@@ -77,8 +79,8 @@ local function fits(row, formats, act)
   return #formats > 0
 end
 
--- For a checkpoint with layers in these formats, measured with activations `act`: list of { to, activations, stacks =
--- names }, each server in the first row that it takes; and the servers without a fast kernel.
+-- For a checkpoint with layers in these formats, measured with activations `act`: list of { to, activations, wide,
+-- stacks = names }, each server in the first row that it takes; and the servers without a fast kernel.
 function serving.of(formats, act)
   local found, rest, taken = {}, {}, {}
   for _, row in ipairs(serving.rows) do
@@ -88,7 +90,9 @@ function serving.of(formats, act)
         stacks[#stacks + 1], taken[stack] = stack, true
       end
     end
-    if #stacks > 0 then found[#found + 1] = { to = row.to, activations = row.activations, stacks = stacks } end
+    if #stacks > 0 then
+      found[#found + 1] = { to = row.to, activations = row.activations, wide = row.wide, stacks = stacks }
+    end
   end
   for _, stack in ipairs(serving.stacks) do if not taken[stack] then rest[#rest + 1] = stack end end
   return found, rest
@@ -98,12 +102,16 @@ function serving.plain(list) -- "a, b and c"
   return (table.concat(list, ", "):gsub(", ([^,]*)$", " and %1"))
 end
 
+-- Activations of less than 16 bits, as they may be measured.
+local narrow = { i8 = true, e4m3 = true, e5m2 = true }
+
 -- That as a sentence.
 function serving.sentence(formats, act, found, rest)
-  local parts, wide = {}, false
+  if #formats == 0 then return "No layer is quantized: other servers need no kernel for it." end
+  local parts, wide = {}, {}
   for i, x in ipairs(found) do
     parts[i] = ("%s (as %s)"):format(serving.plain(x.stacks), x.to)
-    wide = wide or act == "i8" and x.activations ~= act and x.to ~= "gguf"
+    if x.wide and narrow[act] then wide[#wide + 1] = x.to end
   end
   if #found == 0 then
     return ("No other server that is known here has a fast kernel for %s (%s, as of %s)."):format(
@@ -112,7 +120,7 @@ function serving.sentence(formats, act, found, rest)
   local none = #rest > 0 and (", none is known in %s"):format(serving.plain(rest)) or ""
   return ("As of %s there is a fast kernel for %s in %s%s.%s"):format(serving.read, serving.plain(formats),
     table.concat(parts, " and "), none,
-    wide and " With gptq, awq and the like activations stay in 16 bits there." or "")
+    #wide > 0 and (" As %s activations stay in 16 bits there."):format(serving.plain(wide)) or "")
 end
 
 return serving

@@ -84,7 +84,12 @@ case("the sentence says where there is a fast kernel, and where not", function(t
   t.equal(sentence({ "int4.g32" }, "bf16"), as_of .. "int4.g32 in vLLM, SGLang and TGI (as gptq) and llama.cpp (as "
     .. "gguf), none is known in TensorRT-LLM.")
   t.equal(sentence({ "int4.g64" }, "i8"), as_of .. "int4.g64 in vLLM, SGLang and TGI (as gptq), none is known in "
-    .. "TensorRT-LLM and llama.cpp. With gptq, awq and the like activations stay in 16 bits there.")
+    .. "TensorRT-LLM and llama.cpp. As gptq activations stay in 16 bits there.")
+  t.check(sentence({ "mxfp4" }, "e4m3"):find(" As compressed-tensors activations stay in 16 bits there.", 1, true))
+  for _, of in ipairs { { "mxfp4", "bf16" }, { "e4m3.row", "e4m3" }, { "int8.row", "bf16" }, { "q4_k", "i8" } } do
+    t.equal(sentence({ of[1] }, of[2]):find("16 bits", 1, true), nil, of[1])
+  end
+  t.equal(sentence({}, "bf16"), "No layer is quantized: other servers need no kernel for it.")
   t.equal(sentence({ "int3.g64.z" }, "i8"), "No other server that is known here has a fast kernel for int3.g64.z "
     .. "(vLLM, SGLang, TGI, TensorRT-LLM and llama.cpp, as of " .. serving.read .. ").")
 end)
