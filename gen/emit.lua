@@ -58,6 +58,7 @@ local function broken(line, margin)
 end
 
 local function fitting(text)
+  if #text <= columns then return text end
   return (text:gsub("[^\n]+", function(line) return broken(line, line:match "^ *" .. "    ") end))
 end
 
