@@ -86,10 +86,12 @@ void qn__linears_forget(qn__linears *s, int layer) {
 }
 
 static qn_status multiply(const qn__linear *l, float **have, const float *by, int64_t n) {
-  float *made = *have ? *have : malloc((size_t)n * sizeof *made);
-  if (!made) return qn__fail(QN_E_NOMEM, "%s: %jd factors", l->tensor->name, (intmax_t)n);
-  for (int64_t i = 0; i < n; i++) made[i] = *have ? made[i] * by[i] : by[i];
-  *have = made;
+  if (!*have) {
+    *have = malloc((size_t)n * sizeof **have);
+    if (!*have) return qn__fail(QN_E_NOMEM, "%s: %jd factors", l->tensor->name, (intmax_t)n);
+    for (int64_t i = 0; i < n; i++) (*have)[i] = 1;
+  }
+  for (int64_t i = 0; i < n; i++) (*have)[i] *= by[i];
   return QN_OK;
 }
 
