@@ -409,7 +409,7 @@ return function(q, native)
     if run and not options.windows then
       return nil, ("method %s needs windows of a text to calibrate on"):format(options.method), "QN_E_ARG"
     end
-    if run and not options.overwrite and native.exists(path .. "/config.json") then run:forget_written() end
+    if run and not options.overwrite and native.exists(path .. "/model.safetensors") then run:forget_written() end
     local report, left_out, code = deliver(self, path, options, function(file)
       return write_as(self, file, run, options)
     end)

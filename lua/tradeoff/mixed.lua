@@ -8,8 +8,9 @@ return function(q)
   local mixed = {}
 
   -- What may be limited. field: of q.tradeoff's argument; asked, name: how that is told, in units of `scale`, and what
-  -- the candidate is called; cost: the field of a unit's option that adds up; left(m, limit): what units (m: units.of)
-  -- may take of it; tell(m, sum): what is taken if they take `sum`.
+  -- the candidate is called; fills: it is a limit of all candidates, and a mixture fills it; cost: the field of a unit's
+  -- option that adds up; left(m, limit): what units (m: units.of) may take of it; tell(m, sum): what is taken if they
+  -- take `sum`.
   local kinds = {
     { field = "bits", asked = "--bits %g", name = "mixed-%g-bits", scale = 1, cost = "bits",
       left = function(m, limit) return limit * m.weights end,
@@ -20,7 +21,7 @@ return function(q)
         return ("%.3f ms a token, of which %.3f ms are for what is not quantized"):format((m.rest + sum) * 1e3,
           m.rest * 1e3)
       end },
-    { field = "memory", asked = "--memory %g MB", name = "mixed-%g-MB", scale = 1e6, cost = "bits",
+    { field = "memory", asked = "--memory %g MB", name = "mixed-%g-MB", scale = 1e6, cost = "bits", fills = true,
       left = function(m, limit) return 8 * (limit - m.beside - m.cache) end,
       tell = function(m, sum)
         return ("%.2f MB, of which %.2f MB are not quantized, and %.2f MB keys and values"):format(
@@ -41,8 +42,7 @@ return function(q)
   -- before anything is measured. Memory is filled by a mixture unless candidates are listed, or there is room for all
   -- units in the largest of the formats; too little of it may yet do for a candidate that is listed.
   local function wanted(wish, t, m)
-    local kind = wish.kind
-    local fills = kind.field == "memory"
+    local kind, fills = wish.kind, wish.kind.fills
     if not wish.value or fills and t.only then return false end
     q.check.that(t.calibrate or fills, nil,
       "%s: formats are chosen on a text that is not compared on: it needs --calibrate FILE", asked(wish))

@@ -1,7 +1,8 @@
 /* io.h - checkpoint files as planes.
  *
  * A model is one checkpoint: a directory (config.json beside .safetensors, single or sharded), one .safetensors file,
- * or one .gguf. Opening maps the files and reads their headers; no weight is touched, whatever the size. What is in it
+ * or one .gguf. Weights that were made of a GGUF have header.gguf beside them, its header without tensors, in place of
+ * config.json. Opening maps the files and reads their headers; no weight is touched, whatever the size. What is in it
  * can be seen in two ways:
  *
  *     qn_raw      a tensor as the file stores it: "model.layers.0.mlp.up_proj.qweight", I32 [32, 768]

@@ -3,6 +3,7 @@
  *     a directory      the shards that model.safetensors.index.json names; else model.safetensors; else every
  *                      .safetensors; else the one model of .gguf files
  *     x.safetensors    that file, and config.json beside it
+ *                      of either, header.gguf beside it if it was made of a GGUF
  *     x.gguf           that file, or with -00001-of-00003 in its name all parts */
 #include "model.h"
 #include "pull.h"
