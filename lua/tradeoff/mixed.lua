@@ -8,9 +8,9 @@ return function(q)
   local mixed = {}
 
   -- What may be limited. field: of q.tradeoff's argument; asked, name: how that is told, in units of `scale`, and what
-  -- the candidate is called; fills: it is a limit of all candidates, and a mixture fills it; cost: the field of a unit's
-  -- option that adds up; left(m, limit): what units (m: units.of) may take of it; tell(m, sum): what is taken if they
-  -- take `sum`.
+  -- the candidate is called; fills: it is a limit of all candidates, and a mixture fills it; cost: the field of a
+  -- unit's option that adds up; left(m, limit): what units (m: units.of) may take of it; tell(m, sum): what is taken if
+  -- they take `sum`.
   local kinds = {
     { field = "bits", asked = "--bits %g", name = "mixed-%g-bits", scale = 1, cost = "bits",
       left = function(m, limit) return limit * m.weights end,
