@@ -102,10 +102,18 @@ return function(q, native, model, beside)
 
   -- ---- Writing ------------------------------------------------------------------------------------------------------
 
+  -- The slices of a stack of matrices, each { t, number }: those that one tensor has, or one of each tensor.
+  local function slices_of(t)
+    local out = {}
+    for slice = 1, t.slices do out[slice] = { t, slice } end
+    return out
+  end
+
   -- Planes are made when they are written, and forgotten. entries: { name =, part = }.
-  local function write_weight(self, writer, t, to, entries, heads)
-    for slice = 1, t.slices do
-      local planes = must(self.handle:planes(t.name, slice))
+  local function write_weight(self, writer, slices, to, entries, heads)
+    for _, s in ipairs(slices) do
+      local t = s[1]
+      local planes = must(self.handle:planes(t.name, s[2]))
       local encoded, why = native.encode(to, planes, true, heads)
       if not encoded then error(("%s: %s"):format(t.name, why), 0) end
       for _, e in ipairs(entries) do must(writer:put(e.name, encoded, e.part)) end
@@ -120,7 +128,7 @@ return function(q, native, model, beside)
     end
     for i, layer in ipairs(layers) do
       if progress then progress { phase = "write", variant = layer.tensor.name, done = i - 1, total = #layers } end
-      write_weight(self, writer, layer.tensor, layer.to, layer.entries)
+      write_weight(self, writer, slices_of(layer.tensor), layer.to, layer.entries)
     end
     must(writer:close())
   end
@@ -171,6 +179,36 @@ return function(q, native, model, beside)
     return out
   end
 
+  -- The tensors of a GGUF, in the order of the model's: { place, slices }, matrices of a stack being those of a tensor,
+  -- or tensors that have the same place.
+  local function stacks_of(self, place_of)
+    local out, of_name = {}, {}
+    for _, t in ipairs(self.list) do
+      local place = not t.tied_to and place_of(t.name)
+      local stack = place and place.slice and of_name[place.name]
+      if place and not stack then
+        stack = { place = place, slices = place.slice and {} or slices_of(t) }
+        out[#out + 1], of_name[place.name] = stack, stack
+      end
+      if place and place.slice then stack.slices[place.slice + 1] = { t, 1 } end
+    end
+    return out
+  end
+
+  -- A GGUF's tensor has one type, and all slices.
+  local function check_stack(stack)
+    local place, first = stack.place, stack.slices[1]
+    for i = 1, place.slice and place.slices or 0 do
+      local s = stack.slices[i]
+      if not s then
+        error(("%s: it has %d slices, and nothing is there for number %d"):format(place.name, place.slices, i - 1), 0)
+      elseif s[1].format ~= first[1].format then
+        error(("%s: %s in %s, %s in %s: a GGUF has them in one tensor, of one type"):format(place.name, first[1].name,
+          first[1].format, s[1].name, s[1].format), 0)
+      end
+    end
+  end
+
   -- Entries of the file and, for each, a function that writes it.
   local function plan_gguf(self, place_of, made)
     local file, jobs = {}, {}
@@ -178,7 +216,9 @@ return function(q, native, model, beside)
       table.move(entries, 1, #entries, #file + 1, file)
       jobs[#jobs + 1] = { name = name, write = write }
     end
-    local function add(t, place)
+    local function add(stack)
+      check_stack(stack)
+      local t, place, slices = stack.slices[1][1], stack.place, stack.slices
       if not t.format then
         local x = must(self.handle:numbers(t.raw))
         job({ { name = place.name, dtype = "F32", dims = { #x } } }, t.name,
@@ -187,12 +227,12 @@ return function(q, native, model, beside)
       end
       local entries, parts = {}, encoded_of(self, t, "gguf", place.heads):parts()
       for i, p in ipairs(parts) do
-        local dims = t.slices > 1 and { t.slices, table.unpack(p.dims) } or p.dims
+        local dims = (t.slices > 1 or place.slice) and { #slices, table.unpack(p.dims) } or p.dims
         entries[i] = { name = module(place.name) .. p.name, part = p.name, dtype = p.dtype, dims = dims }
       end
-      job(entries, t.name, function(writer) write_weight(self, writer, t, "gguf", entries, place.heads) end)
+      job(entries, t.name, function(writer) write_weight(self, writer, slices, "gguf", entries, place.heads) end)
     end
-    for _, t in ipairs(self.list) do if not t.tied_to then add(t, place_of(t.name)) end end
+    for _, stack in ipairs(stacks_of(self, place_of)) do add(stack) end
     if made then
       local x = native.ffi.buffer("f32", #made.values)
       for i, v in ipairs(made.values) do x[i] = v end

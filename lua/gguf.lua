@@ -11,21 +11,28 @@ return function(native)
 
   -- By model_type. name: the architecture's; rotate: rows of q and k are brought into llama.cpp's order; norm: what is
   -- added to the weights of norms; outer: norms stand behind attention and mlp, not before the latter alone; keys: more
-  -- of the header, { name, kind, key of config.json, value if that is not there }; window: "key" if layers may have
-  -- one, "ignored" if llama.cpp reads the key and computes without; factors: rope_freqs.weight is read.
-  --   What it takes for granted and no key says: act, of the mlp (silu); query(config), the root of attention's scale.
+  -- of the header, { name, kind, key of config.json, value if that is not there, must it be there }; window: "key" if
+  -- layers may have one, "ignored" if llama.cpp reads the key and computes without; factors: rope_freqs.weight is read.
+  --   What it takes for granted and no key says: act, of the mlp (silu); query(config), the root of attention's scale;
+  -- settings, { key of config.json, value if that is not there, value that is taken for granted }.
   local scales = { { "attention.scale", "f32", "attention_multiplier" }, { "embedding_scale", "f32",
     "embedding_multiplier" }, { "residual_scale", "f32", "residual_multiplier" }, { "logit_scale", "f32",
     "logits_scaling", 1 } }
+  local experts = { { "expert_count", "u32", "num_local_experts", must = true },
+    { "expert_used_count", "u32", "num_experts_per_tok", must = true } }
   local function gemma_query(config)
     return config.num_hidden_layers == 62 and config.hidden_size // config.num_attention_heads or config.head_dim or 256
   end
   local architectures = {
     llama = { name = "llama", rotate = true, factors = true },
     mistral = { name = "llama", rotate = true, factors = true },
+    mixtral = { name = "llama", rotate = true, factors = true, keys = experts },
     granite = { name = "granite", rotate = true, factors = true, keys = scales },
     qwen2 = { name = "qwen2" },
     qwen3 = { name = "qwen3" },
+    qwen3_moe = { name = "qwen3moe", keys = { experts[1], experts[2],
+      { "expert_feed_forward_length", "u32", "moe_intermediate_size", must = true } },
+      settings = { { "norm_topk_prob", false, true }, { "decoder_sparse_step", 1, 1 }, { "mlp_only_layers" } } },
     olmo2 = { name = "olmo2", outer = true },
     gemma3_text = { name = "gemma3", norm = 1, outer = true, window = "key", act = "gelu_pytorch_tanh",
       query = gemma_query, keys = { { "final_logit_softcapping", "f32", "final_logit_softcapping" } } },
@@ -36,6 +43,7 @@ return function(native)
     local known = {}
     for name in pairs(architectures) do known[#known + 1] = name end
     table.sort(known)
+    config.num_local_experts = config.num_local_experts or config.num_experts -- both names are used
     return architectures[config.model_type] or fail("config.json: model_type %q has no row in what is written as GGUF;"
       .. " there are %s", tostring(config.model_type), table.concat(known, ", "))
   end
@@ -49,20 +57,25 @@ return function(native)
     ["self_attn.q_norm"] = "attn_q_norm", ["self_attn.k_norm"] = "attn_k_norm", ["mlp.gate_proj"] = "ffn_gate",
     ["mlp.up_proj"] = "ffn_up", ["mlp.gate_up_proj"] = "ffn_up", ["mlp.down_proj"] = "ffn_down",
     ["pre_feedforward_layernorm"] = "ffn_norm", ["post_feedforward_layernorm"] = "post_ffw_norm",
+    ["mlp.gate"] = "ffn_gate_inp", ["block_sparse_moe.gate"] = "ffn_gate_inp",
   }
+  local of_expert = { gate_proj = "ffn_gate_exps", up_proj = "ffn_up_exps", down_proj = "ffn_down_exps",
+    w1 = "ffn_gate_exps", w3 = "ffn_up_exps", w2 = "ffn_down_exps" }
 
-  -- "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"
+  -- "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; of the weight of an expert, whose tensor has those
+  -- of all experts, its number, from 0, too.
   local function name_of(arch, name)
     local rest = name:gsub("^model%.", "")
     local stem, tail = rest:match "^(.*)%.(%a+)$"
     if rest == "lm_head.weight" then return "output.weight" end
     local layer, part = (stem or ""):match "^layers%.(%d+)%.(.*)$"
-    local to = layer and inside[part] or outside[stem]
+    local expert, matrix = (part or ""):match "%.experts%.(%d+)%.(.*)$"
+    local to = layer and (inside[part] or of_expert[matrix]) or outside[stem]
     if part == "post_attention_layernorm" then to = arch.outer and "post_attention_norm" or "ffn_norm" end
     if not to or tail ~= "weight" and tail ~= "bias" then
       fail("%s: this tensor has no place in a GGUF of the architecture %s", name, arch.name)
     end
-    return (layer and "blk." .. layer .. "." or "") .. to .. "." .. tail
+    return (layer and "blk." .. layer .. "." or "") .. to .. "." .. tail, math.tointeger(expert)
   end
 
   -- How many heads' rows of a tensor are rotated; nil: none.
@@ -179,6 +192,12 @@ return function(native)
     check("query_pre_attn_scalar", config.query_pre_attn_scalar, arch.query and arch.query(config))
     check("attn_logit_softcapping", config.attn_logit_softcapping, nil)
     check("use_bidirectional_attention", config.use_bidirectional_attention, false)
+    for _, s in ipairs(arch.settings or {}) do
+      local value = config[s[1]]
+      if value == nil then value = s[2] end
+      if type(value) == "table" then value = #value > 0 and "[" .. table.concat(value, ", ") .. "]" or nil end
+      check(s[1], value, s[3])
+    end
     if rope_of(config).kind == "llama3" and not arch.factors then
       fail('config.json: a rotation of type "llama3" is not written as GGUF of the architecture %s', arch.name)
     end
@@ -200,12 +219,14 @@ return function(native)
     add(keys, prefix .. "attention.head_count", "u32", need "num_attention_heads")
     add(keys, prefix .. "attention.layer_norm_rms_epsilon", "f32", need "rms_norm_eps")
     add(keys, prefix .. "vocab_size", "u32", need "vocab_size")
+    for _, k in ipairs(arch.keys or {}) do
+      add(keys, prefix .. k[1], k[2], k.must and need(k[3]) or config[k[3]] or k[4])
+    end
     if missing then fail("config.json: no %q", missing) end
     check_assumed(arch, config)
     add(keys, prefix .. "attention.head_count_kv", "u32", config.num_key_value_heads or config.num_attention_heads)
     add(keys, prefix .. "attention.key_length", "u32", head_dim(config))
     add(keys, prefix .. "attention.value_length", "u32", head_dim(config))
-    for _, k in ipairs(arch.keys or {}) do add(keys, prefix .. k[1], k[2], config[k[3]] or k[4]) end
     add_window(keys, prefix, arch, config)
     add_rope(keys, prefix, config)
   end
@@ -357,13 +378,14 @@ return function(native)
     return table.concat(keys), keys.count, remark
   end
 
-  -- How tensors are written: { name = in the file, heads = to rotate, add = to a vector's elements } of a name of
-  -- Hugging Face; and vectors that are made: { name, values }, or nil.
+  -- How tensors are written: { name = in the file, heads = to rotate, add = to a vector's elements, slice = number in a
+  -- stack of slices, or nil } of a name of Hugging Face; and vectors that are made: { name, values }, or nil.
   function gguf.tensors(config)
     local arch = architecture(config)
     local function place(name)
-      local to = name_of(arch, name)
-      return { name = to, heads = heads_of(arch, config, to), add = to:find "norm%.weight$" and arch.norm }
+      local to, slice = name_of(arch, name)
+      return { name = to, slice = slice, slices = config.num_local_experts, heads = heads_of(arch, config, to),
+        add = to:find "norm%.weight$" and arch.norm }
     end
     local factors = rope_factors(config)
     return place, factors and { name = "rope_freqs.weight", values = factors }

@@ -209,6 +209,54 @@ for _, format in ipairs { "int4.g32", "q4_k" } do
   end)
 end
 
+-- A folder with the first layer of the checkpoint `name` of tests/models/arch, where `edit` changes the text of its
+-- config.json, and a tokenizer of as many bytes as it has tokens.
+local function with_tokenizer(t, name, edit)
+  local from, folder, vocab = models .. "arch/" .. name, t.scratch .. "/" .. name, {}
+  for i = 0, 95 do vocab[i + 1] = ('"%c%c": %d'):format(65 + i // 16, 97 + i % 16, i) end
+  assert(q.native.make_folder(folder))
+  local config = edit(assert(q.native.file_read(from .. "/config.json")):gsub('("num_hidden_layers": )%d', "%11"))
+  assert(q.native.file_write(folder .. "/config.json", config))
+  local m, entries = assert(q.model(from)), {}
+  for _, s in ipairs(m:stored()) do
+    if not s.name:find "layers%.[1-9]" then entries[#entries + 1] = { name = s.name, dtype = s.dtype, dims = s.dims } end
+  end
+  local writer <close> = assert(q.native.writer(folder .. "/model.safetensors", entries, {}))
+  for _, e in ipairs(entries) do assert(writer:put(e.name, m.handle, e.name)) end
+  assert(writer:close())
+  assert(q.native.file_write(folder .. "/tokenizer.json", ('{"model": {"type": "BPE", "vocab": {%s}, "merges": []}, '
+    .. '"pre_tokenizer": {"type": "ByteLevel"}}'):format(table.concat(vocab, ", "))))
+  return folder
+end
+
+case("experts are slices of one tensor of a gguf", function(t)
+  local function same(text) return text end
+  local function normalized(text) return (text:gsub('("norm_topk_prob": )false', "%1true")) end
+  local function fit(text) return (normalized(text):gsub('("mlp_only_layers": )%b[]', "%1[]")) end
+  local ids = t.write("ids.jsonl", ('{"input_ids":[%s]}\n'):format(("5,17,90,3,61,8,44,"):rep(20) .. "1"))
+  for _, x in ipairs { { "mixtral", same, "w1" }, { "qwen3_moe", fit, "gate_proj" } } do
+    local folder = with_tokenizer(t, x[1], x[2])
+    local planes, out = folder .. "/planes", folder .. "/out.gguf"
+    assert(assert(q.model(folder)):write_quantized(planes, { format = "int8.g32",
+      choose = function(y) return y.name:find("experts%.%d+%." .. x[3]) end }))
+    local m = assert(q.model(planes))
+    assert(m:export(out, { to = "gguf" }))
+    local back = assert(q.model(out))
+    local stack = tensor(back, "blk.0.ffn_gate_exps.weight")
+    t.equal(stack.format, "int8.g32")
+    local a <close>, d = assert(q.decoder(m)), assert(q.decoder(back))
+    local windows = assert(q.windows { model = m, texts = { ids }, ctx = 32, score = "all" })
+    local r = assert(q.reference { decoder = a, windows = windows })
+    local kl = assert(q.evaluate { decoder = d, windows = windows, reference = r }).kl.mean
+    d:close()
+    t.check(kl < 1e-9, ("%s: KL %g"):format(x[1], kl))
+  end
+  for _, x in ipairs { { same, "norm_topk_prob false is not" }, { normalized, "mlp_only_layers %[1%] is not" } } do
+    local ok, why = assert(q.model(with_tokenizer(t, "qwen3_moe", x[1]))):export(t.scratch .. "/x.gguf", { to = "gguf" })
+    t.check(not ok and why:find(x[2]), why)
+  end
+end)
+
 -- What a configuration and a tokenizer.json must have for a GGUF; text that replaces text of those of tiny-llama.
 local unfit = {
   { "config.json", '"llama"', '"t5"', 'model_type "t5" has no row in what is written as GGUF; there are gemma3_text,' },
