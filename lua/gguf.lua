@@ -62,8 +62,8 @@ return function(native)
   local of_expert = { gate_proj = "ffn_gate_exps", up_proj = "ffn_up_exps", down_proj = "ffn_down_exps",
     w1 = "ffn_gate_exps", w3 = "ffn_up_exps", w2 = "ffn_down_exps" }
 
-  -- "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; of the weight of an expert, whose tensor has those
-  -- of all experts, its number, from 0, too.
+  -- "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; of the weight of an expert, whose tensor has
+  -- those of all experts, its number, from 0, too.
   local function name_of(arch, name)
     local rest = name:gsub("^model%.", "")
     local stem, tail = rest:match "^(.*)%.(%a+)$"

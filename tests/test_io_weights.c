@@ -397,6 +397,34 @@ static const struct {
      .5f, 0},
 };
 
+/* config_groups for different layers: what is said of a, in e4m3, beside one of b, in another way. */
+#define CT_OTHER "\"input_activations\":{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"token\"}"
+#define CT_FLOAT "\"input_activations\":{\"num_bits\":8,\"type\":\"float\",\"strategy\":\"token\"}"
+#define CT_TWO(first, second) "{\"quantization_config\":{\"config_groups\":{\"g\":{" first "},\"h\":{" second "}}}}"
+static const struct {
+  const char *config, *activation, *refusal;
+} grouped[] = {
+    {CT_TWO("\"targets\":[\"re:b.*\"]," CT_OTHER, "\"targets\":[\"Linear\"]," CT_FLOAT), "e4m3.row", NULL},
+    {CT_TWO("\"targets\":[\"Linear\"]," CT_OTHER, "\"targets\":[\"b\",\"re:a$\"]," CT_FLOAT), "e4m3.row", NULL},
+    {CT_TWO("\"targets\":[\"Linear\"]," CT_OTHER, "\"targets\":[\"a\"]"), NULL, NULL},
+    {CT_TWO("\"targets\":[\"b\"]," CT_OTHER, "\"targets\":[\"c\"]," CT_FLOAT), "i8.row", NULL}, /* none is meant */
+    {CT_TWO(CT_FLOAT, CT_OTHER), "e4m3.row", NULL},
+    {CT_TWO("\"targets\":[\"re:(?<=x)a\"]," CT_OTHER, "\"targets\":[\"a\"]," CT_FLOAT), NULL, "cannot be told"},
+};
+
+START_TEST(activations_are_of_the_group_that_is_meant) {
+  put_text("config.json", grouped[_i].config);
+  put_tensors("model.safetensors",
+              (qn_save[]){tensor("a.weight", "F8_E4M3", 4, 32), tensor("a.weight_scale", "F32", 1, 0)}, 2);
+  qn_model *m = open_folder();
+  const qn_tensor *t = qn_model_find(m, "a.weight");
+  if (grouped[_i].refusal) ck_assert_msg(strstr(t->refusal, grouped[_i].refusal) != NULL, "%s", t->refusal);
+  else if (grouped[_i].activation) ck_assert_str_eq(t->activation, grouped[_i].activation);
+  else ck_assert_ptr_null(t->activation);
+  qn_model_close(m);
+}
+END_TEST
+
 static const qn_tensor *put_scaled(int i, float value, qn_model **m) {
   put_text("config.json", scaled[i].config);
   put_tensors("model.safetensors",
@@ -472,6 +500,7 @@ int main(int argc, char **argv) {
       CASE(bits_may_differ_from_layer_to_layer, 1),
       CASE(a_rule_is_for_the_names_that_it_matches, QN_COUNT(rules)),
       CASE(activations_are_named, 1),
+      CASE(activations_are_of_the_group_that_is_meant, QN_COUNT(grouped)),
       CASE(activations_have_their_scale, QN_COUNT(scaled)),
       CASE(a_scale_of_activations_that_is_none_is_named, 1),
       CASE(unaligned_tensors_are_copied, 1),

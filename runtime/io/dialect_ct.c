@@ -15,7 +15,7 @@
  *
  * All have stacks of E experts, too: each tensor with E in front, weight_shape I64 [3] = E, N, K.
  *
- * Bits and group size are the first in config_groups that fit the shapes: targets need not be matched against names.
+ * Bits and group size are the first in config_groups that fit the shapes: for them targets need not be matched.
  * Source: compressed-tensors, compressors/quantized_compressors. */
 #include "ct.h"
 #include <stdio.h>

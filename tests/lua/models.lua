@@ -219,7 +219,8 @@ local function with_tokenizer(t, name, edit)
   assert(q.native.file_write(folder .. "/config.json", config))
   local m, entries = assert(q.model(from)), {}
   for _, s in ipairs(m:stored()) do
-    if not s.name:find "layers%.[1-9]" then entries[#entries + 1] = { name = s.name, dtype = s.dtype, dims = s.dims } end
+    local e = { name = s.name, dtype = s.dtype, dims = s.dims }
+    if not e.name:find "layers%.[1-9]" then entries[#entries + 1] = e end
   end
   local writer <close> = assert(q.native.writer(folder .. "/model.safetensors", entries, {}))
   for _, e in ipairs(entries) do assert(writer:put(e.name, m.handle, e.name)) end
@@ -252,7 +253,8 @@ case("experts are slices of one tensor of a gguf", function(t)
     t.check(kl < 1e-9, ("%s: KL %g"):format(x[1], kl))
   end
   for _, x in ipairs { { same, "norm_topk_prob false is not" }, { normalized, "mlp_only_layers %[1%] is not" } } do
-    local ok, why = assert(q.model(with_tokenizer(t, "qwen3_moe", x[1]))):export(t.scratch .. "/x.gguf", { to = "gguf" })
+    local m = assert(q.model(with_tokenizer(t, "qwen3_moe", x[1])))
+    local ok, why = m:export(t.scratch .. "/x.gguf", { to = "gguf" })
     t.check(not ok and why:find(x[2]), why)
   end
 end)
