@@ -3,11 +3,11 @@
 -- Arithmetic.  A vector has LANES columns (16 with AVX-512, 8 with AVX2, else 4); a column's 32-bit lane holds the
 -- codes of V values of k:
 --
---   activations   V   AVX-512 multiplies                 elsewhere        exact, apart from
---   f32           1   f32 (fma)                          f32              the f32 sum
---   bf16          2   pairs of bf16 (vdpbf16ps)          f32              the f32 sum; AVX-512: tables rounded to bf16
---   e4m3          2   as bf16, which holds it            f32              as with bf16
---   i8            4   quads of u8 by i8 (vpdpbusd)       f32, exactly     nothing within a group; then the f32 sum
+--   activations   V   AVX-512 multiplies             AVX2                 C              exact, apart from
+--   f32           1   f32 (fma)                      f32 (fma)            f32            the f32 sum
+--   bf16          2   pairs of bf16 (vdpbf16ps)      f32                  f32            that; AVX-512: bf16 tables
+--   e4m3          2   as bf16, which holds it        f32                  f32            as with bf16
+--   i8            4   quads of u8 by i8 (vpdpbusd)   quads (vpmaddubsw)   f32, exactly   only the f32 sum of groups
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and
 -- offset are products of planes. The group is the finest that a plane has; coarser planes are constant over several of
@@ -24,7 +24,7 @@ local host = {}
 --   lanes       columns of a vector          registers   of vectors
 --   sets        what the CPU must have, as gcc names it; beyond that by product and by output: products, stores
 --   flags       for the compiler, beside -mSET                   header    that the source includes
---   dots        does one instruction multiply all V values of a lane? Else each by itself, in f32
+--   at_once     function(v, V): how many of the V values of k in a lane one instruction multiplies; 1: each, in f32
 --   prefetch    is it worth trying to prefetch?
 --
 -- and has the hooks that host_tile.lua calls.
@@ -83,8 +83,9 @@ end
 -- Vectors of a tile's sums.
 function host.tile_sums(v) return v.MR * v.NR // host.isa(v).lanes end
 
--- Instructions that multiply a lane.
-function host.lane_products(v) return host.isa(v).dots and 1 or arithmetic[v.act].V end
+-- Values of k that one instruction multiplies, and instructions that multiply a lane.
+local function at_once(v) return host.isa(v).at_once(v, arithmetic[v.act].V) end
+function host.lane_products(v) return arithmetic[v.act].V // at_once(v) end
 
 function host.arch(v) return table.concat(host.sets(v), " ") end
 
@@ -184,7 +185,7 @@ host.rules = {
     why = "without int8 instructions the sums are floats, and a group this long could exceed their 24 bits",
     ok = function(v)
       local m = v.format.map
-      local most = v.act == "i8" and not host.isa(v).dots and math.max(-m.lo, m.hi) / m.unit or 0
+      local most = v.act == "i8" and at_once(v) == 1 and math.max(-m.lo, m.hi) / m.unit or 0
       return most * 128 * host.group(v) <= 1 << 24
     end },
   { name = "layout", why = "records interleave scales with codes, which needs a scale per group",
@@ -206,13 +207,14 @@ host.rules = {
 --   ADDED       what codes have more than they mean, which the sums of x take away again
 --   SUMT        type of the sums of x
 --   sums        are the sums of x wanted? For offsets, and for ADDED
+--   CHAIN       steps after which a sum must be settled: a multiple or a divisor of STEPS (none: never)
 function host.derive(v)
   local isa, a = host.isa(v), arithmetic[v.act]
   v.isa = isa
   v.V, v.LANE = a.V, a.lane                               -- k values of a 32-bit lane, bits of each
   v.XT, v.VALUE = host.ctype[v.act], a.value              -- type of x, and x[%s] as a number
   v.PRODUCT, v.SCALED = product(v), types.scaled(v.act)   -- what is multiplied; has x a scale a token?
-  v.AT_ONCE = isa.dots and v.V or 1                       -- values of k that one instruction multiplies
+  v.AT_ONCE = at_once(v)                                  -- values of k that one instruction multiplies
   v.LANES = isa.lanes                                     -- columns of a vector
   v.VECTOR = 4 * v.LANES                                  -- its bytes
   v.P = v.NR // v.LANES                                   -- vectors of a panel

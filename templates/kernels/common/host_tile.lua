@@ -216,6 +216,17 @@ local function finish(w, v)
   w.pop "}"
 end
 
+-- Before a step of a group, where a sum holds the products of only so many: they go where there is room for all.
+local function settle(w, v, step)
+  if v.CHAIN and v.CHAIN < v.GROUP // v.V then
+    w([[
+      if (${STEP} > 0 && ${STEP} % ${CHAIN} == 0)
+        for (int r = 0; r < R; r++)
+          for (int p = 0; p < P; p++) part[r][p] = settle(part[r][p]);
+    ]], { STEP = step })
+  end
+end
+
 -- The loop over what is left of a group: its blocks and their steps, or, of a group within a record, its steps.
 local function steps(w, v, read, prefetch)
   local whole = v.GROUPS == 1
@@ -228,6 +239,7 @@ local function steps(w, v, read, prefetch)
     LOOP = whole and "for (int t = 0; t < STEPS; t++) {" or "for (int i = 0; i < GROUP / V; i++) {" })
   w.push()
   if not whole then w "const int b = (s * (GROUP / V) + i) / STEPS, t = (s * (GROUP / V) + i) % STEPS;" end
+  settle(w, v, whole and "(b * STEPS + t)" or "i")
   w([[
     weight_t weight[P];
     for (int p = 0; p < P; p++) weight[p] = ${READ};
@@ -269,8 +281,8 @@ local function groups(w, v, read, prefetch)
   if v.ADDED ~= 0 then
     w([[
       for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */
-        for (int p = 0; p < P; p++) part[r][p] -= ${ADDED} * sums[${AT}];
-    ]], { AT = group_at(v, "at[r] * records + g") })
+        for (int p = 0; p < P; p++) part[r][p] = start(${FACTOR} * sums[${AT}]);
+    ]], { FACTOR = -v.ADDED, AT = group_at(v, "at[r] * records + g") })
   end
   steps(w, v, read, prefetch)
   finish(w, v)

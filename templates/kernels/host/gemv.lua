@@ -8,7 +8,7 @@
 -- The tile and its loops are templates/kernels/common/host_tile.lua. Rows beyond MR read the panel again, from cache.
 --
 --   parameter  meaning                              bound by
---   ISA        portable C, the same for AVX2, AVX-512   the CPU
+--   ISA        portable C, AVX2, AVX-512            the CPU
 --   NR         columns of a panel                   part of the layout
 --   LAYOUT     record: scales between the codes; split: apart
 --   MR         rows of a tile                       MR * P registers hold sums

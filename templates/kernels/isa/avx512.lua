@@ -15,9 +15,10 @@ local isa = {
   stores = { bf16 = { "avx512bf16" } },
   flags = " -mprefer-vector-width=512",
   header = "immintrin.h",
-  dots = true,
   prefetch = true,
 }
+
+function isa.at_once(_, V) return V end
 
 -- Floats of 8 bits with a sign.
 local small = {}
@@ -158,6 +159,7 @@ local multiply = {
   ]],
   i8 = [[
     typedef i32v sum_t; /* sums over a group */
+    fn sum_t start(int32_t x) { return (i32v)_mm512_set1_epi32(x); }
     fn sum_t multiply(sum_t s, weight_t w, const int8_t *x, int i) {
       return (i32v)_mm512_dpbusd_epi32((__m512i)s, w, _mm512_set1_epi32(*(const unaligned_u32 *)(x + i)));
     }

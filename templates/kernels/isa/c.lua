@@ -7,6 +7,8 @@ local literals = use "kernels/common/literals"
 
 local isa = { lanes = 4, registers = 16, sets = {}, products = {}, stores = {}, flags = "" }
 
+function isa.at_once() return 1 end
+
 function isa.prepare(v)
   v.loose = false
   v.converted = v.act ~= "f32"
@@ -18,9 +20,8 @@ local small = types.those(function(t)
   return t.kind == "float" and t.bits < 32 and t.mantissa > 0 and t.exponent < 8
 end)
 
-function isa.weights(w, v)
-  local map, bits = v.format.map, v.format.bits
-  w "typedef struct { f32v of[V]; } weight_t; /* LANES columns, V values of k */"
+-- from_TYPE: narrow floats to f32.
+function isa.small_floats(w, v)
   for _, type in ipairs(small) do
     local t = types.all[type]
     if v.has[type] then
@@ -34,6 +35,11 @@ function isa.weights(w, v)
         POWER = ("0x1p%df"):format(127 - t.bias), SIGN = ("0x%x"):format(1 << t.bits - 1), UP = 32 - t.bits })
     end
   end
+end
+
+-- number(): codes in 32-bit lanes to map(q).
+function isa.number(w, v)
+  local map, bits = v.format.map, v.format.bits
   if map.kind == "float" then
     local body = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)" })[map.type] or ("from_%s(q)"):format(map.type)
     w("fn f32v number(u32v q) { return ${BODY}; }", { BODY = body })
@@ -52,14 +58,20 @@ function isa.weights(w, v)
       }
     ]=], { COUNT = 1 << bits, ENTRIES = literals.entries(map.values, 1 << bits, literals.f32, 4) })
   end
+end
+
+function isa.weights(w, v)
+  v.isa.small_floats(w, v)
+  v.isa.number(w, v)
   w([[
+    typedef struct { f32v of[V]; } weight_t; /* LANES columns, V values of k */
     fn weight_t weights(u32v q) {
       weight_t w;
     #pragma GCC unroll 4
       for (int i = 0; i < V; i++) w.of[i] = number(q >> (${LANE} * i)${CUT});
       return w;
     }
-  ]], { CUT = v.LANE < 32 and (" & 0x%x"):format((1 << v.LANE) - 1) or "" })
+  ]], { CUT = v.LANE < 32 and not v.loose and (" & 0x%x"):format((1 << v.LANE) - 1) or "" })
   w.blank()
 end
 
@@ -73,7 +85,7 @@ function isa.multiply(w)
 end
 
 -- Of each type of a plane: the vector that is loaded, as x, and its value, where q is x in 32-bit lanes.
-local read = {
+isa.read = {
   f32 = { "f32v", "x" },
   f16 = { "u16v", "from_f16(q)" },
   e4m3 = { "u8v", "from_e4m3(q)" },
@@ -85,7 +97,7 @@ local read = {
 
 function isa.planes(w, v)
   for _, p in ipairs(v.format.planes) do
-    local vector, value = table.unpack(read[p.type])
+    local vector, value = table.unpack(v.isa.read[p.type])
     w([[
       fn f32v load_${NAME}(const void *p) { /* ${TYPE} */
         ${VECTOR} x;
