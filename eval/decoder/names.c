@@ -232,8 +232,10 @@ struct qn__params {
   layer_params *layer;
 };
 
+bool qn__predicts_further(const char *name) { return !strncmp(name, "mtp.", 4) || strstr(name, ".nextn."); }
+
 static bool is_decoders(const qn_tensor *t) {
-  return strcmp(t->role, "vision, audio") && strcmp(t->role, "adapter") && strncmp(t->name, "mtp.", 4);
+  return strcmp(t->role, "vision, audio") && strcmp(t->role, "adapter") && !qn__predicts_further(t->name);
 }
 
 static qn_status find_prefix(qn__params *p) {

@@ -60,6 +60,9 @@ typedef struct qn__rows {
   int64_t slice, n, k, first, run, step;
 } qn__rows;
 
+/* Is that a tensor of a module that predicts further tokens (mtp.*, blk.N.nextn.*)? */
+bool qn__predicts_further(const char *name);
+
 typedef struct qn__params qn__params;
 
 /* Find every parameter that `config` calls for, and check its shape. `model` and `config` outlive it. Fails by name

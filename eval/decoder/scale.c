@@ -35,12 +35,12 @@ static qn_status by_up(const qn__decoder *d, qn__param what, int layer, int64_t 
   return QN_OK;
 }
 
-/* The head's input. A module that predicts further tokens (mtp.*) has no part here, but reads the head, too. */
+/* The head's input. A module that predicts further tokens has no part here, but reads the head, too. */
 static qn_status by_last_norm(const qn__decoder *d, giver *g) {
   const qn_raw *r;
   *g = (giver){.norm = true, .what = QN_P_NORM};
   for (size_t i = 0; (r = qn_model_raw(d->model, i)); i++)
-    if (!strncmp(r->name, "mtp.", 4))
+    if (qn__predicts_further(r->name))
       return qn__fail(QN_E_SHAPE, "%s is of a module that reads the head, too", r->name);
   return QN_OK;
 }

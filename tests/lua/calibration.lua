@@ -348,17 +348,19 @@ case("what reads or gives an input and is not quantized keeps it from being scal
 end)
 
 case("a module that reads the head, too, keeps its input from being scaled", function(t)
-  local folder = made_like(t, "qwen3", function(text) return text end, function(name, dims, x)
-    if name ~= "model.norm.weight" then return { name, dims, x } end
-    return { name, dims, x }, { "mtp.norm.weight", dims, x }
-  end)
   local function giver_of(path)
     local d <close> = assert(q.decoder(assert(q.model(path))))
     local sites = d:sites()
     return d:giver(sites[#sites].input)
   end
   t.equal(giver_of(models .. "arch/qwen3").norm, "model.norm.weight")
-  t.equal(select(2, giver_of(folder)), "mtp.norm.weight is of a module that reads the head, too")
+  for _, module in ipairs { "mtp.norm.weight", "blk.9.nextn.shared_head_norm.weight" } do
+    local folder = made_like(t, "qwen3", function(text) return text end, function(name, dims, x)
+      if name ~= "model.norm.weight" then return { name, dims, x } end
+      return { name, dims, x }, { module, dims, x }
+    end)
+    t.equal(select(2, giver_of(folder)), module .. " is of a module that reads the head, too")
+  end
 end)
 
 return cases
