@@ -207,9 +207,11 @@ qn_status qn__layout_check(const qn_layout *l, const qn_format *f, int64_t n, in
 qn_status qn__layout_bytes(const qn_layout *l, int64_t n, int64_t k, int64_t *bytes);
 /* Byte offset of section s. */
 qn_status qn__layout_offset(const qn_layout *l, int s, int64_t n, int64_t k, int64_t *offset);
-/* Pack planes into dst (qn__layout_bytes bytes). Planes and layout are checked ones. */
-qn_status qn__layout_pack(const qn_allocator *heap, const qn_layout *l, const qn_format *f, const qn_planes *p,
-                          void *dst);
+/* Pack planes into dst (qn__layout_bytes bytes), on the host, with the threads and the heap of `d`; NULL: with the
+ * caller's thread and the C library's heap. The bytes depend on neither. Planes and layout are checked ones. Any
+ * thread. */
+typedef struct qn_device qn_device;
+qn_status qn__layout_pack(qn_device *d, const qn_layout *l, const qn_format *f, const qn_planes *p, void *dst);
 
 /* ---- Launch recipe ----------------------------------------------------------------------------------------------- */
 

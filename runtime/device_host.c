@@ -75,6 +75,10 @@ static qn_status host_sync(qn_device *d, void *stream) {
   return QN_OK;
 }
 
+static void host_share(qn_device *d, qn_work fn, void *ud, int64_t items) {
+  qn__pool_run(((host *)d)->pool, fn, ud, items);
+}
+
 static const qn_device_ops host_ops = {
     .close = host_close,
     .alloc = host_alloc,
@@ -86,6 +90,7 @@ static const qn_device_ops host_ops = {
     .entry = host_entry,
     .launch = host_launch,
     .sync = host_sync,
+    .share = host_share,
 };
 
 /* ---- What this machine is ---------------------------------------------------------------------------------------- */

@@ -1,8 +1,10 @@
 /* format.c - what a format asks: is it well formed, and do planes hold what it says? */
+#include "clones.h"
 #include "convert.h"
 #include "desc.h"
 #include "fail.h"
 #include "heap.h"
+#include "narrow.h"
 #include <math.h>
 #include <string.h>
 
@@ -49,29 +51,38 @@ const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t
 /* Number of elements along an axis of `size` weights, `share` weights an element (0: all of them). */
 static int64_t extent(int64_t size, uint32_t share) { return share ? (size + share - 1) / share : 1; }
 
-/* Index of the first integer above `max`, or -1. The maximum is taken first: that loop vectorises. */
+/* Index of the first element whose bits `mask` are above `max`, or -1. A block is searched only if it has one: the loop
+ * that tells vectorises. */
 #define FIRST_ABOVE(type)                                                                                              \
-  {                                                                                                                    \
-    type v, top = 0;                                                                                                   \
-    for (int64_t i = 0; i < n; i++) {                                                                                  \
-      memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);                                                \
-      top = v > top ? v : top;                                                                                         \
-    }                                                                                                                  \
-    for (int64_t i = 0; top > max && i < n; i++) {                                                                     \
-      memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);                                                \
-      if (v > max) return i;                                                                                           \
-    }                                                                                                                  \
-    return -1;                                                                                                         \
-  }
+  for (int64_t i = 0; i < n; i += BLOCK) {                                                                             \
+    type v[BLOCK] = {0}, over = 0;                                                                                     \
+    int64_t m = n - i < BLOCK ? n - i : BLOCK;                                                                         \
+    memcpy(v, (const char *)data + i * (int64_t)sizeof *v, (size_t)m * sizeof *v);                                     \
+    for (int j = 0; j < BLOCK; j++) over |= (type)((v[j] & (type)mask) > (type)max);                                   \
+    for (int j = 0; over; j++)                                                                                         \
+      if ((v[j] & (type)mask) > (type)max) return i + j;                                                               \
+  }                                                                                                                    \
+  return -1
 
-static int64_t first_above(qn_type t, const void *data, int64_t n, uint32_t max) {
-  switch (t) {
-  case QN_T_U8:
-    FIRST_ABOVE(uint8_t)
-  case QN_T_U16:
-    FIRST_ABOVE(uint16_t)
-  case QN_T_U32:
-    FIRST_ABOVE(uint32_t)
+enum { BLOCK = 256 };
+QN__CLONES static int64_t first_above_8(const void *data, int64_t n, uint32_t mask, uint32_t max) {
+  FIRST_ABOVE(uint8_t);
+}
+QN__CLONES static int64_t first_above_16(const void *data, int64_t n, uint32_t mask, uint32_t max) {
+  FIRST_ABOVE(uint16_t);
+}
+QN__CLONES static int64_t first_above_32(const void *data, int64_t n, uint32_t mask, uint32_t max) {
+  FIRST_ABOVE(uint32_t);
+}
+
+static int64_t first_above(qn_type t, const void *data, int64_t n, uint32_t mask, uint32_t max) {
+  switch (qn_type_bits(t)) {
+  case 8:
+    return first_above_8(data, n, mask, max);
+  case 16:
+    return first_above_16(data, n, mask, max);
+  case 32:
+    return first_above_32(data, n, mask, max);
   default:
     return -1;
   }
@@ -79,14 +90,10 @@ static int64_t first_above(qn_type t, const void *data, int64_t n, uint32_t max)
 
 /* Index of the first element that is NaN or infinite, or -1. */
 static int64_t first_not_finite(qn_type t, const void *data, int64_t n) {
-  double block[QN_EXPR_BLOCK];
-  for (int64_t i = 0; i < n; i += QN_EXPR_BLOCK) {
-    int m = (int)(n - i < QN_EXPR_BLOCK ? n - i : QN_EXPR_BLOCK);
-    qn__load_block(t, data, i, m, block);
-    for (int j = 0; j < m; j++)
-      if (!isfinite(block[j])) return i + j;
-  }
-  return -1;
+  qn_form f = qn__form[t];
+  for (int64_t i = 0; t == QN_T_F64 && i < n; i++)
+    if (!isfinite(qn__load_f64(t, data, i))) return i;
+  return t == QN_T_F64 ? -1 : first_above(t, data, n, qn__form_ones(f), qn__form_largest(f));
 }
 
 static qn_status plane_check(const qn_format *f, const qn_planes *p, uint32_t i) {
@@ -105,7 +112,7 @@ static qn_status plane_check(const qn_format *f, const qn_planes *p, uint32_t i)
                     (long long)have->rows, (long long)have->cols, f->name, (long long)rows, (long long)cols,
                     (long long)p->n, (long long)p->k);
   uint32_t max = i ? want->max : f->bits < 32 ? (UINT32_C(1) << f->bits) - 1 : 0;
-  int64_t bad = max ? first_above(have->type, have->data, rows * cols, max) : -1;
+  int64_t bad = max ? first_above(have->type, have->data, rows * cols, UINT32_MAX, max) : -1;
   if (bad >= 0)
     return qn__fail(QN_E_ARG, "plane '%s'[%lld, %lld] is %g, the limit of format '%s' is %u", name,
                     (long long)(bad / cols), (long long)(bad % cols), qn__load_f64(have->type, have->data, bad),

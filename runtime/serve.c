@@ -553,10 +553,10 @@ static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
 static qn_status pack_weight(const qn_gemm *g, const qn_plan *plan, const qn_planes *planes, void *data) {
   qn_device *d = g->ctx->device;
   const qn_allocator *heap = &g->ctx->heap;
-  if (on_host(g->ctx)) return qn__layout_pack(heap, &plan->layout, &plan->format, planes, data);
+  if (on_host(g->ctx)) return qn__layout_pack(d, &plan->layout, &plan->format, planes, data);
   void *packed = qn__alloc(heap, (size_t)g->bytes);
   if (!packed) return qn__fail(QN_E_NOMEM, "weight of %lld bytes", (long long)g->bytes);
-  qn_status s = qn__layout_pack(heap, &plan->layout, &plan->format, planes, packed);
+  qn_status s = qn__layout_pack(d, &plan->layout, &plan->format, planes, packed);
   if (!s) s = d->ops->upload(d, data, packed, (size_t)g->bytes);
   qn__free(heap, packed, (size_t)g->bytes);
   return s;

@@ -1,4 +1,5 @@
 /* test_layout.c - layouts are bijections, planes are checked, the reference is the formula. */
+#include "device_host.h"
 #include "reference.h"
 #include "runtime_fixture.h"
 #include "unpack.h"
@@ -62,6 +63,20 @@ static qn_layout random_layout(rng *r, const qn_format *f) {
   return l;
 }
 
+/* Threads share the records of a section, and the bytes stay the same. */
+static void check_threads(const qn_layout *l, const qn_format *f, const qn_planes *p, const uint8_t *want,
+                          size_t bytes) {
+  qn_device *d;
+  uint8_t *packed = malloc(bytes);
+  memset(packed, 0x5a, bytes);
+  ck_ok(qn__device_host_open(NULL, 3, &d));
+  ck_ok(qn__layout_pack(d, l, f, p, packed));
+  ck_assert_msg(!memcmp(packed, want, bytes), "%s [%lld, %lld]: three threads pack otherwise", f->name, (long long)p->n,
+                (long long)p->k);
+  qn__device_close(d);
+  free(packed);
+}
+
 /* Planes come back from packed bytes as they were, whatever the digits, widths and ragged ends. */
 START_TEST(test_layouts_are_bijections) {
   rng r = {1000 + (uint64_t)_i};
@@ -77,6 +92,7 @@ START_TEST(test_layouts_are_bijections) {
   memset(packed + bytes, 0xa5, 16);
   ck_ok(qn__layout_pack(NULL, &l, &f, &w.planes, packed));
   for (int i = 0; i < 16; i++) ck_assert_uint_eq(packed[bytes + i], 0xa5);
+  check_threads(&l, &f, &w.planes, packed, (size_t)bytes);
   unpack(&l, &f, packed, &back.planes);
   for (uint32_t i = 0; i <= f.n_planes; i++) {
     const qn_plane *p = &w.planes.plane[i];

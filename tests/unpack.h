@@ -38,7 +38,7 @@ static inline void put_element(const qn_format *f, const qn_field *d, const qn_p
   memcpy(to, &bits, size);
 }
 
-/* Into planes of zeros. */
+/* Into planes of zeros. What is padding must hold what padding does. */
 static inline void unpack(const qn_layout *l, const qn_format *f, const uint8_t *src, const qn_planes *p) {
   const int64_t extent[2] = {shares(p->n, l->tile_n) * l->tile_n, shares(p->k, l->tile_k) * l->tile_k};
   for (uint32_t i = 0; i < l->n_sections; i++) {
@@ -60,7 +60,10 @@ static inline void unpack(const qn_layout *l, const qn_format *f, const uint8_t 
           add_place(d->digit, within, d->n_digits, e, at);
           bool there = at[0] < p->n && at[1] < p->k;
           at[0] = weight_row(l, p->n, at[0]);
-          if (there) put_element(f, d, p, at, read_bits(src + offset, bit, d->bits));
+          uint32_t bits = read_bits(src + offset, bit, d->bits), mask = (uint32_t)((UINT64_C(1) << d->bits) - 1);
+          if (there) put_element(f, d, p, at, bits);
+          else if (bits != (d->plane ? 0 : l->pad_code >> d->lo & mask))
+            ck_abort_msg("layout %s: padding at bit %lld of section %u is %u", l->name, (long long)bit, i, bits);
         }
       }
     }

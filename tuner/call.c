@@ -23,11 +23,11 @@ static void mix(char *dst, const char *a, const char *b, size_t bytes, uint64_t 
   }
 }
 
-static qn_status pack(const qn_case *c, const qn_draw *draw, size_t bytes, void **out) {
+static qn_status pack(qn_device *d, const qn_case *c, const qn_draw *draw, size_t bytes, void **out) {
   void *p = realloc(*out, bytes);
   if (!p) return qn__fail(QN_E_NOMEM, "packed weight of %zu bytes", bytes);
   *out = p;
-  return qn__layout_pack(NULL, &c->layout, &c->format, &draw->planes, *out);
+  return qn__layout_pack(d, &c->layout, &c->format, &draw->planes, *out);
 }
 
 /* All copies after the first. */
@@ -46,7 +46,7 @@ static qn_status place_copies(qn_weights *w, const void *twin) {
 static qn_status place_twin(qn_weights *w, const qn_case *c, qn_draw *draw) {
   void *twin = NULL;
   qn__draw_flip(&c->format, draw);
-  qn_status s = pack(c, draw, w->stride, &twin);
+  qn_status s = pack(w->memory.device, c, draw, w->stride, &twin);
   qn__draw_flip(&c->format, draw);
   if (!s) s = place_copies(w, twin);
   free(twin);
@@ -57,7 +57,7 @@ qn_status qn__weights_fill(qn_weights *w, qn_device *d, const qn_case *c, qn_dra
   int64_t bytes;
   QN_TRY(qn__layout_bytes(&c->layout, draw->planes.n, draw->planes.k, &bytes));
   w->stride = (size_t)bytes, w->copies = copies;
-  QN_TRY(pack(c, draw, w->stride, &w->packed));
+  QN_TRY(pack(d, c, draw, w->stride, &w->packed));
   QN_TRY(qn__guarded_place(&w->memory, d, "weights", w->stride * (size_t)copies, 256, draw->fence));
   if (copies == 1) return qn__guarded_set(&w->memory, w->packed);
   QN_TRY(qn__guarded_set(&w->memory, NULL));
