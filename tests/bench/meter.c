@@ -1,0 +1,105 @@
+/* meter.c - the tuner's rule of samples, the read rate and the peaks of this machine, for tests/bench/host, which loads
+ * this as a library and passes what is to be timed as a function. One thread calls. */
+#include "cpu.h"
+#include "device_host.h"
+#include "fail.h"
+#include "measure.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define API __attribute__((visibility("default")))
+
+typedef struct meter meter;
+API meter *bench_meter(int threads, const char **why);
+API void bench_begin(meter *m, int count);
+API bool bench_sample(meter *m, double (*run)(void), double *seconds, double *bandwidth);
+API double bench_peak(meter *m, const char *type);
+
+struct meter {
+  qn_device *device;
+  qn_meter *meter;
+  int patience; /* so many samples may yet be void */
+};
+
+/* A meter of `threads` threads; NULL and the reason in *why. */
+meter *bench_meter(int threads, const char **why) {
+  meter *m = calloc(1, sizeof *m);
+  qn_status s = m ? qn__device_host_open(NULL, threads, &m->device) : qn__fail(QN_E_NOMEM, "no memory for a meter");
+  if (!s) s = qn__meter_new(m->device, (size_t)1 << 28, &m->meter);
+  if (!s) return m;
+  *why = qn__errmsg();
+  if (m) qn__device_close(m->device);
+  free(m);
+  return NULL;
+}
+
+/* Begin with `count` samples, which share their patience with a busy machine. */
+void bench_begin(meter *m, int count) { m->patience = 5 * count; }
+
+/* One of them: its seconds, bytes/s of plain reads beside it, and whether the machine was disturbed all the same. */
+bool bench_sample(meter *m, double (*run)(void), double *seconds, double *bandwidth) {
+  for (;; m->patience--) {
+    bool calm = qn__meter_quiet(m->meter);
+    *bandwidth = qn__meter_bandwidth(m->meter);
+    *seconds = run();
+    calm = qn__meter_quiet(m->meter) && calm;
+    if (calm || m->patience <= 0) return !calm;
+  }
+}
+
+/* ---- Peaks ------------------------------------------------------------------------------------------------------- */
+
+enum { ROUNDS = 400000, CHAINS = 8, TRIES = 9 };
+
+#ifdef __x86_64__
+#define CHAIN(op, r, i) op " %%" r i ", %%" r i ", %%" r i "\n"
+#define ALL(op, r)                                                                                                     \
+  CHAIN(op, r, "0")                                                                                                    \
+  CHAIN(op, r, "1")                                                                                                    \
+  CHAIN(op, r, "2") CHAIN(op, r, "3") CHAIN(op, r, "4") CHAIN(op, r, "5") CHAIN(op, r, "6") CHAIN(op, r, "7")
+/* Rounds of a product into each of so many registers, from zero, that its latency is hidden. */
+#define PEAK(name, op, r)                                                                                              \
+  static void name(void *ud, int64_t begin, int64_t end, int32_t thread) {                                             \
+    (void)ud, (void)thread;                                                                                            \
+    for (int64_t i = begin, rounds = ROUNDS; i < end; i++, rounds = ROUNDS)                                            \
+      __asm__ volatile(ALL("vxorps", "ymm") "1:\n" ALL(op, r) "dec %0\njnz 1b\n"                                       \
+                       : "+r"(rounds)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");                \
+  }
+PEAK(i8_512, "vpdpbusd", "zmm")
+PEAK(bf16_512, "vdpbf16ps", "zmm")
+PEAK(f32_512, "vfmadd231ps", "zmm")
+PEAK(f32_256, "vfmadd231ps", "ymm")
+#endif
+
+typedef struct peak {
+  const char *type, *needs; /* of the operands; instruction sets */
+  qn_work entry;
+  int operations; /* of one product: multiplications and additions, one by one */
+} peak;
+
+/* The best first. */
+static const peak peaks[] = {
+#ifdef __x86_64__
+    {"i8", "avx512f avx512vnni", i8_512, 128},
+    {"bf16", "avx512f avx512bf16", bf16_512, 64},
+    {"f32", "avx512f", f32_512, 32},
+    {"f32", "avx2 fma", f32_256, 16},
+#endif
+    {0}};
+
+/* Operations/s of all threads with operands of `type`, the best of some tries; 0 where there is no instruction for it.
+ */
+double bench_peak(meter *m, const char *type) {
+  char missing[32];
+  double best = 0;
+  const peak *p = peaks;
+  while (p->type && (strcmp(p->type, type) || !qn__cpu_has(p->needs, missing, sizeof missing))) p++;
+  int threads = m->device->info.threads;
+  for (int i = 0; p->type && i < TRIES; i++) {
+    double start = qn__now();
+    m->device->ops->share(m->device, p->entry, NULL, threads);
+    double rate = (double)threads * ROUNDS * CHAINS * p->operations / (qn__now() - start);
+    if (rate > best) best = rate;
+  }
+  return best;
+}

@@ -1,0 +1,102 @@
+"""tests/bench/host with an invented clock, invented contenders and no numpy: who has its turn when, and what becomes of
+the samples."""
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import types
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Generator:
+    def standard_normal(self, shape, dtype):
+        return list(shape)
+
+
+numpy = types.ModuleType("numpy")
+numpy.float32 = numpy.uint8 = None
+numpy.random = types.SimpleNamespace(default_rng=lambda seed: Generator())
+sys.modules["numpy"] = numpy
+sys.path.insert(0, HERE)
+loader = importlib.machinery.SourceFileLoader("host", os.path.join(HERE, "host"))
+host = importlib.util.module_from_spec(importlib.util.spec_from_loader("host", loader))
+loader.exec_module(host)
+host.error = lambda peer, x, y: 0.5
+log = []
+
+
+class Contender:
+    def __init__(self, name, copies, seconds):
+        self.name, self.copies, self.seconds, self.bytes, self.multiplies = name, copies, seconds, 1000, "i8"
+
+    def tokens(self, x):
+        self.x = x
+
+    def run(self, i):
+        log.append((self.name, i))
+        self.took = self.seconds[len(log) % len(self.seconds)]
+
+    def result(self):
+        return None
+
+    def kernel(self, m):
+        return "k%d" % m
+
+
+class Meter:
+    """Calls take what the contender says; those of more than 50 s are disturbed."""
+
+    def __init__(self, contenders):
+        self.contenders, self.begun = {p.name: p for p in contenders}, []
+
+    def begin(self, count):
+        self.begun.append(count)
+
+    def sample(self, call):
+        call()
+        seconds = self.contenders[log[-1][0]].took
+        return seconds, 500.0, seconds > 50
+
+
+def test_turns_and_numbers():
+    a, b, c = Contender("a", 2, [2.0]), Contender("b", 3, [4.0]), Contender("c", 1, [99.0])
+    meter = Meter([a, b, c])
+    rows = host.measure(meter, (10, 20, 1), [a, b, c], 7, 4, {"i8": 2800.0})
+    warm = [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
+    turns = [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("c", 0), ("a", 1), ("c", 0), ("a", 0),
+             ("b", 2), ("a", 1), ("b", 0), ("c", 0)]
+    assert log == warm + turns, log
+    assert meter.begun == [12] and a.x == [7, 20], (meter.begun, a.x)
+    first = rows[0]
+    assert first["us"] == 2e6 and first["spread"] == 0 and first["disturbed"] == 0 and first["kernel"] == "k7", first
+    assert first["bandwidth"] == 500 and first["of_reads"] == 1, first       # 1000 bytes in 2 s, 500 bytes/s beside it
+    assert first["operations"] == 1400 and first["of_peak"] == 0.5, first    # 2 * 7 * 10 * 20 in 2 s
+    assert "?" not in host.line(first) and "?" in host.line(rows[2]), host.line(rows[2])
+
+
+def test_spread_is_of_quartiles():
+    p = Contender("p", 1, [])
+    samples = [(s, 1.0, False) for s in (8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 90.0)]
+    row = host.result((1, 1, 1), p, 1, samples, 0.0, None)
+    assert row["us"] == 11e6 and abs(row["spread"] - 2 / 11) < 1e-12 and row["of_peak"] is None, row
+
+
+def test_missing_contenders_are_named_once():
+    said = []
+    host.print = lambda *words: said.append(" ".join(words))
+
+    def missing(weight, threads, options):
+        raise host.peers.Missing("pip install it")
+    makers = [("here", lambda w, t, o: "made"), ("gone", missing)]
+    for only, want in ((None, ["made"]), (None, ["made"]), ("go", []), ("re,x", ["made"])):
+        assert host.available(makers, (1, 1, 1), None, types.SimpleNamespace(only=only)) == want, only
+    assert said == ["left out: gone: pip install it"], said
+
+
+for name, test in sorted(vars().copy().items()):
+    if name.startswith("test_"):
+        test()
+        log.clear()
+print("host: turns, numbers and what is missing are as they should be")
