@@ -13,6 +13,7 @@ A contender has a name, the bytes of a copy, and the type that its products mult
     result()    Y, f32 [m, N]
     rows(list)  what these rows of the weight stand for, f32
     kernel(m)   what runs there, if it is known
+    close()     give back what Python does not know of
 """
 import ctypes
 import glob
@@ -65,6 +66,9 @@ class Contender:
     def kernel(self, m):
         return None
 
+    def close(self):
+        pass
+
 
 # ---- Quernel ---------------------------------------------------------------------------------------------------------
 
@@ -109,7 +113,8 @@ def tuned(problem, threads, options):
 
 
 class Quernel(Contender):
-    """A product of the library with planes that `planes` makes of the weight; `rows` says what they stand for."""
+    """A product of the library with planes that `planes` makes of the weight; `rows` says what they stand for. `act` is
+    how a problem spells it: f32~i8 rounds X within the call, before others X is converted here, in the time."""
 
     def __init__(self, name, act, weight, threads, options):
         self.n, self.k = weight.shape
@@ -125,7 +130,8 @@ class Quernel(Contender):
         self.check(self.lib.qn_open(tuned(problem, threads, options).encode(), ctypes.byref(opened),
                                     ctypes.byref(self.ctx), None, 0))
         self.check(self.lib.qn_bind(self.ctx, problem.encode(), ctypes.byref(self.gemm)))
-        super().__init__("quernel %s, X %s" % (name, act), self.lib.qn_weight_bytes(self.gemm), act, options)
+        nbytes, multiplies = self.lib.qn_weight_bytes(self.gemm), act.split("~")[-1]
+        super().__init__("quernel %s, X %s" % (name, act), nbytes, multiplies, options)
         self.weight = [ctypes.c_void_p() for _ in range(self.copies)]
         for w in self.weight:
             self.check(self.lib.qn_prepack(self.gemm, ctypes.byref(planes), ctypes.byref(w)))
@@ -137,7 +143,7 @@ class Quernel(Contender):
     def tokens(self, x):
         self.x, self.m = x, x.shape[0]
         self.y = aligned(self.m * self.n, np.float32).reshape(self.m, self.n)
-        self.cast = aligned(x.size, {"i8": np.int8, "bf16": np.uint16, "f32": np.float32}[self.act])
+        self.cast = x if "f32" in self.act else aligned(x.size, {"i8": np.int8, "bf16": np.uint16}[self.act])
         self.x_scale = np.zeros(self.m, np.float32)
         self.workspace = aligned(self.lib.qn_gemm_workspace(self.gemm, ctypes.c_int64(self.m)), np.uint8)
         self.counters = aligned(self.lib.qn_gemm_counters(self.gemm, ctypes.c_int64(self.m)), np.uint8)
@@ -148,7 +154,7 @@ class Quernel(Contender):
         x, m, k = address(self.x), ctypes.c_int64(self.m), ctypes.c_int64(self.k)
         if self.act == "i8":
             self.lib.qn_quantize_rows(x, m, k, k, TYPES["i8"], address(self.cast), address(self.x_scale))
-        else:
+        elif self.cast is not self.x:
             self.lib.qn_convert(x, TYPES["f32"], address(self.cast), TYPES[self.act], ctypes.c_size_t(self.x.size))
         self.check(self.lib.qn_run(self.gemm, self.weight[i], ctypes.byref(self.args)))
 
@@ -157,6 +163,12 @@ class Quernel(Contender):
 
     def kernel(self, m):
         return self.lib.qn_gemm_kernel(self.gemm, ctypes.c_int64(m)).decode()
+
+    def close(self):
+        for w in self.weight:
+            self.lib.qn_weight_free(w)
+        self.lib.qn_gemm_free(self.gemm)
+        self.lib.qn_close(self.ctx)
 
 
 class QuernelInt(Quernel):
@@ -312,15 +324,14 @@ class Ggml(Contender):
         ctx = self.context()
         self.weight = [pointer(g.ggml_new_tensor_2d(ctx, self.type, self.k, self.n)) for _ in range(self.copies)]
         kind_of_buffer = self.repacking() if repacked else pointer(g.ggml_backend_cpu_buffer_type())
-        self.allocate(ctx, kind_of_buffer)
+        self.weights = ctx, self.allocate(ctx, kind_of_buffer)
         if repacked and not self.supported():
             raise Missing("not rearranged for this CPU")
         for w in self.weight:
             g.ggml_backend_tensor_set(w, address(data), 0, data.nbytes)
-        self.ctx = self.buffer = None
+        self.calls = None
 
     def context(self):
-        self.g.ggml_init.argtypes = None
         return pointer(self.g.ggml_init(InitParams(64 << 20, None, True)))
 
     def allocate(self, ctx, kind):
@@ -328,6 +339,17 @@ class Ggml(Contender):
         if not buffer:
             raise Missing("no memory")
         return buffer
+
+    def free(self, tensors):
+        if tensors:
+            self.g.ggml_backend_buffer_free(tensors[1])
+            self.g.ggml_free(tensors[0])
+
+    def close(self):
+        self.free(self.calls)
+        self.free(self.weights)
+        self.g.ggml_backend_free(self.backend)
+        self.g.ggml_threadpool_free(self.pool)
 
     def device(self):
         return pointer(self.g.ggml_backend_reg_dev_get(pointer(self.g.ggml_backend_cpu_reg()), 0))
@@ -359,17 +381,15 @@ class Ggml(Contender):
 
     def tokens(self, x):
         g, m = self.g, x.shape[0]
-        if self.ctx:
-            g.ggml_backend_buffer_free(self.buffer)
-            g.ggml_free(self.ctx)
-        self.ctx, self.m = self.context(), m
-        tensor = pointer(g.ggml_new_tensor_2d(self.ctx, GGML["F32"], self.k, m))
-        self.y = [pointer(g.ggml_mul_mat(self.ctx, w, tensor)) for w in self.weight]
+        self.free(self.calls)
+        ctx, self.m = self.context(), m
+        tensor = pointer(g.ggml_new_tensor_2d(ctx, GGML["F32"], self.k, m))
+        self.y = [pointer(g.ggml_mul_mat(ctx, w, tensor)) for w in self.weight]
         self.graph = []
         for y in self.y:
-            self.graph.append(pointer(g.ggml_new_graph_custom(self.ctx, 8, 0)))
+            self.graph.append(pointer(g.ggml_new_graph_custom(ctx, 8, 0)))
             g.ggml_build_forward_expand(self.graph[-1], y)
-        self.buffer = self.allocate(self.ctx, pointer(g.ggml_backend_cpu_buffer_type()))
+        self.calls = ctx, self.allocate(ctx, pointer(g.ggml_backend_cpu_buffer_type()))
         g.ggml_backend_tensor_set(tensor, address(x), 0, x.nbytes)
 
     def run(self, i):

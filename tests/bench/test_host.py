@@ -24,6 +24,8 @@ loader = importlib.machinery.SourceFileLoader("host", os.path.join(HERE, "host")
 host = importlib.util.module_from_spec(importlib.util.spec_from_loader("host", loader))
 loader.exec_module(host)
 host.error = lambda peer, x, y: 0.5
+clock = [0.0]
+host.time = types.SimpleNamespace(perf_counter=lambda: clock[0])
 log = []
 
 
@@ -36,7 +38,7 @@ class Contender:
 
     def run(self, i):
         log.append((self.name, i))
-        self.took = self.seconds[len(log) % len(self.seconds)]
+        clock[0] += self.seconds
 
     def result(self):
         return None
@@ -46,34 +48,46 @@ class Contender:
 
 
 class Meter:
-    """Calls take what the contender says; those of more than 50 s are disturbed."""
+    """Samples of more than 50 s are disturbed."""
 
-    def __init__(self, contenders):
-        self.contenders, self.begun = {p.name: p for p in contenders}, []
+    def __init__(self):
+        self.begun = []
 
     def begin(self, count):
         self.begun.append(count)
 
-    def sample(self, call):
-        call()
-        seconds = self.contenders[log[-1][0]].took
+    def sample(self, seconds_of_call):
+        seconds = seconds_of_call()
         return seconds, 500.0, seconds > 50
 
 
+def names(entries):
+    """aab for two entries of a and one of b."""
+    return "".join(name for name, _ in entries)
+
+
 def test_turns_and_numbers():
-    a, b, c = Contender("a", 2, [2.0]), Contender("b", 3, [4.0]), Contender("c", 1, [99.0])
-    meter = Meter([a, b, c])
+    a, b, c = Contender("a", 2, 2.0), Contender("b", 3, 4.0), Contender("c", 1, 99.0)
+    meter = Meter()
     rows = host.measure(meter, (10, 20, 1), [a, b, c], 7, 4, {"i8": 2800.0})
-    warm = [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
-    turns = [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("c", 0), ("a", 1), ("c", 0), ("a", 0),
-             ("b", 2), ("a", 1), ("b", 0), ("c", 0)]
-    assert log == warm + turns, log
+    assert names(log) == "aaa" "bbbb" "cc" + "aabbcc" "bbccaa" "ccaabb" "aabbcc", names(log)
+    for p in (a, b, c):  # copies in turn, without a break
+        used = [i for name, i in log if name == p.name]
+        assert used == [i % p.copies for i in range(len(used))], (p.name, used)
     assert meter.begun == [12] and a.x == [7, 20], (meter.begun, a.x)
     first = rows[0]
     assert first["us"] == 2e6 and first["spread"] == 0 and first["disturbed"] == 0 and first["kernel"] == "k7", first
-    assert first["bandwidth"] == 500 and first["of_reads"] == 1, first       # 1000 bytes in 2 s, 500 bytes/s beside it
-    assert first["operations"] == 1400 and first["of_peak"] == 0.5, first    # 2 * 7 * 10 * 20 in 2 s
+    assert first["bandwidth"] == 500 and first["of_reads"] == 1, first     # 1000 bytes in 2 s, 500 bytes/s beside it
+    assert first["operations"] == 1400 and first["of_peak"] == 0.5, first  # 2 * 7 * 10 * 20 in 2 s
     assert "?" not in host.line(first) and "?" in host.line(rows[2]), host.line(rows[2])
+
+
+def test_short_calls_are_timed_together():
+    short = Contender("s", 40, 1e-4)
+    calls = host.Calls(short)
+    assert calls.many == 10, calls.many
+    del log[:]
+    assert abs(calls.seconds() - 1e-4) < 1e-12 and len(log) == 11, log
 
 
 def test_spread_is_of_quartiles():
