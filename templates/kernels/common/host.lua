@@ -3,11 +3,11 @@
 -- Arithmetic.  A vector has LANES columns (16 with AVX-512, 8 with AVX2, else 4); a column's 32-bit lane holds the
 -- codes of V values of k:
 --
---   activations   V   AVX-512 multiplies             AVX2                 C              exact, apart from
---   f32           1   f32 (fma)                      f32 (fma)            f32            the f32 sum
---   bf16          2   pairs of bf16 (vdpbf16ps)      f32                  f32            that; AVX-512: bf16 tables
---   e4m3          2   as bf16, which holds it        f32                  f32            as with bf16
---   i8            4   quads of u8 by i8 (vpdpbusd)   quads (vpmaddubsw)   f32, exactly   only the f32 sum of groups
+--   activations   V   AVX-512, NEON multiply             AVX2                 C             exact, apart from
+--   f32           1   f32 (fma)                          f32 (fma)            f32           the f32 sum
+--   bf16          2   pairs of bf16 (vdpbf16ps, bfdot)   f32                  f32           that; pairs: bf16 tables
+--   e4m3          2   as bf16, which holds it            f32                  f32           as with bf16
+--   i8            4   quads of i8 (vpdpbusd, sdot)       quads (vpmaddubsw)   f32, exactly  the f32 sum of groups
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and
 -- offset are products of planes. The group is the finest that a plane has; coarser planes are constant over several of
@@ -23,12 +23,12 @@ local host = {}
 --
 --   lanes       columns of a vector          registers   of vectors
 --   sets        what the CPU must have, as gcc names it; beyond that by product and by output: products, stores
---   flags       for the compiler, beside -mSET                   header    that the source includes
+--   flags       flags(sets): for the compiler                    header    that the source includes
 --   at_once     function(v, V): how many of the V values of k in a lane one instruction multiplies; 1: each, in f32
 --   prefetch    is it worth trying to prefetch?
 --
 -- and has the hooks that host_tile.lua calls.
-local isas = { "c", "avx2", "avx512" }
+local isas = { "c", "avx2", "avx512", "neon" }
 for _, name in ipairs(isas) do isas[name] = use("kernels/isa/" .. name) end
 
 local arithmetic = {
@@ -87,28 +87,34 @@ function host.tile_sums(v) return v.MR * v.NR // host.isa(v).lanes end
 local function at_once(v) return host.isa(v).at_once(v, arithmetic[v.act].V) end
 function host.lane_products(v) return arithmetic[v.act].V // at_once(v) end
 
-function host.arch(v) return table.concat(host.sets(v), " ") end
+-- The machine's name stands before its sets: portable C is compiled for one machine, too.
+function host.arch(v) return table.concat(union { { v.device.arch:match "%S+" }, host.sets(v) }, " ") end
 
-function host.flags(v)
-  return (host.arch(v):gsub("%S+", "-m%0")) .. v.isa.flags
-end
+function host.flags(v) return v.isa.flags(host.sets(v)) end
 
--- What a quick search tries: the best instruction set of a device, and values that suit its number of registers.
+-- What a quick search tries: the best instruction set that a device has in full, and better ones that it has in part,
+-- for the problems that those take.
 local function best(device)
+  local out = {}
   for i = #isas, 1, -1 do
     local isa = isas[isas[i]]
-    if has(device, union { isa.sets, union(isa.products), union(isa.stores) }) then return isas[i] end
+    if has(device, isa.sets) then table.insert(out, 1, isas[i]) end
+    if has(device, union { isa.sets, union(isa.products), union(isa.stores) }) then return out end
   end
 end
 
+-- Values that suit what the registers of the best hold.
 function host.quick(wide, narrow)
-  return function(device) return isas[best(device)].registers >= 32 and wide or narrow end
+  return function(device)
+    local isa = isas[best(device)[1]]
+    return isa.lanes * isa.registers >= 512 and wide or narrow
+  end
 end
 
 -- A family's parameters: those that all have, so that one packed weight serves them, and its own.
 function host.params(own)
   return {
-    { name = "ISA", values = { table.unpack(isas) }, quick = function(device) return { best(device) } end,
+    { name = "ISA", values = { table.unpack(isas) }, quick = best,
       doc = "instruction set", short = "" },
     { name = "NR", values = { 16, 32, 64 }, quick = host.quick({ 32, 64 }, { 16, 32 }), doc = "columns of a panel" },
     { name = "LAYOUT", values = { "record", "split" }, doc = "scales between the codes, or apart", short = "" },
@@ -285,6 +291,9 @@ local function from_x(w, v)
         return x & 0x80 ? -f : f;
       }
     ]], { SHIFT = 23 - t.mantissa, POWER = 127 - t.bias })
+    if v.FILL then
+      w "fn uint16_t bf16_of_fp8(uint8_t x) { return (union { float f; uint32_t u; }){from_fp8(x)}.u >> 16; }"
+    end
   end
 end
 

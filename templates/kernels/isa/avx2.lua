@@ -14,7 +14,7 @@ local portable = { prepare = isa.prepare, number = isa.number, weights = isa.wei
 
 isa.lanes = 8
 isa.sets = { "avx2", "f16c", "fma" }
-isa.flags = " -ffp-contract=fast" -- a product and its sum may be one instruction; the kernels do not depend on which
+function isa.flags(sets) return "-m" .. table.concat(sets, " -m") .. " -ffp-contract=fast" end
 isa.header = "immintrin.h"
 
 -- With i8, the largest of a format's weights as unsigned bytes.

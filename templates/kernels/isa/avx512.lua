@@ -13,7 +13,7 @@ local isa = {
   sets = { "avx512bw", "avx512dq", "avx512f", "avx512vl" },
   products = { bf16 = { "avx512bf16" }, i8 = { "avx512vbmi", "avx512vnni" } },
   stores = { bf16 = { "avx512bf16" } },
-  flags = " -mprefer-vector-width=512",
+  flags = function(sets) return "-m" .. table.concat(sets, " -m") .. " -mprefer-vector-width=512" end,
   header = "immintrin.h",
   prefetch = true,
 }
@@ -168,9 +168,6 @@ local multiply = {
 }
 
 function isa.multiply(w, v)
-  if v.PRODUCT ~= v.act then
-    w "fn uint16_t bf16_of_fp8(uint8_t x) { return (union { float f; uint32_t u; }){from_fp8(x)}.u >> 16; }"
-  end
   local unit = v.format.map.unit
   w(multiply[v.PRODUCT], { UNIT = unit and unit ~= 1 and " * " .. literals.f32(unit) or "" })
   w.blank()

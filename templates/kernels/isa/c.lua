@@ -5,7 +5,10 @@
 
 local literals = use "kernels/common/literals"
 
-local isa = { lanes = 4, registers = 16, sets = {}, products = {}, stores = {}, flags = "" }
+local isa = { lanes = 4, registers = 16, sets = {}, products = {}, stores = {} }
+
+-- A product and its sum may be one instruction; the kernels do not depend on which.
+function isa.flags() return "-ffp-contract=fast" end
 
 function isa.at_once() return 1 end
 
@@ -37,8 +40,8 @@ function isa.small_floats(w, v)
   end
 end
 
--- number(): codes in 32-bit lanes to map(q).
-function isa.number(w, v)
+-- number(): codes in 32-bit lanes to map(q). show: an entry of a table as C (default: f32).
+function isa.number(w, v, show)
   local map, bits = v.format.map, v.format.bits
   if map.kind == "float" then
     local body = ({ f32 = "(f32v)q", bf16 = "(f32v)(q << 16)" })[map.type] or ("from_%s(q)"):format(map.type)
@@ -56,7 +59,7 @@ function isa.number(w, v)
         for (int i = 0; i < LANES; i++) out[i] = table[q[i]];
         return out;
       }
-    ]=], { COUNT = 1 << bits, ENTRIES = literals.entries(map.values, 1 << bits, literals.f32, 4) })
+    ]=], { COUNT = 1 << bits, ENTRIES = literals.entries(map.values, 1 << bits, show or literals.f32, 4) })
   end
 end
 
@@ -111,7 +114,8 @@ function isa.planes(w, v)
   if #v.format.planes > 0 then w.blank() end
 end
 
-local convert = {
+-- convert(x): f32 to a narrower output.
+isa.convert = {
   bf16 = [[
     /* To bf16, to nearest even; NaN stays NaN. */
     fn uint16_t convert(float x) {
@@ -159,13 +163,14 @@ function isa.operand(w, type)
 end
 
 function isa.store(w, v)
-  if convert[v.out] then w(convert[v.out]) end
+  local convert = v.isa.convert[v.out]
+  if convert then w(convert) end
   w([[
     /* Write the first `count` of LANES columns. */
     fn void store(${YT} *y, f32v s, int64_t count) {
       for (int i = 0; i < LANES && i < count; i++) y[i] = ${VALUE};
     }
-  ]], { YT = v.YT, VALUE = convert[v.out] and "convert(s[i])" or "s[i]" })
+  ]], { YT = v.YT, VALUE = convert and "convert(s[i])" or "s[i]" })
   w.blank()
 end
 
