@@ -149,7 +149,7 @@ typedef struct image {
 
 #define PLAIN_FLAGS "-shared -nostdlib -fPIC -O1 -ffreestanding -fno-stack-protector -Wl,-z,norelro,--build-id=none"
 
-/* Compile C text with the system's compiler; fails the test if it does not. */
+/* Compile C text with the system's compiler, or $QUERNEL_CC; fails the test if it does not. */
 static inline image compile(const char *text, const char *flags) {
   char source[] = "/tmp/qn_test_XXXXXX.c", object[64], command[512];
   int fd = mkstemps(source, 2);
@@ -157,7 +157,7 @@ static inline image compile(const char *text, const char *flags) {
   ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
   close(fd);
   snprintf(object, sizeof object, "%s.so", source);
-  snprintf(command, sizeof command, "cc %s -x c %s -o %s", flags, source, object);
+  snprintf(command, sizeof command, "${QUERNEL_CC:-cc} %s -x c %s -o %s", flags, source, object);
   int status = system(command);
   FILE *f = status ? NULL : fopen(object, "rb");
   unlink(source);

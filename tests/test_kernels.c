@@ -3,9 +3,12 @@
  * Each pair is verified by the tool with the widest instructions of this CPU, in a family and a layout that take turns:
  * the four types of activations meet a format in all four of them, if it has both layouts. With one type it runs in
  * portable C, too, with another in AVX2; a few problems run in the whole reduced space (both ends of each parameter).
+ * With QN_ONE_DRAW in the environment, for machines that are emulated, the widest instructions meet a format with one
+ * type, portable C meets every eighth format, what is refused is left out, and no problem runs in a space.
  * The tool's own shapes are awkward: columns that do not fill a panel, a K that ends within a group or within a vector.
  * A format that is registered and not listed here fails. */
 #include "cli_fixture.h"
+#include "cpu.h"
 #include "format_list.h"
 #include <stdbool.h>
 
@@ -29,20 +32,22 @@ static void verified(unsigned least, const char *problem, const char *options) {
                 cli_err, QN_BUILD, problem, options);
 }
 
-static bool always(void) { return true; }
-static bool has_avx512(void) {
-  return __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
-         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
-}
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
 static const struct {
-  const char *isa, *tile;
-  bool (*here)(void);
-  int turn; /* where to look for the one activation type it meets a format with, format 0 beginning there; -1: all */
-} sets[] = {{"avx512", "NR=32 --fix MR=4", has_avx512, -1},
-            {"avx2", "NR=16 --fix MR=2", has_avx2, 0},
-            {"c", "NR=16 --fix MR=2", always, 1}};
+  const char *isa, *tile, *needs;
+  int turn;   /* where to look for the one activation type it meets a format with, format 0 beginning there */
+  bool whole; /* it meets a format with every type, unless one draw is asked for */
+} sets[] = {{"avx512", "NR=32 --fix MR=4", "avx512bf16 avx512vbmi avx512vl avx512vnni", 2, true},
+            {"neon", "NR=16 --fix MR=4", "aarch64 bf16 dotprod", 2, true},
+            {"avx2", "NR=16 --fix MR=2", "avx2 fma", 0, false},
+            {"c", "NR=16 --fix MR=2", "", 1, false}};
+
+static bool one_draw(void) { return getenv("QN_ONE_DRAW") != NULL; }
+static bool whole(size_t set) { return sets[set].whole && !one_draw(); }
+
+static bool here(size_t set) {
+  char missing[32];
+  return qn__cpu_has(sets[set].needs, missing, sizeof missing);
+}
 
 /* The activation type, of those that the format takes, that an instruction set meets it with. */
 static int act_of(int format, int turn) {
@@ -64,6 +69,7 @@ START_TEST(every_format_with_every_activation) {
   int f = _i / 4, a = _i % 4;
   const char *refused = formats[f].refused[a];
   char problem[96], options[160];
+  if (refused && one_draw()) return;
   snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, acts[a], f % 3 ? "" : epilogues[f / 3 % 6]);
   if (refused) {
     cli("quernel kernels --problem %s --device host", problem);
@@ -74,7 +80,8 @@ START_TEST(every_format_with_every_activation) {
   }
   bool gemm = (f + a) % 2, record = (f + a) / 2 % 2 && in_records(problem);
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-    if (!sets[i].here() || (sets[i].turn >= 0 && act_of(f, sets[i].turn) != a)) continue;
+    if (!here(i) || (!whole(i) && act_of(f, sets[i].turn) != a)) continue;
+    if (one_draw() && !sets[i].whole && f % 8) continue;
     snprintf(options, sizeof options, "--family %s --fix ISA=%s --fix %s --fix %s --fix LAYOUT=%s",
              gemm ? "host.gemm" : "host.gemv", sets[i].isa, sets[i].tile, gemm ? "UNROLL=1" : "PF=0",
              record ? "record" : "split");
@@ -119,14 +126,14 @@ END_TEST
 int main(int argc, char **argv) {
   (void)argc;
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-    if (!sets[i].here()) fprintf(stderr, "kernels: this CPU has no %s: its kernels are not run\n", sets[i].isa);
+    if (!here(i)) fprintf(stderr, "kernels: this CPU has no %s: its kernels are not run\n", sets[i].isa);
   Suite *s = suite_create("kernels");
   TCase *t = tcase_create("host");
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_test(t, every_registered_format_is_listed);
   tcase_add_test(t, foreign_activations_are_refused);
   tcase_add_loop_test(t, every_format_with_every_activation, 0, 4 * N_FORMATS);
-  tcase_add_loop_test(t, every_variant_is_right, 0, (int)(sizeof problems / sizeof *problems));
+  tcase_add_loop_test(t, every_variant_is_right, 0, one_draw() ? 0 : (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);
