@@ -18,6 +18,8 @@
 
 typedef struct qn_store qn_store;
 
+#define QN_STORE_POLICY "cold, marked" /* how timings are taken: weights cold; disturbed ones are marked */
+
 /* ROOT: `asked`, else $QUERNEL_CACHE, else $XDG_CACHE_HOME/quernel, else ~/.cache/quernel; without HOME the password
  * database says where that is. NULL and "" are not set; XDG_CACHE_HOME and HOME count only if absolute. QN_E_IO: there
  * is no home; QN_E_LIMIT: the path is too long. */
@@ -26,8 +28,8 @@ qn_status qn__store_root(const char *asked, char out[PATH_MAX]);
 /* Open or make the store for a device at qn__store_root(root). What a store holds is run, so QN_E_IO, too, for a ROOT
  * that every user may write and, unless it was asked for by `root` or $QUERNEL_CACHE, for another user's. Behind ROOT
  * are read, never written, $QUERNEL_CACHE_SYSTEM and what is installed with the project: an entry is taken from the
- * first of the three that has it whole. `policy` names how timings are taken ("cold"). QN_E_IO with the path and the
- * reason: the store cannot be written. A store may be used by any number of threads and processes. */
+ * first of the three that has it whole. `policy` names how timings are taken (QN_STORE_POLICY). QN_E_IO with the path
+ * and the reason: the store cannot be written. A store may be used by any number of threads and processes. */
 qn_status qn__store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
                          qn_store **out);
 void qn__store_close(qn_store *s);             /* NULL is accepted */

@@ -170,6 +170,37 @@ end
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
 function common.percent(share) return share and ("%.0f%%"):format(100 * share) or "-" end
+
+-- How far the rounds of a time are apart; a question mark says that it is not to be believed: they differ by more than
+-- a tenth, or the machine was busy.
+function common.spread(spread, disturbed)
+  local text = spread and spread > 0 and ("%.1f%%"):format(100 * spread) or "-"
+  if not disturbed and (spread or 0) <= 0.1 then return text end
+  return text == "-" and "?" or text .. " ?"
+end
+
+-- Bytes a second as a share of what plain reads beside it reached. Nothing reads faster than that: more than 110 % is a
+-- fault of the measurement, and gets a question mark.
+function common.roof(bytes, seconds, bandwidth)
+  local share = bandwidth and bandwidth > 0 and seconds and bytes / seconds / bandwidth
+  return common.percent(share or nil) .. (share and share > 1.1 and " ?" or "")
+end
+
+-- Below a table: what its question marks mean, if it has any, and how many samples counted.
+function common.say_samples(rows, c)
+  local marked = false
+  for _, row in ipairs(rows) do
+    for _, cell in ipairs(row) do marked = marked or tostring(cell):find "%?$" end
+  end
+  if marked then
+    common.say("?: not to be believed: the machine was busy, or the rounds differ by more than 10%, or plain reads " ..
+      "beside the kernel were slower than its own. quernel tune takes such times again")
+  end
+  local text = "%d samples counted; %d were void, as the machine did something else, and were taken again; %d were " ..
+    "kept although it was busy"
+  common.say(text:format(c.samples - c.disturbed, c.thrown, c.disturbed))
+end
+
 function common.short(variant) -- FAMILY/FORMAT/TYPES/VALUES -> FAMILY VALUES
   return (variant:gsub("^([^/]+)/.*/([^/]+)$", "%1 %2"))
 end
@@ -229,7 +260,7 @@ function common.table(rows)
       row[i] = text
       width[i] = math.max(width[i] or 0, length(text))
       if r > 1 and text ~= "-" and text ~= "" then
-        number[i] = number[i] ~= false and text:match "^[%-%d][%d%.e+%-]*[x%%]?$" ~= nil
+        number[i] = number[i] ~= false and text:match "^[%-%d][%d%.e+%-]*[x%%]? ?%??$" ~= nil
       end
     end
   end

@@ -16,8 +16,12 @@ static void push_point(lua_State *L, const qn_point *x) {
   lua_newtable(L);
   qn__lua_set_integer(L, "m", x->m);
   qn__lua_set_number(L, "seconds", x->seconds);
+  qn__lua_set_number(L, "spread", x->spread);
   qn__lua_set_number(L, "dense_seconds", x->dense_seconds);
   qn__lua_set_number(L, "bandwidth", x->bandwidth);
+  qn__lua_set_flag(L, "disturbed", (x->marks & QN_DISTURBED) != 0);
+  qn__lua_set_flag(L, "raced", (x->marks & QN_RACED) != 0);
+  qn__lua_set_flag(L, "dense_disturbed", (x->marks & QN_DENSE_DISTURBED) != 0);
 }
 
 /* Range number i, and in it the points that it serves. */

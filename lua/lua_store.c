@@ -20,7 +20,7 @@ static int store_open(lua_State *L) {
   char compiler[128];
   qn_status s = qn__device_open(NULL, name, &d);
   if (s == QN_OK) s = qn__compiler_version(d->info.target, compiler, sizeof compiler);
-  if (s == QN_OK) s = qn__store_open(root, &d->info, compiler, "cold", store);
+  if (s == QN_OK) s = qn__store_open(root, &d->info, compiler, QN_STORE_POLICY, store);
   qn__device_close(d);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }

@@ -126,6 +126,10 @@ static void push_counts(lua_State *L, const qn_tune_counts *c) {
   qn__lua_set_integer(L, "timed_known", (int64_t)c->timed_known);
   qn__lua_set_integer(L, "restarts", (int64_t)c->restarts);
   qn__lua_set_integer(L, "set_aside", (int64_t)c->set_aside);
+  qn__lua_set_integer(L, "samples", (int64_t)c->samples);
+  qn__lua_set_integer(L, "thrown", (int64_t)c->thrown);
+  qn__lua_set_integer(L, "disturbed", (int64_t)c->disturbed);
+  qn__lua_set_integer(L, "again", (int64_t)c->again);
   qn__lua_set_integer(L, "cut", (int64_t)c->cut);
 }
 
@@ -157,6 +161,7 @@ static int tune(lua_State *L) {
   qn_tune_options options = {.effort = (int)qn__json_number(o, "effort", 0),
                              .budget = qn__json_number(o, "budget", 0),
                              .threads = (int)qn__json_number(o, "threads", 0),
+                             .retime = cJSON_IsTrue(qn__json_get(o, "retime")),
                              .check_only = cJSON_IsTrue(qn__json_get(o, "check_only")),
                              .progress = progress,
                              .ud = t,

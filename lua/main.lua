@@ -40,6 +40,7 @@ local variables = {
   { "QUERNEL_CUBLAS", "the path of libcublas (default: the loader's)" },
   { "QUERNEL_TEMPLATES", "a folder whose templates/ come before those inside the tool" },
   { "QUERNEL_WORKER", "the worker program (default: beside the tool, or as installed)" },
+  { "QUERNEL_BUSY", "ignore: every sample counts, however busy the machine is; for tests" },
   { "QUERNEL_TRACE", "if set, errors show where in the Lua code they come from" },
 }
 

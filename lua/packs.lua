@@ -202,12 +202,24 @@ return function(q, native)
     return out
   end
 
-  -- Samples of a case: seconds, and the bandwidth of plain reads beside them. nil, message.
+  -- An answer's samples -> { seconds, bandwidth, disturbed }: medians, and whether the machine was busy. They are
+  -- counted in the session.
+  function session:sampled(answer)
+    self.counts = self.counts or { samples = 0, thrown = 0, disturbed = 0 }
+    self.counts.samples = self.counts.samples + #answer.seconds
+    for _, name in ipairs { "thrown", "disturbed" } do
+      self.counts[name] = self.counts[name] + (answer[name] or 0)
+    end
+    return { seconds = median(answer.seconds), bandwidth = median(answer.bandwidth or {}),
+      disturbed = (answer.disturbed or 0) > 0 }
+  end
+
+  -- What a case takes, as above. nil, message.
   function session:time(case, m, reps)
     local answer, why = self:ask("open", case, m)
     if answer then answer, why = self.worker:ask(('{"op":"time","slot":0,"reps":%d}'):format(reps), patience) end
     if not answer then return nil, why end
-    return median(answer.seconds), median(answer.bandwidth or {})
+    return self:sampled(answer)
   end
 
   -- Our own dense kernels, as a pack: of those that the store knows the fastest, else a plain one.
@@ -220,21 +232,21 @@ return function(q, native)
     return q.open(path, { device = self.device.name })
   end
 
-  -- The dense product now: the better of the other library and our own kernels. Seconds, by whom; nil: there is
-  -- neither.
+  -- The dense product now: the better of the other library and our own kernels, with `by` whom; nil: there is neither.
   function session:time_dense(own, plan, m, reps)
     local blas = self.worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), patience)
-    local seconds, by = blas and blas.seconds, blas and blas.by
+    local best = blas and self:sampled(blas)
+    if best then best.by = blas.by end
     for i, p in ipairs(own and own:plans() or {}) do
       for j, range in ipairs(p.kind == "fastest" and p.n == plan.n and p.k == plan.k and p.ranges or {}) do
         local case = serving(p, m) == range and self:case(own, i, j, range.variant)
         local ours = case and self:time(case, m, reps)
-        if ours and (not seconds or ours < seconds) then
-          seconds, by = ours, q.import "lua.common".short(case.variant)
+        if ours and (not best or ours.seconds < best.seconds) then
+          best, ours.by = ours, q.import "lua.common".short(case.variant)
         end
       end
     end
-    return seconds, by
+    return best
   end
 
   -- Of the fastest plans, what is to be timed: list of { plan, range, case, point }, the shapes, the M. nil, message.
@@ -253,23 +265,34 @@ return function(q, native)
     return nil, why, code
   end
 
+  -- How far apart the rounds' times are: half of what lies between them, as a share of the one in the middle.
+  local function spread(rounds, side)
+    local t = {}
+    for i, r in ipairs(rounds) do t[i] = r[side] and r[side].seconds end
+    table.sort(t)
+    return #t == #rounds and (t[#t] - t[1]) / 2 / median(t) or 0
+  end
+
   -- A kernel and the dense product in turns, since a shared machine is not the same a second later: of a few rounds the
-  -- one with the middle ratio. -> { seconds, bandwidth, dense, by }, or nil, message.
+  -- one with the middle ratio. -> { ours, dense }, each { seconds, spread, bandwidth, disturbed, by }; or nil, message.
   function session:beside_dense(own, x, reps)
     local rounds, each = {}, (reps + 2) // 3
     for i = 1, 3 do
-      local seconds, bandwidth = self:time(x.case, x.point.m, each)
-      if not seconds then return nil, bandwidth end
-      local dense, by = self:time_dense(own, x.plan, x.point.m, each)
-      rounds[i] = { seconds = seconds, bandwidth = bandwidth, dense = dense, by = by }
+      local ours, why = self:time(x.case, x.point.m, each)
+      if not ours then return nil, why end
+      rounds[i] = { ours = ours, dense = self:time_dense(own, x.plan, x.point.m, each) }
     end
-    table.sort(rounds, function(a, b) return (a.dense or 0) / a.seconds < (b.dense or 0) / b.seconds end)
+    table.sort(rounds, function(a, b)
+      return (a.dense and a.dense.seconds or 0) / a.ours.seconds < (b.dense and b.dense.seconds or 0) / b.ours.seconds
+    end)
+    for side, one in pairs(rounds[2]) do one.spread = spread(rounds, side) end
     return rounds[2]
   end
 
   -- Time the fastest plans again, weights cold, each beside the dense product. options: m = list (default: the tuned
-  -- ones), reps, progress(problem, m, done, total). -> list of { problem, m, variant, seconds, bytes, bandwidth,
-  -- tuned_seconds, dense_seconds, dense_bytes, dense_by }, or nil, message, code.
+  -- ones), reps, progress(problem, m, done, total). -> list of { problem, m, variant, seconds, spread, disturbed,
+  -- bytes, bandwidth, tuned_seconds, dense_seconds, dense_spread, dense_disturbed, dense_bytes, dense_by }, and
+  -- { samples, thrown, disturbed }, how many samples became what; or nil, message, code.
   function pack:bench(options)
     options = options or {}
     q.check.fields(options, { m = "list?", reps = "count?", progress = "function?" }, "options of bench")
@@ -283,10 +306,12 @@ return function(q, native)
       if options.progress then options.progress(plan.problem, m, i - 1, #list) end
       local r, fault = s:beside_dense(own, x, reps)
       if not r then return nil, ("%s M=%d %s: %s"):format(plan.problem, m, x.case.variant, fault), "QN_E_WRONG" end
-      out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = r.seconds, bytes = plan.bytes,
-        bandwidth = r.bandwidth, tuned_seconds = x.point.seconds, dense_seconds = r.dense, dense_by = r.by,
-        dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k }
+      local ours, dense = r.ours, r.dense or {}
+      out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = ours.seconds, spread = ours.spread,
+        disturbed = ours.disturbed, bytes = plan.bytes, bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds,
+        dense_seconds = dense.seconds, dense_spread = dense.spread, dense_disturbed = dense.disturbed,
+        dense_by = dense.by, dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k }
     end
-    return out
+    return out, s.counts
   end
 end

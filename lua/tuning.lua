@@ -89,8 +89,8 @@ return function(q, native)
     batch_invariant = "boolean?" }
   local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
-    only = "function?", functions = "list?", dense = "boolean?", check_only = "boolean?", threads = "count?",
-    worker = "string?", progress = "function?", partial = "boolean?" }
+    only = "function?", functions = "list?", dense = "boolean?", retime = "boolean?", check_only = "boolean?",
+    threads = "count?", worker = "string?", progress = "function?", partial = "boolean?" }
 
   -- Numbers of tokens, sorted, each once.
   local function tokens(list)
@@ -179,12 +179,13 @@ return function(q, native)
   --     scratch = { "M", "N", "*", 4, "*" },           bytes, in postfix order
   --     deterministic = false, batch_invariant = true  what is promised, and checked }… }
   --   dense = false                                    do not measure the dense product
+  --   retime = true                                    take every time again, whatever the store knows
   --   check_only = true                                verify, time nothing: no plans but the plain kernels
   --   threads =, worker =, progress = function(event)
   -- }
   -- -> { plans = { { problem, kind, n, k, bytes, layout, ranges = { { m_min, variant, error, points = { { m, seconds,
-  --      dense_seconds, bandwidth }… } }… } }… }, counts, bandwidth, device, product, threads, left_out }, or nil,
-  --      message, code.
+  --      spread, disturbed, raced, dense_seconds, dense_disturbed, bandwidth }… } }… } }… },
+  --      counts, bandwidth, device, product, threads, left_out }, or nil, message, code.
   function q.tune(t)
     local m, spellings = check_tune(t)
     local device, why, code = q.device(t.device)
@@ -215,7 +216,8 @@ return function(q, native)
         generic = generic, baseline = false }
     end
     local options = { device = device.name, effort = effort, budget = t.budget or 0, m = m, store = t.store,
-      threads = t.threads or 0, check_only = t.check_only or false, worker = t.worker or q.worker() }
+      threads = t.threads or 0, check_only = t.check_only or false, retime = t.retime or false,
+      worker = t.worker or q.worker() }
     local result
     result, why, code = native.tune(q.json { problems = job, options = options }, t.progress)
     if result then result.left_out = left_out end

@@ -215,8 +215,10 @@ void qn__code_plan(qn_coder *c, qn_plan *p) {
     qn_point *x = &p->point[i];
     i64(c, &x->m);
     f64(c, &x->seconds);
+    f64(c, &x->spread);
     f64(c, &x->dense_seconds);
     f64(c, &x->bandwidth);
+    u32(c, &x->marks);
   }
 }
 
@@ -265,9 +267,9 @@ qn_status qn__plan_check(const qn_plan *p) {
       return qn__fail(QN_E_FORMAT, "plan of '%s': range %u names no variant", p->problem.spelling, i);
   }
   for (uint32_t i = 0; i < p->n_points; i++)
-    if (p->point[i].m <= (i ? p->point[i - 1].m : 0))
-      return qn__fail(QN_E_FORMAT, "plan of '%s': point %u is of M = %lld", p->problem.spelling, i,
-                      (long long)p->point[i].m);
+    if (p->point[i].m <= (i ? p->point[i - 1].m : 0) || p->point[i].marks > QN_MARKS)
+      return qn__fail(QN_E_FORMAT, "plan of '%s': point %u is of M = %lld, marks %u", p->problem.spelling, i,
+                      (long long)p->point[i].m, p->point[i].marks);
   return QN_OK;
 }
 

@@ -40,7 +40,7 @@
 #include <string.h>
 
 #define QN_PACK_MAGIC "\211QNPACK\n"
-#define QN_PACK_VERSION 4
+#define QN_PACK_VERSION 5
 #define QN_PACK_BYTE_ORDER 0x01020304u
 #define QN_PACK_SECTIONS 6
 #define QN_PACK_HEADER 64
@@ -88,7 +88,7 @@ typedef enum qn_plan_kind {
 } qn_plan_kind;
 
 #define QN_PLAN_POINTS 24
-#define QN_PLAN_RANGES (2 * QN_PLAN_POINTS + 1) /* each point's winner, who fills the gap before it, and one beyond */
+#define QN_PLAN_RANGES (4 * QN_PLAN_POINTS) /* winners of points and between them, who fills gaps, and one beyond */
 typedef struct qn_range {
   int64_t m_min;      /* serves m_min <= M < next range's m_min; the first is 1, the last has no end */
   char variant[33];   /* hash of a qn_kernel */
@@ -99,10 +99,19 @@ typedef struct qn_range {
 /* What the kernel that serves M took when it was tuned. */
 typedef struct qn_point {
   int64_t m;
-  double seconds;       /* median of the finals */
+  double seconds;       /* median */
+  double spread;        /* how far apart its rounds were, as a share of that; 0: not known */
   double dense_seconds; /* the dense product in the same harness; 0: not measured */
   double bandwidth;     /* bytes/s read by a plain stream at the time; 0: not measured */
+  uint32_t marks;       /* of enum qn_mark */
 } qn_point;
+
+enum qn_mark {
+  QN_DISTURBED = 1,       /* the machine did something else meanwhile */
+  QN_RACED = 2,           /* it is of the race, where a kernel runs alone; else of the finals, in turns with others */
+  QN_DENSE_DISTURBED = 4, /* as the first, of the dense product */
+  QN_MARKS = 7
+};
 
 /* The kernels that serve one problem on one device. A generic plan, for shapes that were not tuned, has N = K = 0. */
 typedef struct qn_plan {

@@ -9,6 +9,7 @@
 /* Run the suite of a unit. For each failing case the command that runs it again is printed. */
 static inline int run_unit(Suite *s, const char *unit) {
   SRunner *r = srunner_create(s);
+  setenv("QUERNEL_BUSY", "ignore", 0); /* no test asks how fast anything is: however busy the machine is, all pass */
   srunner_run_all(r, CK_ENV);
   int failed = srunner_ntests_failed(r);
   TestResult **f = srunner_failures(r);

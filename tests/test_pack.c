@@ -217,13 +217,13 @@ START_TEST(test_foreign_files) {
   ck_fails(QN_E_IO, "not a file", qn__pack_open(NULL, "/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 5, this library reads version 4: take a newer", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 6, this library reads version 5: take a newer", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION - 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 3, this library reads version 4: make it anew with `quernel tune`",
+  ck_fails(QN_E_FORMAT, "version 4, this library reads version 5: make it anew with `quernel tune`",
            qn__pack_open(NULL, path, &p));
   overwrite(i.data, i.size / 2);
-  ck_fails(QN_E_FORMAT, "version 3", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 4", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION;
   overwrite(i.data, i.size / 2);
   ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(NULL, path, &p));

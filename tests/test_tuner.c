@@ -107,6 +107,61 @@ START_TEST(check_only_times_nothing) {
 }
 END_TEST
 
+/* ---- Evidence that is not believed ------------------------------------------------------------------------------- */
+
+static uint32_t marks_of(const qn_tune_result *r) {
+  const qn_plan *p = plan_of(r, 0, QN_PLAN_FASTEST);
+  uint32_t all = 0;
+  for (uint32_t i = 0; i < p->n_points; i++) all |= p->point[i].marks;
+  return all;
+}
+
+/* While a file is there the worker says that the machine is busy. What is timed then is marked in the result and in the
+ * store, also for who has no time, until it is taken again, once. */
+START_TEST(disturbed_times_are_marked_and_taken_again) {
+  char path[64];
+  good_set();
+  qn_tune_options o = options();
+  o.worker = script_worker("", "[ ! -e busy ] || more='\"thrown\":5,\"disturbed\":1,'");
+  snprintf(path, sizeof path, "%s/busy", folder);
+  fclose(fopen(path, "w"));
+  qn_tune_result first = run(&o);
+  ck_assert_uint_eq(first.counts.disturbed, first.counts.samples);
+  ck_assert_uint_eq(first.counts.thrown, 5 * first.counts.samples);
+  ck_assert_uint_eq(first.counts.again, 0);
+  ck_assert(marks_of(&first) & QN_DISTURBED);
+  o.budget = 1e-3;
+  qn_tune_result hasty = run(&o);
+  ck_assert_uint_eq(hasty.counts.again + hasty.counts.samples, 0);
+  ck_assert(marks_of(&hasty) & QN_DISTURBED);
+  o.budget = 0;
+  ck_assert_int_eq(remove(path), 0);
+  qn_tune_result quiet = run(&o), last = run(&o);
+  ck_assert_uint_eq(quiet.counts.timed, first.counts.timed);
+  ck_assert_uint_eq(quiet.counts.again, first.counts.timed);
+  ck_assert_uint_eq(quiet.counts.disturbed, 0);
+  ck_assert_uint_eq(marks_of(&quiet) & QN_DISTURBED, 0);
+  ck_assert_uint_eq(last.counts.timed + last.counts.samples, 0);
+  qn_tune_result *all[] = {&first, &hasty, &quiet, &last};
+  for (size_t i = 0; i < QN_COUNT(all); i++) qn__tune_result_free(all[i]);
+}
+END_TEST
+
+/* All is taken again because the user says so: once, whatever the number of plans that ask for it. */
+START_TEST(retiming_takes_all_again) {
+  good_set();
+  qn_tune_options o = options();
+  o.worker = script_worker("", "");
+  qn_tune_result first = run(&o);
+  o.retime = 1;
+  qn_tune_result again = run(&o);
+  ck_assert_uint_eq(again.counts.timed, first.counts.timed);
+  ck_assert_uint_eq(again.counts.again, first.counts.timed);
+  qn__tune_result_free(&first);
+  qn__tune_result_free(&again);
+}
+END_TEST
+
 /* ---- Budgets ----------------------------------------------------------------------------------------------------- */
 
 /* Nothing is timed, and of three candidates only the plain one is made sure of. What a later run adds is kept. */
@@ -211,6 +266,8 @@ int main(int argc, char **argv) {
       CASE(new_candidate_is_all_the_work_there_is, 1),
       CASE(nothing_right_is_an_error, 1),
       CASE(check_only_times_nothing, 1),
+      CASE(disturbed_times_are_marked_and_taken_again, 1),
+      CASE(retiming_takes_all_again, 1),
       CASE(spent_budget_ends_with_a_plain_kernel, 1),
       CASE(budget_ends_the_compiling, 1),
       CASE(budget_holds_though_a_compiler_hangs, QN_COUNT(hangs)),

@@ -112,6 +112,29 @@ START_TEST(ranges_begin_where_kernels_do) {
 }
 END_TEST
 
+/* Between two M that were tuned whoever is faster there serves, though neither of them was timed there before: one
+ * takes a millisecond for each token, the other five for all. */
+static const struct { int64_t m[2], begins; } between[] = {{{1, 16}, 5}, {{1, 300}, 5}, {{3, 7}, 5}, {{4, 7}, 5}};
+
+START_TEST(ranges_are_cut_where_another_is_faster) {
+  qn_tune_options o = options();
+  add(NULL, "each", "t4.rows");
+  add(NULL, "all", "t4.rows");
+  problems();
+  o.worker = script_worker("", "case $name in each) seconds=${m}e-3;; *) seconds=5e-3;; esac");
+  o.m = between[_i].m;
+  qn_tune_result r = run(&o);
+  check_result(&r);
+  const qn_plan *p = plan_of(&r, 1, QN_PLAN_FASTEST);
+  ck_assert_uint_eq(p->n_ranges, 2);
+  ck_assert_str_eq(p->range[0].variant, set.hash[0]);
+  ck_assert_str_eq(p->range[1].variant, set.hash[1]);
+  ck_assert_int_eq(p->range[1].m_min, between[_i].begins);
+  ck_assert_uint_eq(p->n_points, 2);
+  qn__tune_result_free(&r);
+}
+END_TEST
+
 /* Evidence without its numbers, or with such that cannot be, is no evidence: the kernel is asked again. */
 START_TEST(evidence_must_tell) {
   add(NULL, "one", "t4.rows");
@@ -193,6 +216,7 @@ int main(int argc, char **argv) {
   static const suite_case cases[] = {
       CASE(neighbours_that_tie_are_merged, QN_COUNT(merges)),
       CASE(ranges_begin_where_kernels_do, QN_COUNT(begun)),
+      CASE(ranges_are_cut_where_another_is_faster, QN_COUNT(between)),
       CASE(evidence_must_tell, 3),
       CASE(broken_promise_of_rows_costs_the_place, 1),
       CASE(deterministic_plan_is_kept_beside_the_fastest, 1),

@@ -121,8 +121,9 @@ static inline qn_case *test_case(const char *fault, int64_t n, int64_t k) {
 
 /* ---- A worker that is a script ----------------------------------------------------------------------------------- */
 
-/* To it every kernel is right and as fast as any other. `start` and `answer` are what it does besides, in the shell's
- * words, before it says hello and before it answers a request: $op of kernel $name in $slot, about to say $status.
+/* To it every kernel is right and takes a millisecond. `start` and `answer` are what it does besides, in the shell's
+ * words, before it says hello and before it answers a request: $op of kernel $name at $m in $slot, about to say $status
+ * and $seconds, and $more fields.
  * `once` is true the first time, whichever worker asks; $used in a worker that has answered before. */
 static inline const char *script_worker(const char *start, const char *answer) {
   static char path[64];
@@ -142,15 +143,15 @@ static inline const char *script_worker(const char *start, const char *answer) {
       "  op=${line#*'\"op\":\"'}; op=${op%%%%'\"'*}\n"
       "  slot=${line#*'\"slot\":'}; slot=${slot%%%%,*}\n"
       "  case $op in\n"
-      "    verify|open|rows) name=${line%%%%'\",\"hash\":\"'*}; name=${name##*'\"name\":\"'}; eval "
-      "\"name_$slot=$name\";;\n"
-      "    *) eval \"name=\\$name_$slot\";;\n"
+      "    verify|open|rows) name=${line%%%%'\",\"hash\":\"'*}; name=${name##*'\"name\":\"'}\n"
+      "      m=${line#*'\"m\":'}; m=${m%%%%,*}; eval \"name_$slot=$name m_$slot=$m\";;\n"
+      "    *) eval \"name=\\$name_$slot m=\\$m_$slot\";;\n"
       "  esac\n"
-      "  status=0\n"
+      "  status=0 seconds=0.001 more=\n"
       "  %s\n"
       "  used=true\n"
       "  echo "
-      "'{\"why\":\"because\",\"error\":0.5,\"seconds\":[0.001],\"bandwidth\":[0],\"status\":'$status',\"id\":'$id'}'\n"
+      "'{\"why\":\"because\",\"error\":0.5,\"seconds\":['$seconds'],'$more'\"status\":'$status',\"id\":'$id'}'\n"
       "done\n",
       folder, QN_E_NOMEM, QN_E_CUDA, QN_E_WRONG, start, answer);
   fclose(f);

@@ -158,7 +158,7 @@ static inline qn_store *open_store(void) {
   char compiler[256];
   ck_assert_int_eq(qn__supervisor_init(&s, WORKER, "host:2"), QN_OK);
   ck_assert_int_eq(qn__compiler_version("host", compiler, sizeof compiler), QN_OK);
-  ck_assert_int_eq(qn__store_open(folder, &s.info, compiler, "cold", &out), QN_OK);
+  ck_assert_int_eq(qn__store_open(folder, &s.info, compiler, QN_STORE_POLICY, &out), QN_OK);
   qn__supervisor_fini(&s);
   return out;
 }

@@ -7,7 +7,7 @@
 
 typedef struct qn_racer {
   qn_entrant *e;
-  double lap[QN_PLAN_POINTS]; /* median seconds at M number i of the contest; 0: not timed */
+  qn_point lap[QN_PLAN_POINTS]; /* what it took at M number i of the contest; 0 seconds: not timed */
 } qn_racer;
 
 typedef struct qn_contest {
@@ -17,10 +17,10 @@ typedef struct qn_contest {
   size_t n;
   int64_t m[QN_PLAN_POINTS]; /* those of the profile at which anything was timed */
   size_t n_m;
-  double best[QN_PLAN_POINTS], bandwidth[QN_PLAN_POINTS];
-  double end;         /* of its share of the budget */
-  qn_plan_kind kind;  /* of the plan that is being made: who may take part */
-  const char *layout; /* hash; likewise. NULL: any */
+  double best[QN_PLAN_POINTS]; /* seconds, of the race */
+  double end;                  /* of its share of the budget */
+  qn_plan_kind kind;           /* of the plan that is being made: who may take part */
+  const char *layout;          /* hash; likewise. NULL: any */
 } qn_contest;
 
 /* Verified, nothing held against it, and fit for the plan that is being made? */
@@ -32,11 +32,15 @@ qn_status qn__contest_race(qn_contest *f);
 /* Time it at M in a worker that runs nothing else, as the step `key`: a kernel that is at fault is rejected. */
 qn_status qn__contest_alone(qn_contest *f, const qn_racer *c, int64_t m, const char *key);
 
-/* Who serves M number i: the winner of the finals, else of the race. `incumbent` (of the last tuning) and `neighbour`
- * (of the M before) are hashes, or NULL; either goes before others that are as fast. *seconds is what the winner took.
- * NULL in *winner: nobody was timed. */
-qn_status qn__contest_final(qn_contest *f, size_t i, const char *incumbent, const char *neighbour,
-                            const qn_racer **winner, double *seconds);
+/* Who serves m: the M number `last` of the contest, or one between that and the M before it, number `first`. The winner
+ * of the finals, else, if first = last, of the race. `incumbent` (of the last tuning) and `neighbour` (of the M before)
+ * are hashes, or NULL; either goes before others that are as fast. NULL in *winner: nobody was timed, else *x says what
+ * the winner took. */
+qn_status qn__contest_final(qn_contest *f, size_t first, size_t last, int64_t m, const char *incumbent,
+                            const char *neighbour, const qn_racer **winner, qn_point *x);
+
+/* The fastest of each layout meet at M number i: what they took there is their lap from now on. */
+qn_status qn__contest_layouts(qn_contest *f, size_t i);
 
 /* Choose the layout and add the plans of every kind. */
 qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out);

@@ -1,8 +1,8 @@
 /* dense.c - OpenBLAS and cuBLAS, found at run time, timed like our own kernels. */
 #include "dense.h"
 #include "blas.h"
+#include "clock.h"
 #include "fail.h"
-#include "stats.h"
 #include "watch.h"
 #include <dlfcn.h>
 #include <limits.h>
@@ -10,16 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { reps = 9 };
-
 /* ---- OpenBLAS ---------------------------------------------------------------------------------------------------- */
 
 typedef struct openblas {
   const qn_blas *blas;
   const float *w, *x;
   float *y;
-  int m, n, k;
+  int m, n, k, calls; /* calls of a sample: short ones are timed several at once */
   int64_t copies, next;
+  const qn_device *d;
 } openblas;
 
 static void openblas_call(openblas *b) {
@@ -29,21 +28,13 @@ static void openblas_call(openblas *b) {
   else b->blas->sgemm(order, plain, turned, b->m, b->n, b->k, 1, b->x, b->k, w, b->k, 0, b->y, b->n);
 }
 
-/* Several short calls are a sample. Where the machine does not calm down, the last of many tries counts. */
-static double openblas_sample(openblas *b, qn_meter *meter, const qn_device *d) {
-  int64_t work = (int64_t)b->m * b->n * b->k;
-  int calls = work < 1 << 22 ? (int)((1 << 22) / work) + 1 : 1;
-  double each = 0;
-  bool quiet = false;
-  for (int tries = 0; !quiet && tries < 6; tries++) {
-    qn__watch(d, b->m, b->n, b->k, (int64_t)b->n * b->k * 4, calls);
-    quiet = qn__meter_quiet(meter);
-    double start = qn__now();
-    for (int c = 0; c < calls; c++) openblas_call(b);
-    each = (qn__now() - start) / calls;
-    quiet = quiet && qn__meter_quiet(meter);
-  }
-  return each;
+static qn_status openblas_take(void *ud, qn_sample *out) {
+  openblas *b = ud;
+  qn__watch(b->d, b->m, b->n, b->k, (int64_t)b->n * b->k * 4, b->calls);
+  double start = qn__now();
+  for (int c = 0; c < b->calls; c++) openblas_call(b);
+  *out = (qn_sample){.seconds = (qn__now() - start) / b->calls};
+  return QN_OK;
 }
 
 static float *ramp(int64_t n, int period) {
@@ -53,20 +44,28 @@ static float *ramp(int64_t n, int period) {
   return p;
 }
 
-qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
-                            double *seconds) {
-  openblas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 4) + 2};
+static qn_status openblas_samples(qn_sampler *sampler, openblas *b, double *seconds, qn_sampling *how) {
+  qn_sample x;
+  QN_TRY(openblas_take(b, &x)); /* it makes its threads */
+  *how = qn__sampling_begin(sampler, QN_DENSE_REPS);
+  for (int i = 0; i < QN_DENSE_REPS; i++) {
+    QN_TRY(qn__sample(how, openblas_take, b, &x));
+    seconds[i] = x.seconds;
+  }
+  return QN_OK;
+}
+
+qn_status qn__openblas_time(qn_sampler *sampler, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
+                            double *seconds, qn_sampling *how) {
+  const int64_t work = m * n * k, least = 1 << 22;
+  openblas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 4) + 2, .d = d};
+  b.calls = work < least ? (int)(least / work) + 1 : 1;
   QN_TRY(qn__blas(&b.blas));
   if (b.blas->set_threads) b.blas->set_threads(d->info.threads);
   float *w = ramp(n * k * b.copies, 251), *x = ramp(m * k, 13), *y = ramp(m * n, 2);
-  double t[reps];
   b.w = w, b.x = x, b.y = y;
   qn_status s = w && x && y ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the dense product");
-  for (int i = -1; s == QN_OK && i < reps; i++) { /* the first only warms up */
-    double each = openblas_sample(&b, meter, d);
-    if (i >= 0) t[i] = each;
-  }
-  if (s == QN_OK) *seconds = qn__median(t, reps);
+  if (s == QN_OK) s = openblas_samples(sampler, &b, seconds, how);
   free(w), free(x), free(y);
   return s;
 }
@@ -139,7 +138,7 @@ static qn_status fill(qn_device *d, int64_t n, int64_t copies, void **out) {
 qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
                           double *seconds) {
   cublas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 2) + 2};
-  double t[reps];
+  double once;
   void *w = NULL;
   if (b.copies > QN_CUDA_CALLS) b.copies = QN_CUDA_CALLS;
   QN_TRY(cublas_load(&b));
@@ -147,10 +146,9 @@ qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int6
   if (!s) s = fill(d, m * k, 1, &b.x);
   if (!s) s = fill(d, m * n, 1, &b.y);
   b.w = w;
-  qn__watch(d, m, n, k, n * k * 2, QN_CUDA_CALLS * (reps + 2));
-  if (!s) s = qn__cuda_time(clock, false, cublas_enqueue, &b, 1, 1, t);
-  if (!s) s = qn__cuda_time(clock, true, cublas_enqueue, &b, QN_CUDA_CALLS, reps, t);
-  if (!s) *seconds = qn__median(t, reps);
+  qn__watch(d, m, n, k, n * k * 2, QN_CUDA_CALLS * (QN_DENSE_REPS + 2));
+  if (!s) s = qn__cuda_time(clock, false, cublas_enqueue, &b, 1, 1, &once);
+  if (!s) s = qn__cuda_time(clock, true, cublas_enqueue, &b, QN_CUDA_CALLS, QN_DENSE_REPS, seconds);
   if (b.handle) b.destroy(b.handle);
   void *const all[] = {w, b.x, b.y};
   for (size_t i = 0; i < QN_COUNT(all); i++)

@@ -1,50 +1,89 @@
-/* measure.c - the probe of arithmetic and the stream of reads, as host kernels of our own. */
+/* measure.c - the arithmetic and the reads, as host kernels of our own; what the system says of our threads. */
 #include "measure.h"
+#include "cpu.h"
 #include "fail.h"
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-enum { probe_steps = 100000, quiet_percent = 88, max_threads = 1024, window = 32 << 20 };
+enum { rounds = 50000, max_threads = 1024, page = 4096, window = 32 << 20 };
+#define SLICE 1e-3 /* seconds: what a thread that had to give up its core has lost, about */
+
+/* The arithmetic and the reads for one instruction set. */
+typedef struct units {
+  float (*multiply)(float x);
+  uint64_t (*read)(const char *from, const char *to);
+} units;
 
 struct qn_meter {
   qn_device *device;
+  qn_sampler sampler;
+  units units;
   unsigned char *memory;
   size_t bytes, at;
-  double best; /* steps/s of the probe on one thread */
+  int stat; /* /proc/stat; -1: not there */
   double rate[max_threads];
-  uint64_t sum[max_threads];
+  double sum[max_threads]; /* so that no result is dropped */
 };
 
-/* A chain-free run of multiplications that the compiler can neither drop nor shorten. */
-static uint64_t spin(uint64_t seed) {
-  uint64_t a = seed, b = seed + 1, c = seed + 2, d = seed + 3;
-  for (int i = 0; i < probe_steps; i++) {
-    a *= 0x9e3779b97f4a7c15u, b *= 0xbf58476d1ce4e5b9u, c *= 0x94d049bb133111ebu, d *= 0xd6e8feb86659fd93u;
-    __asm__ volatile("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d));
+/* ---- Vector units ------------------------------------------------------------------------------------------------ */
+
+/* multiply: eight chains of products and sums, which keep every unit at work and which the compiler cannot shorten.
+ * read: every byte, with loads of `width`. Each variable is a register. */
+#define UNITS(name, width, target)                                                                                     \
+  typedef float name##_floats __attribute__((vector_size(width)));                                                     \
+  typedef uint64_t name##_words __attribute__((vector_size(width)));                                                   \
+  target static float name##_multiply(float x) {                                                                       \
+    const name##_floats zero = {0}, half = zero + 0.5f, one = zero + 1;                                                \
+    name##_floats a = zero + x, b = a + 1, c = b + 1, d = c + 1, e = d + 1, f = e + 1, g = f + 1, h = g + 1;           \
+    for (int r = 0; r < rounds; r++) {                                                                                 \
+      a = a * half + one, b = b * half + one, c = c * half + one, d = d * half + one;                                  \
+      e = e * half + one, f = f * half + one, g = g * half + one, h = h * half + one;                                  \
+    }                                                                                                                  \
+    a += b + c + d + e + f + g + h;                                                                                    \
+    return a[0];                                                                                                       \
+  }                                                                                                                    \
+  target static uint64_t name##_read(const char *from, const char *to) {                                               \
+    name##_words a = {0}, b = a, c = a, d = a;                                                                         \
+    for (const name##_words *p = (const void *)from; p < (const name##_words *)(const void *)to; p += 4)               \
+      a ^= p[0], b ^= p[1], c ^= p[2], d ^= p[3];                                                                      \
+    a ^= b ^ c ^ d;                                                                                                    \
+    return a[0] ^ a[1];                                                                                                \
   }
-  return a ^ b ^ c ^ d;
+
+UNITS(plain, 16, )
+#ifdef __x86_64__
+UNITS(avx2, 32, __attribute__((target("avx2"))))
+UNITS(avx512, 64, __attribute__((target("avx512f"))))
+#endif
+
+static units best_units(void) {
+#ifdef __x86_64__
+  char missing[32];
+  if (qn__cpu_has("avx512f", missing, sizeof missing)) return (units){avx512_multiply, avx512_read};
+  if (qn__cpu_has("avx2", missing, sizeof missing)) return (units){avx2_multiply, avx2_read};
+#endif
+  return (units){plain_multiply, plain_read};
 }
 
-static void probe(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
+/* ---- On every thread --------------------------------------------------------------------------------------------- */
+
+static void arithmetic(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
   qn_meter *m = a->scratch;
   for (int64_t i = begin; i < end; i++) {
     double start = qn__now();
-    m->sum[thread] += spin((uint64_t)i);
-    m->rate[i] = probe_steps / (qn__now() - start);
+    m->sum[thread] += (double)m->units.multiply((float)i);
+    m->rate[i] = rounds / (qn__now() - start);
   }
 }
 
-typedef uint64_t lane __attribute__((vector_size(16)));
-
 static void stream(const qn_host_args *a, int64_t begin, int64_t end, int32_t thread) {
   qn_meter *m = a->scratch;
-  const lane *p = (const lane *)(const void *)((const char *)a->x + begin * 4096);
-  const lane *stop = (const lane *)(const void *)((const char *)a->x + end * 4096);
-  lane s[4] = {0};
-  for (; p < stop; p += 8) s[0] += p[0] ^ p[1], s[1] += p[2] ^ p[3], s[2] += p[4] ^ p[5], s[3] += p[6] ^ p[7];
-  s[0] += s[1] + s[2] + s[3];
-  m->sum[thread] += s[0][0] + s[0][1];
+  const char *p = a->x;
+  m->sum[thread] += (double)m->units.read(p + begin * page, p + end * page);
 }
 
 /* Run a function of this file on every thread of the device. */
@@ -55,44 +94,88 @@ static qn_status run(qn_meter *m, qn_host_entry entry, int64_t items, const void
   return m->device->ops->launch(m->device, &l, &args, NULL);
 }
 
+/* ---- The machine ------------------------------------------------------------------------------------------------- */
+
+static double now(void *ud) {
+  (void)ud;
+  return qn__now();
+}
+
+static double pace(void *ud) {
+  qn_meter *m = ud;
+  int n = m->device->info.threads;
+  if (run(m, arithmetic, n, NULL) != QN_OK) return 0;
+  double worst = m->rate[0];
+  for (int i = 1; i < n; i++)
+    if (m->rate[i] < worst) worst = m->rate[i];
+  return worst;
+}
+
+/* Seconds of all CPUs that the hypervisor gave to others: the eighth number of the first line of /proc/stat. */
+static double stolen(const qn_meter *m) {
+  char text[256] = "";
+  unsigned long long ticks = 0;
+  if (m->stat < 0 || pread(m->stat, text, sizeof text - 1, 0) < 0) return 0;
+  if (sscanf(text, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks) != 1) return 0;
+  return (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Threads that were taken off their cores, whether they are the pool's or another library's; and what was stolen. */
+static double lost(void *ud) {
+  struct rusage all;
+  getrusage(RUSAGE_SELF, &all);
+  return SLICE * (double)all.ru_nivcsw + stolen(ud);
+}
+
+static double nothing(void *ud) {
+  (void)ud;
+  return 0;
+}
+
+/* ---- The meter --------------------------------------------------------------------------------------------------- */
+
+static bool looked_at(const qn_device *d) {
+  const char *busy = getenv("QUERNEL_BUSY");
+  return d->target->host_memory && d->info.threads <= max_threads && !(busy && !strcmp(busy, "ignore"));
+}
+
 qn_status qn__meter_new(qn_device *d, size_t bytes, qn_meter **out) {
   qn_meter *m = *out = calloc(1, sizeof *m);
   if (!m) return qn__fail(QN_E_NOMEM, "no memory for a meter");
   m->device = d;
+  m->units = best_units();
+  m->stat = -1;
+  m->sampler.on = (qn_machine){now, nothing, nothing, m};
   if (!d->target->host_memory) return QN_OK;
   m->bytes = bytes / window * window;
   if (m->bytes < 2 * (size_t)window) m->bytes = 2 * (size_t)window;
-  m->memory = aligned_alloc(4096, m->bytes);
+  m->memory = aligned_alloc(page, m->bytes);
   if (!m->memory) {
     free(m);
     *out = NULL;
     return qn__fail(QN_E_NOMEM, "no memory for %zu bytes to stream through", bytes);
   }
   memset(m->memory, 1, m->bytes);
-  for (int i = 0; i < 20; i++) qn__meter_quiet(m); /* learn the best rate */
+  if (!looked_at(d)) return QN_OK;
+  m->stat = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+  m->sampler.on = (qn_machine){now, pace, lost, m};
+  qn__sampler_warm(&m->sampler);
   return QN_OK;
 }
 
 void qn__meter_free(qn_meter *m) {
-  if (m) free(m->memory);
+  if (!m) return;
+  if (m->stat >= 0) close(m->stat);
+  free(m->memory);
   free(m);
 }
 
-bool qn__meter_quiet(qn_meter *m) {
-  int n = m->device->info.threads;
-  if (!m->memory || n > max_threads || run(m, probe, n, NULL) != QN_OK) return true;
-  double worst = m->rate[0];
-  for (int i = 0; i < n; i++) {
-    if (m->rate[i] < worst) worst = m->rate[i];
-    if (m->rate[i] > m->best) m->best = m->rate[i];
-  }
-  return worst * 100 >= m->best * quiet_percent;
-}
+qn_sampler *qn__meter_sampler(qn_meter *m) { return &m->sampler; }
 
 double qn__meter_bandwidth(qn_meter *m) {
   if (!m->memory) return 0;
   double start = qn__now();
-  run(m, stream, window / 4096, m->memory + m->at);
+  run(m, stream, window / page, m->memory + m->at);
   double seconds = qn__now() - start;
   m->at = (m->at + window) % m->bytes;
   return window / seconds;

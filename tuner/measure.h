@@ -1,21 +1,22 @@
-/* measure.h - what a machine can do right now: is it undisturbed, and how fast does it read memory.
+/* measure.h - this machine as samples need it (sample.h), and how fast it reads memory.
  *
- * On a shared machine a sample counts only if a short probe of arithmetic before and after it ran, on every thread, at
- * nearly the best rate that the probe has ever reached in this process. Both probes run through the device itself, so
- * that they use the threads that kernels use. Host devices only: a GPU is not shared this way. */
+ * Arithmetic and reads run through the device itself, so that they use the threads and the vector units that kernels
+ * use. Host devices only: a GPU is not shared this way. */
 #ifndef QN_MEASURE_H
 #define QN_MEASURE_H
 #include "clock.h"
 #include "device.h"
+#include "sample.h"
 
 typedef struct qn_meter qn_meter;
 
-/* For an open device, which outlives the meter. Allocates `bytes` to stream through (several times the caches). */
+/* For an open device, which outlives the meter. Allocates `bytes` to stream through (several times the caches). On a
+ * device that is not looked at, or with QUERNEL_BUSY=ignore in the environment, all samples count. QN_E_NOMEM. */
 qn_status qn__meter_new(qn_device *d, size_t bytes, qn_meter **out);
 void qn__meter_free(qn_meter *m);
 
-/* Did every thread have a core to itself just now? True on devices that are not probed. */
-bool qn__meter_quiet(qn_meter *m);
+/* Who says which samples count. */
+qn_sampler *qn__meter_sampler(qn_meter *m);
 
 /* Bytes/s that all threads together read from memory; 0 where it is not measured. */
 double qn__meter_bandwidth(qn_meter *m);

@@ -3,6 +3,7 @@
 #include "contest.h"
 #include "fail.h"
 #include "json.h"
+#include "stats.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 static double fastest(const qn_contest *f, size_t i) {
   double best = INFINITY;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
-    if (qn__contest_stands(f, c) && c->lap[i] > 0 && c->lap[i] < best) best = c->lap[i];
+    if (qn__contest_stands(f, c) && c->lap[i].seconds > 0 && c->lap[i].seconds < best) best = c->lap[i].seconds;
   return best;
 }
 
@@ -33,7 +34,7 @@ static const qn_racer *runner(const qn_contest *f, int64_t m_min, int64_t m_max)
     double sum = 0;
     if (!qn__contest_stands(f, c) || x->library || !qn__serves(x->m_min, x->m_max, m_min, m_max)) continue;
     for (size_t i = 0; i < f->n_m; i++)
-      if (tells(f, i, m_min, m_max)) sum += c->lap[i] > 0 ? log(c->lap[i]) : 1e3;
+      if (tells(f, i, m_min, m_max)) sum += c->lap[i].seconds > 0 ? log(c->lap[i].seconds) : 1e3;
     if (!best || sum < least || (sum == least && x->cost < best->e->c->cost)) best = c, least = sum;
   }
   return best;
@@ -63,10 +64,10 @@ static const qn_racer *choose_layout(qn_contest *f) {
 
 /* ---- Ranges ------------------------------------------------------------------------------------------------------ */
 
-static double dense_seconds(const qn_tuning *r, const qn_problem *p, int64_t m) {
+static qn_dense dense_at(const qn_tuning *r, const qn_problem *p, int64_t m) {
   for (size_t i = 0; i < r->n_dense; i++)
-    if (r->dense[i].n == p->n && r->dense[i].k == p->k && r->dense[i].m == m) return r->dense[i].seconds;
-  return 0;
+    if (r->dense[i].n == p->n && r->dense[i].k == p->k && r->dense[i].m == m) return r->dense[i];
+  return (qn_dense){0};
 }
 
 /* c is NULL where all that could serve were rejected meanwhile: the plan is made again (qn__run_settled). */
@@ -77,9 +78,12 @@ static void add_range(qn_plan *plan, int64_t m_min, const qn_racer *c) {
   memcpy(x->variant, c->e->c->hash, sizeof x->variant);
 }
 
-static void add_point(const qn_contest *f, qn_plan *plan, size_t i, double seconds) {
-  plan->point[plan->n_points++] =
-      (qn_point){f->m[i], seconds, dense_seconds(f->r, &f->p->problem, f->m[i]), f->bandwidth[i]};
+static void add_point(const qn_contest *f, qn_plan *plan, const qn_point *x) {
+  qn_dense dense = dense_at(f->r, &f->p->problem, x->m);
+  qn_point *out = &plan->point[plan->n_points++];
+  *out = *x;
+  out->dense_seconds = dense.seconds;
+  if (dense.disturbed) out->marks |= QN_DENSE_DISTURBED;
 }
 
 static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
@@ -100,6 +104,8 @@ static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) 
   qn__json_add_text(j, "variant", c->e->c->hash);
   qn__json_add_text(j, "name", c->e->c->name);
   qn__json_add_number(j, "seconds", x->seconds);
+  qn__json_add_number(j, "spread", x->spread);
+  qn__json_add(j, "disturbed", cJSON_CreateBool(x->marks & QN_DISTURBED));
   qn__json_add_number(j, "dense_seconds", x->dense_seconds);
   qn__json_add_number(j, "bandwidth", x->bandwidth);
   qn__json_add_number(j, "error", c->e->error);
@@ -115,23 +121,43 @@ static void fill_gap(const qn_contest *f, qn_plan *plan, int64_t from, int64_t t
   if (!c || !qn__serves(c->m_min, c->m_max, from, to)) add_range(plan, from, runner(f, from, to));
 }
 
-/* The final at M number i. Its winner serves the M since the one before, `low` and up, from where it can: in a range of
- * its own, or in that of its neighbour. */
-static qn_status add_final(qn_contest *f, size_t i, int64_t low, qn_plan *plan) {
+/* From M `low` on `c` serves, or from where it can. */
+static void begin_range(const qn_contest *f, qn_plan *plan, int64_t low, const qn_racer *c) {
+  const char *before = plan->n_ranges ? plan->range[plan->n_ranges - 1].variant : NULL;
+  if (before && !strcmp(before, c->e->c->hash)) return;
+  int64_t begins = c->e->c->m_min;
+  if (begins > low) fill_gap(f, plan, low, begins - 1);
+  add_range(plan, begins > low ? begins : low, c);
+}
+
+/* `c` serves `to`, and the last range of the plan `from`, which is M number i - 1 or between that and `to`. Where one M
+ * is more than twice the other, those that did well at either end meet half way, and so on in the halves. */
+static qn_status divide(qn_contest *f, size_t i, int64_t from, int64_t to, const qn_racer *c, qn_plan *plan) {
+  const char *before = plan->n_ranges ? plan->range[plan->n_ranges - 1].variant : NULL;
+  const qn_racer *middle = NULL;
+  qn_point x;
+  int64_t half = (int64_t)sqrt((double)from * (double)to);
+  if (before && strcmp(before, c->e->c->hash) && to > 2 * from && plan->n_ranges < QN_PLAN_POINTS)
+    QN_TRY(qn__contest_final(f, i - 1, i, half, NULL, before, &middle, &x));
+  if (middle) {
+    QN_TRY(divide(f, i, from, half, middle, plan));
+    QN_TRY(divide(f, i, half, to, c, plan));
+  } else begin_range(f, plan, from + 1, c);
+  return QN_OK;
+}
+
+/* The final at M number i, whose winner serves it. `served`: the M that has the last range; 0: there is none. */
+static qn_status add_final(qn_contest *f, size_t i, int64_t served, qn_plan *plan) {
   const qn_racer *c;
   const char *neighbour = plan->n_ranges ? plan->range[plan->n_ranges - 1].variant : NULL;
-  double seconds;
+  qn_point x;
   char incumbent[33];
   incumbent_of(f, f->m[i], incumbent);
   f->r->until = qn__run_share(f->end, f->n_m - i);
-  QN_TRY(qn__contest_final(f, i, *incumbent ? incumbent : NULL, neighbour, &c, &seconds));
+  QN_TRY(qn__contest_final(f, i, i, f->m[i], *incumbent ? incumbent : NULL, neighbour, &c, &x));
   if (!c) return QN_OK; /* nobody had time for it: a neighbour serves */
-  if (!neighbour || strcmp(neighbour, c->e->c->hash)) {
-    int64_t begins = c->e->c->m_min;
-    if (begins > low) fill_gap(f, plan, low, begins - 1);
-    add_range(plan, begins > low ? begins : low, c);
-  }
-  add_point(f, plan, i, seconds);
+  QN_TRY(divide(f, i, served, f->m[i], c, plan));
+  add_point(f, plan, &x);
   remember(f, c, &plan->point[plan->n_points - 1]);
   return QN_OK;
 }
@@ -157,7 +183,7 @@ static void add_runners_up(const qn_contest *f, qn_plan *plan) {
 
 static qn_status fill(qn_contest *f, qn_plan *plan) {
   for (size_t i = 0; i < f->n_m; i++)
-    QN_TRY(add_final(f, i, plan->n_points ? plan->point[plan->n_points - 1].m + 1 : 1, plan));
+    QN_TRY(add_final(f, i, plan->n_points ? plan->point[plan->n_points - 1].m : 0, plan));
   if (plan->n_ranges) add_beyond(f, plan);
   else add_range(plan, 1, runner(f, 1, 0)); /* nothing was timed */
   add_runners_up(f, plan);
@@ -195,7 +221,7 @@ static qn_status fill_invariant(qn_contest *f, qn_plan *plan) {
   plan->layout = c->e->c->layout;
   add_range(plan, 1, c);
   for (size_t i = 0; i < f->n_m; i++)
-    if (c->lap[i] > 0) add_point(f, plan, i, c->lap[i]);
+    if (c->lap[i].seconds > 0) add_point(f, plan, &c->lap[i]);
   return QN_OK;
 }
 
@@ -204,6 +230,10 @@ static qn_status make_plan(qn_contest *f, qn_plan_kind kind, qn_plan *plan) {
   f->layout = NULL;
   *plan = (qn_plan){.problem = f->p->problem, .kind = kind, .format = f->p->format};
   if (kind == QN_PLAN_BATCH_INVARIANT) return fill_invariant(f, plan);
+  for (size_t i = 0; i < f->n_m; i++) {
+    f->r->until = qn__run_share(f->end, 2 * (f->n_m - i));
+    QN_TRY(qn__contest_layouts(f, i));
+  }
   const qn_racer *c = choose_layout(f);
   if (!c) return QN_OK;
   plan->layout = c->e->c->layout;
@@ -245,33 +275,41 @@ qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out) {
 
 /* ---- The dense product ------------------------------------------------------------------------------------------- */
 
-/* Seconds of the other library's product, 0 if it is not there or there is no time. */
-static double blas_seconds(qn_contest *f, int64_t m) {
+/* What the other library's product takes; 0 seconds: it is not there or there is no time. */
+static qn_dense blas(qn_contest *f, int64_t m) {
   qn_tuning *r = f->r;
   char key[320];
+  double t[16];
+  qn_dense out = {f->p->problem.n, f->p->problem.k, m, 0, false};
   snprintf(key, sizeof key, "blas %s M=%lld", f->p->problem.spelling, (long long)m);
-  cJSON *known = qn__run_known(r, key, "seconds", 0), *answer;
-  double seconds = qn__json_number(known, "seconds", 0);
-  if (!known && !qn__run_late(r) && !qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer)) {
-    seconds = qn__json_number(answer, "seconds", 0);
-    cJSON_Delete(answer);
+  cJSON *known = qn__run_known(r, key, "seconds", 0), *answer = NULL;
+  bool wanted = known ? qn__run_again(r, known) : !qn__run_late(r);
+  if (wanted && !qn__run_ask(r, &(qn_ask){.op = "blas", .p = f->p, .m = m}, &answer)) {
+    size_t n = qn__run_samples(answer, "seconds", t, 0, QN_COUNT(t));
+    cJSON_Delete(known);
     known = cJSON_CreateObject();
-    qn__json_add_number(known, "seconds", seconds);
+    qn__json_add_number(known, "seconds", qn__median(t, n));
+    qn__run_sign(r, known, qn__spread(t, n), qn__json_number(answer, "disturbed", 0) > 0);
     qn__run_keep(r, "evidence", key, known);
   }
+  cJSON_Delete(answer);
+  out.seconds = qn__json_number(known, "seconds", 0);
+  out.disturbed = cJSON_IsTrue(qn__json_get(known, "disturbed"));
   cJSON_Delete(known);
-  return seconds;
+  return out;
 }
 
 /* The better of our own kernels and the other library. */
 static qn_status note_dense(qn_contest *f, size_t i) {
   qn_tuning *r = f->r;
-  double blas = blas_seconds(f, f->m[i]), ours = f->best[i];
+  qn_dense best = blas(f, f->m[i]);
   qn_dense *list = realloc(r->dense, (r->n_dense + 1) * sizeof *list);
   if (!list) return qn__fail(QN_E_NOMEM, "no memory for baselines");
   r->dense = list;
-  list[r->n_dense++] =
-      (qn_dense){f->p->problem.n, f->p->problem.k, f->m[i], ours > 0 && (!blas || ours < blas) ? ours : blas};
+  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
+    if (qn__contest_stands(f, c) && c->lap[i].seconds > 0 && (!best.seconds || c->lap[i].seconds < best.seconds))
+      best.seconds = c->lap[i].seconds, best.disturbed = c->lap[i].marks & QN_DISTURBED;
+  list[r->n_dense++] = best;
   return QN_OK;
 }
 

@@ -6,14 +6,16 @@
  *   {"op":"verify","case":C}                 {"status","why","error"}           small shapes, whole: see verify.h
  *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape: an exact draw, all of
  * Y; then a random one, at seeded columns
- *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"quiet":Q}
+ *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"thrown","disturbed"}
  *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
  *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it
  * did
  *   {"op":"rows","slot":I,"case":C,"m":M}    {"status","why"}                   as open; a row's bits at M, M/2, M/4…
  *   {"op":"close"}                           {"status"}                         every slot
- *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds","by"}          OpenBLAS, cuBLAS; QN_E_DEVICE without
- * it
+ *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds":[…],"by","thrown","disturbed"}   OpenBLAS, cuBLAS;
+ * QN_E_DEVICE without it
+ *
+ * "thrown" is how many samples were void, "disturbed" how many were kept although the machine was busy (sample.h).
  *
  * A slot holds one kernel with its weights, enough copies of them to be cold. A worker that dies, hangs or says nothing
  * sensible is replaced; see supervise.h. */

@@ -9,6 +9,7 @@
 typedef struct qn_dense {
   int64_t n, k, m;
   double seconds;
+  bool disturbed;
 } qn_dense;
 
 /* Steps of two kinds, for the estimate of the time that is left: what one takes is learnt from those that are done. */
@@ -42,6 +43,7 @@ typedef struct qn_tuning {
   size_t settled; /* those of them that were, when the making of plans began */
   char *remarks;  /* of the result */
   bool unkept;    /* the store takes nothing any more, as was said */
+  char id[64];    /* of the run: its timings bear it */
   double peak_bandwidth;
   qn_dense *dense; /* the baselines measured so far */
   size_t n_dense;
@@ -77,6 +79,13 @@ void qn__run_remark(qn_tuning *r, const char *format, ...) __attribute__((format
 /* Evidence that tells what is asked: the number `field`, at least `least`, or that the kernel was rejected. NULL: it is
  * not there; what a writer without memory or another version left out is no result. */
 cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, double least);
+/* Is this timing, which may be NULL, to be taken again? It is, once in a run and while there is time, if the machine
+ * was busy when it was taken, or if the user wants all anew. */
+bool qn__run_again(qn_tuning *r, const cJSON *timing);
+/* Note in a timing how far apart its samples were, whether the machine was busy, and whose it is. */
+void qn__run_sign(const qn_tuning *r, cJSON *timing, double spread, bool disturbed);
+/* Append an answer's numbers of that name to x; returns how many there are now, `most` at most. */
+size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t n, size_t most);
 /* Store what was seen. A full disk does not end a run: it says so once and goes on with what it has in memory. */
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value);
 

@@ -20,6 +20,16 @@ double qn__median(const double *x, size_t n) {
   return n % 2 ? s[n / 2] : (s[n / 2 - 1] + s[n / 2]) / 2;
 }
 
+double qn__spread(const double *x, size_t n) {
+  double s[most];
+  if (n > most) n = most;
+  if (n < 3) return 0;
+  memcpy(s, x, n * sizeof *s);
+  qsort(s, n, sizeof *s, ascending);
+  size_t out = n / 10;
+  return (s[n - 1 - out] - s[out]) / 2 / s[n / 2];
+}
+
 void qn__ratio_interval(const double *a, const double *b, size_t n, double *low, double *high) {
   double ratio[most], draw[most], median[resamples];
   uint64_t seed = 1;

@@ -66,6 +66,25 @@ cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, dou
   return NULL;
 }
 
+bool qn__run_again(qn_tuning *r, const cJSON *timing) {
+  bool wanted = timing && (r->options->retime || cJSON_IsTrue(qn__json_get(timing, "disturbed")));
+  bool again = wanted && strcmp(qn__json_text(timing, "run", ""), r->id) && !qn__run_late(r);
+  r->counts.again += again;
+  return again;
+}
+
+void qn__run_sign(const qn_tuning *r, cJSON *timing, double spread, bool disturbed) {
+  qn__json_add_number(timing, "spread", spread);
+  qn__json_add(timing, "disturbed", cJSON_CreateBool(disturbed));
+  qn__json_add_text(timing, "run", r->id);
+}
+
+size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t n, size_t most) {
+  const cJSON *item;
+  cJSON_ArrayForEach(item, qn__json_get(answer, name)) if (n < most) x[n++] = item->valuedouble;
+  return n;
+}
+
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value) {
   if (qn__store_put(r->store, kind, key, value) == QN_OK || r->unkept) return;
   r->unkept = true;
@@ -235,7 +254,11 @@ static cJSON *request(const qn_ask *a) {
 
 qn_status qn__run_ask(qn_tuning *r, const qn_ask *a, cJSON **answer) {
   enum { silence = 300 }; /* seconds to make data and its reference for large shapes */
-  return qn__supervisor_ask(&r->supervisor, request(a), silence, answer);
+  qn_status s = qn__supervisor_ask(&r->supervisor, request(a), silence, answer);
+  r->counts.samples += (size_t)cJSON_GetArraySize(qn__json_get(*answer, "seconds"));
+  r->counts.thrown += (size_t)qn__json_number(*answer, "thrown", 0);
+  r->counts.disturbed += (size_t)qn__json_number(*answer, "disturbed", 0);
+  return s;
 }
 
 /* What the store knows is taken from there, however late it is. */
@@ -422,7 +445,7 @@ static qn_status worker_path(const qn_tune_options *o, char out[PATH_MAX]) {
 static qn_status open_store(qn_tuning *r) {
   char compiler[256];
   QN_TRY(qn__compiler_version(r->supervisor.info.target, compiler, sizeof compiler));
-  QN_TRY(qn__store_open(r->options->store, &r->supervisor.info, compiler, "cold", &r->store));
+  QN_TRY(qn__store_open(r->options->store, &r->supervisor.info, compiler, QN_STORE_POLICY, &r->store));
   return qn__journal_open(r->store, &r->journal);
 }
 
@@ -495,6 +518,9 @@ qn_status qn__tune(const qn_tune_problem *problems, size_t n, const qn_tune_opti
                    .journal = {.fd = -1},
                    .m = options->m ? options->m : usual_m,
                    .n_m = options->m ? options->n_m : QN_COUNT(usual_m)};
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  snprintf(r->id, sizeof r->id, "%lld.%09ld %d", (long long)now.tv_sec, now.tv_nsec, (int)getpid());
   qn_status s =
       r->n_m > QN_PLAN_POINTS ? qn__fail(QN_E_LIMIT, "%zu values of M; at most %d", r->n_m, QN_PLAN_POINTS) : QN_OK;
   if (s == QN_OK) s = worker_path(options, worker);

@@ -59,6 +59,7 @@ typedef struct qn_tune_options {
                      kept: at least a verified kernel for every problem, perhaps not timed */
   int threads;    /* compile threads, 0: all cores */
   int check_only; /* verify, do not time: no plans but the plain kernels */
+  int retime;     /* take every time again, whatever the store knows */
   void (*progress)(void *ud, const qn_tune_event *e);
   void *ud;
 } qn_tune_options;
@@ -67,7 +68,10 @@ typedef struct qn_tune_options {
 typedef struct qn_tune_counts {
   size_t compiled, compile_known, compile_failed, verified, verify_known, rejected, timed, timed_known, restarts;
   size_t set_aside; /* not tried further in this run, through no fault that is known to be theirs */
-  size_t cut;       /* steps that were left out, as the budget had no time for them; 0: a larger one adds nothing */
+  size_t samples, thrown,
+      disturbed; /* kept; void, and taken again; of those kept, taken on a busy machine (sample.h) */
+  size_t again;  /* timings of earlier runs that were taken again */
+  size_t cut;    /* steps that were left out, as the budget had no time for them; 0: a larger one adds nothing */
 } qn_tune_counts;
 
 typedef struct qn_tune_result {

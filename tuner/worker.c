@@ -253,33 +253,46 @@ static qn_status enqueue(void *ud, int i, void *stream) {
   return qn__bound_run(s->subject.device, s->call[TIMED].bound, &args, stream);
 }
 
-/* Samples between quiet probes. Where the machine does not calm down, the last of many tries counts: a disturbed time
- * is marked by a low "quiet", and better than none. */
-static qn_status time_host(worker *w, slot *s, int reps, cJSON *seconds, cJSON *bandwidth, int *quiet) {
-  enum { patience = 6 };
-  int tries = 0;
-  for (int done = 0; done < reps; tries++) {
-    qn__call_watch(&s->call[TIMED], s->calls ? s->calls : 3);
-    bool calm = qn__meter_quiet(w->meter);
-    double stream = s->c->problem.n * s->c->problem.k >= 1 << 20 ? qn__meter_bandwidth(w->meter) : 0, t;
-    QN_TRY(sample(s, &t));
-    calm = calm && qn__meter_quiet(w->meter);
-    if (!calm && tries < patience * reps) continue;
-    qn__json_append_number(seconds, t);
-    qn__json_append_number(bandwidth, stream);
-    *quiet += calm;
-    done++;
+/* A slot with what is read beside it: the rate of plain reads means nothing beside a weight that is small. */
+typedef struct subject_of_time {
+  slot *s;
+  qn_meter *meter;
+} subject_of_time;
+
+static qn_status take(void *ud, qn_sample *out) {
+  const subject_of_time *x = ud;
+  const qn_problem *p = &x->s->c->problem;
+  qn__call_watch(&x->s->call[TIMED], x->s->calls ? x->s->calls : 3);
+  out->bandwidth = p->n * p->k >= 1 << 20 ? qn__meter_bandwidth(x->meter) : 0;
+  return sample(x->s, &out->seconds);
+}
+
+static void add_sampling(cJSON *answer, const qn_sampling *x) {
+  qn__json_add_number(answer, "thrown", x->thrown);
+  qn__json_add_number(answer, "disturbed", x->disturbed);
+}
+
+static qn_status time_host(worker *w, slot *s, int reps, cJSON *answer) {
+  cJSON *seconds = qn__json_add_array(answer, "seconds"), *bandwidth = qn__json_add_array(answer, "bandwidth");
+  subject_of_time subject = {s, w->meter};
+  qn_sampling sampling = qn__sampling_begin(qn__meter_sampler(w->meter), reps);
+  for (int i = 0; i < reps; i++) {
+    qn_sample x;
+    QN_TRY(qn__sample(&sampling, take, &subject, &x));
+    qn__json_append_number(seconds, x.seconds);
+    qn__json_append_number(bandwidth, x.bandwidth);
   }
+  add_sampling(answer, &sampling);
   return QN_OK;
 }
 
-static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *seconds, int *quiet) {
+static qn_status time_cuda(worker *w, slot *s, int reps, cJSON *answer) {
+  cJSON *seconds = qn__json_add_array(answer, "seconds");
   double t[64];
   if (reps > 64) reps = 64;
   qn__call_watch(&s->call[TIMED], QN_CUDA_CALLS * (reps + 1));
   QN_TRY(qn__cuda_time(w->clock, true, enqueue, s, QN_CUDA_CALLS, reps, t));
   for (int i = 0; i < reps; i++) qn__json_append_number(seconds, t[i]);
-  *quiet = reps;
   return QN_OK;
 }
 
@@ -296,14 +309,10 @@ static slot *find_slot(worker *w, const cJSON *request) {
 
 static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   slot *s = find_slot(w, request);
-  int reps = (int)qn__json_number(request, "reps", 0), quiet = 0;
+  int reps = (int)qn__json_number(request, "reps", 0);
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(may_time(w));
-  cJSON *seconds = qn__json_add_array(answer, "seconds"), *bandwidth = qn__json_add_array(answer, "bandwidth");
-  qn_status status = !w->device->target->events ? time_host(w, s, reps, seconds, bandwidth, &quiet)
-                                                : time_cuda(w, s, reps, seconds, &quiet);
-  qn__json_add_number(answer, "quiet", quiet);
-  return status;
+  return w->device->target->events ? time_cuda(w, s, reps, answer) : time_host(w, s, reps, answer);
 }
 
 static qn_status do_check(worker *w, const cJSON *request, cJSON *answer) {
@@ -345,14 +354,17 @@ static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   int64_t k = (int64_t)qn__json_number(request, "k", 0);
   int64_t m = (int64_t)qn__json_number(request, "m", 0);
   bool host = d->target->host_code;
-  double seconds = 0;
+  double t[QN_DENSE_REPS];
+  qn_sampling sampling = {0};
   QN_TRY(may_time(w));
   close_slots(w);
-  qn_status s = host ? qn__openblas_time(w->meter, d, cold_bytes(&d->info), m, n, k, &seconds)
-                     : qn__cublas_time(w->clock, d, cold_bytes(&d->info), m, n, k, &seconds);
-  qn__json_add_number(answer, "seconds", seconds);
+  QN_TRY(host ? qn__openblas_time(qn__meter_sampler(w->meter), d, cold_bytes(&d->info), m, n, k, t, &sampling)
+              : qn__cublas_time(w->clock, d, cold_bytes(&d->info), m, n, k, t));
+  cJSON *seconds = qn__json_add_array(answer, "seconds");
+  for (int i = 0; i < QN_DENSE_REPS; i++) qn__json_append_number(seconds, t[i]);
   qn__json_add_text(answer, "by", host ? "OpenBLAS" : "cuBLAS");
-  return s;
+  add_sampling(answer, &sampling);
+  return QN_OK;
 }
 
 static const struct {

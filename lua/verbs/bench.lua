@@ -6,9 +6,9 @@ return {
   about = [[
 Weights are cold: every call takes the next of several copies. A kernel and the dense product are timed in turns, in
 one process and on the same threads, and a sample counts only if the machine was undisturbed. Of three rounds the one
-with the middle ratio is shown. The dense product is the faster of two: that of OpenBLAS or cuBLAS, and that of our
-own dense kernels, if the store knows them. "of roof" is the rate at which weights are read, as a share of a plain
-read of memory at the same time.]],
+with the middle ratio is shown; "spread" tells how far apart they are, "tuned us" what tune measured. The dense
+product is the faster of two: that of OpenBLAS or cuBLAS, and that of our own dense kernels, if the store knows them.
+"of roof" is the rate at which weights are read, as a share of a plain read of memory at the same time.]],
   examples = { "model.qpack", "model.qpack --m 1 --reps 50" },
   options = {
     { "--against", "WHAT", "what to compare with", default = "dense", group = "Search" },
@@ -30,19 +30,21 @@ read of memory at the same time.]],
     local function progress(problem, tokens, done, total)
       show { phase = "bench", problem = problem, m = tokens, done = done, total = total }
     end
-    local list = common.check(pack:bench { m = m, reps = reps, progress = show and progress })
+    local list, counts = common.check(pack:bench { m = m, reps = reps, progress = show and progress })
     if show then show { phase = "done" } end
     if options.json then print(q.json(list)) return end
-    local rows = { { "problem", "M", "us", "GB/s", "of roof", "dense us", "dense GB/s", "dense of roof", "ratio",
-      "dense by" } }
+    local rows = { { "problem", "M", "us", "spread", "tuned us", "GB/s", "of roof", "dense us", "spread", "dense GB/s",
+      "dense of roof", "ratio", "dense by" } }
     for _, x in ipairs(list) do
-      local dense, roof = x.dense_seconds, x.bandwidth > 0 and x.bandwidth or nil
-      rows[#rows + 1] = { x.problem, x.m, common.us(x.seconds), common.gb(x.bytes, x.seconds),
-        common.percent(roof and x.bytes / x.seconds / roof), dense and common.us(dense) or "-",
-        dense and common.gb(x.dense_bytes, dense) or "-",
-        common.percent(dense and roof and x.dense_bytes / dense / roof),
+      local dense = x.dense_seconds
+      rows[#rows + 1] = { x.problem, x.m, common.us(x.seconds), common.spread(x.spread, x.disturbed),
+        x.tuned_seconds and common.us(x.tuned_seconds) or "-", common.gb(x.bytes, x.seconds),
+        common.roof(x.bytes, x.seconds, x.bandwidth), dense and common.us(dense) or "-",
+        dense and common.spread(x.dense_spread, x.dense_disturbed) or "-",
+        dense and common.gb(x.dense_bytes, dense) or "-", common.roof(x.dense_bytes, dense, x.bandwidth),
         common.ratio(dense and dense / x.seconds), x.dense_by or "-" }
     end
     common.table(rows)
+    if counts then common.say_samples(rows, counts) end
   end,
 }

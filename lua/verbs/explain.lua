@@ -1,19 +1,38 @@
 local common = require "lua.common"
 
--- What the store of this machine knows: entries of evidence whose key has `word` in it.
-local function evidence(q, options, word)
+-- What the store of this machine knows: entries of evidence and of plans, those that `wanted` takes, by key.
+local function known_of(q, options, wanted)
   if options.store then common.check(q.store.list(options.store)) end -- to ask makes no store
-  local store, why = q.store.open(options.store, options.device)
-  if not store then return nil, why end
-  local out, list
-  list, why = store:entries "evidence"
-  if not list then return nil, why end
-  out = {}
-  for _, e in ipairs(list) do
-    if e.key:find(word, 1, true) then out[#out + 1] = e end
+  local store = q.store.open(options.store, options.device)
+  local out = {}
+  for _, kind in ipairs(store and { "evidence", "plan" } or {}) do
+    for _, e in ipairs(common.check(store:entries(kind))) do
+      e.kind = kind
+      if wanted(e) then out[#out + 1] = e end
+    end
   end
-  table.sort(out, function(a, b) return a.key < b.key end)
+  table.sort(out, function(x, y) return x.key < y.key end)
   return out
+end
+
+-- What a variant, by its hash or its name, took in the finals of an entry; nil: it was not there.
+local function finalist(e, hash)
+  for _, x in ipairs(e.value.finalists or {}) do
+    if x.hash == hash then
+      return { seconds = x.seconds, spread = x.spread, disturbed = e.value.disturbed, name = x.name }
+    end
+  end
+end
+
+local function evidence(q, options, hash)
+  return known_of(q, options, function(e)
+    return e.kind == "evidence" and (e.key:find(hash, 1, true) or finalist(e, hash)) ~= nil
+  end)
+end
+
+-- "12.3 us, spread 2.0%"
+local function time_of(x)
+  return ("%s us, spread %s"):format(common.us(x.seconds), common.spread(x.spread, x.disturbed))
 end
 
 -- What bounds a CUDA variant, and what the interpreter counts of one call.
@@ -65,7 +84,7 @@ local function explain_variant(q, options)
   if more then common.misuse("--m: one number of tokens, not %q", options.m) end
   local v, device = common.variant(q, options[1], options)
   local o = common.check(q.compile { v })[1]
-  local known = evidence(q, options, v.hash) or {}
+  local known = evidence(q, options, v.hash)
   local b = bounds(q, v, device, o, m)
   if options.json then
     print(q.json { name = v.name, hash = v.hash, family = v.family, params = v.params, flags = v.flags, arch = v.arch,
@@ -89,11 +108,53 @@ local function explain_variant(q, options)
   show_bounds(q, b)
   for _, e in ipairs(known) do
     local x = e.value
-    local what = x.rejected and "rejected: " .. x.rejected or x.seconds and common.us(x.seconds) .. " us"
+    local met = finalist(e, v.hash)
+    local what = x.rejected and "rejected: " .. x.rejected or (met or x.seconds) and time_of(met or x)
       or ("verified, %.1g of the bound"):format(x.error or 0)
-    print(("evidence   %s: %s"):format((e.key:gsub(" ?" .. v.hash, "")), what))
+    print(("evidence   %s: %s"):format((e.key:gsub(" ?" .. v.hash, ""):gsub(" rounds=.*", "")), what))
   end
   if #known == 0 then print "evidence   none on this machine" end
+end
+
+-- What is known of a problem, by M: for each variant what it took in the finals, where it was there, else in the race.
+-- A variant that was there more than once, beside others, took what the plan says; else what is last in the store.
+-- -> { M = { { name, seconds, spread, disturbed, by }… } }, the M
+local function timings(q, options, spelling)
+  local by_m, order, plan = {}, {}, {}
+  local known = known_of(q, options, function(e)
+    return e.key:find(spelling .. (e.kind == "plan" and " M=" or " "), 1, true) ~= nil
+  end)
+  local function note(m, hash, x, by)
+    if not by_m[m] then by_m[m], order[#order + 1] = {}, m end
+    local old = by_m[m][hash]
+    if old and (by == "race" or old.seconds == plan[m]) then return end
+    by_m[m][hash] = { name = x.name, seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, by = by }
+  end
+  local function each(visit)
+    for _, e in ipairs(known) do
+      local m = math.tointeger(tonumber(e.key:match " M=(%d+)"))
+      if m then visit(e, m) end
+    end
+  end
+  each(function(e, m) if e.kind == "plan" then plan[m] = e.value.seconds end end)
+  each(function(e, m)
+    for _, x in ipairs(e.value.finalists or {}) do note(m, x.hash, finalist(e, x.hash), "finals") end
+  end)
+  each(function(e, m)
+    local hash = e.key:match "^race %S+ (%x+)"
+    if hash and e.value.seconds then note(m, hash, e.value, "race") end
+  end)
+  table.sort(order)
+  for m, list in pairs(by_m) do
+    local sorted = {}
+    for _, x in pairs(list) do sorted[#sorted + 1] = x end
+    table.sort(sorted, function(x, y)
+      if x.seconds ~= y.seconds then return x.seconds < y.seconds end
+      return x.name < y.name
+    end)
+    by_m[m] = sorted
+  end
+  return by_m, order
 end
 
 -- A problem: what the rules leave, and the variants that were timed, by M.
@@ -101,20 +162,7 @@ local function explain_problem(q, options)
   local device = common.target(q, options)
   local p = common.ask(q.problem, options[1], device.target)
   local variants, report = q.variants(p, device, { space = "full" })
-  local known = evidence(q, options, "race " .. p.spelling .. " ") or {}
-  local by_m, order = {}, {}
-  for _, e in ipairs(known) do
-    local m = math.tointeger(tonumber(e.key:match "M=(%d+)$"))
-    if m and not by_m[m] then by_m[m], order[#order + 1] = {}, m end
-    if m then table.insert(by_m[m], e.value) end
-  end
-  table.sort(order)
-  for _, m in ipairs(order) do
-    table.sort(by_m[m], function(a, b)
-      if a.seconds ~= b.seconds then return a.seconds < b.seconds end
-      return a.name < b.name
-    end)
-  end
+  local by_m, order = timings(q, options, p.spelling)
   if options.json then
     local timed = {}
     for i, m in ipairs(order) do timed[i] = { m = m, variants = by_m[m] } end
@@ -130,10 +178,11 @@ local function explain_problem(q, options)
   end
   if #order == 0 then print "\nnothing of it was timed on this machine; quernel tune does" end
   for _, m in ipairs(order) do
-    print(("\nM = %d: %d variants timed"):format(m, #by_m[m]))
+    print(("\nM = %d: %d variants timed: time, spread, where"):format(m, #by_m[m]))
     for i, x in ipairs(by_m[m]) do
       if i > options.top then break end
-      print(("  %10s us  %s"):format(common.us(x.seconds), x.name))
+      local spread = common.spread(x.spread, x.disturbed)
+      print(("  %10s us  %-8s  %-6s  %s"):format(common.us(x.seconds), spread, x.by, x.name))
     end
   end
 end

@@ -12,18 +12,18 @@ end
 
 -- What was measured at one M, as cells of the table.
 local function cells(p, x)
-  if not x then return "-", "-", "-", "-", "-", "-", "-" end
-  return tostring(x.m), common.us(x.seconds), common.gb(p.bytes, x.seconds),
-    ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
-    common.percent(x.bandwidth > 0 and p.bytes / x.seconds / x.bandwidth or nil),
-    x.dense_seconds > 0 and common.us(x.dense_seconds) or "-",
+  if not x then return "-", "-", "-", "-", "-", "-", "-", "-", "-" end
+  return tostring(x.m), common.us(x.seconds), common.spread(x.spread, x.disturbed), x.raced and "race" or "finals",
+    common.gb(p.bytes, x.seconds), ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
+    common.roof(p.bytes, x.seconds, x.bandwidth),
+    x.dense_seconds > 0 and common.us(x.dense_seconds) .. (x.dense_disturbed and " ?" or "") or "-",
     common.ratio(x.dense_seconds > 0 and x.dense_seconds / x.seconds or nil)
 end
 
 -- One row for each problem and tuned M; one for a range in which there was no time for any.
 local function show(result)
-  local rows = { { "problem", "serves M", "winner", "at M", "us", "GB/s", "GFLOP/s", "of roof", "dense us", "ratio",
-    "error" } }
+  local rows = { { "problem", "serves M", "winner", "at M", "us", "spread", "by", "GB/s", "GFLOP/s", "of roof",
+    "dense us", "ratio", "error" } }
   local slower = {}
   for _, p in ipairs(result.plans) do
     local names = ranges(p)
@@ -40,16 +40,19 @@ local function show(result)
     end
   end
   common.table(rows)
+  print "spread: how far apart the rounds are: half of what lies between the outer tenths, as a share of us"
+  print "by: finals, in turns with the next best; race, alone"
   print "of roof: GB/s, as a share of a plain read of memory at the same time; -: not measured"
   print "error: the largest difference from the reference, as a share of what is allowed: 1 is the limit"
   for _, text in ipairs(slower) do print("slower than the dense product: " .. text) end
+  common.say_samples(rows, result.counts)
 end
 
 local function show_counts(c)
-  local text = "compiled %d (known %d, failed %d); verified %d (known %d); timed %d (known %d); rejected %d; " ..
-    "workers restarted %d"
+  local text = "compiled %d (known %d, failed %d); verified %d (known %d); timed %d (known %d, again %d); " ..
+    "rejected %d; workers restarted %d"
   print(text:format(c.compiled, c.compile_known, c.compile_failed, c.verified, c.verify_known, c.timed, c.timed_known,
-    c.rejected, c.restarts))
+    c.again, c.rejected, c.restarts))
 end
 
 -- Problems of the model and those given, as spellings; names of layers that are left out.
@@ -85,7 +88,8 @@ return {
   about = [[
 Every variant is compiled, checked against a float64 reference, and timed with cold weights, as serving will see
 them. The dense product (f32 on the host, f16 on a GPU) is timed in the same harness. What was measured is kept in
-the store: a second run, or one after an interruption, goes on from there.]],
+the store: a second run, or one after an interruption, goes on from there. What was taken while the machine was
+busy is marked, and taken again by the next run.]],
   examples = {
     "model.gguf                      # writes model.qpack",
     "--problem int4.g128:4096x4096 --act bf16,i8 --m 1,64 -o x.qpack",
@@ -110,6 +114,7 @@ the store: a second run, or one after an interruption, goes on from there.]],
       "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true,
       group = "Search" },
     { "--threads", "N", "threads for compiling (default: all cores)", group = "Search" },
+    { "--retime", nil, "take every time again, whatever the store knows", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
     common.overwrite,
@@ -135,7 +140,8 @@ the store: a second run, or one after an interruption, goes on from there.]],
     options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = family, fixed = fixed, functions = functions,
-      threads = threads, dense = not options["no-dense"], progress = common.progress(q, options) or common.notes() })
+      threads = threads, retime = options.retime, dense = not options["no-dense"],
+      progress = common.progress(q, options) or common.notes() })
     if name then common.check(q.pack(result, name)) end
     common.remarks(result)
     common.left_out(left_out)

@@ -18,7 +18,8 @@ API double bench_peak(meter *m, const char *type);
 struct meter {
   qn_device *device;
   qn_meter *meter;
-  int patience; /* so many samples may yet be void */
+  qn_sampling sampling;
+  double (*run)(void); /* what is sampled */
 };
 
 /* A meter of `threads` threads; NULL and the reason in *why. */
@@ -34,17 +35,23 @@ meter *bench_meter(int threads, const char **why) {
 }
 
 /* Begin with `count` samples, which share their patience with a busy machine. */
-void bench_begin(meter *m, int count) { m->patience = 5 * count; }
+void bench_begin(meter *m, int count) { m->sampling = qn__sampling_begin(qn__meter_sampler(m->meter), count); }
+
+static qn_status take(void *ud, qn_sample *out) {
+  meter *m = ud;
+  out->bandwidth = qn__meter_bandwidth(m->meter);
+  out->seconds = m->run();
+  return QN_OK;
+}
 
 /* One of them: its seconds, bytes/s of plain reads beside it, and whether the machine was disturbed all the same. */
 bool bench_sample(meter *m, double (*run)(void), double *seconds, double *bandwidth) {
-  for (;; m->patience--) {
-    bool calm = qn__meter_quiet(m->meter);
-    *bandwidth = qn__meter_bandwidth(m->meter);
-    *seconds = run();
-    calm = qn__meter_quiet(m->meter) && calm;
-    if (calm || m->patience <= 0) return !calm;
-  }
+  qn_sample x = {0};
+  m->run = run;
+  if (qn__sample(&m->sampling, take, m, &x)) return true;
+  *seconds = x.seconds;
+  *bandwidth = x.bandwidth;
+  return x.disturbed;
 }
 
 /* ---- Peaks ------------------------------------------------------------------------------------------------------- */
