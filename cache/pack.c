@@ -164,15 +164,15 @@ static qn_status put_devices(const qn_pack_builder *b, section *s) {
 
 /* The index entry of a plan. */
 static void plan_entry(const qn_plan *p, uint64_t offset, uint64_t size, uint8_t e[QN_PACK_PLAN_ENTRY]) {
-  const uint32_t types[] = {p->problem.act, p->problem.out};
+  const uint32_t types[] = {p->problem.act, p->problem.out, p->problem.x};
   const uint32_t rest[] = {(uint32_t)p->problem.n, (uint32_t)p->problem.k, p->kind, p->device};
   memset(e, 0, QN_PACK_PLAN_ENTRY);
   memcpy(e, p->problem.format, strlen(p->problem.format));
   for (size_t i = 0; i < QN_COUNT(types); i++) qn__put32(e + 64 + 4 * i, types[i]);
-  memcpy(e + 72, p->problem.epilogue, QN_EPILOGUE_STEPS);
-  for (size_t i = 0; i < QN_COUNT(rest); i++) qn__put32(e + 80 + 4 * i, rest[i]);
-  qn__put64(e + 96, offset);
-  qn__put64(e + 104, size);
+  memcpy(e + 76, p->problem.epilogue, QN_EPILOGUE_STEPS);
+  for (size_t i = 0; i < QN_COUNT(rest); i++) qn__put32(e + 84 + 4 * i, rest[i]);
+  qn__put64(e + 104, offset);
+  qn__put64(e + 112, size);
 }
 
 static int by_plan(const void *a, const void *b) {

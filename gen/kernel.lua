@@ -22,7 +22,7 @@ local kernel = { registry = {}, hash = nil, progress = function() end }
 local fields = { name = "string", target = "string", doc = "string", source = "string?", params = "list",
   rules = "list", derive = "function?", layout = "function", launch = "function", flags = "function?",
   arch = "function?", m = "function?", cost = "function?", outline = "list", replace = "boolean?",
-  file = "string?", where = "string?" } -- of the one that a copy was made of
+  rounds = "boolean?", file = "string?", where = "string?" } -- of the one that a copy was made of
 local param_fields = { name = "string", doc = "string?", short = "string?", values = "list", quick = "list|function?" }
 local rule_fields = { name = "string", why = "string", ok = "function" }
 
@@ -101,8 +101,8 @@ local function default_act(f, target)
 end
 
 -- A problem with its format resolved and its types filled in; runtime/problem.c reads and writes the spelling, and
--- lists operands and steps of the epilogue (gen/lua_problem.h). `act`: the activation type of one that leaves it open
--- (default: the first that the format goes with).
+-- lists operands and steps of the epilogue (gen/lua_problem.h). `act`: the activations of one that leaves them open, as
+-- in a spelling (default: the first type that the format goes with).
 function kernel.problem(spelling, target_name, act)
   local function parse(...)
     local p, why = kernel.parse(spelling, ...)
@@ -112,8 +112,8 @@ function kernel.problem(spelling, target_name, act)
   local p = parse()
   local f = format.resolve(p.format)
   local target = targets.get(target_name or "host")
-  act = p.act or act or default_act(f, target)
-  p = parse(f.name, act, p.out or target.out(act))
+  p = parse(f.name, p.activations or act or default_act(f, target), p.out)
+  if not p.out then p = parse(f.name, p.activations, target.out(p.act)) end
   p.format = f
   for _, plane in ipairs(p.gated and f.planes or {}) do
     if plane.rows > 1 then
@@ -154,13 +154,22 @@ local function instance(def, problem, device, params)
   local v = { def = def, problem = problem, format = problem.format, device = device, params = params,
     act = problem.act, out = problem.out, target = def.target }
   for name, x in pairs(params) do v[name] = x end
-  v.entry = identifier(("%s_%s_%s_%s"):format(def.name, problem.format.name, problem.act, problem.out))
+  v.entry = identifier(("%s_%s_%s_%s"):format(def.name, problem.format.name, problem.activations, problem.out))
   return v
 end
 
+-- Rules that every family has.
+local general = {
+  { name = "x", why = "the family takes X in the type that is multiplied, and does not round it",
+    ok = function(v) return v.def.rounds or v.problem.x == v.act end },
+}
+
+local function rules_of(def) return table.move(def.rules, 1, #def.rules, #general + 1, { table.unpack(general) }) end
+
+-- The first rule that rejects v, by its number, and the rule.
 local function rejected(def, v)
-  for i, rule in ipairs(def.rules) do
-    if not rule.ok(v) then return i end
+  for i, rule in ipairs(rules_of(def)) do
+    if not rule.ok(v) then return i, rule end
   end
 end
 
@@ -277,7 +286,8 @@ local function complete(def, v)
     cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)
   out.m_min, out.m_max, out.m_tile = served(def, v)
   local p = v.problem
-  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.act, p.out, p.epilogue, values_text(def, v.params))
+  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.activations, p.out, p.epilogue,
+    values_text(def, v.params))
   local parts = { out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }
   out.hash = kernel.hash(table.concat(parts, "\0"))
   return out
@@ -316,7 +326,7 @@ end
 local function survivors(def, problem, device, options)
   problem, device = registry.copy(problem), registry.copy(device) -- the family's code may change them
   local r = { family = def.name, candidates = 0, survivors = 0, removed = {} }
-  for i, rule in ipairs(def.rules) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
+  for i, rule in ipairs(rules_of(def)) do r.removed[i] = { rule = rule.name, why = rule.why, count = 0 } end
   local params, out = {}, {}
   local function walk(i)
     local p = def.params[i]
@@ -406,8 +416,8 @@ function kernel.rejection(problem, device, family, params)
     for i, x in ipairs(p.values) do values[i] = tostring(x) end
     check.among(tostring(params[p.name]), values, ("%s: value of %s"):format(family, p.name))
   end
-  local i = rejected(def, instance(def, registry.copy(problem), registry.copy(device), params))
-  if i then return def.rules[i].name, def.rules[i].why end
+  local _, rule = rejected(def, instance(def, registry.copy(problem), registry.copy(device), params))
+  if rule then return rule.name, rule.why end
 end
 
 return kernel

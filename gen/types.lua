@@ -48,20 +48,22 @@ end
 
 -- ---- Numbers of narrow floats ---------------------------------------------------------------------------------------
 
--- The code of the number that is nearest to x, of two the even one; beyond the largest, infinity.
+-- The code of the number that is nearest to x, of two the even one; beyond the largest, infinity, where there is none
+-- the largest.
 function types.code(name, x)
   local t = types.all[name]
   local sign = (x < 0 or 1 / x < 0) and 1 << t.exponent + t.mantissa or 0
-  local a, e, infinity = math.abs(x), 0, (1 << t.exponent) - 1 << t.mantissa
+  local a, e = math.abs(x), 0
+  local most = t.ieee and (1 << t.exponent) - 1 << t.mantissa or (1 << t.exponent + t.mantissa) - 2
   if a == 0 then return sign end
-  if a > 2 * t.max then return sign | infinity end
+  if a > 2 * t.max then return sign | most end
   while a >= 2 do a, e = a / 2, e + 1 end
   while a < 1 and e > 1 - t.bias do a, e = a * 2, e - 1 end
   local scaled = a * 2.0 ^ t.mantissa
   local m = math.tointeger(scaled // 1)
   local rest = scaled - m
   if rest > 0.5 or (rest == 0.5 and m % 2 == 1) then m = m + 1 end
-  return sign | math.min((e + t.bias - 1 << t.mantissa) + m, infinity)
+  return sign | math.min((e + t.bias - 1 << t.mantissa) + m, most)
 end
 
 -- The number that a finite code means.

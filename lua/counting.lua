@@ -34,7 +34,7 @@ return function(q, native)
     local p, product = variant.problem, products[device.sm]
     if not product then return nil end
     local all = q.gen.types.all
-    local bytes = weight_bytes + m * (p.k * all[p.act].bytes + p.n * all[p.out].bytes)
+    local bytes = weight_bytes + m * (p.k * all[p.x].bytes + p.n * all[p.out].bytes)
     local flops = 2.0 * m * p.n * p.k
     local memory, compute = bytes / product[2], flops / product[3]
     return { bytes = bytes, flops = flops, product = product[1], seconds = math.max(memory, compute),

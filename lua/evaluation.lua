@@ -104,7 +104,7 @@ return function(q, native)
     local out, seen, head = {}, {}, ("%s:%dx%d:"):format(t.format, t.n, t.k)
     for _, plan in ipairs(pack:plans()) do
       local rest = plan.problem:sub(1, #head) == head and plan.problem:sub(#head + 1)
-      if rest and rest:match "^(%w+)%-%w+$" == (act or rest:match "^%w+") and not seen[rest] then
+      if rest and rest:match "^([%w~]+)%-%w+$" == (act or rest:match "^[%w~]+") and not seen[rest] then
         out[#out + 1], seen[rest] = plan.problem, true
       end
     end

@@ -80,6 +80,12 @@ static const char *push_epilogue(lua_State *L, const qn_problem *p) {
   return lua_tostring(L, -1);
 }
 
+/* The part of the spelling that is X and ACT. */
+static const char *push_act(lua_State *L, const qn_problem *p) {
+  const char *act = qn_type_name((qn_type)p->act);
+  return p->x ? lua_pushfstring(L, "%s~%s", qn_type_name((qn_type)p->x), act) : lua_pushstring(L, act);
+}
+
 static void push_problem(lua_State *L, const qn_problem *p) {
   lua_newtable(L);
   set_text(L, "spelling", p->spelling);
@@ -88,6 +94,8 @@ static void push_problem(lua_State *L, const qn_problem *p) {
   lua_pushinteger(L, p->k), lua_setfield(L, -2, "k");
   set_type(L, "act", p->act);
   set_type(L, "out", p->out);
+  if (p->act) push_act(L, p), lua_setfield(L, -2, "activations");
+  set_type(L, "x", qn__x_type(p));
   push_epilogue(L, p), lua_setfield(L, -2, "epilogue");
   set_flag(L, "gated", qn__gated(p));
   push_steps(L, p), lua_setfield(L, -2, "steps");
@@ -97,7 +105,7 @@ static void push_problem(lua_State *L, const qn_problem *p) {
 
 /* Spell the problem with what is given in place of its parts, and parse that. */
 static qn_status respell(lua_State *L, qn_problem *p) {
-  const char *act = luaL_optstring(L, 3, qn_type_name((qn_type)p->act));
+  const char *act = luaL_checkstring(L, 3);
   const char *out = luaL_optstring(L, 4, qn_type_name((qn_type)p->out));
   char text[512];
   bool has_out = p->out || !lua_isnoneornil(L, 4);

@@ -68,13 +68,13 @@ return function(q, native)
         local layout = list[i].layout
         if layout and not seen[layout.name] and layout.name:find(f.layout or "") then
           seen[layout.name] = true
-          local bytes = native.type_bits(p.act) // 8
+          local bytes = native.type_bits(p.x) // 8
           local gather = { entry = "gather_x" .. bytes, args = {}, grid = { { "M" } },
             gathers = { "M", "K", "*", bytes, "*" } }
           local recipe = { steps = { gather, { entry = f.name, args = {}, grid = { f.whole and { 1 } or { "N" } } } },
             counters = {}, scratch = f.scratch or {}, deterministic = f.deterministic ~= false,
             batch_invariant = f.batch_invariant == true }
-          list[#list + 1] = { name = name:format(p.format.name, p.act, p.out, p.epilogue, f.name),
+          list[#list + 1] = { name = name:format(p.format.name, p.activations, p.out, p.epilogue, f.name),
             hash = native.hash(table.concat({ f.name, f.symbol, f.text, q.json(recipe), q.json(layout) }, "\0")),
             family = "function", source = "", flags = "", arch = "", params = q.json { LAYOUT = layout.name },
             library = f.library, symbol = f.symbol, layout = layout, recipe = recipe, m_min = f.m_min or 1,
@@ -242,7 +242,7 @@ return function(q, native)
       ok, why, code = m:check(g)
       if not ok then return nil, why, code end
       for _, act in ipairs(acts or { false }) do
-        local own = not act or any and q.gen.types.scaled(act) and not g.quantized
+        local own = not act or any and not g.quantized and q.gen.types.scaled(q.problem("f32:1x1:" .. act).act)
         local spelling = ("%s:%dx%d%s"):format(g.format, g.n, g.k, own and "" or ":" .. act)
         if not seen[spelling] then out[#out + 1] = spelling end
         seen[spelling] = true

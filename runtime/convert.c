@@ -142,7 +142,7 @@ qn_status qn_convert(const void *src, qn_type from, void *dst, qn_type to, size_
   return QN_OK;
 }
 
-/* Adding and taking away 1.5 * 2^23 rounds to nearest even what is below 2^22. NaN becomes -127. */
+/* Adding and taking away 1.5 * 2^23 rounds to nearest even what is below 2^22. */
 static int8_t round_i8(float v) {
   v = v > -127 ? v : -127;
   v = v < 127 ? v : 127;
@@ -150,34 +150,33 @@ static int8_t round_i8(float v) {
   return (int8_t)(r - 0x1.8p23f);
 }
 
-static float top_of_row(const float *x, int64_t k) {
-  float top = 0;
-  for (int64_t j = 0; j < k; j++) {
-    float a = fabsf(x[j]);
+/* The largest magnitude; of an infinity or a NaN, that: as integers, magnitudes of floats are in the same order. */
+static float top_of(const float *x, int64_t n) {
+  uint32_t top = 0;
+  for (int64_t j = 0; j < n; j++) {
+    uint32_t a = qn__bits_of_f32(x[j]) & 0x7fffffff;
     top = a > top ? a : top;
   }
-  return top;
+  return qn__f32_of_bits(top);
 }
 
-static void quantize_row(qn_form f, const float *x, int64_t k, float scale, void *q) {
+float qn__quantize_group(qn_type type, const float *x, int64_t n, void *q) {
+  qn_form f = qn__form[type];
+  float scale = top_of(x, n) / (f.kind == QN_KIND_SIGNED ? 127 : qn__narrow_value(f, qn__form_largest(f)));
   int8_t *integer = q;
   uint8_t *code = q;
-  if (scale == 0) memset(q, 0, (size_t)k);
+  if (scale == 0) memset(q, 0, (size_t)n);
   else if (f.kind == QN_KIND_SIGNED)
-    for (int64_t j = 0; j < k; j++) integer[j] = round_i8(x[j] / scale);
+    for (int64_t j = 0; j < n; j++) integer[j] = round_i8(x[j] / scale);
   else
-    for (int64_t j = 0; j < k; j++) code[j] = (uint8_t)qn__narrow_nearest(f, x[j] / scale);
+    for (int64_t j = 0; j < n; j++) code[j] = (uint8_t)qn__narrow_nearest(f, x[j] / scale);
+  return scale;
 }
 
 qn_status qn_quantize_rows(const float *x, int64_t m, int64_t k, int64_t ldx, qn_type type, void *q, float *scale) {
   if (!qn__act_scaled(type))
     return qn__fail(QN_E_ARG, "qn_quantize_rows: activations of type %s have no scales",
                     qn_type_name(type) ? qn_type_name(type) : "?");
-  qn_form f = qn__form[type];
-  float largest = f.kind == QN_KIND_SIGNED ? 127 : qn__narrow_value(f, qn__form_largest(f));
-  for (int64_t i = 0; i < m; i++) {
-    scale[i] = top_of_row(x + i * ldx, k) / largest;
-    quantize_row(f, x + i * ldx, k, scale[i], (char *)q + i * k);
-  }
+  for (int64_t i = 0; i < m; i++) scale[i] = qn__quantize_group(type, x + i * ldx, k, (char *)q + i * k);
   return QN_OK;
 }

@@ -8,6 +8,9 @@ double qn__load_f64(qn_type t, const void *data, int64_t i);
 /* Store v as element i: an integer in the range of its type; for floats the nearest, of two the even one. Beyond the
  * largest, 16 and 32 bits become infinite, 8 bits stay at the largest. NaN stays NaN. data: any alignment. */
 void qn__store_f64(qn_type t, void *data, int64_t i, double v);
+/* Quantize n numbers that share a scale, which is returned, to a type of activations with scales: the rule of
+ * qn_quantize_rows (quernel.h). */
+float qn__quantize_group(qn_type type, const float *x, int64_t n, void *q);
 /* n elements from i on. */
 void qn__load_block(qn_type t, const void *data, int64_t i, int n, double *out);
 #endif

@@ -141,6 +141,11 @@ static inline qn_program qn__decode_rule(const qn_format *f) { return (qn_progra
 /* Is `f` well formed: types, sizes, decode rule? QN_E_FORMAT with the reason. */
 qn_status qn__format_check(const qn_format *f);
 
+/* Where a call rounds X, each row has a scale for so many values of k, in the order of the columns of W, the last for
+ * what is left: for as many as the finest of the planes has along K, or for all `k`. Scale and codes are those that
+ * qn_quantize_rows makes of a row of these values. */
+int64_t qn__x_group(const qn_format *f, int64_t k);
+
 /* Does a spelling name this format? The words behind the first come in any order, implied ones or not. */
 bool qn__format_named(const qn_format *f, const char *spelling);
 
@@ -279,15 +284,18 @@ qn_status qn__recipe_check(const qn_recipe *r);
 
 /* ---- Problem ----------------------------------------------------------------------------------------------------- */
 
-/* Spelling: FORMAT:NxK[:ACT[-OUT]][EPILOGUE]; ACT and OUT as type names (bf16, f16, f32, i8), EPILOGUE the steps of
- * epilogue.h in their order. */
+/* Spelling: FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE]; X, ACT and OUT as type names (bf16, f16, f32, i8), EPILOGUE the steps
+ * of epilogue.h in their order. */
 typedef struct qn_problem {
   char spelling[192]; /* full: types always present, "int4.g128:4096x4096:bf16-f32+bias" */
   char format[QN_NAME];
   int64_t n, k;
-  uint32_t act, out;                   /* qn_type */
+  uint32_t act, out; /* qn_type: what W is multiplied with, and Y */
+  uint32_t x;        /* qn_type of X if the call rounds it to `act` (see qn__x_group); QN_T_NONE: X is of type `act` */
   uint8_t epilogue[QN_EPILOGUE_STEPS]; /* qn_epilogue, zeros behind the last */
 } qn_problem;
+
+static inline qn_type qn__x_type(const qn_problem *p) { return (qn_type)(p->x ? p->x : p->act); }
 
 /* Does the epilogue make one column of Y of a gate's and another's row of W? Columns of Y: N, or half of it. */
 bool qn__gated(const qn_problem *p);

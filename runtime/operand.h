@@ -17,9 +17,9 @@
  * shape; rows 0 stands for M, and STRIDE is the argument that says from where to where rows go (COUNT: there is none,
  * rows are dense). */
 #define QN_OPERAND_MAP(OPERAND)                                                                                        \
-  OPERAND(X, x, true, p->act, 0, p->k, LDX)                                                                            \
+  OPERAND(X, x, true, qn__x_type(p), 0, p->k, LDX)                                                                     \
   OPERAND(Y, y, true, p->out, 0, qn__columns(p), LDY)                                                                  \
-  OPERAND(X_SCALE, x_scale, qn__act_scaled(p->act), QN_T_F32, 0, 1, COUNT)                                             \
+  OPERAND(X_SCALE, x_scale, !p->x && qn__act_scaled(p->act), QN_T_F32, 0, 1, COUNT)                                    \
   OPERAND(BIAS, bias, takes(p, QN_ARG_BIAS), QN_T_F32, 1, p->n, COUNT)                                                 \
   OPERAND(RESIDUAL, residual, takes(p, QN_ARG_RESIDUAL), p->out, 0, qn__columns(p), LD_RESIDUAL)                       \
   OPERAND(SCALE, scale, takes(p, QN_ARG_SCALE), QN_T_F32, 1, 1, COUNT)

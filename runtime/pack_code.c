@@ -186,6 +186,7 @@ static void code_problem(qn_coder *c, qn_problem *p) {
   i64(c, &p->k);
   u32(c, &p->act);
   u32(c, &p->out);
+  u32(c, &p->x);
   for (int i = 0; i < QN_EPILOGUE_STEPS; i++) u8(c, &p->epilogue[i]);
 }
 
@@ -236,12 +237,17 @@ void qn__code_kernel(qn_coder *c, qn_kernel *k) {
 
 static bool is_hash(const char *s) { return strspn(s, "0123456789abcdef") == 32 && !s[32]; }
 
+static bool types_fit(const qn_problem *p) {
+  bool rounds = qn__is_type(p->x) && qn__form[p->x].as_x == QN_AS_X_PLAIN && qn__act_scaled(p->act);
+  return qn_type_bits((qn_type)p->act) && qn_type_bits((qn_type)p->out) && (!p->x || rounds);
+}
+
 static qn_status problem_check(const qn_problem *p, const char *format) {
   qn_problem again = *p;
   qn__problem_spell(&again);
   bool generic = !p->n && !p->k, shaped = p->n >= 1 && p->k >= 1 && p->n <= INT32_MAX && p->k <= INT32_MAX;
   if (strcmp(p->format, format) || strcmp(again.spelling, p->spelling) || !(generic || shaped) ||
-      qn__epilogue_check(p) || !qn_type_bits((qn_type)p->act) || !qn_type_bits((qn_type)p->out))
+      qn__epilogue_check(p) || !types_fit(p))
     return qn__fail(QN_E_FORMAT, "plan of '%s': not the problem that its fields make, '%s'", p->spelling,
                     again.spelling);
   return QN_OK;

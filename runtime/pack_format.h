@@ -17,12 +17,12 @@
  *
  *   1 DEVICES   records, one after another: text target, text arch, text product, u32 threads
  *   2 PLANS     index, sorted by what stands here from format to device:
- *                 0  u8[64]  format, zeros behind       88  u32  kind of plan
- *                64  u32     activation type            92  u32  device, a number of section 1
- *                68  u32     output type                96  u64  offset of the record in section 3
- *                72  u8[8]   epilogue                  104  u64  bytes of the record
- *                                                      112  u64  0
- *                80  u32     N     84  u32  K          120  u64  0
+ *                 0  u8[64]  format, zeros behind       92  u32  kind of plan
+ *                64  u32     activation type            96  u32  device, a number of section 1
+ *                68  u32     output type               100  u32  0
+ *                72  u32     type of X, or 0           104  u64  offset of the record in section 3
+ *                76  u8[8]   epilogue                  112  u64  bytes of the record
+ *                84  u32     N     88  u32  K          120  u64  0
  *   3 PLAN      records: see qn__code_plan
  *   4 KERNELS   index, sorted by hash:
  *                 0  u8[32]  hash of the variant, hexadecimal digits
@@ -40,7 +40,7 @@
 #include <string.h>
 
 #define QN_PACK_MAGIC "\211QNPACK\n"
-#define QN_PACK_VERSION 5
+#define QN_PACK_VERSION 6
 #define QN_PACK_BYTE_ORDER 0x01020304u
 #define QN_PACK_SECTIONS 6
 #define QN_PACK_HEADER 64
@@ -162,7 +162,7 @@ static inline uint64_t qn__get64(const uint8_t *p) { return qn__get32(p) | (uint
 /* Order of two entries of the index of plans: by format, then by the numbers from activation to device. */
 static inline int qn__pack_plan_order(const uint8_t *a, const uint8_t *b) {
   int order = memcmp(a, b, QN_NAME);
-  for (int i = QN_NAME; i < 96 && !order; i += 4)
+  for (int i = QN_NAME; i < 100 && !order; i += 4)
     order = (qn__get32(a + i) > qn__get32(b + i)) - (qn__get32(a + i) < qn__get32(b + i));
   return order;
 }

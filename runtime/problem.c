@@ -1,4 +1,4 @@
-/* problem.c - the spelling of a problem: FORMAT:NxK[:ACT[-OUT]][EPILOGUE]. */
+/* problem.c - the spelling of a problem: FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE]. */
 #include "fail.h"
 
 #include "desc.h"
@@ -15,33 +15,35 @@ static int64_t number(const char **s) {
 
 static qn_status bad_spelling(const char *spelling, const char *why) {
   return qn__fail(QN_E_ARG,
-                  "problem '%.160s': %s; the form is FORMAT:NxK[:ACT[-OUT]][EPILOGUE], e.g. "
+                  "problem '%.160s': %s; the form is FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. "
                   "int4.g128:4096x4096:bf16-f32+bias",
                   spelling, why);
 }
 
-/* May Y, or X, be of type t? */
-static bool fits(qn_type t, bool output) { return qn__form[t].as_x == QN_AS_X_PLAIN || (!output && qn__act_scaled(t)); }
+/* Sets of types, by what they may be. */
+enum { PLAIN = 1 << QN_AS_X_PLAIN, SCALED = 1 << QN_AS_X_SCALED };
 
-/* What is wrong with a type that does not fit: "outputs are f16, bf16 or f32". */
-static qn_status bad_type(const char *spelling, bool output) {
+static bool fits(qn_type t, unsigned set) { return set >> qn__form[t].as_x & 1; }
+
+/* What is wrong with a type that is none of the set: "outputs are f16, bf16 or f32". */
+static qn_status bad_type(const char *spelling, const char *what, unsigned set) {
   const char *name[QN__TYPES];
   char why[128];
-  int n = 0, at = snprintf(why, sizeof why, "%s are ", output ? "outputs" : "activations");
-  for (qn_as_x as = QN_AS_X_PLAIN; as <= QN_AS_X_SCALED; as++)
+  int n = 0, at = snprintf(why, sizeof why, "%s are ", what);
+  for (unsigned as = PLAIN; as <= SCALED; as <<= 1)
     for (int t = 0; t < QN__TYPES; t++)
-      if (qn__form[t].as_x == as && fits((qn_type)t, output)) name[n++] = qn_type_name((qn_type)t);
+      if (fits((qn_type)t, as & set)) name[n++] = qn_type_name((qn_type)t);
   for (int i = 0; i < n; i++)
     at += snprintf(why + at, sizeof why - (size_t)at, "%s%s", !i ? "" : i < n - 1 ? ", " : " or ", name[i]);
   return bad_spelling(spelling, why);
 }
 
-/* The type whose name is `length` bytes at s, if Y, or X, may be of it. */
-static qn_type type_at(const char *s, size_t length, bool output) {
+/* The type whose name is `length` bytes at s, if it is of the set. */
+static qn_type type_at(const char *s, size_t length, unsigned set) {
   char name[16];
   snprintf(name, sizeof name, "%.*s", (int)length, s);
   qn_type t = length < sizeof name ? qn_type_from_name(name) : QN_T_NONE;
-  return fits(t, output) ? t : QN_T_NONE;
+  return fits(t, set) ? t : QN_T_NONE;
 }
 
 /* ---- Epilogues --------------------------------------------------------------------------------------------------- */
@@ -117,6 +119,21 @@ qn_status qn__epilogue_check(const qn_problem *p) {
 
 /* ---- Problems ---------------------------------------------------------------------------------------------------- */
 
+/* ACT or X~ACT at *s, moved past it. */
+static qn_status parse_act(const char *spelling, const char **s, qn_problem *out) {
+  size_t used = strcspn(*s, "~-" STEP_BEGINS);
+  bool rounds = (*s)[used] == '~';
+  unsigned set = rounds ? SCALED : PLAIN | SCALED;
+  if (rounds) {
+    if (!(out->x = type_at(*s, used, PLAIN))) return bad_type(spelling, "types of X before a '~'", PLAIN);
+    *s += used + 1;
+    used = strcspn(*s, "-" STEP_BEGINS);
+  }
+  out->act = type_at(*s, used, set);
+  *s += used;
+  return out->act ? QN_OK : bad_type(spelling, rounds ? "types behind a '~'" : "activations", set);
+}
+
 qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   *out = (qn_problem){0};
   if (!spelling) return qn__fail(QN_E_ARG, "problem is NULL");
@@ -136,12 +153,11 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
                     (long long)(n_fits ? out->k : out->n));
 
   if (*s == ':') {
-    size_t act = strcspn(++s, "-" STEP_BEGINS), used = 0;
-    if (!(out->act = type_at(s, act, false))) return bad_type(spelling, false);
-    s += act;
+    s++;
+    QN_TRY(parse_act(spelling, &s, out));
     if (*s == '-') {
-      used = strcspn(++s, STEP_BEGINS);
-      if (!(out->out = type_at(s, used, true))) return bad_type(spelling, true);
+      size_t used = strcspn(++s, STEP_BEGINS);
+      if (!(out->out = type_at(s, used, PLAIN))) return bad_type(spelling, "outputs", PLAIN);
       s += used;
     }
   }
@@ -150,10 +166,16 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   return qn__epilogue_check(out);
 }
 
+/* "" for QN_T_NONE. */
+static const char *type_text(uint32_t t) {
+  const char *name = t ? qn_type_name((qn_type)t) : "";
+  return name ? name : "?";
+}
+
 void qn__problem_spell(qn_problem *p) {
-  const char *act = p->act ? qn_type_name((qn_type)p->act) : "", *out = p->out ? qn_type_name((qn_type)p->out) : "";
-  int n = snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s", p->format, (long long)p->n, (long long)p->k,
-                   p->act ? ":" : "", act ? act : "?", p->out ? "-" : "", out ? out : "?");
+  int n = snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s%s%s", p->format, (long long)p->n,
+                   (long long)p->k, p->act ? ":" : "", type_text(p->x), p->x ? "~" : "", type_text(p->act),
+                   p->out ? "-" : "", type_text(p->out));
   for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++)
     n += snprintf(p->spelling + n, sizeof p->spelling - (size_t)n, "%s", step_spelling(p->epilogue[i]));
 }

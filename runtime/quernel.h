@@ -240,8 +240,8 @@ QN_API void qn_weight_free(qn_weight *weight);
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct qn_args {
-  const void *x;        /* [m, K] of the problem's activation type, row stride ldx elements; not checked for NaN */
-  const float *x_scale; /* [m], only for activations with scales: X = x * x_scale[row] */
+  const void *x;        /* [m, K] of the problem's type of X, row stride ldx elements; not checked for NaN */
+  const float *x_scale; /* [m], only for activations with scales that X comes with: X = x * x_scale[row] */
   const void *bias;     /* [N] f32, only for problems with +bias */
   void *y;              /* [m, N] of the problem's output type, row stride ldy elements; [m, N/2] with *gate */
   int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, columns of Y) */
@@ -272,7 +272,7 @@ QN_API uint64_t qn_misses(const qn_context *ctx);
 typedef struct qn_function_args {
   const void *x, *w;         /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
   void *y;                   /* as in qn_args */
-  const float *x_scale;      /* [m] for activations with scales, else NULL */
+  const float *x_scale;      /* [m] for activations with scales that X comes with, else NULL */
   const void *bias;          /* [N] f32 for problems with +bias, else NULL */
   void *scratch;             /* of the size that the function was tuned with, else unspecified; it may hold anything */
   void *counters;            /* zero bytes that the call leaves zero; of kernels in a pack, NULL for functions */
@@ -301,9 +301,14 @@ QN_API qn_status qn_function_register(const char *name, qn_function fn);
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
 
 /* Quantize rows of X[m,k] f32 to `type`, which comes with a scale for each row: scale = absmax / the largest number of
- * the type (127 of i8, 448 of e4m3, 57344 of e5m2), q = X / scale to nearest, ties to even; a row of zeros gets scale
- * 0. No code is a NaN, -128 is not used. X must be finite. Host memory; ldx in elements; q is dense [m,k], scale is
- * [m]. Returns QN_OK, QN_E_ARG for a type without scales. Any thread. */
+ * the type (127 of i8, 448 of e4m3, 57344 of e5m2), q = X / scale to nearest, ties to even, all in f32; a row of zeros
+ * gets scale 0. No code of a finite row is a NaN, and -128 is not used. The scale of a row with a NaN is NaN, else with
+ * an infinity infinite, and its codes are unspecified. Host memory; ldx in elements; q is dense [m,k], scale is [m].
+ * Returns QN_OK, QN_E_ARG for a type without scales. Any thread.
+ *
+ * A problem such as "int4.g128:4096x4096:f32~i8-f32" takes X in f32 and does this within qn_run, in the workspace, for
+ * each group of columns that shares a scale of W, or for whole rows where W has one scale a row. A row of X that is not
+ * finite makes its row of Y infinite or NaN. */
 QN_API qn_status qn_quantize_rows(const float *x, int64_t m, int64_t k, int64_t ldx, qn_type type, void *q,
                                   float *scale);
 

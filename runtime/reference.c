@@ -63,21 +63,42 @@ qn_status qn__dequantize(const qn_format *f, const qn_planes *p, int64_t n0, int
 
 /* ---- The product ------------------------------------------------------------------------------------------------- */
 
-/* Row r of X as the columns of W want it: scaled and permuted. */
-static void load_x(const qn_planes *p, const qn_host_args *a, qn_type act, int64_t r, double *out) {
-  int64_t ldx = a->ldx ? a->ldx : p->k;
-  double scale = a->x_scale ? (double)a->x_scale[r] : 1;
-  for (int64_t k = 0; k < p->k; k++) out[k] = scale * qn__load_f64(act, a->x, r * ldx + (p->perm ? p->perm[k] : k));
+int64_t qn__x_group(const qn_format *f, int64_t k) {
+  int64_t group = k;
+  for (uint32_t i = 0; i < f->n_planes; i++)
+    if (f->plane[i].cols && f->plane[i].cols < group) group = f->plane[i].cols;
+  return group;
 }
 
-qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_args *a, qn_type act, const int64_t *rows,
-                        int64_t n_rows, const int64_t *cols, int64_t n_cols, double *sum, double *mag) {
+/* Round a row of X: each group of `group` numbers to codes times a scale. `f32` and `codes` have room for a group. */
+static void round_x(qn_type act, int64_t k, int64_t group, double *x, float *f32, void *codes) {
+  for (int64_t at = 0; at < k; at += group) {
+    int64_t n = k - at < group ? k - at : group;
+    for (int64_t i = 0; i < n; i++) f32[i] = (float)x[at + i];
+    double scale = (double)qn__quantize_group(act, f32, n, codes);
+    for (int64_t i = 0; i < n; i++) x[at + i] = scale * qn__load_f64(act, codes, i);
+  }
+}
+
+/* Row r of X as the columns of W want it: scaled, permuted and rounded. `room`: 2 K doubles. */
+static void load_x(const source *s, const qn_planes *p, const qn_host_args *a, const qn_problem *types, int64_t r,
+                   double *out, double *room) {
+  int64_t ldx = a->ldx ? a->ldx : p->k;
+  double scale = a->x_scale ? (double)a->x_scale[r] : 1;
+  for (int64_t k = 0; k < p->k; k++)
+    out[k] = scale * qn__load_f64(qn__x_type(types), a->x, r * ldx + (p->perm ? p->perm[k] : k));
+  if (types->x) round_x((qn_type)types->act, p->k, qn__x_group(s->f, p->k), out, (float *)room, room + p->k);
+}
+
+qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_args *a, const qn_problem *types,
+                        const int64_t *rows, int64_t n_rows, const int64_t *cols, int64_t n_cols, double *sum,
+                        double *mag) {
   source s;
   QN_TRY(source_init(&s, f, p));
   double *x = malloc((size_t)(n_rows + 2) * (size_t)p->k * sizeof *x);
   if (!x) return qn__fail(QN_E_NOMEM, "reference of %lld rows, K = %lld", (long long)n_rows, (long long)p->k);
   double *w = x + n_rows * p->k, *g = w + p->k;
-  for (int64_t i = 0; i < n_rows; i++) load_x(p, a, act, rows ? rows[i] : i, x + i * p->k);
+  for (int64_t i = 0; i < n_rows; i++) load_x(&s, p, a, types, rows ? rows[i] : i, x + i * p->k, w);
   for (int64_t j = 0; j < n_cols; j++) {
     int64_t n = cols ? cols[j] : j;
     decode_row(&s, n, w, g);

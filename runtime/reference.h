@@ -8,11 +8,13 @@
  *   sum[i * n_cols + j] = sum over k of X[rows[i], k] * W[cols[j], k]
  *   mag[i * n_cols + j] = sum over k of |X| * |W|; |W| is the decode rule's magnitude (see qn__expr_f64)
  *
- * X is a->x, of type `act`, row stride a->ldx elements (0: K), scaled by a->x_scale[row] if that is given; column k of
- * W meets column perm[k] of X where the planes have a permutation. rows and cols NULL: 0 .. n - 1. mag may be NULL. All
+ * X is a->x, of the type that the problem `types` says, row stride a->ldx elements (0: K), scaled by a->x_scale[row] if
+ * that is given; column k of W meets column perm[k] of X where the planes have a permutation. If the problem rounds X,
+ * the sums are of what that makes of it. rows and cols NULL: 0 .. n - 1. mag may be NULL. All
  * memory is the host's. QN_E_ARG, QN_E_NOMEM. Any thread. */
-qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_args *a, qn_type act, const int64_t *rows,
-                        int64_t n_rows, const int64_t *cols, int64_t n_cols, double *sum, double *mag);
+qn_status qn__reference(const qn_format *f, const qn_planes *p, const qn_host_args *a, const qn_problem *types,
+                        const int64_t *rows, int64_t n_rows, const int64_t *cols, int64_t n_cols, double *sum,
+                        double *mag);
 
 /* A number, and how far what a kernel has in its place may be from it. */
 typedef struct qn_number {

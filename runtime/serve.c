@@ -332,7 +332,7 @@ static double distance(const qn_plan_key *key, const qn_problem *p) {
 static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
   return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
          !memcmp(key->epilogue, p->epilogue, sizeof p->epilogue) &&
-         (p->act ? key->act == p->act : !qn__act_scaled(key->act)) && (!p->out || key->out == p->out);
+         (p->act ? key->act == p->act && key->x == p->x : !qn__act_scaled(key->act)) && (!p->out || key->out == p->out);
 }
 
 /* Give the format the name that the pack's plans have for it: a spelling may say what is so anyway, in any order. */
@@ -461,7 +461,7 @@ static qn_status read_plan(const qn_gemm *g, qn_plan **out) {
 static void free_plan(const qn_gemm *g, qn_plan *plan) { qn__free(&g->ctx->heap, plan, sizeof *plan); }
 
 static qn_status bind_plan(qn_gemm *g, const qn_plan *plan) {
-  g->problem.act = plan->problem.act, g->problem.out = plan->problem.out;
+  g->problem.act = plan->problem.act, g->problem.out = plan->problem.out, g->problem.x = plan->problem.x;
   qn__problem_spell(&g->problem);
   if (qn__layout_check(&plan->layout, &plan->format, g->problem.n, g->problem.k))
     return qn__fail(QN_E_SHAPE, "'%s' cannot be served by '%s': %s", g->problem.spelling, plan->problem.spelling,

@@ -109,9 +109,12 @@ static inline void write_plans(const qn_kernel *one, const qn_kernel *two, const
 static inline void write_pack(const char *arch) {
   qn_kernel one = kernel_one(), two = kernel_two();
   snprintf(one.arch, sizeof one.arch, "%s", arch);
-  const qn_plan plans[] = {make_plan(64, 96, QN_T_F32, false), make_plan(64, 96, QN_T_F32, true),
+  qn_plan rounds = make_plan(64, 96, QN_T_I8, false);
+  rounds.problem.x = QN_T_F32;
+  qn__problem_spell(&rounds.problem);
+  const qn_plan plans[] = {make_plan(64, 96, QN_T_F32, false),    make_plan(64, 96, QN_T_F32, true),
                            make_plan(512, 1024, QN_T_F32, false), make_plan(64, 96, QN_T_I8, false),
-                           make_plan(0, 0, QN_T_F32, true)};
+                           make_plan(0, 0, QN_T_F32, true),       rounds};
   write_plans(&one, &two, plans, QN_COUNT(plans));
 }
 
@@ -167,7 +170,7 @@ static inline bench make_bench(int64_t n, int64_t k, int64_t m, bool bias, bool 
   for (int64_t i = 0; i < n; i++) b.bias[i] = (float)below(&r, 100);
   b.w.planes.perm = b.perm; /* the identity is served as none */
   qn_host_args a = {.x = b.x, .ldx = b.ldx};
-  ck_ok(qn__reference(&b.f, &b.w.planes, &a, QN_T_F32, NULL, m, NULL, n, b.want, NULL));
+  ck_ok(qn__reference(&b.f, &b.w.planes, &a, &(qn_problem){.act = QN_T_F32}, NULL, m, NULL, n, b.want, NULL));
   for (int64_t i = 0; i < m * n && bias; i++) b.want[i] += (double)b.bias[i % n];
   return b;
 }

@@ -59,6 +59,15 @@ static int act_of(int format, int turn) {
 static const char *const epilogues[] = {"+bias", ".silu*gate+residual", "+residual*scale",
                                         ".gelu", "+bias.gelu_tanh",     "+bias*scale.relu2*gate"};
 
+/* Of a format every other 8-bit type is what X is rounded to. */
+static const char *activations(int format, int a) {
+  static const char *const from[] = {"f32~", "bf16~", "f16~"};
+  static char text[16];
+  bool rounds = a >= 2 && (format + a) % 2;
+  snprintf(text, sizeof text, "%s%s", rounds ? from[format / 2 % 3] : "", acts[a]);
+  return text;
+}
+
 /* Scales of whole rows are no part of a record. */
 static bool in_records(const char *problem) {
   cli("quernel kernels --problem %s --device host --fix LAYOUT=record --list", problem);
@@ -70,7 +79,8 @@ START_TEST(every_format_with_every_activation) {
   const char *refused = formats[f].refused[a];
   char problem[96], options[160];
   if (refused && one_draw()) return;
-  snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, acts[a], f % 3 ? "" : epilogues[f / 3 % 6]);
+  snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, activations(f, a),
+           f % 3 ? "" : epilogues[f / 3 % 6]);
   if (refused) {
     cli("quernel kernels --problem %s --device host", problem);
     ck_assert_msg(strstr(cli_out, refused) != NULL, "%s: \"%s\" is not in\n%s%s", problem, refused, cli_out, cli_err);
@@ -90,6 +100,14 @@ START_TEST(every_format_with_every_activation) {
 }
 END_TEST
 
+START_TEST(cuda_does_not_round_x) {
+  ck_assert_int_eq(cli("quernel kernels --problem int4.g128:80x256:f16~i8-f16 --arch sm_90a"), 0);
+  ck_assert_msg(strstr(cli_out, "the family takes X in the type that is multiplied") != NULL, "%s%s", cli_out, cli_err);
+  ck_assert_int_eq(cli("quernel kernels --problem int4.g128:80x256:f16~i8-f16 --arch sm_90a --list"), 0);
+  ck_assert_str_eq(cli_out, "");
+}
+END_TEST
+
 START_TEST(foreign_activations_are_refused) {
   ck_assert_int_eq(cli("quernel kernels --problem int4.g128:80x256:f16-f16 --device host"), 0);
   ck_assert_msg(strstr(cli_out, "host kernels take bf16, f32, i8, e4m3 or e5m2") != NULL, "%s%s", cli_out, cli_err);
@@ -98,11 +116,8 @@ END_TEST
 
 /* Problems in the whole reduced space. */
 static const char *const problems[] = {
-    "int4.g128:80x256:bf16-bf16+bias",
-    "int3.g16.f32:33x192:i8-f16",
-    "int6.g16.f32:33x192:e4m3-bf16+bias",
-    "q4_k:64x512:f32-f32",
-    "nf4.g64:33x192:e5m2-f32",
+    "int4.g128:80x256:bf16-bf16+bias", "int3.g16.f32:33x192:i8-f16",   "int6.g16.f32:33x192:e4m3-bf16+bias",
+    "q4_k:64x512:f16~i8-f32",          "nf4.g64:33x192:bf16~e5m2-f32",
 };
 
 START_TEST(every_variant_is_right) { verified(8, problems[_i], "--space reduced"); }
@@ -132,6 +147,7 @@ int main(int argc, char **argv) {
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_test(t, every_registered_format_is_listed);
   tcase_add_test(t, foreign_activations_are_refused);
+  tcase_add_test(t, cuda_does_not_round_x);
   tcase_add_loop_test(t, every_format_with_every_activation, 0, 4 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, one_draw() ? 0 : (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);

@@ -320,7 +320,7 @@ START_TEST(test_reference_is_the_formula) {
   }
   const int64_t rows[] = {2, 0}, cols[] = {4, 1};
   qn_host_args a = {.x = x, .ldx = LDX, .x_scale = x_scale};
-  ck_ok(qn__reference(&f, &w.planes, &a, QN_T_I8, rows, 2, cols, 2, y, mag));
+  ck_ok(qn__reference(&f, &w.planes, &a, &(qn_problem){.act = QN_T_I8}, rows, 2, cols, 2, y, mag));
   for (int i = 0; i < 4; i++) {
     int64_t m = rows[i / 2], n = cols[i % 2];
     double sum = 0, sum_mag = 0;
@@ -334,6 +334,35 @@ START_TEST(test_reference_is_the_formula) {
     ck_assert_double_eq_tol(mag[i], sum_mag, 1e-9 * sum_mag);
   }
   ck_fails(QN_E_ARG, "rows 0 .. 6", qn__dequantize(&f, &w.planes, 0, 6, dense));
+  free_weight(&w);
+}
+END_TEST
+
+/* A reference that rounds X is that of what qn_quantize_rows makes of each group of the permuted row. */
+START_TEST(test_reference_rounds_by_groups) {
+  enum { N = 3, K = 70, M = 2, GROUP = 32 };
+  rng r = {12};
+  qn_format f = make_format(4, GROUP, true);
+  weight w = random_weight(&f, N, K, &r);
+  int32_t perm[K];
+  float x[M * K], rounded[M * K], scale;
+  int8_t q[GROUP];
+  double want[M * N], have[M * N];
+  for (int k = 0; k < K; k++) perm[k] = (k * 3 + 1) % K;
+  for (int i = 0; i < M * K; i++) x[i] = (float)draw(&r) / 7;
+  for (int m = 0; m < M; m++)
+    for (int k = 0; k < K; k += GROUP) {
+      float group[GROUP];
+      int n = K - k < GROUP ? K - k : GROUP;
+      for (int i = 0; i < n; i++) group[i] = x[m * K + perm[k + i]];
+      ck_ok(qn_quantize_rows(group, 1, n, n, QN_T_I8, q, &scale));
+      for (int i = 0; i < n; i++) rounded[m * K + k + i] = (float)q[i] * scale;
+    }
+  qn_host_args a = {.x = rounded};
+  ck_ok(qn__reference(&f, &w.planes, &a, &(qn_problem){.act = QN_T_F32}, NULL, M, NULL, N, want, NULL));
+  a.x = x, w.planes.perm = perm;
+  ck_ok(qn__reference(&f, &w.planes, &a, &(qn_problem){.act = QN_T_I8, .x = QN_T_F32}, NULL, M, NULL, N, have, NULL));
+  for (int i = 0; i < M * N; i++) ck_assert_double_eq_tol(have[i], want[i], 1e-5 * (1 + fabs(want[i])));
   free_weight(&w);
 }
 END_TEST
@@ -389,6 +418,7 @@ int main(int argc, char **argv) {
       CASE(test_bad_planes, 1),
       CASE(test_bad_formats, 1),
       CASE(test_reference_is_the_formula, 1),
+      CASE(test_reference_rounds_by_groups, 1),
       CASE(test_epilogue_is_the_formula, 1),
   };
   return RUN_CASES(argv[0], cases, .timeout = 120);

@@ -44,6 +44,7 @@ static qn_plan make_plan(uint32_t bits, int64_t n, int64_t k) {
   qn_plan p = {.kind = QN_PLAN_FASTEST, .format = make_format(bits, 32, bits == 8), .n_ranges = 2, .n_points = 2};
   p.layout = plain_layout(&p.format);
   p.problem = (qn_problem){.n = n, .k = k, .act = QN_T_F32, .out = QN_T_F32};
+  if (bits == 8) p.problem.act = QN_T_I8, p.problem.x = QN_T_BF16;
   snprintf(p.problem.format, sizeof p.problem.format, "%s", p.format.name);
   qn__problem_spell(&p.problem);
   p.range[0] = (qn_range){.m_min = 1, .variant = HASH_A, .error = 0.5};
@@ -133,6 +134,8 @@ START_TEST(test_what_goes_in_comes_out) {
   check_plan(plan, want);
   ck_assert_double_eq(plan.point[1].dense_seconds, 1e-4);
   ck_assert_str_eq(plan.format.plane[0].name, "scale");
+  qn__pack_plan(p, 2, &plan);
+  ck_assert_uint_eq(plan.problem.x, QN_T_BF16);
   ck_assert_uint_eq(plan.layout.section[1].field[0].bits, 32);
   ck_assert_int_eq(qn__pack_find_kernel(p, HASH_A), 0);
   ck_assert_int_eq(qn__pack_find_kernel(p, HASH_B), 1);
@@ -217,13 +220,13 @@ START_TEST(test_foreign_files) {
   ck_fails(QN_E_IO, "not a file", qn__pack_open(NULL, "/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 6, this library reads version 5: take a newer", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 7, this library reads version 6: take a newer", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION - 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 4, this library reads version 5: make it anew with `quernel tune`",
+  ck_fails(QN_E_FORMAT, "version 5, this library reads version 6: make it anew with `quernel tune`",
            qn__pack_open(NULL, path, &p));
   overwrite(i.data, i.size / 2);
-  ck_fails(QN_E_FORMAT, "version 4", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 5", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION;
   overwrite(i.data, i.size / 2);
   ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(NULL, path, &p));
@@ -339,6 +342,7 @@ START_TEST(test_builder_refuses) {
   PLAN("kind", p.kind = 3);
   PLAN("not the problem", p.problem.n = 31);
   PLAN("not the problem", p.problem.act = 0);
+  PLAN("not the problem", p.problem.x = QN_T_BF16; qn__problem_spell(&p.problem));
   PLAN("not the problem", p.problem.k = 0; qn__problem_spell(&p.problem));
   PLAN("reach", p.layout.section[0].outer[0].stride = 2);
   PLAN("decode", p.format.decode.n = 0);

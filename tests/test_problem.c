@@ -14,6 +14,10 @@ START_TEST(test_spellings) {
       {"int4.g128:1x2147483647:i8-f16",
        "int4.g128:1x2147483647:i8-f16",
        {.n = 1, .k = 2147483647, .act = QN_T_I8, .out = QN_T_F16}},
+      {"int4:7x9:f32~i8", "int4:7x9:f32~i8", {.n = 7, .k = 9, .act = QN_T_I8, .x = QN_T_F32}},
+      {"int4:7x9:f16~e4m3-bf16+bias",
+       "int4:7x9:f16~e4m3-bf16+bias",
+       {.n = 7, .k = 9, .act = QN_T_E4M3, .out = QN_T_BF16, .x = QN_T_F16, .epilogue = {QN_EPILOGUE_BIAS}}},
       {"nf4.g64.f32:7x9", "nf4.g64.f32:7x9", {.n = 7, .k = 9}},
       {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9+bias", {.n = 7, .k = 9, .epilogue = {QN_EPILOGUE_BIAS}}},
       {"f16:7x9:f16", "f16:7x9:f16", {.n = 7, .k = 9, .act = QN_T_F16}},
@@ -26,6 +30,7 @@ START_TEST(test_spellings) {
     ck_assert_int_eq(p.k, good[i].p.k);
     ck_assert_uint_eq(p.act, good[i].p.act);
     ck_assert_uint_eq(p.out, good[i].p.out);
+    ck_assert_uint_eq(p.x, good[i].p.x);
     ck_assert_mem_eq(p.epilogue, good[i].p.epilogue, sizeof p.epilogue);
     ck_assert_int_eq(strncmp(p.format, good[i].in, strlen(p.format)), 0);
   }
@@ -51,6 +56,11 @@ START_TEST(test_bad_spellings) {
       {"int4:4x4:", "activation", QN_E_ARG},
       {"int4:4x4:f17", "activation", QN_E_ARG},
       {"int4:4x4:u8", "activation", QN_E_ARG},
+      {"int4:4x4:i8~i8", "types of X before a '~' are f16, bf16 or f32", QN_E_ARG},
+      {"int4:4x4:~i8", "types of X before a '~' are f16, bf16 or f32", QN_E_ARG},
+      {"int4:4x4:f32~", "types behind a '~' are i8, e4m3 or e5m2", QN_E_ARG},
+      {"int4:4x4:f32~bf16-f32", "types behind a '~' are i8, e4m3 or e5m2", QN_E_ARG},
+      {"int4:4x4:f32~i8~i8", "types behind a '~' are i8, e4m3 or e5m2", QN_E_ARG},
       {"int4:4x4:bf16-", "output", QN_E_ARG},
       {"int4:4x4:bf16-f33", "output", QN_E_ARG},
       {"int4:4x4:bf16-f32+relu", "no step is called '+relu'; known: +bias", QN_E_ARG},
@@ -209,6 +219,19 @@ START_TEST(test_activations_to_i8) {
 }
 END_TEST
 
+/* What is not finite shows in the scale of its row, and nowhere else. */
+START_TEST(test_activations_that_are_not_finite) {
+  const float x[3][2] = {{1, NAN}, {-INFINITY, 1}, {1, 127}};
+  int8_t q[3][2];
+  float scale[3];
+  ck_ok(qn_quantize_rows(&x[0][0], 3, 2, 2, QN_T_I8, q, scale));
+  ck_assert_float_nan(scale[0]);
+  ck_assert_float_infinite(scale[1]);
+  ck_assert_float_eq(scale[2], 1);
+  ck_assert_int_eq(q[2][0], 1);
+}
+END_TEST
+
 /* A row whose largest value is 448 has scale 1: its codes are those of the values themselves. */
 static uint8_t code_beside_448(float v) {
   float scale;
@@ -260,6 +283,7 @@ int main(int argc, char **argv) {
       CASE(test_conversion_at_odd_addresses, 9),
       CASE(test_conversion_refuses_other_types, 1),
       CASE(test_activations_to_i8, 1),
+      CASE(test_activations_that_are_not_finite, 1),
       CASE(test_activations_to_e4m3, 1),
       CASE(test_rows_to_e4m3, 1),
   };

@@ -17,6 +17,8 @@ static const struct {
     {"int4.g32.f32:70x90:f32", "int4.g32.f32:64x96:f32-f32", 70, 90, QN_NEAREST_SHAPE, false},
     {"int4.g32.f32:300x601:f32-f32", "int4.g32.f32:512x1024:f32-f32", 300, 601, QN_NEAREST_SHAPE, false},
     {"int4.g32.f32:1x1:f32-f32", "int4.g32.f32:64x96:f32-f32", 1, 1, QN_NEAREST_SHAPE, false},
+    {"int4.g32.f32:64x96:f32~i8", "int4.g32.f32:64x96:f32~i8-f32", 64, 96, QN_EXACT,
+     false},                                                                       /* no x_scale is asked for */
     {"int4.sym.f32:64x96", "int4.g32.f32:64x96:f32-f32", 64, 96, QN_EXACT, false}, /* as the tuner would take it */
 };
 
@@ -82,7 +84,7 @@ START_TEST(test_what_a_pack_says_of_itself) {
   qn_gemm *g;
   int i = 0;
   while (qn_problem_at(c, i)) i++;
-  ck_assert_int_eq(i, 4);
+  ck_assert_int_eq(i, 5);
   ck_assert_str_eq(qn_problem_at(c, 0), "int4.g32.f32:64x96:i8-f32");
   ck_assert_ptr_null(qn_problem_at(c, -1));
   ck_assert_str_eq(qn_pack_hash(c), qn_pack_hash(again));
@@ -104,7 +106,7 @@ START_TEST(test_bad_binds) {
     qn_status status;
   } bad[] = {{"int4.g32.f32", "form is", QN_E_ARG},
              {"int4.g32.f32:0x4", "1 .. 2147483647", QN_E_SHAPE},
-             {"int4.g32.f32:64x96:bf16-f32", "has 4 problems of this kind", QN_E_NO_KERNEL},
+             {"int4.g32.f32:64x96:bf16-f32", "has 5 problems of this kind", QN_E_NO_KERNEL},
              {"int4.g64.f32:64x96", "no plan", QN_E_NO_KERNEL},
              {"int4.g32.f32:64x96:i8-f32+bias", "no plan", QN_E_NO_KERNEL},
              {"int4.g32.f32:2147483647x2147483647:f32-f32", "2^48", QN_E_SHAPE}};

@@ -162,9 +162,22 @@ static void code_palette(const qn_format *f, qn_draw_kind kind, uint64_t *state,
       palette_add(p, (qn_type)f->cast, uniform(state, -1, 1) * (kind == QN_DRAW_HARD ? exp2(i % 16 - 8) : 1));
 }
 
-static void x_palette(qn_type act, qn_draw_kind kind, uint64_t *state, palette *p) {
+/* The largest number of a type of activations with scales without its power of two: 127 of i8, 7 of e4m3. What is
+ * rounded from zeros and this, or twice this, has a power of two for a scale, and codes that are exact. */
+static int odd_top(qn_type act) {
+  double top;
+  qn__quantize_group(act, &(float){1}, 1, &top);
+  top = qn__load_f64(act, &top, 0);
+  while (top / 2 == floor(top / 2)) top /= 2;
+  return (int)top;
+}
+
+static void x_palette(const qn_problem *problem, qn_draw_kind kind, uint64_t *state, palette *p) {
+  qn_type act = qn__x_type(problem);
   palette_init(p, act);
-  if (kind == QN_DRAW_EXACT)
+  if (kind == QN_DRAW_EXACT && problem->x)
+    for (int v = -5; v <= 5; v++) palette_add(p, act, v < -2 || v > 2 ? -0.0 : v * odd_top((qn_type)problem->act));
+  else if (kind == QN_DRAW_EXACT)
     for (int v = -2; v <= 2; v++) palette_add(p, act, v ? v : -0.0);
   else if (qn__act_scaled(act)) /* every number of 8 bits that quantizing gives */
     for (int c = 0; c < 256; c++) {
@@ -235,7 +248,7 @@ static size_t row_bytes(const qn_draw *d, const qn_operand *o) {
 }
 
 static void harden(qn_draw *d, int64_t r) {
-  qn_type act = (qn_type)d->problem.act;
+  qn_type act = qn__x_type(&d->problem);
   for (int64_t k = 0, i = r * d->args.ldx; k < d->planes.k; k++, i++) {
     double x = hard_value(act, r, k, qn__load_f64(act, d->args.x, i));
     qn__store_f64(act, (void *)d->args.x, i, x);
@@ -245,7 +258,7 @@ static void harden(qn_draw *d, int64_t r) {
 
 static void fill_x(qn_draw *d, const qn_operand *o, char *x, uint64_t *state) {
   palette p;
-  x_palette(o->type, d->kind, state, &p);
+  x_palette(&d->problem, d->kind, state, &p);
   for (int64_t r = 0; r < QN_DRAW_PERIOD; r++) {
     uint64_t row_state = *state + (uint64_t)r * UINT64_C(0xd1342543de82ef95);
     palette_fill(&p, x + (size_t)r * row_bytes(d, o), o->cols, &row_state);
@@ -408,8 +421,7 @@ qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d) {
       d->col && d->sum && d->magnitude && row ? QN_OK : qn__fail(QN_E_NOMEM, "reference of %zu elements", count);
   for (int64_t j = 0; j < d->n_sums && !s; j++) row[j] = d->col[j % d->n_cols] + j / d->n_cols * columns;
   if (!s)
-    s = qn__reference(f, &d->planes, &d->args, (qn_type)d->problem.act, NULL, QN_DRAW_PERIOD, row, d->n_sums, d->sum,
-                      d->magnitude);
+    s = qn__reference(f, &d->planes, &d->args, &d->problem, NULL, QN_DRAW_PERIOD, row, d->n_sums, d->sum, d->magnitude);
   free(row);
   double most = d->problem.epilogue[0] ? EXACT_SUM / 8 : EXACT_SUM;
   for (size_t i = 0; i < count && d->exact && !s; i++) d->exact = d->magnitude[i] < most;

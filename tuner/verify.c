@@ -72,7 +72,7 @@ void qn__draws_free(qn_draws *d) {
 /* Forget the draws of other formats and types. */
 static void aim(qn_draws *d, const qn_case *c) {
   const qn_problem *p = &c->problem, *q = &d->problem;
-  if (p->act == q->act && p->out == q->out && !memcmp(p->epilogue, q->epilogue, sizeof p->epilogue) &&
+  if (p->act == q->act && p->x == q->x && p->out == q->out && !memcmp(p->epilogue, q->epilogue, sizeof p->epilogue) &&
       !memcmp(&c->format, &d->format, sizeof c->format))
     return;
   drop(d);

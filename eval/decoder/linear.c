@@ -152,13 +152,13 @@ static qn_status workspace(qn__linears *s, const qn_gemm *gemm, int64_t m, qn_ar
 
 static qn_status run_gemm(qn__linears *s, const qn__linear *l, const float *x, int64_t m, float *y) {
   const int64_t k = l->tensor->k, n = l->tensor->n;
-  const qn_type act = (qn_type)qn__gemm_problem(l->gemm)->act, type = (qn_type)qn__gemm_problem(l->gemm)->out;
+  const qn_type in = qn__x_type(qn__gemm_problem(l->gemm)), type = (qn_type)qn__gemm_problem(l->gemm)->out;
   qn_args args = {.x = x, .y = y, .m = m};
   float *to, *scale, *out;
   QN_TRY(qn__scratch_take(s->scratch, m, &scale));
-  if (act != QN_T_F32) {
+  if (in != QN_T_F32) {
     QN_TRY(qn__scratch_take(s->scratch, m * k, &to));
-    typing t = {x, (char *)to, qn__act_scaled(act) ? scale : NULL, act, k};
+    typing t = {x, (char *)to, qn__act_scaled(in) ? scale : NULL, in, k};
     qn__pool_run(s->pool, type_rows, &t, m);
     args.x = to;
     args.x_scale = t.scale;

@@ -96,11 +96,11 @@ busy is marked, and taken again by the next run.]],
     "MODEL --budget 600 --effort full",
   },
   options = {
-    { "--problem", "P", "FORMAT:NxK[:ACT[-OUT]][EPILOGUE], e.g. int4.g128:4096x4096; may be repeated", many = true,
+    { "--problem", "P", "FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. int4.g128:4096x4096; may be repeated", many = true,
       group = "Problem" },
     { "--act", "LIST",
-      "activation types: f32, bf16, i8, e4m3, e5m2 on the host; f16, bf16, i8, e4m3, e5m2 on CUDA (default: bf16, "
-      .. "f16; another where the format needs it)", group = "Problem" },
+      "activation types: f32, bf16, i8, e4m3, e5m2 on the host, f32~i8 if X comes in f32 and the call rounds it; f16, "
+      .. "bf16, i8, e4m3, e5m2 on CUDA (default: bf16, f16; another where the format needs it)", group = "Problem" },
     common.partial, common.include,
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },

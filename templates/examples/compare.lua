@@ -70,10 +70,11 @@ for _, plan in ipairs(pack:plans()) do
     local x = q.ffi.buffer("f32", m * k):fill(function(i) return (i * 7 % 31 - 15) / 16 end)
     local y, dense = q.ffi.buffer(plan.out, m * n), q.ffi.buffer("f32", m * n)
     local call = { weight = weight, m = m, y = y, x = x }
-    if q.gen.types.scaled(plan.act) then
-      call.x, call.x_scale = x:quantize(m, k, plan.act)
-    elseif plan.act ~= "f32" then
-      call.x = x:convert(plan.act)
+    local x_type = q.problem(plan.problem).x
+    if q.gen.types.scaled(x_type) then
+      call.x, call.x_scale = x:quantize(m, k, x_type)
+    elseif x_type ~= "f32" then
+      call.x = x:convert(x_type)
     end
     local function run() assert(gemm:run(call)) end
     local function product() sgemm(row_major, no_transpose, transpose, m, n, k, 1, x, k, w, k, 0, dense, n) end

@@ -1,10 +1,13 @@
 -- sources.lua - the variants whose source is kept in this folder: one of each family and instruction set, with zero
--- points and a bias, one of them with i8 activations; and one of each target with a gate. Returns a function that makes
--- them all, as a list of { name =, text = }. Devices are described, not looked at: every machine makes the same.
+-- points and a bias, one of them with i8 activations; one of each target with a gate; and one that rounds X. Returns a
+-- function that makes them all, as a list of { name =, text = }. Devices are described, not looked at: every machine
+-- makes the same.
 local q = require "quernel"
 
 local problem, gated = "int4.g64.z:4096x4096:%s+bias", "int4.g64.z:4096x4096:%s+bias.silu*gate+residual"
 local integers = "int4.g64.z:4096x4096:i8-f32+bias"
+
+local rounded = "int4.g64.z:4096x4096:f32~i8-f32"
 
 local variants = {
   { "host.gemv.c.golden", "host.gemv", "c-nr16-split-mr2-pf0" },
@@ -15,6 +18,7 @@ local variants = {
   { "host.gemm.avx2.golden", "host.gemm", "avx2-nr16-record-mr2-u1", integers },
   { "host.gemm.avx512.golden", "host.gemm", "avx512-nr32-split-mr4-u4" },
   { "host.gemm.neon.golden", "host.gemm", "neon-nr16-record-mr4-u1" },
+  { "host.gemv.rounded.golden", "host.gemv", "avx512-nr32-record-mr4-pf0", rounded },
   { "cuda.gemv.golden", "cuda.gemv", "n16-w4-u1-mb1" },
   { "cuda.mma.golden", "cuda.mma", "n16-bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered" },
   { "cuda.expand.golden", "cuda.expand", "n16-bm128-s3" },

@@ -268,12 +268,28 @@ local cases = {
     t.equal(resolve("f16").implied, nil)
   end },
 
+  { "codes of narrow floats are those of their numbers", function(t)
+    local types = q.gen.types
+    for name, largest in pairs { e4m3 = 0x7e, e5m2 = 0x7b, f16 = 0x7bff } do
+      for code = 0, largest do t.equal(types.code(name, types.value(name, code)), code) end
+      t.equal(types.code(name, 1e9), largest + (types.all[name].ieee and 1 or 0))
+    end
+  end },
+
   -- ---- Problems -----------------------------------------------------------------------------------------------------
 
   { "problem gets its types", function(t)
     t.equal(q.problem("int4.g128:64x96").spelling, "int4.g128:64x96:bf16-f32")
     t.equal(q.problem("int4.g128:64x96", "cuda").spelling, "int4.g128:64x96:f16-f16")
     t.equal(q.problem("nf4:64x96:i8+bias").spelling, "nf4.g64:64x96:i8-f32+bias")
+  end },
+  { "X that the call rounds has a type of its own", function(t)
+    local p = q.problem("int4:64x96:bf16~i8")
+    t.equal(p.spelling, "int4.g128:64x96:bf16~i8-f32")
+    t.equal(p.x .. " " .. p.act .. " " .. p.activations, "bf16 i8 bf16~i8")
+    t.equal(q.problem("int4:64x96", "host", "f32~e4m3").spelling, "int4.g128:64x96:f32~e4m3-f32")
+    t.equal(q.problem("int4:64x96:i8").x, "i8")
+    for _, o in ipairs(p.operands) do t.check(o.name ~= "x_scale", "the scales are made by the call") end
   end },
   { "activations left open go with the format", function(t)
     t.equal(q.problem("f16:8x8").act, "f32")

@@ -86,6 +86,30 @@ return {
     t.check(gemm:kernel(m):find "int4.g32")
   end },
 
+  { "X in floats is rounded in the call; a row that is not finite is no other's", function(t)
+    local rounded = ("int4.g%d:%dx%d:f32~i8-f32"):format(GROUP, N, K)
+    local path, m = t.scratch .. "/rounded.qpack", 3
+    assert(q.pack(assert(tune { problems = { rounded }, check_only = true }), path))
+    local gemm = assert(assert(q.open(path)):bind(rounded))
+    local planes, x, expected = example(m)
+    for i = 1, m * K, GROUP do x[i] = 127 end -- the scale of each group is 1, and nothing is lost
+    local inf = 3 * K // 2
+    local lost = x[inf]
+    local weight, y = assert(gemm:prepack(planes)), q.ffi.buffer("f32", m * N)
+    local call = { weight = weight, x = x, y = y, m = m }
+    assert(gemm:run(call))
+    for i = 1, m * N do t.equal(y[i], expected((i - 1) // N, (i - 1) % N)) end
+    for _, odd in ipairs { 1 / 0, 0 / 0 } do
+      x[inf] = odd
+      assert(gemm:run(call))
+      x[inf] = lost
+      for i = 1, m * N do
+        local finite = math.abs(y[i]) < 1 / 0
+        t.equal(finite, (i - 1) // N ~= 1, ("Y[%d] = %s"):format(i, y[i]))
+      end
+    end
+  end },
+
   { "the threads that were asked for are tuned and served with; a spelling that is tuned is bound", function(t)
     local spelling = ("int4.g%d.f16:%dx%d:f32"):format(GROUP, N, K) -- f16 is what it is anyway
     local r = assert(tune { problems = { spelling }, device = "host:1", budget = 1, store = t.scratch .. "/one" })

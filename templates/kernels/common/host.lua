@@ -11,7 +11,7 @@
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and
 -- offset are products of planes. The group is the finest that a plane has; coarser planes are constant over several of
--- them. The sums of x are made once per call and thread.
+-- them. The sums of x are made once per call, by a step before the product.
 --
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
@@ -32,19 +32,30 @@ local isas = { "c", "avx2", "avx512", "neon" }
 for _, name in ipairs(isas) do isas[name] = use("kernels/isa/" .. name) end
 
 local arithmetic = {
-  f32 = { V = 1, lane = 32, value = "x[%s]" },
-  bf16 = { V = 2, lane = 16, value = "from_bf16(x[%s])" },
-  i8 = { V = 4, lane = 8, value = "x[%s]" },
+  f32 = { V = 1, lane = 32 },
+  bf16 = { V = 2, lane = 16 },
+  i8 = { V = 4, lane = 8 },
 }
 -- Those of 8 bits that are floats, as bf16.
 for _, name in ipairs(types.those(function(t) return t.act == "scaled" and t.kind == "float" end)) do
-  arithmetic[name] = { V = 2, lane = 16, value = "from_fp8(x[%s])", product = "bf16" }
+  arithmetic[name] = { V = 2, lane = 16, product = "bf16" }
 end
 
 -- Element types in C: narrow floats are their bits.
 host.ctype = {}
 for name, t in pairs(types.all) do
   host.ctype[name] = name == "f32" and "float" or (t.kind == "signed" and "int%d_t" or "uint%d_t"):format(t.bits)
+end
+
+local function small_float(name)
+  local t = types.all[name]
+  return t.kind == "float" and t.bits == 8 and t or nil
+end
+
+-- A type of X as text: the value of x[%s].
+local function value(type)
+  if type == "f32" or type == "i8" then return "x[%s]" end
+  return ({ bf16 = "from_bf16(x[%s])", f16 = "from_half(x[%s])" })[type] or "from_fp8(x[%s])"
 end
 
 -- Types of planes that the hooks load.
@@ -132,12 +143,18 @@ function host.steps(v)
   return 32 // slices[#slices].bits // arithmetic[v.act].V
 end
 
--- Values of k that are summed before they are scaled: the finest group of a plane. Very long ones are cut.
-function host.group(v)
+-- Values of k of the finest group of a plane; 0: of the whole row.
+local function finest_group(v)
   local group = 0
   for _, p in ipairs(v.format.planes) do
     if p.cols > 0 then group = group > 0 and math.min(group, p.cols) or p.cols end
   end
+  return group
+end
+
+-- Values of k that are summed before they are scaled: the finest group of a plane. Very long ones are cut.
+function host.group(v)
+  local group = finest_group(v)
   return (group == 0 or group > longest_group and group % usual_group == 0) and usual_group or group
 end
 
@@ -218,8 +235,12 @@ function host.derive(v)
   local isa, a = host.isa(v), arithmetic[v.act]
   v.isa = isa
   v.V, v.LANE = a.V, a.lane                               -- k values of a 32-bit lane, bits of each
-  v.XT, v.VALUE = host.ctype[v.act], a.value              -- type of x, and x[%s] as a number
-  v.PRODUCT, v.SCALED = product(v), types.scaled(v.act)   -- what is multiplied; has x a scale a token?
+  v.XT, v.VALUE = host.ctype[v.act], value(v.act)         -- type of x, and x[%s] as a number
+  v.PRODUCT = product(v)                                  -- what is multiplied
+  v.ROUNDED = v.problem.x ~= v.act                        -- is X rounded first? Then by groups of so many (0: by rows)
+    and { group = finest_group(v) } or nil
+  v.FACTOR = types.scaled(v.act)                          -- of row `at` of x, behind the sums
+    and (not v.ROUNDED and "a->x_scale[%s]" or v.ROUNDED.group == 0 and "scales[%s]") or nil
   v.AT_ONCE = at_once(v)                                  -- values of k that one instruction multiplies
   v.LANES = isa.lanes                                     -- columns of a vector
   v.VECTOR = 4 * v.LANES                                  -- its bytes
@@ -252,11 +273,13 @@ function host.head(w, v)
      * weights ${FORMAT}, activations ${ACT}, output ${OUT}${EPILOGUE}; ${ARITHMETIC}
      * layout ${LAYOUT_NAME}: panels of ${NR} columns, records of ${KR} x ${NR} codes
      * written by Quernel from ${FILE}; parameters:${PARAMETERS} */
-  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, EPILOGUE = epilogue.remark(v),
-    LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v), ARITHMETIC = ({
+  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.problem.activations, OUT = v.out,
+    EPILOGUE = epilogue.remark(v), LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v),
+    ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
       i8 = "exact int32 sums within a group, f32 across groups" })[v.act]
-      or "a scale per token, exact products in bf16, f32 sums" })
+      or ("a scale per %s, exact products in bf16, f32 sums"):format(
+        v.ROUNDED and v.ROUNDED.group > 0 and "group" or "token") })
 end
 
 -- Lines of an enum: name, value and what it is, aligned.
@@ -279,22 +302,33 @@ local function sizes(v)
   return table.concat(out, "\n")
 end
 
--- Activations as f32. A small float moved into f32's place is itself times a power of two, subnormals included.
+-- Types of X as f32. A small float moved into f32's place is itself times a power of two, subnormals included; f16 has
+-- an infinity beside. Functions of their names are those of the hooks, for vectors.
+local to_f32 = {
+  bf16 = "fn float from_bf16(uint16_t x) { return float_of((uint32_t)x << 16); }",
+  f16 = [[
+    fn float from_half(uint16_t x) {
+      uint32_t u = bits_of(float_of((uint32_t)(x & 0x7fff) << 13) * 0x1p112f) | (uint32_t)(x & 0x8000) << 16;
+      return float_of((x & 0x7c00) == 0x7c00 ? u | 0x7f800000 : u);
+    }
+  ]],
+  fp8 = [[
+    fn float from_fp8(uint8_t x) {
+      float f = float_of((uint32_t)(x & 0x7f) << ${SHIFT}) * 0x1p${POWER}f;
+      return x & 0x80 ? -f : f;
+    }
+  ]],
+}
+
 local function from_x(w, v)
-  local t = types.all[v.act]
-  if v.act == "bf16" then
-    w "fn float from_bf16(uint16_t x) { return (union { uint32_t u; float f; }){(uint32_t)x << 16}.f; }"
-  elseif t.kind == "float" and t.bits == 8 then
-    w([[
-      fn float from_fp8(uint8_t x) {
-        float f = (union { uint32_t u; float f; }){(uint32_t)(x & 0x7f) << ${SHIFT}}.f * 0x1p${POWER}f;
-        return x & 0x80 ? -f : f;
-      }
-    ]], { SHIFT = 23 - t.mantissa, POWER = 127 - t.bias })
-    if v.FILL then
-      w "fn uint16_t bf16_of_fp8(uint8_t x) { return (union { float f; uint32_t u; }){from_fp8(x)}.u >> 16; }"
-    end
+  w "fn float float_of(uint32_t u) { return (union { uint32_t u; float f; }){u}.f; }"
+  w "fn uint32_t bits_of(float f) { return (union { float f; uint32_t u; }){f}.u; }"
+  for _, type in ipairs(v.ROUNDED and { v.problem.x, v.act } or { v.act }) do
+    local t = small_float(type)
+    local text = to_f32[t and "fp8" or type]
+    if text then w(text, t and { SHIFT = 23 - t.mantissa, POWER = 127 - t.bias }) end
   end
+  if v.FILL then w "fn uint16_t bf16_of_fp8(uint8_t x) { return bits_of(from_fp8(x)) >> 16; }" end
 end
 
 -- Lines of struct args: the fields of qn_function_args.
@@ -337,9 +371,36 @@ function host.constants(w, v)
   w.blank()
 end
 
--- The step before the product where the weight is in act-order. The product waits for memory, not for the few kilobytes
--- of X, which stay in the cache.
-function host.gather(w)
+-- ---- Steps before the product ---------------------------------------------------------------------------------------
+--
+-- What they leave in the scratch, all threads of the product read. Per row of X:
+--
+--   sums     of x over each group that is summed, where W has terms that do not depend on the code: an offset, or what
+--            was added to the codes. 0 for groups that fill up the last record
+--   scales   where X is rounded by groups: one for each group that is summed; by rows: one
+--   codes    where X is rounded
+--
+-- An item is a row: a call with one wakes no other thread.
+
+local function groups_of_row(v) return ceildiv(K, v.KR) * v.GROUPS end
+local in_c = { M = "a->m", K = "a->k" }
+
+-- Numbers of four bytes of a row: sums, scales.
+local function numbers(v)
+  local scales = not v.ROUNDED and 0 or v.ROUNDED.group == 0 and 1 or groups_of_row(v)
+  return v.sums and groups_of_row(v) or expr.const(0), expr.const(0) + scales
+end
+
+-- Bytes of scratch that the threads share, at its beginning; the same in C.
+function host.shared(v)
+  local sums, scales = numbers(v)
+  return ceildiv(M * (sums * 4 + scales * 4) + (v.ROUNDED and M * K * types.all[v.act].bytes or 0), 64) * 64
+end
+function host.shared_bytes(v) return expr.c(host.shared(v), in_c) end
+
+-- X in the order of the columns of a weight in act-order. The product waits for memory, not for the few kilobytes of X,
+-- which stay in the cache.
+local function gather(w)
   w [=[
     /* y[m][j] = x[m][perm[j]]: X in the order of the columns of W, for rows begin .. end - 1. */
     __attribute__((visibility("default")))
@@ -354,8 +415,174 @@ function host.gather(w)
   w.blank()
 end
 
-function host.gather_step(v)
-  return { entry = "gather_x", grid = { M }, gathers = M * K * types.all[v.act].bytes }
+-- Where things are in the scratch.
+local function places(w, v)
+  local sums, scales = numbers(v)
+  if v.sums then
+    w("fn ${SUMT} *sums_of(const struct args *a) { return a->scratch; } /* [m][groups] */")
+  end
+  if v.ROUNDED then
+    w([[
+      fn float *scales_of(const struct args *a) { /* [m]${GROUPS} */
+        return (float *)a->scratch + ${AT};
+      }
+    ]], { AT = expr.c(M * sums, in_c), GROUPS = v.ROUNDED.group > 0 and "[groups]" or "" })
+    w([[
+      fn ${XT} *row_of_x(const struct args *a, int64_t row) {
+        return (${XT} *)(scales_of(a) + ${AT}) + row * a->k;
+      }
+    ]], { AT = expr.c(M * scales, in_c) })
+  else w "fn const ${XT} *row_of_x(const struct args *a, int64_t row) { return a->x + row * a->ldx; }" end
+  w.blank()
+end
+
+local function sum(w, v)
+  if v.act == "i8" then
+    w [[
+      fn int32_t sum_of(const int8_t *x, int64_t n) {
+        int32_t sum = 0;
+        for (int64_t i = 0; i < n; i++) sum += x[i];
+        return sum;
+      }
+    ]]
+  else
+    w([[
+      fn float sum_of(const ${XT} *x, int64_t n) { /* in an order that vectors can keep */
+        float lane[16] = {0}, sum = 0;
+        int64_t k = 0;
+        for (; k + 16 <= n; x += 16, k += 16)
+          for (int i = 0; i < 16; i++) lane[i] += ${VALUE};
+        for (int i = 0; k + i < n; i++) lane[i] += ${VALUE};
+        for (int i = 0; i < 16; i++) sum += lane[i];
+        return sum;
+      }
+    ]], { VALUE = v.VALUE:format "i" })
+  end
+  w.blank()
+  w([[
+    fn void sum_row(const struct args *a, int64_t row) {
+      const int64_t groups = ${GROUPS_OF_ROW};
+      ${SUMT} *sums = sums_of(a) + row * groups;
+      for (int64_t k = 0; k < groups * GROUP; k += GROUP) {
+        const ${XT} *x = row_of_x(a, row) + k;
+        const int64_t left = a->k - k;
+        *sums++ = left >= GROUP ? sum_of(x, GROUP) : left > 0 ? sum_of(x, left) : 0;
+      }
+    }
+  ]], { GROUPS_OF_ROW = expr.c(groups_of_row(v), in_c) })
+  w.blank()
+end
+
+-- code_of(): the nearest code, of two the even one, never beyond the largest. The scale is for that one.
+local function code(w, v)
+  local t = small_float(v.act)
+  if not t then
+    w [[
+      fn int8_t code_of(float v) { /* the sum rounds: its last place is 1 */
+        int32_t code = (int32_t)(bits_of(v + 0x1.8p23f) - bits_of(0x1.8p23f));
+        code = code > -127 ? code : -127;
+        return (int8_t)(code < 127 ? code : 127);
+      }
+    ]]
+    w.blank()
+    return 127
+  end
+  local shift, largest = 23 - t.mantissa, types.code(v.act, t.max)
+  w([[
+    fn uint8_t code_of(float v) { /* what lies below the normal numbers is rounded by a sum */
+      uint32_t u = bits_of(v), a = u & 0x7fffffff, unit = ${UNIT};
+      uint32_t tiny = bits_of(float_of(a) + float_of(unit)) - unit;
+      uint32_t normal = (a + ${HALF} + (a >> ${SHIFT} & 1) - ${BIAS}) >> ${SHIFT};
+      uint32_t code = a < ${NORMAL} ? tiny : normal;
+      return (uint8_t)((code > ${LARGEST} ? ${LARGEST} : code) | u >> 31 << 7);
+    }
+  ]], { UNIT = ("0x%x"):format(151 - t.bias - t.mantissa << 23), HALF = ("0x%x"):format((1 << shift - 1) - 1),
+    SHIFT = shift, BIAS = ("0x%x"):format(127 - t.bias << 23), NORMAL = ("0x%x"):format(128 - t.bias << 23),
+    LARGEST = largest })
+  w.blank()
+  return t.max
+end
+
+-- The rule is that of qn_quantize_rows, for a row or for each group.
+local function round(w, v)
+  local largest, group = code(w, v), v.ROUNDED.group
+  w([[
+    /* Round n values of a row to codes from column k on, and return their scale. */
+    fn float round_group(const struct args *a, int64_t row, int64_t k, int64_t n, const int32_t *perm) {
+      const ${GIVEN} *restrict x = a->x + row * a->ldx;
+      ${XT} *restrict code = row_of_x(a, row) + k;
+      uint32_t top = 0; /* magnitudes are in the same order as integers, and NaN is the largest */
+      for (int64_t i = 0; i < n; i++) {
+        uint32_t u = bits_of(${VALUE}) & 0x7fffffff;
+        top = u > top ? u : top;
+      }
+      const float scale = float_of(top) / ${LARGEST}, unit = scale == 0 ? 1 : scale;
+      for (int64_t i = 0; i < n; i++) code[i] = code_of(${VALUE} / unit);
+      return scale;
+    }
+  ]], { GIVEN = host.ctype[v.problem.x], LARGEST = ("%d.0f"):format(largest),
+    VALUE = value(v.problem.x):format "perm ? perm[k + i] : k + i" })
+  w.blank()
+  w "fn void round_row(const struct args *a, int64_t row, const int32_t *perm) {"
+  w.push()
+  if group == 0 then w "scales_of(a)[row] = round_group(a, row, 0, a->k, perm);"
+  else
+    w([[
+      const int64_t groups = ${GROUPS_OF_ROW};
+      float *scales = scales_of(a) + row * groups;
+      for (int64_t k = 0; k < groups * GROUP; k += ${GROUP_OF_X}) {
+        const int64_t left = a->k - k;
+        const float scale = left >= ${GROUP_OF_X} ? round_group(a, row, k, ${GROUP_OF_X}, perm)
+                            : left > 0 ? round_group(a, row, k, left, perm) : 0;
+        ${STORE}
+      }
+    ]], { GROUPS_OF_ROW = expr.c(groups_of_row(v), in_c), GROUP_OF_X = group,
+      STORE = group == v.GROUP and "*scales++ = scale;"
+        or ("for (int i = 0; i < %d && k + i * GROUP < groups * GROUP; i++) *scales++ = scale;"):format(
+          group // v.GROUP) })
+  end
+  w.pop "}"
+  w.blank()
+end
+
+-- An entry that does something for each row.
+local function entry(w, name, text, body)
+  w([[
+    /* ${TEXT} */
+    __attribute__((visibility("default")))
+    void ${ENTRY}(const struct args *a, int64_t begin, int64_t end, int32_t thread) {
+      (void)thread;
+      for (int64_t row = begin; row < end; row++)${BODY}
+    }
+  ]], { ENTRY = name, TEXT = text, BODY = body })
+  w.blank()
+end
+
+function host.before(w, v)
+  places(w, v)
+  if v.sums then sum(w, v) end
+  if v.ROUNDED then
+    round(w, v)
+    entry(w, "round_x", "X to codes and scales, in the order of the columns of W; and the sums of that.",
+      (" {\n    if (a->perm) round_row(a, row, a->perm);\n    else round_row(a, row, 0);\n%s  }"):format(
+        v.sums and "    sum_row(a, row);\n" or ""))
+  else
+    gather(w)
+    if v.sums then entry(w, "sum_x", "The sums of x over each group.", " sum_row(a, row);") end
+  end
+end
+
+-- The steps of a call whose product has this grid.
+function host.steps_with(v, grid)
+  local steps = {}
+  if v.ROUNDED then
+    steps[1] = { entry = "round_x", args = { "perm" }, grid = { M } }
+  else
+    steps[1] = { entry = "gather_x", grid = { M }, gathers = M * K * types.all[v.act].bytes }
+    if v.sums then steps[2] = { entry = "sum_x", grid = { M } } end
+  end
+  steps[#steps + 1] = { grid = grid }
+  return steps
 end
 
 function host.parameters(v)

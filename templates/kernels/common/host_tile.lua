@@ -1,4 +1,4 @@
--- host_tile.lua - the loops of the host families: sums of x, one tile, all panels of a thread.
+-- host_tile.lua - the loops of the host families: one tile, all panels of a thread.
 --
 --                 panel: NR = LANES * P columns
 --               +-----------------------+
@@ -46,11 +46,8 @@ function tile.derive(v)
   v.YT = v.out == "f32" and "float" or "uint16_t" -- y in C
 end
 
--- Bytes of scratch: per thread the sums of x, then those of a panel (an expression; none: 0).
-function tile.scratch(v, panel)
-  local sums = v.sums and ceildiv(M * ceildiv(K, v.KR) * (v.GROUPS * 4), 64) * 64 or expr.const(0)
-  return T * (sums + (panel or 0))
-end
+-- Bytes of scratch: what threads share, then of each those of a panel (an expression; none: 0).
+function tile.scratch(v, panel) return host.shared(v) + T * (panel or 0) end
 
 function tile.hooks(w, v)
   host.codes(w, v)
@@ -110,30 +107,6 @@ function tile.epilogue(w, v)
   w.blank()
 end
 
--- The sums of x over each group, for the terms of W that do not depend on the code.
-function tile.sums(w, v)
-  if not v.sums then return end
-  w([[
-    /* sums[row][g] = sum of x[row][k] over group g; 0 for groups that fill up the last record. */
-    static void group_sums(const struct args *a, ${SUMT} *sums) {
-      const int64_t end = (a->k + KR - 1) / KR * KR;
-      for (int64_t row = 0; row < a->m; row++)
-        for (int64_t k0 = 0; k0 < end; k0 += GROUP) {
-          const ${XT} *x = a->x + row * a->ldx + k0;
-          int64_t n = a->k - k0 < GROUP ? a->k - k0 : GROUP;
-          ${SUMT} lane[16] = {0}, sum = 0;
-          int64_t k = 0;
-          for (; k + 16 <= n; x += 16, k += 16)
-            for (int i = 0; i < 16; i++) lane[i] += ${VALUE};
-          for (int i = 0; k + i < n; i++) lane[i] += ${VALUE};
-          for (int i = 0; i < 16; i++) sum += lane[i];
-          *sums++ = sum;
-        }
-    }
-  ]], { VALUE = v.VALUE:format "i" })
-  w.blank()
-end
-
 -- The index of the current group among those of all records of row r, or of a panel.
 local function group_at(v, record) return v.GROUPS > 1 and ("(%s) * GROUPS + s"):format(record) or record end
 
@@ -188,6 +161,8 @@ end
 -- Lines that add a finished group to the tile.
 local function finish(w, v)
   local f = v.format
+  local of_group = group_at(v, "at[r] * records + g") -- among the numbers of a row
+  local by_groups = v.ROUNDED and v.ROUNDED.group > 0
   if #f.planes == 0 then
     w "for (int p = 0; p < P; p++)"
     w "  for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p]);"
@@ -210,9 +185,17 @@ local function finish(w, v)
         or ("(f32v){0} + %s"):format(literals.f32(t.coefficient))
     end
     w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
-    sum = (" + offset * (float)sums[%s]"):format(group_at(v, "at[r] * records + g"))
+    sum = (" + offset * (float)sums[%s]"):format(of_group)
   end
-  w("for (int r = 0; r < R; r++)\n  acc[r][p] += as_float(part[r][p])${FACTOR}${SUM};", { FACTOR = factor, SUM = sum })
+  local text = "as_float(part[r][p])" .. factor .. sum
+  if by_groups then
+    w([[
+      for (int r = 0; r < R; r++) {
+        const float scale_of_x = scales[${AT}];
+        acc[r][p] += scale_of_x * (${TEXT});
+      }
+    ]], { AT = of_group, TEXT = text })
+  else w("for (int r = 0; r < R; r++)\n  acc[r][p] += ${TEXT};", { TEXT = text }) end
   w.pop "}"
 end
 
@@ -258,7 +241,7 @@ local function fill(w, v)
   w([[
     /* ${DOC} */
     fn const ${FILLED} *fill(const struct args *a, int64_t row, int64_t k0, ${FILLED} to[KR]) {
-      const ${XT} *x = a->x + row * a->ldx + k0;
+      const ${XT} *x = row_of_x(a, row) + k0;
       int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
       for (int k = 0; k < n; k++) to[k] = ${VALUE};
       for (int k = (int)n; k < KR; k++) to[k] = 0;
@@ -302,9 +285,11 @@ function tile.tile(w, v, read, prefetch)
   fill(w, v)
   w([[
     /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
-    fn void tile(const struct args *a, ${SCRATCH}${SUMS}int64_t panel, int64_t row, const int R) {
+    fn void tile(const struct args *a, ${SCRATCH}int64_t panel, int64_t row, const int R) {
       const int64_t records = (a->k + KR - 1) / KR${FULL};
       const uint8_t *record = a->w + panel * records * RECORD;
+      ${SUMS}
+      ${SCALES}
       ${PLANES}
       int64_t at[MR];
       ${FILLED} filled[MR][KR];
@@ -315,15 +300,16 @@ function tile.tile(w, v, read, prefetch)
         const ${FILLED} *x[MR];
         for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "",
-    SUMS = v.sums and ("const %s *sums, "):format(v.SUMT) or "",
+    SUMS = v.sums and ("const %s *sums = sums_of(a);"):format(v.SUMT) or "",
+    SCALES = v.ROUNDED and "const float *scales = scales_of(a);" or "",
     FULL = v.converted and "" or ", full = a->k / KR", PLANES = plane_sections(v),
-    GROUP_OF_X = v.converted and "" or "g < full ? a->x + at[r] * a->ldx + g * KR : " })
+    GROUP_OF_X = v.converted and "" or "g < full ? row_of_x(a, at[r]) + g * KR : " })
   w.push() w.push()
   groups(w, v, read, prefetch)
   w.pop "}"
   w.blank()
   local gated = v.problem.gated
-  local sum = "acc[r][p]" .. (v.SCALED and " * a->x_scale[row + r]" or "")
+  local sum = "acc[r][p]" .. (v.FACTOR and " * " .. v.FACTOR:format "row + r" or "")
   w([[
     for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
@@ -337,29 +323,16 @@ end
 
 -- The entry: panels begin .. end - 1. `each_panel` writes what comes before a panel's tiles.
 function tile.entry(w, v, each_panel)
-  local call = (v.scratch and "scratch, " or "") .. (v.sums and "sums, " or "")
+  local call = v.scratch and "scratch, " or ""
   w "__attribute__((visibility(\"default\")))"
   w.push "void ${entry}(const struct args *a, int64_t begin, int64_t end, int32_t thread) {"
-  local size = {}
-  if v.sums then
-    w "const int64_t sums_bytes = (a->m * ((a->k + KR - 1) / KR) * GROUPS * 4 + 63) / 64 * 64;"
-    size[#size + 1] = "sums_bytes"
-  end
   if v.scratch then
-    w "const int64_t scratch_bytes = (a->k + KR - 1) / KR * (KR / V) * P * (int64_t)sizeof(weight_t);"
-    size[#size + 1] = "scratch_bytes"
-  end
-  if #size > 0 then
-    local mine = #size > 1 and "(" .. table.concat(size, " + ") .. ")" or size[1]
-    w("uint8_t *mine = (uint8_t *)a->scratch + thread * ${SIZE};", { SIZE = mine })
-  end
-  if v.sums then
-    w "${SUMT} *sums = (${SUMT} *)mine;"
-    w "group_sums(a, sums);"
-  end
-  if v.scratch then
-    w("weight_t *scratch = (weight_t *)${AT};", { AT = v.sums and "(mine + sums_bytes)" or "mine" })
-  end
+    w([[
+      const int64_t shared_bytes = ${SHARED};
+      const int64_t scratch_bytes = (a->k + KR - 1) / KR * (KR / V) * P * (int64_t)sizeof(weight_t);
+      weight_t *scratch = (weight_t *)((uint8_t *)a->scratch + shared_bytes + thread * scratch_bytes);
+    ]], { SHARED = host.shared_bytes(v) })
+  else w "(void)thread;" end
   w.push("for (int64_t panel = begin; panel < end; panel++)${BRACE}", { BRACE = each_panel and " {" or "" })
   if each_panel then each_panel(w, v) end
   w.push "for (int64_t row = 0; row < a->m; row += MR)"

@@ -39,6 +39,7 @@ end
 return kernel {
   name = "host.gemm",
   target = "host",
+  rounds = true,
   doc = "many tokens on the CPU: unpack a panel once",
   source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
   params = host.params {
@@ -54,7 +55,7 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = function(v)
     local panel = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
-    return { steps = { host.gather_step(v), { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v, panel),
+    return { steps = host.steps_with(v, { ceildiv(N, v.NR) }), scratch = tile.scratch(v, panel),
       batch_invariant = true }
   end,
   flags = host.flags,
@@ -64,9 +65,8 @@ return kernel {
   outline = {
     host.head,
     host.constants,
-    host.gather,
     tile.hooks,
-    tile.sums,
+    host.before,
     function(w, v) tile.tile(w, v, "scratch[((g * (KR / KB) + b) * STEPS + t) * P + p]") end,
     function(w, v) tile.entry(w, v, unpack_panel) end,
   },

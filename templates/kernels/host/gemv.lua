@@ -35,6 +35,7 @@ end
 return kernel {
   name = "host.gemv",
   target = "host",
+  rounds = true,
   doc = "few tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = host.params {
@@ -49,7 +50,7 @@ return kernel {
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
-    return { steps = { host.gather_step(v), { grid = { ceildiv(N, v.NR) } } }, scratch = tile.scratch(v),
+    return { steps = host.steps_with(v, { ceildiv(N, v.NR) }), scratch = tile.scratch(v),
       batch_invariant = true }
   end,
   flags = host.flags,
@@ -59,9 +60,8 @@ return kernel {
   outline = {
     host.head,
     host.constants,
-    host.gather,
     tile.hooks,
-    tile.sums,
+    host.before,
     function(w, v) tile.tile(w, v, "weights(codes(record, b, p, t))", prefetch(v)) end,
     function(w, v) tile.entry(w, v) end,
   },
