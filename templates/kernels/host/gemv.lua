@@ -1,11 +1,12 @@
--- host.gemv - few tokens: weights are unpacked in the loop and meet all rows of a tile at once.
+-- host.gemv - weights are unpacked in the loop and meet all rows of a tile at once.
 --
 --   Y[m,n] = sum over k of X[m,k] * W[n,k]
 --
 --   X[m,k]  row-major                        W[n,k]  panel n / NR, record k / KR, see templates/kernels/common/host.lua
 --   Y[m,n]  row-major                        a thread takes a contiguous run of panels: one stream through memory
 --
--- The tile and its loops are templates/kernels/common/host_tile.lua. Rows beyond MR read the panel again, from cache.
+-- The tile and its loops are templates/kernels/common/host_tile.lua. Rows beyond MR read and unpack the panel
+-- again, from cache. Beside the MR products of a weight that costs little, so this family serves many rows, too.
 --
 --   parameter  meaning                              bound by
 --   ISA        portable C, AVX2, AVX-512            the CPU
@@ -36,11 +37,11 @@ return kernel {
   name = "host.gemv",
   target = "host",
   rounds = true,
-  doc = "few tokens on the CPU: unpack in the loop",
+  doc = "any number of tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = host.params {
-    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4 }, { 1, 2 }), doc = "rows of a tile" },
-    { name = "PF", values = { 0, 1024, 4096 }, quick = { 0, 4096 }, doc = "prefetch distance, bytes" },
+    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4, 8 }, { 1, 2, 6 }), doc = "rows of a tile" },
+    { name = "PF", values = { 0, 1024, 4096 }, quick = host.quick({ 4096 }, { 0 }), doc = "prefetch distance, bytes" },
   },
   rules = rules,
   derive = function(v)
@@ -55,7 +56,7 @@ return kernel {
   end,
   flags = host.flags,
   arch = host.arch,
-  m = function(v) return 1, math.max(8, 2 * v.MR), v.MR end,
+  m = function(v) return 1, 0, v.MR end,
   cost = function(v) return v.NR * v.MR end,
   outline = {
     host.head,
