@@ -11,7 +11,7 @@
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and
 -- offset are products of planes. The group is the finest that a plane has; coarser planes are constant over several of
--- them. The sums of x are made once per call, by a step before the product.
+-- them. The sums of x are made once per call, by the step before the product (host_x.lua).
 --
 -- How codes lie in memory: templates/layouts/host_panel.lua.
 
@@ -52,10 +52,10 @@ local function small_float(name)
   return t.kind == "float" and t.bits == 8 and t or nil
 end
 
--- A type of X as text: the value of x[%s].
+-- The value of an element %s of X, as text.
 local function value(type)
-  if type == "f32" or type == "i8" then return "x[%s]" end
-  return ({ bf16 = "from_bf16(x[%s])", f16 = "from_half(x[%s])" })[type] or "from_fp8(x[%s])"
+  if type == "f32" or type == "i8" then return "%s" end
+  return ({ bf16 = "from_bf16(%s)", f16 = "from_half(%s)" })[type] or "from_fp8(%s)"
 end
 
 -- Types of planes that the hooks load.
@@ -225,22 +225,20 @@ host.rules = {
 -- prepare(v) adds:
 --
 --   loose       may the bits above a code be anything? (a look-up ignores them)
---   converted   is x converted before it is multiplied? Then to FILLED, the type in memory, by FILL, an expression of
---               x[k] (none: VALUE of k)
---   ADDED       what codes have more than they mean, which the sums of x take away again
---   SUMT        type of the sums of x
---   sums        are the sums of x wanted? For offsets, and for ADDED
+--   FILLED      type of an element of X where it is multiplied; FILL, how it becomes that: an expression of element %s
+--   ADDED       what codes have more than they mean, which is taken away again where the sums over a group begin
 --   CHAIN       steps after which a sum must be settled: a multiple or a divisor of STEPS (none: never)
 function host.derive(v)
   local isa, a = host.isa(v), arithmetic[v.act]
   v.isa = isa
   v.V, v.LANE = a.V, a.lane                               -- k values of a 32-bit lane, bits of each
-  v.XT, v.VALUE = host.ctype[v.act], value(v.act)         -- type of x, and x[%s] as a number
+  v.XT, v.VALUE = host.ctype[v.act], value(v.act)         -- type of x, and an element %s as a number
+  v.GIVEN, v.GIVEN_VALUE = host.ctype[v.problem.x], value(v.problem.x) -- the same of X as it is given
   v.PRODUCT = product(v)                                  -- what is multiplied
   v.ROUNDED = v.problem.x ~= v.act                        -- is X rounded first? Then by groups of so many (0: by rows)
     and { group = finest_group(v) } or nil
   v.FACTOR = types.scaled(v.act)                          -- of row `at` of x, behind the sums
-    and (not v.ROUNDED and "a->x_scale[%s]" or v.ROUNDED.group == 0 and "scales[%s]") or nil
+    and (not v.ROUNDED and "a->x_scale[%s]" or v.ROUNDED.group == 0 and "scales_of(a)[%s]") or nil
   v.AT_ONCE = at_once(v)                                  -- values of k that one instruction multiplies
   v.LANES = isa.lanes                                     -- columns of a vector
   v.VECTOR = 4 * v.LANES                                  -- its bytes
@@ -251,7 +249,8 @@ function host.derive(v)
   v.KR = host.record(v)                                   -- k values of a record
   v.GROUP = host.group(v)                                 -- k values of a group
   v.GROUPS = v.KR // v.GROUP                              -- of a record
-  v.sums = #v.format.offset > 0
+  v.sums = #v.format.offset > 0                           -- are the sums of x wanted?
+  v.FILLED, v.FILL, v.ADDED = v.XT, "%s", 0
   v.has = { [v.format.map.type or ""] = true }            -- types of its codes and planes
   for _, p in ipairs(v.format.planes) do v.has[p.type] = true end
   isa.prepare(v)
@@ -323,12 +322,12 @@ local to_f32 = {
 local function from_x(w, v)
   w "fn float float_of(uint32_t u) { return (union { uint32_t u; float f; }){u}.f; }"
   w "fn uint32_t bits_of(float f) { return (union { float f; uint32_t u; }){f}.u; }"
-  for _, type in ipairs(v.ROUNDED and { v.problem.x, v.act } or { v.act }) do
+  for _, type in ipairs(union { { v.act }, { v.problem.x }, { v.PRODUCT } }) do
     local t = small_float(type)
     local text = to_f32[t and "fp8" or type]
     if text then w(text, t and { SHIFT = 23 - t.mantissa, POWER = 127 - t.bias }) end
   end
-  if v.FILL then w "fn uint16_t bf16_of_fp8(uint8_t x) { return bits_of(from_fp8(x)) >> 16; }" end
+  if v.FILL:match "bf16_of_fp8" then w "fn uint16_t bf16_of_fp8(uint8_t x) { return bits_of(from_fp8(x)) >> 16; }" end
 end
 
 -- Lines of struct args: the fields of qn_function_args.
@@ -369,220 +368,6 @@ function host.constants(w, v)
   ]], { FIELDS = fields(v), SIZES = sizes(v), HALF = v.VECTOR // 2 })
   from_x(w, v)
   w.blank()
-end
-
--- ---- Steps before the product ---------------------------------------------------------------------------------------
---
--- What they leave in the scratch, all threads of the product read. Per row of X:
---
---   sums     of x over each group that is summed, where W has terms that do not depend on the code: an offset, or what
---            was added to the codes. 0 for groups that fill up the last record
---   scales   where X is rounded by groups: one for each group that is summed; by rows: one
---   codes    where X is rounded
---
--- An item is a row: a call with one wakes no other thread.
-
-local function groups_of_row(v) return ceildiv(K, v.KR) * v.GROUPS end
-local in_c = { M = "a->m", K = "a->k" }
-
--- Numbers of four bytes of a row: sums, scales.
-local function numbers(v)
-  local scales = not v.ROUNDED and 0 or v.ROUNDED.group == 0 and 1 or groups_of_row(v)
-  return v.sums and groups_of_row(v) or expr.const(0), expr.const(0) + scales
-end
-
--- Bytes of scratch that the threads share, at its beginning; the same in C.
-function host.shared(v)
-  local sums, scales = numbers(v)
-  return ceildiv(M * (sums * 4 + scales * 4) + (v.ROUNDED and M * K * types.all[v.act].bytes or 0), 64) * 64
-end
-function host.shared_bytes(v) return expr.c(host.shared(v), in_c) end
-
--- X in the order of the columns of a weight in act-order. The product waits for memory, not for the few kilobytes of X,
--- which stay in the cache.
-local function gather(w)
-  w [=[
-    /* y[m][j] = x[m][perm[j]]: X in the order of the columns of W, for rows begin .. end - 1. */
-    __attribute__((visibility("default")))
-    void gather_x(const struct args *a, int64_t begin, int64_t end, int32_t thread) {
-      const int32_t *perm = a->perm;
-      ${XT} *y = a->y;
-      (void)thread;
-      for (int64_t m = begin; m < end; m++)
-        for (int64_t j = 0; j < a->k; j++) y[m * a->k + j] = a->x[m * a->ldx + perm[j]];
-    }
-  ]=]
-  w.blank()
-end
-
--- Where things are in the scratch.
-local function places(w, v)
-  local sums, scales = numbers(v)
-  if v.sums then
-    w("fn ${SUMT} *sums_of(const struct args *a) { return a->scratch; } /* [m][groups] */")
-  end
-  if v.ROUNDED then
-    w([[
-      fn float *scales_of(const struct args *a) { /* [m]${GROUPS} */
-        return (float *)a->scratch + ${AT};
-      }
-    ]], { AT = expr.c(M * sums, in_c), GROUPS = v.ROUNDED.group > 0 and "[groups]" or "" })
-    w([[
-      fn ${XT} *row_of_x(const struct args *a, int64_t row) {
-        return (${XT} *)(scales_of(a) + ${AT}) + row * a->k;
-      }
-    ]], { AT = expr.c(M * scales, in_c) })
-  else w "fn const ${XT} *row_of_x(const struct args *a, int64_t row) { return a->x + row * a->ldx; }" end
-  w.blank()
-end
-
-local function sum(w, v)
-  if v.act == "i8" then
-    w [[
-      fn int32_t sum_of(const int8_t *x, int64_t n) {
-        int32_t sum = 0;
-        for (int64_t i = 0; i < n; i++) sum += x[i];
-        return sum;
-      }
-    ]]
-  else
-    w([[
-      fn float sum_of(const ${XT} *x, int64_t n) { /* in an order that vectors can keep */
-        float lane[16] = {0}, sum = 0;
-        int64_t k = 0;
-        for (; k + 16 <= n; x += 16, k += 16)
-          for (int i = 0; i < 16; i++) lane[i] += ${VALUE};
-        for (int i = 0; k + i < n; i++) lane[i] += ${VALUE};
-        for (int i = 0; i < 16; i++) sum += lane[i];
-        return sum;
-      }
-    ]], { VALUE = v.VALUE:format "i" })
-  end
-  w.blank()
-  w([[
-    fn void sum_row(const struct args *a, int64_t row) {
-      const int64_t groups = ${GROUPS_OF_ROW};
-      ${SUMT} *sums = sums_of(a) + row * groups;
-      for (int64_t k = 0; k < groups * GROUP; k += GROUP) {
-        const ${XT} *x = row_of_x(a, row) + k;
-        const int64_t left = a->k - k;
-        *sums++ = left >= GROUP ? sum_of(x, GROUP) : left > 0 ? sum_of(x, left) : 0;
-      }
-    }
-  ]], { GROUPS_OF_ROW = expr.c(groups_of_row(v), in_c) })
-  w.blank()
-end
-
--- code_of(): the nearest code, of two the even one, never beyond the largest. The scale is for that one.
-local function code(w, v)
-  local t = small_float(v.act)
-  if not t then
-    w [[
-      fn int8_t code_of(float v) { /* the sum rounds: its last place is 1 */
-        int32_t code = (int32_t)(bits_of(v + 0x1.8p23f) - bits_of(0x1.8p23f));
-        code = code > -127 ? code : -127;
-        return (int8_t)(code < 127 ? code : 127);
-      }
-    ]]
-    w.blank()
-    return 127
-  end
-  local shift, largest = 23 - t.mantissa, types.code(v.act, t.max)
-  w([[
-    fn uint8_t code_of(float v) { /* what lies below the normal numbers is rounded by a sum */
-      uint32_t u = bits_of(v), a = u & 0x7fffffff, unit = ${UNIT};
-      uint32_t tiny = bits_of(float_of(a) + float_of(unit)) - unit;
-      uint32_t normal = (a + ${HALF} + (a >> ${SHIFT} & 1) - ${BIAS}) >> ${SHIFT};
-      uint32_t code = a < ${NORMAL} ? tiny : normal;
-      return (uint8_t)((code > ${LARGEST} ? ${LARGEST} : code) | u >> 31 << 7);
-    }
-  ]], { UNIT = ("0x%x"):format(151 - t.bias - t.mantissa << 23), HALF = ("0x%x"):format((1 << shift - 1) - 1),
-    SHIFT = shift, BIAS = ("0x%x"):format(127 - t.bias << 23), NORMAL = ("0x%x"):format(128 - t.bias << 23),
-    LARGEST = largest })
-  w.blank()
-  return t.max
-end
-
--- The rule is that of qn_quantize_rows, for a row or for each group.
-local function round(w, v)
-  local largest, group = code(w, v), v.ROUNDED.group
-  w([[
-    /* Round n values of a row to codes from column k on, and return their scale. */
-    fn float round_group(const struct args *a, int64_t row, int64_t k, int64_t n, const int32_t *perm) {
-      const ${GIVEN} *restrict x = a->x + row * a->ldx;
-      ${XT} *restrict code = row_of_x(a, row) + k;
-      uint32_t top = 0; /* magnitudes are in the same order as integers, and NaN is the largest */
-      for (int64_t i = 0; i < n; i++) {
-        uint32_t u = bits_of(${VALUE}) & 0x7fffffff;
-        top = u > top ? u : top;
-      }
-      const float scale = float_of(top) / ${LARGEST}, unit = scale == 0 ? 1 : scale;
-      for (int64_t i = 0; i < n; i++) code[i] = code_of(${VALUE} / unit);
-      return scale;
-    }
-  ]], { GIVEN = host.ctype[v.problem.x], LARGEST = ("%d.0f"):format(largest),
-    VALUE = value(v.problem.x):format "perm ? perm[k + i] : k + i" })
-  w.blank()
-  w "fn void round_row(const struct args *a, int64_t row, const int32_t *perm) {"
-  w.push()
-  if group == 0 then w "scales_of(a)[row] = round_group(a, row, 0, a->k, perm);"
-  else
-    w([[
-      const int64_t groups = ${GROUPS_OF_ROW};
-      float *scales = scales_of(a) + row * groups;
-      for (int64_t k = 0; k < groups * GROUP; k += ${GROUP_OF_X}) {
-        const int64_t left = a->k - k;
-        const float scale = left >= ${GROUP_OF_X} ? round_group(a, row, k, ${GROUP_OF_X}, perm)
-                            : left > 0 ? round_group(a, row, k, left, perm) : 0;
-        ${STORE}
-      }
-    ]], { GROUPS_OF_ROW = expr.c(groups_of_row(v), in_c), GROUP_OF_X = group,
-      STORE = group == v.GROUP and "*scales++ = scale;"
-        or ("for (int i = 0; i < %d && k + i * GROUP < groups * GROUP; i++) *scales++ = scale;"):format(
-          group // v.GROUP) })
-  end
-  w.pop "}"
-  w.blank()
-end
-
--- An entry that does something for each row.
-local function entry(w, name, text, body)
-  w([[
-    /* ${TEXT} */
-    __attribute__((visibility("default")))
-    void ${ENTRY}(const struct args *a, int64_t begin, int64_t end, int32_t thread) {
-      (void)thread;
-      for (int64_t row = begin; row < end; row++)${BODY}
-    }
-  ]], { ENTRY = name, TEXT = text, BODY = body })
-  w.blank()
-end
-
-function host.before(w, v)
-  places(w, v)
-  if v.sums then sum(w, v) end
-  if v.ROUNDED then
-    round(w, v)
-    entry(w, "round_x", "X to codes and scales, in the order of the columns of W; and the sums of that.",
-      (" {\n    if (a->perm) round_row(a, row, a->perm);\n    else round_row(a, row, 0);\n%s  }"):format(
-        v.sums and "    sum_row(a, row);\n" or ""))
-  else
-    gather(w)
-    if v.sums then entry(w, "sum_x", "The sums of x over each group.", " sum_row(a, row);") end
-  end
-end
-
--- The steps of a call whose product has this grid.
-function host.steps_with(v, grid)
-  local steps = {}
-  if v.ROUNDED then
-    steps[1] = { entry = "round_x", args = { "perm" }, grid = { M } }
-  else
-    steps[1] = { entry = "gather_x", grid = { M }, gathers = M * K * types.all[v.act].bytes }
-    if v.sums then steps[2] = { entry = "sum_x", grid = { M } } end
-  end
-  steps[#steps + 1] = { grid = grid }
-  return steps
 end
 
 function host.parameters(v)

@@ -16,6 +16,7 @@
 --   A record is one group, or, where a group is no whole number of blocks, as many as it takes.
 
 local host = use "kernels/common/host"
+local x = use "kernels/common/host_x"
 local epilogue = use "kernels/common/epilogue"
 local literals = use "kernels/common/literals"
 local tile = {}
@@ -47,7 +48,7 @@ function tile.derive(v)
 end
 
 -- Bytes of scratch: what threads share, then of each those of a panel (an expression; none: 0).
-function tile.scratch(v, panel) return host.shared(v) + T * (panel or 0) end
+function tile.scratch(v, panel) return x.bytes(v) + T * (panel or 0) end
 
 function tile.hooks(w, v)
   host.codes(w, v)
@@ -107,9 +108,6 @@ function tile.epilogue(w, v)
   w.blank()
 end
 
--- The index of the current group among those of all records of row r, or of a panel.
-local function group_at(v, record) return v.GROUPS > 1 and ("(%s) * GROUPS + s"):format(record) or record end
-
 -- Bytes of so many elements of plane p: "NR * 2".
 local function bytes(p, count)
   local size = types.all[p.type].bytes
@@ -161,7 +159,6 @@ end
 -- Lines that add a finished group to the tile.
 local function finish(w, v)
   local f = v.format
-  local of_group = group_at(v, "at[r] * records + g") -- among the numbers of a row
   local by_groups = v.ROUNDED and v.ROUNDED.group > 0
   if #f.planes == 0 then
     w "for (int p = 0; p < P; p++)"
@@ -185,16 +182,11 @@ local function finish(w, v)
         or ("(f32v){0} + %s"):format(literals.f32(t.coefficient))
     end
     w("f32v offset = ${TEXT};", { TEXT = table.concat(terms, " + ") })
-    sum = (" + offset * (float)sums[%s]"):format(of_group)
+    sum = " + offset * sums[r]"
   end
   local text = "as_float(part[r][p])" .. factor .. sum
   if by_groups then
-    w([[
-      for (int r = 0; r < R; r++) {
-        const float scale_of_x = scales[${AT}];
-        acc[r][p] += scale_of_x * (${TEXT});
-      }
-    ]], { AT = of_group, TEXT = text })
+    w("for (int r = 0; r < R; r++)\n  acc[r][p] += scales[r] * (${TEXT});", { TEXT = text })
   else w("for (int r = 0; r < R; r++)\n  acc[r][p] += ${TEXT};", { TEXT = text }) end
   w.pop "}"
 end
@@ -231,26 +223,33 @@ local function steps(w, v, read, prefetch)
     #pragma GCC unroll 16
       for (int r = 0; r < R; r++)
     #pragma GCC unroll 16
-        for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x[r] + b * KB + t * V, j);
-  ]], { READ = read })
+        for (int p = 0; p < P; p++) part[r][p] = multiply(part[r][p], weight[p], x + r * GROUP + ${AT}, j);
+  ]], { READ = read, AT = whole and "b * KB + t * V" or "i * V" })
   w.pop "}"
   if whole then w.pop "}" end
 end
 
-local function fill(w, v)
-  w([[
-    /* ${DOC} */
-    fn const ${FILLED} *fill(const struct args *a, int64_t row, int64_t k0, ${FILLED} to[KR]) {
-      const ${XT} *x = row_of_x(a, row) + k0;
-      int64_t n = a->k - k0 < KR ? a->k - k0 : KR;
-      for (int k = 0; k < n; k++) to[k] = ${VALUE};
-      for (int k = (int)n; k < KR; k++) to[k] = 0;
-      return to;
-    }
-  ]], { DOC = v.converted and ("A record of x as %s, filled up with zeros."):format(v.FILL and v.PRODUCT or "f32")
-      or "The last, partial record of x, filled up with zeros.",
-    VALUE = v.converted and (v.FILL or v.VALUE:format "k") or "x[k]" })
-  w.blank()
+-- What the step before left for a tile, by the names that the loops have for it: { name, function, type }.
+local function left(v)
+  local out = { { "x", "x_of", v.FILLED } }
+  if v.ADDED ~= 0 then out[#out + 1] = { "starts", "starts_of", "int32_t" } end
+  if v.sums then out[#out + 1] = { "sums", "sums_of", "float" } end
+  if v.ROUNDED and v.ROUNDED.group > 0 then out[#out + 1] = { "scales", "scales_of", "float" } end
+  return out
+end
+
+local function first_group(v)
+  local out = {}
+  for i, n in ipairs(left(v)) do
+    out[i] = ("const %s *%s = %s(a) + place(a, row, 0)%s;"):format(n[3], n[1], n[2], n[1] == "x" and " * GROUP" or "")
+  end
+  return table.concat(out, "\n")
+end
+
+local function next_group(v)
+  local out = {}
+  for i, n in ipairs(left(v)) do out[i] = ("%s += MR%s"):format(n[1], n[1] == "x" and " * GROUP" or "") end
+  return table.concat(out, ", ") .. ";"
 end
 
 -- The groups of a record, of which it has at least one.
@@ -264,11 +263,12 @@ local function groups(w, v, read, prefetch)
   if v.ADDED ~= 0 then
     w([[
       for (int r = 0; r < R; r++) /* what was added to the codes, times the sum of x */
-        for (int p = 0; p < P; p++) part[r][p] = start(${FACTOR} * sums[${AT}]);
-    ]], { FACTOR = -v.ADDED, AT = group_at(v, "at[r] * records + g") })
+        for (int p = 0; p < P; p++) part[r][p] = start(starts[r]);
+    ]])
   end
   steps(w, v, read, prefetch)
   finish(w, v)
+  w(next_group(v))
   if v.GROUPS > 1 then w.pop "}" end
 end
 
@@ -282,28 +282,18 @@ if (count > 0) store((%s *)a->y + (row + r) * a->ldy + n / 2, %s, count);]]
 
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
 function tile.tile(w, v, read, prefetch)
-  fill(w, v)
   w([[
-    /* R rows from `row` on by the columns of one panel. Rows that are not there repeat the last one. */
+    /* R rows from `row` on by the columns of one panel. */
     fn void tile(const struct args *a, ${SCRATCH}int64_t panel, int64_t row, const int R) {
-      const int64_t records = (a->k + KR - 1) / KR${FULL};
+      const int64_t records = (a->k + KR - 1) / KR;
       const uint8_t *record = a->w + panel * records * RECORD;
-      ${SUMS}
-      ${SCALES}
       ${PLANES}
-      int64_t at[MR];
-      ${FILLED} filled[MR][KR];
+      ${FIRST_GROUP}
       f32v acc[MR][P] = {0};
-      for (int r = 0; r < R; r++) at[r] = row + r < a->m ? row + r : a->m - 1;
 
       for (int64_t g = 0; g < records; g++, record += RECORD) {
-        const ${FILLED} *x[MR];
-        for (int r = 0; r < R; r++) x[r] = ${GROUP_OF_X}fill(a, at[r], g * KR, filled[r]);
-  ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "",
-    SUMS = v.sums and ("const %s *sums = sums_of(a);"):format(v.SUMT) or "",
-    SCALES = v.ROUNDED and "const float *scales = scales_of(a);" or "",
-    FULL = v.converted and "" or ", full = a->k / KR", PLANES = plane_sections(v),
-    GROUP_OF_X = v.converted and "" or "g < full ? row_of_x(a, at[r]) + g * KR : " })
+  ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", PLANES = plane_sections(v),
+    FIRST_GROUP = first_group(v) })
   w.push() w.push()
   groups(w, v, read, prefetch)
   w.pop "}"
@@ -328,10 +318,10 @@ function tile.entry(w, v, each_panel)
   w.push "void ${entry}(const struct args *a, int64_t begin, int64_t end, int32_t thread) {"
   if v.scratch then
     w([[
-      const int64_t shared_bytes = ${SHARED};
+      const int64_t shared_bytes = ((uint8_t *)(${END}) - (uint8_t *)a->scratch + 63) / 64 * 64;
       const int64_t scratch_bytes = (a->k + KR - 1) / KR * (KR / V) * P * (int64_t)sizeof(weight_t);
       weight_t *scratch = (weight_t *)((uint8_t *)a->scratch + shared_bytes + thread * scratch_bytes);
-    ]], { SHARED = host.shared_bytes(v) })
+    ]], { END = x.ends(v) })
   else w "(void)thread;" end
   w.push("for (int64_t panel = begin; panel < end; panel++)${BRACE}", { BRACE = each_panel and " {" or "" })
   if each_panel then each_panel(w, v) end

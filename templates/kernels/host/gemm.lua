@@ -6,7 +6,9 @@
 --
 -- Index maps, tile and loops as in host.gemv; the work of unpacking is divided by the number of tiles.
 --
--- It is the idea of cuda.expand with the panel in L2.
+-- It is the idea of cuda.expand with the panel in L2. Blocks of K that stay in L1, each under all tiles before the
+-- next, were tried: with AVX-512 host.gemv is faster for any M, because memory does not wait there while a block is
+-- unpacked.
 --
 --   parameter  meaning                              bound by
 --   ISA, NR, LAYOUT   as in host.gemv, so that one packed weight serves both
@@ -16,6 +18,7 @@
 -- Source: expanding a panel before the product is what ik_llama.cpp, BesTLA and oneDNN do from some number of rows on.
 
 local host = use "kernels/common/host"
+local x = use "kernels/common/host_x"
 local tile = use "kernels/common/host_tile"
 
 local rules = { table.unpack(host.rules) }
@@ -55,7 +58,7 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = function(v)
     local panel = ceildiv(K, v.KR) * (v.KR // v.V * v.P * v.WEIGHT_BYTES)
-    return { steps = host.steps_with(v, { ceildiv(N, v.NR) }), scratch = tile.scratch(v, panel),
+    return { steps = x.steps { ceildiv(N, v.NR) }, scratch = tile.scratch(v, panel),
       batch_invariant = true }
   end,
   flags = host.flags,
@@ -66,7 +69,7 @@ return kernel {
     host.head,
     host.constants,
     tile.hooks,
-    host.before,
+    x.arrange,
     function(w, v) tile.tile(w, v, "scratch[((g * (KR / KB) + b) * STEPS + t) * P + p]") end,
     function(w, v) tile.entry(w, v, unpack_panel) end,
   },

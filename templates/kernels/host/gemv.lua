@@ -18,6 +18,7 @@
 -- Source: the panel layout and the unsigned trick for int8 follow what ggml, ik_llama.cpp and XNNPACK do on x86.
 
 local host = use "kernels/common/host"
+local x = use "kernels/common/host_x"
 local tile = use "kernels/common/host_tile"
 
 local rules = { table.unpack(host.rules) }
@@ -40,7 +41,8 @@ return kernel {
   doc = "any number of tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = host.params {
-    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4, 8 }, { 1, 2, 6 }), doc = "rows of a tile" },
+    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4, 6, 8 }, { 1, 2, 6 }),
+      doc = "rows of a tile" },
     { name = "PF", values = { 0, 1024, 4096 }, quick = host.quick({ 4096 }, { 0 }), doc = "prefetch distance, bytes" },
   },
   rules = rules,
@@ -51,7 +53,7 @@ return kernel {
   end,
   layout = function(v) return v.layout end,
   launch = function(v)
-    return { steps = host.steps_with(v, { ceildiv(N, v.NR) }), scratch = tile.scratch(v),
+    return { steps = x.steps { ceildiv(N, v.NR) }, scratch = tile.scratch(v),
       batch_invariant = true }
   end,
   flags = host.flags,
@@ -62,7 +64,7 @@ return kernel {
     host.head,
     host.constants,
     tile.hooks,
-    host.before,
+    x.arrange,
     function(w, v) tile.tile(w, v, "weights(codes(record, b, p, t))", prefetch(v)) end,
     function(w, v) tile.entry(w, v) end,
   },

@@ -38,10 +38,9 @@ function isa.prepare(v)
     v.loose = v.format.bits <= 3 and map.kind == "int" or v.format.bits <= 6 and map.kind == "table"
     return
   end
-  v.loose, v.SUMT, v.ADDED = false, "int32_t", math.tointeger(-map.lo / map.unit)
-  v.sums = v.sums or v.ADDED ~= 0
-  if v.AT_ONCE == 4 then v.FILLED, v.CHAIN = v.XT, chain(v)
-  else v.converted, v.FILLED = true, "int16_t" end
+  v.loose, v.ADDED = false, math.tointeger(-map.lo / map.unit)
+  if v.AT_ONCE == 4 then v.CHAIN = chain(v)
+  else v.FILLED = "int16_t" end
 end
 
 -- A map's entries, and weights of a vector of codes: lookN() looks into N entries. N of one instruction, and more by

@@ -13,7 +13,9 @@ local isa = {
   sets = { "avx512bw", "avx512dq", "avx512f", "avx512vl" },
   products = { bf16 = { "avx512bf16" }, i8 = { "avx512vbmi", "avx512vnni" } },
   stores = { bf16 = { "avx512bf16" } },
-  flags = function(sets) return "-m" .. table.concat(sets, " -m") .. " -mprefer-vector-width=512" end,
+  flags = function(sets)
+    return "-m" .. table.concat(sets, " -m") .. " -mprefer-vector-width=512 -ffp-contract=fast"
+  end,
   header = "immintrin.h",
   prefetch = true,
 }
@@ -33,10 +35,8 @@ function isa.prepare(v)
   v.loose = small[v.format.map.type] or v.PRODUCT == "bf16" and (bits <= 6 or int)
     or v.act == "f32" and (bits <= 5 or int)
     or v.act == "i8" and not int
-  v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
-  if v.PRODUCT ~= v.act then v.converted, v.FILLED, v.FILL = true, "uint16_t", "bf16_of_fp8(x[k])" end
+  if v.PRODUCT ~= v.act then v.FILLED, v.FILL = "uint16_t", "bf16_of_fp8(%s)" end
   v.ADDED = v.act ~= "i8" and 0 or int and -v.format.map.bias or 128
-  v.sums = v.sums or v.ADDED ~= 0
 end
 
 local function lookup(w, v, type, count, show, per_line, body)

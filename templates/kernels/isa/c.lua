@@ -1,7 +1,7 @@
 -- c.lua - portable C: GCC's vector types, as wide as the CPU's own; a format's hooks: weights, multiply, planes, store.
 --
 -- Every activation type is multiplied in f32. With i8 that is exact within a group: each sum of integers stays below
--- 2^24 (rule "i8-exact"). A group of x is converted once per tile; a lane of V codes becomes V vectors of f32.
+-- 2^24 (rule "i8-exact"). X is converted once per call; a lane of V codes becomes V vectors of f32.
 
 local literals = use "kernels/common/literals"
 
@@ -14,8 +14,7 @@ function isa.at_once() return 1 end
 
 function isa.prepare(v)
   v.loose = false
-  v.converted = v.act ~= "f32"
-  v.FILLED, v.SUMT, v.ADDED = "float", "float", 0
+  v.FILLED, v.FILL = "float", v.VALUE
 end
 
 -- Floats that are narrower than f32 and no part of one.

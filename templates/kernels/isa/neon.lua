@@ -29,10 +29,8 @@ end
 function isa.prepare(v)
   local map = v.format.map
   v.loose = false
-  v.FILLED, v.SUMT = v.XT, v.act == "i8" and "int32_t" or "float"
-  if v.PRODUCT ~= v.act then v.converted, v.FILLED, v.FILL = true, "uint16_t", "bf16_of_fp8(x[k])" end
+  if v.PRODUCT ~= v.act then v.FILLED, v.FILL = "uint16_t", "bf16_of_fp8(%s)" end
   v.ADDED = v.act == "i8" and map.kind == "int" and -map.bias - (v.format.bits == 8 and 128 or 0) or 0
-  v.sums = v.sums or v.ADDED ~= 0
 end
 
 isa.read.f16 = { "u16v", "(f32v)vcvt_f32_f16((float16x4_t)x)" }
