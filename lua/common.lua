@@ -171,11 +171,13 @@ function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
 function common.percent(share) return share and ("%.0f%%"):format(100 * share) or "-" end
 
--- How far the rounds of a time are apart; a question mark says that it is not to be believed: they differ by more than
--- a tenth, or the machine was busy.
+-- Is a time not to be believed? Its rounds differ by more than a tenth, or the machine was busy.
+function common.doubted(spread, disturbed) return disturbed or (spread or 0) > 0.1 end
+
+-- How far the rounds of a time are apart, with a question mark if it is not to be believed.
 function common.spread(spread, disturbed)
   local text = spread and spread > 0 and ("%.1f%%"):format(100 * spread) or "-"
-  if not disturbed and (spread or 0) <= 0.1 then return text end
+  if not common.doubted(spread, disturbed) then return text end
   return text == "-" and "?" or text .. " ?"
 end
 

@@ -40,7 +40,12 @@ static double spend(machine *m, double work) {
 }
 
 static double now(void *ud) { return ((machine *)ud)->now; }
-static double lost(void *ud) { return ((machine *)ud)->lost; }
+static double lost(void *ud) {
+  machine *m = ud;
+  double seconds = m->lost;
+  m->lost = 0;
+  return seconds;
+}
 static double pace(void *ud) { return PACE * ARITHMETIC / spend(ud, ARITHMETIC); }
 
 static qn_status take(void *ud, qn_sample *out) {

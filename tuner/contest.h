@@ -8,6 +8,7 @@
 typedef struct qn_racer {
   qn_entrant *e;
   qn_point lap[QN_PLAN_POINTS]; /* what it took at M number i of the contest; 0 seconds: not timed */
+  double pace[QN_PLAN_POINTS];  /* what the fastest takes today, as a share of what it took when that was measured */
 } qn_racer;
 
 typedef struct qn_contest {
@@ -22,6 +23,9 @@ typedef struct qn_contest {
   qn_plan_kind kind;           /* of the plan that is being made: who may take part */
   const char *layout;          /* hash; likewise. NULL: any */
 } qn_contest;
+
+/* Seconds that a lap would take today: laps of different hours are compared by these. 0: not timed. */
+static inline double qn__lap(const qn_racer *c, size_t i) { return c->lap[i].seconds * c->pace[i]; }
 
 /* Verified, nothing held against it, and fit for the plan that is being made? */
 bool qn__contest_stands(const qn_contest *f, const qn_racer *c);

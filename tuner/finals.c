@@ -46,7 +46,7 @@ static double nearness(const qn_contest *f, const meeting *x, const qn_racer *c,
   double near = 0;
   if (!qn__contest_stands(f, c) || !qn__serves(c->e->c->m_min, c->e->c->m_max, x->m, x->m)) return 0;
   for (size_t i = x->first; i <= x->last; i++) {
-    double share = c->lap[i].seconds / best[i];
+    double share = qn__lap(c, i) / best[i];
     if (share > 0 && (!near || share < near)) near = share;
   }
   return near;
@@ -70,8 +70,8 @@ static void invite(const qn_contest *f, meeting *x) {
   size_t n = 0;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
     for (size_t i = x->first; i <= x->last; i++)
-      if (qn__contest_stands(f, c) && c->lap[i].seconds > 0 && (!best[i] || c->lap[i].seconds < best[i]))
-        best[i] = c->lap[i].seconds;
+      if (qn__contest_stands(f, c) && qn__lap(c, i) > 0 && (!best[i] || qn__lap(c, i) < best[i]))
+        best[i] = qn__lap(c, i);
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
     if ((near = nearness(f, x, c, best)) > 0) x->list[n++] = (final){.c = c, .x = c->lap[x->last], .low = near};
   if (n) qsort(x->list, n, sizeof *x->list, by_nearness);
@@ -201,10 +201,15 @@ static bool from_json(const cJSON *j, meeting *x) {
   return told >= x->n;
 }
 
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
 /* The same question is asked of the same finalists in the same number of rounds. */
 static void make_key(const qn_contest *f, const meeting *x, int rounds, char key[400]) {
   char set[(most + 1) * 33] = "", hash[33];
-  for (size_t k = 0; k < x->n; k++) strcat(set, x->list[k].c->e->c->hash);
+  const char *sorted[most + 1];
+  for (size_t k = 0; k < x->n; k++) sorted[k] = x->list[k].c->e->c->hash;
+  if (x->n) qsort(sorted, x->n, sizeof *sorted, by_text);
+  for (size_t k = 0; k < x->n; k++) strcat(set, sorted[k]);
   qn__hash_hex(set, strlen(set), hash);
   snprintf(key, 400, "finals %s M=%lld rounds=%d %s", f->p->problem.spelling, (long long)x->m, rounds, hash);
 }
@@ -290,7 +295,7 @@ qn_status qn__contest_layouts(qn_contest *f, size_t i) {
   qn_status s = bring_together(f, &all);
   for (qn_racer *c = f->racer; s == QN_OK && c < f->racer + f->n; c++)
     for (size_t k = 0; k < all.n; k++)
-      if (all.list[k].c == c) c->lap[i] = all.list[k].x;
+      if (all.list[k].c == c && all.list[k].x.seconds > 0) c->lap[i] = all.list[k].x, c->pace[i] = 1;
   free(all.list);
   return s;
 }

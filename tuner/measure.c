@@ -24,7 +24,9 @@ struct qn_meter {
   units units;
   unsigned char *memory;
   size_t bytes, at;
-  int stat; /* /proc/stat; -1: not there */
+  int stat;      /* /proc/stat; -1: not there */
+  double stolen; /* as it was asked last; likewise */
+  long switches;
   double rate[max_threads];
   double sum[max_threads]; /* so that no result is dropped */
 };
@@ -111,20 +113,27 @@ static double pace(void *ud) {
   return worst;
 }
 
-/* Seconds of all CPUs that the hypervisor gave to others: the eighth number of the first line of /proc/stat. */
+/* Seconds that the hypervisor gave to others, of a CPU on the average: the eighth number of the first line of
+ * /proc/stat is of all. */
 static double stolen(const qn_meter *m) {
   char text[256] = "";
   unsigned long long ticks = 0;
   if (m->stat < 0 || pread(m->stat, text, sizeof text - 1, 0) < 0) return 0;
   if (sscanf(text, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks) != 1) return 0;
-  return (double)ticks / (double)sysconf(_SC_CLK_TCK);
+  return (double)ticks / (double)sysconf(_SC_CLK_TCK) / (double)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-/* Threads that were taken off their cores, whether they are the pool's or another library's; and what was stolen. */
+/* Threads were taken off their cores, the pool's or another library's: so many times that one of them was so often, at
+ * the least. */
 static double lost(void *ud) {
+  qn_meter *m = ud;
   struct rusage all;
   getrusage(RUSAGE_SELF, &all);
-  return SLICE * (double)all.ru_nivcsw + stolen(ud);
+  double steal = stolen(m), seconds = steal - m->stolen;
+  long threads = m->device->info.threads, switches = all.ru_nivcsw - m->switches;
+  m->stolen = steal;
+  m->switches = all.ru_nivcsw;
+  return seconds + SLICE * (double)((switches + threads - 1) / threads);
 }
 
 static double nothing(void *ud) {

@@ -15,7 +15,7 @@
 static double fastest(const qn_contest *f, size_t i) {
   double best = INFINITY;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
-    if (qn__contest_stands(f, c) && c->lap[i].seconds > 0 && c->lap[i].seconds < best) best = c->lap[i].seconds;
+    if (qn__contest_stands(f, c) && qn__lap(c, i) > 0 && qn__lap(c, i) < best) best = qn__lap(c, i);
   return best;
 }
 
@@ -34,7 +34,7 @@ static const qn_racer *runner(const qn_contest *f, int64_t m_min, int64_t m_max)
     double sum = 0;
     if (!qn__contest_stands(f, c) || x->library || !qn__serves(x->m_min, x->m_max, m_min, m_max)) continue;
     for (size_t i = 0; i < f->n_m; i++)
-      if (tells(f, i, m_min, m_max)) sum += c->lap[i].seconds > 0 ? log(c->lap[i].seconds) : 1e3;
+      if (tells(f, i, m_min, m_max)) sum += qn__lap(c, i) > 0 ? log(qn__lap(c, i)) : 1e3;
     if (!best || sum < least || (sum == least && x->cost < best->e->c->cost)) best = c, least = sum;
   }
   return best;
@@ -137,6 +137,7 @@ static qn_status divide(qn_contest *f, size_t i, int64_t from, int64_t to, const
   const qn_racer *middle = NULL;
   qn_point x;
   int64_t half = (int64_t)sqrt((double)from * (double)to);
+  if (half == from) half++;
   if (before && strcmp(before, c->e->c->hash) && to > 2 * from && plan->n_ranges < QN_PLAN_POINTS)
     QN_TRY(qn__contest_final(f, i - 1, i, half, NULL, before, &middle, &x));
   if (middle) {

@@ -98,6 +98,7 @@ static void read_evidence(qn_contest *f, qn_racer *c, size_t i, const cJSON *j) 
                     .spread = qn__json_number(j, "spread", 0),
                     .bandwidth = qn__json_number(j, "bandwidth", 0),
                     .marks = QN_RACED | (cJSON_IsTrue(qn__json_get(j, "disturbed")) ? QN_DISTURBED : 0)};
+  c->pace[i] = 1;
   c->e->timed = true;
   if (error > c->e->error) c->e->error = error;
   if (lap->seconds > 0 && (!f->best[i] || lap->seconds < f->best[i])) f->best[i] = lap->seconds;
@@ -146,7 +147,7 @@ static qn_status race_one(qn_contest *f, qn_racer *c, size_t i) {
 }
 
 /* Laps that the store knows are of another hour, when memory may have been faster. Where newcomers are to race against
- * them the fastest runs once more, and all of them are taken to have changed as it did. */
+ * them the fastest runs once more, and all of them are taken to have changed as it did: not if the machine is busy. */
 static qn_status keep_pace(qn_contest *f, size_t i) {
   qn_tuning *r = f->r;
   const qn_racer *best = NULL;
@@ -159,9 +160,9 @@ static qn_status keep_pace(qn_contest *f, size_t i) {
   if (!best || qn__run_late(r)) return QN_OK;
   race_key(f, best, i, key);
   QN_TRY(qn__run_try(r, best->e, key, measure, &(heats){.f = f, .c = best, .m = f->m[i], .out = &now}, &passed));
-  if (!passed) return QN_OK;
-  double ratio = now.seconds / best->lap[i].seconds;
-  for (qn_racer *c = f->racer; c < f->racer + f->n; c++) c->lap[i].seconds *= ratio;
+  if (!passed || now.disturbed) return QN_OK;
+  double pace = now.seconds / best->lap[i].seconds;
+  for (qn_racer *c = f->racer; c < f->racer + f->n; c++) c->pace[i] = pace;
   f->best[i] = now.seconds;
   return QN_OK;
 }

@@ -33,10 +33,10 @@ qn_sampling qn__sampling_begin(qn_sampler *s, int count) {
 static qn_status take_one(qn_sampler *s, qn_take *take, void *ud, qn_sample *out) {
   const qn_machine *on = &s->on;
   bool calm = quiet(s);
-  double lost = on->lost(on->ud), start = on->now(on->ud);
+  on->lost(on->ud);
+  double start = on->now(on->ud);
   QN_TRY(take(ud, out));
-  double elapsed = on->now(on->ud) - start;
-  lost = on->lost(on->ud) - lost;
+  double elapsed = on->now(on->ud) - start, lost = on->lost(on->ud);
   out->disturbed = !calm || lost > TOLERATED * elapsed || !quiet(s);
   return QN_OK;
 }

@@ -16,7 +16,7 @@
 typedef struct qn_machine {
   double (*now)(void *ud);  /* seconds */
   double (*pace)(void *ud); /* steps/s of arithmetic on the slowest of the threads, all at once; 0: not known */
-  double (*lost)(void *ud); /* seconds, since some moment, for which something else ran in our threads' place */
+  double (*lost)(void *ud); /* seconds, since it was asked last, that a thread lost to something else */
   void *ud;
 } qn_machine;
 

@@ -35,7 +35,7 @@ return {
       for _, r in ipairs(p.ranges) do
         local times = {}
         for i, x in ipairs(r.points) do times[i] = ("%s at %d%s%s"):format(common.us(x.seconds), x.m,
-          x.raced and " (race)" or "", (x.disturbed or x.spread > 0.1) and " ?" or "") end
+          x.raced and " (race)" or "", common.doubted(x.spread, x.disturbed) and " ?" or "") end
         rows[#rows + 1] = { p.n > 0 and p.problem or p.problem:gsub(":0x0:", ":other shapes:"), p.device, r.m_min,
           r.variant .. (r.runner_up and ", else " .. r.runner_up or ""),
           #times > 0 and table.concat(times, ", ") or "-", table.concat(p.kinds, ", ") }

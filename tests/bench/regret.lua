@@ -58,12 +58,9 @@ local function meet(device, list, m)
   end
   for r = 1, rounds do
     for i = 1, #list do
-      local at = (i * 7 + r * 3) % #list + 1 -- another order in each round, if there are not 7 of them
-      local v = list[#list % 7 == 0 and (i + r) % #list + 1 or at]
-      local slot
-      for k, x in ipairs(list) do if x == v then slot = k - 1 end end
+      local slot = (i + r) % #list -- each round begins with another
       local answer = assert(worker:ask(q.json { op = "time", slot = slot, reps = 1 }, patience))
-      times[v.name][r], disturbed = answer.seconds[1], disturbed or (answer.disturbed or 0) > 0
+      times[list[slot + 1].name][r], disturbed = answer.seconds[1], disturbed or (answer.disturbed or 0) > 0
     end
   end
   return times, disturbed
