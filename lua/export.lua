@@ -195,16 +195,18 @@ return function(q, native, model, beside)
     return out
   end
 
-  -- A GGUF's tensor has one type, and all slices.
+  -- A stack of a GGUF has all slices, of one type and shape.
   local function check_stack(stack)
-    local place, first = stack.place, stack.slices[1]
-    for i = 1, place.slice and place.slices or 0 do
+    local place, first, last = stack.place, stack.slices[1], 0
+    local function refuse(text, ...) error(("%s: " .. text):format(place.name, ...), 0) end
+    local function told(t) return ("%s is %s [%d, %d]"):format(t.name, t.format, t.n, t.k) end
+    for number in pairs(place.slice and stack.slices or {}) do last = math.max(last, number) end
+    for i = 1, math.max(last, place.slices or 0) do
       local s = stack.slices[i]
-      if not s then
-        error(("%s: it has %d slices, and nothing is there for number %d"):format(place.name, place.slices, i - 1), 0)
-      elseif s[1].format ~= first[1].format then
-        error(("%s: %s in %s, %s in %s: a GGUF has them in one tensor, of one type"):format(place.name, first[1].name,
-          first[1].format, s[1].name, s[1].format), 0)
+      if i > place.slices then refuse("the configuration says %d experts, and there is number %d", place.slices, last - 1)
+      elseif not s then refuse("the configuration says %d experts, and number %d is not there", place.slices, i - 1)
+      elseif told(s[1]):match " is .*" ~= told(first[1]):match " is .*" then
+        refuse("%s, %s: it has one type and shape", told(first[1]), told(s[1]))
       end
     end
   end

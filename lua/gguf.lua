@@ -11,27 +11,25 @@ return function(native)
 
   -- By model_type. name: the architecture's; rotate: rows of q and k are brought into llama.cpp's order; norm: what is
   -- added to the weights of norms; outer: norms stand behind attention and mlp, not before the latter alone; keys: more
-  -- of the header, { name, kind, key of config.json, value if that is not there, must it be there }; window: "key" if
-  -- layers may have one, "ignored" if llama.cpp reads the key and computes without; factors: rope_freqs.weight is read.
+  -- of the header, { name, kind, key of config.json, value if that is not there }; window: "key" if layers may have
+  -- one, "ignored" if llama.cpp reads the key and computes without; factors: rope_freqs.weight is read; experts: it has
+  -- some, and if it is a text, their width is that key of config.json.
   --   What it takes for granted and no key says: act, of the mlp (silu); query(config), the root of attention's scale;
   -- settings, { key of config.json, value if that is not there, value that is taken for granted }.
   local scales = { { "attention.scale", "f32", "attention_multiplier" }, { "embedding_scale", "f32",
     "embedding_multiplier" }, { "residual_scale", "f32", "residual_multiplier" }, { "logit_scale", "f32",
     "logits_scaling", 1 } }
-  local experts = { { "expert_count", "u32", "num_local_experts", must = true },
-    { "expert_used_count", "u32", "num_experts_per_tok", must = true } }
   local function gemma_query(config)
     return config.num_hidden_layers == 62 and config.hidden_size // config.num_attention_heads or config.head_dim or 256
   end
   local architectures = {
     llama = { name = "llama", rotate = true, factors = true },
     mistral = { name = "llama", rotate = true, factors = true },
-    mixtral = { name = "llama", rotate = true, factors = true, keys = experts },
+    mixtral = { name = "llama", rotate = true, factors = true, experts = true },
     granite = { name = "granite", rotate = true, factors = true, keys = scales },
     qwen2 = { name = "qwen2" },
     qwen3 = { name = "qwen3" },
-    qwen3_moe = { name = "qwen3moe", keys = { experts[1], experts[2],
-      { "expert_feed_forward_length", "u32", "moe_intermediate_size", must = true } },
+    qwen3_moe = { name = "qwen3moe", experts = "moe_intermediate_size",
       settings = { { "norm_topk_prob", false, true }, { "decoder_sparse_step", 1, 1 }, { "mlp_only_layers" } } },
     olmo2 = { name = "olmo2", outer = true },
     gemma3_text = { name = "gemma3", norm = 1, outer = true, window = "key", act = "gelu_pytorch_tanh",
@@ -43,7 +41,6 @@ return function(native)
     local known = {}
     for name in pairs(architectures) do known[#known + 1] = name end
     table.sort(known)
-    config.num_local_experts = config.num_local_experts or config.num_experts -- both names are used
     return architectures[config.model_type] or fail("config.json: model_type %q has no row in what is written as GGUF;"
       .. " there are %s", tostring(config.model_type), table.concat(known, ", "))
   end
@@ -70,7 +67,7 @@ return function(native)
     if rest == "lm_head.weight" then return "output.weight" end
     local layer, part = (stem or ""):match "^layers%.(%d+)%.(.*)$"
     local expert, matrix = (part or ""):match "%.experts%.(%d+)%.(.*)$"
-    local to = layer and (inside[part] or of_expert[matrix]) or outside[stem]
+    local to = layer and (inside[part] or arch.experts and tail == "weight" and of_expert[matrix]) or outside[stem]
     if part == "post_attention_layernorm" then to = arch.outer and "post_attention_norm" or "ffn_norm" end
     if not to or tail ~= "weight" and tail ~= "bias" then
       fail("%s: this tensor has no place in a GGUF of the architecture %s", name, arch.name)
@@ -203,6 +200,8 @@ return function(native)
     end
   end
 
+  local function experts_of(config) return config.num_experts or config.num_local_experts end
+
   local function add_model(keys, arch, config, name)
     local prefix, missing = arch.name .. ".", nil
     local function need(key)
@@ -219,14 +218,17 @@ return function(native)
     add(keys, prefix .. "attention.head_count", "u32", need "num_attention_heads")
     add(keys, prefix .. "attention.layer_norm_rms_epsilon", "f32", need "rms_norm_eps")
     add(keys, prefix .. "vocab_size", "u32", need "vocab_size")
-    for _, k in ipairs(arch.keys or {}) do
-      add(keys, prefix .. k[1], k[2], k.must and need(k[3]) or config[k[3]] or k[4])
+    if arch.experts then
+      add(keys, prefix .. "expert_count", "u32", experts_of(config) or need "num_experts")
+      add(keys, prefix .. "expert_used_count", "u32", need "num_experts_per_tok")
+      if arch.experts ~= true then add(keys, prefix .. "expert_feed_forward_length", "u32", need(arch.experts)) end
     end
     if missing then fail("config.json: no %q", missing) end
     check_assumed(arch, config)
     add(keys, prefix .. "attention.head_count_kv", "u32", config.num_key_value_heads or config.num_attention_heads)
     add(keys, prefix .. "attention.key_length", "u32", head_dim(config))
     add(keys, prefix .. "attention.value_length", "u32", head_dim(config))
+    for _, k in ipairs(arch.keys or {}) do add(keys, prefix .. k[1], k[2], config[k[3]] or k[4]) end
     add_window(keys, prefix, arch, config)
     add_rope(keys, prefix, config)
   end
@@ -384,7 +386,7 @@ return function(native)
     local arch = architecture(config)
     local function place(name)
       local to, slice = name_of(arch, name)
-      return { name = to, slice = slice, slices = config.num_local_experts, heads = heads_of(arch, config, to),
+      return { name = to, slice = slice, slices = slice and experts_of(config), heads = heads_of(arch, config, to),
         add = to:find "norm%.weight$" and arch.norm }
     end
     local factors = rope_factors(config)

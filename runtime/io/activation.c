@@ -59,37 +59,30 @@ const char *qn__activation_find(const qn_model *m, qn__arena *a) {
   return fixed ? "e4m3.tensor" : NULL;
 }
 
-/* Is a group of compressed-tensors meant for a layer? 2: by its name; 1: as every linear layer; 0: it is not. */
-static qn_status match_targets(const cJSON *group, const qn__weight *w, int *fits) {
-  const char *name = w->part[0]->name;
-  size_t length = strlen(name) - strlen(w->dialect->key);
-  const cJSON *target;
-  *fits = 0;
-  cJSON_ArrayForEach(target, get(group, "targets")) {
-    const char *t = cJSON_GetStringValue(target);
-    if (!t) continue;
-    qn__match is = QN__MATCH_NO;
-    if (!strncmp(t, "re:", 3)) is = qn__pattern_match(t + 3, name, length);
-    else if (strlen(t) == length && !memcmp(t, name, length)) is = QN__MATCH_YES;
-    else if (!strcmp(t, "Linear") && !*fits) *fits = 1;
-    if (is == QN__MATCH_UNKNOWN)
-      return qn__fail(QN_E_SHAPE, "%s: whether the target \"%s\" of config_groups is meant for it cannot be told", name,
-                      t);
-    if (is == QN__MATCH_YES) *fits = 2;
-  }
-  return QN_OK;
+/* How a target of config_groups is meant for a layer: not at all, as every linear layer, by an expression, by an
+ * expression that is not understood, by its name. What comes later goes before. */
+enum { NOT_MEANT, LINEAR, EXPRESSION, UNKNOWN, NAME };
+
+static int match_target(const char *target, const char *name, size_t length) {
+  if (strlen(target) == length && !memcmp(target, name, length)) return NAME;
+  if (strncmp(target, "re:", 3)) return strcmp(target, "Linear") ? NOT_MEANT : LINEAR;
+  qn__match is = qn__pattern_match(target + 3, name, length);
+  return is == QN__MATCH_YES ? EXPRESSION : is == QN__MATCH_NO ? NOT_MEANT : UNKNOWN;
 }
 
-qn_status qn__activation_choose(qn_model *m, qn__weight *w) {
-  const cJSON *group, *best = NULL;
-  int fits, most = 0;
-  if (!w->pub.activation || w->pub.activation != m->activation || !qn__ct_weights(m, 1)) return QN_OK;
-  for (int i = 0; (group = qn__ct_weights(m, i)); i++) {
-    QN_TRY(match_targets(group, w, &fits));
-    if (fits > most) most = fits, best = group;
-  }
-  if (best) w->pub.activation = spelled(get(best, "input_activations"), &m->arena);
-  return QN_OK;
+void qn__activation_choose(qn_model *m, qn__weight *w) {
+  const cJSON *group, *target, *best = NULL;
+  const char *name = w->part[0]->name, *by = "";
+  size_t length = strlen(name) - strlen(w->dialect->key);
+  int most = NOT_MEANT;
+  if (!w->pub.activation || w->pub.activation != m->activation || !qn__ct_weights(m, 1)) return;
+  for (int i = 0; (group = qn__ct_weights(m, i)); i++) cJSON_ArrayForEach(target, get(group, "targets")) {
+      const char *t = cJSON_GetStringValue(target);
+      int is = t ? match_target(t, name, length) : NOT_MEANT;
+      if (is > most) most = is, best = group, by = t;
+    }
+  if (most == UNKNOWN) w->pub.activation = qn__arena_print(&m->arena, "unknown, by the target \"%s\"", by);
+  else if (best) w->pub.activation = spelled(get(best, "input_activations"), &m->arena);
 }
 
 qn_status qn__activation_scale(const qn_model *m, qn__weight *w) {

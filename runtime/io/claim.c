@@ -59,7 +59,7 @@ static qn_status claim(qn_model *m, qn__weight *w) {
   const qn_raw *smooth = qn__sibling(m, name, strlen(name) - strlen(w->dialect->key), ".pre_quant_scale");
   if (smooth) return qn__fail(QN_E_SHAPE, "%s: activations that are scaled first are not supported", smooth->name);
   QN_TRY(w->dialect->claim(m, w));
-  QN_TRY(qn__activation_choose(m, w));
+  qn__activation_choose(m, w);
   QN_TRY(qn__activation_scale(m, w));
   if (w->pub.slices >= 1 && w->pub.n >= 1 && w->pub.k >= 1) return QN_OK; /* a block type's scale has bytes, too */
   return qn__fail(QN_E_FORMAT, "%s: a matrix of %jd x %jd x %jd", name, (intmax_t)w->pub.slices, (intmax_t)w->pub.n,

@@ -10,8 +10,9 @@ const cJSON *qn__ct_weights(const qn_model *m, int i);
 const char *qn__activation_find(const qn_model *m, qn__arena *a);
 
 /* Where there are several config_groups, the activation of a weight that has the model's is that of the group which is
- * meant for it: by the name of the layer, else as a linear one. QN_E_SHAPE: an expression that is not understood. */
-qn_status qn__activation_choose(qn_model *m, qn__weight *w);
+ * meant for it: by the name of its layer, by an expression, or as a linear one. "unknown…" if an expression is not
+ * understood and no name decides. */
+void qn__activation_choose(qn_model *m, qn__weight *w);
 
 /* The one scale that the file has for all inputs of a weight whose activation wants one, if it is there. QN_E_FORMAT: a
  * number that is no scale. */

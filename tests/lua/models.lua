@@ -252,11 +252,20 @@ case("experts are slices of one tensor of a gguf", function(t)
     d:close()
     t.check(kl < 1e-9, ("%s: KL %g"):format(x[1], kl))
   end
-  for _, x in ipairs { { same, "norm_topk_prob false is not" }, { normalized, "mlp_only_layers %[1%] is not" } } do
+  local function experts(n) return function(text) return (fit(text):gsub('("num_local_experts": )6', "%1" .. n)) end end
+  for _, x in ipairs { { same, "norm_topk_prob false is not" }, { normalized, "mlp_only_layers %[1%] is not" },
+    { experts(5), "says 5 experts, and there is number 5" }, { experts(7), "says 7 experts, and number 6 is not there" },
+    { function(text) return (fit(text):gsub("qwen3_moe", "qwen3")) end, "has no place in a GGUF of the arch.* qwen3$" },
+    { function(text) return (fit(text):gsub('"num_experts_per_tok": 2,', "")) end, 'no "num_experts_per_tok"' } } do
     local m = assert(q.model(with_tokenizer(t, "qwen3_moe", x[1])))
     local ok, why = m:export(t.scratch .. "/x.gguf", { to = "gguf" })
     t.check(not ok and why:find(x[2]), why)
   end
+  local mixed = with_tokenizer(t, "mixtral", same)
+  assert(assert(q.model(mixed)):write_quantized(mixed .. "/one", { format = "int8.g32",
+    choose = function(y) return y.name:find "experts%.1%.w1" ~= nil end }))
+  local ok, why = assert(q.model(mixed .. "/one")):export(t.scratch .. "/x.gguf", { to = "gguf" })
+  t.check(not ok and why:find "w1.weight is bf16 .*w1.weight is int8.g32 .*: it has one type and shape", why)
 end)
 
 -- What a configuration and a tokenizer.json must have for a GGUF; text that replaces text of those of tiny-llama.
