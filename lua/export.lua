@@ -203,8 +203,10 @@ return function(q, native, model, beside)
     for number in pairs(place.slice and stack.slices or {}) do last = math.max(last, number) end
     for i = 1, math.max(last, place.slices or 0) do
       local s = stack.slices[i]
-      if i > place.slices then refuse("the configuration says %d experts, and there is number %d", place.slices, last - 1)
-      elseif not s then refuse("the configuration says %d experts, and number %d is not there", place.slices, i - 1)
+      if i > place.slices then
+        refuse("the configuration says %d experts, and there is number %d", place.slices, last - 1)
+      elseif not s then
+        refuse("the configuration says %d experts, and number %d is not there", place.slices, i - 1)
       elseif told(s[1]):match " is .*" ~= told(first[1]):match " is .*" then
         refuse("%s, %s: it has one type and shape", told(first[1]), told(s[1]))
       end
