@@ -59,8 +59,8 @@ def aligned(count, dtype):
 
 
 class Contender:
-    def __init__(self, name, nbytes, multiplies, options):
-        self.name, self.bytes, self.multiplies = name, nbytes, multiplies
+    def __init__(self, nbytes, multiplies, options):
+        self.bytes, self.multiplies = nbytes, multiplies
         self.copies = max(3, -(-options.cold * 10 ** 6 // nbytes))
 
     def kernel(self, m):
@@ -72,10 +72,7 @@ class Contender:
 
 # ---- Quernel ---------------------------------------------------------------------------------------------------------
 
-TYPES = {"u8": 1, "i8": 4, "f16": 6, "bf16": 7, "f32": 8}  # qn_type of quernel.h
-
-
-class Plane(ctypes.Structure):
+class Plane(ctypes.Structure):  # this and what follows as in quernel.h; test_host.py compares the sizes
     _fields_ = [("name", ctypes.c_char_p), ("type", ctypes.c_int), ("rows", ctypes.c_int64), ("cols", ctypes.c_int64),
                 ("data", ctypes.c_void_p)]
 
@@ -99,13 +96,15 @@ class OpenOptions(ctypes.Structure):
 
 
 def tuned(problem, threads, options):
-    """The path of a pack for the problem, tuned now if it is not there."""
-    path = os.path.join(options.build, "packs", "bench", "%s-t%d.qpack" % (problem.replace(":", "-"), threads))
-    if not os.path.exists(path):
+    """The path of a pack for the problem and these M. It is tuned if there is none, or the tool is newer; what the
+    store knows is not measured again."""
+    tool, m = os.path.join(options.build, "quernel"), ",".join(map(str, options.m))
+    path = os.path.join(options.build, "packs", "bench", "%s-t%d-m%s-%s.qpack" % (
+        problem.replace(":", "-"), threads, m.replace(",", "."), options.effort))
+    if not os.path.exists(path) or os.path.getmtime(path) < os.path.getmtime(tool):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        command = [os.path.join(options.build, "quernel"), "tune", "--problem", problem,
-                   "--device", "host:%d" % threads, "--m", ",".join(map(str, options.m)), "--effort", options.effort,
-                   "--no-dense", "-o", path]
+        command = [tool, "tune", "--problem", problem, "--device", "host:%d" % threads, "--m", m,
+                   "--effort", options.effort, "--no-dense", "--overwrite", "-o", path]
         print("$ " + " ".join(command), flush=True)
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise Missing("the tuner failed")
@@ -116,7 +115,7 @@ class Quernel(Contender):
     """A product of the library with planes that `planes` makes of the weight; `rows` says what they stand for. `act` is
     how a problem spells it: f32~i8 rounds X within the call, before others X is converted here, in the time."""
 
-    def __init__(self, name, act, weight, threads, options):
+    def __init__(self, act, weight, threads, options):
         self.n, self.k = weight.shape
         self.act = act
         self.lib = library(os.path.join(options.build, "runtime", "libquernel.so"))
@@ -131,10 +130,17 @@ class Quernel(Contender):
                                     ctypes.byref(self.ctx), None, 0))
         self.check(self.lib.qn_bind(self.ctx, problem.encode(), ctypes.byref(self.gemm)))
         nbytes, multiplies = self.lib.qn_weight_bytes(self.gemm), act.split("~")[-1]
-        super().__init__("quernel %s, X %s" % (name, act), nbytes, multiplies, options)
+        super().__init__(nbytes, multiplies, options)
         self.weight = [ctypes.c_void_p() for _ in range(self.copies)]
         for w in self.weight:
             self.check(self.lib.qn_prepack(self.gemm, ctypes.byref(planes), ctypes.byref(w)))
+        self.planes_done()
+
+    def planes_done(self):
+        """The weight is packed: its planes may go."""
+
+    def type(self, name):
+        return self.lib.qn_type_from_name(name.encode())
 
     def check(self, status):
         if status:
@@ -153,9 +159,11 @@ class Quernel(Contender):
     def run(self, i):
         x, m, k = address(self.x), ctypes.c_int64(self.m), ctypes.c_int64(self.k)
         if self.act == "i8":
-            self.lib.qn_quantize_rows(x, m, k, k, TYPES["i8"], address(self.cast), address(self.x_scale))
+            self.check(self.lib.qn_quantize_rows(x, m, k, k, self.type("i8"), address(self.cast),
+                                                 address(self.x_scale)))
         elif self.cast is not self.x:
-            self.lib.qn_convert(x, TYPES["f32"], address(self.cast), TYPES[self.act], ctypes.c_size_t(self.x.size))
+            self.check(self.lib.qn_convert(x, self.type("f32"), address(self.cast), self.type(self.act),
+                                           ctypes.c_size_t(self.x.size)))
         self.check(self.lib.qn_run(self.gemm, self.weight[i], ctypes.byref(self.args)))
 
     def result(self):
@@ -177,7 +185,7 @@ class QuernelInt(Quernel):
     def __init__(self, bits, group, act, weight, threads, options):
         self.bits, self.group = bits, group or weight.shape[1]
         self.format = "int%d.%s" % (bits, "g%d" % group if group else "row")
-        super().__init__(self.format, act, weight, threads, options)
+        super().__init__(act, weight, threads, options)
 
     def planes(self, weight, options):
         n, k = weight.shape
@@ -187,8 +195,8 @@ class QuernelInt(Quernel):
         codes = np.rint(groups / self.scale[:, :, None].astype(np.float32))
         self.codes = (np.clip(codes, -self.half, self.half - 1) + self.half).astype(np.uint8).reshape(n, k)
         planes = Planes(format=self.format.encode(), n=n, k=k, n_planes=2)
-        planes.plane[0] = Plane(b"codes", TYPES["u8"], n, k, self.codes.ctypes.data)
-        planes.plane[1] = Plane(b"scale", TYPES["f16"], n, k // self.group, self.scale.ctypes.data)
+        planes.plane[0] = Plane(b"codes", self.type("u8"), n, k, self.codes.ctypes.data)
+        planes.plane[1] = Plane(b"scale", self.type("f16"), n, k // self.group, self.scale.ctypes.data)
         return planes
 
     def rows(self, rows):
@@ -201,11 +209,11 @@ class QuernelGguf(Quernel):
 
     def __init__(self, kind, act, weight, threads, options):
         self.kind = kind
-        super().__init__(kind, act, weight, threads, options)
+        super().__init__(act, weight, threads, options)
 
     def planes(self, weight, options):
         self.bytes_of_ggml = GgmlBytes(self.kind, weight, options)
-        io = library(os.path.join(options.build, "runtime", "io", "libquernel-io.so"))
+        self.io = io = library(os.path.join(options.build, "runtime", "io", "libquernel-io.so"))
         io.qn_io_errmsg.restype = ctypes.c_char_p
         io.qn_model_tensor.restype = ctypes.c_void_p
         model, planes = ctypes.c_void_p(), ctypes.POINTER(Planes)()
@@ -216,7 +224,12 @@ class QuernelGguf(Quernel):
                     model, ctypes.c_void_p(io.qn_model_tensor(model, ctypes.c_size_t(0))), ctypes.c_int64(0),
                     ctypes.byref(planes)):
                 raise Missing(io.qn_io_errmsg().decode())
+        self.read = model, planes
         return planes.contents
+
+    def planes_done(self):
+        self.io.qn_planes_free(self.read[1])
+        self.io.qn_model_close(self.read[0])
 
     def rows(self, rows):
         return self.bytes_of_ggml.rows(rows)
@@ -314,7 +327,8 @@ class Ggml(Contender):
         self.g = g = self.source.g
         self.n, self.k = weight.shape
         self.type, data = self.source.type, self.source.data
-        super().__init__("ggml %s%s" % (kind, " repacked" if repacked else ""), data.nbytes, "i8", options)
+        super().__init__(data.nbytes, "i8", options)
+        self.calls = self.weights = None
         self.backend = pointer(g.ggml_backend_cpu_init())
         g.ggml_backend_cpu_set_n_threads(self.backend, threads)
         params = PoolParams()
@@ -326,10 +340,10 @@ class Ggml(Contender):
         kind_of_buffer = self.repacking() if repacked else pointer(g.ggml_backend_cpu_buffer_type())
         self.weights = ctx, self.allocate(ctx, kind_of_buffer)
         if repacked and not self.supported():
+            self.close()
             raise Missing("not rearranged for this CPU")
         for w in self.weight:
             g.ggml_backend_tensor_set(w, address(data), 0, data.nbytes)
-        self.calls = None
 
     def context(self):
         return pointer(self.g.ggml_init(InitParams(64 << 20, None, True)))
@@ -411,7 +425,7 @@ class OpenBlas(Contender):
         self.lib = library("libopenblas.so.0", "libopenblas.so")
         self.lib.openblas_set_num_threads(threads)
         self.n, self.k = weight.shape
-        super().__init__("OpenBLAS f32", weight.nbytes, "f32", options)
+        super().__init__(weight.nbytes, "f32", options)
         self.weight = [weight.copy() for _ in range(self.copies)]
 
     def rows(self, rows):
@@ -446,11 +460,11 @@ def torch_library(threads):
 class Torch(Contender):
     """A product of PyTorch, X in bf16 or f32; `form` makes a copy of the weight and says what it stands for."""
 
-    def __init__(self, name, multiplies, dtype, weight, threads, options):
+    def __init__(self, multiplies, dtype, weight, threads, options):
         self.torch = torch_library(threads)
         self.dtype, self.n = getattr(self.torch, dtype), weight.shape[0]
         self.stands_for, first = self.form(self.torch.from_numpy(weight))
-        super().__init__("torch " + name, sum(t.numel() * t.element_size() for t in first), multiplies, options)
+        super().__init__(sum(t.numel() * t.element_size() for t in first), multiplies, options)
         self.weight = [tuple(t.clone() for t in first) for _ in range(self.copies)]
 
     def rows(self, rows):
@@ -524,8 +538,7 @@ class Onnx(Contender):
         codes = (np.clip(np.rint(groups / scale[:, :, None]), -8, 7) + 8).astype(np.uint8)
         self.stands_for = ((codes.astype(np.float32) - 8) * scale[:, :, None]).reshape(n, k)
         packed = codes[:, :, 0::2] | codes[:, :, 1::2] << 4
-        super().__init__("onnxruntime 4 bits g%d, X %s" % (group, "i8" if level == 4 else "f32"),
-                         packed.nbytes + scale.nbytes, "i8" if level == 4 else "f32", options)
+        super().__init__(packed.nbytes + scale.nbytes, "i8" if level == 4 else "f32", options)
         self.session = [self.model(packed, scale, group, level, threads, copy) for copy in range(self.copies)]
 
     def model(self, packed, scale, group, level, threads, copy):
@@ -563,7 +576,11 @@ class Onnx(Contender):
 # ---- All -------------------------------------------------------------------------------------------------------------
 
 def maker(name, kind, *how):
-    return name, lambda weight, threads, options: kind(*how, weight, threads, options)
+    def make(weight, threads, options):
+        contender = kind(*how, weight, threads, options)
+        contender.name = name
+        return contender
+    return name, make
 
 
 MAKERS = [
@@ -573,11 +590,11 @@ MAKERS = [
       for kind in ("Q4_0", "Q4_K", "Q6_K", "Q2_K", "IQ4_XS", "MXFP4")),
     *(maker("ggml %s%s" % (kind, " repacked" * repacked), Ggml, kind, repacked)
       for kind in ("Q4_0", "Q4_K", "Q6_K", "Q2_K", "IQ4_XS", "MXFP4", "Q8_0") for repacked in (False, True)),
-    maker("onnxruntime g32 i8", Onnx, 32, 4), maker("onnxruntime g128 i8", Onnx, 128, 4),
-    maker("onnxruntime g32 f32", Onnx, 32, 0),
-    maker("torch int4", TorchInt4, "int4 g128, X bf16", "bf16", "bfloat16"),
-    maker("torch int8", TorchInt8, "int8, X bf16", "bf16", "bfloat16"),
-    maker("torch bf16", TorchDense, "bf16 (oneDNN)", "bf16", "bfloat16"),
-    maker("torch f32", TorchDense, "f32", "f32", "float32"),
-    maker("OpenBLAS f32", OpenBlas),
+    maker("onnxruntime int4.g32 f32~i8", Onnx, 32, 4), maker("onnxruntime int4.g128 f32~i8", Onnx, 128, 4),
+    maker("onnxruntime int4.g32 f32", Onnx, 32, 0),
+    maker("torch int4.g128 bf16", TorchInt4, "bf16", "bfloat16"),
+    maker("torch int8.row bf16", TorchInt8, "bf16", "bfloat16"),
+    maker("torch dense bf16", TorchDense, "bf16", "bfloat16"),
+    maker("torch dense f32", TorchDense, "f32", "float32"),
+    maker("OpenBLAS dense f32", OpenBlas),
 ]

@@ -1,9 +1,15 @@
 """tests/bench/host with an invented clock, invented contenders and no numpy: who has its turn when, and what becomes of
-the samples."""
+the samples. With the folder of a build also the library that times there.
+
+    python3 tests/bench/test_host.py [build]
+"""
+import ctypes
 import importlib.machinery
 import importlib.util
 import os
+import platform
 import sys
+import time
 import types
 
 sys.dont_write_bytecode = True
@@ -103,10 +109,41 @@ def test_missing_contenders_are_named_once():
 
     def missing(weight, threads, options):
         raise host.peers.Missing("pip install it")
-    makers = [("here", lambda w, t, o: "made"), ("gone", missing)]
+
+    def broken(weight, threads, options):
+        raise AttributeError("no such function")
+    makers = [("here", lambda w, t, o: "made"), ("gone", missing), ("old", broken)]
     for only, want in ((None, ["made"]), (None, ["made"]), ("go", []), ("re,x", ["made"])):
         assert host.available(makers, (1, 1, 1), None, types.SimpleNamespace(only=only)) == want, only
-    assert said == ["left out: gone: pip install it"], said
+    assert said == ["left out: gone: pip install it", "left out: old: AttributeError: no such function"], said
+
+
+def test_bad_options_are_refused():
+    for read, text in ((host.shapes, "4096"), (host.shapes, "4096x100"), (host.shapes, "0x256"), (host.numbers, "1,x"),
+                       (host.numbers, "0"), (host.number(2), "1"), (host.number(1), "-3")):
+        try:
+            read(text)
+        except host.argparse.ArgumentTypeError:
+            continue
+        raise AssertionError(text)
+    assert host.shapes("2x256,3x512") == [(2, 256), (3, 512)] and host.numbers("1,16") == [1, 16]
+
+
+def test_meter():
+    if not sys.argv[1:]:
+        return
+    os.environ["QUERNEL_BUSY"] = "ignore"
+    invented, host.time = host.time, time
+    meter = host.Meter(sys.argv[1], 1)
+    meter.begin(1)
+    seconds, reads, disturbed = meter.sample(lambda: 0.25)
+    host.time = invented
+    assert seconds == 0.25 and reads > 0 and not disturbed, (seconds, reads, disturbed)
+    assert meter.peak("f64") == 0 and (meter.peak("f32") > 0 or platform.machine() != "x86_64")
+    meter.lib.bench_size_of.restype = ctypes.c_size_t
+    for name, type in (("planes", "Planes"), ("args", "Args"), ("open_options", "OpenOptions")):
+        c, python = meter.lib.bench_size_of(b"qn_" + name.encode()), ctypes.sizeof(getattr(host.peers, type))
+        assert c == python > 0, (name, c, python)
 
 
 for name, test in sorted(vars().copy().items()):
