@@ -18,6 +18,10 @@ static qn_status plane_spec_check(const qn_format *f, uint32_t i) {
       return qn__fail(QN_E_FORMAT, "format '%s': two planes '%s'", f->name, p->name);
   if (!qn_type_bits((qn_type)p->type))
     return qn__fail(QN_E_FORMAT, "format '%s': plane '%s' has type %u", f->name, p->name, p->type);
+  int bits = qn_type_bits((qn_type)p->type);
+  if (p->max && (qn__form[p->type].kind != QN_KIND_UNSIGNED || (bits < 32 && p->max >> bits)))
+    return qn__fail(QN_E_FORMAT, "format '%s': plane '%s' of type %s has the limit %u", f->name, p->name,
+                    qn_type_name((qn_type)p->type), p->max);
   return QN_OK;
 }
 

@@ -183,7 +183,7 @@ static void fill_block(const track *t, const qn_planes *p, int64_t n0, int64_t k
     if (here && run) {
       const char *from = row + col * t->size;
       /* The row may fill a page, beyond which the CPU itself does not look ahead. */
-      __builtin_prefetch(from + AHEAD);
+      __builtin_prefetch((const void *)((uintptr_t)from + AHEAD));
       copy(block, from, run * t->size);
     }
     for (int64_t j = here ? run : 0; j < t->wide; j++) {
@@ -265,7 +265,7 @@ static void pack_records(void *ud, int64_t begin, int64_t end, int32_t thread) {
 /* Do two fields in a row read the same block, as slices of codes do? */
 static bool same_block(const track *a, const track *b) {
   size_t places = (size_t)(a->high + a->wide) * sizeof *a->n; /* of rows, then of columns */
-  return a->data == b->data && a->to == b->to && a->high == b->high && a->wide == b->wide &&
+  return a->field->plane == b->field->plane && a->to == b->to && a->high == b->high && a->wide == b->wide &&
          !memcmp(a->n, b->n, places);
 }
 

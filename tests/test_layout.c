@@ -64,15 +64,15 @@ static qn_layout random_layout(rng *r, const qn_format *f) {
 }
 
 /* Threads share the records of a section, and the bytes stay the same. */
-static void check_threads(const qn_layout *l, const qn_format *f, const qn_planes *p, const uint8_t *want,
-                          size_t bytes) {
+static void check_threads(const qn_layout *l, const qn_format *f, const qn_planes *p, const uint8_t *want, size_t bytes,
+                          int seed) {
   qn_device *d;
   uint8_t *packed = malloc(bytes);
   memset(packed, 0x5a, bytes);
   ck_ok(qn__device_host_open(NULL, 3, &d));
   ck_ok(qn__layout_pack(d, l, f, p, packed));
-  ck_assert_msg(!memcmp(packed, want, bytes), "%s [%lld, %lld]: three threads pack otherwise", f->name, (long long)p->n,
-                (long long)p->k);
+  ck_assert_msg(!memcmp(packed, want, bytes), "%s [%lld, %lld], seed %d: three threads pack otherwise", f->name,
+                (long long)p->n, (long long)p->k, seed);
   qn__device_close(d);
   free(packed);
 }
@@ -92,7 +92,7 @@ START_TEST(test_layouts_are_bijections) {
   memset(packed + bytes, 0xa5, 16);
   ck_ok(qn__layout_pack(NULL, &l, &f, &w.planes, packed));
   for (int i = 0; i < 16; i++) ck_assert_uint_eq(packed[bytes + i], 0xa5);
-  check_threads(&l, &f, &w.planes, packed, (size_t)bytes);
+  check_threads(&l, &f, &w.planes, packed, (size_t)bytes, 1000 + _i);
   unpack(&l, &f, packed, &back.planes);
   for (uint32_t i = 0; i <= f.n_planes; i++) {
     const qn_plane *p = &w.planes.plane[i];
@@ -271,6 +271,69 @@ START_TEST(test_bad_planes) {
 }
 END_TEST
 
+/* One scale is not a number, or infinite, or one code too large, anywhere: it is found, and told where it is. */
+START_TEST(test_bad_elements_are_found) {
+  static const struct {
+    qn_type type;
+    uint32_t code;
+  } bad[] = {{QN_T_F32, 0x7f800000}, {QN_T_F32, 0xffc00000}, {QN_T_F16, 0x7c00}, {QN_T_F16, 0xfe00},
+             {QN_T_BF16, 0xff80},    {QN_T_BF16, 0x7fc0},    {QN_T_E4M3, 0x7f},  {QN_T_E4M3, 0xff},
+             {QN_T_E5M2, 0xfc},      {QN_T_E5M2, 0x7e},      {QN_T_E8M0, 0xff},  {QN_T_U8, 16},
+             {QN_T_U16, 16}};
+  enum { K = 600 };
+  const int at[] = {0, 255, 256, K - 1};
+  rng r = {5};
+  qn_format f = make_format(4, 1, false);
+  qn_type type = bad[_i].type;
+  bool code = type == QN_T_U8 || type == QN_T_U16;
+  if (code) f.codes = type;
+  else f.plane[0].type = type;
+  weight w = random_weight(&f, 1, K, &r);
+  char *data = w.data[!code], want[64];
+  size_t size = (size_t)qn_type_bits(type) / 8;
+  if (!code) memset(data, 0x11, K * size);
+  ck_ok(qn__planes_check(NULL, &f, &w.planes));
+  for (size_t i = 0; i < QN_COUNT(at); i++) {
+    char before[4];
+    memcpy(before, data + (size_t)at[i] * size, size);
+    memcpy(data + (size_t)at[i] * size, &bad[_i].code, size);
+    snprintf(want, sizeof want, "'%s'[0, %d] is", code ? "codes" : "scale", at[i]);
+    ck_fails(QN_E_ARG, want, qn__planes_check(NULL, &f, &w.planes));
+    memcpy(data + (size_t)at[i] * size, before, size);
+  }
+  free_weight(&w);
+}
+END_TEST
+
+/* Two planes that are one array, with groups of different sizes: each is read by its own. */
+START_TEST(test_planes_in_one_array) {
+  qn_format f = make_format(4, 8, true);
+  f.plane[1].cols = 16, f.plane[0].type = QN_T_U8;
+  qn_layout l = plain_layout(&f);
+  const uint8_t codes[32] = {0}, shared[] = {1, 2, 3, 4};
+  qn_planes p = {
+      .format = f.name,
+      .n = 1,
+      .k = 32,
+      .n_planes = 3,
+      .plane = {{"codes", QN_T_U8, 1, 32, codes}, {"scale", QN_T_U8, 1, 4, shared}, {"zero", QN_T_U8, 1, 2, shared}}};
+  uint8_t packed[1024];
+  int64_t bytes, offset;
+  l.tile_k = 16, l.section[1].outer[1].stride = 16;
+  l.section[1].field[0].type = QN_T_U8, l.section[1].field[0].bits = 8;
+  l.section[1].field[0].n_digits = l.section[1].field[1].n_digits = 1;
+  l.section[1].field[0].digit[0] = l.section[1].field[1].digit[0] = (qn_digit){1, 2, 8};
+  ck_ok(qn__planes_check(NULL, &f, &p));
+  ck_ok(qn__layout_check(&l, &f, 1, 32));
+  ck_ok(qn__layout_bytes(&l, 1, 32, &bytes));
+  ck_assert_int_le(bytes, (int64_t)sizeof packed);
+  ck_ok(qn__layout_offset(&l, 1, 1, 32, &offset));
+  ck_ok(qn__layout_pack(NULL, &l, &f, &p, packed));
+  const uint8_t want[] = {1, 2, 1, 1, 3, 4, 2, 2}; /* of each 16 weights two scales, then the zero of both halves */
+  ck_assert_mem_eq(packed + offset, want, sizeof want);
+}
+END_TEST
+
 START_TEST(test_bad_formats) {
   const qn_format good = make_format(4, 32, true);
   qn_format f;
@@ -289,6 +352,8 @@ START_TEST(test_bad_formats) {
   REFUSED("two planes", strcpy(f.plane[1].name, "scale"));
   REFUSED("second plane", strcpy(f.plane[1].name, "codes"));
   REFUSED("type", f.plane[0].type = 99);
+  REFUSED("has the limit 256", f.plane[1].max = 256);
+  REFUSED("of type f32 has the limit 1", f.plane[0].max = 1);
   REFUSED("no decode", f.decode.n = 0);
   REFUSED("variable", f.decode.op[0].arg = 3);
   REFUSED("operands", f.decode.n = 3; f.decode.op[2] = O(SELECT));
@@ -416,6 +481,8 @@ int main(int argc, char **argv) {
       CASE(test_widening, 1),
       CASE(test_bad_layouts, 1),
       CASE(test_bad_planes, 1),
+      CASE(test_bad_elements_are_found, 13),
+      CASE(test_planes_in_one_array, 1),
       CASE(test_bad_formats, 1),
       CASE(test_reference_is_the_formula, 1),
       CASE(test_reference_rounds_by_groups, 1),
