@@ -113,7 +113,7 @@ def tuned(problem, threads, options):
 
 class Quernel(Contender):
     """A product of the library with planes that `planes` makes of the weight; `rows` says what they stand for. `act` is
-    how a problem spells it: f32~i8 rounds X within the call, before others X is converted here, in the time."""
+    how a problem spells it: f32~i8 rounds X within the call; for bf16 X is converted here, in the time."""
 
     def __init__(self, act, weight, threads, options):
         self.n, self.k = weight.shape
@@ -149,19 +149,15 @@ class Quernel(Contender):
     def tokens(self, x):
         self.x, self.m = x, x.shape[0]
         self.y = aligned(self.m * self.n, np.float32).reshape(self.m, self.n)
-        self.cast = x if "f32" in self.act else aligned(x.size, {"i8": np.int8, "bf16": np.uint16}[self.act])
-        self.x_scale = np.zeros(self.m, np.float32)
+        self.cast = x if "f32" in self.act else aligned(x.size, np.uint16)
         self.workspace = aligned(self.lib.qn_gemm_workspace(self.gemm, ctypes.c_int64(self.m)), np.uint8)
         self.counters = aligned(self.lib.qn_gemm_counters(self.gemm, ctypes.c_int64(self.m)), np.uint8)
-        self.args = Args(x=self.cast.ctypes.data, x_scale=self.x_scale.ctypes.data, y=self.y.ctypes.data, m=self.m,
+        self.args = Args(x=self.cast.ctypes.data, y=self.y.ctypes.data, m=self.m,
                          workspace=self.workspace.ctypes.data, counters=self.counters.ctypes.data)
 
     def run(self, i):
-        x, m, k = address(self.x), ctypes.c_int64(self.m), ctypes.c_int64(self.k)
-        if self.act == "i8":
-            self.check(self.lib.qn_quantize_rows(x, m, k, k, self.type("i8"), address(self.cast),
-                                                 address(self.x_scale)))
-        elif self.cast is not self.x:
+        x = address(self.x)
+        if self.cast is not self.x:
             self.check(self.lib.qn_convert(x, self.type("f32"), address(self.cast), self.type(self.act),
                                            ctypes.c_size_t(self.x.size)))
         self.check(self.lib.qn_run(self.gemm, self.weight[i], ctypes.byref(self.args)))
@@ -585,8 +581,9 @@ def maker(name, kind, *how):
 
 MAKERS = [
     *(maker("quernel int%d.%s %s" % (bits, "g%d" % group if group else "row", act), QuernelInt, bits, group, act)
-      for bits, group, act in ((4, 32, "i8"), (4, 128, "i8"), (4, 128, "bf16"), (3, 64, "i8"), (8, 0, "i8"))),
-    *(maker("quernel %s i8" % kind, QuernelGguf, kind, "i8")
+      for bits, group, act in ((4, 32, "f32~i8"), (4, 128, "f32~i8"), (4, 128, "bf16"), (3, 64, "f32~i8"),
+                               (8, 0, "f32~i8"))),
+    *(maker("quernel %s f32~i8" % kind, QuernelGguf, kind, "f32~i8")
       for kind in ("Q4_0", "Q4_K", "Q6_K", "Q2_K", "IQ4_XS", "MXFP4")),
     *(maker("ggml %s%s" % (kind, " repacked" * repacked), Ggml, kind, repacked)
       for kind in ("Q4_0", "Q4_K", "Q6_K", "Q2_K", "IQ4_XS", "MXFP4", "Q8_0") for repacked in (False, True)),
