@@ -380,11 +380,12 @@ end
 -- the hook `weights` does not mind them (v.loose).
 function host.codes(w, v)
   local lane = v.LANE == 8 and 16 or v.LANE                -- there are no byte shifts; the mask makes up for it
+  w("typedef uint${LANE}_t slice __attribute__((vector_size(${VECTOR}), aligned(1), may_alias));", { LANE = lane })
+  if #v.slices > 1 then w "fn slice moved(slice x, int up) { return up < 0 ? x >> -up : x << up; }" end
   w([[
     /* Codes of step t of block b, vector p: k = b * KB + t * V + (0 .. V - 1) for LANES columns. */
     fn u32v codes(const uint8_t *record, int b, int p, int t) {
-      typedef uint${LANE}_t slice __attribute__((vector_size(${VECTOR}), aligned(1), may_alias));
-  ]], { LANE = lane })
+  ]])
   w.push()
   local terms = {}
   for i, s in ipairs(v.slices) do
@@ -392,13 +393,16 @@ function host.codes(w, v)
     local vectors = v.KB * s.bits // 32                    -- of this slice in a block
     local at = vectors == 1 and "b" or ("(b * %d + t / %d)"):format(vectors, steps)
     local from = where_codes(v, i)
-    w("slice s${I} = *(const slice *)(record + ${FROM}(${AT_VECTOR} * P + p) * ${VECTOR})${SHIFT};",
-      { I = i, FROM = from > 0 and from .. " + " or "", AT_VECTOR = at,
-        SHIFT = steps > 1 and (" >> (t %% %d * %d)"):format(steps, s.bits) or "" })
-    local mask = (1 << s.bits) - 1
+    local text = ("*(const slice *)(record + %s(%s * P + p) * %d)"):format(from > 0 and from .. " + " or "", at,
+      v.VECTOR)
+    local down = steps > 1 and ("t %% %d%s"):format(steps, s.bits > 1 and " * " .. s.bits or "")
+    if s.lo > 0 then text = ("moved(%s, %d%s)"):format(text, s.lo, down and " - " .. down or "")
+    elseif down then text = ("%s >> (%s)"):format(text, down) end
+    w("slice s${I} = ${TEXT};", { I = i, TEXT = text })
+    local mask = (1 << s.bits) - 1 << s.lo
     if v.LANE == 8 then mask = mask << 8 | mask end
-    local term = (s.bits == v.LANE or (v.loose and #v.slices == 1)) and "s" .. i or ("(s%d & 0x%x)"):format(i, mask)
-    terms[i] = s.lo > 0 and ("(%s << %d)"):format(term, s.lo) or term
+    local bare = s.bits == v.LANE or v.loose and #v.slices == 1
+    terms[i] = bare and "s" .. i or ("(s%d & 0x%x)"):format(i, mask)
   end
   w("return (u32v)${TEXT};", { TEXT = #terms == 1 and terms[1] or "(" .. table.concat(terms, " | ") .. ")" })
   w.pop "}"

@@ -28,15 +28,14 @@ for _, name in ipairs(types.those(function(t) return t.bits == 8 and (t.mantissa
   small[#small + 1], small[name] = name, types.all[name]
 end
 
--- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes; what was added goes into the sums
--- of x.
+-- With i8 the codes, or a table's entries in its unit and 128, are unsigned bytes. Sums begin with what that adds.
 function isa.prepare(v)
   local bits, int = v.format.bits, v.format.map.kind == "int"
   v.loose = small[v.format.map.type] or v.PRODUCT == "bf16" and (bits <= 6 or int)
     or v.act == "f32" and (bits <= 5 or int)
     or v.act == "i8" and not int
   if v.PRODUCT ~= v.act then v.FILLED, v.FILL = "uint16_t", "bf16_of_fp8(%s)" end
-  v.ADDED = v.act ~= "i8" and 0 or int and -v.format.map.bias or 128
+  if v.act == "i8" then v.ADDED = int and -v.format.map.bias or 128 end
 end
 
 local function lookup(w, v, type, count, show, per_line, body)
@@ -112,7 +111,7 @@ function isa.weights(w, v)
       or ({ f32 = "(__m512)q", bf16 = "(__m512)(q << 16)",
         f16 = "_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)q))" })[map.type] })
   elseif v.act == "i8" and map.kind == "int" then
-    w "fn weight_t weights(u32v q) { return (__m512i)q; } /* unsigned; the bias is in the sums of x */"
+    w "fn weight_t weights(u32v q) { return (__m512i)q; } /* unsigned; the sums begin with what the bias adds */"
   elseif v.act == "i8" then
     lookup(w, v, "uint8_t", 64, u8, 16, "_mm512_permutexvar_epi8((__m512i)q, _mm512_loadu_si512(table))")
   elseif v.PRODUCT == "bf16" and bits <= 5 then
@@ -144,9 +143,8 @@ end
 local multiply = {
   f32 = [[
     typedef f32v sum_t; /* sums over a group */
-    fn sum_t multiply(sum_t s, weight_t w, const float *x, int i)
-    {
-        return _mm512_fmadd_ps(w, _mm512_set1_ps(x[i]), s);
+    fn sum_t multiply(sum_t s, weight_t w, const float *x, int i) {
+      return _mm512_fmadd_ps(w, _mm512_set1_ps(x[i]), s);
     }
     fn f32v as_float(sum_t s) { return s; }
   ]],
