@@ -5,8 +5,9 @@
 --   row 0 ..    | acc[r][p]             |   a tile: MR rows x NR columns, all of K
 --   row MR - 1  +-----------------------+
 --
---   A rest of few rows takes a tile of half the height. Rows beyond M repeat the last one and are not stored, so that
---   two bodies serve every M.
+--   A rest of few rows takes a tile of half the height. Rows beyond M are zero and not stored, so that two bodies serve
+--   every M. Which products and sums become one instruction is up to the compiler; verifying compares a row's bits over
+--   all M.
 --
 --   for each record (KR values of k), each group     part = sums of map(q) x over the group
 --     for each block, step, vector p                 weights = map(codes)

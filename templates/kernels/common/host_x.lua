@@ -9,7 +9,8 @@
 --
 -- The numbers are as the product multiplies them (FILLED): converted, or rounded to codes where X is given in another
 -- type than that of the activations, and in the order of the columns of W where the weight is in act-order. What fills
--- up the last record is zero. Rows that fill up the last tile hold anything; their sums go nowhere.
+-- up the last record is zero, and so are rows that fill up the last tile: their sums go nowhere, but what an earlier
+-- call left there may be slow to multiply.
 --
 -- Beside them, [tile][group][row]:
 --
@@ -192,22 +193,42 @@ local function row(w, v)
   w.blank()
 end
 
+-- Rows that a tile of MR or of MR / 2 rows reads beyond the last one.
+local function clear(w, v)
+  w([[
+    fn void clear_rows(const struct args *a) {
+      const int64_t rows = (a->m + MR / 2 - 1) / (MR / 2) * (MR / 2);
+      for (int64_t row = a->m; row < rows; row++)
+        for (int64_t g = 0; g < groups_of_row(a); g++) {
+          const int64_t at = place(a, row, g);
+          for (int i = 0; i < GROUP; i++) x_of(a)[at * GROUP + i] = 0;
+  ]])
+  w.push() w.push() w.push()
+  for i, p in ipairs(parts(v)) do
+    if i > 1 and p[4] ~= "[row]" then w("${NAME}(a)[at] = 0;", { NAME = p[1] }) end
+  end
+  w.pop "}" w.pop() w.pop "}"
+  w.blank()
+end
+
 function x.arrange(w, v)
   places(w, v)
   if v.ROUNDED then scale(w, v) end
   if v.ADDED ~= 0 or v.sums then sum(w, v) end
   group(w, v)
   row(w, v)
-  w [[
+  local rests = v.MR > 2 -- can a tile have more rows than there are?
+  if rests then clear(w, v) end
+  w([[
     /* Rows begin .. end - 1 of X, in the order of the columns of W. */
     __attribute__((visibility("default")))
     void arrange_x(const struct args *a, int64_t begin, int64_t end, int32_t thread) {
       (void)thread;
       for (int64_t row = begin; row < end; row++)
         if (a->perm) arrange_row(a, row, a->perm);
-        else arrange_row(a, row, 0);
+        else arrange_row(a, row, 0);${CLEAR}
     }
-  ]]
+  ]], { CLEAR = rests and "\n  if (end == a->m) clear_rows(a);" or "" })
   w.blank()
 end
 
