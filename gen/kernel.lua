@@ -160,17 +160,16 @@ end
 
 -- Rules that every family has.
 local general = {
-  { name = "x", why = "the family takes X in the type that is multiplied, and does not round it",
+  { name = "rounds-x", why = "the family takes X in the type that is multiplied, and does not round it",
     ok = function(v) return v.def.rounds or v.problem.x == v.act end },
 }
 
 local function rules_of(def) return table.move(def.rules, 1, #def.rules, #general + 1, { table.unpack(general) }) end
 
--- The first rule that rejects v, by its number, and the rule.
+-- The first rule that rejects v, by its number among all, and the rule. Asked for every variant: nothing is copied.
 local function rejected(def, v)
-  for i, rule in ipairs(rules_of(def)) do
-    if not rule.ok(v) then return i, rule end
-  end
+  for i, rule in ipairs(general) do if not rule.ok(v) then return i, rule end end
+  for i, rule in ipairs(def.rules) do if not rule.ok(v) then return #general + i, rule end end
 end
 
 local function values_text(def, params)
