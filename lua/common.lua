@@ -196,7 +196,7 @@ function common.say_samples(rows, c)
   end
   if marked then
     common.say("?: not to be believed: the machine was busy, or the rounds differ by more than 10%, or plain reads " ..
-      "beside the kernel were slower than its own. quernel tune takes such times again")
+      "beside the kernel were slower than its own. tune takes again what it timed on a busy machine, tune --retime all")
   end
   local text = "%d samples counted; %d were void, as the machine did something else, and were taken again; %d were " ..
     "kept although it was busy"

@@ -21,6 +21,7 @@ typedef struct qn_contest {
   double best[QN_PLAN_POINTS]; /* seconds, of the race */
   double end;                  /* of its share of the budget */
   qn_plan_kind kind;           /* of the plan that is being made: who may take part */
+  uint32_t halfway;            /* marks of the meetings before the M that is being planned */
   const char *layout;          /* hash; likewise. NULL: any */
 } qn_contest;
 

@@ -23,6 +23,7 @@ static const int rounds_of[] = {7, 15, 41}; /* quick, normal, full */
 typedef struct final {
   const qn_racer *c;
   double t[most_rounds], bandwidth[most_rounds];
+  int disturbed; /* of the rounds */
   qn_point x;
   double low; /* the least that its ratio to the fastest may be */
 } final;
@@ -101,7 +102,7 @@ static qn_status ask(qn_contest *f, const char *op, final *x, size_t slot, int64
   qn_status s = qn__run_ask(f->r, &a, &answer);
   qn__run_samples(answer, "seconds", &x->t[round], 0, 1);
   qn__run_samples(answer, "bandwidth", &x->bandwidth[round], 0, 1);
-  if (qn__json_number(answer, "disturbed", 0) > 0) x->x.marks |= QN_DISTURBED;
+  x->disturbed += qn__json_number(answer, "disturbed", 0) > 0;
   cJSON_Delete(answer);
   return s;
 }
@@ -118,7 +119,7 @@ static void shuffle(size_t *order, size_t n, uint64_t *seed) {
 static qn_status hold(qn_contest *f, const meeting *x, int rounds, size_t *last) {
   uint64_t seed = 7;
   size_t order[most + 1];
-  for (size_t k = 0; k < x->n; k++) x->list[k].x = (qn_point){.m = x->m};
+  for (size_t k = 0; k < x->n; k++) x->list[k].x = (qn_point){.m = x->m}, x->list[k].disturbed = 0;
   for (*last = 0; *last < x->n; ++*last) QN_TRY(ask(f, "open", &x->list[*last], *last, x->m, 0));
   for (int round = 0; round < rounds; round++) {
     shuffle(order, x->n, &seed);
@@ -139,6 +140,7 @@ static void judge(final *list, size_t n, size_t rounds) {
     list[k].x.seconds = qn__median(list[k].t, rounds);
     list[k].x.spread = qn__spread(list[k].t, rounds);
     list[k].x.bandwidth = qn__median(list[k].bandwidth, rounds);
+    if (qn__disturbed(list[k].disturbed, rounds)) list[k].x.marks |= QN_DISTURBED;
     if (list[k].x.seconds < best->x.seconds) best = &list[k];
   }
   for (size_t k = 0; k < n; k++) qn__ratio_interval(list[k].t, best->t, rounds, &list[k].low, &high);

@@ -11,12 +11,16 @@
 
 /* ---- Layout ------------------------------------------------------------------------------------------------------ */
 
-/* Seconds of the fastest at M number i; infinite: nobody was timed. */
+/* Seconds of the fastest at M number i, of those that met in the finals if any did: who ran alone may have had luck.
+ * Infinite: nobody was timed. */
 static double fastest(const qn_contest *f, size_t i) {
-  double best = INFINITY;
+  double met = INFINITY, raced = INFINITY;
   for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
-    if (qn__contest_stands(f, c) && qn__lap(c, i) > 0 && qn__lap(c, i) < best) best = qn__lap(c, i);
-  return best;
+    if (qn__contest_stands(f, c) && qn__lap(c, i) > 0) {
+      double *best = c->lap[i].marks & QN_RACED ? &raced : &met;
+      *best = fmin(*best, qn__lap(c, i));
+    }
+  return isfinite(met) ? met : raced;
 }
 
 /* Does M number i tell of the M from m_min to m_max (0: on)? It is one of them, or the next after the last. */
@@ -86,26 +90,35 @@ static void add_point(const qn_contest *f, qn_plan *plan, const qn_point *x) {
   if (dense.disturbed) out->marks |= QN_DENSE_DISTURBED;
 }
 
+/* What the last tuning said of M; NULL: nothing, or it is not the plan for which that counts. */
+static cJSON *remembered(const qn_contest *f, int64_t m, char key[200]) {
+  snprintf(key, 200, "%s M=%lld", f->p->problem.spelling, (long long)m);
+  return f->kind == QN_PLAN_FASTEST ? qn__store_get(f->r->store, "plan", key) : NULL;
+}
+
+/* Whom a busy machine made the winner has no privilege. */
 static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
   char key[200];
-  snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)m);
-  cJSON *j = f->kind == QN_PLAN_FASTEST ? qn__store_get(f->r->store, "plan", key) : NULL;
-  const char *hash = qn__json_text(j, "variant", NULL);
+  cJSON *j = remembered(f, m, key);
+  const char *hash = cJSON_IsTrue(qn__json_get(j, "disturbed")) ? NULL : qn__json_text(j, "variant", NULL);
   snprintf(out, 33, "%s", hash ? hash : "");
   cJSON_Delete(j);
 }
 
-/* For the next tuning, whose incumbent it is, and for people. */
+/* For the next tuning, whose incumbent it is, and for people. What was seen in quiet is not replaced by what was not.
+ */
 static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
   char key[200];
-  if (f->kind != QN_PLAN_FASTEST) return;
-  snprintf(key, sizeof key, "%s M=%lld", f->p->problem.spelling, (long long)x->m);
+  cJSON *old = remembered(f, x->m, key);
+  bool disturbed = x->marks & QN_DISTURBED, better = old && !cJSON_IsTrue(qn__json_get(old, "disturbed"));
+  cJSON_Delete(old);
+  if (f->kind != QN_PLAN_FASTEST || (disturbed && better)) return;
   cJSON *j = cJSON_CreateObject();
   qn__json_add_text(j, "variant", c->e->c->hash);
   qn__json_add_text(j, "name", c->e->c->name);
   qn__json_add_number(j, "seconds", x->seconds);
   qn__json_add_number(j, "spread", x->spread);
-  qn__json_add(j, "disturbed", cJSON_CreateBool(x->marks & QN_DISTURBED));
+  qn__json_add(j, "disturbed", cJSON_CreateBool(disturbed));
   qn__json_add_number(j, "dense_seconds", x->dense_seconds);
   qn__json_add_number(j, "bandwidth", x->bandwidth);
   qn__json_add_number(j, "error", c->e->error);
@@ -141,6 +154,7 @@ static qn_status divide(qn_contest *f, size_t i, int64_t from, int64_t to, const
   if (before && strcmp(before, c->e->c->hash) && to > 2 * from && plan->n_ranges < QN_PLAN_POINTS)
     QN_TRY(qn__contest_final(f, i - 1, i, half, NULL, before, &middle, &x));
   if (middle) {
+    f->halfway |= x.marks & QN_DISTURBED;
     QN_TRY(divide(f, i, from, half, middle, plan));
     QN_TRY(divide(f, i, half, to, c, plan));
   } else begin_range(f, plan, from + 1, c);
@@ -157,7 +171,9 @@ static qn_status add_final(qn_contest *f, size_t i, int64_t served, qn_plan *pla
   f->r->until = qn__run_share(f->end, f->n_m - i);
   QN_TRY(qn__contest_final(f, i, i, f->m[i], *incumbent ? incumbent : NULL, neighbour, &c, &x));
   if (!c) return QN_OK; /* nobody had time for it: a neighbour serves */
+  f->halfway = 0;
   QN_TRY(divide(f, i, served, f->m[i], c, plan));
+  x.marks |= f->halfway;
   add_point(f, plan, &x);
   remember(f, c, &plan->point[plan->n_points - 1]);
   return QN_OK;
@@ -290,7 +306,7 @@ static qn_dense blas(qn_contest *f, int64_t m) {
     cJSON_Delete(known);
     known = cJSON_CreateObject();
     qn__json_add_number(known, "seconds", qn__median(t, n));
-    qn__run_sign(r, known, qn__spread(t, n), qn__json_number(answer, "disturbed", 0) > 0);
+    qn__run_sign(r, known, qn__spread(t, n), qn__disturbed(qn__json_int(answer, "disturbed", 0), n));
     qn__run_keep(r, "evidence", key, known);
   }
   cJSON_Delete(answer);

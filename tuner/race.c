@@ -41,18 +41,20 @@ static qn_status run_heats(qn_tuning *r, const heats *x) {
   } heat[] = {{1, 3}, {3, 1.5}, {10, 1.15}};
   double t[most_samples], bandwidth[most_samples];
   size_t n = 0, n_bandwidth = 0;
+  int disturbed = 0;
   timing *out = x->out;
   for (size_t h = 0; h < QN_COUNT(heat); h++) {
     cJSON *answer;
     qn_status s = qn__run_ask(r, &(qn_ask){.op = "time", .p = x->f->p, .reps = heat[h].reps - (int)n}, &answer);
     n = qn__run_samples(answer, "seconds", t, n, most_samples);
     n_bandwidth = qn__run_samples(answer, "bandwidth", bandwidth, n_bandwidth, most_samples);
-    out->disturbed = out->disturbed || qn__json_number(answer, "disturbed", 0) > 0;
+    disturbed += qn__json_int(answer, "disturbed", 0);
     cJSON_Delete(answer);
     QN_TRY(s);
     out->seconds = qn__median(t, n);
     if (x->best > 0 && out->seconds > heat[h].limit * x->best) break;
   }
+  out->disturbed = qn__disturbed(disturbed, n);
   out->spread = qn__spread(t, n);
   out->bandwidth = qn__median(bandwidth, n_bandwidth);
   out->reps = n;
@@ -146,24 +148,33 @@ static qn_status race_one(qn_contest *f, qn_racer *c, size_t i) {
   return QN_OK;
 }
 
+static const qn_racer *fastest(const qn_contest *f, size_t i) {
+  const qn_racer *best = NULL;
+  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
+    if (c->lap[i].seconds > 0 && qn__contest_stands(f, c) && (!best || c->lap[i].seconds < best->lap[i].seconds))
+      best = c;
+  return best;
+}
+
 /* Laps that the store knows are of another hour, when memory may have been faster. Where newcomers are to race against
  * them the fastest runs once more, and all of them are taken to have changed as it did: not if the machine is busy. */
 static qn_status keep_pace(qn_contest *f, size_t i) {
   qn_tuning *r = f->r;
-  const qn_racer *best = NULL;
+  const qn_racer *best = fastest(f, i);
   char key[320];
   timing now = {0};
   bool passed;
-  for (const qn_racer *c = f->racer; c < f->racer + f->n; c++)
-    if (c->lap[i].seconds > 0 && qn__contest_stands(f, c) && (!best || c->lap[i].seconds < best->lap[i].seconds))
-      best = c;
   if (!best || qn__run_late(r)) return QN_OK;
   race_key(f, best, i, key);
   QN_TRY(qn__run_try(r, best->e, key, measure, &(heats){.f = f, .c = best, .m = f->m[i], .out = &now}, &passed));
-  if (!passed || now.disturbed) return QN_OK;
-  double pace = now.seconds / best->lap[i].seconds;
-  for (qn_racer *c = f->racer; c < f->racer + f->n; c++) c->pace[i] = pace;
-  f->best[i] = now.seconds;
+  if (!passed) {
+    best = fastest(f, i);
+    f->best[i] = best ? best->lap[i].seconds : 0;
+  } else if (!now.disturbed) {
+    double pace = now.seconds / best->lap[i].seconds;
+    for (qn_racer *c = f->racer; c < f->racer + f->n; c++) c->pace[i] = pace;
+    f->best[i] = now.seconds;
+  }
   return QN_OK;
 }
 
