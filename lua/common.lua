@@ -189,7 +189,7 @@ function common.roof(bytes, seconds, bandwidth)
 end
 
 -- Below a table: what its question marks mean, if it has any, and how many samples counted.
-function common.say_samples(rows, c)
+function common.say_samples(rows, c, device)
   local marked = false
   for _, row in ipairs(rows) do
     for _, cell in ipairs(row) do marked = marked or tostring(cell):find "%?$" end
@@ -198,6 +198,8 @@ function common.say_samples(rows, c)
     common.say("?: not to be believed: the machine was busy, or the rounds differ by more than 10%, or plain reads " ..
       "beside the kernel were slower than its own. tune takes again what it timed on a busy machine, tune --retime all")
   end
+  if device.target ~= "host" then return end -- nobody looks at a GPU's samples
+  if os.getenv "QUERNEL_BUSY" == "ignore" then common.say "QUERNEL_BUSY=ignore: all samples count" return end
   local text = "%d samples counted; %d were void, as the machine did something else, and were taken again; %d were " ..
     "kept although it was busy"
   common.say(text:format(c.samples - c.disturbed, c.thrown, c.disturbed))

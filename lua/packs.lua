@@ -202,8 +202,8 @@ return function(q, native)
     return out
   end
 
-  -- An answer's samples -> { seconds, bandwidth, disturbed }: medians, and whether the machine was busy. They are
-  -- counted in the session.
+  -- An answer's samples -> { seconds, bandwidth, disturbed }: medians, and whether the machine was busy (stats.h). They
+  -- are counted in the session.
   function session:sampled(answer)
     self.counts = self.counts or { samples = 0, thrown = 0, disturbed = 0 }
     self.counts.samples = self.counts.samples + #answer.seconds
@@ -211,7 +211,7 @@ return function(q, native)
       self.counts[name] = self.counts[name] + (answer[name] or 0)
     end
     return { seconds = median(answer.seconds), bandwidth = median(answer.bandwidth or {}),
-      disturbed = (answer.disturbed or 0) > 0 }
+      disturbed = (answer.disturbed or 0) * 10 > #answer.seconds }
   end
 
   -- What a case takes, as above. nil, message.
@@ -291,8 +291,8 @@ return function(q, native)
 
   -- Time the fastest plans again, weights cold, each beside the dense product. options: m = list (default: the tuned
   -- ones), reps, progress(problem, m, done, total). -> list of { problem, m, variant, seconds, spread, disturbed,
-  -- bytes, bandwidth, tuned_seconds, dense_seconds, dense_spread, dense_disturbed, dense_bytes, dense_by }, and
-  -- { samples, thrown, disturbed }, how many samples became what; or nil, message, code.
+  -- bytes, bandwidth, tuned_seconds, dense_seconds, dense_spread, dense_disturbed, dense_bandwidth,
+  -- dense_bytes, dense_by }, and { samples, thrown, disturbed }, how many samples became what; or nil, message, code.
   function pack:bench(options)
     options = options or {}
     q.check.fields(options, { m = "list?", reps = "count?", progress = "function?" }, "options of bench")
@@ -310,7 +310,8 @@ return function(q, native)
       out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = ours.seconds, spread = ours.spread,
         disturbed = ours.disturbed, bytes = plan.bytes, bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds,
         dense_seconds = dense.seconds, dense_spread = dense.spread, dense_disturbed = dense.disturbed,
-        dense_by = dense.by, dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k }
+        dense_bandwidth = dense.bandwidth, dense_by = dense.by,
+        dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k }
     end
     return out, s.counts
   end

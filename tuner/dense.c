@@ -19,6 +19,7 @@ typedef struct openblas {
   int m, n, k, calls; /* calls of a sample: short ones are timed several at once */
   int64_t copies, next;
   const qn_device *d;
+  qn_meter *meter;
 } openblas;
 
 static void openblas_call(openblas *b) {
@@ -31,9 +32,10 @@ static void openblas_call(openblas *b) {
 static qn_status openblas_take(void *ud, qn_sample *out) {
   openblas *b = ud;
   qn__watch(b->d, b->m, b->n, b->k, (int64_t)b->n * b->k * 4, b->calls);
+  out->bandwidth = qn__meter_bandwidth(b->meter);
   double start = qn__now();
   for (int c = 0; c < b->calls; c++) openblas_call(b);
-  *out = (qn_sample){.seconds = (qn__now() - start) / b->calls};
+  out->seconds = (qn__now() - start) / b->calls;
   return QN_OK;
 }
 
@@ -44,28 +46,24 @@ static float *ramp(int64_t n, int period) {
   return p;
 }
 
-static qn_status openblas_samples(qn_sampler *sampler, openblas *b, double *seconds, qn_sampling *how) {
-  qn_sample x;
-  QN_TRY(openblas_take(b, &x)); /* it makes its threads */
-  *how = qn__sampling_begin(sampler, QN_DENSE_REPS);
-  for (int i = 0; i < QN_DENSE_REPS; i++) {
-    QN_TRY(qn__sample(how, openblas_take, b, &x));
-    seconds[i] = x.seconds;
-  }
+static qn_status openblas_samples(openblas *b, qn_sample *samples, qn_sampling *how) {
+  QN_TRY(openblas_take(b, samples)); /* it makes its threads */
+  *how = qn__sampling_begin(qn__meter_sampler(b->meter), QN_DENSE_REPS);
+  for (int i = 0; i < QN_DENSE_REPS; i++) QN_TRY(qn__sample(how, openblas_take, b, &samples[i]));
   return QN_OK;
 }
 
-qn_status qn__openblas_time(qn_sampler *sampler, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
-                            double *seconds, qn_sampling *how) {
+qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
+                            qn_sample *samples, qn_sampling *how) {
   const int64_t work = m * n * k, least = 1 << 22;
-  openblas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 4) + 2, .d = d};
+  openblas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 4) + 2, .d = d, .meter = meter};
   b.calls = work < least ? (int)(least / work) + 1 : 1;
   QN_TRY(qn__blas(&b.blas));
   if (b.blas->set_threads) b.blas->set_threads(d->info.threads);
   float *w = ramp(n * k * b.copies, 251), *x = ramp(m * k, 13), *y = ramp(m * n, 2);
   b.w = w, b.x = x, b.y = y;
   qn_status s = w && x && y ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for the dense product");
-  if (s == QN_OK) s = openblas_samples(sampler, &b, seconds, how);
+  if (s == QN_OK) s = openblas_samples(&b, samples, how);
   free(w), free(x), free(y);
   return s;
 }

@@ -12,7 +12,7 @@
  * did
  *   {"op":"rows","slot":I,"case":C,"m":M}    {"status","why"}                   as open; a row's bits at M, M/2, M/4…
  *   {"op":"close"}                           {"status"}                         every slot
- *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds":[…],"by","thrown","disturbed"}   OpenBLAS, cuBLAS;
+ *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds":[…],"bandwidth":[…],"by",…}   OpenBLAS, cuBLAS;
  * QN_E_DEVICE without it
  *
  * "thrown" is how many samples were void, "disturbed" how many were kept although the machine was busy (sample.h).

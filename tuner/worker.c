@@ -355,13 +355,17 @@ static qn_status do_blas(worker *w, const cJSON *request, cJSON *answer) {
   int64_t m = (int64_t)qn__json_number(request, "m", 0);
   bool host = d->target->host_code;
   double t[QN_DENSE_REPS];
+  qn_sample sample[QN_DENSE_REPS] = {{0}};
   qn_sampling sampling = {0};
   QN_TRY(may_time(w));
   close_slots(w);
-  QN_TRY(host ? qn__openblas_time(qn__meter_sampler(w->meter), d, cold_bytes(&d->info), m, n, k, t, &sampling)
+  QN_TRY(host ? qn__openblas_time(w->meter, d, cold_bytes(&d->info), m, n, k, sample, &sampling)
               : qn__cublas_time(w->clock, d, cold_bytes(&d->info), m, n, k, t));
-  cJSON *seconds = qn__json_add_array(answer, "seconds");
-  for (int i = 0; i < QN_DENSE_REPS; i++) qn__json_append_number(seconds, t[i]);
+  cJSON *seconds = qn__json_add_array(answer, "seconds"), *bandwidth = qn__json_add_array(answer, "bandwidth");
+  for (int i = 0; i < QN_DENSE_REPS; i++) {
+    qn__json_append_number(seconds, host ? sample[i].seconds : t[i]);
+    qn__json_append_number(bandwidth, sample[i].bandwidth);
+  }
   qn__json_add_text(answer, "by", host ? "OpenBLAS" : "cuBLAS");
   add_sampling(answer, &sampling);
   return QN_OK;

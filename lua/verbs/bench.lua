@@ -41,10 +41,10 @@ product is the faster of two: that of OpenBLAS or cuBLAS, and that of our own de
         x.tuned_seconds and common.us(x.tuned_seconds) or "-", common.gb(x.bytes, x.seconds),
         common.roof(x.bytes, x.seconds, x.bandwidth), dense and common.us(dense) or "-",
         dense and common.spread(x.dense_spread, x.dense_disturbed) or "-",
-        dense and common.gb(x.dense_bytes, dense) or "-", common.roof(x.dense_bytes, dense, x.bandwidth),
+        dense and common.gb(x.dense_bytes, dense) or "-", common.roof(x.dense_bytes, dense, x.dense_bandwidth),
         common.ratio(dense and dense / x.seconds), x.dense_by or "-" }
     end
     common.table(rows)
-    if counts then common.say_samples(rows, counts) end
+    if counts then common.say_samples(rows, counts, pack:device()) end
   end,
 }

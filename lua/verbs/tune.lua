@@ -21,7 +21,7 @@ local function cells(p, x)
 end
 
 -- One row for each problem and tuned M; one for a range in which there was no time for any.
-local function show(result)
+local function show(result, device)
   local rows = { { "problem", "serves M", "winner", "at M", "us", "spread", "by", "GB/s", "GFLOP/s", "of roof",
     "dense us", "ratio", "error" } }
   local slower = {}
@@ -45,7 +45,7 @@ local function show(result)
   print "of roof: GB/s, as a share of a plain read of memory at the same time; -: not measured"
   print "error: the largest difference from the reference, as a share of what is allowed: 1 is the limit"
   for _, text in ipairs(slower) do print("slower than the dense product: " .. text) end
-  common.say_samples(rows, result.counts)
+  common.say_samples(rows, result.counts, device)
 end
 
 local function show_counts(c)
@@ -150,7 +150,7 @@ busy is marked, and taken again by the next run.]],
       print(q.json(result))
       return
     end
-    show(result)
+    show(result, device)
     show_counts(result.counts)
     if name then print("pack: " .. name) end
   end,
