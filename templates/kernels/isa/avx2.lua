@@ -7,6 +7,8 @@
 -- Others are multiplied in f32, as in portable C: the compiler finds vfmadd231ps. A code map of up to 64 entries is
 -- looked up in registers: vpshufb (16 bytes), vpermps (8 floats). Halves of larger tables are blended by a bit of the
 -- code.
+--
+-- Of AVX-VNNI, vpdpbusd without AVX-512, nothing is used: it would be a set of its own, another file beside this one.
 
 local literals = use "kernels/common/literals"
 local isa = use "kernels/isa/c"
