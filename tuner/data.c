@@ -201,6 +201,21 @@ static qn_status add_plane(qn_draw *d, const char *name, qn_type t, int64_t rows
   return QN_OK;
 }
 
+/* With i8, every seventh row of hard codes has the one of the largest weight alone: no sum of integers is larger. */
+static void harden_codes(const qn_format *f, const qn_draw *d, const palette *p) {
+  double one[QN_FORMAT_PLANES], largest = -INFINITY;
+  int best = 0;
+  for (uint32_t i = 0; i < f->n_planes; i++) one[i] = 1;
+  for (int i = 0; i < p->n; i++) {
+    double w = code_value(f, (uint32_t)qn__load_f64((qn_type)f->codes, p->data, i), one);
+    if (w > largest) largest = w, best = i;
+  }
+  char *codes = (char *)d->planes.plane[0].data;
+  for (int64_t n = 0; n < d->planes.n; n += 7)
+    for (int64_t k = 0; k < d->planes.k; k++)
+      memcpy(codes + (n * d->planes.k + k) * p->size, p->data + best * p->size, (size_t)p->size);
+}
+
 static qn_status make_weight(const qn_format *f, uint64_t *state, qn_draw *d) {
   palette p;
   code_palette(f, d->kind, state, &p);
@@ -211,6 +226,7 @@ static qn_status make_weight(const qn_format *f, uint64_t *state, qn_draw *d) {
   }
   if (!p.n) return qn__fail(QN_E_FORMAT, "format '%s' has no code with a finite value", f->name);
   QN_TRY(add_plane(d, "codes", (qn_type)f->codes, d->planes.n, d->planes.k, &p, state));
+  if (d->kind == QN_DRAW_HARD && d->problem.act == QN_T_I8 && f->bits <= 8) harden_codes(f, d, &p);
   for (uint32_t i = 0; i < f->n_planes; i++) {
     const qn_format_plane *spec = &f->plane[i];
     plane_palette(f, i, d->kind, state, &p);
@@ -221,7 +237,8 @@ static qn_status make_weight(const qn_format *f, uint64_t *state, qn_draw *d) {
 }
 
 /* Element k of hard row r of X, which is x in other draws. Of seven rows one is zero, one of one sign, so that nothing
- * cancels, one has zeros of both signs and denormals, one is large. A type with scales has no such numbers, or all. */
+ * cancels, one has zeros of both signs and denormals, one is large. A type with scales has no such numbers, or all; of
+ * i8 two rows have the largest and the least number alone. */
 static double hard_value(qn_type act, int64_t r, int64_t k, double x) {
   const double odd[] = {x, -0.0, act == QN_T_F16 ? 0x1p-24 : 0x1p-133, 0, act == QN_T_F16 ? -0x1p-15 : -0x1p-127};
   bool plain = qn__act_scaled(act);
@@ -234,6 +251,10 @@ static double hard_value(qn_type act, int64_t r, int64_t k, double x) {
     return plain ? x : odd[k % (int64_t)QN_COUNT(odd)];
   case 3:
     return plain ? x : ldexp(x, act == QN_T_F16 ? 14 : 60);
+  case 4:
+    return act == QN_T_I8 ? INT8_MAX : x;
+  case 5:
+    return act == QN_T_I8 ? INT8_MIN : x;
   default:
     return x;
   }

@@ -7,7 +7,7 @@
  *           agree with the reference bit for bit
  *   RANDOM  every legal code, scales and zero points such as checkpoints hold
  *   HARD    the same with scales over the whole range that the types stand; rows of X of zeros, of one sign, of large
- *           numbers, of denormals */
+ *           numbers, of denormals; with i8 also of the largest and of the least, and columns of the largest weight */
 #ifndef QN_DATA_H
 #define QN_DATA_H
 #include "guard.h"
