@@ -26,8 +26,8 @@
   X("int8.row.f32", NULL, NULL, NULL)                                                                                  \
   X("int8.tensor.z.bf16", NULL, NULL, NULL)                                                                            \
   X("nf4.g64.f32", NULL, NULL, NO_INTEGERS)                                                                            \
-  X("fp4.g64.f32", NULL, NULL, NO_INTEGERS)                                                                            \
   X("iq4_nl.g32.f32", NULL, NULL, NULL)                                                                                \
+  X("fp4.g64.f32", NULL, NULL, NO_INTEGERS)                                                                            \
   X("iq1.g16", NULL, NULL, NULL)                                                                                       \
   X("iq2.g16", NULL, NULL, NULL)                                                                                       \
   X("iq3_xxs", NULL, NULL, NULL)                                                                                       \
@@ -37,8 +37,8 @@
   X("e4m3.b128x128.bf16", NULL, NULL, NO_INTEGERS)                                                                     \
   X("e4m3.row.f32", NULL, NULL, NO_INTEGERS)                                                                           \
   X("e5m2.b2x4", NULL, NULL, NO_INTEGERS)                                                                              \
-  X("mxfp4", NULL, NULL, NULL)                                                                                         \
   X("mxfp8", NULL, NULL, NO_INTEGERS)                                                                                  \
+  X("mxfp4", NULL, NULL, NULL)                                                                                         \
   X("mxfp8_e5m2", NULL, NULL, NO_INTEGERS)                                                                             \
   X("nvfp4", NULL, NULL, NULL)                                                                                         \
   X("q2_k", NULL, NULL, NULL)                                                                                          \

@@ -38,7 +38,7 @@ static const struct {
   bool whole; /* it meets a format with every type, unless one draw is asked for */
 } sets[] = {{"avx512", "NR=32 --fix MR=4", "avx512bf16 avx512vbmi avx512vl avx512vnni", 2, true},
             {"neon", "NR=16 --fix MR=4", "aarch64 bf16 dotprod", 2, true},
-            {"avx2", "NR=16 --fix MR=2", "avx2 fma", 0, false},
+            {"avx2", "NR=16 --fix MR=2", "avx2 f16c fma", 0, false},
             {"c", "NR=16 --fix MR=2", "", 1, false}};
 
 static bool one_draw(void) { return getenv("QN_ONE_DRAW") != NULL; }
@@ -100,6 +100,24 @@ START_TEST(every_format_with_every_activation) {
 }
 END_TEST
 
+/* No format has a table of more than 16 entries, which several look-ups make. */
+START_TEST(wide_tables_are_right) {
+  static const char wide[] = "local values = {}\n"
+                             "for i = 1, 64 do values[i] = i * 23 % 64 - 40 end\n"
+                             "format { name = 'wide', bits = 6, group = 'row', planes = { scale = { 'f32' } },\n"
+                             "  decode = function(q, p) return lookup(values, q) * p.scale end }\n";
+  char problem[96], options[160];
+  cli_write("wide.lua", wide, sizeof wide - 1);
+  snprintf(problem, sizeof problem, "wide:33x192:%s-f32", acts[2 * _i]);
+  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+    if (!here(i) || one_draw()) continue;
+    snprintf(options, sizeof options, "--template wide.lua --family host.gemv --fix ISA=%s --fix %s --fix PF=0",
+             sets[i].isa, sets[i].tile);
+    verified(1, problem, options);
+  }
+}
+END_TEST
+
 START_TEST(cuda_does_not_round_x) {
   ck_assert_int_eq(cli("quernel kernels --problem int4.g128:80x256:f16~i8-f16 --arch sm_90a"), 0);
   ck_assert_msg(strstr(cli_out, "the family takes X in the type that is multiplied") != NULL, "%s%s", cli_out, cli_err);
@@ -148,6 +166,7 @@ int main(int argc, char **argv) {
   tcase_add_test(t, every_registered_format_is_listed);
   tcase_add_test(t, foreign_activations_are_refused);
   tcase_add_test(t, cuda_does_not_round_x);
+  tcase_add_loop_test(t, wide_tables_are_right, 0, 2);
   tcase_add_loop_test(t, every_format_with_every_activation, 0, 4 * N_FORMATS);
   tcase_add_loop_test(t, every_variant_is_right, 0, one_draw() ? 0 : (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);
