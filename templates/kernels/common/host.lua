@@ -3,11 +3,14 @@
 -- Arithmetic.  A vector has LANES columns (16 with AVX-512, 8 with AVX2, else 4); a column's 32-bit lane holds the
 -- codes of V values of k:
 --
---   activations   V   AVX-512, NEON multiply             AVX2                 C             exact, apart from
---   f32           1   f32 (fma)                          f32 (fma)            f32           the f32 sum
---   bf16          2   pairs of bf16 (vdpbf16ps, bfdot)   f32                  f32           that; pairs: bf16 tables
---   e4m3          2   as bf16, which holds it            f32                  f32           as with bf16
---   i8            4   quads of i8 (vpdpbusd, sdot)       quads (vpmaddubsw)   f32, exactly  the f32 sum of groups
+--   activations   V   AVX-512              NEON                AVX2                      C
+--   f32           1   f32 (fma)            f32 (fmla)          f32 (fma)                 f32
+--   bf16          2   bf16 (vdpbf16ps)     bf16 (bfdot)        f32 (fma)                 f32
+--   e4m3          2   as bf16, which holds it, or f32
+--   i8            4   u8 x i8 (vpdpbusd)   i8 x i8 (sdot)      u8 x i8 (vpmaddubsw)      f32, exactly
+--
+-- Products are exact, and with i8 the sums of a group. Sums in f32 are rounded. Where bf16 is multiplied, the numbers
+-- of a code map are rounded to it.
 --
 -- With W = map(q) x scale + offset, the sum over a group is scale x sum(map(q) x) + offset x sum(x), where scale and
 -- offset are products of planes. The group is the finest that a plane has; coarser planes are constant over several of
@@ -98,7 +101,7 @@ function host.tile_sums(v) return v.MR * v.NR // host.isa(v).lanes end
 local function at_once(v) return host.isa(v).at_once(v, arithmetic[v.act].V) end
 function host.lane_products(v) return arithmetic[v.act].V // at_once(v) end
 
--- The machine's name stands before its sets: portable C is compiled for one machine, too.
+-- The machine's name and its sets, sorted: portable C is compiled for one machine, too.
 function host.arch(v) return table.concat(union { { v.device.arch:match "%S+" }, host.sets(v) }, " ") end
 
 function host.flags(v) return v.isa.flags(host.sets(v)) end

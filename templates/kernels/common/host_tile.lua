@@ -22,7 +22,8 @@ local epilogue = use "kernels/common/epilogue"
 local literals = use "kernels/common/literals"
 local tile = {}
 
--- Tiles whose sums leave a quarter of the registers for weights and x.
+-- Tiles whose sums in the innermost loop leave a quarter of the registers for weights and x. What changes once a group
+-- may lie in memory: acc, and where sums are settled (v.CHAIN), the settled ones.
 tile.registers = { name = "registers", why = "the tile's sums do not fit the vector registers",
   ok = function(v) return 4 * host.tile_sums(v) <= 3 * host.isa(v).registers end }
 
