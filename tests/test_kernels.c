@@ -3,8 +3,8 @@
  * Each pair is verified by the tool with the widest instructions of this CPU, in a family and a layout that take turns:
  * the four types of activations meet a format in all four of them, if it has both layouts. With one type it runs in
  * portable C, too, with another in AVX2; a few problems run in the whole reduced space (both ends of each parameter).
- * With QN_ONE_DRAW in the environment, for machines that are emulated, the widest instructions meet a format with one
- * type, portable C meets every eighth format, what is refused is left out, and no problem runs in a space.
+ * With QN_PART in the environment, for machines that are emulated, the widest instructions meet every other format with
+ * one type, portable C every eighth; what is refused and the spaces are left out.
  * The tool's own shapes are awkward: columns that do not fill a panel, a K that ends within a group or within a vector.
  * A format that is registered and not listed here fails. */
 #include "cli_fixture.h"
@@ -35,25 +35,43 @@ static void verified(unsigned least, const char *problem, const char *options) {
 static const struct {
   const char *isa, *tile, *needs;
   int turn;   /* where to look for the one activation type it meets a format with, format 0 beginning there */
-  bool whole; /* it meets a format with every type, unless one draw is asked for */
+  bool whole; /* it meets a format with every type */
 } sets[] = {{"avx512", "NR=32 --fix MR=4", "avx512bf16 avx512vbmi avx512vl avx512vnni", 2, true},
             {"neon", "NR=16 --fix MR=4", "aarch64 bf16 dotprod", 2, true},
             {"avx2", "NR=16 --fix MR=2", "avx2 f16c fma", 0, false},
             {"c", "NR=16 --fix MR=2", "", 1, false}};
 
-static bool one_draw(void) { return getenv("QN_ONE_DRAW") != NULL; }
-static bool whole(size_t set) { return sets[set].whole && !one_draw(); }
+static bool part(void) { return getenv("QN_PART") != NULL; }
 
 static bool here(size_t set) {
   char missing[32];
   return qn__cpu_has(sets[set].needs, missing, sizeof missing);
 }
 
-/* The activation type, of those that the format takes, that an instruction set meets it with. */
-static int act_of(int format, int turn) {
-  int a = (format + turn) % 4;
-  while (formats[format].refused[a]) a = (a + 1) % 4;
-  return a;
+/* The first activation type that the format takes, from one on. */
+static int act_of(int format, int a) {
+  while (formats[format].refused[a % 4]) a++;
+  return a % 4;
+}
+
+/* Does the instruction set run this format with this type? */
+static bool meets(size_t set, int f, int a) {
+  if (!here(set)) return false;
+  if (part())
+    return sets[set].whole ? f % 2 == f / 8 % 2 && a == act_of(f, f / 2) : f % 8 == 0 && a == act_of(f, f / 8);
+  return sets[set].whole || a == act_of(f, f + sets[set].turn);
+}
+
+/* Formats times types, as 4 * format + type: those that are run here, and those that are refused. */
+static struct pairs { int n, of[4 * N_FORMATS]; } run, refused;
+
+static void sort_pairs(void) {
+  for (int pair = 0; pair < 4 * N_FORMATS; pair++) {
+    bool wanted = false;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) wanted = wanted || meets(i, pair / 4, pair % 4);
+    if (formats[pair / 4].refused[pair % 4]) refused.of[refused.n++] = pair;
+    else if (wanted) run.of[run.n++] = pair;
+  }
 }
 
 static const char *const epilogues[] = {"+bias", ".silu*gate+residual", "+residual*scale",
@@ -74,24 +92,20 @@ static bool in_records(const char *problem) {
   return *cli_out;
 }
 
-START_TEST(every_format_with_every_activation) {
-  int f = _i / 4, a = _i % 4;
-  const char *refused = formats[f].refused[a];
-  char problem[96], options[160];
-  if (refused && one_draw()) return;
-  snprintf(problem, sizeof problem, "%s:80x256:%s%s", formats[f].format, activations(f, a),
+static const char *problem_of(int f, int a) {
+  static char text[96];
+  snprintf(text, sizeof text, "%s:80x256:%s%s", formats[f].format, activations(f, a),
            f % 3 ? "" : epilogues[f / 3 % 6]);
-  if (refused) {
-    cli("quernel kernels --problem %s --device host", problem);
-    ck_assert_msg(strstr(cli_out, refused) != NULL, "%s: \"%s\" is not in\n%s%s", problem, refused, cli_out, cli_err);
-    cli("quernel kernels --problem %s --device host --list", problem);
-    ck_assert_msg(!*cli_out, "%s is said to be refused, but there is\n%s", problem, cli_out);
-    return;
-  }
+  return text;
+}
+
+START_TEST(every_format_with_every_activation) {
+  int f = run.of[_i] / 4, a = run.of[_i] % 4;
+  const char *problem = problem_of(f, a);
   bool gemm = (f + a) % 2, record = (f + a) / 2 % 2 && in_records(problem);
+  char options[160];
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-    if (!here(i) || (!whole(i) && act_of(f, sets[i].turn) != a)) continue;
-    if (one_draw() && !sets[i].whole && f % 8) continue;
+    if (!meets(i, f, a)) continue;
     snprintf(options, sizeof options, "--family %s --fix ISA=%s --fix %s --fix %s --fix LAYOUT=%s",
              gemm ? "host.gemm" : "host.gemv", sets[i].isa, sets[i].tile, gemm ? "UNROLL=1" : "PF=0",
              record ? "record" : "split");
@@ -110,11 +124,21 @@ START_TEST(wide_tables_are_right) {
   cli_write("wide.lua", wide, sizeof wide - 1);
   snprintf(problem, sizeof problem, "wide:33x192:%s-f32", acts[2 * _i]);
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-    if (!here(i) || one_draw()) continue;
+    if (!here(i)) continue;
     snprintf(options, sizeof options, "--template wide.lua --family host.gemv --fix ISA=%s --fix %s --fix PF=0",
              sets[i].isa, sets[i].tile);
     verified(1, problem, options);
   }
+}
+END_TEST
+
+START_TEST(what_is_refused_says_why) {
+  int f = refused.of[_i] / 4, a = refused.of[_i] % 4;
+  const char *problem = problem_of(f, a), *why = formats[f].refused[a];
+  cli("quernel kernels --problem %s --device host", problem);
+  ck_assert_msg(strstr(cli_out, why) != NULL, "%s: \"%s\" is not in\n%s%s", problem, why, cli_out, cli_err);
+  cli("quernel kernels --problem %s --device host --list", problem);
+  ck_assert_msg(!*cli_out, "%s is said to be refused, but there is\n%s", problem, cli_out);
 }
 END_TEST
 
@@ -158,6 +182,8 @@ END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
+  sort_pairs();
+  if (part() && run.n < N_FORMATS / 2) return fprintf(stderr, "kernels: a wide instruction set is missing\n"), 1;
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
     if (!here(i)) fprintf(stderr, "kernels: this CPU has no %s: its kernels are not run\n", sets[i].isa);
   Suite *s = suite_create("kernels");
@@ -167,8 +193,9 @@ int main(int argc, char **argv) {
   tcase_add_test(t, foreign_activations_are_refused);
   tcase_add_test(t, cuda_does_not_round_x);
   tcase_add_loop_test(t, wide_tables_are_right, 0, 2);
-  tcase_add_loop_test(t, every_format_with_every_activation, 0, 4 * N_FORMATS);
-  tcase_add_loop_test(t, every_variant_is_right, 0, one_draw() ? 0 : (int)(sizeof problems / sizeof *problems));
+  tcase_add_loop_test(t, every_format_with_every_activation, 0, run.n);
+  tcase_add_loop_test(t, what_is_refused_says_why, 0, part() ? 0 : refused.n);
+  tcase_add_loop_test(t, every_variant_is_right, 0, part() ? 0 : (int)(sizeof problems / sizeof *problems));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);
   return run_suite(s, argv[0]);

@@ -20,10 +20,13 @@ isa.header = "arm_neon.h"
 
 function isa.at_once(_, V) return V end
 
--- The first of the sets is the machine; extensions are those of Armv8.2.
+-- Extensions are those of Armv8.2; the machine itself is none.
 function isa.flags(sets)
-  local march = #sets == 1 and "armv8-a" or "armv8.2-a+" .. table.concat(sets, "+", 2)
-  return ("-march=%s -ffp-contract=fast"):format(march)
+  local more = ""
+  for _, set in ipairs(sets) do
+    if set ~= "aarch64" then more = more .. "+" .. set end
+  end
+  return ("-march=%s%s -ffp-contract=fast"):format(more == "" and "armv8-a" or "armv8.2-a", more)
 end
 
 function isa.prepare(v)
