@@ -212,12 +212,12 @@ QN_API const char *qn_gemm_problem(const qn_gemm *gemm);
 /* Name of the kernel that serves M tokens, "" if m < 1. Owned by the gemm. */
 QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
 
-/* Bytes of workspace, and of counters, that suffice for every M up to max_m, 2^24 at most; 0 is common, and takes a
- * NULL. Takes no longer for a larger max_m. Alignment: 256 bytes. Different gemms may share them, if they are as large
- * as the largest asks, but concurrent calls may not: each needs its own.
+/* Bytes of workspace, and of counters, that suffice for every M up to max_m, 2^24 at most; of 0 bytes a NULL will do.
+ * Takes no longer for a larger max_m. Alignment: 256 bytes. Different gemms may share them, if they are as large as the
+ * largest asks, but concurrent calls may not: each needs its own.
  *
- * The workspace may hold anything, before a call and after it. A weight with a permutation needs room for X in its
- * order: ask after the weights are prepacked.
+ * The workspace may hold anything, before a call and after it. Kernels of the host want room for X as they read it, on
+ * CUDA and for functions a weight with a permutation does: ask after the weights are prepacked.
  *
  * The counters must be zero before the first call: the caller zeroes them once. Every call leaves them zero. After a
  * call that failed, or whose launch did (on CUDA a later call tells), what they hold is unknown: zero them anew. */
@@ -241,7 +241,7 @@ QN_API void qn_weight_free(qn_weight *weight);
 
 typedef struct qn_args {
   const void *x;        /* [m, K] of the problem's type of X, row stride ldx elements; not checked for NaN */
-  const float *x_scale; /* [m], only for activations with scales that X comes with: X = x * x_scale[row] */
+  const float *x_scale; /* [m], only where X itself has 8 bits, else ignored: X = x * x_scale[row] */
   const void *bias;     /* [N] f32, only for problems with +bias */
   void *y;              /* [m, N] of the problem's output type, row stride ldy elements; [m, N/2] with *gate */
   int64_t m, ldx, ldy;  /* ldx, ldy: 0 means dense (K, columns of Y) */
@@ -272,7 +272,7 @@ QN_API uint64_t qn_misses(const qn_context *ctx);
 typedef struct qn_function_args {
   const void *x, *w;         /* X as in qn_args; the weight, packed in the layout that the function was tuned with */
   void *y;                   /* as in qn_args */
-  const float *x_scale;      /* [m] for activations with scales that X comes with, else NULL */
+  const float *x_scale;      /* [m] where X itself has 8 bits, else NULL */
   const void *bias;          /* [N] f32 for problems with +bias, else NULL */
   void *scratch;             /* of the size that the function was tuned with, else unspecified; it may hold anything */
   void *counters;            /* zero bytes that the call leaves zero; of kernels in a pack, NULL for functions */
@@ -308,7 +308,7 @@ QN_API qn_status qn_function_register(const char *name, qn_function fn);
  *
  * A problem such as "int4.g128:4096x4096:f32~i8-f32" takes X in f32 and does this within qn_run, in the workspace, for
  * each group of columns that shares a scale of W, or for whole rows where W has one scale a row. A row of X that is not
- * finite makes its row of Y infinite or NaN. */
+ * finite makes its row of the product infinite or NaN. */
 QN_API qn_status qn_quantize_rows(const float *x, int64_t m, int64_t k, int64_t ldx, qn_type type, void *q,
                                   float *scale);
 

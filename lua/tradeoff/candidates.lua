@@ -1,4 +1,5 @@
--- candidates.lua - what is tried: a format, a method that makes its planes, a type of activations; FORMAT:METHOD:ACT.
+-- candidates.lua - what is tried: a format, a method that makes its planes, activations; FORMAT:METHOD:ACT, where ACT
+-- is as in the spelling of a problem, "i8" or "f32~i8".
 
 return function(q, native)
   local candidates = {}
@@ -43,14 +44,14 @@ return function(q, native)
 
   -- The candidate that a text names: FORMAT[:METHOD[:ACT]], or a checkpoint, PATH[:ACT]. Raises for what there is not.
   function candidates.parse(text, target)
-    local path, type = text:match "^(.-):?([%w]*)$"
+    local path, type = text:match "^(.-):?([%w~]*)$"
     if native.exists(text) then return candidates.brought(text) end
     if native.exists(path) then return candidates.brought(path, type) end
     local format, method, act = text:match "^([^:]+):?([^:]*):?([^:]*)$"
     q.check.that(format, nil, "candidate %q is no FORMAT:METHOD:ACT, and no checkpoint", text)
     method = method ~= "" and q.check.among(method, methods, "method") or "rtn"
     local problem = usual(format, target, act ~= "" and act or nil)
-    return candidates.new(problem.format.name, method, problem.act)
+    return candidates.new(problem.format.name, method, problem.activations)
   end
 
   -- The default ones. calibrated: is there a text for the methods that want one?

@@ -482,6 +482,11 @@ case("of two candidates the files have two names, whatever their paths are", fun
   end
 end)
 
+case("a candidate keeps activations that the call rounds", function(t)
+  t.equal(candidates.parse("int4.g32:rtn:f32~i8", "host").name, "int4.g32:rtn:f32~i8")
+  t.equal(candidates.parse(".:bf16~e4m3", "host").act, "bf16~e4m3")
+end)
+
 case("checkpoints of the same file name are two candidates", function(t)
   local a, b = candidates.brought "a/model.gguf", candidates.brought "b/model.gguf"
   t.check(a.name ~= b.name and a.format ~= b.format, a.name)
