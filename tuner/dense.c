@@ -134,7 +134,7 @@ static qn_status fill(qn_device *d, int64_t n, int64_t copies, void **out) {
 }
 
 qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
-                          double *seconds) {
+                          double seconds[QN_DENSE_REPS]) {
   cublas b = {.m = (int)m, .n = (int)n, .k = (int)k, .copies = cold / (n * k * 2) + 2};
   double once;
   void *w = NULL;

@@ -12,5 +12,5 @@ enum { QN_DENSE_REPS = 9 };
 qn_status qn__openblas_time(qn_meter *meter, const qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
                             qn_sample *samples, qn_sampling *how);
 qn_status qn__cublas_time(qn_cuda_timer *clock, qn_device *d, int64_t cold, int64_t m, int64_t n, int64_t k,
-                          double *seconds);
+                          double seconds[QN_DENSE_REPS]);
 #endif

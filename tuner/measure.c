@@ -130,10 +130,10 @@ static double lost(void *ud) {
   struct rusage all;
   getrusage(RUSAGE_SELF, &all);
   double steal = stolen(m), seconds = steal - m->stolen;
-  long threads = m->device->info.threads, switches = all.ru_nivcsw - m->switches;
+  long threads = m->device->info.threads, each = (all.ru_nivcsw - m->switches + threads - 1) / threads;
   m->stolen = steal;
   m->switches = all.ru_nivcsw;
-  return seconds + SLICE * (double)((switches + threads - 1) / threads);
+  return seconds + SLICE * (double)each;
 }
 
 static double nothing(void *ud) {

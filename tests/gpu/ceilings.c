@@ -9,6 +9,7 @@
 #include "dense.h"
 #include "driver.h"
 #include "fail.h"
+#include "stats.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,8 +184,9 @@ static qn_status time_stream(bench *b, const char *what, const int64_t shape[3],
 
 /* Y[m,n] = X[m,k] W[n,k]^T in f16 with f32 sums. */
 static qn_status time_dense(bench *b, const char *what, int64_t n, int64_t k, int64_t m) {
-  double seconds;
-  QN_TRY(qn__cublas_time(b->timer, b->device, 4 * b->device->info.cache[1], m, n, k, &seconds));
+  double each[QN_DENSE_REPS];
+  QN_TRY(qn__cublas_time(b->timer, b->device, 4 * b->device->info.cache[1], m, n, k, each));
+  const double seconds = qn__median(each, QN_DENSE_REPS);
   row(b, what, (const int64_t[]){n, k, m}, 2.0 * (double)(n * k), seconds, 2e-12 * (double)(n * k * m) / seconds,
       "TFLOP/s");
   return QN_OK;
