@@ -16,6 +16,7 @@ typedef struct machine {
   double now, lost, from, to, period;
   bool neighbour; /* on the same core, which the system does not see; else another process in our place */
   double slow;    /* seconds that the clock takes to come up, from half its rate */
+  double down;    /* from here on it runs at four fifths for good; 0: it does not */
   int left;       /* samples until one fails; 0: none does */
 } machine;
 
@@ -29,6 +30,7 @@ static double spend(machine *m, double work) {
   double start = m->now;
   for (double done = 0; done < work * (1 - 1e-9);) {
     double rate = m->now < m->slow ? 0.5 + 0.5 * m->now / m->slow : 1;
+    if (m->down > 0 && m->now >= m->down) rate *= 0.8;
     if (busy(m)) {
       rate /= 2;
       if (!m->neighbour) m->lost += STEP / 2;
@@ -125,6 +127,18 @@ START_TEST(patience_ends_and_comes_back) {
 }
 END_TEST
 
+/* A clock that came down to stay is the measure after some seconds. */
+START_TEST(a_lower_clock_is_learned) {
+  machine m = {.down = 1e-2};
+  qn_sampler s = sampler_of(&m);
+  qn__sampler_warm(&s);
+  m.now = m.down;
+  ck_assert_int_eq(measure(&s).disturbed, count);
+  m.now += 20;
+  ck_assert_int_eq(measure(&s).disturbed, 0);
+}
+END_TEST
+
 /* A kernel that goes wrong while it is timed is not timed again. */
 START_TEST(faults_end_it) {
   machine m = {.left = 1, .to = EVER};
@@ -156,6 +170,7 @@ int main(int argc, char **argv) {
   static const suite_case all[] = {
       CASE(times_are_right_or_marked, QN_COUNT(cases)),
       CASE(patience_ends_and_comes_back, 1),
+      CASE(a_lower_clock_is_learned, 1),
       CASE(faults_end_it, 1),
       CASE(spread_leaves_out_the_outer_tenths, QN_COUNT(spreads)),
   };

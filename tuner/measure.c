@@ -2,15 +2,14 @@
 #include "measure.h"
 #include "cpu.h"
 #include "fail.h"
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum { rounds = 50000, max_threads = 1024, page = 4096, window = 32 << 20 };
-#define SLICE 1e-3 /* seconds: what a thread that had to give up its core has lost, about */
 
 /* The arithmetic and the reads for one instruction set. */
 typedef struct units {
@@ -26,7 +25,8 @@ struct qn_meter {
   size_t bytes, at;
   int stat;      /* /proc/stat; -1: not there */
   double stolen; /* as it was asked last; likewise */
-  long switches;
+  int tasks;     /* threads of this process when it was asked last, and what each had waited for a core, in seconds */
+  double waited[max_threads];
   double rate[max_threads];
   double sum[max_threads]; /* so that no result is dropped */
 };
@@ -123,17 +123,35 @@ static double stolen(const qn_meter *m) {
   return (double)ticks / (double)sysconf(_SC_CLK_TCK) / (double)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-/* Threads were taken off their cores, the pool's or another library's: so many times that one of them was so often, at
- * the least. */
+/* The most that one thread has waited for a core since it was asked last, though it could have run: the second number
+ * of its schedstat, in ns. 0 where the system does not tell, and when threads have come or gone. */
+static double waited(qn_meter *m) {
+  double most = 0;
+  int n = 0;
+  DIR *tasks = opendir("/proc/self/task");
+  for (const struct dirent *e; tasks && n < max_threads && (e = readdir(tasks));) {
+    char name[300], text[64] = "";
+    unsigned long long ns = 0;
+    snprintf(name, sizeof name, "%s/schedstat", e->d_name);
+    int file = *e->d_name == '.' ? -1 : openat(dirfd(tasks), name, O_RDONLY | O_CLOEXEC);
+    if (file < 0) continue;
+    if (read(file, text, sizeof text - 1) > 0) sscanf(text, "%*u %llu", &ns);
+    close(file);
+    double seconds = 1e-9 * (double)ns, since = seconds - m->waited[n];
+    if (since > most) most = since;
+    m->waited[n++] = seconds;
+  }
+  if (tasks) closedir(tasks);
+  bool same = n == m->tasks;
+  m->tasks = n;
+  return same ? most : 0;
+}
+
 static double lost(void *ud) {
   qn_meter *m = ud;
-  struct rusage all;
-  getrusage(RUSAGE_SELF, &all);
   double steal = stolen(m), seconds = steal - m->stolen;
-  long threads = m->device->info.threads, each = (all.ru_nivcsw - m->switches + threads - 1) / threads;
   m->stolen = steal;
-  m->switches = all.ru_nivcsw;
-  return seconds + SLICE * (double)each;
+  return seconds + waited(m);
 }
 
 static double nothing(void *ud) {

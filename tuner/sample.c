@@ -1,14 +1,18 @@
 /* sample.c - the rule of sample.h. */
 #include "sample.h"
 #include "fail.h"
+#include <math.h>
 
 #define QUIET 0.88     /* of the best pace */
 #define STEADY 0.97    /* likewise: the clock is up */
+#define HALF_LIFE 60   /* seconds, of the best pace */
 #define TOLERATED 0.02 /* of a sample's time, lost to something else */
 enum { steady_looks = 10, most_looks = 400, patience = 5, looks_before = 20 };
 
 static double look(qn_sampler *s) {
-  double pace = s->on.pace(s->on.ud);
+  double pace = s->on.pace(s->on.ud), now = s->on.now(s->on.ud);
+  s->best *= exp2((s->at - now) / HALF_LIFE);
+  s->at = now;
   if (pace > s->best) s->best = pace;
   return pace;
 }
