@@ -7,6 +7,7 @@
 #define QN_DEVICE_H
 #include "desc.h"
 #include "heap.h"
+#include "pool.h"
 #include "target.h"
 
 typedef struct qn_module qn_module; /* opaque, of the device that made it */
@@ -45,9 +46,6 @@ struct qn_device {
   qn_device_info info;
 };
 
-/* Does items [begin, end) of some work; `thread` is in [0, threads) and unique among what runs at a time. */
-typedef void (*qn_work)(void *ud, int64_t begin, int64_t end, int32_t thread);
-
 typedef struct qn_device_ops {
   void (*close)(qn_device *d);
   qn_status (*alloc)(qn_device *d, size_t bytes, void **p); /* 256-byte aligned; contents undefined */
@@ -61,7 +59,7 @@ typedef struct qn_device_ops {
                      void **fn); /* shared: most it gets */
   qn_status (*launch)(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream);
   qn_status (*sync)(qn_device *d, void *stream);
-  void (*share)(qn_device *d, qn_work fn, void *ud, int64_t items); /* among the host's threads; NULL: it has none */
+  void (*share)(qn_device *d, qn_pool_fn fn, void *ud, int64_t items); /* among the host's threads; NULL: it has none */
 } qn_device_ops;
 
 /* Open by name: "host", "host:2" (threads, at most as many as this process may use CPUs), "cuda:0"; NULL: the first

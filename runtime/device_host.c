@@ -75,7 +75,7 @@ static qn_status host_sync(qn_device *d, void *stream) {
   return QN_OK;
 }
 
-static void host_share(qn_device *d, qn_work fn, void *ud, int64_t items) {
+static void host_share(qn_device *d, qn_pool_fn fn, void *ud, int64_t items) {
   qn__pool_run(((host *)d)->pool, fn, ud, items);
 }
 

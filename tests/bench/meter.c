@@ -84,7 +84,7 @@ PEAK(f32_256, "vfmadd231ps", "ymm")
 
 typedef struct peak {
   const char *type, *needs; /* of the operands; instruction sets */
-  qn_work entry;
+  qn_pool_fn entry;
   int operations; /* of one product: multiplications and additions, one by one */
 } peak;
 
