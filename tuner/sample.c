@@ -7,6 +7,7 @@
 #define STEADY 0.97    /* likewise: the clock is up */
 #define HALF_LIFE 60   /* seconds, of the best pace */
 #define TOLERATED 0.02 /* of a sample's time, lost to something else */
+#define WAKING 30e-6   /* seconds that threads which slept may wait for a core that is free: less than anyone's turn */
 enum { steady_looks = 10, most_looks = 400, patience = 5, looks_before = 20 };
 
 static double look(qn_sampler *s) {
@@ -41,7 +42,7 @@ static qn_status take_one(qn_sampler *s, qn_take *take, void *ud, qn_sample *out
   double start = on->now(on->ud);
   QN_TRY(take(ud, out));
   double elapsed = on->now(on->ud) - start, lost = on->lost(on->ud);
-  out->disturbed = !calm || lost > TOLERATED * elapsed || !quiet(s);
+  out->disturbed = !calm || lost > TOLERATED * elapsed + WAKING || !quiet(s);
   return QN_OK;
 }
 

@@ -1,10 +1,10 @@
 /* sample.h - one sample, and who says that it is void.
  *
  * A sample counts if the machine was ours while it was taken. The system says so: no thread of this process had to
- * give its core to something else for more than a fiftieth of the time. And arithmetic says so, run by all threads at
- * once just before and just after: each ran at nearly the best pace of late, which a neighbour on the same core
- * prevents, whom no system sees. What was the best is forgotten by half in a minute, so that a clock which came down to
- * stay is soon its own measure.
+ * give its core to something else for more than a fiftieth of the time, besides the microseconds in which a thread that
+ * slept gets to a core that is free. And arithmetic says so, run by all threads at once just before and just after:
+ * each ran at nearly the best pace of late, which a neighbour on the same core prevents, whom no system sees. What was
+ * the best is forgotten by half in a minute, so that a clock which came down to stay is soon its own measure.
  *
  * A sample that does not count is void. It is thrown away and taken again. Where the machine does not calm down, a
  * sample is kept all the same, and marked: it is disturbed. */
