@@ -13,6 +13,8 @@ set_tests_properties(text PROPERTIES LABELS sanitize)
 qn_test(eval PkgConfig::CJSON)
 add_dependencies(test_eval quernel_tool quernel-worker)
 target_include_directories(test_decoder_packs BEFORE PRIVATE ../runtime) # its reference.h, not that of eval
+qn_test(generate quernel_eval quernel_cache quernel_problem PkgConfig::LUA)
+add_dependencies(test_generate example-generate quernel_tool quernel-worker)
 # Many windows: under sanitizers they would take minutes.
 qn_test(decoder_values quernel_eval quernel_cache quernel_problem PkgConfig::LUA)
 add_executable(decoder_bench decoder_bench.c)
