@@ -12,7 +12,8 @@ return function(q, native)
   local elsewhere = q.import "lua.tradeoff.elsewhere" (q)
   choice.mean = q.mean
 
-  local floor_windows, calibrate_windows = 16, 128
+  local floor_windows = 16
+  local calibrate_tokens = 16384 -- of each text; for a model that is kept, more are worth their time
 
   local fields = { model = "string", texts = "list", tasks = "list?", calibrate = "list?", only = "list?",
     candidates = "list?", bits = "number?", target = "number?", folder = "string", ctx = "count?",
@@ -69,6 +70,7 @@ return function(q, native)
     if c.wants_text then
       add(quantize, "--calibrate", t.calibrate)
       add(quantize, "--ctx", { s.ctx })
+      add(quantize, "--windows", { s.calibrate_windows })
     end
     table.move({ "--overwrite", "-o", file }, 1, 3, #quantize + 1, quantize)
     add(eval, "--text", t.texts)
@@ -100,7 +102,7 @@ return function(q, native)
 
   -- Windows that formats of mixtures are chosen on: of the calibration texts those that no method sees, else all.
   local function choosing(s, t, windows_of)
-    local unseen = windows_of(t.calibrate, calibrate_windows .. ":", "all")
+    local unseen = windows_of(t.calibrate, s.calibrate_windows .. ":", "all")
     local out, why, code = { windows = unseen or s.calibrate }
     if not unseen then
       table.insert(s.seen, "The calibration texts have no windows that methods do not see: formats of mixtures are "
@@ -135,7 +137,8 @@ return function(q, native)
     s.cache = s.original:session_bytes(1, s.ctx)
     s.wishes, s.parts = mixed.wishes(t, s.model, s.original, s.cache)
     if t.calibrate then
-      s.calibrate, why, code = windows_of(t.calibrate, calibrate_windows, "all")
+      s.calibrate_windows = math.ceil(calibrate_tokens / s.ctx)
+      s.calibrate, why, code = windows_of(t.calibrate, s.calibrate_windows, "all")
       if not s.calibrate then return nil, why, code end
       s.seen, why, code = q.seen_before(s.model, t.texts, t.calibrate)
       if not s.seen then return nil, why, code end
