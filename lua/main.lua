@@ -16,7 +16,7 @@ local common = require "lua.common"
 local sections = {
   { "What there is", { "devices", "formats", "kernels", "source" } },
   { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
-  { "Packs and checkpoints", { "pack", "inspect", "dequantize", "quantize", "convert" } },
+  { "Packs and checkpoints", { "pack", "report", "inspect", "dequantize", "quantize", "convert" } },
   { "Accuracy, memory, time", { "tradeoff", "eval", "tokens" } },
   { "Scripts", { "run" } },
 }

@@ -1,4 +1,4 @@
--- plot.lua - a scatter plot as SVG: x linear from 0, y logarithmic. Colours are classes, which the page's CSS defines.
+-- plot.lua - pictures as SVG. Colours are classes, which the page's CSS defines (page.lua).
 --
 -- plot.scatter {
 --   x = "MB", y = "KL",                          what the axes say
@@ -7,7 +7,14 @@
 --     class = "front" | "behind"… }… },
 --   band =,                                      from the bottom up to this y
 --   line = { x =, text = },                      upright
--- } -> text
+-- } -> text; x is linear from 0, y logarithmic
+--
+-- plot.lines {
+--   x = "M", y = "time", unit = function(y) -> text,
+--   ticks = { 1, 16… },                          of x
+--   series = { { name =, class = "s1" | "line"…, a line without points has the class "line"
+--     points = { { x =, y =, low =, high =, title =, doubted = true: drawn hollow }… } }… },
+-- } -> text; both are logarithmic
 
 local plot = {}
 
@@ -71,14 +78,15 @@ local function fit(x, y, letters, taken)
   end
 end
 
--- ---- The picture ----------------------------------------------------------------------------------------------------
+-- ---- A scatter plot -------------------------------------------------------------------------------------------------
 
+-- ticks_y: powers of ten, or, with a unit, numbers.
 local function axes(w, t, place_x, ticks_x, place_y, ticks_y)
-  for _, power in ipairs(ticks_y) do
-    local y = place_y(10.0 ^ power)
+  for _, tick in ipairs(ticks_y) do
+    local y = place_y(t.unit and tick or 10.0 ^ tick)
     w('<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>', left, width - right, y, y)
-    w('<text class="tick" x="%d" y="%.1f" text-anchor="end">10<tspan dy="-5">%d</tspan></text>', left - 6,
-      y + 4, power)
+    w('<text class="tick" x="%d" y="%.1f" text-anchor="end">%s</text>', left - 6, y + 4,
+      t.unit and escape(t.unit(tick)) or ('10<tspan dy="-5">%d</tspan>'):format(tick))
   end
   for _, x in ipairs(ticks_x) do
     w('<text class="tick" x="%.1f" y="%d" text-anchor="middle">%g</text>', place_x(x), height - bottom + 16, x)
@@ -86,6 +94,7 @@ local function axes(w, t, place_x, ticks_x, place_y, ticks_y)
   w('<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/>', left, width - right, height - bottom, height - bottom)
   w('<text class="name" x="%d" y="%d" text-anchor="middle">%s</text>', (left + width - right) // 2, height - 6,
     escape(t.x))
+  if t.unit then return end -- the ticks say what is upright
   w('<text class="name" transform="translate(12 %d) rotate(-90)" text-anchor="middle">%s</text>',
     (top + height - bottom) // 2, escape(t.y))
 end
@@ -129,6 +138,63 @@ function plot.scatter(t)
     local x, y, anchor
     if p.name then x, y, anchor = fit(place_x(p.x), place_y(p.y), utf8.len(p.name) or #p.name, taken) end
     if x then w('<text class="name" x="%.1f" y="%.1f" text-anchor="%s">%s</text>', x, y, anchor, escape(p.name)) end
+  end
+  w "</svg>"
+  return table.concat(out, "\n")
+end
+
+-- ---- Lines ----------------------------------------------------------------------------------------------------------
+
+-- The numbers among 1, 2, 5 times powers of ten that lie between; of more than two decades, powers alone.
+local function round_numbers(least, most)
+  local out = {}
+  for power = math.floor(math.log(least, 10)), math.ceil(math.log(most, 10)) do
+    for _, x in ipairs(most / least > 100 and { 1 } or { 1, 2, 5 }) do
+      local y = x * 10.0 ^ power
+      if y >= least * 0.999 and y <= most * 1.001 then out[#out + 1] = y end
+    end
+  end
+  return out
+end
+
+-- From `low` to `high` on a logarithmic scale, to from … to: place(v).
+local function between(low, high, from, to)
+  if low >= high then low, high = low / 2, high * 2 end
+  return function(v) return from + (to - from) * math.log(v / low) / math.log(high / low) end
+end
+
+local function series(w, s, place_x, place_y, taken)
+  local line = {}
+  for i, p in ipairs(s.points) do line[i] = ("%.1f,%.1f"):format(place_x(p.x), place_y(p.y)) end
+  w('<g class="series %s"><polyline points="%s"/>', s.class, table.concat(line, " "))
+  for _, p in ipairs(s.class ~= "line" and s.points or {}) do
+    local x, y = place_x(p.x), place_y(p.y)
+    taken[#taken + 1] = { x - 5, y - 5, x + 5, y + 5 }
+    w('<g class="point%s"><title>%s</title><line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>', p.doubted and " doubted"
+      or "", escape(p.title), x, x, place_y(p.low), place_y(p.high))
+    w('<circle cx="%.1f" cy="%.1f" r="4"/></g>', x, y)
+  end
+  w "</g>"
+end
+
+function plot.lines(t)
+  local out, least, most, taken = {}, math.huge, 0, {}
+  local function w(text, ...) out[#out + 1] = text:format(...) end
+  for _, s in ipairs(t.series) do
+    for _, p in ipairs(s.points) do
+      least, most = math.min(least, p.y, p.low or p.y), math.max(most, p.y, p.high or p.y)
+    end
+  end
+  if most <= 0 or not t.ticks[1] then return "" end
+  local place_x = between(t.ticks[1], t.ticks[#t.ticks], left + 12, width - right - 12)
+  local place_y = between(least * 0.9, most * 1.1, height - bottom, top)
+  w('<svg viewBox="0 0 %d %d" role="img" aria-label="%s against %s">', width, height, escape(t.y), escape(t.x))
+  axes(w, t, place_x, t.ticks, place_y, round_numbers(least * 0.9, most * 1.1))
+  for _, s in ipairs(t.series) do series(w, s, place_x, place_y, taken) end
+  for _, s in ipairs(t.series) do
+    local p = s.points[#s.points]
+    local x, y, anchor = fit(place_x(p.x), place_y(p.y), utf8.len(s.name) or #s.name, taken)
+    if x then w('<text class="name" x="%.1f" y="%.1f" text-anchor="%s">%s</text>', x, y, anchor, escape(s.name)) end
   end
   w "</svg>"
   return table.concat(out, "\n")

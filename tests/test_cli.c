@@ -43,8 +43,8 @@ static const row rows[] = {
     {"quernel --version", 0, "^quernel [0-9]+\\.[0-9]+\\.[0-9]+", NULL},
     {"quernel nonsense", 2, NULL, "^quernel: verb \"nonsense\" is not known; known: devices, formats,[^\n]*\n$"},
     {"quernel tuen", 2, NULL, "did you mean \"tune\"\\?"},
-    {"for v in devices formats kernels source tune bench verify explain store pack inspect dequantize quantize convert "
-     "tradeoff eval tokens "
+    {"for v in devices formats kernels source tune bench verify explain store pack report inspect dequantize quantize "
+     "convert tradeoff eval tokens "
      "run; "
      "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done; "
      "quernel --help >all.txt; ! grep '.\\{81\\}' *.txt",
@@ -185,6 +185,21 @@ static const row rows[] = {
     {"quernel inspect nowhere", 1, NULL, "^quernel: .*nowhere[^\n]*\n$"},
     {"quernel dequantize " MODEL " nope -o x.npy; s=$?; test ! -e x.npy && exit $s", 1, NULL, "no weight \"nope\""},
     {"quernel pack /etc/passwd", 1, NULL, "/etc/passwd.*pack"},
+    {"quernel report", 2, NULL, "PACK"},
+    {"quernel report /etc/passwd; test $? = 1 && ! test -e report.html", 0, NULL, "/etc/passwd.*pack"},
+    {TUNE "-o x.qpack >tuned && quernel report x.qpack --csv --json", 2, NULL, "--csv and --json exclude each other"},
+    {TUNE "-o x.qpack >tuned && quernel report x.qpack -o nowhere/x.html", 1, NULL, "nowhere/x.html"},
+    {TUNE "-o x.qpack >tuned && quernel report x.qpack --model nowhere", 1, NULL, "nowhere"},
+    /* A page of a problem with two times, of two packs; a verified kernel has none. The same as CSV. */
+    {TUNE "-o x.qpack >tuned && quernel report x.qpack x.qpack --model " MODEL
+          " && grep -c '<circle' report.html && rm x.qpack && " PACKED
+          "quernel report x.qpack -o y.html && grep -o 'No plan has a time' y.html && ! grep '<svg' y.html",
+     0, "^report: report.html\n4\nreport: y.html\nNo plan has a time\n$", NULL},
+    {TUNE "-o x.qpack >tuned && quernel report x.qpack --csv | tr -d '\\r'", 0,
+     "^pack,device,problem,m,kernel,seconds,[^\n]*\nx.qpack,\"host, "
+     "[^\n\"]*\",int4.g32:64x128:f32-f32,1,host.gemm/[^\n]*"
+     "\nx.qpack,[^\n]*,3,host.gemm/[^\n]*\n$",
+     NULL},
     {"quernel verify nowhere.qpack", 1, NULL, "nowhere.qpack"},
     {PACKED
      "for at in 3 20 70 200 600 900 2000; do cp x.qpack y && printf '\\245' | dd of=y bs=1 seek=$at conv=notrunc "

@@ -21,6 +21,7 @@ static const struct {
     {"quernel verify --problem f32:32x32:f32-f32 --space quick --store $STORE --json", {"verified", "rejected"}},
     {TUNE, {"counts.timed", "plans.0.ranges.0.variant", "plans.0.ranges.0.points.1.seconds", "pack"}},
     {PACKED "quernel pack x.qpack --json", {"hash", "plans.0.ranges.0.variant", "kernels.0.name", "devices.0.product"}},
+    {PACKED "quernel report x.qpack --json", {"packs.0.hash", "problems.0.points.1.seconds"}},
     {PACKED "quernel verify x.qpack --json", {"0.variant", "0.error"}},
     {PACKED "quernel bench x.qpack --m 1 --reps 1 --json", {"0.seconds", "0.dense_by"}},
     {"quernel store gc --store $STORE --json", {"removed", "kept"}},

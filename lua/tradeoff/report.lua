@@ -10,6 +10,7 @@
 --   commands       what makes and measures it by hand
 
 local choice, plot, serving = require "lua.tradeoff.choice", require "lua.plot", require "lua.serving"
+local page = require "lua.page"
 local report = {}
 
 -- ---- Columns --------------------------------------------------------------------------------------------------------
@@ -142,56 +143,6 @@ report.legend = "x1, x8, x64 and x512: how many times faster than 16-bit dense, 
 
 local escape = plot.escape
 
-local style = [[
-:root { --paper: #fff; --ink: #1b1f24; --soft: #646b75; --rule: #dfe3e8; --front: #1f5fd0; --behind: #a3abb5;
-  --chosen: #0b7a43; --slower: #c2410c; --band: #1f5fd01a; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e9ed; --soft: #98a1ad; --rule: #2c323a;
-  --front: #7ea6ff; --behind: #5b646f; --chosen: #4ccb8a; --slower: #ff9257; --band: #7ea6ff22; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; line-height: 1.25; margin: .5rem 0; } h2 { font-size: 1.1rem; margin: 1.75rem 0 .5rem; }
-p, li { max-width: 46rem; } .soft { color: var(--soft); font-size: .9rem; }
-ul.verdict { padding-left: 1.2rem; } ul.verdict li:first-child { font-weight: 600; }
-li, p, code { overflow-wrap: anywhere; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; max-width: 36rem; } figcaption { color: var(--soft); font-size: .9rem; }
-svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
-svg tspan { font-size: 9px; }
-svg .tick { fill: var(--soft); }
-svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
-svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
-svg .band { fill: var(--band); } svg .dense { stroke: var(--soft); stroke-dasharray: 4 3; }
-.point circle { fill: currentColor; stroke: var(--paper); stroke-width: 1.5; } .point line { stroke: currentColor;
-  stroke-width: 1.5; }
-.front { color: var(--front); } .behind { color: var(--behind); } .chosen { color: var(--chosen); }
-.slower { color: var(--slower); } .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0;
-  list-style: none; font-size: .9rem; } .key li::before { content: "●"; margin-right: .35rem; }
-.key span { color: var(--ink); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid var(--rule); }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
-th:nth-child(2), td:nth-child(2) { text-align: left; }
-th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
-th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
-tbody tr[class] { color: inherit; } tr.chosen td { font-weight: 600; }
-tr.chosen td:first-child { color: var(--chosen); }
-tr.front td:first-child { color: var(--front); } tr.slower td:first-child { color: var(--slower); }
-tr.behind td { color: var(--soft); }
-pre { overflow-x: auto; background: var(--band); padding: .6rem; font-size: .8rem; } summary { cursor: pointer; }]]
-
-local script = [[
-for (const [at, th] of document.querySelectorAll("th").entries()) th.querySelector("button").onclick = () => {
-  const body = document.querySelector("tbody"), up = th.getAttribute("aria-sort") !== "ascending";
-  for (const other of document.querySelectorAll("th")) other.removeAttribute("aria-sort");
-  th.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const value = row => row.children[at].dataset.v ?? row.children[at].textContent;
-  const order = (a, b) => a === "" || b === "" ? (a === "") - (b === "") :
-    (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
-  body.append(...[...body.rows].sort((a, b) => order(value(a), value(b))));
-};]]
-
 -- How a candidate is drawn: taken, slower than dense, on the front, or behind it.
 local function class_of(c, result, front)
   local x = result.verdict.class[c.name]
@@ -249,20 +200,17 @@ end
 local function full_table(w, result)
   local columns = columns_of(result, known)
   local front = choice.front(result.candidates, function(c) return c.bytes end)
-  w '<div class="wide"><table><thead><tr>'
-  for _, column in ipairs(columns) do
-    w(('<th scope="col"><button type="button">%s</button></th>'):format(escape(column[1])))
-  end
-  w "</tr></thead><tbody>"
+  local names, rows = {}, {}
+  for i, column in ipairs(columns) do names[i] = column[1] end
   for _, c in ipairs(all_of(result)) do
-    local row = {}
+    local row = { class = class_of(c, result, front) }
     for i, column in ipairs(columns) do
       local text, x = cell(column, column[3], c, result.verdict)
-      row[i] = ('<td data-v="%s">%s</td>'):format(text == "-" and "" or escape(x), escape(text))
+      row[i] = { text, text ~= "-" and x or "" }
     end
-    w(('<tr class="%s">%s</tr>'):format(class_of(c, result, front), table.concat(row)))
+    rows[#rows + 1] = row
   end
-  w "</tbody></table></div>"
+  page.table(w, names, rows)
 end
 
 local function commands(w, result)
@@ -286,12 +234,8 @@ function report.about(result)
 end
 
 function report.html(result)
-  local out = {}
-  local function w(text) out[#out + 1] = text end
   local name = escape(result.model:gsub("/+$", ""):match "[^/]*$")
-  w '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-  w '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-  w(("<title>Trade-off of %s</title><style>%s</style></head><body>"):format(name, style))
+  local w, text_of = page.new("Trade-off of " .. name)
   w(('<h1>What quantizing %s costs and buys</h1><p class="soft">%s</p>'):format(name, escape(report.about(result))))
   w '<h2>Verdict</h2><ul class="verdict">'
   for _, text in ipairs(result.verdict.sentences) do w(("<li>%s</li>"):format(escape(text))) end
@@ -302,8 +246,7 @@ function report.html(result)
   full_table(w, result)
   w '<h2>Commands</h2><p class="soft">The run, and what makes each number by hand.</p>'
   commands(w, result)
-  w(("<script>%s</script></body></html>"):format(script))
-  return table.concat(out, "\n") .. "\n"
+  return text_of()
 end
 
 return report
