@@ -249,6 +249,29 @@ return function(q, native)
     return best
   end
 
+  -- What another pack has for a plan's problem, with `by` its kernel; nil: it has none that runs here.
+  function session:time_other(from, plan, m, reps)
+    for i, p in ipairs(from:plans()) do
+      local same = p.kind == "fastest" and p.problem == plan.problem and fits(from, p, self.device)
+      for j, range in ipairs(same and p.ranges or {}) do
+        local case = serving(p, m) == range and self:case(from, i, j, range.variant)
+        local other = case and self:time(case, m, reps)
+        if other then
+          other.by = q.import "lua.common".short(case.variant)
+          return other
+        end
+      end
+    end
+  end
+
+  -- Does another pack have a plan for one of the things to be timed? nil, message, code.
+  local function shares(from, list)
+    local has = {}
+    for _, p in ipairs(from:plans()) do has[p.problem] = true end
+    for _, x in ipairs(list) do if has[x.plan.problem] then return true end end
+    return nil, ("%s has none of the problems that are to be timed"):format(from.path), "QN_E_NO_KERNEL"
+  end
+
   -- Of the fastest plans, what is to be timed: list of { plan, range, case, point }, the shapes, the M. nil, message.
   local function agenda(self, s, list)
     local out, shapes, seen, ms = {}, {}, {}, {}
@@ -273,45 +296,56 @@ return function(q, native)
     return #t == #rounds and (t[#t] - t[1]) / 2 / median(t) or 0
   end
 
-  -- A kernel and the dense product in turns, since a shared machine is not the same a second later: of a few rounds the
-  -- one with the middle ratio. -> { ours, dense }, each { seconds, spread, bandwidth, disturbed, by }; or nil, message.
-  function session:beside_dense(own, x, reps)
+  -- A kernel and another product in turns, since a shared machine is not the same a second later: of a few rounds the
+  -- one with the middle ratio. time_other(plan, m, reps) -> as sampled, or nil. -> { ours, other }, each { seconds,
+  -- spread, bandwidth, disturbed, by }; or nil, message.
+  function session:beside(x, reps, time_other)
     local rounds, each = {}, (reps + 2) // 3
     for i = 1, 3 do
       local ours, why = self:time(x.case, x.point.m, each)
       if not ours then return nil, why end
-      rounds[i] = { ours = ours, dense = self:time_dense(own, x.plan, x.point.m, each) }
+      rounds[i] = { ours = ours, other = time_other(x.plan, x.point.m, each) }
     end
     table.sort(rounds, function(a, b)
-      return (a.dense and a.dense.seconds or 0) / a.ours.seconds < (b.dense and b.dense.seconds or 0) / b.ours.seconds
+      return (a.other and a.other.seconds or 0) / a.ours.seconds < (b.other and b.other.seconds or 0) / b.ours.seconds
     end)
     for side, one in pairs(rounds[2]) do one.spread = spread(rounds, side) end
     return rounds[2]
   end
 
-  -- Time the fastest plans again, weights cold, each beside the dense product. options: m = list (default: the tuned
-  -- ones), reps, progress(problem, m, done, total). -> list of { problem, m, variant, seconds, spread, disturbed,
-  -- bytes, bandwidth, tuned_seconds, dense_seconds, dense_spread, dense_disturbed, dense_bandwidth,
-  -- dense_bytes, dense_by }, and { samples, thrown, disturbed }, how many samples became what; or nil, message, code.
+  -- Time the fastest plans again, weights cold, each beside the dense product or beside what another pack has for the
+  -- problem. options: m = list (default: the tuned ones), reps, against = pack, progress(problem, m, done, total).
+  -- -> list of { problem, m, variant, seconds, spread, disturbed, bytes, bandwidth, tuned_seconds, dense_seconds,
+  -- dense_spread, dense_disturbed, dense_bandwidth, dense_bytes, dense_by }, with `against` in the place of `dense` if
+  -- that is a pack, and { samples, thrown, disturbed }, how many samples became what; or nil, message, code.
   function pack:bench(options)
     options = options or {}
-    q.check.fields(options, { m = "list?", reps = "count?", progress = "function?" }, "options of bench")
+    q.check.fields(options, { m = "list?", reps = "count?", against = "table?", progress = "function?" },
+      "options of bench")
     local s <close>, why, code = open_session(self)
     if not s then return nil, why, code end
     local list, shapes, ms = agenda(self, s, options.m)
     if not list then return nil, shapes, ms end
-    local own, reps, out = s:dense_pack(shapes, ms), options.reps or 15, {}
+    local from, reps, out, ok = options.against, options.reps or 15, {}, true
+    if from then ok, why, code = shares(from, list) end
+    if not ok then return nil, why, code end
+    local own = not from and s:dense_pack(shapes, ms) or nil
+    local function time_other(plan, m, each)
+      if from then return s:time_other(from, plan, m, each) end
+      return s:time_dense(own, plan, m, each)
+    end
     for i, x in ipairs(list) do
       local plan, m = x.plan, x.point.m
       if options.progress then options.progress(plan.problem, m, i - 1, #list) end
-      local r, fault = s:beside_dense(own, x, reps)
+      local r, fault = s:beside(x, reps, time_other)
       if not r then return nil, ("%s M=%d %s: %s"):format(plan.problem, m, x.case.variant, fault), "QN_E_WRONG" end
-      local ours, dense = r.ours, r.dense or {}
+      local ours, other, beside = r.ours, r.other or {}, from and "against_" or "dense_"
       out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = ours.seconds, spread = ours.spread,
-        disturbed = ours.disturbed, bytes = plan.bytes, bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds,
-        dense_seconds = dense.seconds, dense_spread = dense.spread, dense_disturbed = dense.disturbed,
-        dense_bandwidth = dense.bandwidth, dense_by = dense.by,
-        dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k }
+        disturbed = ours.disturbed, bytes = plan.bytes, bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds }
+      for _, key in ipairs { "seconds", "spread", "disturbed", "bandwidth", "by" } do
+        out[i][beside .. key] = other[key]
+      end
+      if not from then out[i].dense_bytes = (s.device.target == "cuda" and 2 or 4) * plan.n * plan.k end
     end
     return out, s.counts
   end

@@ -190,6 +190,11 @@ static const row rows[] = {
     {TUNE "-o x.qpack >tuned && quernel report x.qpack --csv --json", 2, NULL, "--csv and --json exclude each other"},
     {TUNE "-o x.qpack >tuned && quernel report x.qpack -o nowhere/x.html", 1, NULL, "nowhere/x.html"},
     {TUNE "-o x.qpack >tuned && quernel report x.qpack --model nowhere", 1, NULL, "nowhere"},
+    {TUNE "-o x.qpack >tuned && quernel bench x.qpack --against x.qpack --m 1 --reps 3 --quiet", 0,
+     "against us.*x +host.gemm c-", NULL},
+    {TUNE "-o x.qpack >tuned && quernel bench x.qpack --against nowhere", 1, NULL, "nowhere"},
+    {TUNE "-o x.qpack >tuned && mv x.qpack y.qpack && " PACKED "quernel bench y.qpack --against x.qpack", 1, NULL,
+     "^quernel: x.qpack has none of the problems that are to be timed\n$"},
     /* A page of a problem with two times, of two packs; a verified kernel has none. The same as CSV. */
     {TUNE "-o x.qpack >tuned && quernel report x.qpack x.qpack --model " MODEL
           " && grep -c '<circle' report.html && rm x.qpack && " PACKED
