@@ -1,4 +1,4 @@
--- style.lua - how every Lua and C file of the tree is written.
+-- style.lua - how every Lua and C file of the tree is written, and every Python file of the package.
 --
 --   lua5.4 tests/style.lua      FILE:LINE and the rule that is broken, for each place; last, the commands that help
 --
@@ -25,10 +25,10 @@ local function output(command)
   return text, pipe:close()
 end
 
-local function files(pattern)
+local function files(pattern, folder)
   local list = {}
-  for name in output(("find . -name 'build*' -prune -o -name .git -prune -o -name '%s' -print"):format(pattern))
-    :gmatch "%./([^\n]+)" do list[#list + 1] = name end
+  for name in output(("find ./%s -name 'build*' -prune -o -name .git -prune -o -name '%s' -print"):format(folder or "",
+    pattern)):gmatch "%./([^\n]+)" do list[#list + 1] = name end
   table.sort(list)
   return list
 end
@@ -66,16 +66,18 @@ local function inside_strings(text)
   end
 end
 
-local function check_lines(name, text, inside)
-  local number, blank = 0, false
+-- blanks: how many blank lines may follow each other.
+local function check_lines(name, text, blanks, inside)
+  local number, blank = 0, 0
   for line in text:gmatch "([^\n]*)\n" do
     number = number + 1
     local width = utf8.len(line) or #line
     if width > columns then report(name, number, "%d columns, at most %d are read easily", width, columns) end
     if line:find "\t" then report(name, number, "a tab: indent with spaces") end
     if line:find "%s$" then report(name, number, "blanks at the end of the line") end
-    if line == "" and (blank or number == 1) then report(name, number, "one blank line is enough") end
-    if line:find "^%s*%-%- %-%-%-%- " or line:find "^%s*/%* %-%-%-%- " then
+    blank = line == "" and blank + 1 or 0
+    if blank > blanks or blank == number then report(name, number, "a blank line too many") end
+    if line:find "^%s*%-%- %-%-%-%- " or line:find "^%s*/%* %-%-%-%- " or line:find "^%s*# %-%-%-%- " then
       if width ~= columns or not line:find "%-%-%-$" and not line:find "%-%-%- %*/$" then
         report(name, number, "a banner is one line of %d columns: -- ---- Title ---…", columns)
       end
@@ -83,10 +85,9 @@ local function check_lines(name, text, inside)
     if inside and not inside[number] and #line:match "^ *" % 2 ~= 0 then
       report(name, number, "indented by %d: steps of two", #line:match "^ *")
     end
-    blank = line == ""
   end
   if text:sub(-1) ~= "\n" then report(name, number + 1, "the last line does not end") end
-  if blank then report(name, number, "a blank line at the end of the file") end
+  if blank > 0 then report(name, number, "a blank line at the end of the file") end
 end
 
 -- ---- Functions ------------------------------------------------------------------------------------------------------
@@ -106,6 +107,24 @@ local function check_c_functions(file, text)
     number = number + 1
     if line:find "^[%a_]" and not line:find "^[%w_]+:$" then first, name = number, line:match "([%w_]+)%(" end
     if line == "}" and name then check_length(file, name, first, number) end
+  end
+end
+
+-- One begins at its "def" and ends where a line that is not blank stands as far to the left.
+local function check_python_functions(file, text)
+  local number, open = 0, {}
+  for line in (text .. "the end\n"):gmatch "([^\n]*)\n" do
+    number = number + 1
+    local indent = line:find "%S"
+    while indent and open[1] and indent <= open[#open].indent and not line:find "^%s*%)" do
+      local f = table.remove(open)
+      check_length(file, f.name, f.first, f.last)
+    end
+    if indent then
+      for _, f in ipairs(open) do f.last = number end
+    end
+    local name = line:match "^%s*def ([%w_]+)"
+    if name then open[#open + 1] = { name = name, indent = indent, first = number, last = number } end
   end
 end
 
@@ -151,17 +170,22 @@ end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------
 
-local lua, c, texts = files "*.lua", files "*.[ch]", {}
+local lua, c, python, texts = files "*.lua", files "*.[ch]", files("*.py", "python"), {}
 for _, name in ipairs(lua) do
   texts[name] = read(name)
-  check_lines(name, texts[name], inside_strings(texts[name]))
+  check_lines(name, texts[name], 1, inside_strings(texts[name]))
 end
 check_lua_functions(lua, texts)
 check_lua(lua)
 for _, name in ipairs(c) do
   local text = read(name)
-  check_lines(name, text)
+  check_lines(name, text, 1)
   check_c_functions(name, text)
+end
+for _, name in ipairs(python) do
+  local text = read(name)
+  check_lines(name, text, 2)
+  check_python_functions(name, text)
 end
 check_format(c)
 for name, used in pairs(dispatch) do
@@ -173,4 +197,4 @@ if found > 0 then
   print(("%d places; to mend and to look again:\n  %s"):format(found, table.concat(help, "\n  ")))
   os.exit(1)
 end
-print(("%d files of Lua and %d of C are as they should be"):format(#lua, #c))
+print(("%d files of Lua, %d of C and %d of Python are as they should be"):format(#lua, #c, #python))

@@ -1,0 +1,142 @@
+"""Checkpoints as planes: safetensors and GGUF in the dialects that libquernel-io reads."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Iterator
+from ctypes import POINTER
+from typing import Any
+
+import numpy as np
+
+from . import _c, arrays
+from ._c import Type
+from .errors import ArgumentError, check_io
+from .owned import Owned
+from .planes import Planes
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A weight of a checkpoint: see qn_tensor in io.h for each field."""
+
+    name: str
+    dialect: str
+    format: str | None
+    refusal: str | None
+    activation: str | None
+    tied_to: str | None
+    role: str
+    slices: int
+    n: int
+    k: int
+    bytes: int
+    quantized: bool
+    linear: bool
+
+
+def _text(s: bytes | None) -> str | None:
+    return None if s is None else s.decode(errors="replace")
+
+
+def _tensor(t: Any) -> Tensor:
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(Tensor):
+        value = getattr(t, field.name)
+        fields[field.name] = _text(value) if isinstance(value, bytes) else value
+    return Tensor(**fields)
+
+
+class Checkpoint(Owned):
+    """An open checkpoint: a folder with safetensors, one .safetensors file, or a .gguf. Nothing is read until asked.
+
+    Any thread. Arrays and planes keep the checkpoint; after `close` they must not be used.
+    Raises FileError, FormatError.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        out = ctypes.c_void_p()
+        check_io(_c.reading.qn_model_open(os.fsencode(path), out))
+        super().__init__(out, _c.reading.qn_model_close, threading.RLock())
+        self.path = os.fspath(path)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Its weights, in the order of the file."""
+        i = 0
+        while t := _c.reading.qn_model_tensor(self.pointer, i):
+            yield _tensor(t.contents)
+            i += 1
+
+    def find(self, name: str) -> Tensor | None:
+        """The weight of that name."""
+        t = _c.reading.qn_model_find(self.pointer, name.encode())
+        return _tensor(t.contents) if t else None
+
+    def planes(self, name: str, slice: int = 0) -> Planes:
+        """The weight of that name, of a stack the matrix `slice`, from 0; without a copy where the file has planes.
+
+        Raises KeyError, ShapeError (a weight that cannot be read: its `refusal`), ArgumentError (slice), FormatError.
+        """
+        t = _c.reading.qn_model_find(self.pointer, name.encode())
+        if not t:
+            raise KeyError(f"{self.path} has no weight {name}")
+        out = POINTER(_c.Planes)()
+        check_io(_c.reading.qn_model_planes(self.pointer, t, slice, out))
+        keep = Owned(out, _c.reading.qn_planes_free, threading.RLock(), self)
+        p = out.contents
+        planes = {
+            plane.name.decode(): (
+                _array(plane.data, (plane.rows, plane.cols), Type(plane.type), keep),
+                Type(plane.type).name.lower(),
+            )
+            for plane in p.plane[: p.n_planes]
+        }
+        perm = _array(ctypes.cast(p.perm, ctypes.c_void_p).value, (p.k,), Type.I32, keep) if p.perm else None
+        return Planes(p.format.decode(), planes, perm)
+
+    def array(self, name: str) -> tuple[np.ndarray[Any, Any], str]:
+        """A stored tensor and the type of its elements, without a copy; of types that NumPy does not have the bits.
+
+        Raises KeyError, and ArgumentError for GGUF's blocks.
+        """
+        found = _c.reading.qn_model_find_raw(self.pointer, name.encode())
+        if not found:
+            raise KeyError(f"{self.path} has no tensor {name}")
+        raw = found.contents
+        kind = Type(raw.type)
+        if kind not in arrays.HOLDER:
+            raise ArgumentError(f"{name} has elements of {raw.dtype.decode()}, which are no array")
+        return _array(raw.data, tuple(raw.dim[: raw.n_dims]), kind, self), kind.name.lower()
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """config.json, if there is one."""
+        size = ctypes.c_size_t()
+        text = _c.reading.qn_model_config(self.pointer, size)
+        found: dict[str, Any] | None = json.loads(ctypes.string_at(text, size.value)) if text else None
+        return found
+
+    def number(self, key: str) -> float | None:
+        """The number of a key of a GGUF's header."""
+        found = _c.reading.qn_model_find_meta(self.pointer, key.encode())
+        return found.contents.number if found else None
+
+    def text(self, key: str) -> str | None:
+        """The text of a key of a GGUF's header, or of a safetensors file's metadata."""
+        found = _c.reading.qn_model_find_meta(self.pointer, key.encode())
+        return _text(ctypes.string_at(found.contents.data, found.contents.count)) if found else None
+
+
+def _array(address: int | None, shape: tuple[int, ...], kind: Type, keep: object) -> np.ndarray[Any, Any]:
+    """Memory of the checkpoint as an array that cannot be written, and that keeps `keep`."""
+    dtype = np.dtype(arrays.HOLDER[kind])
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    block = (ctypes.c_uint8 * size).from_address(address or 0)
+    block._keep = keep  # type: ignore[attr-defined]
+    out = np.ctypeslib.as_array(block).view(dtype)
+    out.flags.writeable = False
+    return out.reshape(shape)
