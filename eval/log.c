@@ -12,12 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char title[] = "quernel log 1 ";
+static const char title[] = "quernel log 2 ";
 enum { HEAD = sizeof title - 1 + 2 * QN_HASH_BYTES + 1 };
 
 typedef struct record {
+  uint8_t hash[QN_HASH_BYTES]; /* of all that follows it */
   int64_t entry;
-  uint8_t hash[QN_HASH_BYTES];
+  uint64_t size;
 } record; /* the bytes follow */
 
 static size_t size_of(const qn__log *l, int64_t entry) { return l->at[entry + 1] - l->at[entry]; }
@@ -28,22 +29,51 @@ static qn_status fault(const qn__log *l, int error) {
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
+static void hash_of(const char *at, size_t bytes, uint8_t out[QN_HASH_BYTES]) {
+  qn__hash128(at + QN_HASH_BYTES, sizeof(record) - QN_HASH_BYTES + bytes, out);
+}
+
+/* The bytes of the record at the head of `size` bytes; 0: it is not whole. */
+static size_t read_record(const char *from, size_t size, record *r) {
+  uint8_t hash[QN_HASH_BYTES];
+  if (size < sizeof *r) return 0;
+  memcpy(r, from, sizeof *r);
+  if (r->size > size - sizeof *r) return 0;
+  hash_of(from, r->size, hash);
+  return memcmp(hash, r->hash, sizeof hash) ? 0 : sizeof *r + r->size;
+}
+
 /* Take over the records at the head of what follows the title; returns how many bytes of it are whole. */
 static size_t take(qn__log *l, const char *from, size_t size) {
-  size_t used = 0;
-  for (;;) {
-    record r;
-    uint8_t hash[QN_HASH_BYTES];
-    if (size - used < sizeof r) return used;
-    memcpy(&r, from + used, sizeof r);
-    if (r.entry < 0 || r.entry >= l->n || size - used - sizeof r < size_of(l, r.entry)) return used;
-    const char *bytes = from + used + sizeof r;
-    qn__hash128(bytes, size_of(l, r.entry), hash);
-    if (memcmp(hash, r.hash, sizeof hash)) return used;
-    memcpy(l->data + l->at[r.entry], bytes, size_of(l, r.entry));
+  size_t used = 0, bytes;
+  record r;
+  while ((bytes = read_record(from + used, size - used, &r)) > 0) {
+    if (r.entry < 0 || r.entry >= l->n || r.size != size_of(l, r.entry)) break;
+    memcpy(l->data + l->at[r.entry], from + used + sizeof r, r.size);
     l->done[r.entry] = true;
-    used += sizeof r + size_of(l, r.entry);
+    used += bytes;
   }
+  return used;
+}
+
+qn_status qn__log_look(const char *path, qn__log_summary *out) {
+  char *text;
+  size_t size, used = HEAD, bytes;
+  uint8_t content[QN_HASH_BYTES] = {0};
+  record r;
+  *out = (qn__log_summary){0};
+  QN_TRY(qn__file_read(path, &text, &size));
+  bool is_log = size >= HEAD && !memcmp(text, title, sizeof title - 1) && text[HEAD - 1] == '\n';
+  while (is_log && (bytes = read_record(text + used, size - used, &r)) > 0) {
+    for (int i = 0; i < QN_HASH_BYTES; i++) content[i] ^= r.hash[i];
+    out->entries++;
+    used += bytes;
+  }
+  free(text);
+  if (!is_log) return qn__fail(QN_E_FORMAT, "%s: not the log of an evaluation, or torn before its first entry", path);
+  out->behind = size - used;
+  qn__hash_text(content, out->content);
+  return QN_OK;
 }
 
 /* A file that has not even its title was torn at once, and begins anew. */
@@ -81,11 +111,11 @@ qn_status qn__log_put(qn__log *l, int64_t first, int64_t count) {
   char *all = l->fd < 0 ? NULL : calloc(1, size + 1), *to = all;
   if (l->fd >= 0 && !all) return qn__fail(QN_E_NOMEM, "%s: %zu bytes", l->path, size);
   for (int64_t i = first; all && i < first + count; i++) {
-    record r = {.entry = i};
-    qn__hash128(l->data + l->at[i], size_of(l, i), r.hash);
+    record r = {.entry = i, .size = size_of(l, i)};
     memcpy(to, &r, sizeof r);
-    memcpy(to + sizeof r, l->data + l->at[i], size_of(l, i));
-    to += sizeof r + size_of(l, i);
+    memcpy(to + sizeof r, l->data + l->at[i], r.size);
+    hash_of(to, r.size, (uint8_t *)to);
+    to += sizeof r + r.size;
   }
   qn_status s = all ? append(l, all, size) : QN_OK;
   free(all);

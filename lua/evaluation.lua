@@ -220,31 +220,6 @@ return function(q, native)
     return options.log or name and ("%s/eval/%s-%s.log"):format(options.store, program.build:sub(1, 8), name)
   end
 
-  -- What was evaluated, as a store at a root (nil: the default) keeps it: list of { path, bytes, modified = seconds
-  -- since 1970, usable = is it of this program? }; or nil, message, code.
-  function q.store.evaluations(root)
-    local build, why, code = once(program, "build", native.build)
-    if build then root, why, code = q.store.root(root) end
-    if not build or not root then return nil, why, code end
-    local list, ours = native.files(root .. "/eval"), build:sub(1, 8) .. "-"
-    for _, x in ipairs(list) do x.usable = x.path:match("[^/]*$"):sub(1, #ours) == ours end
-    return list
-  end
-
-  -- Remove of that what drop(x) says. -> how many; or nil, message, code.
-  function q.store.forget_evaluations(root, drop)
-    local list, why, code = q.store.evaluations(root)
-    local n, ok = 0, list
-    for _, x in ipairs(list or {}) do
-      if ok and drop(x) then
-        ok, why, code = native.remove(x.path)
-        n = n + 1
-      end
-    end
-    if not ok then return nil, why, code end
-    return n
-  end
-
   -- Bits per byte, from the mean of each domain; nil if a text has no bytes.
   local function bits_per_byte(e, domains)
     local nats, bytes = 0, 0

@@ -252,6 +252,18 @@ static qn__evaluate_options read_options(lua_State *L, int index, teller *t) {
                                 .ud = t};
 }
 
+/* log_look(path) -> { entries =, behind =, content = } of a log (eval/log.h), or nil, message, code */
+static int log_look(lua_State *L) {
+  qn__log_summary of;
+  qn_status s = qn__log_look(luaL_checkstring(L, 1), &of);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_createtable(L, 0, 3);
+  qn__lua_set_integer(L, "entries", (int64_t)of.entries);
+  qn__lua_set_integer(L, "behind", (int64_t)of.behind);
+  lua_pushstring(L, of.content), lua_setfield(L, -2, "content");
+  return 1;
+}
+
 typedef struct result {
   qn__evaluated tokens;
   qn__answered answers;
@@ -462,6 +474,7 @@ void qn__lua_eval(lua_State *L) {
       {"model_hash", model_hash},
       {"reference", reference_open},
       {"evaluate", evaluate},
+      {"log_look", log_look},
       {"task", task_read},
       {"evaluate_task", evaluate_task},
       {"mean", mean},

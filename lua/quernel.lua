@@ -219,6 +219,7 @@ import "lua.packs"(q, native)
 import "lua.counting"(q, native)
 import "lua.tokens"(q, native)
 import "lua.evaluation"(q, native)
+import "lua.store"(q, native)
 import "lua.tradeoff"(q, native)
 import "lua.calibration"(q, native)
 

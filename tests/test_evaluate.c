@@ -243,7 +243,7 @@ START_TEST(damaged_logs_are_mended) {
   strcpy(log, in_folder("log"));
   const qn__evaluate_options o = {.log = log, .key = "x", .threads = 1};
   qn__evaluated whole = evaluate(x, &o);
-  size_t size = whole.at[20] + 20 * 24 + 47;
+  size_t size = whole.at[20] + 20 * 32 + 47;
   FILE *f = fopen(log, "rb");
   char *bytes = malloc(size + 1);
   ck_assert_uint_eq(fread(bytes, 1, size + 1, f), size);

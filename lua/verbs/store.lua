@@ -137,8 +137,8 @@ list shows what was measured, and when, for each machine and compiler. verify fi
 nobody can use. merge takes over what another store has, where that is new or rests on more samples. diff shows where
 two stores differ. forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one
 entry (by its key), so that the next run takes them anew: after numbers that were taken while the machine was busy, or
-a kernel that was rejected by mistake. Compiled kernels stay. What eval keeps is listed, too; gc removes what another
-build of quernel left long ago, and forget eval all of it.]],
+a kernel that was rejected by mistake. Compiled kernels stay. What eval keeps is listed, checked, carried over and
+compared, too; gc removes what another build of quernel left long ago, and forget eval all of it.]],
   examples = {
     "list",
     "forget int4.g128:4096x4096    # the machine was busy",

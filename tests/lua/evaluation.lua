@@ -145,6 +145,71 @@ case("what another process has removed already is removed", function(t)
   t.check(why:find("^/proc/version: cannot be removed: "), why)
 end)
 
+-- A copy of a file with other bytes at its end, or fewer.
+local function spoil(path, keep, more)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read "a"
+  f:close()
+  assert(q.native.file_write(path, text:sub(1, keep) .. (more or "")))
+  return text
+end
+
+case("evaluations are checked, carried over and compared as all of a store is", function(t)
+  local m = assert(q.model(models .. "tiny-llama"))
+  local d <close> = assert(q.decoder(m))
+  local function store(name, stop, which)
+    local root = t.scratch .. "/" .. name
+    assert(q.native.make_folder(root))
+    if not stop then return root end
+    local w = assert(windows(m, { ctx = 16, windows = which }))
+    return root, assert(q.evaluate { decoder = d, windows = w, store = root, stop = stop, threads = 1 })
+  end
+  local function differences(a, b)
+    local out = {}
+    for _, x in ipairs(assert(q.store.diff(a, b))) do
+      if x.kind == "evaluation" then out[#out + 1] = ("%s %s"):format(x.a and x.a.entries, x.b and x.b.entries) end
+    end
+    return table.concat(out, ", ")
+  end
+  local function merge(into, from)
+    local c = assert(q.store.merge(into, from))
+    return ("%d %d %d %d %d"):format(c.copied, c.replaced, c.kept, c.same, c.damaged)
+  end
+  local less, more, empty = store("less", 1, "300"), store("more", 200, "300"), store "empty" -- passes of 128 windows
+  store("more", 2, "2") -- of other windows
+  local path = assert(q.store.evaluations(less))[1].path
+  local found = differences(less, more)
+  t.check(found == "128 256, nil 2" or found == "nil 2, 128 256", found)
+  t.equal(differences(more, more), "")
+  t.equal(merge(more, less), "0 0 1 0 0")
+  t.equal(merge(empty, more), "2 0 0 0 0")
+  t.equal(differences(more, empty), "")
+  local held <close> = assert(io.open(path, "r+"))
+  assert(q.native.file_lock(held, path))
+  t.equal(merge(less, more), "1 0 1 0 0") -- a run is at work on the other
+  held:close()
+  t.equal(merge(less, more), "0 1 0 1 0")
+  t.equal(merge(less, more), "0 0 0 2 0")
+  t.equal(#assert(q.store.verify(less)), 0)
+  local _, e = store("less", 200, "300")
+  t.equal(e.computed, 0)
+
+  local whole = spoil(path, -2)
+  local list = assert(q.store.verify(less))
+  same(t, { #list, list[1].path }, { 1, path })
+  t.says("bytes behind its 255 entries are damaged, or a writer was killed", error, list[1].what)
+  t.equal(merge(less, more), "0 1 0 1 0")
+  t.equal(spoil(path, 20), whole)
+  t.equal(assert(q.store.verify(less))[1].what, "not the log of an evaluation, or torn before its first entry")
+  t.equal(merge(more, less), "0 0 0 1 1")
+  t.equal(merge(less, more), "0 1 0 1 0")
+  local flipped = whole:sub(60, 60) == "x" and "y" or "x"
+  spoil(path, 59, flipped .. whole:sub(61))
+  t.says("behind its 0 entries", error, assert(q.store.verify(less))[1].what)
+  t.equal(select(2, q.store.verify(t.scratch .. "/nowhere")), ("store: %s/nowhere: No such file or directory"):format(
+    t.scratch))
+end)
+
 case("a reference and a calibration need the decoders that they are of", function(t)
   local m = assert(q.model(models .. "tiny-llama"))
   local d, w = assert(q.decoder(m)), assert(windows(m))
