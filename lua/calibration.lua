@@ -154,7 +154,8 @@ return function(q, native)
       why = not planes and e
     end
     if why then
-      planes, e, code = quantize(run, options, c, "rtn", options.scales ~= "outputs" and options.scales or nil)
+      local scales = options.scales
+      planes, e, code = quantize(run, options, c, "rtn", scales and not native.scales_see(scales) and scales or nil)
       if not planes then return nil, ("%s: %s"):format(c.name, e), code end
       if not options.allow_rtn then
         return nil, ("%s: %s; with --allow-rtn it is rounded to nearest"):format(c.name, why), "QN_E_ARG"

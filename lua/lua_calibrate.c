@@ -22,16 +22,28 @@ static calibration *check_calibration(lua_State *L, int index) {
 
 const qn__inputs *qn__lua_inputs_at(lua_State *L, int index) { return check_calibration(L, index)->seen; }
 
+static void push_see(lua_State *L, int see) {
+  if (see >= 0) lua_pushinteger(L, see);
+  else lua_pushnil(L);
+}
+
 /* method_sees(name) -> what its calibration takes: a number for `see` below; nil: it needs none; and whether the
  * model's inputs are scaled before. Raises if there is no such method. */
 static int method_sees(lua_State *L) {
   int see;
   bool scaled;
   if (qn__quantize_sees(luaL_checkstring(L, 1), &see, &scaled)) return luaL_error(L, "%s", qn__errmsg());
-  if (see >= 0) lua_pushinteger(L, see);
-  else lua_pushnil(L);
+  push_see(L, see);
   lua_pushboolean(L, scaled);
   return 2;
+}
+
+/* scales_see(name) -> the same for a rule of scales, but for the last. */
+static int scales_see(lua_State *L) {
+  int see;
+  if (qn__quantize_scales_see(luaL_checkstring(L, 1), &see)) return luaL_error(L, "%s", qn__errmsg());
+  push_see(L, see);
+  return 1;
 }
 
 /* The names that a function counts up. */
@@ -147,9 +159,13 @@ void qn__lua_calibrate(lua_State *L) {
       {"__close", calibration_gc},
       {NULL, NULL},
   };
-  static const luaL_Reg functions[] = {
-      {"calibration", calibration_new}, {"method_sees", method_sees}, {"methods", methods},
-      {"scale_rules", scale_rules},     {"awq_search", awq_search},   {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"calibration", calibration_new},
+                                       {"method_sees", method_sees},
+                                       {"scales_see", scales_see},
+                                       {"methods", methods},
+                                       {"scale_rules", scale_rules},
+                                       {"awq_search", awq_search},
+                                       {NULL, NULL}};
   qn__lua_class(L, calibration_class, class);
   luaL_setfuncs(L, functions, 0);
   qn__lua_set_integer(L, "see_products", QN__SEE_PRODUCTS);

@@ -27,12 +27,13 @@ static const struct {
 
 static const struct {
   const char *name;
-  bool mse, full, outputs;
-} rules[] = {{"minmax", false, false, false},
-             {"mse", true, false, false},
-             {"outputs", true, false, true},
-             {"full", false, true, false},
-             {"full-mse", true, true, false}};
+  bool mse, full;
+  int sees; /* as of methods */
+} rules[] = {{"minmax", false, false, -1},
+             {"mse", true, false, -1},
+             {"outputs", true, false, QN__SEE_PRODUCTS},
+             {"full", false, true, -1},
+             {"full-mse", true, true, -1}};
 
 const char *qn__quantize_method(size_t i) { return i < QN_COUNT(methods) ? methods[i].name : NULL; }
 const char *qn__quantize_scales(size_t i) { return i < QN_COUNT(rules) ? rules[i].name : NULL; }
@@ -61,6 +62,19 @@ qn_status qn__quantize_sees(const char *method, int *see, bool *scaled) {
   QN_TRY(find_method(method, &at));
   *see = methods[at].sees;
   *scaled = methods[at].scaled;
+  return QN_OK;
+}
+
+static qn_status find_rule(const char *name, size_t *out) {
+  for (*out = 0; *out < QN_COUNT(rules); ++*out)
+    if (!strcmp(rules[*out].name, name)) return QN_OK;
+  return unknown("scales", name, qn__quantize_scales);
+}
+
+qn_status qn__quantize_scales_see(const char *scales, int *see) {
+  size_t at;
+  QN_TRY(find_rule(scales, &at));
+  *see = rules[at].sees;
   return QN_OK;
 }
 
@@ -122,15 +136,14 @@ static qn_status no_products(const char *scales) {
 }
 
 static qn_status read_scales(qn__fit *t, const char *name) {
-  for (size_t i = 0; i < QN_COUNT(rules); i++) {
-    if (strcmp(rules[i].name, name) != 0) continue;
-    t->mse = rules[i].mse && t->r.n; /* a wide float needs no smaller range */
-    t->r.full = rules[i].full;
-    t->products = rules[i].outputs && t->seen ? t->seen->h : NULL;
-    if (rules[i].outputs && !t->products) return no_products(name);
-    return t->r.full ? check_full(t) : QN_OK;
-  }
-  return unknown("scales", name, qn__quantize_scales);
+  size_t i;
+  QN_TRY(find_rule(name, &i));
+  t->mse = rules[i].mse && t->r.n; /* a wide float needs no smaller range */
+  t->r.full = rules[i].full;
+  bool products = rules[i].sees >= 0 && rules[i].sees & QN__SEE_PRODUCTS;
+  t->products = products && t->seen ? t->seen->h : NULL;
+  if (products && !t->products) return no_products(name);
+  return t->r.full ? check_full(t) : QN_OK;
 }
 
 static qn_status run(qn__fit *t, const qn__quantize_options *o) {

@@ -55,6 +55,9 @@ qn_status qn__quantize(const qn_format *f, const float *w, int64_t n, int64_t k,
  * model's inputs are to be scaled before (awq.h), which nothing here does. QN_E_ARG: no such method. */
 qn_status qn__quantize_sees(const char *method, int *see, bool *scaled);
 
+/* What a rule of scales needs to see, in the same way. QN_E_ARG: no such rule. */
+qn_status qn__quantize_scales_see(const char *scales, int *see);
+
 /* The i-th method and rule of scales, or NULL. */
 const char *qn__quantize_method(size_t i);
 const char *qn__quantize_scales(size_t i);

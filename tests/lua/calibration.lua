@@ -84,12 +84,16 @@ case("an expert that too few tokens come to is named, or rounded to nearest wher
   local report, why = m:write_quantized(out, o)
   t.equal(report, nil)
   t.check(why:find "experts%.%d.*of 256 tokens of the calibration came to it; .*%-%-allow%-rtn", why)
-  o.allow_rtn = true
+  o.allow_rtn, o.scales = true, "outputs" -- a rule that needs the text, too: such an expert has another
   report = assert(m:write_quantized(out, o))
   local rounded = 0
   for _, r in ipairs(report) do rounded = rounded + (r.rtn and 1 or 0) end
   t.check(rounded > 0 and rounded < #report, rounded)
   for _, r in ipairs(report) do t.equal(r.rtn ~= nil, r.tokens * 200 < 256, r.name) end
+
+  for rule, see in pairs { outputs = q.native.see_products, mse = false, full = false } do
+    t.equal(q.native.scales_see(rule) or false, see, rule)
+  end
 
   -- A run that may not round to nearest does not take such layers from one that might.
   local layers = 0
