@@ -1,12 +1,15 @@
--- style.lua - how every Lua and C file of the tree is written, and every Python file of the package.
+-- style.lua - how every Lua and C file of the tree is written, every Python file of the package, and every page.
 --
 --   lua5.4 tests/style.lua      FILE:LINE and the rule that is broken, for each place; last, the commands that help
 --
 -- Lines have at most 120 columns, and so has each banner, exactly; Lua is indented in steps of two; a function has at
 -- most 60 lines. C is what clang-format 14 makes of it, and luacheck has nothing to say of Lua (.luacheckrc). Where one
--- of the two is missing that is said, and the rest is checked.
+-- of the two is missing that is said, and the rest is checked. Lines of a page have at most 132 columns; its tables and
+-- what programs print are as wide as they are. Nowhere stands a mark of unfinished work, or a path of one machine.
 
-local columns, function_lines = 120, 60
+local columns, page_columns, function_lines = 120, 132, 60
+local unfinished = { "TO" .. "DO", "FIX" .. "ME", "XX" .. "X", "HA" .. "CK", "WI" .. "P" }
+local own_folders = { "home", "root", "work" }
 
 -- Functions that may be longer: switches with a line or two for each case.
 local dispatch = { ["runtime/emu/step.c:run_fragment"] = true }
@@ -66,19 +69,50 @@ local function inside_strings(text)
   end
 end
 
+local function width_of(line) return utf8.len(line) or #line end
+
+-- What no line may have, of code or of a page.
+local function check_line(name, number, line, most)
+  if width_of(line) > most then report(name, number, "%d columns, at most %d are read easily", width_of(line), most) end
+  if line:find "\t" then report(name, number, "a tab: indent with spaces") end
+  if line:find "%s$" then report(name, number, "blanks at the end of the line") end
+  for _, word in ipairs(unfinished) do
+    if line:find("%f[%w]" .. word .. "%f[%W]") then report(name, number, "%s: finish it, or leave it out", word) end
+  end
+  for _, folder in ipairs(own_folders) do
+    local path = "/" .. folder .. "/"
+    if line:find("%f[%w/]" .. path) then report(name, number, "%s: a path that other machines do not have", path) end
+  end
+end
+
+local function check_end(name, text, number, blank)
+  if text:sub(-1) ~= "\n" then report(name, number + 1, "the last line does not end") end
+  if blank > 0 then report(name, number, "a blank line at the end of the file") end
+end
+
+local function check_page(name, text)
+  local number, blank, printed = 0, 0, false
+  for line in text:gmatch "([^\n]*)\n" do
+    number = number + 1
+    if line:find "^%s*```" then printed = not printed end
+    check_line(name, number, line, (printed or line:find "^|") and math.huge or page_columns)
+    blank = line == "" and blank + 1 or 0
+    if not printed and (blank > 1 or blank == number) then report(name, number, "a blank line too many") end
+  end
+  if printed then report(name, number, "what ``` begins does not end") end
+  check_end(name, text, number, blank)
+end
+
 -- blanks: how many blank lines may follow each other.
 local function check_lines(name, text, blanks, inside)
   local number, blank = 0, 0
   for line in text:gmatch "([^\n]*)\n" do
     number = number + 1
-    local width = utf8.len(line) or #line
-    if width > columns then report(name, number, "%d columns, at most %d are read easily", width, columns) end
-    if line:find "\t" then report(name, number, "a tab: indent with spaces") end
-    if line:find "%s$" then report(name, number, "blanks at the end of the line") end
+    check_line(name, number, line, columns)
     blank = line == "" and blank + 1 or 0
     if blank > blanks or blank == number then report(name, number, "a blank line too many") end
     if line:find "^%s*%-%- %-%-%-%- " or line:find "^%s*/%* %-%-%-%- " or line:find "^%s*# %-%-%-%- " then
-      if width ~= columns or not line:find "%-%-%-$" and not line:find "%-%-%- %*/$" then
+      if width_of(line) ~= columns or not line:find "%-%-%-$" and not line:find "%-%-%- %*/$" then
         report(name, number, "a banner is one line of %d columns: -- ---- Title ---…", columns)
       end
     end
@@ -86,8 +120,7 @@ local function check_lines(name, text, blanks, inside)
       report(name, number, "indented by %d: steps of two", #line:match "^ *")
     end
   end
-  if text:sub(-1) ~= "\n" then report(name, number + 1, "the last line does not end") end
-  if blank > 0 then report(name, number, "a blank line at the end of the file") end
+  check_end(name, text, number, blank)
 end
 
 -- ---- Functions ------------------------------------------------------------------------------------------------------
@@ -170,7 +203,9 @@ end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------
 
-local lua, c, python, texts = files "*.lua", files "*.[ch]", files("*.py", "python"), {}
+local lua, c, python, pages = files "*.lua", files "*.[ch]", files("*.py", "python"), files "*.md"
+local texts = {}
+for _, name in ipairs(pages) do check_page(name, read(name)) end
 for _, name in ipairs(lua) do
   texts[name] = read(name)
   check_lines(name, texts[name], 1, inside_strings(texts[name]))
@@ -197,4 +232,5 @@ if found > 0 then
   print(("%d places; to mend and to look again:\n  %s"):format(found, table.concat(help, "\n  ")))
   os.exit(1)
 end
-print(("%d files of Lua, %d of C and %d of Python are as they should be"):format(#lua, #c, #python))
+local done = "%d files of Lua, %d of C, %d of Python and %d pages are as they should be"
+print(done:format(#lua, #c, #python, #pages))
