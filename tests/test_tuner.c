@@ -197,7 +197,7 @@ START_TEST(spent_budget_ends_with_a_plain_kernel) {
   check_result(&r);
   ck_assert_uint_eq(r.counts.timed + r.counts.timed_known, 0);
   ck_assert_uint_eq(r.counts.verified, 1);
-  ck_assert_uint_gt(r.counts.cut, 0);
+  ck_assert_uint_eq(r.counts.cut, 2 + QN_COUNT(set.problem) * QN_COUNT(profile)); /* verified; timed, the plain one */
   for (size_t i = 0; i < r.n_plans; i++) {
     ck_assert_uint_eq(r.plan[i].n_points, 0);
     ck_assert_str_eq(r.plan[i].range[0].variant, set.hash[0]);
@@ -210,8 +210,22 @@ START_TEST(spent_budget_ends_with_a_plain_kernel) {
   o.budget = 1e-3;
   qn_tune_result again = run(&o); /* what is known costs no time */
   check_same_plans(&r, &again);
+  ck_assert_uint_eq(again.counts.cut, 0);
   qn__tune_result_free(&r);
   qn__tune_result_free(&again);
+}
+END_TEST
+
+/* What is made sure of in spite of the budget was not left out. */
+START_TEST(only_what_is_missing_was_cut) {
+  good_set();
+  qn_tune_options o = options();
+  o.budget = 1e-3;
+  o.check_only = 1;
+  qn_tune_result r = run(&o);
+  ck_assert_uint_eq(r.counts.verified, 1);
+  ck_assert_uint_eq(r.counts.cut, 2);
+  qn__tune_result_free(&r);
 }
 END_TEST
 
@@ -294,6 +308,7 @@ int main(int argc, char **argv) {
       CASE(winner_of_a_busy_run_has_no_privilege, 2),
       CASE(retiming_takes_all_again, 1),
       CASE(spent_budget_ends_with_a_plain_kernel, 1),
+      CASE(only_what_is_missing_was_cut, 1),
       CASE(budget_ends_the_compiling, 1),
       CASE(budget_holds_though_a_compiler_hangs, QN_COUNT(hangs)),
       CASE(runs_share_what_they_compile, 1),

@@ -251,7 +251,7 @@ static bool settled(qn_contest *f, meeting *x, const char *key) {
   bool known = x->n && from_json(evidence, x) && !qn__run_again(r, evidence);
   r->counts.timed_known += known;
   cJSON_Delete(evidence);
-  return known || x->n < 2 || qn__run_late(r) || qn__journal_suspicion(r->store, key) >= QN_SUSPECT;
+  return known || x->n < 2 || qn__journal_suspicion(r->store, key) >= QN_SUSPECT || qn__run_late(r);
 }
 
 /* Among so many a failure may be another's doing: whoever failed is asked alone. If it is at fault the others meet

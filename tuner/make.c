@@ -49,7 +49,7 @@ static void make(qn_maker *m, qn_entrant *e) {
   bool known = qn__store_artifact_get(m->store, e->c->hash, &s, &a, why, sizeof why);
   if (!known) s = compile(m, e->c, &a, why);
   pthread_mutex_lock(&m->lock);
-  bool given_up = m->stop && s == QN_E_LIMIT; /* as if it had never begun */
+  bool given_up = m->stop && s != QN_OK && s != QN_E_COMPILE; /* as if it had never begun */
   if (!given_up) {
     e->known = known;
     settle(m->store, e, s, why, &a);

@@ -20,6 +20,7 @@ typedef struct qn_entrant {
   bool taken;    /* counted */
   bool alive;    /* nothing is held against it */
   bool verified; /* and is right */
+  bool late;     /* there was no time to make it or to verify it, when that was last tried */
   bool timed;
   double error;
 } qn_entrant;

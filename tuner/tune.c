@@ -275,7 +275,8 @@ static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
     cJSON_Delete(known);
     return QN_OK;
   }
-  if (qn__run_late(r)) return QN_OK;
+  e->late = qn__now() >= r->until;
+  if (e->late) return QN_OK;
   size_t aside = r->counts.set_aside;
   QN_TRY(qn__run_question(r, e, key, &(qn_ask){.op = "verify", .p = p, .e = e}, &e->error, &e->verified));
   r->counts.verified += r->counts.set_aside == aside;
@@ -293,7 +294,7 @@ static qn_status prove(qn_tuning *r, const qn_tune_problem *p, const qn_candidat
   qn_entrant *e = qn__run_entrant(r, c->hash);
   if (!e->taken) qn__run_show(r, "compile", p->problem.spelling, c->name, 0, 0, NULL);
   if (!qn__maker_wait(&r->maker, e, until)) {
-    r->counts.cut += qn__now() >= until;
+    e->late = qn__now() >= until;
     return QN_OK;
   }
   take(r, e);
@@ -330,6 +331,14 @@ static qn_status secure(qn_tuning *r, const qn_tune_problem *p) {
 static qn_status prove_all(qn_tuning *r, const qn_tune_problem *p) {
   for (size_t j = 0; j < p->n_candidates; j++) QN_TRY(prove(r, p, qn__run_candidate(r, p, j), r->until));
   return p->generic ? prove(r, p, p->generic, r->until) : QN_OK;
+}
+
+/* How many were left out for want of time, whatever problems share them. */
+static size_t unproven(const qn_tuning *r) {
+  size_t n = 0;
+  for (const qn_entrant *e = r->entrant; e < r->entrant + r->n_entrants; e++)
+    n += e->late && !e->verified && (e->alive || !e->taken);
+  return n;
 }
 
 /* ---- The result -------------------------------------------------------------------------------------------------- */
@@ -461,6 +470,7 @@ static qn_status plan_all(qn_tuning *r, qn_tune_result *out) {
   r->steps[QN_TIMING].done = 0;
   r->steps[QN_TIMING].spent = 0;
   r->n_dense = out->n_plans = 0;
+  r->counts.cut = 0; /* of plans that are made again only the last count */
   for (size_t i = 0; i < r->n_problems; i++) {
     double end = qn__run_share(r->end, r->n_problems - i);
     r->until = qn__run_share(end, 2);
@@ -495,6 +505,7 @@ static qn_status steps(qn_tuning *r, qn_tune_result *out) {
   qn_status s = measure(r, out);
   stop_making(r);
   QN_TRY(s);
+  r->counts.cut += unproven(r);
   QN_TRY(gather_kernels(r, out));
   remark_untried(r);
   if (r->journal.error) qn__run_remark(r, "the journal was not kept: %s", strerror(r->journal.error));

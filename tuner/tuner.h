@@ -71,7 +71,8 @@ typedef struct qn_tune_counts {
   size_t samples, thrown,
       disturbed; /* kept; void, and taken again; of those kept, taken on a busy machine (sample.h) */
   size_t again;  /* timings of earlier runs that were taken again */
-  size_t cut;    /* steps that were left out, as the budget had no time for them; 0: a larger one adds nothing */
+  size_t cut;    /* left out, as the budget had no time for them: kernels that are not verified, each once, and
+                    timings of those that are; 0: a larger budget adds nothing */
 } qn_tune_counts;
 
 typedef struct qn_tune_result {
