@@ -71,8 +71,11 @@ end
 
 local function bare(format) return (format:gsub("%.b?f16$", "")) end
 
+-- What activations are multiplied in: "i8" of "f32~i8".
+local function multiplied(act) return act:match "[^~]*$" end
+
 local function fits(row, formats, act)
-  if row.act and row.act ~= act then return false end
+  if row.act and row.act ~= multiplied(act) then return false end
   for _, format in ipairs(formats) do
     if not (" " .. row.formats .. " "):find(" " .. bare(format) .. " ", 1, true) then return false end
   end
@@ -111,7 +114,7 @@ function serving.sentence(formats, act, found, rest)
   local parts, wide = {}, {}
   for i, x in ipairs(found) do
     parts[i] = ("%s (as %s)"):format(serving.plain(x.stacks), x.to)
-    if x.wide and narrow[act] then wide[#wide + 1] = x.to end
+    if x.wide and narrow[multiplied(act)] then wide[#wide + 1] = x.to end
   end
   if #found == 0 then
     return ("No other server that is known here has a fast kernel for %s (%s, as of %s)."):format(

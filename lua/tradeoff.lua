@@ -215,7 +215,7 @@ return function(q, native)
     if not floor then return nil, why, code end
     local deadline, tried = native.clock() + (t.budget or math.huge), table.move(list, 1, #list, 1, {})
     for _, c in ipairs(#s.wishes > 0 and mixed.candidates(s, s.parts, s.wishes, work, notes, { new = candidates.new,
-      method = "gptq", act = "i8", budget = t.budget and t.budget / 3, progress = progress }) or {}) do
+      method = "gptq", act = candidates.narrow, budget = t.budget and t.budget / 3, progress = progress }) or {}) do
       list[#list + 1] = c
       if c.formats or c.broken then tried[#tried + 1] = c end
     end

@@ -2,15 +2,17 @@
 -- is as in the spelling of a problem, "i8" or "f32~i8".
 
 return function(q, native)
-  local candidates = {}
+  -- 8-bit activations: the call rounds them, with a scale for each group of the weight. With one scale for a token, as
+  -- "i8" has it, they are farther from the original and no faster (docs/tradeoff.md).
+  local candidates = { narrow = "f32~i8" }
 
   -- The default: formats, methods, types of activations. At 8 bits every method gives the same; with few bits a zero
   -- point uses the range of a group better.
   local default = {
-    { "int8.row", "rtn", "i8" },
-    { "int4.g128 int4.g64.z int4.g32", "rtn gptq", "bf16 i8" },
-    { "q4_k nvfp4 mxfp4", "rtn gptq", "i8" },
-    { "int3.g64.z int2.g32.z", "rtn gptq", "i8" },
+    { "int8.row", "rtn", candidates.narrow },
+    { "int4.g128 int4.g64.z int4.g32", "rtn gptq", "bf16 " .. candidates.narrow },
+    { "q4_k nvfp4 mxfp4", "rtn gptq", candidates.narrow },
+    { "int3.g64.z int2.g32.z", "rtn gptq", candidates.narrow },
   }
   local methods = native.methods()
   local no_methods = { copy = true, ["as it is"] = true } -- nothing is quantized

@@ -30,8 +30,8 @@ return function(q, native)
 
   -- Of different names the files differ: a name that a file cannot have as it is gets its hash, too.
   function steps:path(what, name)
-    local mark = name:find "[^%w._+:]" and "-" .. native.hash(name):sub(1, 8) or ""
-    return ("%s/%s/%s%s"):format(self.folder, what, name:gsub("[^%w._+]", "-"), mark)
+    local mark = name:find "[^%w._+:~]" and "-" .. native.hash(name):sub(1, 8) or ""
+    return ("%s/%s/%s%s"):format(self.folder, what, name:gsub("[^%w._+~]", "-"), mark)
   end
 
   -- Rounding to nearest is all that a copy in another float type needs.

@@ -38,7 +38,7 @@ one that loses least within so many bits a weight, bytes, or milliseconds a toke
     "MODEL --text mine.txt --calibrate train.txt",
     "MODEL --text a.txt --text b.txt --memory 3G --budget 1800",
     "MODEL --text a.txt --calibrate train.txt --target-ms 25",
-    "MODEL --text a.txt --only int4.g64:rtn:i8 --only MODEL-GPTQ",
+    "MODEL --text a.txt --only int4.g64:rtn:f32~i8 --only MODEL-GPTQ",
   },
   options = {
     { "--text", "FILE", "UTF-8 text, or token ids as .npy or .jsonl, to compare on; each is a domain (repeatable)",
@@ -53,8 +53,8 @@ one that loses least within so many bits a weight, bytes, or milliseconds a toke
     { "--margin", "SHARE", "of perplexity that may be lost", default = "0.5%", group = "What is wanted" },
     { "--memory", "SIZE", "that the weights may take, and keys and values of a window, e.g. 3G; with --calibrate one "
       .. "more candidate fills it", group = "What is wanted" },
-    { "--only", "CANDIDATE", "FORMAT[:METHOD[:ACT]], or a quantized checkpoint, PATH[:ACT], instead of the default "
-      .. "ones (repeatable)", many = true, group = "Candidates" },
+    { "--only", "CANDIDATE", "FORMAT[:METHOD[:ACT]], e.g. int4.g64:gptq:f32~i8, or a quantized checkpoint, "
+      .. "PATH[:ACT], instead of the default ones (repeatable)", many = true, group = "Candidates" },
     { "--candidate", "CANDIDATE", "besides the others (repeatable)", many = true, group = "Candidates" },
     { "--bits", "N", "one more: N bits a weight on average, scales included, each part of a layer in the format that "
       .. "helps most there", with = "--calibrate", group = "Candidates" },

@@ -236,19 +236,19 @@ case("the verb makes mixtures of a fused checkpoint, times them, and says what b
   function _G.print() end
   local status = q.import "lua.main" (q, { "tradeoff", t.tests .. "/models/arch/phi3", "--text",
     text_of_ids(t, "a.jsonl", 500, 1), "--calibrate", text_of_ids(t, "b.jsonl", 4000, 7), "--ctx", "16", "--only",
-    "int4.g64.z:gptq:i8", "--bits", "4", "--target-ms", "1000", "-o", folder, "--quiet" })
+    "int4.g64.z:gptq:f32~i8", "--bits", "4", "--target-ms", "1000", "-o", folder, "--quiet" })
   q.tune, _G.print = tune, print
   t.equal(status, 0)
   local r = q.native.parse_json(t.read(folder .. "/tradeoff.json"))
   local made = {}
   for _, c in ipairs(r.candidates) do made[c.name] = c end
-  local c, timed = made["mixed-4-bits:gptq:i8"], made["mixed-1000-ms:gptq:i8"]
+  local c, timed = made["mixed-4-bits:gptq:f32~i8"], made["mixed-1000-ms:gptq:f32~i8"]
   t.check(c.bpw <= 4 and c.bpw > 3 and #c.decode == 3 and c.kl.mean > 0, c.bpw)
   for name, format in pairs(timed.formats) do t.equal(format, "int8.row", name) end
   t.equal(c.formats["model.layers.0.self_attn.qkv_proj.weight"] ~= nil, true)
   t.equal(c.formats["lm_head.weight"] ~= nil, true)
-  t.check(table.concat(r.verdict.sentences, "\n"):find "mixed%-1000%-ms:gptq:i8 takes .* the target of 1000 ms is met",
-    table.concat(r.verdict.sentences, "\n"))
+  local said = table.concat(r.verdict.sentences, "\n")
+  t.check(said:find "mixed%-1000%-ms:gptq:f32~i8 takes .* the target of 1000 ms is met", said)
 end)
 
 -- ---- What is said of a target ---------------------------------------------------------------------------------------

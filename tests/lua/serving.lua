@@ -53,6 +53,7 @@ case("each server has the first checkpoint that it reads", function(t)
   t.equal(places({ "int4.g64.bf16" }, "i8"), "gptq: vLLM SGLang TGI")
   t.equal(places({ "int4.g32" }, "i8"), "gptq: vLLM SGLang TGI; gguf: llama.cpp")
   t.equal(places({ "int8.row" }, "i8"), "compressed-tensors i8: vLLM SGLang; gptq: TGI")
+  t.equal(places({ "int8.row" }, "f32~i8"), "compressed-tensors i8: vLLM SGLang; gptq: TGI")
   t.equal(places({ "int8.row" }, "bf16"), "gptq: vLLM SGLang TGI")
   t.equal(places({ "mxfp4" }, "i8"), "compressed-tensors: vLLM; gguf: llama.cpp")
 end)
@@ -68,7 +69,7 @@ case("of every format that a candidate can have something is said, of each serve
   for _, c in ipairs(candidates.default(true)) do formats[#formats + 1] = c.format end
   for _, f in ipairs(q.formats()) do formats[#formats + 1] = q.resolve(f.name).name end
   for _, format in ipairs(formats) do
-    for _, act in ipairs { "bf16", "i8" } do
+    for _, act in ipairs { "bf16", "f32~i8" } do
       local found, rest = serving.of({ format }, act)
       local count = #rest
       for _, x in ipairs(found) do count = count + #x.stacks end
@@ -85,6 +86,7 @@ case("the sentence says where there is a fast kernel, and where not", function(t
     .. "gguf), none is known in TensorRT-LLM.")
   t.equal(sentence({ "int4.g64" }, "i8"), as_of .. "int4.g64 in vLLM, SGLang and TGI (as gptq), none is known in "
     .. "TensorRT-LLM and llama.cpp. As gptq activations stay in 16 bits there.")
+  t.equal(sentence({ "int4.g64" }, "f32~i8"), sentence({ "int4.g64" }, "i8"))
   t.check(sentence({ "mxfp4" }, "e4m3"):find(" As compressed-tensors activations stay in 16 bits there.", 1, true))
   for _, of in ipairs { { "mxfp4", "bf16" }, { "e4m3.row", "e4m3" }, { "int8.row", "bf16" }, { "q4_k", "i8" } } do
     t.equal(sentence({ of[1] }, of[2]):find("16 bits", 1, true), nil, of[1])

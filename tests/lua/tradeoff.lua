@@ -472,12 +472,12 @@ local candidates = q.import "lua.tradeoff.candidates" (q, q.native)
 
 case("of two candidates the files have two names, whatever their paths are", function(t)
   local s, seen = setmetatable({ folder = "f" }, { __index = steps(q, q.native) }), {}
-  t.equal(s:path("packs", "int4.g64.z:i8"), "f/packs/int4.g64.z-i8")
+  t.equal(s:path("packs", "int4.g64.z:f32~i8"), "f/packs/int4.g64.z-f32~i8")
   t.equal(s:path("candidates", "q4_k:awq+gptq"), "f/candidates/q4_k-awq+gptq")
-  for _, name in ipairs { "a/b", "a-b", "a:b", "a b", "a.b", "a_b", "a//b", "a/b:i8", "a-b:i8", "a-b-i8" } do
+  for _, name in ipairs { "a/b", "a-b", "a:b", "a b", "a.b", "a_b", "a//b", "a/b:i8", "a-b:i8", "a-b-i8", "a~b" } do
     local path = s:path("packs", name)
     t.equal(seen[path], nil, name)
-    t.check(path:match "^f/packs/[%w._+-]+$", path)
+    t.check(path:match "^f/packs/[%w._+~-]+$", path)
     seen[path] = name
   end
 end)
@@ -485,6 +485,15 @@ end)
 case("a candidate keeps activations that the call rounds", function(t)
   t.equal(candidates.parse("int4.g32:rtn:f32~i8", "host").name, "int4.g32:rtn:f32~i8")
   t.equal(candidates.parse(".:bf16~e4m3", "host").act, "bf16~e4m3")
+end)
+
+case("default candidates keep 16-bit activations, or the call rounds them", function(t)
+  local acts = {}
+  for _, c in ipairs(candidates.default(true)) do
+    acts[c.act] = true
+    t.equal(candidates.parse(c.name, "host").kernels, c.kernels)
+  end
+  t.equal(table.concat(q.check.sorted_keys(acts), " "), "bf16 f32~i8")
 end)
 
 case("checkpoints of the same file name are two candidates", function(t)
