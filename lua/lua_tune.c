@@ -162,6 +162,7 @@ static int tune(lua_State *L) {
                              .budget = qn__json_number(o, "budget", 0),
                              .threads = (int)qn__json_number(o, "threads", 0),
                              .retime = cJSON_IsTrue(qn__json_get(o, "retime")),
+                             .run = qn__json_text(o, "run", NULL),
                              .check_only = cJSON_IsTrue(qn__json_get(o, "check_only")),
                              .progress = progress,
                              .ud = t,

@@ -118,6 +118,7 @@ return function(q, native)
   -- all that was asked for is known to be there.
   local function prepare(t, device)
     local s = { folder = t.folder, device = device, threads = t.threads, store = t.store }
+    s.run = ("trade-off %d %.9f"):format(os.time(), native.clock())
     local ok, why, code
     s.model, why, code = q.model(t.model)
     if not s.model then return nil, why, code end

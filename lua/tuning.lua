@@ -89,8 +89,8 @@ return function(q, native)
     batch_invariant = "boolean?" }
   local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
-    only = "function?", functions = "list?", dense = "boolean?", retime = "boolean?", check_only = "boolean?",
-    threads = "count?", worker = "string?", progress = "function?", partial = "boolean?" }
+    only = "function?", functions = "list?", dense = "boolean?", retime = "boolean?", run = "string?",
+    check_only = "boolean?", threads = "count?", worker = "string?", progress = "function?", partial = "boolean?" }
 
   -- Numbers of tokens, sorted, each once.
   local function tokens(list)
@@ -180,6 +180,7 @@ return function(q, native)
   --     deterministic = false, batch_invariant = true  what is promised, and checked }… }
   --   dense = false                                    do not measure the dense product
   --   retime = true                                    take every time again, whatever the store knows
+  --   run = "of now"                                   take no time again that a call with the same run took
   --   check_only = true                                verify, time nothing: no plans but the plain kernels
   --   threads =, worker =, progress = function(event)
   -- }
@@ -217,7 +218,7 @@ return function(q, native)
     end
     local options = { device = device.name, effort = effort, budget = t.budget or 0, m = m, store = t.store,
       threads = t.threads or 0, check_only = t.check_only or false, retime = t.retime or false,
-      worker = t.worker or q.worker() }
+      run = t.run, worker = t.worker or q.worker() }
     local result
     result, why, code = native.tune(q.json { problems = job, options = options }, t.progress)
     if result then result.left_out = left_out end

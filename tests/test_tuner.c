@@ -117,7 +117,7 @@ static uint32_t marks_of(const qn_tune_result *r) {
 }
 
 /* While a file is there the worker says that the machine is busy. What is timed then is marked in the result and in the
- * store, also for who has no time, until it is taken again, once. */
+ * store, also for who has no time or is the same run, until it is taken again, once. */
 START_TEST(disturbed_times_are_marked_and_taken_again) {
   char path[64];
   good_set();
@@ -125,7 +125,10 @@ START_TEST(disturbed_times_are_marked_and_taken_again) {
   o.worker = script_worker("", "[ ! -e busy ] || more='\"thrown\":5,\"disturbed\":1,'");
   snprintf(path, sizeof path, "%s/busy", folder);
   fclose(fopen(path, "w"));
-  qn_tune_result first = run(&o);
+  o.run = "one of several calls";
+  qn_tune_result first = run(&o), next = run(&o);
+  ck_assert_uint_eq(next.counts.timed + next.counts.samples, 0);
+  o.run = NULL;
   ck_assert_uint_eq(first.counts.disturbed, first.counts.samples);
   ck_assert_uint_eq(first.counts.thrown, 5 * first.counts.samples);
   ck_assert_uint_eq(first.counts.again, 0);
@@ -142,7 +145,7 @@ START_TEST(disturbed_times_are_marked_and_taken_again) {
   ck_assert_uint_eq(quiet.counts.disturbed, 0);
   ck_assert_uint_eq(marks_of(&quiet) & QN_DISTURBED, 0);
   ck_assert_uint_eq(last.counts.timed + last.counts.samples, 0);
-  qn_tune_result *all[] = {&first, &hasty, &quiet, &last};
+  qn_tune_result *all[] = {&first, &next, &hasty, &quiet, &last};
   for (size_t i = 0; i < QN_COUNT(all); i++) qn__tune_result_free(all[i]);
 }
 END_TEST

@@ -531,7 +531,8 @@ qn_status qn__tune(const qn_tune_problem *problems, size_t n, const qn_tune_opti
                    .n_m = options->m ? options->n_m : QN_COUNT(usual_m)};
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  snprintf(r->id, sizeof r->id, "%lld.%09ld %d", (long long)now.tv_sec, now.tv_nsec, (int)getpid());
+  if (options->run) snprintf(r->id, sizeof r->id, "%s", options->run);
+  else snprintf(r->id, sizeof r->id, "%lld.%09ld %d", (long long)now.tv_sec, now.tv_nsec, (int)getpid());
   qn_status s =
       r->n_m > QN_PLAN_POINTS ? qn__fail(QN_E_LIMIT, "%zu values of M; at most %d", r->n_m, QN_PLAN_POINTS) : QN_OK;
   if (s == QN_OK) s = worker_path(options, worker);

@@ -55,11 +55,13 @@ typedef struct qn_tune_options {
   size_t n_m;
   const double *m_weight; /* weight of each M when a layout is chosen; NULL: equal */
   int effort;             /* 0 quick, 1 normal, 2 full */
-  double budget;  /* seconds for everything; 0: no limit. When they are over, one step ends and the best so far is
-                     kept: at least a verified kernel for every problem, perhaps not timed */
-  int threads;    /* compile threads, 0: all cores */
-  int check_only; /* verify, do not time: no plans but the plain kernels */
-  int retime;     /* take every time again, whatever the store knows */
+  double budget;   /* seconds for everything; 0: no limit. When they are over, one step ends and the best so far is
+                      kept: at least a verified kernel for every problem, perhaps not timed */
+  int threads;     /* compile threads, 0: all cores */
+  int check_only;  /* verify, do not time: no plans but the plain kernels */
+  int retime;      /* take every time again, whatever the store knows */
+  const char *run; /* several calls that are one run: no time is taken again that the run took, though the machine was
+                      busy; NULL: this call is one */
   void (*progress)(void *ud, const qn_tune_event *e);
   void *ud;
 } qn_tune_options;

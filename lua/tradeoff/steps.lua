@@ -95,7 +95,8 @@ return function(q, native)
     end
     local result
     result, why = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store, dense = false,
-      budget = seconds < math.huge and seconds or nil, threads = self.threads, progress = self.tune_progress }
+      budget = seconds < math.huge and seconds or nil, threads = self.threads, run = self.run,
+      progress = self.tune_progress }
     if not result then return nil, why end
     local ok
     ok, why = q.pack(result, self:path("packs", c.kernels) .. ".qpack")
