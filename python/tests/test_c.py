@@ -100,7 +100,7 @@ def as_ctypes(spelling: str) -> Any:
     base, stars = spelling.rstrip("* ").strip(), spelling.count("*")
     if not stars:
         return SCALARS[base]
-    kind = STRUCTS.get(base)
+    kind: Any = STRUCTS.get(base)
     if kind is None:
         kind = c_char_p if base == "char" else POINTER(c_size_t) if base == "size_t" else c_void_p
         stars -= 1

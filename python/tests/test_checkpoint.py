@@ -65,6 +65,15 @@ def test_rows_and_stacks(models: Path, name: str) -> None:
         assert np.array_equal(back[plane], k[plane]) and back.type(plane) == k.type(plane)
 
 
+def test_blocks_of_rows(models: Path) -> None:
+    checkpoint = quernel.Checkpoint(models / "tiny-llama-ct-fp8-block")
+    q, k = (checkpoint.planes(LAYER.format(part)) for part in "qk")
+    both = quernel.Planes.stack([q, k])
+    assert np.array_equal(both["scale"], np.concatenate([q["scale"], k["scale"]])) and len(both["scale"]) == 3
+    with pytest.raises(quernel.ArgumentError, match="scales for 128 rows"):
+        both.rows(slice(64))
+
+
 def test_what_does_not_stack(models: Path) -> None:
     q = quernel.Checkpoint(models / "tiny-llama-gptq4").planes(LAYER.format("q"))
     acts = quernel.Checkpoint(models / "tiny-llama-gptq4-act")
@@ -72,5 +81,5 @@ def test_what_does_not_stack(models: Path) -> None:
         quernel.Planes.stack([q, acts.planes(LAYER.format("k"))])
     fp4 = quernel.Checkpoint(models / "tiny-llama-ct-nvfp4")
     one, other = (fp4.planes(f"model.layers.{i}.mlp.down_proj.weight") for i in (0, 1))
-    with pytest.raises(quernel.ArgumentError, match="one value for each"):
+    with pytest.raises(quernel.ArgumentError, match="is not the same"):
         quernel.Planes.stack([one, other])

@@ -44,7 +44,8 @@ def weight(context: quernel.Context, planes: quernel.Planes) -> quernel.Weight:
 def dense(planes: quernel.Planes) -> np.ndarray[Any, Any]:
     """int4 without zero points: code 8 is zero."""
     group = planes.k // planes["scale"].shape[1]
-    return (planes["codes"].astype(float) - 8) * np.repeat(planes["scale"].astype(float), group, axis=1)
+    scale: np.ndarray[Any, Any] = np.repeat(planes["scale"].astype(float), group, axis=1)
+    return scale * (planes["codes"].astype(float) - 8)
 
 
 def draw(*shape: int) -> np.ndarray[Any, Any]:
@@ -146,7 +147,7 @@ def test_dlpack_without_copies(weight: quernel.Weight, planes: quernel.Planes) -
 
 # ---- What is refused -------------------------------------------------------------------------------------------------
 
-BAD = {
+BAD: dict[str, Callable[[], dict[str, Any]]] = {
     "x has the shape [2, 255]: its last dimension must be 256": lambda: {"x": draw(2, 255)},
     "x has the shape []": lambda: {"x": np.zeros((), np.float32)},
     "rows of a matrix": lambda: {"x": draw(K, 2).T},

@@ -8,7 +8,7 @@
     weight = gemm.prepack(checkpoint.planes("model.layers.0.mlp.up_proj.weight"))
     y = weight.gemm(x)    # x [..., 256] -> y [..., 768]
 
-The words and the rules are those of quernel.h.
+`quernel.torch` puts such weights into PyTorch models. The words and the rules are those of quernel.h.
 """
 
 from . import _c

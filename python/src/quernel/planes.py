@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER
 from typing import Any
@@ -51,12 +52,20 @@ class Planes:
         return ctypes.byref(self._struct)
 
     def rows(self, index: Array | slice) -> Planes:
-        """The weight with these rows, in this order."""
+        """The weight with these rows, in this order. Raises ArgumentError where rows share a scale in blocks."""
+        if self._block > 1:
+            raise ArgumentError(f"'{self.format}' has scales for {self._block} rows, which cannot be taken apart")
         chosen = {
             name: (array[index] if len(array) == self.n else array, kind.name.lower())
             for name, (array, kind) in self.planes.items()
         }
         return Planes(self.format, chosen, self.perm)
+
+    @property
+    def _block(self) -> int:
+        """How many rows share a scale: R of a format with blocks, .bRxC."""
+        found = re.search(r"\.b(\d+)x\d+", self.format)
+        return int(found[1]) if found else 1
 
     @staticmethod
     def stack(parts: Sequence[Planes]) -> Planes:
@@ -70,9 +79,10 @@ class Planes:
                 raise ArgumentError("these weights differ in format, in K or in act-order")
         for name, (array, kind) in first.planes.items():
             all_of_it = [part.planes[name][0] for part in parts]
-            whole = all(len(a) == part.n for a, part in zip(all_of_it, parts))
-            if not whole and not all(np.array_equal(a, array) for a in all_of_it):
-                raise ArgumentError(f"'{name}' is one value for each of these weights, and not the same")
+            height = 1 if name == "codes" else first._block
+            whole = all(len(a) * height == part.n for a, part in zip(all_of_it, parts))
+            if not whole and (len(array) > 1 or any(not np.array_equal(a, array) for a in all_of_it)):
+                raise ArgumentError(f"'{name}' does not hold for rows of these weights one by one, and is not the same")
             joined[name] = (np.concatenate(all_of_it) if whole else array, kind.name.lower())
         return Planes(first.format, joined, first.perm)
 

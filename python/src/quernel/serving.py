@@ -231,7 +231,7 @@ class Gemm(Owned):
 
 
 class Weight(Owned):
-    """A weight in the layout of the kernels, on the device. Made by `Gemm.prepack`; keeps its gemm."""
+    """A weight in the layout of the kernels, on the device. Made by `Gemm.prepack`; keeps it, `bound`."""
 
     def __init__(self, gemm: Gemm, planes: Planes) -> None:
         out = ctypes.c_void_p()
@@ -239,7 +239,7 @@ class Weight(Owned):
             check(_c.serving.qn_prepack(gemm.pointer, planes.pointer, out))
         super().__init__(out, _c.serving.qn_weight_free, gemm.context._lock, gemm.context)
         gemm.context._made.add(self)
-        self.context, self.problem = gemm.context, gemm
+        self.context, self.bound = gemm.context, gemm
         self.bytes = gemm.weight_bytes + (0 if planes.perm is None else 4 * planes.k)  # on the device
 
     def gemm(self, x: Any, out: Any = None, **operands: Any) -> Any:
@@ -258,7 +258,7 @@ class Weight(Owned):
         On the host Y is complete. On CUDA it is ordered on PyTorch's current stream, and the workspace is PyTorch's
         memory; this has not been run on a GPU yet.
         """
-        return self.problem.run(self, x, out, **operands)
+        return self.bound.run(self, x, out, **operands)
 
 
 # ---- The door --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,340 @@
+"""Tuned weights in PyTorch models.
+
+    with quernel.torch.skeleton():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint))
+    quernel.torch.load(model, checkpoint, "model.qpack")
+
+For inference: the product has no gradient. On CUDA it runs on the current stream; this has not been run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import arrays
+from ._c import Level, Type
+from .checkpoint import Checkpoint, Tensor
+from .errors import ArgumentError, NoKernelError, ShapeError
+from .gguf import Names
+from .planes import Planes
+from .serving import Context, Gemm, Weight
+from .serving import open as open_pack
+
+# ---- The operator ----------------------------------------------------------------------------------------------------
+
+# A graph holds the number of a weight: numbers are never used twice, and the weight lives as long as its module.
+_weights: weakref.WeakValueDictionary[int, Weight] = weakref.WeakValueDictionary()
+_numbers = itertools.count(1)
+
+
+def _x_type(gemm: Gemm) -> torch.dtype:
+    """What the operator takes: X in 8 bits is made of float32 there."""
+    kind = gemm.x_type if gemm.x_type in (Type.F16, Type.BF16, Type.F32) else Type.F32
+    return arrays.torch_type(kind)  # type: ignore[no-any-return]
+
+
+@torch.library.custom_op("quernel::linear", mutates_args=(), schema="(Tensor x, int weight, Tensor? bias) -> Tensor")
+def _linear(x: torch.Tensor, weight: int, bias: torch.Tensor | None) -> torch.Tensor:
+    w, x = _weights[weight], x.detach().contiguous()
+    operands = {} if bias is None else {"bias": bias}
+    if w.bound.x_type in (Type.F16, Type.BF16, Type.F32):
+        return w.gemm(x, **operands)  # type: ignore[no-any-return]
+    if x.is_cuda:
+        raise ArgumentError(f"'{w.bound.problem}' wants X in 8 bits: on a GPU tune f32~i8, whose X is rounded there")
+    numpy = {name: value.numpy() for name, value in operands.items()}
+    return torch.from_numpy(w.gemm(x.numpy(), **numpy)).to(arrays.torch_type(w.bound.y_type))
+
+
+@_linear.register_fake
+def _(x: torch.Tensor, weight: int, bias: torch.Tensor | None) -> torch.Tensor:
+    gemm = _weights[weight].bound
+    return x.new_empty((*x.shape[:-1], gemm.columns), dtype=arrays.torch_type(gemm.y_type))
+
+
+# ---- Modules ---------------------------------------------------------------------------------------------------------
+
+
+class _Shared:
+    """The weight of one layer, or of several that read the same X: their product is computed once.
+
+    The first of them computes it and the others take their part, if they are called with the same tensor. If it was
+    changed in between, it is computed anew; in inference mode and while a graph is traced nothing tells of that.
+    """
+
+    def __init__(self, weight: Weight, parts: int) -> None:
+        self.weight, self.parts, self.number = weight, parts, next(_numbers)
+        self.x_type = _x_type(weight.bound)
+        # X, its version, Y, and how many layers have still to ask.
+        self._last: tuple[torch.Tensor, int | None, torch.Tensor, int] | None = None
+        _weights[self.number] = weight
+
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if self.parts == 1:
+            return self._product(x, bias)
+        version = None if torch.compiler.is_compiling() or x.is_inference() else x._version
+        last = self._last
+        if last is not None and last[0] is x and last[1] == version:
+            y, left = last[2], last[3] - 1
+        else:
+            y, left = self._product(x, bias), self.parts - 1
+        self._last = (x, version, y, left) if left else None
+        return y
+
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        y: torch.Tensor = torch.ops.quernel.linear(x.to(self.x_type), self.number, bias)
+        return y
+
+
+class QuantLinear(nn.Module):
+    """Y = X . W^T + bias with a tuned kernel, where an nn.Linear was.
+
+    weight: prepacked; the module keeps it. Its context closes when nothing uses it any more.
+    bias: None or [N] float32; added by the kernel where its problem has +bias.
+
+    forward: X [..., K] of any float type -> Y [..., N] of the type of X. torch.compile keeps the product as one
+    operator, quernel::linear. Inference only. Any thread. Raises what `Weight.gemm` raises.
+    """
+
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: Weight, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self._take(_Shared(weight, 1), 0, weight.bound.columns, bias)
+
+    def _take(self, shared: _Shared, first: int, rows: int, bias: torch.Tensor | None) -> None:
+        self.shared, self.first, self.out_features = shared, first, rows
+        self.in_features = shared.weight.bound.k
+        self.inside = "+bias" in shared.weight.bound.epilogue
+        self.register_buffer("bias", None if bias is None else bias.detach().float(), persistent=False)
+
+    @classmethod
+    def _part(cls, shared: _Shared, first: int, rows: int, bias: torch.Tensor | None) -> QuantLinear:
+        """Rows of a weight that several layers share."""
+        out = cls.__new__(cls)
+        nn.Module.__init__(out)
+        out._take(shared, first, rows, bias)
+        return out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.shared(x, self.bias if self.inside else None)
+        if self.shared.parts > 1:
+            y = y[..., self.first : self.first + self.out_features]
+        if self.bias is not None and not self.inside:
+            y = y + self.bias
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.shared.weight.bound.problem}"
+
+
+def weights(model: nn.Module) -> list[Weight]:
+    """The tuned weights of a model, each once."""
+    found = {m.shared.number: m.shared.weight for m in model.modules() if isinstance(m, QuantLinear)}
+    return list(found.values())
+
+
+def memory(model: nn.Module) -> int:
+    """Bytes of a model on its devices: tuned weights as they are packed, parameters and buffers."""
+    kept = {t.data_ptr(): t.numel() * t.element_size() for t in itertools.chain(model.parameters(), model.buffers())}
+    return sum(kept.values()) + sum(w.bytes for w in weights(model))
+
+
+# ---- Loading ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def skeleton() -> Iterator[None]:
+    """Within it modules are made without memory for their parameters, which `load` then fills; buffers are real."""
+    register = nn.Module.register_parameter
+
+    def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(self, name, None if param is None else nn.Parameter(param.to("meta"), param.requires_grad))
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+# Layers that read the same X, by the ends of their names.
+_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+def load(
+    model: nn.Module,
+    checkpoint: str | os.PathLike[str],
+    pack: str | os.PathLike[str] | Context,
+    *,
+    device: str = "host",
+    activations: str | None = None,
+) -> nn.Module:
+    """Replace the linear layers of a model by tuned ones, and fill its other parameters from the checkpoint.
+
+    model: of Hugging Face, or any whose names are those of the checkpoint. Parameters may be on "meta", see `skeleton`.
+    checkpoint: GPTQ, AWQ, compressed-tensors, bitsandbytes or what else libquernel-io reads; of a GGUF only the linear
+        layers are taken, and the model must be there in full: from_pretrained(folder, gguf_file=name).
+    pack: what `quernel tune` made for it, or an open context, whose device then counts.
+    activations: types of X and Y in the pack, "bf16-f32", "f32~i8-f32"; None: its first without 8-bit X.
+
+    A layer that is stored quantized needs a kernel of its format, of its shape or any. A dense one is replaced only if
+    the pack was tuned for it. Layers that read the same X (q, k and v; gate and up) become one product where the pack
+    has the problem of them together, such as int4.g128:1024x256.
+
+    Returns the model, which was changed in place. Raises ArgumentError, NoKernelError (the layer and what is missing),
+    KeyError (a parameter without memory that the checkpoint does not have), and what `quernel.open` raises.
+    """
+    context = pack if isinstance(pack, Context) else open_pack(pack, device)
+    source = Checkpoint(checkpoint)
+    loader = _Loader(model, source, context, activations)
+    loader.replace()
+    if not loader.names.gguf:
+        _fill(model, source)
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+    for name, left in _tensors(model):
+        if left.is_meta:
+            raise KeyError(f"{source.path} has no {name}")
+    return model.eval()
+
+
+class _Loader:
+    def __init__(self, model: nn.Module, source: Checkpoint, context: Context, activations: str | None) -> None:
+        self.model, self.source, self.context = model, source, context
+        self.names = Names(source, sum(1 for name, _ in model.named_modules() if name.endswith(".mlp")))
+        self.types = f":{activations}" if activations else ""
+
+    def replace(self) -> None:
+        layers = {name: m for name, m in self.model.named_modules() if isinstance(m, nn.Linear)}
+        for group in _groups(layers):
+            found = [self._find(name) for name in group]
+            tensors = [t for t in found if t is not None]
+            if len(tensors) == len(group) > 1 and self._fuse(group, [layers[name] for name in group], tensors):
+                continue
+            for name, tensor in zip(group, found):
+                if tensor is not None:
+                    self._one(name, layers[name], tensor)
+
+    def _find(self, name: str) -> Tensor | None:
+        """The weight of a layer, if it is one to be tuned."""
+        tensor = self.source.find(self.names.of(name) + ".weight")
+        if tensor is None:
+            return None
+        if tensor.tied_to is not None:
+            return None
+        if tensor.refusal is not None and tensor.quantized:
+            raise ShapeError(f"{tensor.name}: {tensor.refusal}")
+        return tensor if tensor.format is not None else None
+
+    def _bind(self, format: str | None, n: int, k: int, bias: bool) -> Gemm:
+        """The problem with its bias or without, whichever the pack has better."""
+        found, error = [], NoKernelError()
+        for epilogue in ("+bias", "") if bias else ("",):
+            try:
+                found.append(self.context.bind(f"{format}:{n}x{k}{self.types}{epilogue}"))
+            except NoKernelError as e:
+                error = e
+        if not found:
+            raise error
+        return min(found, key=lambda gemm: gemm.level)
+
+    def _planes(self, name: str, tensor: Tensor) -> Planes:
+        planes = self.source.planes(tensor.name)
+        order = self.names.order(name, tensor.n)
+        return planes if order is None else planes.rows(order)
+
+    def _one(self, name: str, layer: nn.Linear, tensor: Tensor) -> None:
+        self._same_shape(name, layer, tensor)
+        try:
+            gemm = self._bind(tensor.format, tensor.n, tensor.k, layer.bias is not None)
+        except NoKernelError as e:
+            if not tensor.quantized:
+                return
+            raise NoKernelError(f"{name}: {e}") from None
+        if tensor.quantized or gemm.level == Level.EXACT:
+            weight = gemm.prepack(self._planes(name, tensor))
+            self._put(name, QuantLinear(weight, self._bias(name, layer)))
+
+    def _fuse(self, group: tuple[str, ...], layers: list[nn.Linear], tensors: list[Tensor]) -> bool:
+        """Whether the layers of a group became one product."""
+        for name, layer, tensor in zip(group, layers, tensors):
+            self._same_shape(name, layer, tensor)
+        if len({(t.format, t.k) for t in tensors}) > 1:
+            return False
+        biases = [self._bias(name, layer) for name, layer in zip(group, layers)]
+        try:
+            gemm = self._bind(tensors[0].format, sum(t.n for t in tensors), tensors[0].k, False)
+            if gemm.level != Level.EXACT:
+                return False
+            planes = Planes.stack([self._planes(name, t) for name, t in zip(group, tensors)])
+        except (NoKernelError, ArgumentError, ShapeError):
+            return False
+        shared, first = _Shared(gemm.prepack(planes), len(group)), 0
+        for name, tensor, bias in zip(group, tensors, biases):
+            self._put(name, QuantLinear._part(shared, first, tensor.n, bias))
+            first += tensor.n
+        return True
+
+    def _same_shape(self, name: str, layer: nn.Linear, tensor: Tensor) -> None:
+        if (layer.out_features, layer.in_features) != (tensor.n, tensor.k):
+            raise ShapeError(
+                f"{name} is {layer.out_features} x {layer.in_features} in the model, and {tensor.n} x {tensor.k} in"
+                f" {self.source.path}"
+            )
+
+    def _bias(self, name: str, layer: nn.Linear) -> torch.Tensor | None:
+        if layer.bias is None or not layer.bias.is_meta:
+            return layer.bias
+        return _dense(self.source, name + ".bias")
+
+    def _put(self, name: str, module: nn.Module) -> None:
+        parent, _, last = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), last, module)
+
+
+def _groups(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """The names, those together that read the same X."""
+    left = dict.fromkeys(names)
+    for name in list(left):
+        if name not in left:
+            continue
+        parent, dot, last = name.rpartition(".")
+        group = next((tuple(parent + dot + part for part in g) for g in _FUSED if g[0] == last), (name,))
+        group = group if all(part in left for part in group) else (name,)
+        for part in group:
+            del left[part]
+        yield group
+
+
+def _dense(source: Checkpoint, name: str) -> torch.Tensor:
+    """A stored tensor, as a copy."""
+    array, kind = source.array(name)
+    return torch.from_numpy(np.array(array)).view(arrays.torch_type(Type[kind.upper()]))
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _fill(model: nn.Module, source: Checkpoint) -> None:
+    """Parameters and buffers that the checkpoint has under their own name."""
+    for name, old in _tensors(model):
+        parent, _, last = name.rpartition(".")
+        try:
+            new = _dense(source, name).to(old.dtype)
+        except KeyError:
+            continue
+        if new.shape != old.shape:
+            raise ShapeError(f"{name} is {list(old.shape)} in the model, and {list(new.shape)} in {source.path}")
+        if isinstance(old, nn.Parameter):
+            setattr(model.get_submodule(parent), last, nn.Parameter(new, requires_grad=False))
+        else:
+            setattr(model.get_submodule(parent), last, new)
