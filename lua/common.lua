@@ -298,7 +298,7 @@ end
 -- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[EPILOGUE]/VALUES, and the device it is made for. --shape
 -- is N and K.
 function common.variant(q, name, options)
-  local family, format, types, values = name:match "^([^/]+)/([^/]+)/(%w+%-%w+[^/]*)/(.*)$"
+  local family, format, types, values = name:match "^([^/]+)/([^/]+)/([%w~]+%-%w+[^/]*)/(.*)$"
   local def = family and q.gen.kernel.registry[family]
   if not def then
     common.misuse("%q is no name of a variant, FAMILY/FORMAT/ACT-OUT/VALUES; quernel kernels --list prints them", name)

@@ -108,6 +108,7 @@ static const row rows[] = {
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
     {"quernel kernels --json", 0, "\"families\":\\[.*\"variants\":\\[", NULL},
     {"quernel kernels --list --space quick | head -1 >v; quernel source $(cat v)", 0, "int4", NULL},
+    {"quernel source host.gemv/int4.g128/f32~i8-f32/c-nr16-split-mr1-pf0", 0, "activations f32~i8, output f32", NULL},
     {"quernel kernels --list --space quick | head -1 >v; quernel source --lines $(cat v)", 0,
      "#line [0-9]+ \"templates/", NULL},
     {"quernel kernels --compile-all --family host.gemv --fix ISA=c --problem f32:64x64:f32-f32 --quiet", 0,
