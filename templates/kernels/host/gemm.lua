@@ -46,8 +46,9 @@ return kernel {
   doc = "many tokens on the CPU: unpack a panel once",
   source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
   params = host.params {
-    { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = host.quick({ 4, 6 }, { 2, 4, 6 }), doc = "rows of a tile" },
-    { name = "UNROLL", values = { 1, 4 }, doc = "blocks unrolled in the inner loop", short = "u" },
+    { name = "MR", values = { 2, 4, 6, 8, 12 }, quick = host.quick({ 4, 8 }, { 2, 4, 6 }), doc = "rows of a tile" },
+    { name = "UNROLL", values = { 1, 4 }, quick = host.quick({ 1 }, { 1, 4 }),
+      doc = "blocks unrolled in the inner loop", short = "u" },
   },
   rules = rules,
   derive = function(v)

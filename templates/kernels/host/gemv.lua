@@ -13,7 +13,7 @@
 --   NR         columns of a panel                   part of the layout
 --   LAYOUT     record: scales between the codes; split: apart
 --   MR         rows of a tile                       MR * P registers hold sums
---   PF         bytes that are prefetched ahead      0: left to the hardware
+--   PF         bytes that are prefetched ahead      0: no further than the block
 --
 -- Source: the panel layout and the unsigned trick for int8 follow what ggml, ik_llama.cpp and XNNPACK do on x86.
 
@@ -26,12 +26,15 @@ rules[#rules + 1] = tile.registers
 rules[#rules + 1] = { name = "prefetch", why = "prefetching is tried where loads outrun the hardware's own",
   ok = function(v) return v.PF == 0 or host.isa(v).prefetch end }
 
--- The cache lines of a block, or of a record of several groups.
+-- The cache lines of a block, or of a record of several groups, PF bytes ahead. 0 leaves them to the CPU's prefetcher,
+-- which follows reads that go from line to line. Steps read the slices of a code in turns; so where there are several,
+-- 0 asks for the block's own lines before its first step, in order.
 local function prefetch(v)
-  if v.PF == 0 then return end
+  if not v.isa.prefetch or v.PF == 0 and #v.slices == 1 then return end
   local lines = math.max((v.GROUPS == 1 and v.RECORD * v.KB // v.KR or v.RECORD) // 64, 1)
-  local from = v.GROUPS == 1 and ("b * %d + i"):format(lines) or "i"
-  return ("for (int i = 0; i < %d; i++) __builtin_prefetch(record + %d + (%s) * 64);"):format(lines, v.PF, from)
+  local from = v.GROUPS == 1 and ("(b * %d + i)"):format(lines) or "i"
+  return ("for (int i = 0; i < %d; i++) __builtin_prefetch(record + %s%s * 64);"):format(lines,
+    v.PF > 0 and v.PF .. " + " or "", from)
 end
 
 return kernel {
@@ -41,9 +44,10 @@ return kernel {
   doc = "any number of tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = host.params {
-    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4, 6, 8 }, { 1, 2, 6 }),
+    { name = "MR", values = { 1, 2, 4, 6, 8 }, quick = host.quick({ 1, 4, 8 }, { 1, 2, 6 }),
       doc = "rows of a tile" },
-    { name = "PF", values = { 0, 1024, 4096 }, quick = host.quick({ 4096 }, { 0 }), doc = "prefetch distance, bytes" },
+    { name = "PF", values = { 0, 1024, 4096 }, quick = host.quick({ 0, 4096 }, { 0 }),
+      doc = "prefetch distance, bytes" },
   },
   rules = rules,
   derive = function(v)
