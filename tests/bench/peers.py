@@ -461,7 +461,10 @@ class Torch(Contender):
         self.dtype, self.n = getattr(self.torch, dtype), weight.shape[0]
         self.stands_for, first = self.form(self.torch.from_numpy(weight))
         super().__init__(sum(t.numel() * t.element_size() for t in first), multiplies, options)
-        self.weight = [tuple(t.clone() for t in first) for _ in range(self.copies)]
+        self.weight = [self.copy(first) for _ in range(self.copies)]
+
+    def copy(self, parts):
+        return tuple(t.clone() for t in parts)
 
     def rows(self, rows):
         return self.stands_for[rows].float().numpy()
@@ -498,6 +501,23 @@ class TorchInt8(Torch):
 
     def product(self, x, codes, scale):
         return self.torch._weight_int8pack_mm(x, codes, scale)
+
+
+class TorchDynamic(Torch):
+    """oneDNN's product of 8-bit weights and 8-bit X: a scale for each row of W, one for the whole of X, inside the call."""
+
+    def form(self, weight):
+        self.torch.backends.quantized.engine = "onednn"
+        scale = weight.abs().amax(1).double() / 127
+        zero = self.torch.zeros(self.n, dtype=self.torch.int64)
+        codes = self.torch.quantize_per_channel(weight, scale, zero, 0, self.torch.qint8)
+        return codes.dequantize(), (codes,)
+
+    def copy(self, parts):
+        return (self.torch.ops.quantized.linear_prepack(parts[0], None),)
+
+    def product(self, x, packed):
+        return self.torch.ops.quantized.linear_dynamic(x, packed)
 
 
 class TorchInt4(Torch):
@@ -591,6 +611,7 @@ MAKERS = [
     maker("onnxruntime int4.g32 f32", Onnx, 32, 0),
     maker("torch int4.g128 bf16", TorchInt4, "bf16", "bfloat16"),
     maker("torch int8.row bf16", TorchInt8, "bf16", "bfloat16"),
+    maker("torch int8.row f32~i8", TorchDynamic, "i8", "float32"),
     maker("torch dense bf16", TorchDense, "bf16", "bfloat16"),
     maker("torch dense f32", TorchDense, "f32", "float32"),
     maker("OpenBLAS dense f32", OpenBlas),

@@ -9,6 +9,7 @@
 -- code.
 --
 -- Of AVX-VNNI, vpdpbusd without AVX-512, nothing is used: it would be a set of its own, another file beside this one.
+-- qemu 7.2 does not run it.
 
 local literals = use "kernels/common/literals"
 local isa = use "kernels/isa/c"
