@@ -227,21 +227,96 @@ local function text_of_ids(t, name, n, seed)
   return t.write(name, ('{"input_ids":[%s]}\n'):format(table.concat(ids, ",")))
 end
 
-case("the verb makes mixtures of a fused checkpoint, times them, and says what became of the target", function(t)
-  local tune, print, folder = q.tune, _G.print, t.scratch .. "/fused"
-  function q.tune(o) -- the plainest kernels will do
+-- Run the verb with the plainest kernels. -> its JSON; candidates by their names
+local function tradeoff(t, folder, words)
+  local tune, print = q.tune, _G.print
+  function q.tune(o)
     o.budget = 1e-3
     return tune(o)
   end
   function _G.print() end
-  local status = q.import "lua.main" (q, { "tradeoff", t.tests .. "/models/arch/phi3", "--text",
-    text_of_ids(t, "a.jsonl", 500, 1), "--calibrate", text_of_ids(t, "b.jsonl", 4000, 7), "--ctx", "16", "--only",
-    "int4.g64.z:gptq:f32~i8", "--bits", "4", "--target-ms", "1000", "-o", folder, "--quiet" })
+  local status = q.import "lua.main" (q, { "tradeoff", "-o", folder, "--quiet", table.unpack(words) })
   q.tune, _G.print = tune, print
   t.equal(status, 0)
-  local r = q.native.parse_json(t.read(folder .. "/tradeoff.json"))
-  local made = {}
+  local r, made = q.native.parse_json(t.read(folder .. "/tradeoff.json")), {}
   for _, c in ipairs(r.candidates) do made[c.name] = c end
+  return r, made
+end
+
+case("the verb fills a memory with a mixture, and judges it with the default candidates", function(t)
+  local path, units = t.tests .. "/models/arch/llama", q.import "lua.tradeoff.units" (q)
+  local d <close> = assert(q.decoder(assert(q.model(path))))
+  local m, cache = units.of(d.model, d), d:session_bytes(1, 16)
+  local least, most = units.ends(m, "bits")
+  local memory = m.beside + cache + (least + most) // 16
+  local r, made = tradeoff(t, t.scratch .. "/memory", { path, "--text", text_of_ids(t, "a.jsonl", 500, 1),
+    "--calibrate", text_of_ids(t, "b.jsonl", 4000, 7), "--ctx", "16", "--memory", tostring(memory), "--bits", "4" })
+  for _, c in ipairs(candidates.default(true)) do t.check(made[c.name], c.name) end
+  local c, of_bits = made[("mixed-%g-MB:gptq:f32~i8"):format(memory / 1e6)], made["mixed-4-bits:gptq:f32~i8"]
+  t.check(of_bits.bpw <= 4 and of_bits.bpw > 3, of_bits.bpw)
+  t.check(c.bytes + cache <= memory and c.bytes + cache > 0.95 * memory, ("%d of %d bytes"):format(c.bytes + cache,
+    memory))
+  local coarse = made["int2.g32.z:gptq:f32~i8"]
+  for _, x in ipairs { c, of_bits } do
+    t.equal(x.broken, nil)
+    t.check(x.kl.mean > 0 and x.kl.mean < coarse.kl.mean, ("KL %g and %g"):format(x.kl.mean, coarse.kl.mean))
+  end
+  for name, x in pairs(made) do
+    t.equal(r.verdict.class[name].large, x.bytes ~= nil and x.bytes + cache > memory, name)
+  end
+  t.equal(r.verdict.class[r.verdict.chosen or c.name].large, false)
+end)
+
+-- host.gemv under another name, with a step more, in which it waits.
+local function waiting_family()
+  local base, def = q.gen.kernel.registry["host.gemv"], {}
+  for key, x in pairs(base) do def[key] = x end
+  def.name = "test.waits"
+  function def.cost(v) return 1000 * base.cost(v) end -- others are the plain ones
+  function def.launch(v)
+    local l = base.launch(v)
+    table.insert(l.steps, 1, { entry = "wait_a_while", grid = { 1 } })
+    return l
+  end
+  def.outline = { table.unpack(base.outline) }
+  table.insert(def.outline, function(w)
+    w [[
+      __attribute__((visibility("default")))
+      void wait_a_while(const struct args *a, int64_t begin, int64_t end, int32_t thread) {
+        (void)a, (void)begin, (void)end, (void)thread;
+        for (volatile int i = 0; i < 200000; i++) {}
+      }
+    ]]
+  end)
+  return q.kernel(def)
+end
+
+case("a candidate whose kernel is slower than 16-bit dense is not taken, however near and small it is", function(t)
+  waiting_family()
+  local tune, name = q.tune, "int4.g32:rtn:bf16"
+  function q.tune(o)
+    if o.problems[1]:find "^int4" then o.family = "test.waits" end
+    return tune(o)
+  end
+  local r, made = tradeoff(t, t.scratch .. "/slow", { t.tests .. "/models/arch/llama", "--text",
+    text_of_ids(t, "a.jsonl", 500, 1), "--ctx", "16", "--only", name, "--only", "int8.row:rtn:bf16", "--margin",
+    "90%" })
+  q.tune = tune
+  t.equal(made[name].broken, nil)
+  local x = r.verdict.class[name]
+  t.check(x.close and x.timed and not x.eligible, q.json(x))
+  t.equal(x.slower[1], 1)
+  t.equal(table.concat(r.verdict.slower, " "):find(name, 1, true) ~= nil, true)
+  t.check(r.verdict.chosen ~= name and r.verdict.smallest ~= name, r.verdict.chosen)
+  t.check(table.concat(r.verdict.sentences, "\n"):find("not to be taken: .*" .. name:gsub("%p", "%%%0")),
+    q.json(r.verdict.sentences))
+  t.check(made[name].bytes < made["int8.row:rtn:bf16"].bytes, made[name].bytes)
+end)
+
+case("the verb makes mixtures of a fused checkpoint, times them, and says what became of the target", function(t)
+  local r, made = tradeoff(t, t.scratch .. "/fused", { t.tests .. "/models/arch/phi3", "--text",
+    text_of_ids(t, "a.jsonl", 500, 1), "--calibrate", text_of_ids(t, "b.jsonl", 4000, 7), "--ctx", "16", "--only",
+    "int4.g64.z:gptq:f32~i8", "--bits", "4", "--target-ms", "1000" })
   local c, timed = made["mixed-4-bits:gptq:f32~i8"], made["mixed-1000-ms:gptq:f32~i8"]
   t.check(c.bpw <= 4 and c.bpw > 3 and #c.decode == 3 and c.kl.mean > 0, c.bpw)
   for name, format in pairs(timed.formats) do t.equal(format, "int8.row", name) end
