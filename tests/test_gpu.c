@@ -129,14 +129,14 @@ START_TEST(results_make_a_table) {
                                  "cublas,4096,4096,1,1,15.0,2.0,TFLOP/s\n";
 #define P "int4.g128:4096x4096:f16-f16,4096,4096,"
   static const char times[] =
-      "problem,n,k,m,variant,us,reps,rejected\n" P "16,cuda.mma/int4.g128/f16-f16/n16-bm16,10.000,10,\n" P
-      "1,cuda.gemv/int4.g128/f16-f16/n16-w8,5.000,10,\n" P "1,cuda.gemv/int4.g128/f16-f16/n16-w4,6.000,3,\n" P
-      "1,cuda.gemv/int4.g128/f16-f16/n16-w2,0.000,0,wrong\n";
+      "problem,n,k,m,variant,us,reps,rejected\n" P "16,cuda.mma/int4.g128/f16-f16/bm16,10.000,10,\n" P
+      "1,cuda.gemv/int4.g128/f16-f16/w8,5.000,10,\n" P "1,cuda.gemv/int4.g128/f16-f16/w4,6.000,3,\n" P
+      "1,cuda.gemv/int4.g128/f16-f16/w2,0.000,0,wrong\n";
   static const char peers[] = "peer,n,k,m,us\nint4pack,4096,4096,1,7.5\n";
   static const char want[] = "copy                       3000.0 GB/s\n"
                              "problem                       M    us  stream  cuBLAS  int4pack  Triton  variant\n"
-                             "int4.g128:4096x4096:f16-f16   1   5.0    0.80    3.00      1.50  -       gemv n16-w8\n"
-                             "int4.g128:4096x4096:f16-f16  16  10.0    0.40       -         -  -       mma n16-bm16\n"
+                             "int4.g128:4096x4096:f16-f16   1   5.0    0.80    3.00      1.50  -       gemv w8\n"
+                             "int4.g128:4096x4096:f16-f16  16  10.0    0.40       -         -  -       mma bm16\n"
                              "1 variants at one M were rejected: times.csv says why\n";
   cli_write("ceilings.csv", ceilings, sizeof ceilings - 1);
   cli_write("times.csv", times, sizeof times - 1);

@@ -7,8 +7,8 @@
 --   n = g          a0           a2            The A operand of wgmma is the same; two B operands of n8 are
 --   n = g + 8      a1           a3            (a0, a2) and (a1, a3). So every family shares this layout.
 --
--- A chunk is four such fragments, FN along N and FK = 4 / FN along K, and is the record of the layout. A lane has
--- 32 codes of it, as 16 pairs, numbered (fn, fk, k + 8, n + 8), last fastest. A code of b bits is cut into slices,
+-- A chunk is four such fragments, one behind the other along K, and is the record of the layout. A lane has
+-- 32 codes of it, as 16 pairs, numbered (fragment, k + 8, n + 8), last fastest. A code of b bits is cut into slices,
 -- 5 = 4 + 1; a slice of w bits is a field of its own: words of 32 bits, each with 16 / w pairs, the neighbours 16 bits
 -- apart, so that one shift and one mask give both:
 --
@@ -26,7 +26,7 @@
 --
 --   of the tensor               one element
 --   of blocks of 16 c rows      f32, [group][n / 16]; c pieces repeat it
---   else                        [group][n], rows of a lane side by side: [g][fn][n + 8]; rows of a block repeat it
+--   else                        [group][n], rows of a lane side by side: [g][n + 8]; rows of a block repeat it
 --
 -- A group is 16, 32, 64 or a multiple of 128 codes along K; of another multiple of 16, it is the largest of these that
 -- divides it, and repeated. With groups of another number of codes, all planes of the format have an element for each
@@ -49,22 +49,15 @@ local function order(act)
 end
 
 -- The four binary digits of a pair's number, slowest first.
-local function pair_digits(FN, o)
-  local out
-  if FN == 4 then out = { n(2, 32), n(2, 16) }
-  elseif FN == 2 then out = { n(2, 16), k(2, 16) }
-  else out = { k(2, 32), k(2, 16) } end
-  out[3], out[4] = o.a2, n(2, 8)
-  return out
-end
+local function pair_digits(o) return { k(2, 32), k(2, 16), o.a2, n(2, 8) } end
 
 -- A lane's share of a slice of w bits: bytes in all, bytes of a load.
 function fragment.load_bytes(w) return 4 * w, math.min(16, 4 * w) end
 
 local function log2(x) return x <= 1 and 0 or 1 + log2(x // 2) end
 
-local function code_field(slice, FN, o)
-  local w, p = slice.bits, pair_digits(FN, o)
+local function code_field(slice, o)
+  local w, p = slice.bits, pair_digits(o)
   local _, load = fragment.load_bytes(w)
   local in_word = log2(16 // w)                    -- pairs of a word
   local in_load = log2(load * 4 // w)              -- pairs of a load
@@ -94,28 +87,28 @@ function fragment.fine(f)
   return false
 end
 
-local function fine_section(p, FN, o)
-  local all = pair_digits(FN, o)
-  return { outer = { n(0, 16 * FN), k(0, 64 // FN) },
+local function fine_section(p, o)
+  local all = pair_digits(o)
+  return { outer = { n(0, 16), k(0, 64) },
     layout.plane(p.name, { all[1], all[2], n(8, 1), o.t, all[3], all[4], o.second }, p.type) }
 end
 
-local function plane_section(p, FN)
+local function plane_section(p)
   local s, digits = fragment.stored(p), {}
   local outer = { s.cols > 0 and k(0, s.cols) or nil }
-  if s.rows > 0 then outer[#outer + 1] = n(0, s.rows == 16 and 16 or 16 * FN) end
-  if s.rows == 1 then digits = { n(8, 1), n(FN, 16), n(2, 8) } end
+  if s.rows > 0 then outer[#outer + 1] = n(0, 16) end
+  if s.rows == 1 then digits = { n(8, 1), n(2, 8) } end
   return { outer = outer, layout.plane(p.name, digits, s.type) }
 end
 
--- The layout of format f for activations of type `act`, with FN fragments of a chunk along N.
-function fragment.layout(f, act, FN)
-  local codes, o = { outer = { n(0, 16 * FN), k(0, 64 // FN) } }, order(act)
-  for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, FN, o) end
+-- The layout of format f for activations of type `act`.
+function fragment.layout(f, act)
+  local codes, o = { outer = { n(0, 16), k(0, 64) } }, order(act)
+  for i, s in ipairs(layout.slices(f.bits)) do codes[i] = code_field(s, o) end
   local sections = { codes }
   local section = fragment.fine(f) and fine_section or plane_section
-  for i, p in ipairs(f.planes) do sections[1 + i] = section(p, FN, o) end
-  return layout.make { name = ("%s.n%d"):format(o.name, 16 * FN), tile = { fragment.TILE_N, fragment.TILE_K },
+  for i, p in ipairs(f.planes) do sections[1 + i] = section(p, o) end
+  return layout.make { name = o.name, tile = { fragment.TILE_N, fragment.TILE_K },
     format = f, sections = sections }
 end
 

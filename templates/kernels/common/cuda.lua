@@ -227,7 +227,11 @@ local to_f32 = {
     fn float f32_of_e5m2(u8 b) { return f32_of_f16((u16)(b << 8)); }
   ]],
   e8m0 = [[
-    fn float f32_of_e8m0(u8 b) { return __uint_as_float(b ? b << 23 : 1 << 22); } /* 2^(b - 127) */
+    fn float f32_of_e8m0(u8 b) { /* 2^(b - 127); 0 is below the normal numbers. The compiler would choose by branches */
+      u32 u;
+      asm("max.u32 %0, %1, %2;" : "=r"(u) : "r"((u32)b << 23), "r"(1 << 22));
+      return __uint_as_float(u);
+    }
   ]],
 }
 

@@ -11,6 +11,8 @@
 --   int, 8 bits, bf16         has 7 bits of significand: by way of f32, 2^23 + q                     yes
 --   table, 4 bits             prmt picks bytes: low and high bytes of the entries, by 3 bits of the   one rounding
 --                             code, then by the fourth                                               to T
+--   table e2m1, 4 bits        a 4-bit float: its fields are moved to where T has them, as below; where      yes
+--                             scales wait for sums, v.UNIT does, too, and multiplies at the end
 --   table, other widths       a look-up in memory, which stays in L1                                 one rounding to T
 --   float of 8 bits           its fields are moved to where T has them; one multiplication takes the   yes
 --                             difference of the biases away, and makes its subnormal numbers normal
@@ -27,6 +29,17 @@ local codes = {}
 
 local function words_of(s) return s.bits end -- 32-bit words of a lane and record, one per bit of the slice
 
+-- Are the entries those of a float of a sign, two bits of exponent and one of significand?
+local function is_e2m1(m)
+  if m.kind ~= "table" or #m.values ~= 16 then return false end
+  for code, x in ipairs(m.values) do
+    local e, f = code - 1 >> 1 & 3, code - 1 & 1
+    local size = e == 0 and f / 2 or (1 + f / 2) * 2.0 ^ (e - 1)
+    if x ~= (code > 8 and -size or size) then return false end
+  end
+  return true
+end
+
 -- Written into v.
 function codes.derive(v)
   v.slices = layout.slices(v.format.bits) -- of a code: { lo, bits }
@@ -34,18 +47,86 @@ function codes.derive(v)
   v.RECORD = v.layout.sections[1].record  -- bytes
 end
 
--- load_codes(): `load` names the function that loads 4, 8 or 16 bytes ("load16").
+-- v.UNIT: what a sum of fragments' numbers is to be multiplied with in the end. f32 has room for that of f16.
+function codes.unit(v)
+  v.UNIT = v.SCALE == "sum" and v.HALF == "f16" and not v.INTEGER and is_e2m1(v.format.map) and 2.0 ^ 14 or 1
+end
+
+-- Bytes of the loads that bring a lane's words, without repetition.
+function codes.loads(v)
+  local out, seen = {}, {}
+  for _, s in ipairs(v.slices) do
+    local _, load = fragment.load_bytes(s.bits)
+    if not seen[load] then out[#out + 1], seen[load] = load, true end
+  end
+  return out
+end
+
+-- load4, load8, load16 from memory, and memory8 .. memory64, of planes. With v.FIRST codes are the first to leave L2
+-- again: needs sm_80.
+function codes.stream(w, v)
+  if v.FIRST then
+    w [[
+      fn u64 evict_first() {
+        u64 policy;
+        asm("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(policy));
+        return policy;
+      }
+    ]]
+  end
+  w [[
+    fn u8 memory8(const u8 *p) {
+      u32 d;
+      asm volatile("ld.global.nc.u8 %0, [%1];" : "=r"(d) : "l"(p));
+      return (u8)d;
+    }
+    fn u16 memory16(const u8 *p) {
+      u16 d;
+      asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(d) : "l"(p));
+      return d;
+    }
+    fn u32 memory32(const u8 *p) {
+      u32 d;
+      asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(d) : "l"(p));
+      return d;
+    }
+    fn u32x2 memory64(const u8 *p) {
+      u32x2 d;
+      asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(d.v[0]), "=r"(d.v[1]) : "l"(p));
+      return d;
+    }
+  ]]
+  for _, b in ipairs { 4, 8, 16 } do
+    local count, outs, names = b // 4, {}, {}
+    for i = 0, count - 1 do outs[i + 1], names[i + 1] = ('"=r"(q[%d])'):format(i), "%" .. i end
+    w([[
+      fn void load${B}(const u8 *p, u32 *q) { /* weights pass once: not kept in L1 */
+        asm volatile("ld.global.nc.L1::no_allocate.${HINT}${V}u32 ${D}, [%${COUNT}]${OPERAND};"
+                     : ${OUTS} : "l"(p)${POLICY});
+      }
+    ]], { HINT = v.FIRST and "L2::cache_hint." or "", OPERAND = v.FIRST and ", %" .. count + 1 or "",
+      POLICY = v.FIRST and ', "l"(evict_first())' or "",
+      B = b, V = count > 1 and ("v%d."):format(count) or "", COUNT = count, OUTS = table.concat(outs, ", "),
+      D = count > 1 and "{" .. table.concat(names, ", ") .. "}" or "%0" })
+  end
+  w.blank()
+end
+
+-- load_codes(), from memory or, in a family that has `places`, from shared memory; there p.wN says where a lane's loads
+-- of N bytes begin in the first record.
 function codes.load(w, v)
   w "/* A lane's words of a record: word `first + i` belongs to slice bits first and up. */"
-  w.push "fn void load_codes(const u8 *record, int lane, u32 *q) {"
+  w.push(v.WAYS and "fn void load_codes(const places &p, int record, u32 *q) {"
+    or "fn void load_codes(const u8 *record, int lane, u32 *q) {")
   local first = 0
   for _, s in ipairs(v.slices) do
     local bytes, load = fragment.load_bytes(s.bits)
     local at = v.layout.sections[1].fields[("codes bits %d+%d"):format(s.lo, s.bits)].offset
     for i = 0, bytes // load - 1 do
       local from = at + i * 32 * load
-      w("load${BYTES}(record + ${FROM}lane * ${BYTES}, q${TO});", { BYTES = load,
-        FROM = from > 0 and from .. " + " or "", TO = first > 0 and " + " .. first or "" })
+      w(v.WAYS and "load${BYTES}(p.w${BYTES} + record${FROM}, q${TO});"
+        or "load${BYTES}(record${FROM} + lane * ${BYTES}, q${TO});", { BYTES = load,
+        FROM = from > 0 and " + " .. from or "", TO = first > 0 and " + " .. first or "" })
       first = first + load // 4
     end
   end
@@ -141,6 +222,18 @@ local function table_permute(w)
   ]]
 end
 
+local function four_bit_float(w, v)
+  local h = cuda.half[v.HALF]
+  local low = h.significand - 1 -- where its three bits of size go to
+  for r = 0, 3 do
+    local word, _, o = place(v.slices[1], 0, r)
+    local size = ("%s & %s"):format(shifted(word, o - low), twice(7 << low))
+    local code = ("and_or(%s, 0x80008000, %s)"):format(shifted(word, o - 12), size)
+    w("a[${R}] = ${VALUE};", { R = r,
+      VALUE = v.UNIT == 1 and ("mul2(%s, %s)"):format(code, cuda.pair(h.name, 2.0 ^ (h.bias - 1))) or code })
+  end
+end
+
 local function table_memory(w, v)
   for r = 0, 3 do
     w("u32 c${R} = ${CODES};", { R = r, CODES = whole_codes(v, r) })
@@ -218,6 +311,7 @@ local function method(v)
   local permute = #v.slices == 1 and v.slices[1].bits == 4
   if v.INTEGER then return m.kind == "int" and int_bytes or permute and bytes_permute or bytes_memory end
   if m.kind == "float" then return v.format.bits == 8 and float_narrow or float_same end
+  if m.kind == "table" and is_e2m1(m) then return four_bit_float end
   if m.kind == "table" then return permute and table_permute or table_memory end
   if v.format.bits > h.significand then return int_wide end
   return #v.slices == 1 and int_one_slice or int_slices

@@ -47,37 +47,43 @@ end
 -- Is plane p such a scale, and of type T itself?
 local function is_as_stored(v, p) return native(v) and p.name == v.SCALES[1] and p.type == v.HALF end
 
--- The function that loads plane p (as stored) for two rows of a lane.
-local function load_name(v, p)
+-- What a lane loads of plane p, as stored, for its two rows: two neighbours, or one element. Bytes, and type.
+local function bytes(p) return p.size * (p.rows == 1 and 2 or 1) end
+function planes.ctype(p) return ({ "u8", "u16", nil, "u32", [8] = "u32x2" })[bytes(p)] end
+
+-- Text of that load, from the address `at`, which has 32 bits in shared memory.
+function planes.read(v, p, at)
+  if v.by_name and v.by_name[p.name] then return ("shared%d(%s)"):format(8 * bytes(p), at) end
+  if v.FIRST then return ("memory%d(%s)"):format(8 * bytes(p), at) end
+  return ("*(const %s *)(%s)"):format(planes.ctype(p), at)
+end
+
+-- The function that makes numbers of it.
+local function convert_name(v, p)
   return (p.rows == 1 and "pair_" or "one_") .. p.type .. (is_as_stored(v, p) and "x2" or "")
 end
 
--- pair_TYPE(p): two neighbours of a plane; one_TYPE(p): an element, twice. x2: each in both halves of a word.
-function planes.loads(w, v)
+local function convert(w, v, p)
+  local pair = p.rows == 1
+  local values = { NAME = convert_name(v, p), RAW = planes.ctype(p), TYPE = p.type, BITS = 8 * p.size }
+  if is_as_stored(v, p) then
+    values.SECOND = pair and "0x3232" or "0x1010"
+    return w("fn u32x2 ${NAME}(${RAW} u) { return {prmt(u, u, 0x1010), prmt(u, u, ${SECOND})}; }", values)
+  elseif p.type == "f32" then
+    values.FIRST, values.SECOND = pair and "u.v[0]" or "u", pair and "u.v[1]" or "u"
+    return w("fn f32x2 ${NAME}(${RAW} u) { return {__uint_as_float(${FIRST}), __uint_as_float(${SECOND})}; }", values)
+  end
+  values.SECOND = pair and ("(u%d)(u >> %d)"):format(8 * p.size, 8 * p.size) or "u"
+  w("fn f32x2 ${NAME}(${RAW} u) { return {f32_of_${TYPE}((u${BITS})u), f32_of_${TYPE}(${SECOND})}; }", values)
+end
+
+-- pair_TYPE(u): two neighbours of a plane; one_TYPE(u): an element, twice. x2: each in both halves of a word.
+function planes.conversions(w, v)
   local seen = {}
   if v.FINE then return planes.weigh(w, v) end
   for _, p in ipairs(v.planes) do
-    local name, bits = load_name(v, p), 8 * p.size
-    if not seen[name] and is_as_stored(v, p) then
-      w([[
-        fn u32x2 ${NAME}(const u8 *p) {
-          const ${LOAD} u = *(const ${LOAD} *)p;
-          return {prmt(u, u, 0x1010), prmt(u, u, ${SECOND})};
-        }
-      ]], { NAME = name, LOAD = p.rows == 1 and "u32" or "u16", SECOND = p.rows == 1 and "0x3232" or "0x1010" })
-    elseif not seen[name] and p.type == "f32" then
-      w("fn f32x2 ${NAME}(const u8 *p) { return {((const float *)p)[0], ((const float *)p)[${SECOND}]}; }",
-        { NAME = name, SECOND = p.rows == 1 and 1 or 0 })
-    elseif not seen[name] then
-      w([[
-        fn f32x2 ${NAME}(const u8 *p) {
-          const u${LOAD} u = *(const u${LOAD} *)p;
-          return {f32_of_${TYPE}((u${BITS})u), f32_of_${TYPE}(${SECOND})};
-        }
-      ]], { NAME = name, LOAD = p.rows == 1 and 2 * bits or bits, TYPE = p.type, BITS = bits,
-        SECOND = p.rows == 1 and ("(u%d)(u >> %d)"):format(bits, bits) or "u" })
-    end
-    seen[name] = true
+    if not seen[convert_name(v, p)] then convert(w, v, p) end
+    seen[convert_name(v, p)] = true
   end
   if next(seen) then
     w "fn i64 section(i64 bytes) { return (bytes + 255) / 256 * 256; } /* each plane begins at such an address */"
@@ -119,11 +125,11 @@ function planes.element(p, base, at)
   return ("%s + %s * %d"):format(base, at:match "^%w+$" or "(" .. at .. ")", p.size)
 end
 
--- Address of plane p, as stored, for fragment `i` of the lane's features at step `step` along k.
+-- Address of plane p, as stored, for the lane's features at step `step` along k.
 function planes.of_lane(p)
   local base = ("t.%s_at"):format(p.name)
   if p.rows == 0 then return base end
-  local at = p.rows == 16 and "t.feature / (16 * FN) * FN + i" or "t.feature + 2 * i"
+  local at = p.rows == 16 and "t.feature / 16" or "t.feature"
   if p.cols > 0 then
     local group = p.cols > 16 and ("(i64)(step / %d)"):format(p.cols // 16) or "(i64)step"
     at = ("%s * %s + %s"):format(group, p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded", at)
@@ -208,19 +214,19 @@ function planes.met(v)
   return out
 end
 
--- Declarations of planes' two rows, loaded from `at` (of a plane, text).
-function planes.declare(w, v, list, at)
+-- Declarations of planes' two rows, made of what was loaded: raw(p) is its text.
+function planes.declare(w, v, list, raw)
   for _, p in ipairs(list) do
-    w("const ${TYPE} ${NAME}2 = ${LOAD}(${AT});",
-      { TYPE = is_as_stored(v, p) and "u32x2" or "f32x2", NAME = p.name, LOAD = load_name(v, p), AT = at(p) })
+    w("const ${TYPE} ${NAME}2 = ${CONVERT}(${RAW});",
+      { TYPE = is_as_stored(v, p) and "u32x2" or "f32x2", NAME = p.name, CONVERT = convert_name(v, p), RAW = raw(p) })
   end
 end
 
--- struct terms, load_terms(), weigh(): what happens to a fragment of two rows. `v.SCALE` is "weight" or "sum".
+-- struct terms, terms_of(), weigh(): what happens to a fragment of two rows. `v.SCALE` is "weight" or "sum".
 function planes.terms(w, v)
   local weight, params = v.SCALE == "weight", {}
   if not v.TERMS then return end
-  for i, p in ipairs(planes.met(v)) do params[i] = ("const u8 *%s_at"):format(p.name) end
+  for i, p in ipairs(planes.met(v)) do params[i] = ("%s %s"):format(planes.ctype(p), p.name) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
   if v.ZERO_PLANE then
     w("u32 zero[2]; /* ${WHAT} */",
@@ -230,8 +236,8 @@ function planes.terms(w, v)
   if #v.OFFSETS > 0 then w "float offset[2];" end
   w.pop "};"
   w.blank()
-  w.push("fn terms load_terms(${PARAMS}) {", { PARAMS = table.concat(params, ", ") })
-  planes.declare(w, v, planes.met(v), function(p) return p.name .. "_at" end)
+  w.push("fn terms terms_of(${PARAMS}) {", { PARAMS = table.concat(params, ", ") })
+  planes.declare(w, v, planes.met(v), function(p) return p.name end)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"

@@ -10,12 +10,11 @@
 --        expand: a warp takes           product: as in cuda.mma
 --        a record, in registers
 --
---   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua, as in cuda.mma and cuda.gemv
---   D[n,k]   the same fragments, of 512 bytes, 16 of a lane: number (n / 16) * (K / 16) + k / 16, which is layout n16
+--   W[n,k]   chunk (n / 16, k / 64), see templates/layouts/cuda_fragment.lua, as in cuda.mma and cuda.gemv
+--   D[n,k]   the same fragments, of 512 bytes, 16 of a lane: number (n / 16) * (K / 16) + k / 16: that layout, too
 --   X, Y     as in cuda.mma
 --
 --   parameter  meaning                               bound by
---   LAYOUT     shape of a record: 16 or 64 features  part of the layout, which cuda.mma and cuda.gemv share
 --   BM         tokens of a CTA of the product        accumulators
 --   STAGES     buffers of the product                shared memory
 --
@@ -24,7 +23,6 @@
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
-local parts = use "kernels/common/cuda_mma"
 local mma = use "kernels/cuda/mma"
 
 local WARPS = 8 -- of a CTA of `expand`; each takes a record: a tile of the layout has as many
@@ -33,7 +31,7 @@ local WARPS = 8 -- of a CTA of `expand`; each takes a record: a tile of the layo
 local function product(v)
   if v.product then return v.product end
   local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out,
-    entry = v.entry .. "_product", LAYOUT = "n16", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1,
+    entry = v.entry .. "_product", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1,
     STAGES = v.STAGES, SCALE = "sum", SPLIT = 1, REDUCE = "ordered" }
   local half = cuda.half_of(v.act)
   d.format = { name = half, bits = 16, planes = {}, scale = {}, offset = {},
@@ -58,10 +56,10 @@ end
 
 local function derive(v)
   v.HALF, v.SCALE = cuda.half_of(v.act), "weight"
-  v.FN = ({ n16 = 1, n64 = 4 })[v.LAYOUT]
-  v.FK, v.WARPS = 4 // v.FN, WARPS
-  v.layout = cuda.fragment.layout(v.format, v.act, v.FN)
+  v.WARPS = WARPS
+  v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
+  v.UNIT = 1
   planes.derive(v)
   factors(v)
   v.TERMS = #v.planes > 0 and not v.FINE
@@ -97,31 +95,31 @@ local fine = [[
 
 local function expand(w, v)
   local at = {}
-  for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.of_lane(p) end
+  for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.read(v, p, planes.of_lane(p)) end
   w([[
     /* A warp dequantizes a record of W into the record of D in its place. */
     extern "C" __global__ void __launch_bounds__(32 * WARPS)
     ${entry}_expand(const u8 *w, u8 *scratch, int n, int k) {
       const int lane = threadIdx.x % 32, k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
-      const int columns = k_padded / (16 * FK);
+      const int columns = k_padded / 64; /* records of K */
       task t;
       t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
       ${POINTERS}
       const i64 record = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
-      t.feature = (int)(record / columns) * 16 * FN + lane / 4 * 2 * FN;
+      t.feature = (int)(record / columns) * 16 + lane / 4 * 2;
       u32 q[WORDS];
       load_codes(w + record * RECORD, lane, q);
     #pragma unroll
       for (int f = 0; f < 4; f++) {
-        const int i = f / FK, step = (int)(record % columns) * FK + f % FK;
+        const int step = (int)(record % columns) * 4 + f;
         u32x4 a;
         fragment(q, f, a.v);
         ${WEIGH}
-        *(u32x4 *)(scratch + ((record / columns * FN + i) * (k_padded / 16) + step) * 512 + lane * 16) = a;
+        *(u32x4 *)(scratch + (record / columns * (k_padded / 16) + step) * 512 + lane * 16) = a;
       }
     }
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
-    WEIGH = v.FINE and fine or v.TERMS and ("weigh(a.v, load_terms(%s));"):format(table.concat(at, ",\n")) or "" })
+    WEIGH = v.FINE and fine or v.TERMS and ("weigh(a.v, terms_of(%s));"):format(table.concat(at, ",\n")) or "" })
 end
 
 local function dequantize(w, v)
@@ -130,7 +128,6 @@ local function dequantize(w, v)
   w([[
     enum {
       WARPS = ${WARPS}, /* of a CTA */
-      FN = ${FN}, FK = ${FK}, /* fragments of a record along N, along K */
       WORDS = ${WORDS}, /* 32-bit words of a record in a lane */
       RECORD = ${RECORD}, /* bytes of a record */
     };
@@ -141,13 +138,13 @@ local function dequantize(w, v)
     };
   ]], { MEMBERS = planes.members(v) })
   w.blank()
-  for _, section in ipairs { codes.load, codes.fragment, planes.loads, planes.terms, expand } do section(w, v) end
+  for _, section in ipairs { codes.stream, codes.load, codes.fragment, planes.conversions, planes.terms,
+    expand } do section(w, v) end
   w "}"
   w.blank()
 end
 
-local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [parts.ptx] = true,
-  [cuda.gather] = true }
+local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [cuda.gather] = true }
 
 local function multiply(w, v)
   w "namespace product {"
@@ -179,7 +176,6 @@ return kernel {
   doc = "weights dequantized into scratch, then the dense product",
   source = "exllamav2, bitsandbytes",
   params = {
-    { name = "LAYOUT", values = { "n16", "n64" }, doc = "features of a record", short = "" },
     { name = "BM", values = { 64, 128 }, quick = { 128 }, doc = "tokens of a tile" },
     { name = "STAGES", values = { 3, 4 }, quick = { 3 }, doc = "buffers", short = "s" },
   },
@@ -190,6 +186,5 @@ return kernel {
   -- finer groups have no other kernel for many
   m = function(v) return cuda.fragment.fine(v.format) and 1 or 65, 0, v.BM end,
   cost = function(v) return product(v).SMEM end,
-  outline = { cuda.head, cuda.helpers, cuda.pack2, function(w, v) parts.ptx(w, product(v)) end, cuda.gather,
-    dequantize, multiply },
+  outline = { cuda.head, cuda.helpers, cuda.pack2, cuda.gather, dequantize, multiply },
 }

@@ -2,27 +2,26 @@
 --
 --   Y[m,n] = sum over k of X[m,k] * W[n,k]
 --
---               k -->    chunk 0   chunk 1   chunk 2        a CTA makes 16 FN features of MB tokens
+--               k -->    chunk 0   chunk 1   chunk 2        a CTA makes 16 features of MB tokens
 --             +---------------------------------+
---   16 FN     |  warp 0  | warp 1  |  ...  | warp 0  ...    its warps take the chunks of K in turn, UNROLL loads at
+--   16        |  warp 0  | warp 1  |  ...  | warp 0  ...    its warps take the chunks of K in turn, UNROLL loads at
 --   features  |          |         |       |                once, and add up in order through shared memory at the end
 --             +---------------------------------+
 --
 --   X[m,k]   row-major, read through L1; lanes of equal t = lane % 4 read the same. For a weight in act-order it is
 --            gathered as it is read: column j of W meets X[m, perm[j]]
---   W[n,k]   chunk (n / (16 FN), k / (16 FK)), see templates/layouts/cuda_fragment.lua: a lane has two rows of each of
---            FN fragments (g, g + 8; g = lane / 4) and four values of k of each of FK (2t, 2t + 1, and these + 8; four
---            neighbours where X has 8 bits)
+--   W[n,k]   chunk (n / 16, k / 64), see templates/layouts/cuda_fragment.lua: a lane has two rows (g, g + 8;
+--            g = lane / 4) and four values of k of each of four fragments (2t, 2t + 1, and these + 8; four neighbours
+--            where X has 8 bits)
 --   Y[m,n]   row-major
 --
 --   With W = map(q) x scale + offset: Y += scale x sum(map(q) x) + offset x sum(x), group by group; or, where groups
 --   are finer than 16 of k, weight by weight. For activations of 8 bits times x_scale[m] at the end.
 --
 --   parameter  meaning                                   bound by
---   LAYOUT     shape of a record: 16 or 64 features      part of the layout, which cuda.mma shares
 --   WARPS      warps that share K                        threads of a CTA
 --   UNROLL     records a warp has under way              registers
---   MB         tokens of a CTA                           registers: 4 FN MB sums
+--   MB         tokens of a CTA                           registers: 4 MB sums
 --
 -- Source: one warp per rows and direct loads in fragment order as in PyTorch's tinygemm; splitting K over the warps of
 -- a CTA as in llama.cpp's mmvq.
@@ -31,8 +30,6 @@ local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
 
-local fragments = { n16 = 1, n32 = 2, n64 = 4 } -- FN of a layout
-
 -- The 16-bit type that holds map(q).
 local function half_type(v)
   local m = v.format.map
@@ -40,16 +37,15 @@ local function half_type(v)
 end
 
 local function registers(v)
-  local FN = fragments[v.LAYOUT]
-  local elements = cuda.fragment.fine(v.format) and 16 or 2 * FN -- of a plane
-  return 4 * FN * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + elements * #v.format.planes + 48
+  local elements = cuda.fragment.fine(v.format) and 16 or 2 -- of a plane
+  return 4 * v.MB + v.UNROLL * v.format.bits + 6 * v.MB + elements * #v.format.planes + 48
 end
 
 -- Beside what codes.derive and planes.derive write into v:
 --
 --   HALF, SCALE             the 16-bit type of map(q), and that scales wait for sums
 --   XT, X_SIZE              type of X, and bytes of an element
---   FN, FK, THREADS         fragments of a record along N and K; threads of a CTA
+--   THREADS                 of a CTA
 --   SUM_SCALE, SUM_OFFSET   planes that meet sums of a group; none where each weight meets its own (FINE)
 --   GROUP_STEPS             steps of 16 along k after which sums meet them
 --   TOTAL, TOTAL_PARAMETER, PASS_TOTAL   the sum of X over all of K, where an offset of the row multiplies it:
@@ -59,14 +55,13 @@ local function derive(v)
   v.HALF, v.SCALE = half_type(v), "sum"
   v.XT, v.EXTRA = cuda.ctype[v.act], cuda.extra_declared(v)
   v.X_SIZE = types.all[v.act].bytes
-  v.FN = fragments[v.LAYOUT]
-  v.FK = 4 // v.FN
   v.THREADS = 32 * v.WARPS
-  v.layout = cuda.fragment.layout(v.format, v.act, v.FN)
+  v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
+  v.UNIT = 1
   planes.derive(v)
   v.SUM_SCALE, v.SUM_OFFSET = v.FINE and {} or v.format.scale, v.FINE and {} or v.format.offset
-  v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 16 * v.FK) // 16 or v.FK
+  v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 64) // 16 or 4
   local total = #v.SUM_OFFSET > 0 and not v.GROUPED
   v.TOTAL = total and "float total[MB] = {}; /* of X */" or ""
   v.TOTAL_PARAMETER, v.PASS_TOTAL = total and ", float *total" or "", total and ", total" or ""
@@ -102,11 +97,9 @@ local function constants(w, v)
       WARPS = ${WARPS}, /* that share K */
       UNROLL = ${UNROLL}, /* records a warp has under way */
       MB = ${MB}, /* tokens */
-      FN = ${FN}, FK = ${FK}, /* fragments of a record along N, along K */
       THREADS = 32 * WARPS,
       WORDS = ${WORDS}, /* 32-bit words of a record in a lane */
       RECORD = ${RECORD}, /* bytes of a record */
-      ROWS = 2 * FN, /* of a lane */
       GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
     };
 
@@ -121,19 +114,6 @@ local function constants(w, v)
     };
   ]], { MEMBERS = planes.members(v),
     RECORDS = v.FINE and "i64 records; /* before those of this CTA */" or "" })
-  w.blank()
-  for _, b in ipairs { 4, 8, 16 } do
-    local count = b // 4
-    local outs, names = {}, {}
-    for i = 0, count - 1 do outs[i + 1], names[i + 1] = ('"=r"(q[%d])'):format(i), "%" .. i end
-    w([[
-      fn void load${B}(const u8 *p, u32 *q) { /* weights pass once: not kept in L1 */
-        asm("ld.global.nc.L1::no_allocate.${V}u32 ${D}, [%${COUNT}];"
-            : ${OUTS} : "l"(p));
-      }
-    ]], { B = b, V = count > 1 and ("v%d."):format(count) or "", COUNT = count, OUTS = table.concat(outs, ", "),
-      D = count > 1 and "{" .. table.concat(names, ", ") .. "}" or "%0" })
-  end
   w.blank()
 end
 
@@ -156,10 +136,10 @@ local function values(w, v)
   w.blank()
   w([[
     /* X of record c in the order of the columns of W, zero beyond K: for the warp. */
-    fn void gather(const task &t, int c, ${XT} (*out)[16 * FK]) {
+    fn void gather(const task &t, int c, ${XT} (*out)[64]) {
       __syncwarp(); /* what was there is read */
-      for (int i = t.g * 4 + t.t; i < 16 * FK; i += 32) {
-        const int column = c * 16 * FK + i;
+      for (int i = t.g * 4 + t.t; i < 64; i += 32) {
+        const int column = c * 64 + i;
         const bool there = column < t.k;
         const int from = there && t.perm ? t.perm[column] : column;
     #pragma unroll
@@ -189,10 +169,8 @@ end
 
 -- Y += scale x part + offset x sum(x), for the rows of a lane.
 local function scale(w, v, part, sum)
-  w "#pragma unroll"
-  w.push "for (int i = 0; i < FN; i++) {"
-  planes.declare(w, v, v.planes, planes.of_lane)
-  local product = ("%s[m][2 * i + r]"):format(part)
+  planes.declare(w, v, v.planes, function(p) return planes.read(v, p, planes.of_lane(p)) end)
+  local product = ("%s[m][r]"):format(part)
   if #v.SUM_SCALE > 0 then
     local factor = planes.product(v.SUM_SCALE, 1, "r")
     product = ("%s * %s"):format(product, #v.SUM_SCALE > 1 and "(" .. factor .. ")" or factor)
@@ -202,13 +180,12 @@ local function scale(w, v, part, sum)
     for (int m = 0; m < MB; m++)
     #pragma unroll
       for (int r = 0; r < 2; r++) {
-        acc[m][2 * i + r] ${ASSIGN} ${PRODUCT};
+        acc[m][r] ${ASSIGN} ${PRODUCT};
         ${OFFSET}
       }
   ]], { ASSIGN = v.GROUPED and "+=" or "=", PRODUCT = product,
     OFFSET = #v.SUM_OFFSET > 0
-      and ("acc[m][2 * i + r] += (%s) * %s[m];"):format(planes.offset(v.SUM_OFFSET, "r"), sum) or "" })
-  w.pop "}"
+      and ("acc[m][r] += (%s) * %s[m];"):format(planes.offset(v.SUM_OFFSET, "r"), sum) or "" })
 end
 
 local function record(w, v)
@@ -217,15 +194,15 @@ local function record(w, v)
   w([[
     /* Add the products of record `c`, whose words are q, with its rows of X. */
     fn void add_record(const task &t, int c, const u32 *q, const ${XT} *const *row,
-                       float acc[MB][ROWS]${TOTAL_PARAMETER}) {
+                       float acc[MB][2]${TOTAL_PARAMETER}) {
   ]])
   w.push()
   if v.GROUPED then
-    w "float part[MB][ROWS] = {};"
+    w "float part[MB][2] = {};"
     if sums then w "float sum[MB] = {};" end
   end
   w "#pragma unroll"
-  w.push "for (int s = 0; s < FK; s++) { /* 16 of k */"
+  w.push "for (int s = 0; s < 4; s++) { /* 16 of k */"
   w([[
     float x[MB][4];
     #pragma unroll
@@ -233,31 +210,28 @@ local function record(w, v)
       load_x(row[m] + s * 16, t.t, x[m]);
       ${SUMS}
     }
+    float value[8];
+    values(q, s, value);
+    ${WEIGH}
     #pragma unroll
-    for (int i = 0; i < FN; i++) {
-      float value[8];
-      values(q, i * FK + s, value);
-      ${WEIGH}
+    for (int m = 0; m < MB; m++)
     #pragma unroll
-      for (int m = 0; m < MB; m++)
-    #pragma unroll
-        for (int e = 0; e < 8; e++) /* register e / 2: row g + e / 2 % 2 * 8 */
-          ${PART}[m][2 * i + e / 2 % 2] += value[e] * x[m][e / 4 * 2 + e % 2];
-    }
-  ]], { WEIGH = v.FINE and "weigh(t, t.records + c, i * FK + s, t.g * 4 + t.t, value);" or "", PART = part,
+      for (int e = 0; e < 8; e++) /* register e / 2: row g + e / 2 % 2 * 8 */
+        ${PART}[m][e / 2 % 2] += value[e] * x[m][e / 4 * 2 + e % 2];
+  ]], { WEIGH = v.FINE and "weigh(t, t.records + c, s, t.g * 4 + t.t, value);" or "", PART = part,
     SUMS = sums and sum .. "[m] += x[m][0] + x[m][1] + x[m][2] + x[m][3];" or "" })
   if v.GROUPED then
     w.push "if ((s + 1) % GROUP_STEPS == 0) {"
-    w "const int step = c * FK + s;"
+    w "const int step = c * 4 + s;"
     scale(w, v, "part", "sum")
-    if v.GROUP_STEPS < v.FK then
+    if v.GROUP_STEPS < 4 then
       w [[
         #pragma unroll
         for (int m = 0; m < MB; m++) {
       ]]
       if sums then w "  sum[m] = 0;" end
       w "#pragma unroll"
-      w "  for (int r = 0; r < ROWS; r++) part[m][r] = 0;"
+      w "  for (int r = 0; r < 2; r++) part[m][r] = 0;"
       w "}"
     end
     w.pop "}"
@@ -271,7 +245,7 @@ end
 local function records(w)
   w([[
     /* Records c and those that follow a warp, UNROLL at once, which lie within K; rows of X are aligned to words. */
-    fn void add_records(const task &t, int c, const u8 *column, float acc[MB][ROWS]${TOTAL_PARAMETER}) {
+    fn void add_records(const task &t, int c, const u8 *column, float acc[MB][2]${TOTAL_PARAMETER}) {
       u32 q[UNROLL][WORDS];
     #pragma unroll
       for (int u = 0; u < UNROLL; u++) load_codes(column + (i64)(c + u * WARPS) * RECORD, t.g * 4 + t.t, q[u]);
@@ -279,14 +253,14 @@ local function records(w)
       for (int u = 0; u < UNROLL; u++) {
         const ${XT} *row[MB];
     #pragma unroll
-        for (int m = 0; m < MB; m++) row[m] = t.row[m] + (c + u * WARPS) * 16 * FK;
+        for (int m = 0; m < MB; m++) row[m] = t.row[m] + (c + u * WARPS) * 64;
         add_record(t, c + u * WARPS, q[u], row, acc${PASS_TOTAL});
       }
     }
 
     /* The same for up to UNROLL records below `end`, by way of X gathered in shared memory. */
-    fn void add_gathered(const task &t, int c, int end, const u8 *column, ${XT} (*x)[16 * FK],
-                         float acc[MB][ROWS]${TOTAL_PARAMETER}) {
+    fn void add_gathered(const task &t, int c, int end, const u8 *column, ${XT} (*x)[64],
+                         float acc[MB][2]${TOTAL_PARAMETER}) {
       const ${XT} *row[MB];
       u32 q[UNROLL * WORDS];
     #pragma unroll
@@ -308,16 +282,16 @@ end
 
 -- What a thread stores: a sum, or what a gate's and an up row's sum make.
 local single = [[
-for (int i = threadIdx.x; i < MB * 16 * FN; i += THREADS) {
-  const int row = i / (16 * FN), to = column * 16 * FN + i %% (16 * FN);
+for (int i = threadIdx.x; i < MB * 16; i += THREADS) {
+  const int row = i / 16, to = column * 16 + i %% 16;
   if (m0 + row >= m || to >= n) continue;
   float s = 0;
-  for (int j = 0; j < WARPS; j++) s += out[j][row][i %% (16 * FN)];
+  for (int j = 0; j < WARPS; j++) s += out[j][row][i %% 16];
   y[(i64)(m0 + row) * ldy + to] = output(%s);
 }]]
 local paired = [[
-for (int i = threadIdx.x; i < MB * 8 * FN; i += THREADS) {
-  const int row = i / (8 * FN), at = i %% (8 * FN) * 2, to = column * 8 * FN + at / 2;
+for (int i = threadIdx.x; i < MB * 8; i += THREADS) {
+  const int row = i / 8, at = i %% 8 * 2, to = column * 8 + at / 2;
   if (m0 + row >= m || to >= n / 2) continue;
   float s = 0, up = 0;
   for (int j = 0; j < WARPS; j++) s += out[j][row][at], up += out[j][row][at + 1];
@@ -331,11 +305,11 @@ local function output(w, v)
     #pragma unroll
     for (int i = 0; i < MB; i++)
     #pragma unroll
-      for (int r = 0; r < ROWS; r++) {
+      for (int r = 0; r < 2; r++) {
         float s = acc[i][r]; /* over the four lanes that share a row */
         s += __shfl_xor_sync(0xffffffff, s, 1);
         s += __shfl_xor_sync(0xffffffff, s, 2);
-        if (t.t == 0) out[warp][i][r / 2 * 16 + r % 2 * 8 + t.g] = s;
+        if (t.t == 0) out[warp][i][r * 8 + t.g] = s;
       }
     __syncthreads();
     ${STORE}
@@ -348,32 +322,32 @@ local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
     ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${EXTRA}int m, int n, int k, int ldx, int ldy) {
-      __shared__ float out[WARPS][MB][16 * FN];
-      __shared__ __align__(4) ${XT} gathered[WARPS][MB][16 * FK];
+      __shared__ float out[WARPS][MB][16];
+      __shared__ __align__(4) ${XT} gathered[WARPS][MB][64];
       const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
       const int blocks = (m + MB - 1) / MB, m0 = blockIdx.x % blocks * MB, column = blockIdx.x / blocks;
-      const int records = (k + 16 * FK - 1) / (16 * FK);
+      const int records = (k + 64 - 1) / 64;
       const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
-      const u8 *column_at = w + (i64)column * (k_padded / (16 * FK)) * RECORD;
+      const u8 *column_at = w + (i64)column * (k_padded / 64) * RECORD;
       const bool words = !perm && ldx % ${PER_WORD} == 0 && (u64)x % 4 == 0;
       task t;
     #pragma unroll
       for (int i = 0; i < MB; i++) t.row[i] = x + (i64)min(m0 + i, m - 1) * ldx;
       t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N}, t.k = k, t.perm = perm, t.g = lane / 4, t.t = lane % 4;
-      t.feature = column * 16 * FN + t.g * ROWS;
+      t.feature = column * 16 + t.g * 2;
       ${RECORDS}
       ${POINTERS}
 
-      float acc[MB][ROWS] = {};
+      float acc[MB][2] = {};
       ${TOTAL}
       int c = warp;
       if (words)
-        for (const int whole = k / (16 * FK); c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
+        for (const int whole = k / 64; c + (UNROLL - 1) * WARPS < whole; c += UNROLL * WARPS)
           add_records(t, c, column_at, acc${PASS_TOTAL});
       for (; c < records; c += UNROLL * WARPS)
         add_gathered(t, c, records, column_at, gathered[warp], acc${PASS_TOTAL});
   ]], { YT = cuda.ctype[v.out], PER_WORD = 4 // v.X_SIZE, TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2],
-    POINTERS = planes.pointers(v), RECORDS = v.FINE and "t.records = (i64)column * (k_padded / (16 * FK));" or "" })
+    POINTERS = planes.pointers(v), RECORDS = v.FINE and "t.records = (i64)column * (k_padded / 64);" or "" })
   w.push()
   if not v.GROUPED and not v.FINE and #v.format.planes > 0 then
     w.push "{ /* scales of a row */"
@@ -388,7 +362,7 @@ local function launch(v)
   local args = { "x", "w", "y", "perm" }
   for _, x in ipairs(cuda.extra(v)) do args[#args + 1] = x[1] end
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  return { steps = { { args = args, grid = { ceildiv(M, v.MB) * ceildiv(N, 16 * v.FN) }, block = { v.THREADS } } },
+  return { steps = { { args = args, grid = { ceildiv(M, v.MB) * ceildiv(N, 16) }, block = { v.THREADS } } },
     deterministic = true, batch_invariant = true }
 end
 
@@ -398,7 +372,6 @@ return kernel {
   doc = "few tokens on CUDA cores, f32 products",
   source = "tinygemm (PyTorch), mmvq (llama.cpp)",
   params = {
-    { name = "LAYOUT", values = { "n16", "n64" }, doc = "features of a record", short = "" },
     { name = "WARPS", values = { 2, 4, 8, 16 }, quick = { 4, 8 }, doc = "warps that share K", short = "w" },
     { name = "UNROLL", values = { 1, 2, 4, 8 }, doc = "records under way in a warp", short = "u" },
     { name = "MB", values = { 1, 2, 4, 8 }, quick = { 1, 4 }, doc = "tokens of a CTA" },
@@ -413,9 +386,10 @@ return kernel {
     cuda.head,
     constants,
     cuda.helpers,
+    codes.stream,
     codes.load,
     function(w, v) if v.format.bits < 32 then codes.fragment(w, v) end end,
-    planes.loads,
+    planes.conversions,
     values,
     record,
     records,

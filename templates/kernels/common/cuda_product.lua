@@ -1,0 +1,312 @@
+-- cuda_product.lua - products of the tensor core: what one takes and gives, and the loop of a warp around it.
+--
+--   d[16 features, 8 tokens] += a[16, k] . b[k, 8]            mma.sync m16n8k16, or k32 for 8-bit integers
+--
+--   a    a fragment of a record: a lane's words of codes, made numbers (cuda_codes) and met by scales (cuda_planes)
+--   b    X from shared memory (cuda_x)
+--   d    sums; where scales wait for the sums of a group (FLUSH), those of the group, and then of all
+--
+-- Addresses in shared memory are what the lane's `places` say, and constants.
+
+local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
+local planes = use "kernels/common/cuda_planes"
+local x = use "kernels/common/cuda_x"
+local product = {}
+
+-- k: of a product; types: as PTX spells them; sum: of d. A product of integers begins its sums over a group at the bits
+-- of 1.5 x 2^23, so that they are the last bits of a float.
+local products = {
+  f16 = { k = 16, types = "f32.f16.f16.f32", sum = "float" },
+  bf16 = { k = 16, types = "f32.bf16.bf16.f32", sum = "float" },
+  i8 = { k = 32, types = "s32.s8.s8.s32", sum = "int" },
+}
+
+-- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit
+-- 32 bits.
+local function integer(v)
+  if v.act ~= "i8" or v.SCALE ~= "sum" or not cuda.integer(v.format) then return false end
+  if #cuda.roles(v.format).scale == 0 and v.problem.k >= (1 << 31) // (128 * 128) then return false end
+  for _, p in ipairs(v.format.planes) do if p.cols % 32 > 0 then return false end end
+  return true
+end
+
+-- Written into v, behind codes.derive and planes.derive:
+--
+--   HALF                the 16-bit type in which weights are numbers
+--   INTEGER, CONVERTS   are 8-bit integers multiplied? Else is X of 8 bits converted, to HALF, before?
+--   PRODUCT, DEPTH      the product; its steps of 16 along k
+--   FLUSH, WEIGH        do scales multiply the sums of a group? Does anything happen to a fragment? TERMS: either
+--   PART, ACC           types of the sums of a group, and of all
+function product.kind(v)
+  v.HALF, v.INTEGER = cuda.half_of(v.act), integer(v)
+  v.CONVERTS = types.scaled(v.act) and not v.INTEGER
+  v.PRODUCT = products[v.INTEGER and "i8" or v.HALF]
+  v.DEPTH = v.PRODUCT.k // 16
+  codes.unit(v)
+end
+
+function product.derive(v)
+  v.FLUSH = v.SCALE == "sum" and #v.SCALES > 0
+  v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
+  v.TERMS = v.WEIGH or v.FLUSH
+  v.PART = v.PRODUCT.sum
+  v.ACC = v.FLUSH and "float" or v.PART
+  v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
+end
+
+-- ---- Rules ----------------------------------------------------------------------------------------------------------
+
+local function rule(name, why, ok) return { name = name, why = why, ok = ok } end
+
+local function half(v) return cuda.half_of(v.act) end
+
+local function exact_map(v) -- does the type that multiplies hold every map(q)?
+  for _, value in ipairs(v.format.map.values) do if not cuda.exact(half(v), value) then return false end end
+  return true
+end
+
+product.rules = {
+  rule("device", "mma.sync m16n8k16 and cp.async need sm_80", function(v) return v.device.sm >= 80 end),
+  cuda.rules.act,
+  rule("granularity",
+    "groups along K must be multiples of 16 codes, the step of a tensor core; cuda.gemv and cuda.expand take others",
+    function(v) return not cuda.fragment.fine(v.format) end),
+  rule("dense",
+    "tensor cores multiply two numbers of one type: codes that are floats must have that of the activations, "
+    .. "f16 for those of 8 bits, or have 8 bits themselves",
+    function(v)
+      local m = v.format.map
+      return m.kind ~= "float" or m.slope == 1 and (m.type == half(v) or cuda.float8[m.type] ~= nil)
+    end),
+  cuda.range_rule(half),
+  rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
+    return v.SCALE ~= "sum" or #cuda.roles(v.format).offset == 0
+  end),
+  rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
+    local r = cuda.roles(v.format)
+    return v.SCALE ~= "weight" or #r.offset > 0 or #r.scale > 0
+  end),
+  rule("scale-rounding", "entries that the type of the product rounds must not be rounded again by a scale", function(v)
+    return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
+  end),
+  rule("scale-range", "a code times its scale could exceed the type of the product: scales wait for the sum",
+    function(v)
+      local m, small = v.format.map, cuda.float8[v.format.map.type]
+      local most = small and small.max or m.kind ~= "float" and math.max(-m.lo, m.hi) or 0
+      return v.SCALE ~= "weight" or 16 * most <= cuda.half[half(v)].max -- scales of checkpoints are well below 16
+    end),
+}
+
+-- ---- PTX ------------------------------------------------------------------------------------------------------------
+
+function product.ptx(w, v)
+  w([[
+    fn u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+
+    /* From shared memory. */
+    fn u8 shared8(u32 p) {
+      u32 d;
+      asm volatile("ld.shared.u8 %0, [%1];" : "=r"(d) : "r"(p));
+      return (u8)d;
+    }
+    fn u16 shared16(u32 p) {
+      u16 d;
+      asm volatile("ld.shared.u16 %0, [%1];" : "=h"(d) : "r"(p));
+      return d;
+    }
+    fn u32 shared32(u32 p) {
+      u32 d;
+      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(d) : "r"(p));
+      return d;
+    }
+    fn u32x2 shared64(u32 p) {
+      u32x2 d;
+      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(d.v[0]), "=r"(d.v[1]) : "r"(p));
+      return d;
+    }
+    fn void load4(u32 p, u32 *q) { q[0] = shared32(p); }
+    fn void load8(u32 p, u32 *q) {
+      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(q[0]), "=r"(q[1]) : "r"(p));
+    }
+    fn void load16(u32 p, u32 *q) {
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(q[0]), "=r"(q[1]), "=r"(q[2]), "=r"(q[3]) : "r"(p));
+    }
+
+    /* d[16 features, 8 tokens] += a[16, ${K} of k] . b[${K} of k, 8]. */
+    fn void multiply_add(${PART} *d, const u32 *a, const u32 *b) {
+      asm volatile("mma.sync.aligned.m16n8k${K}.row.col.${TYPES} {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                   "{%0, %1, %2, %3};"
+                   : "+${D}"(d[0]), "+${D}"(d[1]), "+${D}"(d[2]), "+${D}"(d[3])
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+  ]], { K = v.PRODUCT.k, TYPES = v.PRODUCT.types, D = v.INTEGER and "r" or "f" })
+  w.blank()
+end
+
+-- ---- What a lane reads ----------------------------------------------------------------------------------------------
+
+-- Where plane p is for the first rows of a lane: an address in the first buffer, or, where the planes of a row wait in
+-- memory, a pointer.
+local function plane_place(v, p)
+  local staged = v.by_name[p.name]
+  local base, feature = ("t.%s_at"):format(p.name), "feature"
+  if staged then base = "base + " .. staged.place
+  elseif p.rows == 0 then return base
+  else feature = v.BN > cuda.fragment.TILE_N and "min(t.n0 + feature, t.n_padded - TN)" or "(t.n0 + feature)" end
+  local at = p.rows == 16 and feature .. " / 16" or feature .. " + lane / 4 * 2"
+  if staged and v.WK > 1 and p.cols < v.BK then
+    at = ("k_warp / %d * %s + %s"):format(p.cols, p.rows == 16 and "(BN / 16)" or "BN", at)
+  end
+  return planes.element(p, base, at)
+end
+
+-- How far from there that of the tile `i` of 16 rows lies, in the step `s` of the warp's k, text of both.
+local function plane_at(v, p)
+  if p.rows == 0 then return "p." .. p.name end
+  local across, at = p.rows == 16 and "i" or "i * 16", ""
+  local staged = v.by_name[p.name]
+  if staged and v.TK > p.cols then
+    at = ("s / %d * %s + "):format(p.cols // 16, p.rows == 16 and "(BN / 16)" or "BN")
+  end
+  return planes.element(p, "p." .. p.name .. (staged and " + buffer" or ""), at .. across)
+end
+
+function product.places(w, v)
+  local sizes = codes.loads(v)
+  w.push "struct places { /* of what this lane reads, in the first buffer */"
+  w "u32 x[${WAYS}];"
+  for _, b in ipairs(sizes) do w("u32 w${BYTES};", { BYTES = b }) end
+  for _, p in ipairs(v.planes) do
+    w("${TYPE}${NAME};", { TYPE = v.by_name[p.name] and "u32 " or "const u8 *", NAME = p.name })
+  end
+  w.pop "};"
+  w.blank()
+  w([[
+    fn places lane_places(const task &t, u32 base) {
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, k_warp = warp / WN * TK, feature = warp % WN * TN;
+      places p;
+  ]])
+  w.push()
+  x.places(w, v)
+  for _, b in ipairs(sizes) do
+    w("p.w${BYTES} = kept(base + W_AT + feature / 16 * RUN + k_warp / 64 * RECORD + lane * ${BYTES});", { BYTES = b })
+  end
+  for _, p in ipairs(v.planes) do
+    w(v.by_name[p.name] and "p.${NAME} = kept(${AT});" or "p.${NAME} = ${AT};",
+      { NAME = p.name, AT = plane_place(v, p) })
+  end
+  w "return p;"
+  w.pop "}"
+  w.blank()
+end
+
+-- ---- The loop of a warp ---------------------------------------------------------------------------------------------
+
+-- The sums of a group, times its scales, go to acc.
+local function flush(w, v)
+  w([[
+    if ((s + ${DEPTH}) % GROUP_STEPS == 0)
+    #pragma unroll
+      for (int i = 0; i < MT; i++)
+    #pragma unroll
+        for (int j = 0; j < NT; j++)
+    #pragma unroll
+          for (int e = 0; e < 4; e++) {
+            acc[i][j][e] = __fmaf_rn(${SUM}, term[i].scale[e / 2], acc[i][j][e]);
+            part[i][j][e] = ${ZERO};
+          }
+  ]], { SUM = v.INTEGER and "__int_as_float(part[i][j][e]) - 0x1.8p23f" or "part[i][j][e]",
+    ZERO = v.INTEGER and "MAGIC" or "0" })
+end
+
+-- multiply(): MT x NT products of 16 features, 8 tokens and TK of k. Where its operands are, a family says, by texts:
+--
+--   head       of the function
+--   codes      what brings the codes of a step; q: those of the 16-row tile i
+--   raw(p)     an element of plane p, as stored; offset: what is added to addresses of X
+--   after      what ends a step
+function product.loop(w, v, of)
+  w(of.head)
+  w.push()
+  if v.TERMS then w "terms term[MT];" end
+  if v.FLUSH and v.INTEGER then
+    w [[
+      const int MAGIC = 0x4b400000; /* zero of the sums over the group, see below */
+      int part[MT][NT][4];
+      #pragma unroll
+      for (int i = 0; i < MT * NT * 4; i++) part[i / (NT * 4)][i / 4 % NT][i % 4] = MAGIC;
+    ]]
+  elseif v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
+  if of.declare then w(of.declare) end
+  w "#pragma unroll"
+  w.push "for (int s = 0; s < TK / 16; s += ${DEPTH}) { /* steps of 16 along k */"
+  if of.codes then w(of.codes) end
+  if v.TERMS then
+    local raw = {}
+    for i, p in ipairs(planes.met(v)) do raw[i] = of.raw(p) end
+    w([[
+      if (s % GROUP_STEPS == 0)
+      #pragma unroll
+        for (int i = 0; i < MT; i++)
+          term[i] = terms_of(${RAW});
+    ]], { RAW = table.concat(raw, ",\n") })
+  end
+  x.operand(w, v, of.offset)
+  w([[
+    #pragma unroll
+    for (int i = 0; i < MT; i++) {
+      u32 a[4];
+      fragment(${Q}, s % 4, a);
+      ${SECOND}
+      ${WEIGH}
+    #pragma unroll
+      for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]);
+    }
+  ]], { SUM = v.FLUSH and "part" or "acc", Q = of.q,
+    SECOND = v.DEPTH == 2 and ("fragment(%s, s %% 4 + 1, a + 2);"):format(of.q) or "",
+    WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
+  if v.FLUSH then flush(w, v) end
+  if of.after then w(of.after) end
+  w.pop "}"
+  w.pop "}"
+  w.blank()
+end
+
+-- From the buffers of cuda_ring.
+function product.multiply(w, v)
+  product.loop(w, v, {
+    head = [[
+      /* The warp's share of the tile in a buffer: MT x NT products of 16 features, 8 tokens and TK of k. */
+      fn void multiply(const places &p, const int buffer, ${ACC} acc[MT][NT][4]) {
+    ]],
+    declare = "u32 q[MT][WORDS];",
+    codes = [[
+      if (s % 4 == 0)
+      #pragma unroll
+        for (int i = 0; i < MT; i++) load_codes(p, buffer + i * RUN + s / 4 * RECORD, q[i]);
+    ]],
+    q = "q[i]", offset = " + buffer",
+    raw = function(p) return planes.read(v, p, plane_at(v, p)) end,
+  })
+end
+
+-- Scales of a row, and the unit of sums, once, at the end: for gather().
+function product.row_scales(w, v)
+  if #v.ROW_SCALES == 0 and v.UNIT == 1 then return end
+  local list = {}
+  for i, name in ipairs(v.ROW_SCALES) do list[i] = v.planes[name] end
+  w "#pragma unroll"
+  w.push "for (int i = 0; i < MT; i++) {"
+  planes.declare(w, v, list, function(p) return planes.read(v, p, plane_at(v, p)) end)
+  w([[
+    #pragma unroll
+    for (int j = 0; j < NT; j++)
+    #pragma unroll
+      for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};
+  ]], { SCALE = planes.product(v.ROW_SCALES, v.UNIT, "e / 2") })
+  w.pop "}"
+end
+
+return product
