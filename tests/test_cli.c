@@ -95,7 +95,7 @@ static const row rows[] = {
     /* What there is */
     {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
     {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
-    {"quernel formats", 0, "int4 .*gemm gemv  expand gemv mma .*nf4 .*spelling:", NULL},
+    {"quernel formats", 0, "int4 .*gemm gemv  decode expand gemv mma .*nf4 .*spelling:", NULL},
     {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    \\(q - zero\\) \\* scale\n.*host.gemv", NULL},
     {"for v in int4..g64 .int4 int4.g64.z.z int4.z.zf int4.g64.g128 f32.g64 int4.g64.; do quernel formats $v; "
      "test $? = 2 || exit 9; done",

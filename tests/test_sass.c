@@ -3,7 +3,7 @@
  * A row is a corner of a space: the variants that are likeliest to spill, or those that few tokens want. They are
  * compiled by NVRTC, which must be there; no GPU is needed. Opcodes are the low 12 bits of an instruction, the size of
  * an access stands in its second word, elsewhere for copies of sm_100 and later; the first test holds both against
- * accesses of known size. */
+ * accesses of known size. How far a branch goes is told apart by another. */
 #include "cli_fixture.h"
 #include "compile.h"
 #include "runtime_fixture.h"
@@ -63,6 +63,81 @@ START_TEST(sizes_are_read) {
 }
 END_TEST
 
+/* ---- Main loops -------------------------------------------------------------------------------------------------- */
+
+enum { MOST = 1 << 14 };
+
+/* The instructions of the kernels of a cubin, one after the other. */
+typedef struct listing {
+  bool sm_90; /* and later */
+  int n;
+  uint64_t word[MOST][2];
+} listing;
+
+static void list(void *ud, const char *kernel UNUSED, unsigned opcode UNUSED, const uint64_t word[2]) {
+  listing *l = ud;
+  ck_assert_int_lt(l->n, MOST);
+  memcpy(l->word[l->n++], word, sizeof *l->word);
+}
+
+static unsigned opcode_at(const listing *l, int i) { return l->word[i][0] & 0xfff; }
+
+/* Where branch i goes. Its distance counts words of 32 bits; from sm_90 on the last 8 bits stand apart. */
+static int64_t target(const listing *l, int i) {
+  const uint64_t *w = l->word[i];
+  int64_t far = (int64_t)(w[0] >> 34 | w[1] << 30) << 16 >> 16;
+  if (l->sm_90) far = far * 256 + (w[0] >> 16 & 0xff);
+  return i + 1 + far / 4;
+}
+
+static int products(const listing *l, int from, int to) {
+  int n = 0;
+  for (int i = from; i <= to; i++) n += opcode_at(l, i) == 0x23c || opcode_at(l, i) == 0x237;
+  return n;
+}
+
+/* The shortest loop, instructions *from .. *to, of those that have most products of tensor cores; returns these. */
+static int main_loop(const listing *l, int *from, int *to) {
+  int most = 0;
+  for (int i = 0; i < l->n; i++) {
+    int64_t back = opcode_at(l, i) == 0x947 ? target(l, i) : i;
+    if (back < 0 || back >= i) continue;
+    int n = products(l, (int)back, i);
+    if (n > most || (n == most && n && i - back < *to - *from)) most = n, *from = (int)back, *to = i;
+  }
+  return most;
+}
+
+static listing *listing_of(const char *arch, const void *cubin, size_t size) {
+  static listing l;
+  l.n = 0, l.sm_90 = atoi(arch + 3) >= 90;
+  ck_ok(qn__cubin_each(cubin, size, list, &l));
+  return &l;
+}
+
+/* A loop that is known: eight products before it, three in it, two behind. */
+START_TEST(loops_are_read) {
+#define MMA                                                                                                            \
+  "asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%4,%4,%4},{%4,%4},"              \
+  "{%0,%1,%2,%3};\":\"+f\"(d[0]),\"+f\"(d[1]),\"+f\"(d[2]),\"+f\"(d[3]):\"r\"(a));\n"
+  static const char text[] =
+      "extern \"C\" __global__ void entry(float *y, int n, unsigned a) {\n"
+      "  float d[4] = {y[0], y[1], y[2], y[3]};\n" MMA MMA MMA MMA MMA MMA MMA MMA "#pragma unroll 1\n"
+      "  for (int i = 0; i < n; i++) {\n" MMA MMA MMA "  }\n" MMA MMA "  for (int e = 0; e < 4; e++) y[e] = d[e];\n"
+      "}\n";
+#undef MMA
+  qn_source source = {.name = "loop", .target = "cuda", .arch = archs[_i], .text = text};
+  qn_artifact a;
+  ck_ok(qn__compile(&source, &a));
+  int from = 0, to = 0;
+  const listing *l = listing_of(archs[_i], a.image, a.size);
+  int in = main_loop(l, &from, &to), all = products(l, 0, l->n - 1);
+  ck_assert_msg(in == 3 && all == 13 && to - from < 24, "%s: %d products of %d in a loop of %d instructions", archs[_i],
+                in, all, to - from + 1);
+  qn__artifact_free(&a);
+}
+END_TEST
+
 /* ---- Families ---------------------------------------------------------------------------------------------------- */
 
 /* Every tile arrives by asynchronous copies of 16 bytes, X, codes and planes alike; tensor cores multiply. */
@@ -80,22 +155,42 @@ static const struct {
     {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma},
     {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma}, /* four groups in a tile */
     {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
-    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "LAYOUT=n64 BM=16 STAGES=4 SPLIT=8", is_mma},
+    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=16 STAGES=4 SPLIT=8", is_mma},
     {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma},
     {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma}, /* no scale before the end of K */
     {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv},
     {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv}, /* many CTAs of two warps */
-    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "LAYOUT=n64 UNROLL=4", is_gemv},
+    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "UNROLL=4", is_gemv},
 };
 
-static void check_variant(const char *arch, int corner, int i, int spills, const char *name) {
+/* The cubin of variant i that cubins.lua has written. */
+static const void *cubin_of(int i, size_t *size) {
   static char cubin[1 << 20];
   char file[32];
   snprintf(file, sizeof file, "%d.cubin", i);
   FILE *f = fopen(cli_path(file), "rb");
   ck_assert_ptr_nonnull(f);
-  tally t = tally_of(arch, cubin, fread(cubin, 1, sizeof cubin, f));
+  *size = fread(cubin, 1, sizeof cubin, f);
   fclose(f);
+  return cubin;
+}
+
+/* Compile the variants that `fix` says, and look at each. */
+static void each_variant(const char *arch, const char *family, const char *problem, const char *fix, int row,
+                         void (*look)(const char *arch, int row, int i, int spills, const char *name)) {
+  int status = cli("quernel run %s/lua/cubins.lua %s %s %s %s", QN_TESTS, arch, problem, family, fix);
+  ck_assert_msg(status == 0, "exit %d: %s%s", status, cli_out, cli_err);
+  int registers, spills, used, i = 0;
+  char name[256];
+  for (const char *p = cli_out; sscanf(p, "%d %d %255s%n", &registers, &spills, name, &used) == 3; p += used)
+    look(arch, row, i++, spills, name);
+  ck_assert_msg(i > 0, "%s: no variant of %s with %s", arch, family, fix);
+}
+
+static void check_variant(const char *arch, int corner, int i, int spills, const char *name) {
+  size_t size;
+  const void *cubin = cubin_of(i, &size);
+  tally t = tally_of(arch, cubin, size);
   ck_assert_msg(!spills && corners[corner].is(&t),
                 "%s on %s: %d bytes spilled, %d HMMA, %d IMMA, %d LDGSTS (%d of 16 bytes), %d LDG (%d)\n"
                 "again: quernel explain %s --arch %s",
@@ -104,21 +199,55 @@ static void check_variant(const char *arch, int corner, int i, int spills, const
 
 START_TEST(is_what_it_says) {
   int corner = _i % (int)QN_COUNT(corners);
-  const char *arch = archs[_i / (int)QN_COUNT(corners)];
-  int status = cli("quernel run %s/lua/cubins.lua %s %s %s %s", QN_TESTS, arch, corners[corner].problem,
-                   corners[corner].family, corners[corner].fix);
-  ck_assert_msg(status == 0, "exit %d: %s%s", status, cli_out, cli_err);
-  int registers, spills, used, i = 0;
-  char name[256];
-  for (const char *p = cli_out; sscanf(p, "%d %d %255s%n", &registers, &spills, name, &used) == 3; p += used)
-    check_variant(arch, corner, i++, spills, name);
-  ck_assert_msg(i > 0, "%s: no variant of %s with %s", arch, corners[corner].family, corners[corner].fix);
+  each_variant(archs[_i / (int)QN_COUNT(corners)], corners[corner].family, corners[corner].problem, corners[corner].fix,
+               corner, check_variant);
+}
+END_TEST
+
+/* Instructions of the main loop for each product of the tensor core: at most so many. */
+static const struct {
+  const char *family, *problem, *fix;
+  double most;
+} loops[] = {
+    {"cuda.mma", "int4.g128:8192x8192:f16-f16", "BM=64 BN=128 WN=4 STAGES=4 SCALE=weight SPLIT=1", 4.0},
+    {"cuda.mma", "int4.g128:8192x8192:f16-f16", "BM=128 STAGES=4 SCALE=weight", 4.0},
+    /* of weights: a fragment of 8 codes a lane meets one product for 8 tokens, two for 16 */
+    {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SLAB=2048 SCALE=sum SPLIT=2", 14},
+    {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=16 WN=4 UNROLL=4 SLAB=1024 SCALE=sum SPLIT=2", 8.5},
+    {"cuda.decode", "mxfp4:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SLAB=2048 SCALE=sum SPLIT=2", 27},
+};
+
+/* An instruction that computes again what a lane knew before the loop: S2R, S2UR, a product of 64 bits. */
+static bool recomputes(unsigned opcode) { return opcode == 0x919 || opcode == 0x9c3 || (opcode & 0x1ff) == 0x025; }
+
+static void check_loop(const char *arch, int row, int i, int spills, const char *name) {
+  size_t size;
+  const void *cubin = cubin_of(i, &size);
+  const listing *l = listing_of(arch, cubin, size);
+  int from = 0, to = -1, n = main_loop(l, &from, &to), again = 0, shared = 0, immediate = 0;
+  for (int j = from; j <= to; j++) {
+    again += recomputes(opcode_at(l, j));
+    if (opcode_at(l, j) == 0x83b) shared++, immediate += l->word[j][0] >> 40 > 0; /* LDSM, its offset */
+  }
+  double each = n ? (to - from + 1.0) / n : 0;
+  ck_assert_msg(
+      !spills && n && each <= loops[row].most && !again && immediate * 4 >= shared * 3,
+      "%s on %s: a loop of %d instructions, %d products: %.2f for each, at most %.2f; %d computed again; %d of %d "
+      "LDSM with an offset\nagain: quernel explain %s --arch %s",
+      name, arch, to - from + 1, n, each, loops[row].most, again, immediate, shared, name, arch);
+}
+
+START_TEST(loop_is_lean) {
+  static const char *const of[] = {"sm_80", "sm_90a"};
+  int row = _i / (int)QN_COUNT(of);
+  each_variant(of[_i % (int)QN_COUNT(of)], loops[row].family, loops[row].problem, loops[row].fix, row, check_loop);
 }
 END_TEST
 
 int main(int argc, char **argv) {
   (void)argc;
-  static const suite_case cases[] = {CASE(sizes_are_read, QN_COUNT(archs)),
-                                     CASE(is_what_it_says, QN_COUNT(archs) * QN_COUNT(corners))};
+  static const suite_case cases[] = {CASE(sizes_are_read, QN_COUNT(archs)), CASE(loops_are_read, QN_COUNT(archs)),
+                                     CASE(is_what_it_says, QN_COUNT(archs) * QN_COUNT(corners)),
+                                     CASE(loop_is_lean, 2 * QN_COUNT(loops))};
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }

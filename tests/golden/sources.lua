@@ -19,11 +19,12 @@ local variants = {
   { "host.gemm.avx512.golden", "host.gemm", "avx512-nr32-split-mr4-u4" },
   { "host.gemm.neon.golden", "host.gemm", "neon-nr16-record-mr4-u1" },
   { "host.gemv.rounded.golden", "host.gemv", "avx512-nr32-record-mr4-pf0", rounded },
-  { "cuda.gemv.golden", "cuda.gemv", "n16-w4-u1-mb1" },
-  { "cuda.mma.golden", "cuda.mma", "n16-bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered" },
-  { "cuda.expand.golden", "cuda.expand", "n16-bm128-s3" },
+  { "cuda.gemv.golden", "cuda.gemv", "w4-u1-mb1" },
+  { "cuda.mma.golden", "cuda.mma", "bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered" },
+  { "cuda.decode.golden", "cuda.decode", "bm8-wn4-wk2-u4-x1024-sum-k2" },
+  { "cuda.expand.golden", "cuda.expand", "bm128-s3" },
   { "host.gemm.gate.golden", "host.gemm", "avx2-nr16-split-mr2-u1", gated },
-  { "cuda.mma.gate.golden", "cuda.mma", "n64-bm32-bn256-bk64-wn4-wk1-s4-sum-k4-ordered", gated },
+  { "cuda.mma.gate.golden", "cuda.mma", "bm32-bn256-bk64-wn4-wk1-s4-sum-k4-ordered", gated },
 }
 
 -- A CPU that has every instruction set; one architecture of GPUs.

@@ -129,7 +129,7 @@ return {
   { "CUDA kernels are served by the interpreter, which is never timed", function(t)
     local cuda = ("int4.g%d:%dx%d:f16-f32"):format(GROUP, N, K)
     local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.mma",
-      fixed = { BM = 16, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16" }, check_only = true,
+      fixed = { BM = 16, STAGES = 4, WK = 1, SCALE = "sum" }, check_only = true,
       store = t.scratch .. "/emulated" }
     local path, m = t.scratch .. "/cuda.qpack", 3
     assert(q.pack(assert(q.tune(options)), path))
@@ -159,12 +159,12 @@ return {
     local x = q.ffi.buffer("f32", 9 * info.k):fill(function(i) return i * 5 % 9 - 4 end)
     t.check(info.perm)
     for _, def in ipairs(q.kernels()) do def.m = nil end
-    for i, kernels in ipairs { { "cuda.mma", 1 }, { "cuda.mma", 2 }, { "cuda.gemv" } } do
+    for i, kernels in ipairs { { "cuda.mma", 1 }, { "cuda.mma", 2 }, { "cuda.decode", 1 } } do
       local family, split = table.unpack(kernels)
       local path = ("%s/order%d.qpack"):format(t.scratch, i)
       assert(q.pack(assert(q.tune { problems = { longer }, device = "emu:sm_90a", family = family, check_only = true,
-        fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", LAYOUT = "n16", SPLIT = split, REDUCE = "ordered",
-          WARPS = 4, UNROLL = 2, MB = 2 },
+        fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", SPLIT = split, REDUCE = "ordered",
+          WN = 4, UNROLL = 4, SLAB = 1024 },
         store = t.scratch .. "/emulated" }), path))
       local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
       local weight = assert(gemm:prepack(planes))

@@ -1,0 +1,218 @@
+-- cuda.decode - few tokens on tensor cores: weights go from memory to registers to mma.sync, and wait for nobody.
+--
+--   Y[m,n] = sum over k of X[m,k] * W[n,k]            computed as  Yt[n,m] = W . Xt, as in cuda.mma
+--
+--                    SLAB of K
+--              +-----------+-----------+
+--     16 of N  | warp 0    | warp WN   |     a CTA makes 16 WN features of BM tokens; WK warps share a slab of K, each
+--              | warp 1    |           |     a run of records. A lane has UNROLL records in registers (cuda_stream); as
+--              |  ...      |           |     soon as one is multiplied, that far behind it the next is asked for
+--              +-----------+-----------+
+--
+--   X[m,k]   a slab of it lies in shared memory (cuda_x): the loop has no barrier. It may be in act-order
+--   W[n,k]   chunk (n / 16, k / 64), see templates/layouts/cuda_fragment.lua; read once, past L1, the first to leave
+--            L2. Planes are asked for as early as codes
+--   Y[m,n]   the sums of the warps, and of the CTAs that share K (cuda_reduce), meet the epilogue
+--
+-- A warp's records end within its last UNROLL: there X is zero, and the codes are those that were there.
+--
+--   parameter  meaning                                   bound by
+--   BM         tokens of a CTA                           registers
+--   WN, WK     warps along the features, that share K
+--   UNROLL     records under way in a warp               registers; bytes under way
+--   SLAB       k of X in shared memory                   shared memory: BM * SLAB
+--   SCALE      scales multiply weights, or sums of a group
+--   SPLIT      CTAs that share K
+--
+-- Source: fragments straight from memory as in PyTorch's tinygemm; the rest follows from cuda.mma.
+
+local cuda = use "kernels/common/cuda"
+local codes = use "kernels/common/cuda_codes"
+local planes = use "kernels/common/cuda_planes"
+local x = use "kernels/common/cuda_x"
+local stream = use "kernels/common/cuda_stream"
+local ring = use "kernels/common/cuda_ring"
+local product = use "kernels/common/cuda_product"
+local reduce = use "kernels/common/cuda_reduce"
+local schedule = use "kernels/common/cuda_schedule"
+local epilogue = use "kernels/common/cuda_epilogue"
+
+-- ---- Sizes ----------------------------------------------------------------------------------------------------------
+
+local function registers(v)
+  local raw = 0
+  for _, p in ipairs(v.format.planes) do raw = raw + (p.cols > 0 and math.max(1, v.UNROLL * 64 // p.cols) or 1) end
+  local sums = v.BM // 2 * (v.SCALE == "sum" and 2 or 1)
+  return sums + v.UNROLL * v.format.bits + raw + 2 * #v.format.planes + v.BM // 4 + 48
+end
+
+local function shared(v)
+  return math.max(v.BM * v.SLAB * types.all[v.act].bytes, v.BM * (16 * v.WN + 4) * 4)
+end
+
+local function derive(v)
+  v.BN, v.BK, v.TN, v.TK, v.MT, v.NT = 16 * v.WN, v.SLAB, 16, 64 * v.UNROLL, 1, v.BM // 8
+  v.THREADS, v.by_name, v.REDUCE, v.PERM, v.FIRST = 32 * v.WN * v.WK, {}, "ordered", true, true
+  v.layout = cuda.fragment.layout(v.format, v.act)
+  codes.derive(v)
+  product.kind(v)
+  planes.derive(v)
+  x.derive(v, v.SLAB)
+  product.derive(v)
+  reduce.derive(v)
+  v.PDL, v.EXTRA = v.device.sm >= 90, cuda.extra_declared(v)
+  v.MIN_BLOCKS = cuda.min_blocks(v, registers(v), v.THREADS)
+  v.PRECISION = planes.precision(v)
+end
+
+-- ---- Rules ----------------------------------------------------------------------------------------------------------
+
+local rules = { table.unpack(product.rules) }
+local function rule(name, why, ok) rules[#rules + 1] = { name = name, why = why, ok = ok } end
+
+rule("threads", "8 warps to a CTA", function(v) return v.WN * v.WK == 8 end)
+rule("groups", "a warp's records under way must be whole groups, or lie in one", function(v)
+  for _, p in ipairs(v.format.planes) do
+    local cols = p.cols > 0 and cuda.fragment.stored(p).cols or 64
+    if cols % (64 * v.UNROLL) > 0 and 64 * v.UNROLL % cols > 0 then return false end
+  end
+  return true
+end)
+rule("registers", "sums, codes and planes need more registers than leave room for two CTAs",
+  function(v) return registers(v) <= 128 end)
+rule("flight", "two to four kilobytes under way per warp are enough, and less too little", function(v)
+  local bytes = v.UNROLL * 128 * v.format.bits
+  return bytes >= 2048 and bytes <= 4096 or v.UNROLL == 8 and bytes < 2048
+end)
+rule("memory", "X needs more shared memory than leaves room for two CTAs",
+  function(v) return 2 * (shared(v) + 1024) <= (v.device.smem_sm or 2 * v.device.smem) end)
+rule("slab", "a warp's part of a slab is less than its records under way, or K is shorter than a slab", function(v)
+  return v.SLAB // v.WK >= 64 * v.UNROLL and (v.SLAB == 1024 or v.problem.k >= v.SLAB)
+end)
+rule("split", "K has not as many slabs",
+  function(v) return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.SLAB end)
+rule("crowd", "there are CTAs enough for this device without splitting K", function(v)
+  return v.SPLIT == 1 or -(-v.problem.n // (16 * v.WN)) * v.SPLIT <= 4 * v.device.sms
+end)
+
+-- ---- Source ---------------------------------------------------------------------------------------------------------
+
+local function constants(w)
+  w([[
+    enum {
+      BM = ${BM}, BN = 16 * ${WN}, /* tokens, features of a CTA */
+      WN = ${WN}, WK = ${WK}, /* warps along the features, warps that share K */
+      UNROLL = ${UNROLL}, /* records under way in a warp */
+      SLAB = ${SLAB}, BK = SLAB, /* k of X in shared memory */
+      SPLIT = ${SPLIT}, SLOTS = ${SLOTS}, /* CTAs that share K, partial sums kept */
+      THREADS = 32 * WN * WK,
+      TN = 16, TK = 64 * UNROLL, MT = 1, NT = BM / 8, /* a warp's features, k at once; its products */
+      WORDS = ${WORDS}, /* 32-bit words of a record in a lane */
+      RECORD = ${RECORD}, /* bytes of a record */
+      GROUP_STEPS = ${GROUP_STEPS}, /* steps of 16 that share scales */
+      X_ROW = ${X_ROW}, X_BLOCK = BM * X_ROW, /* bytes of a row of a block of X, of a block */
+      PITCH = BN + 4, /* of a row of sums */
+    };
+  ]])
+  w.blank()
+end
+
+local function copy_x(w)
+  w [[
+    /* Begin to copy X from k0 on; beyond M and K zeros. */
+    fn void copy_x(const task &t, u32 base, int k0) {
+    #pragma unroll 1
+      for (int i = threadIdx.x; i < BM * (SLAB / ${PIECE}); i += THREADS) {
+        const int row = i / (SLAB / ${PIECE}), piece = i % (SLAB / ${PIECE}), k = k0 + piece * ${PIECE};
+        const bool there = t.m0 + row < t.m && k < t.k;
+        copy16(base + place_of_x(row, piece * 16), there ? t.x + (i64)(t.m0 + row) * t.ldx + k : t.x, there);
+      }
+    }
+
+    /* The grid before this one, of which X may come, has ended. */
+    fn void wait_for_grid() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+  ]]
+  w.blank()
+end
+
+local function entry(w, v)
+  w([[
+    extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${EXTRA}${WS}int m, int n, int k,
+             int ldx, int ldy) {
+      extern __shared__ __align__(128) u8 memory[];
+  ]], { YT = cuda.ctype[v.out], WS = reduce.parameters(v) })
+  w.push()
+  schedule.begin(w, v)
+  w([[
+    const u32 base = shared_address(memory);
+    const bool pieces = !perm && ldx % ${PIECE} == 0 && k % ${PIECE} == 0 && (u64)x % 16 == 0;
+    const int k_warp = threadIdx.x / 32 / WN * (SLAB / WK);
+    places p;
+    ${ACC} acc[MT][NT][4] = {};
+    int slab = begin;
+    do { /* once where K is too short for this part, too, for what p says */
+      const int k0 = slab * SLAB + k_warp, records = min(max(k - k0 + 63, 0) / 64, SLAB / WK / 64);
+      p = first_records(t, base, k_warp, k0, records);
+      ${WAIT}
+      __syncthreads(); /* everybody is done with the slab before */
+      if (pieces) copy_x(t, base, slab * SLAB);
+      else copy_x_by_words(t, memory, slab * SLAB);
+      copies_commit();
+      copies_wait<0>();
+      __syncthreads();
+    #pragma unroll 1
+      for (int r = 0; r < records; r += UNROLL) {
+        multiply(p, acc);
+        next_records(p);
+      }
+    } while (++slab < end);
+    __syncthreads();
+    ${LAUNCH}
+    float *out = (float *)memory;
+    gather(p, out, acc);
+    ${COMBINE}
+    store(t, out, y, ${ARGS}ldy);
+  ]], { ARGS = cuda.extra_names(v), COMBINE = reduce.call(v), WAIT = v.PDL and "wait_for_grid();" or "",
+    LAUNCH = v.PDL and 'asm volatile("griddepcontrol.launch_dependents;");' or "" })
+  w.pop "}"
+end
+
+local function launch(v)
+  local args = { "x", "w", "y", "perm" }
+  for _, o in ipairs(cuda.extra(v)) do args[#args + 1] = o[1] end
+  local grid = schedule.grid(v)
+  local workspace, counters, scratch = reduce.workspace(v, grid[1])
+  table.move(workspace, 1, #workspace, #args + 1, args)
+  table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
+  return { steps = { { args = args, grid = grid, block = { v.THREADS }, shared = shared(v) } }, counters = counters,
+    scratch = scratch, deterministic = true, batch_invariant = true, pdl = v.PDL }
+end
+
+return kernel {
+  name = "cuda.decode",
+  target = "cuda",
+  doc = "few tokens: weights from memory straight into tensor cores",
+  source = "tinygemm (PyTorch)",
+  params = {
+    { name = "BM", values = { 8, 16, 32 }, quick = { 8, 16 }, doc = "tokens of a CTA" },
+    { name = "WN", values = { 2, 4, 8 }, quick = { 4 }, doc = "warps along the features" },
+    { name = "WK", values = { 1, 2, 4 }, doc = "warps that share K" },
+    { name = "UNROLL", values = { 2, 4, 8 }, doc = "records under way in a warp", short = "u" },
+    { name = "SLAB", values = { 1024, 2048 }, doc = "k of X in shared memory", short = "x" },
+    { name = "SCALE", values = { "weight", "sum" }, doc = "where scales are applied", short = "" },
+    { name = "SPLIT", values = { 1, 2, 4, 8 }, doc = "CTAs that share K", short = "k" },
+  },
+  rules = rules,
+  derive = derive,
+  layout = function(v) return v.layout end,
+  launch = launch,
+  m = function(v) -- but some kernel must serve every M
+    return 1, v.BM == 16 and v.SPLIT == 1 and 0 or 2 * v.BM, v.BM
+  end,
+  cost = function(v) return shared(v) end,
+  outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, x.ptx, product.ptx, codes.stream, schedule.task,
+    x.place, stream.places, codes.load, codes.fragment, planes.conversions, planes.terms, x.spread, stream.begin,
+    stream.multiply,
+    function(w, v) x.by_words(w, v, "SLAB") end, copy_x, reduce.gather, reduce.combine, epilogue.store, entry },
+}
