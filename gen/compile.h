@@ -8,6 +8,12 @@
 #include "quernel.h"
 #include <stdatomic.h>
 
+/* What many sources begin with, compiled once: gcc reads immintrin.h in a third of a second, as long as it takes for a
+ * kernel. Lies in a scratch folder. Any thread. */
+typedef struct qn_headers qn_headers;
+qn_headers *qn__headers_new(size_t sources); /* for so many; NULL: too few, or no memory: each is compiled whole */
+void qn__headers_free(qn_headers *h);        /* NULL: nothing; after the last source */
+
 typedef struct qn_source {
   const char *name;   /* for messages: the variant's name */
   const char *target; /* "cuda" or "host" */
@@ -17,6 +23,7 @@ typedef struct qn_source {
   const char *text;
   const atomic_bool *stop; /* the C compiler is killed once this is true, and after 120 s; NULL: only then. NVRTC runs
                               in this process and cannot be ended */
+  qn_headers *headers;     /* shared with other sources; it does not show in the artifact. NULL: none */
 } qn_source;
 
 /* Compile one source.

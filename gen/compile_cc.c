@@ -7,6 +7,7 @@
 #include "elf_image.h"
 #include "fail.h"
 #include "file.h"
+#include "hash.h"
 #include "leash.h"
 #include "process.h"
 #include <pthread.h>
@@ -21,9 +22,6 @@ enum { time_limit = 120, max_args = 96 };
 static const struct {
   const char *flag, *family;
 } fixed_args[] = {
-    {"-x", 0},
-    {"c", 0},
-    {"-", 0},
     {"-std=gnu17", 0},
     {"-O3", 0},
     {"-ffreestanding", 0},                         /* no call to the C library that the text does not write */
@@ -135,21 +133,34 @@ static char **environment(const char *tmpdir) {
   return env;
 }
 
+/* A source ("c") or a header ("c-header"), a file or standard input ("-"); what it becomes; the header that is compiled
+ * already ("": none). */
+typedef struct task {
+  const char *language, *input, *output, *header;
+} task;
+
 /* The command line; `flags` is cut into its words. */
-static qn_status arguments(const char *cc, const char *name, char *flags, const char *object, char *argv[max_args]) {
+static qn_status arguments(const char *cc, const char *name, char *flags, const task *t, char *argv[max_args]) {
   char version[64];
   QN_TRY(compiler_version(cc, version, sizeof version));
   size_t n = 0;
   argv[n++] = (char *)(uintptr_t)cc;
-  for (size_t i = 0; i < QN_COUNT(fixed_args); i++)
-    if (!fixed_args[i].family || !strncmp(version, fixed_args[i].family, strlen(fixed_args[i].family)))
+  argv[n++] = (char *)(uintptr_t) "-x";
+  argv[n++] = (char *)(uintptr_t)t->language;
+  argv[n++] = (char *)(uintptr_t)t->input;
+  if (*t->header) argv[n++] = (char *)(uintptr_t) "-include", argv[n++] = (char *)(uintptr_t)t->header;
+  for (size_t i = 0; i < QN_COUNT(fixed_args); i++) {
+    const char *family = fixed_args[i].family;
+    bool links = !strncmp(fixed_args[i].flag, "-Wl,", 4), source = !strcmp(t->language, "c");
+    if ((!family || !strncmp(version, family, strlen(family))) && (source || !links))
       argv[n++] = (char *)(uintptr_t)fixed_args[i].flag;
+  }
   for (char *save, *p = strtok_r(flags, " ", &save); p; p = strtok_r(NULL, " ", &save)) {
     if (n == max_args - 3) return qn__fail(QN_E_ARG, "%s: over %d compiler flags", name, max_args);
     argv[n++] = p;
   }
   argv[n++] = (char *)(uintptr_t) "-o";
-  argv[n++] = (char *)(uintptr_t)object;
+  argv[n++] = (char *)(uintptr_t)t->output;
   argv[n] = NULL;
   return QN_OK;
 }
@@ -171,21 +182,120 @@ static qn_status verdict(const qn_source *source, const char *cc, const qn_proce
   return qn__fail(s, "%s: %s", source->name, qn__first_errors(r->output, (char[1024]){0}, 1024));
 }
 
-static qn_status compile_in(const char *folder, const char *cc, const qn_source *source, qn_artifact *out) {
-  char object[PATH_MAX + 16], tmpdir[PATH_MAX + 16], *argv[max_args];
-  snprintf(object, sizeof object, "%s/kernel.so", folder);
+/* Run the compiler on a text with the flags of a source, its temporary files in `folder`. */
+static qn_status run(const char *folder, const char *cc, const qn_source *source, const char *text, const task *t,
+                     qn_process_result *r) {
+  char tmpdir[PATH_MAX + 16], *argv[max_args];
   snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", folder);
   char *flags = strdup(source->flags ? source->flags : ""), **env = environment(tmpdir);
+  qn_status s = flags && env ? arguments(cc, source->name, flags, t, argv) : qn__fail(QN_E_NOMEM, "compiling");
+  if (s == QN_OK) s = qn__process_run(argv, env, text, time_limit, source->stop, r);
+  if (s == QN_OK) s = verdict(source, cc, r);
+  free(flags);
+  free(env);
+  return s;
+}
+
+/* ---- Headers ----------------------------------------------------------------------------------------------------- */
+
+struct qn_headers {
+  pthread_mutex_t lock;
+  qn_scratch folder;
+  struct {
+    char key[33];
+    int asked;
+    bool ready;
+  } of[16];
+};
+
+qn_headers *qn__headers_new(size_t sources) {
+  enum { few = 8 }; /* to compile a header takes as long as to read it three times */
+  qn_headers *h = sources < few ? NULL : calloc(1, sizeof *h);
+  if (!h) return NULL;
+  if (qn__scratch_open(&h->folder)) return free(h), NULL;
+  pthread_mutex_init(&h->lock, NULL);
+  return h;
+}
+
+void qn__headers_free(qn_headers *h) {
+  if (!h) return;
+  qn__scratch_close(&h->folder);
+  pthread_mutex_destroy(&h->lock);
+  free(h);
+}
+
+/* The lines with which a source begins, behind comments, that include a header of the system: the length of all. */
+static size_t included(const char *text, char *out, size_t size) {
+  size_t n = 0;
+  for (const char *p = text; p;) {
+    p += strspn(p, " \t\r\n");
+    size_t line = strcspn(p, "\n");
+    if (!strncmp(p, "/*", 2)) {
+      p = strstr(p, "*/");
+      p = p ? p + 2 : NULL;
+    } else if (!strncmp(p, "//", 2) || !strncmp(p, "#line ", 6)) {
+      p += line;
+    } else if (!strncmp(p, "#include <", 10) && n + line + 2 < size) {
+      n += (size_t)snprintf(out + n, size - n, "%.*s\n", (int)line, p);
+      p += line;
+    } else {
+      break;
+    }
+  }
+  return n;
+}
+
+/* The place of a key, one more time asked for; -1: there is none left. */
+static int ask(qn_headers *h, const char *key) {
+  int i = 0, most = (int)QN_COUNT(h->of);
+  while (i < most && *h->of[i].key && strcmp(h->of[i].key, key)) i++;
+  if (i == most) return -1;
+  snprintf(h->of[i].key, sizeof h->of[i].key, "%s", key);
+  h->of[i].asked++;
+  return i;
+}
+
+/* The header of a source, compiled, into path; "" if it has none, or not yet: the second that asks compiles it. Only
+ * gcc reads what it has compiled wherever the source comes from. */
+static void find_header(const char *folder, const char *cc, const qn_source *source, char *path, size_t size) {
+  char text[1024], key[33], version[64], output[PATH_MAX + 64], whole[2048];
+  qn_headers *h = source->headers;
+  *path = 0;
+  if (!h || compiler_version(cc, version, sizeof version) || strncmp(version, "gcc", 3)) return;
+  if (!included(source->text, text, sizeof text)) return;
+  int n = snprintf(whole, sizeof whole, "%s\n%s\n%s", cc, source->flags ? source->flags : "", text);
+  if (n >= (int)sizeof whole) return;
+  qn__hash_hex(whole, (size_t)n, key);
+  pthread_mutex_lock(&h->lock);
+  int i = ask(h, key);
+  bool ready = i >= 0 && h->of[i].ready, make = i >= 0 && h->of[i].asked == 2;
+  pthread_mutex_unlock(&h->lock);
+  snprintf(path, size, "%s/%s.h", h->folder.path, key);
+  if (make) {
+    qn_process_result r = {0};
+    snprintf(output, sizeof output, "%s.gch", path);
+    ready = !qn__file_replace(path, text, strlen(text)) &&
+            !run(folder, cc, source, text, &(task){"c-header", path, output, ""}, &r);
+    free(r.output);
+    pthread_mutex_lock(&h->lock);
+    h->of[i].ready = ready;
+    pthread_mutex_unlock(&h->lock);
+  }
+  if (!ready) *path = 0;
+}
+
+/* ---- One source -------------------------------------------------------------------------------------------------- */
+
+static qn_status compile_in(const char *folder, const char *cc, const qn_source *source, qn_artifact *out) {
+  char object[PATH_MAX + 16], header[PATH_MAX + 48];
+  snprintf(object, sizeof object, "%s/kernel.so", folder);
+  find_header(folder, cc, source, header, sizeof header);
   qn_process_result r = {0};
-  qn_status s = flags && env ? arguments(cc, source->name, flags, object, argv) : qn__fail(QN_E_NOMEM, "compiling");
-  if (s == QN_OK) s = qn__process_run(argv, env, source->text, time_limit, source->stop, &r);
-  if (s == QN_OK) s = verdict(source, cc, &r);
+  qn_status s = run(folder, cc, source, source->text, &(task){"c", "-", object, header}, &r);
   if (s == QN_OK) s = qn__file_read(object, (char **)&out->image, &out->size);
   if (s == QN_OK && !out->size) s = qn__fail(QN_E_IO, "%s: %s wrote nothing", object, cc);
   if (s == QN_OK) s = qn__elf_no_undefined(out->image, out->size, source->name);
   out->log = r.output;
-  free(flags);
-  free(env);
   return s;
 }
 

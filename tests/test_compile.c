@@ -398,6 +398,43 @@ START_TEST(test_many) {
 }
 END_TEST
 
+/* The second source with some flags has its header compiled, and all after it read that; another one's does not fit. */
+START_TEST(test_headers_do_not_show) {
+  static const char text[] = "/* one\n * comment */\n#include <stdint.h>\n"
+                             "__attribute__((visibility(\"default\"))) int f(void) { return INT32_MAX; }\n";
+  enum { many = 100, times = 4 };
+  qn_headers *h = qn__headers_new(many);
+  qn_source source = host(text);
+  qn_artifact plain[2], a;
+  ck_assert_ptr_nonnull(h);
+  ck_assert_ptr_null(qn__headers_new(1));
+  fake_compiler("echo \"$*\" >>\"${0%/*}/log\"; exec cc \"$@\"");
+  for (int i = 0; i < 2; i++) {
+    source.flags = i ? "-O1" : "-O2 -fwrapv", source.headers = NULL;
+    ck_ok(qn__compile(&source, &plain[i]));
+    source.headers = h;
+    for (int j = 0; j < times; j++) {
+      ck_ok(qn__compile(&source, &a));
+      ck_assert(a.size == plain[i].size && !memcmp(a.image, plain[i].image, a.size));
+      qn__artifact_free(&a);
+    }
+    qn__artifact_free(&plain[i]);
+  }
+  source.text = "#include <stdint.h>\n#line 7 \"h.lua\"\nint32_t f( {}\n";
+  ck_assert_int_eq(qn__compile(&source, &a), QN_E_COMPILE);
+  ck_assert_msg(strstr(qn_errmsg(), "h.lua:7:") != NULL, "%s", qn_errmsg());
+  qn__artifact_free(&a);
+  ck_assert_int_eq(entries(), 3); /* the compiler, its log, the headers */
+  qn__headers_free(h);
+  ck_assert_int_eq(entries(), 2);
+  char command[256];
+  snprintf(command, sizeof command,
+           "test $(grep -c -e ' c-header ' %s/log) = 2 && test $(grep -c -e ' -include ' %s/log) = %d", folder, folder,
+           2 * (times - 1) + 1);
+  ck_assert_msg(system(command) == 0, "%s", command);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
@@ -414,6 +451,7 @@ int main(int argc, char **argv) {
       CASE(test_leash, 2),
       CASE(test_sweep, 1),
       CASE(test_many, 1),
+      CASE(test_headers_do_not_show, 1),
   };
   return RUN_CASES(argv[0], cases, own_folder, drop_folder, 120);
 }

@@ -28,7 +28,7 @@ static void settle(const qn_store *store, qn_entrant *e, qn_status s, const char
 /* Compile, again if the compiler was killed; what says something about the source is kept. */
 static qn_status compile(qn_maker *m, const qn_candidate *c, qn_artifact *a, char why[1400]) {
   enum { tries = 3 };
-  const qn_source source = {c->name, m->target, c->arch, c->flags, c->source, &m->stop};
+  const qn_source source = {c->name, m->target, c->arch, c->flags, c->source, &m->stop, m->headers};
   qn_status s = QN_E_IO;
   for (int i = 0; i < tries && s == QN_E_IO && !m->stop; i++) {
     if (i) qn__artifact_free(a);
@@ -118,6 +118,7 @@ qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_e
   init_lock(m);
   for (size_t i = 0; i < n; i++) sort_out(m, order[i]);
   if ((size_t)threads > m->n) threads = (int)m->n;
+  m->headers = qn__headers_new(m->n);
   m->working = threads; /* before the first of them looks */
   while (m->threads < threads && !pthread_create(&m->thread[m->threads], NULL, work, m)) m->threads++;
   pthread_mutex_lock(&m->lock);
@@ -142,6 +143,8 @@ void qn__maker_stop(qn_maker *m) {
   m->stop = true;
   pthread_mutex_unlock(&m->lock);
   while (m->threads) pthread_join(m->thread[--m->threads], NULL);
+  qn__headers_free(m->headers);
+  m->headers = NULL;
   free(m->entrant);
   free(m->thread);
   m->entrant = NULL;

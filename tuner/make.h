@@ -28,6 +28,7 @@ typedef struct qn_entrant {
 typedef struct qn_maker {
   qn_store *store;
   char target[8];
+  struct qn_headers *headers;
   qn_entrant **entrant; /* those to be compiled, first to last */
   size_t n, next;
   pthread_t *thread;
