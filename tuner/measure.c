@@ -23,9 +23,10 @@ struct qn_meter {
   units units;
   unsigned char *memory;
   size_t bytes, at;
-  int stat;      /* /proc/stat; -1: not there */
-  double stolen; /* as it was asked last; likewise */
-  int tasks;     /* threads of this process when it was asked last, and what each had waited for a core, in seconds */
+  bool cold, filled; /* a worker that only verifies neither warms up nor streams */
+  int stat;          /* /proc/stat; -1: not there */
+  double stolen;     /* as it was asked last; likewise */
+  int tasks; /* threads of this process when it was asked last, and what each had waited for a core, in seconds */
   double waited[max_threads];
   double rate[max_threads];
   double sum[max_threads]; /* so that no result is dropped */
@@ -182,11 +183,10 @@ qn_status qn__meter_new(qn_device *d, size_t bytes, qn_meter **out) {
     *out = NULL;
     return qn__fail(QN_E_NOMEM, "no memory for %zu bytes to stream through", bytes);
   }
-  memset(m->memory, 1, m->bytes);
   if (!looked_at(d)) return QN_OK;
   m->stat = open("/proc/stat", O_RDONLY | O_CLOEXEC);
   m->sampler.on = (qn_machine){now, pace, lost, m};
-  qn__sampler_warm(&m->sampler);
+  m->cold = true;
   return QN_OK;
 }
 
@@ -197,10 +197,16 @@ void qn__meter_free(qn_meter *m) {
   free(m);
 }
 
-qn_sampler *qn__meter_sampler(qn_meter *m) { return &m->sampler; }
+qn_sampler *qn__meter_sampler(qn_meter *m) {
+  if (m->cold) qn__sampler_warm(&m->sampler);
+  m->cold = false;
+  return &m->sampler;
+}
 
 double qn__meter_bandwidth(qn_meter *m) {
   if (!m->memory) return 0;
+  if (!m->filled) memset(m->memory, 1, m->bytes);
+  m->filled = true;
   double start = qn__now();
   run(m, stream, window / page, m->memory + m->at);
   double seconds = qn__now() - start;
