@@ -395,12 +395,13 @@ function kernel.variants(problem, device, options)
 end
 
 -- Which families of the target take a problem: the same report, without a variant being written. options: only_one (is
--- there any?).
+-- there any?), family (names).
 function kernel.survey(problem, device, options)
   local report = {}
-  check.fields(options or {}, { only_one = "boolean?" }, "options of survey")
-  for i, def in ipairs(kernel.families(device.target)) do
-    local list, r = survivors(def, problem, device, options or {})
+  options = options or {}
+  check.fields(options, { only_one = "boolean?", family = "string?" }, "options of survey")
+  for i, def in ipairs(kernel.families(device.target, options.family)) do
+    local list, r = survivors(def, problem, device, options)
     r.survivors = #list
     report[i] = r
   end

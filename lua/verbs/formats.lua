@@ -21,13 +21,15 @@ local function families(q, name, device)
   return out
 end
 
--- The families of a target that take the format with some activation type.
+-- The families of a target that take the format with some activation type. One that takes it is not asked again: to
+-- refuse it with another type is to go through the whole space.
 local function takers(q, name, device)
-  local list, seen = {}, {}
+  local list, left = {}, nil
   for _, act in ipairs(q.gen.target.acts(device.target)) do
-    for _, r in ipairs(q.survey(("%s:4096x4096:%s"):format(name, act), device, { only_one = true })) do
-      if r.survivors > 0 and not seen[r.family] then list[#list + 1] = r.family end
-      seen[r.family] = seen[r.family] or r.survivors > 0
+    local options = { only_one = true, family = left and table.concat(left, ",") }
+    left = {}
+    for _, r in ipairs(q.survey(("%s:4096x4096:%s"):format(name, act), device, options)) do
+      table.insert(r.survivors > 0 and list or left, r.family)
     end
   end
   table.sort(list)
