@@ -30,7 +30,7 @@ static const rules *const plain[] = {&qn__emu_rules_flow, &qn__emu_rules_atomic,
                                      &qn__emu_rules_async, &qn__emu_rules_bulk};
 
 uint32_t qn__emu_level(void) {
-#if defined __x86_64__
+#ifdef QN_X86_64_LEVELS
   __builtin_cpu_init();
   bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

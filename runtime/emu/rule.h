@@ -39,7 +39,7 @@ uint32_t qn__emu_level(void); /* of this machine: index of the tables that are c
 #define DEFINE_RULES(name, rows) const rules name = {rows, sizeof(rows) / sizeof *(rows)}
 
 enum { LEVELS = 3 };
-#if defined __x86_64__
+#ifdef QN_X86_64_LEVELS
 #define LEVEL_MAP(X, name) X(name, base) X(name, v3) X(name, v4)
 #else
 #define LEVEL_MAP(X, name) X(name, base)
