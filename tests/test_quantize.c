@@ -171,8 +171,11 @@ static bool one_sided(const made *m) {
   return m->n != 0;
 }
 
+/* To try 256 codes takes long: wide formats, which are many, meet every other kind of weights. */
 static void codes_are_nearest_and_nothing_is_clipped(made *m, uint64_t start) {
-  for (size_t kind = 0; kind < QN_COUNT(kinds); kind++) {
+  enum { FEW = 64 };
+  const bool wide = m->n > FEW;
+  for (size_t kind = wide ? start % 2 : 0; kind < QN_COUNT(kinds); kind += wide ? 2 : 1) {
     seed = start;
     kinds[kind].fill(m->w);
     quantize_and_look(m, "minmax");
