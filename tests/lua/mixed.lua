@@ -165,7 +165,7 @@ end)
 
 -- ---- A real model ---------------------------------------------------------------------------------------------------
 
--- tiny-llama: 32 windows for GPTQ and 8 others for the choice, both of the text for calibration; evaluated on 64 of the
+-- tiny-llama: 16 windows for GPTQ and 4 others for the choice, both of the text for calibration; evaluated on 24 of the
 -- other text. -> steps, a function that gives the mixture that is asked for, one that evaluates a candidate.
 local function tiny_llama(t)
   local folder, path = t.scratch .. "/tiny", t.tests .. "/models/"
@@ -177,8 +177,8 @@ local function tiny_llama(t)
     return assert(q.windows { model = s.model, texts = { path .. "text/" .. text }, ctx = 256, windows = which,
       score = "all" })
   end
-  s.calibrate, s.scored = windows("calibration.txt", "32"), windows("valid.txt", "64")
-  s.choosing = { windows = windows("calibration.txt", "128:136") }
+  s.calibrate, s.scored = windows("calibration.txt", "16"), windows("valid.txt", "24")
+  s.choosing = { windows = windows("calibration.txt", "128:132") }
   for _, x in ipairs { s, s.choosing } do
     x.reference = assert(q.reference { decoder = s.original, windows = x.windows or x.scored })
   end
@@ -193,7 +193,7 @@ local function tiny_llama(t)
   local function kl_of(c)
     local made = assert(work.make(c))
     c.bytes = made.bytes
-    return assert(work.evaluate(c, 64)).kl.mean, made
+    return assert(work.evaluate(c, 24)).kl.mean, made
   end
   return mixture, kl_of
 end
