@@ -82,7 +82,7 @@ rule("registers", "sums, codes and planes need more registers than leave room fo
   function(v) return registers(v) <= 128 end)
 rule("flight", "two to four kilobytes under way per warp are enough, and less too little", function(v)
   local bytes = v.UNROLL * 128 * v.format.bits
-  return bytes >= 2048 and bytes <= 4096 or v.UNROLL == 8 and bytes < 2048
+  return bytes <= 4096 and (bytes >= 2048 or v.UNROLL >= 4) -- narrow codes with many scales have no room for more
 end)
 rule("memory", "X needs more shared memory than leaves room for two CTAs",
   function(v) return 2 * (shared(v) + 1024) <= (v.device.smem_sm or 2 * v.device.smem) end)
