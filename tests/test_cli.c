@@ -695,6 +695,7 @@ START_TEST(narrow_terminal) {
   int fd, longest = 0;
   ck_assert_int_eq(cli(PACKED "true"), 0);
   pid_t pid = forkpty(&fd, NULL, NULL, &w);
+  ck_assert_msg(pid >= 0, "there is no terminal: is /dev/pts mounted?");
   if (!pid) {
     execl(QN_BUILD "/quernel", "quernel", "pack", cli_path("x.qpack"), (char *)NULL);
     _exit(127);

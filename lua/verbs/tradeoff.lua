@@ -38,7 +38,7 @@ one that loses least within so many bits a weight, bytes, or milliseconds a toke
     "MODEL --text mine.txt --calibrate train.txt",
     "MODEL --text a.txt --text b.txt --memory 3G --budget 1800",
     "MODEL --text a.txt --calibrate train.txt --target-ms 25",
-    "MODEL --text a.txt --only int4.g64:rtn:f32~i8 --only MODEL-GPTQ",
+    "MODEL --text a.txt --only int4.g64:rtn --only MODEL-GPTQ",
   },
   options = {
     { "--text", "FILE", "UTF-8 text, or token ids as .npy or .jsonl, to compare on; each is a domain (repeatable)",

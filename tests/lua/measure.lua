@@ -159,11 +159,11 @@ return {
     local x = q.ffi.buffer("f32", 9 * info.k):fill(function(i) return i * 5 % 9 - 4 end)
     t.check(info.perm)
     for _, def in ipairs(q.kernels()) do def.m = nil end
-    for i, kernels in ipairs { { "cuda.mma", 1 }, { "cuda.mma", 2 }, { "cuda.decode", 1 } } do
-      local family, split = table.unpack(kernels)
+    for i, kernels in ipairs { { "cuda.mma", 1, 1 }, { "cuda.mma", 2, 1 }, { "cuda.decode", 1, 2 } } do
+      local family, split, sharing = table.unpack(kernels)
       local path = ("%s/order%d.qpack"):format(t.scratch, i)
       assert(q.pack(assert(q.tune { problems = { longer }, device = "emu:sm_90a", family = family, check_only = true,
-        fixed = { BM = 8, STAGES = 4, WK = 1, SCALE = "sum", SPLIT = split, REDUCE = "ordered",
+        fixed = { BM = 8, STAGES = 4, WK = sharing, SCALE = "sum", SPLIT = split, REDUCE = "ordered",
           WN = 4, UNROLL = 4, SLAB = 1024 },
         store = t.scratch .. "/emulated" }), path))
       local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
