@@ -15,7 +15,7 @@ local function short(name) return (name:gsub("^([^/]+)/.*/([^/]+)$", "%1/%2")) e
 local timed = q.device(device).timed
 local chosen, n, found = {}, 0, 0
 -- one that serves every M is among them
-for i, name in ipairs(list and dofile(list) or {}) do chosen[name], n = timed or i % 8 == 5, i end
+for i, name in ipairs(list and dofile(list) or {}) do chosen[name], n = timed or i % 8 == 2, i end
 for _, v in ipairs(list and q.variants(problem, q.device(device)) or {}) do
   if chosen[short(v.name)] ~= nil then found = found + 1 end
 end
