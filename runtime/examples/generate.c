@@ -172,7 +172,8 @@ static void open_settings(generator *g) {
   g->heads = (int64_t)setting(g, (name){"num_attention_heads", "attention.head_count"}, 0);
   if (g->heads < 1) fail("settings", "the number of heads is not in the model");
   g->kv_heads = (int64_t)setting(g, (name){"num_key_value_heads", "attention.head_count_kv"}, (double)g->heads);
-  g->head_dim = (int64_t)setting(g, (name){"head_dim", "attention.key_length"}, (double)(g->hidden / g->heads));
+  const int64_t usual = g->hidden / g->heads;
+  g->head_dim = (int64_t)setting(g, (name){"head_dim", "attention.key_length"}, (double)usual);
   g->epsilon = setting(g, (name){"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-5);
   g->theta = setting(g, (name){"rope_theta", "rope.freq_base"}, 1e4);
   if (setting(g, (name){"factor", "rope.scaling.factor"}, 1) > 1)
@@ -393,7 +394,6 @@ int main(int argc, char **argv) {
   putchar('\n');
   fprintf(stderr, "prompt: %lld tokens, %.0f tokens/s; then %lld tokens, %.0f tokens/s\n", (long long)n,
           (double)n / prefill, (long long)wanted, (double)(wanted - 1) / decode);
-  close_model(&g);
-  free(token);
+  close_model(&g), free(token);
   return 0;
 }
