@@ -2,6 +2,27 @@
 #ifndef QN_CONVERT_H
 #define QN_CONVERT_H
 #include "quernel.h"
+#include <string.h>
+
+/* Copy a few elements: of sizes that one has, or a short row of scales, each is one instruction. */
+static inline void qn__copy(void *to, const void *from, int64_t bytes) {
+  switch (bytes) {
+  case 1:
+    memcpy(to, from, 1);
+    break;
+  case 2:
+    memcpy(to, from, 2);
+    break;
+  case 4:
+    memcpy(to, from, 4);
+    break;
+  case 8:
+    memcpy(to, from, 8);
+    break;
+  default:
+    memcpy(to, from, (size_t)bytes);
+  }
+}
 
 /* Element i of an array of type t. NaN for the NaN codes of a float type. */
 double qn__load_f64(qn_type t, const void *data, int64_t i);

@@ -44,6 +44,7 @@ struct qn_device {
   const qn_target *target;  /* its kind; info.target is the name */
   const qn_allocator *heap; /* what the device itself takes of the host's memory */
   qn_device_info info;
+  int host_threads; /* that share() uses, the caller's included */
 };
 
 typedef struct qn_device_ops {
@@ -59,7 +60,7 @@ typedef struct qn_device_ops {
                      void **fn); /* shared: most it gets */
   qn_status (*launch)(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream);
   qn_status (*sync)(qn_device *d, void *stream);
-  void (*share)(qn_device *d, qn_pool_fn fn, void *ud, int64_t items); /* among the host's threads; NULL: it has none */
+  void (*share)(qn_device *d, qn_pool_fn fn, void *ud, int64_t items); /* among the host's threads */
 } qn_device_ops;
 
 /* Open by name: "host", "host:2" (threads, at most as many as this process may use CPUs), "cuda:0"; NULL: the first

@@ -5,6 +5,7 @@
  * the launch itself (and a push and pop of the context where needed), so it can be captured in a graph. After an error
  * that destroys the context every later call fails at once and names the first error. */
 #include "device_cuda.h"
+#include "cpu.h"
 #include "fail.h"
 #include <dlfcn.h>
 #include <pthread.h>
@@ -54,6 +55,7 @@ typedef struct cuda {
   int ordinal, handle; /* number of the GPU; the driver's CUdevice for it */
   void *context;
   atomic_int lost; /* the error that destroyed the context */
+  qn_pool *pool;   /* of the host's threads, from the first share() on */
 } cuda;
 
 enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
@@ -118,6 +120,7 @@ static qn_status no_function(const cuda *c, const char *what) {
 static void cuda_close(qn_device *d) {
   cuda *c = (cuda *)d;
   if (c->context) c->driver->context_release(c->handle);
+  qn__pool_free(c->pool);
   qn__free(d->heap, c, sizeof *c);
 }
 
@@ -283,6 +286,13 @@ static qn_status cuda_sync(qn_device *d, void *stream) {
   return QN_OK;
 }
 
+/* Whoever only runs kernels never has these threads. Without memory for them the caller does the work. */
+static void cuda_share(qn_device *d, qn_pool_fn fn, void *ud, int64_t items) {
+  cuda *c = (cuda *)d;
+  if (c->pool || !qn__pool_new(d->heap, d->host_threads, &c->pool)) qn__pool_run(c->pool, fn, ud, items);
+  else fn(ud, 0, items, 0);
+}
+
 static const qn_device_ops cuda_ops = {
     .close = cuda_close,
     .alloc = cuda_alloc,
@@ -294,6 +304,7 @@ static const qn_device_ops cuda_ops = {
     .entry = cuda_entry,
     .launch = cuda_launch,
     .sync = cuda_sync,
+    .share = cuda_share,
 };
 
 /* ---- Opening ----------------------------------------------------------------------------------------------------- */
@@ -356,6 +367,7 @@ qn_status qn__device_cuda_open_with(const qn_cuda_driver *provider, const qn_all
   if (!c) return qn__fail(QN_E_NOMEM, "CUDA device");
   c->device.ops = &cuda_ops, c->device.heap = heap;
   c->device.target = qn__target("cuda");
+  c->device.host_threads = qn__cpu_count();
   c->driver = provider;
   c->ordinal = ordinal;
   snprintf(c->device.info.name, sizeof c->device.info.name, "cuda:%d", ordinal);

@@ -154,6 +154,7 @@ qn_status qn__device_host_open(const qn_allocator *heap, int threads, qn_device 
   }
   h->device.ops = &host_ops, h->device.heap = heap;
   h->device.target = qn__target("host");
+  h->device.host_threads = threads;
   describe(&h->device.info, threads);
   *out = &h->device;
   return QN_OK;

@@ -139,30 +139,10 @@ static qn_status track_init(const qn_allocator *heap, track *t, const qn_layout 
 
 /* ---- The block --------------------------------------------------------------------------------------------------- */
 
-/* Rows of scales are short: these sizes are one instruction each. */
-static void copy(char *to, const char *from, int64_t bytes) {
-  switch (bytes) {
-  case 1:
-    *to = *from;
-    break;
-  case 2:
-    memcpy(to, from, 2);
-    break;
-  case 4:
-    memcpy(to, from, 4);
-    break;
-  case 8:
-    memcpy(to, from, 8);
-    break;
-  default:
-    memcpy(to, from, (size_t)bytes);
-  }
-}
-
 /* Element i of a row of the plane, or padding where i is negative, to a place of the block. */
 static void put(const track *t, const char *row, int64_t i, char *to) {
-  if (i < 0) copy(to, (const char *)&t->pad, t->size); /* little-endian */
-  else if (t->from == t->to) copy(to, row + i * t->size, t->size);
+  if (i < 0) qn__copy(to, &t->pad, t->size); /* little-endian */
+  else if (t->from == t->to) qn__copy(to, row + i * t->size, t->size);
   else qn__store_f64(t->to, to, 0, qn__load_f64(t->from, row, i));
 }
 
@@ -184,7 +164,7 @@ static void fill_block(const track *t, const qn_planes *p, int64_t n0, int64_t k
       const char *from = row + col * t->size;
       /* The row may fill a page, beyond which the CPU itself does not look ahead. */
       __builtin_prefetch((const void *)((uintptr_t)from + AHEAD));
-      copy(block, from, run * t->size);
+      qn__copy(block, from, run * t->size);
     }
     for (int64_t j = here ? run : 0; j < t->wide; j++) {
       int64_t k = k0 + t->k[j];
@@ -283,7 +263,7 @@ static qn_status tracks_init(job *j, const qn_allocator *heap, const qn_layout *
 /* Fills the section and zeroes what follows it, `bytes` in all. */
 static qn_status pack_section(qn_device *d, const qn_layout *l, const qn_format *f, job *j, int64_t bytes) {
   const qn_allocator *heap = d ? d->heap : NULL;
-  size_t threads = d && d->ops->share ? (size_t)d->info.threads : 1;
+  size_t threads = d && d->ops->share ? (size_t)d->host_threads : 1;
   int64_t records = 1;
   for (uint32_t i = 0; i < j->section->n_outer; i++)
     records *= j->size[i] = qn__digit_size(l, &j->section->outer[i], j->planes->n, j->planes->k);

@@ -45,20 +45,7 @@ static void palette_fill(const palette *p, void *dst, int64_t n, uint64_t *state
   for (int64_t i = 0; i < n; i++, out += p->size, bits >>= 16) {
     if (!(i & 3)) bits = qn__random(state);
     const unsigned char *e = p->data + ((bits & 0xffff) * (uint64_t)p->n >> 16) * (uint64_t)p->size;
-    switch (p->size) { /* constant sizes are moves */
-    case 1:
-      memcpy(out, e, 1);
-      break;
-    case 2:
-      memcpy(out, e, 2);
-      break;
-    case 4:
-      memcpy(out, e, 4);
-      break;
-    default:
-      memcpy(out, e, 8);
-      break;
-    }
+    qn__copy(out, e, p->size);
   }
 }
 

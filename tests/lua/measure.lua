@@ -110,6 +110,34 @@ return {
     end
   end },
 
+  { "X in floats is rounded by the groups of a weight in act-order, whose columns stand in other places", function(t)
+    local model = assert(q.model(QN_TESTS .. "/models/tiny-llama-gptq4-act"))
+    local name = "model.layers.2.mlp.down_proj.weight"
+    local planes, w = assert(model:planes(name)), assert(model:dequantize(name))
+    local info, m, path = planes:info(), 3, t.scratch .. "/order.qpack"
+    t.check(info.perm)
+    local spelling = ("%s:%dx%d:f32~i8-f32"):format(info.format, info.n, info.k)
+    assert(q.pack(assert(tune { problems = { spelling }, check_only = true }), path))
+    local gemm = assert(assert(q.open(path)):bind(spelling))
+    -- Each row is of one magnitude: so is each group of it, and its codes are exact. One that goes by another row's, or
+    -- by places of X that are not the weight's, is not.
+    local x = q.ffi.buffer("f32", m * info.k):fill(function(i)
+      return (i * 5 % 7 < 3 and -1 or 1) * 127.0 * (1 << (i - 1) // info.k)
+    end)
+    local y = q.ffi.buffer("f32", m * info.n)
+    assert(gemm:run { weight = assert(gemm:prepack(planes)), x = x, y = y, m = m })
+    for row = 0, m - 1 do
+      for n = 0, info.n - 1 do
+        local sum, most = 0, 0
+        for k = 1, info.k do
+          local term = w[n * info.k + k] * x[row * info.k + k]
+          sum, most = sum + term, most + math.abs(term)
+        end
+        t.check(math.abs(y[row * info.n + n + 1] - sum) <= 1e-5 * most, ("Y[%d, %d]"):format(row, n))
+      end
+    end
+  end },
+
   { "the threads that were asked for are tuned and served with; a spelling that is tuned is bound", function(t)
     local spelling = ("int4.g%d.f16:%dx%d:f32"):format(GROUP, N, K) -- f16 is what it is anyway
     local r = assert(tune { problems = { spelling }, device = "host:1", budget = 1, store = t.scratch .. "/one" })
