@@ -12,7 +12,7 @@
 -- plot.lines {
 --   x = "M", y = "time", unit = function(y) -> text,
 --   ticks = { 1, 16… },                          of x
---   series = { { name =, class = "s1" | "line"…, a line without points has the class "line"
+--   series = { { name =, class = "s1"…,          "line": its points have no marks
 --     points = { { x =, y =, low =, high =, title =, doubted = true: drawn hollow }… } }… },
 -- } -> text; both are logarithmic
 

@@ -1,14 +1,14 @@
 -- report.lua - what packs know of their kernels, as numbers, as CSV, and as an HTML page (page.lua).
 --
 -- The numbers (report.of): { packs = { { path, name, hash, devices = { "host, AMD EPYC, 2 threads"… } }… },
--- problems = { { problem, n, k, format, act, points }… }, model = { path, tables } or nil }. A point is the time of a
--- problem at one M:
---   pack, device          numbers, of packs and of that pack's devices
+-- sources = { { pack, device, name }… }, problems = { { problem, n, k, format, act, points }… }, model = { path,
+-- tables } or nil }. A source is one device of one pack, both by number. A point is the time of a problem at one M:
+--   source                its number
 --   m, variant, seconds, spread, disturbed, raced (timed alone, not in the finals), bytes (of the weight)
 --   dense_seconds         of the dense product, beside it
 --   bandwidth             bytes/s of plain reads, beside it
--- A table of a model is one pack's: { pack, m, act, seconds, bytes, missing (layers without a plan), rows }, its rows
--- { layers = "model.layers.*.mlp.up_proj.weight", count, problem, seconds, bytes }, times and bytes of all of them.
+-- A table of a model is one source's: { source, m, act, seconds, bytes, missing (layers without a plan), rows }; a row
+-- is { layers = "model.layers.*.mlp.up_proj.weight", count, problem, seconds, bytes }, times and bytes of all of them.
 
 local common, page, plot = require "lua.common", require "lua.page", require "lua.plot"
 local escape = plot.escape
@@ -18,7 +18,7 @@ local report = {}
 
 local function device_name(d) return ("%s, %s, %d threads"):format(d.target, d.product, d.threads) end
 
-local function collect(p, number, by_problem, problems)
+local function collect(p, source_of, by_problem, problems)
   for _, plan in ipairs(p.pack:plans()) do
     for _, range in ipairs(plan.kind == "fastest" and plan.n > 0 and plan.ranges or {}) do
       for _, x in ipairs(range.points) do
@@ -27,7 +27,7 @@ local function collect(p, number, by_problem, problems)
           entry = { problem = plan.problem, n = plan.n, k = plan.k, format = plan.format, act = plan.act, points = {} }
           by_problem[plan.problem], problems[#problems + 1] = entry, entry
         end
-        entry.points[#entry.points + 1] = { pack = number, device = plan.device, m = x.m, variant = range.variant,
+        entry.points[#entry.points + 1] = { source = source_of[plan.device], m = x.m, variant = range.variant,
           seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, raced = x.raced, bytes = plan.bytes,
           dense_seconds = x.dense_seconds and x.dense_seconds > 0 and x.dense_seconds or nil,
           bandwidth = x.bandwidth and x.bandwidth > 0 and x.bandwidth or nil }
@@ -36,61 +36,69 @@ local function collect(p, number, by_problem, problems)
   end
 end
 
--- The layers of a model by what they are called but for numbers, with the time that one pack has for them at its least
+-- The layers of a model by what they are called but for numbers, with the time that a source has for them at its least
 -- M. nil if it has none of them.
-local function table_of(tensors, problems, number, act)
-  local rows, by_name, out = {}, {}, { pack = number, act = act, seconds = 0, bytes = 0, missing = 0 }
-  local function point(t)
-    for _, entry in ipairs(problems) do
-      if entry.format == t.format and entry.n == t.n and entry.k == t.k and entry.act == act then
-        for _, x in ipairs(entry.points) do if x.pack == number then return x, entry end end
+local function table_of(tensors, problems, source, act)
+  local rows, by_name, by_shape = {}, {}, {}
+  local out = { source = source, act = act, m = math.huge, seconds = 0, bytes = 0, missing = 0, rows = rows }
+  local function shape(t) return ("%s:%dx%d"):format(t.format, t.n, t.k) end
+  for _, entry in ipairs(problems) do
+    for _, x in ipairs(entry.act == act and entry.points or {}) do
+      if x.source == source and x.m <= out.m then
+        if x.m < out.m then out.m, by_shape = x.m, {} end
+        by_shape[shape(entry)] = { point = x, problem = entry.problem }
       end
     end
   end
   for _, t in ipairs(tensors) do
-    local x, entry = nil, nil
-    if t.linear then x, entry = point(t) end
-    if x then
-      local key = t.name:gsub("%d+", "*") .. entry.problem
-      local row = by_name[key]
-      if not row then
-        row = { layers = t.name:gsub("%d+", "*"), count = 0, problem = entry.problem, seconds = 0, bytes = 0 }
-        by_name[key], rows[#rows + 1] = row, row
+    local has = t.linear and t.format and by_shape[shape(t)]
+    if has then
+      local layers = t.name:gsub("%d+", "*")
+      local key = layers .. has.problem
+      if not by_name[key] then
+        by_name[key] = { layers = layers, count = 0, problem = has.problem, seconds = 0, bytes = 0 }
+        rows[#rows + 1] = by_name[key]
       end
-      for _, sum in ipairs { row, out } do
-        sum.seconds, sum.bytes = sum.seconds + t.slices * x.seconds, sum.bytes + t.slices * x.bytes
+      by_name[key].count = by_name[key].count + t.slices
+      for _, sum in ipairs { by_name[key], out } do
+        sum.seconds, sum.bytes = sum.seconds + t.slices * has.point.seconds, sum.bytes + t.slices * has.point.bytes
       end
-      row.count, out.m = row.count + t.slices, x.m
     elseif t.linear then out.missing = out.missing + 1 end
   end
-  out.rows = rows
-  return out.m and out
+  return #rows > 0 and out or nil
+end
+
+-- The sources of a pack by its devices, added to a list; named by the pack's file, by its path where another file has
+-- that name, and by the device where the pack has several.
+local function add_sources(sources, packs, i)
+  local p, out, name = packs[i], {}, packs[i].name
+  for j, other in ipairs(packs) do if j ~= i and other.name == p.name then name = p.path end end
+  for j, device in ipairs(p.devices) do
+    sources[#sources + 1] = { pack = i, device = j, name = #p.devices == 1 and name or name .. ", " .. device }
+    out[j] = #sources
+  end
+  return out
 end
 
 -- packs: list of { path, pack (q.open) }. model: q.model or nil.
 function report.of(packs, model)
-  local out, by_problem = { packs = {}, problems = {} }, {}
+  local out, by_problem = { packs = {}, sources = {}, problems = {} }, {}
   for i, p in ipairs(packs) do
     local devices = {}
     for j, d in ipairs(p.pack:devices()) do devices[j] = device_name(d) end
     out.packs[i] = { path = p.path, name = p.path:match "[^/]*$", hash = p.pack:hash(), devices = devices }
-    collect(p, i, by_problem, out.problems)
   end
+  for i, p in ipairs(packs) do collect(p, add_sources(out.sources, out.packs, i), by_problem, out.problems) end
+  local acts, seen = {}, {}
   for _, entry in ipairs(out.problems) do
-    table.sort(entry.points, function(a, b)
-      if a.m ~= b.m then return a.m < b.m end
-      return a.pack < b.pack or a.pack == b.pack and a.device < b.device
-    end)
+    table.sort(entry.points, function(a, b) return a.m < b.m or a.m == b.m and a.source < b.source end)
+    if not seen[entry.act] then seen[entry.act], acts[#acts + 1] = true, entry.act end
   end
   if not model then return out end
   out.model = { path = model.path, tables = {} }
-  for i = 1, #packs do
-    local acts, seen = {}, {}
-    for _, entry in ipairs(out.problems) do
-      if not seen[entry.act] then seen[entry.act], acts[#acts + 1] = true, entry.act end
-    end
+  for i = 1, #out.sources do
     for _, act in ipairs(acts) do
-      table.insert(out.model.tables, table_of(model:tensors(), out.problems, i, act) or nil)
+      out.model.tables[#out.model.tables + 1] = table_of(model:tensors(), out.problems, i, act)
     end
   end
   return out
@@ -110,8 +118,9 @@ function report.csv(r)
   local lines = { table.concat(names, ",") }
   for _, entry in ipairs(r.problems) do
     for _, x in ipairs(entry.points) do
-      local p, cells = r.packs[x.pack], {}
-      local row = { p.path, p.devices[x.device], entry.problem, x.m, x.variant, x.seconds, x.spread, x.disturbed,
+      local from, cells = r.sources[x.source], {}
+      local p = r.packs[from.pack]
+      local row = { p.path, p.devices[from.device], entry.problem, x.m, x.variant, x.seconds, x.spread, x.disturbed,
         x.raced, x.bytes, x.dense_seconds or "", x.bandwidth or "" }
       for i = 1, #names do cells[i] = quoted(row[i]) end
       lines[#lines + 1] = table.concat(cells, ",")
@@ -122,20 +131,14 @@ end
 
 -- ---- HTML -----------------------------------------------------------------------------------------------------------
 
--- Where a point is from: the pack, and its device where the pack has several.
-local function source(r, x)
-  local p = r.packs[x.pack]
-  return #p.devices == 1 and p.name or ("%s, %s"):format(p.name, p.devices[x.device])
-end
-
 local function time_text(seconds)
   local unit = seconds < 1e-3 and { 1e6, "µs" } or seconds < 1 and { 1e3, "ms" } or { 1, "s" }
   return ("%.3g %s"):format(seconds * unit[1], unit[2])
 end
 
 local function title(r, x)
-  return ("%s, M = %d: %s ± %.0f%%, %s"):format(source(r, x), x.m, time_text(x.seconds), 100 * (x.spread or 0),
-    common.short(x.variant))
+  return ("%s, M = %d: %s ± %.0f%%, %s"):format(r.sources[x.source].name, x.m, time_text(x.seconds),
+    100 * (x.spread or 0), common.short(x.variant))
 end
 
 -- A line of our kernels for each source, then one of the dense product and one of plain reads, of the first source.
@@ -143,11 +146,10 @@ local function lines_of(r, entry)
   local out, by_source, ticks, seen = {}, {}, {}, {}
   local dense, reads = { name = "dense", class = "line", points = {} }, { name = "reads", class = "line", points = {} }
   for _, x in ipairs(entry.points) do
-    local name = source(r, x)
-    local s = by_source[name]
+    local s = by_source[x.source]
     if not s then
-      s = { name = name, class = "s" .. #out % 6 + 1, points = {} }
-      by_source[name], out[#out + 1] = s, s
+      s = { name = r.sources[x.source].name, class = "s" .. #out % 6 + 1, points = {} }
+      by_source[x.source], out[#out + 1] = s, s
     end
     local spread = x.seconds * (x.spread or 0)
     s.points[#s.points + 1] = { x = x.m, y = x.seconds, low = math.max(x.seconds - spread, x.seconds / 2),
@@ -171,7 +173,7 @@ local function points_table(w, r, entry)
   local rows = {}
   for i, x in ipairs(entry.points) do
     local ratio = x.dense_seconds and x.dense_seconds / x.seconds
-    rows[i] = { { source(r, x) }, { common.short(x.variant) }, { x.m }, { time_text(x.seconds), x.seconds },
+    rows[i] = { { r.sources[x.source].name }, { common.short(x.variant) }, { x.m }, { time_text(x.seconds), x.seconds },
       { common.spread(x.spread, x.disturbed), x.spread or "" }, { x.raced and "race" or "finals" },
       { x.dense_seconds and time_text(x.dense_seconds) or "-", x.dense_seconds or "" },
       { common.ratio(ratio), ratio or "" }, { common.gb(x.bytes, x.seconds), x.bytes / x.seconds },
@@ -186,7 +188,7 @@ local function model_table(w, r, t)
     rows[i] = { { x.layers }, { x.problem }, { x.count }, { ("%.2f MB"):format(x.bytes / 1e6), x.bytes },
       { time_text(x.seconds), x.seconds }, { common.percent(x.seconds / t.seconds), x.seconds } }
   end
-  w(('<p>%s, activations %s, M = %d: %.2f MB and %s together%s.</p>'):format(escape(r.packs[t.pack].name),
+  w(('<p>%s, activations %s, M = %d: %.2f MB and %s together%s.</p>'):format(escape(r.sources[t.source].name),
     escape(t.act), t.m, t.bytes / 1e6, time_text(t.seconds),
     t.missing > 0 and ("; %s of the model not in the pack"):format(common.count(t.missing, "layer")) or ""))
   page.table(w, { "layers", "problem", "count", "bytes", "time", "share" }, rows)
