@@ -92,6 +92,8 @@ static const struct {
     {"nowhere " MODELS "tiny-llama-gptq4", 1, "generate: nowhere: "},
     {"p.qpack nowhere", 1, "generate: nowhere: "},
     {"p.qpack " MODELS "arch/gemma2", 1, "knows Llama's architecture alone"},
+    {"p.qpack " MODELS "arch/llama 1", 1, "generate: settings: this example stretches no positions"},
+    {"p.qpack biased 1", 1, ".bias: this example adds no bias"},
     {"p.qpack " MODELS "tiny-llama-gptq4 ''", 1, "generate: prompt: it is empty"},
     {"p.qpack " MODELS "tiny-llama-gptq4 a 0", 1, "generate: 0: N must be in 1 .. 1048576"},
     {"p.qpack " MODELS "tiny-llama-awq4 a", 1, "int4.g64.z:256x256"},
@@ -99,6 +101,7 @@ static const struct {
 
 START_TEST(refuses_what_it_cannot_do) {
   ck_assert_msg(cli(TUNE, models[0]) == 0, "%s", cli_err);
+  ck_assert_int_eq(cli("cp -r " MODELS "arch/llama biased && sed -i 's/\"factor\"/\"none\"/' biased/config.json"), 0);
   for (size_t i = 0; i < QN_COUNT(refused); i++) {
     ck_assert_int_eq(cli(GENERATE "%s", refused[i].arguments), refused[i].status);
     ck_assert_msg(strstr(cli_err, refused[i].says) != NULL, "%s, not %s", cli_err, refused[i].says);

@@ -34,7 +34,6 @@ static void *need(size_t size) {
 }
 
 static float *floats(int64_t n) { return need((size_t)n * sizeof(float)); }
-
 static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -108,7 +107,6 @@ static double setting(const generator *g, name n, double otherwise) {
   return value > 0 ? value : otherwise;
 }
 
-/* A norm in f32. */
 static float *vector(const qn_tensor *t, int64_t n) {
   if (!t || t->raw->n_dims != 1 || t->raw->dim[0] != n) fail(t ? t->name : "norm", "not there, or of another length");
   float *v = floats(n);
@@ -123,6 +121,8 @@ static linear load(const generator *g, const qn_tensor *t, int64_t n, int64_t k)
   char problem[128], in[16] = "", out[16] = "";
   if (!t || !t->format) fail(t ? t->name : "a matrix of Llama", t && t->refusal ? t->refusal : "not in this model");
   if (t->n != n || t->k != k) fail(t->name, "its shape is not what the others and the settings make it");
+  snprintf(problem, sizeof problem, "%.*s.bias", (int)(strlen(t->name) - strlen(".weight")), t->name);
+  if (qn_model_find_raw(g->model, problem)) fail(problem, "this example adds no bias");
   snprintf(problem, sizeof problem, "%s:%lldx%lld", t->format, (long long)n, (long long)k);
   if (qn_model_planes(g->model, t, 0, &planes)) fail(t->name, qn_io_errmsg());
   if (qn_bind(g->pack, problem, &l.gemm) || qn_prepack(l.gemm, planes, &l.weight)) fail(problem, qn_errmsg());
@@ -133,7 +133,6 @@ static linear load(const generator *g, const qn_tensor *t, int64_t n, int64_t k)
   return l;
 }
 
-/* Element i of a plane. */
 static float element(const qn_plane *p, int64_t i) {
   float f;
   if (p->type == QN_T_U8) return ((const uint8_t *)p->data)[i];
@@ -172,8 +171,8 @@ static void open_settings(generator *g) {
   g->heads = (int64_t)setting(g, (name){"num_attention_heads", "attention.head_count"}, 0);
   if (g->heads < 1) fail("settings", "the number of heads is not in the model");
   g->kv_heads = (int64_t)setting(g, (name){"num_key_value_heads", "attention.head_count_kv"}, (double)g->heads);
-  const int64_t usual = g->hidden / g->heads;
-  g->head_dim = (int64_t)setting(g, (name){"head_dim", "attention.key_length"}, (double)usual);
+  g->head_dim = (int64_t)setting(g, (name){"head_dim", "attention.key_length"}, 0);
+  if (!g->head_dim) g->head_dim = g->hidden / g->heads;
   g->epsilon = setting(g, (name){"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-5);
   g->theta = setting(g, (name){"rope_theta", "rope.freq_base"}, 1e4);
   if (setting(g, (name){"factor", "rope.scaling.factor"}, 1) > 1)
@@ -198,10 +197,11 @@ static void open_model(generator *g, const char *pack, const char *model) {
   const qn_meta *architecture = qn_model_find_meta(g->model, "general.architecture");
   size_t length = 0;
   const char *config = qn_model_config(g->model, &length);
-  g->gguf = architecture != NULL;
+  g->gguf = architecture;
   g->config = memcpy(memset(need(length + 1), 0, length + 1), config ? config : "", length);
-  if (g->gguf ? architecture->count != 5 || memcmp(architecture->data, "llama", 5)
-              : !strstr(g->config, "\"model_type\": \"llama\""))
+  char type[16] = "", *said = strstr(g->config, "\"model_type\"");
+  if (said) sscanf(said, "\"model_type\" : \"%15[^\"]", type);
+  if (g->gguf ? architecture->count != 5 || memcmp(architecture->data, "llama", 5) : strcmp(type, "llama") != 0)
     fail(model, "this example knows Llama's architecture alone");
   open_embedding(g);
   open_settings(g);
