@@ -197,10 +197,10 @@ static const row rows[] = {
     {TUNE "-o x.qpack >tuned && mv x.qpack y.qpack && " PACKED "quernel bench y.qpack --against x.qpack", 1, NULL,
      "^quernel: x.qpack has none of the problems that are to be timed\n$"},
     /* A page of a problem with two times, of two packs; a verified kernel has none. The same as CSV. */
-    {TUNE "-o x.qpack >tuned && quernel report x.qpack x.qpack --model " MODEL
-          " && grep -c '<circle' report.html && rm x.qpack && " PACKED
+    {TUNE "-o x.qpack >tuned && mkdir d && cp x.qpack d && quernel report x.qpack d/x.qpack --model " MODEL
+          " && grep -c '<circle' report.html && grep -o '>d/x.qpack<' report.html | uniq && rm x.qpack && " PACKED
           "quernel report x.qpack -o y.html && grep -o 'No plan has a time' y.html && ! grep '<svg' y.html",
-     0, "^report: report.html\n4\nreport: y.html\nNo plan has a time\n$", NULL},
+     0, "^report: report.html\n4\n>d/x.qpack<\nreport: y.html\nNo plan has a time\n$", NULL},
     {TUNE "-o x.qpack >tuned && quernel report x.qpack --csv | tr -d '\\r'", 0,
      "^pack,device,problem,m,kernel,seconds,[^\n]*\nx.qpack,\"host, "
      "[^\n\"]*\",int4.g32:64x128:f32-f32,1,host.gemm/[^\n]*"
