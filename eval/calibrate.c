@@ -13,7 +13,7 @@
 
 enum { PASS_ROWS = 1024 }; /* about as many go through a layer at once */
 
-/* A model's hidden states after the layers so far. */
+/* A model's hidden states after the halves of layers so far. */
 typedef struct stream {
   qn__decoder *d;
   float *x; /* [windows * length, hidden] */
@@ -35,7 +35,7 @@ struct qn__calibration {
   const qn__site *site;
   int sites, next; /* the first site that was not given out yet */
   int known;       /* sites that are still to be given out without statistics */
-  int layer;       /* that the hidden states stand before */
+  int place;       /* half of a layer, by place_of, that the hidden states stand before */
   int64_t hidden, layers, pass_windows;
   int64_t mapped, room; /* bytes of the hidden states of a stream; that statistics may take */
   bool in_file;         /* hidden states are */
@@ -94,11 +94,17 @@ static int64_t windows_of(const qn__calibration *c, int64_t first) {
   return c->o.windows - first < c->pass_windows ? c->o.windows - first : c->pass_windows;
 }
 
-/* Through the layer that they stand before, whose weights are not needed any more. */
+/* Halves of layers, numbered through the model. */
+static int place_of(const qn__site *site) { return 2 * site->layer + (site->half == QN__MLP); }
+static qn__half half_at(int place) { return place % 2 ? QN__MLP : QN__MIXER; }
+
+/* Through the half that they stand before; the weights of a layer that is behind are not needed any more. */
 static qn_status advance(qn__calibration *c, stream *s) {
+  const int layer = c->place / 2;
   for (int64_t w = 0; w < c->o.windows; w += c->pass_windows)
-    QN_TRY(qn__decoder_layer(s->d, c->layer, s->x + w * c->o.length * c->hidden, windows_of(c, w), c->o.length, NULL));
-  qn__decoder_forget(s->d, c->layer);
+    QN_TRY(qn__decoder_layer(s->d, layer, half_at(c->place), s->x + w * c->o.length * c->hidden, windows_of(c, w),
+                             c->o.length, NULL));
+  if (half_at(c->place) == QN__MLP) qn__decoder_forget(s->d, layer);
   return QN_OK;
 }
 
@@ -193,7 +199,9 @@ static qn_status pass(qn__calibration *c, const stream *s, int64_t first, hook_f
   for (int i = 0; i < c->n_in; i++) c->in[i].rows = 0;
   c->pass_rows = rows;
   memcpy(c->scratch, s->x + first * c->o.length * c->hidden, (size_t)(rows * c->hidden) * sizeof *s->x);
-  if (c->layer < c->layers) return qn__decoder_layer(s->d, c->layer, c->scratch, windows, c->o.length, &hook);
+  const int layer = c->place / 2;
+  if (layer < c->layers)
+    return qn__decoder_layer(s->d, layer, half_at(c->place), c->scratch, windows, c->o.length, &hook);
   QN_TRY(qn__decoder_finish(s->d, c->scratch, rows)); /* the head's input */
   fn(c, c->in[0].input, c->scratch, rows);
   return QN_OK;
@@ -269,10 +277,10 @@ void qn__calibration_free(qn__calibration *c) {
   free(c);
 }
 
-/* The layer of the next site is reached, and its input seen if it is not known. */
+/* The half of the next site is reached, and its input seen if it is not known. */
 static qn_status next_stage(qn__calibration *c) {
   end_stage(c);
-  for (; c->layer < c->site[c->next].layer; c->layer++) {
+  for (; c->place < place_of(&c->site[c->next]); c->place++) {
     QN_TRY(advance(c, &c->quantized));
     if (c->original.d) QN_TRY(advance(c, &c->original));
   }

@@ -38,9 +38,8 @@ qn_status qn__calibration_new(qn__decoder *quantized, qn__decoder *original, con
 void qn__calibration_free(qn__calibration *c); /* NULL is accepted */
 
 /* The next site that is wanted, in the order in which the model comes by them, and what it sees: valid until the next
- * call, `tokens` 0 if no token reached it; NULL for one that is known. All layers before the site's are behind.
- * *site is -1 at the end. QN_E_ARG: inputs that are no finite numbers; inputs
- * of experts with QN__SEE_CROSS, for the two models send different tokens to them. QN_E_NOMEM.
- * After an error every further call is one. */
+ * call, `tokens` 0 if no token reached it; NULL for one that is known. All halves of layers before the site's are
+ * behind. *site is -1 at the end. QN_E_ARG: inputs that are no finite numbers; inputs of experts with QN__SEE_CROSS,
+ * for the two models send different tokens to them. QN_E_NOMEM. After an error every further call is one. */
 qn_status qn__calibration_next(qn__calibration *c, int *site, const qn__inputs **seen);
 #endif

@@ -193,6 +193,25 @@ static bool see(void *ud, int input, const float *x, int64_t rows) {
   return input != s->stop;
 }
 
+START_TEST(a_layer_is_its_halves) {
+  static float x[2][FEW * LENGTH * HIDDEN];
+  seen s = {.stop = -1};
+  const qn__site *site;
+  opened o = open_model("tiny-llama", (qn__decoder_options){0});
+  int n = qn__decoder_sites(o.d, &site);
+  for (int i = 0; i < 2; i++) OK(qn__decoder_embed(o.d, text_ids(), FEW * LENGTH, x[i]));
+  OK(qn__decoder_layer(o.d, 0, QN__BOTH, x[0], FEW, LENGTH, NULL));
+  for (qn__half half = QN__MIXER; half <= QN__MLP; half++) {
+    memset(s.rows, 0, sizeof s.rows);
+    OK(qn__decoder_layer(o.d, 0, half, x[1], FEW, LENGTH, &(qn__decoder_hook){&s, see}));
+    for (int i = 0; i < n && !site[i].layer; i++)
+      ck_assert_int_eq(s.rows[site[i].input], site[i].half == half ? FEW * LENGTH : 0);
+  }
+  ck_assert_mem_eq(x[0], x[1], sizeof x[0]);
+  close_model(o);
+}
+END_TEST
+
 START_TEST(a_hook_sees_every_input_once_and_may_end_the_layer) {
   static float x[FEW * LENGTH * HIDDEN];
   seen s = {.stop = -1};
@@ -202,10 +221,10 @@ START_TEST(a_hook_sees_every_input_once_and_may_end_the_layer) {
   for (int i = 0; i < 3; i++) ck_assert_int_eq(site[i].input, site[0].input);
   ck_assert_int_ne(site[3].input, site[0].input);
   OK(qn__decoder_embed(o.d, text_ids(), FEW * LENGTH, x));
-  OK(qn__decoder_layer(o.d, 0, x, FEW, LENGTH, &(qn__decoder_hook){&s, see}));
+  OK(qn__decoder_layer(o.d, 0, QN__BOTH, x, FEW, LENGTH, &(qn__decoder_hook){&s, see}));
   for (int i = 0; i < n; i++) ck_assert_int_eq(s.rows[site[i].input], site[i].layer ? 0 : FEW * LENGTH);
   s.stop = site[10].input; /* of o_proj in layer 1 */
-  OK(qn__decoder_layer(o.d, 1, x, 1, LENGTH, &(qn__decoder_hook){&s, see}));
+  OK(qn__decoder_layer(o.d, 1, QN__BOTH, x, 1, LENGTH, &(qn__decoder_hook){&s, see}));
   ck_assert_int_eq(s.rows[site[7].input], LENGTH);
   ck_assert_int_eq(s.rows[site[10].input], LENGTH);
   ck_assert_int_eq(s.rows[site[11].input], 0);
@@ -275,6 +294,7 @@ int main(int argc, char **argv) {
       CASE(threads_and_memory_do_not_show, QN_COUNT(options)),
       CASE(a_cache_gives_what_a_pass_gives, QN_COUNT(arch_made)),
       CASE(a_weight_that_replaces_itself_changes_nothing_and_another_one_does, 1),
+      CASE(a_layer_is_its_halves, 1),
       CASE(a_hook_sees_every_input_once_and_may_end_the_layer, 1),
       CASE(bf16_is_as_far_off_as_elsewhere, 1),
       CASE(a_token_outside_the_vocabulary_is_named, 1),

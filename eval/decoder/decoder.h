@@ -49,6 +49,9 @@ const qn__config *qn__decoder_config(const qn__decoder *d);
 
 /* ---- A pass ------------------------------------------------------------------------------------------------------ */
 
+/* The halves of a layer, each of which adds to x: what mixes tokens (attention, a delta net); the mlp or experts. */
+typedef enum qn__half { QN__MIXER = 1, QN__MLP = 2, QN__BOTH = QN__MIXER | QN__MLP } qn__half;
+
 /* Told of every input of linear layers before its first product, in pieces: x [rows, k], valid during the call. The
  * rows that an expert gets are the tokens that were routed to it, in order. False ends the layer: x is unknown then,
  * and qn__decoder_layer returns QN_OK. */
@@ -59,8 +62,8 @@ typedef struct qn__decoder_hook {
 
 /* x [rows, hidden]. QN_E_ARG: an id outside the vocabulary (which, where, the limit). */
 qn_status qn__decoder_embed(qn__decoder *d, const int32_t *ids, int64_t rows, float *x);
-/* x [windows * length, hidden], in place. `hook` may be NULL. */
-qn_status qn__decoder_layer(qn__decoder *d, int layer, float *x, int64_t windows, int64_t length,
+/* x [windows * length, hidden], in place, through one half of a layer or both. `hook` may be NULL. */
+qn_status qn__decoder_layer(qn__decoder *d, int layer, qn__half half, float *x, int64_t windows, int64_t length,
                             const qn__decoder_hook *hook);
 /* The final norm, in place. */
 qn_status qn__decoder_finish(qn__decoder *d, float *x, int64_t rows);
@@ -76,7 +79,8 @@ typedef struct qn__site {
   int layer;        /* of the head: the number of layers */
   int64_t slice;    /* of a stack of experts; 0 */
   int64_t n, k;
-  int input; /* numbered through the model; sites of the same number multiply the same rows */
+  qn__half half; /* of the layer; of the head QN__MIXER */
+  int input;     /* numbered through the model; sites of the same number multiply the same rows */
 } qn__site;
 
 /* All of them, by layer, the head last; the decoder's. Returns how many. */

@@ -393,11 +393,11 @@ static qn_status layer(const qn__pass *p, float *x) {
   const int64_t hidden = p->d->config->hidden, rows = p->windows * p->length;
   const int64_t windows = p->length < chunk_rows ? chunk_rows / p->length : 1;
   qn__scratch_mark mark = qn__scratch_here(&p->d->scratch);
-  for (int64_t w = 0; w < p->windows; w += windows) {
+  for (int64_t w = 0; p->half & QN__MIXER && w < p->windows; w += windows) {
     QN_TRY(mix(p, w, least(windows, p->windows - w), (view){x + w * p->length * hidden, hidden}));
     qn__scratch_back(&p->d->scratch, mark);
   }
-  for (int64_t r = 0; r < rows; r += chunk_rows) {
+  for (int64_t r = 0; p->half & QN__MLP && r < rows; r += chunk_rows) {
     QN_TRY(mlp(p, (view){x + r * hidden, hidden}, least(chunk_rows, rows - r)));
     qn__scratch_back(&p->d->scratch, mark);
   }

@@ -72,7 +72,8 @@ static qn_status find_site(qn__decoder *d, const qn__decoder_options *o, const q
   QN_TRY(find_format(d, o, r->tensor, &format));
   *site = s->n++;
   s->all[*site] = (qn__linear){.tensor = r->tensor, .slice = r->slice, .format = format, .layer = layer};
-  d->site[*site] = (qn__site){r->tensor->name, layer, r->slice, r->tensor->n, r->tensor->k, input};
+  const qn__half half = input % qn__inputs_each(d->config) <= QN_IN_O ? QN__MIXER : QN__MLP;
+  d->site[*site] = (qn__site){r->tensor->name, layer, r->slice, r->tensor->n, r->tensor->k, half, input};
   return qn__linear_activate(s, *site, r->tensor->activation);
 }
 

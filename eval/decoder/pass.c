@@ -63,9 +63,9 @@ qn_status qn__decoder_embed(qn__decoder *d, const int32_t *ids, int64_t rows, fl
   return QN_OK;
 }
 
-qn_status qn__decoder_layer(qn__decoder *d, int layer, float *x, int64_t windows, int64_t length,
+qn_status qn__decoder_layer(qn__decoder *d, int layer, qn__half half, float *x, int64_t windows, int64_t length,
                             const qn__decoder_hook *hook) {
-  return qn__pass_layer(&(qn__pass){d, layer, hook, windows, length, 0, length, NULL}, x);
+  return qn__pass_layer(&(qn__pass){d, layer, half, hook, windows, length, 0, length, NULL}, x);
 }
 
 qn_status qn__decoder_finish(qn__decoder *d, float *x, int64_t rows) {
@@ -91,6 +91,6 @@ qn_status qn__decoder_logits(qn__decoder *d, const float *h, int64_t rows, float
 
 qn_status qn__decoder_hidden(qn__decoder *d, const int32_t *ids, int64_t windows, int64_t length, float *h) {
   QN_TRY(qn__decoder_embed(d, ids, windows * length, h));
-  for (int i = 0; i < d->config->n_layers; i++) QN_TRY(qn__decoder_layer(d, i, h, windows, length, NULL));
+  for (int i = 0; i < d->config->n_layers; i++) QN_TRY(qn__decoder_layer(d, i, QN__BOTH, h, windows, length, NULL));
   return qn__decoder_finish(d, h, windows * length);
 }

@@ -88,7 +88,7 @@ static qn_status step(qn__session *s, const int32_t *ids, int64_t n, float *x) {
   qn__decoder *d = s->d;
   QN_TRY(qn__decoder_embed(d, ids, s->batch * n, x));
   for (int i = 0; i < d->config->n_layers; i++)
-    QN_TRY(qn__pass_layer(&(qn__pass){d, i, NULL, s->batch, n, s->length, s->context, &s->memory[i]}, x));
+    QN_TRY(qn__pass_layer(&(qn__pass){d, i, QN__BOTH, NULL, s->batch, n, s->length, s->context, &s->memory[i]}, x));
   return QN_OK;
 }
 

@@ -84,6 +84,7 @@ qn__memory qn__memory_from(const qn__memory *m, const qn__config *c, int64_t fir
 typedef struct qn__pass {
   qn__decoder *d;
   int layer;
+  qn__half half;
   const qn__decoder_hook *hook; /* or NULL */
   int64_t windows, length, past, context;
   const qn__memory *memory; /* NULL: each window begins here, and is forgotten */
