@@ -7,6 +7,7 @@
 --   m, variant, seconds, spread, disturbed, raced (timed alone, not in the finals), bytes (of the weight)
 --   dense_seconds         of the dense product, beside it
 --   bandwidth             bytes/s of plain reads, beside it
+--   next                  { name, seconds } of the next best, where the store of this machine has these very times
 -- A table of a model is one source's: { source, m, act, seconds, bytes, missing (layers without a plan), rows }; a row
 -- is { layers = "model.layers.*.mlp.up_proj.weight", count, problem, seconds, bytes }, times and bytes of all of them.
 
@@ -18,7 +19,17 @@ local report = {}
 
 local function device_name(d) return ("%s, %s, %d threads"):format(d.target, d.product, d.threads) end
 
-local function collect(p, source_of, by_problem, problems)
+-- The fastest other variant beside this one in a list by time; nil where that does not have this one, with this time.
+local function next_best(list, name, seconds)
+  for _, x in ipairs(list or {}) do
+    if x.name == name and x.seconds == seconds then
+      local other = list[1] == x and list[2] or list[1]
+      return other ~= x and { name = other.name, seconds = other.seconds } or nil
+    end
+  end
+end
+
+local function collect(p, source_of, by_problem, problems, timed)
   for _, plan in ipairs(p.pack:plans()) do
     for _, range in ipairs(plan.kind == "fastest" and plan.n > 0 and plan.ranges or {}) do
       for _, x in ipairs(range.points) do
@@ -30,7 +41,8 @@ local function collect(p, source_of, by_problem, problems)
         entry.points[#entry.points + 1] = { source = source_of[plan.device], m = x.m, variant = range.variant,
           seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, raced = x.raced, bytes = plan.bytes,
           dense_seconds = x.dense_seconds and x.dense_seconds > 0 and x.dense_seconds or nil,
-          bandwidth = x.bandwidth and x.bandwidth > 0 and x.bandwidth or nil }
+          bandwidth = x.bandwidth and x.bandwidth > 0 and x.bandwidth or nil,
+          next = next_best(timed(plan.problem)[x.m], range.variant, x.seconds) }
       end
     end
   end
@@ -80,15 +92,15 @@ local function add_sources(sources, packs, i)
   return out
 end
 
--- packs: list of { path, pack (q.open) }. model: q.model or nil.
-function report.of(packs, model)
+-- packs: list of { path, pack (q.open) }. timed: problem -> { M = list } of evidence.timings. model: q.model or nil.
+function report.of(packs, timed, model)
   local out, by_problem = { packs = {}, sources = {}, problems = {} }, {}
   for i, p in ipairs(packs) do
     local devices = {}
     for j, d in ipairs(p.pack:devices()) do devices[j] = device_name(d) end
     out.packs[i] = { path = p.path, name = p.path:match "[^/]*$", hash = p.pack:hash(), devices = devices }
   end
-  for i, p in ipairs(packs) do collect(p, add_sources(out.sources, out.packs, i), by_problem, out.problems) end
+  for i, p in ipairs(packs) do collect(p, add_sources(out.sources, out.packs, i), by_problem, out.problems, timed) end
   local acts, seen = {}, {}
   for _, entry in ipairs(out.problems) do
     table.sort(entry.points, function(a, b) return a.m < b.m or a.m == b.m and a.source < b.source end)
@@ -114,14 +126,15 @@ end
 -- A line for each point: times in seconds, rates in bytes/s.
 function report.csv(r)
   local names = { "pack", "device", "problem", "m", "kernel", "seconds", "spread", "disturbed", "raced", "bytes",
-    "dense_seconds", "bandwidth" }
+    "dense_seconds", "bandwidth", "next_kernel", "next_seconds" }
   local lines = { table.concat(names, ",") }
   for _, entry in ipairs(r.problems) do
     for _, x in ipairs(entry.points) do
       local from, cells = r.sources[x.source], {}
       local p = r.packs[from.pack]
       local row = { p.path, p.devices[from.device], entry.problem, x.m, x.variant, x.seconds, x.spread, x.disturbed,
-        x.raced, x.bytes, x.dense_seconds or "", x.bandwidth or "" }
+        x.raced, x.bytes, x.dense_seconds or "", x.bandwidth or "", x.next and x.next.name or "",
+        x.next and x.next.seconds or "" }
       for i = 1, #names do cells[i] = quoted(row[i]) end
       lines[#lines + 1] = table.concat(cells, ",")
     end
@@ -177,9 +190,12 @@ local function points_table(w, r, entry)
       { common.spread(x.spread, x.disturbed), x.spread or "" }, { x.raced and "race" or "finals" },
       { x.dense_seconds and time_text(x.dense_seconds) or "-", x.dense_seconds or "" },
       { common.ratio(ratio), ratio or "" }, { common.gb(x.bytes, x.seconds), x.bytes / x.seconds },
-      { common.roof(x.bytes, x.seconds, x.bandwidth), x.bandwidth and x.bytes / x.seconds / x.bandwidth or "" } }
+      { common.roof(x.bytes, x.seconds, x.bandwidth), x.bandwidth and x.bytes / x.seconds / x.bandwidth or "" },
+      { x.next and ("%.2fx %s"):format(x.next.seconds / x.seconds, common.short(x.next.name)) or "-",
+        x.next and x.next.seconds / x.seconds or "" } }
   end
-  page.table(w, { "pack", "kernel", "M", "time", "spread", "by", "dense", "x dense", "GB/s", "of reads" }, rows)
+  page.table(w, { "pack", "kernel", "M", "time", "spread", "by", "dense", "x dense", "GB/s", "of reads", "next best" },
+    rows)
 end
 
 local function model_table(w, r, t)
@@ -207,7 +223,8 @@ function report.html(r, command)
   end
   w [[<p>Each call reads weights that no cache holds. A time is the median of its rounds; bars and "spread" tell how far
 apart these are. A hollow point or a ? is not to be believed: the machine was busy, or its rounds differ by more than a
-tenth. "dense" is the faster dense product of 16 or 32 bits, "reads" the time that plain reads of the weight take.</p>]]
+tenth. "dense" is the faster dense product of 16 or 32 bits, "reads" the time that plain reads of the weight take. "next
+best" is the fastest other kernel, and how many times that time it took; only the machine that tuned knows it.</p>]]
   if #r.problems == 0 then w "<p>No plan has a time: kernels were verified, not tuned.</p>" end
   if r.model then w(("<h2>A token of %s</h2>"):format(escape(r.model.path:gsub("/+$", ""):match "[^/]*$"))) end
   for _, t in ipairs(r.model and r.model.tables or {}) do model_table(w, r, t) end

@@ -201,10 +201,14 @@ static const row rows[] = {
           " && grep -c '<circle' report.html && grep -o '>d/x.qpack<' report.html | uniq && rm x.qpack && " PACKED
           "quernel report x.qpack -o y.html && grep -o 'No plan has a time' y.html && ! grep '<svg' y.html",
      0, "^report: report.html\n4\n>d/x.qpack<\nreport: y.html\nNo plan has a time\n$", NULL},
-    {TUNE "-o x.qpack >tuned && quernel report x.qpack --csv | tr -d '\\r'", 0,
-     "^pack,device,problem,m,kernel,seconds,[^\n]*\nx.qpack,\"host, "
-     "[^\n\"]*\",int4.g32:64x128:f32-f32,1,host.gemm/[^\n]*"
-     "\nx.qpack,[^\n]*,3,host.gemm/[^\n]*\n$",
+    /* The store knows the next best kernel, of the other layout; another store does not. */
+    {TUNE "-o x.qpack >tuned && quernel report x.qpack --csv --store $STORE | tr -d '\\r'; mkdir other; "
+          "quernel report x.qpack --csv --store other | tr -d '\\r' | tail -1",
+     0,
+     "^pack,device,problem,m,kernel,seconds,[^\n]*,next_kernel,next_seconds\n"
+     "x.qpack,\"host, [^\n\"]*\",int4.g32:64x128:f32-f32,1,host.gemm/[^\n]*,host.gemm/[^\n,]*,[0-9.e-]+\n"
+     "x.qpack,[^\n]*,3,host.gemm/[^\n]*,host.gemm/[^\n,]*,[0-9.e-]+\n"
+     "x.qpack,[^\n]*,3,host.gemm/[^\n]*,,\n$",
      NULL},
     {"quernel verify nowhere.qpack", 1, NULL, "nowhere.qpack"},
     {PACKED

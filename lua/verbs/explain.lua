@@ -1,34 +1,4 @@
-local common = require "lua.common"
-
--- What the store of this machine knows: entries of evidence and of plans, those that `wanted` takes, by key.
-local function known_of(q, options, wanted)
-  if options.store then common.check(q.store.list(options.store)) end -- to ask makes no store
-  local store = q.store.open(options.store, options.device)
-  local out = {}
-  for _, kind in ipairs(store and { "evidence", "plan" } or {}) do
-    for _, e in ipairs(common.check(store:entries(kind))) do
-      e.kind = kind
-      if wanted(e) then out[#out + 1] = e end
-    end
-  end
-  table.sort(out, function(x, y) return x.key < y.key end)
-  return out
-end
-
--- What a variant, by its hash or its name, took in the finals of an entry; nil: it was not there.
-local function finalist(e, hash)
-  for _, x in ipairs(e.value.finalists or {}) do
-    if x.hash == hash then
-      return { seconds = x.seconds, spread = x.spread, disturbed = e.value.disturbed, name = x.name }
-    end
-  end
-end
-
-local function evidence(q, options, hash)
-  return known_of(q, options, function(e)
-    return e.kind == "evidence" and (e.key:find(hash, 1, true) or finalist(e, hash)) ~= nil
-  end)
-end
+local common, evidence = require "lua.common", require "lua.evidence"
 
 -- "12.3 us, spread 2.0%"
 local function time_of(x)
@@ -84,7 +54,9 @@ local function explain_variant(q, options)
   if more then common.misuse("--m: one number of tokens, not %q", options.m) end
   local v, device = common.variant(q, options[1], options)
   local o = common.check(q.compile { v })[1]
-  local known = evidence(q, options, v.hash)
+  local known = evidence.known(q, options.store, options.device, function(e)
+    return e.kind == "evidence" and (e.key:find(v.hash, 1, true) or evidence.finalist(e, v.hash)) ~= nil
+  end)
   local b = bounds(q, v, device, o, m)
   if options.json then
     print(q.json { name = v.name, hash = v.hash, family = v.family, params = v.params, flags = v.flags, arch = v.arch,
@@ -108,7 +80,7 @@ local function explain_variant(q, options)
   show_bounds(q, b)
   for _, e in ipairs(known) do
     local x = e.value
-    local met = finalist(e, v.hash)
+    local met = evidence.finalist(e, v.hash)
     local what = x.rejected and "rejected: " .. x.rejected or (met or x.seconds) and time_of(met or x)
       or ("verified, %.1g of the bound"):format(x.error or 0)
     print(("evidence   %s: %s"):format((e.key:gsub(" ?" .. v.hash, ""):gsub(" rounds=.*", "")), what))
@@ -116,53 +88,12 @@ local function explain_variant(q, options)
   if #known == 0 then print "evidence   none on this machine" end
 end
 
--- What is known of a problem, by M: for each variant what it took in the finals, where it was there, else in the race.
--- A variant that was there more than once, beside others, took what the plan says; else what is last in the store.
--- -> { M = { { name, seconds, spread, disturbed, by }… } }, the M
-local function timings(q, options, spelling)
-  local by_m, order, plan = {}, {}, {}
-  local known = known_of(q, options, function(e)
-    return e.key:find(spelling .. (e.kind == "plan" and " M=" or " "), 1, true) ~= nil
-  end)
-  local function note(m, hash, x, by)
-    if not by_m[m] then by_m[m], order[#order + 1] = {}, m end
-    local old = by_m[m][hash]
-    if old and (by == "race" or old.seconds == plan[m]) then return end
-    by_m[m][hash] = { name = x.name, seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, by = by }
-  end
-  local function each(visit)
-    for _, e in ipairs(known) do
-      local m = math.tointeger(tonumber(e.key:match " M=(%d+)"))
-      if m then visit(e, m) end
-    end
-  end
-  each(function(e, m) if e.kind == "plan" then plan[m] = e.value.seconds end end)
-  each(function(e, m)
-    for _, x in ipairs(e.value.finalists or {}) do note(m, x.hash, finalist(e, x.hash), "finals") end
-  end)
-  each(function(e, m)
-    local hash = e.key:match "^race %S+ (%x+)"
-    if hash and e.value.seconds then note(m, hash, e.value, "race") end
-  end)
-  table.sort(order)
-  for m, list in pairs(by_m) do
-    local sorted = {}
-    for _, x in pairs(list) do sorted[#sorted + 1] = x end
-    table.sort(sorted, function(x, y)
-      if x.seconds ~= y.seconds then return x.seconds < y.seconds end
-      return x.name < y.name
-    end)
-    by_m[m] = sorted
-  end
-  return by_m, order
-end
-
 -- A problem: what the rules leave, and the variants that were timed, by M.
 local function explain_problem(q, options)
   local device = common.target(q, options)
   local p = common.ask(q.problem, options[1], device.target)
   local variants, report = q.variants(p, device, { space = "full" })
-  local by_m, order = timings(q, options, p.spelling)
+  local by_m, order = evidence.timings(q, options.store, options.device, p.spelling)
   if options.json then
     local timed = {}
     for i, m in ipairs(order) do timed[i] = { m = m, variants = by_m[m] } end

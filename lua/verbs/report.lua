@@ -12,15 +12,21 @@ numbers that tune put into the packs; bench takes them again.]],
   options = {
     { "-o", "FILE", "the page", default = "report.html", group = "Output" },
     { "--model", "MODEL", "a checkpoint whose layers are added up", group = "Problem" },
+    { "--store", "DIR", "where measurements are kept, for the next best kernels (default: as for tune)" },
     { "--csv", nil, "print CSV, a line for each time, instead", group = "Output" },
     { "--json", nil, "print JSON instead", group = "Output" },
   },
   run = function(q, options)
-    local report, packs, model = q.import "lua.report", {}, nil
+    local report, evidence, packs, model = q.import "lua.report", q.import "lua.evidence", {}, nil
     if options.csv and options.json then common.misuse "--csv and --json exclude each other" end
     for i, path in ipairs(options) do packs[i] = { path = path, pack = common.check(q.open(path)) } end
     if options.model then model = common.check(q.model(options.model)) end
-    local r = report.of(packs, model)
+    local known = {}
+    local function timed(problem)
+      known[problem] = known[problem] or evidence.timings(q, options.store, nil, problem)
+      return known[problem]
+    end
+    local r = report.of(packs, timed, model)
     if options.json then print(q.json(r)) return end
     if options.csv then io.write(report.csv(r)) return end
     common.check(q.native.file_write(options.o, report.html(r, options.command)))
