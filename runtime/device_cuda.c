@@ -275,7 +275,8 @@ static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_arg
   bool extended = has_cluster(l) || l->pdl, pushed;
   if (extended && !c->driver->launch_ex) return no_function(c, "cuLaunchKernelEx");
   QN_TRY(enter(c, &pushed));
-  if (c->driver->expect) c->driver->expect(((double)a->m + 16) * (double)a->n * (double)a->k);
+  const void *const constant[] = {a->w, a->perm};
+  if (c->driver->expect) c->driver->expect(((double)a->m + 16) * (double)a->n * (double)a->k, constant);
   int error = extended ? launch_ex(c->driver, l, stream, arg) : launch_plain(c->driver, l, stream, arg);
   leave(c, pushed);
   return result(c, error, l->step->entry);

@@ -89,9 +89,9 @@ typedef struct qn_cuda_timing {
 typedef struct qn_cuda_driver {
   QN_CUDA_REQUIRED(F)
   QN_CUDA_OPTIONAL(F)
-  /* None of CUDA's, NULL there: the thread's next launch is for so many products, and hangs if it takes far
-   * more. */
-  void (*expect)(double products);
+  /* None of CUDA's, NULL there: the thread's next launch is for so many products, and hangs if it takes far more; no
+   * kernel writes where `constant` points, so that one which begins early may read it. */
+  void (*expect)(double products, const void *const constant[2]);
   const qn_cuda_timing *timing; /* NULL: that of libcuda.so.1 */
 } qn_cuda_driver;
 #undef F

@@ -1,12 +1,12 @@
-# The PTX interpreter: samples, seeded bugs, bad input, single instructions, matrix products, async copies.
-foreach(unit emu emu_ops emu_mma emu_async)
+# The PTX interpreter: samples, seeded bugs, bad input, single instructions, matrix products, async copies, hazards.
+foreach(unit emu emu_ops emu_mma emu_async emu_hazards)
   qn_test(${unit} quernel_emu quernel_status)
   set_tests_properties(${unit} PROPERTIES LABELS sanitize)
 endforeach()
 set_tests_properties(emu PROPERTIES LABELS "sanitize;threads") # CTAs over several workers
 target_sources(test_emu PRIVATE emu_samples.c)
 target_link_options(test_emu PRIVATE -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc) # that fail
-foreach(unit emu_ops emu_mma emu_async)
+foreach(unit emu_ops emu_mma emu_async emu_hazards)
   target_sources(test_${unit} PRIVATE emu_fixture.c)
 endforeach()
 # Samples compiled by NVRTC, where there is one; not under sanitizers, which NVRTC is not made for.

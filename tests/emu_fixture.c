@@ -3,6 +3,7 @@
 #include "fail.h"
 #include <check.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ void ptx_begin(ptx_text *t, const char *device, const char *more) {
   t->f = open_memstream(&t->s, &t->n);
   fprintf(t->f,
           ".version 9.0\n.target %s\n.address_size 64\n.extern .shared .align 1024 .b8 ring[];\n"
-          ".visible .entry k(.param .u64 in, .param .u64 out, .param .align 64 .b8 map[128])\n{\n"
+          ".visible .entry k(.param .u64 in, .param .u64 out, .param .align 64 .b8 map[128])\n.maxnreg 168\n{\n"
           ".reg .b32 %%r<32>;\n.reg .b64 %%rd<32>;\n.reg .pred %%p<8>;\n.reg .b16 %%h<8>;\n%s"
           "ld.param.u64 %%rd0, [in];\nld.param.u64 %%rd1, [out];\nmov.b64 %%rd2, map;\ncvta.param.u64 %%rd2, %%rd2;\n"
           "mov.u32 %%r0, %%tid.x;\nmov.u32 %%r1, %%ctaid.x;\n",
@@ -28,10 +29,14 @@ static void encode_map(void *map, const ptx_case *c, uint64_t in, uint64_t out) 
 }
 
 static void check_findings(const qn_emu_report *r, const ptx_case *c) {
-  char line[1024];
-  int found = 0;
-  for (int i = 0; i < r->count; i++) found += c->finding && !strcmp(qn__emu_finding_word(r->list[i].kind), c->finding);
-  if (c->finding) ck_assert_msg(found, "%s: no %s was found", c->what, c->finding);
+  char line[1024] = "";
+  bool found = false;
+  for (int i = 0; i < r->count && !found; i++)
+    found = c->finding && !strcmp(qn__emu_finding_word(r->list[i].kind), c->finding) &&
+            strstr(qn__emu_finding_print(&r->list[i], line, sizeof line), c->says ? c->says : "");
+  if (c->finding)
+    ck_assert_msg(found, "%s: no %s was found that says '%s'; the last: %s", c->what, c->finding,
+                  c->says ? c->says : "", line);
   else
     ck_assert_msg(!r->findings, "%s: %s", c->what, r->count ? qn__emu_finding_print(r->list, line, sizeof line) : "");
 }
@@ -53,6 +58,8 @@ static void run_once(const char *device, const char *text, const ptx_case *c, qn
                        .block = {c->block ? c->block : 32, 1, 1},
                        .cluster = {c->cluster, c->cluster ? 1 : 0, c->cluster ? 1 : 0},
                        .dynamic_shared = c->shared,
+                       .programmatic = c->programmatic,
+                       .constant = {in},
                        .params = (const void *[]){&in, &out, map},
                        .nparams = 3,
                        .mode = mode,
@@ -61,6 +68,7 @@ static void run_once(const char *device, const char *text, const ptx_case *c, qn
                        .budget = 10000000};
   ck_assert_msg(!qn__emu_run(k, &how, &r), "%s: %s", c->what, qn__errmsg());
   check_findings(r, c);
+  if (c->look && mode == QN_EMU_LATE) c->look(r);
   ck_assert(!qn__emu_read(e, c->out, out, c->out_bytes));
   qn__emu_report_free(r);
   qn__emu_close(e);

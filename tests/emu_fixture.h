@@ -13,7 +13,8 @@ typedef struct ptx_text {
 } ptx_text;
 
 /* Starts k(in, out, map) for `device` ("sm_90a"). %rd0: in, %rd1: out, %rd2: the tensor map, %r0: thread, %r1: CTA.
- * Free are %r2 to %r31, %rd3 to %rd31, %p0 to %p7, %h0 to %h7 (16 bits). `more`: further declarations, or "". */
+ * A thread begins with 168 registers. Free are %r2 to %r31, %rd3 to %rd31, %p0 to %p7, %h0 to %h7 (16 bits). `more`:
+ * further declarations, or "". */
 void ptx_begin(ptx_text *t, const char *device, const char *more);
 
 /* One run of the text: closes and frees it. `in` is copied to the device, `out` back from it (it starts unwritten).
@@ -22,13 +23,15 @@ void ptx_begin(ptx_text *t, const char *device, const char *more);
  * messages. */
 typedef struct ptx_case {
   const char *what;
-  const char *finding;                   /* "race"; NULL: none may be there */
+  const char *finding, *says;            /* "race", and words of it; NULL: none may be there, any do */
   uint32_t grid, block, cluster, shared; /* 0: 1, 32, 1, 0 */
   const void *in;
   size_t in_bytes;
   void *out;
   size_t out_bytes;
-  struct ptx_map { /* rank 0: none */
+  void (*look)(const qn_emu_report *r); /* at that of late order; NULL: nobody looks */
+  int programmatic; /* the grid begins early: it may read `in`, and no more, until griddepcontrol.wait */
+  struct ptx_map {  /* rank 0: none */
     int type, swizzle, fill, of_out;
     uint32_t rank, box[5];
     uint64_t dims[5], strides[4];

@@ -364,10 +364,6 @@ static const struct small {
      "selp.u32 %r2, 1, 0, %p1; selp.u32 %r3, 0, 2, %p2; selp.u32 %r4, 4, 0, %p3; add.u32 %r31, %r2, %r3;\n"
      "add.u32 %r31, %r31, %r4;",
      seven},
-    {"registers handed over, grids in a row", "sm_90a", 1, 128, 0,
-     "setmaxnreg.dec.sync.aligned.u32 40; setmaxnreg.inc.sync.aligned.u32 232; griddepcontrol.wait;\n"
-     "griddepcontrol.launch_dependents; mov.u32 %r31, 7;",
-     seven},
 };
 
 START_TEST(test_small_kernel_has_its_words) {

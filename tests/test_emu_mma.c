@@ -25,7 +25,8 @@ static const kind f16 = {"f16", 16, 5, 10, 1, 0}, bf16 = {"bf16", 16, 8, 7, 1, 0
                   e4m3 = {"e4m3", 8, 4, 3, 1, 0}, e5m2 = {"e5m2", 8, 5, 2, 1, 0}, e2m3 = {"e2m3", 8, 2, 3, 1, 0},
                   e3m2 = {"e3m2", 8, 3, 2, 1, 0}, e2m1 = {"e2m1", 8, 2, 1, 1, 2}, s8 = {"s8", 8, 0, 0, 1, 0},
                   u8 = {"u8", 8, 0, 0, 0, 0}, s4 = {"s4", 4, 0, 0, 1, 0}, u4 = {"u4", 4, 0, 0, 0, 0},
-                  f32 = {"f32", 32, 8, 23, 1, 0}, s32 = {"s32", 32, 0, 0, 1, 0};
+                  packed = {"e2m1", 4, 2, 1, 1, 0}, /* without gaps */
+    f32 = {"f32", 32, 8, 23, 1, 0}, s32 = {"s32", 32, 0, 0, 1, 0};
 
 /* A random code and its value. Floats keep to a few exponents, so that sums are neither infinite nor one-sided. */
 static uint32_t draw(const kind *k, double *value) {
@@ -223,6 +224,65 @@ START_TEST(test_mma_is_the_textbook_product) {
       &(ptx_case){
           .what = what, .in = in, .in_bytes = 128 * (size_t)(na + nb + nd), .out = out, .out_bytes = 128 * (size_t)nd});
   check_product(&(product){what, kd, &a, &b, &c, 1, saturate}, out, nd, 32);
+  matrix_free(&a), matrix_free(&b), matrix_free(&c);
+}
+END_TEST
+
+/* ---- mma with scales of blocks ----------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *kind, *scale; /* of the opcode: the first with the number of scales of a row */
+  const kind *a, *b;
+  int k, blocks, byte[2], thread[2]; /* where scales of A, of B are: the first byte, the thread of four (of A: two) */
+} scaled[] = {
+    {"mxf8f6f4.block_scale.scale_vec::1X", "ue8m0", &e2m1, &e4m3, 32, 1, {0, 0}, {0, 0}},
+    {"mxf8f6f4.block_scale", "ue8m0", &e4m3, &e5m2, 32, 1, {3, 2}, {1, 3}},
+    {"mxf8f6f4.block_scale.scale_vec::1X", "ue8m0", &e3m2, &e2m3, 32, 1, {1, 0}, {0, 1}},
+    {"mxf4.block_scale.scale_vec::2X", "ue8m0", &packed, &packed, 64, 2, {2, 0}, {1, 2}},
+    {"mxf4nvf4.block_scale.scale_vec::2X", "ue8m0", &packed, &packed, 64, 2, {0, 2}, {0, 1}},
+    {"mxf4nvf4.block_scale.scale_vec::4X", "ue4m3", &packed, &packed, 64, 4, {0, 0}, {1, 3}},
+};
+
+/* Draw the scales of the rows (columns) of m into the bytes of the threads that hold them, amid noise, and multiply
+ * the values with them. */
+static void draw_scales(uint32_t *words, matrix *m, int i, bool columns) {
+  int blocks = scaled[i].blocks, lines = columns ? m->columns : m->rows, depth = scaled[i].k / blocks;
+  for (int l = 0; l < 32; l++) words[l] = ptx_random();
+  for (int line = 0; line < lines; line++)
+    for (int b = 0; b < blocks; b++) {
+      int lane = columns ? line * 4 + scaled[i].thread[1] : line % 8 * 4 + scaled[i].thread[0] * 2 + line / 8;
+      int shift = 8 * (scaled[i].byte[columns] + b);
+      double value;
+      uint32_t code = draw(&e4m3, &value) & 0x7f;
+      value = fabs(value);
+      if (blocks < 4) code = 120 + ptx_random() % 16, value = ldexp(1, (int)code - 127);
+      words[lane] = (words[lane] & ~(255u << shift)) | code << shift;
+      for (int k = b * depth; k < (b + 1) * depth; k++) m->value[columns ? at(m, k, line) : at(m, line, k)] *= value;
+    }
+}
+
+START_TEST(test_block_scaled_mma_is_the_textbook_product) {
+  const kind *ka = scaled[_i].a, *kb = scaled[_i].b;
+  char what[160];
+  snprintf(what, sizeof what, "mma.sync.aligned.m16n8k%d.row.col.kind::%s.f32.%s.%s.f32.%s", scaled[_i].k,
+           scaled[_i].kind, ka->name, kb->name, scaled[_i].scale);
+  ptx_seed((uint32_t)_i + 1);
+  matrix a = matrix_random(16, scaled[_i].k, ka), b = matrix_random(scaled[_i].k, 8, kb),
+         c = matrix_random(16, 8, &f32);
+  uint32_t in[12 * 32] = {0}, out[4 * 32]; /* A, B, C, scales of A, of B */
+  fill(in, &a, FRAGMENT_A, ka, 4, 32), fill(in + 4 * 32, &b, FRAGMENT_B, kb, 2, 32);
+  fill(in + 6 * 32, &c, FRAGMENT_D, &f32, 4, 32);
+  draw_scales(in + 10 * 32, &a, _i, false), draw_scales(in + 11 * 32, &b, _i, true);
+  ptx_text t;
+  ptx_begin(&t, "sm_120a", ".reg .b32 %f<12>;\n.reg .b32 %d<4>;\n");
+  say_thread(t.f, 4), say_loads(t.f, "%f", 12, 32, 0);
+  fprintf(t.f,
+          "mov.u16 %%h0, %d;\n%s {%%d0, %%d1, %%d2, %%d3}, {%%f0, %%f1, %%f2, %%f3}, {%%f4, %%f5}, "
+          "{%%f6, %%f7, %%f8, %%f9}, %%f10, {%%h0, %d}, %%f11, {%d, %d};\n",
+          scaled[_i].byte[0], what, scaled[_i].thread[0], scaled[_i].byte[1], scaled[_i].thread[1]);
+  say_stores(t.f, "%d", 4, 32);
+  ptx_run(&t, &(ptx_case){.what = what, .in = in, .in_bytes = sizeof in, .out = out, .out_bytes = sizeof out});
+  check_product(&(product){what, &f32, &a, &b, &c, 1, false}, out, 4, 32);
   matrix_free(&a), matrix_free(&b), matrix_free(&c);
 }
 END_TEST
@@ -429,6 +489,7 @@ int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
       CASE(test_mma_is_the_textbook_product, QN_COUNT(products)),
+      CASE(test_block_scaled_mma_is_the_textbook_product, QN_COUNT(scaled)),
       CASE(test_ldmatrix_and_stmatrix_move_elements, QN_COUNT(movers)),
       CASE(test_wgmma_is_the_textbook_product, 2 * 4 * QN_COUNT(wgmma_kinds)),
       CASE(test_wgmma_takes_transposed_operands, 32),

@@ -181,7 +181,7 @@ static mbarrier *barrier_like(cta *c, u32 offset) {
 static void finish_load(job *j, u32 lanes) {
   (void)lanes;
   cluster *cl = j->bulk.target->cluster;
-  u32 offset = j->bulk.barrier->address;
+  u32 offset = j->bulk.barrier->address, reads = 0;
   for (u32 r = 0; r < cl->nctas; r++) {
     cta *c = j->bulk.ctas ? &cl->ctas[r] : j->bulk.target;
     if (j->bulk.ctas && !(j->bulk.ctas >> r & 1)) continue;
@@ -190,11 +190,13 @@ static void finish_load(job *j, u32 lanes) {
       qn__emu_find(j->warp, -1, QN_EMU_F_MBARRIER, "CTA %u of the multicast has no mbarrier there", r);
       continue;
     }
+    qn__emu_count_flight(c, -(int64_t)j->bulk.size);
     if (j->bulk.map) move_box(j, c, j->bulk.shared, false);
     else {
       const uint8_t *g = qn__emu_global_use(j->warp, -1, j->bulk.other, j->bulk.size, false);
       if (g) memcpy(c->data + j->bulk.shared, g, j->bulk.size);
     }
+    qn__emu_count_read(c->worker, j->bulk.other, j->bulk.size, reads++ ? 0 : j->bulk.size);
     announce(j, c, j->bulk.shared, b, j->bulk.size);
     if (!j->bulk.ctas) break;
   }
@@ -262,14 +264,17 @@ static bool take_box(warp *w, const bulk_operands *b, u32 l, job *j, u64 map_add
     return false;
   }
   for (int r = 0; r < b->rank; r++) j->bulk.at[r] = ROW(int32_t, b->at[r])[l];
-  j->bulk.size = box_bytes(&m);
+  j->bulk.size = box_bytes(&m), j->bulk.other = m.address;
   return true;
 }
 
 static void start_load(warp *w, job *j) {
   u32 all = j->bulk.ctas ? j->bulk.ctas : 1u << j->bulk.target->rank;
   for (u32 r = 0; r < w->cta->cluster->nctas; r++)
-    if (all >> r & 1) qn__emu_touch(w, -1, &w->cta->cluster->ctas[r], j->bulk.shared, j->bulk.size, ASYNC_WRITE);
+    if (all >> r & 1) {
+      qn__emu_touch(w, -1, &w->cta->cluster->ctas[r], j->bulk.shared, j->bulk.size, ASYNC_WRITE);
+      if (j->finish == finish_load) qn__emu_count_flight(&w->cta->cluster->ctas[r], j->bulk.size);
+    }
   mbarrier *b = j->bulk.barrier;
   if (checking(w, QN_EMU_PROXY) && b->init_stamp > w->pvc[b->init_agent]) {
     qn__emu_find(w, -1, QN_EMU_F_PROXY, "no fence made the initialisation of its mbarrier visible to async copies");
@@ -307,6 +312,7 @@ static void bulk_load(warp *w, const insn *i, u32 m) {
       if (!j->bulk.ctas || j->bulk.ctas >> w->cta->cluster->nctas)
         qn__emu_find(w, (int)l, QN_EMU_F_VALUE, "multicast to CTAs 0x%x", j->bulk.ctas), ok = false;
     }
+    if (ok && w->early) qn__emu_early(w, (int)l, j->bulk.other, j->bulk.size, false);
     if (ok) start_load(w, j);
     else free(j);
   }
@@ -336,6 +342,7 @@ static void bulk_store(warp *w, const insn *i, u32 m) {
       free(j);
       continue;
     }
+    if (w->early) qn__emu_early(w, (int)l, j->bulk.other, j->bulk.size, true);
     qn__emu_touch(w, (int)l, j->bulk.target, at, j->bulk.size, ASYNC_READ);
     qn__emu_groups_add(&w->stores, j);
   }

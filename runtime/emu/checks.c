@@ -124,6 +124,36 @@ void qn__emu_clock_start(cluster *c) {
     }
 }
 
+/* ---- Grids in a row ---------------------------------------------------------------------------------------------- */
+
+/* PTX ISA, "griddepcontrol". A wait of one lane counts for its warp, and for all that are ordered after it. */
+void qn__emu_grid_wait(warp *w) {
+  uint32_t *first = &w->cta->cluster->waited[w->agent];
+  w->early = false, *first = *first ? *first : w->vc[w->agent];
+}
+
+static bool behind_a_wait(const warp *w) {
+  const cluster *c = w->cta->cluster;
+  for (uint32_t a = 0; a < c->nctas * w->cta->nwarps; a++)
+    if (c->waited[a] && c->waited[a] <= w->vc[a]) return true;
+  return false;
+}
+
+void qn__emu_early(warp *w, int lane, uint64_t address, uint64_t bytes, bool write) {
+  const run *r = w->worker->run;
+  if (behind_a_wait(w)) {
+    w->early = false;
+    return;
+  }
+  const block *b = block_at(r->device, address);
+  for (int k = 0; k < QN_EMU_CONSTANTS && !write; k++)
+    if (r->how.constant[k] && block_holds(b, r->how.constant[k], 1)) return;
+  if (b && b->owned && !write) return;
+  qn__emu_find(w, lane, QN_EMU_F_GRID, "%s of %llu bytes at 0x%llx, which the grid in front may %s",
+               write ? "write" : "read", (unsigned long long)bytes, (unsigned long long)address,
+               write ? "still use" : "not have written yet");
+}
+
 /* ---- Global memory ----------------------------------------------------------------------------------------------- */
 
 static const char *near_block(const qn_emu *e, uint64_t address, char text[96]) {
@@ -156,6 +186,7 @@ uint8_t *qn__emu_global_at(warp *w, int lane, uint64_t address, uint64_t bytes, 
 }
 
 uint8_t *qn__emu_global_use(warp *w, int lane, uint64_t address, uint64_t bytes, bool write) {
+  if (w->early && lane >= 0) qn__emu_early(w, lane, address, bytes, write);
   uint8_t *p = qn__emu_global_at(w, lane, address, bytes, write);
   const block *b = w->worker->last;
   if (!p || !b->shadow || !checking(w, QN_EMU_INIT)) return p;

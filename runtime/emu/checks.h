@@ -15,12 +15,22 @@ void qn__emu_proxy_fence(warp *w);
 void qn__emu_clock_start(cluster *c);
 void qn__emu_join(uint32_t *into, const uint32_t *from, uint32_t n);
 
+/* Grids in a row: the warp has waited for the one in front; a lane of a warp that has not (warp.early) is about to use
+ * global memory. */
+void qn__emu_grid_wait(warp *w);
+void qn__emu_early(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
+
 /* Global memory: host pointer to `bytes` at `address`, or NULL and a finding. `write`: also refuses read-only
  * memory. */
 uint8_t *qn__emu_global_at(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
-/* The same for reads with the shadow checked (bytes marked written when `write`). */
+/* The same for reads with the shadow checked (bytes marked written when `write`). Lane -1: what an operation does that
+ * was issued before. */
 uint8_t *qn__emu_global_use(warp *w, int lane, uint64_t address, uint64_t bytes, bool write);
 
+/* Bytes that come into flight in a CTA, or (negative) have arrived. */
+void qn__emu_count_flight(cta *c, int64_t bytes);
+/* Bytes read of global memory at an address: asked for, and without those that lanes or CTAs share. */
+void qn__emu_count_read(worker *k, uint64_t address, uint64_t asked, uint64_t distinct);
 void qn__emu_count_global(warp *w, const uint64_t *address, uint32_t mask, uint32_t bytes, bool store);
 void qn__emu_count_shared(warp *w, const uint32_t *address, uint32_t mask, uint32_t bytes);
 #endif

@@ -4,6 +4,7 @@
 #include "async.h"
 #include "checks.h"
 #include "fragment.h"
+#include "watch.h"
 #include <stdlib.h>
 
 /* ---- Making clusters --------------------------------------------------------------------------------------------- */
@@ -16,7 +17,7 @@ static void free_cta(cta *c, uint32_t agents) {
   for (uint32_t k = 0; c->warps && k < c->nwarps; k++) {
     warp *w = &c->warps[k];
     qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
-    free(w->regs), free(w->local), free(w->vc), free(w->pvc);
+    free(w->regs), free(w->local), free(w->watched), free(w->vc), free(w->pvc);
   }
   free(c->warps);
   for (int k = 0; k < BARS; k++) free(c->bars[k].vc), free(c->bars[k].pvc);
@@ -27,7 +28,7 @@ void qn__emu_cluster_free(cluster *c) {
   if (!c) return;
   for (job *j = c->inflight, *next; j; j = next) next = j->next, free(j);
   for (uint32_t r = 0; c->ctas && r < c->nctas; r++) free_cta(&c->ctas[r], c->nctas * c->worker->run->nwarps);
-  free(c->ctas), free(c->clocks), free(c->vc), free(c->pvc), free(c);
+  free(c->ctas), free(c->clocks), free(c->waited), free(c->vc), free(c->pvc), free(c);
 }
 
 static bool make_warp(worker *k, cta *c, uint32_t id) {
@@ -36,9 +37,10 @@ static bool make_warp(worker *k, cta *c, uint32_t id) {
   w->cta = c, w->worker = k, w->id = id, w->agent = c->rank * c->nwarps + id;
   w->regs = aligned_alloc(64, (m->file_bytes + 63) & ~63u);
   w->local = calloc(LANES, m->local_bytes + 1);
+  w->watched = calloc(m->nwatched + 1, sizeof *w->watched);
   w->vc = calloc(c->cluster->nagents, sizeof *w->vc), w->pvc = calloc(c->cluster->nagents, sizeof *w->pvc);
   qn__emu_groups_init(&w->copies), qn__emu_groups_init(&w->stores), qn__emu_groups_init(&w->wgmmas);
-  if (!w->regs || !w->local || !w->vc || !w->pvc) return false;
+  if (!w->regs || !w->local || !w->watched || !w->vc || !w->pvc) return false;
   memset(w->regs, 0, m->file_bytes);
   for (uint32_t n = 0; n < m->nconstants; n++) {
     const constant *x = &m->constants[n];
@@ -76,8 +78,9 @@ cluster *qn__emu_cluster_new(worker *k) {
   if (!c) return NULL;
   c->worker = k, c->nctas = r->nctas, c->nagents = r->nctas * (r->nwarps + MBARRIERS);
   c->ctas = calloc(c->nctas, sizeof *c->ctas);
-  c->clocks = calloc(c->nagents, 4), c->vc = calloc(c->nagents, 4), c->pvc = calloc(c->nagents, 4);
-  bool ok = c->ctas && c->clocks && c->vc && c->pvc;
+  c->clocks = calloc(c->nagents, 4), c->waited = calloc(c->nagents, 4), c->vc = calloc(c->nagents, 4),
+  c->pvc = calloc(c->nagents, 4);
+  bool ok = c->ctas && c->clocks && c->waited && c->vc && c->pvc;
   for (uint32_t n = 0; ok && n < c->nctas; n++) ok = make_cta(k, c, n);
   if (ok) return c;
   qn__emu_cluster_free(c);
@@ -120,9 +123,11 @@ static void start_warp(warp *w) {
   const run *r = w->worker->run;
   uint32_t left = r->nthreads - w->id * LANES;
   w->live = left >= LANES ? ALL : (1u << left) - 1;
-  w->turn = w->wgmma_fenced = w->cluster_arrived = false, w->cluster_mask = 0, w->carry = 0;
+  w->turn = w->cluster_arrived = false, w->cluster_mask = 0, w->carry = 0;
   w->waits_for = NULL;
+  w->early = r->how.programmatic, w->registers = r->registers;
   memset(w->tried, 0, sizeof w->tried);
+  qn__watch_start(w);
   qn__emu_groups_drop(&w->copies), qn__emu_groups_drop(&w->stores), qn__emu_groups_drop(&w->wgmmas);
   fill_specials(w);
   w->nfrags = 0;
@@ -136,12 +141,13 @@ void qn__emu_cluster_start(cluster *c, uint64_t number) {
   c->index[2] = (uint32_t)(number / nx / ny);
   c->agents_used = c->nctas * r->nwarps, c->arrived = c->stuck = 0, c->slices = 0;
   qn__emu_clock_start(c);
+  memset(c->waited, 0, c->nagents * sizeof *c->waited);
   for (uint32_t n = 0; n < c->nctas; n++) {
     cta *t = &c->ctas[n];
     uint32_t at[3] = {n % r->cluster[0], n / r->cluster[0] % r->cluster[1], n / r->cluster[0] / r->cluster[1]};
     for (int d = 0; d < 3; d++) t->index[d] = c->index[d] * r->cluster[d] + at[d];
     memset(t->shadow, B_UNWRITTEN, t->size), memset(t->data, 0xcd, t->size);
-    t->live_warps = t->nwarps, t->nmbarriers = 0;
+    t->live_warps = t->nwarps, t->nmbarriers = t->pool = 0, t->flying = 0;
     for (int b = 0; b < BARS; b++)
       t->bars[b].arrived = t->bars[b].need = t->bars[b].reduce_or = t->bars[b].reduce_count = 0,
       t->bars[b].reduce_and = 1;

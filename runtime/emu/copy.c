@@ -16,6 +16,7 @@ static void land_copy(job *j, u32 lanes) {
   u32 size = (u32)j->insn->imm, now = w->vc[w->agent];
   EACH_SET(l, lanes) {
     u32 at = j->copy.to[l];
+    qn__emu_count_flight(c, -(int64_t)j->copy.bytes[l]);
     if (j->copy.bytes[l] < size) memset(c->data + at, 0, size);
     memcpy(c->data + at, j->copy.from[l], j->copy.bytes[l]);
     if (size != 16 || !plain_landing(w, c, at, w->agent, now, true)) qn__emu_land(w, c, at, size, w->agent, now, true);
@@ -79,6 +80,7 @@ static void cp_async(warp *w, const insn *i, u32 m) {
   m = reach_shared(w, j->copy.to, m, (u32)i->imm, COPY_WRITE, targets);
   reach_sources(w, i, m, j);
   j->lanes = m;
+  EACH_SET(l, m) qn__emu_count_flight(w->cta, j->copy.bytes[l]);
   if (!m) free(j);
   else if (!late(w) && random_bits(w->worker) % 2) qn__emu_finish(j, m), free(j);
   else qn__emu_groups_add(&w->copies, j);

@@ -1,7 +1,8 @@
 /* counters.c - sectors of global requests and passes of shared requests, as ncu counts them.
  *
- * A global request touches 32-byte sectors. A shared request is served in groups of lanes (32 lanes of 4 bytes, 16 of
- * 8, 8 of 16); a group takes as many passes as the busiest of the 32 banks has different words. */
+ * A global request touches 32-byte sectors; bytes that several lanes ask for are needed once. A shared request is
+ * served in groups of lanes (32 lanes of 4 bytes, 16 of 8, 8 of 16); a group takes as many passes as the busiest of the
+ * 32 banks has different words. */
 #include "checks.h"
 
 static const char *const kind_words[] = {
@@ -10,6 +11,30 @@ static const char *const kind_words[] = {
 #undef QN_X
 };
 const char *qn__emu_kind_word(qn_emu_kind k) { return k < QN_EMU_KINDS ? kind_words[k] : "?"; }
+
+void qn__emu_count_flight(cta *c, int64_t bytes) {
+  uint64_t *most = &c->worker->counters.flight_bytes;
+  c->flying += (uint64_t)bytes;
+  *most = c->flying > *most ? c->flying : *most;
+}
+
+void qn__emu_count_read(worker *k, uint64_t address, uint64_t asked, uint64_t distinct) {
+  uint64_t g = (address - GLOBAL_BASE) >> GRANULE_BITS;
+  qn_emu_traffic *t = &k->traffic[g < GRANULES ? k->run->device->granules[g] : 0];
+  t->asked += asked, t->distinct += distinct;
+}
+
+/* Bytes of a request that lanes share count once. */
+static uint64_t distinct_bytes(const uint64_t *address, uint32_t mask, uint32_t bytes) {
+  uint64_t seen[LANES];
+  int n = 0;
+  EACH_SET(l, mask) {
+    int k = n - 1;
+    while (k >= 0 && seen[k] != address[l]) k--;
+    if (k < 0) seen[n++] = address[l];
+  }
+  return (uint64_t)n * bytes;
+}
 
 void qn__emu_count_global(warp *w, const uint64_t *address, uint32_t mask, uint32_t bytes, bool store) {
   uint64_t sectors[LANES * 2];
@@ -22,8 +47,9 @@ void qn__emu_count_global(warp *w, const uint64_t *address, uint32_t mask, uint3
     }
   }
   qn_emu_counters *c = &w->worker->counters;
-  uint64_t total = (uint64_t)__builtin_popcount(mask) * bytes;
-  c->global_requests++, c->global_sectors += (uint64_t)n, c->global_ideal += (total + 31) / 32;
+  uint64_t total = (uint64_t)__builtin_popcount(mask) * bytes, distinct = distinct_bytes(address, mask, bytes);
+  c->global_requests++, c->global_sectors += (uint64_t)n, c->global_ideal += (distinct + 31) / 32;
+  if (!store) qn__emu_count_read(w->worker, address[__builtin_ctz(mask)], total, distinct);
   *(store ? &c->global_store_bytes : &c->global_load_bytes) += total;
 }
 

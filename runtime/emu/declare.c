@@ -211,9 +211,8 @@ void qn__emu_parse_pragma(parser *p) {
 }
 
 static void function_directives(parser *p, function *f) {
-  static const char *const ignored[] = {
-      "noreturn", "explicitcluster", "blocksareclusters", "minnctapersm",         "maxnctapersm",
-      "maxnreg",  "maxclusterrank",  "abi_preserve",      "abi_preserve_control", "pragma"};
+  static const char *const ignored[] = {"noreturn",       "explicitcluster", "blocksareclusters",    "maxnctapersm",
+                                        "maxclusterrank", "abi_preserve",    "abi_preserve_control", "pragma"};
   for (;;) {
     qn__lex_blank(p);
     if (*p->s != '.') return;
@@ -223,6 +222,8 @@ static void function_directives(parser *p, function *f) {
     if (!strcmp(t, "maxntid")) three(p, v), f->kernel.max_threads = v[0] * v[1] * v[2];
     else if (!strcmp(t, "reqntid")) three(p, f->kernel.block);
     else if (!strcmp(t, "reqnctapercluster")) three(p, f->kernel.cluster);
+    else if (!strcmp(t, "minnctapersm")) f->kernel.min_blocks = qn__lex_below(p, 65536, "number of CTAs");
+    else if (!strcmp(t, "maxnreg")) f->kernel.registers = qn__lex_below(p, 65536, "number of registers");
     else {
       bool known = false;
       for (size_t i = 0; i < QN_COUNT(ignored); i++) known |= !strcmp(t, ignored[i]);

@@ -227,10 +227,20 @@ qn_status qn__emu_device_open(const qn_allocator *heap, const char *name, qn_dev
   return QN_OK;
 }
 
-const qn_emu_counters *qn__emu_device_counters(const qn_device *d) {
+static const gpu *gpu_of(const qn_device *d) {
   LOCKED;
   const gpu *g;
   for (int i = 0; !strncmp(d->info.name, "emu:", 4) && (g = qn__emu_gpu(i)); i++)
-    if (!strcmp(d->info.name + 4, g->arch)) return &g->counters;
+    if (!strcmp(d->info.name + 4, g->arch)) return g;
   return NULL;
+}
+
+const qn_emu_counters *qn__emu_device_counters(const qn_device *d) {
+  const gpu *g = gpu_of(d);
+  return g ? &g->counters : NULL;
+}
+
+const qn_emu_traffic *qn__emu_device_weight(const qn_device *d) {
+  const gpu *g = gpu_of(d);
+  return g ? &g->weight : NULL;
 }

@@ -16,4 +16,6 @@ qn_status qn__emu_device_open(const qn_allocator *heap, const char *name, qn_dev
 
 /* What the last launch on a device opened here did. Valid until its next launch; NULL: another kind of device. */
 const qn_emu_counters *qn__emu_device_counters(const qn_device *d);
+/* What that launch read of the allocation that holds the weight. */
+const qn_emu_traffic *qn__emu_device_weight(const qn_device *d);
 #endif

@@ -45,6 +45,7 @@ typedef struct gpu {
   int error;              /* that destroyed the context */
   char text[WORDS];
   qn_emu_counters counters; /* of the last launch */
+  qn_emu_traffic weight;    /* what it read of the allocation that holds the weight */
 } gpu;
 
 enum { MOST_GPUS = 16 };

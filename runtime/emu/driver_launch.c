@@ -46,7 +46,9 @@ static int error_of(qn_emu_finding_kind k) {
 /* Keep what went wrong as the context's error. */
 static int judge(gpu *g, const qn_emu_report *r, const qn_emu_launch *how) {
   char text[640], mode[48] = "late";
-  g->counters = r->counters;
+  g->counters = r->counters, g->weight = (qn_emu_traffic){0};
+  for (int i = 0; i < r->ntraffic; i++)
+    if (how->constant[0] - r->traffic[i].base < r->traffic[i].size) g->weight = r->traffic[i];
   if (!r->findings) return SUCCESS;
   if (how->mode == QN_EMU_RANDOM) snprintf(mode, sizeof mode, "random, seed %llu", (unsigned long long)how->seed);
   qn__emu_finding_print(&r->list[0], text, sizeof text);
@@ -79,8 +81,13 @@ static int record(graph *g, function *f, const qn_emu_launch *how) {
   return SUCCESS;
 }
 
-static _Thread_local double expected; /* products of the thread's next launch */
-void qn__emu_expect(double products) { expected = products; }
+/* Of the thread's next launch: its products, and the memory that no kernel writes. */
+static _Thread_local double expected;
+static _Thread_local uint64_t constant[QN_EMU_CONSTANTS];
+void qn__emu_expect(double products, const void *const memory[QN_EMU_CONSTANTS]) {
+  expected = products;
+  for (int i = 0; i < QN_EMU_CONSTANTS; i++) constant[i] = (uint64_t)(uintptr_t)memory[i];
+}
 
 /* Warp instructions after which a launch is said to hang: plenty for every warp to begin and to end, and for every
  * product, though one that does nothing in vain takes less than one for all of a warp's lanes. */
@@ -96,6 +103,7 @@ static int launch_on(stream *s, function *f, qn_emu_launch how, void **arguments
   ENTER(g);
   char text[160];
   how.budget = budget_of(&how), expected = 0;
+  memcpy(how.constant, constant, sizeof constant), memset(constant, 0, sizeof constant);
   if (f->g != g) return qn__emu_say(INVALID_CONTEXT, "the kernel belongs to another context");
   if (how.dynamic_shared > f->dynamic) {
     snprintf(text, sizeof text, "%u bytes of dynamic shared memory beside %u of static: the function may have %u",
@@ -122,7 +130,8 @@ int qn__emu_launch_ex(const qn_cu_config *c, void *f, void **arguments, void **e
   for (uint32_t i = 0; i < c->n_attributes; i++)
     if (c->attributes[i].id == cluster_dimension)
       memcpy(how.cluster, c->attributes[i].value.cluster, sizeof how.cluster);
-    else if (c->attributes[i].id != programmatic) return qn__emu_say(INVALID_VALUE, "unknown launch attribute");
+    else if (c->attributes[i].id == programmatic) how.programmatic = c->attributes[i].value.flag;
+    else return qn__emu_say(INVALID_VALUE, "unknown launch attribute");
   return launch_on(c->stream, f, how, arguments);
 }
 

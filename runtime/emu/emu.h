@@ -68,6 +68,8 @@ struct qn_emu_kernel {
   uint32_t max_threads;   /* product of .maxntid, or 0 */
   uint32_t block[3];      /* .reqntid, or 0 */
   uint32_t cluster[3];    /* .reqnctapercluster, or 0 */
+  uint32_t min_blocks;    /* .minnctapersm, or 0 */
+  uint32_t registers;     /* .maxnreg, or 0 */
   int line;               /* of its .entry */
 };
 
@@ -99,11 +101,17 @@ enum {
   QN_EMU_CHECKS = 15
 };
 
+enum { QN_EMU_CONSTANTS = 2 };
+
 typedef struct qn_emu_launch {
   uint32_t grid[3], block[3], cluster[3]; /* a cluster of 0s: what the kernel requires, else 1 */
   uint32_t dynamic_shared;
   const void *const *params; /* one pointer per parameter, as cuLaunchKernel takes them */
   int nparams;
+  /* The grid may begin before the one in front of it has ended (programmatic dependent launch): until
+   * griddepcontrol.wait it may read the allocations that hold `constant`, which no kernel writes, and nothing else. */
+  int programmatic;
+  uint64_t constant[QN_EMU_CONSTANTS]; /* 0: none */
   /* How to run it. All zero: late, every check, one thread per core, 2^33 warp instructions. */
   qn_emu_mode mode;
   uint64_t seed;
@@ -132,6 +140,7 @@ qn_status qn__emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_r
   X(MBARRIER, "mbarrier", "misuse of an mbarrier")                                                                     \
   X(ASYNC, "async", "misuse of an async operation")                                                                    \
   X(WGMMA, "wgmma", "misuse of wgmma")                                                                                 \
+  X(GRID, "grid", "access before griddepcontrol.wait")                                                                 \
   X(READONLY, "readonly", "write to read-only memory")                                                                 \
   X(DEADLOCK, "deadlock", "every warp waits")                                                                          \
   X(BUDGET, "budget", "instruction budget used up (livelock?)")                                                        \
@@ -197,21 +206,33 @@ const char *qn__emu_kind_word(qn_emu_kind k);
 
 /* What the launch did, over all CTAs. A request is one warp's execution of one memory instruction. Sectors are 32
  * bytes, shared passes the times the 32 banks are walked, both as ncu defines them; `ideal` is the least that the bytes
- * touched could need. */
+ * touched could need. In flight are bytes from global memory between their request and, of a copy, its wait, of a load
+ * the first use of the register. */
 typedef struct qn_emu_counters {
   uint64_t warp_insns, by_kind[QN_EMU_KINDS];
+  uint64_t flight_bytes;                                  /* the most that a CTA had in flight at once */
   uint64_t global_requests, global_sectors, global_ideal; /* loads, stores, atomics, cp.async sources */
   uint64_t global_load_bytes, global_store_bytes, bulk_bytes;
   uint64_t shared_requests, shared_passes, shared_ideal;
   uint64_t mma, mma_flops, wgmma, wgmma_flops; /* flops: 2 m n k */
+  uint64_t wgmma_bytes;                        /* of operands in shared memory: B once for a warpgroup */
   uint64_t barriers, ctas;
 } qn_emu_counters;
+
+/* What was read of one allocation, by loads, copies and TMA: bytes, and bytes without those that several lanes of a
+ * request or CTAs of a multicast share. So asked / distinct is how widely requests are broadcast, and distinct / size
+ * how often the allocation is read. */
+typedef struct qn_emu_traffic {
+  uint64_t base, size, asked, distinct;
+} qn_emu_traffic;
 
 struct qn_emu_report {
   uint64_t findings; /* all of them, repeats included */
   int count;         /* distinct ones, listed in order of kernel position */
   qn_emu_finding *list;
   qn_emu_counters counters;
+  qn_emu_traffic *traffic; /* of the allocations that were read, by address */
+  int ntraffic;
   double seconds, cpu_seconds; /* of the interpreter, never of the kernel: elapsed, and processor time of its workers */
   int complete;                /* 0: stopped early (deadlock, budget, too many findings) */
 };

@@ -84,6 +84,7 @@ typedef enum control {
   C_BARRIER, /* bar and barrier.cta */
   C_CLUSTER, /* barrier.cluster.wait */
   C_WAIT,    /* an mbarrier wait: run() says through warp.waiting which lanes are not through */
+  C_POOL,    /* setmaxnreg: likewise, of all lanes of the warp together */
   C_YIELD    /* nanosleep: lets other warps go */
 } control;
 
@@ -98,7 +99,8 @@ struct insn {
   bool store;
   uint16_t nregs;
   uint32_t member, target, line, loc;
-  const uint32_t *regs; /* rows of vector operands */
+  const uint32_t *regs;  /* rows of vector operands */
+  const uint16_t *watch; /* watched registers that it names, by number (watch.h): how many, and they; or NULL */
   int64_t imm;
   const void *extra;
 };

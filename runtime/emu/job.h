@@ -17,7 +17,8 @@ typedef struct job {
     } copy;
     struct { /* bulk: a request of a lane, between `shared` of the target and `other` */
       cta *target;
-      uint64_t other;     /* address in global memory, or offset in the warp's own shared memory */
+      uint64_t other;     /* address in global memory (of a tensor: where it begins), or offset in the warp's own shared
+                             memory */
       const uint8_t *map; /* not NULL: the box at `at` of that tensor, not `other` */
       int32_t at[5];
       uint32_t shared, size, ctas; /* ctas: a multicast's */

@@ -64,7 +64,7 @@ static void *work(void *context) {
 static void free_worker(worker *k) {
   for (cluster *c = k->resident, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
   for (cluster *c = k->spare, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
-  free(k->executed);
+  free(k->executed), free(k->traffic);
 }
 
 /* ---- Launch ------------------------------------------------------------------------------------------------------ */
@@ -104,15 +104,37 @@ static qn_status check_launch(run *r, const qn_emu_kernel *k) {
   return QN_OK;
 }
 
+/* Registers of a thread of a kernel that hands them over: what .maxnreg says, or as many as its bounds leave. The
+ * assembler ignores setmaxnreg where it knows neither. PTX ISA, "setmaxnreg". */
+static uint32_t registers_at_entry(const qn_emu_kernel *k) {
+  uint32_t threads = k->max_threads ? k->max_threads : k->block[0] * k->block[1] * k->block[2];
+  if (k->registers || !threads || !k->min_blocks) return k->registers;
+  uint32_t most = QN_SM_REGISTERS / (threads * k->min_blocks) / 8 * 8;
+  return most < 255 ? most : 255;
+}
+
 static int by_position(const void *a, const void *b) {
   const qn_emu_finding *x = a, *y = b;
   return x->line != y->line ? (x->line < y->line ? -1 : 1) : (int)x->kind - (int)y->kind;
+}
+
+/* What was read of each allocation, by all workers. */
+static void gather_traffic(run *r, const worker *workers, int n) {
+  for (uint32_t b = 1; b < r->device->nblocks; b++) {
+    qn_emu_traffic sum = {0};
+    for (int k = 0; k < n; k++)
+      sum.asked += workers[k].traffic[b].asked, sum.distinct += workers[k].traffic[b].distinct;
+    if (!sum.asked || !r->device->blocks[b]) continue;
+    sum.base = r->device->blocks[b]->base, sum.size = r->device->blocks[b]->size;
+    r->report->traffic[r->report->ntraffic++] = sum;
+  }
 }
 
 static void gather(run *r, worker *workers, int n) {
   qn_emu_counters *sum = &r->report->counters;
   for (int k = 0; k < n; k++) {
     r->report->cpu_seconds += workers[k].seconds;
+    if (workers[k].counters.flight_bytes > sum->flight_bytes) sum->flight_bytes = workers[k].counters.flight_bytes;
     for (uint32_t i = 0; i < r->module->ncode; i++) {
       sum->warp_insns += workers[k].executed[i];
       sum->by_kind[r->module->code[i].kind] += workers[k].executed[i];
@@ -122,6 +144,7 @@ static void gather(run *r, worker *workers, int n) {
     size_t fields = (sizeof *sum - offsetof(qn_emu_counters, global_requests)) / sizeof *to;
     for (size_t f = 0; f < fields; f++) to[f] += from[f];
   }
+  gather_traffic(r, workers, n);
   qsort(r->report->list, (size_t)r->report->count, sizeof *r->report->list, by_position);
 }
 
@@ -140,7 +163,8 @@ static qn_status run_workers(run *r) {
   for (int k = 0; k < n; k++) {
     workers[k].run = r, workers[k].random = r->how.seed * 7919 + (uint64_t)k;
     workers[k].executed = calloc(r->module->ncode + 1, sizeof(uint64_t));
-    if (!workers[k].executed) s = qn__fail(QN_E_NOMEM, "emulator: out of memory");
+    workers[k].traffic = calloc(r->device->nblocks + 1, sizeof *workers[k].traffic);
+    if (!workers[k].executed || !workers[k].traffic) s = qn__fail(QN_E_NOMEM, "emulator: out of memory");
   }
   if (!s) {
     while (started < n && !pthread_create(&workers[started].thread, NULL, work, &workers[started])) started++;
@@ -158,8 +182,11 @@ static qn_status run_workers(run *r) {
 static qn_status make_report(run *r) {
   r->report = calloc(1, sizeof *r->report);
   if (r->report) r->report->list = calloc(256, sizeof *r->report->list);
+  if (r->report) r->report->traffic = calloc(r->device->nblocks + 1, sizeof *r->report->traffic);
   r->params = calloc(1, PARAM_BYTES);
-  return r->report && r->report->list && r->params ? QN_OK : qn__fail(QN_E_NOMEM, "emulator: out of memory");
+  return r->report && r->report->list && r->report->traffic && r->params
+             ? QN_OK
+             : qn__fail(QN_E_NOMEM, "emulator: out of memory");
 }
 
 qn_status qn__emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_report **out) {
@@ -168,6 +195,7 @@ qn_status qn__emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_r
   *out = NULL;
   QN_TRY(check_launch(&r, k));
   r.checks = QN_EMU_CHECKS & ~how->without;
+  r.registers = registers_at_entry(k);
   r.limit = how->findings_limit > 0 ? how->findings_limit : 1000;
   atomic_init(&r.budget, how->budget ? how->budget : UINT64_C(1) << 33);
   pthread_mutex_init(&r.lock, NULL);
@@ -187,7 +215,7 @@ qn_status qn__emu_run(const qn_emu_kernel *k, const qn_emu_launch *how, qn_emu_r
 }
 
 void qn__emu_report_free(qn_emu_report *r) {
-  if (r) free(r->list);
+  if (r) free(r->list), free(r->traffic);
   free(r);
 }
 

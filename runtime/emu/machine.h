@@ -6,6 +6,7 @@
  *     schedule.c warps of a cluster in turns             step.c     a warp's fragments; meet.c: barriers
  *     op_*.c     rules of arithmetic                     memory.c   device memory; access.c: ld, st, atom and spaces
  *     warp.c     shfl, vote, match...                    matrix.c   ldmatrix, stmatrix, mma; wgmma.c: wgmma
+ *     watch.c    registers that wgmma and loads have in flight
  *     async.c    jobs, groups, mbarriers                 copy.c     cp.async; bulk.c: bulk copies, TMA
  *     reach.h    a warp's request as host pointers       shadow.h   accesses that are plainly right
  *     checks.c   vector clocks, shadows, findings        counters.c sectors and passes */
@@ -16,14 +17,16 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-typedef enum frag_state { FR_RUN, FR_BARRIER, FR_SYNC, FR_MBARRIER, FR_CLUSTER } frag_state;
+typedef enum frag_state { FR_RUN, FR_BARRIER, FR_SYNC, FR_MBARRIER, FR_REGISTERS, FR_CLUSTER } frag_state;
 
 typedef struct frag {
   uint32_t pc, mask;
   uint8_t state;
   uint8_t id;    /* FR_BARRIER: of the barrier */
-  uint64_t seen; /* FR_MBARRIER: cluster.events when it began to wait */
+  uint64_t seen; /* FR_MBARRIER, FR_REGISTERS: cluster.events when it began to wait */
 } frag;
+
+typedef struct watched watched; /* watch.h */
 
 struct warp {
   uint8_t *regs;
@@ -39,7 +42,10 @@ struct warp {
   mbarrier *waits_for;
   uint32_t *vc, *pvc, safe;
   groups copies, stores, wgmmas;
-  bool wgmma_fenced, cluster_arrived;
+  watched *watched; /* registers, by number */
+  bool cluster_arrived;
+  bool early;         /* the grid in front may still run (griddepcontrol.wait) */
+  uint32_t registers; /* of a thread, after setmaxnreg */
   uint32_t cluster_mask;
   uint8_t *local;
 };
@@ -61,6 +67,8 @@ struct cta {
   uint8_t *generic; /* last written by the generic proxy */
   warp *warps;
   uint32_t nwarps, live_warps;
+  uint32_t pool;   /* registers that setmaxnreg gave back */
+  uint64_t flying; /* bytes in flight */
   bar bars[BARS];
   mbarrier mbarriers[MBARRIERS];
   uint32_t nmbarriers;
@@ -74,6 +82,7 @@ struct cluster {
   uint32_t index[3];
   uint32_t now;     /* time: advances with every release */
   uint32_t *clocks; /* per agent: its current time */
+  uint32_t *waited; /* per agent: when it had waited for the grid in front; 0: not yet */
   uint64_t events;  /* anything that could unblock a waiter */
   job *inflight;    /* bulk work that completes on an mbarrier; oldest first */
   uint32_t arrived; /* threads at barrier.cluster */
@@ -93,6 +102,7 @@ struct worker {
   uint32_t pc; /* of the running instruction, for findings */
   block *last; /* block of the last global access */
   qn_emu_counters counters;
+  qn_emu_traffic *traffic; /* by number of the block */
   qn_status status;
   double seconds;     /* of processor time */
   uint8_t apart[128]; /* from the next worker: no cache line is shared */
@@ -105,6 +115,7 @@ struct run {
   qn_emu_launch how;
   unsigned checks;
   uint32_t cluster[3], nctas, nthreads, nwarps, shared_bytes;
+  uint32_t registers; /* of a thread when the kernel begins; 0: not known */
   uint64_t nclusters;
   uint8_t *params;
   atomic_uint_fast64_t next_cluster, budget;

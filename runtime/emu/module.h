@@ -56,6 +56,8 @@ struct qn_emu_module {
   function *functions;
   int nkernels;
   const function **kernels;
+  const char **watched;         /* names of the registers of wgmma, by number from 1 (watch.h) */
+  uint32_t nproducts, nwatched; /* numbers of those, of all */
   struct variable {
     struct variable *next;
     const char *name;

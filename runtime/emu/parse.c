@@ -152,6 +152,7 @@ static qn_status parse_module(parser *p) {
     parse(p);
     bind_calls(p);
     list_kernels(p);
+    qn__emu_watch_registers(p);
   }
   free(p->parent);
   free(p->constant_hash);

@@ -85,4 +85,5 @@ void qn__emu_parse_insn(parser *p);
 /* An opcode and its operands into `i` (decode.c). */
 void qn__emu_decode(parser *p, insn *i, const char *text, size_t length, operand *ops, int n);
 void qn__emu_end_function(parser *p);
+void qn__emu_watch_registers(parser *p); /* of the whole text: numbers those of wgmma, fills insn.watch (watch.c) */
 #endif

@@ -23,6 +23,7 @@ static inline int element_bits(int t) {
     return 16;
   case T_S4:
   case T_U4:
+  case T_E2M1X2: /* e2m1 without gaps */
     return 4;
   default:
     return 8; /* s8, u8, e4m3, e5m2; narrower floats sit in bytes */
@@ -50,6 +51,8 @@ static inline float element(int t, uint32_t bits) {
     return qn__narrow_value(e3m2, bits);
   case T_E2M1:
     return qn__narrow_value(e2m1, bits >> 2); /* in bits 2 to 5 of its byte */
+  case T_E2M1X2:
+    return qn__narrow_value(e2m1, bits);
   case T_S8:
     v = (int8_t)bits;
     break;

@@ -84,7 +84,8 @@ static qn_status parse_arg(qn_emu *e, const char *s, argument *a) {
   return QN_OK;
 }
 
-static void print_counters(const qn_emu_counters *c) {
+static void print_counters(const qn_emu_report *r) {
+  const qn_emu_counters *c = &r->counters;
   printf("warp instructions %llu:", (unsigned long long)c->warp_insns);
   for (int k = 0; k < QN_EMU_KINDS; k++)
     if (c->by_kind[k]) printf(" %s %llu", qn__emu_kind_word((qn_emu_kind)k), (unsigned long long)c->by_kind[k]);
@@ -96,6 +97,13 @@ static void print_counters(const qn_emu_counters *c) {
          (unsigned long long)c->shared_requests, (unsigned long long)c->shared_passes,
          (unsigned long long)c->shared_ideal, (unsigned long long)c->mma, (unsigned long long)c->wgmma,
          (unsigned long long)c->barriers, (unsigned long long)c->ctas);
+  printf("operands of wgmma in shared memory: %llu bytes; in flight in a CTA: %llu bytes at most\n",
+         (unsigned long long)c->wgmma_bytes, (unsigned long long)c->flight_bytes);
+  for (int k = 0; k < r->ntraffic; k++) {
+    const qn_emu_traffic *t = &r->traffic[k];
+    printf("read of 0x%llx, %llu bytes: %.2f times, each byte for %.2f lanes\n", (unsigned long long)t->base,
+           (unsigned long long)t->size, (double)t->distinct / (double)t->size, (double)t->asked / (double)t->distinct);
+  }
 }
 
 static int dump(qn_emu *e, const char *spec, const argument *args, int n) {
@@ -189,7 +197,7 @@ int main(int argc, char **argv) {
     char line[1024];
     puts(qn__emu_finding_print(&report->list[k], line, sizeof line));
   }
-  if (w.counters) print_counters(&report->counters);
+  if (w.counters) print_counters(report);
   int status = report->findings != 0;
   for (int k = 0; k < w.ndumps; k++) status |= dump(e, w.dumps[k], args, w.nargs);
   qn__emu_report_free(report);

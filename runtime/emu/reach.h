@@ -47,6 +47,7 @@ static inline uint32_t reach_global(warp *w, const uint64_t ad[LANES], uint32_t 
   }
   if (all) {
     w->worker->last = b;
+    if (w->early) EACH_SET(l, mask) qn__emu_early(w, (int)l, ad[l], bytes, store);
     EACH_LANE(l) p[l] = (uint8_t *)((uintptr_t)b->data + (ad[l] - b->base)); /* of idle lanes: never used */
     return mask;
   }

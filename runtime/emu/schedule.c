@@ -19,7 +19,8 @@ static void retry_waits(cluster *c, bool all) {
       warp *w = &c->ctas[r].warps[k];
       for (int f = 0; f < w->nfrags; f++) {
         frag old = w->frags[f];
-        if (old.state != FR_MBARRIER || (!all && old.seen == c->events)) continue;
+        if (old.state != FR_MBARRIER && (old.state != FR_REGISTERS || all)) continue;
+        if (!all && old.seen == c->events) continue;
         frag_remove(w, f);
         /* back to the wait, or (a time-out) past it with the predicate it left: false */
         frag_add(w, all ? old.pc : old.pc - 1, old.mask, FR_RUN);
@@ -39,7 +40,13 @@ static void report_stuck(cluster *c) {
       for (int f = 0; f < w->nfrags; f++) {
         const frag *g = &w->frags[f];
         w->worker->pc = g->state == FR_SYNC ? g->pc : g->pc - 1;
-        if (g->state == FR_SYNC)
+        if (g->state == FR_REGISTERS)
+          qn__emu_find(w, -1, QN_EMU_F_DEADLOCK,
+                       "its threads have %u registers and wait forever: %u more are wanted, "
+                       "the pool of the CTA has %u",
+                       w->registers, ((uint32_t)w->worker->run->module->code[g->pc - 1].imm - w->registers) * LANES,
+                       c->ctas[r].pool);
+        else if (g->state == FR_SYNC)
           qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x stand here, the others of the warp's 0x%08x do not come",
                        g->mask, w->live);
         else qn__emu_find(w, -1, QN_EMU_F_DEADLOCK, "lanes 0x%08x %s forever", g->mask, what[g->state]);

@@ -8,6 +8,7 @@
 #include "checks.h"
 #include "fragment.h"
 #include "meet.h"
+#include "watch.h"
 
 static void run_call(warp *w, const insn *i, uint32_t pc, uint32_t mask) {
   const call *c = i->extra;
@@ -108,6 +109,7 @@ static bool run_fragment(warp *w, uint32_t pc, uint32_t mask, int64_t *left) {
     uint32_t m = mask;
     if (i->guard >= 0) m &= *ROW(uint32_t, i->guard) ^ (i->negate ? ALL : 0);
     k->executed[pc]++, k->pc = pc;
+    if (i->watch && m && i->kind != QN_EMU_K_WGMMA) qn__watch_touch(w, i, m);
     switch (i->control) {
     case C_OP:
       if (m) i->run(w, i, m);
@@ -162,6 +164,14 @@ static bool run_fragment(warp *w, uint32_t pc, uint32_t mask, int64_t *left) {
       i->run(w, i, m);
       if (!w->waiting) continue;
       frag_add(w, pc + 1, mask, FR_MBARRIER)->seen = w->cta->cluster->events;
+      return true;
+    case C_POOL:
+      if (!m) continue;
+      if (!converge(w, i, pc, &mask, m, &stop)) return true;
+      w->waiting = 0;
+      i->run(w, i, mask);
+      if (!w->waiting) continue;
+      frag_add(w, pc + 1, mask, FR_REGISTERS)->seen = w->cta->cluster->events;
       return true;
     default: /* C_YIELD */
       if (i->run && m) i->run(w, i, m);

@@ -300,11 +300,39 @@ static void decode_ignored(parser *p, insn *i, const opcode *o, operand *ops, in
   (void)p, (void)o, (void)ops, (void)n;
   i->run = nothing;
 }
+static void grid_wait(warp *w, const insn *i, u32 m) {
+  (void)i, (void)m;
+  qn__emu_grid_wait(w);
+}
+
+/* PTX ISA, "setmaxnreg": what a warp gives back goes to the pool of its CTA; one that wants more waits until the pool
+ * has it. store: give back. */
+static void setmaxnreg(warp *w, const insn *i, u32 m) {
+  u32 wanted = (u32)i->imm, *pool = &w->cta->pool;
+  if (m != w->live)
+    qn__emu_find(w, -1, QN_EMU_F_DIVERGE, "lanes 0x%08x of the warp's 0x%08x change their registers", m, w->live);
+  if (!w->registers) {
+    qn__emu_find(w, -1, QN_EMU_F_VALUE,
+                 "the assembler ignores it: neither .maxnreg nor .maxntid with .minnctapersm "
+                 "says how many registers a thread has at first");
+    return;
+  }
+  if (i->store ? wanted > w->registers : wanted < w->registers)
+    qn__emu_find(w, -1, QN_EMU_F_VALUE, "%u registers where a thread has %u", wanted, w->registers);
+  else if (!i->store && (wanted - w->registers) * LANES > *pool) {
+    w->waiting = m;
+    return;
+  }
+  *pool += LANES * w->registers - LANES * wanted;
+  w->registers = wanted;
+  if (i->store) w->cta->cluster->events++;
+}
+
 static void decode_setmaxnreg(parser *p, insn *i, const opcode *o, operand *ops, int n) {
-  (void)i;
   qn__emu_operands(p, o, n, 1, 1);
   if (ops[0].kind != O_IMM || ops[0].imm < 24 || ops[0].imm > 256 || ops[0].imm % 8)
     qn__emu_refuse(p, "setmaxnreg takes 24 to 256 in steps of 8");
+  i->imm = ops[0].imm, i->store = qn__emu_has(o, "dec");
 }
 static void trap(warp *w, const insn *i, u32 m) {
   (void)i;
@@ -345,8 +373,9 @@ static const rule flow_rows[] = {
     {"fence.proxy.async.global|shared::cta|shared::cluster?", "", proxy_fence, NULL, B, 0, 0},
     {"fence.mbarrier_init.release.cluster", "", proxy_fence, NULL, B, 0, 0},
     {"fence.proxy.alias", "", nothing, NULL, B, 0, 0},
-    {"griddepcontrol.launch_dependents|wait", "", nothing, NULL, O, 0, 0},
-    {"setmaxnreg.inc|dec.sync.aligned.u32", "", nothing, decode_setmaxnreg, O, C_SYNC, 0},
+    {"griddepcontrol.launch_dependents", "", nothing, NULL, O, 0, 0},
+    {"griddepcontrol.wait", "", grid_wait, NULL, O, 0, 0},
+    {"setmaxnreg.inc|dec.sync.aligned.u32", "", setmaxnreg, decode_setmaxnreg, O, C_POOL, 0},
     {"prefetch.global|local?.L1|L2|L2::evict_last|L2::evict_normal", "", nothing, decode_ignored, O, 0, 0},
     {"prefetchu.L1", "", nothing, decode_ignored, O, 0, 0},
     {"prefetch.const|param?.tensormap", "", nothing, decode_ignored, O, 0, 0},

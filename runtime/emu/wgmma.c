@@ -8,6 +8,7 @@
 #include "product.h"
 #include "reach.h"
 #include "rule.h"
+#include "watch.h"
 #include <stdlib.h>
 
 typedef uint32_t u32;
@@ -89,8 +90,10 @@ static void finish_wgmma(job *j, u32 lanes) {
     multiply(s->a, d, a, b, 16, s->k, j->insn->flags & F_SAT);
     scatter_d(w, regs, (int)per, s->d, d[0]);
   }
+  qn__watch_finish(w, j->insn, (u32)s->nd);
   w->worker->counters.wgmma++;
   w->worker->counters.wgmma_flops += 2ull * 16 * (u64)s->n * (u64)s->k;
+  w->worker->counters.wgmma_bytes += (u64)s->n * 32 / 4 + (s->registers ? 0 : 16 * 32); /* of k: 32 bytes a line */
 }
 
 static bool group_ok(warp *w, u32 m) {
@@ -103,10 +106,7 @@ static bool group_ok(warp *w, u32 m) {
 static void mma_async(warp *w, const insn *i, u32 m) {
   const wgmma_shape *s = i->extra;
   if (!group_ok(w, m)) return;
-  if (!w->wgmma_fenced) {
-    qn__emu_find(w, -1, QN_EMU_F_WGMMA, "wgmma.fence must come before the first of a batch that takes registers");
-    w->wgmma_fenced = true;
-  }
+  qn__watch_issue(w, i, (u32)s->nd, (u32)(s->n << 16 | s->k));
   job *j = qn__emu_job(w, i, ALL);
   if (!j) return;
   j->finish = finish_wgmma;
@@ -122,15 +122,11 @@ static void mma_async(warp *w, const insn *i, u32 m) {
 
 static void wgmma_fence(warp *w, const insn *i, u32 m) {
   (void)i;
-  if (group_ok(w, m)) w->wgmma_fenced = true;
+  if (group_ok(w, m)) qn__watch_fence(w);
 }
 static void wgmma_commit(warp *w, const insn *i, u32 m) {
   (void)i;
-  if (!group_ok(w, m)) return;
-  qn__emu_groups_commit(w->worker, &w->wgmmas, ALL);
-  const job *last = w->wgmmas.newest ? w->wgmmas.newest->jobs : NULL;
-  if (last && ((const wgmma_shape *)last->insn->extra)->registers)
-    w->wgmma_fenced = false; /* the next batch has new registers */
+  if (group_ok(w, m)) qn__emu_groups_commit(w->worker, &w->wgmmas, ALL);
 }
 static void wgmma_wait(warp *w, const insn *i, u32 m) {
   if (group_ok(w, m)) qn__emu_groups_wait(&w->wgmmas, (u32)i->imm, ALL, false);

@@ -49,6 +49,7 @@ typedef struct mma_row {
   const char *infix; /* between layouts and types */
 } mma_row;
 
+#define SCALED ".kind::mxf8f6f4.block_scale.scale_vec::1X" /* and a power of two for each row of A and column of B */
 static const mma_row mma_rows[] = {
     {"m16n8k8", &n_f32, &n_f16, &n_f16, 75, 0, ""},
     {"m16n8k8", &n_f16, &n_f16, &n_f16, 75, 0, ""},
@@ -73,13 +74,15 @@ static const mma_row mma_rows[] = {
     {"m16n8k32", &n_f32, &n_e2m1, &n_e2m1, 120, 121, ".kind::f8f6f4"},
     {"m16n8k32", &n_f32, &n_e4m3, &n_e3m2, 120, 121, ".kind::f8f6f4"},
     {"m16n8k32", &n_f32, &n_e4m3, &n_e2m3, 120, 121, ".kind::f8f6f4"},
+    {"m16n8k32", &n_f32, &n_e2m1, &n_e4m3, 120, 121, SCALED},
+    {"m16n8k32", &n_f32, &n_e4m3, &n_e5m2, 120, 121, SCALED},
 };
 
 /* What a row comes to. */
 typedef struct mma_form {
   const mma_row *row;
   int m, n, k, na, nb, nd; /* registers of a lane */
-  bool whole;
+  bool whole, scaled;      /* scaled: two more registers, their lowest bytes: scales of A, of B */
 } mma_form;
 
 /* A small float lies in a byte of its own, e2m1 in its bits 2 to 5. */
@@ -118,6 +121,15 @@ static void gather(const number *t, place_fn *place, const uint32_t *x, int in, 
       }
 }
 
+/* Threads 4g and 4g + 1 have the scales of the rows g and g + 8 of A, thread 4g that of column g of B. */
+static double scale_of(const form *f, const uint32_t *x, int lane, int last) {
+  return ldexp(1, (int)(x[lane * f->in + f->in - last] & 255) - 127);
+}
+static void scale(const form *f, const uint32_t *x, product *p) {
+  for (int i = 0; i < p->m * p->k; i++) p->a[i] *= scale_of(f, x, i / p->k % 8 * 4 + i / p->k / 8, 2);
+  for (int i = 0; i < p->k * p->n; i++) p->b[i] *= scale_of(f, x, i % p->n * 4, 1);
+}
+
 static void mma_truth(const form *f, const uint32_t *x, uint32_t *y, double *slack) {
   const mma_form *s = f->more;
   const mma_row *r = s->row;
@@ -125,6 +137,7 @@ static void mma_truth(const form *f, const uint32_t *x, uint32_t *y, double *sla
   gather(r->a, place_a, x, f->in, 0, s->na, s->k, p.a);
   gather(r->b, place_b, x, f->in, s->na, s->nb, s->n, p.b);
   gather(r->d, place_d, x, f->in, s->na + s->nb, s->nd, s->n, p.c);
+  if (s->scaled) scale(f, x, &p);
   product_run(&p);
   for (int w = 0; w < LANES * s->nd; w++) {
     y[w] = 0, slack[w] = 0;
@@ -151,6 +164,10 @@ static void mma_draw(const form *f, uint32_t *x, uint64_t *state) {
   const mma_form *s = f->more;
   for (int i = 0; i < LANES * f->in; i++) {
     int r = i % f->in;
+    if (r >= s->na + s->nb + s->nd) {
+      x[i] = (s->whole ? 127 : 120 + draw_below(state, 16)) * 0x01010101u;
+      continue;
+    }
     const number *t = r < s->na ? s->row->a : r < s->na + s->nb ? s->row->b : s->row->d;
     x[i] = draw_register(t, s->whole, state);
   }
@@ -159,21 +176,23 @@ static void mma_draw(const form *f, uint32_t *x, uint64_t *state) {
 static void add_mma(form_list *l, const mma_row *r, bool whole) {
   mma_form *s = calloc(1, sizeof *s);
   if (!s) abort();
-  *s = (mma_form){.row = r, .whole = whole};
+  *s = (mma_form){.row = r, .whole = whole, .scaled = strstr(r->infix, "block_scale") != NULL};
   sscanf(r->shape, "m%dn%dk%d", &s->m, &s->n, &s->k);
   s->na = s->m * s->k * room(r->a) / 1024, s->nb = s->k * s->n * room(r->b) / 1024;
   s->nd = s->m * s->n * r->d->bits / 1024;
-  const char *opcode = text("mma.sync.aligned.%s.row.col%s.%s.%s.%s.%s", r->shape, r->infix, r->d->name, r->a->name,
-                            r->b->name, r->d->name);
-  const char *body = text("%s %s, %s, %s, %s;", opcode, registers('d', 0, s->nd), registers('a', 0, s->na),
-                          registers('a', s->na, s->nb), registers('a', s->na + s->nb, s->nd));
+  int last = s->na + s->nb + s->nd;
+  const char *opcode = text("mma.sync.aligned.%s.row.col%s.%s.%s.%s.%s%s", r->shape, r->infix, r->d->name, r->a->name,
+                            r->b->name, r->d->name, s->scaled ? ".ue8m0" : "");
+  const char *scales = s->scaled ? text(", a%d, {0, 0}, a%d, {0, 0}", last, last + 1) : "";
+  const char *body = text("%s %s, %s, %s, %s%s;", opcode, registers('d', 0, s->nd), registers('a', 0, s->na),
+                          registers('a', s->na, s->nb), registers('a', s->na + s->nb, s->nd), scales);
   form_add(l, (form){.family = "mma",
                      .name = text("%s%s", opcode, whole ? ", whole numbers" : ""),
                      .text = body,
                      .least = r->least,
                      .most = r->most,
                      .threads = LANES,
-                     .in = s->na + s->nb + s->nd,
+                     .in = last + 2 * s->scaled,
                      .out = s->nd,
                      .draw = mma_draw,
                      .truth = mma_truth,
