@@ -284,6 +284,8 @@ qn_status qn__recipe_from_json(const cJSON *j, qn_recipe *out) {
   out->deterministic = cJSON_IsTrue(qn__json_get(j, "deterministic"));
   out->batch_invariant = cJSON_IsTrue(qn__json_get(j, "batch_invariant"));
   out->pdl = cJSON_IsTrue(qn__json_get(j, "pdl"));
+  out->sum_bits = (uint32_t)qn__json_number(j, "sum_bits", 0),
+  out->sum_depth = (uint32_t)qn__json_number(j, "sum_depth", 0);
   QN_TRY(get_size(j, "counters", &out->pool, &out->counters));
   QN_TRY(get_size(j, "scratch", &out->pool, &out->scratch));
   return qn__recipe_check(out);
@@ -416,5 +418,6 @@ cJSON *qn__recipe_to_json(const qn_recipe *r) {
   qn__json_add_flag(out, "deterministic", r->deterministic != 0);
   qn__json_add_flag(out, "batch_invariant", r->batch_invariant != 0);
   qn__json_add_flag(out, "pdl", r->pdl != 0);
+  qn__json_add_number(out, "sum_bits", r->sum_bits), qn__json_add_number(out, "sum_depth", r->sum_depth);
   return out;
 }

@@ -213,7 +213,8 @@ function methods:source(lines)
 end
 
 local recipe_fields = { steps = "list", counters = "expression?", scratch = "expression?", deterministic = "boolean?",
-  batch_invariant = "boolean?", pdl = "boolean?" }
+  batch_invariant = "boolean?", pdl = "boolean?", sums = "table?" }
+local sums_fields = { bits = "count", depth = "count?" }
 local step_fields = { entry = "string?", args = "list?", grid = "list", block = "list?", cluster = "list?",
   shared = "expression?", gathers = "expression?" }
 
@@ -257,9 +258,10 @@ local function recipe_of(def, v)
       grid = programs "grid", block = programs "block", cluster = programs "cluster",
       shared = expr.program(s.shared or 0), gathers = s.gathers and expr.program(s.gathers) or {} }
   end
+  local sums = recipe.sums and check.fields(recipe.sums, sums_fields, what .. ": sums", def.where) or {}
   return { steps = steps, counters = expr.program(recipe.counters or 0), scratch = expr.program(recipe.scratch or 0),
     deterministic = recipe.deterministic ~= false, batch_invariant = recipe.batch_invariant == true,
-    pdl = recipe.pdl == true }
+    pdl = recipe.pdl == true, sum_bits = sums.bits or 0, sum_depth = sums.depth or 0 }
 end
 
 -- The M that a variant serves: from, to (0: on); and of how many its tiles are (0: unknown).

@@ -264,11 +264,14 @@ typedef struct qn_step {
  * JSON:
  * {"steps":[{"entry":"qn_gemv","args":["x","w","y","m"],"grid":[[..],[..],[..]],"block":[…],"shared":[…],
  *            "gathers":[…]}],
- *  "counters":[…],"scratch":[…],"deterministic":true,"batch_invariant":true,"pdl":false}; a missing grid or block entry
+ *  "counters":[…],"scratch":[…],"deterministic":true,"batch_invariant":true,"pdl":false,"sum_bits":0,
+ *  "sum_depth":0}; a missing grid or block entry
  * is 1, other sizes are 0. */
 typedef struct qn_recipe {
   uint32_t n_steps;
   uint32_t deterministic, batch_invariant, pdl; /* flags */
+  uint32_t sum_bits;                            /* that tensor cores keep of sums, 0: as many as f32 has */
+  uint32_t sum_depth;                           /* of so many products, before these are added in f32; 0: of all */
   qn_step step[QN_RECIPE_STEPS];
   qn_expr counters, scratch; /* bytes */
   qn_pool pool;              /* of its expressions */

@@ -173,6 +173,8 @@ static void code_recipe(qn_coder *c, qn_recipe *r) {
   u32(c, &r->deterministic);
   u32(c, &r->batch_invariant);
   u32(c, &r->pdl);
+  u32(c, &r->sum_bits);
+  u32(c, &r->sum_depth);
   for (uint32_t i = 0, n = count(c, &r->n_steps, QN_RECIPE_STEPS); i < n; i++) code_step(c, &r->step[i]);
   code_expr(c, &r->counters);
   code_expr(c, &r->scratch);

@@ -40,7 +40,7 @@
 #include <string.h>
 
 #define QN_PACK_MAGIC "\211QNPACK\n"
-#define QN_PACK_VERSION 6
+#define QN_PACK_VERSION 7
 #define QN_PACK_BYTE_ORDER 0x01020304u
 #define QN_PACK_SECTIONS 6
 #define QN_PACK_HEADER 64

@@ -217,9 +217,10 @@ START_TEST(no_alignment_is_a_present) {
 END_TEST
 
 /* Of an element of 10 whose sum is one of 4096 products. */
-static double bound(const qn_problem *p, const char *target) {
-  return qn__output_error((qn_type)p->out, (qn_number){10, qn__sum_error(p, qn__target(target), 4096, 1000, 2)});
+static double bound_of(const qn_problem *p, const qn_recipe *r, const char *target) {
+  return qn__output_error((qn_type)p->out, (qn_number){10, qn__sum_error(p, r, qn__target(target), 4096, 1000, 2)});
 }
+static double bound(const qn_problem *p, const char *target) { return bound_of(p, &(qn_recipe){0}, target); }
 
 START_TEST(bound_grows_with_what_it_is_made_of) {
   qn_problem p = test_problem(8, 8);
@@ -239,6 +240,22 @@ START_TEST(bound_grows_with_what_it_is_made_of) {
     ck_assert(bound(&p, "cuda") == f16);
     ck_assert(bound(&p, "host") != f16);
   }
+  double all = bound_of(&p, &(qn_recipe){.sum_bits = 13}, "cuda");
+  double some = bound_of(&p, &(qn_recipe){.sum_bits = 13, .sum_depth = 128}, "cuda");
+  ck_assert(f16 < some && some < f16 + 1000 * 131 * 0x1p-13 && all > some);
+}
+END_TEST
+
+/* Sums of 32 products that keep 13 bits pass where the recipe says so, and not otherwise. */
+START_TEST(sums_may_keep_fewer_bits) {
+  qn_case *c = test_case("FEW_BITS", 64, 64);
+  double error;
+  ck_assert_int_eq(verify(c, &error), QN_E_WRONG);
+  c->recipe.sum_bits = 13, c->recipe.sum_depth = 32;
+  ck_assert_msg(verify(c, &error) == QN_OK, "%s", qn__errmsg());
+  c->recipe.sum_bits = 20;
+  ck_assert_int_eq(verify(c, &error), QN_E_WRONG);
+  free(c);
 }
 END_TEST
 
@@ -248,6 +265,7 @@ int main(int argc, char **argv) {
       CASE(right_kernel_passes, 1),
       CASE(declared_disorder_is_allowed, 1),
       CASE(residual_may_be_y, 2),
+      CASE(sums_may_keep_fewer_bits, 1),
       CASE(another_image_is_refused, 1),
       CASE(wrong_kernel_is_found_out, QN_COUNT(faults)),
       CASE(deadly_kernel_is_found_out, QN_COUNT(deadly)),

@@ -68,13 +68,14 @@ qn_status qn__call_again(qn_call *c, int64_t copy);
 qn_status qn__call_same_rows(const qn_call *c, const unsigned char *before, int64_t m);
 
 /* Compare Y with the reference of the call's draw: all of it bit for bit if the draw is exact (zeros have no sign),
- * else the reference's columns within a bound (see call.c); where that reaches beyond the output type, infinity is
- * right, too. Every element must be a number. *error grows to the largest |y - reference| / bound. QN_E_WRONG names the
- * first culprit. */
+ * also in the bits that the kernel keeps of sums, else the reference's columns within a bound (see call.c); where that
+ * reaches beyond the output type, infinity is right, too. Every element must be a number. *error grows to the largest
+ * |y - reference| / bound. QN_E_WRONG names the first culprit. */
 qn_status qn__call_compare(const qn_call *c, double *error);
 
-/* How far the sum that a kernel makes of K products may be from the exact one, and how far what it writes may be from
- * what the epilogue makes of that: see call.c. */
-double qn__sum_error(const qn_problem *p, const qn_target *on, int64_t k, double magnitude, double x_max);
+/* How far the sum that a kernel with such a recipe makes of K products may be from the exact one, and how far what it
+ * writes may be from what the epilogue makes of that: see call.c. */
+double qn__sum_error(const qn_problem *p, const qn_recipe *r, const qn_target *on, int64_t k, double magnitude,
+                     double x_max);
 double qn__output_error(qn_type out, qn_number y);
 #endif

@@ -432,6 +432,7 @@ qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d) {
     s = qn__reference(f, &d->planes, &d->args, &d->problem, NULL, QN_DRAW_PERIOD, row, d->n_sums, d->sum, d->magnitude);
   free(row);
   double most = d->problem.epilogue[0] ? EXACT_SUM / 8 : EXACT_SUM;
-  for (size_t i = 0; i < count && d->exact && !s; i++) d->exact = d->magnitude[i] < most;
+  for (size_t i = 0; i < count && !s; i++) d->largest = fmax(d->largest, d->magnitude[i]);
+  d->exact &= d->largest < most;
   return s ? s : d->exact && !has_function(&d->problem) ? make_want(d) : QN_OK;
 }

@@ -29,6 +29,7 @@ typedef struct qn_draw {
   /* The reference for the rows of a period at chosen columns, filled by qn__draw_reference. */
   int64_t n_cols, n_sums, *col; /* columns of Y; the sums that they are of, with *gate twice as many */
   double *sum, *magnitude;      /* [QN_DRAW_PERIOD, n_sums] */
+  double largest;               /* of magnitude */
   void *want; /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact and the epilogue no function; else NULL
                */
 } qn_draw;
