@@ -52,4 +52,12 @@ qn_status qn__compile_all(const qn_source *sources, size_t n, int threads, qn_co
  * words (sm_75 and later). For tests and `explain`. */
 qn_status qn__cubin_each(const void *image, size_t size,
                          void (*each)(void *ud, const char *kernel, unsigned opcode, const uint64_t word[2]), void *ud);
+
+/* The main loop of a cubin for architecture `sm`: of the loops that have most products of tensor cores the shortest.
+ * `first` counts the instructions before it, as qn__cubin_each goes through them. No products: there is no such loop.
+ * QN_E_FORMAT, QN_E_NOMEM. */
+typedef struct qn_cubin_loop {
+  int first, instructions, products;
+} qn_cubin_loop;
+qn_status qn__cubin_loop(const void *image, size_t size, int sm, qn_cubin_loop *out);
 #endif

@@ -24,11 +24,13 @@ return function(q, native)
   end
 
   -- What a call of m tokens moves and computes at the least, and the time that data sheets allow for it.
-  -- Products: NVIDIA's data sheets; bytes/s of memory, dense flop/s of f16 with f32 sums.
+  -- Products: NVIDIA's data sheets; bytes/s of memory, dense flop/s of f16 with f32 sums, of a multiprocessor and clock
+  -- too; the share of these that mma.sync reaches.
   local products = {
-    [75] = { "T4", 320e9, 65e12 }, [80] = { "A100 80GB SXM", 2039e9, 312e12 }, [86] = { "RTX 3090", 936e9, 71e12 },
-    [89] = { "RTX 4090", 1008e9, 165e12 }, [90] = { "H100 SXM", 3350e9, 989e12 }, [100] = { "B200", 8000e9, 2250e12 },
-    [120] = { "RTX 5090", 1792e9, 210e12 },
+    [75] = { "T4", 320e9, 65e12, 1024, 1 }, [80] = { "A100 80GB SXM", 2039e9, 312e12, 2048, 1 },
+    [86] = { "RTX 3090", 936e9, 71e12, 512, 1 }, [89] = { "RTX 4090", 1008e9, 165e12, 512, 1 },
+    [90] = { "H200", 4800e9, 989e12, 4096, 0.62 }, [100] = { "B200", 8000e9, 2250e12, 8192, 0.5 },
+    [120] = { "RTX 5090", 1792e9, 210e12, 512, 1 },
   }
   function q.roofline(variant, device, weight_bytes, m)
     local p, product = variant.problem, products[device.sm]
@@ -39,6 +41,32 @@ return function(q, native)
     local memory, compute = bytes / product[2], flops / product[3]
     return { bytes = bytes, flops = flops, product = product[1], seconds = math.max(memory, compute),
       by = memory > compute and "memory" or "tensor cores" }
+  end
+
+  -- The time that a call is expected to take: what is fixed, and the largest of
+  --
+  --   issue          instructions of the main loop, one a clock and scheduler, of which a multiprocessor has four
+  --   tensor cores   products, at the rate that the kind of product reaches; of 8-bit numbers twice that of f16
+  --   bytes          each operand once, at 0.9 of what the data sheet says of memory
+  --
+  -- of the multiprocessor that has most CTAs. From machine code and counts of a call (q.count); `bytes` as q.roofline
+  -- says. nil where either is missing: of PTX, or of a kernel without tensor cores.
+  function q.predict(variant, outcome, device, counters, bytes)
+    local product, instructions, n = products[device.sm]
+    if product and outcome.image then instructions, n = native.loop(outcome.image, device.sm) end
+    if not instructions or counters.mma == 0 then return nil end
+    local name, rate, peak, flops, reach = table.unpack(product)
+    local clock, wgmma = peak / (device.sms * flops), counters.kinds.wgmma ~= nil
+    local narrow = wgmma and q.gen.types.all[variant.problem.act].bits == 8 or counters.mma_flops / counters.mma > 4096
+    local busiest = math.ceil(counters.ctas / device.sms) / counters.ctas -- its share of all CTAs
+    local p = { product = name, instructions = instructions / n, fixed = 1.75e-6, bytes = bytes / (0.9 * rate),
+      issue = counters.mma * busiest * instructions / n / (4 * clock),
+      tensor = counters.mma_flops * busiest / (flops * (narrow and 2 or 1) * (wgmma and 1 or reach) * clock) }
+    for _, what in ipairs { { "issue", "issue" }, { "tensor", "tensor cores" }, { "bytes", "bytes" } } do
+      if p[what[1]] > (p.most or 0) then p.most, p.by = p[what[1]], what[2] end
+    end
+    p.seconds, p.most = p.most + p.fixed, nil
+    return p
   end
 
   -- The PTX of a CUDA variant, the variant with the same parameters that the interpreter runs, and that device; or nil,

@@ -123,6 +123,17 @@ static int compile(lua_State *L) {
   return 1;
 }
 
+/* loop(cubin, sm) -> instructions of its main loop, products of tensor cores in it; nil: it has none, or is no cubin */
+static int loop(lua_State *L) {
+  size_t size;
+  const char *image = luaL_checklstring(L, 1, &size);
+  qn_cubin_loop found;
+  if (qn__cubin_loop(image, size, (int)luaL_checkinteger(L, 2), &found) || !found.products) return 0;
+  lua_pushinteger(L, found.instructions);
+  lua_pushinteger(L, found.products);
+  return 2;
+}
+
 /* compiler(target) -> "gcc 12.2.0", or nil, message, code */
 static int compiler(lua_State *L) {
   char text[128];
@@ -135,7 +146,7 @@ static int compiler(lua_State *L) {
 void qn__lua_gen(lua_State *L) {
   static const luaL_Reg batch_methods[] = {{"__gc", batch_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
-      {"compile", compile}, {"compiler", compiler}, {"problem", qn__lua_problem}, {NULL, NULL}};
+      {"compile", compile}, {"loop", loop}, {"compiler", compiler}, {"problem", qn__lua_problem}, {NULL, NULL}};
   qn__lua_class(L, batch_class, batch_methods);
   luaL_setfuncs(L, functions, 0);
   qn__lua_set_text(L, "types", QN_TYPES_TEXT);

@@ -7,7 +7,7 @@
 --   q.variants(problem, device, options)              variants, and what each rule removed
 --   q.variant(problem, device, family, params)        one of them
 --   q.source(variant)  q.compile(variants, options)   text; outcomes { ok, why, registers, shared, spills, seconds… }
---   q.occupancy(…)  q.roofline(…)  q.count(…)         bounds of a CUDA variant, no GPU needed (lua/counting.lua)
+--   q.occupancy(…)  q.roofline(…)  q.count(…)  q.predict(…)   of a CUDA variant, no GPU needed (lua/counting.lua)
 --   q.tune { problems = {…}, … }  q.pack(result, path)  measure (lua/tuning.lua); write what was measured
 --   q.open(path, options)                             a pack: plans, bind/prepack/run, verify, bench (lua/packs.lua)
 --   q.model(path)                                     a checkpoint: tensors, planes, numbers (lua/models.lua)
@@ -241,6 +241,7 @@ local arguments = {
   survey = "problem string|table, device table, options table?", source = "variant table, lines boolean?",
   variant = "problem string|table, device table, family string, params table", open = "path string, options table?",
   model = "path string", occupancy = "variant table, outcome table, device table", ptx = "variant table",
+  predict = "variant table, outcome table, device table, counters table, bytes number",
   roofline = "variant table, device table, weight_bytes number, m count", count = "variant table, m count",
   table = "rows list",
 }

@@ -16,7 +16,7 @@ static const struct {
     {"quernel kernels --json --space quick --problem int4.g32:64x64", {"families.0.family", "variants.0"}},
     {"quernel explain cuda.mma/int4.g128/f16-f16/bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered --shape 64x512 --m 3 "
      "--json",
-     {"bounds.occupancy.ctas", "bounds.roofline.seconds", "bounds.counters.kinds.mma", "registers"}},
+     {"bounds.occupancy.ctas", "bounds.predicted.issue", "bounds.counters.kinds.mma", "registers"}},
     {"quernel inspect " QN_TESTS "/models/tiny-llama-gptq4 --json", {"dialect"}},
     {"quernel verify --problem f32:32x32:f32-f32 --space quick --store $STORE --json", {"verified", "rejected"}},
     {TUNE, {"counts.timed", "plans.0.ranges.0.variant", "plans.0.ranges.0.points.1.seconds", "pack"}},

@@ -12,7 +12,8 @@
 
 typedef struct tally {
   bool sm_100;          /* and later */
-  int hmma, imma;       /* products of tensor cores: of floats, of integers */
+  int hmma, imma;       /* products of tensor cores: of 16-bit floats, of integers */
+  int qmma, scaled;     /* of 8-bit floats; with scales of their own */
   int copies, copies16; /* LDGSTS, global to shared memory: all, and those of 16 bytes */
   int loads, loads16;   /* LDG */
 } tally;
@@ -21,6 +22,8 @@ static void count(void *ud, const char *kernel UNUSED, unsigned opcode, const ui
   tally *t = ud;
   t->hmma += opcode == 0x23c;
   t->imma += opcode == 0x237;
+  t->qmma += opcode == 0x27a;
+  t->scaled += opcode == 0x47a;
   t->copies += opcode == 0xfae;
   t->copies16 += opcode == 0xfae && (t->sm_100 ? (word[1] >> 10 & 3) == 2 : (word[1] >> 9 & 7) == 6);
   t->loads += opcode == 0x981;
@@ -69,7 +72,6 @@ enum { MOST = 1 << 14 };
 
 /* The instructions of the kernels of a cubin, one after the other. */
 typedef struct listing {
-  bool sm_90; /* and later */
   int n;
   uint64_t word[MOST][2];
 } listing;
@@ -82,37 +84,17 @@ static void list(void *ud, const char *kernel UNUSED, unsigned opcode UNUSED, co
 
 static unsigned opcode_at(const listing *l, int i) { return l->word[i][0] & 0xfff; }
 
-/* Where branch i goes. Its distance counts words of 32 bits; from sm_90 on the last 8 bits stand apart. */
-static int64_t target(const listing *l, int i) {
-  const uint64_t *w = l->word[i];
-  int64_t far = (int64_t)(w[0] >> 34 | w[1] << 30) << 16 >> 16;
-  if (l->sm_90) far = far * 256 + (w[0] >> 16 & 0xff);
-  return i + 1 + far / 4;
-}
-
-static int products(const listing *l, int from, int to) {
-  int n = 0;
-  for (int i = from; i <= to; i++) n += opcode_at(l, i) == 0x23c || opcode_at(l, i) == 0x237;
-  return n;
-}
-
-/* The shortest loop, instructions *from .. *to, of those that have most products of tensor cores; returns these. */
-static int main_loop(const listing *l, int *from, int *to) {
-  int most = 0;
-  for (int i = 0; i < l->n; i++) {
-    int64_t back = opcode_at(l, i) == 0x947 ? target(l, i) : i;
-    if (back < 0 || back >= i) continue;
-    int n = products(l, (int)back, i);
-    if (n > most || (n == most && n && i - back < *to - *from)) most = n, *from = (int)back, *to = i;
-  }
-  return most;
-}
-
-static listing *listing_of(const char *arch, const void *cubin, size_t size) {
+static const listing *listing_of(const void *cubin, size_t size) {
   static listing l;
-  l.n = 0, l.sm_90 = atoi(arch + 3) >= 90;
+  l.n = 0;
   ck_ok(qn__cubin_each(cubin, size, list, &l));
   return &l;
+}
+
+static qn_cubin_loop main_loop(const char *arch, const void *cubin, size_t size) {
+  qn_cubin_loop loop;
+  ck_ok(qn__cubin_loop(cubin, size, atoi(arch + 3), &loop));
+  return loop;
 }
 
 /* A loop that is known: eight products before it, three in it, two behind. */
@@ -129,11 +111,11 @@ START_TEST(loops_are_read) {
   qn_source source = {.name = "loop", .target = "cuda", .arch = archs[_i], .text = text};
   qn_artifact a;
   ck_ok(qn__compile(&source, &a));
-  int from = 0, to = 0;
-  const listing *l = listing_of(archs[_i], a.image, a.size);
-  int in = main_loop(l, &from, &to), all = products(l, 0, l->n - 1);
-  ck_assert_msg(in == 3 && all == 13 && to - from < 24, "%s: %d products of %d in a loop of %d instructions", archs[_i],
-                in, all, to - from + 1);
+  tally all = tally_of(archs[_i], a.image, a.size);
+  qn_cubin_loop loop = main_loop(archs[_i], a.image, a.size);
+  ck_assert_msg(loop.products == 3 && all.hmma == 13 && loop.instructions <= 24,
+                "%s: %d products of %d in a loop of %d instructions", archs[_i], loop.products, all.hmma,
+                loop.instructions);
   qn__artifact_free(&a);
 }
 END_TEST
@@ -147,20 +129,22 @@ static bool is_imma(const tally *t) { return t->imma > 0 && !t->hmma && t->copie
 /* A lane's codes arrive by loads of 16 bytes, and nothing else is as wide; CUDA cores multiply. */
 static bool is_gemv(const tally *t) { return t->loads16 > 0 && !t->hmma && !t->copies; }
 
-static const struct {
+static const struct corner {
   const char *family, *problem, *fix;
   bool (*is)(const tally *t);
+  const char *arch; /* NULL: each */
 } corners[] = {
-    {"cuda.mma", "int4.g64.z:4096x4096:bf16-bf16+bias", "BM=128 STAGES=3", is_mma},
-    {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma},
-    {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma}, /* four groups in a tile */
-    {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
-    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=16 STAGES=4 SPLIT=8", is_mma},
-    {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma},
-    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma}, /* no scale before the end of K */
-    {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv},
-    {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv}, /* many CTAs of two warps */
-    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "UNROLL=4", is_gemv},
+    {"cuda.mma", "int4.g64.z:4096x4096:bf16-bf16+bias", "BM=128 STAGES=3", is_mma, NULL},
+    {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma, NULL},
+    {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma, NULL}, /* four groups in a tile */
+    {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma, NULL},
+    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=16 STAGES=4 SPLIT=8", is_mma, NULL},
+    {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma, NULL},
+    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma, NULL}, /* no scale before the end of K */
+    {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv, NULL},
+    /* many CTAs of two warps */
+    {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv, NULL},
+    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "UNROLL=4", is_gemv, NULL},
 };
 
 /* The cubin of variant i that cubins.lua has written. */
@@ -192,15 +176,17 @@ static void check_variant(const char *arch, int corner, int i, int spills, const
   const void *cubin = cubin_of(i, &size);
   tally t = tally_of(arch, cubin, size);
   ck_assert_msg(!spills && corners[corner].is(&t),
-                "%s on %s: %d bytes spilled, %d HMMA, %d IMMA, %d LDGSTS (%d of 16 bytes), %d LDG (%d)\n"
-                "again: quernel explain %s --arch %s",
-                name, arch, spills, t.hmma, t.imma, t.copies, t.copies16, t.loads, t.loads16, name, arch);
+                "%s on %s: %d bytes spilled, %d HMMA, %d IMMA, %d QMMA and %d scaled, %d LDGSTS (%d of 16 bytes), "
+                "%d LDG (%d)\nagain: quernel explain %s --arch %s",
+                name, arch, spills, t.hmma, t.imma, t.qmma, t.scaled, t.copies, t.copies16, t.loads, t.loads16, name,
+                arch);
 }
 
 START_TEST(is_what_it_says) {
   int corner = _i % (int)QN_COUNT(corners);
-  each_variant(archs[_i / (int)QN_COUNT(corners)], corners[corner].family, corners[corner].problem, corners[corner].fix,
-               corner, check_variant);
+  const char *arch = archs[_i / (int)QN_COUNT(corners)];
+  if (corners[corner].arch && strcmp(corners[corner].arch, arch)) return;
+  each_variant(arch, corners[corner].family, corners[corner].problem, corners[corner].fix, corner, check_variant);
 }
 END_TEST
 
@@ -223,18 +209,19 @@ static bool recomputes(unsigned opcode) { return opcode == 0x919 || opcode == 0x
 static void check_loop(const char *arch, int row, int i, int spills, const char *name) {
   size_t size;
   const void *cubin = cubin_of(i, &size);
-  const listing *l = listing_of(arch, cubin, size);
-  int from = 0, to = -1, n = main_loop(l, &from, &to), again = 0, shared = 0, immediate = 0;
-  for (int j = from; j <= to; j++) {
+  const listing *l = listing_of(cubin, size);
+  const qn_cubin_loop loop = main_loop(arch, cubin, size);
+  int n = loop.products, again = 0, shared = 0, immediate = 0;
+  for (int j = loop.first; j < loop.first + loop.instructions; j++) {
     again += recomputes(opcode_at(l, j));
     if (opcode_at(l, j) == 0x83b) shared++, immediate += l->word[j][0] >> 40 > 0; /* LDSM, its offset */
   }
-  double each = n ? (to - from + 1.0) / n : 0;
+  double each = n ? (double)loop.instructions / n : 0;
   ck_assert_msg(
       !spills && n && each <= loops[row].most && !again && immediate * 4 >= shared * 3,
       "%s on %s: a loop of %d instructions, %d products: %.2f for each, at most %.2f; %d computed again; %d of %d "
       "LDSM with an offset\nagain: quernel explain %s --arch %s",
-      name, arch, to - from + 1, n, each, loops[row].most, again, immediate, shared, name, arch);
+      name, arch, loop.instructions, n, each, loops[row].most, again, immediate, shared, name, arch);
 }
 
 START_TEST(loop_is_lean) {

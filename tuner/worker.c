@@ -202,6 +202,7 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
 /* Run a kernel once at its full shape and say what it did, where the device can tell. */
 static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
   const qn_emu_counters *c = qn__emu_device_counters(w->device);
+  const qn_emu_traffic *weight = qn__emu_device_weight(w->device);
   if (!c) return qn__fail(QN_E_DEVICE, "%s counts nothing; the interpreter does", w->device->info.name);
   QN_TRY(do_open(w, request, answer));
   const struct {
@@ -219,6 +220,10 @@ static qn_status do_count(worker *w, const cJSON *request, cJSON *answer) {
               {"mma", c->mma + c->wgmma},
               {"mma_flops", c->mma_flops + c->wgmma_flops},
               {"barriers", c->barriers},
+              {"weight_asked", weight->asked},
+              {"weight_distinct", weight->distinct},
+              {"flight_bytes", c->flight_bytes},
+              {"wgmma_bytes", c->wgmma_bytes},
               {"ctas", c->ctas}};
   cJSON *counters = qn__json_add_object(answer, "counters"), *kinds = qn__json_add_object(counters, "kinds");
   for (size_t i = 0; i < QN_COUNT(list); i++) qn__json_add_number(counters, list[i].name, (double)list[i].value);

@@ -11,7 +11,9 @@ local function bounds(q, v, device, outcome, m)
   local b = { m = m, occupancy = q.occupancy(v, outcome, device) }
   local counters, bytes, served = q.count(v, m)
   if not counters then return { m = m, occupancy = b.occupancy, why = bytes } end
+  b.weight = bytes
   b.m, b.counters, b.roofline = served, counters, q.roofline(v, device, bytes, served)
+  if b.roofline then b.predicted = q.predict(v, outcome, device, counters, b.roofline.bytes) end
   return b
 end
 
@@ -24,6 +26,12 @@ local function show_bounds(q, b)
   if r then
     print(("bound      M = %d: %d bytes at the least, %.3g flop; %s us on a %s, by %s"):format(b.m, r.bytes, r.flops,
       common.us(r.seconds), r.product, r.by))
+  end
+  local p = b.predicted
+  if p then
+    print(("predicted  M = %d: issue %s us (%.2f instructions for a product), tensor cores %s, bytes %s; with %s that "
+      .. "are fixed %s us on a %s, by %s"):format(b.m, common.us(p.issue), p.instructions, common.us(p.tensor),
+      common.us(p.bytes), common.us(p.fixed), common.us(p.seconds), p.product, p.by))
   end
   if b.why then print("counted    nothing: " .. b.why) end
   if not c then return end
@@ -38,6 +46,8 @@ local function show_bounds(q, b)
   print(("  shared   %d requests, %.2fx of the passes that they take without bank conflicts"):format(c.shared_requests,
     c.shared_passes / math.max(1, c.shared_ideal)))
   print(("  products %d of tensor cores, %.3g flop; %d barriers"):format(c.mma, c.mma_flops, c.barriers))
+  print(("  weights  %.2f bytes read for each, %.2f lanes a byte; a CTA has %d bytes in flight at most"):format(
+    c.weight_distinct / b.weight, c.weight_asked / math.max(1, c.weight_distinct), c.flight_bytes))
 end
 
 -- What a compilation came to; registers are known of CUDA kernels only.

@@ -52,7 +52,8 @@ return {
     local host, problem = q.device "host", "f32:32x64:f32-f32"
     for name, what in pairs { load = "path", resolve = "spelling", descriptor = "spelling", problem = "spelling",
       arch = "name", variants = "problem", survey = "problem", variant = "problem", source = "variant",
-      compile = "variants", open = "path", model = "path", occupancy = "variant", ptx = "variant", roofline = "variant",
+      compile = "variants", open = "path", model = "path", occupancy = "variant", predict = "variant", ptx = "variant",
+      roofline = "variant",
       count = "variant", table = "rows" } do
       t.fails(("^%s: %s must be "):format(name, what), q[name])
     end
