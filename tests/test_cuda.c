@@ -100,12 +100,35 @@ START_TEST(expanded_weights_are_right) {
 }
 END_TEST
 
+/* Tensor cores that multiply 8-bit floats: with scales of their own (weight), and with scales that wait for the sum. */
+START_TEST(products_of_8_bit_floats_are_right) {
+#define MANY                                                                                                           \
+  "cuda.mma --fix BM=32 --fix BN=64 --fix BK=64 --fix WN=4 --fix STAGES=4 --fix SPLIT=1 --fix REDUCE=ordered "
+  static const struct {
+    const char *device, *problem, *variants;
+    unsigned least;
+  } floats[] = {
+      {"emu:sm_120a", "mxfp4:4096x4096:e4m3-f16", "cuda.decode --fix BM=8 --fix WN=4 --fix SLAB=1024 --fix SPLIT=2", 2},
+      {"emu:sm_120a", "mxfp8:4096x4096:e5m2-bf16", MANY "--fix SCALE=weight", 1},
+      {"emu:sm_120a", "mxfp8_e5m2:4096x4096:e4m3-f32", MANY, 2},
+      {"emu:sm_120a", "int4.g128:4096x4096:e4m3-f16+bias", MANY "--fix SCALE=sum", 1},
+      {"emu:sm_89", "e4m3.row:4096x4096:e5m2-f16", "cuda.decode --fix BM=16 --fix WN=2 --fix SLAB=1024 --fix SPLIT=1",
+       1},
+  };
+#undef MANY
+  char family[192];
+  snprintf(family, sizeof family, "--family %s", floats[_i].variants);
+  verified(floats[_i].least, floats[_i].device, floats[_i].problem, family);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
       CASE(every_format_in_both_families, 2 * N_FORMATS),
       CASE(every_variant_is_right, sizeof rows / sizeof *rows),
       CASE(expanded_weights_are_right, 4),
+      CASE(products_of_8_bit_floats_are_right, 5),
   };
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 900);
 }

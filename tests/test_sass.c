@@ -190,6 +190,33 @@ START_TEST(is_what_it_says) {
 }
 END_TEST
 
+/* Where tensor cores multiply 8-bit floats they do, and nothing else; with scales of their own, where there are such.
+ */
+static const struct {
+  const char *arch, *problem, *fix;
+  bool scaled;
+} natives[] = {
+    {"sm_89", "e4m3.row:4096x4096:e4m3-bf16", "BM=128 STAGES=3", false},
+    {"sm_120a", "int4.g128:4096x4096:e4m3-f16", "BM=128 STAGES=3 SCALE=sum", false},
+    {"sm_120a", "mxfp4:4096x4096:e4m3-f16", "BM=128 STAGES=3 SCALE=weight", true},
+    {"sm_120a", "mxfp8:4096x4096:e5m2-f16", "BM=64 STAGES=3 SCALE=weight SPLIT=1", true},
+};
+
+static void check_native(const char *arch, int row, int i, int spills, const char *name) {
+  size_t size;
+  const void *cubin = cubin_of(i, &size);
+  tally t = tally_of(arch, cubin, size);
+  ck_assert_msg(!spills && !t.hmma && t.copies16 == t.copies && (natives[row].scaled ? !t.qmma : !t.scaled) &&
+                    t.qmma + t.scaled > 0,
+                "%s on %s: %d bytes spilled, %d HMMA, %d QMMA, %d with scales\nagain: quernel explain %s --arch %s",
+                name, arch, spills, t.hmma, t.qmma, t.scaled, name, arch);
+}
+
+START_TEST(floats_of_8_bits_are_native) {
+  each_variant(natives[_i].arch, "cuda.mma", natives[_i].problem, natives[_i].fix, _i, check_native);
+}
+END_TEST
+
 /* Instructions of the main loop for each product of the tensor core: at most so many. */
 static const struct {
   const char *family, *problem, *fix;
@@ -235,6 +262,7 @@ int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {CASE(sizes_are_read, QN_COUNT(archs)), CASE(loops_are_read, QN_COUNT(archs)),
                                      CASE(is_what_it_says, QN_COUNT(archs) * QN_COUNT(corners)),
-                                     CASE(loop_is_lean, 2 * QN_COUNT(loops))};
+                                     CASE(loop_is_lean, 2 * QN_COUNT(loops)),
+                                     CASE(floats_of_8_bits_are_native, QN_COUNT(natives))};
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }

@@ -266,7 +266,7 @@ function cuda.helpers(w, v)
       return d;
     }
   ]]
-  if not v.INTEGER and (v.format.bits <= 8 or types.scaled(v.act)) then
+  if not v.BYTE and (v.format.bits <= 8 or types.scaled(v.act)) then
     w(half_arithmetic, { T = t, ONE = cuda.pair(t, 1) })
   end
   w(to_f32.f16)

@@ -2,7 +2,8 @@
 --
 -- load_codes() brings a lane's words of a record; fragment() makes the four registers of fragment f (0 .. 3) of them,
 -- each two values of map(q) in the 16-bit type v.HALF (T). One number is exact; where rounding happens is said. Or, for
--- products of 8-bit integers (v.INTEGER), two registers, of the rows g and g + 8, each four values of map(q) / unit.
+-- products of 8-bit numbers (v.BYTE, their type), two registers, of rows g and g + 8, each four values of map(q), or
+-- of map(q) / unit where they are integers.
 --
 --   map, width                what is done for a register                                            exact
 --   int, one slice            (word & mask) | magic is 2^s + q * 2^o, s the significand of T;         yes
@@ -17,9 +18,10 @@
 --   float of 8 bits           its fields are moved to where T has them; one multiplication takes the   yes
 --                             difference of the biases away, and makes its subnormal numbers normal
 --   float of type T           nothing                                                                yes
---   INTEGER: int              bytes of codes; one addition and one turn of the sign take the bias      yes
+--   BYTE: int in s8           bytes of codes; one addition and one turn of the sign take the bias      yes
 --                             away, or the zero point in its place (weigh() does, then)
---   INTEGER: table            as above, with entries of one byte                                      yes
+--   BYTE: float, e2m1         the codes are the numbers; e2m1 stands in bits 2 to 5 of its byte        yes
+--   BYTE: table, other int    as above, with entries of one byte                                      yes
 --
 -- Source: magic numbers after Kim et al., "Who Says Elephants Can't Run" (2022), and Marlin.
 
@@ -30,7 +32,7 @@ local codes = {}
 local function words_of(s) return s.bits end -- 32-bit words of a lane and record, one per bit of the slice
 
 -- Are the entries those of a float of a sign, two bits of exponent and one of significand?
-local function is_e2m1(m)
+function codes.is_e2m1(m)
   if m.kind ~= "table" or #m.values ~= 16 then return false end
   for code, x in ipairs(m.values) do
     local e, f = code - 1 >> 1 & 3, code - 1 & 1
@@ -49,7 +51,7 @@ end
 
 -- v.UNIT: what a sum of fragments' numbers is to be multiplied with in the end. f32 has room for that of f16.
 function codes.unit(v)
-  v.UNIT = v.SCALE == "sum" and v.HALF == "f16" and not v.INTEGER and is_e2m1(v.format.map) and 2.0 ^ 14 or 1
+  v.UNIT = v.SCALE == "sum" and v.HALF == "f16" and not v.BYTE and codes.is_e2m1(v.format.map) and 2.0 ^ 14 or 1
 end
 
 -- Bytes of the loads that bring a lane's words, without repetition.
@@ -265,7 +267,7 @@ function codes.narrow(w, v, from)
     VALUE = times > 0 and ("mul2(%s, %s)"):format(fields, cuda.pair(h.name, 2.0 ^ times)) or fields })
 end
 
--- INTEGER: four codes each of the rows g, of a0 and a2, and g + 8, of a1 and a3, as expressions.
+-- BYTE: four codes each of the rows g, of a0 and a2, and g + 8, of a1 and a3, as expressions.
 local function four_codes(w, v)
   local s = v.slices[1]
   if v.format.bits == 4 then return { "q[f] & 0x0f0f0f0f", "q[f] >> 4 & 0x0f0f0f0f" } end
@@ -289,6 +291,13 @@ local function int_bytes(w, v)
   end
 end
 
+local function bytes_same(w, v)
+  local fields = { "q[f] << 2 & 0x3c3c3c3c", "q[f] >> 2 & 0x3c3c3c3c" }
+  for i, four in ipairs(v.BYTE == "e2m1" and fields or four_codes(w, v)) do
+    w("a[${I}] = ${CODES};", { I = i - 1, CODES = four })
+  end
+end
+
 local function bytes_permute(w)
   w [[
     const u32 three = q[f] & 0x77777777, fourth = (q[f] & 0x88888888) >> 1 | 0x32103210;
@@ -309,9 +318,10 @@ end
 local function method(v)
   local m, h = v.format.map, cuda.half[v.HALF]
   local permute = #v.slices == 1 and v.slices[1].bits == 4
-  if v.INTEGER then return m.kind == "int" and int_bytes or permute and bytes_permute or bytes_memory end
+  if v.BYTE and (m.kind == "float" or v.BYTE == "e2m1") then return bytes_same end
+  if v.BYTE then return m.kind == "int" and v.INTEGER and int_bytes or permute and bytes_permute or bytes_memory end
   if m.kind == "float" then return v.format.bits == 8 and float_narrow or float_same end
-  if m.kind == "table" and is_e2m1(m) then return four_bit_float end
+  if m.kind == "table" and codes.is_e2m1(m) then return four_bit_float end
   if m.kind == "table" then return permute and table_permute or table_memory end
   if v.format.bits > h.significand then return int_wide end
   return #v.slices == 1 and int_one_slice or int_slices
@@ -320,7 +330,7 @@ end
 local function entry_bits(v)
   local out, m = {}, v.format.map
   for i, x in ipairs(m.values) do
-    out[i] = v.INTEGER and math.tointeger(x / m.unit) & 255 or cuda.half[v.HALF].bits(x)
+    out[i] = v.INTEGER and math.tointeger(x / m.unit) & 255 or types.code(v.BYTE or v.HALF, x)
   end
   return out
 end
@@ -377,9 +387,9 @@ function codes.fragment(w, v)
   local how = method(v)
   if before[how] then before[how](w, v) end
   if how == int_wide then v.ZERO = cuda.f32(8388608 - v.format.map.bias) end
-  w(v.INTEGER and "/* Fragment f of a record: four ${VALUES} in each of a0, row g, and a1, row g + 8. */"
+  w(v.BYTE and "/* Fragment f of a record: four ${VALUES} in each of a0, row g, and a1, row g + 8. */"
     or "/* Fragment f of a record: map(q) in ${HALF}, registers a0 .. a3. */",
-    { VALUES = v.ZERO_PLANE and "codes" or "signed values" })
+    { VALUES = v.ZERO_PLANE and "codes" or v.INTEGER and "signed values" or v.BYTE })
   w.push "fn void fragment(const u32 *q, int f, u32 *a) {"
   how(w, v)
   w.pop "}"

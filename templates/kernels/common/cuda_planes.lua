@@ -157,8 +157,10 @@ end
 function planes.precision(v)
   local how = {}
   local m = v.format.map
+  if v.SCALED then return "precision: products of 8-bit floats, scaled by the tensor core, f32 accumulation" end
   if v.INTEGER then return "precision: exact sums of 8-bit integers, scales applied to them in f32" end
-  if m.kind == "table" then how[1] = "the code map rounded to " .. v.HALF end
+  if v.BYTE then how[1] = "products of 8-bit floats"
+  elseif m.kind == "table" then how[1] = "the code map rounded to " .. v.HALF end
   if v.SCALE == "weight" then
     how[#how + 1] = "map(q) x scale rounded once to " .. v.HALF
       .. (v.HALF == "f16" and " (infinite beyond 65504)" or "")
@@ -222,11 +224,22 @@ function planes.declare(w, v, list, raw)
   end
 end
 
+-- SCALED: the tensor core takes a scale as it is stored, of row g from the first of four lanes, of g + 8 from the next.
+local function scaled_terms(w, v, parameter)
+  w([[
+    struct terms { u32 scale; };
+
+    fn terms terms_of(${PARAMETER}) { return {(u32)${NAME} >> threadIdx.x % 2 * 8}; }
+  ]], { PARAMETER = parameter, NAME = v.SCALES[1] })
+  w.blank()
+end
+
 -- struct terms, terms_of(), weigh(): what happens to a fragment of two rows. `v.SCALE` is "weight" or "sum".
 function planes.terms(w, v)
   local weight, params = v.SCALE == "weight", {}
   if not v.TERMS then return end
   for i, p in ipairs(planes.met(v)) do params[i] = ("%s %s"):format(planes.ctype(p), p.name) end
+  if v.SCALED then return scaled_terms(w, v, params[1]) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
   if v.ZERO_PLANE then
     w("u32 zero[2]; /* ${WHAT} */",

@@ -1,6 +1,6 @@
 -- cuda_product.lua - products of the tensor core: what one takes and gives, and the loop of a warp around it.
 --
---   d[16 features, 8 tokens] += a[16, k] . b[k, 8]            mma.sync m16n8k16, or k32 for 8-bit integers
+--   d[16 features, 8 tokens] += a[16, k] . b[k, 8]            mma.sync m16n8k16, or k32 for numbers of 8 bits
 --
 --   a    a fragment of a record: a lane's words of codes, made numbers (cuda_codes) and met by scales (cuda_planes)
 --   b    X from shared memory (cuda_x)
@@ -14,14 +14,6 @@ local planes = use "kernels/common/cuda_planes"
 local x = use "kernels/common/cuda_x"
 local product = {}
 
--- k: of a product; types: as PTX spells them; sum: of d. A product of integers begins its sums over a group at the bits
--- of 1.5 x 2^23, so that they are the last bits of a float.
-local products = {
-  f16 = { k = 16, types = "f32.f16.f16.f32", sum = "float" },
-  bf16 = { k = 16, types = "f32.bf16.bf16.f32", sum = "float" },
-  i8 = { k = 32, types = "s32.s8.s8.s32", sum = "int" },
-}
-
 -- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit
 -- 32 bits.
 local function integer(v)
@@ -31,28 +23,96 @@ local function integer(v)
   return true
 end
 
+-- Do the tensor cores multiply 8-bit floats? Those of sm_90 do in wgmma only, those of sm_100 in tcgen05; there the
+-- assembler would convert them.
+local function has_floats(v) return v.device.sm == 89 or v.device.sm // 10 == 12 end
+
+-- The 8-bit float that holds every map(q) of codes that take no more than a permutation, else nil.
+local function float_of(v)
+  local m = v.format.map
+  if m.kind == "float" then return cuda.float8[m.type] and m.slope == 1 and m.type or nil end
+  if v.format.bits ~= 4 then return nil end
+  for _, value in ipairs(m.values) do if not cuda.exact("e4m3", value) then return nil end end
+  return "e4m3"
+end
+
+local function steps_of_32(v)
+  for _, p in ipairs(v.format.planes) do if p.cols % 32 > 0 then return false end end
+  return true
+end
+
+-- Scales wait for sums over whole steps of 32; a zero point would not leave numbers of the type.
+local function floats(v)
+  local r = cuda.roles(v.format)
+  return cuda.float8[v.act] and has_floats(v) and v.SCALE == "sum" and not r.zero and #r.offset == 0 and steps_of_32(v)
+    and float_of(v)
+end
+
+-- The tensor core itself multiplies with powers of two of a row and 32 codes. A weight that none meets as it is stored
+-- (cuda.expand) has no device.
+local function blocks(v)
+  local p = v.format.planes
+  if not cuda.float8[v.act] or not v.device or v.device.sm // 10 ~= 12 or v.SCALE ~= "weight" then return nil end
+  if #p ~= 1 or p[1].type ~= "e8m0" or p[1].rows ~= 1 or p[1].cols ~= 32 then return nil end
+  return codes.is_e2m1(v.format.map) and "e2m1" or float_of(v)
+end
+
+-- Products; the first that takes a variant's weights and X is its product. tcgen05 of sm_100 would be one more, with a
+-- loop of its own; till then sm_100 has the last.
+--
+--   k, types, sum    of mma.sync m16n8k, as PTX spells it; $W and $X stand for the types of weights and X. Type of d
+--   bits             of sums that it keeps, where these are fewer than f32 has; of 8-bit floats as on sm_90, where that
+--                    is known
+--   scaled           a row's scale, a power of two, goes with `a`
+--   takes(v)         the type in which weights are multiplied, of format, activations, SCALE and device; nil: not taken
+--
+-- One of integers begins its sums over a group at the bits of 1.5 x 2^23, so that they are the last bits of a float.
+local products = {
+  { k = 32, types = "s32.s8.s8.s32", sum = "int", takes = function(v) return integer(v) and "s8" end },
+  { k = 32, types = "kind::mxf8f6f4.block_scale.scale_vec::1X.f32.$W.$X.f32.ue8m0", sum = "float",
+    bits = 13, scaled = true, takes = blocks },
+  { k = 32, types = "f32.$W.$X.f32", sum = "float", bits = 13, takes = floats },
+  { k = 16, types = "f32.$W.$W.f32", sum = "float", takes = function(v) return cuda.half_of(v.act) end },
+}
+
+local function product_of(v)
+  for _, p in ipairs(products) do
+    local weights = p.takes(v)
+    if weights then return p, weights end
+  end
+end
+
 -- Written into v, behind codes.derive and planes.derive:
 --
---   HALF                the 16-bit type in which weights are numbers
---   INTEGER, CONVERTS   are 8-bit integers multiplied? Else is X of 8 bits converted, to HALF, before?
---   PRODUCT, DEPTH      the product; its steps of 16 along k
+--   HALF                the 16-bit type in which weights are numbers, where they are not
+--   BYTE, INTEGER       of products of 8-bit numbers: the type of weights. Is it s8?
+--   CONVERTS            is X of 8 bits converted, to HALF, before?
+--   PRODUCT, DEPTH      the product; its steps of 16 along k. SCALED: scales go with it
 --   FLUSH, WEIGH        do scales multiply the sums of a group? Does anything happen to a fragment? TERMS: either
 --   PART, ACC           types of the sums of a group, and of all
 function product.kind(v)
-  v.HALF, v.INTEGER = cuda.half_of(v.act), integer(v)
-  v.CONVERTS = types.scaled(v.act) and not v.INTEGER
-  v.PRODUCT = products[v.INTEGER and "i8" or v.HALF]
-  v.DEPTH = v.PRODUCT.k // 16
+  local weights
+  v.HALF = cuda.half_of(v.act)
+  v.PRODUCT, weights = product_of(v)
+  v.BYTE, v.INTEGER = v.PRODUCT.k == 32 and weights or nil, weights == "s8"
+  v.TYPES = (v.PRODUCT.types:gsub("%$(%u)", { W = weights, X = v.act }))
+  v.CONVERTS = types.scaled(v.act) and not v.BYTE
+  v.DEPTH, v.SCALED = v.PRODUCT.k // 16, v.PRODUCT.scaled
   codes.unit(v)
 end
 
 function product.derive(v)
   v.FLUSH = v.SCALE == "sum" and #v.SCALES > 0
-  v.WEIGH = v.SCALE == "weight" or v.ZERO_PLANE ~= nil
-  v.TERMS = v.WEIGH or v.FLUSH
+  v.WEIGH = v.SCALE == "weight" and not v.SCALED or v.ZERO_PLANE ~= nil
+  v.TERMS = v.WEIGH or v.FLUSH or v.SCALED
   v.PART = v.PRODUCT.sum
   v.ACC = v.FLUSH and "float" or v.PART
   v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
+end
+
+-- What the recipe says of sums.
+function product.sums(v)
+  return v.PRODUCT.bits and { bits = v.PRODUCT.bits, depth = v.FLUSH and 16 * v.GROUP_STEPS or nil } or nil
 end
 
 -- ---- Rules ----------------------------------------------------------------------------------------------------------
@@ -94,7 +154,8 @@ product.rules = {
     function(v)
       local m, small = v.format.map, cuda.float8[v.format.map.type]
       local most = small and small.max or m.kind ~= "float" and math.max(-m.lo, m.hi) or 0
-      return v.SCALE ~= "weight" or 16 * most <= cuda.half[half(v)].max -- scales of checkpoints are well below 16
+      -- scales of checkpoints are well below 16
+      return v.SCALE ~= "weight" or blocks(v) ~= nil or 16 * most <= cuda.half[half(v)].max
     end),
 }
 
@@ -134,14 +195,17 @@ function product.ptx(w, v)
                    : "=r"(q[0]), "=r"(q[1]), "=r"(q[2]), "=r"(q[3]) : "r"(p));
     }
 
-    /* d[16 features, 8 tokens] += a[16, ${K} of k] . b[${K} of k, 8]. */
-    fn void multiply_add(${PART} *d, const u32 *a, const u32 *b) {
+    /* d[16 features, 8 tokens] += a[16, ${K} of k] . b[${K} of k, 8]${REMARK}. */
+    fn void multiply_add(${PART} *d, const u32 *a, const u32 *b${PARAMETER}) {
       asm volatile("mma.sync.aligned.m16n8k${K}.row.col.${TYPES} {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                   "{%0, %1, %2, %3};"
+                   "{%0, %1, %2, %3}${SCALES};"
                    : "+${D}"(d[0]), "+${D}"(d[1]), "+${D}"(d[2]), "+${D}"(d[3])
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])${OPERANDS});
     }
-  ]], { K = v.PRODUCT.k, TYPES = v.PRODUCT.types, D = v.INTEGER and "r" or "f" })
+  ]], { K = v.PRODUCT.k, TYPES = v.TYPES, D = v.INTEGER and "r" or "f",
+    REMARK = v.SCALED and " times the scales of a; those of b, all of them, are 1" or "",
+    PARAMETER = v.SCALED and ", u32 scale" or "", SCALES = v.SCALED and ", %10, {0, 0}, %11, {0, 0}" or "",
+    OPERANDS = v.SCALED and ', "r"(scale), "r"(0x7f7f7f7f)' or "" })
   w.blank()
 end
 
@@ -262,11 +326,11 @@ function product.loop(w, v, of)
       ${SECOND}
       ${WEIGH}
     #pragma unroll
-      for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]);
+      for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]${SCALE});
     }
   ]], { SUM = v.FLUSH and "part" or "acc", Q = of.q,
     SECOND = v.DEPTH == 2 and ("fragment(%s, s %% 4 + 1, a + 2);"):format(of.q) or "",
-    WEIGH = v.WEIGH and "weigh(a, term[i]);" or "" })
+    WEIGH = v.WEIGH and "weigh(a, term[i]);" or "", SCALE = v.SCALED and ", term[i].scale" or "" })
   if v.FLUSH then flush(w, v) end
   if of.after then w(of.after) end
   w.pop "}"

@@ -186,7 +186,8 @@ local function launch(v)
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   return { steps = { { args = args, grid = grid, block = { v.THREADS }, shared = shared(v) } }, counters = counters,
-    scratch = scratch, deterministic = true, batch_invariant = true, pdl = v.PDL }
+    scratch = scratch, deterministic = true, batch_invariant = true, pdl = v.PDL,
+    sums = product.sums(v) }
 end
 
 return kernel {

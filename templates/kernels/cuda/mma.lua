@@ -191,7 +191,8 @@ local function launch(v)
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   return { steps = { cuda.gather_step(v), { args = args, grid = grid, block = { v.THREADS }, shared = v.SMEM } },
-    counters = counters, scratch = scratch, deterministic = ordered, batch_invariant = ordered }
+    counters = counters, scratch = scratch, deterministic = ordered, batch_invariant = ordered,
+    sums = product.sums(v) }
 end
 
 return kernel {
