@@ -237,6 +237,8 @@ static const qn_arg row_stride[QN_OPERANDS] = {
 #undef QN_X
 };
 
+/* Rows of a caller that a map cannot describe, as docs/formats-and-kernels.md says, have a map of zeros: the kernel
+ * asks before it uses it. */
 static qn_status encode(cuda *c, const qn_launch *l, uint32_t i, const qn_host_args *a, tensor_map *out) {
   static const uint32_t every[QN_MAP_RANK] = {1, 1, 1, 1, 1};
   const qn_tensor_map *m = &l->step->map[i];
@@ -247,9 +249,11 @@ static qn_status encode(cuda *c, const qn_launch *l, uint32_t i, const qn_host_a
     dim[r] = (uint64_t)l->dim[i][r];
     stride[r] = !r && ld != QN_ARG_COUNT ? (uint64_t)qn__arg_number(a, ld) * size : (r ? stride[r - 1] : size) * dim[r];
   }
+  void *at = qn__arg_pointer(a, (qn_arg)m->operand);
+  if (ld != QN_ARG_COUNT && ((uintptr_t)at | stride[0]) % 16) return *out = (tensor_map){0}, QN_OK;
   int swizzle = m->swizzle ? __builtin_ctz(m->swizzle / 16) : 0; /* CUtensorMapSwizzle: 32, 64, 128 bytes are 1, 2, 3 */
-  int error = c->driver->tensor_map(out, map_type[m->type] - 1, m->rank, qn__arg_pointer(a, (qn_arg)m->operand), dim,
-                                    stride, m->box, every, 0, swizzle, 0, 0);
+  int error =
+      c->driver->tensor_map(out, map_type[m->type] - 1, m->rank, at, dim, stride, m->box, every, 0, swizzle, 0, 0);
   char what[160];
   snprintf(what, sizeof what, "'%s': tensor map of '%s'", l->step->entry, qn__arg[m->operand].name);
   return result(c, error, what);

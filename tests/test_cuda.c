@@ -20,27 +20,28 @@ static void verified(unsigned least, const char *device, const char *problem, co
 static const struct {
   const char *device, *problem;
 } rows[] = {
-    /* the plainest; a family writes the same text for every architecture, so that each row is on one */
+    /* the plainest; a family writes the same text for every architecture, so that each row is on one; warpgroups, which
+     * one architecture has, are below */
     {"emu:sm_120a", "int4.g128:4096x4096:f16-f16"},
     /* zero points, one scale a row, bias; a code as wide as a byte, where bf16 has 7 bits */
-    {"emu:sm_90a", "int4.g64.z:4096x4096:bf16-bf16+bias"},
+    {"emu:sm_120a", "int4.g64.z:4096x4096:bf16-bf16+bias"},
     {"emu:sm_120a", "int4.row.bf16:4096x4096:bf16-f16+bias.gelu+residual"},
     {"emu:sm_80", "int8.g32.z.f32:4096x4096:bf16-bf16"},
     /* tables, 8-bit floats in blocks, scales and minima in two levels, a scale for 16 and one of the tensor */
-    {"emu:sm_90a", "nf4.g64:4096x4096:f16-f16"},
-    {"emu:sm_90a", "e4m3.b128x128:4096x4096:bf16-f32"},
+    {"emu:sm_89", "nf4.g64:4096x4096:f16-f16"},
+    {"emu:sm_120a", "e4m3.b128x128:4096x4096:bf16-f32"},
     {"emu:sm_80", "q4_k:4096x4096:bf16-bf16"},
     {"emu:sm_120a", "nvfp4:4096x4096:f16-f16"},
     /* activations of 8 bits: results at the end of what f16 holds, both factors the same 8-bit floats */
     {"emu:sm_80", "q4_k:4096x4096:i8-f16"},
-    {"emu:sm_90a", "e4m3.b128x128:4096x4096:e4m3-bf16+bias"},
+    {"emu:sm_80", "e4m3.b128x128:4096x4096:e4m3-bf16+bias"},
     /* products of 8-bit integers: a zero point, a table, one scale a row */
-    {"emu:sm_90a", "int4.g64.z:4096x4096:i8-f16*scale.silu*gate"},
+    {"emu:sm_120a", "int4.g64.z:4096x4096:i8-f16*scale.silu*gate"},
     {"emu:sm_80", "iq4_nl.g32:4096x4096:i8-bf16"},
     {"emu:sm_120a", "int8.row:4096x4096:i8-f32"},
     /* dense weights */
     {"emu:sm_80", "f16:4096x4096:f16-f16"},
-    {"emu:sm_90a", "bf16:4096x4096:bf16-f32"},
+    {"emu:sm_89", "bf16:4096x4096:bf16-f32"},
 };
 
 START_TEST(every_variant_is_right) { verified(10, rows[_i].device, rows[_i].problem, "--space reduced"); }
@@ -100,6 +101,25 @@ START_TEST(expanded_weights_are_right) {
 }
 END_TEST
 
+/* Warpgroups take long here: one variant for each kind of weight and of activations, between them all ways to go. */
+START_TEST(warpgroups_are_right) {
+  static const char *const of[][2] = {
+      {"int4.g128:4096x4096:f16-f16", "--fix BM=64 --fix MT=1 --fix SPLIT=2"},
+      {"int4.g64.z:4096x4096:bf16-bf16+bias.silu*gate+residual", "--fix BM=32 --fix MT=1 --fix SPLIT=1"},
+      {"int5.g64.m:4096x4096:bf16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=4 --fix SCALE=weight"},
+      {"nvfp4:4096x4096:f16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=1"},
+      {"e4m3.b128x128:4096x4096:bf16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1 --fix SCALE=weight"},
+      {"int8.row:4096x4096:f16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=1"},
+      {"f16:4096x4096:f16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1"},
+      {"int4.g64.z:4096x4096:i8-f16", "--fix BM=32 --fix MT=1 --fix SPLIT=2"},
+      {"int8.row:4096x4096:i8-bf16", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},
+  };
+  char options[192];
+  snprintf(options, sizeof options, "--family cuda.wgmma %s", of[_i][1]);
+  verified(1, "emu:sm_90a", of[_i][0], options);
+}
+END_TEST
+
 /* Tensor cores that multiply 8-bit floats: with scales of their own (weight), and with scales that wait for the sum. */
 START_TEST(products_of_8_bit_floats_are_right) {
 #define MANY                                                                                                           \
@@ -129,6 +149,7 @@ int main(int argc, char **argv) {
       CASE(every_variant_is_right, sizeof rows / sizeof *rows),
       CASE(expanded_weights_are_right, 4),
       CASE(products_of_8_bit_floats_are_right, 5),
+      CASE(warpgroups_are_right, 9),
   };
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 900);
 }

@@ -300,6 +300,17 @@ START_TEST(test_tensor_maps) {
   ck_assert(map.dim[0] == 64 && map.dim[1] == 33 && map.stride[0] == 72 * 2);
   ck_assert_uint_eq(last.pointer[0], UINT64_C(0x5a5a5a5a5a5a5a5a)); /* the map, by value */
   ck_assert_uint_eq(last.pointer[1], 0x1000);
+  static const struct {
+    int x, ldx;
+  } askew[] = {{2, 72}, {0, 71}}; /* not in multiples of 16 bytes: a map of zeros, for the kernel to see */
+  for (size_t i = 0; i < QN_COUNT(askew); i++) {
+    qn_host_args a = arguments;
+    a.x = (const char *)a.x + askew[i].x, a.ldx = askew[i].ldx;
+    calls[0] = 0;
+    ck_ok(run_recipe(d, &r, &a, NULL));
+    ck_assert_str_eq(calls, " push launch pop");
+    ck_assert_uint_eq(last.pointer[0], 0);
+  }
   s->map[0] = (qn_tensor_map){.operand = QN_ARG_W, .type = QN_T_U8, .rank = 3, .box = {16, 1, 1}};
   s->map[0].dim[0] = IN(r, C(32)), s->map[0].dim[1] = IN(r, V(K)), s->map[0].dim[2] = IN(r, V(N));
   ck_ok(run_recipe(d, &r, &arguments, NULL));

@@ -14,6 +14,7 @@ typedef struct tally {
   bool sm_100;          /* and later */
   int hmma, imma;       /* products of tensor cores: of 16-bit floats, of integers */
   int qmma, scaled;     /* of 8-bit floats; with scales of their own */
+  int hgmma, bulk;      /* products of a warpgroup; bulk copies, by tensor maps or not */
   int copies, copies16; /* LDGSTS, global to shared memory: all, and those of 16 bytes */
   int loads, loads16;   /* LDG */
 } tally;
@@ -24,6 +25,8 @@ static void count(void *ud, const char *kernel UNUSED, unsigned opcode, const ui
   t->imma += opcode == 0x237;
   t->qmma += opcode == 0x27a;
   t->scaled += opcode == 0x47a;
+  t->hgmma += opcode == 0xdf0;
+  t->bulk += opcode == 0x5b4 || opcode == 0x3ba;
   t->copies += opcode == 0xfae;
   t->copies16 += opcode == 0xfae && (t->sm_100 ? (word[1] >> 10 & 3) == 2 : (word[1] >> 9 & 7) == 6);
   t->loads += opcode == 0x981;
@@ -126,26 +129,33 @@ END_TEST
 static bool is_mma(const tally *t) { return t->hmma > 0 && t->copies > 0 && t->copies16 == t->copies; }
 /* The same with products of 8-bit integers only. */
 static bool is_imma(const tally *t) { return t->imma > 0 && !t->hmma && t->copies > 0 && t->copies16 == t->copies; }
+/* Every tile arrives by bulk copies; warpgroups multiply, and nothing else. */
+static bool is_wgmma(const tally *t) { return t->hgmma > 0 && t->bulk > 2 && !t->hmma && !t->imma && !t->copies; }
 /* A lane's codes arrive by loads of 16 bytes, and nothing else is as wide; CUDA cores multiply. */
 static bool is_gemv(const tally *t) { return t->loads16 > 0 && !t->hmma && !t->copies; }
 
-static const struct corner {
+static const struct {
   const char *family, *problem, *fix;
   bool (*is)(const tally *t);
-  const char *arch; /* NULL: each */
 } corners[] = {
-    {"cuda.mma", "int4.g64.z:4096x4096:bf16-bf16+bias", "BM=128 STAGES=3", is_mma, NULL},
-    {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma, NULL},
-    {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma, NULL}, /* four groups in a tile */
-    {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma, NULL},
-    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=16 STAGES=4 SPLIT=8", is_mma, NULL},
-    {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma, NULL},
-    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma, NULL}, /* no scale before the end of K */
-    {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv, NULL},
-    /* many CTAs of two warps */
-    {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv, NULL},
-    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "UNROLL=4", is_gemv, NULL},
+    {"cuda.mma", "int4.g64.z:4096x4096:bf16-bf16+bias", "BM=128 STAGES=3", is_mma},
+    {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma},
+    {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma}, /* four groups in a tile */
+    {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
+    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=16 STAGES=4 SPLIT=8", is_mma},
+    {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma},
+    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma}, /* no scale before the end of K */
+    {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv},
+    {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv}, /* many CTAs of two warps */
+    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "UNROLL=4", is_gemv},
+    {"cuda.wgmma", "q4_k:4096x4096:bf16-bf16", "BM=128 MT=2 SPLIT=2", is_wgmma}, /* most registers */
+    {"cuda.wgmma", "int8.g32.z.f32:4096x4096:f16-f16", "BM=32 MT=2 SPLIT=1 SCALE=sum", is_wgmma},
 };
+
+/* Warpgroups multiply on one architecture only. */
+static bool has(const char *arch, const char *family) {
+  return strcmp(family, "cuda.wgmma") != 0 || !strcmp(arch, "sm_90a");
+}
 
 /* The cubin of variant i that cubins.lua has written. */
 static const void *cubin_of(int i, size_t *size) {
@@ -185,7 +195,7 @@ static void check_variant(const char *arch, int corner, int i, int spills, const
 START_TEST(is_what_it_says) {
   int corner = _i % (int)QN_COUNT(corners);
   const char *arch = archs[_i / (int)QN_COUNT(corners)];
-  if (corners[corner].arch && strcmp(corners[corner].arch, arch)) return;
+  if (!has(arch, corners[corner].family)) return;
   each_variant(arch, corners[corner].family, corners[corner].problem, corners[corner].fix, corner, check_variant);
 }
 END_TEST
@@ -217,7 +227,7 @@ START_TEST(floats_of_8_bits_are_native) {
 }
 END_TEST
 
-/* Instructions of the main loop for each product of the tensor core: at most so many. */
+/* Instructions of the main loop for each product of the tensor core, of a warp or of a warpgroup: at most so many. */
 static const struct {
   const char *family, *problem, *fix;
   double most;
@@ -228,6 +238,10 @@ static const struct {
     {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SLAB=2048 SCALE=sum SPLIT=2", 14},
     {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=16 WN=4 UNROLL=4 SLAB=1024 SCALE=sum SPLIT=2", 8.5},
     {"cuda.decode", "mxfp4:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SLAB=2048 SCALE=sum SPLIT=2", 27},
+    /* a product of 64 features and 128 tokens takes 64 clocks of the tensor cores: a third of them is for these */
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=1 SPLIT=1", 22},
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1", 19},
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=256 SPLIT=1", 20},
 };
 
 /* An instruction that computes again what a lane knew before the loop: S2R, S2UR, a product of 64 bits. */
@@ -254,6 +268,7 @@ static void check_loop(const char *arch, int row, int i, int spills, const char 
 START_TEST(loop_is_lean) {
   static const char *const of[] = {"sm_80", "sm_90a"};
   int row = _i / (int)QN_COUNT(of);
+  if (!has(of[_i % (int)QN_COUNT(of)], loops[row].family)) return;
   each_variant(of[_i % (int)QN_COUNT(of)], loops[row].family, loops[row].problem, loops[row].fix, row, check_loop);
 }
 END_TEST

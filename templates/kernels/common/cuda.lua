@@ -281,6 +281,15 @@ function cuda.helpers(w, v)
     fn ${YT} output(float f) { return ${CONVERT}; }
   ]], { T = t, YT = cuda.ctype[v.out], CONVERT = v.out == "f32" and "f" or v.out .. "_of_f32(f)" })
   w.blank()
+  if v.PDL then
+    w [[
+      /* The grid before this one, of which X may come, has ended. */
+      fn void wait_for_grid() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+      /* The grid behind this one may begin, and waits for its end. */
+      fn void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;"); }
+    ]]
+    w.blank()
+  end
   if epilogue.any(v) then cuda.epilogue(w, v) end
 end
 
@@ -339,10 +348,11 @@ function cuda.gather(w, v)
   w([=[
     /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W. */
     extern "C" __global__ void gather_x(const ${XT} *x, const int *perm, ${XT} *y, int k, int ldx) {
+      ${WAIT}
       x += (i64)blockIdx.x * ldx, y += (i64)blockIdx.x * k;
       for (u32 j = blockIdx.y * blockDim.x + threadIdx.x; j < k; j += gridDim.y * blockDim.x) y[j] = x[perm[j]];
     }
-  ]=], { XT = cuda.ctype[v.act] })
+  ]=], { XT = cuda.ctype[v.act], WAIT = v.PDL and "wait_for_grid();" or "" })
   w.blank()
 end
 

@@ -16,7 +16,7 @@ local product = {}
 
 -- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit
 -- 32 bits.
-local function integer(v)
+function product.integer(v)
   if v.act ~= "i8" or v.SCALE ~= "sum" or not cuda.integer(v.format) then return false end
   if #cuda.roles(v.format).scale == 0 and v.problem.k >= (1 << 31) // (128 * 128) then return false end
   for _, p in ipairs(v.format.planes) do if p.cols % 32 > 0 then return false end end
@@ -61,6 +61,8 @@ end
 -- loop of its own; till then sm_100 has the last.
 --
 --   k, types, sum    of mma.sync m16n8k, as PTX spells it; $W and $X stand for the types of weights and X. Type of d
+--   warpgroup        the types of wgmma; `signs` are factors of both operands and, of 16 bits, that k is the inner
+--                    dimension of b. nil: there is none
 --   bits             of sums that it keeps, where these are fewer than f32 has; of 8-bit floats as on sm_90, where that
 --                    is known
 --   scaled           a row's scale, a power of two, goes with `a`
@@ -68,11 +70,13 @@ end
 --
 -- One of integers begins its sums over a group at the bits of 1.5 x 2^23, so that they are the last bits of a float.
 local products = {
-  { k = 32, types = "s32.s8.s8.s32", sum = "int", takes = function(v) return integer(v) and "s8" end },
+  { k = 32, types = "s32.s8.s8.s32", warpgroup = "s32.s8.s8", signs = "", sum = "int",
+    takes = function(v) return product.integer(v) and "s8" end },
   { k = 32, types = "kind::mxf8f6f4.block_scale.scale_vec::1X.f32.$W.$X.f32.ue8m0", sum = "float",
     bits = 13, scaled = true, takes = blocks },
   { k = 32, types = "f32.$W.$X.f32", sum = "float", bits = 13, takes = floats },
-  { k = 16, types = "f32.$W.$W.f32", sum = "float", takes = function(v) return cuda.half_of(v.act) end },
+  { k = 16, types = "f32.$W.$W.f32", warpgroup = "f32.$W.$W", signs = ", 1, 1, 0", sum = "float",
+    takes = function(v) return cuda.half_of(v.act) end },
 }
 
 local function product_of(v)
@@ -88,14 +92,18 @@ end
 --   BYTE, INTEGER       of products of 8-bit numbers: the type of weights. Is it s8?
 --   CONVERTS            is X of 8 bits converted, to HALF, before?
 --   PRODUCT, DEPTH      the product; its steps of 16 along k. SCALED: scales go with it
+--   TYPES, WARPGROUP    those of mma.sync, of wgmma
 --   FLUSH, WEIGH        do scales multiply the sums of a group? Does anything happen to a fragment? TERMS: either
 --   PART, ACC           types of the sums of a group, and of all
+--   FEATURE, ROWS       the first feature of a warp in its CTA, text; from one of its tiles to the next: 16 or 64
+--   LAST                may a tile begin behind the padded N, where others of the warp do not?
 function product.kind(v)
   local weights
   v.HALF = cuda.half_of(v.act)
   v.PRODUCT, weights = product_of(v)
   v.BYTE, v.INTEGER = v.PRODUCT.k == 32 and weights or nil, weights == "s8"
-  v.TYPES = (v.PRODUCT.types:gsub("%$(%u)", { W = weights, X = v.act }))
+  local function spelt(names) return names and (names:gsub("%$(%u)", { W = weights, X = v.act })) end
+  v.TYPES, v.WARPGROUP = spelt(v.PRODUCT.types), spelt(v.PRODUCT.warpgroup)
   v.CONVERTS = types.scaled(v.act) and not v.BYTE
   v.DEPTH, v.SCALED = v.PRODUCT.k // 16, v.PRODUCT.scaled
   codes.unit(v)
@@ -107,6 +115,10 @@ function product.derive(v)
   v.TERMS = v.WEIGH or v.FLUSH or v.SCALED
   v.PART = v.PRODUCT.sum
   v.ACC = v.FLUSH and "float" or v.PART
+  v.FEATURE, v.ROWS = v.FEATURE or "warp % WN * TN", v.ROWS or 16
+  for _, p in ipairs(v.planes) do
+    if v.ROWS > 16 and v.MT > 1 and p.rows > 0 and not v.by_name[p.name] then v.LAST = true end
+  end
   v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
 end
 
@@ -158,6 +170,13 @@ product.rules = {
       return v.SCALE ~= "weight" or blocks(v) ~= nil or 16 * most <= cuda.half[half(v)].max
     end),
 }
+
+-- Do the rules let scales be applied so, "weight" or "sum"?
+function product.takes(v, scale)
+  local so = { SCALE = scale, format = v.format, act = v.act }
+  for _, r in ipairs(product.rules) do if r.name:find "^scale%-" and not r.ok(so) then return false end end
+  return true
+end
 
 -- ---- PTX ------------------------------------------------------------------------------------------------------------
 
@@ -229,8 +248,9 @@ end
 -- How far from there that of the tile `i` of 16 rows lies, in the step `s` of the warp's k, text of both.
 local function plane_at(v, p)
   if p.rows == 0 then return "p." .. p.name end
-  local across, at = p.rows == 16 and "i" or "i * 16", ""
-  local staged = v.by_name[p.name]
+  local staged, at = v.by_name[p.name], ""
+  local across = p.rows == 16 and (v.ROWS > 16 and "i * 4" or "i") or ("i * %d"):format(v.ROWS)
+  if not staged and v.LAST then across = p.rows == 16 and "min(i * 64, p.left) / 16" or "min(i * 64, p.left)" end
   if staged and v.TK > p.cols then
     at = ("s / %d * %s + "):format(p.cols // 16, p.rows == 16 and "(BN / 16)" or "BN")
   end
@@ -240,20 +260,21 @@ end
 function product.places(w, v)
   local sizes = codes.loads(v)
   w.push "struct places { /* of what this lane reads, in the first buffer */"
-  w "u32 x[${WAYS}];"
+  if v.WAYS > 0 then w "u32 x[${WAYS}];" end
   for _, b in ipairs(sizes) do w("u32 w${BYTES};", { BYTES = b }) end
   for _, p in ipairs(v.planes) do
     w("${TYPE}${NAME};", { TYPE = v.by_name[p.name] and "u32 " or "const u8 *", NAME = p.name })
   end
+  if v.LAST then w "int left; /* features behind the first tile */" end
   w.pop "};"
   w.blank()
   w([[
     fn places lane_places(const task &t, u32 base) {
-      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, k_warp = warp / WN * TK, feature = warp % WN * TN;
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, k_warp = warp / WN * TK, feature = ${FEATURE};
       places p;
   ]])
   w.push()
-  x.places(w, v)
+  if v.WAYS > 0 then x.places(w, v) end
   for _, b in ipairs(sizes) do
     w("p.w${BYTES} = kept(base + W_AT + feature / 16 * RUN + k_warp / 64 * RECORD + lane * ${BYTES});", { BYTES = b })
   end
@@ -261,6 +282,7 @@ function product.places(w, v)
     w(v.by_name[p.name] and "p.${NAME} = kept(${AT});" or "p.${NAME} = ${AT};",
       { NAME = p.name, AT = plane_place(v, p) })
   end
+  if v.LAST then w "p.left = t.n_padded - TN - min(t.n0 + feature, t.n_padded - TN);" end
   w "return p;"
   w.pop "}"
   w.blank()
@@ -338,6 +360,9 @@ function product.loop(w, v, of)
   w.blank()
 end
 
+-- Text that reads plane p for tile i and step s, from a buffer.
+function product.raw(v, p) return planes.read(v, p, plane_at(v, p)) end
+
 -- From the buffers of cuda_ring.
 function product.multiply(w, v)
   product.loop(w, v, {
@@ -352,7 +377,7 @@ function product.multiply(w, v)
         for (int i = 0; i < MT; i++) load_codes(p, buffer + i * RUN + s / 4 * RECORD, q[i]);
     ]],
     q = "q[i]", offset = " + buffer",
-    raw = function(p) return planes.read(v, p, plane_at(v, p)) end,
+    raw = function(p) return product.raw(v, p) end,
   })
 end
 
@@ -363,7 +388,7 @@ function product.row_scales(w, v)
   for i, name in ipairs(v.ROW_SCALES) do list[i] = v.planes[name] end
   w "#pragma unroll"
   w.push "for (int i = 0; i < MT; i++) {"
-  planes.declare(w, v, list, function(p) return planes.read(v, p, plane_at(v, p)) end)
+  planes.declare(w, v, list, function(p) return product.raw(v, p) end)
   w([[
     #pragma unroll
     for (int j = 0; j < NT; j++)

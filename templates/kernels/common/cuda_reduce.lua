@@ -11,7 +11,8 @@ local reduce = {}
 
 reduce.SHARED = 128 -- bytes of shared memory of combine(): `arrived`, and what aligns the buffers behind it
 
--- SLOTS: partial sums that are kept.
+-- SLOTS: partial sums that are kept. ARRIVED: where the word of shared memory that combine() needs is, text; without
+-- it there is one more variable.
 function reduce.derive(v) v.SLOTS = v.REDUCE == "atomic" and 1 or v.SPLIT end
 
 -- What it needs: names of arguments, bytes of counters and of scratch.
@@ -51,7 +52,7 @@ function reduce.gather(w, v)
   w "/* All warps' sums into out[token][feature]; warps that share a place add in order. */"
   w.push("fn void gather(const places &p, float *out, ${ACC} ${NAME}[MT][NT][4]) {",
     { NAME = v.ACC == "int" and "integer" or "acc" })
-  w "const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, feature = warp % WN * TN;"
+  w "const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, feature = ${FEATURE};"
   if v.ACC == "int" then floats(w, v) end
   product.row_scales(w, v)
   w([[
@@ -64,7 +65,7 @@ function reduce.gather(w, v)
           for (int j = 0; j < NT; j++)
     #pragma unroll
             for (int e = 0; e < 4; e++) {
-              float *to = out + (j * 8 + lane % 4 * 2 + e % 2) * PITCH + feature + i * 16 + lane / 4 + e / 2 * 8;
+              float *to = out + (j * 8 + lane % 4 * 2 + e % 2) * PITCH + feature + i * ${ROWS} + lane / 4 + e / 2 * 8;
               *to = ${BEFORE}acc[i][j][e];
             }
       __syncthreads();
@@ -88,7 +89,7 @@ function reduce.combine(w, v)
 
     /* A counter for each tile, zero between launches, and SLOTS times BM x BN sums${ZERO}. */
     fn bool combine(const task &t, u32 *counters, float *sums, float *out) {
-      __shared__ u32 arrived;
+      ${ARRIVED};
       sums += (i64)blockIdx.x * SLOTS * BM * BN;
       const int count = min(t.m - t.m0, BM) * BN;
       for (int i = threadIdx.x; i < count; i += THREADS) {
@@ -109,7 +110,8 @@ function reduce.combine(w, v)
       __syncthreads();
       return true;
     }
-  ]], { ZERO = atomic and ", zero, too" or "", CLEAR = atomic and "sums[i] = 0;" or "",
+  ]], { ARRIVED = v.ARRIVED and "u32 &arrived = " .. v.ARRIVED or "__shared__ u32 arrived",
+    ZERO = atomic and ", zero, too" or "", CLEAR = atomic and "sums[i] = 0;" or "",
     PUT = atomic and "atomicAdd(sums + i, mine);" or "sums[blockIdx.y * BM * BN + i] = mine;" })
   w.blank()
 end

@@ -48,13 +48,14 @@ function ring.derive(v)
   v.RUN = v.BK // 64 * v.RECORD
 end
 
--- Constants that say where everything lies in a buffer, and its size.
+-- Constants that say where everything lies in a buffer, and its size, a multiple of v.ALIGN where there is one.
 function ring.places(v)
   local lines, size = { "W_AT = X_BYTES," }, "X_BYTES + W_BYTES"
   for _, p in ipairs(v.staged) do
     lines[#lines + 1] = ("%s = %s,"):format(p.place, size)
     size = ("%s + %d"):format(p.place, p.bytes)
   end
+  if v.ALIGN then size = ("(%s + %d) / %d * %d"):format(size, v.ALIGN - 1, v.ALIGN, v.ALIGN) end
   lines[#lines + 1] = ("STAGE = %s, /* bytes of a buffer */"):format(size)
   return table.concat(lines, "\n")
 end

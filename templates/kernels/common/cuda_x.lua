@@ -48,15 +48,15 @@ local function word_of_x(v, column)
 end
 
 -- copy_x_by_words(): `columns` (text) of X from k0 on, however it is aligned; beyond M and K zeros. A family whose task
--- has `perm` takes it in that order.
-function x.by_words(w, v, columns)
+-- has `perm` takes it in that order. `thread` of `threads` that copy, texts; left out: all of the CTA.
+function x.by_words(w, v, columns, thread, threads)
   local count, declaration, word = word_of_x(v, function(k) return v.PERM and ("t.perm ? t.perm[%s] : %s"):format(k, k)
     or k end)
   w([[
     /* X from k0 on, by words: for rows that are not aligned to 16 bytes${ORDER}; beyond M and K zeros. */
     fn void copy_x_by_words(const task &t, u8 *to, int k0) {
     #pragma unroll 1
-      for (int i = threadIdx.x; i < BM * (${COLUMNS} / ${COUNT}); i += THREADS) {
+      for (int i = ${THREAD}; i < BM * (${COLUMNS} / ${COUNT}); i += ${THREADS}) {
         const int row = i / (${COLUMNS} / ${COUNT}), at = i % (${COLUMNS} / ${COUNT}), k = k0 + at * ${COUNT};
         const bool there = t.m0 + row < t.m;
         const ${XT} *from = t.x + (i64)(there ? t.m0 + row : 0) * t.ldx;
@@ -65,7 +65,7 @@ function x.by_words(w, v, columns)
       }
     }
   ]], { COLUMNS = columns, COUNT = count, DECLARATION = declaration, WORD = word,
-    ORDER = v.PERM and ", or in act-order" or "" })
+    ORDER = v.PERM and ", or in act-order" or "", THREAD = thread or "threadIdx.x", THREADS = threads or "THREADS" })
   w.blank()
 end
 

@@ -128,9 +128,6 @@ local function copy_x(w)
         copy16(base + place_of_x(row, piece * 16), there ? t.x + (i64)(t.m0 + row) * t.ldx + k : t.x, there);
       }
     }
-
-    /* The grid before this one, of which X may come, has ended. */
-    fn void wait_for_grid() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
   ]]
   w.blank()
 end
@@ -174,7 +171,7 @@ local function entry(w, v)
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
   ]], { ARGS = cuda.extra_names(v), COMBINE = reduce.call(v), WAIT = v.PDL and "wait_for_grid();" or "",
-    LAUNCH = v.PDL and 'asm volatile("griddepcontrol.launch_dependents;");' or "" })
+    LAUNCH = v.PDL and "let_next_begin();" or "" })
   w.pop "}"
 end
 

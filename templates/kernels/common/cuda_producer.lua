@@ -1,0 +1,184 @@
+-- cuda_producer.lua - buffers of shared memory that one warpgroup fills while others multiply what is in them.
+--
+--   producer   wait(empty[s])   ask for X, W, planes of a tile -> full[s]      s = 0, 1, ... STAGES - 1, 0, ...
+--   consumers  wait(full[s])    multiply                       -> empty[s]
+--
+-- A buffer holds what those of cuda_ring do. Its barriers count: of full[s] one arrival and the bytes that were asked
+-- for; of empty[s] one arrival of each consumer warp. They lie behind the buffers. A barrier's parity says how often
+-- the ring has gone round.
+--
+--   X        by a tensor map, 64 of k for each copy, in the order of cuda_x: its exchange of pieces is the one of 128
+--            bytes, for which buffers begin at multiples of 1024. Beyond M and K come zeros. An X that a map cannot
+--            describe, whose address or pitch is not a multiple of 16 bytes, is copied by words
+--   W        by a tensor map of the records: RUN bytes for each 16 features; beyond the padded N come zeros
+--   planes   by bulk copies. Beyond the padded N come the last 64 features again
+--
+-- One thread asks for everything; all of the warpgroup copy by words.
+--
+-- Source: PTX ISA, "cp.async.bulk", "cp.async.bulk.tensor", "mbarrier"; producer and consumers are CUTLASS'.
+
+local cuda = use "kernels/common/cuda"
+local planes = use "kernels/common/cuda_planes"
+local ring = use "kernels/common/cuda_ring"
+local x = use "kernels/common/cuda_x"
+local producer = {}
+
+producer.THREADS = 128
+producer.BARRIERS = 256 -- bytes behind the buffers
+
+-- As ring.sizes, and as many STAGES as the device has room for, up to 6.
+function producer.sizes(v)
+  local s = ring.sizes(v)
+  s.ALIGN = 1024
+  s.STAGE = (s.STAGE + 1023) // 1024 * 1024
+  s.STAGES = math.min(6, (v.device.smem - producer.BARRIERS) // s.STAGE)
+  return s
+end
+
+-- BOX: elements of X along k that a copy moves, a row of a block; RUN as in ring.derive.
+function producer.derive(v)
+  ring.derive(v)
+  v.BOX = v.X_ROW // v.X_SIZE
+end
+
+-- Arguments of the launch, and the same as declarations.
+function producer.maps(v)
+  local run = v.RECORD // 8 -- elements of 8 bytes in a record
+  return { tensor_map = { operand = "x", type = v.act, dims = { K, M }, box = { v.BOX, v.BM }, swizzle = 128 } },
+    { tensor_map = { operand = "w", type = "f64", dims = { ceildiv(K, cuda.fragment.TILE_K)
+      * (cuda.fragment.TILE_K // 64 * run), ceildiv(N, cuda.fragment.TILE_N) * (cuda.fragment.TILE_N // 16) },
+      box = { v.BK // 64 * run, v.BN // 16 } } }
+end
+producer.PARAMETERS = "const __grid_constant__ tensor_map x_map, const __grid_constant__ tensor_map w_map, "
+
+-- ---- PTX ------------------------------------------------------------------------------------------------------------
+
+function producer.ptx(w)
+  w [[
+    struct __align__(64) tensor_map { u64 opaque[16]; };
+
+    fn void barrier_init(u32 barrier, int arrivals) {
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(barrier), "r"(arrivals) : "memory");
+    }
+    fn void barrier_arrive(u32 barrier) {
+      asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
+    }
+    /* Its phase waits for so many bytes of copies, too. */
+    fn void barrier_expect(u32 barrier, int bytes) {
+      asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+    }
+    /* Until the phase of this parity has ended. */
+    fn void barrier_wait(u32 barrier, u32 parity) {
+      asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                   "@!done bra AGAIN;\n}" :: "r"(barrier), "r"(parity) : "memory");
+    }
+
+    /* Begin to copy the box at (column, row), or so many bytes. */
+    fn void copy_box(u32 to, const tensor_map *map, int column, int row, u32 barrier) {
+      asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                   "[%0], [%1, {%2, %3}], [%4];"
+                   :: "r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier) : "memory");
+    }
+    fn void copy_bulk(u32 to, const u8 *from, int bytes, u32 barrier) {
+      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                   :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+    }
+    /* What this thread wrote to shared memory is there for wgmma. */
+    fn void writes_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+    /* All threads of the producer. */
+    fn void producers_meet() { asm volatile("bar.sync 1, ${PRODUCERS};" ::: "memory"); }
+    template <int n> fn void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(n)); }
+    template <int n> fn void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(n)); }
+  ]]
+  w.blank()
+end
+
+-- ---- The ring -------------------------------------------------------------------------------------------------------
+
+local function ring_places(w)
+  w [[
+    struct barriers { u32 full, empty; }; /* the first of each */
+
+    fn barriers ring_barriers(u32 base) { return {base + BARRIERS_AT, base + BARRIERS_AT + STAGES * 8}; }
+
+    /* For all of the CTA. */
+    fn void ring_begin(const barriers &b) {
+      if (threadIdx.x == 0) {
+        for (int s = 0; s < STAGES; s++) barrier_init(b.full + s * 8, 1), barrier_init(b.empty + s * 8, THREADS / 32);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+      }
+      __syncthreads();
+    }
+  ]]
+  w.blank()
+end
+
+-- The pieces of plane p: a row of each group that a tile has.
+local function copy_plane(w, p)
+  local blocks = p.rows == 16
+  w([[
+    for (int group = 0; group < ${GROUPS}; group++)
+      for (int n = 0; n < BN; n += across) {
+        const int feature = min(t.n0 + n, t.n_padded - ${TILE_N}), at = ${AT};
+        const i64 from = (i64)(tile * BK / ${COLS} + group) * ${PITCH} + ${FEATURE};
+        copy_bulk(${TO}, ${FROM}, ${BYTES}, full);
+      }
+  ]], { GROUPS = p.groups, COLS = p.cols, TILE_N = cuda.fragment.TILE_N,
+    AT = blocks and "group * (BN / 16) + n / 16" or "group * BN + n",
+    PITCH = blocks and "(t.n_padded / 16)" or "t.n_padded", FEATURE = blocks and "feature / 16" or "feature",
+    TO = planes.element(p, "to + " .. p.place, "at"), FROM = planes.element(p, ("t.%s_at"):format(p.name), "from"),
+    BYTES = blocks and "across / 4" or p.size == 1 and "across" or "across * " .. p.size })
+end
+
+function producer.ring(w, v)
+  local bytes = 0
+  for _, p in ipairs(v.staged) do bytes = bytes + p.bytes end
+  ring_places(w)
+  x.by_words(w, v, "BK", "threadIdx.x - THREADS", tostring(producer.THREADS))
+  w([[
+    /* Ask for W and the planes of a tile. */
+    fn void ask_for_w(const task &t, const tensor_map *map, u32 to, u32 full, int tile) {
+      const int across = t.n0 + BN <= t.n_padded ? BN : ${TILE_N};
+      copy_box(to + W_AT, map, tile * (RUN / 8), t.n0 / 16, full);
+  ]], { TILE_N = cuda.fragment.TILE_N })
+  w.push()
+  for _, p in ipairs(v.staged) do copy_plane(w, p) end
+  w.pop "}"
+  w.blank()
+  w([[
+    fn void ask_for_x(const task &t, const tensor_map *map, u32 to, u32 full, int tile) {
+      for (int at = 0; at < BK; at += ${BOX}) copy_box(to + at / ${BOX} * X_BLOCK, map, tile * BK + at, t.m0, full);
+    }
+
+    /* Fill buffers with tiles begin .. end - 1. `mapped`: does x_map describe X? The first of X waits for the grid that
+     * may have made it, W does not. */
+    fn void produce(const task &t, const tensor_map *x_map, const tensor_map *w_map, bool mapped, u8 *memory, u32 base,
+                    const barriers &b, int begin, int end) {
+      const int thread = threadIdx.x - THREADS;
+      if (mapped && thread) return;
+      u32 parity = 1;
+      int s = 0;
+    #pragma unroll 1
+      for (int tile = begin; tile < end; tile++) {
+        const u32 to = base + s * STAGE, full = b.full + s * 8;
+        barrier_wait(b.empty + s * 8, parity);
+        if (!thread) {
+          barrier_expect(full, W_BYTES + ${PLANES} + (mapped ? X_BYTES : 0));
+          ask_for_w(t, w_map, to, full, tile);
+        }
+        if (tile == begin) wait_for_grid();
+        if (mapped) ask_for_x(t, x_map, to, full, tile);
+        else {
+          copy_x_by_words(t, memory + s * STAGE, tile * BK);
+          writes_for_products();
+          producers_meet();
+        }
+        if (!thread) barrier_arrive(full);
+        if (++s == STAGES) s = 0, parity ^= 1;
+      }
+    }
+  ]], { PLANES = bytes })
+  w.blank()
+end
+
+return producer
