@@ -8,7 +8,7 @@ local template = {
   read_globals = {
     "assert", "error", "ipairs", "next", "pairs", "select", "tonumber", "tostring", "type", "math", "string", "table",
     "format", "kernel", "layout", "types", "targets", "expr", "use", "lookup", "bits", "ceildiv", "min", "max", "lt", "eq", "cond",
-    "M", "N", "K", "T", "SMS", "SMEM", "L2",
+    "M", "N", "K", "T", "E", "SMS", "SMEM", "L2",
   },
 }
 for _, path in ipairs { "templates/formats", "templates/layouts", "templates/kernels", "tests/lua/broken.lua",

@@ -165,7 +165,8 @@ static qn_status put_devices(const qn_pack_builder *b, section *s) {
 /* The index entry of a plan. */
 static void plan_entry(const qn_plan *p, uint64_t offset, uint64_t size, uint8_t e[QN_PACK_PLAN_ENTRY]) {
   const uint32_t types[] = {p->problem.act, p->problem.out, p->problem.x};
-  const uint32_t rest[] = {(uint32_t)p->problem.n, (uint32_t)p->problem.k, p->kind, p->device};
+  const uint32_t rest[] = {(uint32_t)p->problem.n, (uint32_t)p->problem.k, p->kind, p->device,
+                           (uint32_t)p->problem.experts};
   memset(e, 0, QN_PACK_PLAN_ENTRY);
   memcpy(e, p->problem.format, strlen(p->problem.format));
   for (size_t i = 0; i < QN_COUNT(types); i++) qn__put32(e + 64 + 4 * i, types[i]);

@@ -41,7 +41,7 @@ return function(native)
       layout = copy(layout), types = copy(types), targets = copy(target), expr = copy(expr),
       lookup = expr.lookup, bits = expr.bits,
       ceildiv = expr.ceildiv, min = expr.min, max = expr.max, lt = expr.lt, eq = expr.eq, cond = expr.select,
-      M = expr.var "M", N = expr.var "N", K = expr.var "K", T = expr.var "T",
+      M = expr.var "M", N = expr.var "N", K = expr.var "K", T = expr.var "T", E = expr.var "E",
       SMS = expr.var "SMS", SMEM = expr.var "SMEM", L2 = expr.var "L2",
       use = function(path)
         check.that(type(path) == "string" and not path:find "%.%.", nil, "use: %q is no path below templates/",

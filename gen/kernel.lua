@@ -22,7 +22,7 @@ local kernel = { registry = {}, hash = nil, progress = function() end }
 local fields = { name = "string", target = "string", doc = "string", source = "string?", params = "list",
   rules = "list", derive = "function?", layout = "function", launch = "function", flags = "function?",
   arch = "function?", m = "function?", cost = "function?", outline = "list", replace = "boolean?",
-  rounds = "boolean?", file = "string?", where = "string?" } -- of the one that a copy was made of
+  rounds = "boolean?", grouped = "boolean?", file = "string?", where = "string?" } -- of the one that a copy was made of
 local param_fields = { name = "string", doc = "string?", short = "string?", values = "list", quick = "list|function?" }
 local rule_fields = { name = "string", why = "string", ok = "function" }
 
@@ -162,6 +162,8 @@ end
 local general = {
   { name = "rounds-x", why = "the family takes X in the type that is multiplied, and does not round it",
     ok = function(v) return v.def.rounds or v.problem.x == v.act end },
+  { name = "stack", why = "the family serves one weight, no stack of experts",
+    ok = function(v) return v.def.grouped or not v.problem.experts end },
 }
 
 local function rules_of(def) return table.move(def.rules, 1, #def.rules, #general + 1, { table.unpack(general) }) end
@@ -287,8 +289,8 @@ local function complete(def, v)
     cost = def.cost and answer(def, "cost", "number", def.cost(v)) or 0 }, methods)
   out.m_min, out.m_max, out.m_tile = served(def, v)
   local p = v.problem
-  out.name = ("%s/%s/%s-%s%s/%s"):format(def.name, v.format.name, p.activations, p.out, p.epilogue,
-    values_text(def, v.params))
+  out.name = ("%s/%s/%s-%s%s%s/%s"):format(def.name, v.format.name, p.activations, p.out, p.epilogue,
+    p.experts and ".experts" or "", values_text(def, v.params))
   local parts = { out:source(false), out.flags, out.arch, json(out.recipe), json(out.layout) }
   out.hash = kernel.hash(table.concat(parts, "\0"))
   return out

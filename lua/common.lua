@@ -168,6 +168,13 @@ end
 -- ---- Text -----------------------------------------------------------------------------------------------------------
 
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
+-- Bytes of weights that a plan's call with M rows reads: of a stack those of the experts that some row meets, on
+-- average, where rows go to all alike.
+function common.read_bytes(plan, m)
+  local e = plan.experts
+  return e and plan.bytes * e * (1 - (1 - 1 / e) ^ m) or plan.bytes
+end
+
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
 function common.percent(share) return share and ("%.0f%%"):format(100 * share) or "-" end
 

@@ -60,6 +60,7 @@ void qn__lua_push_plan(lua_State *L, const qn_plan *p, qn__lua_kernel find, void
   qn__lua_set_integer(L, "n", p->problem.n);
   qn__lua_set_integer(L, "k", p->problem.k);
   qn__lua_set_integer(L, "bytes", bytes);
+  if (p->problem.experts) qn__lua_set_integer(L, "experts", p->problem.experts);
   lua_createtable(L, (int)p->n_ranges, 0);
   for (uint32_t i = 0; i < p->n_ranges; i++) {
     push_range(L, p, i, find, ud);

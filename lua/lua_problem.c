@@ -58,9 +58,11 @@ static void push_operands(lua_State *L, const qn_problem *p) {
   }
 }
 
-static void push_fields(lua_State *L) {
+/* The last ones are of stacks alone. */
+static void push_fields(lua_State *L, const qn_problem *p) {
+  size_t end = p->experts ? offsetof(qn_function_args, reserved) : offsetof(qn_function_args, ids);
   lua_newtable(L);
-  for (size_t at = 0; at < offsetof(qn_function_args, reserved); at += 8)
+  for (size_t at = 0; at < end; at += 8)
     for (qn_arg i = 0; i < QN_ARG_COUNT; i++) {
       if (qn__arg[i].at != at) continue;
       lua_newtable(L);
@@ -90,6 +92,7 @@ static void push_problem(lua_State *L, const qn_problem *p) {
   lua_newtable(L);
   set_text(L, "spelling", p->spelling);
   set_text(L, "format", p->format);
+  if (p->experts) lua_pushinteger(L, p->experts), lua_setfield(L, -2, "experts");
   lua_pushinteger(L, p->n), lua_setfield(L, -2, "n");
   lua_pushinteger(L, p->k), lua_setfield(L, -2, "k");
   set_type(L, "act", p->act);
@@ -100,16 +103,17 @@ static void push_problem(lua_State *L, const qn_problem *p) {
   set_flag(L, "gated", qn__gated(p));
   push_steps(L, p), lua_setfield(L, -2, "steps");
   push_operands(L, p), lua_setfield(L, -2, "operands");
-  push_fields(L), lua_setfield(L, -2, "fields");
+  push_fields(L, p), lua_setfield(L, -2, "fields");
 }
 
 /* Spell the problem with what is given in place of its parts, and parse that. */
 static qn_status respell(lua_State *L, qn_problem *p) {
   const char *act = luaL_checkstring(L, 3);
   const char *out = luaL_optstring(L, 4, qn_type_name((qn_type)p->out));
-  char text[512];
+  char text[512], stack[24] = "";
+  if (p->experts) snprintf(stack, sizeof stack, "%lldx", (long long)p->experts);
   bool has_out = p->out || !lua_isnoneornil(L, 4);
-  snprintf(text, sizeof text, "%s:%lldx%lld:%s%s%s%s", luaL_optstring(L, 2, p->format), (long long)p->n,
+  snprintf(text, sizeof text, "%s:%s%lldx%lld:%s%s%s%s", luaL_optstring(L, 2, p->format), stack, (long long)p->n,
            (long long)p->k, act, has_out ? "-" : "", has_out ? out : "", push_epilogue(L, p));
   return qn__problem_parse(text, p);
 }

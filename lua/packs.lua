@@ -232,8 +232,10 @@ return function(q, native)
     return q.open(path, { device = self.device.name })
   end
 
-  -- The dense product now: the better of the other library and our own kernels, with `by` whom; nil: there is neither.
+  -- The dense product now: the better of the other library and our own kernels, with `by` whom; nil: there is neither,
+  -- or it is a stack of experts.
   function session:time_dense(own, plan, m, reps)
+    if plan.experts then return end
     local blas = self.worker:ask(('{"op":"blas","n":%d,"k":%d,"m":%d}'):format(plan.n, plan.k, m), patience)
     local best = blas and self:sampled(blas)
     if best then best.by = blas.by end
@@ -278,7 +280,7 @@ return function(q, native)
     local ok, why, code = each_case(self, s, function(plan, range, case)
       for _, point in ipairs(plan.kind == "fastest" and plan.n > 0 and points(plan, range, list) or {}) do
         out[#out + 1] = { plan = plan, case = case, point = point }
-        shapes[("%dx%d"):format(plan.n, plan.k)] = true
+        if not plan.experts then shapes[("%dx%d"):format(plan.n, plan.k)] = true end
         if not seen[point.m] then ms[#ms + 1] = point.m end
         seen[point.m] = true
       end
@@ -341,7 +343,8 @@ return function(q, native)
       if not r then return nil, ("%s M=%d %s: %s"):format(plan.problem, m, x.case.variant, fault), "QN_E_WRONG" end
       local ours, other, beside = r.ours, r.other or {}, from and "against_" or "dense_"
       out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = ours.seconds, spread = ours.spread,
-        disturbed = ours.disturbed, bytes = plan.bytes, bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds }
+        disturbed = ours.disturbed, bytes = q.import "lua.common".read_bytes(plan, m), bandwidth = ours.bandwidth,
+        tuned_seconds = x.point.seconds }
       for _, key in ipairs { "seconds", "spread", "disturbed", "bandwidth", "by" } do
         out[i][beside .. key] = other[key]
       end

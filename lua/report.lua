@@ -39,7 +39,8 @@ local function collect(p, source_of, by_problem, problems, timed)
           by_problem[plan.problem], problems[#problems + 1] = entry, entry
         end
         entry.points[#entry.points + 1] = { source = source_of[plan.device], m = x.m, variant = range.variant,
-          seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, raced = x.raced, bytes = plan.bytes,
+          seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, raced = x.raced,
+          bytes = common.read_bytes(plan, x.m),
           dense_seconds = x.dense_seconds and x.dense_seconds > 0 and x.dense_seconds or nil,
           bandwidth = x.bandwidth and x.bandwidth > 0 and x.bandwidth or nil,
           next = next_best(timed(plan.problem)[x.m], range.variant, x.seconds) }

@@ -148,12 +148,12 @@ return function(q, native)
     return ("%s:%s:%s-%s"):format(type, shape, type, type)
   end
 
-  -- The dense product of every shape, once: the baseline.
+  -- The dense product of every shape, once: the baseline. It has one weight, so there is none of a stack.
   local function add_dense(job, problems, device)
     local seen = {}
     for _, p in ipairs(problems) do
       local spelling = q.dense_problem(("%dx%d"):format(p.n, p.k), device.target)
-      if not seen[spelling] then
+      if not seen[spelling] and not p.experts then
         seen[spelling] = true
         local d = q.problem(spelling, device.target)
         local list = candidates(d, device, { space = "quick" })

@@ -68,6 +68,7 @@ static inline qn_program qn__program(const qn_pool *p, qn_expr e) { return (qn_p
   X(M, "M")                                                                                                            \
   X(N, "N")                                                                                                            \
   X(K, "K")                                                                                                            \
+  X(E, "E") /* E: experts of a stack */                                                                                \
   X(T, "T") /* T: threads of the host pool */                                                                          \
   X(SMS, "SMS")                                                                                                        \
   X(SMEM, "SMEM")                                                                                                      \
@@ -287,12 +288,16 @@ qn_status qn__recipe_check(const qn_recipe *r);
 
 /* ---- Problem ----------------------------------------------------------------------------------------------------- */
 
-/* Spelling: FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE]; X, ACT and OUT as type names (bf16, f16, f32, i8), EPILOGUE the steps
+enum { QN_EXPERTS = 4096 }; /* of a stack, at most */
+
+/* Spelling: FORMAT:[Ex]NxK[:[X~]ACT[-OUT]][EPILOGUE]; with E a stack of so many weights, of which each row meets one;
+ * X, ACT and OUT as type names (bf16, f16, f32, i8), EPILOGUE the steps
  * of epilogue.h in their order. */
 typedef struct qn_problem {
   char spelling[192]; /* full: types always present, "int4.g128:4096x4096:bf16-f32+bias" */
   char format[QN_NAME];
   int64_t n, k;
+  int64_t experts;   /* weights of a stack; 0: no stack but one weight */
   uint32_t act, out; /* qn_type: what W is multiplied with, and Y */
   uint32_t x;        /* qn_type of X if the call rounds it to `act` (see qn__x_group); QN_T_NONE: X is of type `act` */
   uint8_t epilogue[QN_EPILOGUE_STEPS]; /* qn_epilogue, zeros behind the last */
@@ -305,7 +310,7 @@ bool qn__gated(const qn_problem *p);
 static inline int64_t qn__columns(const qn_problem *p) { return qn__gated(p) ? p->n / 2 : p->n; }
 
 /* Parse a spelling. Missing types are left QN_T_NONE. QN_E_ARG with the reason (QN_E_SHAPE for N and K outside
- * 1 .. 2^31 - 1). */
+ * 1 .. 2^31 - 1, E outside 1 .. QN_EXPERTS). */
 qn_status qn__problem_parse(const char *spelling, qn_problem *out);
 /* Write the spelling into p->spelling from the other fields; types that are QN_T_NONE are left out. */
 void qn__problem_spell(qn_problem *p);

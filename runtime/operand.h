@@ -24,10 +24,12 @@
   OPERAND(RESIDUAL, residual, takes(p, QN_ARG_RESIDUAL), p->out, 0, qn__columns(p), LD_RESIDUAL)                       \
   OPERAND(SCALE, scale, takes(p, QN_ARG_SCALE), QN_T_F32, 1, 1, COUNT)
 
-/* What the library adds: the packed weight, the two parts of the workspace, the order of the columns of X. Then
- * numbers, and those of them that the caller gives with the operands. */
-#define QN_POINTER_MAP(X) X(W, w) X(SCRATCH, scratch) X(COUNTERS, counters) X(PERM, perm)
-#define QN_NUMBER_MAP(X) X(M, m) X(N, n) X(K, k)
+/* What the library adds: the packed weight, the two parts of the workspace, the order of the columns of X;
+ * and whose the rows of a stack are (grouped.h). Then numbers, and those of them that the caller gives with the
+ * operands. */
+#define QN_POINTER_MAP(X)                                                                                              \
+  X(W, w) X(SCRATCH, scratch) X(COUNTERS, counters) X(PERM, perm) X(IDS, ids) X(OFFSETS, offsets) X(ROWS, rows)
+#define QN_NUMBER_MAP(X) X(M, m) X(N, n) X(K, k) X(EXPERTS, experts) X(EXPERT, expert) X(TOPK, topk)
 #define QN_STRIDE_MAP(X) X(LDX, ldx) X(LDY, ldy) X(LD_RESIDUAL, ld_residual)
 
 /* Every argument that a kernel may take. The order is that of their numbers in packs. */

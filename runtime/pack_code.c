@@ -186,6 +186,7 @@ static void code_problem(qn_coder *c, qn_problem *p) {
   text(c, p->format, sizeof p->format);
   i64(c, &p->n);
   i64(c, &p->k);
+  i64(c, &p->experts);
   u32(c, &p->act);
   u32(c, &p->out);
   u32(c, &p->x);
@@ -248,7 +249,8 @@ static qn_status problem_check(const qn_problem *p, const char *format) {
   qn_problem again = *p;
   qn__problem_spell(&again);
   bool generic = !p->n && !p->k, shaped = p->n >= 1 && p->k >= 1 && p->n <= INT32_MAX && p->k <= INT32_MAX;
-  if (strcmp(p->format, format) || strcmp(again.spelling, p->spelling) || !(generic || shaped) ||
+  bool stack = p->experts >= 0 && p->experts <= (generic ? 1 : QN_EXPERTS);
+  if (strcmp(p->format, format) || strcmp(again.spelling, p->spelling) || !(generic || shaped) || !stack ||
       qn__epilogue_check(p) || !types_fit(p))
     return qn__fail(QN_E_FORMAT, "plan of '%s': not the problem that its fields make, '%s'", p->spelling,
                     again.spelling);

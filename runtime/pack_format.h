@@ -16,10 +16,10 @@
  *   64
  *
  *   1 DEVICES   records, one after another: text target, text arch, text product, u32 threads
- *   2 PLANS     index, sorted by what stands here from format to device:
+ *   2 PLANS     index, sorted by what stands here from format to experts:
  *                 0  u8[64]  format, zeros behind       92  u32  kind of plan
  *                64  u32     activation type            96  u32  device, a number of section 1
- *                68  u32     output type               100  u32  0
+ *                68  u32     output type               100  u32  experts of a stack, or 0
  *                72  u32     type of X, or 0           104  u64  offset of the record in section 3
  *                76  u8[8]   epilogue                  112  u64  bytes of the record
  *                84  u32     N     88  u32  K          120  u64  0
@@ -40,7 +40,7 @@
 #include <string.h>
 
 #define QN_PACK_MAGIC "\211QNPACK\n"
-#define QN_PACK_VERSION 7
+#define QN_PACK_VERSION 8
 #define QN_PACK_BYTE_ORDER 0x01020304u
 #define QN_PACK_SECTIONS 6
 #define QN_PACK_HEADER 64
@@ -113,7 +113,8 @@ enum qn_mark {
   QN_MARKS = 7
 };
 
-/* The kernels that serve one problem on one device. A generic plan, for shapes that were not tuned, has N = K = 0. */
+/* The kernels that serve one problem on one device. A generic plan, for shapes that were not tuned, has N = K = 0,
+ * and one expert if it is for stacks. */
 typedef struct qn_plan {
   qn_problem problem;
   uint32_t kind;   /* qn_plan_kind */
@@ -159,10 +160,10 @@ static inline uint32_t qn__get32(const uint8_t *p) {
 }
 static inline uint64_t qn__get64(const uint8_t *p) { return qn__get32(p) | (uint64_t)qn__get32(p + 4) << 32; }
 
-/* Order of two entries of the index of plans: by format, then by the numbers from activation to device. */
+/* Order of two entries of the index of plans: by format, then by the numbers from activation to experts. */
 static inline int qn__pack_plan_order(const uint8_t *a, const uint8_t *b) {
   int order = memcmp(a, b, QN_NAME);
-  for (int i = QN_NAME; i < 100 && !order; i += 4)
+  for (int i = QN_NAME; i < 104 && !order; i += 4)
     order = (qn__get32(a + i) > qn__get32(b + i)) - (qn__get32(a + i) < qn__get32(b + i));
   return order;
 }

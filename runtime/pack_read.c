@@ -190,14 +190,13 @@ static qn_status check_plans(const qn_pack *p) {
     QN_TRY(
         check_record(&p->section[QN_PACK_PLAN], qn__get64(e + 104), qn__get64(e + 112), "plan", i, code_plan, &plan));
     QN_TRY(qn__plan_check(&plan));
-    if (e[QN_NAME - 1] || !all_zero(e + 100, 4) || !all_zero(e + 120, 8) ||
-        (i && qn__pack_plan_order(plan_entry(p, i - 1), e) >= 0))
+    if (e[QN_NAME - 1] || !all_zero(e + 120, 8) || (i && qn__pack_plan_order(plan_entry(p, i - 1), e) >= 0))
       return BAD("index of plans: entry %u is out of order", i);
     qn__pack_plan_key(p, i, &key);
     if (strcmp(key.format, plan.format.name) || key.act != plan.problem.act || key.out != plan.problem.out ||
         key.x != plan.problem.x || memcmp(key.epilogue, plan.problem.epilogue, QN_EPILOGUE_STEPS) ||
-        key.n != plan.problem.n || key.k != plan.problem.k || key.kind != plan.kind || key.device != plan.device ||
-        key.device >= qn__pack_devices(p))
+        key.n != plan.problem.n || key.k != plan.problem.k || key.experts != plan.problem.experts ||
+        key.kind != plan.kind || key.device != plan.device || key.device >= qn__pack_devices(p))
       return BAD("index of plans: entry %u is not of its plan", i);
     QN_TRY(check_ranges(p, &plan));
   }
@@ -279,7 +278,8 @@ void qn__pack_plan_key(const qn_pack *p, uint32_t i, qn_plan_key *out) {
                        .n = qn__get32(e + 84),
                        .k = qn__get32(e + 88),
                        .kind = qn__get32(e + 92),
-                       .device = qn__get32(e + 96)};
+                       .device = qn__get32(e + 96),
+                       .experts = qn__get32(e + 100)};
 }
 
 void qn__pack_plan(const qn_pack *p, uint32_t i, qn_plan *out) {

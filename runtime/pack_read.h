@@ -17,7 +17,7 @@ void qn__pack_close(qn_pack *p);
 typedef struct qn_plan_key {
   const char *format;      /* in the map */
   const uint8_t *epilogue; /* [QN_EPILOGUE_STEPS], as format */
-  uint32_t act, out, x, n, k, kind, device;
+  uint32_t act, out, x, n, k, kind, device, experts;
 } qn_plan_key;
 
 const char *qn__pack_hash(const qn_pack *p);

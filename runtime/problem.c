@@ -1,4 +1,4 @@
-/* problem.c - the spelling of a problem: FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE]. */
+/* problem.c - the spelling of a problem: FORMAT:[Ex]NxK[:[X~]ACT[-OUT]][EPILOGUE]. */
 #include "fail.h"
 
 #include "desc.h"
@@ -15,7 +15,7 @@ static int64_t number(const char **s) {
 
 static qn_status bad_spelling(const char *spelling, const char *why) {
   return qn__fail(QN_E_ARG,
-                  "problem '%.160s': %s; the form is FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. "
+                  "problem '%.160s': %s; the form is FORMAT:[Ex]NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. "
                   "int4.g128:4096x4096:bf16-f32+bias",
                   spelling, why);
 }
@@ -134,6 +134,28 @@ static qn_status parse_act(const char *spelling, const char **s, qn_problem *out
   return out->act ? QN_OK : bad_type(spelling, rounds ? "types behind a '~'" : "activations", set);
 }
 
+static qn_status bad_size(const char *spelling, char what, int64_t size, int64_t most) {
+  return qn__fail(QN_E_SHAPE, "problem '%.160s': %c = %lld is outside 1 .. %lld", spelling, what, (long long)size,
+                  (long long)most);
+}
+
+/* NxK or ExNxK at *s, moved past it. */
+static qn_status parse_shape(const char *spelling, const char **s, qn_problem *out) {
+  int64_t size[3];
+  int n = 0;
+  do {
+    if (**s < '0' || **s > '9')
+      return bad_spelling(spelling, n > 1 ? "no number after 'x'" : n ? "no 'x' and K after N" : "N is not a number");
+    size[n++] = number(s);
+  } while (n < 3 && **s == 'x' && ++*s);
+  if (n == 1) return bad_spelling(spelling, "no 'x' and K after N");
+  out->n = size[n - 2], out->k = size[n - 1];
+  if (n == 3 && (size[0] < 1 || size[0] > QN_EXPERTS)) return bad_size(spelling, 'E', size[0], QN_EXPERTS);
+  if (n == 3) out->experts = size[0];
+  if (out->n < 1 || out->n > INT32_MAX) return bad_size(spelling, 'N', out->n, INT32_MAX);
+  return out->k < 1 || out->k > INT32_MAX ? bad_size(spelling, 'K', out->k, INT32_MAX) : QN_OK;
+}
+
 qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   *out = (qn_problem){0};
   if (!spelling) return qn__fail(QN_E_ARG, "problem is NULL");
@@ -143,14 +165,7 @@ qn_status qn__problem_parse(const char *spelling, qn_problem *out) {
   memcpy(out->format, spelling, name);
 
   const char *s = spelling + name + 1;
-  if (*s < '0' || *s > '9') return bad_spelling(spelling, "N is not a number");
-  out->n = number(&s);
-  if (*s++ != 'x' || *s < '0' || *s > '9') return bad_spelling(spelling, "no 'x' and K after N");
-  out->k = number(&s);
-  bool n_fits = out->n >= 1 && out->n <= INT32_MAX, k_fits = out->k >= 1 && out->k <= INT32_MAX;
-  if (!n_fits || !k_fits)
-    return qn__fail(QN_E_SHAPE, "problem '%.160s': %c = %lld is outside 1 .. 2147483647", spelling, n_fits ? 'K' : 'N',
-                    (long long)(n_fits ? out->k : out->n));
+  QN_TRY(parse_shape(spelling, &s, out));
 
   if (*s == ':') {
     s++;
@@ -173,7 +188,9 @@ static const char *type_text(uint32_t t) {
 }
 
 void qn__problem_spell(qn_problem *p) {
-  int n = snprintf(p->spelling, sizeof p->spelling, "%s:%lldx%lld%s%s%s%s%s%s", p->format, (long long)p->n,
+  char stack[24] = "";
+  if (p->experts) snprintf(stack, sizeof stack, "%lldx", (long long)p->experts);
+  int n = snprintf(p->spelling, sizeof p->spelling, "%s:%s%lldx%lld%s%s%s%s%s%s", p->format, stack, (long long)p->n,
                    (long long)p->k, p->act ? ":" : "", type_text(p->x), p->x ? "~" : "", type_text(p->act),
                    p->out ? "-" : "", type_text(p->out));
   for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++)

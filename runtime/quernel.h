@@ -11,12 +11,18 @@
  *     qn_prepack(gemm, planes)       -> qn_weight    the weight, rearranged for the kernels, on the device
  *     qn_run(gemm, weight, args)                     a table look-up and a launch
  *
+ * and for the experts of a mixture, a stack of weights of which each row of X meets a few:
+ *
+ *     qn_prepack_expert(gemm, expert, planes, &stack)    one call for each expert
+ *     qn_run_grouped(gemm, stack, args, rows)            all of them at once
+ *
  * Trust.  A pack is native code: opening it checks that the file is whole and well formed, qn_run then runs what is in
  * it, with all rights of the process. Open only what you would execute.
  *
  * Words.  M is the number of tokens (rows of X and Y), N the number of output features, K the number of input features.
  * A *problem* is everything but M: "int4.g128:4096x4096:bf16-f32+bias" is a weight format (4-bit codes, a scale per 128
- * codes along K), N x K, the type of X, the type of Y, and an epilogue. *Planes* are a weight in neutral form, whatever
+ * codes along K), N x K, the type of X, the type of Y, and an epilogue; "int4.g128:8x4096x4096:bf16-f32" is one of a
+ * stack of eight weights, the *experts*. *Planes* are a weight in neutral form, whatever
  * file it came from: one code per weight, and scales and zero points beside them.
  *
  * Threads.  A context may be used from any number of threads at once for qn_run and the read-only calls
@@ -213,6 +219,7 @@ QN_API const char *qn_gemm_problem(const qn_gemm *gemm);
 QN_API const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m);
 
 /* Bytes of workspace, and of counters, that suffice for every M up to max_m, 2^24 at most; of 0 bytes a NULL will do.
+ * M is the m of qn_args: of a stack the number of rows of Y.
  * Takes no longer for a larger max_m. Alignment: 256 bytes. Different gemms may share them, if they are as large as the
  * largest asks, but concurrent calls may not: each needs its own.
  *
@@ -226,7 +233,8 @@ QN_API size_t qn_gemm_counters(const qn_gemm *gemm, int64_t max_m);
 
 /* ---- Weights ----------------------------------------------------------------------------------------------------- */
 
-/* Bytes on the device of a weight of this problem, padding included; a permutation takes 4 K more. */
+/* Bytes on the device of a weight of this problem, padding included, of a stack of all its experts; a permutation takes
+ * 4 K more, for each expert of a stack if one has it. */
 QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
 
 /* Rearrange planes into the layout of the gemm, on the device, where they are when this returns. The weight is for this
@@ -236,6 +244,14 @@ QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
  * QN_E_NOMEM, QN_E_CUDA. */
 QN_API qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out);
 QN_API void qn_weight_free(qn_weight *weight);
+
+/* The same for expert number `expert` of a stack, 0 .. E - 1 of a gemm for ExNxK. *stack is NULL before the first of
+ * its experts, whatever number that has: the call then makes the stack, with room for all. Further calls are given it
+ * and fill it; a call for an expert that is there takes its place. A stack serves when all its experts are there. After
+ * a failure *stack is what it was, and so are its experts, but for the one of the call, which may be missing. The stack
+ * is freed with qn_weight_free. Returns what qn_prepack does; QN_E_ARG also for an expert that the gemm does not have,
+ * for a gemm of one weight, as qn_prepack does for one of a stack, and for a stack of another problem or layout. */
+QN_API qn_status qn_prepack_expert(qn_gemm *gemm, int64_t expert, const qn_planes *planes, qn_weight **stack);
 
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
@@ -262,7 +278,34 @@ typedef struct qn_args {
  * counters per concurrent call. */
 QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args);
 
-/* Calls of qn_run since open whose problem was not resolved exactly. */
+/* Which expert of a stack each row meets; one of two ways.
+ *
+ *   sorted     offsets: rows offsets[e] .. offsets[e + 1] - 1 of X and of Y are those of expert e; from 0 on, rising, m
+ *              at most. Rows from the last offset on meet nobody.
+ *   gathered   ids: row r of Y is row r / topk of X times expert ids[r]. What a router gives as ids[tokens][topk] is
+ *              this for the tokens' X and m = tokens * topk; of the product behind it, which has a row of X for each of
+ *              them already, topk is 1. An id below 0 is nobody's, as where another process has the expert.
+ *
+ * Rows of Y that meet nobody are not touched. Both lists are memory of the device. */
+typedef struct qn_rows {
+  const int32_t *offsets; /* [n_offsets], or NULL */
+  int64_t n_offsets;      /* E + 1 */
+  const int32_t *ids;     /* [m], or NULL */
+  int64_t topk;           /* 0: 1 */
+  uint64_t reserved[4];
+} qn_rows;
+
+/* Y[r] = epilogue(X[row of X for r] . W[expert of r]^T) for every row of Y. As qn_run, and besides: `m` of the
+ * arguments is the number of rows of Y, and that of X is m / topk; so many x_scale are read; bias is [E, N] and scale
+ * [E], those of an expert one behind the other; residual has the rows of Y. Sums over the experts of a token are left
+ * to the caller. On the host counts are read and checked within the call: QN_E_ARG for offsets that fall or go beyond
+ * m, and for an id of E or more; nothing has been computed then. No number of rows is needed on the host's side, nor
+ * waited for, so that a CUDA graph may hold the call: there such a row meets nobody. Returns QN_OK, QN_E_ARG (also
+ * where there are not E + 1 offsets, m is no multiple of topk, both lists or none are given, or an expert of the stack
+ * has not been prepacked), QN_E_CUDA. Any thread; a workspace and counters per concurrent call. */
+QN_API qn_status qn_run_grouped(const qn_gemm *gemm, const qn_weight *stack, const qn_args *args, const qn_rows *rows);
+
+/* Calls of qn_run and qn_run_grouped since open whose problem was not resolved exactly. */
 QN_API uint64_t qn_misses(const qn_context *ctx);
 
 /* ---- Functions of your own --------------------------------------------------------------------------------------- */
@@ -281,6 +324,10 @@ typedef struct qn_function_args {
   const void *residual;      /* as in qn_args, so it may be y; NULL where the problem has none, as the next */
   const float *scale;
   int64_t ld_residual; /* in elements */
+  /* What kernels for stacks read; zero for functions. Rows sorted by expert, those of `expert` from offsets[expert] on:
+   * row i of them is row rows[i] of Y (NULL: i), and that / topk of X. */
+  const int32_t *ids, *offsets, *rows;
+  int64_t experts, expert, topk;
   uint64_t reserved[4];
 } qn_function_args;
 

@@ -4,6 +4,7 @@
  * the limits of the device before the driver sees it. */
 #include "recipe.h"
 #include "fail.h"
+#include "grouped.h"
 #include <string.h>
 
 static qn_status check_expr(const qn_recipe *r, qn_expr e) {
@@ -108,13 +109,14 @@ static qn_status bind_step(const qn_recipe *r, const int64_t *var, qn_step *s, q
   return QN_OK;
 }
 
-qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
-                          qn_bound *out) {
+qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_problem *p,
+                          int64_t bytes, qn_bound *out) {
   QN_TRY(qn__recipe_check(r));
   int64_t var[QN_VAR_COUNT];
   memcpy(var, d->info.var, sizeof var);
-  var[QN_VAR_N] = n, var[QN_VAR_K] = k;
-  *out = (qn_bound){.n_steps = r->n_steps, .recipe = *r};
+  var[QN_VAR_N] = p->n, var[QN_VAR_K] = p->k, var[QN_VAR_E] = p->experts;
+  *out = (qn_bound){.n_steps = r->n_steps, .experts = p->experts, .bytes = bytes, .recipe = *r};
+  out->schedules = p->experts && d->target->host_code;
   qn_pool *pool = &out->recipe.pool;
   *pool = (qn_pool){0};
   for (uint32_t i = 0; i < r->n_steps; i++) {
@@ -149,6 +151,7 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bo
     if (r->step[i].gathers.n) QN_TRY(greatest(qn__program(&r->pool, r->step[i].gathers), "X", least, most, &bytes));
     out->scratch += align_up(bytes);
   }
+  if (b->schedules) out->scratch += qn__grouped_bytes(b, most);
   return QN_OK;
 }
 
@@ -181,6 +184,12 @@ qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, b
   return QN_OK;
 }
 
+qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn_launch l[QN_RECIPE_STEPS],
+                            uint32_t *n) {
+  if (b->schedules) return qn__grouped_launches(d, b, a, l, n);
+  return qn__bound_launches(d, b, a->m, a->perm != NULL, l, n);
+}
+
 void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
   *out = *a;
   if (!l->gathers) return;
@@ -201,6 +210,7 @@ qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_a
 qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream) {
   qn_launch l[QN_RECIPE_STEPS];
   uint32_t n;
-  QN_TRY(qn__bound_launches(d, b, a->m, a->perm != NULL, l, &n));
-  return qn__launch_all(d, l, n, *a, stream);
+  qn_host_args with = *a;
+  QN_TRY(qn__call_launches(d, b, &with, l, &n));
+  return qn__launch_all(d, l, n, with, stream);
 }

@@ -18,14 +18,16 @@ typedef struct qn_bound_step {
 
 typedef struct qn_bound {
   uint32_t n_steps, args; /* args: bit set of the qn_arg that some step takes; PERM, too, if one gathers */
+  int64_t experts, bytes; /* of a stack, and of an expert's packed weight; 0: one weight */
+  bool schedules;         /* experts are launched by qn__grouped_launches */
   qn_bound_step step[QN_RECIPE_STEPS];
   qn_recipe recipe; /* the bound copy: steps that the above point into, programs folded */
 } qn_bound;
 
-/* Bind `r` to N x K on a device with the entry points `fn`, one a step. *out is filled; it must not be moved after. The
- * recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
-qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], int64_t n, int64_t k,
-                          qn_bound *out);
+/* Bind `r` to the shape of `p` on a device with the entry points `fn`, one a step; `bytes` are those of a packed
+ * weight. *out is filled; it must not be moved after. The recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
+qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_problem *p,
+                          int64_t bytes, qn_bound *out);
 /* Bytes of a workspace. */
 typedef struct qn_workspace {
   int64_t counters, scratch;
@@ -39,6 +41,10 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bo
  * that gathers X only for a weight with a permutation. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
                              qn_launch l[QN_RECIPE_STEPS], uint32_t *n);
+/* The launches of a call. *a is what they are launched with, of a stack of the host another than the call's own
+ * (grouped.h). */
+qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn_launch l[QN_RECIPE_STEPS],
+                            uint32_t *n);
 /* *out is what a launch works on; *a changes for those behind it if it gathers X. */
 void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out);
 /* Run launches one after the other. The arguments are taken as they are. */

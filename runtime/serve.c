@@ -1,4 +1,4 @@
-/* serve.c - the four calls of quernel.h: open, bind, prepack, run.
+/* serve.c - the calls of quernel.h: open, bind, prepack, run; and the last two for stacks.
  *
  * Everything that can be decided before a call is decided in bind: which plan, which kernel for which M, and every
  * number that does not depend on M. A call is a search among a few ranges, a little integer arithmetic and the
@@ -69,7 +69,9 @@ struct qn_weight {
   qn_context *ctx;
   uint64_t key;
   void *data;
-  void *perm; /* NULL or i32 [K], on the device */
+  void *perm;               /* NULL or i32 [K] for each expert, on the device */
+  int64_t experts, missing; /* of a stack: experts, and how many of them are not there yet */
+  uint8_t *there;           /* [experts]: is it there? NULL: no stack */
 };
 
 /* ---- Structs of the caller --------------------------------------------------------------------------------------- */
@@ -325,13 +327,18 @@ size_t qn_gemm_counters(const qn_gemm *gemm, int64_t max_m) { return (size_t)wor
 
 /* How far a tuned shape is from the wanted one. */
 static double distance(const qn_plan_key *key, const qn_problem *p) {
-  return fabs(log((double)key->n / (double)p->n)) + fabs(log((double)key->k / (double)p->k));
+  double experts = p->experts ? fabs(log((double)key->experts / (double)p->experts)) : 0;
+  return fabs(log((double)key->n / (double)p->n)) + fabs(log((double)key->k / (double)p->k)) + experts;
+}
+
+static bool same_shape(const qn_plan_key *key, const qn_problem *p) {
+  return key->n == p->n && key->k == p->k && key->experts == p->experts;
 }
 
 /* Types that were not given match any, but for 8-bit activations: their numerics must be asked for. */
 static bool same_types(const qn_context *c, const qn_plan_key *key, const qn_problem *p) {
   return key->device == c->pack_device && key->kind == c->kind && !strcmp(key->format, p->format) &&
-         !memcmp(key->epilogue, p->epilogue, sizeof p->epilogue) &&
+         !memcmp(key->epilogue, p->epilogue, sizeof p->epilogue) && !key->experts == !p->experts &&
          (p->act ? key->act == p->act && key->x == p->x : !qn__act_scaled(key->act)) && (!p->out || key->out == p->out);
 }
 
@@ -363,7 +370,7 @@ static qn_status find_plan(const qn_context *c, const qn_problem *p, uint32_t *p
     double d = key.n ? distance(&key, p) : 1e9;
     if (d >= best) continue;
     best = d, *plan = i, found = true;
-    *level = !key.n ? QN_GENERIC : key.n == p->n && key.k == p->k ? QN_EXACT : QN_NEAREST_SHAPE;
+    *level = !key.n ? QN_GENERIC : same_shape(&key, p) ? QN_EXACT : QN_NEAREST_SHAPE;
   }
   if (found) return QN_OK;
   if (!c->n_problems) return qn__fail(QN_E_NO_KERNEL, "no plan for '%s'; the pack has none of this kind", p->spelling);
@@ -431,7 +438,10 @@ static qn_status bind_range(qn_gemm *g, const qn_plan *plan, uint32_t i) {
   g->n_ranges = i + 1;
   memcpy(r->name, k.name, sizeof r->name);
   r->kernel = UINT32_MAX;
-  QN_TRY(qn__recipe_bind(c->device, &k.recipe, fn, g->problem.n, g->problem.k, r->bound));
+  if (!k.size && g->problem.experts)
+    return qn__fail(QN_E_NO_KERNEL, "'%s': '%s' is a function, and functions serve no stack", g->problem.spelling,
+                    k.name);
+  QN_TRY(qn__recipe_bind(c->device, &k.recipe, fn, &g->problem, g->bytes, r->bound));
   if (planned->m_min <= MAX_M) /* later nobody can be told that there is none */
     QN_TRY(workspace_for(g, r->bound, planned->m_min, last_of(g, i, MAX_M), true, &r->most));
   if (!k.size) return QN_OK;
@@ -444,8 +454,8 @@ static qn_status bind_range(qn_gemm *g, const qn_plan *plan, uint32_t i) {
 static uint64_t weight_key(const qn_plan *plan, const qn_problem *p) {
   char text[3 * QN_NAME + 64];
   uint8_t hash[QN_HASH_BYTES];
-  int n = snprintf(text, sizeof text, "%s %s %s %lldx%lld", plan->format.name, plan->layout.name, plan->layout.hash,
-                   (long long)p->n, (long long)p->k);
+  int n = snprintf(text, sizeof text, "%s %s %s %lldx%lldx%lld", plan->format.name, plan->layout.name,
+                   plan->layout.hash, (long long)p->experts, (long long)p->n, (long long)p->k);
   qn__hash128(text, (size_t)n, hash);
   return qn__get64(hash);
 }
@@ -533,20 +543,49 @@ const char *qn_gemm_kernel(const qn_gemm *gemm, int64_t m) {
 
 /* ---- Prepack ----------------------------------------------------------------------------------------------------- */
 
-size_t qn_weight_bytes(const qn_gemm *gemm) { return gemm ? (size_t)gemm->bytes : 0; }
+static int64_t weights_of(const qn_problem *p) { return p->experts ? p->experts : 1; }
 
-/* The permutation on the device; NULL for the identity. */
-static qn_status place_perm(const qn_gemm *g, const int32_t *perm, void **out) {
-  qn_device *d = g->ctx->device;
-  int64_t j = 0, k = g->problem.k;
+size_t qn_weight_bytes(const qn_gemm *gemm) { return gemm ? (size_t)(gemm->bytes * weights_of(&gemm->problem)) : 0; }
+
+static bool is_identity(const int32_t *perm, int64_t k) {
+  int64_t j = 0;
   while (perm && j < k && perm[j] == j) j++;
-  if (!perm || j == k) return QN_OK;
+  return !perm || j == k;
+}
+
+/* Room for the permutations of a weight, or of all experts of a stack, each the identity for now. */
+static qn_status make_perms(const qn_gemm *g, const int32_t *identity, qn_weight *w) {
+  qn_device *d = g->ctx->device;
+  size_t bytes = (size_t)g->problem.k * sizeof *identity;
   for (uint32_t i = 0; i < g->n_ranges; i++)
     if (!permutes(g->range[i].bound))
       return qn__fail(QN_E_NO_KERNEL, "'%s': kernel '%s' takes no weight with a permutation (act-order)",
                       g->problem.spelling, g->range[i].name);
-  QN_TRY(d->ops->alloc(d, (size_t)k * sizeof *perm, out));
-  return d->ops->upload(d, *out, perm, (size_t)k * sizeof *perm);
+  QN_TRY(d->ops->alloc(d, (size_t)weights_of(&g->problem) * bytes, &w->perm));
+  for (int64_t e = 0; e < w->experts; e++)
+    QN_TRY(d->ops->upload(d, (char *)w->perm + (size_t)e * bytes, identity, bytes));
+  return QN_OK;
+}
+
+static qn_status set_perm(const qn_gemm *g, const int32_t *perm, const int32_t *identity, int64_t expert,
+                          qn_weight *w) {
+  qn_device *d = g->ctx->device;
+  size_t bytes = (size_t)g->problem.k * sizeof *perm;
+  if (!w->perm) QN_TRY(make_perms(g, identity, w));
+  return d->ops->upload(d, (char *)w->perm + (size_t)expert * bytes, perm ? perm : identity, bytes);
+}
+
+/* The permutation on the device. While there is none but the identity, there is nothing. */
+static qn_status place_perm(const qn_gemm *g, const int32_t *perm, int64_t expert, qn_weight *w) {
+  const qn_allocator *heap = &g->ctx->heap;
+  int64_t k = g->problem.k;
+  if (is_identity(perm, k) && !w->perm) return QN_OK;
+  int32_t *identity = qn__alloc(heap, (size_t)k * sizeof *identity);
+  if (!identity) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
+  for (int64_t j = 0; j < k; j++) identity[j] = (int32_t)j;
+  qn_status s = set_perm(g, perm, identity, expert, w);
+  qn__free(heap, identity, (size_t)k * sizeof *identity);
+  return s;
 }
 
 /* The host packs in place; a GPU gets a copy of what was packed here. */
@@ -562,31 +601,80 @@ static qn_status pack_weight(const qn_gemm *g, const qn_plan *plan, const qn_pla
   return s;
 }
 
-static qn_status prepack(qn_gemm *g, const qn_plan *plan, const qn_planes *planes, qn_weight *w) {
-  qn_device *d = g->ctx->device;
+static qn_status check_planes(const qn_gemm *g, const qn_plan *plan, const qn_planes *planes) {
   QN_TRY(CHECK_RESERVED(qn_planes, planes));
   if (planes->n != g->problem.n || planes->k != g->problem.k)
     return qn__fail(QN_E_SHAPE, "weight of [%lld, %lld] for '%s'", (long long)planes->n, (long long)planes->k,
                     g->problem.spelling);
-  QN_TRY(qn__planes_check(&g->ctx->heap, &plan->format, planes));
-  QN_TRY(place_perm(g, planes->perm, &w->perm));
-  QN_TRY(d->ops->alloc(d, (size_t)g->bytes, &w->data));
-  QN_TRY(pack_weight(g, plan, planes, w->data));
-  if (w->perm) atomic_store_explicit(&g->permuted, true, memory_order_relaxed);
-  return QN_OK;
+  return qn__planes_check(&g->ctx->heap, &plan->format, planes);
+}
+
+/* Fill the weight, or one expert of a stack. */
+static qn_status prepack(qn_gemm *g, const qn_planes *planes, int64_t expert, qn_weight *w) {
+  qn_plan *plan;
+  QN_TRY(read_plan(g, &plan));
+  qn_status s = check_planes(g, plan, planes);
+  if (!s) s = place_perm(g, planes->perm, expert, w);
+  if (!s) s = pack_weight(g, plan, planes, (char *)w->data + expert * g->bytes);
+  free_plan(g, plan);
+  if (!s && w->perm) atomic_store_explicit(&g->permuted, true, memory_order_relaxed);
+  return s;
+}
+
+/* A weight, or a stack, without contents. */
+static qn_status new_weight(qn_gemm *g, qn_weight **out) {
+  qn_device *d = g->ctx->device;
+  const qn_allocator *heap = &g->ctx->heap;
+  qn_weight *w = *out = qn__alloc_zero(heap, sizeof *w);
+  if (!w) return qn__fail(QN_E_NOMEM, "weight");
+  w->ctx = g->ctx, w->key = g->key;
+  w->experts = w->missing = g->problem.experts;
+  if (w->experts && !(w->there = qn__alloc_zero(heap, (size_t)w->experts)))
+    return qn__fail(QN_E_NOMEM, "stack of %lld experts", (long long)w->experts);
+  return d->ops->alloc(d, qn_weight_bytes(g), &w->data);
 }
 
 qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out) {
   if (out) *out = NULL;
   if (!gemm || !planes || !out) return qn__fail(QN_E_ARG, "qn_prepack: NULL argument");
-  qn_weight *w = qn__alloc_zero(&gemm->ctx->heap, sizeof *w);
-  if (!w) return qn__fail(QN_E_NOMEM, "weight");
-  w->ctx = gemm->ctx, w->key = gemm->key;
-  qn_plan *plan;
-  qn_status s = read_plan(gemm, &plan);
-  if (!s) s = prepack(gemm, plan, planes, w), free_plan(gemm, plan);
+  if (gemm->problem.experts)
+    return qn__fail(QN_E_ARG, "'%s' has a stack of weights: each is packed by qn_prepack_expert",
+                    gemm->problem.spelling);
+  qn_weight *w;
+  qn_status s = new_weight(gemm, &w);
+  if (!s) s = prepack(gemm, planes, 0, w);
   if (s) qn_weight_free(w);
   else *out = w;
+  return s;
+}
+
+static qn_status check_stack(const qn_gemm *g, const qn_weight *stack, int64_t expert) {
+  const qn_problem *p = &g->problem;
+  if (!p->experts) return qn__fail(QN_E_ARG, "'%s' has one weight, no stack: qn_prepack packs it", p->spelling);
+  if (expert < 0 || expert >= p->experts)
+    return qn__fail(QN_E_ARG, "'%s': expert %lld, allowed 0 .. %lld", p->spelling, (long long)expert,
+                    (long long)p->experts - 1);
+  if (stack && (stack->ctx != g->ctx || stack->key != g->key))
+    return qn__fail(QN_E_ARG, "'%s': the stack was prepacked for another problem or layout", p->spelling);
+  return QN_OK;
+}
+
+static void mark(qn_weight *w, int64_t expert, bool there) {
+  w->missing += w->there[expert] - there;
+  w->there[expert] = there;
+}
+
+qn_status qn_prepack_expert(qn_gemm *gemm, int64_t expert, const qn_planes *planes, qn_weight **stack) {
+  if (!gemm || !planes || !stack) return qn__fail(QN_E_ARG, "qn_prepack_expert: NULL argument");
+  QN_TRY(check_stack(gemm, *stack, expert));
+  qn_weight *w = *stack;
+  qn_status s = w ? QN_OK : new_weight(gemm, &w);
+  if (!s) {
+    mark(w, expert, false);
+    s = prepack(gemm, planes, expert, w);
+  }
+  if (!s) mark(w, expert, true), *stack = w;
+  else if (w != *stack) qn_weight_free(w);
   return s;
 }
 
@@ -595,6 +683,7 @@ void qn_weight_free(qn_weight *weight) {
   qn_device *d = weight->ctx->device;
   d->ops->free(d, weight->data);
   d->ops->free(d, weight->perm);
+  if (weight->there) qn__free(&weight->ctx->heap, weight->there, (size_t)weight->experts);
   qn__free(&weight->ctx->heap, weight, sizeof *weight);
 }
 
@@ -649,6 +738,26 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
   return QN_OK;
 }
 
+/* Which expert each row meets: all that can be said without reading it. */
+static qn_status check_rows(const qn_gemm *g, const qn_weight *w, const qn_args *a, const qn_rows *r) {
+  const char *spelling = g->problem.spelling;
+  int64_t experts = g->problem.experts;
+  QN_TRY(CHECK_RESERVED(qn_rows, r));
+  if (!r->offsets == !r->ids)
+    return qn__fail(QN_E_ARG, "'%s': offsets and ids of rows are %s; one of them is wanted", spelling,
+                    r->ids ? "both given" : "both NULL");
+  if (r->offsets && r->n_offsets != experts + 1)
+    return qn__fail(QN_E_ARG, "'%s': %lld offsets of rows for %lld experts, wanted are %lld", spelling,
+                    (long long)r->n_offsets, (long long)experts, (long long)experts + 1);
+  if (r->topk < 0 || (r->topk > 1 && (r->offsets || a->m % r->topk)))
+    return qn__fail(QN_E_ARG, "'%s': topk is %lld; %s", spelling, (long long)r->topk,
+                    r->offsets ? "with offsets X has a row for each of Y" : "m must be a multiple of it");
+  if (!w->missing) return QN_OK;
+  int64_t e = 0;
+  while (w->there[e]) e++;
+  return qn__fail(QN_E_ARG, "'%s': expert %lld of the stack has not been prepacked", spelling, (long long)e);
+}
+
 /* What is NULL must not be needed for this M. */
 static qn_status check_workspace(const qn_gemm *g, const qn_bound *b, const qn_weight *w, const qn_args *a) {
   qn_workspace need;
@@ -659,7 +768,8 @@ static qn_status check_workspace(const qn_gemm *g, const qn_bound *b, const qn_w
                   (long long)(counters ? need.counters : need.scratch), counters ? "counters" : "workspace");
 }
 
-qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_lookup *out) {
+qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, const qn_rows *rows,
+                           qn_lookup *out) {
   const gemm_range *r = &g->range[range_of(g, a->m)];
   const qn_bound *b = r->bound;
   if ((r->most.scratch && !a->workspace) || (r->most.counters && !a->counters)) QN_TRY(check_workspace(g, b, w, a));
@@ -671,15 +781,35 @@ qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *
                              .n = g->problem.n,
                              .k = g->problem.k};
   for (uint32_t i = 0; i < g->n_given; i++) pass(&out->args, a, &g->given[i]);
-  return qn__bound_launches(g->ctx->device, b, a->m, w->perm != NULL, out->launch, &out->n_launches);
+  if (rows) {
+    out->args.offsets = rows->offsets, out->args.ids = rows->ids;
+    out->args.topk = rows->topk ? rows->topk : 1, out->args.experts = g->problem.experts;
+  }
+  return qn__call_launches(g->ctx->device, b, &out->args, out->launch, &out->n_launches);
+}
+
+static qn_status run(const qn_gemm *g, const qn_weight *w, const qn_args *a, const qn_rows *rows) {
+  qn_lookup c;
+  if (g->level != QN_EXACT) atomic_fetch_add_explicit(&g->ctx->misses, 1, memory_order_relaxed);
+  QN_TRY(qn__gemm_look_up(g, w, a, rows, &c));
+  return qn__launch_all(g->ctx->device, c.launch, c.n_launches, c.args, a->stream);
 }
 
 qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args) {
   if (!gemm || !weight || !args) return qn__fail(QN_E_ARG, "qn_run: NULL argument");
-  qn_lookup c;
+  if (gemm->problem.experts)
+    return qn__fail(QN_E_ARG, "'%s' has a stack of weights: qn_run_grouped runs it", gemm->problem.spelling);
   if (!args->m) return QN_OK;
   QN_TRY(check_args(gemm, weight, args));
-  if (gemm->level != QN_EXACT) atomic_fetch_add_explicit(&gemm->ctx->misses, 1, memory_order_relaxed);
-  QN_TRY(qn__gemm_look_up(gemm, weight, args, &c));
-  return qn__launch_all(gemm->ctx->device, c.launch, c.n_launches, c.args, args->stream);
+  return run(gemm, weight, args, NULL);
+}
+
+qn_status qn_run_grouped(const qn_gemm *gemm, const qn_weight *stack, const qn_args *args, const qn_rows *rows) {
+  if (!gemm || !stack || !args || !rows) return qn__fail(QN_E_ARG, "qn_run_grouped: NULL argument");
+  if (!gemm->problem.experts)
+    return qn__fail(QN_E_ARG, "'%s' has one weight, no stack: qn_run runs it", gemm->problem.spelling);
+  if (!args->m) return QN_OK;
+  QN_TRY(check_args(gemm, stack, args));
+  QN_TRY(check_rows(gemm, stack, args, rows));
+  return run(gemm, stack, args, rows);
 }

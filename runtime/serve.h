@@ -16,6 +16,7 @@ typedef struct qn_lookup {
   qn_launch launch[QN_RECIPE_STEPS];
 } qn_lookup;
 
-/* Check the arguments of a call and compute its launches; a->m > 0. This is what qn_run does before it launches. */
-qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, qn_lookup *out);
+/* Compute the launches of a call whose arguments are fit; a->m > 0, rows are NULL but for stacks. This is what qn_run
+ * and qn_run_grouped do before they launch. */
+qn_status qn__gemm_look_up(const qn_gemm *g, const qn_weight *w, const qn_args *a, const qn_rows *rows, qn_lookup *out);
 #endif

@@ -157,7 +157,7 @@ static const row rows[] = {
      "--quiet "
      "--family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --store $STORE",
      0, "tuning 3 problems.*f32-f32 .*f32-f32\\+bias .*bf16-f32\\+bias ", NULL},
-    {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:NxK"},
+    {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:[Ex]NxK"},
     {"quernel tune nowhere", 1, NULL, "^quernel: .*nowhere.*No such file[^\n]*\n$"},
     {"mkdir m && head -c 100000 " MODEL "/model.safetensors >m/model.safetensors && cp " MODEL "/config.json m; "
      "quernel tune m",

@@ -279,7 +279,7 @@ static qn_recipe make_recipe(void) {
 static qn_status run_recipe(qn_device *d, const qn_recipe *r, const qn_host_args *a, void *stream) {
   void *fn[QN_RECIPE_STEPS] = {&function_object};
   qn_bound b;
-  QN_TRY(qn__recipe_bind(d, r, fn, a->n, a->k, &b));
+  QN_TRY(qn__recipe_bind(d, r, fn, &(qn_problem){.n = a->n, .k = a->k}, 0, &b));
   return qn__bound_run(d, &b, a, stream);
 }
 

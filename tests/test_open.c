@@ -161,7 +161,7 @@ typedef struct old_args {
   uint64_t zero[8];
 } old_args;
 _Static_assert(sizeof(old_args) == sizeof(qn_args), "qn_args");
-_Static_assert(sizeof(qn_open_options) == 88 && sizeof(qn_function_args) == 160, "qn_open_options, qn_function_args");
+_Static_assert(sizeof(qn_open_options) == 88 && sizeof(qn_function_args) == 208, "qn_open_options, qn_function_args");
 _Static_assert(sizeof(qn_planes) == 32 + QN_MAX_PLANES * sizeof(qn_plane) + 72, "qn_planes");
 
 /* Older programs are served; what a newer one may ask for, and what was not initialised, is refused in any word. */

@@ -220,13 +220,13 @@ START_TEST(test_foreign_files) {
   ck_fails(QN_E_IO, "not a file", qn__pack_open(NULL, "/tmp", &p));
   i.data[8] = QN_PACK_VERSION + 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 8, this library reads version 7: take a newer", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 9, this library reads version 8: take a newer", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION - 1;
   overwrite(i.data, i.size);
-  ck_fails(QN_E_FORMAT, "version 6, this library reads version 7: make it anew with `quernel tune`",
+  ck_fails(QN_E_FORMAT, "version 7, this library reads version 8: make it anew with `quernel tune`",
            qn__pack_open(NULL, path, &p));
   overwrite(i.data, i.size / 2);
-  ck_fails(QN_E_FORMAT, "version 6", qn__pack_open(NULL, path, &p));
+  ck_fails(QN_E_FORMAT, "version 7", qn__pack_open(NULL, path, &p));
   i.data[8] = QN_PACK_VERSION;
   overwrite(i.data, i.size / 2);
   ck_fails(QN_E_FORMAT, "the file is not whole", qn__pack_open(NULL, path, &p));

@@ -20,6 +20,10 @@ START_TEST(test_spellings) {
        {.n = 7, .k = 9, .act = QN_T_E4M3, .out = QN_T_BF16, .x = QN_T_F16, .epilogue = {QN_EPILOGUE_BIAS}}},
       {"nf4.g64.f32:7x9", "nf4.g64.f32:7x9", {.n = 7, .k = 9}},
       {"nf4.g64.f32:7x9+bias", "nf4.g64.f32:7x9+bias", {.n = 7, .k = 9, .epilogue = {QN_EPILOGUE_BIAS}}},
+      {"int4:4096x7x9", "int4:4096x7x9", {.experts = 4096, .n = 7, .k = 9}},
+      {"int4:1x7x9:f32+bias",
+       "int4:1x7x9:f32+bias",
+       {.experts = 1, .n = 7, .k = 9, .act = QN_T_F32, .epilogue = {QN_EPILOGUE_BIAS}}},
       {"f16:7x9:f16", "f16:7x9:f16", {.n = 7, .k = 9, .act = QN_T_F16}},
   };
   for (size_t i = 0; i < QN_COUNT(good); i++) {
@@ -28,6 +32,7 @@ START_TEST(test_spellings) {
     ck_assert_str_eq(p.spelling, good[i].full);
     ck_assert_int_eq(p.n, good[i].p.n);
     ck_assert_int_eq(p.k, good[i].p.k);
+    ck_assert_int_eq(p.experts, good[i].p.experts);
     ck_assert_uint_eq(p.act, good[i].p.act);
     ck_assert_uint_eq(p.out, good[i].p.out);
     ck_assert_uint_eq(p.x, good[i].p.x);
@@ -49,6 +54,11 @@ START_TEST(test_bad_spellings) {
       {"int4:-4x4", "N is not a number", QN_E_ARG},
       {"int4:4", "no 'x'", QN_E_ARG},
       {"int4:4x", "no 'x'", QN_E_ARG},
+      {"int4:4x4x", "no number after 'x'", QN_E_ARG},
+      {"int4:2x2x4x4", "is no step", QN_E_ARG},
+      {"int4:0x4x4", "E = 0 is outside 1 .. 4096", QN_E_SHAPE},
+      {"int4:4097x4x4", "E = 4097 is outside 1 .. 4096", QN_E_SHAPE},
+      {"int4:2x0x4", "N = 0 is outside", QN_E_SHAPE},
       {"int4:0x4", "1 .. 2147483647", QN_E_SHAPE},
       {"int4:4x0", "1 .. 2147483647", QN_E_SHAPE},
       {"int4:2147483648x4", "1 .. 2147483647", QN_E_SHAPE},

@@ -7,7 +7,8 @@
 #include "guard.h"
 #include "reference.h"
 
-/* A packed weight on the device, once, or as many times as it takes that a cache never holds the next. */
+/* A packed weight, or a stack of them, on the device, once, or as many times as it takes that a cache never holds the
+ * next. */
 typedef struct qn_weights {
   qn_guarded memory;
   void *packed;  /* the first copy, on the host */
@@ -22,6 +23,16 @@ typedef struct qn_weights {
 qn_status qn__weights_fill(qn_weights *w, qn_device *d, const qn_case *c, qn_draw *draw, int64_t copies);
 void qn__weights_fini(qn_weights *w);
 
+/* How the rows of a stack meet its experts (qn_rows). By ids a row's expert follows from its number alone. */
+typedef enum qn_route {
+  QN_ROUTE_SHARED, /* by ids, to all experts alike: for timing */
+  QN_ROUTE_IDS,    /* by ids, some rows to nobody */
+  QN_ROUTE_TOKENS, /* the same, several rows of Y for a row of X where m can be divided so */
+  QN_ROUTE_SORTED, /* by offsets, some experts without rows, the last rows to nobody */
+  QN_ROUTE_ONE,    /* by offsets, all rows to the last expert */
+  QN_ROUTES
+} qn_route;
+
 typedef struct qn_call {
   const qn_subject *s; /* borrowed, as the next two */
   const qn_weights *w;
@@ -29,6 +40,10 @@ typedef struct qn_call {
   qn_bound *bound;
   qn_guarded buffer[QN_POINTERS]; /* by qn_arg; the weight's is in w */
   int64_t m, ldy, shift;          /* row r of X is row r + shift of the draw */
+  qn_route route, routed;         /* of a stack: set before qn__call_set, and of the buffers */
+  int64_t topk;                   /* rows of Y for a row of X */
+  int32_t *expert;                /* [m] of a stack: that of a row of Y; below 0: nobody */
+  void *made[QN_POINTERS];        /* contents of buffers that the draw does not have as they are; else NULL */
   bool in_place;                  /* Y is the residual, too */
   unsigned runs;
   unsigned char *out; /* Y of the last run, on the host */

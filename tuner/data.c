@@ -323,14 +323,11 @@ static const qn_fence fences[QN_DRAW_KINDS] = {[QN_DRAW_EXACT] = {.at_end = true
                                                [QN_DRAW_RANDOM] = {.byte = 0xff},
                                                [QN_DRAW_HARD] = {.odd = true, .byte = 0x55}};
 
-qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
-                        int64_t ldx, uint64_t seed, qn_draw *out) {
+static qn_status make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t ldx,
+                      uint64_t seed, qn_draw *out) {
   uint64_t state = seed;
   *out = (qn_draw){.kind = kind, .exact = kind == QN_DRAW_EXACT, .fence = fences[kind], .problem = *p};
   out->planes = (qn_planes){.format = f->name, .n = n, .k = k};
-  if (n < 1 || k < 1 || m < 1 || ldx < k)
-    return qn__fail(QN_E_SHAPE, "draw of n %lld, k %lld, m %lld, ldx %lld", (long long)n, (long long)k, (long long)m,
-                    (long long)ldx);
   out->problem.n = n, out->problem.k = k;
   out->args = (qn_host_args){.n = n, .k = k};
   for (qn_arg i = 0; i < QN_OPERANDS; i++) {
@@ -340,10 +337,43 @@ qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind ki
   QN_TRY(make_weight(f, &state, out));
   QN_TRY(make_operands(out, &state));
   for (int r = 0; r < QN_DRAW_PERIOD && out->args.x_scale; r++) out->x_max[r] *= LARGEST_SCALE;
+  return QN_OK;
+}
+
+/* What another draw has for each token. */
+static void copy_tokens(const qn_draw *from, qn_draw *to) {
+  memcpy(to->x_max, from->x_max, sizeof to->x_max);
+  for (qn_arg i = 0; i < QN_OPERANDS; i++) {
+    qn_operand o = qn__operand(&to->problem, i);
+    if (o.has && o.tokens && i != QN_ARG_Y)
+      memcpy(qn__arg_pointer(&to->args, i), qn__arg_pointer(&from->args, i), QN_DRAW_PERIOD * row_bytes(to, &o));
+  }
+}
+
+qn_status qn__draw_make(const qn_format *f, const qn_problem *p, qn_draw_kind kind, int64_t n, int64_t k, int64_t m,
+                        int64_t ldx, uint64_t seed, qn_draw *out) {
+  *out = (qn_draw){0};
+  if (n < 1 || k < 1 || m < 1 || ldx < k)
+    return qn__fail(QN_E_SHAPE, "draw of n %lld, k %lld, m %lld, ldx %lld", (long long)n, (long long)k, (long long)m,
+                    (long long)ldx);
+  QN_TRY(make(f, p, kind, n, k, ldx, seed, out));
+  qn_draw *d = out;
+  for (int64_t e = 1; e < p->experts && e < QN_DRAW_EXPERTS; e++, d = d->next) {
+    if (!(d->next = calloc(1, sizeof *d))) return qn__fail(QN_E_NOMEM, "draw of expert %lld", (long long)e);
+    QN_TRY(make(f, p, kind, n, k, ldx, seed + (uint64_t)e * 1000003, d->next));
+    copy_tokens(out, d->next);
+  }
   return qn__draw_rows(out, m);
 }
 
+const qn_draw *qn__draw_expert(const qn_draw *d, int64_t expert) {
+  for (expert %= QN_DRAW_EXPERTS; expert > 0; expert--) d = d->next;
+  return d;
+}
+
 void qn__draw_free(qn_draw *d) {
+  if (d->next) qn__draw_free(d->next);
+  free(d->next);
   for (int i = 0; i < d->planes.n_planes; i++) free((void *)d->planes.plane[i].data);
   free((void *)d->planes.perm);
   for (qn_arg i = 0; i < QN_OPERANDS; i++) free(qn__arg_pointer(&d->args, i));
@@ -354,22 +384,29 @@ void qn__draw_free(qn_draw *d) {
   *d = (qn_draw){0};
 }
 
-qn_status qn__draw_permute(qn_draw *d) {
+static qn_status permute(qn_draw *d, uint64_t *state) {
   int64_t k = d->planes.k;
-  uint64_t state = (uint64_t)k;
   int32_t *perm = calloc((size_t)k, sizeof *perm);
   if (!perm) return qn__fail(QN_E_NOMEM, "permutation of %lld", (long long)k);
   for (int64_t j = 0; j < k; j++) { /* Fisher and Yates, from inside */
-    int64_t other = (int64_t)(qn__random(&state) % (uint64_t)(j + 1));
+    int64_t other = (int64_t)(qn__random(state) % (uint64_t)(j + 1));
     perm[j] = perm[other], perm[other] = (int32_t)j;
   }
   d->planes.perm = perm;
   return QN_OK;
 }
 
+qn_status qn__draw_permute(qn_draw *d) {
+  uint64_t state = (uint64_t)d->planes.k;
+  if (!d->next) return permute(d, &state);
+  for (qn_draw *x = d->next; x; x = x->next) QN_TRY(permute(x, &state));
+  return QN_OK;
+}
+
 void qn__draw_flip(const qn_format *f, qn_draw *d) {
   const qn_plane *p = qn__planes_find(f, &d->planes, 0);
   int64_t n = p->rows * p->cols;
+  if (d->next) qn__draw_flip(f, d->next);
   if (f->bits <= 8) { /* 8-bit floats: not into a NaN */
     uint8_t *c = (uint8_t *)p->data;
     for (int64_t i = 0; i < n; i++) c[i] ^= !f->cast || (c[i] & 0x7e) != 0x7e;
@@ -434,5 +471,6 @@ qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d) {
   double most = d->problem.epilogue[0] ? EXACT_SUM / 8 : EXACT_SUM;
   for (size_t i = 0; i < count && !s; i++) d->largest = fmax(d->largest, d->magnitude[i]);
   d->exact &= d->largest < most;
+  if (!s && d->next) s = qn__draw_reference(f, cols, d->next);
   return s ? s : d->exact && !has_function(&d->problem) ? make_want(d) : QN_OK;
 }

@@ -18,6 +18,9 @@ typedef enum qn_draw_kind { QN_DRAW_EXACT, QN_DRAW_RANDOM, QN_DRAW_HARD, QN_DRAW
  * powers of two, so that no tile is in step with it. */
 enum { QN_DRAW_PERIOD = 13 };
 
+/* Experts of a stack, with their bias and scale, repeat after so many. */
+enum { QN_DRAW_EXPERTS = 3 };
+
 typedef struct qn_draw {
   qn_draw_kind kind;
   bool exact;     /* bit-for-bit comparison holds; an EXACT draw of a format without exact codes is a RANDOM one */
@@ -32,7 +35,12 @@ typedef struct qn_draw {
   double largest;               /* of magnitude */
   void *want; /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact and the epilogue no function; else NULL
                */
+  struct qn_draw *next; /* the next expert of a stack, of the same X and residual; NULL: the last before they repeat */
 } qn_draw;
+
+/* The draw of an expert; of one weight, it is expert 0. */
+const qn_draw *qn__draw_expert(const qn_draw *d, int64_t expert);
+static inline int64_t qn__draw_experts(const qn_problem *p) { return p->experts ? p->experts : 1; }
 
 /* Make a draw for format `f` and a problem's types and epilogue; N, K and M as given, not the problem's. Rows of X are
  * `ldx` elements apart, those of other operands of tokens have as wide a gap. The same seed gives the same data, and
@@ -48,7 +56,8 @@ qn_status qn__draw_rows(qn_draw *d, int64_t m);
  * choice between. A draw whose sums are too long to be exact is exact no more. */
 qn_status qn__draw_reference(const qn_format *f, int64_t cols, qn_draw *d);
 
-/* Give the weight a permutation (act-order), of its own seed; before the reference. QN_E_NOMEM. */
+/* Give the weight, or each expert but the first, a permutation (act-order), of its own seed; before the reference.
+ * QN_E_NOMEM. */
 qn_status qn__draw_permute(qn_draw *d);
 
 /* Change the lowest bit of every code: another weight, equally legal, in the planes' own memory. */

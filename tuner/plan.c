@@ -70,7 +70,7 @@ static const qn_racer *choose_layout(qn_contest *f) {
 
 static qn_dense dense_at(const qn_tuning *r, const qn_problem *p, int64_t m) {
   for (size_t i = 0; i < r->n_dense; i++)
-    if (r->dense[i].n == p->n && r->dense[i].k == p->k && r->dense[i].m == m) return r->dense[i];
+    if (!p->experts && r->dense[i].n == p->n && r->dense[i].k == p->k && r->dense[i].m == m) return r->dense[i];
   return (qn_dense){0};
 }
 

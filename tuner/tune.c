@@ -401,13 +401,14 @@ static const qn_entrant *generic_of(const qn_tuning *r, const qn_tune_problem *p
   return NULL;
 }
 
-/* Plans of every kind without N and K. */
+/* Plans of every kind without N and K; for a stack, of one expert. */
 static qn_status add_generic(qn_tuning *r, const qn_tune_problem *p, qn_tune_result *out) {
   for (qn_plan_kind kind = 0; kind < QN_PLAN_KINDS; kind++) {
     const qn_entrant *e = generic_of(r, p, kind);
     if (!e) continue;
     qn_plan plan = {.problem = p->problem, .kind = kind, .format = p->format, .layout = e->c->layout, .n_ranges = 1};
     plan.problem.n = plan.problem.k = 0;
+    if (plan.problem.experts) plan.problem.experts = 1;
     qn__problem_spell(&plan.problem);
     plan.range[0] = (qn_range){.m_min = 1, .error = e->error};
     memcpy(plan.range[0].variant, e->c->hash, sizeof plan.range[0].variant);

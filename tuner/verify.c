@@ -34,7 +34,10 @@ static const pace on_host = {1024, 512, 256, 256, QN_COUNT(beyond)}, on_gpu = {1
                   slowly = {3, 4, 1, 1, 1};
 
 enum { USUAL_TILE = 128, USUAL_K = 256 }; /* where a kernel does not say */
+enum { FEW_EXPERTS = 5 };                 /* of a stack, at most */
 enum { LONG_TILE = 512, WORK = 65536 };   /* of K; values of k in all that a tile's are tried with */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- Draws ------------------------------------------------------------------------------------------------------- */
 
@@ -73,10 +76,11 @@ void qn__draws_free(qn_draws *d) {
 static void aim(qn_draws *d, const qn_case *c) {
   const qn_problem *p = &c->problem, *q = &d->problem;
   if (p->act == q->act && p->x == q->x && p->out == q->out && !memcmp(p->epilogue, q->epilogue, sizeof p->epilogue) &&
-      !memcmp(&c->format, &d->format, sizeof c->format))
+      least(p->experts, FEW_EXPERTS) == q->experts && !memcmp(&c->format, &d->format, sizeof c->format))
     return;
   drop(d);
   d->problem = *p, d->format = c->format;
+  d->problem.experts = least(p->experts, FEW_EXPERTS);
 }
 
 static qn_status make(const qn_draws *d, drawn *x) {
@@ -136,15 +140,21 @@ static qn_status take(suite *v, const shape *s, qn_draw_kind kind, int64_t m) {
   return qn__call_aim(&v->call, v->s, &v->w, d, qn__columns(&d->problem) + s->y_gap);
 }
 
-static qn_status call(suite *v, int64_t m, int64_t shift) {
+static qn_status call(suite *v, qn_route route, int64_t m, int64_t shift) {
   v->calls++;
+  v->call.route = route;
   QN_TRY(qn__call_set(&v->call, m, shift));
   return qn__call_run(&v->call);
 }
 
-static qn_status run(suite *v, int64_t m, int64_t shift) {
-  QN_TRY(call(v, m, shift));
+static qn_status run_by(suite *v, qn_route route, int64_t m, int64_t shift) {
+  QN_TRY(call(v, route, m, shift));
   return qn__call_compare(&v->call, v->error);
+}
+
+/* Rows of a stack are given in every way in turns. */
+static qn_status run(suite *v, int64_t m, int64_t shift) {
+  return run_by(v, QN_ROUTE_IDS + v->calls % (QN_ROUTES - QN_ROUTE_IDS), m, shift);
 }
 
 static qn_status keep(suite *v, int i) {
@@ -157,8 +167,9 @@ static qn_status keep(suite *v, int i) {
 
 /* One more M of a shape; *before, 0 at first, is the M before. */
 static qn_status run_rows(suite *v, int64_t m, int64_t *before) {
-  QN_TRY(run(v, m, 0));
-  if (!v->c->recipe.batch_invariant) return QN_OK;
+  bool again = v->c->recipe.batch_invariant; /* then a row must meet the same expert at every M */
+  QN_TRY(again ? run_by(v, QN_ROUTE_IDS, m, 0) : run(v, m, 0));
+  if (!again) return QN_OK;
   if (*before) QN_TRY(qn__call_same_rows(&v->call, v->before[0], *before));
   *before = m;
   return keep(v, 0);
@@ -170,7 +181,6 @@ static int64_t pick(suite *v, int64_t i, int64_t parts, int64_t size) {
   return lo + (int64_t)(qn__random(&v->seed) % (uint64_t)part);
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- The suite --------------------------------------------------------------------------------------------------- */
@@ -269,7 +279,7 @@ static qn_status verify_repeats(suite *v) {
   QN_TRY(take(v, &ragged[0], QN_DRAW_RANDOM, m));
   if (!qn__case_serves(v->c, m)) m = v->low;
   for (int i = 0; i < v->pace.repeats + 2; i++) {
-    QN_TRY(call(v, m, i % 2));
+    QN_TRY(call(v, QN_ROUTE_IDS, m, i % 2));
     if (i >= 2 && !memcmp(v->before[i % 2], v->call.out, v->call.buffer[QN_ARG_Y].size)) continue;
     if (i >= 2 && v->c->recipe.deterministic)
       return qn__fail(QN_E_WRONG, "repeat %d of the same call differs in bits", i / 2);

@@ -169,7 +169,8 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   QN_TRY(qn__subject_open(w->device, s->c, &s->subject));
   QN_TRY(qn__layout_bytes(&s->c->layout, p->n, p->k, &bytes));
   qn__json_add_number(answer, "bytes", (double)bytes);
-  int64_t copies = w->device->info.timed ? cold_bytes(&w->device->info) / (bytes > 0 ? bytes : 1) + 2 : 1;
+  int64_t all = bytes * qn__draw_experts(p);
+  int64_t copies = w->device->info.timed ? cold_bytes(&w->device->info) / (all > 0 ? all : 1) + 2 : 1;
   QN_TRY(find_packed(w, s->c, copies, &weights));
   for (int i = 0; i < DRAWS; i++) {
     QN_TRY(qn__call_aim(&s->call[i], &s->subject, &weights[i], &w->draw[i], qn__columns(p)));

@@ -120,7 +120,7 @@ with 1 if a variant spills registers or does not compile.]],
   },
   options = {
     { "--problem", "P",
-      "FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE] (default: int4.g128:4096x4096; for --compile-all several)",
+      "FORMAT:[Ex]NxK[:[X~]ACT[-OUT]][EPILOGUE] (default: int4.g128:4096x4096; for --compile-all several)",
       group = "Problem" },
     { "--arch", "ARCH", "CUDA architecture (sm_90a), or \"host\"; with --compile-all a list (default: the device's)",
       group = "Device", without = "--device" },

@@ -13,9 +13,10 @@ end
 -- What was measured at one M, as cells of the table.
 local function cells(p, x)
   if not x then return "-", "-", "-", "-", "-", "-", "-", "-", "-" end
+  local bytes = common.read_bytes(p, x.m)
   return tostring(x.m), common.us(x.seconds), common.spread(x.spread, x.disturbed), x.raced and "race" or "finals",
-    common.gb(p.bytes, x.seconds), ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
-    common.roof(p.bytes, x.seconds, x.bandwidth),
+    common.gb(bytes, x.seconds), ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
+    common.roof(bytes, x.seconds, x.bandwidth),
     x.dense_seconds > 0 and common.us(x.dense_seconds) .. (x.dense_disturbed and " ?" or "") or "-",
     common.ratio(x.dense_seconds > 0 and x.dense_seconds / x.seconds or nil)
 end
@@ -96,7 +97,8 @@ busy is marked, and taken again by the next run.]],
     "MODEL --budget 600 --effort full",
   },
   options = {
-    { "--problem", "P", "FORMAT:NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. int4.g128:4096x4096; may be repeated", many = true,
+    { "--problem", "P", "FORMAT:[Ex]NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. int4.g128:4096x4096; may be repeated",
+      many = true,
       group = "Problem" },
     { "--act", "LIST",
       "activation types: f32, bf16, i8, e4m3, e5m2 on the host, f32~i8 if X comes in f32 and the call rounds it; f16, "

@@ -187,7 +187,7 @@ def test_bad_packs(tmp_path: Path, pack: Path) -> None:
 
 
 def test_bad_problems(context: quernel.Context) -> None:
-    with pytest.raises(quernel.ArgumentError, match="FORMAT:NxK"):
+    with pytest.raises(quernel.ArgumentError, match=r"FORMAT:\[Ex\]NxK"):
         context.bind("int4")
     with pytest.raises(quernel.NoKernelError, match="int3"):
         context.bind("int3.g128:64x128")

@@ -38,7 +38,7 @@ static void look_up(const served *s, int i) {
   qn_lookup c;
   qn_args a = s->args;
   a.m = 1 + (i * 7 & 255);
-  if (qn__gemm_look_up(s->gemm, s->weight, &a, &c)) exit(fail("look-up"));
+  if (qn__gemm_look_up(s->gemm, s->weight, &a, NULL, &c)) exit(fail("look-up"));
 }
 
 static void launch(const served *s, int i) {

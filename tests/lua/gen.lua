@@ -301,7 +301,7 @@ local cases = {
   end },
   { "N of zero", function(t) t.says("N = 0 is outside 1 .. 2147483647", q.problem, "int4.g128:0x64") end },
   { "K beyond 2^31", function(t) t.says("K = 2147483648 is outside", q.problem, "int4.g128:64x2147483648") end },
-  { "malformed problem", function(t) t.says("the form is FORMAT:NxK", q.problem, "int4.g128") end },
+  { "malformed problem", function(t) t.says("the form is FORMAT:[Ex]NxK", q.problem, "int4.g128") end },
   { "unknown activation", function(t) t.says("activations are f16", q.problem, "int4.g128:8x8:f8") end },
   { "an unknown step of an epilogue", function(t) t.says("no step is called", q.problem, "int4.g128:8x8+relu") end },
   { "eight bits as an output", function(t) t.says("outputs are f16", q.problem, "int4.g128:8x8:i8-i8") end },

@@ -270,12 +270,13 @@ end
 
 function host.head(w, v)
   w([[
-    /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on the host
+    /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on the host${EXPERTS}
      *
      * weights ${FORMAT}, activations ${ACT}, output ${OUT}${EPILOGUE}; ${ARITHMETIC}
      * layout ${LAYOUT_NAME}: panels of ${NR} columns, records of ${KR} x ${NR} codes
      * written by Quernel from ${FILE}; parameters:${PARAMETERS} */
-  ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.problem.activations, OUT = v.out,
+  ]], { NAME = v.def.name, EXPERTS = v.problem.experts and ", for the rows of an expert" or "",
+    FORMAT = v.format.name, ACT = v.problem.activations, OUT = v.out,
     EPILOGUE = epilogue.remark(v), LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v),
     ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
@@ -335,7 +336,9 @@ end
 
 -- Lines of struct args: the fields of qn_function_args.
 local function fields(v)
-  local declared, out, numbers = { w = "const uint8_t", y = "void", scratch = "void", counters = "void" }, {}, false
+  local declared = { w = "const uint8_t", y = "void", scratch = "void", counters = "void", offsets = "const int32_t",
+    rows = "const int32_t" }
+  local out, numbers = {}, false
   for _, o in ipairs(v.problem.operands) do declared[o.name] = declared[o.name] or "const " .. host.ctype[o.type] end
   for _, f in ipairs(v.problem.fields) do
     local text = f.number and "int64_t " .. f.name or ("%s *%s"):format(declared[f.name] or "const void", f.name)

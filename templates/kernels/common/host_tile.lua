@@ -277,10 +277,10 @@ end
 -- What is stored, `count` columns from n on; where columns are pairs, half as many.
 local single = [[
 const int64_t n = panel * NR + p * LANES, count = a->n - n;
-if (count > 0) store((%s *)a->y + (row + r) * a->ldy + n, %s, count);]]
+if (count > 0) store((%s *)a->y + %s * a->ldy + n, %s, count);]]
 local paired = [[
 const int64_t n = panel * NR + p * LANES, count = a->n - n < LANES ? (a->n - n) / 2 : LANES / 2;
-if (count > 0) store((%s *)a->y + (row + r) * a->ldy + n / 2, %s, count);]]
+if (count > 0) store((%s *)a->y + %s * a->ldy + n / 2, %s, count);]]
 
 -- tile(): `read` is the expression that gives the weights of (b, t, p); `record` walks the panel either way.
 function tile.tile(w, v, read, prefetch)
@@ -301,14 +301,16 @@ function tile.tile(w, v, read, prefetch)
   w.pop "}"
   w.blank()
   local gated = v.problem.gated
-  local sum = "acc[r][p]" .. (v.FACTOR and " * " .. v.FACTOR:format "row + r" or "")
+  local scale_at = v.ROUNDED and x.row_of_scales or x.row_of_x
+  local sum = "acc[r][p]" .. (v.FACTOR and " * " .. v.FACTOR:format(scale_at(v, "row + r")) or "")
+  local row = v.problem.experts and x.row_of_y(v, "row + r")
   w([[
     for (int r = 0; r < R && row + r < a->m; r++)
       for (int p = 0; p < P; p++) {
         ${STORE}
       }
-  ]], { STORE = (gated and paired or single):format(v.YT, epilogue.any(v)
-    and ("epilogue(a, %s, row + r, n%s, count)"):format(sum, gated and " / 2" or "") or sum) })
+  ]], { STORE = (gated and paired or single):format(v.YT, row or "(row + r)", epilogue.any(v)
+    and ("epilogue(a, %s, %s, n%s, count)"):format(sum, row or "row + r", gated and " / 2" or "") or sum) })
   w.pop "}"
   w.blank()
 end

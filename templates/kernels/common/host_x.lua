@@ -19,6 +19,9 @@
 --   scales   where X is rounded by groups; where by rows, one for each row
 --
 -- An item of the step is a row: a call with one wakes no other thread.
+--
+-- Experts of a stack each have tiles of their own, one expert's behind another's. With the rows of those before and one
+-- tile's worth, less one, for each, there is a tile that is free (runtime/grouped.h).
 
 local x = {}
 
@@ -28,7 +31,8 @@ local bytes = { float = 4, int16_t = 2, uint16_t = 2, int8_t = 1 } -- of FILLED
 -- have four bytes; so do V of the first.
 local function parts(v)
   local groups = ceildiv(K, v.KR) * v.GROUPS
-  local places = ceildiv(M, v.MR) * (groups * v.MR)
+  local tiles = v.problem.experts and (M + min(E, M) * (v.MR - 1)) // v.MR or ceildiv(M, v.MR)
+  local places = tiles * (groups * v.MR)
   local list = { { "x_of", v.FILLED, places * v.GROUP, "[tile][group][row][k]" } }
   local function add(name, type, count) list[#list + 1] = { name, type, count or places, "[tile][group][row]" } end
   if v.ADDED ~= 0 then add("starts_of", "int32_t") end
@@ -37,6 +41,11 @@ local function parts(v)
   if v.ROUNDED and v.ROUNDED.group == 0 then list[#list][4] = "[row]" end
   return list
 end
+
+-- What the caller has for row `row` of a call, or of an expert: its row of X, of Y; and where scales by rows are.
+function x.row_of_x(v, row) return v.problem.experts and ("row_of_x(a, %s)"):format(row) or row end
+function x.row_of_y(v, row) return v.problem.experts and ("row_of_y(a, %s)"):format(row) or row end
+function x.row_of_scales(v, row) return v.problem.experts and "a->offsets[a->expert] + " .. row or row end
 
 -- Bytes of scratch that the threads share, at its beginning.
 function x.bytes(v)
@@ -48,20 +57,37 @@ end
 -- Where part i ends, in C; where the last one does.
 local function ends(v, i)
   local name, _, _, shape = table.unpack(parts(v)[i])
-  return ("%s(a) + %s"):format(name, shape == "[row]" and "a->m" or i == 1 and "places(a) * GROUP" or "places(a)")
+  local rows = v.problem.experts and "all_rows(a)" or "a->m"
+  return ("%s(a) + %s"):format(name, shape == "[row]" and rows or i == 1 and "places(a) * GROUP" or "places(a)")
 end
 function x.ends(v) return ends(v, #parts(v)) end
 
 local function places(w, v)
-  w [[
+  if v.problem.experts then
+    w [[
+      fn int64_t all_rows(const struct args *a) { return a->offsets[a->experts]; }
+
+      /* Row of Y, and of X, that is number `row` of the expert. */
+      fn int64_t row_of_y(const struct args *a, int64_t row) {
+        const int64_t i = a->offsets[a->expert] + row;
+        return a->rows ? a->rows[i] : i;
+      }
+      fn int64_t row_of_x(const struct args *a, int64_t row) { return row_of_y(a, row) / a->topk; }
+
+    ]]
+  end
+  w([[
     /* Where the numbers of a row are for a group, as arrange_x leaves them in the scratch; behind them are those of the
      * next rows of its tile. */
     fn int64_t groups_of_row(const struct args *a) { return (a->k + KR - 1) / KR * GROUPS; }
     fn int64_t place(const struct args *a, int64_t row, int64_t group) {
-      return (row / MR * groups_of_row(a) + group) * MR + row % MR;
+      return (${TILE} * groups_of_row(a) + group) * MR + row % MR;
     }
-    fn int64_t places(const struct args *a) { return (a->m + MR - 1) / MR * MR * groups_of_row(a); }
-  ]]
+    fn int64_t places(const struct args *a) { return ${TILES} * MR * groups_of_row(a); }
+  ]], v.problem.experts
+    and { TILE = "((a->offsets[a->expert] + a->expert * (MR - 1)) / MR + row / MR)",
+      TILES = "(all_rows(a) + a->experts * (MR - 1)) / MR" }
+    or { TILE = "row / MR", TILES = "(a->m + MR - 1) / MR" })
   for i, p in ipairs(parts(v)) do
     w("fn ${TYPE} *${NAME}(const struct args *a) { return (${TYPE} *)${AT}; } /* ${SHAPE} */",
       { NAME = p[1], TYPE = p[2], SHAPE = p[4], AT = i == 1 and "a->scratch" or "(" .. ends(v, i - 1) .. ")" })
@@ -105,7 +131,7 @@ local function scale(w, v)
   w([[
     /* The scale of n values of a row from column k on. */
     fn float scale_of(const struct args *a, int64_t row, int64_t k, int64_t n, const int32_t *perm) {
-      const ${GIVEN} *x = a->x + row * a->ldx;
+      const ${GIVEN} *x = a->x + ${ROW} * a->ldx;
       uint32_t top = 0; /* magnitudes are in the same order as integers, and NaN is the largest */
       for (int64_t i = 0; i < n; i++) {
         uint32_t u = bits_of(${VALUE}) & 0x7fffffff;
@@ -113,7 +139,8 @@ local function scale(w, v)
       }
       return float_of(top) / ${LARGEST};
     }
-  ]], { LARGEST = ("%d.0f"):format(largest), VALUE = v.GIVEN_VALUE:format "x[perm ? perm[k + i] : k + i]" })
+  ]], { ROW = x.row_of_x(v, "row"), LARGEST = ("%d.0f"):format(largest),
+    VALUE = v.GIVEN_VALUE:format "x[perm ? perm[k + i] : k + i]" })
   w.blank()
 end
 
@@ -152,10 +179,10 @@ local function group(w, v)
   w([[
     /* Group g of a row: the first n numbers are there. */
     fn void arrange_group(const struct args *a, int64_t row, int64_t g, int64_t n, const int32_t *perm${SCALE}) {
-      const ${GIVEN} *restrict given = a->x + row * a->ldx + (perm ? 0 : g * GROUP);
+      const ${GIVEN} *restrict given = a->x + ${ROW} * a->ldx + (perm ? 0 : g * GROUP);
       const int64_t at = place(a, row, g);
       ${FILLED} *restrict x = x_of(a) + at * GROUP;
-  ]], { SCALE = v.ROUNDED and ", float scale" or "" })
+  ]], { ROW = x.row_of_x(v, "row"), SCALE = v.ROUNDED and ", float scale" or "" })
   w.push()
   if v.ROUNDED then w "const float unit = scale == 0 ? 1 : scale;" end
   w "perm = perm ? perm + g * GROUP : 0;"
@@ -174,7 +201,7 @@ local function row(w, v)
   local by = v.ROUNDED and v.ROUNDED.group
   w.push "fn void arrange_row(const struct args *a, int64_t row, const int32_t *perm) {"
   if by then w("float scale${FIRST};", { FIRST = by == 0 and " = scale_of(a, row, 0, a->k, perm)" or " = 0" }) end
-  if by == 0 then w "scales_of(a)[row] = scale;" end
+  if by == 0 then w("scales_of(a)[${AT}] = scale;", { AT = x.row_of_scales(v, "row") }) end
   w.push "for (int64_t g = 0; g < groups_of_row(a); g++) {"
   w "const int64_t left = a->k - g * GROUP;"
   if by and by > 0 then

@@ -43,6 +43,7 @@ return kernel {
   name = "host.gemm",
   target = "host",
   rounds = true,
+  grouped = true,
   doc = "many tokens on the CPU: unpack a panel once",
   source = "panel expansion as in ik_llama.cpp, BesTLA, oneDNN",
   params = host.params {

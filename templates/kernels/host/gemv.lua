@@ -41,6 +41,7 @@ return kernel {
   name = "host.gemv",
   target = "host",
   rounds = true,
+  grouped = true,
   doc = "any number of tokens on the CPU: unpack in the loop",
   source = "panel layouts as in ggml, ik_llama.cpp, XNNPACK",
   params = host.params {
