@@ -6,8 +6,8 @@
 #ifndef QN_BIND_H
 #define QN_BIND_H
 #include "fail.h"
-#include "io.h"
 #include "pack_format.h"
+#include "quernel_io.h"
 #include <cjson/cJSON.h>
 #include <lauxlib.h>
 #include <lua.h>

@@ -2,7 +2,7 @@
 #ifndef QN_IO_FOLDER_H
 #define QN_IO_FOLDER_H
 #include "fail.h"
-#include "io.h"
+#include "quernel_io.h"
 #include "suite.h"
 #include <check.h>
 #include <limits.h>

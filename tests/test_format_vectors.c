@@ -6,8 +6,8 @@
  * file that its tool would have written (a .gguf of one tensor, or a .safetensors with a config.json), is opened
  * through the public interface and decoded. Prints "id: exact" or the first difference; exits 1 if any differs. */
 #include "fail.h"
-#include "io.h"
 #include "io_decode.h"
+#include "quernel_io.h"
 #include "vector_files.h"
 #include <math.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* test_io.c - checkpoint readers: real files decode to what the tools that wrote them say; damaged files are
  * refused. */
 #include "fail.h"
-#include "io.h"
 #include "io_decode.h"
+#include "quernel_io.h"
 #include "suite.h"
 #include <check.h>
 #include <math.h>

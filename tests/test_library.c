@@ -156,7 +156,7 @@ END_TEST
 /* What crosses a file begins with qn__, unless an installed header declares it. */
 #define NAMES                                                                                                          \
   "test -z \"$(nm " QN_BUILD "/quernel " QN_BUILD "/quernel-worker | awk '$2 ~ /^[TDBRC]$/ && !/@/ { print $3 }'"      \
-  " | grep -vE '^(qn__|_|main$|luaopen_quernel$)' | grep -vxF " DECLARED("quernel.h io/io.h") ")\""
+  " | grep -vE '^(qn__|_|main$|luaopen_quernel$)' | grep -vxF " DECLARED("quernel.h io/quernel_io.h") ")\""
 
 /* Every function of its sources is in it, but for those by which the tool and the tests get at its inside. */
 #define SEAMS                                                                                                          \
@@ -174,7 +174,7 @@ START_TEST(test_library_is_lean) {
       "test -z \"$(readelf -d %s | grep NEEDED | grep -vE 'lib(c|m|dl|pthread)\\.so|ld-linux|lib[atu]*san')\"",
       "test -z \"$(nm %s | grep -E ' (lua_|luaL_|ffi_|cJSON_|qn__compile)')\"",
       EXPORTS("%s", "quernel.h"),
-      EXPORTS(QN_BUILD "/runtime/io/libquernel-io.so", "io/io.h"),
+      EXPORTS(QN_BUILD "/runtime/io/libquernel-io.so", "io/quernel_io.h"),
       ("test -z \"$(nm -D --undefined-only %s | grep -wE "
        "'exit|_exit|abort|v?printf|puts|putchar|perror|__assert_fail')\""),
       "c=$(mktemp) && strip -o $c %s && s=$(stat -c %%s $c) && rm $c && test $s -lt 200000",

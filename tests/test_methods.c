@@ -3,8 +3,8 @@
 #include "cpu.h"
 #include "fail.h"
 #include "generator.h"
-#include "io.h"
 #include "quantize.h"
+#include "quernel_io.h"
 #include "suite.h"
 #include <check.h>
 #include <math.h>

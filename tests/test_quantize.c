@@ -2,9 +2,9 @@
  * nearest by the decode rule, nothing is clipped, every code is reached, what a format can represent comes back. */
 #include "fail.h"
 #include "generator.h"
-#include "io.h"
 #include "io_format.h"
 #include "quantize.h"
+#include "quernel_io.h"
 #include "suite.h"
 #include <check.h>
 #include <math.h>

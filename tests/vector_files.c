@@ -2,7 +2,7 @@
  * expected}. */
 #include "vector_files.h"
 #include "fail.h"
-#include "io.h"
+#include "quernel_io.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

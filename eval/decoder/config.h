@@ -13,7 +13,7 @@
  * is added where the checkpoint has one. */
 #ifndef QN_EVAL_CONFIG_H
 #define QN_EVAL_CONFIG_H
-#include "io.h"
+#include "quernel_io.h"
 
 enum { QN__HEAD_DIM = 512, QN__ROPES = 2 }; /* limits */
 

@@ -26,7 +26,7 @@
 #ifndef QN_EVAL_DECODER_H
 #define QN_EVAL_DECODER_H
 #include "desc.h"
-#include "io.h"
+#include "quernel_io.h"
 
 typedef struct qn__config qn__config; /* config.h */
 typedef struct qn__decoder qn__decoder;

@@ -2,8 +2,8 @@
 #ifndef QN_EVAL_LINEAR_H
 #define QN_EVAL_LINEAR_H
 #include "desc.h"
-#include "io.h"
 #include "pool.h"
+#include "quernel_io.h"
 #include "rounding.h"
 #include "scratch.h"
 

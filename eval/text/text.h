@@ -9,7 +9,7 @@
  * Hostile files are safe, as those of runtime/io are. Threads: a tokenizer is read-only once open. */
 #ifndef QN_EVAL_TEXT_H
 #define QN_EVAL_TEXT_H
-#include "io.h"
+#include "quernel_io.h"
 
 typedef struct qn__tokenizer qn__tokenizer;
 

@@ -1,4 +1,4 @@
-"""quernel._c is what quernel.h and io.h say: every struct, every constant, every function."""
+"""quernel._c is what quernel.h and quernel_io.h say: every struct, every constant, every function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from quernel import _c
 
-HEADERS = [ROOT / "runtime" / "quernel.h", ROOT / "runtime" / "io" / "io.h"]
+HEADERS = [ROOT / "runtime" / "quernel.h", ROOT / "runtime" / "io" / "quernel_io.h"]
 TEXT = "\n".join(re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.S) for header in HEADERS)
 STRUCTS = {
     "qn_plane": _c.Plane,
@@ -33,7 +33,7 @@ def compiled(folder: Path, expressions: list[str]) -> list[int]:
     """Values of integer expressions, as the compiler has them."""
     lines = "".join(f'printf("%lld\\n", (long long)({e}));\n' for e in expressions)
     source = folder / "values.c"
-    source.write_text(f'#include <stdio.h>\n#include "io.h"\nint main(void) {{\n{lines}return 0;\n}}\n')
+    source.write_text(f'#include <stdio.h>\n#include "quernel_io.h"\nint main(void) {{\n{lines}return 0;\n}}\n')
     program = folder / "values"
     include = [f"-I{header.parent}" for header in HEADERS]
     subprocess.run(["cc", *include, str(source), "-o", str(program)], check=True)

@@ -3,8 +3,8 @@
  * Opens a pack and a checkpoint, binds the problem of one quantized layer, rearranges its weight, runs M tokens and
  * compares with a plain loop in float64. Reads the formats whose rule is (code - zero) * scale, or code * scale plus a
  * minimum: int2 .. int8. */
-#include "io.h"
 #include "quernel.h"
+#include "quernel_io.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #ifndef QN_IO_MODEL_H
 #define QN_IO_MODEL_H
 #include "fail.h"
-#include "io.h"
+#include "quernel_io.h"
 #include <cjson/cJSON.h>
 
 /* ---- Memory that lives as long as the model ---------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-"""The C interface, as quernel.h and io.h declare it: structs, functions, and the libraries that have them.
+"""The C interface, as quernel.h and quernel_io.h declare it: structs, functions, and the libraries that have them.
 
 tests/test_c.py compares all of it with what a C compiler makes of the headers.
 """

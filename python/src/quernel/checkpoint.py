@@ -22,7 +22,7 @@ from .planes import Planes
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A weight of a checkpoint: see qn_tensor in io.h for each field."""
+    """A weight of a checkpoint: see qn_tensor in quernel_io.h for each field."""
 
     name: str
     dialect: str

@@ -1,4 +1,4 @@
-/* io.h - checkpoint files as planes.
+/* quernel_io.h - checkpoint files as planes.
  *
  * A model is one checkpoint: a directory (config.json beside .safetensors, single or sharded), one .safetensors file,
  * or one .gguf. Weights that were made of a GGUF have header.gguf beside them, its header without tensors, in place of
