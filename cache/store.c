@@ -54,6 +54,28 @@ static cJSON *environment(const qn_device_info *d, const char *compiler, const c
   return e;
 }
 
+static bool hash_of(const cJSON *env, char hash[33]) {
+  char *text = cJSON_PrintUnformatted(env);
+  if (text) qn__hash_hex(text, strlen(text), hash);
+  cJSON_free(text);
+  return text != NULL;
+}
+
+/* What is noted beside, for people and tools. */
+static void add_names(cJSON *env, const qn_device_info *d) {
+  qn__json_add_text(env, "name", d->name);
+  qn__json_add_text(env, "product", d->product);
+  qn__json_add_text(env, "driver", d->driver);
+}
+
+cJSON *qn__store_environment(const qn_device_info *device, const char *compiler, const char *policy, char hash[33]) {
+  cJSON *env = environment(device, compiler, policy);
+  if (hash_of(env, hash)) add_names(env, device);
+  if (qn__json_whole(env)) return env;
+  cJSON_Delete(env);
+  return NULL;
+}
+
 static qn_status add_layer(qn_store *s, const char *root, const char *env) {
   if (!root || !*root) return QN_OK;
   if ((size_t)snprintf(s->layer[s->n_layers++], PATH_MAX, "%s/%s", root, env) >= PATH_MAX - room_for_names)
@@ -123,9 +145,7 @@ static qn_status record_environment(qn_store *s, const cJSON *env, const qn_devi
   snprintf(path, sizeof path, "%s/env.json", s->layer[0]);
   if (!access(path, R_OK)) return QN_OK;
   cJSON *j = cJSON_Duplicate(env, true);
-  qn__json_add_text(j, "name", d->name);
-  qn__json_add_text(j, "product", d->product);
-  qn__json_add_text(j, "driver", d->driver);
+  add_names(j, d);
   char *text = cJSON_Print(j);
   qn_status status =
       text ? qn__store_write(s->layer[0], "env.json", text, strlen(text)) : qn__fail(QN_E_NOMEM, "store");
@@ -137,10 +157,7 @@ static qn_status record_environment(qn_store *s, const cJSON *env, const qn_devi
 static qn_status open_layers(qn_store *s, const char *root, const qn_device_info *device, const cJSON *env) {
   const char *own = getenv("QUERNEL_CACHE");
   char user[PATH_MAX], hash[33];
-  char *text = cJSON_PrintUnformatted(env);
-  if (!text) return qn__fail(QN_E_NOMEM, "store");
-  qn__hash_hex(text, strlen(text), hash);
-  cJSON_free(text);
+  if (!hash_of(env, hash)) return qn__fail(QN_E_NOMEM, "store");
   QN_TRY(qn__store_root(root, user));
   QN_TRY(trust(user, (root && *root) || (own && *own)));
   QN_TRY(add_layer(s, user, hash));

@@ -32,6 +32,9 @@ qn_status qn__store_root(const char *asked, char out[PATH_MAX]);
  * and the reason: the store cannot be written. A store may be used by any number of threads and processes. */
 qn_status qn__store_open(const char *root, const qn_device_info *device, const char *compiler, const char *policy,
                          qn_store **out);
+/* What a store for the device would be of, as in env.json, and the hash of it; to be freed with cJSON_Delete. NULL: no
+ * memory. */
+cJSON *qn__store_environment(const qn_device_info *device, const char *compiler, const char *policy, char hash[33]);
 void qn__store_close(qn_store *s);             /* NULL is accepted */
 const char *qn__store_path(const qn_store *s); /* ROOT/ENV, owned by the store */
 

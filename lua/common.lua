@@ -80,6 +80,17 @@ function common.whole(options, key, least, most)
   return x and (math.tointeger(x) or common.misuse("--%s: %q is no whole number", key, options[key]))
 end
 
+-- "2/8" -> 2, 8: the second of eight shards; nothing for nil.
+function common.shard(text)
+  if not text then return end
+  local i, n = text:match "^(%d+)/(%d+)$"
+  i, n = math.tointeger(tonumber(i)), math.tointeger(tonumber(n))
+  if not n then common.misuse("--shard: %q is no I/N, such as 2/8 for the second of eight", text) end
+  if n < 1 or n > 10000 then common.misuse("--shard %s: N is from 1 to 10000", text) end
+  if i < 1 or i > n then common.misuse("--shard %s: I is from 1 to %d, the first is 1", text, n) end
+  return i, n
+end
+
 -- "host.gemv,host.gemm" if there are such families for the device; nil for nil.
 function common.families(q, text, device)
   if text then common.ask(q.gen.kernel.families, device.target, text) end
@@ -323,6 +334,14 @@ function common.variant(q, name, options)
   return v, device
 end
 
+-- The devices of a pack, and what they are to this machine.
+function common.devices(pack)
+  for i, d in ipairs(pack:devices()) do
+    print(("device  %d: %s, %s, %d threads"):format(i, d.target, d.product, d.threads))
+    common.say(("        %s"):format(pack:nearness(i)))
+  end
+end
+
 -- Programs of a launch as people write them: "ceildiv(N, 64) x M".
 function common.sizes(q, programs)
   local out = {}
@@ -373,17 +392,32 @@ function common.notes()
   end
 end
 
--- An output that cannot be written is found before the work. A pack that holds what the new one would not is not
--- replaced unless that is asked for: problems and m are what the new one will hold, timed on the device.
+-- An output that cannot be written is found before the work.
 function common.output(q, path) common.check(q.native.writable(path)) end
-function common.output_pack(q, path, options, problems, m, device)
-  common.output(q, path)
+
+-- A pack that holds what the new one would not is not replaced unless that is asked for: has(problem, m, device) says
+-- what the new one will hold.
+function common.keep_pack(q, path, options, has)
   if not q.native.exists(path) then return end
-  local lost, why = q.pack_lacks(path, problems, m, device)
+  local lost, why = q.pack_lacks(path, has)
   if not lost then common.fail("%s; remove it, or name another file with -o", why) end
   if options.overwrite or #lost == 0 then return end
   common.fail("%s holds what this run would not: %s%s; --overwrite replaces it, -o names another", path, lost[1],
     #lost > 1 and (" and %d more"):format(#lost - 1) or "")
+end
+
+-- As both, for a pack of these problems, timed at these M on the device.
+function common.output_pack(q, path, options, problems, m, device)
+  local will = {}
+  for _, spelling in ipairs(problems) do
+    local p = q.problem(spelling, device.target).spelling
+    for _, tokens in ipairs(m) do will[p .. tokens] = true end
+  end
+  common.output(q, path)
+  common.keep_pack(q, path, options, function(problem, tokens, d)
+    return will[problem .. tokens] and d.target == device.target and d.product == device.product and
+      d.threads == device.threads
+  end)
 end
 common.overwrite = { "--overwrite", nil, "replace a pack even if it holds more than the new one will" }
 

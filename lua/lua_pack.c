@@ -2,13 +2,14 @@
 #include "bind.h"
 #include "case.h"
 #include "hash.h"
+#include "pack.h"
 #include "pack_read.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char pack_class[] = "quernel.pack";
+static const char pack_class[] = "quernel.pack", joint_class[] = "quernel.joint";
 
 /* ---- Plans as tables --------------------------------------------------------------------------------------------- */
 
@@ -230,13 +231,100 @@ static int pack_case(lua_State *L) {
   return 3;
 }
 
+/* ---- One pack of the plans of several ---------------------------------------------------------------------------- */
+
+typedef struct joint {
+  qn_pack_builder *builder;
+  qn_pack_device device[QN_PACK_MAX_DEVICES]; /* those of the new pack */
+  uint32_t n;
+} joint;
+
+/* pack_joint() -> joint, or nil, message, code */
+static int joint_new(lua_State *L) {
+  joint *j = lua_newuserdatauv(L, sizeof *j, 1);
+  memset(j, 0, sizeof *j);
+  luaL_setmetatable(L, joint_class);
+  lua_newtable(L); /* the packs that plans came from: their kernels stay in their maps */
+  lua_setiuservalue(L, -2, 1);
+  qn_status s = qn__pack_builder_new(&j->builder);
+  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+static int joint_free(lua_State *L) {
+  joint *j = luaL_checkudata(L, 1, joint_class);
+  qn__pack_builder_free(j->builder);
+  j->builder = NULL;
+  return 0;
+}
+
+/* The new pack's number of a device: that of an equal one, else another. */
+static qn_status join_device(joint *j, const qn_pack *from, uint32_t *number) {
+  qn_pack_device d;
+  qn__pack_device(from, *number, &d);
+  for (*number = 0; *number < j->n; ++*number) {
+    const qn_pack_device *x = &j->device[*number];
+    if (!strcmp(x->target, d.target) && !strcmp(x->arch, d.arch) && !strcmp(x->product, d.product) &&
+        x->threads == d.threads)
+      return QN_OK;
+  }
+  QN_TRY(qn__pack_add_device(j->builder, d.target, d.arch, d.product, (int)d.threads));
+  j->device[j->n++] = d;
+  return QN_OK;
+}
+
+static qn_status join_plan(joint *j, reader *r, uint32_t number) {
+  qn_plan *p = &r->plan;
+  qn__pack_plan(r->pack, number, p);
+  QN_TRY(join_device(j, r->pack, &p->device));
+  for (uint32_t i = 0; i < p->n_ranges; i++) {
+    const char *const hash[] = {p->range[i].variant, p->range[i].runner_up};
+    for (int k = 0; k < 2; k++)
+      if (*hash[k]) QN_TRY(qn__pack_add_kernel(j->builder, find_kernel(r, hash[k])));
+  }
+  return qn__pack_add_plan(j->builder, p);
+}
+
+/* joint:add(pack, plan) -> true, or nil, message, code: a plan of a pack by its number from 1, with its device and its
+ * kernels */
+static int joint_add(lua_State *L) {
+  joint *j = luaL_checkudata(L, 1, joint_class);
+  reader *r = luaL_checkudata(L, 2, pack_class);
+  lua_Integer plan = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, j->builder, 1, "the joint is closed");
+  luaL_argcheck(L, r->pack, 2, "the pack is closed");
+  luaL_argcheck(L, plan >= 1 && plan <= (lua_Integer)qn__pack_plans(r->pack), 3, "no such plan");
+  lua_getiuservalue(L, 1, 1);
+  lua_pushvalue(L, 2);
+  lua_pushboolean(L, 1);
+  lua_rawset(L, -3);
+  qn_status s = join_plan(j, r, (uint32_t)plan - 1);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* joint:write(path) -> true, or nil, message, code. No pack that plans came from may have been closed. */
+static int joint_write(lua_State *L) {
+  joint *j = luaL_checkudata(L, 1, joint_class);
+  const char *path = luaL_checkstring(L, 2);
+  luaL_argcheck(L, j->builder, 1, "the joint is closed");
+  qn_status s = qn__pack_write(j->builder, path);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 void qn__lua_pack(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"plans", pack_plans}, {"kernels", pack_kernels}, {"devices", pack_devices},
       {"hash", pack_hash},   {"case", pack_case},       {"close", pack_close},
       {"__gc", pack_close},  {"__close", pack_close},   {NULL, NULL},
   };
-  static const luaL_Reg functions[] = {{"pack_open", pack_open}, {NULL, NULL}};
+  static const luaL_Reg joint_methods[] = {
+      {"add", joint_add}, {"write", joint_write}, {"__gc", joint_free}, {"__close", joint_free}, {NULL, NULL},
+  };
+  static const luaL_Reg functions[] = {{"pack_open", pack_open}, {"pack_joint", joint_new}, {NULL, NULL}};
   qn__lua_class(L, pack_class, methods);
+  qn__lua_class(L, joint_class, joint_methods);
   luaL_setfuncs(L, functions, 0);
 }

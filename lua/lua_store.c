@@ -10,19 +10,40 @@ static const char store_class[] = "quernel.store";
 
 /* ---- One environment --------------------------------------------------------------------------------------------- */
 
+/* The device of this name and its compiler. */
+static qn_status describe(const char *name, qn_device_info *info, char *compiler, size_t size) {
+  qn_device *d = NULL;
+  QN_TRY(qn__device_open(NULL, name, &d));
+  *info = d->info;
+  qn__device_close(d);
+  return qn__compiler_version(info->target, compiler, size);
+}
+
 /* store_open(root or nil, device or nil) -> store of that device, or nil, message, code */
 static int store_open(lua_State *L) {
   const char *root = luaL_optstring(L, 1, NULL), *name = luaL_optstring(L, 2, NULL);
   qn_store **store = lua_newuserdatauv(L, sizeof *store, 0);
   *store = NULL;
   luaL_setmetatable(L, store_class);
-  qn_device *d = NULL;
+  qn_device_info info;
   char compiler[128];
-  qn_status s = qn__device_open(NULL, name, &d);
-  if (s == QN_OK) s = qn__compiler_version(d->info.target, compiler, sizeof compiler);
-  if (s == QN_OK) s = qn__store_open(root, &d->info, compiler, QN_STORE_POLICY, store);
-  qn__device_close(d);
+  qn_status s = describe(name, &info, compiler, sizeof compiler);
+  if (s == QN_OK) s = qn__store_open(root, &info, compiler, QN_STORE_POLICY, store);
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
+}
+
+/* environment(device) -> hash, table as in env.json: what a store for the device would be of; or nil, message, code */
+static int environment(lua_State *L) {
+  qn_device_info info;
+  char compiler[128], hash[33];
+  qn_status s = describe(luaL_checkstring(L, 1), &info, compiler, sizeof compiler);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  cJSON **env = qn__lua_json_box(L);
+  *env = qn__store_environment(&info, compiler, QN_STORE_POLICY, hash);
+  if (!*env) return qn__lua_fail(L, qn__fail(QN_E_NOMEM, "no memory for an environment"));
+  lua_pushstring(L, hash);
+  qn__lua_push_json(L, *env);
+  return 2;
 }
 
 static int store_close(lua_State *L) {
@@ -185,9 +206,11 @@ static int forget(lua_State *L) {
 void qn__lua_store(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"path", store_path}, {"entries", store_entries}, {"close", store_close}, {"__gc", store_close}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"open", store_open}, {"root", store_root}, {"list", list},
-                                       {"verify", verify},   {"diff", diff},       {"merge", merge},
-                                       {"gc", gc},           {"forget", forget},   {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"open", store_open}, {"environment", environment},
+                                       {"root", store_root}, {"list", list},
+                                       {"verify", verify},   {"diff", diff},
+                                       {"merge", merge},     {"gc", gc},
+                                       {"forget", forget},   {NULL, NULL}};
   qn__lua_class(L, store_class, methods);
   luaL_newlib(L, functions);
   lua_setfield(L, -2, "store");

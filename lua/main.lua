@@ -16,7 +16,7 @@ local common = require "lua.common"
 local sections = {
   { "What there is", { "devices", "formats", "kernels", "source" } },
   { "Measuring", { "tune", "bench", "verify", "explain", "store" } },
-  { "Packs and checkpoints", { "pack", "report", "inspect", "dequantize", "quantize", "convert" } },
+  { "Packs and checkpoints", { "pack", "merge", "report", "inspect", "dequantize", "quantize", "convert" } },
   { "Accuracy, memory, time", { "tradeoff", "eval", "tokens" } },
   { "Scripts", { "run" } },
 }
@@ -43,6 +43,11 @@ local variables = {
   { "QUERNEL_BUSY", "ignore: every sample counts, however busy the machine is; for tests" },
   { "QUERNEL_TRACE", "if set, errors show where in the Lua code they come from" },
 }
+
+local function complain(status, text, ...)
+  common.warn(text, ...)
+  return status
+end
 
 local verbs = {}
 for _, s in ipairs(sections) do table.move(s[2], 1, #s[2], #verbs + 1, verbs) end
@@ -73,6 +78,9 @@ local function help(q)
   local out = {
     ("quernel %s: kernels for matrix products with quantized weights"):format(q.version), "",
     "usage: quernel VERB [options]        quernel VERB --help: the options of a verb",
+    "       quernel --version",
+    "       quernel --manual DIR           write man pages and what shells complete",
+    "                                      below DIR, such as ~/.local/share",
   }
   for _, s in ipairs(sections) do
     add_title(out, s[1])
@@ -83,26 +91,43 @@ local function help(q)
   return table.concat(out, "\n")
 end
 
+-- The options of a verb in their groups: list of { title, { name = "--m LIST", text }… }.
+local function groups_of(v)
+  local groups = {}
+  for _, o in ipairs(options_of(v)) do
+    local title = o.group or "Output"
+    if not groups[title] then
+      groups[title] = { title = title }
+      groups[#groups + 1] = groups[title]
+    end
+    table.insert(groups[title], { name = o[1] .. (o[2] and " " .. o[2] or ""),
+      text = o[3] .. (o.default and (" (default: %s)"):format(o.default) or "") })
+  end
+  return groups
+end
+
 local function verb_help(v)
-  local out, groups, order = { ("usage: quernel %s %s"):format(v.name, v.usage), "" }, {}, {}
+  local out = { ("usage: quernel %s %s"):format(v.name, v.usage), "" }
   add_text(out, v.summary)
   if v.about then
     out[#out + 1] = ""
     add_text(out, v.about)
   end
-  for _, o in ipairs(options_of(v)) do
-    local group = o.group or "Output"
-    if not groups[group] then groups[group], order[#order + 1] = {}, group end
-    add_entry(groups[group], o[1] .. (o[2] and " " .. o[2] or ""),
-      o[3] .. (o.default and (" (default: %s)"):format(o.default) or ""), 23)
-  end
-  for _, group in ipairs(order) do
-    add_title(out, group)
-    table.move(groups[group], 1, #groups[group], #out + 1, out)
+  for _, group in ipairs(groups_of(v)) do
+    add_title(out, group.title)
+    for _, o in ipairs(group) do add_entry(out, o.name, o.text, 23) end
   end
   add_title(out, "Examples")
   for _, text in ipairs(v.examples) do out[#out + 1] = ("  quernel %s %s"):format(v.name, text):gsub(" $", "") end
   return table.concat(out, "\n")
+end
+
+-- Write what is made of the help into a folder: exit status.
+local function write_manual(q, folder)
+  if not folder then return complain(2, "--manual needs a value: DIR") end
+  local ok, why = require "lua.manual".write(q, { version = q.version, sections = sections, variables = variables,
+    verb = verb, options_of = options_of, groups_of = groups_of }, folder)
+  return ok and 0 or complain(1, "%s", why)
 end
 
 -- What is wrong with the environment: a variable QUERNEL_… that neither the tool nor the scripts around it read.
@@ -183,15 +208,11 @@ local function wants_help(v, args)
   end
 end
 
-local function complain(status, text, ...)
-  common.warn(text, ...)
-  return status
-end
-
 return function(q, args)
   local name = args[1]
   if name == "--help" or name == "-h" or name == "help" and not args[2] then print(help(q)) return 0 end
   if name == "--version" then print("quernel " .. q.version) return 0 end
+  if name == "--manual" then return write_manual(q, args[2]) end
   if not name then io.stderr:write(help(q), "\n") return 2 end
   if name == "help" then name, args = args[2], { args[2], "--help" } end
   local fault = environment_fault(q)

@@ -23,29 +23,82 @@ return function(q, native)
     return setmetatable({ path = path, handle = handle, options = options, functions = functions }, pack)
   end
 
-  -- What a pack holds that one of these problems, timed at these M on the device, would not: list of texts.
-  function q.pack_lacks(path, problems, m, device)
+  -- What was timed in a pack and is not in another: list of texts. has(problem, m, device) -> is it there? The device
+  -- is { target, arch, product, threads }.
+  function q.pack_lacks(path, has)
     local old, why, code = q.open(path)
     if not old then return nil, why, code end
-    local will, lost = {}, {}
-    for _, spelling in ipairs(problems) do
-      local p = q.problem(spelling, device.target).spelling
-      for _, tokens in ipairs(m) do will[p .. tokens] = true end
-    end
-    local devices = old:devices()
+    local lost, devices = {}, old:devices()
     for _, plan in ipairs(old:plans()) do
       local d = devices[plan.device]
-      local here = d.target == device.target and d.product == device.product and d.threads == device.threads
       for _, range in ipairs(plan.kind == "fastest" and plan.n > 0 and plan.ranges or {}) do
         for _, point in ipairs(range.points) do
-          if not (here and will[plan.problem .. point.m]) then
-            lost[#lost + 1] = ("%s at M = %d%s"):format(plan.problem, point.m,
-              here and "" or ", timed on " .. d.product)
+          if not has(plan.problem, point.m, d) then
+            lost[#lost + 1] = ("%s at M = %d, timed on %s"):format(plan.problem, point.m, d.product)
           end
         end
       end
     end
     return lost
+  end
+
+  -- ---- Joining ------------------------------------------------------------------------------------------------------
+
+  local function device_key(d) return q.json { d.target, d.arch, d.product, d.threads } end
+
+  -- What several packs hold, once: of a problem that more than one has for the same device, the first one's plans.
+  -- -> list of { pack = handle, plan = number, problem =, device = }; list of { problem, device, path, first = path }
+  -- of those that are left out and differ from what is taken.
+  local function gathered(packs, only)
+    local out, left, taken = {}, {}, {}
+    for _, from in ipairs(packs) do
+      local devices, own = from:devices(), {}
+      for i, plan in ipairs(from:plans()) do
+        local d, at = devices[plan.device], plan.device
+        local key = plan.problem .. device_key(d)
+        plan.device = nil
+        local text = q.json(plan)
+        if not only or only(d, at) then
+          taken[key] = taken[key] or { from = from, at = at, texts = {} }
+          local t = taken[key]
+          if t.from == from and t.at == at then
+            t.texts[plan.kind] = text
+            out[#out + 1] = { pack = from.handle, plan = i, problem = plan.problem, device = d, ranges = plan.ranges }
+          elseif plan.n > 0 and t.texts[plan.kind] ~= text and not own[key] then
+            own[key] = true
+            left[#left + 1] = { problem = plan.problem, device = d, path = from.path, first = t.from.path }
+          end
+        end
+      end
+    end
+    return out, left
+  end
+
+  -- One pack of several, or of a part of one. packs: list of q.open's. options: only(device, number) says whether the
+  -- plans of a device are wanted; check(has) is called before anything is written, with what pack_lacks takes, and
+  -- raises to keep a file.
+  -- -> { plans = how many, left = list of { problem, device, path, first } }: left out, since an earlier pack has them
+  -- otherwise; or nil, message, code.
+  function q.join(packs, path, options)
+    options = options or {}
+    q.check.fields(options, { only = "function?", check = "function?" }, "options of join")
+    local list, left = gathered(packs, options.only)
+    if #list == 0 then return nil, path .. ": nothing to pack, no plan is wanted", "QN_E_ARG" end
+    local timed = {}
+    local joint <close>, why, code = native.pack_joint()
+    local ok = joint
+    for _, x in ipairs(list) do
+      if ok then ok, why, code = joint:add(x.pack, x.plan) end
+      for _, r in ipairs(x.ranges) do
+        for _, point in ipairs(r.points) do timed[x.problem .. point.m .. device_key(x.device)] = true end
+      end
+    end
+    if ok and options.check then
+      options.check(function(problem, m, device) return timed[problem .. m .. device_key(device)] end)
+    end
+    if ok then ok, why, code = joint:write(path) end
+    if not ok then return nil, why, code end
+    return { plans = #list, left = left }
   end
 
   function pack:plans() return self.handle:plans() end
@@ -92,6 +145,29 @@ return function(q, native)
       end
     end
     return true
+  end
+
+  -- What an open on this machine makes of a device of the pack, by its number: a sentence.
+  function pack:nearness(number)
+    local d, here = self:devices()[number], nil
+    for _, x in ipairs(q.devices()) do
+      if x.target == d.target and (not here or x.product == d.product) then here = x end
+    end
+    if not here then return "there is no device of its kind here" end
+    for _, plan in ipairs(self:plans()) do
+      if plan.device == number then
+        local ok, amiss = fits(self, plan, here)
+        if not ok then return "its kernels do not run here: " .. amiss end
+      end
+    end
+    local out = {}
+    for _, f in ipairs { { "product", "product" }, { "threads", "threads" }, { "arch", "architecture" } } do
+      if d[f[1]] ~= here[f[1]] and (f[1] ~= "threads" or d.target == "host") then
+        out[#out + 1] = ("%s %s, here %s"):format(f[2], d[f[1]], here[f[1]])
+      end
+    end
+    if #out == 0 then return "a machine like this one" end
+    return "its kernels run here, and were timed elsewhere: " .. table.concat(out, "; ")
   end
 
   -- A worker on the pack's device, and a directory for the images that it loads. Both go when it is closed.

@@ -306,8 +306,8 @@ static int parting(lua_State *L) {
 /* The file that holds this code, tool or module. */
 static bool own_path(char path[PATH_MAX]) {
   Dl_info info;
-  if (!dladdr((void *)(uintptr_t)luaopen_quernel, &info) || !info.dli_fname) return false;
-  if (strchr(info.dli_fname, '/') && realpath(info.dli_fname, path)) return true;
+  bool known = dladdr((void *)(uintptr_t)luaopen_quernel, &info) && info.dli_fname; /* not in a static program */
+  if (known && strchr(info.dli_fname, '/') && realpath(info.dli_fname, path)) return true;
   ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1); /* the tool, started through $PATH */
   if (n >= 0) path[n] = 0;
   return n >= 0;

@@ -207,7 +207,7 @@ end
 function q.worker()
   local here, set = native.folder() or ".", os.getenv "QUERNEL_WORKER"
   if set and set ~= "" then return set end
-  for _, path in ipairs { "", "/../libexec", "/../../../libexec", "/../../../../libexec" } do
+  for _, path in ipairs { "", "/../libexec", "/../../../libexec", "/../../../../libexec", "/../../../bin" } do
     path = here .. path .. "/quernel-worker"
     if native.exists(path) then return path end
   end

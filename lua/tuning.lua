@@ -142,6 +142,33 @@ return function(q, native)
     return nil, text:format(p.spelling, family or "any family", device.name), "QN_E_NO_KERNEL"
   end
 
+  -- What tuning a problem takes, in codes of a weight: its own, and what compiling is worth, whatever the shape.
+  local compiling = 1 << 22
+  local function work(p) return p.n * p.k + compiling end
+
+  -- Shard number i of n of a list of problems of a target: each is in one of them, and they are about as much work. It
+  -- depends on the problems alone, not on their order, nor on the machine. Spellings in the order of the list; maybe
+  -- none.
+  function q.shard(problems, i, n, target)
+    local sorted, load, mine, out = {}, {}, {}, {}
+    for j, spelling in ipairs(problems) do sorted[j] = q.problem(spelling, target) end
+    table.sort(sorted, function(a, b)
+      if work(a) ~= work(b) then return work(a) > work(b) end
+      return a.spelling < b.spelling
+    end)
+    for j = 1, n do load[j] = 0 end
+    for _, p in ipairs(sorted) do -- the largest first, each to who has least
+      local least = 1
+      for j = 2, n do if load[j] < load[least] then least = j end end
+      load[least] = load[least] + work(p)
+      mine[p.spelling] = least == i
+    end
+    for _, spelling in ipairs(problems) do
+      if mine[q.problem(spelling, target).spelling] then out[#out + 1] = spelling end
+    end
+    return out
+  end
+
   -- The dense product of a shape "NxK", that quantized ones are held against.
   function q.dense_problem(shape, target)
     local type = q.gen.target.get(target).dense

@@ -21,6 +21,7 @@ typedef struct row {
 #define TUNE                                                                                                           \
   "quernel tune --problem int4.g32:64x128 --act f32 --m 1,3 --family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 "    \
   "--no-dense --quiet --store $STORE "
+#define TWO TUNE "--problem int4.g32:32x128 "
 #define MMA "cuda.mma/int4.g128/f16-f16/"
 #define MODEL "$T/models/tiny-llama-gptq4"
 #define TINY "$T/models/tiny-llama"
@@ -43,7 +44,8 @@ static const row rows[] = {
     {"quernel --version", 0, "^quernel [0-9]+\\.[0-9]+\\.[0-9]+", NULL},
     {"quernel nonsense", 2, NULL, "^quernel: verb \"nonsense\" is not known; known: devices, formats,[^\n]*\n$"},
     {"quernel tuen", 2, NULL, "did you mean \"tune\"\\?"},
-    {"for v in devices formats kernels source tune bench verify explain store pack report inspect dequantize quantize "
+    {"for v in devices formats kernels source tune bench verify explain store pack merge report inspect dequantize "
+     "quantize "
      "convert tradeoff eval tokens "
      "run; "
      "do quernel $v --help >$v.txt || exit 9; grep -q '^usage: quernel '$v $v.txt || exit 8; done; "
@@ -85,7 +87,8 @@ static const row rows[] = {
     {"quernel pack a b", 2, NULL, "unexpected argument \"b\""},
     {"quernel dequantize x", 2, NULL, "too few arguments"},
     {"quernel verify", 2, NULL, "a PACK or --problem P is needed"},
-    {"quernel store dance", 2, NULL, "action \"dance\" is not known; known: diff, forget, gc, list, merge, verify\n$"},
+    {"quernel store dance", 2, NULL,
+     "action \"dance\" is not known; known: diff, export, forget, gc, list, merge, verify\n$"},
     /* An option that would do nothing is refused */
     {"for v in 'verify x.qpack -o y' 'verify x.qpack --space full' 'verify --problem f32:3x4 --function a=b:c' "
      "'kernels --registers' 'kernels --list --compile-all' 'kernels --arch sm_80 --device host' 'store gc --all' "
@@ -264,7 +267,8 @@ static const row rows[] = {
     {TUNE "--store s >one && quernel store list --store s && quernel store forget int4.g32:64x128 --store s && " TUNE
           "--store s",
      0,
-     "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled [1-9],[^\n]*\n  int4.g32:64x128:f32-f32 at M = 1, 3\n"
+     "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled [1-9],[^\n]*\n  runs here use it\n  int4.g32:64x128:f32-f32 at M = 1, "
+     "3\n"
      "forgotten: [0-9]+ entries.*compiled 0 [^\n]*known [1-9][^\n]*timed [1-9]",
      NULL},
     {"for n in 1 2; do quernel eval " TINY
@@ -561,6 +565,68 @@ static const row rows[] = {
      "us.*0.0e\\+00.*0 files are "
      "damaged",
      NULL},
+    /* Shards of the work, joined again: the pack of one machine. A part of a pack. */
+    {TWO
+     ">tuned && for i in 1 2 3; do " TWO
+     "--shard $i/3 -o $i.qpack >log; sed -n '/^shard/p; /^  int4/p; /^nothing/p; s/.*; \\(timed [0-9]*\\) .*/\\1/p' "
+     "log; done; "
+     "ls *.qpack; quernel merge 2.qpack 1.qpack -o all.qpack && " TWO
+     "-o whole.qpack >tuned && cmp all.qpack whole.qpack "
+     "&& quernel pack all.qpack --device 1 -o x.qpack && cmp x.qpack all.qpack && quernel pack all.qpack --device host "
+     "-o x.qpack && quernel merge x.qpack --json -o x.qpack",
+     0,
+     "^shard 1/3: 1 of 2 problems\n  int4.g32:64x128:f32-f32\ntimed 0\nshard 2/3: 1 of 2 problems\n  int4.g32:32x128:"
+     "f32-f32\ntimed 0\nshard 3/3: 0 of 2 problems\nnothing is left for it, and no pack is written\n1.qpack\n2.qpack\n"
+     "device  1: host, [^\n]*\n +a machine like this one\npack: all.qpack, 9 plans of 2 packs\npack: x.qpack, 9 "
+     "plans\npack: x.qpack, 9 plans\n\\{[^\n]*\"left_out\":\\[\\]",
+     NULL},
+    {"for s in 0/2 3/2 1/0 1/x 1 1/99999; do " TUNE "--shard $s -o x.qpack; test $? = 2 || exit 9; done; ls", 0, "^$",
+     "^(quernel: tune: --shard:? [^\n]*\n){6}$"},
+    {TUNE "-o a.qpack >tuned && " TUNE "--m 3 -o b.qpack >tuned && quernel merge b.qpack a.qpack -o c.qpack && quernel "
+          "merge b.qpack a.qpack -o a.qpack; quernel merge a.qpack; quernel merge a.qpack nowhere -o d.qpack; quernel "
+          "pack a.qpack --device 2 -o d.qpack; quernel pack a.qpack --device 1; quernel pack a.qpack -o d.qpack; ls",
+     0, "^device [^\n]*\n +a machine like this one\npack: c.qpack, [^\n]*\na.qpack\nb.qpack\nc.qpack\ntuned\n$",
+     "^quernel: int4.g32:64x128:f32-f32 on [^\n]*: taken from b.qpack; what a.qpack has differs\nquernel: a.qpack "
+     "holds "
+     "what this run would not: [^\n]* at M = 1, [^\n]*\nquernel: merge: -o OUT.qpack is needed\nquernel: [^\n]*nowhere"
+     "[^\n]*\nquernel: a.qpack has no device \"2\"; there are 1 \\([^\n]*\\)\nquernel: pack: --device goes with -o "
+     "only\nquernel: pack: -o goes with --device only\n$"},
+    /* What a pod of the example for Kubernetes runs: the first of nine, and the last, for which nothing is left. */
+    {"sed -n '/- |/,/resources:/p' $T/../templates/examples/kubernetes/tune.yaml | sed \"1d; \\$d; "
+     "s|/share/model|" MODEL
+     "|; s|/share|share|g; s|--quiet|--quiet --m 1 --budget 1 --no-dense|\" >pod; for i in 0 8; do "
+     "JOB_COMPLETION_INDEX=$i SHARDS=9 sh -eu pod | grep '^shard\\|^nothing'; done; ls share/parts",
+     0, "^shard 1/9: 1 of 5 problems\nshard 9/9: 0 of 5 problems\nnothing is left [^\n]*\n1-of-9.qpack\n$", NULL},
+    /* A store that came from elsewhere, and one that has grown old, say what is amiss. */
+    {TUNE
+     "--store s >tuned && L='quernel store list --store s' && $L | grep use && quernel store export t --store s && "
+     "quernel store diff s t && e=$(ls s) && sed -i 's/gcc [0-9.]*/gcc 3.4/' s/$e/env.json && x=$(echo $e | tr 0-9 "
+     "1-90) && mv s/$e s/$x && $L | "
+     "grep use && mv s/$x s/$e && sed -i 's/\"driver\".*/\"driver\": \"1.2\"/' s/$e/env.json && $L | grep use && "
+     "for m in mine else; do sed 's/\"host.gemm\"/\"host.mine\"/' $T/../templates/kernels/host/gemm.lua >$m.lua; done "
+     "&& "
+     "sed -i 's/out++ =/out++  =/' else.lua && quernel tune --problem int4.g32:64x128:f32-f32 --m 1 --family host.mine "
+     "--fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --no-dense --quiet --template mine.lua --store s >tuned && $L "
+     "--all | grep -c host.mine && $L --all --template mine.lua | grep host.mine; $L --all --template else.lua | grep "
+     "host.mine",
+     0,
+     "^  runs here use it\ncopied [1-9][^\n]*\n0 entries differ\n  no run here uses it: compiler gcc 3.4, here "
+     "[^\n]*\n  runs here use it, but it was begun under kernel 1.2, and here is [^\n]*\n[12]\n(    "
+     "host.mine/[^\n]*: its templates have changed\n)+$",
+     NULL},
+    /* Man pages and completions have every option that the help has. */
+    {"quernel --manual share && for v in $(sed -n \"s/^    words='\\(.*\\) help .*/\\1/p\" "
+     "share/bash-completion/completions/quernel); do quernel $v --help | sed -n 's/^  \\(--*[a-z-]*\\).*/\\1/p' | "
+     "while "
+     "read -r o; do for f in bash-completion/completions/quernel zsh/site-functions/_quernel; do grep -qe \"$o\" "
+     "share/$f || echo \"$v $o: not in $f\"; done; grep -qF -- \"$(echo \"$o\" | sed 's/-/\\\\-/g')\" "
+     "share/man/man1/quernel-$v.1 || echo \"$v $o: not in its page\"; done; done; ls share/man/man1 | wc -l; bash -c "
+     "'. "
+     "share/bash-completion/completions/quernel; COMP_WORDS=(quernel tune --sh) COMP_CWORD=2; _quernel; echo "
+     "${COMPREPLY[@]}; COMP_WORDS=(quernel tu) COMP_CWORD=1; _quernel; echo ${COMPREPLY[@]}'",
+     0, "^21\n--shard\ntune\n$", NULL},
+    {"quernel --manual; quernel --manual /proc/x", 1, NULL,
+     "^quernel: --manual needs a value: DIR\nquernel: [^\n]*/proc/x[^\n]*\n$"},
     {TUNE ">first && " TUNE, 0, "compiled 0 \\(known [1-9][0-9]*, failed 0\\); verified 0 .*timed 0 ", NULL},
     {TUNE "--json -o x.qpack", 0, "^\\{.*\"counts\":.*\"pack\":\"x.qpack\".*\"plans\":\\[", NULL},
     {"quernel verify --problem int4.g32:64x128:f32-f32 --space full --family host.gemv --fix ISA=c --fix NR=16 --quiet",

@@ -14,22 +14,58 @@ local function merged(q, plans)
   return out
 end
 
+-- Write a pack of the devices that one of the words means: a number, or a pattern for target, architecture or product.
+local function extract(q, pack, options)
+  local devices, wanted = pack:devices(), {}
+  for _, word in ipairs(options.device) do
+    local found = false
+    for i, d in ipairs(devices) do
+      if word == tostring(i) or common.matches(d.target, { word }) or common.matches(d.arch, { word }) or
+        common.matches(d.product, { word }) then
+        wanted[i], found = true, true
+      end
+    end
+    if not found then
+      local names = {}
+      for i, d in ipairs(devices) do names[i] = ("%d (%s)"):format(i, d.product) end
+      common.fail("%s has no device %q; there are %s", options[1], word, table.concat(names, ", "))
+    end
+  end
+  common.output(q, options.o)
+  local result = common.check(q.join({ pack }, options.o, { only = function(_, number) return wanted[number] end,
+    check = function(has) common.keep_pack(q, options.o, options, has) end }))
+  print(("pack: %s, %s"):format(options.o, common.count(result.plans, "plan")))
+end
+
 return {
-  name = "pack", usage = "PACK [--json]", arguments = { 1, 1 },
-  summary = "show what is in a pack: devices, plans, kernels",
-  examples = { "model.qpack --kernels" },
-  options = { { "--kernels", nil, "also list the kernels" }, { "--json", nil, "print JSON" } },
+  name = "pack", usage = "PACK [--device WHICH -o OUT.qpack]", arguments = { 1, 1 },
+  summary = "show what is in a pack: devices, plans, kernels; or extract the plans of some devices",
+  about = [[
+Of each device it is told how near this machine is to it. A pack serves on every machine that runs its kernels; its
+times, and what was chosen by them, are those of the machine that it was tuned on.]],
+  examples = {
+    "model.qpack --kernels",
+    "all.qpack --device sm_90a -o h100.qpack    # a part of it",
+  },
+  options = {
+    { "--kernels", nil, "also list the kernels", without = "-o" },
+    { "-o", "OUT.qpack", "write the plans of the devices that --device names", with = "--device" },
+    { "--device", "WHICH",
+      "a device's number, or its target, architecture or product, with * for any characters; may be repeated",
+      many = true, with = "-o" },
+    common.overwrite,
+    { "--json", nil, "print JSON", without = "-o" },
+  },
   run = function(q, options)
     local pack = common.check(q.open(options[1]))
+    if options.device then return extract(q, pack, options) end
     local devices, plans, kernels = pack:devices(), pack:plans(), pack:kernels()
     if options.json then
       print(q.json { hash = pack:hash(), devices = devices, plans = plans, kernels = kernels })
       return
     end
     print("hash    " .. pack:hash())
-    for i, d in ipairs(devices) do
-      print(("device  %d: %s, %s, %d threads"):format(i, d.target, d.product, d.threads))
-    end
+    common.devices(pack)
     local rows = { { "problem", "device", "from M", "kernel", "us", "kinds" } }
     for _, p in ipairs(merged(q, plans)) do
       for _, r in ipairs(p.ranges) do

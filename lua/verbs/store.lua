@@ -30,7 +30,72 @@ end
 
 local function day(t) return os.date("%Y-%m-%d %H:%M", t) end
 
-local function show(e, options)
+-- ---- What of it a run here would use --------------------------------------------------------------------------------
+
+-- The environments of this machine's devices: hash -> as in env.json.
+local function environments_here(q)
+  local here = {}
+  for _, d in ipairs(q.devices()) do
+    local hash, about = q.store.environment(d.name)
+    if hash then here[hash] = about end
+  end
+  return here
+end
+
+-- Fields of an environment that may differ, as a person says them.
+local fields = { { "compiler", "compiler" }, { "cpu", "CPU" }, { "model", "model" }, { "arch", "instruction sets" },
+  { "threads", "threads" }, { "cache", "caches" }, { "sms", "SMs" }, { "smem", "shared memory" },
+  { "regs", "registers" }, { "policy", "way of timing" }, { "schema", "form of entries" } }
+
+local function differences(q, then_, now)
+  local out = {}
+  for _, f in ipairs(fields) do
+    local a, b = then_[f[1]], now[f[1]]
+    if type(a) == "table" then a, b = q.json(a), q.json(b) end
+    if a ~= b then out[#out + 1] = ("%s %s, here %s"):format(f[2], a, b) end
+  end
+  return out
+end
+
+-- Would a run here use what an environment holds, and why not? A sentence.
+local function use(q, e, here)
+  local about, least = e.about or {}, nil
+  local now = here[e.hash]
+  if now and now.driver == about.driver then return "runs here use it" end
+  if now then
+    local text = "runs here use it, but it was begun under %s %s, and here is %s; tune --retime takes all times again"
+    return text:format(now.target == "host" and "kernel" or "driver", about.driver, now.driver)
+  end
+  for _, x in pairs(here) do
+    local list = x.target == about.target and differences(q, about, x)
+    if list and (not least or #list < #least) then least = list end
+  end
+  if not least then return "no run here uses it: there is no device of its kind" end
+  if #least == 1 and about.target == "host" and least[1]:find "^threads" then
+    return ("runs here with --device host:%d use it"):format(about.threads)
+  end
+  return "no run here uses it: " .. table.concat(least, "; ")
+end
+
+-- Kernels that were timed, and that today's templates do not write, or write otherwise: list of { name, why }.
+local function written_otherwise(q, root, e, here)
+  local out, seen = {}, {}
+  local store = here[e.hash] and q.store.open(root, here[e.hash].name)
+  for _, entry in ipairs(store and common.check(store:entries "evidence") or {}) do
+    local shape, hash = entry.key:match "^race [^:]+:(%d+x%d+):%S+ (%x+) "
+    local name = entry.value.name
+    if hash and not seen[hash] and not name:find "^function/" then
+      seen[hash] = true
+      local ok, v = pcall(common.variant, q, name, { shape = shape, device = here[e.hash].name })
+      local why = not ok and "today's templates have no such kernel" or v.hash ~= hash and "its templates have changed"
+      if why then out[#out + 1] = { name = name, why = why } end
+    end
+  end
+  if store then store:close() end
+  return out
+end
+
+local function show(q, e, here, options)
   local about = e.about or {}
   print ""
   print(e.hash)
@@ -40,7 +105,11 @@ local function show(e, options)
   print(("  %s to %s, %s; compiled %d, evidence %d, plans %d, damaged %d"):format(day(e.first), day(e.last),
     common.bytes(e.bytes), e.artifacts, e.evidence, e.plans, e.damaged))
   if e.older > 0 then print(("  not read any more, as of an older version: %d; gc removes them"):format(e.older)) end
+  print("  " .. use(q, e, here))
   for _, line in ipairs(problems(e.problems)) do print("  " .. line) end
+  if options.all then
+    show_verdicts("timed, and of no use to today's runs", written_otherwise(q, options.store, e, here), true)
+  end
   show_verdicts("rejected, or not compiled", e.rejected, options.all)
   show_verdicts("suspect, as runs went down in them", e.suspects, options.all)
 end
@@ -71,7 +140,8 @@ function actions.list(q, options)
     return
   end
   print(q.store.root(options.store))
-  for _, e in ipairs(list) do show(e, options) end
+  local here = environments_here(q)
+  for _, e in ipairs(list) do show(q, e, here, options) end
   if evaluated then show_evaluations(evaluated) end
   if #list == 0 and not evaluated then print "nothing was measured yet" end
 end
@@ -116,6 +186,9 @@ end
 function actions.merge(q, options)
   counts(q, options, common.check(q.store.merge(options.store, options[2])))
 end
+function actions.export(q, options)
+  counts(q, options, common.check(q.store.merge(options[2], common.check(q.store.root(options.store)))))
+end
 
 function actions.diff(q, options)
   local list = common.check(q.store.diff(options[2], options[3]))
@@ -127,14 +200,15 @@ function actions.diff(q, options)
   print(("%d entries differ"):format(#list))
 end
 
-local wanted = { list = 1, verify = 1, gc = 1, merge = 2, diff = 3, forget = 2 }
+local wanted = { list = 1, verify = 1, gc = 1, merge = 2, export = 2, diff = 3, forget = 2 }
 
 return {
-  name = "store", usage = "list | verify | gc | merge FROM | diff A B | forget WHAT", arguments = { 1, 3 },
+  name = "store", usage = "list|verify|gc|export TO|merge FROM|diff A B|forget WHAT", arguments = { 1, 3 },
   summary = "look after what was measured: list, check, tidy, carry over, compare, forget",
   about = [[
-list shows what was measured, and when, for each machine and compiler. verify finds damaged files. gc removes what
-nobody can use. merge takes over what another store has, where that is new or rests on more samples. diff shows where
+list shows what was measured, and when, for each machine and compiler, whether runs here use it, and if not, what has
+changed. verify finds damaged files. gc removes what nobody can use. export copies all into a folder, for another
+machine. merge takes over what another store has, where that is new or rests on more samples. diff shows where
 two stores differ. forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one
 entry (by its key), so that the next run takes them anew: after numbers that were taken while the machine was busy, or
 a kernel that was rejected by mistake. Compiled kernels stay. What eval keeps is listed, checked, carried over and
@@ -146,7 +220,8 @@ compared, too; gc removes what another build of quernel left long ago, and forge
   },
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
-    { "--all", nil, "list: every rejected and suspect variant with the reason", with = "list" },
+    { "--all", nil, "list: every rejected and suspect variant with the reason, and those whose templates have changed",
+      with = "list" },
     { "--age", "SECONDS", "gc: leave files younger than this; somebody may be working on them (default: an hour; for "
       .. ("evaluations of other builds %d days)"):format(kept_days), with = "gc" },
     { "--json", nil, "print JSON" },

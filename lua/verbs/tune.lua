@@ -79,8 +79,21 @@ end
 
 local function pack_name(options)
   if options.o then return options.o end
-  local model = options[1]
-  return model and model:gsub("/+$", ""):match("[^/]+$"):gsub("%.gguf$", ""):gsub("%.safetensors$", "") .. ".qpack"
+  local model, part = options[1], options.shard and "-" .. options.shard:gsub("/", "-of-") or ""
+  return model and model:gsub("/+$", ""):match("[^/]+$"):gsub("%.gguf$", ""):gsub("%.safetensors$", "") .. part
+    .. ".qpack"
+end
+
+-- The problems of this run's shard. A shard may have none: there are more of them than problems.
+local function of_shard(q, problems, options, device)
+  local i, n = common.shard(options.shard)
+  if not n then return problems end
+  local mine = q.shard(problems, i, n, device.target)
+  if options.json then return mine end
+  print(("shard %s: %d of %s"):format(options.shard, #mine, common.count(#problems, "problem")))
+  for _, spelling in ipairs(mine) do print("  " .. spelling) end
+  if #mine == 0 then print("nothing is left for it, and no pack is written") end
+  return mine
 end
 
 return {
@@ -95,6 +108,7 @@ busy is marked, and taken again by the next run.]],
     "model.gguf                      # writes model.qpack",
     "--problem int4.g128:4096x4096 --act bf16,i8 --m 1,64 -o x.qpack",
     "MODEL --budget 600 --effort full",
+    "MODEL --shard 2/8 -o part-2.qpack    # on one of eight machines",
   },
   options = {
     { "--problem", "P", "FORMAT:[Ex]NxK[:[X~]ACT[-OUT]][EPILOGUE], e.g. int4.g128:4096x4096; may be repeated",
@@ -116,6 +130,8 @@ busy is marked, and taken again by the next run.]],
       "a function of your own (qn_function in quernel.h) as a further candidate; may be repeated", many = true,
       group = "Search" },
     { "--threads", "N", "threads for compiling (default: all cores)", group = "Search" },
+    { "--shard", "I/N", "only the I-th of N parts of the problems, which are about as much work; merge joins the packs",
+      group = "Search" },
     { "--retime", nil, "take every time again, whatever the store knows", group = "Search" },
     { "--no-dense", nil, "do not measure the dense product", group = "Search" },
     { "-o", "OUT.qpack", "the pack to write (default: the model's name; without a model, none)" },
@@ -131,7 +147,13 @@ busy is marked, and taken again by the next run.]],
     local threads = common.whole(options, "threads", 1)
     local device = common.target(q, options)
     if not device.timed then common.fail("%s must not be timed; quernel verify checks kernels on it", device.name) end
-    local problems, left_out = gather(q, options, device)
+    common.shard(options.shard)
+    local all, left_out = gather(q, options, device)
+    local problems = of_shard(q, all, options, device)
+    if #problems == 0 then
+      if options.json then print(q.json { plans = {}, left_out = left_out }) end
+      return
+    end
     local quiet, name = options.json, pack_name(options)
     local family, fixed = common.families(q, options.family, device), common.fixed(q, options.fix)
     local functions = common.functions(options["function"])
