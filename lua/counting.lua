@@ -46,22 +46,24 @@ return function(q, native)
   -- The time that a call is expected to take: what is fixed, and the largest of
   --
   --   issue          instructions of the main loop, one a clock and scheduler, of which a multiprocessor has four
-  --   tensor cores   products, at the rate that the kind of product reaches; of 8-bit numbers twice that of f16
+  --   tensor cores   products, at the rate that the kind of product reaches, 0.95 of wgmma; of 8-bit numbers twice
+  --                  that of f16
   --   bytes          each operand once, at 0.9 of what the data sheet says of memory
   --
   -- of the multiprocessor that has most CTAs. From machine code and counts of a call (q.count); `bytes` as q.roofline
   -- says. nil where either is missing: of PTX, or of a kernel without tensor cores.
   function q.predict(variant, outcome, device, counters, bytes)
-    local product, instructions, n = products[device.sm]
-    if product and outcome.image then instructions, n = native.loop(outcome.image, device.sm) end
-    if not instructions or counters.mma == 0 then return nil end
+    local product, loop = products[device.sm], outcome.loop
+    if not product or not loop or counters.mma == 0 then return nil end
+    local each, flops_each = loop.instructions / loop.products, counters.mma_flops / counters.mma
     local name, rate, peak, flops, reach = table.unpack(product)
     local clock, wgmma = peak / (device.sms * flops), counters.kinds.wgmma ~= nil
-    local narrow = wgmma and q.gen.types.all[variant.problem.act].bits == 8 or counters.mma_flops / counters.mma > 4096
+    local narrow = flops_each > 4096 -- an mma.sync of 16-bit numbers has so many
+    if wgmma then narrow = q.gen.types.all[variant.problem.act].bits == 8 end
     local busiest = math.ceil(counters.ctas / device.sms) / counters.ctas -- its share of all CTAs
-    local p = { product = name, instructions = instructions / n, fixed = 1.75e-6, bytes = bytes / (0.9 * rate),
-      issue = counters.mma * busiest * instructions / n / (4 * clock),
-      tensor = counters.mma_flops * busiest / (flops * (narrow and 2 or 1) * (wgmma and 1 or reach) * clock) }
+    local p = { product = name, instructions = each, fixed = 1.75e-6, bytes = bytes / (0.9 * rate),
+      issue = counters.mma * busiest * each / (4 * clock),
+      tensor = counters.mma_flops * busiest / (flops * (narrow and 2 or 1) * (wgmma and 0.95 or reach) * clock) }
     for _, what in ipairs { { "issue", "issue" }, { "tensor", "tensor cores" }, { "bytes", "bytes" } } do
       if p[what[1]] > (p.most or 0) then p.most, p.by = p[what[1]], what[2] end
     end

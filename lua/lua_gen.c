@@ -62,9 +62,11 @@ static int compiled(void *ud, size_t i, qn_status status, const char *detail, qn
   return b->raised;
 }
 
-/* Push { status =, why =, hash =, registers =, shared =, spills =, seconds =, size =, log =, image =, ptx = }. */
-static void push_outcome(lua_State *L, const struct outcome *o) {
+/* Push { status =, why =, hash =, registers =, shared =, spills =, seconds =, size =, log =, image =, ptx = }, and of a
+ * cubin whose main loop multiplies on tensor cores loop = { instructions =, products = }. */
+static void push_outcome(lua_State *L, const qn_source *source, const struct outcome *o) {
   const qn_artifact *a = &o->artifact;
+  qn_cubin_loop loop;
   lua_newtable(L);
   qn__lua_set_text(L, "status", qn_status_name(o->status));
   qn__lua_set_flag(L, "ok", o->status == QN_OK);
@@ -80,6 +82,12 @@ static void push_outcome(lua_State *L, const struct outcome *o) {
   qn__lua_set_text(L, "ptx", a->ptx);
   lua_pushlstring(L, (const char *)a->image, a->size);
   lua_setfield(L, -2, "image");
+  if (strncmp(source->arch, "sm_", 3) || qn__cubin_loop(a->image, a->size, atoi(source->arch + 3), &loop)) return;
+  if (!loop.products) return;
+  lua_newtable(L);
+  qn__lua_set_integer(L, "instructions", loop.instructions);
+  qn__lua_set_integer(L, "products", loop.products);
+  lua_setfield(L, -2, "loop");
 }
 
 /* compile({ {name=, target=, arch=, flags=, text=}… }, threads, progress(done, total, name)) -> list of outcomes */
@@ -113,7 +121,7 @@ static int compile(lua_State *L) {
   if (s != QN_OK) return qn__lua_fail(L, s);
   lua_createtable(L, (int)n, 0);
   for (size_t i = 0; i < n; i++) {
-    push_outcome(L, &b->outcome[i]);
+    push_outcome(L, &b->source[i], &b->outcome[i]);
     lua_seti(L, -2, (lua_Integer)i + 1);
   }
   lua_pushvalue(L, 4); /* free the batch now, not at some collection */
@@ -121,17 +129,6 @@ static int compile(lua_State *L) {
   lua_insert(L, -2);
   lua_call(L, 1, 0);
   return 1;
-}
-
-/* loop(cubin, sm) -> instructions of its main loop, products of tensor cores in it; nil: it has none, or is no cubin */
-static int loop(lua_State *L) {
-  size_t size;
-  const char *image = luaL_checklstring(L, 1, &size);
-  qn_cubin_loop found;
-  if (qn__cubin_loop(image, size, (int)luaL_checkinteger(L, 2), &found) || !found.products) return 0;
-  lua_pushinteger(L, found.instructions);
-  lua_pushinteger(L, found.products);
-  return 2;
 }
 
 /* compiler(target) -> "gcc 12.2.0", or nil, message, code */
@@ -146,7 +143,7 @@ static int compiler(lua_State *L) {
 void qn__lua_gen(lua_State *L) {
   static const luaL_Reg batch_methods[] = {{"__gc", batch_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
-      {"compile", compile}, {"loop", loop}, {"compiler", compiler}, {"problem", qn__lua_problem}, {NULL, NULL}};
+      {"compile", compile}, {"compiler", compiler}, {"problem", qn__lua_problem}, {NULL, NULL}};
   qn__lua_class(L, batch_class, batch_methods);
   luaL_setfuncs(L, functions, 0);
   qn__lua_set_text(L, "types", QN_TYPES_TEXT);

@@ -46,8 +46,10 @@ local function show_bounds(q, b)
   print(("  shared   %d requests, %.2fx of the passes that they take without bank conflicts"):format(c.shared_requests,
     c.shared_passes / math.max(1, c.shared_ideal)))
   print(("  products %d of tensor cores, %.3g flop; %d barriers"):format(c.mma, c.mma_flops, c.barriers))
-  print(("  weights  %.2f bytes read for each, %.2f lanes a byte; a CTA has %d bytes in flight at most"):format(
-    c.weight_distinct / b.weight, c.weight_asked / math.max(1, c.weight_distinct), c.flight_bytes))
+  print(("  weights  %.2f bytes read for each, %.2f lanes a byte"):format(c.weight_distinct / b.weight,
+    c.weight_asked / math.max(1, c.weight_distinct)))
+  print(("  flight   %d bytes of a CTA at most%s"):format(c.flight_bytes, o and (", %d of a multiprocessor"):format(
+    c.flight_bytes * o.ctas) or ""))
 end
 
 -- What a compilation came to; registers are known of CUDA kernels only.

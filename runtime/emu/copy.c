@@ -13,14 +13,15 @@ typedef uint64_t u64;
 static void land_copy(job *j, u32 lanes) {
   warp *w = j->warp;
   cta *c = w->cta;
-  u32 size = (u32)j->insn->imm, now = w->vc[w->agent];
+  u32 size = (u32)j->insn->imm, now = w->vc[w->agent], landed = 0;
   EACH_SET(l, lanes) {
     u32 at = j->copy.to[l];
-    qn__emu_count_flight(c, -(int64_t)j->copy.bytes[l]);
+    landed += j->copy.bytes[l];
     if (j->copy.bytes[l] < size) memset(c->data + at, 0, size);
     memcpy(c->data + at, j->copy.from[l], j->copy.bytes[l]);
     if (size != 16 || !plain_landing(w, c, at, w->agent, now, true)) qn__emu_land(w, c, at, size, w->agent, now, true);
   }
+  qn__emu_count_flight(c, -(int64_t)landed);
 }
 
 /* Bytes to read per lane: all, the source size, or none where the predicate ignores the source. Returns the lanes whose
@@ -80,7 +81,9 @@ static void cp_async(warp *w, const insn *i, u32 m) {
   m = reach_shared(w, j->copy.to, m, (u32)i->imm, COPY_WRITE, targets);
   reach_sources(w, i, m, j);
   j->lanes = m;
-  EACH_SET(l, m) qn__emu_count_flight(w->cta, j->copy.bytes[l]);
+  u32 asked = 0;
+  EACH_SET(l, m) asked += j->copy.bytes[l];
+  qn__emu_count_flight(w->cta, asked);
   if (!m) free(j);
   else if (!late(w) && random_bits(w->worker) % 2) qn__emu_finish(j, m), free(j);
   else qn__emu_groups_add(&w->copies, j);

@@ -26,12 +26,13 @@ void qn__emu_count_read(worker *k, uint64_t address, uint64_t asked, uint64_t di
 
 /* Bytes of a request that lanes share count once. */
 static uint64_t distinct_bytes(const uint64_t *address, uint32_t mask, uint32_t bytes) {
-  uint64_t seen[LANES];
+  uint64_t seen[LANES], most = 0;
   int n = 0;
   EACH_SET(l, mask) {
-    int k = n - 1;
+    int k = address[l] > most ? -1 : n - 1; /* most requests rise from lane to lane */
     while (k >= 0 && seen[k] != address[l]) k--;
     if (k < 0) seen[n++] = address[l];
+    most = address[l] > most ? address[l] : most;
   }
   return (uint64_t)n * bytes;
 }

@@ -92,15 +92,15 @@ enum { F_FTZ = 1, F_SAT = 2, F_RELU = 4, F_NAN = 8, F_APPROX = 16 };
 
 struct insn {
   op_fn *run;
-  uint32_t d, a, b, c, e;                                             /* rows of the register file; 0: absent */
-  int32_t guard;                                                      /* row of its predicate, -1 none */
-  bool negate;                                                        /* the guard is negated */
+  const uint16_t *watch;  /* watched registers that it names, by number (watch.h): how many, and they; or NULL */
+  uint32_t d, a, b, c, e; /* rows of the register file; 0: absent */
+  int32_t guard;          /* row of its predicate, -1 none */
+  bool negate;            /* the guard is negated */
   uint8_t control, kind, type, from, space, count, sub, flags, width; /* width: bytes per lane of the data registers */
   bool store;
   uint16_t nregs;
   uint32_t member, target, line, loc;
-  const uint32_t *regs;  /* rows of vector operands */
-  const uint16_t *watch; /* watched registers that it names, by number (watch.h): how many, and they; or NULL */
+  const uint32_t *regs; /* rows of vector operands */
   int64_t imm;
   const void *extra;
 };

@@ -154,6 +154,7 @@ static int default_threads(void) {
 }
 
 static qn_status run_workers(run *r) {
+  enum { APART = 8 }; /* of the traffic of the next worker: no cache line is shared */
   int n = r->how.threads > 0 ? r->how.threads : default_threads(), started = 1;
   if ((uint64_t)n > r->nclusters) n = (int)r->nclusters;
   if (n > 64) n = 64;
@@ -163,7 +164,7 @@ static qn_status run_workers(run *r) {
   for (int k = 0; k < n; k++) {
     workers[k].run = r, workers[k].random = r->how.seed * 7919 + (uint64_t)k;
     workers[k].executed = calloc(r->module->ncode + 1, sizeof(uint64_t));
-    workers[k].traffic = calloc(r->device->nblocks + 1, sizeof *workers[k].traffic);
+    workers[k].traffic = calloc(r->device->nblocks + APART, sizeof *workers[k].traffic);
     if (!workers[k].executed || !workers[k].traffic) s = qn__fail(QN_E_NOMEM, "emulator: out of memory");
   }
   if (!s) {

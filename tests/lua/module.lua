@@ -71,6 +71,26 @@ return {
     t.equal(q.json { 1 / 0, 2 }, "[null,2]")
   end },
 
+  { "a prediction is the largest of issue slots, tensor cores and bytes", function(t)
+    local h200, rtx = { sm = 90, sms = 132 }, { sm = 120, sms = 170 }
+    local function predicted(device, act, instructions, products, flops, kinds)
+      return q.predict({ problem = { act = act } }, { loop = { instructions = instructions, products = 1 } }, device,
+        { ctas = 132, mma = products, mma_flops = products * flops, kinds = kinds }, 4.32e6)
+    end
+    -- 132 x 4 schedulers of 989e12 / (132 x 4096) clocks a second; 4.32e12 bytes a second
+    local clock = 989e12 / (132 * 4096)
+    local p = predicted(h200, "f16", 10, 528000, 4096, {})
+    t.check(math.abs(p.issue - 10 * 1000 / clock) < 1e-12 and p.by == "issue" and p.seconds == p.issue + p.fixed, p.by)
+    t.check(math.abs(p.tensor - 528000 * 4096 / (0.62 * 989e12)) < 1e-12, p.tensor)
+    t.check(math.abs(p.bytes - 1e-6) < 1e-12, p.bytes)
+    p = predicted(h200, "f16", 20, 52800, 65536, { wgmma = 52800 }) -- m64n128k16, of a warp
+    t.check(math.abs(p.tensor - 52800 * 65536 / (0.95 * 989e12)) < 1e-12 and p.by == "tensor cores", p.tensor)
+    local wide, narrow = predicted(rtx, "f16", 1, 528000, 4096, {}), predicted(rtx, "e4m3", 1, 528000, 8192, {})
+    t.equal(wide.tensor, narrow.tensor)
+    t.equal(predicted(h200, "f16", 1, 1, 4096, {}).by, "bytes")
+    t.equal(q.predict({}, {}, h200, { mma = 1 }, 1), nil)
+  end },
+
   { "a format of the script has variants and decodes", function(t)
     local def = q.format {
       name = "ternary_test", doc = "-1, 0, 1", bits = 2, group = { 32 }, planes = { scale = { "f16" } },
