@@ -8,13 +8,15 @@
 #include "format_list.h"
 #include <stdbool.h>
 
-static void verified(unsigned least, const char *device, const char *problem, const char *options) {
-  int status = cli("quernel verify --problem %s %s --device %s --store store --quiet", problem, options, device);
+/* Verify all variants of some problems, "--problem P --problem Q": each has one, `least` or more are right, none is
+ * wrong. */
+static void verified(unsigned least, const char *device, const char *problems, const char *options) {
+  int status = cli("quernel verify %s %s --device %s --store store --quiet", problems, options, device);
   unsigned count = 0;
   int said = sscanf(cli_out, "%u of %*u variants are right", &count);
   ck_assert_msg(status == 0 && said == 1 && count >= least,
-                "%s on %s: exit %d\n%s%s\n  again: %s/quernel verify --problem %s %s --device %s", problem, device,
-                status, cli_out, cli_err, QN_BUILD, problem, options, device);
+                "%s on %s: exit %d\n%s%s\n  again: %s/quernel verify %s %s --device %s", problems, device, status,
+                cli_out, cli_err, QN_BUILD, problems, options, device);
 }
 
 static const struct {
@@ -23,6 +25,7 @@ static const struct {
     /* the plainest; a family writes the same text for every architecture, so that each row is on one; warpgroups, which
      * one architecture has, are below */
     {"emu:sm_120a", "int4.g128:4096x4096:f16-f16"},
+    {"emu:sm_75", "int4.g128:4096x4096:f16-f16"}, /* without tensor cores */
     /* zero points, one scale a row, bias; a code as wide as a byte, where bf16 has 7 bits */
     {"emu:sm_120a", "int4.g64.z:4096x4096:bf16-bf16+bias"},
     {"emu:sm_120a", "int4.row.bf16:4096x4096:bf16-f16+bias.gelu+residual"},
@@ -44,7 +47,20 @@ static const struct {
     {"emu:sm_89", "bf16:4096x4096:bf16-f32"},
 };
 
-START_TEST(every_variant_is_right) { verified(10, rows[_i].device, rows[_i].problem, "--space reduced"); }
+static const char *const devices[] = {"emu:sm_80", "emu:sm_90a", "emu:sm_120a", "emu:sm_75"};
+
+/* One worker takes all that run on a device. */
+START_TEST(every_variant_is_right) {
+  char problems[512];
+  size_t n = 0;
+  unsigned count = 0;
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    if (!strcmp(rows[i].device, devices[_i])) {
+      n += (size_t)snprintf(problems + n, sizeof problems - n, "--problem %s ", rows[i].problem), count++;
+      ck_assert_uint_lt(n, sizeof problems);
+    }
+  verified(8 * count, devices[_i], problems, "--space reduced");
+}
 END_TEST
 
 static const char *const formats[] = {
@@ -66,27 +82,50 @@ static const char *refusal(const char *format, const char *act) {
   return NULL;
 }
 
-/* A tile of many tokens and one of few; what tensor cores refuse, CUDA cores take. */
-START_TEST(every_format_in_both_families) {
-  static const char *const devices[] = {"emu:sm_80", "emu:sm_90a", "emu:sm_120a"};
+/* Formats take turns: with types of activations, devices, and two variants of a family. */
+enum { TURNS = 6 };
+static const char *const families[] = {"cuda.decode", "cuda.mma"};
+
+static const char *act_of(int f, int mma) {
   static const char *const acts[] = {"bf16", "f16", "i8", "e4m3"};
-  static const char *const families[] = {"cuda.decode", "cuda.mma"};
-  static const char *const gemv[2] = {"--family cuda.gemv --fix WARPS=4 --fix MB=2 ",
-                                      "--family cuda.gemv --fix WARPS=2 --fix MB=1"};
+  return acts[(f + mma) % 4];
+}
+
+/* A tile of many tokens and one of few: of each format a few variants. */
+START_TEST(every_format_in_both_families) {
   static const char *const variants[2][2] = {
-      {"--fix BM=8 --fix WN=4 --fix SLAB=1024 --fix SPLIT=2", "--fix BM=16 --fix WN=2 --fix SLAB=1024 --fix SPLIT=1"},
-      {"--fix BM=16 --fix BN=128 --fix WN=4 --fix WK=2 --fix STAGES=4 --fix SPLIT=2 --fix REDUCE=ordered",
-       "--fix BM=32 --fix BN=256 --fix BK=64 --fix WN=4 --fix STAGES=4 --fix SPLIT=4 --fix REDUCE=ordered"},
+      {"--fix BM=8 --fix WN=4 --fix SPLIT=2", "--fix BM=16 --fix WN=2 --fix SPLIT=1"},
+      {"--fix BM=64 --fix BN=128 --fix WN=4 --fix STAGES=4 --fix SPLIT=2",
+       "--fix BM=32 --fix BN=256 --fix BK=64 --fix WN=8 --fix STAGES=4 --fix SPLIT=4"},
   };
+  int turn = _i / 2, mma = _i % 2;
+  char problems[768], options[192];
+  size_t n = 0;
+  unsigned count = 0;
+  for (int f = turn; f < N_FORMATS; f += TURNS)
+    if (!refusal(formats[f], act_of(f, mma))) {
+      n +=
+          (size_t)snprintf(problems + n, sizeof problems - n, "--problem %s:4096x4096:%s ", formats[f], act_of(f, mma));
+      ck_assert_uint_lt(n, sizeof problems);
+      count++;
+    }
+  snprintf(options, sizeof options, "--family %s %s", families[mma], variants[mma][turn % 2]);
+  verified(count, devices[turn % 3], problems, options);
+}
+END_TEST
+
+/* What tensor cores refuse, CUDA cores take. */
+START_TEST(what_is_refused_says_why) {
+  static const char *const gemv[] = {"--family cuda.gemv --fix WARPS=4 --fix MB=2",
+                                     "--family cuda.gemv --fix WARPS=2 --fix MB=1"};
   int f = _i / 2, mma = _i % 2;
-  const char *act = acts[(f + mma) % 4], *device = devices[f % 3], *why = refusal(formats[f], act);
-  char problem[96], options[192];
-  snprintf(problem, sizeof problem, "%s:4096x4096:%s", formats[f], act);
-  snprintf(options, sizeof options, "--family %s %s", families[mma], variants[mma][f % 2]);
-  if (!why) return verified(1, device, problem, options);
-  cli("quernel kernels --problem %s --family %s --device %s", problem, families[mma], device);
+  const char *device = devices[f % 3], *why = refusal(formats[f], act_of(f, mma));
+  char problem[96];
+  if (!why) return;
+  snprintf(problem, sizeof problem, "--problem %s:4096x4096:%s", formats[f], act_of(f, mma));
+  cli("quernel kernels %s --family %s --device %s", problem, families[mma], device);
   ck_assert_msg(strstr(cli_out, why) != NULL, "%s: \"%s\" is not in\n%s%s", problem, why, cli_out, cli_err);
-  cli("quernel kernels --problem %s --family %s --device %s --list", problem, families[mma], device);
+  cli("quernel kernels %s --family %s --device %s --list", problem, families[mma], device);
   ck_assert_msg(!*cli_out, "%s is said to be refused, but there is\n%s", problem, cli_out);
   if (!mma) verified(1, device, problem, gemv[f % 2]);
 }
@@ -94,10 +133,10 @@ END_TEST
 
 /* Many tokens: weights by way of scratch, which holds NaN before each call; kinds that are not in the rows above. */
 START_TEST(expanded_weights_are_right) {
-  static const char *const problems[] = {"mxfp4:200x512:bf16-bf16", "int4.g20.zf:200x640:bf16-bf16",
-                                         "mxfp4:200x512:e4m3-f32",
-                                         "int4.g128:200x512:i8-f16+bias.gelu_tanh*gate+residual"};
-  verified(4, "emu:sm_90a", problems[_i], "--family cuda.expand");
+  verified(16, "emu:sm_90a",
+           "--problem mxfp4:200x512:bf16-bf16 --problem int4.g20.zf:200x640:bf16-bf16 --problem mxfp4:200x512:e4m3-f32 "
+           "--problem int4.g128:200x512:i8-f16+bias.gelu_tanh*gate+residual",
+           "--family cuda.expand");
 }
 END_TEST
 
@@ -114,26 +153,25 @@ START_TEST(warpgroups_are_right) {
       {"int4.g64.z:4096x4096:i8-f16", "--fix BM=32 --fix MT=1 --fix SPLIT=2"},
       {"int8.row:4096x4096:i8-bf16", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},
   };
-  char options[192];
+  char problem[96], options[192];
+  snprintf(problem, sizeof problem, "--problem %s", of[_i][0]);
   snprintf(options, sizeof options, "--family cuda.wgmma %s", of[_i][1]);
-  verified(1, "emu:sm_90a", of[_i][0], options);
+  verified(1, "emu:sm_90a", problem, options);
 }
 END_TEST
 
 /* Tensor cores that multiply 8-bit floats: with scales of their own (weight), and with scales that wait for the sum. */
 START_TEST(products_of_8_bit_floats_are_right) {
-#define MANY                                                                                                           \
-  "cuda.mma --fix BM=32 --fix BN=64 --fix BK=64 --fix WN=4 --fix STAGES=4 --fix SPLIT=1 --fix REDUCE=ordered "
+#define MANY "cuda.mma --fix BM=32 --fix BN=64 --fix BK=64 --fix WN=4 --fix STAGES=4 --fix SPLIT=1 "
   static const struct {
     const char *device, *problem, *variants;
     unsigned least;
   } floats[] = {
-      {"emu:sm_120a", "mxfp4:4096x4096:e4m3-f16", "cuda.decode --fix BM=8 --fix WN=4 --fix SLAB=1024 --fix SPLIT=2", 2},
-      {"emu:sm_120a", "mxfp8:4096x4096:e5m2-bf16", MANY "--fix SCALE=weight", 1},
-      {"emu:sm_120a", "mxfp8_e5m2:4096x4096:e4m3-f32", MANY, 2},
-      {"emu:sm_120a", "int4.g128:4096x4096:e4m3-f16+bias", MANY "--fix SCALE=sum", 1},
-      {"emu:sm_89", "e4m3.row:4096x4096:e5m2-f16", "cuda.decode --fix BM=16 --fix WN=2 --fix SLAB=1024 --fix SPLIT=1",
-       1},
+      {"emu:sm_120a", "--problem mxfp4:4096x4096:e4m3-f16", "cuda.decode --fix BM=8 --fix WN=4 --fix SPLIT=2", 1},
+      {"emu:sm_120a", "--problem mxfp8:4096x4096:e5m2-bf16", MANY "--fix SCALE=weight", 1},
+      {"emu:sm_120a", "--problem mxfp8_e5m2:4096x4096:e4m3-f32", MANY, 2},
+      {"emu:sm_120a", "--problem int4.g128:4096x4096:e4m3-f16+bias", MANY "--fix SCALE=sum", 1},
+      {"emu:sm_89", "--problem e4m3.row:4096x4096:e5m2-f16", "cuda.decode --fix BM=16 --fix WN=2 --fix SPLIT=1", 1},
   };
 #undef MANY
   char family[192];
@@ -145,9 +183,10 @@ END_TEST
 int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
-      CASE(every_format_in_both_families, 2 * N_FORMATS),
-      CASE(every_variant_is_right, sizeof rows / sizeof *rows),
-      CASE(expanded_weights_are_right, 4),
+      CASE(every_format_in_both_families, 2 * TURNS),
+      CASE(what_is_refused_says_why, 2 * N_FORMATS),
+      CASE(every_variant_is_right, 4),
+      CASE(expanded_weights_are_right, 1),
       CASE(products_of_8_bit_floats_are_right, 5),
       CASE(warpgroups_are_right, 9),
   };

@@ -4,6 +4,7 @@
  * N alone. */
 #include "cli_fixture.h"
 #include <cJSON.h>
+#include <stdbool.h>
 
 #define TUNE "quernel tune --problem int4.g32:64x64:f32-f32 --m 1,4 --quiet -o x.qpack --store $STORE --json"
 #define PACKED TUNE " >tuned && "
@@ -14,7 +15,7 @@ static const struct {
     {"quernel devices --json", {"devices.0.threads"}},
     {"quernel formats --json", {"0.name"}},
     {"quernel kernels --json --space quick --problem int4.g32:64x64", {"families.0.family", "variants.0"}},
-    {"quernel explain cuda.mma/int4.g128/f16-f16/bm8-bn64-bk128-wn4-wk1-s4-sum-k1-ordered --shape 64x512 --m 3 "
+    {"quernel explain cuda.mma/int4.g128/f16-f16/bm32-bn64-bk128-wn4-s4-sum-k1 --shape 64x512 --m 30 "
      "--json",
      {"bounds.occupancy.ctas", "bounds.predicted.issue", "bounds.counters.kinds.mma", "registers"}},
     {"quernel inspect " QN_TESTS "/models/tiny-llama-gptq4 --json", {"dialect"}},
@@ -62,19 +63,26 @@ END_TEST
 
 /* ---- Spaces ------------------------------------------------------------------------------------------------------ */
 
-/* For one problem, enough variants survive the rules; on the host they compete in several layouts. */
+/* For one problem, enough variants survive the rules, and not too many to be timed at some numbers of tokens; on the
+ * host they compete in several layouts. */
 static const struct {
   const char *arch, *families;
-  int least, layouts;
-} spaces[] = {{"sm_80", "cuda.mma", 200, 1},
-              {"sm_90a", "cuda.mma", 200, 1},
-              {"sm_120a", "cuda.mma", 200, 1},
-              {"host", "host.", 40, 2}};
+  int least, most, pairs, layouts;
+} spaces[] = {{"sm_80", "cuda.mma", 60, 120, 400, 1},
+              {"sm_90a", "cuda.", 120, 350, 900, 1},
+              {"sm_120a", "cuda.decode", 25, 100, 400, 1},
+              {"host", "host.", 40, 400, 2000, 2}};
+
+static bool serves(const cJSON *v, int m) {
+  int least = walk(v, "m_min")->valueint, most = walk(v, "m_max")->valueint;
+  return m >= least && (!most || m <= most);
+}
 
 START_TEST(space_is_rich) {
+  static const int tokens[] = {1, 4, 16, 64, 256}; /* those of tune */
   const char *layouts[8];
-  int variants = 0, n = 0;
-  int status = cli("quernel kernels --problem int4.g128:4096x4096 --arch %s --json", spaces[_i].arch);
+  int variants = 0, pairs = 0, n = 0;
+  int status = cli("quernel kernels --problem int4.g128:8192x8192 --arch %s --json", spaces[_i].arch);
   cJSON *report = cJSON_Parse(cli_out);
   ck_assert_msg(status == 0 && report, "%s: exit %d\n%s", spaces[_i].arch, status, cli_err);
   const cJSON *v;
@@ -85,9 +93,33 @@ START_TEST(space_is_rich) {
     while (known < n && strcmp(layouts[known], layout)) known++;
     if (known == n && n < 8) layouts[n++] = layout;
     variants++;
+    for (int i = 0; i < 5; i++) pairs += serves(v, tokens[i]);
   }
-  ck_assert_msg(variants >= spaces[_i].least && n >= spaces[_i].layouts, "%s: %d variants in %d layouts",
-                spaces[_i].arch, variants, n);
+  ck_assert_msg(variants >= spaces[_i].least && variants <= spaces[_i].most && pairs <= spaces[_i].pairs &&
+                    n >= spaces[_i].layouts,
+                "%s: %d variants, %d with a number of tokens, in %d layouts", spaces[_i].arch, variants, pairs, n);
+  cJSON_Delete(report);
+}
+END_TEST
+
+/* Few features leave a GPU idle unless CTAs share K: some variant for these tokens has a CTA for almost each of its
+ * multiprocessors. */
+START_TEST(device_is_filled) {
+  static const int tokens[] = {64, 128, 256};
+  static const char *const shapes[] = {"4096x4096", "4096x14336"};
+  int m = tokens[_i % 3], best = 0;
+  ck_assert_int_eq(cli("quernel kernels --problem int4.g128:%s:f16-f16 --arch sm_90a --json", shapes[_i / 3]), 0);
+  cJSON *report = cJSON_Parse(cli_out);
+  const cJSON *v;
+  cJSON_ArrayForEach(v, walk(report, "variants")) {
+    int bm, bn, split;
+    const char *name = walk(v, "name")->valuestring, *values = strrchr(name, '/');
+    if (!serves(v, m) || sscanf(values, "/bm%d-bn%d-%*[^k]k%*d-wn%*d-s%*d-%*[a-z]-k%d", &bm, &bn, &split) != 3)
+      continue;
+    int ctas = (m + bm - 1) / bm * ((4096 + bn - 1) / bn) * split;
+    if (ctas > best && ctas <= 2 * 132) best = ctas;
+  }
+  ck_assert_msg(best >= 120, "%s, M = %d: %d CTAs", shapes[_i / 3], m, best);
   cJSON_Delete(report);
 }
 END_TEST
@@ -99,6 +131,7 @@ int main(int argc, char **argv) {
   tcase_add_unchecked_fixture(t, cli_store_enter, cli_store_leave);
   tcase_add_checked_fixture(t, cli_enter, cli_leave);
   tcase_add_loop_test(t, is_one_document, 0, (int)(sizeof rows / sizeof *rows));
+  tcase_add_loop_test(t, device_is_filled, 0, 6);
   tcase_add_loop_test(t, space_is_rich, 0, (int)(sizeof spaces / sizeof *spaces));
   tcase_set_timeout(t, 300);
   suite_add_tcase(s, t);

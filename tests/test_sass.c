@@ -142,12 +142,10 @@ static const struct {
     {"cuda.mma", "int8.g128:4096x4096:f16-f32", "BM=64 WN=4 STAGES=3 SPLIT=1", is_mma},
     {"cuda.mma", "nvfp4:4096x4096:f16-f16", "BM=64 STAGES=3 SPLIT=1", is_mma}, /* four groups in a tile */
     {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
-    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=16 STAGES=4 SPLIT=8", is_mma},
+    {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=32 BN=64 STAGES=4 SPLIT=4", is_mma},
     {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma},
-    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma}, /* no scale before the end of K */
-    {"cuda.gemv", "int4.g128:4096x4096:f16-f16", "MB=8 UNROLL=4", is_gemv},
-    {"cuda.gemv", "int4.g64.z:4096x4096:bf16-bf16+bias", "WARPS=2 UNROLL=1 MB=4", is_gemv}, /* many CTAs of two warps */
-    {"cuda.gemv", "nf4.g64:4096x4096:bf16-f16", "UNROLL=4", is_gemv},
+    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma},      /* no scale before the end of K */
+    {"cuda.gemv", "int4.g20.zf:4096x4096:f16-f16", "UNROLL=4", is_gemv},         /* all that tensor cores do not take */
     {"cuda.wgmma", "q4_k:4096x4096:bf16-bf16", "BM=128 MT=2 SPLIT=2", is_wgmma}, /* most registers */
     {"cuda.wgmma", "int8.g32.z.f32:4096x4096:f16-f16", "BM=32 MT=2 SPLIT=1 SCALE=sum", is_wgmma},
 };
@@ -235,9 +233,12 @@ static const struct {
     {"cuda.mma", "int4.g128:8192x8192:f16-f16", "BM=64 BN=128 WN=4 STAGES=4 SCALE=weight SPLIT=1", 4.0},
     {"cuda.mma", "int4.g128:8192x8192:f16-f16", "BM=128 STAGES=4 SCALE=weight", 4.0},
     /* of weights: a fragment of 8 codes a lane meets one product for 8 tokens, two for 16 */
-    {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SLAB=2048 SCALE=sum SPLIT=2", 14},
-    {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=16 WN=4 UNROLL=4 SLAB=1024 SCALE=sum SPLIT=2", 8.5},
-    {"cuda.decode", "mxfp4:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SLAB=2048 SCALE=sum SPLIT=2", 27},
+    {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 13},
+    {"cuda.decode", "int4.g128:8192x8192:f16-f16", "BM=16 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 7.6},
+    {"cuda.decode", "mxfp4:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 20},
+    {"cuda.decode", "nvfp4:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 24.5},
+    /* a fragment and ones, for the sums of X */
+    {"cuda.decode", "q4_k:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 24 / 2},
     /* a product of 64 features and 128 tokens takes 64 clocks of the tensor cores: a third of them is for these */
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=1 SPLIT=1", 22},
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1", 19},
@@ -273,11 +274,69 @@ START_TEST(loop_is_lean) {
 }
 END_TEST
 
+/* ---- Dequantization ---------------------------------------------------------------------------------------------- */
+
+/* Instructions that make a fragment of a lane's codes, 8 of them, constants left aside: at most so many. */
+static const struct {
+  const char *problem, *fix;
+  int most;
+} fragments[] = {
+    {"int4.g128:8192x8192:f16-f16", "SCALE=sum", 9},
+    {"int4.g128:8192x8192:bf16-f16", "SCALE=sum", 11},
+    {"mxfp4:8192x8192:f16-f16", "SCALE=sum", 12},
+    {"int4.g128:8192x8192:i8-f16", "SCALE=sum", 3},
+};
+
+static void count_all(void *ud, const char *kernel UNUSED, unsigned opcode, const uint64_t word[2] UNUSED) {
+  *(int *)ud += opcode != 0x918 && opcode != 0x947; /* NOP, and the branch that ends a kernel */
+}
+
+/* Instructions of a kernel that makes eight fragments, as `how` says, with the fragment() of 0.cu. */
+static int count_of(const char *arch, const char *how) {
+  static char text[1 << 17];
+  cli_read("0.cu", text, sizeof text / 2);
+  char *fragment = strstr(text, "fn void fragment("), *end = fragment ? strstr(fragment, "\n}\n") : NULL;
+  ck_assert_ptr_nonnull(end);
+  sprintf(end + 3,
+          "struct __align__(16) four { u32 v[4]; };\n"
+          "extern \"C\" __global__ void entry(const u32 *from, four *to) {\n"
+          "#pragma unroll\n"
+          "  for (int i = 0; i < 8; i++) {\n"
+          "    const u32 q = from[i * 32 + threadIdx.x];\n"
+          "    four a = {q, q, q, q};\n"
+          "    %s;\n"
+          "    to[i * 32 + threadIdx.x] = a;\n"
+          "  }\n"
+          "}\n",
+          how);
+  qn_source source = {.name = "fragment", .target = "cuda", .arch = arch, .text = text};
+  qn_artifact a;
+  ck_ok(qn__compile(&source, &a));
+  int count = 0;
+  ck_ok(qn__cubin_each(a.image, a.size, count_all, &count));
+  qn__artifact_free(&a);
+  return count;
+}
+
+START_TEST(dequantization_is_short) {
+  static const char *const of[] = {"sm_80", "sm_90a"};
+  int row = _i / 2;
+  ck_assert_int_eq(cli("quernel run %s/lua/cubins.lua %s %s cuda.decode BM=8 WN=4 UNROLL=4 SPLIT=1 %s", QN_TESTS,
+                       of[_i % 2], fragments[row].problem, fragments[row].fix),
+                   0);
+  int each = (count_of(of[_i % 2], "fragment(&q, 0, a.v)") - count_of(of[_i % 2], "")) / 8;
+  ck_assert_msg(each > 0 && each <= fragments[row].most, "%s on %s: %d instructions, at most %d",
+                fragments[row].problem, of[_i % 2], each, fragments[row].most);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
-  static const suite_case cases[] = {CASE(sizes_are_read, QN_COUNT(archs)), CASE(loops_are_read, QN_COUNT(archs)),
+  static const suite_case cases[] = {CASE(sizes_are_read, QN_COUNT(archs)),
+                                     CASE(loops_are_read, QN_COUNT(archs)),
                                      CASE(is_what_it_says, QN_COUNT(archs) * QN_COUNT(corners)),
                                      CASE(loop_is_lean, 2 * QN_COUNT(loops)),
-                                     CASE(floats_of_8_bits_are_native, QN_COUNT(natives))};
+                                     CASE(floats_of_8_bits_are_native, QN_COUNT(natives)),
+                                     CASE(dequantization_is_short, 2 * QN_COUNT(fragments))};
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }

@@ -26,7 +26,8 @@ local function show_space(q, options)
   if options.json then
     local list = {}
     for i, v in ipairs(variants) do
-      list[i] = { name = v.name, hash = v.hash, family = v.family, params = v.params, layout = v.layout.name }
+      list[i] = { name = v.name, hash = v.hash, family = v.family, params = v.params, layout = v.layout.name,
+        m_min = v.m_min, m_max = v.m_max }
     end
     print(q.json { problem = problem.spelling, device = device.name, families = report, variants = list })
   elseif options.list then

@@ -29,8 +29,9 @@
 --   else                        [group][n], rows of a lane side by side: [g][n + 8]; rows of a block repeat it
 --
 -- A group is 16, 32, 64 or a multiple of 128 codes along K; of another multiple of 16, it is the largest of these that
--- divides it, and repeated. With groups of another number of codes, all planes of the format have an element for each
--- weight, [chunk][fragment][lane][register][k + 1].
+-- divides it, and repeated. Groups of 16 and 32 of a chunk lie side by side, [chunk][n / 16][g][group][n + 8], so that
+-- a lane has all elements that a record meets by one load. With groups of another number of codes, all planes of the
+-- format have an element for each weight, [chunk][fragment][lane][register][k + 1].
 --
 -- Source: fragment tables of the PTX ISA, "Matrix Fragments for mma.m16n8k16"; the idea of packing in fragment order is
 -- Marlin's (IST-DASLab).
@@ -39,6 +40,7 @@ local fragment = {}
 local n, k = layout.n, layout.k
 
 fragment.TILE_N, fragment.TILE_K = 64, 128 -- what N and K are padded to
+local CHUNK = 64                           -- codes along K of a record
 
 -- The three digits of k within 16: t, a2 after a0, the second of a pair.
 local function order(act)
@@ -72,13 +74,14 @@ end
 
 local function gcd(a, b) return b == 0 and a or gcd(b, a % b) end
 
--- How plane p of a format is stored: type, bytes of an element, and the weights that share one: rows (1, 16, 0: all)
--- and cols (0: all).
+-- How plane p of a format is stored: type; `size`, bytes of an element; `rows` that share one (1, 16, 0: all); elements
+-- of a row that lie side by side: `per`, of the `cols` weights along K (0: all).
 function fragment.stored(p)
   local rows = p.rows % 16 > 0 and 1 or p.rows + p.cols > 0 and 16 or 0
   local type = rows == 16 and "f32" or p.type
-  return { name = p.name, type = type, size = types.all[type].bytes, rows = rows,
-    cols = p.cols % fragment.TILE_K == 0 and p.cols or gcd(p.cols, fragment.TILE_K) }
+  local group = p.cols % fragment.TILE_K == 0 and p.cols or gcd(p.cols, fragment.TILE_K)
+  local per = group > 0 and math.max(1, CHUNK // group) or 1
+  return { name = p.name, type = type, size = types.all[type].bytes, rows = rows, per = per, cols = group * per }
 end
 
 -- Does format f have groups that are not whole steps of the tensor core?
@@ -97,7 +100,9 @@ local function plane_section(p)
   local s, digits = fragment.stored(p), {}
   local outer = { s.cols > 0 and k(0, s.cols) or nil }
   if s.rows > 0 then outer[#outer + 1] = n(0, 16) end
-  if s.rows == 1 then digits = { n(8, 1), n(2, 8) } end
+  if s.rows == 1 then digits[1] = n(8, 1) end
+  if s.per > 1 then digits[#digits + 1] = k(s.per, s.cols // s.per) end
+  if s.rows == 1 then digits[#digits + 1] = n(2, 8) end
   return { outer = outer, layout.plane(p.name, digits, s.type) }
 end
 

@@ -19,29 +19,29 @@ local variants = {
   { "host.gemm.avx512.golden", "host.gemm", "avx512-nr32-split-mr4-u4" },
   { "host.gemm.neon.golden", "host.gemm", "neon-nr16-record-mr4-u1" },
   { "host.gemv.rounded.golden", "host.gemv", "avx512-nr32-record-mr4-pf0", rounded },
-  { "cuda.gemv.golden", "cuda.gemv", "w4-u1-mb1" },
-  { "cuda.mma.golden", "cuda.mma", "bm16-bn64-bk128-wn4-wk1-s4-sum-k1-ordered" },
-  { "cuda.decode.golden", "cuda.decode", "bm8-wn4-wk2-u4-x1024-sum-k2" },
+  { "cuda.gemv.golden", "cuda.gemv", "w4-u1-mb1", nil, "sm_75" },
+  { "cuda.mma.golden", "cuda.mma", "bm32-bn64-bk128-wn4-s4-sum-k2" },
+  { "cuda.decode.golden", "cuda.decode", "bm16-wn4-wk2-u4-x1024-sum-k2" },
   { "cuda.wgmma.golden", "cuda.wgmma", "bm64-mt1-weight-k2" },
   { "cuda.expand.golden", "cuda.expand", "bm128-s3" },
   { "host.gemm.gate.golden", "host.gemm", "avx2-nr16-split-mr2-u1", gated },
-  { "cuda.mma.gate.golden", "cuda.mma", "bm32-bn256-bk64-wn4-wk1-s4-sum-k4-ordered", gated },
+  { "cuda.mma.gate.golden", "cuda.mma", "bm32-bn256-bk64-wn4-s4-sum-k4", gated },
 }
 
--- A CPU that has every instruction set; one architecture of GPUs.
+-- A CPU that has every instruction set; an architecture of GPUs.
 local any = setmetatable({}, { __index = function() return true end })
-local function device(target)
-  return target == "host" and { target = "host", arch = "", isa = any } or q.arch "sm_90a"
+local function device(target, arch)
+  return target == "host" and { target = "host", arch = "", isa = any } or q.arch(arch or "sm_90a")
 end
 local types = { host = "bf16-f32", cuda = "f16-f16" }
 
 return function()
   local out = {}
   for i, x in ipairs(variants) do
-    local name, family, values, of = table.unpack(x)
+    local name, family, values, of, arch = table.unpack(x, 1, 5)
     local def = q.gen.kernel.registry[family]
     local params = assert(q.gen.kernel.params(def, values))
-    local v = assert(q.variant((of or problem):format(types[def.target]), device(def.target), family, params))
+    local v = assert(q.variant((of or problem):format(types[def.target]), device(def.target, arch), family, params))
     out[i] = { name = name, text = q.source(v) }
   end
   return out

@@ -156,8 +156,8 @@ return {
 
   { "CUDA kernels are served by the interpreter, which is never timed", function(t)
     local cuda = ("int4.g%d:%dx%d:f16-f32"):format(GROUP, N, K)
-    local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.mma",
-      fixed = { BM = 16, STAGES = 4, WK = 1, SCALE = "sum" }, check_only = true,
+    local options = { problems = { cuda }, device = "emu:sm_90a", family = "cuda.decode",
+      fixed = { BM = 8, WN = 4, UNROLL = 4, SPLIT = 1 }, check_only = true,
       store = t.scratch .. "/emulated" }
     local path, m = t.scratch .. "/cuda.qpack", 3
     assert(q.pack(assert(q.tune(options)), path))
@@ -175,7 +175,7 @@ return {
     t.equal(code, "QN_E_DEVICE")
   end },
 
-  -- A kernel that does not gather X, one that has a workspace besides, for which K is another's, longer, and one that
+  -- A kernel that does not gather X, one that has slots besides, for which K is another's, longer, and one that
   -- gathers. Nothing is timed here, so that only kernels for any number of tokens are packed: they are made such.
   { "a weight in act-order is served by CUDA kernels, which leave the counters zero", function(t)
     local model = assert(q.model(QN_TESTS .. "/models/tiny-llama-gptq4-act"))
@@ -187,14 +187,13 @@ return {
     local x = q.ffi.buffer("f32", 9 * info.k):fill(function(i) return i * 5 % 9 - 4 end)
     t.check(info.perm)
     for _, def in ipairs(q.kernels()) do def.m = nil end
-    for i, kernels in ipairs { { "cuda.mma", 1, 1 }, { "cuda.mma", 2, 1 }, { "cuda.decode", 1, 2 } } do
-      local family, split, sharing = table.unpack(kernels)
+    for i, kernels in ipairs { { "cuda.mma", 1, 32 }, { "cuda.mma", 2, 32 }, { "cuda.decode", 1, 8 } } do
+      local family, split, tokens = table.unpack(kernels)
       local path = ("%s/order%d.qpack"):format(t.scratch, i)
-      assert(q.pack(assert(q.tune { problems = { longer }, device = "emu:sm_90a", family = family, check_only = true,
-        fixed = { BM = 8, STAGES = 4, WK = sharing, SCALE = "sum", SPLIT = split, REDUCE = "ordered",
-          WN = 4, UNROLL = 4, SLAB = 1024 },
+      assert(q.pack(assert(q.tune { problems = { longer }, device = "emu:sm_80", family = family, check_only = true,
+        fixed = { BM = tokens, BN = 64, BK = 64, STAGES = 4, SCALE = "sum", SPLIT = split, WN = 4, WK = 2, UNROLL = 4 },
         store = t.scratch .. "/emulated" }), path))
-      local gemm = assert(assert(q.open(path, { device = "emu:sm_90a" })):bind(cuda))
+      local gemm = assert(assert(q.open(path, { device = "emu:sm_80" })):bind(cuda))
       local weight = assert(gemm:prepack(planes))
       t.equal(gemm:kernel(1):match "^[%w.]+", family)
       t.equal(gemm:workspace(1) > 0, family == "cuda.mma")

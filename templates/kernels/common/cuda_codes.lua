@@ -12,14 +12,15 @@
 --   int, 8 bits, bf16         has 7 bits of significand: by way of f32, 2^23 + q                     yes
 --   table, 4 bits             prmt picks bytes: low and high bytes of the entries, by 3 bits of the   one rounding
 --                             code, then by the fourth                                               to T
---   table e2m1, 4 bits        a 4-bit float: its fields are moved to where T has them, as below; where      yes
---                             scales wait for sums, v.UNIT does, too, and multiplies at the end
+--   table e2m1, 4 bits        a 4-bit float: one product moves its fields to where T has them; as below,    yes
+--                             but where scales wait for sums, v.UNIT does, too, and multiplies at the end
 --   table, other widths       a look-up in memory, which stays in L1                                 one rounding to T
 --   float of 8 bits           its fields are moved to where T has them; one multiplication takes the   yes
 --                             difference of the biases away, and makes its subnormal numbers normal
 --   float of type T           nothing                                                                yes
 --   BYTE: int in s8           bytes of codes; one addition and one turn of the sign take the bias      yes
 --                             away, or the zero point in its place (weigh() does, then)
+--   BYTE: int, 4 bits         codes lie in the upper halves of bytes, whose sign is turned: 16 (q - 8)   yes
 --   BYTE: float, e2m1         the codes are the numbers; e2m1 stands in bits 2 to 5 of its byte        yes
 --   BYTE: table, other int    as above, with entries of one byte                                      yes
 --
@@ -49,9 +50,15 @@ function codes.derive(v)
   v.RECORD = v.layout.sections[1].record  -- bytes
 end
 
--- v.UNIT: what a sum of fragments' numbers is to be multiplied with in the end. f32 has room for that of f16.
+-- v.UNIT: what a sum of fragments' numbers is to be multiplied with in the end, and of it, v.CODE_UNIT, what codes are.
+-- f32 has room for that of f16.
 function codes.unit(v)
-  v.UNIT = v.SCALE == "sum" and v.HALF == "f16" and not v.BYTE and codes.is_e2m1(v.format.map) and 2.0 ^ 14 or 1
+  local roles, m = cuda.roles(v.format), v.format.map
+  local waits = v.SCALE == "sum" and #roles.offset == 0
+  local sixteenths = v.INTEGER and m.kind == "int" and v.format.bits == 4 and m.bias == -8 and not roles.zero
+  v.CODE_UNIT = waits and sixteenths and 1 / 16
+    or waits and v.HALF == "f16" and not v.BYTE and codes.is_e2m1(m) and 2.0 ^ 14 or 1
+  v.UNIT = v.CODE_UNIT
 end
 
 -- Bytes of the loads that bring a lane's words, without repetition.
@@ -64,8 +71,38 @@ function codes.loads(v)
   return out
 end
 
--- load4, load8, load16 from memory, and memory8 .. memory64, of planes. With v.FIRST codes are the first to leave L2
--- again: needs sm_80.
+-- A function that loads from memory: `name`; `to`, its parameter; PTX's `type`; `count` registers, d(i), of constraint
+-- `letter`. `hint`: not kept in L1. `guarded`: on a condition, without a branch.
+local function loader(w, v, of)
+  local outs, names, ins = {}, {}, { '"l"(p)' }
+  for i = 0, of.count - 1 do
+    outs[i + 1], names[i + 1] = ('"%s%s"(%s)'):format(of.guarded and "+" or "=", of.letter, of.d(i)), "%" .. i
+  end
+  local function operand(text) -- its number
+    ins[#ins + 1] = text
+    return "%" .. of.count + #ins - 1
+  end
+  local policy = of.hint and v.FIRST and ", " .. operand '"l"(evict_first())'
+  local predicate = of.guarded and operand '"r"((int)there)'
+  local values = { NAME = of.name, TO = of.to, TYPE = of.type, POLICY = policy or "",
+    HINT = (of.hint and ".L1::no_allocate" or "") .. (policy and ".L2::cache_hint" or ""), FROM = "%" .. of.count,
+    D = of.count > 1 and "{" .. table.concat(names, ", ") .. "}" or "%0",
+    PREDICATE = predicate, OUTS = table.concat(outs, ", "), INS = table.concat(ins, ", ") }
+  w(of.guarded and [[
+    fn void ${NAME}(const u8 *p, ${TO}, bool there) {
+      asm volatile("{ .reg .pred there; setp.ne.s32 there, ${PREDICATE}, 0; "
+                   "@there ld.global.nc${HINT}.${TYPE} ${D}, [${FROM}]${POLICY}; }"
+                   : ${OUTS} : ${INS});
+    }
+  ]] or [[
+    fn void ${NAME}(const u8 *p, ${TO}) {
+      asm volatile("ld.global.nc${HINT}.${TYPE} ${D}, [${FROM}]${POLICY};" : ${OUTS} : ${INS});
+    }
+  ]], values)
+end
+
+-- load4, load8, load16: words of codes from memory. With v.FIRST they are the first to leave L2 again, which needs
+-- sm_80, every load has a condition, and there are memory1 .. memory16, of planes.
 function codes.stream(w, v)
   if v.FIRST then
     w [[
@@ -75,41 +112,18 @@ function codes.stream(w, v)
         return policy;
       }
     ]]
+    for bytes, to in pairs { "u32", "u16", [4] = "u32", [8] = "u32x2", [16] = "u32x4" } do
+      local count = math.max(1, bytes // 4)
+      loader(w, v, { name = "memory" .. bytes, to = to .. " &d", letter = to == "u16" and "h" or "r", count = count,
+        d = function(i) return count > 1 and ("d.v[%d]"):format(i) or "d" end,
+        type = (count > 1 and ("v%d."):format(count) or "") .. "u" .. math.min(8 * bytes, 32), guarded = true })
+    end
   end
-  w [[
-    fn u8 memory8(const u8 *p) {
-      u32 d;
-      asm volatile("ld.global.nc.u8 %0, [%1];" : "=r"(d) : "l"(p));
-      return (u8)d;
-    }
-    fn u16 memory16(const u8 *p) {
-      u16 d;
-      asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(d) : "l"(p));
-      return d;
-    }
-    fn u32 memory32(const u8 *p) {
-      u32 d;
-      asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(d) : "l"(p));
-      return d;
-    }
-    fn u32x2 memory64(const u8 *p) {
-      u32x2 d;
-      asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(d.v[0]), "=r"(d.v[1]) : "l"(p));
-      return d;
-    }
-  ]]
-  for _, b in ipairs { 4, 8, 16 } do
-    local count, outs, names = b // 4, {}, {}
-    for i = 0, count - 1 do outs[i + 1], names[i + 1] = ('"=r"(q[%d])'):format(i), "%" .. i end
-    w([[
-      fn void load${B}(const u8 *p, u32 *q) { /* weights pass once: not kept in L1 */
-        asm volatile("ld.global.nc.L1::no_allocate.${HINT}${V}u32 ${D}, [%${COUNT}]${OPERAND};"
-                     : ${OUTS} : "l"(p)${POLICY});
-      }
-    ]], { HINT = v.FIRST and "L2::cache_hint." or "", OPERAND = v.FIRST and ", %" .. count + 1 or "",
-      POLICY = v.FIRST and ', "l"(evict_first())' or "",
-      B = b, V = count > 1 and ("v%d."):format(count) or "", COUNT = count, OUTS = table.concat(outs, ", "),
-      D = count > 1 and "{" .. table.concat(names, ", ") .. "}" or "%0" })
+  w "/* Weights pass once: they are not kept in L1. */"
+  for _, bytes in ipairs { 4, 8, 16 } do
+    loader(w, v, { name = "load" .. bytes, to = "u32 *q", d = function(i) return ("q[%d]"):format(i) end, hint = true,
+      letter = "r", count = bytes // 4, type = (bytes > 4 and ("v%d."):format(bytes // 4) or "") .. "u32",
+      guarded = v.FIRST })
   end
   w.blank()
 end
@@ -118,17 +132,18 @@ end
 -- of N bytes begin in the first record.
 function codes.load(w, v)
   w "/* A lane's words of a record: word `first + i` belongs to slice bits first and up. */"
-  w.push(v.WAYS and "fn void load_codes(const places &p, int record, u32 *q) {"
-    or "fn void load_codes(const u8 *record, int lane, u32 *q) {")
+  local there = v.FIRST and ", there" or ""
+  w.push(v.WAYS and "fn void load_codes(const places &p, int record, u32 *q${THERE}) {"
+    or "fn void load_codes(const u8 *record, int lane, u32 *q) {", { THERE = v.FIRST and ", bool there" or "" })
   local first = 0
   for _, s in ipairs(v.slices) do
     local bytes, load = fragment.load_bytes(s.bits)
     local at = v.layout.sections[1].fields[("codes bits %d+%d"):format(s.lo, s.bits)].offset
     for i = 0, bytes // load - 1 do
       local from = at + i * 32 * load
-      w(v.WAYS and "load${BYTES}(p.w${BYTES} + record${FROM}, q${TO});"
+      w(v.WAYS and "load${BYTES}(p.w${BYTES} + record${FROM}, q${TO}${THERE});"
         or "load${BYTES}(record${FROM} + lane * ${BYTES}, q${TO});", { BYTES = load,
-        FROM = from > 0 and " + " .. from or "", TO = first > 0 and " + " .. first or "" })
+        FROM = from > 0 and " + " .. from or "", TO = first > 0 and " + " .. first or "", THERE = there })
       first = first + load // 4
     end
   end
@@ -224,15 +239,24 @@ local function table_permute(w)
   ]]
 end
 
+-- c = 8 s + m, sign and size, becomes c * 2^low - (c - 7) * 8 * 2^low: m lies at bit `low`, and what is above has the
+-- sign at bit 15, of 7 - m or of -m (but zero has none). What the lower half then borrows lies below in the upper one.
+-- Where c lies too far left for that, s and m are moved.
 local function four_bit_float(w, v)
   local h = cuda.half[v.HALF]
   local low = h.significand - 1 -- where its three bits of size go to
+  local fields = twice(7 << low | 0x8000)
   for r = 0, 3 do
     local word, _, o = place(v.slices[1], 0, r)
-    local size = ("%s & %s"):format(shifted(word, o - low), twice(7 << low))
-    local code = ("and_or(%s, 0x80008000, %s)"):format(shifted(word, o - 12), size)
+    local code
+    if o <= low then
+      code = ("((%s & %s) * -%du + 0x%08x) & %s"):format(word, twice(15 << o), 7 << low - o,
+        (7 << low + 3) * 0x00010001 + 0x10000, fields)
+    else
+      code = ("and_or(%s, 0x80008000, %s & %s)"):format(shifted(word, o - 12), shifted(word, o - low), twice(7 << low))
+    end
     w("a[${R}] = ${VALUE};", { R = r,
-      VALUE = v.UNIT == 1 and ("mul2(%s, %s)"):format(code, cuda.pair(h.name, 2.0 ^ (h.bias - 1))) or code })
+      VALUE = v.CODE_UNIT == 1 and ("mul2(%s, %s)"):format(code, cuda.pair(h.name, 2.0 ^ (h.bias - 1))) or code })
   end
 end
 
@@ -284,6 +308,9 @@ function codes.signed(expression, add) return ("((%s) + %s) ^ 0x80808080"):forma
 
 local function int_bytes(w, v)
   local bias = math.tointeger(v.format.map.bias)
+  if v.CODE_UNIT < 1 then
+    return w "a[0] = (q[f] << 4 & 0xf0f0f0f0) ^ 0x80808080, a[1] = (q[f] & 0xf0f0f0f0) ^ 0x80808080;"
+  end
   for i, four in ipairs(four_codes(w, v)) do
     local value = v.ZERO_PLANE and four or bias == -128 and four .. " ^ 0x80808080"
       or codes.signed(four, ("0x%08x"):format((128 + bias) * 0x01010101))

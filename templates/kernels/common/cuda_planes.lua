@@ -32,7 +32,10 @@ function planes.derive(v)
   for i, p in ipairs(v.format.planes) do
     local s = v.FINE and { name = p.name, type = p.type, size = types.all[p.type].bytes } or cuda.fragment.stored(p)
     v.planes[i], v.planes[p.name] = s, s
-    if not v.FINE and s.cols > 0 then v.GROUP = v.GROUP > 0 and math.min(v.GROUP, s.cols) or s.cols end
+    if not v.FINE and s.cols > 0 then
+      local group = s.cols // s.per
+      v.GROUP = v.GROUP > 0 and math.min(v.GROUP, group) or group
+    end
   end
   v.GROUPED = v.GROUP > 0
 end
@@ -47,21 +50,89 @@ end
 -- Is plane p such a scale, and of type T itself?
 local function is_as_stored(v, p) return native(v) and p.name == v.SCALES[1] and p.type == v.HALF end
 
--- What a lane loads of plane p, as stored, for its two rows: two neighbours, or one element. Bytes, and type.
+-- What a lane has of plane p in a group, as stored, for its two rows: two neighbours, or one element. Bytes, and type.
 local function bytes(p) return p.size * (p.rows == 1 and 2 or 1) end
-function planes.ctype(p) return ({ "u8", "u16", nil, "u32", [8] = "u32x2" })[bytes(p)] end
+local words = { "u8", "u16", [4] = "u32", [8] = "u32x2", [16] = "u32x4" }
+function planes.ctype(p) return words[bytes(p)] end
+
+-- What it has of all groups that lie side by side: loads, bytes and type of one.
+function planes.loads(p)
+  local all = bytes(p) * p.per
+  local one = math.min(all, 16)
+  return all // one, one, one == 1 and "u32" or words[one]
+end
+
+-- Are its two elements bytes? They are passed on as a word, and where in it they are.
+local function bytewise(p) return bytes(p) == 2 and p.size == 1 end
+
+-- As arguments of terms_of(), the elements read by planes.read.
+function planes.argument(v, p, at) return planes.read(v, p, at) .. (bytewise(p) and ", 0" or "") end
+
+-- The same of what planes.loads brings: `load` is a text for a number of a load, s one for a step along k.
+function planes.of_group(p, load, s)
+  local count, one = planes.loads(p)
+  if p.per == 1 then return load "0" .. (bytewise(p) and ", 0" or "") end
+  local number = ("%s / %d %% %d"):format(s, 4 // p.per, p.per) -- of the group
+  local function word(at)
+    local of = count > 1 and load(("(%s) / 4"):format(at)) or load "0"
+    return one == 4 and of or ("%s.v[(%s) %% %d]"):format(of, at, one // 4)
+  end
+  if bytes(p) == 4 then return word(number) end
+  if bytes(p) == 8 then return ("u32x2{%s, %s}"):format(word(number .. " * 2"), word(number .. " * 2 + 1")) end
+  return ("%s, %s %% 2 * 2"):format(word(number .. " / 2"), number)
+end
 
 -- Text of that load, from the address `at`, which has 32 bits in shared memory.
 function planes.read(v, p, at)
   if v.by_name and v.by_name[p.name] then return ("shared%d(%s)"):format(8 * bytes(p), at) end
-  if v.FIRST then return ("memory%d(%s)"):format(8 * bytes(p), at) end
   return ("*(const %s *)(%s)"):format(planes.ctype(p), at)
+end
+
+-- Is it met as 2^23 + b, the f32 whose last bits are the byte? What it multiplies takes 2^23 times itself away.
+local function is_magic(v, p) return p.type == "u8" and bytewise(p) and p.name ~= v.ZERO_PLANE and not v.FINE end
+
+-- Where a scale of e4m3 waits for the sum, what its exponent lacks as f16 goes into v.UNIT, the last factor of sums.
+function planes.unit(v)
+  v.LACKS = nil
+  for _, name in ipairs(v.FLUSH and #v.OFFSETS == 0 and v.SCALES or {}) do
+    local p = v.planes[name]
+    if p.type == "e4m3" and bytewise(p) and not v.LACKS then v.LACKS, v.UNIT = p, v.UNIT * 256 end
+  end
 end
 
 -- The function that makes numbers of it.
 local function convert_name(v, p)
-  return (p.rows == 1 and "pair_" or "one_") .. p.type .. (is_as_stored(v, p) and "x2" or "")
+  return (p.rows == 1 and "pair_" or "one_") .. (is_magic(v, p) and "magic" or p.type)
+    .. (is_as_stored(v, p) and "x2" or v.LACKS == p and "_less" or "")
 end
+
+-- Two bytes of a word, from byte `at` on, which a constant says.
+local two_bytes = {
+  magic = [[
+    fn f32x2 pair_magic(u32 u, int at = 0) { /* 2^23 and a byte */
+      return {__uint_as_float(prmt(u, 0x4b000000, 0x7440 + at)), __uint_as_float(prmt(u, 0x4b000000, 0x7441 + at))};
+    }
+  ]],
+  e4m3 = [[
+    fn f32x2 ${NAME}(u32 u, int at = 0) { /* fields where f16 has them, behind two signs: times 2^-8 */
+      u = prmt(u, u, 0x9180 + at * 0x1111) << 7 & 0xbf80bf80;
+      ${BIAS}
+      return {f32_of_f16((u16)u), f32_of_f16((u16)(u >> 16))};
+    }
+  ]],
+  e8m0 = [[
+    fn f32x2 pair_e8m0(u32 u, int at = 0) { /* as bf16; 2^-127 is below the normal numbers */
+      u = prmt(u, 0, 0x4140 + at * 0x0101) << 7;
+      asm("max.bf16x2 %0, %0, %1;" : "+r"(u) : "r"(0x00400040));
+      return {__uint_as_float(u << 16), __uint_as_float(u & 0xffff0000)};
+    }
+  ]],
+  other = [[
+    fn f32x2 pair_${TYPE}(u32 u, int at = 0) {
+      return {f32_of_${TYPE}((u8)(u >> at * 8)), f32_of_${TYPE}((u8)(u >> at * 8 + 8))};
+    }
+  ]],
+}
 
 local function convert(w, v, p)
   local pair = p.rows == 1
@@ -72,6 +143,10 @@ local function convert(w, v, p)
   elseif p.type == "f32" then
     values.FIRST, values.SECOND = pair and "u.v[0]" or "u", pair and "u.v[1]" or "u"
     return w("fn f32x2 ${NAME}(${RAW} u) { return {__uint_as_float(${FIRST}), __uint_as_float(${SECOND})}; }", values)
+  elseif bytewise(p) then
+    values.BIAS = v.LACKS ~= p and 'asm("mul.rn.f16x2 %0, %0, %1;" : "+r"(u) : "r"(0x5c005c00));' or ""
+    local pairs_of_bf16 = p.type == "e8m0" and v.device.sm < 80 -- there are none
+    return w(is_magic(v, p) and two_bytes.magic or not pairs_of_bf16 and two_bytes[p.type] or two_bytes.other, values)
   end
   values.SECOND = pair and ("(u%d)(u >> %d)"):format(8 * p.size, 8 * p.size) or "u"
   w("fn f32x2 ${NAME}(${RAW} u) { return {f32_of_${TYPE}((u${BITS})u), f32_of_${TYPE}(${SECOND})}; }", values)
@@ -125,32 +200,48 @@ function planes.element(p, base, at)
   return ("%s + %s * %d"):format(base, at:match "^%w+$" or "(" .. at .. ")", p.size)
 end
 
+-- Elements before those of `feature` (text), if `lane` (text) is what a lane adds to it; and before step `step` along
+-- k, where there are so many features `across`.
+function planes.feature(p, feature, lane)
+  local at = p.rows == 16 and feature .. " / 16" or lane and feature .. " + " .. lane or feature
+  return p.per == 1 and at or ("(%s) * %d"):format(at, p.per)
+end
+
+function planes.step(p, step, across)
+  local set = p.rows == 16 and ("(%s / 16)"):format(across) or across
+  if p.per == 1 then return ("%s / %d * %s"):format(step, p.cols // 16, set) end
+  return ("%s / 4 * (%s * %d) + %s / %d %% %d%s"):format(step, set, p.per, step, 4 // p.per, p.per,
+    p.rows == 1 and " * 2" or "")
+end
+
 -- Address of plane p, as stored, for the lane's features at step `step` along k.
 function planes.of_lane(p)
   local base = ("t.%s_at"):format(p.name)
   if p.rows == 0 then return base end
-  local at = p.rows == 16 and "t.feature / 16" or "t.feature"
-  if p.cols > 0 then
-    local group = p.cols > 16 and ("(i64)(step / %d)"):format(p.cols // 16) or "(i64)step"
-    at = ("%s * %s + %s"):format(group, p.rows == 16 and "(t.n_padded / 16)" or "t.n_padded", at)
-  end
+  local at = planes.feature(p, "t.feature")
+  if p.cols > 0 then at = ("%s + %s"):format(planes.step(p, "(i64)step", "t.n_padded"), at) end
   return planes.element(p, base, at)
 end
 
 -- The product of planes (NAME2: of two rows) for row r, and the sum of the offset's terms; of the variable NAME
 -- without r.
-function planes.product(names, coefficient, r)
-  local out = {}
-  for i, p in ipairs(names) do out[i] = r and ("%s2.v[%s]"):format(p, r) or p end
+function planes.product(v, names, coefficient, r)
+  local out, magic = {}, {}
+  for _, name in ipairs(names) do
+    local list = r and is_magic(v, v.planes[name]) and magic or out
+    list[#list + 1] = r and ("%s2.v[%s]"):format(name, r) or name
+  end
   local text = table.concat(out, " * ")
-  if coefficient == 1 and text ~= "" then return text end
-  if text == "" then return cuda.f32(coefficient) end
-  return coefficient == -1 and "-" .. text or cuda.f32(coefficient) .. " * " .. text
+  if text == "" then text = cuda.f32(coefficient)
+  elseif coefficient == -1 then text = "-" .. text
+  elseif coefficient ~= 1 then text = cuda.f32(coefficient) .. " * " .. text end
+  for _, byte in ipairs(magic) do text = ("__fmaf_rn(%s, %s, (%s) * -0x1p23f)"):format(byte, text, text) end
+  return text
 end
 
-function planes.offset(terms, r)
+function planes.offset(v, terms, r)
   local out = {}
-  for i, t in ipairs(terms) do out[i] = planes.product(t.planes, t.coefficient, r) end
+  for i, t in ipairs(terms) do out[i] = planes.product(v, t.planes, t.coefficient, r) end
   return table.concat(out, " + ")
 end
 
@@ -201,8 +292,8 @@ function planes.weigh(w, v)
     w("const float ${NAME} = ${VALUE};",
       { NAME = p.name, VALUE = (p.type == "f32" and "%ss.v[e]" or "f32_of_" .. p.type .. "(%ss.v[e])"):format(p.name) })
   end
-  w("value[e] = value[e]${SCALE}${OFFSET};", { SCALE = #f.scale > 0 and " * " .. planes.product(f.scale, 1) or "",
-    OFFSET = #f.offset > 0 and " + " .. planes.offset(f.offset) or "" })
+  w("value[e] = value[e]${SCALE}${OFFSET};", { SCALE = #f.scale > 0 and " * " .. planes.product(v, f.scale, 1) or "",
+    OFFSET = #f.offset > 0 and " + " .. planes.offset(v, f.offset) or "" })
   w.pop "}"
   w.pop "}"
   w.blank()
@@ -229,7 +320,7 @@ local function scaled_terms(w, v, parameter)
   w([[
     struct terms { u32 scale; };
 
-    fn terms terms_of(${PARAMETER}) { return {(u32)${NAME} >> threadIdx.x % 2 * 8}; }
+    fn terms terms_of(${PARAMETER}) { return {${NAME} >> (${NAME}_at + threadIdx.x % 2) * 8}; }
   ]], { PARAMETER = parameter, NAME = v.SCALES[1] })
   w.blank()
 end
@@ -238,7 +329,10 @@ end
 function planes.terms(w, v)
   local weight, params = v.SCALE == "weight", {}
   if not v.TERMS then return end
-  for i, p in ipairs(planes.met(v)) do params[i] = ("%s %s"):format(planes.ctype(p), p.name) end
+  for i, p in ipairs(planes.met(v)) do
+    params[i] = bytewise(p) and ("u32 %s, int %s_at"):format(p.name, p.name)
+      or ("%s %s"):format(planes.ctype(p), p.name)
+  end
   if v.SCALED then return scaled_terms(w, v, params[1]) end
   w.push "struct terms { /* of the rows g and g + 8 of a tile, in one group */"
   if v.ZERO_PLANE then
@@ -250,7 +344,9 @@ function planes.terms(w, v)
   w.pop "};"
   w.blank()
   w.push("fn terms terms_of(${PARAMS}) {", { PARAMS = table.concat(params, ", ") })
-  planes.declare(w, v, planes.met(v), function(p) return p.name end)
+  planes.declare(w, v, planes.met(v), function(p)
+    return bytewise(p) and ("%s, %s_at"):format(p.name, p.name) or p.name
+  end)
   w "terms t;"
   w "#pragma unroll"
   w.push "for (int r = 0; r < 2; r++) {"
@@ -262,9 +358,9 @@ function planes.terms(w, v)
   if #v.SCALES > 0 or weight then
     local as_stored = is_as_stored(v, v.planes[v.SCALES[1] or ""] or {})
     w(native(v) and not as_stored and "t.scale[r] = pack2(${S}, ${S});" or "t.scale[r] = ${S};",
-      { S = planes.product(v.SCALES, v.INTEGER and v.format.map.unit or 1, "r") })
+      { S = planes.product(v, v.SCALES, v.INTEGER and v.format.map.unit or 1, "r") })
   end
-  if #v.OFFSETS > 0 then w("t.offset[r] = ${TEXT};", { TEXT = planes.offset(v.OFFSETS, "r") }) end
+  if #v.OFFSETS > 0 then w("t.offset[r] = ${TEXT};", { TEXT = planes.offset(v, v.OFFSETS, "r") }) end
   w.pop "}"
   w "return t;"
   w.pop "}"

@@ -113,7 +113,7 @@ local function ring_places(w)
   w.blank()
 end
 
--- The pieces of plane p: a row of each group that a tile has.
+-- The pieces of plane p: a row of each set of groups that a tile has.
 local function copy_plane(w, p)
   local blocks = p.rows == 16
   w([[
@@ -124,10 +124,11 @@ local function copy_plane(w, p)
         copy_bulk(${TO}, ${FROM}, ${BYTES}, full);
       }
   ]], { GROUPS = p.groups, COLS = p.cols, TILE_N = cuda.fragment.TILE_N,
-    AT = blocks and "group * (BN / 16) + n / 16" or "group * BN + n",
-    PITCH = blocks and "(t.n_padded / 16)" or "t.n_padded", FEATURE = blocks and "feature / 16" or "feature",
+    AT = planes.feature(p, blocks and "(group * BN + n)" or "group * BN + n"),
+    PITCH = (blocks and "(t.n_padded / 16)" or "t.n_padded") .. (p.per > 1 and " * " .. p.per or ""),
+    FEATURE = planes.feature(p, "feature"),
     TO = planes.element(p, "to + " .. p.place, "at"), FROM = planes.element(p, ("t.%s_at"):format(p.name), "from"),
-    BYTES = blocks and "across / 4" or p.size == 1 and "across" or "across * " .. p.size })
+    BYTES = ("across * %d"):format(p.per * p.size) .. (blocks and " / 16" or "") })
 end
 
 function producer.ring(w, v)

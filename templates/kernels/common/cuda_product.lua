@@ -4,7 +4,8 @@
 --
 --   a    a fragment of a record: a lane's words of codes, made numbers (cuda_codes) and met by scales (cuda_planes)
 --   b    X from shared memory (cuda_x)
---   d    sums; where scales wait for the sums of a group (FLUSH), those of the group, and then of all
+--   d    sums; where scales wait for the sums of a group (FLUSH), those of the group, and then of all. An offset waits
+--        for the sums of X: those of a product whose `a` are ones
 --
 -- Addresses in shared memory are what the lane's `places` say, and constants.
 
@@ -13,6 +14,8 @@ local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
 local x = use "kernels/common/cuda_x"
 local product = {}
+
+local MOST = 256 -- of k, so that a sum of products of 8-bit integers is at most 2^22
 
 -- Are integers of 8 bits multiplied? Scales must wait for sums over whole steps of 32, and a sum over all of K fit
 -- 32 bits.
@@ -93,7 +96,8 @@ end
 --   CONVERTS            is X of 8 bits converted, to HALF, before?
 --   PRODUCT, DEPTH      the product; its steps of 16 along k. SCALED: scales go with it
 --   TYPES, WARPGROUP    those of mma.sync, of wgmma
---   FLUSH, WEIGH        do scales multiply the sums of a group? Does anything happen to a fragment? TERMS: either
+--   FLUSH, WEIGH        do planes wait for the sums of a group? Does anything happen to a fragment? TERMS: either
+--   SUMS_X, ONES        are sums of X needed? A register of ones
 --   PART, ACC           types of the sums of a group, and of all
 --   FEATURE, ROWS       the first feature of a warp in its CTA, text; from one of its tiles to the next: 16 or 64
 --   LAST                may a tile begin behind the padded N, where others of the warp do not?
@@ -110,7 +114,10 @@ function product.kind(v)
 end
 
 function product.derive(v)
-  v.FLUSH = v.SCALE == "sum" and #v.SCALES > 0
+  v.FLUSH = v.SCALE == "sum" and #v.SCALES + #v.OFFSETS > 0
+  v.SUMS_X = v.SCALE == "sum" and #v.OFFSETS > 0
+  v.ONES = v.INTEGER and "0x01010101" or cuda.pair(v.HALF, 1)
+  planes.unit(v)
   v.WEIGH = v.SCALE == "weight" and not v.SCALED or v.ZERO_PLANE ~= nil
   v.TERMS = v.WEIGH or v.FLUSH or v.SCALED
   v.PART = v.PRODUCT.sum
@@ -119,7 +126,7 @@ function product.derive(v)
   for _, p in ipairs(v.planes) do
     if v.ROWS > 16 and v.MT > 1 and p.rows > 0 and not v.by_name[p.name] then v.LAST = true end
   end
-  v.GROUP_STEPS = v.GROUP > 0 and math.min(v.GROUP, v.TK) // 16 or v.TK // 16
+  v.GROUP_STEPS = math.min(v.GROUP > 0 and v.GROUP or v.TK, v.TK, v.INTEGER and MOST or v.TK) // 16
 end
 
 -- What the recipe says of sums.
@@ -152,9 +159,6 @@ product.rules = {
       return m.kind ~= "float" or m.slope == 1 and (m.type == half(v) or cuda.float8[m.type] ~= nil)
     end),
   cuda.range_rule(half),
-  rule("scale-sum", "an offset that is not an integer zero point cannot wait for the sum", function(v)
-    return v.SCALE ~= "sum" or #cuda.roles(v.format).offset == 0
-  end),
   rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
     local r = cuda.roles(v.format)
     return v.SCALE ~= "weight" or #r.offset > 0 or #r.scale > 0
@@ -171,11 +175,20 @@ product.rules = {
     end),
 }
 
--- Do the rules let scales be applied so, "weight" or "sum"?
-function product.takes(v, scale)
-  local so = { SCALE = scale, format = v.format, act = v.act }
-  for _, r in ipairs(product.rules) do if r.name:find "^scale%-" and not r.ok(so) then return false end end
+-- Do tensor cores take this problem, with scales where `scale` says, or anywhere?
+function product.serves(v, scale)
+  if not scale then return product.serves(v, "sum") or product.serves(v, "weight") end
+  local with = { SCALE = scale, act = v.act, format = v.format, device = v.device, problem = v.problem }
+  for _, r in ipairs(product.rules) do if not r.ok(with) then return false end end
   return true
+end
+
+-- Where scales must be so that numbers of 8 bits are multiplied; nil: they are not.
+function product.scale_of_bytes(v)
+  for _, scale in ipairs { "sum", "weight" } do
+    local with = { SCALE = scale, act = v.act, format = v.format, device = v.device, problem = v.problem }
+    if product.serves(v, scale) and product_of(with).k == 32 then return scale end
+  end
 end
 
 -- ---- PTX ------------------------------------------------------------------------------------------------------------
@@ -238,29 +251,34 @@ local function plane_place(v, p)
   if staged then base = "base + " .. staged.place
   elseif p.rows == 0 then return base
   else feature = v.BN > cuda.fragment.TILE_N and "min(t.n0 + feature, t.n_padded - TN)" or "(t.n0 + feature)" end
-  local at = p.rows == 16 and feature .. " / 16" or feature .. " + lane / 4 * 2"
-  if staged and v.WK > 1 and p.cols < v.BK then
-    at = ("k_warp / %d * %s + %s"):format(p.cols, p.rows == 16 and "(BN / 16)" or "BN", at)
-  end
+  local at = planes.feature(p, feature, "lane / 4 * 2")
+  if staged and v.WK > 1 and p.cols < v.BK then at = planes.step(p, "k_warp / 16", "BN") .. " + " .. at end
   return planes.element(p, base, at)
+end
+
+-- Ones, the first operand of a product that adds up X: as part of `places`, and their value.
+function product.ones(w, v) if v.SUMS_X then w "u32 ones[4];" end end
+
+function product.set_ones(w, v)
+  if not v.SUMS_X then return end
+  w("#pragma unroll")
+  w("for (int i = 0; i < 4; i++) p.ones[i] = kept(${ONE});", { ONE = v.ONES })
 end
 
 -- How far from there that of the tile `i` of 16 rows lies, in the step `s` of the warp's k, text of both.
 local function plane_at(v, p)
   if p.rows == 0 then return "p." .. p.name end
-  local staged, at = v.by_name[p.name], ""
-  local across = p.rows == 16 and (v.ROWS > 16 and "i * 4" or "i") or ("i * %d"):format(v.ROWS)
-  if not staged and v.LAST then across = p.rows == 16 and "min(i * 64, p.left) / 16" or "min(i * 64, p.left)" end
-  if staged and v.TK > p.cols then
-    at = ("s / %d * %s + "):format(p.cols // 16, p.rows == 16 and "(BN / 16)" or "BN")
-  end
-  return planes.element(p, "p." .. p.name .. (staged and " + buffer" or ""), at .. across)
+  local staged, at = v.by_name[p.name], ("i * %d"):format(v.ROWS * p.per // (p.rows == 16 and 16 or 1))
+  if not staged and v.LAST then at = p.rows == 16 and "min(i * 64, p.left) / 16" or "min(i * 64, p.left)" end
+  if staged and v.TK > p.cols // p.per then at = planes.step(p, "s", "BN") .. " + " .. at end
+  return planes.element(p, "p." .. p.name .. (staged and " + buffer" or ""), at)
 end
 
 function product.places(w, v)
   local sizes = codes.loads(v)
   w.push "struct places { /* of what this lane reads, in the first buffer */"
   if v.WAYS > 0 then w "u32 x[${WAYS}];" end
+  product.ones(w, v)
   for _, b in ipairs(sizes) do w("u32 w${BYTES};", { BYTES = b }) end
   for _, p in ipairs(v.planes) do
     w("${TYPE}${NAME};", { TYPE = v.by_name[p.name] and "u32 " or "const u8 *", NAME = p.name })
@@ -275,6 +293,7 @@ function product.places(w, v)
   ]])
   w.push()
   if v.WAYS > 0 then x.places(w, v) end
+  product.set_ones(w, v)
   for _, b in ipairs(sizes) do
     w("p.w${BYTES} = kept(base + W_AT + feature / 16 * RUN + k_warp / 64 * RECORD + lane * ${BYTES});", { BYTES = b })
   end
@@ -290,8 +309,10 @@ end
 
 -- ---- The loop of a warp ---------------------------------------------------------------------------------------------
 
--- The sums of a group, times its scales, go to acc.
+-- The sums of a group, times its scales, go to acc, and those of X, times its offsets. All rows of `sum` are equal.
 local function flush(w, v)
+  local zero = v.INTEGER and "MAGIC" or "0"
+  local function number(sum) return v.INTEGER and ("__int_as_float(%s) - 0x1.8p23f"):format(sum) or sum end
   w([[
     if ((s + ${DEPTH}) % GROUP_STEPS == 0)
     #pragma unroll
@@ -300,11 +321,19 @@ local function flush(w, v)
         for (int j = 0; j < NT; j++)
     #pragma unroll
           for (int e = 0; e < 4; e++) {
-            acc[i][j][e] = __fmaf_rn(${SUM}, term[i].scale[e / 2], acc[i][j][e]);
+            acc[i][j][e] = __fmaf_rn(${SUM}, ${SCALE}, acc[i][j][e]);
+            ${OFFSET}
             part[i][j][e] = ${ZERO};
           }
-  ]], { SUM = v.INTEGER and "__int_as_float(part[i][j][e]) - 0x1.8p23f" or "part[i][j][e]",
-    ZERO = v.INTEGER and "MAGIC" or "0" })
+  ]], { SUM = number("part[i][j][e]"), SCALE = #v.SCALES > 0 and "term[i].scale[e / 2]" or "1.0f",
+    OFFSET = v.SUMS_X and ("acc[i][j][e] = __fmaf_rn(%s, term[i].offset[e / 2], acc[i][j][e]);"):format(
+      number("sum[j][e % 2]")) or "", ZERO = zero })
+  if not v.SUMS_X then return end
+  w([[
+    if ((s + ${DEPTH}) % GROUP_STEPS == 0)
+    #pragma unroll
+      for (int j = 0; j < NT * 4; j++) sum[j / 4][j % 4] = ${ZERO};
+  ]], { ZERO = zero })
 end
 
 -- multiply(): MT x NT products of 16 features, 8 tokens and TK of k. Where its operands are, a family says, by texts:
@@ -325,6 +354,14 @@ function product.loop(w, v, of)
       for (int i = 0; i < MT * NT * 4; i++) part[i / (NT * 4)][i / 4 % NT][i % 4] = MAGIC;
     ]]
   elseif v.FLUSH then w "float part[MT][NT][4] = {}; /* sums over the group */" end
+  if v.SUMS_X then
+    w([[
+      ${PART} sum[NT][4]; /* of X, over the group */
+      #pragma unroll
+      for (int j = 0; j < NT * 4; j++) sum[j / 4][j % 4] = ${ZERO};
+    ]], { ZERO = v.INTEGER and "MAGIC" or "0" })
+  end
+  x.declare(w, v)
   if of.declare then w(of.declare) end
   w "#pragma unroll"
   w.push "for (int s = 0; s < TK / 16; s += ${DEPTH}) { /* steps of 16 along k */"
@@ -348,11 +385,17 @@ function product.loop(w, v, of)
       ${SECOND}
       ${WEIGH}
     #pragma unroll
-      for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, b[j]${SCALE});
+      for (int j = 0; j < NT; j++) multiply_add(${SUM}[i][j], a, ${B}${SCALE});
     }
-  ]], { SUM = v.FLUSH and "part" or "acc", Q = of.q,
+  ]], { SUM = v.FLUSH and "part" or "acc", Q = of.q, B = x.register(v),
     SECOND = v.DEPTH == 2 and ("fragment(%s, s %% 4 + 1, a + 2);"):format(of.q) or "",
     WEIGH = v.WEIGH and "weigh(a, term[i]);" or "", SCALE = v.SCALED and ", term[i].scale" or "" })
+  if v.SUMS_X then
+    w([[
+      #pragma unroll
+      for (int j = 0; j < NT; j++) multiply_add(sum[j], p.ones, ${B});
+    ]], { B = x.register(v) })
+  end
   if v.FLUSH then flush(w, v) end
   if of.after then w(of.after) end
   w.pop "}"
@@ -361,7 +404,7 @@ function product.loop(w, v, of)
 end
 
 -- Text that reads plane p for tile i and step s, from a buffer.
-function product.raw(v, p) return planes.read(v, p, plane_at(v, p)) end
+function product.raw(v, p) return planes.argument(v, p, plane_at(v, p)) end
 
 -- From the buffers of cuda_ring.
 function product.multiply(w, v)
@@ -394,7 +437,7 @@ function product.row_scales(w, v)
     for (int j = 0; j < NT; j++)
     #pragma unroll
       for (int e = 0; e < 4; e++) acc[i][j][e] *= ${SCALE};
-  ]], { SCALE = planes.product(v.ROW_SCALES, v.UNIT, "e / 2") })
+  ]], { SCALE = planes.product(v, v.ROW_SCALES, v.UNIT, "e / 2") })
   w.pop "}"
 end
 

@@ -33,8 +33,8 @@ function ring.sizes(v)
   for _, plane in ipairs(v.format.planes) do
     local p = cuda.fragment.stored(plane)
     if p.cols > 0 then
-      p.place, p.groups = p.name:upper() .. "_AT", math.max(1, v.BK // p.cols) -- where it lies in a buffer
-      p.bytes = p.groups * v.BN // p.rows * p.size
+      p.place, p.groups = p.name:upper() .. "_AT", math.max(1, v.BK // p.cols) -- where it lies in a buffer, sets
+      p.bytes = p.groups * v.BN // p.rows * p.per * p.size
       s.staged[#s.staged + 1], s.by_name[p.name] = p, p
       s.STAGE = s.STAGE + p.bytes
     end
@@ -70,6 +70,10 @@ function ring.ptx(w)
 
     /* p += step, which the compiler would make a product of several such. */
     template <class T> fn void advance(T *&p, i64 step) { asm("add.s64 %0, %0, %1;" : "+l"(p) : "l"(step)); }
+    template <class T> fn void advance(T *&p, u32 step) {
+      asm("{ .reg .u32 lo, hi; mov.b64 {lo, hi}, %0; add.cc.u32 lo, lo, %1; addc.u32 hi, hi, 0; mov.b64 %0, {lo, hi}; }"
+          : "+l"(p) : "r"(step));
+    }
 
     /* Begin to copy 16 bytes to shared memory, or as many zeros. */
     fn void copy16(u32 to, const void *from, bool there) {
@@ -93,7 +97,7 @@ end
 
 -- Of plane p: features of a piece, pieces of a group.
 local function pieces(v, p)
-  local features = 16 // p.size * p.rows
+  local features = 16 // (p.size * p.per) * p.rows
   return features, v.BN // features
 end
 

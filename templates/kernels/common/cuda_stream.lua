@@ -12,8 +12,8 @@ local x = use "kernels/common/cuda_x"
 local product = use "kernels/common/cuda_product"
 local stream = {}
 
--- Elements of plane p that a lane has under way.
-local function count(v, p) return p.cols > 0 and math.max(1, v.TK // p.cols) or 1 end
+-- Sets of plane p, of groups that lie side by side, that a lane has under way.
+local function sets(v, p) return p.cols > 0 and math.max(1, v.TK // p.cols) or 1 end
 
 -- Planes that are met in the loop: which of them change in it.
 local function moving(v)
@@ -25,21 +25,30 @@ end
 function stream.places(w, v)
   w.push "struct places { /* of a lane: where what comes next is, and what has come */"
   w "u32 x[${WAYS}];"
+  product.ones(w, v)
   for _, b in ipairs(codes.loads(v)) do w("const u8 *w${BYTES};", { BYTES = b }) end
   w "u32 q[UNROLL][WORDS];\nint left; /* records behind these */"
   for _, p in ipairs(v.planes) do w("const u8 *${NAME};", { NAME = p.name }) end
   for _, p in ipairs(planes.met(v)) do
-    w("${TYPE} ${NAME}_raw[${COUNT}];", { TYPE = planes.ctype(p), NAME = p.name, COUNT = count(v, p) })
+    local loads, _, type = planes.loads(p)
+    w("${TYPE} ${NAME}_raw[${COUNT}];", { TYPE = type, NAME = p.name, COUNT = sets(v, p) * loads })
   end
-  for _, p in ipairs(moving(v)) do w("i64 ${NAME}_step;\nint ${NAME}_left; /* of its group */", { NAME = p.name }) end
+  for _, p in ipairs(moving(v)) do w("u32 ${NAME}_step;\nint ${NAME}_left; /* of its group */", { NAME = p.name }) end
   w.pop "};"
   w.blank()
 end
 
--- Ask for element e of plane p where record `record` (text) is there, and go on to the next.
+-- Ask for set `e` (text) of plane p where record `record` (text) is there, and go on to the next.
 local function ask(v, p, e, record)
-  local move = p.cols > 0 and p.cols <= v.TK and ("\nadvance(p.%s, p.%s_step);"):format(p.name, p.name) or ""
-  return ("if (%s) p.%s_raw[%s] = %s;"):format(record, p.name, e, planes.read(v, p, "p." .. p.name)) .. move
+  local lines, loads, bytes = {}, planes.loads(p)
+  for i = 0, loads - 1 do
+    lines[#lines + 1] = ("memory%d(p.%s%s, p.%s_raw[%s], %s);"):format(bytes, p.name,
+      i > 0 and " + " .. i * bytes or "", p.name, loads > 1 and ("%s * %d + %d"):format(e, loads, i) or e, record)
+  end
+  if p.cols > 0 and p.cols <= v.TK then
+    lines[#lines + 1] = ("advance(p.%s, p.%s_step);"):format(p.name, p.name)
+  end
+  return table.concat(lines, "\n")
 end
 
 function stream.begin(w, v)
@@ -54,25 +63,26 @@ function stream.begin(w, v)
   ]])
   w.push()
   x.places(w, v)
+  product.set_ones(w, v)
   for _, b in ipairs(codes.loads(v)) do w("p.w${BYTES} = w + lane * ${BYTES};", { BYTES = b }) end
   w [[
     #pragma unroll
     for (int u = 0; u < UNROLL; u++)
-      if (u < records) load_codes(p, u * RECORD, p.q[u]);
+      load_codes(p, u * RECORD, p.q[u], u < records);
   ]]
   for _, p in ipairs(v.planes) do
-    local at = p.rows == 16 and "feature / 16" or "feature + lane / 4 * 2"
-    local pitch = p.rows == 16 and "t.n_padded / 16" or "t.n_padded"
+    local at = planes.feature(p, "feature", "lane / 4 * 2")
+    local pitch = ("t.n_padded%s"):format(p.rows == 16 and " / 16" or "") .. (p.per > 1 and " * " .. p.per or "")
     if p.cols > 0 then at = ("(i64)(k0 / %d) * (%s) + %s"):format(p.cols, pitch, at) end
     w("p.${NAME} = ${AT};", { NAME = p.name, AT = p.rows == 0 and ("t.%s_at"):format(p.name)
       or planes.element(p, ("t.%s_at"):format(p.name), at) })
     if p.cols > 0 then
-      w("p.${NAME}_step = kept((i64)(${PITCH}) * ${SIZE}), p.${NAME}_left = ${COLS} - k0 % ${COLS};",
+      w("p.${NAME}_step = kept((u32)(${PITCH}) * ${SIZE}), p.${NAME}_left = ${COLS} - k0 % ${COLS};",
         { NAME = p.name, PITCH = pitch, SIZE = p.size, COLS = p.cols })
     end
   end
   for _, p in ipairs(planes.met(v)) do
-    for e = 0, count(v, p) - 1 do w(ask(v, p, e, ("%d < records"):format(p.cols > 0 and e * p.cols // 64 or 0))) end
+    for e = 0, sets(v, p) - 1 do w(ask(v, p, e, ("%d < records"):format(p.cols > 0 and e * p.cols // 64 or 0))) end
   end
   w "return p;"
   w.pop "}"
@@ -81,7 +91,7 @@ end
 
 -- What has been multiplied makes room for what comes next.
 local function after(v)
-  local lines = { ("if (s %% 4 == %d && s / 4 < p.left) load_codes(p, (s / 4 + UNROLL) * RECORD, p.q[s / 4]);"):format(
+  local lines = { ("if (s %% 4 == %d) load_codes(p, (s / 4 + UNROLL) * RECORD, p.q[s / 4], s / 4 < p.left);"):format(
     4 - v.DEPTH) }
   for _, p in ipairs(moving(v)) do
     local steps = p.cols // 16
@@ -91,6 +101,7 @@ local function after(v)
         (ask(v, p, ("s / %d"):format(steps), there):gsub("\n", "\n  ")))
     end
   end
+  if v.BM > 8 then lines[#lines + 1] = "if (s % 4 == 3) __syncwarp(); /* the assembler begins no more before it */" end
   return table.concat(lines, "\n")
 end
 
@@ -102,7 +113,12 @@ function stream.multiply(w, v)
     ]],
     q = "p.q[s / 4]", offset = "", after = after(v),
     raw = function(p)
-      return ("p.%s_raw[%s]"):format(p.name, p.cols > 0 and p.cols < v.TK and ("s / %d"):format(p.cols // 16) or "0")
+      local loads = planes.loads(p)
+      local set = p.cols > 0 and p.cols < v.TK and ("s / %d"):format(p.cols // 16)
+      return planes.of_group(p, function(load)
+        local at = set and (loads > 1 and ("%s * %d + %s"):format(set, loads, load) or set) or load
+        return ("p.%s_raw[%s]"):format(p.name, at)
+      end, "s")
     end,
   })
   w([[

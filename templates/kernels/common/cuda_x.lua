@@ -5,8 +5,8 @@
 --   row 1   | p1 | p0 | ... | p6 |     follow one another along k. Piece c of row r lies at c ^ (r % 8), of rows of 64
 --    ...                               bytes at c ^ (r / 2 % 4), so that eight rows' pieces c are in different banks
 --
--- ldmatrix gives the operand as it is. Of X of 8 bits that is multiplied as f16, a lane loads the word that it needs
--- and converts it, exactly.
+-- ldmatrix gives the operand as it is: of 16 tokens, or of 8 for two products along k. Of X of 8 bits that is
+-- multiplied as f16, a lane loads the word that it needs and converts it, exactly.
 
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
@@ -16,12 +16,14 @@ local x = {}
 --
 --   XT, X_SIZE, PIECE   type of X; bytes of an element; elements in 16 bytes
 --   X_ROW, X_BLOCK      bytes of a row of a block, of a block
+--   X_STEPS             steps of 16 along k of a load
 --   WAYS                addresses of X that a lane keeps; the others are as far from one of these as a constant says
 function x.derive(v, columns)
   v.XT, v.X_SIZE = cuda.ctype[v.act], types.all[v.act].bytes
   v.PIECE, v.X_ROW = 16 // v.X_SIZE, math.min(128, columns * v.X_SIZE)
   v.X_BLOCK = v.BM * v.X_ROW
-  v.WAYS = math.min(v.X_ROW, v.TK * v.X_SIZE) // 16 // (v.X_SIZE * v.DEPTH)
+  v.X_STEPS = v.DEPTH * (v.BM == 8 and not v.CONVERTS and 2 or 1)
+  v.WAYS = math.min(v.X_ROW, v.TK * v.X_SIZE) // 16 // (v.X_SIZE * v.X_STEPS)
 end
 
 function x.place(w, v)
@@ -73,11 +75,7 @@ end
 
 function x.ptx(w)
   w [[
-    /* Two or four 8 x 8 matrices; lane l names row l % 8 of matrix l / 8. */
-    fn void load_matrix2(u32 *b, u32 row) {
-      asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                   : "=r"(b[0]), "=r"(b[1]) : "r"(row));
-    }
+    /* Four 8 x 8 matrices; lane l names row l % 8 of matrix l / 8. */
     fn void load_matrix4(u32 *b, u32 row) {
       asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                    : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(row));
@@ -109,27 +107,29 @@ end
 -- Sets p.x[], where the lane's rows of X lie from column `k_warp` on.
 function x.places(w, v)
   local token = v.CONVERTS and "lane / 4" or v.BM > 8 and "lane / 16 * 8 + lane % 8" or "lane % 8"
-  local at = v.CONVERTS and "lane % 4 * 4" or "lane / 8 % 2 * 16"
+  local at = v.CONVERTS and "lane % 4 * 4" or v.BM > 8 and "lane / 8 % 2 * 16" or "lane / 8 * 16"
   w([[
     #pragma unroll
     for (int i = 0; i < ${WAYS}; i++)
       p.x[i] = kept(base + place_of_x(${TOKEN}, k_warp * ${X_SIZE} + i * ${STEP} + ${AT}));
-  ]], { TOKEN = token, AT = at, STEP = 16 * v.DEPTH * v.X_SIZE })
+  ]], { TOKEN = token, AT = at, STEP = 16 * v.X_STEPS * v.X_SIZE })
 end
 
--- b[j], the operand of 8 tokens at step s; `offset` (text) is added to the addresses.
+-- b[j], the operands of 8 tokens that are loaded at once; the register of the one of step s.
+function x.declare(w, v) w("u32 b[NT][${COUNT}];", { COUNT = 2 * v.X_STEPS // v.DEPTH }) end
+function x.register(v) return v.X_STEPS > v.DEPTH and ("b[j] + s / %d %% 2 * 2"):format(v.DEPTH) or "b[j]" end
+
+-- Load them, at a step s that begins such; `offset` (text) is added to the addresses.
 function x.operand(w, v, offset)
   local block = v.X_ROW // 16 // v.X_SIZE -- steps of 16 along k
-  local at = ("p.x[s / %d %% %d]%s + s / %d * X_BLOCK + j * 8 * X_ROW"):format(v.DEPTH, v.WAYS, offset, block)
-  w(v.CONVERTS and [[
-    u32 b[NT][2];
+  local at = ("p.x[s / %d %% %d]%s + s / %d * X_BLOCK"):format(v.X_STEPS, v.WAYS, offset, block)
+  w(v.X_STEPS > v.DEPTH and "if (s % ${STEPS} == 0) load_matrix4(b[0], ${AT});" or v.CONVERTS and [[
     #pragma unroll
-    for (int j = 0; j < NT; j++) spread(shared32(${AT}), b[j]);
+    for (int j = 0; j < NT; j++) spread(shared32(${AT} + j * 8 * X_ROW), b[j]);
   ]] or [[
-    u32 b[NT][2];
     #pragma unroll
-    for (int j = 0; j < NT; j += ${STEP}) load_matrix${COUNT}(b[j], ${AT});
-  ]], { AT = at, STEP = v.BM > 8 and 2 or 1, COUNT = v.BM > 8 and 4 or 2 })
+    for (int j = 0; j < NT; j += 2) load_matrix4(b[j], ${AT} + j * 8 * X_ROW);
+  ]], { AT = at, STEPS = v.X_STEPS })
 end
 
 return x

@@ -39,11 +39,24 @@ local epilogue = use "kernels/common/cuda_epilogue"
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
-local function registers(v)
-  local raw = 0
+-- Codes along K that share all scales; a row's: the most.
+local function group(v)
+  local least = math.huge
+  for _, p in ipairs(v.format.planes) do
+    local s = cuda.fragment.stored(p)
+    if s.cols > 0 then least = math.min(least, s.cols // s.per) end
+  end
+  return least
+end
+
+-- An estimate. Sums of short groups have their scales, and what the assembler has under way of the groups that follow.
+local function registers(v, scale)
+  local raw, roles = 0, cuda.roles(v.format)
+  local waits = scale == "sum" and #roles.scale + #roles.offset > 0
   for _, p in ipairs(v.format.planes) do raw = raw + (p.cols > 0 and math.max(1, v.UNROLL * 64 // p.cols) or 1) end
-  local sums = v.BM // 2 * (v.SCALE == "sum" and 2 or 1)
+  local sums = v.BM // 2 * (waits and (#roles.offset > 0 and 3 or 2) or 1)
   return sums + v.UNROLL * v.format.bits + raw + 2 * #v.format.planes + v.BM // 4 + 48
+    + (waits and v.BM * v.BM // 48 + (group(v) <= 32 and 20 or 0) or 0)
 end
 
 local function shared(v)
@@ -52,7 +65,7 @@ end
 
 local function derive(v)
   v.BN, v.BK, v.TN, v.TK, v.MT, v.NT = 16 * v.WN, v.SLAB, 16, 64 * v.UNROLL, 1, v.BM // 8
-  v.THREADS, v.by_name, v.REDUCE, v.PERM, v.FIRST = 32 * v.WN * v.WK, {}, "ordered", true, true
+  v.THREADS, v.by_name, v.PERM, v.FIRST = 32 * v.WN * v.WK, {}, true, true
   v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
   product.kind(v)
@@ -61,8 +74,20 @@ local function derive(v)
   product.derive(v)
   reduce.derive(v)
   v.PDL, v.EXTRA = v.device.sm >= 90, cuda.extra_declared(v)
-  v.MIN_BLOCKS = cuda.min_blocks(v, registers(v), v.THREADS)
+  v.MIN_BLOCKS = cuda.min_blocks(v, registers(v, v.SCALE), v.THREADS)
   v.PRECISION = planes.precision(v)
+end
+
+-- Where scales cost less. A weight takes them by pairs if there is one, of a type that the product has; a group of
+-- weights that is not for a few fragments is better left to the sums, if there are registers for them. Products of
+-- numbers of 8 bits leave no choice.
+local function cheaper(v)
+  local bytes = product.scale_of_bytes(v)
+  if bytes then return bytes end
+  local f, roles = v.format, cuda.roles(v.format)
+  local scale = #roles.offset == 0 and #roles.scale == 1 and f.planes[f.planes[roles.scale[1]]]
+  local by_pairs = scale and types.holds(cuda.half_of(v.act), scale.type)
+  return (by_pairs and v.BM // 8 > group(v) // 16 or registers(v, "sum") > 128) and "weight" or "sum"
 end
 
 -- ---- Rules ----------------------------------------------------------------------------------------------------------
@@ -79,16 +104,21 @@ rule("groups", "a warp's records under way must be whole groups, or lie in one",
   return true
 end)
 rule("registers", "sums, codes and planes need more registers than leave room for two CTAs",
-  function(v) return registers(v) <= 128 end)
+  function(v) return registers(v, v.SCALE) <= 128 end)
 rule("flight", "two to four kilobytes under way per warp are enough, and less too little", function(v)
   local bytes = v.UNROLL * 128 * v.format.bits
   return bytes <= 4096 and (bytes >= 2048 or v.UNROLL >= 4) -- narrow codes with many scales have no room for more
 end)
 rule("memory", "X needs more shared memory than leaves room for two CTAs",
   function(v) return 2 * (shared(v) + 1024) <= (v.device.smem_sm or 2 * v.device.smem) end)
-rule("slab", "a warp's part of a slab is less than its records under way, or K is shorter than a slab", function(v)
-  return v.SLAB // v.WK >= 64 * v.UNROLL and (v.SLAB == 1024 or v.problem.k >= v.SLAB)
+rule("slab", "a warp's part of a slab is less than its records under way", function(v)
+  return v.SLAB // v.WK >= 64 * v.UNROLL
 end)
+rule("slab-long", "a slab of X is long where few tokens leave the room, and K is as long", function(v)
+  return (v.SLAB == 2048) == (v.BM == 8 and v.problem.k >= 2048)
+end)
+rule("scale", "scales are applied where that takes fewer instructions: to 8 weights of a lane, or its sums",
+  function(v) return v.SCALE == cheaper(v) or not product.serves(v, cheaper(v)) end)
 rule("split", "K has not as many slabs",
   function(v) return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.SLAB end)
 rule("crowd", "there are CTAs enough for this device without splitting K", function(v)
@@ -142,6 +172,7 @@ local function entry(w, v)
   w.push()
   schedule.begin(w, v)
   w([[
+    t.m0 = kept(t.m0), t.n0 = kept(t.n0);
     const u32 base = shared_address(memory);
     const bool pieces = !perm && ldx % ${PIECE} == 0 && k % ${PIECE} == 0 && (u64)x % 16 == 0;
     const int k_warp = threadIdx.x / 32 / WN * (SLAB / WK);
@@ -159,7 +190,7 @@ local function entry(w, v)
       copies_wait<0>();
       __syncthreads();
     #pragma unroll 1
-      for (int r = 0; r < records; r += UNROLL) {
+      while (p.left > -UNROLL) {
         multiply(p, acc);
         next_records(p);
       }
@@ -182,9 +213,9 @@ local function launch(v)
   local workspace, counters, scratch = reduce.workspace(v, grid[1])
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  return { steps = { { args = args, grid = grid, block = { v.THREADS }, shared = shared(v) } }, counters = counters,
-    scratch = scratch, deterministic = true, batch_invariant = true, pdl = v.PDL,
-    sums = product.sums(v) }
+  local step = { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = shared(v) }
+  return { steps = { step }, counters = counters, scratch = scratch, deterministic = true, batch_invariant = true,
+    pdl = v.PDL, sums = product.sums(v) }
 end
 
 return kernel {
@@ -206,7 +237,7 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = launch,
   m = function(v) -- but some kernel must serve every M
-    return 1, v.BM == 16 and v.SPLIT == 1 and 0 or 2 * v.BM, v.BM
+    return 1, v.BM == 8 and v.SPLIT == 1 and 0 or 2 * v.BM, v.BM
   end,
   cost = function(v) return shared(v) end,
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, x.ptx, product.ptx, codes.stream, schedule.task,

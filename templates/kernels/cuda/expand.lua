@@ -31,8 +31,8 @@ local WARPS = 8 -- of a CTA of `expand`; each takes a record: a tile of the layo
 local function product(v)
   if v.product then return v.product end
   local d = { def = mma, problem = v.problem, device = v.device, act = v.act, out = v.out,
-    entry = v.entry .. "_product", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16, WK = 1,
-    STAGES = v.STAGES, SCALE = "sum", SPLIT = 1, REDUCE = "ordered" }
+    entry = v.entry .. "_product", BM = v.BM, BN = 128, BK = 64, WN = v.BM // 16,
+    STAGES = v.STAGES, SCALE = "sum", SPLIT = 1 }
   local half = cuda.half_of(v.act)
   d.format = { name = half, bits = 16, planes = {}, scale = {}, offset = {},
     map = { kind = "float", type = half, slope = 1 } }
@@ -59,7 +59,7 @@ local function derive(v)
   v.WARPS = WARPS
   v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
-  v.UNIT = 1
+  v.CODE_UNIT = 1
   planes.derive(v)
   factors(v)
   v.TERMS = #v.planes > 0 and not v.FINE
@@ -95,7 +95,7 @@ local fine = [[
 
 local function expand(w, v)
   local at = {}
-  for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.read(v, p, planes.of_lane(p)) end
+  for i, p in ipairs(v.TERMS and planes.met(v) or {}) do at[i] = planes.argument(v, p, planes.of_lane(p)) end
   w([[
     /* A warp dequantizes a record of W into the record of D in its place. */
     extern "C" __global__ void __launch_bounds__(32 * WARPS)

@@ -29,6 +29,7 @@
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
+local tensor = use "kernels/common/cuda_product"
 
 -- The 16-bit type that holds map(q).
 local function half_type(v)
@@ -58,7 +59,7 @@ local function derive(v)
   v.THREADS = 32 * v.WARPS
   v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
-  v.UNIT = 1
+  v.CODE_UNIT = 1
   planes.derive(v)
   v.SUM_SCALE, v.SUM_OFFSET = v.FINE and {} or v.format.scale, v.FINE and {} or v.format.offset
   v.GROUP_STEPS = v.GROUPED and math.min(v.GROUP, 64) // 16 or 4
@@ -73,6 +74,8 @@ local function rule(name, why, ok) return { name = name, why = why, ok = ok } en
 
 local rules = {
   rule("device", "NVRTC compiles for sm_75 and later", function(v) return v.device.sm >= 75 end),
+  rule("decode", "from sm_80 on cuda.decode takes what tensor cores multiply",
+    function(v) return not tensor.serves(v) end),
   cuda.rules.act,
   cuda.range_rule(half_type),
   rule("slope", "codes that are floats have no scale in their code map", function(v)
@@ -172,7 +175,7 @@ local function scale(w, v, part, sum)
   planes.declare(w, v, v.planes, function(p) return planes.read(v, p, planes.of_lane(p)) end)
   local product = ("%s[m][r]"):format(part)
   if #v.SUM_SCALE > 0 then
-    local factor = planes.product(v.SUM_SCALE, 1, "r")
+    local factor = planes.product(v, v.SUM_SCALE, 1, "r")
     product = ("%s * %s"):format(product, #v.SUM_SCALE > 1 and "(" .. factor .. ")" or factor)
   end
   w([[
@@ -185,7 +188,7 @@ local function scale(w, v, part, sum)
       }
   ]], { ASSIGN = v.GROUPED and "+=" or "=", PRODUCT = product,
     OFFSET = #v.SUM_OFFSET > 0
-      and ("acc[m][r] += (%s) * %s[m];"):format(planes.offset(v.SUM_OFFSET, "r"), sum) or "" })
+      and ("acc[m][r] += (%s) * %s[m];"):format(planes.offset(v, v.SUM_OFFSET, "r"), sum) or "" })
 end
 
 local function record(w, v)

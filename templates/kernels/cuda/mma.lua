@@ -1,10 +1,10 @@
--- cuda.mma - tensor cores (mma.sync), weights as their first operand; from a few tokens to many.
+-- cuda.mma - tensor cores (mma.sync), weights as their first operand; from some tokens to many.
 --
 --   Y[m,n] = sum over k of X[m,k] * W[n,k]            computed as  Yt[n,m] = W . Xt, features along the 16 of m16n8k16
 --
 --                  BM tokens
---                +----------+         a CTA makes BN features x BM tokens, WN x WK warps
---        BN      |  warp 0  | TN      a warp: TN features, all BM tokens, every WK-th part of TK of each tile of K
+--                +----------+         a CTA makes BN features x BM tokens, by WN warps
+--        BN      |  warp 0  | TN      a warp: TN features, all BM tokens
 --      features  |  warp 1  |
 --                |   ...    |         K goes by in tiles of BK through STAGES buffers of shared memory (cuda_ring):
 --                +----------+         [X: BM x BK][W: records][scales, zero points]
@@ -17,11 +17,10 @@
 --   parameter  meaning                                              bound by
 --   BM, BN     tokens, features of a CTA                            BM * BN / (WN * 32) registers of a lane, the sums
 --   BK         k of a tile                                          shared memory: STAGES * BK * (BM of X + BN of W)
---   WN, WK     warps along the features, warps that share K         TN = BN / WN, TK = BK / WK hold whole records
+--   WN         warps along the features                             TN = BN / WN holds whole records
 --   STAGES     buffers: tiles under way plus one
 --   SCALE      scales multiply weights, or sums of a group          sums cost registers, weights a rounding
 --   SPLIT      CTAs that share K
---   REDUCE     how their sums meet: in order, or by atomic addition (not bit for bit repeatable)
 --
 -- Source: the pipeline of cp.async and fragment-ordered weights is Marlin's (Frantar et al., arXiv 2408.11743); weights
 -- as first operand, so that 8 tokens fill the tensor core, is CUTLASS' and Humming's for Hopper.
@@ -52,19 +51,22 @@ end
 --   REGISTERS           an estimate
 local function sizes(v)
   if v.sizes then return v.sizes end
+  v.WK = 1 -- warps do not share K
   local s = ring.sizes(v)
   v.sizes = s
-  s.TN, s.TK = v.BN // v.WN, v.BK // v.WK
+  s.TN, s.TK = v.BN // v.WN, v.BK
   s.MT, s.NT = s.TN // 16, v.BM // 8
   s.PITCH = v.BN + 4
   s.SMEM = math.max(v.STAGES * s.STAGE, v.BM * s.PITCH * 4)
-  local flush = v.SCALE == "sum" and #cuda.roles(v.format).scale > 0
+  local roles = cuda.roles(v.format)
+  local flush = v.SCALE == "sum" and #roles.scale + #roles.offset > 0
   -- accumulators, all codes of a tile, two steps of X, cursors, scales and temporaries; what the assembler has under
   -- way of the groups that follow in a tile. Narrow codes are no cheaper than 4 bits: they must be spread.
   local code_bytes = v.BN * v.BK * math.max(v.format.bits, 4) // 8
   s.REGISTERS = s.MT * s.NT * 4 * (flush and 2 or 1)
     + code_bytes // (4 * s.THREADS) + v.BM // 4 + 14 + (s.X_BYTES + code_bytes) // (8 * s.THREADS) + s.TN // 4 + 62
     + (flush and math.min(groups(v, s.TK) - 1, 3) * s.TN * 7 // 8 or 0)
+    + (v.SCALE == "sum" and #roles.offset > 0 and v.BM // 2 + 4 or 0)
   return s
 end
 
@@ -89,12 +91,9 @@ end
 local rules = { table.unpack(product.rules) }
 local function rule(name, why, ok) rules[#rules + 1] = { name = name, why = why, ok = ok } end
 
-rule("warp", "a warp takes 16, 32 or 64 features, and whole records", function(v)
-  local s = sizes(v)
-  return (s.TN == 16 or s.TN == 32 or s.TN == 64) and s.TK % 64 == 0
-end)
-rule("threads", "4 or 8 warps keep the tensor cores of a multiprocessor busy", function(v)
-  return v.WN * v.WK == 4 or v.WN * v.WK == 8
+rule("warp", "a warp takes 16, 32 or 64 features", function(v)
+  local n = sizes(v).TN
+  return n == 16 or n == 32 or n == 64
 end)
 rule("tile", "the sums of 128 tokens and 256 features leave no registers for the rest", function(v)
   return v.BM * v.BN <= 128 * 128
@@ -106,21 +105,17 @@ end)
 rule("memory", "the buffers need more shared memory than this device has", function(v)
   return sizes(v).SMEM + (v.SPLIT > 1 and reduce.SHARED or 0) <= v.device.smem
 end)
-rule("reduce", "without a split there is nothing to reduce",
-  function(v) return v.SPLIT > 1 or v.REDUCE == "ordered" end)
-rule("atomic", "two sums are added in order as fast as by atomics",
-  function(v) return v.SPLIT ~= 2 or v.REDUCE == "ordered" end)
+rule("planes", "the planes of BN features, of groups that lie side by side, are more than all threads copy at once",
+  function(v)
+    local s = sizes(v)
+    for _, p in ipairs(s.staged) do if p.bytes // p.groups > 16 * s.THREADS then return false end end
+    return true
+  end)
 rule("split", "K is too short: each part should have as many tiles as there are buffers", function(v)
   return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.STAGES * v.BK
 end)
-rule("split-tokens", "splitting K helps few tokens only; with many there are tiles enough", function(v)
-  return v.BM <= 32 or v.SPLIT == 1 or v.BM == 64 and v.SPLIT == 2
-end)
-rule("share-k", "warps share K only where few tokens leave them nothing else to do",
-  function(v) return v.WK == 1 or v.BM <= 16 end)
 rule("depth", "few tokens are bound by memory and need deep buffers, many by arithmetic and need the room",
   function(v)
-    if v.BM <= 16 then return v.STAGES >= 4 and v.BK == 128 end
     return v.BM == 32 and v.STAGES == 4 or v.BM >= 64 and v.STAGES <= 4 and v.BK == 64
   end)
 rule("features", "many tokens need wide tiles, since X is loaded again for every BN features", function(v)
@@ -129,8 +124,9 @@ end)
 rule("fill",
   "this device has more multiprocessors than there are such tiles of few tokens: take narrow ones, or split K",
   function(v) return v.BM > 32 or v.BN == 64 or v.problem.n // v.BN * v.SPLIT >= v.device.sms // 3 end)
-rule("crowd", "there are tiles enough for this device without splitting K", function(v)
-  return v.SPLIT == 1 or -(-v.problem.n // v.BN) * v.SPLIT <= 3 * v.device.sms
+rule("crowd", "there are tiles enough for this device without splitting K so often", function(v)
+  local most = v.BM <= 32 and 3 or 1.25 -- CTAs of a multiprocessor
+  return v.SPLIT == 1 or -(-v.problem.n // v.BN) * v.SPLIT <= most * v.device.sms
 end)
 
 -- ---- Source ---------------------------------------------------------------------------------------------------------
@@ -184,15 +180,15 @@ local function entry(w, v)
 end
 
 local function launch(v)
-  local args, ordered = { "x", "w", "y" }, v.REDUCE == "ordered"
+  local args = { "x", "w", "y" }
   for _, x in ipairs(cuda.extra(v)) do args[#args + 1] = x[1] end
   local grid = schedule.grid(v)
   local workspace, counters, scratch = reduce.workspace(v, grid[1])
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  return { steps = { cuda.gather_step(v), { args = args, grid = grid, block = { v.THREADS }, shared = v.SMEM } },
-    counters = counters, scratch = scratch, deterministic = ordered, batch_invariant = ordered,
-    sums = product.sums(v) }
+  return { steps = { cuda.gather_step(v),
+    { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = v.SMEM } },
+    counters = counters, scratch = scratch, deterministic = true, batch_invariant = true, sums = product.sums(v) }
 end
 
 return kernel {
@@ -201,24 +197,19 @@ return kernel {
   doc = "tensor cores by mma.sync, weights dequantized in registers",
   source = "Marlin (arXiv 2408.11743); CUTLASS and Humming for the operand order",
   params = {
-    { name = "BM", values = { 8, 16, 32, 64, 128 }, quick = { 16, 64 }, doc = "tokens of a tile" },
+    { name = "BM", values = { 32, 64, 128 }, quick = { 64 }, doc = "tokens of a tile" },
     { name = "BN", values = { 64, 128, 256 }, quick = { 64, 128 }, doc = "features of a tile" },
-    { name = "BK", values = { 64, 128 }, quick = { 128 }, doc = "k of a tile" },
+    { name = "BK", values = { 64, 128 }, quick = { 64 }, doc = "k of a tile" },
     { name = "WN", values = { 4, 8 }, doc = "warps along the features" },
-    { name = "WK", values = { 1, 2 }, doc = "warps that share K" },
     { name = "STAGES", values = { 3, 4, 6 }, doc = "buffers", short = "s" },
     { name = "SCALE", values = { "weight", "sum" }, doc = "where scales are applied", short = "" },
     { name = "SPLIT", values = { 1, 2, 4, 8 }, doc = "CTAs that share K", short = "k" },
-    { name = "REDUCE", values = { "ordered", "atomic" }, doc = "how their sums meet", short = "" },
   },
   rules = rules,
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function(v) -- tiles of few tokens read the weight too often for many; but some kernel must serve every M
-    if v.BM > 16 then return v.BM // 2 + 1, 0, v.BM end
-    return 1, v.BM == 16 and v.SPLIT == 1 and 0 or 4 * v.BM, v.BM
-  end,
+  m = function(v) return v.BM // 2 + 1, v.BM < 64 and 4 * v.BM or 0, v.BM end, -- narrow tiles read the weight often
   cost = function(v) return v.SMEM end,
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, activations.ptx, product.ptx, schedule.task,
     activations.place, product.places, codes.load, codes.fragment, planes.conversions, planes.terms,

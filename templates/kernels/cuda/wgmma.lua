@@ -71,7 +71,7 @@ end
 
 local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
-  v.FEATURE, v.ROWS, v.REDUCE = "warp / 4 * 64 * MT + warp % 4 * 16", 64, "ordered"
+  v.FEATURE, v.ROWS = "warp / 4 * 64 * MT + warp % 4 * 16", 64
   v.ARRIVED = "*(u32 *)((u8 *)out + BARRIERS_AT + STAGES * 16)" -- behind the barriers
   v.PDL = true
   v.layout = cuda.fragment.layout(v.format, v.act)
@@ -93,6 +93,8 @@ end
 local rules = { table.unpack(product.rules) }
 local function rule(name, why, ok) rules[#rules + 1] = { name = name, why = why, ok = ok } end
 
+local function has_offset(v) return #cuda.roles(v.format).offset > 0 end
+
 rule("hopper", "wgmma is of sm_90a alone", function(v) return v.device.arch:match "_90a$" ~= nil end)
 rule("activations", "X of 8 bits is multiplied as it is, by weights that are integers of 8 bits, too",
   function(v) return not types.scaled(v.act) or product.integer(v) end)
@@ -104,8 +106,10 @@ rule("memory", "the sums need more shared memory than this device has",
 rule("scale", "scales multiply weights where there are many tokens, and sums where there are few, if both can be",
   function(v)
     local better = v.BM >= 64 and not types.scaled(v.act) and "weight" or "sum"
-    return v.SCALE == better or not product.takes(v, better)
+    return v.SCALE == better or not product.serves(v, better) or better == "sum" and has_offset(v)
   end)
+rule("offset", "sums of X for an offset that waits for the sum are made in cuda.mma and cuda.decode",
+  function(v) return v.SCALE ~= "sum" or not has_offset(v) end)
 rule("split", "K is too short: each part should have as many tiles as there are buffers",
   function(v) return v.SPLIT == 1 or v.problem.k >= v.SPLIT * sizes(v).STAGES * v.BK end)
 rule("crowd", "there are tiles enough for this device without splitting K", function(v)
