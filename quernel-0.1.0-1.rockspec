@@ -14,13 +14,6 @@ description = {
 }
 supported_platforms = { "linux" }
 dependencies = { "lua >= 5.4, < 5.5" }
-external_dependencies = {
-  CJSON = { header = "cjson/cJSON.h" },
-  FFI = { header = "ffi.h" },
-  PCRE2 = { header = "pcre2.h" },
-  UTF8PROC = { header = "utf8proc.h" },
-  XXHASH = { header = "xxhash.h" },
-}
 build = {
   type = "command",
   build_command = "cmake -S . -B build-rock -DBUILD_SHARED_LIBS=OFF -DQUERNEL_EMU_LEVELS=OFF" ..
