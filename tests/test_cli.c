@@ -596,6 +596,11 @@ static const row rows[] = {
      "|; s|/share|share|g; s|--quiet|--quiet --m 1 --budget 1 --no-dense|\" >pod; for i in 0 8; do "
      "JOB_COMPLETION_INDEX=$i SHARDS=9 sh -eu pod | grep '^shard\\|^nothing'; done; ls share/parts",
      0, "^shard 1/9: 1 of 5 problems\nshard 9/9: 0 of 5 problems\nnothing is left [^\n]*\n1-of-9.qpack\n$", NULL},
+    /* Packs that come with the project can be read, and say what they are to this machine. */
+    {"for p in $T/../cache/packs/*.qpack; do quernel pack $p | grep -cE 'a machine like this one|kernels (run here, "
+     "and|do "
+     "not run)|no device of its kind'; done",
+     0, "^1\n$", NULL},
     /* A store that came from elsewhere, and one that has grown old, say what is amiss. */
     {TUNE
      "--store s >tuned && L='quernel store list --store s' && $L | grep use && quernel store export t --store s && "
