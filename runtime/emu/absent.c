@@ -13,6 +13,11 @@ const qn_emu_counters *qn__emu_device_counters(const qn_device *d) {
   return NULL;
 }
 
+const qn_emu_traffic *qn__emu_device_weight(const qn_device *d) {
+  (void)d;
+  return NULL;
+}
+
 const char *qn__emu_kind_word(qn_emu_kind k) {
   (void)k;
   return "?";
