@@ -55,7 +55,7 @@ end
 -- (cuda.expand) has no device.
 local function blocks(v)
   local p = v.format.planes
-  if not cuda.float8[v.act] or not v.device or v.device.sm // 10 ~= 12 or v.SCALE ~= "weight" then return nil end
+  if not cuda.float8[v.act] or not v.device or v.device.sm // 10 ~= 12 then return nil end
   if #p ~= 1 or p[1].type ~= "e8m0" or p[1].rows ~= 1 or p[1].cols ~= 32 then return nil end
   return codes.is_e2m1(v.format.map) and "e2m1" or float_of(v)
 end
@@ -76,7 +76,7 @@ local products = {
   { k = 32, types = "s32.s8.s8.s32", warpgroup = "s32.s8.s8", signs = "", sum = "int",
     takes = function(v) return product.integer(v) and "s8" end },
   { k = 32, types = "kind::mxf8f6f4.block_scale.scale_vec::1X.f32.$W.$X.f32.ue8m0", sum = "float",
-    bits = 13, scaled = true, takes = blocks },
+    bits = 13, scaled = true, takes = function(v) return v.SCALE == "weight" and blocks(v) end },
   { k = 32, types = "f32.$W.$X.f32", sum = "float", bits = 13, takes = floats },
   { k = 16, types = "f32.$W.$W.f32", warpgroup = "f32.$W.$W", signs = ", 1, 1, 0", sum = "float",
     takes = function(v) return cuda.half_of(v.act) end },
@@ -162,6 +162,9 @@ product.rules = {
   rule("scale-weight", "a scale that is the same for a whole row is applied once, to the sum", function(v)
     local r = cuda.roles(v.format)
     return v.SCALE ~= "weight" or #r.offset > 0 or #r.scale > 0
+  end),
+  rule("scale-blocks", "scales that the tensor core multiplies with itself need not wait for the sum", function(v)
+    return v.SCALE ~= "sum" or blocks(v) == nil
   end),
   rule("scale-rounding", "entries that the type of the product rounds must not be rounded again by a scale", function(v)
     return v.SCALE ~= "weight" or v.format.map.kind ~= "table" or exact_map(v)
