@@ -26,10 +26,10 @@ static const struct {
      * one architecture has, are below */
     {"emu:sm_120a", "int4.g128:4096x4096:f16-f16"},
     {"emu:sm_75", "int4.g128:4096x4096:f16-f16"}, /* without tensor cores */
-    /* zero points, one scale a row, bias; a code as wide as a byte, where bf16 has 7 bits */
+    /* zero points, one scale a row, bias; stacks of experts; a code as wide as a byte, where bf16 has 7 bits */
     {"emu:sm_120a", "int4.g64.z:4096x4096:bf16-bf16+bias"},
-    {"emu:sm_120a", "int4.row.bf16:4096x4096:bf16-f16+bias.gelu+residual"},
-    {"emu:sm_80", "int8.g32.z.f32:4096x4096:bf16-bf16"},
+    {"emu:sm_120a", "int4.row.bf16:5x4096x4096:bf16-f16+bias.gelu+residual"},
+    {"emu:sm_80", "int8.g32.z.f32:3x4096x4096:bf16-bf16"},
     /* tables, 8-bit floats in blocks, scales and minima in two levels, a scale for 16 and one of the tensor */
     {"emu:sm_89", "nf4.g64:4096x4096:f16-f16"},
     {"emu:sm_120a", "e4m3.b128x128:4096x4096:bf16-f32"},

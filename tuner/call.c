@@ -213,10 +213,14 @@ static qn_status stack_perms(qn_call *c) {
 
 /* ---- Rows of a stack --------------------------------------------------------------------------------------------- */
 
+enum { MOST_TOPK = 17 };
+
 static int64_t topk_of(const qn_call *c) {
   if (!c->bound->experts || c->route != QN_ROUTE_TOKENS || qn__operand(&c->draw->problem, QN_ARG_RESIDUAL).has)
     return 1;
-  return c->m % 3 == 0 ? 3 : c->m % 2 == 0 ? 2 : 1;
+  for (int64_t topk = 2; topk <= MOST_TOPK; topk++)
+    if (c->m % topk == 0) return topk;
+  return 1;
 }
 
 /* The expert of row r, in the order of rows. */

@@ -126,7 +126,7 @@ typedef struct suite {
   qn_weights w;
   qn_call call;
   unsigned char *before[2]; /* Y of earlier calls */
-  int calls;
+  int calls, turns;         /* turns: of the ways in which rows are given */
   double *error;
 } suite;
 
@@ -154,7 +154,7 @@ static qn_status run_by(suite *v, qn_route route, int64_t m, int64_t shift) {
 
 /* Rows of a stack are given in every way in turns. */
 static qn_status run(suite *v, int64_t m, int64_t shift) {
-  return run_by(v, QN_ROUTE_IDS + v->calls % (QN_ROUTES - QN_ROUTE_IDS), m, shift);
+  return run_by(v, QN_ROUTE_IDS + v->turns++ % (QN_ROUTES - QN_ROUTE_IDS), m, shift);
 }
 
 static qn_status keep(suite *v, int i) {
@@ -167,9 +167,10 @@ static qn_status keep(suite *v, int i) {
 
 /* One more M of a shape; *before, 0 at first, is the M before. */
 static qn_status run_rows(suite *v, int64_t m, int64_t *before) {
-  bool again = v->c->recipe.batch_invariant; /* then a row must meet the same expert at every M */
-  QN_TRY(again ? run_by(v, QN_ROUTE_IDS, m, 0) : run(v, m, 0));
+  bool again = v->c->recipe.batch_invariant;
+  if (!again || v->c->problem.experts) QN_TRY(run(v, m, 0));
   if (!again) return QN_OK;
+  QN_TRY(run_by(v, QN_ROUTE_IDS, m, 0)); /* a row must meet the same expert at every M */
   if (*before) QN_TRY(qn__call_same_rows(&v->call, v->before[0], *before));
   *before = m;
   return keep(v, 0);

@@ -345,6 +345,7 @@ end
 -- The step before a kernel that does not gather X itself, for a weight in act-order. It is a launch of its own since a
 -- tensor-core kernel that gathered would do it once for every tile of N, and two bytes at a time.
 function cuda.gather(w, v)
+  if v.problem.experts then return end -- it would be another order for each expert
   w([=[
     /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W. */
     extern "C" __global__ void gather_x(const ${XT} *x, const int *perm, ${XT} *y, int k, int ldx) {

@@ -2,10 +2,12 @@
 -- problem's epilogue, the output type; written along n.
 
 local cuda = use "kernels/common/cuda"
+local schedule = use "kernels/common/cuda_schedule"
 local epilogue = {}
 
 function epilogue.store(w, v)
   local bytes, scaled, gated = types.all[v.out].bytes, types.scaled(v.act), v.problem.gated
+  local row = v.problem.experts and "row" or "m"
   local times, count = scaled and "factor * " or "", gated and 2 or 4
   w([[
     /* ${WHAT} of a row at once, where they all exist and Y is aligned. */
@@ -15,9 +17,10 @@ function epilogue.store(w, v)
       for (int i = threadIdx.x; i < BM * BN / 4; i += THREADS) {
         const int token = i / (BN / 4), feature = i % (BN / 4) * 4, m = t.m0 + token, n = t.n0 + feature;
         if (m >= t.m || n >= t.n) continue;
+        ${ROW}
         ${SCALE}
         const float *from = out + token * PITCH + feature;
-        ${YT} *to = y + (i64)m * ldy + ${N};
+        ${YT} *to = y + (i64)${M} * ldy + ${N};
         if (aligned && n + 4 <= t.n) {
           quad u;
     #pragma unroll
@@ -31,9 +34,10 @@ function epilogue.store(w, v)
     }
   ]], { YT = cuda.ctype[v.out], ALIGN = count * bytes, COUNT = count, N = gated and "n / 2" or "n",
     LEFT = gated and "n + 2 * e" or "n + e", WHAT = gated and "Four neighbours, which are two," or "Four neighbours",
-    SCALE = scaled and "const float factor = x_scale[m];" or "",
-    VALUE = gated and cuda.stored(v, times .. "from[2 * e]", "m", "n / 2 + e", times .. "from[2 * e + 1]", "t.n / 2")
-      or cuda.stored(v, times .. "from[e]", "m", "n + e") })
+    ROW = v.problem.experts and ("const int row = %s;"):format(schedule.row_of_y(v, "m")) or "", M = row,
+    SCALE = scaled and ("const float factor = x_scale[%s];"):format(schedule.row_of_x(v, "m")) or "",
+    VALUE = gated and cuda.stored(v, times .. "from[2 * e]", row, "n / 2 + e", times .. "from[2 * e + 1]", "t.n / 2")
+      or cuda.stored(v, times .. "from[e]", row, "n + e") })
   w.blank()
 end
 

@@ -187,6 +187,13 @@ function planes.pointers(v)
   return table.concat(lines, "\n")
 end
 
+-- Bytes of a packed weight, an expression of t.n_padded and k_padded.
+function planes.weight_bytes(v)
+  local terms = {}
+  for i, s in ipairs(v.layout.sections) do terms[i] = ("(%s + 255) / 256 * 256"):format(section_bytes(v, s)) end
+  return table.concat(terms, " + ")
+end
+
 -- Their declarations in struct task.
 function planes.members(v)
   local names = {}

@@ -19,6 +19,7 @@
 
 local cuda = use "kernels/common/cuda"
 local x = use "kernels/common/cuda_x"
+local schedule = use "kernels/common/cuda_schedule"
 local ring = {}
 
 -- What lies in a buffer, for the rules of a family, too; of the parameters BM, BN, BK, WN, WK, STAGES:
@@ -104,16 +105,28 @@ end
 -- Are there tiles with features beyond the padded N?
 local function over(v) return v.BN > cuda.fragment.TILE_N end
 
+-- Of a stack each piece of X has a place of its own, as rows lie anywhere.
+local function gathered_x(w, v)
+  w([[
+    #pragma unroll
+    for (int j = 0; j < ${COUNT}; j++) {
+      const int m = t.m0 + row + j * (THREADS / (BK / ${PIECE}));
+      c.x[j] = t.x + (i64)(m < t.m ? ${ROW} : 0) * t.ldx + k0 + piece * ${PIECE};
+    }
+  ]], { COUNT = rounds(v, v.X_BYTES // 16), ROW = schedule.row_of_x(v, "m") })
+end
+
 function ring.cursors(w, v)
+  local experts = v.problem.experts
   w "/* Of a thread: NAME its first piece, NAME_step how far the next is, NAME_to where they go. */"
   w.push "struct cursors {"
   w([[
-    const ${XT} *x;
+    const ${XT} *x${PIECES};
     const u8 *w;
-    i64 x_step, w_step;
+    i64 ${X_STEP}w_step;
     u32 thread, x_to, w_to;
     int rows, columns, features; /* from the first piece on, of X, of X, of W */
-  ]])
+  ]], { PIECES = experts and ("[%d]"):format(rounds(v, v.X_BYTES // 16)) or "", X_STEP = experts and "" or "x_step, " })
   for _, p in ipairs(v.staged) do
     w("const u8 *${NAME};\ni64 ${NAME}_step;\nu32 ${NAME}_to;\nint ${NAME}_features, ${NAME}_left; /* of its group */",
       { NAME = p.name })
@@ -127,15 +140,22 @@ function ring.cursors(w, v)
       cursors c;
       c.thread = kept(thread);
       c.rows = t.m - t.m0 - row, c.columns = t.k - k0 - piece * ${PIECE};
-      c.x = t.x + (i64)(t.m0 + row) * t.ldx + k0 + piece * ${PIECE};
-      c.x_step = kept((i64)t.ldx * (THREADS / (BK / ${PIECE}) * ${X_SIZE})); /* bytes, as all steps */
-      c.x_to = kept(base + place_of_x(row, piece * 16));
-      c.features = t.n_padded - t.n0 - warp * 16;
-      c.w = t.w + (t.n0 / 16 + warp) * t.run_stride + (i64)tile * RUN + thread % 32 * 16;
-      c.w_step = kept(t.run_stride * (THREADS / 32));
-      c.w_to = kept(base + W_AT + warp * RUN + thread % 32 * 16);
   ]])
   w.push()
+  if experts then gathered_x(w, v)
+  else
+    w [[
+      c.x = t.x + (i64)(t.m0 + row) * t.ldx + k0 + piece * ${PIECE};
+      c.x_step = kept((i64)t.ldx * (THREADS / (BK / ${PIECE}) * ${X_SIZE})); /* bytes, as all steps */
+    ]]
+  end
+  w [[
+    c.x_to = kept(base + place_of_x(row, piece * 16));
+    c.features = t.n_padded - t.n0 - warp * 16;
+    c.w = t.w + (t.n0 / 16 + warp) * t.run_stride + (i64)tile * RUN + thread % 32 * 16;
+    c.w_step = kept(t.run_stride * (THREADS / 32));
+    c.w_to = kept(base + W_AT + warp * RUN + thread % 32 * 16);
+  ]]
   for _, p in ipairs(v.staged) do
     local features, across = pieces(v, p)
     w([[
@@ -158,6 +178,18 @@ end
 
 local function copy_x(w, v)
   local count, some = rounds(v, v.X_BYTES // 16)
+  if v.problem.experts then
+    w([[
+      fn void copy_x(cursors &c, u32 buffer) {
+        enum { ROWS = THREADS / (BK / ${PIECE}) }; /* between a thread's pieces */
+      #pragma unroll
+        for (int j = 0; j < ${COUNT}; c.x[j++] += BK)
+          ${SOME}copy16(buffer + c.x_to + j * ROWS * X_ROW, c.x[j], c.columns > 0 && j * ROWS < c.rows);
+        c.columns -= BK;
+      }
+    ]], { COUNT = count, SOME = some })
+    return
+  end
   w([[
     fn void copy_x(cursors &c, u32 buffer) {
       enum { ROWS = THREADS / (BK / ${PIECE}) }; /* between a thread's pieces */

@@ -10,6 +10,7 @@
 
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
+local schedule = use "kernels/common/cuda_schedule"
 local x = {}
 
 -- `columns` of X lie in shared memory at once. Written into v:
@@ -61,13 +62,14 @@ function x.by_words(w, v, columns, thread, threads)
       for (int i = ${THREAD}; i < BM * (${COLUMNS} / ${COUNT}); i += ${THREADS}) {
         const int row = i / (${COLUMNS} / ${COUNT}), at = i % (${COLUMNS} / ${COUNT}), k = k0 + at * ${COUNT};
         const bool there = t.m0 + row < t.m;
-        const ${XT} *from = t.x + (i64)(there ? t.m0 + row : 0) * t.ldx;
+        const ${XT} *from = t.x + (i64)(there ? ${ROW} : 0) * t.ldx;
         ${DECLARATION}
         *(u32 *)(to + place_of_x(row, at * 4)) = ${WORD};
       }
     }
   ]], { COLUMNS = columns, COUNT = count, DECLARATION = declaration, WORD = word,
-    ORDER = v.PERM and ", or in act-order" or "", THREAD = thread or "threadIdx.x", THREADS = threads or "THREADS" })
+    ROW = schedule.row_of_x(v, "t.m0 + row"), ORDER = v.PERM and ", or in act-order" or "",
+    THREAD = thread or "threadIdx.x", THREADS = threads or "THREADS" })
   w.blank()
 end
 

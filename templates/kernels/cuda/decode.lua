@@ -73,7 +73,7 @@ local function derive(v)
   x.derive(v, v.SLAB)
   product.derive(v)
   reduce.derive(v)
-  v.PDL, v.EXTRA = v.device.sm >= 90, cuda.extra_declared(v)
+  v.PDL, v.EXTRA = v.device.sm >= 90 and not v.problem.experts, cuda.extra_declared(v)
   v.MIN_BLOCKS = cuda.min_blocks(v, registers(v, v.SCALE), v.THREADS)
   v.PRECISION = planes.precision(v)
 end
@@ -147,18 +147,18 @@ local function constants(w)
   w.blank()
 end
 
-local function copy_x(w)
-  w [[
+local function copy_x(w, v)
+  w([[
     /* Begin to copy X from k0 on; beyond M and K zeros. */
     fn void copy_x(const task &t, u32 base, int k0) {
     #pragma unroll 1
       for (int i = threadIdx.x; i < BM * (SLAB / ${PIECE}); i += THREADS) {
         const int row = i / (SLAB / ${PIECE}), piece = i % (SLAB / ${PIECE}), k = k0 + piece * ${PIECE};
         const bool there = t.m0 + row < t.m && k < t.k;
-        copy16(base + place_of_x(row, piece * 16), there ? t.x + (i64)(t.m0 + row) * t.ldx + k : t.x, there);
+        copy16(base + place_of_x(row, piece * 16), there ? t.x + (i64)(${ROW}) * t.ldx + k : t.x, there);
       }
     }
-  ]]
+  ]], { ROW = schedule.row_of_x(v, "t.m0 + row") })
   w.blank()
 end
 
@@ -166,9 +166,9 @@ local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
     ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, const int *perm, ${EXTRA}${WS}int m, int n, int k,
-             int ldx, int ldy) {
+             int ldx, int ldy${ROWS}) {
       extern __shared__ __align__(128) u8 memory[];
-  ]], { YT = cuda.ctype[v.out], WS = reduce.parameters(v) })
+  ]], { YT = cuda.ctype[v.out], WS = reduce.parameters(v), ROWS = schedule.parameters(v) })
   w.push()
   schedule.begin(w, v)
   w([[
@@ -214,13 +214,15 @@ local function launch(v)
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local step = { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = shared(v) }
-  return { steps = { step }, counters = counters, scratch = scratch, deterministic = true, batch_invariant = true,
-    pdl = v.PDL, sums = product.sums(v) }
+  local recipe = schedule.recipe(v, nil, step, counters, scratch)
+  recipe.deterministic, recipe.batch_invariant, recipe.pdl, recipe.sums = true, true, v.PDL, product.sums(v)
+  return recipe
 end
 
 return kernel {
   name = "cuda.decode",
   target = "cuda",
+  grouped = true,
   doc = "few tokens: weights from memory straight into tensor cores",
   source = "tinygemm (PyTorch)",
   params = {
@@ -237,7 +239,7 @@ return kernel {
   layout = function(v) return v.layout end,
   launch = launch,
   m = function(v) -- but some kernel must serve every M
-    return 1, v.BM == 8 and v.SPLIT == 1 and 0 or 2 * v.BM, v.BM
+    return 1, v.BM == 8 and v.SPLIT == 1 and 0 or 2 * v.BM * (v.problem.experts or 1), v.BM
   end,
   cost = function(v) return shared(v) end,
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, x.ptx, product.ptx, codes.stream, schedule.task,

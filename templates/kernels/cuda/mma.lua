@@ -159,9 +159,9 @@ end
 local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS, ${MIN_BLOCKS})
-    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, ${EXTRA}${WS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(const ${XT} *x, const u8 *w, ${YT} *y, ${EXTRA}${WS}int m, int n, int k, int ldx, int ldy${ROWS}) {
       extern __shared__ __align__(128) u8 memory[];
-  ]], { YT = cuda.ctype[v.out], WS = reduce.parameters(v) })
+  ]], { YT = cuda.ctype[v.out], WS = reduce.parameters(v), ROWS = schedule.parameters(v) })
   w.push()
   schedule.begin(w, v)
   w([[
@@ -186,14 +186,16 @@ local function launch(v)
   local workspace, counters, scratch = reduce.workspace(v, grid[1])
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  return { steps = { cuda.gather_step(v),
-    { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = v.SMEM } },
-    counters = counters, scratch = scratch, deterministic = true, batch_invariant = true, sums = product.sums(v) }
+  local step = { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = v.SMEM }
+  local recipe = schedule.recipe(v, cuda.gather_step(v), step, counters, scratch)
+  recipe.deterministic, recipe.batch_invariant, recipe.sums = true, true, product.sums(v)
+  return recipe
 end
 
 return kernel {
   name = "cuda.mma",
   target = "cuda",
+  grouped = true,
   doc = "tensor cores by mma.sync, weights dequantized in registers",
   source = "Marlin (arXiv 2408.11743); CUTLASS and Humming for the operand order",
   params = {
@@ -209,7 +211,9 @@ return kernel {
   derive = derive,
   layout = function(v) return v.layout end,
   launch = launch,
-  m = function(v) return v.BM // 2 + 1, v.BM < 64 and 4 * v.BM or 0, v.BM end, -- narrow tiles read the weight often
+  m = function(v) -- narrow tiles read the weight often
+    return v.BM // 2 + 1, v.BM < 64 and 4 * v.BM * (v.problem.experts or 1) or 0, v.BM
+  end,
   cost = function(v) return v.SMEM end,
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, activations.ptx, product.ptx, schedule.task,
     activations.place, product.places, codes.load, codes.fragment, planes.conversions, planes.terms,
