@@ -1,5 +1,6 @@
 /* test_emu_hazards.c - what a GPU may get away with: registers that wgmma has in flight, registers handed over, grids
- * that begin early. Each check has kernels that are right, and seeded bugs that it finds, late and at random.
+ * that begin early; scales from where there are none. Each check has kernels that are right, and seeded bugs that it
+ * finds, late and at random.
  *
  * Run one row again: QN_CASE=NAME build/tests/test_emu_hazards. */
 #include "emu_fixture.h"
@@ -25,6 +26,11 @@
 #define FENCE "wgmma.fence.sync.aligned;\n"
 #define COMMIT "wgmma.commit_group.sync.aligned;\n"
 #define WAIT(n) "wgmma.wait_group.sync.aligned " #n ";\n"
+
+/* mma with scales of two blocks of k, from the bytes and threads that are said. */
+#define SCALED(of_a, of_b)                                                                                             \
+  "mma.sync.aligned.m16n8k64.row.col.kind::mxf4.block_scale.scale_vec::2X.f32.e2m1.e2m1.f32.ue8m0 "                    \
+  "{%s0, %s1, %s2, %s3}, {%a0, %a1, %a2, %a3}, {%a4, %a5}, {%s0, %s1, %s2, %s3}, %r4, " of_a ", %r4, " of_b ";\n"
 
 /* A word of `in`, or of `out`, for each thread. */
 #define READ "mul.wide.u32 %rd4, %r0, 4; add.s64 %rd5, %rd0, %rd4; ld.global.u32 %r6, [%rd5];\n"
@@ -61,6 +67,11 @@ static const struct hazard {
     {"sums of another shape", "wgmma", "the last wgmma of another shape with register %s0",
      PREPARE FENCE SHARED_A "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%s0, %s1, %s2, %s3}, %rd3, %rd3, %p1, "
                             "1, 1, 0, 0;\n" COMMIT WAIT(0)},
+    /* scales of mma */
+    {"scales that begin amid the others", "value", "scales from byte 1 of thread 0: bytes in steps of 2",
+     PREPARE SCALED("{1, 0}", "{0, 0}")},
+    {"scales of a thread that has none", "value", "of thread 2: bytes in steps of 2 below 4, threads below 2",
+     PREPARE SCALED("{0, 2}", "{0, 0}")},
     /* setmaxnreg */
     {"registers handed over", NULL, NULL, HANDED_OVER("40", "232")},
     {"more registers than the others gave", "deadlock", "168 registers and wait forever: 2304 more are wanted",

@@ -130,7 +130,7 @@ static void multiply_scaled(warp *w, const shape *s, float d[16][8], float a[16]
 
 static void mma(warp *w, const insn *i, u32 m) {
   const shape *s = i->extra;
-  float a[16][K_MOST], b[K_MOST][8], d[16][8];
+  float a[16][K_MOST], b[K_MOST][8], d[16][8] = {{0}};
   if (!whole_warp(w, m)) return;
   const u32 *rd = i->regs, *ra = rd + s->nd, *rb = ra + s->na, *rc = rb + s->nb;
   for (int r = 0; r < s->na; r++) a_register(s->a, ROW(u32, ra[r]), s->m == 8 ? 2 * r : r, a);
