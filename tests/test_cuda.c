@@ -152,6 +152,9 @@ START_TEST(warpgroups_are_right) {
       {"f16:4096x4096:f16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1"},
       {"int4.g64.z:4096x4096:i8-f16", "--fix BM=32 --fix MT=1 --fix SPLIT=2"},
       {"int8.row:4096x4096:i8-bf16", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},
+      {"mxfp4:4096x4096:e4m3-bf16+bias", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},
+      {"e4m3.row:4096x4096:e5m2-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=2"},
+      {"int4.g128:4096x4096:bf16-f16", "--fix BM=128 --fix MT=1 --fix SPLIT=2 --fix TOGETHER=2"},
   };
   char problem[96], options[192];
   snprintf(problem, sizeof problem, "--problem %s", of[_i][0]);
@@ -188,7 +191,7 @@ int main(int argc, char **argv) {
       CASE(every_variant_is_right, 4),
       CASE(expanded_weights_are_right, 1),
       CASE(products_of_8_bit_floats_are_right, 5),
-      CASE(warpgroups_are_right, 9),
+      CASE(warpgroups_are_right, 12),
   };
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 900);
 }

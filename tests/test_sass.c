@@ -144,9 +144,9 @@ static const struct {
     {"cuda.mma", "int1.g32.z:4096x4096:bf16-f32", "BM=128 STAGES=3", is_mma},
     {"cuda.mma", "int4.g128:4096x4096:f16-f16", "BM=32 BN=64 STAGES=4 SPLIT=4", is_mma},
     {"cuda.mma", "int4.g128:4096x4096:i8-f16", "BM=128 STAGES=3 SCALE=sum", is_imma},
-    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma},      /* no scale before the end of K */
-    {"cuda.gemv", "int4.g20.zf:4096x4096:f16-f16", "UNROLL=4", is_gemv},         /* all that tensor cores do not take */
-    {"cuda.wgmma", "q4_k:4096x4096:bf16-bf16", "BM=128 MT=2 SPLIT=2", is_wgmma}, /* most registers */
+    {"cuda.mma", "int8.row:4096x4096:i8-bf16", "BM=128 STAGES=3", is_imma}, /* no scale before the end of K */
+    {"cuda.gemv", "int4.g20.zf:4096x4096:f16-f16", "UNROLL=4", is_gemv},    /* all that tensor cores do not take */
+    {"cuda.wgmma", "q4_k:4096x4096:bf16-bf16", "BM=128 MT=2 SPLIT=2 TOGETHER=2", is_wgmma}, /* most registers */
     {"cuda.wgmma", "int8.g32.z.f32:4096x4096:f16-f16", "BM=32 MT=2 SPLIT=1 SCALE=sum", is_wgmma},
 };
 
@@ -240,9 +240,13 @@ static const struct {
     /* a fragment and ones, for the sums of X */
     {"cuda.decode", "q4_k:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 24 / 2},
     /* a product of 64 features and 128 tokens takes 64 clocks of the tensor cores: a third of them is for these */
-    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=1 SPLIT=1", 22},
-    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1", 19},
-    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=256 SPLIT=1", 20},
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 22},
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1 TOGETHER=1", 19},
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=256 SPLIT=1 TOGETHER=2", 20},
+    /* of 32 of k: 16 of these give scales to the sums of a group, 16 more make floats of integers */
+    {"cuda.wgmma", "e4m3.b128x128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 32},
+    {"cuda.wgmma", "int4.g128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 61},
+    {"cuda.wgmma", "int4.g128:8192x8192:i8-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 52},
 };
 
 /* An instruction that computes again what a lane knew before the loop: S2R, S2UR, a product of 64 bits. */

@@ -15,6 +15,9 @@
 --
 -- One thread asks for everything; all of the warpgroup copy by words.
 --
+-- The CTAs of a cluster have the same tokens. Of X each asks for an equal part of the rows, and all get it: a buffer is
+-- empty when the consumers of all of them are done with it.
+--
 -- Source: PTX ISA, "cp.async.bulk", "cp.async.bulk.tensor", "mbarrier"; producer and consumers are CUTLASS'.
 
 local cuda = use "kernels/common/cuda"
@@ -44,7 +47,8 @@ end
 -- Arguments of the launch, and the same as declarations.
 function producer.maps(v)
   local run = v.RECORD // 8 -- elements of 8 bytes in a record
-  return { tensor_map = { operand = "x", type = v.act, dims = { K, M }, box = { v.BOX, v.BM }, swizzle = 128 } },
+  return { tensor_map = { operand = "x", type = v.act, dims = { K, M }, box = { v.BOX, v.BM // v.TOGETHER },
+    swizzle = 128 } },
     { tensor_map = { operand = "w", type = "f64", dims = { ceildiv(K, cuda.fragment.TILE_K)
       * (cuda.fragment.TILE_K // 64 * run), ceildiv(N, cuda.fragment.TILE_N) * (cuda.fragment.TILE_N // 16) },
       box = { v.BK // 64 * run, v.BN // 16 } } }
@@ -53,8 +57,8 @@ producer.PARAMETERS = "const __grid_constant__ tensor_map x_map, const __grid_co
 
 -- ---- PTX ------------------------------------------------------------------------------------------------------------
 
-function producer.ptx(w)
-  w [[
+function producer.ptx(w, v)
+  w([[
     struct __align__(64) tensor_map { u64 opaque[16]; };
 
     fn void barrier_init(u32 barrier, int arrivals) {
@@ -79,6 +83,27 @@ function producer.ptx(w)
                    "[%0], [%1, {%2, %3}], [%4];"
                    :: "r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier) : "memory");
     }
+    /* The same for all CTAs of the cluster, at the same place of each. */
+    fn void copy_box_to_all(u32 to, const tensor_map *map, int column, int row, u32 barrier) {
+      asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                   ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;"
+                   :: "r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier), "h"((u16)${ALL}) : "memory");
+    }
+    fn u32 cluster_rank() {
+      u32 r;
+      asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+      return r;
+    }
+    /* All threads of the cluster that are left. */
+    fn void cluster_meet() {
+      asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    }
+    /* Arrive at the same barrier of CTA `rank`. */
+    fn void barrier_arrive_at(u32 barrier, u32 rank) {
+      asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                   "mbarrier.arrive.shared::cluster.b64 _, [there];\n}"
+                   :: "r"(barrier), "r"(rank) : "memory");
+    }
     fn void copy_bulk(u32 to, const u8 *from, int bytes, u32 barrier) {
       asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                    :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
@@ -89,27 +114,38 @@ function producer.ptx(w)
     fn void producers_meet() { asm volatile("bar.sync 1, ${PRODUCERS};" ::: "memory"); }
     template <int n> fn void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(n)); }
     template <int n> fn void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(n)); }
-  ]]
+  ]], { ALL = (1 << v.TOGETHER) - 1 })
   w.blank()
 end
 
 -- ---- The ring -------------------------------------------------------------------------------------------------------
 
-local function ring_places(w)
-  w [[
+local function ring_places(w, v)
+  w([[
     struct barriers { u32 full, empty; }; /* the first of each */
 
     fn barriers ring_barriers(u32 base) { return {base + BARRIERS_AT, base + BARRIERS_AT + STAGES * 8}; }
 
-    /* For all of the CTA. */
+    /* For all of the ${GROUP}. */
     fn void ring_begin(const barriers &b) {
       if (threadIdx.x == 0) {
-        for (int s = 0; s < STAGES; s++) barrier_init(b.full + s * 8, 1), barrier_init(b.empty + s * 8, THREADS / 32);
+        for (int s = 0; s < STAGES; s++) {
+          barrier_init(b.full + s * 8, 1);
+          barrier_init(b.empty + s * 8, TOGETHER * THREADS / 32);
+        }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
       }
-      __syncthreads();
+      ${MEET}
     }
-  ]]
+
+    /* A warp of consumers is done with a buffer. */
+    fn void ring_release(u32 empty, u32 lane) {
+      ${RELEASE}
+    }
+  ]], { GROUP = v.TOGETHER > 1 and "cluster" or "CTA",
+    MEET = v.TOGETHER > 1 and "cluster_meet();" or "__syncthreads();",
+    RELEASE = v.TOGETHER > 1 and "if (lane < TOGETHER) barrier_arrive_at(empty, lane);"
+      or "if (lane == 0) barrier_arrive(empty);" })
   w.blank()
 end
 
@@ -132,9 +168,9 @@ local function copy_plane(w, p)
 end
 
 function producer.ring(w, v)
-  local bytes = 0
+  local bytes, together = 0, v.TOGETHER > 1
   for _, p in ipairs(v.staged) do bytes = bytes + p.bytes end
-  ring_places(w)
+  ring_places(w, v)
   x.by_words(w, v, "BK", "threadIdx.x - THREADS", tostring(producer.THREADS))
   w([[
     /* Ask for W and the planes of a tile. */
@@ -148,7 +184,9 @@ function producer.ring(w, v)
   w.blank()
   w([[
     fn void ask_for_x(const task &t, const tensor_map *map, u32 to, u32 full, int tile) {
-      for (int at = 0; at < BK; at += ${BOX}) copy_box(to + at / ${BOX} * X_BLOCK, map, tile * BK + at, t.m0, full);
+      ${PART}
+      for (int at = 0; at < BK; at += ${BOX})
+        ${COPY}(to + at / ${BOX} * X_BLOCK${ROWS}, map, tile * BK + at, t.m0${FIRST}, full);
     }
 
     /* Fill buffers with tiles begin .. end - 1. `mapped`: does x_map describe X? The first of X waits for the grid that
@@ -178,7 +216,9 @@ function producer.ring(w, v)
         if (++s == STAGES) s = 0, parity ^= 1;
       }
     }
-  ]], { PLANES = bytes })
+  ]], { PLANES = bytes, COPY = together and "copy_box_to_all" or "copy_box",
+    PART = together and "const int first = cluster_rank() * (BM / TOGETHER); /* of the rows of this CTA */" or "",
+    ROWS = together and " + first * X_ROW" or "", FIRST = together and " + first" or "" })
   w.blank()
 end
 

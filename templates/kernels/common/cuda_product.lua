@@ -28,7 +28,7 @@ end
 
 -- Do the tensor cores multiply 8-bit floats? Those of sm_90 do in wgmma only, those of sm_100 in tcgen05; there the
 -- assembler would convert them.
-local function has_floats(v) return v.device.sm == 89 or v.device.sm // 10 == 12 end
+local function has_floats(v) return v.WARPGROUPS or v.device.sm == 89 or v.device.sm // 10 == 12 end
 
 -- The 8-bit float that holds every map(q) of codes that take no more than a permutation, else nil.
 local function float_of(v)
@@ -77,7 +77,8 @@ local products = {
     takes = function(v) return product.integer(v) and "s8" end },
   { k = 32, types = "kind::mxf8f6f4.block_scale.scale_vec::1X.f32.$W.$X.f32.ue8m0", sum = "float",
     bits = 13, scaled = true, takes = function(v) return v.SCALE == "weight" and blocks(v) end },
-  { k = 32, types = "f32.$W.$X.f32", sum = "float", bits = 13, takes = floats },
+  { k = 32, types = "f32.$W.$X.f32", warpgroup = "f32.$W.$X", signs = ", 1, 1", sum = "float", bits = 13,
+    takes = floats },
   { k = 16, types = "f32.$W.$W.f32", warpgroup = "f32.$W.$W", signs = ", 1, 1, 0", sum = "float",
     takes = function(v) return cuda.half_of(v.act) end },
 }
@@ -89,7 +90,14 @@ local function product_of(v)
   end
 end
 
--- Written into v, behind codes.derive and planes.derive:
+-- Do warpgroups multiply numbers of 8 bits?
+function product.warpgroup_bytes(v)
+  local p = product_of { format = v.format, act = v.act, SCALE = v.SCALE, device = v.device, problem = v.problem,
+    WARPGROUPS = true }
+  return p ~= nil and p.k == 32
+end
+
+-- Written into v, behind codes.derive and planes.derive; v.WARPGROUPS: they multiply, not warps.
 --
 --   HALF                the 16-bit type in which weights are numbers, where they are not
 --   BYTE, INTEGER       of products of 8-bit numbers: the type of weights. Is it s8?

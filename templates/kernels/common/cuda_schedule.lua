@@ -2,6 +2,7 @@
 --
 --   blockIdx.x   tile of BM tokens x BN features. Tiles go by bands of 16 along M, in a band column by column: those
 --                that run at the same time share weights, and X, in L2
+--                CTAs of a cluster have the same tokens, and features side by side
 --   blockIdx.y   part of K, in tiles of BK: begin .. end - 1 of SPLIT parts
 --
 -- Of a stack of experts, tiles are of the rows of one expert. A launch before the product sorts the rows and lists the
@@ -122,9 +123,13 @@ local function sort_step()
 end
 local function list_bytes(v) return ceildiv(most_tiles(v) * 16 + M * 4, 256) * 256 end
 
+-- Which row of tiles of its band a CTA has, text.
+local function row_of_tile(v) return (v.TOGETHER or 1) > 1 and "at / TOGETHER % rows" or "at % rows" end
+
 -- Lines of an entry behind the sizes of the task: which tile of which expert.
 local function expert_tile(v)
-  local lines = { ("const expert_tile tile = ((const expert_tile *)lists)[band * %d + at %% rows];"):format(BAND),
+  local at = ("band * %d + %s"):format(BAND, row_of_tile(v))
+  local lines = { ("const expert_tile tile = ((const expert_tile *)lists)[%s];"):format(at),
     "if (tile.expert < 0) return;",
     "t.rows = (const int *)((const expert_tile *)lists + most_tiles(m, experts)), t.topk = topk;",
     "t.m0 = tile.begin, t.m = tile.end;",
@@ -154,12 +159,13 @@ function schedule.recipe(v, gather, product, counters, scratch)
 end
 
 function schedule.begin(w, v)
-  local experts = v.problem.experts
+  local experts, together = v.problem.experts, v.TOGETHER or 1
   w([[
-    const int band = blockIdx.x / (${BAND} * ((n + BN - 1) / BN)), at = blockIdx.x % (${BAND} * ((n + BN - 1) / BN));
+    const int columns = ${COLUMNS};
+    const int band = blockIdx.x / (${BAND} * columns), at = blockIdx.x % (${BAND} * columns);
     const int rows = min(${TILES} - band * ${BAND}, ${BAND}); /* of tiles */
     task t = {x, w${PERM}};
-    ${FIRST}t.n0 = at / rows * BN;
+    ${FIRST}t.n0 = ${COLUMN} * BN;
     t.m = m, t.n = n, t.k = k, t.ldx = ldx;
     t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
     const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
@@ -170,12 +176,15 @@ function schedule.begin(w, v)
     const int begin = blockIdx.y * share, end = min(begin + share, tiles);
   ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], BAND = BAND, POINTERS = planes.pointers(v),
     TILES = experts and "most_tiles(m, experts)" or "(m + BM - 1) / BM",
-    FIRST = experts and "" or ("t.m0 = (band * %d + at %% rows) * BM, "):format(BAND),
+    COLUMNS = together > 1 and "(n + BN * TOGETHER - 1) / (BN * TOGETHER) * TOGETHER" or "(n + BN - 1) / BN",
+    COLUMN = together > 1 and "(at / (rows * TOGETHER) * TOGETHER + at % TOGETHER)" or "at / rows",
+    FIRST = experts and "" or ("t.m0 = (band * %d + %s) * BM, "):format(BAND, row_of_tile(v)),
     EXPERT = experts and expert_tile(v) or "", PERM = v.PERM and ", perm" or "" })
 end
 
 function schedule.grid(v)
-  return { (v.problem.experts and most_tiles(v) or ceildiv(M, v.BM)) * ceildiv(N, v.BN), v.SPLIT }
+  local together = v.TOGETHER or 1
+  return { (v.problem.experts and most_tiles(v) or ceildiv(M, v.BM)) * ceildiv(N, v.BN * together) * together, v.SPLIT }
 end
 
 return schedule

@@ -7,7 +7,8 @@
 --   d    what a lane has of 16 features and 8 tokens is what mma.sync gives it, so that cuda_reduce serves both
 --
 -- Products run while the lane makes the next fragment of a: there are two, and at most one group of products is under
--- way, also from one tile to the next. Sums are never set to zero, since the assembler would then finish every product
+-- way, also from one tile to the next. Of 8 bits there is a fragment for each product of a tile: none waits for another
+-- but for scales. Sums are never set to zero, since the assembler would then finish every product
 -- before the next: the first product writes them.
 --
 -- The loop over buffers is unrolled, so that most addresses are constants; not where sums meet scales, as the assembler
@@ -19,8 +20,11 @@ local planes = use "kernels/common/cuda_planes"
 local product = use "kernels/common/cuda_product"
 local warpgroup = {}
 
--- UNROLL: buffers that the loop takes at once.
-function warpgroup.derive(v) v.UNROLL = v.FLUSH and 1 or v.STAGES end
+-- UNROLL: buffers that the loop takes at once. AHEAD: fragments of a.
+function warpgroup.derive(v)
+  v.UNROLL = v.FLUSH and 1 or v.STAGES
+  v.AHEAD = v.FLUSH and v.DEPTH == 2 and v.TK // 32 or 2
+end
 
 -- The operands of d: their numbers as parts of a string, and their constraints.
 local function sums(v)
@@ -97,9 +101,9 @@ function warpgroup.multiply(w, v)
   w([[
     /* The warpgroup's share of the tile in a buffer; x describes X of the first. A tile that is not `more` than what
      * was sets the sums. ${DONE} */
-    fn void multiply(const places &p, const int buffer, u64 x, int more, u32 done, bool leader,
+    fn void multiply(const places &p, const int buffer, u64 x, int more, u32 done, u32 lane,
                      ${ACC} acc[MT][NT][4]) {
-      u32 q[MT][TK / 64][WORDS], a[2][MT][4];
+      u32 q[MT][TK / 64][WORDS], a[${AHEAD}][MT][4];
     #pragma unroll
       for (int i = 0; i < MT; i++)
     #pragma unroll
@@ -114,7 +118,7 @@ function warpgroup.multiply(w, v)
   w.push "for (int s = 0; s < TK / 16; s += ${DEPTH}) { /* steps of 16 along k */"
   if v.TERMS then terms(w, v) end
   w([[
-    const int now = s / ${DEPTH} % 2, at = s * 16 * ${X_SIZE};
+    const int now = s / ${DEPTH} % ${AHEAD}, at = s * 16 * ${X_SIZE};
     #pragma unroll
     for (int i = 0; i < MT; i++) {
       fragment(q[i][s / 4], s % 4, a[now][i]);
@@ -126,14 +130,15 @@ function warpgroup.multiply(w, v)
     for (int i = 0; i < MT; i++)
       products_add(${SUM}[i], a[now][i], x + (u32)buffer / 16 + (at / X_ROW * X_BLOCK + at % X_ROW) / 16, ${MORE});
     products_commit();
-    products_wait<1>();
-  ]], { SECOND = v.DEPTH == 2 and "fragment(q[i][s / 4], s % 4 + 1, a[now][i] + 2);" or "",
+    ${WAIT}
+  ]], { WAIT = v.AHEAD == 2 and "products_wait<1>();" or "",
+    SECOND = v.DEPTH == 2 and "fragment(q[i][s / 4], s % 4 + 1, a[now][i] + 2);" or "",
     WEIGH = v.WEIGH and "weigh(a[now][i], term[i]);" or "", SUM = v.FLUSH and "part" or "acc",
     MORE = v.FLUSH and "s % GROUP_STEPS" or "s ? 1 : more" })
   if v.FLUSH then flush(w, v)
-  else w "if (s == 0 && more && leader) barrier_arrive(done);" end
+  else w "if (s == 0 && more) ring_release(done, lane);" end
   w.pop "}"
-  if v.FLUSH then w "if (leader) barrier_arrive(done);" end
+  if v.FLUSH then w "ring_release(done, lane);" end
   w.pop "}"
   w.blank()
 end
@@ -157,7 +162,7 @@ function warpgroup.consume(w, v)
         for (int u = 0; u < UNROLL && tile + u < tiles; u++) {
           const int s = first + u;
           barrier_wait(b.full + s * 8, parity);
-          multiply(p, s * STAGE, x, tile | u, b.empty + ${DONE} * 8, lane == 0, acc);
+          multiply(p, s * STAGE, x, tile | u, b.empty + ${DONE} * 8, lane, acc);
         }
         if ((first += UNROLL) == STAGES) first = 0, parity ^= 1;
       }

@@ -21,6 +21,7 @@
 --   MT         times 64 features of a warpgroup                     registers: the same
 --   SCALE      scales multiply weights, or sums of a group
 --   SPLIT      CTAs that share K
+--   TOGETHER   CTAs side by side along the features that load X together
 --
 -- BK, k of a tile, is 128, so that copies of W are long; or 64, where three buffers or the codes of a lane have no
 -- room, or a row of W would be longer than a copy's.
@@ -73,7 +74,7 @@ local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
   v.FEATURE, v.ROWS = "warp / 4 * 64 * MT + warp % 4 * 16", 64
   v.ARRIVED = "*(u32 *)((u8 *)out + BARRIERS_AT + STAGES * 16)" -- behind the barriers
-  v.PDL = true
+  v.PDL, v.WARPGROUPS = true, true
   v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
   product.kind(v)
@@ -96,8 +97,8 @@ local function rule(name, why, ok) rules[#rules + 1] = { name = name, why = why,
 local function has_offset(v) return #cuda.roles(v.format).offset > 0 end
 
 rule("hopper", "wgmma is of sm_90a alone", function(v) return v.device.arch:match "_90a$" ~= nil end)
-rule("activations", "X of 8 bits is multiplied as it is, by weights that are integers of 8 bits, too",
-  function(v) return not types.scaled(v.act) or product.integer(v) end)
+rule("activations", "X of 8 bits is multiplied as it is, by weights that such numbers hold exactly, scales apart",
+  function(v) return not types.scaled(v.act) or product.warpgroup_bytes(v) end)
 rule("sums", "the sums and codes of a lane leave too few of 232 registers",
   function(v) return sizes(v).WORDS_OF_LANE <= MOST_WORDS end)
 rule("stages", "shared memory has room for less than three buffers", function(v) return sizes(v).STAGES >= 3 end)
@@ -116,6 +117,9 @@ rule("crowd", "there are tiles enough for this device without splitting K", func
   return v.SPLIT == 1 or -(-v.problem.n // v.BN) * v.SPLIT <= 2 * v.device.sms
 end)
 
+rule("cluster", "loading X together is worth it where tiles have many tokens, and lie side by side",
+  function(v) return v.TOGETHER == 1 or v.BM >= 128 and v.problem.n >= v.TOGETHER * v.BN end)
+
 -- Small tiles read W too often for many tokens, and K is split as long as there are few tiles; but some kernel must
 -- serve every M.
 local function served(v)
@@ -132,6 +136,7 @@ local function constants(w, v)
       BM = ${BM}, BN = ${BN}, BK = ${BK}, /* tokens, features, k of a tile */
       STAGES = ${STAGES}, UNROLL = ${UNROLL}, /* buffers, those that the loop takes at once */
       WN = 8, WK = 1, THREADS = 32 * WN, /* warps that multiply */
+      TOGETHER = ${TOGETHER}, /* CTAs that load X together */
       SPLIT = ${SPLIT}, SLOTS = ${SLOTS}, /* CTAs that share K, partial sums kept */
       TN = 16, TK = BK, /* a warp's features, k, of a product */
       MT = ${MT}, NT = BM / 8, /* its products; tokens are counted in eights */
@@ -174,14 +179,14 @@ local function entry(w, v)
     ${NOTHING}
     wait_for_grid();
     let_next_begin();
-    __syncthreads(); /* of those that are left */
+    ${MEET} /* those that are left */
     float *out = (float *)memory;
     gather(p, out, acc);
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
   ]], { ARGS = cuda.extra_names(v), COMBINE = reduce.call(v),
     NOTHING = v.SPLIT > 1 and not v.FLUSH and "if (begin >= end) clear(acc); /* K is too short for this part */" or "",
-    ZERO = v.FLUSH and " = {}" or "" })
+    MEET = v.TOGETHER > 1 and "cluster_meet();" or "__syncthreads();", ZERO = v.FLUSH and " = {}" or "" })
   w.pop "}"
 end
 
@@ -192,9 +197,10 @@ local function launch(v)
   local workspace, counters, scratch = reduce.workspace(v, grid[1])
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
-  return { steps = { cuda.gather_step(v), { args = args, grid = grid, block = { v.THREADS + producer.THREADS },
-    shared = v.SMEM } }, counters = counters, scratch = scratch, deterministic = true, batch_invariant = true,
-    pdl = true }
+  local step = { args = args, grid = grid, block = { v.THREADS + producer.THREADS }, cluster = { v.TOGETHER },
+    shared = v.SMEM }
+  return { steps = { cuda.gather_step(v), step }, counters = counters, scratch = scratch, deterministic = true,
+    batch_invariant = true, pdl = true, sums = product.sums(v) }
 end
 
 return kernel {
@@ -207,6 +213,7 @@ return kernel {
     { name = "MT", values = { 1, 2 }, doc = "times 128 features of a tile", short = "mt" },
     { name = "SCALE", values = { "weight", "sum" }, doc = "where scales are applied", short = "" },
     { name = "SPLIT", values = { 1, 2, 4 }, doc = "CTAs that share K", short = "k" },
+    { name = "TOGETHER", values = { 1, 2 }, doc = "CTAs that load X together", short = "c" },
   },
   rules = rules,
   derive = derive,
