@@ -3,8 +3,8 @@
 
 return {
   -- one token to eight: bytes under way of a warp, tensor cores with most of a tile empty
-  "cuda.decode/bm8-wn4-wk2-u4-x2048-sum-k1",
   "cuda.decode/bm8-wn4-wk2-u4-x2048-sum-k2",
+  "cuda.decode/bm8-wn4-wk2-u4-x2048-sum-k1", -- for every M
   "cuda.decode/bm8-wn4-wk2-u8-x2048-sum-k2",
   "cuda.decode/bm8-wn2-wk4-u4-x2048-sum-k1",
   "cuda.decode/bm8-wn8-wk1-u4-x2048-sum-k4",

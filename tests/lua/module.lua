@@ -188,6 +188,19 @@ return {
     end
   end },
 
+  { "a call is one launch, of cuda.expand two; X in act-order, where it is not gathered, takes one more", function(t)
+    for _, arch in ipairs { "sm_75", "sm_80", "sm_90a" } do
+      for _, v in ipairs((q.variants("int4.g128:4096x4096:f16-f16", q.arch(arch), { space = "reduced" }))) do
+        local always, gathering = 0, 0
+        for _, step in ipairs(v.recipe.steps) do
+          if #step.gathers > 0 then gathering = gathering + 1 else always = always + 1 end
+        end
+        t.equal(always, v.family == "cuda.expand" and 2 or 1, v.name)
+        t.equal(gathering, (v.family == "cuda.decode" or v.family == "cuda.gemv") and 0 or 1, v.name)
+      end
+    end
+  end },
+
   { "progress of compiling is told, and may raise", function(t)
     local v = q.variants("f32:64x64:f32-f32", q.device "host", { space = "reduced", fixed = { ISA = "c" } })
     t.check(#v > 0)
