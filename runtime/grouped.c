@@ -1,6 +1,15 @@
-/* grouped.c - rows are sorted by expert, then threads share what there is to do. */
-#include "grouped.h"
+/* grouped.c - the experts of a stack on the host: one launch runs a step for all of them.
+ *
+ * A kernel of a stack computes the rows of one expert, as a kernel of one weight does for all rows, and is told where
+ * they are (quernel.h, qn_function_args). The schedule sorts the rows and puts the experts that have some one behind
+ * the other, as
+ *
+ *   expert        3          7     12
+ *   work units    |..........|.....|...............|      threads share the units evenly, however uneven the experts
+ *
+ * A work item, a row to arrange or a panel of columns, takes as many units as it is work. */
 #include "fail.h"
+#include "recipe.h"
 #include <string.h>
 
 /* What reading a panel's weights costs, in rows of its product: between 6 and 7 with AVX-512, for int8 and bf16. */

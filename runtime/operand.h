@@ -25,7 +25,7 @@
   OPERAND(SCALE, scale, takes(p, QN_ARG_SCALE), QN_T_F32, 1, 1, COUNT)
 
 /* What the library adds: the packed weight, the two parts of the workspace, the order of the columns of X;
- * and whose the rows of a stack are (grouped.h). Then numbers, and those of them that the caller gives with the
+ * and whose the rows of a stack are (grouped.c). Then numbers, and those of them that the caller gives with the
  * operands. */
 #define QN_POINTER_MAP(X)                                                                                              \
   X(W, w) X(SCRATCH, scratch) X(COUNTERS, counters) X(PERM, perm) X(IDS, ids) X(OFFSETS, offsets) X(ROWS, rows)

@@ -4,7 +4,6 @@
  * the limits of the device before the driver sees it. */
 #include "recipe.h"
 #include "fail.h"
-#include "grouped.h"
 #include <string.h>
 
 static qn_status check_expr(const qn_recipe *r, qn_expr e) {

@@ -42,7 +42,7 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bo
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
                              qn_launch l[QN_RECIPE_STEPS], uint32_t *n);
 /* The launches of a call. *a is what they are launched with, of a stack of the host another than the call's own
- * (grouped.h). */
+ * (grouped.c). */
 qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn_launch l[QN_RECIPE_STEPS],
                             uint32_t *n);
 /* *out is what a launch works on; *a changes for those behind it if it gathers X. */
@@ -51,4 +51,15 @@ void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out);
 qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream);
 /* Compute launches and run them. */
 qn_status qn__bound_run(qn_device *d, const qn_bound *b, const qn_host_args *a, void *stream);
+
+/* ---- The experts of a stack on the host: grouped.c --------------------------------------------------------------- */
+
+/* Bytes at the beginning of the scratch that the schedule takes for up to m rows, a multiple of QN_WORKSPACE_ALIGN. */
+int64_t qn__grouped_bytes(const qn_bound *b, int64_t m);
+
+/* Make the schedule in the scratch of *a, which has offsets, or ids and topk, and the stack as its w; *a becomes what
+ * the launches l[*n] are launched with, while the scratch is left alone. Bias and scale are those of the first expert,
+ * perm is NULL or [experts, K]. QN_E_ARG for rows that cannot be. */
+qn_status qn__grouped_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn_launch l[QN_RECIPE_STEPS],
+                               uint32_t *n);
 #endif

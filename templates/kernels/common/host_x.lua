@@ -21,7 +21,7 @@
 -- An item of the step is a row: a call with one wakes no other thread.
 --
 -- Experts of a stack each have tiles of their own, one expert's behind another's. With the rows of those before and one
--- tile's worth, less one, for each, there is a tile that is free (runtime/grouped.h).
+-- tile's worth, less one, for each, there is a tile that is free (runtime/grouped.c).
 
 local x = {}
 
