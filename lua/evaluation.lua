@@ -138,6 +138,7 @@ return function(q, native)
         dense = dense + 1
       end
     end
+    self:forget() -- what the weights were packed from
     self.served = ("%s %s"):format(pack:hash(), act or "")
     return served, dense
   end

@@ -306,6 +306,42 @@ START_TEST(another_container_is_to_be_converted) {
 }
 END_TEST
 
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
+
+/* Bytes of files in this process' memory. */
+static int64_t mapped_bytes(void) {
+  long all, resident, shared;
+  FILE *f = fopen("/proc/self/statm", "r");
+  ck_assert_int_eq(fscanf(f, "%ld %ld %ld", &all, &resident, &shared), 3);
+  fclose(f);
+  return shared * sysconf(_SC_PAGESIZE);
+}
+
+/* FNV-1a of all that is stored. */
+static uint64_t hash_of(const qn_model *m, int64_t *bytes) {
+  uint64_t hash = 14695981039346656037u;
+  const qn_raw *r;
+  *bytes = 0;
+  for (size_t i = 0; (r = qn_model_raw(m, i)); *bytes += (int64_t)r->bytes, i++)
+    for (size_t j = 0; j < r->bytes; j++) hash = (hash ^ ((const uint8_t *)r->data)[j]) * 1099511628211u;
+  return hash;
+}
+
+START_TEST(memory_of_files_is_given_back_and_read_again) {
+  qn_model *m;
+  int64_t bytes;
+  ck_assert_int_eq(qn_model_open(QN_TESTS "/models/tiny-llama", &m), QN_OK);
+  uint64_t hash = hash_of(m, &bytes);
+  int64_t before = mapped_bytes();
+  qn_model_release(m);
+  int64_t after = mapped_bytes();
+  ck_assert_msg(before - after > bytes / 2, "%jd bytes were read, %jd given back", (intmax_t)bytes,
+                (intmax_t)(before - after));
+  ck_assert_uint_eq(hash_of(m, &bytes), hash);
+  qn_model_close(m);
+}
+END_TEST
+
 int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
@@ -321,6 +357,7 @@ int main(int argc, char **argv) {
       CASE(a_folder_holds_one_model, 1),
       CASE(parts_without_an_index_are_all_there, 1),
       CASE(another_container_is_to_be_converted, 1),
+      CASE(memory_of_files_is_given_back_and_read_again, 1),
   };
   return RUN_CASES(argv[0], cases, setup, teardown, 60);
 }

@@ -181,6 +181,7 @@ void qn__decoder_forget(qn__decoder *d, int layer) {
   qn__linears_forget(&d->linears, layer);
   qn_planes_free(d->embedding);
   d->embedding = NULL;
+  if (layer < 0) qn_model_release(d->model);
 }
 
 qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation) {

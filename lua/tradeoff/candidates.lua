@@ -9,7 +9,7 @@ return function(q, native)
   -- The default: formats, methods, types of activations. At 8 bits every method gives the same; with few bits a zero
   -- point uses the range of a group better.
   local default = {
-    { "int8.row", "rtn", candidates.narrow },
+    { "int8.row int8.g32", "rtn", candidates.narrow },
     { "int4.g128 int4.g64.z int4.g32", "rtn gptq", "bf16 " .. candidates.narrow },
     { "q4_k nvfp4 mxfp4", "rtn gptq", candidates.narrow },
     { "int3.g64.z int2.g32.z", "rtn gptq", candidates.narrow },

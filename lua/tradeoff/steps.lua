@@ -14,7 +14,7 @@ return function(q, native)
   function steps.new(t)
     local s = setmetatable(t, steps)
     local out = { windows = t.scored.n, tasks = t.tasks, clock = native.clock }
-    s.opened, s.bytes = {}, 0
+    s.opened, s.bytes_of = {}, {} -- by the name of a candidate
     for _, name in ipairs { "make", "evaluate", "tune", "time", "task" } do
       out[name] = function(...) return steps[name](s, ...) end
     end
@@ -105,9 +105,14 @@ return function(q, native)
 
   -- ---- Decoders -----------------------------------------------------------------------------------------------------
 
-  function steps:forget()
-    for _, d in pairs(self.opened) do d:close() end
-    self.opened, self.bytes = {}, 0
+  -- Close all decoders but that of a candidate.
+  function steps:forget(but)
+    for name, d in pairs(self.opened) do
+      if name ~= but then
+        d:close()
+        self.opened[name] = nil
+      end
+    end
     collectgarbage() -- which does not see by itself what packed weights weigh
   end
 
@@ -121,10 +126,11 @@ return function(q, native)
   end
 
   -- Decoders stay open while they take no more than the original in f32 and 1 GB, and while there is memory.
-  function steps:make_room(bytes)
-    local free = q.free_memory() or math.huge
-    if self.bytes + bytes > self.original.bytes + (1 << 30) or free < 4 * bytes then self:forget() end
-    self.bytes = self.bytes + bytes
+  function steps:make_room(c, bytes)
+    local free, all = q.free_memory() or math.huge, bytes
+    for name in pairs(self.opened) do all = all + self.bytes_of[name] end
+    if all > self.original.bytes + (1 << 30) or free < 4 * bytes then self:forget() end
+    self.bytes_of[c.name] = bytes
   end
 
   -- The decoder of a candidate for times, with its kernels; it stays open. The original as it is has none.
@@ -133,7 +139,7 @@ return function(q, native)
     local m, why = self.model, nil
     if not c.original then m, why = self:checkpoint(c) end
     if not m then return nil, why end
-    self:make_room(open_bytes(c, self.original, m))
+    self:make_room(c, open_bytes(c, self.original, m))
     local d, pack, served
     d, why = q.decoder(m, { threads = self.threads })
     if d and c.original then self.opened[c.name] = d end
@@ -151,7 +157,7 @@ return function(q, native)
 
   -- The decoder of a candidate beside the original, with or without its kernels.
   function steps:decoder(c, kernels)
-    if not self.opened[c.name] then self:forget() end
+    self:forget(c.name)
     if kernels then return self:timed(c) end
     local m, why = self:checkpoint(c)
     if not m then return nil, why end

@@ -125,6 +125,8 @@ qn_status qn__map_open(const char *path, qn__map *out) {
   return qn__fail(QN_E_NOMEM, "no memory for a path");
 }
 
+void qn__map_release(const qn__map *m) { madvise((void *)(uintptr_t)m->data, m->bytes, MADV_DONTNEED); }
+
 void qn__map_close(qn__map *m) {
   if (m->data) munmap((void *)(uintptr_t)m->data, m->bytes);
   free(m->path);

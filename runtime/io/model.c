@@ -554,6 +554,10 @@ qn_status qn_model_open(const char *path, qn_model **out) {
   return s;
 }
 
+void qn_model_release(const qn_model *m) {
+  for (int i = 0; i < m->n_files; i++) qn__map_release(&m->file[i]);
+}
+
 void qn_model_close(qn_model *m) {
   if (!m) return;
   qn_model_close(m->header);

@@ -46,6 +46,7 @@ typedef struct qn__map {
 
 qn_status qn__map_open(const char *path, qn__map *out); /* read-only; QN_E_IO if absent */
 void qn__map_close(qn__map *m);
+void qn__map_release(const qn__map *m); /* its pages are read again where they are needed */
 bool qn__file_exists(const char *path);
 
 /* ---- Element types ----------------------------------------------------------------------------------------------- */

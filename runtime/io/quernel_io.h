@@ -72,6 +72,9 @@ typedef struct qn_tensor {
  * Returns QN_OK, QN_E_IO, QN_E_FORMAT (which file, tensor and rule), QN_E_NOMEM, QN_E_ARG. */
 QN_API qn_status qn_model_open(const char *path, qn_model **out);
 QN_API void qn_model_close(qn_model *model); /* NULL is accepted. Invalidates planes and tensors of the model */
+/* Give back the memory that holds what was read of the files, as when all weights are prepacked. All stays valid, and
+ * is read anew where it is asked for. Any thread, at any time. */
+QN_API void qn_model_release(const qn_model *model);
 
 /* The i-th weight, in the order of the file; NULL past the last. */
 QN_API const qn_tensor *qn_model_tensor(const qn_model *model, size_t i);
