@@ -16,7 +16,7 @@ supported_platforms = { "linux" }
 dependencies = { "lua >= 5.4, < 5.5" }
 build = {
   type = "command",
-  build_command = "cmake -S . -B build-rock -DBUILD_SHARED_LIBS=OFF -DQUERNEL_EMU_LEVELS=OFF" ..
+  build_command = "cmake -G Ninja -S . -B build-rock -DBUILD_SHARED_LIBS=OFF -DQUERNEL_EMU_LEVELS=OFF" ..
     " && cmake --build build-rock --parallel --target quernel_module quernel_tool quernel-worker",
   install = {
     lib = { quernel = "build-rock/quernel.so" },

@@ -9,7 +9,7 @@ gets the plans of the machine that is most like the one they are on. Where two p
 same device, those of the pack that is named first are taken; where they differ, that is told. Nothing is measured.]],
   examples = {
     "part-*.qpack -o model.qpack    # of quernel tune --shard",
-    "new.qpack old.qpack -o all.qpack    # what both have is of new.qpack",
+    "new.qpack old.qpack -o all.qpack    # new.qpack goes first",
   },
   options = {
     { "-o", "OUT.qpack", "the pack to write" },
