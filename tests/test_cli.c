@@ -98,7 +98,7 @@ static const row rows[] = {
     /* What there is */
     {"quernel devices", 0, "host .*threads.*compiler for host: ", NULL},
     {"quernel devices --json", 0, "^\\{\"compilers\":.*\"devices\":\\[", NULL},
-    {"quernel formats", 0, "int4 .*gemm gemv  decode expand gemv mma .*nf4 .*spelling:", NULL},
+    {"quernel formats", 0, "int4 .*gemm gemv  decode expand mma wgmma .*nf4 .*spelling:", NULL},
     {"quernel formats int4.g64.z", 0, "plane     zero u8.*decode    \\(q - zero\\) \\* scale\n.*host.gemv", NULL},
     {"for v in int4..g64 .int4 int4.g64.z.z int4.z.zf int4.g64.g128 f32.g64 int4.g64.; do quernel formats $v; "
      "test $? = 2 || exit 9; done",
@@ -159,7 +159,7 @@ static const row rows[] = {
      "--quiet "
      "--family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --store $STORE",
      0, "tuning 3 problems.*f32-f32 .*f32-f32\\+bias .*bf16-f32\\+bias ", NULL},
-    {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:[Ex]NxK"},
+    {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:\\[Ex\\]NxK"},
     {"quernel tune nowhere", 1, NULL, "^quernel: .*nowhere.*No such file[^\n]*\n$"},
     {"mkdir m && head -c 100000 " MODEL "/model.safetensors >m/model.safetensors && cp " MODEL "/config.json m; "
      "quernel tune m",
