@@ -53,9 +53,12 @@ end
 local function registers(v, scale)
   local raw, roles = 0, cuda.roles(v.format)
   local waits = scale == "sum" and #roles.scale + #roles.offset > 0
-  for _, p in ipairs(v.format.planes) do raw = raw + (p.cols > 0 and math.max(1, v.UNROLL * 64 // p.cols) or 1) end
-  local sums = v.BM // 2 * (waits and (#roles.offset > 0 and 3 or 2) or 1)
-  return sums + v.UNROLL * v.format.bits + raw + 2 * #v.format.planes + v.BM // 4 + 48
+  for _, p in ipairs(v.format.planes) do
+    local wide = waits and #roles.offset > 0 and types.all[p.type].bytes > 1
+    raw = raw + (p.cols > 0 and math.max(1, v.UNROLL * 64 // p.cols) or 1) * (wide and 2 or 1)
+  end
+  return v.BM // 2 * (waits and (#roles.offset > 0 and 3 or 2) or 1) + v.UNROLL * v.format.bits + raw
+    + 2 * #v.format.planes + v.BM // 4 + 48
     + (waits and v.BM * v.BM // 48 + (group(v) <= 32 and 20 or 0) or 0)
 end
 
@@ -111,12 +114,10 @@ rule("flight", "two to four kilobytes under way per warp are enough, and less to
 end)
 rule("memory", "X needs more shared memory than leaves room for two CTAs",
   function(v) return 2 * (shared(v) + 1024) <= (v.device.smem_sm or 2 * v.device.smem) end)
-rule("slab", "a warp's part of a slab is less than its records under way", function(v)
-  return v.SLAB // v.WK >= 64 * v.UNROLL
-end)
-rule("slab-long", "a slab of X is long where few tokens leave the room, and K is as long", function(v)
-  return (v.SLAB == 2048) == (v.BM == 8 and v.problem.k >= 2048)
-end)
+rule("slab", "a warp's part of a slab is less than its records under way",
+  function(v) return v.SLAB // v.WK >= 64 * v.UNROLL end)
+rule("slab-long", "a slab of X is long where few tokens leave the room, and K is as long",
+  function(v) return (v.SLAB == 2048) == (v.BM == 8 and v.problem.k >= 2048) end)
 rule("scale", "scales are applied where that takes fewer instructions: to 8 weights of a lane, or its sums",
   function(v) return v.SCALE == cheaper(v) or not product.serves(v, cheaper(v)) end)
 rule("split", "K has not as many slabs",
