@@ -3,7 +3,8 @@
 --   require "quernel"      tune, pack, serve, quantize, evaluate from a script (docs/lua-api.md)
 --   quernel VERB           the same from a command line
 --
--- luarocks make builds it from a clone. A source rock is this file with the archive below in one zip; tests/bare makes it.
+-- luarocks make lua/quernel-0.1.0-1.rockspec builds it from a clone. A source rock is this file with the archive below
+-- in one zip; tests/bare makes it.
 rockspec_format = "3.0"
 package = "quernel"
 version = "0.1.0-1"
