@@ -243,7 +243,8 @@ static qn_status encode(cuda *c, const qn_launch *l, uint32_t i, const qn_host_a
   static const uint32_t every[QN_MAP_RANK] = {1, 1, 1, 1, 1};
   const qn_tensor_map *m = &l->step->map[i];
   qn_arg ld = m->operand < QN_OPERANDS ? row_stride[m->operand] : QN_ARG_COUNT;
-  uint64_t size = (uint64_t)qn_type_bits((qn_type)m->type) / 8, dim[QN_MAP_RANK], stride[QN_MAP_RANK];
+  uint64_t size = (uint64_t)qn_type_bits((qn_type)m->type) / 8, dim[QN_MAP_RANK];
+  uint64_t stride[QN_MAP_RANK] = {0};
   if (!c->driver->tensor_map) return no_function(c, "cuTensorMapEncodeTiled");
   for (uint32_t r = 0; r < m->rank; r++) {
     dim[r] = (uint64_t)l->dim[i][r];

@@ -7,6 +7,6 @@ int qn__emu_launch_plain(void *f, unsigned gx, unsigned gy, unsigned gz, unsigne
                          unsigned shared, void *s, void **arguments, void **extra);
 int qn__emu_launch_ex(const qn_cu_config *c, void *f, void **arguments, void **extra);
 int qn__emu_stream_sync(void *s);
-void qn__emu_expect(double products, const void *const constant[2]);
+void qn__emu_expect(double products, const void *const memory[2]);
 extern const qn_cuda_timing qn__emu_timing;
 #endif
