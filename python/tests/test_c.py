@@ -22,6 +22,7 @@ STRUCTS = {
     "qn_allocator": _c.Allocator,
     "qn_open_options": _c.OpenOptions,
     "qn_args": _c.Args,
+    "qn_rows": _c.Rows,
     "qn_raw": _c.Raw,
     "qn_tensor": _c.Tensor,
     "qn_meta": _c.Meta,

@@ -16,6 +16,8 @@ import quernel
 
 N, K = 768, 256
 LAYER = "model.layers.0.mlp.up_proj.weight"
+STACK = f"int4.g128:3x{N}x{K}:f32-f32+bias"
+EXPERTS = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)] + ["model.layers.0.mlp.gate_proj.weight"]
 TYPES = ["f32-f32", "bf16-f32", "i8-f32", "f32~i8-f32", "bf16-bf16", "bf16-f32+bias", "f32-f32*scale+residual"]
 
 
@@ -102,6 +104,48 @@ def test_bits_of_bf16(context: quernel.Context, planes: quernel.Planes) -> None:
     assert close(y, np.ones((2, K)), planes, 2**-9)
 
 
+@pytest.fixture
+def experts(models: Path) -> list[quernel.Planes]:
+    checkpoint = quernel.Checkpoint(models / "tiny-llama-gptq4")
+    return [checkpoint.planes(name) for name in EXPERTS]
+
+
+def test_a_stack_of_experts(tune: Callable[..., Path], experts: list[quernel.Planes]) -> None:
+    x, bias = draw(4, K), draw(3, N)
+    ids = np.array([[0, 2], [1, 1], [2, -1], [0, 1]], np.int32)
+    with quernel.open(tune("stack", "--problem", STACK)) as context:
+        gemm = context.bind(STACK)
+        assert (gemm.experts, gemm.n, gemm.k) == (3, N, K)
+        weight = gemm.prepack_experts(experts)
+        y = np.full((4, 2, N), 9, np.float32)
+        assert weight.gemm(x, y, bias=bias, ids=ids) is y
+        for t, j in np.ndindex(4, 2):
+            e = ids[t, j]
+            assert np.all(y[t, j] == 9) if e < 0 else close(y[t, j] - bias[e], x[t], experts[e])
+        y = weight.gemm(x, bias=bias, ids=ids[:, 0].copy())
+        for t, e in enumerate(ids[:, 0]):
+            assert close(y[t] - bias[e], x[t], experts[e])
+        y = weight.gemm(x, bias=bias, offsets=np.array([0, 1, 1, 4], np.int32))
+        assert close(y[:1] - bias[0], x[:1], experts[0]) and close(y[1:] - bias[2], x[1:], experts[2])
+        for rows, why in [
+            ({}, "wants ids or offsets"),
+            ({"ids": ids, "offsets": ids}, "wants ids or offsets"),
+            ({"ids": ids[:2]}, r"ids has the shape \[2, 2\]; x asks for \[4\]"),
+            ({"ids": ids[:, :1]}, "ids must be contiguous"),
+            ({"offsets": ids[0]}, "last dimension must be 4"),
+            ({"ids": ids + 1}, "is expert 3, the stack has 3"),
+        ]:
+            with pytest.raises(quernel.ArgumentError, match=why):
+                weight.gemm(x, bias=bias, **rows)
+        with pytest.raises(quernel.ArgumentError, match="planes of 2 experts; the problem has 3"):
+            gemm.prepack_experts(experts[:2])
+
+
+def test_one_weight_has_no_experts(weight: quernel.Weight) -> None:
+    with pytest.raises(quernel.ArgumentError, match="wants no ids or offsets"):
+        weight.gemm(draw(2, K), ids=np.zeros(2, np.int32))
+
+
 def test_x_in_8_bits_comes_with_scales(context: quernel.Context, planes: quernel.Planes) -> None:
     weight = context.bind(f"int4.g128:{N}x{K}:i8-f32").prepack(planes)
     x, scale = (draw(3, K) * 30).astype(np.int8), np.array([1, 0.5, 2], np.float32)
@@ -156,7 +200,7 @@ BAD: dict[str, Callable[[], dict[str, Any]]] = {
     "x is i32": lambda: {"x": draw(2, K).astype(np.int32)},
     "x is a list": lambda: {"x": [1.0] * K},
     "out has the shape [2, 767]": lambda: {"out": np.zeros((2, N - 1), np.float32)},
-    "out has 3 rows, and x has 2": lambda: {"out": np.zeros((3, N), np.float32)},
+    "out has 3 rows, and x asks for 2": lambda: {"out": np.zeros((3, N), np.float32)},
     "out is f64": lambda: {"out": np.zeros((2, N))},
     "out cannot be written": lambda: {"out": np.frombuffer(bytes(8 * N), np.float32).reshape(2, N)},
     "has no use for bias": lambda: {"bias": draw(N)},

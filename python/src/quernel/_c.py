@@ -110,6 +110,16 @@ class Args(Structure):
     ]
 
 
+class Rows(Structure):
+    _fields_ = [
+        ("offsets", c_void_p),
+        ("n_offsets", c_int64),
+        ("ids", c_void_p),
+        ("topk", c_int64),
+        ("reserved", c_uint64 * 4),
+    ]
+
+
 class Raw(Structure):
     _fields_ = [
         ("name", c_char_p),
@@ -182,7 +192,9 @@ SERVING: _Functions = {
     "qn_weight_bytes": (c_size_t, [c_void_p]),
     "qn_prepack": (c_int, [c_void_p, POINTER(Planes), POINTER(c_void_p)]),
     "qn_weight_free": (None, [c_void_p]),
+    "qn_prepack_expert": (c_int, [c_void_p, c_int64, POINTER(Planes), POINTER(c_void_p)]),
     "qn_run": (c_int, [c_void_p, c_void_p, POINTER(Args)]),
+    "qn_run_grouped": (c_int, [c_void_p, c_void_p, POINTER(Args), POINTER(Rows)]),
     "qn_misses": (c_uint64, [c_void_p]),
     "qn_quantize_rows": (c_int, [c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p]),
     "qn_convert": (c_int, [c_void_p, c_int, c_void_p, c_int, c_size_t]),
@@ -191,6 +203,7 @@ SERVING: _Functions = {
 READING: _Functions = {
     "qn_model_open": (c_int, [c_char_p, POINTER(c_void_p)]),
     "qn_model_close": (None, [c_void_p]),
+    "qn_model_release": (None, [c_void_p]),
     "qn_model_tensor": (POINTER(Tensor), [c_void_p, c_size_t]),
     "qn_model_find": (POINTER(Tensor), [c_void_p, c_char_p]),
     "qn_model_raw": (POINTER(Raw), [c_void_p, c_size_t]),

@@ -64,6 +64,10 @@ class Checkpoint(Owned):
         super().__init__(out, _c.reading.qn_model_close, threading.RLock())
         self.path = os.fspath(path)
 
+    def release(self) -> None:
+        """Give back the memory that holds what was read, as when all is prepacked. It is read anew where needed."""
+        _c.reading.qn_model_release(self.pointer)
+
     def __iter__(self) -> Iterator[Tensor]:
         """Its weights, in the order of the file."""
         i = 0

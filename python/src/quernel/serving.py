@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,8 @@ class Context(Owned):
 
 # ---- Gemm ------------------------------------------------------------------------------------------------------------
 
-_SHAPE = re.compile(r":(\d+)x(\d+)")
-_SERVED = re.compile(r"[^:]+:\d+x\d+:(\w+)(?:~\w+)?-([a-z0-9]+)(.*)")
+_SHAPE = re.compile(r":(?:(\d+)x)?(\d+)x(\d+)")
+_SERVED = re.compile(r"[^:]+:[\dx]+:(\w+)(?:~\w+)?-([a-z0-9]+)(.*)")
 _SCALED = {Type.I8, Type.E4M3, Type.E5M2}  # types of X that come with a scale for each row
 _FLOATS = {Type.F16, Type.BF16, Type.F32}
 
@@ -99,7 +99,10 @@ def _type(name: str) -> Type:
 
 
 class Gemm(Owned):
-    """A problem that was bound: Y[M,N] = epilogue(X[M,K] . W[N,K]^T) for every M. Made by `Context.bind`."""
+    """A problem that was bound: Y[M,N] = epilogue(X[M,K] . W[N,K]^T) for every M. Made by `Context.bind`.
+
+    `n`, `k`; `experts`: of a stack, ExNxK, else 0.
+    """
 
     def __init__(self, context: Context, problem: str) -> None:
         out = ctypes.c_void_p()
@@ -110,7 +113,7 @@ class Gemm(Owned):
         self.context = context
         shape, served = _SHAPE.search(problem), _SERVED.fullmatch(self.problem)
         assert shape and served, (problem, self.problem)
-        self.n, self.k = int(shape[1]), int(shape[2])
+        self.experts, self.n, self.k = int(shape[1] or 0), int(shape[2]), int(shape[3])
         self.x_type, self.y_type, self.epilogue = _type(served[1]), _type(served[2]), served[3]
         self.columns = self.n // 2 if "*gate" in self.epilogue else self.n
 
@@ -138,6 +141,12 @@ class Gemm(Owned):
         Raises ShapeError (another N or K), ArgumentError (a plane is missing or of another type, a scale is not finite,
         a code is too large), NoKernelError (act-order, and no kernel for it).
         """
+        return Weight(self, [planes])
+
+    def prepack_experts(self, planes: Sequence[Planes]) -> Weight:
+        """The same for a stack of experts, whose planes come in order. Raises ArgumentError for another number."""
+        if len(planes) != self.experts:
+            raise ArgumentError(f"planes of {len(planes)} experts; the problem has {self.experts}")
         return Weight(self, planes)
 
     def run(
@@ -150,6 +159,8 @@ class Gemm(Owned):
         bias: Any = None,
         residual: Any = None,
         scale: Any = None,
+        ids: Any = None,
+        offsets: Any = None,
     ) -> Any:
         """Y = epilogue(X . W^T), as `Weight.gemm` says, with any weight of this format, shape and layout."""
         if weight.context is not self.context:
@@ -158,15 +169,21 @@ class Gemm(Owned):
             x, x_scale = self._rounded(x, x_scale)
         stream = arrays.current_stream(self.context._place)
         xs = self._view(x, "x", self.x_type, stream)
-        m, ldx = xs.rows("x", self.k)
-        y = arrays.like(x, (*xs.shape[:-1], self.columns), self.y_type) if out is None else out
+        tokens, ldx = xs.rows("x", self.k)
+        routes, leading, keep_rows = self._routes(xs.shape[:-1], stream, ids, offsets)
+        m = tokens * max(1, routes.topk)
+        y = arrays.like(x, (*leading, self.columns), self.y_type) if out is None else out
         ys = self._view(y, "out", self.y_type, stream, write=True)
         rows, ldy = ys.rows("out", self.columns)
         if rows != m:
-            raise ArgumentError(f"out has {rows} rows, and x has {m}")
+            raise ArgumentError(f"out has {rows} rows, and x asks for {m}")
         args = _c.Args(x=xs.address, y=ys.address, m=m, ldx=ldx, ldy=ldy, stream=stream or None)
-        keep = [xs, ys, self._operands(args, stream, x_scale, bias, residual, scale), self._scratch(args)]
-        check(_c.serving.qn_run(self.pointer, weight.pointer, args))
+        operands = self._operands(args, tokens, stream, x_scale, bias, residual, scale)
+        keep = [xs, ys, keep_rows, operands, self._scratch(args)]
+        if self.experts:
+            check(_c.serving.qn_run_grouped(self.pointer, weight.pointer, args, routes))
+        else:
+            check(_c.serving.qn_run(self.pointer, weight.pointer, args))
         del keep
         return arrays.widened(y) if out is None and self.y_type == Type.BF16 and isinstance(y, np.ndarray) else y
 
@@ -180,6 +197,26 @@ class Gemm(Owned):
             raise ArgumentError(f"{what} is on another device than the context, which is on {self.context.device}")
         return v
 
+    def _routes(
+        self, leading: tuple[int, ...], stream: int, ids: Any, offsets: Any
+    ) -> tuple[_c.Rows, tuple[int, ...], object]:
+        """Which rows of X, of these leading dimensions, meet which experts; those of Y; what must live as long."""
+        if bool(self.experts) != ((ids is None) != (offsets is None)):
+            raise ArgumentError(f"'{self.problem}' wants {'ids or offsets' if self.experts else 'no ids or offsets'}")
+        if not self.experts:
+            return _c.Rows(), leading, None
+        if ids is None:
+            v = self._view(offsets, "offsets", Type.I32, stream)
+            v.rows("offsets", self.experts + 1)
+            return _c.Rows(offsets=v.address, n_offsets=self.experts + 1), leading, v
+        v = self._view(ids, "ids", Type.I32, stream)
+        topk = 1 if v.shape == leading else v.shape[-1] if v.shape[:-1] == leading else 0
+        if not topk:
+            raise ArgumentError(f"ids has the shape {list(v.shape)}; x asks for {list(leading)}, or one dimension more")
+        if v.rows("ids", v.shape[-1])[1] != v.shape[-1]:
+            raise ArgumentError("ids must be contiguous")
+        return _c.Rows(ids=v.address, topk=topk), v.shape, v
+
     def _rounded(self, x: np.ndarray[Any, Any], x_scale: Any) -> tuple[np.ndarray[Any, Any], Any]:
         """X in float as this problem wants it, with a scale for each row if it has any; else X as it is."""
         if x.dtype not in (np.float16, np.float32, np.float64) or x.dtype == arrays.HOLDER[self.x_type]:
@@ -190,17 +227,19 @@ class Gemm(Owned):
             return arrays.quantized(x, self.x_type)
         return arrays.converted(x, self.x_type), None
 
-    def _operands(self, args: _c.Args, stream: int, x_scale: Any, bias: Any, residual: Any, scale: Any) -> list[object]:
+    def _operands(
+        self, args: _c.Args, tokens: int, stream: int, x_scale: Any, bias: Any, residual: Any, scale: Any
+    ) -> list[object]:
         """What else the problem reads, into `args`; what must live as long."""
         given = {"x_scale": x_scale, "bias": bias, "residual": residual, "scale": scale}
         wanted = {
-            "x_scale": (self.x_type in _SCALED, Type.F32, args.m),
-            "bias": ("+bias" in self.epilogue, Type.F32, self.n),
-            "residual": ("+residual" in self.epilogue, self.y_type, self.columns),
-            "scale": ("*scale" in self.epilogue, Type.F32, 1),
+            "x_scale": (self.x_type in _SCALED, Type.F32, 1, tokens),
+            "bias": ("+bias" in self.epilogue, Type.F32, max(1, self.experts), self.n),
+            "residual": ("+residual" in self.epilogue, self.y_type, args.m, self.columns),
+            "scale": ("*scale" in self.epilogue, Type.F32, 1, max(1, self.experts)),
         }
         keep: list[object] = []
-        for name, (wants, kind, cols) in wanted.items():
+        for name, (wants, kind, lines, cols) in wanted.items():
             array = given[name]
             if wants != (array is not None):
                 raise ArgumentError(f"'{self.problem}' {'wants' if wants else 'has no use for'} {name}")
@@ -210,7 +249,7 @@ class Gemm(Owned):
                 array = np.array([array], np.float32)
             v = self._view(array, name, kind, stream)
             rows, distance = v.rows(name, cols)
-            if rows != (args.m if name == "residual" else 1):
+            if rows != lines or name == "bias" and distance != cols:
                 raise ArgumentError(f"{name} has the shape {list(v.shape)}")
             setattr(args, name, v.address)
             if name == "residual":
@@ -231,16 +270,25 @@ class Gemm(Owned):
 
 
 class Weight(Owned):
-    """A weight in the layout of the kernels, on the device. Made by `Gemm.prepack`; keeps it, `bound`."""
+    """A weight in the layout of the kernels, on the device, or a stack of them. Made by `Gemm.prepack` or
+    `Gemm.prepack_experts`; keeps it, `bound`."""
 
-    def __init__(self, gemm: Gemm, planes: Planes) -> None:
-        out = ctypes.c_void_p()
+    def __init__(self, gemm: Gemm, planes: Sequence[Planes]) -> None:
+        out, serving = ctypes.c_void_p(), _c.serving
         with gemm.context._lock:
-            check(_c.serving.qn_prepack(gemm.pointer, planes.pointer, out))
+            if not gemm.experts:
+                check(serving.qn_prepack(gemm.pointer, planes[0].pointer, out))
+            for i, expert in enumerate(planes if gemm.experts else []):
+                try:
+                    check(serving.qn_prepack_expert(gemm.pointer, i, expert.pointer, out))
+                except BaseException:
+                    serving.qn_weight_free(out)
+                    raise
         super().__init__(out, _c.serving.qn_weight_free, gemm.context._lock, gemm.context)
         gemm.context._made.add(self)
         self.context, self.bound = gemm.context, gemm
-        self.bytes = gemm.weight_bytes + (0 if planes.perm is None else 4 * planes.k)  # on the device
+        orders = any(p.perm is not None for p in planes)
+        self.bytes = gemm.weight_bytes + (4 * gemm.k * len(planes) if orders else 0)  # on the device
 
     def gemm(self, x: Any, out: Any = None, **operands: Any) -> Any:
         """Y = epilogue(X . W^T).
@@ -253,6 +301,11 @@ class Weight(Owned):
             where Y is bf16.
         x_scale [M] float32, where x itself has 8 bits; bias [N] float32, residual (of the shape and type of Y; may be
             out), scale (a float, or one float32): where the problem's epilogue reads them.
+
+        ids [..., topk] int32: of a stack, the experts that each row of x meets, below 0 none; Y is then [..., topk, N],
+            and with ids of the leading dimensions of x [..., N]. offsets [E + 1] int32: instead, where the rows of each
+            expert begin in x, which is sorted by them. bias is then [E, N], scale [E]. Rows that meet none are not
+            written.
 
         Returns Y. Any thread; other threads run Python meanwhile. Raises ArgumentError before anything is written.
         On the host Y is complete. On CUDA it is ordered on PyTorch's current stream, and the workspace is PyTorch's
