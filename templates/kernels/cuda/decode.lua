@@ -62,9 +62,7 @@ local function registers(v, scale)
     + (waits and v.BM * v.BM // 48 + (group(v) <= 32 and 20 or 0) or 0)
 end
 
-local function shared(v)
-  return math.max(v.BM * v.SLAB * types.all[v.act].bytes, v.BM * (16 * v.WN + 4) * 4)
-end
+local function shared(v) return math.max(v.BM * v.SLAB * types.all[v.act].bytes, v.BM * (16 * v.WN + 4) * 4) end
 
 local function derive(v)
   v.BN, v.BK, v.TN, v.TK, v.MT, v.NT = 16 * v.WN, v.SLAB, 16, 64 * v.UNROLL, 1, v.BM // 8
@@ -108,6 +106,8 @@ rule("groups", "a warp's records under way must be whole groups, or lie in one",
 end)
 rule("registers", "sums, codes and planes need more registers than leave room for two CTAs",
   function(v) return registers(v, v.SCALE) <= 128 end)
+rule("planes", "codes of 32 words and scales of more than four groups leave no room for two CTAs",
+  function(v) return v.UNROLL * v.format.bits < 32 or group(v) < 64 or v.UNROLL * 64 // group(v) <= 4 end)
 rule("flight", "two to four kilobytes under way per warp are enough, and less too little", function(v)
   local bytes = v.UNROLL * 128 * v.format.bits
   return bytes <= 4096 and (bytes >= 2048 or v.UNROLL >= 4) -- narrow codes with many scales have no room for more
@@ -120,11 +120,9 @@ rule("slab-long", "a slab of X is long where few tokens leave the room, and K is
   function(v) return (v.SLAB == 2048) == (v.BM == 8 and v.problem.k >= 2048) end)
 rule("scale", "scales are applied where that takes fewer instructions: to 8 weights of a lane, or its sums",
   function(v) return v.SCALE == cheaper(v) or not product.serves(v, cheaper(v)) end)
-rule("split", "K has not as many slabs",
-  function(v) return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.SLAB end)
-rule("crowd", "there are CTAs enough for this device without splitting K", function(v)
-  return v.SPLIT == 1 or -(-v.problem.n // (16 * v.WN)) * v.SPLIT <= 4 * v.device.sms
-end)
+rule("split", "K has not as many slabs", function(v) return v.SPLIT == 1 or v.problem.k >= v.SPLIT * v.SLAB end)
+rule("crowd", "there are CTAs enough for this device without splitting K",
+  function(v) return v.SPLIT == 1 or -(-v.problem.n // (16 * v.WN)) * v.SPLIT <= 4 * v.device.sms end)
 
 -- ---- Source ---------------------------------------------------------------------------------------------------------
 
@@ -242,9 +240,9 @@ return kernel {
   m = function(v) -- but some kernel must serve every M
     return 1, v.BM == 8 and v.SPLIT == 1 and 0 or 2 * v.BM * (v.problem.experts or 1), v.BM
   end,
-  cost = function(v) return shared(v) end,
+  cost = shared,
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, x.ptx, product.ptx, codes.stream, schedule.task,
     x.place, stream.places, codes.load, codes.fragment, planes.conversions, planes.terms, x.spread, stream.begin,
-    stream.multiply,
-    function(w, v) x.by_words(w, v, "SLAB") end, copy_x, reduce.gather, reduce.combine, epilogue.store, entry },
+    stream.multiply, function(w, v) x.by_words(w, v, "SLAB") end, copy_x, reduce.gather, reduce.combine, epilogue.store,
+    entry },
 }
