@@ -393,4 +393,16 @@ function planes.terms(w, v)
   w.blank()
 end
 
+-- The terms of the group that step s is in; raw(p): what the lane has of plane p, text.
+function planes.step_terms(w, v, raw)
+  local all = {}
+  for i, p in ipairs(planes.met(v)) do all[i] = raw(p) end
+  w([[
+    if (s % GROUP_STEPS == 0)
+    #pragma unroll
+      for (int i = 0; i < MT; i++)
+        term[i] = terms_of(${RAW});
+  ]], { RAW = table.concat(all, ",\n") })
+end
+
 return planes

@@ -377,16 +377,7 @@ function product.loop(w, v, of)
   w "#pragma unroll"
   w.push "for (int s = 0; s < TK / 16; s += ${DEPTH}) { /* steps of 16 along k */"
   if of.codes then w(of.codes) end
-  if v.TERMS then
-    local raw = {}
-    for i, p in ipairs(planes.met(v)) do raw[i] = of.raw(p) end
-    w([[
-      if (s % GROUP_STEPS == 0)
-      #pragma unroll
-        for (int i = 0; i < MT; i++)
-          term[i] = terms_of(${RAW});
-    ]], { RAW = table.concat(raw, ",\n") })
-  end
+  if v.TERMS then planes.step_terms(w, v, of.raw) end
   x.operand(w, v, of.offset)
   w([[
     #pragma unroll

@@ -68,18 +68,6 @@ function warpgroup.ptx(w, v)
   w.blank()
 end
 
--- The terms of the group that step s is in.
-local function terms(w, v)
-  local raw = {}
-  for i, p in ipairs(planes.met(v)) do raw[i] = product.raw(v, p) end
-  w([[
-    if (s % GROUP_STEPS == 0)
-    #pragma unroll
-      for (int i = 0; i < MT; i++)
-        term[i] = terms_of(${RAW});
-  ]], { RAW = table.concat(raw, ",\n") })
-end
-
 -- The sums of a group, times its scales, go to acc.
 local function flush(w, v)
   w([[
@@ -116,7 +104,7 @@ function warpgroup.multiply(w, v)
   if v.FLUSH then w "${PART} part[MT][NT][4]; /* sums over the group */" end
   w "#pragma unroll"
   w.push "for (int s = 0; s < TK / 16; s += ${DEPTH}) { /* steps of 16 along k */"
-  if v.TERMS then terms(w, v) end
+  if v.TERMS then planes.step_terms(w, v, function(p) return product.raw(v, p) end) end
   w([[
     const int now = s / ${DEPTH} % ${AHEAD}, at = s * 16 * ${X_SIZE};
     #pragma unroll
