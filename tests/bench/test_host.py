@@ -6,9 +6,11 @@ the samples. With the folder of a build also the library that times there.
 import ctypes
 import importlib.machinery
 import importlib.util
+import json
 import os
 import platform
 import sys
+import tempfile
 import time
 import types
 
@@ -101,6 +103,20 @@ def test_spread_is_of_quartiles():
     samples = [(s, 1.0, False) for s in (8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 90.0)]
     row = host.result((1, 1, 1), p, 1, samples, 0.0, None)
     assert row["us"] == 11e6 and abs(row["spread"] - 2 / 11) < 1e-12 and row["of_peak"] is None, row
+
+
+def test_medians_of_runs():
+    row = {"n": 1, "k": 2, "threads": 1, "m": 4, "peer": "p", "kernel": "k", "samples": 11, "error": 0.5, "of_peak": None}
+    paths = []
+    with tempfile.TemporaryDirectory() as folder:
+        for us, disturbed in ((10.0, 0), (14.0, 11), (11.0, 5)):
+            paths.append(os.path.join(folder, str(us)))
+            with open(paths[-1], "w") as out:
+                json.dump({"rows": [dict(row, us=us, disturbed=disturbed, bandwidth=1 / us, of_reads=us, operations=us),
+                                    dict(row, m=5, us=1.0, disturbed=11, bandwidth=1, of_reads=1, operations=1)]}, out)
+        four, five = host.medians(paths)
+    assert four["us"] == 11 and four["spread"] == 2 / 11 and four["of_reads"] == 11 and four["bandwidth"] == 1 / 11, four
+    assert "?" not in host.line(four) and "?" in host.line(five), (four, five)
 
 
 def test_missing_contenders_are_named_once():
