@@ -2,6 +2,7 @@
 #include "device_host.h"
 #include "cpu.h"
 #include "fail.h"
+#include "heap.h"
 #include "host_load.h"
 #include "pool.h"
 #include <stdio.h>
@@ -15,7 +16,6 @@ typedef struct host {
   qn_pool *pool;
 } host;
 
-#define HUGE_PAGE (2 << 20)
 #define MAX_BYTES ((size_t)1 << 46) /* no machine has more addresses for one process */
 
 static void host_close(qn_device *d) {
@@ -23,11 +23,13 @@ static void host_close(qn_device *d) {
   qn__free(d->heap, d, sizeof(host));
 }
 
-/* Weights are large and read from end to end: they start at a huge page, so that the kernel may use such pages. */
+/* Weights are large and read from end to end: they start at a huge page. */
 static qn_status host_alloc(qn_device *d, size_t bytes, void **p) {
-  size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 256;
+  size_t align = bytes >= 2 * (size_t)QN_HUGE_PAGE ? QN_HUGE_PAGE : 256;
   *p = bytes <= MAX_BYTES ? qn__alloc_aligned(d->heap, align, bytes) : NULL;
-  return *p ? QN_OK : qn__fail(QN_E_NOMEM, "%zu bytes of memory", bytes);
+  if (!*p) return qn__fail(QN_E_NOMEM, "%zu bytes of memory", bytes);
+  if (align == QN_HUGE_PAGE) qn__huge_pages(*p, bytes);
+  return QN_OK;
 }
 
 static void host_free(qn_device *d, void *p) { qn__free_aligned(d->heap, p); }

@@ -2,6 +2,7 @@
 #include "heap.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *resize(const qn_allocator *heap, void *p, size_t old_size, size_t new_size) {
   if (heap && heap->resize) return heap->resize(heap->user, p, old_size, new_size);
@@ -42,4 +43,10 @@ void qn__free_aligned(const qn_allocator *heap, void *p) {
   if (!p) return;
   memcpy(&n, (char *)p - sizeof n, sizeof n);
   qn__free(heap, n.whole, n.size);
+}
+
+void qn__huge_pages(void *p, size_t bytes) {
+  size_t skip = -(uintptr_t)p & (QN_HUGE_PAGE - 1);
+  if (bytes >= skip + QN_HUGE_PAGE)
+    madvise((char *)p + skip, (bytes - skip) / QN_HUGE_PAGE * QN_HUGE_PAGE, MADV_HUGEPAGE);
 }

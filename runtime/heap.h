@@ -15,4 +15,10 @@ void qn__free(const qn_allocator *heap, void *p, size_t size);
 /* The same at a multiple of `align`, a power of two; the block itself knows its size. */
 void *qn__alloc_aligned(const qn_allocator *heap, size_t align, size_t size);
 void qn__free_aligned(const qn_allocator *heap, void *p);
+
+enum { QN_HUGE_PAGE = 2 << 20 };
+
+/* Asks the system for huge pages where such fit whole into these bytes: what is read from end to end misses fewer
+ * translations. A hint, which changes no content. */
+void qn__huge_pages(void *p, size_t bytes);
 #endif

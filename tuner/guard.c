@@ -1,12 +1,13 @@
 /* guard.c - guards: set before a kernel runs, looked at after. */
 #include "guard.h"
 #include "fail.h"
+#include "heap.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { GUARD = 4096, LINE = 256, HUGE_PAGE = 2 << 20, CHUNK = 1 << 20 };
+enum { GUARD = 4096, LINE = 256, CHUNK = 1 << 20 };
 
 static bool on_host(const qn_device *d) { return d->target->host_memory; }
 static size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -14,15 +15,16 @@ static size_t page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
-/* Whole pages between two that nobody may touch. Many begin at a huge page, so that the system may use such. */
+/* Whole pages between two that nobody may touch. Many begin at a huge page, as they do where they serve. */
 static qn_status map(size_t room, char **first) {
-  size_t page = page_bytes(), unit = room >= 2 * HUGE_PAGE ? HUGE_PAGE : page, all = room + unit + page;
+  size_t page = page_bytes(), unit = room >= 2 * (size_t)QN_HUGE_PAGE ? QN_HUGE_PAGE : page, all = room + unit + page;
   char *p = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return qn__fail(QN_E_NOMEM, "%zu bytes of memory", room);
   *first = p + (round_up((size_t)p + page, unit) - (size_t)p);
   char *end = *first + room + page;
   if (*first - page > p) munmap(p, (size_t)(*first - page - p));
   if (end < p + all) munmap(end, (size_t)(p + all - end));
+  if (unit == QN_HUGE_PAGE) qn__huge_pages(*first, room);
   if (!room || !mprotect(*first, room, PROT_READ | PROT_WRITE)) return QN_OK;
   munmap(*first - page, room + 2 * page);
   return qn__fail(QN_E_NOMEM, "%zu bytes of memory", room);

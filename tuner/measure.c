@@ -2,6 +2,7 @@
 #include "measure.h"
 #include "cpu.h"
 #include "fail.h"
+#include "heap.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -183,6 +184,7 @@ qn_status qn__meter_new(qn_device *d, size_t bytes, qn_meter **out) {
     *out = NULL;
     return qn__fail(QN_E_NOMEM, "no memory for %zu bytes to stream through", bytes);
   }
+  qn__huge_pages(m->memory, m->bytes);
   if (!looked_at(d)) return QN_OK;
   m->stat = open("/proc/stat", O_RDONLY | O_CLOEXEC);
   m->sampler.on = (qn_machine){now, pace, lost, m};
