@@ -77,6 +77,31 @@ static int model_tensors(lua_State *L) {
   return 1;
 }
 
+/* model:stacks() -> list of { name =, format =, refusal =, experts =, n =, k =, tensors = { name of each expert, or the
+ * one that has them as slices } } */
+static int model_stacks(lua_State *L) {
+  const qn_model *m = qn__lua_model_at(L, 1);
+  const qn_stack *s;
+  lua_newtable(L);
+  for (size_t i = 0; (s = qn_model_stack(m, i)); i++) {
+    lua_newtable(L);
+    qn__lua_set_text(L, "name", s->name);
+    qn__lua_set_text(L, "format", s->format);
+    qn__lua_set_text(L, "refusal", s->refusal);
+    qn__lua_set_integer(L, "experts", s->experts);
+    qn__lua_set_integer(L, "n", s->n);
+    qn__lua_set_integer(L, "k", s->k);
+    lua_newtable(L);
+    for (int64_t e = 0; e < (s->tensor[0]->slices > 1 ? 1 : s->experts); e++) {
+      lua_pushstring(L, s->tensor[e]->name);
+      lua_rawseti(L, -2, (lua_Integer)e + 1);
+    }
+    lua_setfield(L, -2, "tensors");
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
 /* model:stored() -> list of { name, weight, dtype, bytes, dims } as they lie in the files. weight: of which it is a
  * part. blocks: its type is one of GGUF alone. */
 static int model_stored(lua_State *L) {
@@ -361,6 +386,7 @@ static int type_bits(lua_State *L) {
 void qn__lua_model(lua_State *L) {
   static const luaL_Reg model_methods[] = {
       {"tensors", model_tensors},
+      {"stacks", model_stacks},
       {"stored", model_stored},
       {"config", model_config},
       {"remark", model_remark},
@@ -374,8 +400,8 @@ void qn__lua_model(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg planes_methods[] = {
-      {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize}, {"__gc", planes_gc},
-      {NULL, NULL},
+      {"info", planes_info}, {"check", planes_check}, {"dequantize", planes_dequantize},
+      {"__gc", planes_gc},   {"__close", planes_gc},  {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
       {"model", model_open}, {"planes", planes_make}, {"quantize", quantize}, {"type_bits", type_bits}, {NULL, NULL},

@@ -9,8 +9,12 @@ return function(q, native)
   function q.model(path)
     local handle, why, code = native.model(path)
     if not handle then return nil, why, code end
-    local m = setmetatable({ path = path, handle = handle, list = handle:tensors(), by_name = {} }, model)
+    local m = setmetatable({ path = path, handle = handle, list = handle:tensors(), by_name = {}, stack_of = {} },
+      model)
     for _, t in ipairs(m.list) do m.by_name[t.name] = t end
+    for _, s in ipairs(m:stacks()) do
+      for _, name in ipairs(s.tensors) do m.stack_of[name] = s end
+    end
     return m
   end
 
@@ -19,6 +23,12 @@ return function(q, native)
 
   -- List of { name, dialect, format, n, k, slices, bytes, bpw, quantized, linear, role, refusal… }.
   function model:tensors() return self.list end
+  -- Experts that are one weight: list of { name, format or refusal, experts, n, k, tensors = { name of each, or of the
+  -- one that has them as slices } }.
+  function model:stacks()
+    self.stack_list = self.stack_list or self.handle:stacks()
+    return self.stack_list
+  end
   function model:stored() return self.handle:stored() end
   function model:config() return self.handle:config() end
   -- What should be told of it as a whole, or nil: an index that lists tensors which no file holds.
@@ -53,9 +63,9 @@ return function(q, native)
     local t, why, code = matrix(self, name, slice)
     if not t then return nil, why, code end
     local descriptor = q.descriptor(t.format)
-    local planes, x
-    planes, why, code = self.handle:planes(name, slice)
-    if not planes then return nil, why, code end
+    local x
+    local planes <close>, fault, status = self.handle:planes(name, slice)
+    if not planes then return nil, fault, status end
     x, why, code = planes:dequantize(descriptor)
     if not x then return nil, ("%s: %s"):format(name, why), code end
     return x, t
@@ -81,22 +91,32 @@ return function(q, native)
     return nil, table.concat(out, "\n"), "QN_E_SHAPE"
   end
 
-  -- The linear layers, grouped by (format, N, K): list of { format, n, k, quantized, layers = { name… } }, and those
-  -- that cannot be served: { { name, why }… }. Without `partial` there must be none of these: else nil, message, code.
+  -- What is multiplied at once as a problem without types: "int4.g128:256x768", of a stack "int4.g128:8x256x768".
+  function model.shape_of(x)
+    return ("%s:%s%dx%d"):format(x.format, x.experts and x.experts .. "x" or "", x.n, x.k)
+  end
+
+  -- The stack that a weight is of, else the weight.
+  function model:whole_of(t) return self.stack_of[t.name] or t end
+
+  -- The linear layers, those of a stack as one, grouped by their problem: list of { shape, format, n, k, quantized,
+  -- layers = { name… } }, and those that cannot be served: { { name, why }… }. Without `partial` there must be none of
+  -- these: else nil, message, code.
   function model:groups(partial)
-    local groups, index, left_out = {}, {}, {}
+    local groups, index, left_out, refused = {}, {}, {}, {}
     for _, t in ipairs(self.list) do
-      local ok, why = t.format, t.refusal or "it is no matrix"
-      if t.linear and ok then ok, why = pcall(q.resolve, t.format) end
+      local x = self:whole_of(t)
+      local ok, why = x.format, x.refusal or "it is no matrix"
+      if t.linear and ok then ok, why = pcall(q.resolve, x.format) end
       if t.linear and ok then
-        local key = ("%s:%dx%d"):format(t.format, t.n, t.k)
-        if not index[key] then
-          index[key] = { format = t.format, n = t.n, k = t.k, quantized = t.quantized, layers = {} }
-          groups[#groups + 1] = index[key]
+        local shape = model.shape_of(x)
+        if not index[shape] then
+          index[shape] = { shape = shape, format = x.format, n = x.n, k = x.k, quantized = t.quantized, layers = {} }
+          groups[#groups + 1] = index[shape]
         end
-        table.insert(index[key].layers, t.name)
-      elseif t.linear then
-        left_out[#left_out + 1] = { name = t.name, why = why }
+        table.insert(index[shape].layers, t.name)
+      elseif t.linear and not refused[x] then
+        refused[x], left_out[#left_out + 1] = true, { name = x.name, why = why }
       end
     end
     local ok, why, code = whole(self, left_out, partial)
@@ -109,7 +129,7 @@ return function(q, native)
     local descriptor = q.descriptor(group.format)
     for _, name in ipairs(group.layers) do
       for slice = 1, self.by_name[name].slices do
-        local planes, why, code = self.handle:planes(name, slice)
+        local planes <close>, why, code = self.handle:planes(name, slice)
         local ok = planes
         if planes then ok, why, code = planes:check(descriptor) end
         if not ok then return nil, ("%s: %s"):format(name, why), code end

@@ -35,7 +35,8 @@ local function collect(p, source_of, by_problem, problems, timed)
       for _, x in ipairs(range.points) do
         local entry = by_problem[plan.problem]
         if not entry then
-          entry = { problem = plan.problem, n = plan.n, k = plan.k, format = plan.format, act = plan.act, points = {} }
+          entry = { problem = plan.problem, experts = plan.experts, n = plan.n, k = plan.k, format = plan.format,
+            act = plan.act, points = {} }
           by_problem[plan.problem], problems[#problems + 1] = entry, entry
         end
         entry.points[#entry.points + 1] = { source = source_of[plan.device], m = x.m, variant = range.variant,
@@ -50,33 +51,35 @@ local function collect(p, source_of, by_problem, problems, timed)
 end
 
 -- The layers of a model by what they are called but for numbers, with the time that a source has for them at its least
--- M. nil if it has none of them.
-local function table_of(tensors, problems, source, act)
-  local rows, by_name, by_shape = {}, {}, {}
+-- M. A stack is one layer where the source has it, else as many as it has experts. nil if it has none of them.
+local function table_of(model, problems, source, act)
+  local rows, by_name, by_shape, counted = {}, {}, {}, {}
   local out = { source = source, act = act, m = math.huge, seconds = 0, bytes = 0, missing = 0, rows = rows }
-  local function shape(t) return ("%s:%dx%d"):format(t.format, t.n, t.k) end
   for _, entry in ipairs(problems) do
     for _, x in ipairs(entry.act == act and entry.points or {}) do
       if x.source == source and x.m <= out.m then
         if x.m < out.m then out.m, by_shape = x.m, {} end
-        by_shape[shape(entry)] = { point = x, problem = entry.problem }
+        by_shape[model.shape_of(entry)] = { point = x, problem = entry.problem }
       end
     end
   end
-  for _, t in ipairs(tensors) do
-    local has = t.linear and t.format and by_shape[shape(t)]
-    if has then
+  for _, t in ipairs(model:tensors()) do
+    local stack = model.stack_of[t.name]
+    local at_once = stack and stack.format and by_shape[model.shape_of(stack)]
+    local has, times = at_once or t.linear and t.format and by_shape[model.shape_of(t)], at_once and 1 or t.slices
+    if has and not (at_once and counted[stack]) then
+      counted[stack or t] = true
       local layers = t.name:gsub("%d+", "*")
       local key = layers .. has.problem
       if not by_name[key] then
         by_name[key] = { layers = layers, count = 0, problem = has.problem, seconds = 0, bytes = 0 }
         rows[#rows + 1] = by_name[key]
       end
-      by_name[key].count = by_name[key].count + t.slices
+      by_name[key].count = by_name[key].count + times
       for _, sum in ipairs { by_name[key], out } do
-        sum.seconds, sum.bytes = sum.seconds + t.slices * has.point.seconds, sum.bytes + t.slices * has.point.bytes
+        sum.seconds, sum.bytes = sum.seconds + times * has.point.seconds, sum.bytes + times * has.point.bytes
       end
-    elseif t.linear then out.missing = out.missing + 1 end
+    elseif t.linear and not has then out.missing = out.missing + 1 end
   end
   return #rows > 0 and out or nil
 end
@@ -111,7 +114,7 @@ function report.of(packs, timed, model)
   out.model = { path = model.path, tables = {} }
   for i = 1, #out.sources do
     for _, act in ipairs(acts) do
-      out.model.tables[#out.model.tables + 1] = table_of(model:tensors(), out.problems, i, act)
+      out.model.tables[#out.model.tables + 1] = table_of(model, out.problems, i, act)
     end
   end
   return out

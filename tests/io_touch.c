@@ -65,6 +65,17 @@ static int touch_tensor(const qn_model *m, const qn_tensor *t) {
   return planes;
 }
 
+/* It has its tensors, or a reason why it cannot be read as one; its planes are those of these. */
+static void touch_stack(const qn_stack *s) {
+  touch(s->name, strlen(s->name));
+  if (!s->format == !s->refusal || s->experts < 1) abort();
+  for (int64_t e = 0; e < s->experts; e++) {
+    const qn_tensor *t = s->tensor[e];
+    if (s->format && (t->n != s->n || t->k != s->k || strcmp(t->format, s->format))) abort();
+    if (t->slices > 1 && s->format && t->slices != s->experts) abort();
+  }
+}
+
 int io_touch(const char *path) {
   qn_model *m;
   qn_status s = qn_model_open(path, &m);
@@ -76,12 +87,14 @@ int io_touch(const char *path) {
   const qn_tensor *t;
   const qn_raw *r;
   const qn_meta *v;
+  const qn_stack *stack;
   for (size_t i = 0; (r = qn_model_raw(m, i)); i++) touch(r->name, strlen(r->name)), touch(r->data, r->bytes);
   for (size_t i = 0; (v = qn_model_meta(m, i)); i++) {
     if (qn_model_find_meta(m, v->key) != v) abort();
     if (v->type == QN_META_STRING) touch(v->data, v->count);
   }
   for (size_t i = 0; (t = qn_model_tensor(m, i)); i++) planes += touch_tensor(m, t);
+  for (size_t i = 0; (stack = qn_model_stack(m, i)); i++) touch_stack(stack);
   qn_model_close(m);
   return planes;
 }

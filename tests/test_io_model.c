@@ -188,6 +188,40 @@ START_TEST(what_is_stored_in_out_is_transposed) {
 }
 END_TEST
 
+/* ---- Experts ----------------------------------------------------------------------------------------------------- */
+
+START_TEST(experts_are_a_stack_in_the_order_of_their_numbers) {
+  static uint16_t x[3][8], both[2][8];
+  for (uint16_t i = 0; i < 8; i++) x[0][i] = i, x[1][i] = i + 100, both[0][i] = i + 200, both[1][i] = i + 300;
+  put_tensors("model.safetensors",
+              (qn_save[]){{"a.experts.1.up.weight", "F16", 2, {2, 4}, x[1]},
+                          {"a.experts.0.up.weight", "F16", 2, {2, 4}, x[0]},
+                          {"a.shared_experts.0.up.weight", "F16", 2, {2, 4}, x[2]},
+                          {"b.experts.down", "F16", 3, {2, 2, 4}, both}},
+              4);
+  qn_model *m = open_folder();
+  const qn_stack *a = qn_model_stack(m, 0), *b = qn_model_stack(m, 1);
+  ck_assert_ptr_null(qn_model_stack(m, 2));
+  ck_assert_str_eq(a->name, "a.experts.*.up.weight");
+  ck_assert_str_eq(b->name, "b.experts.down");
+  for (int i = 0; i < 2; i++) {
+    const qn_stack *s = i ? b : a;
+    ck_assert(s->experts == 2 && s->n == 2 && s->k == 4 && !s->refusal && !strcmp(s->format, "f16"));
+    for (int e = 0; e < 2; e++) {
+      qn_planes *p;
+      ck_assert_int_eq(qn_model_expert(m, s, e, &p), QN_OK);
+      ck_assert_mem_eq(p->plane[0].data, i ? both[e] : x[e], sizeof x[e]);
+      qn_planes_free(p);
+    }
+    qn_planes *none;
+    ck_assert_int_eq(qn_model_expert(m, s, 2, &none), QN_E_ARG);
+    ck_assert(strstr(qn_io_errmsg(), "expert 2, allowed 0 .. 1") && !none);
+  }
+  ck_assert(!strcmp(a->tensor[1]->name, "a.experts.1.up.weight") && b->tensor[0] == b->tensor[1]);
+  qn_model_close(m);
+}
+END_TEST
+
 /* ---- Configurations ---------------------------------------------------------------------------------------------- */
 
 /* Where the quantization is described: a GPTQ weight is symmetric if the description is found. */
@@ -349,6 +383,7 @@ int main(int argc, char **argv) {
       CASE(the_head_of_a_tied_model_is_its_embedding, QN_COUNT(heads)),
       CASE(a_head_of_its_own_is_not_tied, 1),
       CASE(what_is_stored_in_out_is_transposed, QN_COUNT(orders)),
+      CASE(experts_are_a_stack_in_the_order_of_their_numbers, 1),
       CASE(the_quantization_is_found, QN_COUNT(configurations)),
       CASE(a_file_of_another_kind_is_named, QN_COUNT(strangers)),
       CASE(blanks_may_stand_round_a_header, 1),

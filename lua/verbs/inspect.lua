@@ -24,6 +24,9 @@ return {
     print(("%d weights, %s, %s of fp16%s"):format(#list, common.bytes(bytes), share,
       #refused > 0 and ("; %d cannot be read and are left out"):format(#refused) or ""))
     for _, text in ipairs(refused) do print("cannot be read: " .. text) end
+    for _, s in ipairs(model:stacks()) do
+      print(("stack %s: %s"):format(s.name, s.format and model.shape_of(s) or "cannot be read as one: " .. s.refusal))
+    end
     local architecture, why = model:architecture()
     print(architecture and ("architecture %s: can be evaluated"):format(architecture) or "cannot be evaluated: " .. why)
   end,

@@ -25,6 +25,7 @@ STRUCTS = {
     "qn_rows": _c.Rows,
     "qn_raw": _c.Raw,
     "qn_tensor": _c.Tensor,
+    "qn_stack": _c.Stack,
     "qn_meta": _c.Meta,
 }
 ENUMS = {"qn_status": ("QN_", _c.Status), "qn_level": ("QN_", _c.Level), "qn_type": ("QN_T_", _c.Type)}

@@ -83,3 +83,15 @@ def test_what_does_not_stack(models: Path) -> None:
     one, other = (fp4.planes(f"model.layers.{i}.mlp.down_proj.weight") for i in (0, 1))
     with pytest.raises(quernel.ArgumentError, match="is not the same"):
         quernel.Planes.stack([one, other])
+
+
+def test_stacks_of_experts(models: Path) -> None:
+    checkpoint = quernel.Checkpoint(models / "arch" / "qwen3_moe")
+    name = "model.layers.0.mlp.experts.*.down_proj.weight"
+    stack = checkpoint.stacks[name]
+    assert (stack.experts, stack.n, stack.k, stack.problem) == (6, 32, 24, "bf16:6x32x24")
+    for e, planes in enumerate(checkpoint.experts(name)):
+        assert np.array_equal(planes["codes"], checkpoint.planes(name.replace("*", str(e)))["codes"])
+    assert e + 1 == stack.experts
+    with pytest.raises(KeyError, match="no stack nothing"):
+        next(checkpoint.experts("nothing"))

@@ -548,6 +548,7 @@ qn_status qn_model_open(const char *path, qn_model **out) {
   if (!s && !m->stored_names.slot) s = index_names(m);
   if (!s && !m->gguf) s = qn__names_init(&m->meta_names, m->meta, m->n_meta, sizeof *m->meta, &twice);
   if (!s) s = qn__model_claim(m);
+  if (!s) s = qn__model_stacks(m);
   if (!s) s = qn__names_init(&m->weight_names, m->weight, m->n_weights, sizeof *m->weight, &twice);
   if (s) qn_model_close(m);
   else *out = m;

@@ -115,6 +115,8 @@ struct qn_model {
   qn__stored **by_name; /* the same, sorted */
   qn__weight *weight;
   size_t n_weights;
+  qn_stack *stack; /* in the arena */
+  size_t n_stacks;
   qn_meta *meta; /* in the arena */
   size_t n_meta, cap_meta;
   qn__names stored_names, weight_names, meta_names;
@@ -133,8 +135,9 @@ qn_status qn__model_note(qn_model *m, const char *key, const char *text, size_t 
 qn_status qn__safetensors_read(qn_model *m, const qn__map *file);
 qn_status qn__gguf_read(qn_model *m, const qn__map *file);
 
-/* Claim: make weights of the stored tensors. */
+/* Claim: make weights of the stored tensors; then stacks of weights (stack.c). */
 qn_status qn__model_claim(qn_model *m);
+qn_status qn__model_stacks(qn_model *m);
 
 /* ---- Dialects ---------------------------------------------------------------------------------------------------- */
 

@@ -80,6 +80,19 @@ QN_API void qn_model_release(const qn_model *model);
 QN_API const qn_tensor *qn_model_tensor(const qn_model *model, size_t i);
 QN_API const qn_tensor *qn_model_find(const qn_model *model, const char *name); /* NULL if there is none */
 
+/* A stack: the experts of a layer for one of its products, linear layers of one format and shape of which a token meets
+ * a few. A file has them as slices of one tensor, or as a tensor for each. Experts of several formats are no stack. */
+typedef struct qn_stack {
+  const char *name;   /* of the tensor that has the slices; of tensors with * for the number: "a.experts.*.up.weight" */
+  const char *format; /* of each; NULL: `refusal` says why they cannot be read as one weight */
+  const char *refusal; /* NULL, or "the configuration says 8 experts, and number 5 is not there" */
+  int64_t experts, n, k;
+  const qn_tensor *const *tensor; /* [experts]; where they are slices of one tensor, so often this */
+} qn_stack;
+
+/* The i-th stack, in the order of the file; NULL past the last. Its problem is "FORMAT:ExNxK". */
+QN_API const qn_stack *qn_model_stack(const qn_model *model, size_t i);
+
 /* The i-th stored tensor; NULL past the last. */
 QN_API const qn_raw *qn_model_raw(const qn_model *model, size_t i);
 QN_API const qn_raw *qn_model_find_raw(const qn_model *model, const char *name);
@@ -137,6 +150,10 @@ QN_API const char *qn_io_errmsg(void);
  * a group index beyond the groups), QN_E_NOMEM. */
 QN_API qn_status qn_model_planes(const qn_model *model, const qn_tensor *tensor, int64_t slice, qn_planes **out);
 QN_API void qn_planes_free(qn_planes *planes); /* NULL is accepted */
+
+/* The same for expert number `expert` of a stack, 0 .. experts - 1, as qn_prepack_expert takes it: with the planes of
+ * one expert at a time a stack of any size is packed in little memory. QN_E_SHAPE: the stack's refusal. */
+QN_API qn_status qn_model_expert(const qn_model *model, const qn_stack *stack, int64_t expert, qn_planes **out);
 
 /* The plane of that name, or NULL. */
 QN_API const qn_plane *qn_planes_find(const qn_planes *planes, const char *name);

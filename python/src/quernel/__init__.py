@@ -13,7 +13,7 @@
 
 from . import _c
 from ._c import Level
-from .checkpoint import Checkpoint, Tensor
+from .checkpoint import Checkpoint, Stack, Tensor
 from .errors import ArgumentError, CudaError, DeviceError, Error, FileError, FormatError
 from .errors import LimitError, NoKernelError, OutOfMemory, ShapeError
 from .planes import Planes
@@ -37,6 +37,7 @@ __all__ = [
     "OutOfMemory",
     "Planes",
     "ShapeError",
+    "Stack",
     "Tensor",
     "Weight",
     "open",

@@ -154,6 +154,18 @@ class Tensor(Structure):
     ]
 
 
+class Stack(Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("format", c_char_p),
+        ("refusal", c_char_p),
+        ("experts", c_int64),
+        ("n", c_int64),
+        ("k", c_int64),
+        ("tensor", POINTER(POINTER(Tensor))),
+    ]
+
+
 class Meta(Structure):
     _fields_ = [
         ("key", c_char_p),
@@ -206,6 +218,7 @@ READING: _Functions = {
     "qn_model_release": (None, [c_void_p]),
     "qn_model_tensor": (POINTER(Tensor), [c_void_p, c_size_t]),
     "qn_model_find": (POINTER(Tensor), [c_void_p, c_char_p]),
+    "qn_model_stack": (POINTER(Stack), [c_void_p, c_size_t]),
     "qn_model_raw": (POINTER(Raw), [c_void_p, c_size_t]),
     "qn_model_find_raw": (POINTER(Raw), [c_void_p, c_char_p]),
     "qn_model_remark": (c_char_p, [c_void_p]),
@@ -215,6 +228,7 @@ READING: _Functions = {
     "qn_tensor_bpw": (c_double, [POINTER(Tensor)]),
     "qn_io_errmsg": (c_char_p, []),
     "qn_model_planes": (c_int, [c_void_p, POINTER(Tensor), c_int64, POINTER(POINTER(Planes))]),
+    "qn_model_expert": (c_int, [c_void_p, POINTER(Stack), c_int64, POINTER(POINTER(Planes))]),
     "qn_planes_free": (None, [POINTER(Planes)]),
     "qn_planes_find": (POINTER(Plane), [POINTER(Planes), c_char_p]),
 }

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from ctypes import POINTER
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,16 +39,35 @@ class Tensor:
     linear: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """The experts of a layer as one weight: see qn_stack in quernel_io.h. `problem`: without types, FORMAT:ExNxK."""
+
+    name: str
+    format: str | None
+    refusal: str | None
+    experts: int
+    n: int
+    k: int
+
+    @property
+    def problem(self) -> str:
+        return f"{self.format}:{self.experts}x{self.n}x{self.k}"
+
+
 def _text(s: bytes | None) -> str | None:
     return None if s is None else s.decode(errors="replace")
 
 
-def _tensor(t: Any) -> Tensor:
+_Record = TypeVar("_Record", Tensor, Stack)
+
+
+def _record(kind: type[_Record], t: Any) -> _Record:
     fields: dict[str, Any] = {}
-    for field in dataclasses.fields(Tensor):
+    for field in dataclasses.fields(kind):
         value = getattr(t, field.name)
         fields[field.name] = _text(value) if isinstance(value, bytes) else value
-    return Tensor(**fields)
+    return kind(**fields)
 
 
 class Checkpoint(Owned):
@@ -72,13 +91,13 @@ class Checkpoint(Owned):
         """Its weights, in the order of the file."""
         i = 0
         while t := _c.reading.qn_model_tensor(self.pointer, i):
-            yield _tensor(t.contents)
+            yield _record(Tensor, t.contents)
             i += 1
 
     def find(self, name: str) -> Tensor | None:
         """The weight of that name."""
         t = _c.reading.qn_model_find(self.pointer, name.encode())
-        return _tensor(t.contents) if t else None
+        return _record(Tensor, t.contents) if t else None
 
     def planes(self, name: str, slice: int = 0) -> Planes:
         """The weight of that name, of a stack the matrix `slice`, from 0; without a copy where the file has planes.
@@ -90,6 +109,36 @@ class Checkpoint(Owned):
             raise KeyError(f"{self.path} has no weight {name}")
         out = POINTER(_c.Planes)()
         check_io(_c.reading.qn_model_planes(self.pointer, t, slice, out))
+        return self._planes(out)
+
+    @property
+    def stacks(self) -> dict[str, Stack]:
+        """Experts that are one weight, by name, in the order of the file."""
+        found = (_record(Stack, s.contents) for s in self._stacks())
+        return {stack.name: stack for stack in found}
+
+    def experts(self, name: str) -> Iterator[Planes]:
+        """The planes of a stack's experts, one after the other, as `Gemm.prepack_experts` takes them.
+
+        Raises KeyError, ShapeError (it cannot be read as one weight: its `refusal`), FormatError.
+        """
+        for stack in self._stacks():
+            if stack.contents.name == name.encode():
+                for expert in range(stack.contents.experts):
+                    out = POINTER(_c.Planes)()
+                    check_io(_c.reading.qn_model_expert(self.pointer, stack, expert, out))
+                    yield self._planes(out)
+                return
+        raise KeyError(f"{self.path} has no stack {name}")
+
+    def _stacks(self) -> Iterator[Any]:
+        i = 0
+        while s := _c.reading.qn_model_stack(self.pointer, i):
+            yield s
+            i += 1
+
+    def _planes(self, out: Any) -> Planes:
+        """Planes of the library, which are freed when nobody refers to their arrays."""
         keep = Owned(out, _c.reading.qn_planes_free, threading.RLock(), self)
         p = out.contents
         planes = {

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -143,10 +143,9 @@ class Gemm(Owned):
         """
         return Weight(self, [planes])
 
-    def prepack_experts(self, planes: Sequence[Planes]) -> Weight:
-        """The same for a stack of experts, whose planes come in order. Raises ArgumentError for another number."""
-        if len(planes) != self.experts:
-            raise ArgumentError(f"planes of {len(planes)} experts; the problem has {self.experts}")
+    def prepack_experts(self, planes: Iterable[Planes]) -> Weight:
+        """The same for a stack of experts, whose planes come in order, each when the one before is packed. Raises
+        ArgumentError for another number."""
         return Weight(self, planes)
 
     def run(
@@ -273,22 +272,26 @@ class Weight(Owned):
     """A weight in the layout of the kernels, on the device, or a stack of them. Made by `Gemm.prepack` or
     `Gemm.prepack_experts`; keeps it, `bound`."""
 
-    def __init__(self, gemm: Gemm, planes: Sequence[Planes]) -> None:
+    def __init__(self, gemm: Gemm, planes: Iterable[Planes]) -> None:
         out, serving = ctypes.c_void_p(), _c.serving
+        packed, orders = 0, False
         with gemm.context._lock:
-            if not gemm.experts:
-                check(serving.qn_prepack(gemm.pointer, planes[0].pointer, out))
-            for i, expert in enumerate(planes if gemm.experts else []):
-                try:
-                    check(serving.qn_prepack_expert(gemm.pointer, i, expert.pointer, out))
-                except BaseException:
-                    serving.qn_weight_free(out)
-                    raise
+            try:
+                for expert in planes:
+                    if gemm.experts:
+                        check(serving.qn_prepack_expert(gemm.pointer, packed, expert.pointer, out))
+                    else:
+                        check(serving.qn_prepack(gemm.pointer, expert.pointer, out))
+                    packed, orders = packed + 1, orders or expert.perm is not None
+                if packed < gemm.experts:
+                    raise ArgumentError(f"planes of {packed} experts; the problem has {gemm.experts}")
+            except BaseException:
+                serving.qn_weight_free(out)
+                raise
         super().__init__(out, _c.serving.qn_weight_free, gemm.context._lock, gemm.context)
         gemm.context._made.add(self)
         self.context, self.bound = gemm.context, gemm
-        orders = any(p.perm is not None for p in planes)
-        self.bytes = gemm.weight_bytes + (4 * gemm.k * len(planes) if orders else 0)  # on the device
+        self.bytes = gemm.weight_bytes + (4 * gemm.k * packed if orders else 0)  # on the device
 
     def gemm(self, x: Any, out: Any = None, **operands: Any) -> Any:
         """Y = epilogue(X . W^T).
