@@ -56,6 +56,7 @@ return function(q, native)
   --   `before` (eval/timing.h)
   --   d:session_bytes(batch, context)   of keys, values and states
   --   d:replace(site, planes | f32 | nil)   d:serve(site, gemm | nil, weight)   nil: the checkpoint's again
+  --   d:serve_stack({ site of each expert… }, gemm, stack)
   --   d:giver(input) -> { norm = its stored name } or { site = }, or nil, why it cannot be scaled
   --   d:scale(input, buffer f32 [k])   divide an input and multiply what reads it; the buffer holds the scale as taken
   --   d:norm(input) -> its norm's weights as they are to be stored
@@ -99,9 +100,12 @@ return function(q, native)
     return self.handle:replace(site, x)
   end
 
-  -- Problems of a pack that are a tensor's product and nothing more: list of spellings, "int4.g128:256x768:bf16-f32".
-  local function problems_of(pack, t, act)
-    local out, seen, head = {}, {}, ("%s:%dx%d:"):format(t.format, t.n, t.k)
+  function decoder:serve_stack(sites, gemm, weight) return self.handle:serve_stack(sites, gemm, weight) end
+
+  -- Problems of a pack that are the product of a weight, or a stack, and nothing more: list of spellings,
+  -- "int4.g128:256x768:bf16-f32".
+  local function problems_of(pack, shape, act)
+    local out, seen, head = {}, {}, shape .. ":"
     for _, plan in ipairs(pack:plans()) do
       local rest = plan.problem:sub(1, #head) == head and plan.problem:sub(#head + 1)
       if rest and rest:match "^([%w~]+)%-%w+$" == (act or rest:match "^[%w~]+") and not seen[rest] then
@@ -111,31 +115,77 @@ return function(q, native)
     return out
   end
 
-  -- Linear layers are multiplied by the pack's kernels wherever it has one for them. act: activations of
-  -- what is quantized, if the pack has kernels for several. Returns how many layers are, and how many stay dense.
+  -- The one problem of a pack with which it serves x, a weight or a stack. False: it has none. nil, message, code: it
+  -- has several.
+  local function problem_of(model, pack, x, act)
+    local problems = x.format and problems_of(pack, model.shape_of(x), act) or {}
+    if #problems < 2 then return problems[1] or false end
+    return nil, ("%s: the pack has %s; say which activations are meant (--act)"):format(x.name,
+      table.concat(problems, " and ")), "QN_E_ARG"
+  end
+
+  -- What a decoder's linear layers are, each once: list of { name, sites = { its number }, problem = of the pack or
+  -- false }. Experts are one where the pack has their stack. nil, message, code.
+  local function layers_of(d, pack, act)
+    local out, of_stack = {}, {}
+    for i, site in ipairs(d:sites()) do
+      local t = d.model.by_name[site.name]
+      local stack, own = d.model.stack_of[site.name], t.quantized and act or nil
+      local layer = stack and of_stack[stack]
+      if not layer then
+        local problem, why, code = false, nil, nil
+        if stack then problem, why, code = problem_of(d.model, pack, stack, own) end
+        if problem then layer = { name = stack.name, stack = stack, sites = {}, problem = problem }
+        elseif problem == false and t.linear then problem, why, code = problem_of(d.model, pack, t, own) end
+        if problem == nil then return nil, why, code end
+        layer = layer or { name = site.name, sites = {}, problem = problem }
+        if layer.stack then of_stack[stack] = layer end
+        out[#out + 1] = layer
+      end
+      table.insert(layer.sites, i)
+    end
+    return out
+  end
+
+  -- The weight of a site in a gemm's layout; as expert number `expert` of a stack, which has been begun or is nil.
+  local function prepack(d, site, gemm, expert, stack)
+    local planes <close>, why, code = d.model:planes(site.name, site.slice)
+    if not planes then return nil, why, code end
+    if expert then return gemm:prepack_expert(expert, planes, stack) end
+    return gemm:prepack(planes)
+  end
+
+  -- Serve a layer by a gemm. True, or nil, message, code.
+  local function serve(d, layer, gemm)
+    local weight, why, code
+    for expert, site in ipairs(layer.sites) do
+      weight, why, code = prepack(d, d:sites()[site], gemm, layer.stack and expert, weight)
+      if not weight then return nil, why, code end
+    end
+    if layer.stack then return d:serve_stack(layer.sites, gemm, weight) end
+    return d:serve(layer.sites[1], gemm, weight)
+  end
+
+  -- Linear layers are multiplied by the pack's kernels wherever it has one for them, experts all at once where it has
+  -- their stack. act: activations of what is quantized, if the pack has kernels for several. Returns how many layers
+  -- are, each expert one, and how many stay dense.
   function decoder:serve_pack(pack, act)
     local served, dense, gemms = 0, 0, {}
-    for i, site in ipairs(self:sites()) do
-      local t = self.model.by_name[site.name]
-      local problems = t.linear and t.format and problems_of(pack, t, t.quantized and act) or {}
-      if #problems > 1 then
-        return nil, ("%s: the pack has %s; say which activations are meant (--act)"):format(site.name,
-          table.concat(problems, " and ")), "QN_E_ARG"
-      end
-      local problem = problems[1]
+    local layers, why, code = layers_of(self, pack, act)
+    if not layers then return nil, why, code end
+    for _, layer in ipairs(layers) do
+      local problem = layer.problem
       if problem then
-        local planes, weight, ok, why, code
+        local ok
         if not gemms[problem] then
           gemms[problem], why, code = pack:bind(problem)
           if not gemms[problem] then return nil, why, code end
         end
-        planes, why, code = self.model:planes(site.name, site.slice)
-        if planes then weight, why, code = gemms[problem]:prepack(planes) end
-        if weight then ok, why, code = self:serve(i, gemms[problem], weight) end
-        if not ok then return nil, ("%s: %s"):format(site.name, why), code end
-        served = served + 1
+        ok, why, code = serve(self, layer, gemms[problem])
+        if not ok then return nil, ("%s: %s"):format(layer.name, why), code end
+        served = served + #layer.sites
       else
-        dense = dense + 1
+        dense = dense + #layer.sites
       end
     end
     self:forget() -- what the weights were packed from

@@ -175,6 +175,33 @@ static int decoder_serve(lua_State *L) {
   return answer(L, s);
 }
 
+/* decoder:serve_stack({ site of each expert… }, gemm, weight) -> true, or nil, message, code */
+static int decoder_serve_stack(lua_State *L) {
+  const qn__site *site;
+  int all = qn__decoder_sites(qn__lua_decoder_at(L, 1), &site);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 4);
+  lua_Integer n = luaL_len(L, 2);
+  luaL_argcheck(L, n >= 1 && n <= all, 2, "a site for each expert");
+  int *list = qn__lua_block(L, (size_t)n * sizeof *list); /* 5 */
+  for (lua_Integer e = 0; e < n; e++) {
+    lua_geti(L, 2, e + 1);
+    lua_Integer i = luaL_checkinteger(L, -1);
+    luaL_argcheck(L, i >= 1 && i <= all, 2, "no such site");
+    list[e] = (int)i - 1;
+    lua_pop(L, 1);
+  }
+  qn_status s =
+      qn__decoder_serve_stack(qn__lua_decoder_at(L, 1), list, n, qn__lua_gemm_at(L, 3), qn__lua_weight_at(L, 4));
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_getiuservalue(L, 1, 1); /* 6 */
+  lua_createtable(L, 2, 0);   /* 7 */
+  lua_pushvalue(L, 3), lua_rawseti(L, 7, 1);
+  lua_pushvalue(L, 4), lua_rawseti(L, 7, 2);
+  for (lua_Integer e = 0; e < n; e++) lua_pushvalue(L, 7), lua_rawseti(L, 6, list[e] + 1);
+  return answer(L, s);
+}
+
 /* ---- Scaled inputs ----------------------------------------------------------------------------------------------- */
 
 /* The input at 2: its number, and its k. */
@@ -266,14 +293,23 @@ static int decoder_session_bytes(lua_State *L) {
 
 void qn__lua_decoder(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"sites", decoder_sites},       {"weight", decoder_weight},
-      {"replace", decoder_replace},   {"serve", decoder_serve},
-      {"activate", decoder_activate}, {"config", decoder_config},
-      {"time", decoder_time},         {"session_bytes", decoder_session_bytes},
-      {"giver", decoder_giver},       {"scale", decoder_scale},
-      {"norm", decoder_norm},         {"forget", decoder_forget},
-      {"close", decoder_close},       {"__gc", decoder_close},
-      {"__close", decoder_close},     {NULL, NULL},
+      {"sites", decoder_sites},
+      {"weight", decoder_weight},
+      {"replace", decoder_replace},
+      {"serve", decoder_serve},
+      {"serve_stack", decoder_serve_stack},
+      {"activate", decoder_activate},
+      {"config", decoder_config},
+      {"time", decoder_time},
+      {"session_bytes", decoder_session_bytes},
+      {"giver", decoder_giver},
+      {"scale", decoder_scale},
+      {"norm", decoder_norm},
+      {"forget", decoder_forget},
+      {"close", decoder_close},
+      {"__gc", decoder_close},
+      {"__close", decoder_close},
+      {NULL, NULL},
   };
   static const luaL_Reg functions[] = {{"decoder", decoder_open}, {NULL, NULL}};
   qn__lua_class(L, decoder_class, methods);

@@ -159,6 +159,21 @@ static int gemm_prepack(lua_State *L) {
   return s == QN_OK ? 1 : qn__lua_fail(L, s);
 }
 
+/* gemm:prepack_expert(number, from 1, planes [, stack]) -> stack, or nil, message, code */
+static int gemm_prepack_expert(lua_State *L) {
+  gemm *g = check_gemm(L, 1);
+  lua_Integer expert = luaL_checkinteger(L, 2);
+  const qn_planes *p = qn__lua_planes(L, 3);
+  lua_settop(L, 4);
+  bool first = lua_isnil(L, 4);
+  if (!first) qn__lua_weight_at(L, 4);
+  weight *w = first ? new_object(L, sizeof *w, weight_class, 1) : lua_touserdata(L, 4);
+  qn_status s = qn_prepack_expert(g->gemm, expert - 1, p, &w->weight);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  if (!first) lua_pushvalue(L, 4);
+  return 1;
+}
+
 static int weight_gc(lua_State *L) {
   weight *w = luaL_checkudata(L, 1, weight_class);
   qn_weight_free(w->weight);
@@ -245,15 +260,49 @@ static qn_status fetch(const operand *o) {
   return o->gpu ? o->gpu->ops->download(o->gpu, o->data, o->copy, o->bytes) : QN_OK;
 }
 
+/* Rows of an operand: of X there is one for so many of Y, of what is not of tokens one for each expert. */
+static int64_t rows_of(const gemm *g, qn_arg i, const qn_operand *o, const qn_args *a, int64_t topk) {
+  if (!o->tokens) return g->problem.experts ? g->problem.experts : 1;
+  return i == QN_ARG_X || i == QN_ARG_X_SCALE ? a->m / topk : a->m;
+}
+
 /* Push the operands that the problem has, by number in `to`, and set their strides in *a. */
-static void push_operands(lua_State *L, const gemm *g, qn_args *a, operand *to[QN_OPERANDS]) {
+static void push_operands(lua_State *L, const gemm *g, qn_args *a, int64_t topk, operand *to[QN_OPERANDS]) {
   for (qn_arg i = 0; i < QN_OPERANDS; i++) {
     qn_operand o = qn__operand(&g->problem, i);
     if (!o.has) continue;
     int64_t ld = o.stride < QN_ARG_COUNT ? stride(L, qn__arg[o.stride].name, o.cols) : o.cols;
     if (o.stride < QN_ARG_COUNT) memcpy((char *)a + qn__arg[o.stride].given, &ld, sizeof ld);
-    to[i] = push_operand(L, g, qn__arg[i].name, o.type, extent(o.tokens ? a->m : 1, ld, o.cols));
+    to[i] = push_operand(L, g, qn__arg[i].name, o.type, extent(rows_of(g, i, &o, a, topk), ld, o.cols));
   }
+}
+
+/* Which experts the rows of a stack meet: push the list of that, and set all but where it is in *r. NULL: one weight.
+ */
+static operand *push_rows(lua_State *L, const gemm *g, int64_t m, qn_rows *r) {
+  const char *spelling = g->problem.spelling;
+  bool ids = raw_field(L, "ids") != LUA_TNIL, offsets = raw_field(L, "offsets") != LUA_TNIL;
+  bool stack = g->problem.experts, wanted = ids != offsets;
+  lua_pop(L, 2);
+  r->topk = qn__lua_integer(L, 2, "topk", 1);
+  if (!stack && (ids || offsets || r->topk != 1))
+    luaL_error(L, "run: '%s' has one weight; ids, offsets and topk are for stacks", spelling);
+  if (stack && !wanted) luaL_error(L, "run: '%s' is a stack: ids or offsets, one of them, is wanted", spelling);
+  if (r->topk < 1 || m % r->topk)
+    luaL_error(L, "run: topk = %I, of which m = %I must be a multiple", (lua_Integer)r->topk, (lua_Integer)m);
+  if (!stack) return NULL;
+  operand *o = push_operand(L, g, ids ? "ids" : "offsets", QN_T_I32, ids ? (size_t)m : 1);
+  r->n_offsets = ids ? 0 : (int64_t)(o->bytes / sizeof(int32_t));
+  return o;
+}
+
+static qn_status place_rows(operand *o, qn_rows *r) {
+  void *at;
+  if (!o) return QN_OK;
+  QN_TRY(place(o, &at));
+  if (r->n_offsets) r->offsets = at;
+  else r->ids = at;
+  return QN_OK;
 }
 
 /* Place them, and say in *a where. */
@@ -269,18 +318,18 @@ static qn_status place_operands(operand *const o[QN_OPERANDS], qn_args *a) {
 
 /* Raise for a field that is no argument: operands and their strides, and what stands here. */
 static void check_fields(lua_State *L) {
-  char known[256] = "weight m workspace counters";
+  char known[256] = "weight m workspace counters ids offsets topk";
   for (qn_arg i = 0; i < QN_ARG_COUNT; i++) {
     size_t n = strlen(known);
-    if (i < QN_OPERANDS || i > QN_ARG_K) snprintf(known + n, sizeof known - n, " %s", qn__arg[i].name);
+    if (i < QN_OPERANDS || i > QN_ARG_TOPK) snprintf(known + n, sizeof known - n, " %s", qn__arg[i].name);
   }
   qn__lua_known(L, 2, "run", known);
 }
 
-/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=, workspace=, counters=] } -> true, or nil, message,
- * code. Operands are buffers of the types and shapes that the problem has them in (quernel.h); workspace and counters
- * are buffers of u8, 256 more than gemm:workspace(m) and gemm:counters(m), the counters zero at first, and are made if
- * there are none. */
+/* gemm:run{ weight=, x=, y=, m= [, ldx=, ldy=, x_scale=, bias=, workspace=, counters=, ids=, offsets=,
+ * topk=] } -> true, or nil, message, code. Operands are buffers of the types and shapes that the problem has them in
+ * (quernel.h); workspace and counters are buffers of u8, 256 more than gemm:workspace(m) and gemm:counters(m), the
+ * counters zero at first, and are made if there are none. */
 static int gemm_run(lua_State *L) {
   gemm *g = check_gemm(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
@@ -292,7 +341,9 @@ static int gemm_run(lua_State *L) {
   if (a.m < 1 || a.m > 1 << 24) return luaL_error(L, "run: m = %I is outside 1 .. 2^24", (lua_Integer)a.m);
   luaL_checkstack(L, 2 * QN_OPERANDS, NULL);
   operand *o[QN_OPERANDS] = {0};
-  push_operands(L, g, &a, o);
+  qn_rows rows = {0};
+  operand *list = push_rows(L, g, a.m, &rows);
+  push_operands(L, g, &a, rows.topk, o);
   operand *workspace = push_bytes(L, g, "workspace", qn_gemm_workspace(g->gemm, a.m));
   operand *counters = push_bytes(L, g, "counters", qn_gemm_counters(g->gemm, a.m));
 
@@ -302,7 +353,8 @@ static int gemm_run(lua_State *L) {
   if (s == QN_OK) s = place(counters, &at[1]);
   a.workspace = aligned(at[0]);
   a.counters = aligned(at[1]);
-  if (s == QN_OK) s = qn_run(g->gemm, w->weight, &a);
+  if (s == QN_OK) s = place_rows(list, &rows);
+  if (s == QN_OK) s = list ? qn_run_grouped(g->gemm, w->weight, &a, &rows) : qn_run(g->gemm, w->weight, &a);
   if (s == QN_OK && g->gpu) s = g->gpu->ops->sync(g->gpu, NULL);
   if (s == QN_OK) s = fetch(o[QN_ARG_Y]);
   if (s == QN_OK) s = fetch(workspace);
@@ -334,9 +386,15 @@ void qn__lua_serve(lua_State *L) {
                                              {"bind", context_bind},
                                              {"__gc", context_gc},
                                              {NULL, NULL}};
-  static const luaL_Reg gemm_methods[] = {
-      {"kernel", gemm_kernel},       {"problem", gemm_problem},   {"run", gemm_run}, {"prepack", gemm_prepack},
-      {"workspace", gemm_workspace}, {"counters", gemm_counters}, {"__gc", gemm_gc}, {NULL, NULL}};
+  static const luaL_Reg gemm_methods[] = {{"kernel", gemm_kernel},
+                                          {"problem", gemm_problem},
+                                          {"run", gemm_run},
+                                          {"prepack", gemm_prepack},
+                                          {"workspace", gemm_workspace},
+                                          {"counters", gemm_counters},
+                                          {"prepack_expert", gemm_prepack_expert},
+                                          {"__gc", gemm_gc},
+                                          {NULL, NULL}};
   static const luaL_Reg weight_methods[] = {{"__gc", weight_gc}, {NULL, NULL}};
   static const luaL_Reg operand_methods[] = {{"__gc", operand_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"serve", serve}, {"function_register", function_register}, {NULL, NULL}};

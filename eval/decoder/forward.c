@@ -26,12 +26,8 @@ static void settle(const qn__pass *p, view x, int64_t rows, int64_t n) {
 
 /* ---- Linear layers ----------------------------------------------------------------------------------------------- */
 
-/* x . w^T of the parameter at `link`, `whole` being all that its site gives. */
-static qn_status take_columns(qn__decoder *d, const qn__link *link, view whole, int64_t rows, view *out) {
-  *out = (view){whole.p + link->first, whole.ld};
-  if (link->run >= link->n && !link->bias) return QN_OK;
-  out->ld = link->n;
-  QN_TRY(qn__scratch_take(&d->scratch, rows * link->n, &out->p));
+/* Rows of x . w^T of the parameter at `link`, `whole` being all that its site gives. */
+static void gather_columns(qn__decoder *d, const qn__link *link, view whole, int64_t rows, const view *out) {
   qn__gather_rows(d->pool, &(qn__gather){.x = whole.p,
                                          .bias = link->bias,
                                          .y = out->p,
@@ -42,6 +38,14 @@ static qn_status take_columns(qn__decoder *d, const qn__link *link, view whole, 
                                          .first = link->first,
                                          .run = link->run,
                                          .step = link->step});
+}
+
+static qn_status take_columns(qn__decoder *d, const qn__link *link, view whole, int64_t rows, view *out) {
+  *out = (view){whole.p + link->first, whole.ld};
+  if (link->run >= link->n && !link->bias) return QN_OK;
+  out->ld = link->n;
+  QN_TRY(qn__scratch_take(&d->scratch, rows * link->n, &out->p));
+  gather_columns(d, link, whole, rows, out);
   return QN_OK;
 }
 
@@ -288,14 +292,13 @@ static qn_status mix(const qn__pass *whole, int64_t first, int64_t windows, view
 
 /* ---- Mlp --------------------------------------------------------------------------------------------------------- */
 
-/* down(activation(gate) * up) of what gate and up gave. */
-static qn_status glu(const qn__pass *p, const view gate_up[2], int64_t rows, int64_t n, int64_t expert, qn__param down,
-                     view *out) {
-  view h = {.ld = n};
-  QN_TRY(qn__scratch_take(&p->d->scratch, rows * n, &h.p));
+/* activation(gate) * up of what gate and up gave. */
+static qn_status glu(const qn__pass *p, const view gate_up[2], int64_t rows, int64_t n, view *h) {
+  h->ld = n;
+  QN_TRY(qn__scratch_take(&p->d->scratch, rows * n, &h->p));
   qn__glu_rows(p->d->pool, &(qn__glu){.gate = gate_up[0].p,
                                       .up = gate_up[1].p,
-                                      .y = h.p,
+                                      .y = h->p,
                                       .ldgate = gate_up[0].ld,
                                       .ldup = gate_up[1].ld,
                                       .ldy = n,
@@ -303,33 +306,129 @@ static qn_status glu(const qn__pass *p, const view gate_up[2], int64_t rows, int
                                       .n = n,
                                       .activation = p->d->config->activation,
                                       .limit = p->d->config->limit});
-  settle(p, h, rows, n);
+  settle(p, *h, rows, n);
+  return QN_OK;
+}
+
+/* down(activation(gate) * up). */
+static qn_status finish_mlp(const qn__pass *p, const view gate_up[2], int64_t rows, int64_t n, int64_t expert,
+                            qn__param down, view *out) {
+  view h;
+  QN_TRY(glu(p, gate_up, rows, n, &h));
   return project_one(p, h, rows, expert, down, out);
 }
 
-/* y += weight * expert(h) for the tokens that were routed to it; `row` has room for their numbers. */
-static qn_status expert(const qn__pass *p, int64_t e, view h, int64_t rows, const qn__route *route, view y) {
-  static const qn__param inputs[] = {QN_P_EXPERT_GATE, QN_P_EXPERT_UP};
-  const qn__config *c = p->d->config;
-  float *x, *number;
-  view in[QN_COUNT(inputs)], out;
+/* ---- Experts ----------------------------------------------------------------------------------------------------- */
+
+/* Choices of the router by expert: rows offsets[e] .. offsets[e + 1] - 1 are those of expert e, number at[row] of the
+ * router's. `site` has room for a number of each expert. */
+typedef struct sorted {
+  int64_t experts, n;
+  int32_t *at, *offsets;
+  int *site;
+} sorted;
+
+static qn_status sort_choices(const qn__pass *p, const qn__route *route, sorted *s) {
+  float *room;
+  *s = (sorted){.experts = p->d->config->experts.n, .n = route->rows * route->used};
+  QN_TRY(qn__scratch_take(&p->d->scratch, s->n + 2 * s->experts + 1, &room));
+  s->at = (int32_t *)(void *)room;
+  s->offsets = s->at + s->n;
+  s->site = s->offsets + s->experts + 1;
   int64_t n = 0;
-  QN_TRY(qn__scratch_take(&p->d->scratch, rows, &number));
-  int32_t *at = (int32_t *)(void *)number; /* of the token's choice in route->expert */
-  for (int64_t i = 0; i < rows * route->used; i++)
-    if (route->expert[i] == e) at[n++] = (int32_t)i;
-  if (!n) return QN_OK;
-  QN_TRY(qn__scratch_take(&p->d->scratch, n * c->hidden, &x));
+  for (int64_t e = 0; e < s->experts; e++) {
+    s->offsets[e] = (int32_t)n;
+    for (int64_t i = 0; i < s->n; i++)
+      if (route->expert[i] == e) s->at[n++] = (int32_t)i;
+  }
+  s->offsets[s->experts] = (int32_t)n;
+  return QN_OK;
+}
+
+/* x: the rows of h that choices at[n] of the router are of. */
+static qn_status take_rows(const qn__pass *p, view h, const int32_t *at, int64_t n, const qn__route *route, float **x) {
+  const int64_t hidden = p->d->config->hidden;
+  QN_TRY(qn__scratch_take(&p->d->scratch, n * hidden, x));
   for (int64_t i = 0; i < n; i++)
-    memcpy(x + i * c->hidden, h.p + at[i] / route->used * h.ld, (size_t)c->hidden * sizeof *x);
-  QN_TRY(project(p, x, n, e, inputs, QN_COUNT(inputs), in));
-  QN_TRY(glu(p, in, n, c->experts.mlp, e, QN_P_EXPERT_DOWN, &out));
+    memcpy(*x + i * hidden, h.p + at[i] / route->used * h.ld, (size_t)hidden * sizeof **x);
+  return QN_OK;
+}
+
+/* y += weight * out, for the rows of y that these choices are of. */
+static void add_rows(const qn__pass *p, view out, const int32_t *at, int64_t n, const qn__route *route, view y) {
   for (int64_t i = 0; i < n; i++)
     qn__sum_rows(p->d->pool, &(qn__sum){.x = y.p + at[i] / route->used * y.ld,
                                         .y = out.p + i * out.ld,
                                         .rows = 1,
-                                        .n = c->hidden,
+                                        .n = p->d->config->hidden,
                                         .scale = route->weight[at[i]]});
+}
+
+/* y += weight * expert(h) for the tokens that were routed to it. */
+static qn_status expert(const qn__pass *p, const sorted *s, int64_t e, view h, const qn__route *route, view y) {
+  static const qn__param inputs[] = {QN_P_EXPERT_GATE, QN_P_EXPERT_UP};
+  const qn__config *c = p->d->config;
+  const int32_t *at = s->at + s->offsets[e];
+  const int64_t n = s->offsets[e + 1] - s->offsets[e];
+  float *x;
+  view in[QN_COUNT(inputs)], out;
+  if (!n) return QN_OK;
+  QN_TRY(take_rows(p, h, at, n, route, &x));
+  QN_TRY(project(p, x, n, e, inputs, QN_COUNT(inputs), in));
+  QN_TRY(finish_mlp(p, in, n, c->experts.mlp, e, QN_P_EXPERT_DOWN, &out));
+  add_rows(p, out, at, n, route, y);
+  return QN_OK;
+}
+
+static void sites_of(const qn__pass *p, const sorted *s, qn__param what) {
+  for (int64_t e = 0; e < s->experts; e++) s->site[e] = qn__decoder_link(p->d, what, p->layer, e)->site;
+}
+
+/* Does a stack serve each of the experts' products, and nobody wants to know of inputs? */
+static bool at_once(const qn__pass *p, const sorted *s) {
+  for (qn__param what = QN_P_EXPERT_GATE; what <= QN_P_EXPERT_DOWN; what++) {
+    sites_of(p, s, what);
+    if (p->hook || !qn__linear_is_stack(&p->d->linears, s->site, s->experts)) return false;
+  }
+  return true;
+}
+
+/* As `project`, for all experts: x has the rows of s. */
+static qn_status project_experts(const qn__pass *p, const float *x, const sorted *s, qn__param what, view *whole,
+                                 view *out) {
+  qn__decoder *d = p->d;
+  const qn__link *link = qn__decoder_link(d, what, p->layer, 0);
+  if (!whole->p) {
+    sites_of(p, s, what);
+    whole->ld = d->site[link->site].n;
+    QN_TRY(qn__scratch_take(&d->scratch, s->n * whole->ld, &whole->p));
+    QN_TRY(qn__linear_run_stack(&d->linears, s->site, x, s->offsets, whole->p));
+  }
+  out->ld = link->n;
+  QN_TRY(qn__scratch_take(&d->scratch, s->n * link->n, &out->p));
+  for (int64_t e = 0; e < s->experts; e++) {
+    int64_t first = s->offsets[e], rows = s->offsets[e + 1] - first;
+    view part = {whole->p + first * whole->ld, whole->ld}, to = {out->p + first * out->ld, out->ld};
+    if (rows) gather_columns(d, qn__decoder_link(d, what, p->layer, e), part, rows, &to);
+  }
+  settle(p, *out, s->n, link->n);
+  return QN_OK;
+}
+
+/* The same for all experts as for one after the other, by three products in all. */
+static qn_status all_experts(const qn__pass *p, const sorted *s, view h, const qn__route *route, view y) {
+  const qn__config *c = p->d->config;
+  const bool fused = qn__decoder_link(p->d, QN_P_EXPERT_GATE, p->layer, 0)->site ==
+                     qn__decoder_link(p->d, QN_P_EXPERT_UP, p->layer, 0)->site;
+  view whole[3] = {{0}}, in[2], inner, out;
+  float *x;
+  QN_TRY(take_rows(p, h, s->at, s->n, route, &x));
+  QN_TRY(project_experts(p, x, s, QN_P_EXPERT_GATE, &whole[0], &in[0]));
+  if (fused) whole[1] = whole[0];
+  QN_TRY(project_experts(p, x, s, QN_P_EXPERT_UP, &whole[1], &in[1]));
+  QN_TRY(glu(p, in, s->n, c->experts.mlp, &inner));
+  QN_TRY(project_experts(p, inner.p, s, QN_P_EXPERT_DOWN, &whole[2], &out));
+  add_rows(p, out, s->at, s->n, route, y);
   return QN_OK;
 }
 
@@ -338,7 +437,7 @@ static qn_status shared_expert(const qn__pass *p, view h, const view gate_up[2],
   const qn__config *c = p->d->config;
   view out, gate = {.ld = 1};
   const float *router;
-  QN_TRY(glu(p, gate_up, rows, c->experts.shared, 0, QN_P_SHARED_DOWN, &out));
+  QN_TRY(finish_mlp(p, gate_up, rows, c->experts.shared, 0, QN_P_SHARED_DOWN, &out));
   if (qn__params_find(p->d->params, QN_P_SHARED_ROUTER, p->layer, 0)) {
     QN_TRY(qn__decoder_vector(p->d, QN_P_SHARED_ROUTER, p->layer, &router));
     QN_TRY(qn__scratch_take(&p->d->scratch, rows, &gate.p));
@@ -356,6 +455,7 @@ static qn_status experts(const qn__pass *p, view h, int64_t rows, view *y) {
   qn__scratch *scratch = &p->d->scratch;
   view in[QN_COUNT(inputs)];
   float *chosen;
+  sorted choices;
   qn__route route = {.rows = rows, .n = c->experts.n, .used = c->experts.used, .normalize = c->experts.normalize};
   QN_TRY(project(p, h.p, rows, 0, inputs, QN_COUNT(inputs), in));
   QN_TRY(qn__scratch_take(scratch, rows * route.used, &chosen));
@@ -367,11 +467,14 @@ static qn_status experts(const qn__pass *p, view h, int64_t rows, view *y) {
   y->ld = c->hidden;
   QN_TRY(qn__scratch_take(scratch, rows * c->hidden, &y->p));
   memset(y->p, 0, (size_t)(rows * c->hidden) * sizeof *y->p);
-  for (int64_t e = 0; e < c->experts.n; e++) {
-    qn__scratch_mark mark = qn__scratch_here(scratch);
-    QN_TRY(expert(p, e, h, rows, &route, *y));
-    qn__scratch_back(scratch, mark);
-  }
+  QN_TRY(sort_choices(p, &route, &choices));
+  if (at_once(p, &choices)) QN_TRY(all_experts(p, &choices, h, &route, *y));
+  else
+    for (int64_t e = 0; e < c->experts.n; e++) {
+      qn__scratch_mark mark = qn__scratch_here(scratch);
+      QN_TRY(expert(p, &choices, e, h, &route, *y));
+      qn__scratch_back(scratch, mark);
+    }
   return c->experts.shared ? shared_expert(p, h, in + 1, rows, *y) : QN_OK;
 }
 
@@ -382,7 +485,7 @@ static qn_status mlp(const qn__pass *p, view x, int64_t rows) {
   QN_TRY(enter(p, QN_P_NORM_MLP_IN, x, rows, &h));
   if (n) {
     QN_TRY(project(p, h.p, rows, 0, inputs, QN_COUNT(inputs), in));
-    QN_TRY(glu(p, in, rows, n, 0, QN_P_DOWN, &y));
+    QN_TRY(finish_mlp(p, in, rows, n, 0, QN_P_DOWN, &y));
   } else QN_TRY(experts(p, h, rows, &y));
   return leave(p, QN_P_NORM_MLP_OUT, y, rows, x);
 }

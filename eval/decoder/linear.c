@@ -150,7 +150,9 @@ static qn_status workspace(qn__linears *s, const qn_gemm *gemm, int64_t m, qn_ar
   return QN_OK;
 }
 
-static qn_status run_gemm(qn__linears *s, const qn__linear *l, const float *x, int64_t m, float *y) {
+/* offsets: of a stack, see qn__linear_run_stack; else NULL. */
+static qn_status run_gemm(qn__linears *s, const qn__linear *l, const float *x, int64_t m, const int32_t *offsets,
+                          float *y) {
   const int64_t k = l->tensor->k, n = l->tensor->n;
   const qn_type in = qn__x_type(qn__gemm_problem(l->gemm)), type = (qn_type)qn__gemm_problem(l->gemm)->out;
   qn_args args = {.x = x, .y = y, .m = m};
@@ -168,13 +170,30 @@ static qn_status run_gemm(qn__linears *s, const qn__linear *l, const float *x, i
     args.y = out;
   }
   QN_TRY(workspace(s, l->gemm, m, &args));
-  QN_TRY(qn_run(l->gemm, l->weight, &args));
+  const qn_rows rows = {.offsets = offsets, .n_offsets = qn__gemm_problem(l->gemm)->experts + 1};
+  QN_TRY(offsets ? qn_run_grouped(l->gemm, l->weight, &args, &rows) : qn_run(l->gemm, l->weight, &args));
   return args.y == y ? QN_OK : qn_convert(args.y, type, y, QN_T_F32, (size_t)(m * n));
 }
 
-qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight) {
+/* Rows that meet expert l->expert, all of them. */
+static qn_status one_expert(qn__linears *s, const qn__linear *l, int64_t m, const int32_t **out) {
+  int64_t experts = qn__gemm_problem(l->gemm)->experts;
+  float *room;
+  *out = NULL;
+  if (!experts) return QN_OK;
+  QN_TRY(qn__scratch_take(s->scratch, experts + 1, &room));
+  int32_t *offsets = (int32_t *)(void *)room;
+  for (int64_t e = 0; e <= experts; e++) offsets[e] = e > l->expert ? (int32_t)m : 0;
+  return *out = offsets, QN_OK;
+}
+
+/* expert: of a stack; -1: one weight. */
+static qn_status serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight, int64_t expert) {
   qn__linear *l = &s->all[i];
   const qn_problem *p = gemm ? qn__gemm_problem(gemm) : NULL;
+  if (p && (expert < 0) != !p->experts)
+    return qn__fail(QN_E_SHAPE, "%s is %s, '%s' is for %s", l->tensor->name,
+                    expert < 0 ? "one weight" : "one of a stack", p->spelling, p->experts ? "a stack" : "one weight");
   if (p && (p->n != l->tensor->n || p->k != l->tensor->k))
     return qn__fail(QN_E_SHAPE, "%s is %jd x %jd, which '%s' is not for", l->tensor->name, (intmax_t)l->tensor->n,
                     (intmax_t)l->tensor->k, p->spelling);
@@ -183,7 +202,30 @@ qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_
                     p->spelling);
   l->gemm = gemm;
   l->weight = weight;
+  l->expert = expert;
   return QN_OK;
+}
+
+qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight) {
+  return serve(s, i, gemm, weight, -1);
+}
+
+qn_status qn__linear_serve_stack(qn__linears *s, const int *site, int64_t n, const qn_gemm *gemm,
+                                 const qn_weight *weight) {
+  const qn_problem *p = qn__gemm_problem(gemm);
+  if (p->experts != n)
+    return qn__fail(QN_E_SHAPE, "%s: %jd experts, '%s' has %jd", s->all[site[0]].tensor->name, (intmax_t)n, p->spelling,
+                    (intmax_t)p->experts);
+  for (int64_t e = 0; e < n; e++) QN_TRY(serve(s, site[e], gemm, weight, e));
+  return QN_OK;
+}
+
+bool qn__linear_is_stack(const qn__linears *s, const int *site, int64_t n) {
+  for (int64_t e = 0; e < n; e++) {
+    const qn__linear *l = site[e] < 0 ? NULL : &s->all[site[e]];
+    if (!l || !l->gemm || l->expert != e || l->weight != s->all[site[0]].weight) return false;
+  }
+  return qn__gemm_problem(s->all[site[0]].gemm)->experts == n;
 }
 
 /* ---- Activations ------------------------------------------------------------------------------------------------- */
@@ -210,7 +252,11 @@ static qn_status activate(qn__linears *s, const qn__linear *l, const float **x, 
 
 static qn_status run(qn__linears *s, qn__linear *l, const float *x, int64_t m, float *y) {
   const int64_t k = l->tensor->k, n = l->tensor->n;
-  if (l->gemm) return run_gemm(s, l, x, m, y);
+  const int32_t *offsets;
+  if (l->gemm) {
+    QN_TRY(one_expert(s, l, m, &offsets));
+    return run_gemm(s, l, x, m, offsets, y);
+  }
   QN_TRY(hold_weight(s, l));
   QN_TRY(activate(s, l, &x, m));
   qn__dense(s->pool, x, k, l->w, m, n, k, y, n);
@@ -222,6 +268,20 @@ qn_status qn__linear_run(qn__linears *s, int i, const float *x, int64_t m, float
   double start = qn__now();
   qn_status status = m ? run(s, &s->all[i], x, m, y) : QN_OK;
   s->all[i].seconds += qn__now() - start;
+  qn__scratch_back(s->scratch, mark);
+  return status;
+}
+
+/* The time is that of the experts, as they have rows. */
+qn_status qn__linear_run_stack(qn__linears *s, const int *site, const float *x, const int32_t *offsets, float *y) {
+  const qn__linear *l = &s->all[site[0]];
+  const int64_t experts = qn__gemm_problem(l->gemm)->experts, m = offsets[experts];
+  if (!m) return QN_OK;
+  qn__scratch_mark mark = qn__scratch_here(s->scratch);
+  double start = qn__now();
+  qn_status status = run_gemm(s, l, x, m, offsets, y);
+  double each = (qn__now() - start) / (double)m;
+  for (int64_t e = 0; e < experts; e++) s->all[site[e]].seconds += each * (offsets[e + 1] - offsets[e]);
   qn__scratch_back(s->scratch, mark);
   return status;
 }

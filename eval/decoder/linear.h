@@ -21,6 +21,7 @@ typedef struct qn__linear {
   uint64_t used;         /* when it was last multiplied, in products */
   const qn_gemm *gemm;   /* or NULL: the dense product */
   const qn_weight *weight;
+  int64_t expert; /* its number in the weight, which is a stack; -1: it is the weight */
   double seconds; /* that its products took so far, making its weight included */
 } qn__linear;
 
@@ -51,6 +52,13 @@ qn_status qn__linear_scale(qn__linears *s, int i, const float *cols, const float
 /* See qn__decoder_activate. */
 qn_status qn__linear_activate(qn__linears *s, int i, const char *activation);
 qn_status qn__linear_serve(qn__linears *s, int i, const qn_gemm *gemm, const qn_weight *weight);
+/* The experts of a stack, site[n], by their number: see qn__decoder_serve_stack. */
+qn_status qn__linear_serve_stack(qn__linears *s, const int *site, int64_t n, const qn_gemm *gemm,
+                                 const qn_weight *weight);
+/* Are these all the experts of one stack that serves them, by their number? */
+bool qn__linear_is_stack(const qn__linears *s, const int *site, int64_t n);
+/* Of such: rows offsets[e] .. offsets[e + 1] - 1 of x and y are those of expert e, offsets[0] is 0. */
+qn_status qn__linear_run_stack(qn__linears *s, const int *site, const float *x, const int32_t *offsets, float *y);
 /* Frees the weights, not the table. */
 void qn__linears_fini(qn__linears *s);
 

@@ -193,3 +193,8 @@ double qn__decoder_seconds(const qn__decoder *d, int site) { return d->linears.a
 qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight) {
   return qn__linear_serve(&d->linears, site, gemm, weight);
 }
+
+qn_status qn__decoder_serve_stack(qn__decoder *d, const int *site, int64_t n, const qn_gemm *gemm,
+                                  const qn_weight *weight) {
+  return qn__linear_serve_stack(&d->linears, site, n, gemm, weight);
+}
