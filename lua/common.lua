@@ -151,6 +151,12 @@ function common.model(q, path, options)
   return m
 end
 
+-- How rows are spread over experts: the option, and what it says, or nil.
+common.experts = { "--experts", "FILE",
+  "how many rows each expert of a stack has beside the others: numbers, as a list in JSON or with blanks or commas "
+  .. "between them (default: all alike)", group = "Problem" }
+function common.spread_over(q, options) return options.experts and common.check(q.experts(options.experts)) or nil end
+
 -- Options of verbs that make something of a whole model.
 common.partial = { "--partial", nil, "go on without weights that cannot be read; otherwise they are an error",
   group = "Layers" }
@@ -180,10 +186,11 @@ end
 
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
 -- Bytes of weights that a plan's call with M rows reads: of a stack those of the experts that some row meets, on
--- average, where rows go to all alike.
-function common.read_bytes(plan, m)
+-- average. experts: of q.experts, how rows go to them; nil: to all alike.
+function common.read_bytes(plan, m, experts)
   local e = plan.experts
-  return e and plan.bytes * e * (1 - (1 - 1 / e) ^ m) or plan.bytes
+  if not e then return plan.bytes end
+  return plan.bytes * (experts and experts:met(m) or e * (1 - (1 - 1 / e) ^ m))
 end
 
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end
@@ -313,8 +320,8 @@ function common.target(q, options)
   return common.check(q.device(options.arch == "host" and "host" or options.device))
 end
 
--- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[EPILOGUE]/VALUES, and the device it is made for. --shape
--- is N and K.
+-- The variant of a printed name, FAMILY/FORMAT/ACT-OUT[EPILOGUE][.experts]/VALUES, and the device it is made for.
+-- --shape is N and K, of a stack E too: else there are eight.
 function common.variant(q, name, options)
   local family, format, types, values = name:match "^([^/]+)/([^/]+)/([%w~]+%-%w+[^/]*)/(.*)$"
   local def = family and q.gen.kernel.registry[family]
@@ -326,7 +333,12 @@ function common.variant(q, name, options)
   if device.target ~= def.target then
     common.misuse("%s: a kernel for %s, and %s is none", name, def.target, device.name)
   end
-  local problem = common.ask(q.problem, ("%s:%s:%s"):format(format, options.shape or "4096x4096", types), def.target)
+  local shape, own = options.shape or "4096x4096", types:gsub("%.experts$", "")
+  if own ~= types and not shape:find "x.*x" then shape = "8x" .. shape end
+  local problem = common.ask(q.problem, ("%s:%s:%s"):format(format, shape, own), def.target)
+  if (problem.experts == nil) ~= (own == types) then
+    common.misuse("--shape %s: %s is a kernel for %s", shape, name, own == types and "one weight" or "stacks")
+  end
   local params, why = q.gen.kernel.params(def, values)
   if not params then common.misuse("%s: %s", name, why) end
   local v, rule = q.variant(problem, device, family, params)

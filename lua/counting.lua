@@ -87,8 +87,8 @@ return function(q, native)
 
   -- One call of m tokens at the variant's own shape on the interpreter, checked like any other: the variant with the
   -- same parameters is made for it and compiled to PTX. Of an m that the variant does not serve, the nearest that it
-  -- does. -> counters, bytes of the packed weight, m; or nil, message, code.
-  function q.count(variant, m)
+  -- does. experts: of q.experts, or nil. -> counters, bytes of the packed weight, m; or nil, message, code.
+  function q.count(variant, m, experts)
     m = math.max(m, variant.m_min)
     if variant.m_max > 0 then m = math.min(m, variant.m_max) end
     local text, twin, device = q.ptx(variant)
@@ -107,7 +107,8 @@ return function(q, native)
     worker, why, code = native.worker(q.worker() or "quernel-worker", device.name)
     if not worker then return nil, why, code end
     local answer
-    answer, why, code = worker:ask(q.json { op = "count", slot = 0, m = m, case = { problem = twin.problem.spelling,
+    answer, why, code = worker:ask(q.json { op = "count", slot = 0, m = m,
+      share = experts and experts:share(twin.problem) or nil, case = { problem = twin.problem.spelling,
       format = q.gen.format.descriptor(twin.problem.format), name = twin.name, hash = twin.hash, image = image,
       symbol = "", sum = "", layout = twin.layout, recipe = twin.recipe, m_min = twin.m_min, m_max = twin.m_max,
       m_tile = twin.m_tile } }, 600)

@@ -19,7 +19,10 @@ typedef struct tuned {
 } tuned;
 
 static void free_problems(tuned *t) {
-  for (size_t i = 0; i < t->n; i++) free((void *)(uintptr_t)t->problem[i].candidate);
+  for (size_t i = 0; i < t->n; i++) {
+    free((void *)(uintptr_t)t->problem[i].candidate);
+    free((void *)(uintptr_t)t->problem[i].share);
+  }
   free(t->problem);
   free(t->m);
   t->problem = NULL;
@@ -56,10 +59,23 @@ static qn_status read_candidate(const cJSON *j, const qn_format *f, qn_candidate
   return s == QN_OK ? s : qn__fail(s, "%s: %s", out->name, qn__errmsg());
 }
 
+/* One for each expert, as lua/tuning.lua has seen to. */
+static qn_status read_share(const cJSON *list, qn_tune_problem *out) {
+  const cJSON *x;
+  if (!list) return QN_OK;
+  double *share = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *share);
+  if (!share) return qn__fail(QN_E_NOMEM, "no memory for shares of experts");
+  out->share = share;
+  cJSON_ArrayForEach(x, list) *share++ = x->valuedouble;
+  return QN_OK;
+}
+
 static qn_status read_problem(const cJSON *j, qn_tune_problem *out) {
   const cJSON *list = qn__json_get(j, "candidates"), *c;
   QN_TRY(qn__problem_parse(qn__json_text(j, "problem", ""), &out->problem));
   QN_TRY(qn__format_from_json(qn__json_get(j, "format"), &out->format));
+  out->share_name = qn__json_text(j, "share_name", NULL);
+  QN_TRY(read_share(qn__json_get(j, "share"), out));
   out->baseline = cJSON_IsTrue(qn__json_get(j, "baseline"));
   qn_candidate *candidate = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *candidate);
   if (!candidate) return qn__fail(QN_E_NOMEM, "no memory for candidates");

@@ -196,7 +196,7 @@ return function(q, native)
     local f = from.functions[variant:match "^function/.*/([^/]+)$"] or {}
     local json, hash, name = from.handle:case(i, j, self.scratch:path(), f.library, f.symbol)
     if not json then return nil, hash, name end
-    return { json = json, hash = hash, variant = name }
+    return { json = json, hash = hash, variant = name, experts = from:plans()[i].experts }
   end
 
   -- Visit (plan, range, case) of every range that runs here.
@@ -218,7 +218,9 @@ return function(q, native)
 
   local patience = 300 -- seconds without a sign of life
   function session:ask(op, case, m)
-    return self.worker:ask(('{"op":"%s","slot":0,"case":%s,"m":%d}'):format(op, case.json, m), patience)
+    local share = self.experts and self.experts:share(case) -- of a stack
+    return self.worker:ask(('{"op":"%s","slot":0,"case":%s,"m":%d%s}'):format(op, case.json, m,
+      share and ',"share":' .. q.json(share) or ""), patience)
   end
 
   -- The largest M of a range that was tuned, else its first.
@@ -350,6 +352,18 @@ return function(q, native)
     return nil, ("%s has none of the problems that are to be timed"):format(from.path), "QN_E_NO_KERNEL"
   end
 
+  -- How rows are spread over the experts of what is to be timed. nil, message, code.
+  local function experts_of(list, source)
+    local experts, why, code = q.experts(source)
+    if not experts then return nil, why, code end
+    local plans = {}
+    for i, x in ipairs(list) do plans[i] = x.plan end
+    local ok
+    ok, why, code = experts:fit(plans)
+    if not ok then return nil, why, code end
+    return experts
+  end
+
   -- Of the fastest plans, what is to be timed: list of { plan, range, case, point }, the shapes, the M. nil, message.
   local function agenda(self, s, list)
     local out, shapes, seen, ms = {}, {}, {}, {}
@@ -392,20 +406,23 @@ return function(q, native)
   end
 
   -- Time the fastest plans again, weights cold, each beside the dense product or beside what another pack has for the
-  -- problem. options: m = list (default: the tuned ones), reps, against = pack, progress(problem, m, done, total).
+  -- problem. options: m = list (default: the tuned ones), reps, against = pack, progress(problem, m, done, total),
+  -- experts = path or list: how rows are spread over those of stacks (q.experts).
   -- -> list of { problem, m, variant, seconds, spread, disturbed, bytes, bandwidth, tuned_seconds, dense_seconds,
   -- dense_spread, dense_disturbed, dense_bandwidth, dense_bytes, dense_by }, with `against` in the place of `dense` if
   -- that is a pack, and { samples, thrown, disturbed }, how many samples became what; or nil, message, code.
   function pack:bench(options)
     options = options or {}
-    q.check.fields(options, { m = "list?", reps = "count?", against = "table?", progress = "function?" },
-      "options of bench")
+    q.check.fields(options, { m = "list?", reps = "count?", against = "table?", progress = "function?",
+      experts = "string|table?" }, "options of bench")
     local s <close>, why, code = open_session(self)
     if not s then return nil, why, code end
     local list, shapes, ms = agenda(self, s, options.m)
     if not list then return nil, shapes, ms end
     local from, reps, out, ok = options.against, options.reps or 15, {}, true
     if from then ok, why, code = shares(from, list) end
+    if ok and options.experts then s.experts, why, code = experts_of(list, options.experts) end
+    ok = ok and (s.experts or not options.experts)
     if not ok then return nil, why, code end
     local own = not from and s:dense_pack(shapes, ms) or nil
     local function time_other(plan, m, each)
@@ -419,8 +436,8 @@ return function(q, native)
       if not r then return nil, ("%s M=%d %s: %s"):format(plan.problem, m, x.case.variant, fault), "QN_E_WRONG" end
       local ours, other, beside = r.ours, r.other or {}, from and "against_" or "dense_"
       out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = ours.seconds, spread = ours.spread,
-        disturbed = ours.disturbed, bytes = q.import "lua.common".read_bytes(plan, m), bandwidth = ours.bandwidth,
-        tuned_seconds = x.point.seconds }
+        disturbed = ours.disturbed, bytes = q.import "lua.common".read_bytes(plan, m, s.experts),
+        bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds }
       for _, key in ipairs { "seconds", "spread", "disturbed", "bandwidth", "by" } do
         out[i][beside .. key] = other[key]
       end

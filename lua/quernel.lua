@@ -214,6 +214,7 @@ function q.worker()
 end
 
 import "lua.models"(q, native)
+import "lua.experts"(q, native)
 import "lua.tuning"(q, native)
 import "lua.packs"(q, native)
 import "lua.counting"(q, native)
@@ -242,8 +243,8 @@ local arguments = {
   variant = "problem string|table, device table, family string, params table", open = "path string, options table?",
   model = "path string", occupancy = "variant table, outcome table, device table", ptx = "variant table",
   predict = "variant table, outcome table, device table, counters table, bytes number",
-  roofline = "variant table, device table, weight_bytes number, m count", count = "variant table, m count",
-  table = "rows list",
+  roofline = "variant table, device table, weight_bytes number, m count",
+  count = "variant table, m count, experts table?", table = "rows list",
 }
 for name, text in pairs(arguments) do
   local fn, kinds = q[name], {}

@@ -90,7 +90,8 @@ return function(q, native)
   local tune_fields = { problems = "list?", model = "string|table?", acts = "list?", device = "string?", m = "list?",
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
     only = "function?", functions = "list?", dense = "boolean?", retime = "boolean?", run = "string?",
-    check_only = "boolean?", threads = "count?", worker = "string?", progress = "function?", partial = "boolean?" }
+    check_only = "boolean?", experts = "string|table?", threads = "count?", worker = "string?", progress = "function?",
+    partial = "boolean?" }
 
   -- Numbers of tokens, sorted, each once.
   local function tokens(list)
@@ -135,6 +136,16 @@ return function(q, native)
       file:close()
     end
     return out
+  end
+
+  -- How rows are spread over the experts of these problems, as it was asked for; false: evenly. nil, message, code.
+  local function spread_over(asked, problems)
+    if not asked then return false end
+    local experts, why, code = q.experts(asked)
+    local ok = experts
+    if experts then ok, why, code = experts:fit(problems) end
+    if not ok then return nil, why, code end
+    return experts
   end
 
   local function none_left(p, device, family)
@@ -206,6 +217,7 @@ return function(q, native)
   --     scratch = { "M", "N", "*", 4, "*" },           bytes, in postfix order
   --     deterministic = false, batch_invariant = true  what is promised, and checked }… }
   --   dense = false                                    do not measure the dense product
+  --   experts = path or list                           how rows are spread over the experts of stacks (q.experts)
   --   retime = true                                    take every time again, whatever the store knows
   --   run = "of now"                                   take no time again that a call with the same run took
   --   check_only = true                                verify, time nothing: no plans but the plain kernels
@@ -233,6 +245,9 @@ return function(q, native)
     if not functions then return nil, why, code end
     local problems, job = {}, {}
     for i, spelling in ipairs(spellings) do problems[i] = q.problem(spelling, device.target) end
+    local experts
+    experts, why, code = spread_over(t.experts, problems)
+    if experts == nil then return nil, why, code end
     if t.dense ~= false and not t.check_only then add_dense(job, problems, device) end
     local space = { space = t.space or (effort == 0 and "quick" or "full"), family = t.family, fixed = t.fixed }
     for _, p in ipairs(problems) do
@@ -241,14 +256,15 @@ return function(q, native)
       if generic == 0 and not t.check_only then generic = add_plain(list, p, device, t.progress) end
       add_functions(list, p, functions)
       job[#job + 1] = { problem = p.spelling, format = q.gen.format.descriptor(p.format), candidates = list,
-        generic = generic, baseline = false }
+        generic = generic, baseline = false, share = experts and experts:share(p) or nil,
+        share_name = experts and experts:share(p) and experts.name or nil }
     end
     local options = { device = device.name, effort = effort, budget = t.budget or 0, m = m, store = t.store,
       threads = t.threads or 0, check_only = t.check_only or false, retime = t.retime or false,
       run = t.run, worker = t.worker or q.worker() }
     local result
     result, why, code = native.tune(q.json { problems = job, options = options }, t.progress)
-    if result then result.left_out = left_out end
+    if result then result.left_out, result.experts = left_out, experts and experts.name or nil end
     return result, why, code
   end
 
@@ -271,7 +287,7 @@ return function(q, native)
       if not ok then return nil, why, code end
       for _, act in ipairs(acts or { false }) do
         local own = not act or any and not g.quantized and q.gen.types.scaled(q.problem("f32:1x1:" .. act).act)
-        local spelling = ("%s:%dx%d%s"):format(g.format, g.n, g.k, own and "" or ":" .. act)
+        local spelling = g.shape .. (own and "" or ":" .. act)
         if not seen[spelling] then out[#out + 1] = spelling end
         seen[spelling] = true
       end

@@ -1,8 +1,10 @@
 /* test_grouped_cuda.c - stacks of experts through quernel.h on CUDA: the interpreter serves packs of real kernels.
  *
  * Scales are powers of two, everything else small integers, so that results compare bit for bit with the reference. Y
- * is its own residual, so that a row which is computed twice is wrong. */
+ * is its own residual, so that a row which is computed twice is wrong. What the driver is called for is counted: within
+ * a call there are launches and nothing else, as a graph wants it. */
 #include "cli_fixture.h"
+#include "device_cuda.h"
 #include "driver.h"
 #include "reference.h"
 #include "runtime_fixture.h"
@@ -28,6 +30,46 @@ static const char script[] =
     "local r = assert(q.tune { problems = { 'int4.g32.f32:2x64x512:" TYPES "' }, device = arg[1], family = arg[2],\n"
     "  fixed = load('return {' .. arg[3] .. '}')(), check_only = true, store = 'store' })\n"
     "assert(q.pack(r, 'stack.qpack'))\n";
+
+/* ---- The driver, counted ----------------------------------------------------------------------------------------- */
+
+static const qn_cuda_driver *real;
+static qn_cuda_driver driver;
+static struct { int launches, others; } called;
+
+#define COUNTED(member, count, parameters, ...)                                                                        \
+  static int member parameters {                                                                                       \
+    called.count++;                                                                                                    \
+    return real->member(__VA_ARGS__);                                                                                  \
+  }
+COUNTED(mem_alloc, others, (qn_cu_ptr * p, size_t bytes), p, bytes)
+COUNTED(mem_free, others, (qn_cu_ptr p), p)
+COUNTED(mem_upload, others, (qn_cu_ptr to, const void *from, size_t bytes), to, from, bytes)
+COUNTED(mem_download, others, (void *to, qn_cu_ptr from, size_t bytes), to, from, bytes)
+COUNTED(module_load, others, (void **module, const void *code), module, code)
+COUNTED(stream_sync, others, (void *stream), stream)
+COUNTED(launch, launches,
+        (void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+         void *stream, void **arguments, void **extra),
+        f, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra)
+COUNTED(launch_ex, launches, (const qn_cu_config *config, void *f, void **arguments, void **extra), config, f,
+        arguments, extra)
+
+/* The interpreter's first GPU, by way of the counts. */
+static qn_status open_counted(const qn_allocator *heap, const char *name, qn_device **out) {
+  qn_device *probe;
+  QN_TRY(qn__emu_device_open(heap, name, &probe));
+  real = qn__cuda_driver_of(probe);
+  driver = *real;
+  driver.mem_alloc = mem_alloc, driver.mem_free = mem_free;
+  driver.mem_upload = mem_upload, driver.mem_download = mem_download;
+  driver.module_load = module_load, driver.stream_sync = stream_sync;
+  driver.launch = launch, driver.launch_ex = launch_ex;
+  qn_status s = qn__device_cuda_open_with(&driver, heap, 0, out);
+  if (!s) (*out)->info = probe->info;
+  qn__device_close(probe);
+  return s;
+}
 
 typedef struct stack {
   qn_context *context;
@@ -83,7 +125,7 @@ static void open_stack(stack *s, int i) {
   cli_write("pack.lua", script, sizeof script - 1);
   int status = cli("quernel run pack.lua '%s' '%s' '%s'", kernels[i].device, kernels[i].family, kernels[i].fixed);
   ck_assert_msg(!status, "exit %d\n%s%s\n  again: %s", status, cli_out, cli_err, cli_command);
-  qn__device_provide("emu:", qn__emu_device_open);
+  qn__device_provide("emu:", open_counted);
   ck_assert_msg(!qn_open(cli_path("stack.qpack"), &options, &s->context, err, sizeof err), "%s", err);
   s->device = qn__context_device(s->context);
   ck_ok(qn_bind(s->context, "int4.g32.f32:3x72x96:" TYPES, &s->gemm));
@@ -175,7 +217,10 @@ static void run_call(stack *s, const struct call *c) {
   qn_rows rows = {.topk = c->topk};
   if (c->sorted) rows.offsets = at, rows.n_offsets = n;
   else rows.ids = at;
+  called.launches = called.others = 0;
   ck_ok(qn_run_grouped(s->gemm, s->weight, &a, &rows));
+  ck_assert_int_eq(called.launches, 2); /* whatever the rows: they are sorted, and multiplied */
+  ck_assert_int_eq(called.others, 0);
   ck_ok(s->device->ops->sync(s->device, NULL));
   ck_ok(s->device->ops->download(s->device, s->y, a.y, sizeof s->y));
   for (int64_t i = 0; i < M * LDY; i++) {
@@ -213,6 +258,7 @@ static void refuse(stack *s, bool counts) {
   };
   const qn_rows good = {.ids = at};
   const qn_args a = make_args(s, 10);
+  called.launches = 0;
   for (size_t i = 0; i < QN_COUNT(bad); i++)
     ck_fails(QN_E_ARG, bad[i].part, qn_run_grouped(s->gemm, s->weight, &a, &bad[i].rows));
   qn_args missing = a;
@@ -224,6 +270,7 @@ static void refuse(stack *s, bool counts) {
   if (counts) ck_fails(QN_E_ARG, "bytes of counters", qn_run_grouped(s->gemm, s->weight, &missing, &good));
   else ck_assert_uint_eq(qn_gemm_counters(s->gemm, 10), 0);
   ck_fails(QN_E_ARG, "qn_run_grouped runs it", qn_run(s->gemm, s->weight, &a));
+  ck_assert_int_eq(called.launches, 0);
   ck_ok(s->device->ops->sync(s->device, NULL));
   ck_ok(s->device->ops->download(s->device, s->y, a.y, sizeof s->y));
   for (int i = 0; i < M * LDY; i++) ck_assert(s->y[i] == (float)i);

@@ -16,9 +16,9 @@ int luaopen_quernel(lua_State *L);
 
 static const struct {
   const char *unit, *name;
-} files[] = {{"gen", "gen"},     {"gen", "golden"},      {"lua", "includes"},   {"lua", "module"},
-             {"lua", "ffi"},     {"lua", "measure"},     {"lua", "models"},     {"lua", "tradeoff"},
-             {"lua", "serving"}, {"lua", "calibration"}, {"lua", "evaluation"}, {"mixed", "mixed"}};
+} files[] = {{"gen", "gen"},        {"gen", "golden"},  {"lua", "includes"}, {"lua", "module"},  {"lua", "ffi"},
+             {"lua", "measure"},    {"lua", "models"},  {"lua", "tradeoff"}, {"lua", "serving"}, {"lua", "calibration"},
+             {"lua", "evaluation"}, {"lua", "experts"}, {"mixed", "mixed"}};
 enum { FILES = sizeof files / sizeof *files, MOST = 1000 }; /* cases of a file */
 
 static char scratch[] = "/tmp/quernel-lua-XXXXXX";

@@ -223,6 +223,17 @@ static int64_t topk_of(const qn_call *c) {
   return 1;
 }
 
+/* The expert that has a number from 0 on and below 1, which is drawn. */
+static int32_t shared_by(const double *share, int64_t experts, double number) {
+  int64_t lo = 0;
+  for (int64_t hi = experts - 1; lo < hi;) {
+    int64_t mid = (lo + hi) / 2;
+    if (share[mid] > number) hi = mid;
+    else lo = mid + 1;
+  }
+  return (int32_t)lo;
+}
+
 /* The expert of row r, in the order of rows. */
 static int32_t route(const qn_call *c, int64_t r) {
   int64_t experts = c->bound->experts;
@@ -234,6 +245,7 @@ static int32_t route(const qn_call *c, int64_t r) {
   case QN_ROUTE_ONE:
     return (int32_t)experts - 1;
   case QN_ROUTE_SHARED:
+    if (c->share) return shared_by(c->share, experts, (double)(qn__random(&state) >> 11) * 0x1p-53);
     return (int32_t)(qn__random(&state) % (uint64_t)experts);
   default:
     return (int32_t)(qn__random(&state) % (uint64_t)(experts + 1)) - 1;

@@ -25,7 +25,7 @@ void qn__weights_fini(qn_weights *w);
 
 /* How the rows of a stack meet its experts (qn_rows). By ids a row's expert follows from its number alone. */
 typedef enum qn_route {
-  QN_ROUTE_SHARED, /* by ids, to all experts alike: for timing */
+  QN_ROUTE_SHARED, /* by ids, to all experts alike, or by the call's share: for timing */
   QN_ROUTE_IDS,    /* by ids, some rows to nobody */
   QN_ROUTE_TOKENS, /* the same, several rows of Y for a row of X where m can be divided so */
   QN_ROUTE_SORTED, /* by offsets, some experts without rows, the last rows to nobody */
@@ -41,6 +41,8 @@ typedef struct qn_call {
   qn_guarded buffer[QN_POINTERS]; /* by qn_arg; the weight's is in w */
   int64_t m, ldy, shift;          /* row r of X is row r + shift of the draw */
   qn_route route, routed;         /* of a stack: set before qn__call_set, and of the buffers */
+  const double *share;            /* borrowed, [experts]: the part of the rows that an expert has, with all before it,
+                                     the last 1; NULL: all have as many */
   int64_t topk;                   /* rows of Y for a row of X */
   int32_t *expert;                /* [m] of a stack: that of a row of Y; below 0: nobody */
   void *made[QN_POINTERS];        /* contents of buffers that the draw does not have as they are; else NULL */

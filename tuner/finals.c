@@ -89,7 +89,8 @@ static void invite(const qn_contest *f, meeting *x) {
 /* ---- The rounds -------------------------------------------------------------------------------------------------- */
 
 static void finalist_key(const qn_contest *f, const final *x, int64_t m, char key[320]) {
-  snprintf(key, 320, "finals %s %s M=%lld", f->p->problem.spelling, x->c->e->c->hash, (long long)m);
+  snprintf(key, 320, "finals %s%s %s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), x->c->e->c->hash,
+           (long long)m);
 }
 
 /* *x: what it took, if it was asked that. */
@@ -213,7 +214,8 @@ static void make_key(const qn_contest *f, const meeting *x, int rounds, char key
   if (x->n) qsort(sorted, x->n, sizeof *sorted, by_text);
   for (size_t k = 0; k < x->n; k++) strcat(set, sorted[k]);
   qn__hash_hex(set, strlen(set), hash);
-  snprintf(key, 400, "finals %s M=%lld rounds=%d %s", f->p->problem.spelling, (long long)x->m, rounds, hash);
+  snprintf(key, 400, "finals %s%s M=%lld rounds=%d %s", f->p->problem.spelling, qn__run_share_name(f->p),
+           (long long)x->m, rounds, hash);
 }
 
 /* *failed: who was asked when it went wrong; NULL: it went well. */

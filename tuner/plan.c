@@ -90,15 +90,17 @@ static void add_point(const qn_contest *f, qn_plan *plan, const qn_point *x) {
   if (dense.disturbed) out->marks |= QN_DENSE_DISTURBED;
 }
 
+enum { PLAN_KEY = 256 };
+
 /* What the last tuning said of M; NULL: nothing, or it is not the plan for which that counts. */
-static cJSON *remembered(const qn_contest *f, int64_t m, char key[200]) {
-  snprintf(key, 200, "%s M=%lld", f->p->problem.spelling, (long long)m);
+static cJSON *remembered(const qn_contest *f, int64_t m, char key[PLAN_KEY]) {
+  snprintf(key, PLAN_KEY, "%s%s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), (long long)m);
   return f->kind == QN_PLAN_FASTEST ? qn__store_get(f->r->store, "plan", key) : NULL;
 }
 
 /* Whom a busy machine made the winner has no privilege. */
 static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
-  char key[200];
+  char key[PLAN_KEY];
   cJSON *j = remembered(f, m, key);
   const char *hash = cJSON_IsTrue(qn__json_get(j, "disturbed")) ? NULL : qn__json_text(j, "variant", NULL);
   snprintf(out, 33, "%s", hash ? hash : "");
@@ -108,7 +110,7 @@ static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
 /* For the next tuning, whose incumbent it is, and for people. What was seen in quiet is not replaced by what was not.
  */
 static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
-  char key[200];
+  char key[PLAN_KEY];
   cJSON *old = remembered(f, x->m, key);
   bool disturbed = x->marks & QN_DISTURBED, better = old && !cJSON_IsTrue(qn__json_get(old, "disturbed"));
   cJSON_Delete(old);

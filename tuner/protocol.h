@@ -15,6 +15,8 @@
  *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds":[…],"bandwidth":[…],"by",…}   OpenBLAS, cuBLAS;
  * QN_E_DEVICE without it
  *
+ * "open" and "rows" of a stack may have "share":[…], a number for each expert: so the rows are shared out (call.h).
+ *
  * "thrown" is how many samples were void, "disturbed" how many were kept although the machine was busy (sample.h).
  *
  * A slot holds one kernel with its weights, enough copies of them to be cold. A worker that dies, hangs or says nothing

@@ -111,7 +111,8 @@ static void read_evidence(qn_contest *f, qn_racer *c, size_t i, const cJSON *j) 
 /* ---- All of them ------------------------------------------------------------------------------------------------- */
 
 static void race_key(const qn_contest *f, const qn_racer *c, size_t i, char key[320]) {
-  snprintf(key, 320, "race %s %s M=%lld", f->p->problem.spelling, c->e->c->hash, (long long)f->m[i]);
+  snprintf(key, 320, "race %s%s %s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), c->e->c->hash,
+           (long long)f->m[i]);
 }
 
 /* May it be timed at M number i, and is it not yet? */

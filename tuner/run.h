@@ -89,6 +89,9 @@ size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t 
 /* Store what was seen. A full disk does not end a run: it says so once and goes on with what it has in memory. */
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value);
 
+/* What stands behind a problem's spelling in keys of its evidence: a stack takes as long as its rows are shared out. */
+static inline const char *qn__run_share_name(const qn_tune_problem *p) { return p->share_name ? p->share_name : ""; }
+
 /* A question to the worker about one entrant. */
 typedef struct qn_ask {
   const char *op;

@@ -248,6 +248,7 @@ static cJSON *request(const qn_ask *a) {
   qn__json_add_number(j, "m", (double)a->m);
   qn__json_add_number(j, "n", (double)a->p->problem.n);
   qn__json_add_number(j, "k", (double)a->p->problem.k);
+  if (a->p->share) qn__json_add(j, "share", cJSON_CreateDoubleArray(a->p->share, (int)a->p->problem.experts));
   if (a->e) qn__run_case(a->p, a->e, &c), qn__json_add(j, "case", c);
   return j;
 }

@@ -33,6 +33,9 @@ typedef struct qn_tune_problem {
   size_t n_candidates;
   bool baseline;               /* dense f32, timed only to be compared with: makes no plan */
   const qn_candidate *generic; /* plain kernel kept in the pack for shapes that were not tuned; may be NULL */
+  const double *share;         /* [experts] how many rows of a timing each expert of a stack has, beside the others: of
+                                  any sum; NULL: all alike */
+  const char *share_name;      /* the word by which keys of evidence name the problem with this share; NULL with it */
 } qn_tune_problem;
 
 /* What is going on, for a progress bar. */

@@ -10,6 +10,7 @@
 #include "tuner.h"
 #include "verify.h"
 #include "watch.h"
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,7 @@ typedef struct slot {
   qn_case *c;
   qn_subject subject;
   qn_call call[DRAWS];
+  double *share; /* of the calls */
   bool open;
   double error;
   int calls;    /* per sample */
@@ -64,6 +66,7 @@ static void close_slot(slot *s) {
   for (int i = 0; i < DRAWS; i++) qn__call_fini(&s->call[i]);
   qn__subject_close(&s->subject);
   free(s->c);
+  free(s->share);
   *s = (slot){0};
 }
 
@@ -174,10 +177,28 @@ static qn_status open_slot(worker *w, slot *s, int64_t m, cJSON *answer) {
   QN_TRY(find_packed(w, s->c, copies, &weights));
   for (int i = 0; i < DRAWS; i++) {
     QN_TRY(qn__call_aim(&s->call[i], &s->subject, &weights[i], &w->draw[i], qn__columns(p)));
+    s->call[i].share = s->share;
     QN_TRY(qn__call_set(&s->call[i], m, 0));
   }
   s->open = true;
   return check(s);
+}
+
+/* How a request shares out rows, as calls want it. *out, which the caller frees, is NULL where it says nothing. */
+static qn_status read_share(const cJSON *request, int64_t experts, double **out) {
+  const cJSON *list = qn__json_get(request, "share"), *x;
+  *out = NULL;
+  if (!list) return QN_OK;
+  if (!experts || cJSON_GetArraySize(list) != experts)
+    return qn__fail(QN_E_ARG, "a share for each of %d experts; there are %lld", cJSON_GetArraySize(list),
+                    (long long)experts);
+  double *share = malloc((size_t)experts * sizeof *share), sum = 0;
+  if (!share) return qn__fail(QN_E_NOMEM, "shares of %lld experts", (long long)experts);
+  int64_t e = 0;
+  cJSON_ArrayForEach(x, list) share[e++] = sum += cJSON_IsNumber(x) && x->valuedouble > 0 ? x->valuedouble : 0;
+  if (!(sum > 0 && sum < INFINITY)) return free(share), qn__fail(QN_E_ARG, "no expert has a share of the rows");
+  for (e = 0; e < experts; e++) share[e] /= sum;
+  return *out = share, QN_OK;
 }
 
 static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
@@ -187,14 +208,16 @@ static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
   qn_status status = read_case(request, &c);
   if (status == QN_OK && (i < 0 || i >= QN_SLOTS || m < 1))
     status = qn__fail(QN_E_ARG, "slot %d, M = %lld", i, (long long)m);
+  double *share = NULL;
+  if (status == QN_OK) status = read_share(request, c->problem.experts, &share);
   if (status == QN_OK) status = full_draws(w, c, m);
   if (status != QN_OK) {
-    free(c);
+    free(c), free(share);
     return status;
   }
   slot *s = &w->slot[i];
   close_slot(s);
-  s->c = c;
+  s->c = c, s->share = share;
   status = open_slot(w, s, m, answer);
   qn__json_add_number(answer, "error", s->error);
   return status;

@@ -14,6 +14,7 @@ pack the other product is what that has for the problem.]],
   options = {
     { "--against", "WHAT", "what to compare with: dense, or a pack", default = "dense", group = "Search" },
     { "--m", "LIST", "numbers of tokens (default: those that were tuned)", group = "Problem" },
+    common.experts,
     { "--device", "DEVICE", "where to run (default: the first of the pack's devices that is here)", group = "Device" },
     { "--reps", "N", "how many samples to take of each, up to 10000", default = "15", group = "Search" },
     { "--function", "NAME=LIBRARY:SYMBOL",
@@ -32,6 +33,7 @@ pack the other product is what that has for the problem.]],
       show { phase = "bench", problem = problem, m = tokens, done = done, total = total }
     end
     local list, counts = common.check(pack:bench { m = m, reps = reps, against = against,
+      experts = common.spread_over(q, options),
       progress = show and progress })
     if show then show { phase = "done" } end
     if options.json then print(q.json(list)) return end

@@ -6,10 +6,10 @@ local function time_of(x)
 end
 
 -- What bounds a CUDA variant, and what the interpreter counts of one call.
-local function bounds(q, v, device, outcome, m)
+local function bounds(q, v, device, outcome, m, experts)
   if v.target ~= "cuda" or not outcome.ok then return {} end
   local b = { m = m, occupancy = q.occupancy(v, outcome, device) }
-  local counters, bytes, served = q.count(v, m)
+  local counters, bytes, served = q.count(v, m, experts)
   if not counters then return { m = m, occupancy = b.occupancy, why = bytes } end
   b.weight = bytes
   b.m, b.counters, b.roofline = served, counters, q.roofline(v, device, bytes, served)
@@ -69,7 +69,7 @@ local function explain_variant(q, options)
   local known = evidence.known(q, options.store, options.device, function(e)
     return e.kind == "evidence" and (e.key:find(v.hash, 1, true) or evidence.finalist(e, v.hash)) ~= nil
   end)
-  local b = bounds(q, v, device, o, m)
+  local b = bounds(q, v, device, o, m, common.spread_over(q, options))
   if options.json then
     print(q.json { name = v.name, hash = v.hash, family = v.family, params = v.params, flags = v.flags, arch = v.arch,
       layout = v.layout, recipe = v.recipe, ok = o.ok, why = o.why, registers = o.registers,
@@ -105,7 +105,9 @@ local function explain_problem(q, options)
   local device = common.target(q, options)
   local p = common.ask(q.problem, options[1], device.target)
   local variants, report = q.variants(p, device, { space = "full" })
-  local by_m, order = evidence.timings(q, options.store, options.device, p.spelling)
+  local experts = common.spread_over(q, options)
+  if experts then common.check(experts:fit { p }) end
+  local by_m, order = evidence.timings(q, options.store, options.device, p.spelling .. (experts and experts.name or ""))
   if options.json then
     local timed = {}
     for i, m in ipairs(order) do timed[i] = { m = m, variants = by_m[m] } end
@@ -138,9 +140,11 @@ return {
   options = {
     { "--arch", "ARCH", "CUDA architecture", group = "Device", without = "--device" },
     { "--device", "DEVICE", "machine (default: this one)", group = "Device" },
-    { "--shape", "NxK", "N and K to show a variant for", default = "4096x4096", group = "Problem" },
+    { "--shape", "[Ex]NxK", "N and K to show a variant for; of a stack ExNxK (E by default 8)",
+      default = "4096x4096", group = "Problem" },
     { "--m", "M", "tokens of the call that is counted; the nearest that the variant serves", default = "16",
       group = "Problem" },
+    common.experts,
     { "--store", "DIR", "where measurements are kept (default: as for tune)" },
     { "--top", "N", "variants to show for each M", default = "10" },
     { "--json", nil, "print JSON" },

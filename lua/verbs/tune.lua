@@ -11,9 +11,9 @@ local function ranges(plan)
 end
 
 -- What was measured at one M, as cells of the table.
-local function cells(p, x)
+local function cells(p, x, experts)
   if not x then return "-", "-", "-", "-", "-", "-", "-", "-", "-" end
-  local bytes = common.read_bytes(p, x.m)
+  local bytes = common.read_bytes(p, x.m, experts)
   return tostring(x.m), common.us(x.seconds), common.spread(x.spread, x.disturbed), x.raced and "race" or "finals",
     common.gb(bytes, x.seconds), ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
     common.roof(bytes, x.seconds, x.bandwidth),
@@ -22,7 +22,7 @@ local function cells(p, x)
 end
 
 -- One row for each problem and tuned M; one for a range in which there was no time for any.
-local function show(result, device)
+local function show(result, device, experts)
   local rows = { { "problem", "serves M", "winner", "at M", "us", "spread", "by", "GB/s", "GFLOP/s", "of roof",
     "dense us", "ratio", "error" } }
   local slower = {}
@@ -31,7 +31,7 @@ local function show(result, device)
     for i, r in ipairs(p.kind == "fastest" and p.n > 0 and p.ranges or {}) do
       for j = 1, math.max(1, #r.points) do
         local x = r.points[j]
-        local row = table.pack(p.problem, names[i], common.short(r.variant), cells(p, x))
+        local row = table.pack(p.problem, names[i], common.short(r.variant), cells(p, x, experts))
         row[#row + 1] = ("%.1g"):format(r.error)
         rows[#rows + 1] = row
         if x and x.dense_seconds > 0 and x.dense_seconds < x.seconds then
@@ -123,6 +123,7 @@ busy is marked, and taken again by the next run.]],
     { "--effort", "LEVEL",
       "quick: the short space of variants, few rounds; normal: the full space; full: the same, more rounds",
       default = "quick", group = "Search" },
+    common.experts,
     { "--budget", "SECONDS", "stop after this time, with the best found so far", group = "Search" },
     { "--family", "NAMES", "only these kernel families, separated by commas", group = "Search" },
     { "--fix", "NAME=VALUES", "only these values of a parameter; may be repeated", many = true, group = "Search" },
@@ -155,6 +156,7 @@ busy is marked, and taken again by the next run.]],
       return
     end
     local quiet, name = options.json, pack_name(options)
+    local experts = common.spread_over(q, options)
     local family, fixed = common.families(q, options.family, device), common.fixed(q, options.fix)
     local functions = common.functions(options["function"])
     if name then common.output_pack(q, name, options, problems, m, device) end
@@ -164,7 +166,7 @@ busy is marked, and taken again by the next run.]],
     options.kept = common.kept_in(q, options.store)
     local result = common.check(q.tune { problems = problems, m = m, effort = options.effort, budget = budget,
       device = device.name, store = options.store, family = family, fixed = fixed, functions = functions,
-      threads = threads, retime = options.retime, dense = not options["no-dense"],
+      experts = experts, threads = threads, retime = options.retime, dense = not options["no-dense"],
       progress = common.progress(q, options) or common.notes() })
     if name then common.check(q.pack(result, name)) end
     common.remarks(result)
@@ -174,7 +176,8 @@ busy is marked, and taken again by the next run.]],
       print(q.json(result))
       return
     end
-    show(result, device)
+    show(result, device, experts)
+    if experts then print("rows go to experts as " .. experts.source .. " says") end
     show_counts(result.counts)
     if name then print("pack: " .. name) end
   end,

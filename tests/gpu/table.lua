@@ -35,7 +35,7 @@ local function write_times(store)
   for _, e in ipairs(store:entries "evidence") do
     local problem, m = e.key:match "^race (%S+) %S+ M=(%d+)$"
     if problem then
-      local n, k = problem:match ":(%d+)x(%d+)"
+      local n, k = problem:match "(%d+)x(%d+):"
       rows[#rows + 1] = ("%s,%s,%s,%s,%s,%.3f,%d,%s"):format(problem, n, k, m, e.value.name, e.value.seconds * 1e6,
         e.value.reps, (e.value.rejected or ""):gsub("[,\n]", ";"))
     end
@@ -89,7 +89,8 @@ end
 local rows = { { "problem", "M", "us", "stream", "cuBLAS", "int4pack", "Triton", "variant" } }
 for _, at in ipairs(order) do
   local r = best[at]
-  local shape, four = key(r.n, r.k, r.m), r.problem:find "^int4"
+  local stack = r.problem:find ":%d+x%d+x" -- the others are of one weight
+  local shape, four = not stack and key(r.n, r.k, r.m), r.problem:find "^int4"
   rows[#rows + 1] = { r.problem, r.m, ("%.1f"):format(r.us), ratio(stream[r.problem:match "^[^:]+:%d+x%d+"], r.us),
     ratio(cublas[shape] or torch[shape], r.us), ratio(four and int4pack[shape], r.us),
     ratio(four and triton[shape], r.us), (r.variant:gsub("^cuda%.([^/]+)/.*/", "%1 ")) }
