@@ -99,9 +99,9 @@ return function(q, native)
   -- The stack that a weight is of, else the weight.
   function model:whole_of(t) return self.stack_of[t.name] or t end
 
-  -- The linear layers, those of a stack as one, grouped by their problem: list of { shape, format, n, k, quantized,
-  -- layers = { name… } }, and those that cannot be served: { { name, why }… }. Without `partial` there must be none of
-  -- these: else nil, message, code.
+  -- The linear layers, those of a stack as one, grouped by their problem: list of { shape, format, experts or nil, n,
+  -- k, quantized, layers = { name… } }, and those that cannot be served: { { name, why }… }. Without `partial` there
+  -- must be none of these: else nil, message, code.
   function model:groups(partial)
     local groups, index, left_out, refused = {}, {}, {}, {}
     for _, t in ipairs(self.list) do
@@ -111,7 +111,8 @@ return function(q, native)
       if t.linear and ok then
         local shape = model.shape_of(x)
         if not index[shape] then
-          index[shape] = { shape = shape, format = x.format, n = x.n, k = x.k, quantized = t.quantized, layers = {} }
+          index[shape] = { shape = shape, format = x.format, experts = x.experts, n = x.n, k = x.k,
+            quantized = t.quantized, layers = {} }
           groups[#groups + 1] = index[shape]
         end
         table.insert(index[shape].layers, t.name)

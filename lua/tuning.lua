@@ -155,7 +155,7 @@ return function(q, native)
 
   -- What tuning a problem takes, in codes of a weight: its own, and what compiling is worth, whatever the shape.
   local compiling = 1 << 22
-  local function work(p) return p.n * p.k + compiling end
+  local function work(p) return (p.experts or 1) * p.n * p.k + compiling end
 
   -- Shard number i of n of a list of problems of a target: each is in one of them, and they are about as much work. It
   -- depends on the problems alone, not on their order, nor on the machine. Spellings in the order of the list; maybe
@@ -236,7 +236,7 @@ return function(q, native)
     local effort, left_out = efforts[t.effort or "quick"], {}
     if t.model then
       local list
-      list, left_out, code = q.layer_problems(t.model, t.acts, t.partial)
+      list, left_out, code = q.layer_problems(t.model, t.acts, t.partial, device)
       if not list then return nil, left_out, code end
       table.move(list, 1, #list, #spellings + 1, spellings)
     end
@@ -270,8 +270,9 @@ return function(q, native)
 
   -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out,
   -- which only `partial` allows. Activations of 8 bits are for weights that are quantized; what is dense beside them
-  -- has its own. The weights are checked: nil, message, code for one that is not fit for use.
-  function q.layer_problems(m, acts, partial)
+  -- has its own. Where a device is given and none of its kernels takes a stack, one of its experts poses the problem.
+  -- The weights are checked: nil, message, code for one that is not fit for use.
+  function q.layer_problems(m, acts, partial, device)
     local why, code
     if type(m) == "string" then
       m, why, code = q.model(m)
@@ -287,7 +288,12 @@ return function(q, native)
       if not ok then return nil, why, code end
       for _, act in ipairs(acts or { false }) do
         local own = not act or any and not g.quantized and q.gen.types.scaled(q.problem("f32:1x1:" .. act).act)
-        local spelling = g.shape .. (own and "" or ":" .. act)
+        local types = own and "" or ":" .. act
+        local spelling = g.shape .. types
+        local p = g.experts and device and q.problem(spelling, device.target)
+        if p and #q.variants(p, device, { space = "quick" }) == 0 then
+          spelling = m.shape_of { format = g.format, n = g.n, k = g.k } .. types
+        end
         if not seen[spelling] then out[#out + 1] = spelling end
         seen[spelling] = true
       end

@@ -120,6 +120,10 @@ static const row rows[] = {
      "^quernel: sm_80: no variant is left to compile\n$"},
     {"quernel explain cuda.gemv/int4.g128/f16-f16/w4-u1-mb1 --device emu:sm_75 --shape 64x512 --m 100", 0,
      "compiled   [0-9]+ bytes in [0-9.]+ s\nbound      M = 8: .*counted    M = 8, ", NULL}, /* PTX has no registers */
+    {"echo '[0, 1, 0]' >e; quernel explain cuda.decode/int4.g128/f16-f16.experts/bm8-wn4-wk2-u4-x1024-sum-k1 "
+     "--arch sm_90a --shape 3x64x1024 --m 6 --experts e",
+     0, "counted    M = 6, .*  weights  0.33 bytes read for each", NULL}, /* of three experts one */
+    {"quernel explain " MMA "bm32-bn64-bk64-wn8-s4-sum-k1 --shape 3x64x64", 2, NULL, "is a kernel for one weight\n$"},
     {"quernel explain int4.g128:256x256", 0, "candidates survive.*nothing of it was timed", NULL},
     {"quernel explain " MMA "bm32-bn64-bk64-wn8-s4-sum-k1", 1, NULL,
      "^quernel: [^\n]* on sm_90a: rule warp rejects it: a warp takes 16, 32 or 64 features[^\n]*\n$"},
@@ -160,6 +164,11 @@ static const row rows[] = {
      "--family host.gemm --fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --store $STORE",
      0, "tuning 3 problems.*f32-f32 .*f32-f32\\+bias .*bf16-f32\\+bias ", NULL},
     {"quernel tune --problem int4", 2, NULL, "the form is FORMAT:\\[Ex\\]NxK"},
+    {"echo 1 2 >e; for v in 3x8x8 8x8; do quernel tune --problem int4:$v --experts e; test $? = 1 || exit 9; done", 0,
+     NULL,
+     "^quernel: e: 2 numbers; int4.g128:3x8x8:[^ ]* has 3 experts\nquernel: e: there is no stack of experts, "
+     "[^\n]*\n$"},
+    {"echo 1 x >e; quernel tune --problem int4:2x8x8 --experts e", 1, NULL, "^quernel: e: expert 1 has x; wanted is "},
     {"quernel tune nowhere", 1, NULL, "^quernel: .*nowhere.*No such file[^\n]*\n$"},
     {"mkdir m && head -c 100000 " MODEL "/model.safetensors >m/model.safetensors && cp " MODEL "/config.json m; "
      "quernel tune m",

@@ -80,9 +80,11 @@ return function(q, native)
 
   -- ---- Kernels ------------------------------------------------------------------------------------------------------
 
-  -- The problem that a weight poses: what is not quantized has the activations that its type has by itself.
-  local function problem_of(t, act)
-    return ("%s:%dx%d%s"):format(t.format, t.n, t.k, t.quantized and ":" .. act or "")
+  -- The problem that a weight poses, or the stack that it is of: what is not quantized has the activations that its
+  -- type has by itself.
+  local function problem_of(m, t, act)
+    local whole = m:whole_of(t)
+    return m.shape_of(whole.format and whole or t) .. (t.quantized and ":" .. act or "")
   end
 
   function steps:tune(c, seconds)
@@ -90,7 +92,7 @@ return function(q, native)
     if not m then return nil, why end
     local problems, seen = {}, {}
     for _, t in ipairs(m:tensors()) do
-      local spelling = t.linear and t.format and problem_of(t, c.act)
+      local spelling = t.linear and t.format and problem_of(m, t, c.act)
       if spelling and not seen[spelling] then problems[#problems + 1], seen[spelling] = spelling, true end
     end
     local result

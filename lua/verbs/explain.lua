@@ -11,8 +11,10 @@ local function bounds(q, v, device, outcome, m, experts)
   local b = { m = m, occupancy = q.occupancy(v, outcome, device) }
   local counters, bytes, served = q.count(v, m, experts)
   if not counters then return { m = m, occupancy = b.occupancy, why = bytes } end
-  b.weight = bytes
-  b.m, b.counters, b.roofline = served, counters, q.roofline(v, device, bytes, served)
+  local plan = { bytes = bytes, experts = v.problem.experts } -- bytes of one of them
+  local read = math.ceil(common.read_bytes(plan, served, experts))
+  b.weight = bytes * (plan.experts or 1)
+  b.m, b.counters, b.roofline = served, counters, q.roofline(v, device, read, served)
   if b.roofline then b.predicted = q.predict(v, outcome, device, counters, b.roofline.bytes) end
   return b
 end

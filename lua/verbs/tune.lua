@@ -70,7 +70,8 @@ local function gather(q, options, device)
   end
   if options[1] then
     local found
-    found, left_out = common.check(q.layer_problems(common.model(q, options[1], options), acts, options.partial))
+    found, left_out = common.check(q.layer_problems(common.model(q, options[1], options), acts, options.partial,
+      device))
     table.move(found, 1, #found, #list + 1, list)
   end
   if #list == 0 then common.misuse("a MODEL or --problem P is needed") end

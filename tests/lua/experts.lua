@@ -42,7 +42,13 @@ case("experts are one weight, whether a file has them in one tensor or in many",
     t.equal(#m:stacks(), x[4], x[1])
     local problems = " " .. table.concat(assert(q.layer_problems(m)), " ") .. " "
     t.check(problems:find(" " .. x[3] .. " ", 1, true), problems)
-    t.check(not problems:find((" " .. x[3] .. " "):gsub(":%d+x", ":"), 1, true), problems) -- nor one expert's alone
+    local one, others = (" " .. x[3] .. " "):gsub(":%d+x", ":"), false -- an expert's, and is another layer like it?
+    for _, w in ipairs(m:tensors()) do
+      others = others or w.linear and not m.stack_of[w.name] and " " .. m.shape_of(w) .. " " == one
+    end
+    t.equal(problems:find(one, 1, true) ~= nil, others, problems)
+    local old = table.concat(assert(q.layer_problems(m, nil, false, q.arch "sm_75")), " ") -- it has none for stacks
+    t.check((" " .. old .. " "):find(one, 1, true) and not old:find ":%d+x%d+x", old)
   end
 end)
 
@@ -125,6 +131,17 @@ case("a model runs its experts at once where the pack has their stack", function
     for i, site in ipairs(d:sites()) do if site.name:find "exp" then spent = spent + time.sites[i] end end
     t.check(spent > 0 and spent <= time.linear, name)
   end
+end)
+
+case("a stack of which not all products are there serves its experts one by one", function(t)
+  local m = assert(q.model(models .. "mixtral"))
+  local w, path = windows(t, m), t.scratch .. "/two.qpack"
+  assert(q.pack(assert(tune(t, { "bf16:4x48x32:f32-f32" })), path)) -- w1, w3
+  local d <close> = assert(q.decoder(m, { threads = 2 }))
+  local r = assert(q.reference { decoder = assert(q.decoder(m)), windows = w })
+  t.equal(d:serve_pack(assert(q.open(path))), 2 * 2 * 4)
+  local e = assert(q.evaluate { decoder = d, windows = w, reference = r })
+  t.check(e.kl.mean > 0 and e.kl.mean < 1e-9, e.kl.mean)
 end)
 
 case("a stack is for the experts that it was made for", function(t)
