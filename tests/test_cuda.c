@@ -156,18 +156,28 @@ START_TEST(warpgroups_are_right) {
       {"int5.g64.m:4096x4096:bf16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=4 --fix SCALE=weight"},
       {"nvfp4:4096x4096:f16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=1"},
       {"e4m3.b128x128:4096x4096:bf16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1 --fix SCALE=weight"},
-      {"int8.row:4096x4096:f16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=1"},
+      {"int8.row:3x4096x4096:f16-f16+bias", "--fix BM=32 --fix MT=2"},
       {"int2.g64:4096x4096:f16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1"},
       {"int4.g64.z:4096x4096:i8-f16", "--fix BM=32 --fix MT=1 --fix SPLIT=2"},
       {"int8.row:4096x4096:i8-bf16", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},
       {"mxfp4:4096x4096:e4m3-bf16+bias", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},
       {"e4m3.row:4096x4096:e5m2-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=2"},
       {"int4.g128:4096x4096:bf16-f16", "--fix BM=128 --fix MT=1 --fix SPLIT=2 --fix TOGETHER=2"},
+      {"int4.g128:4096x4096:e4m3-f16", "--fix BM=128 --fix MT=1 --fix SPLIT=2 --fix TOGETHER=2"},
   };
   char problem[96], options[192];
   snprintf(problem, sizeof problem, "--problem %s", of[_i][0]);
   snprintf(options, sizeof options, "--family cuda.wgmma %s", of[_i][1]);
   verified(1, "emu:sm_90a", problem, options);
+}
+END_TEST
+
+/* CTAs that stay go from tile to tile, and share K of those that are left: three, so that few tiles are many. */
+START_TEST(warpgroups_that_stay_are_right) {
+  static const char *const problems[] = {"int4.g128:4096x4096:f16-f16", "int8.row:4096x4096:i8-bf16",
+                                         "int4.g32.bf16:4096x4096:e5m2-f16+bias"};
+  int status = cli("quernel run %s/lua/stays.lua %s", QN_TESTS, problems[_i]);
+  ck_assert_msg(status == 0, "%s: exit %d\n%s%s\n  again: %s", problems[_i], status, cli_out, cli_err, cli_command);
 }
 END_TEST
 
@@ -199,7 +209,8 @@ int main(int argc, char **argv) {
       CASE(every_variant_is_right, sizeof rows / sizeof *rows),
       CASE(expanded_weights_are_right, 1),
       CASE(products_of_8_bit_floats_are_right, 5),
-      CASE(warpgroups_are_right, 12),
+      CASE(warpgroups_are_right, 13),
+      CASE(warpgroups_that_stay_are_right, 3),
   };
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 900);
 }

@@ -20,6 +20,7 @@ static const struct {
 } kernels[] = {
     {"emu:sm_90a", "cuda.decode", "BM = 8, WN = 4, UNROLL = 4, SPLIT = 1", true, false},
     {"emu:sm_90a", "cuda.mma", "BM = 32, BN = 64, BK = 64, WN = 4, STAGES = 4, SPLIT = 2", false, false},
+    {"emu:sm_90a", "cuda.wgmma", "BM = 64, MT = 1", false, false},
     {"emu:sm_80", "cuda.mma", "BM = 32, BN = 64, BK = 64, WN = 4, STAGES = 4, SPLIT = 2", false, true},
 };
 

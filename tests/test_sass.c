@@ -131,6 +131,8 @@ static bool is_mma(const tally *t) { return t->hmma > 0 && t->copies > 0 && t->c
 static bool is_imma(const tally *t) { return t->imma > 0 && !t->hmma && t->copies > 0 && t->copies16 == t->copies; }
 /* Every tile arrives by bulk copies; warpgroups multiply, and nothing else. */
 static bool is_wgmma(const tally *t) { return t->hgmma > 0 && t->bulk > 2 && !t->hmma && !t->imma && !t->copies; }
+/* The same for a stack, whose rows of X arrive by asynchronous copies of 16 bytes. */
+static bool is_stack(const tally *t) { return t->hgmma > 0 && t->bulk > 1 && !t->hmma && t->copies16 == t->copies; }
 /* A lane's codes arrive by loads of 16 bytes, and nothing else is as wide; CUDA cores multiply. */
 static bool is_gemv(const tally *t) { return t->loads16 > 0 && !t->hmma && !t->copies; }
 
@@ -148,6 +150,7 @@ static const struct {
     {"cuda.gemv", "int4.g20.zf:4096x4096:f16-f16", "UNROLL=4", is_gemv},    /* all that tensor cores do not take */
     {"cuda.wgmma", "q4_k:4096x4096:bf16-bf16", "BM=128 MT=2 SPLIT=2 TOGETHER=2", is_wgmma}, /* most registers */
     {"cuda.wgmma", "int8.g32.z.f32:4096x4096:f16-f16", "BM=32 MT=2 SPLIT=1 SCALE=sum", is_wgmma},
+    {"cuda.wgmma", "int4.g128:8x4096x4096:f16-f16", "BM=128 MT=2", is_stack},
 };
 
 /* Warpgroups multiply on one architecture only. */
@@ -241,12 +244,14 @@ static const struct {
     {"cuda.decode", "q4_k:8192x8192:f16-f16", "BM=8 WN=4 UNROLL=4 SCALE=sum SPLIT=2", 24 / 2},
     /* a product of 64 features and 128 tokens takes 64 clocks of the tensor cores: a third of them is for these */
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 22},
-    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1 TOGETHER=1", 19},
+    {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1 TOGETHER=1 GRID=tiles", 19},
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=256 SPLIT=1 TOGETHER=2", 20},
     /* of 32 of k: 16 of these give scales to the sums of a group, 16 more make floats of integers */
-    {"cuda.wgmma", "e4m3.b128x128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 32},
-    {"cuda.wgmma", "int4.g128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 61},
-    {"cuda.wgmma", "int4.g128:8192x8192:i8-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 52},
+    {"cuda.wgmma", "e4m3.b128x128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1 GRID=tiles", 32},
+    {"cuda.wgmma", "int4.g128:8192x8192:i8-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1 GRID=tiles", 52},
+    /* codes as they are: of five products in the loop one, with 16 instructions, runs in each eighth tile, so that 35
+     * are executed for each of the four others */
+    {"cuda.wgmma", "int4.g128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1 GRID=tiles", 31},
 };
 
 /* An instruction that computes again what a lane knew before the loop: S2R, S2UR, a product of 64 bits. */

@@ -27,8 +27,9 @@ return {
   "cuda.mma/bm128-bn128-bk64-wn8-s4-sum-k1",
   "cuda.expand/bm128-s4",
   -- many on Hopper
-  "cuda.wgmma/bm64-mt1-weight-k2-c1",
-  "cuda.wgmma/bm128-mt1-weight-k1-c1",
-  "cuda.wgmma/bm128-mt1-weight-k1-c2",
-  "cuda.wgmma/bm128-mt2-weight-k1-c1",
+  "cuda.wgmma/bm64-mt1-weight-k2-c1-tiles",
+  "cuda.wgmma/bm128-mt1-weight-k1-c1-tiles",
+  "cuda.wgmma/bm128-mt1-weight-k1-c2-tiles",
+  "cuda.wgmma/bm128-mt2-weight-k1-c1-tiles",
+  "cuda.wgmma/bm128-mt2-weight-k1-c1-stream",
 }

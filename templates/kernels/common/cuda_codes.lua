@@ -22,6 +22,7 @@
 --                             away, or the zero point in its place (weigh() does, then)
 --   BYTE: int, 4 bits         codes lie in the upper halves of bytes, whose sign is turned: 16 (q - 8)   yes
 --   BYTE: float, e2m1         the codes are the numbers; e2m1 stands in bits 2 to 5 of its byte        yes
+--   BYTE: int, RAW            the codes are numbers, q 2^-9 as e4m3; cuda_x_sums takes the bias away     yes
 --   BYTE: table, other int    as above, with entries of one byte                                      yes
 --
 -- Source: magic numbers after Kim et al., "Who Says Elephants Can't Run" (2022), and Marlin.
@@ -57,7 +58,7 @@ function codes.unit(v)
   local waits = v.SCALE == "sum" and #roles.offset == 0
   local sixteenths = v.INTEGER and m.kind == "int" and v.format.bits == 4 and m.bias == -8 and not roles.zero
   v.CODE_UNIT = waits and sixteenths and 1 / 16
-    or waits and v.HALF == "f16" and not v.BYTE and codes.is_e2m1(m) and 2.0 ^ 14 or 1
+    or waits and v.HALF == "f16" and not v.BYTE and codes.is_e2m1(m) and 2.0 ^ 14 or v.RAW and 2.0 ^ 9 or 1
   v.UNIT = v.CODE_UNIT
 end
 
@@ -345,7 +346,7 @@ end
 local function method(v)
   local m, h = v.format.map, cuda.half[v.HALF]
   local permute = #v.slices == 1 and v.slices[1].bits == 4
-  if v.BYTE and (m.kind == "float" or v.BYTE == "e2m1") then return bytes_same end
+  if v.BYTE and (m.kind == "float" or v.BYTE == "e2m1" or v.RAW) then return bytes_same end
   if v.BYTE then return m.kind == "int" and v.INTEGER and int_bytes or permute and bytes_permute or bytes_memory end
   if m.kind == "float" then return v.format.bits == 8 and float_narrow or float_same end
   if m.kind == "table" and codes.is_e2m1(m) then return four_bit_float end

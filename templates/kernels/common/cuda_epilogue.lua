@@ -12,14 +12,15 @@ function epilogue.store(w, v)
   w([[
     /* ${WHAT} of a row at once, where they all exist and Y is aligned. */
     fn void store(const task &t, const float *out, ${YT} *y, ${EXTRA}int ldy) {
+      struct __align__(16) four { float v[4]; };
       struct __align__(${ALIGN}) quad { ${YT} v[${COUNT}]; };
       const bool aligned = ldy % ${COUNT} == 0 && (u64)y % ${ALIGN} == 0;
-      for (int i = threadIdx.x; i < BM * BN / 4; i += THREADS) {
+      for (int i = threadIdx.x; i < ${ROUND} * BN / 4; i += THREADS) {
         const int token = i / (BN / 4), feature = i % (BN / 4) * 4, m = t.m0 + token, n = t.n0 + feature;
         if (m >= t.m || n >= t.n) continue;
         ${ROW}
         ${SCALE}
-        const float *from = out + token * PITCH + feature;
+        const four from = *(const four *)(out + token * PITCH + feature);
         ${YT} *to = y + (i64)${M} * ldy + ${N};
         if (aligned && n + 4 <= t.n) {
           quad u;
@@ -36,8 +37,8 @@ function epilogue.store(w, v)
     LEFT = gated and "n + 2 * e" or "n + e", WHAT = gated and "Four neighbours, which are two," or "Four neighbours",
     ROW = v.problem.experts and ("const int row = %s;"):format(schedule.row_of_y(v, "m")) or "", M = row,
     SCALE = scaled and ("const float factor = x_scale[%s];"):format(schedule.row_of_x(v, "m")) or "",
-    VALUE = gated and cuda.stored(v, times .. "from[2 * e]", row, "n / 2 + e", times .. "from[2 * e + 1]", "t.n / 2")
-      or cuda.stored(v, times .. "from[e]", row, "n + e") })
+    VALUE = not gated and cuda.stored(v, times .. "from.v[e]", row, "n + e")
+      or cuda.stored(v, times .. "from.v[2 * e]", row, "n / 2 + e", times .. "from.v[2 * e + 1]", "t.n / 2") })
   w.blank()
 end
 

@@ -13,7 +13,13 @@
 --   W        by a tensor map of the records: RUN bytes for each 16 features; beyond the padded N come zeros
 --   planes   by bulk copies. Beyond the padded N come the last 64 features again
 --
+--   sums     of X of eight groups, where there are some (cuda_x_sums), by a bulk copy
+--
 -- One thread asks for everything; all of the warpgroup copy by words.
+-- Of a stack of experts they copy rows of X (cuda_rows).
+--
+-- The ring goes on from one part of a CTA's work to the next (v.STREAM). Where the loop over buffers is unrolled, each
+-- part begins with the first: those that are left of a round pass empty.
 --
 -- The CTAs of a cluster have the same tokens. Of X each asks for an equal part of the rows, and all get it: a buffer is
 -- empty when the consumers of all of them are done with it.
@@ -22,19 +28,21 @@
 
 local cuda = use "kernels/common/cuda"
 local planes = use "kernels/common/cuda_planes"
+local rows = use "kernels/common/cuda_rows"
 local ring = use "kernels/common/cuda_ring"
 local x = use "kernels/common/cuda_x"
+local x_sums = use "kernels/common/cuda_x_sums"
 local producer = {}
 
 producer.THREADS = 128
 producer.BARRIERS = 256 -- bytes behind the buffers
 
--- As ring.sizes, and as many STAGES as the device has room for, up to 6.
-function producer.sizes(v)
+-- As ring.sizes, and as many STAGES as the device has room for beside `apart` bytes, up to 6.
+function producer.sizes(v, apart)
   local s = ring.sizes(v)
-  s.ALIGN = 1024
-  s.STAGE = (s.STAGE + 1023) // 1024 * 1024
-  s.STAGES = math.min(6, (v.device.smem - producer.BARRIERS) // s.STAGE)
+  s.ALIGN, s.SUMS_BYTES = 1024, x_sums.bytes(v)
+  s.STAGE = (s.STAGE + s.SUMS_BYTES + 1023) // 1024 * 1024
+  s.STAGES = math.min(6, (v.device.smem - producer.BARRIERS - apart) // s.STAGE)
   return s
 end
 
@@ -44,21 +52,34 @@ function producer.derive(v)
   v.BOX = v.X_ROW // v.X_SIZE
 end
 
--- Arguments of the launch, and the same as declarations.
+-- Arguments of the launch, and the same as declarations; of a stack none.
 function producer.maps(v)
+  if v.problem.experts then return {} end
   local run = v.RECORD // 8 -- elements of 8 bytes in a record
-  return { tensor_map = { operand = "x", type = v.act, dims = { K, M }, box = { v.BOX, v.BM // v.TOGETHER },
+  return { { tensor_map = { operand = "x", type = v.act, dims = { K, M }, box = { v.BOX, v.BM // v.TOGETHER },
     swizzle = 128 } },
     { tensor_map = { operand = "w", type = "f64", dims = { ceildiv(K, cuda.fragment.TILE_K)
       * (cuda.fragment.TILE_K // 64 * run), ceildiv(N, cuda.fragment.TILE_N) * (cuda.fragment.TILE_N // 16) },
-      box = { v.BK // 64 * run, v.BN // 16 } } }
+      box = { v.BK // 64 * run, v.BN // 16 } } } }
 end
-producer.PARAMETERS = "const __grid_constant__ tensor_map x_map, const __grid_constant__ tensor_map w_map, "
+function producer.parameters(v)
+  return v.problem.experts and ""
+    or "const __grid_constant__ tensor_map x_map, const __grid_constant__ tensor_map w_map, "
+end
+
+-- A call of produce(), for the tiles `first` .. `last` - 1, texts.
+function producer.call(v, first, last)
+  local experts = v.problem.experts
+  return ("produce(t, %sldx %% %d == 0 && (u64)x %% 16 == 0, %smemory, base, b, %s, %s%s);"):format(
+    experts and "" or "&x_map, &w_map, ", v.PIECE,
+    experts and ("(int *)(memory + BARRIERS_AT + %d), "):format(producer.BARRIERS) or v.RAW and "sums, " or "",
+    first, last, v.STREAM and ", next" or "")
+end
 
 -- ---- PTX ------------------------------------------------------------------------------------------------------------
 
-function producer.ptx(w, v)
-  w([[
+local function barriers(w)
+  w [[
     struct __align__(64) tensor_map { u64 opaque[16]; };
 
     fn void barrier_init(u32 barrier, int arrivals) {
@@ -76,7 +97,13 @@ function producer.ptx(w, v)
       asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
                    "@!done bra AGAIN;\n}" :: "r"(barrier), "r"(parity) : "memory");
     }
+  ]]
+  w.blank()
+end
 
+function producer.ptx(w, v)
+  barriers(w)
+  w([[
     /* Begin to copy the box at (column, row), or so many bytes. */
     fn void copy_box(u32 to, const tensor_map *map, int column, int row, u32 barrier) {
       asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
@@ -110,11 +137,13 @@ function producer.ptx(w, v)
     }
     /* What this thread wrote to shared memory is there for wgmma. */
     fn void writes_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+    /* All threads that multiply. */
+    fn void consumers_meet() { asm volatile("bar.sync 2, ${CONSUMERS};" ::: "memory"); }
     /* All threads of the producer. */
     fn void producers_meet() { asm volatile("bar.sync 1, ${PRODUCERS};" ::: "memory"); }
     template <int n> fn void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(n)); }
     template <int n> fn void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(n)); }
-  ]], { ALL = (1 << v.TOGETHER) - 1 })
+  ]], { ALL = (1 << v.TOGETHER) - 1, CONSUMERS = v.THREADS })
   w.blank()
 end
 
@@ -123,6 +152,7 @@ end
 local function ring_places(w, v)
   w([[
     struct barriers { u32 full, empty; }; /* the first of each */
+    struct turn { int buffer; u32 parity; }; /* which is next, and of which parity is its phase */
 
     fn barriers ring_barriers(u32 base) { return {base + BARRIERS_AT, base + BARRIERS_AT + STAGES * 8}; }
 
@@ -167,21 +197,19 @@ local function copy_plane(w, p)
     BYTES = ("across * %d"):format(p.per * p.size) .. (blocks and " / 16" or "") })
 end
 
-function producer.ring(w, v)
-  local bytes, together = 0, v.TOGETHER > 1
-  for _, p in ipairs(v.staged) do bytes = bytes + p.bytes end
-  ring_places(w, v)
-  x.by_words(w, v, "BK", "threadIdx.x - THREADS", tostring(producer.THREADS))
-  w([[
-    /* Ask for W and the planes of a tile. */
-    fn void ask_for_w(const task &t, const tensor_map *map, u32 to, u32 full, int tile) {
-      const int across = t.n0 + BN <= t.n_padded ? BN : ${TILE_N};
-      copy_box(to + W_AT, map, tile * (RUN / 8), t.n0 / 16, full);
-  ]], { TILE_N = cuda.fragment.TILE_N })
-  w.push()
-  for _, p in ipairs(v.staged) do copy_plane(w, p) end
-  w.pop "}"
-  w.blank()
+-- Behind the last tile of a part: the buffers that are left of the round.
+local rest = [[
+if (s)
+  for (parity ^= 1; s < STAGES; s++) {
+    barrier_wait(b.empty + s * 8, parity ^ 1);
+    if (!thread) barrier_arrive(b.full + s * 8);
+  }
+s = 0;]]
+
+-- ask_for_x(), produce(); `bytes`: of a tile's planes.
+local function produce(w, v, bytes)
+  local together = v.TOGETHER > 1
+  x_sums.ask(w, v)
   w([[
     fn void ask_for_x(const task &t, const tensor_map *map, u32 to, u32 full, int tile) {
       ${PART}
@@ -191,12 +219,11 @@ function producer.ring(w, v)
 
     /* Fill buffers with tiles begin .. end - 1. `mapped`: does x_map describe X? The first of X waits for the grid that
      * may have made it, W does not. */
-    fn void produce(const task &t, const tensor_map *x_map, const tensor_map *w_map, bool mapped, u8 *memory, u32 base,
-                    const barriers &b, int begin, int end) {
+    fn void produce(const task &t, const tensor_map *x_map, const tensor_map *w_map, bool mapped, ${SUMS}u8 *memory,
+                    u32 base, const barriers &b, int begin, int end${TURN}) {
       const int thread = threadIdx.x - THREADS;
       if (mapped && thread) return;
-      u32 parity = 1;
-      int s = 0;
+      ${OWN}
     #pragma unroll 1
       for (int tile = begin; tile < end; tile++) {
         const u32 to = base + s * STAGE, full = b.full + s * 8;
@@ -206,6 +233,7 @@ function producer.ring(w, v)
           ask_for_w(t, w_map, to, full, tile);
         }
         if (tile == begin) wait_for_grid();
+        ${ASK_SUMS}
         if (mapped) ask_for_x(t, x_map, to, full, tile);
         else {
           copy_x_by_words(t, memory + s * STAGE, tile * BK);
@@ -215,11 +243,36 @@ function producer.ring(w, v)
         if (!thread) barrier_arrive(full);
         if (++s == STAGES) s = 0, parity ^= 1;
       }
+      ${REST}
     }
-  ]], { PLANES = bytes, COPY = together and "copy_box_to_all" or "copy_box",
+  ]], { PLANES = bytes, SUMS = v.RAW and "const u8 *sums, " or "",
+    ASK_SUMS = v.RAW and "if (!thread) ask_for_sums(t, sums, to, full, tile, tile == end - 1);" or "",
+    COPY = together and "copy_box_to_all" or "copy_box",
     PART = together and "const int first = cluster_rank() * (BM / TOGETHER); /* of the rows of this CTA */" or "",
+    TURN = v.STREAM and ", turn &next" or "",
+    OWN = v.STREAM and "int &s = next.buffer;\nu32 &parity = next.parity;" or "u32 parity = 1;\nint s = 0;",
+    REST = v.STREAM and v.UNROLL > 1 and rest or "",
     ROWS = together and " + first * X_ROW" or "", FIRST = together and " + first" or "" })
   w.blank()
+end
+
+function producer.ring(w, v)
+  local bytes, experts = 0, v.problem.experts
+  for _, p in ipairs(v.staged) do bytes = bytes + p.bytes end
+  ring_places(w, v)
+  x.by_words(w, v, "BK", "threadIdx.x - THREADS", tostring(producer.THREADS))
+  w([[
+    /* Ask for W and the planes of a tile. */
+    fn void ask_for_w(const task &t, ${MAP}u32 to, u32 full, int tile) {
+      const int across = t.n0 + BN <= t.n_padded ? BN : ${TILE_N};
+      ${RECORDS}
+  ]], { TILE_N = cuda.fragment.TILE_N, MAP = experts and "" or "const tensor_map *map, ",
+    RECORDS = experts and rows.RECORDS or "copy_box(to + W_AT, map, tile * (RUN / 8), t.n0 / 16, full);" })
+  w.push()
+  for _, p in ipairs(v.staged) do copy_plane(w, p) end
+  w.pop "}"
+  w.blank()
+  if experts then rows.produce(w, v, bytes, producer.THREADS) else produce(w, v, bytes) end
 end
 
 return producer

@@ -13,6 +13,7 @@ local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
 local x = use "kernels/common/cuda_x"
+local x_sums = use "kernels/common/cuda_x_sums"
 local product = {}
 
 local MOST = 256 -- of k, so that a sum of products of 8-bit integers is at most 2^22
@@ -103,6 +104,7 @@ end
 --   BYTE, INTEGER       of products of 8-bit numbers: the type of weights. Is it s8?
 --   CONVERTS            is X of 8 bits converted, to HALF, before?
 --   PRODUCT, DEPTH      the product; its steps of 16 along k. SCALED: scales go with it
+--   RAW                 are they codes as they are, whose bias waits for sums of X (cuda_x_sums)?
 --   TYPES, WARPGROUP    those of mma.sync, of wgmma
 --   FLUSH, WEIGH        do planes wait for the sums of a group? Does anything happen to a fragment? TERMS: either
 --   SUMS_X, ONES        are sums of X needed? A register of ones
@@ -118,6 +120,7 @@ function product.kind(v)
   v.TYPES, v.WARPGROUP = spelt(v.PRODUCT.types), spelt(v.PRODUCT.warpgroup)
   v.CONVERTS = types.scaled(v.act) and not v.BYTE
   v.DEPTH, v.SCALED = v.PRODUCT.k // 16, v.PRODUCT.scaled
+  v.RAW = v.WARPGROUPS and v.BYTE == "e4m3" and x_sums.serve(v)
   codes.unit(v)
 end
 

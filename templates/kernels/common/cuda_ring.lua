@@ -56,6 +56,10 @@ function ring.places(v)
     lines[#lines + 1] = ("%s = %s,"):format(p.place, size)
     size = ("%s + %d"):format(p.place, p.bytes)
   end
+  if (v.SUMS_BYTES or 0) > 0 then
+    lines[#lines + 1] = ("SUMS_AT = %s,"):format(size)
+    size = ("SUMS_AT + %d"):format(v.SUMS_BYTES)
+  end
   if v.ALIGN then size = ("(%s + %d) / %d * %d"):format(size, v.ALIGN - 1, v.ALIGN, v.ALIGN) end
   lines[#lines + 1] = ("STAGE = %s, /* bytes of a buffer */"):format(size)
   return table.concat(lines, "\n")

@@ -5,6 +5,13 @@
 --                CTAs of a cluster have the same tokens, and features side by side
 --   blockIdx.y   part of K, in tiles of BK: begin .. end - 1 of SPLIT parts
 --
+-- Or there is a CTA for each multiprocessor (v.STREAM), which goes from tile to tile as long as there is one for each
+-- CTA. Of those that are left, CTAs share the tiles of K evenly: one's share may end a tile and begin the next.
+--
+--   tile       0     1   ...    P-1                      all of K
+--              P    P+1  ...   2P-1                      all of K
+--             [2P][2P+1][2P+2] in P shares               parts of K, that meet in cuda_reduce
+--
 -- Of a stack of experts, tiles are of the rows of one expert. A launch before the product sorts the rows and lists the
 -- tiles, in scratch, so that nobody but the GPU need know how many there are; what is launched is as many as there can
 -- be, and those that are none end at once:
@@ -15,6 +22,7 @@
 local planes = use "kernels/common/cuda_planes"
 local schedule = {}
 
+local PARTS = 4 -- of a tile that CTAs share, about: more take longer to add than they save
 local BAND = 16 -- with 132 multiprocessors 16 x 8 tiles run at once
 
 function schedule.task(w, v)
@@ -33,7 +41,8 @@ function schedule.task(w, v)
     ROWS = v.problem.experts and "const int *rows; /* of Y: this task has number m0 .. m - 1 */\nint topk;" or "",
     PERM = v.PERM and "const int *perm; /* NULL: X is in the order of the columns of W */" or "" })
   w.blank()
-  if v.problem.experts then schedule.lists(w) end
+  if v.problem.experts then schedule.lists(w, v) end
+  schedule.stream(w, v)
 end
 
 -- Row of X, and of Y, for row `m` (text) of the task.
@@ -65,7 +74,7 @@ local function lists(w)
   w.blank()
 end
 
-local function sort(w)
+local function sort(w, v)
   w([[
     /* List tiles and rows, by the experts that rows have, or by the offsets of rows that are sorted. What is out of
      * range has no tile. One CTA. */
@@ -73,6 +82,7 @@ local function sort(w)
     sort_rows(const int *ids, const int *offsets, u8 *lists, int m, int experts) {
       extern __shared__ int counts[]; /* of each expert: rows, the first of them, the first tile */
       __shared__ int used;
+      ${WAIT}
       int *const firsts = counts + experts, *const tiles_before = firsts + experts;
       const int most = most_tiles(m, experts), thread = threadIdx.x;
       expert_tile *const tiles = (expert_tile *)lists;
@@ -108,11 +118,11 @@ local function sort(w)
         if (!ids) rows[r] = r;
         else if ((u32)ids[r] < (u32)experts) rows[atomicAdd(firsts + ids[r], 1)] = r;
     }
-  ]], { THREADS = sort_threads })
+  ]], { THREADS = sort_threads, WAIT = v.PDL and "wait_for_grid();\nlet_next_begin();" or "" })
   w.blank()
 end
 
-function schedule.lists(w) lists(w) sort(w) end
+function schedule.lists(w, v) lists(w) sort(w, v) end
 
 local function most_tiles(v) return (M + min(M, E) * (v.BM - 1)) // v.BM end
 
@@ -134,6 +144,7 @@ local function expert_tile(v)
     "t.rows = (const int *)((const expert_tile *)lists + most_tiles(m, experts)), t.topk = topk;",
     "t.m0 = tile.begin, t.m = tile.end;",
     ("w += tile.expert * (%s), t.w = w;"):format(planes.weight_bytes(v)) }
+  if v.PDL then table.insert(lines, 1, "wait_for_grid(); /* which made the lists */") end
   if v.PERM then lines[#lines + 1] = "if (perm) t.perm = perm + (i64)tile.expert * k;" end
   for _, o in ipairs(v.problem.operands) do
     if not o.tokens then
@@ -158,32 +169,75 @@ function schedule.recipe(v, gather, product, counters, scratch)
   return { steps = { sort_step(), product }, counters = counters, scratch = list_bytes(v) + scratch }
 end
 
-function schedule.begin(w, v)
-  local experts, together = v.problem.experts, v.TOGETHER or 1
+-- Lines that find tile `number` (text): its column, its row in a band, and what they say of `t`.
+local function find(w, v, number, m, n, first)
+  local together = v.TOGETHER or 1
   w([[
     const int columns = ${COLUMNS};
-    const int band = blockIdx.x / (${BAND} * columns), at = blockIdx.x % (${BAND} * columns);
+    const int band = ${NUMBER} / (${BAND} * columns), at = ${NUMBER} % (${BAND} * columns);
     const int rows = min(${TILES} - band * ${BAND}, ${BAND}); /* of tiles */
-    task t = {x, w${PERM}};
+    ${TASK}
     ${FIRST}t.n0 = ${COLUMN} * BN;
+  ]], { NUMBER = number, BAND = BAND,
+    TILES = v.problem.experts and "most_tiles(m, experts)" or ("(%s + BM - 1) / BM"):format(m),
+    COLUMNS = together > 1 and ("(%s + BN * TOGETHER - 1) / (BN * TOGETHER) * TOGETHER"):format(n)
+      or ("(%s + BN - 1) / BN"):format(n),
+    COLUMN = together > 1 and "(at / (rows * TOGETHER) * TOGETHER + at % TOGETHER)" or "at / rows", TASK = first,
+    FIRST = v.problem.experts and ""
+      or ("t.m0 = (band * %d + %s) * BM, "):format(BAND, row_of_tile(v)) })
+end
+
+function schedule.begin(w, v)
+  local task = ("task t = {x, w%s};"):format(v.PERM and ", perm" or "")
+  if v.STREAM then w(task) else find(w, v, "blockIdx.x", "m", "n", task) end
+  w([[
     t.m = m, t.n = n, t.k = k, t.ldx = ldx;
     t.n_padded = (n + ${TILE_N} - 1) / ${TILE_N} * ${TILE_N};
     const int k_padded = (k + ${TILE_K} - 1) / ${TILE_K} * ${TILE_K};
     t.run_stride = (i64)(k_padded / 64) * RECORD;
     ${EXPERT}
     ${POINTERS}
-    const int tiles = (k + BK - 1) / BK, share = (tiles + SPLIT - 1) / SPLIT;
-    const int begin = blockIdx.y * share, end = min(begin + share, tiles);
-  ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], BAND = BAND, POINTERS = planes.pointers(v),
-    TILES = experts and "most_tiles(m, experts)" or "(m + BM - 1) / BM",
-    COLUMNS = together > 1 and "(n + BN * TOGETHER - 1) / (BN * TOGETHER) * TOGETHER" or "(n + BN - 1) / BN",
-    COLUMN = together > 1 and "(at / (rows * TOGETHER) * TOGETHER + at % TOGETHER)" or "at / rows",
-    FIRST = experts and "" or ("t.m0 = (band * %d + %s) * BM, "):format(BAND, row_of_tile(v)),
-    EXPERT = experts and expert_tile(v) or "", PERM = v.PERM and ", perm" or "" })
+    ${SHARE}
+  ]], { TILE_N = v.layout.tile[1], TILE_K = v.layout.tile[2], POINTERS = planes.pointers(v),
+    EXPERT = v.problem.experts and expert_tile(v) or "", SHARE = not v.STREAM and [[
+const int tiles = (k + BK - 1) / BK, share = (tiles + SPLIT - 1) / SPLIT;
+const int begin = blockIdx.y * share, end = min(begin + share, tiles);]] or "" })
+end
+
+-- Of v.STREAM: struct part, and part_of(), the part number i of a CTA.
+function schedule.stream(w, v)
+  if not v.STREAM then return end
+  w [[
+    struct part { /* of K of a tile: begin .. end - 1. CTAs first .. last share it, the first in its slot `second` */
+      int tile, begin, end, first, last, second;
+    };
+  ]]
+  w.blank()
+  w.push "fn void go_to(task &t, int tile) {"
+  find(w, v, "tile", "t.m", "t.n", "")
+  w.pop "}"
+  w.blank()
+  w([[
+    /* Part number i of this CTA; false: there is none. */
+    fn bool part_of(const task &t, int i, part &p) {
+      const int tiles = ((t.m + BM - 1) / BM) * ((t.n + BN - 1) / BN), depth = (t.k + BK - 1) / BK, ctas = gridDim.x;
+      const int whole = tiles / ctas, left = tiles % ctas * depth;
+      p = {(int)blockIdx.x + i * ctas, 0, depth, 0, 0, 0};
+      if (i < whole) return true;
+      const int share = max((left + ctas - 1) / ctas, (depth + ${PARTS} - 1) / ${PARTS}), from = blockIdx.x * share;
+      const int to = min(from + share, left), tile = from / depth + i - whole, at = tile * depth;
+      if (at >= to) return false;
+      p = {whole * ctas + tile, max(from - at, 0), min(to - at, depth), at / share, (at + depth - 1) / share,
+           at % share != 0};
+      return true;
+    }
+  ]], { PARTS = PARTS })
+  w.blank()
 end
 
 function schedule.grid(v)
   local together = v.TOGETHER or 1
+  if v.STREAM then return { SMS } end
   return { (v.problem.experts and most_tiles(v) or ceildiv(M, v.BM)) * ceildiv(N, v.BN * together) * together, v.SPLIT }
 end
 

@@ -74,7 +74,7 @@ local function derive(v)
   x.derive(v, v.SLAB)
   product.derive(v)
   reduce.derive(v)
-  v.PDL, v.EXTRA = v.device.sm >= 90 and not v.problem.experts, cuda.extra_declared(v)
+  v.PDL, v.EXTRA = v.device.sm >= 90, cuda.extra_declared(v)
   v.MIN_BLOCKS = cuda.min_blocks(v, registers(v, v.SCALE), v.THREADS)
   v.PRECISION = planes.precision(v)
 end

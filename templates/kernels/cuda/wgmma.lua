@@ -11,7 +11,7 @@
 --                  |            |
 --                  +------------+        a lane makes the next fragment while the product of the one before runs
 --
---   X[m,k]   row-major, by a tensor map; by words where TMA cannot
+--   X[m,k]   row-major, by a tensor map; by words where TMA cannot, and row by row for a stack of experts
 --   W[n,k]   chunk (n / 16, k / 64), see templates/layouts/cuda_fragment.lua; warp w of a warpgroup has the record w of
 --            each 64 features
 --   Y[m,n]   row-major, through shared memory, so that it is written along n (cuda_reduce, cuda_epilogue)
@@ -22,10 +22,10 @@
 --   SCALE      scales multiply weights, or sums of a group
 --   SPLIT      CTAs that share K
 --   TOGETHER   CTAs side by side along the features that load X together
+--   GRID       a CTA for each tile, or for each multiprocessor, which goes from tile to tile (cuda_schedule)
 --
 -- BK, k of a tile, is 128, so that copies of W are long; or 64, where three buffers or the codes of a lane have no
 -- room, or a row of W would be longer than a copy's.
--- Registers: the CTA begins with 168 a thread; the producer keeps 40, so that consumers may have 232.
 --
 -- Source: CUTLASS' and Machete's mixed-input kernels for Hopper; Humming for weights as first operand.
 
@@ -35,16 +35,19 @@ local planes = use "kernels/common/cuda_planes"
 local activations = use "kernels/common/cuda_x"
 local ring = use "kernels/common/cuda_ring"
 local producer = use "kernels/common/cuda_producer"
+local rows = use "kernels/common/cuda_rows"
 local product = use "kernels/common/cuda_product"
 local warpgroup = use "kernels/common/cuda_warpgroup"
+local x_sums = use "kernels/common/cuda_x_sums"
 local reduce = use "kernels/common/cuda_reduce"
 local schedule = use "kernels/common/cuda_schedule"
+local roles = use "kernels/common/cuda_roles"
 local epilogue = use "kernels/common/cuda_epilogue"
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
 
-local REGISTERS = { producer = 40, consumer = 232 } -- of a thread
-local MOST_WORDS = 160 -- of them for sums and codes
+local MOST_WORDS = 160 -- of a lane, for sums and codes: of 232 registers (cuda_roles)
+local ROUND = 32 -- tokens of Y at once, where their sums have a place of their own
 
 -- 32-bit words of a lane: sums, twice where they wait for scales, and codes of a tile.
 local function words(v)
@@ -52,28 +55,30 @@ local function words(v)
   return v.MT * v.BM // 2 * (waiting and 2 or 1) + v.MT * v.BK // 64 * v.format.bits
 end
 
--- Those of a buffer, after the choice of BK; PITCH: floats of a row of sums; BARRIERS_AT, SMEM: where barriers begin,
--- shared memory.
+-- Those of a buffer, after the choice of BK; OUT_AT, PITCH: where sums for Y lie, floats of a row of them; BARRIERS_AT,
+-- SMEM: where barriers begin, shared memory.
 local function sizes(v)
   if v.sizes then return v.sizes end
-  v.BN, v.WN, v.WK, v.BK = 128 * v.MT, 8, 1, 128
-  local s = producer.sizes(v)
+  v.BN, v.WN, v.WK, v.BK, v.STREAM = 128 * v.MT, 8, 1, 128, v.GRID == "stream"
+  local out = (v.STREAM and ROUND or v.BM) * (v.BN + 4) * 4
+  local apart = (v.STREAM and out or 0) + rows.bytes(v)
+  local s = producer.sizes(v, apart)
   if types.all[v.act].bytes > 1 and (s.STAGES < 3 or words(v) > MOST_WORDS) then
     v.BK = 64
-    s = producer.sizes(v)
+    s = producer.sizes(v, apart)
   end
   v.sizes, s.WORDS_OF_LANE = s, words(v)
   s.TN, s.TK, s.NT = 16, v.BK, v.BM // 8
-  s.PITCH = v.BN + 4
-  s.BARRIERS_AT = math.max(s.STAGES * s.STAGE, v.BM * s.PITCH * 4)
-  s.SMEM = s.BARRIERS_AT + producer.BARRIERS
+  s.PITCH, s.OUT_AT = v.BN + 4, v.STREAM and s.STAGES * s.STAGE or 0
+  s.BARRIERS_AT = math.max(s.STAGES * s.STAGE, s.OUT_AT + out)
+  s.SMEM = s.BARRIERS_AT + producer.BARRIERS + rows.bytes(v)
   return s
 end
 
 local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
   v.FEATURE, v.ROWS = "warp / 4 * 64 * MT + warp % 4 * 16", 64
-  v.ARRIVED = "*(u32 *)((u8 *)out + BARRIERS_AT + STAGES * 16)" -- behind the barriers
+  v.ARRIVED = "*(u32 *)((u8 *)out - OUT_AT + BARRIERS_AT + STAGES * 16)" -- behind the barriers
   v.PDL, v.WARPGROUPS = true, true
   v.layout = cuda.fragment.layout(v.format, v.act)
   codes.derive(v)
@@ -83,9 +88,9 @@ local function derive(v)
   v.WAYS = 0 -- X is no operand of registers
   product.derive(v)
   warpgroup.derive(v)
+  x_sums.derive(v)
   reduce.derive(v)
   v.PRODUCERS, v.EXTRA = producer.THREADS, cuda.extra_declared(v)
-  v.PRODUCER_REGISTERS, v.CONSUMER_REGISTERS = REGISTERS.producer, REGISTERS.consumer
   v.PRECISION = planes.precision(v)
 end
 
@@ -122,6 +127,12 @@ end)
 rule("cluster", "loading X together is worth it where tiles have many tokens, and lie side by side",
   function(v) return v.TOGETHER == 1 or v.BM >= 128 and v.problem.n >= v.TOGETHER * v.BN end)
 
+rule("experts", "tiles of a stack are many, and each has tokens of its own", function(v)
+  return not v.problem.experts or v.SPLIT == 1 and v.TOGETHER == 1 and v.GRID == "tiles"
+end)
+rule("stream", "CTAs that stay share K by themselves, and load X alone; few tokens have too few tiles for that",
+  function(v) return v.GRID == "tiles" or v.SPLIT == 1 and v.TOGETHER == 1 and v.BM >= 128 end)
+
 -- Small tiles read W too often for many tokens, and K is split as long as there are few tiles; but some kernel must
 -- serve every M.
 local function served(v)
@@ -150,64 +161,48 @@ local function constants(w, v)
       X_BYTES = ${X_BYTES}, W_BYTES = BN / 16 * RUN, /* in a buffer */
       ${PLACES}
       PITCH = BN + 4, /* of a row of sums */
+      OUT_AT = ${OUT_AT}, ROUND = ${ROUND_TOKENS}, /* where sums for Y lie, tokens of them at once */
       BARRIERS_AT = ${BARRIERS_AT}, /* behind the buffers, and the sums that take their place */
     };
     static_assert(STAGE == ${STAGE}, "a buffer holds X, W and the planes of a tile");
-  ]], { PLACES = ring.places(v) })
+  ]], { PLACES = ring.places(v), ROUND_TOKENS = v.STREAM and ROUND or v.BM })
   w.blank()
 end
 
 local function entry(w, v)
   w([[
     extern "C" __global__ void __launch_bounds__(THREADS + ${PRODUCERS}, 1)
-    ${entry}(${MAPS}const ${XT} *x, const u8 *w, ${YT} *y, ${EXTRA}${WS}int m, int n, int k, int ldx, int ldy) {
+    ${entry}(${MAPS}const ${XT} *x, const u8 *w, ${YT} *y, ${EXTRA}${WS}${SUMS}int m, int n, int k, int ldx, ${LDY}) {
       extern __shared__ __align__(1024) u8 memory[];
-  ]], { YT = cuda.ctype[v.out], MAPS = producer.PARAMETERS, WS = reduce.parameters(v) })
+  ]], { YT = cuda.ctype[v.out], MAPS = producer.parameters(v), WS = reduce.parameters(v), SUMS = x_sums.parameter(v),
+    LDY = "int ldy" .. schedule.parameters(v) })
   w.push()
   schedule.begin(w, v)
-  w([[
-    const u32 base = shared_address(memory);
-    const barriers b = ring_barriers(base);
-    ring_begin(b);
-    if (threadIdx.x >= THREADS) {
-      fewer_registers<${PRODUCER_REGISTERS}>();
-      produce(t, &x_map, &w_map, ldx % ${PIECE} == 0 && (u64)x % 16 == 0, memory, base, b, begin, end);
-      return;
-    }
-    more_registers<${CONSUMER_REGISTERS}>();
-    const places p = lane_places(t, base);
-    ${ACC} acc[MT][NT][4]${ZERO};
-    consume(p, base, b, end - begin, acc);
-    ${NOTHING}
-    wait_for_grid();
-    let_next_begin();
-    ${MEET} /* those that are left */
-    float *out = (float *)memory;
-    gather(p, out, acc);
-    ${COMBINE}
-    store(t, out, y, ${ARGS}ldy);
-  ]], { ARGS = cuda.extra_names(v), COMBINE = reduce.call(v),
-    NOTHING = v.SPLIT > 1 and not v.FLUSH and "if (begin >= end) clear(acc); /* K is too short for this part */" or "",
-    MEET = v.TOGETHER > 1 and "cluster_meet();" or "__syncthreads();", ZERO = v.FLUSH and " = {}" or "" })
+  x_sums.leave(w, v)
+  roles.run(w, v)
   w.pop "}"
 end
 
 local function launch(v)
-  local x_map, w_map = producer.maps(v)
-  local args, grid = { x_map, w_map, "x", "w", "y" }, schedule.grid(v)
+  local args, grid = producer.maps(v), schedule.grid(v)
+  table.move({ "x", "w", "y" }, 1, 3, #args + 1, args)
   for _, o in ipairs(cuda.extra(v)) do args[#args + 1] = o[1] end
   local workspace, counters, scratch = reduce.workspace(v, grid[1])
   table.move(workspace, 1, #workspace, #args + 1, args)
+  table.move(x_sums.arguments(v), 1, 1, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local step = { args = args, grid = grid, block = { v.THREADS + producer.THREADS }, cluster = { v.TOGETHER },
     shared = v.SMEM }
-  return { steps = { cuda.gather_step(v), step }, counters = counters, scratch = scratch, deterministic = true,
-    batch_invariant = true, pdl = true, sums = product.sums(v) }
+  local recipe = schedule.recipe(v, cuda.gather_step(v), step, counters, x_sums.scratch(v) + scratch)
+  if v.RAW then table.insert(recipe.steps, 2, x_sums.step(v)) end
+  recipe.deterministic, recipe.batch_invariant, recipe.pdl, recipe.sums = true, not v.STREAM, true, product.sums(v)
+  return recipe
 end
 
 return kernel {
   name = "cuda.wgmma",
   target = "cuda",
+  grouped = true,
   doc = "products of warpgroups (Hopper), weights dequantized in registers",
   source = "CUTLASS and Machete for Hopper; Humming for the operand order",
   params = {
@@ -216,6 +211,7 @@ return kernel {
     { name = "SCALE", values = { "weight", "sum" }, doc = "where scales are applied", short = "" },
     { name = "SPLIT", values = { 1, 2, 4 }, doc = "CTAs that share K", short = "k" },
     { name = "TOGETHER", values = { 1, 2 }, doc = "CTAs that load X together", short = "c" },
+    { name = "GRID", values = { "tiles", "stream" }, doc = "a CTA for a tile, or a multiprocessor", short = "" },
   },
   rules = rules,
   derive = derive,
@@ -226,5 +222,5 @@ return kernel {
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, producer.ptx, product.ptx, warpgroup.ptx,
     schedule.task, activations.place, product.places, codes.load, codes.fragment, planes.conversions, planes.terms,
     producer.ring, warpgroup.multiply, warpgroup.consume, reduce.gather, reduce.combine, epilogue.store, cuda.gather,
-    entry },
+    x_sums.kernel, entry },
 }
