@@ -55,6 +55,7 @@ static void push_tensor(lua_State *L, const qn_tensor *t) {
   qn__lua_set_text(L, "activation_tensor", t->activation_raw ? t->activation_raw->name : NULL);
   qn__lua_set_text(L, "tied_to", t->tied_to);
   qn__lua_set_text(L, "role", t->role);
+  qn__lua_set_text(L, "same_x", t->same_x);
   qn__lua_set_text(L, "raw", t->raw ? t->raw->name : NULL);
   qn__lua_set_integer(L, "slices", t->slices);
   qn__lua_set_integer(L, "n", t->n);

@@ -125,6 +125,23 @@ return function(q, native)
     return groups, left_out
   end
 
+  -- Layers that read the same X as one weight, which has the rows of all: list of { shape, format, n, k, quantized,
+  -- layers }. Those of a stack are served as it is.
+  function model:fused()
+    local by_first, list = {}, {}
+    for _, t in ipairs(self.list) do
+      local first = not self.stack_of[t.name] and t.same_x
+      if first and not by_first[first] and pcall(q.resolve, t.format) then
+        by_first[first] = { format = t.format, n = 0, k = t.k, quantized = t.quantized, layers = {} }
+        list[#list + 1] = by_first[first]
+      end
+      local g = first and by_first[first]
+      if g then g.n, g.layers[#g.layers + 1] = g.n + t.n, t.name end
+    end
+    for _, g in ipairs(list) do g.shape = model.shape_of(g) end
+    return list
+  end
+
   -- Are the planes of a group's layers fit for use: no NaN among the scales, no code beyond its bits?
   function model:check(group)
     local descriptor = q.descriptor(group.format)

@@ -91,7 +91,7 @@ return function(q, native)
     effort = "string?", budget = "number?", store = "string?", space = "string?", family = "string?", fixed = "table?",
     only = "function?", functions = "list?", dense = "boolean?", retime = "boolean?", run = "string?",
     check_only = "boolean?", experts = "string|table?", threads = "count?", worker = "string?", progress = "function?",
-    partial = "boolean?" }
+    partial = "boolean?", fused = "boolean?" }
 
   -- Numbers of tokens, sorted, each once.
   local function tokens(list)
@@ -208,6 +208,7 @@ return function(q, native)
   --   model =                                          or a checkpoint's layers: path or q.model
   --   acts = { "bf16", "i8" }                          activation types of the model's layers
   --   partial = true                                   leave out layers that cannot be served: else they are an error
+  --   fused = true                                     also what layers that read the same X are as one
   --   device = "host", m = { 1, 16, 64 }, effort = "quick" | "normal" | "full", budget = seconds, store = directory,
   --   space =, family =, fixed =, only = function(name)  which variants; as for q.variants
   --   functions = { { name =, library =, symbol =,     a qn_function (quernel.h) in a shared library, by its path:
@@ -236,7 +237,7 @@ return function(q, native)
     local effort, left_out = efforts[t.effort or "quick"], {}
     if t.model then
       local list
-      list, left_out, code = q.layer_problems(t.model, t.acts, t.partial, device)
+      list, left_out, code = q.layer_problems(t.model, t.acts, t.partial, device, t.fused)
       if not list then return nil, left_out, code end
       table.move(list, 1, #list, #spellings + 1, spellings)
     end
@@ -271,8 +272,9 @@ return function(q, native)
   -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out,
   -- which only `partial` allows. Activations of 8 bits are for weights that are quantized; what is dense beside them
   -- has its own. Where a device is given and none of its kernels takes a stack, one of its experts poses the problem.
-  -- The weights are checked: nil, message, code for one that is not fit for use.
-  function q.layer_problems(m, acts, partial, device)
+  -- `fused` adds the problems of layers that read the same X, as one weight. The weights are checked: nil, message, code
+  -- for one that is not fit for use.
+  function q.layer_problems(m, acts, partial, device, fused)
     local why, code
     if type(m) == "string" then
       m, why, code = q.model(m)
@@ -281,11 +283,14 @@ return function(q, native)
     local groups, left_out = m:groups(partial)
     if not groups then return nil, left_out, code end
     local out, seen, any = {}, {}, false
-    for _, g in ipairs(groups) do any = any or g.quantized end
     for _, g in ipairs(groups) do
       local ok
       ok, why, code = m:check(g)
       if not ok then return nil, why, code end
+      any = any or g.quantized
+    end
+    if fused then table.move(m:fused(), 1, #m.list, #groups + 1, groups) end
+    for _, g in ipairs(groups) do
       for _, act in ipairs(acts or { false }) do
         local own = not act or any and not g.quantized and q.gen.types.scaled(q.problem("f32:1x1:" .. act).act)
         local types = own and "" or ":" .. act

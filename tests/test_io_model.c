@@ -70,6 +70,46 @@ START_TEST(a_name_tells_what_a_weight_is_for) {
 }
 END_TEST
 
+/* ---- Weights of the same X --------------------------------------------------------------------------------------- */
+
+START_TEST(weights_of_the_same_x_are_told) {
+  put_tensors("model.safetensors",
+              (qn_save[]){
+                  tensor("a.q_proj.weight", "F16", 16, 8),
+                  tensor("a.k_proj.weight", "F16", 4, 8),
+                  tensor("a.v_proj.weight", "F16", 4, 8),
+                  tensor("a.gate_proj.weight", "F16", 8, 8),
+                  tensor("a.up_proj.weight", "BF16", 8, 8), /* of another format */
+                  tensor("b.q_proj.weight", "F16", 4, 8),   /* v is not there */
+                  tensor("b.k_proj.weight", "F16", 4, 8),
+                  tensor("b.gate_proj.weight", "F16", 8, 8),
+                  tensor("b.up_proj.weight", "F16", 8, 4), /* of another K */
+                  tensor("visual.gate_proj.weight", "F16", 8, 8),
+                  tensor("visual.up_proj.weight", "F16", 8, 8), /* not served */
+                  tensor("blk.0.attn_q.weight", "F16", 8, 8),
+                  tensor("blk.0.attn_k.weight", "F16", 4, 8),
+                  tensor("blk.0.attn_v.weight", "F16", 4, 8),
+                  tensor("blk.0.ffn_gate.weight", "F16", 4, 8),
+                  tensor("blk.0.ffn_up.weight", "F16", 4, 8),
+              },
+              16);
+  qn_model *m = open_folder();
+  const qn_tensor *w;
+  int together = 0;
+  for (size_t i = 0; (w = qn_model_tensor(m, i)); i++) {
+    const char *first = NULL;
+    if (strstr(w->name, "a.q") || strstr(w->name, "a.k") || strstr(w->name, "a.v")) first = "a.q_proj.weight";
+    if (strstr(w->name, "attn_")) first = "blk.0.attn_q.weight";
+    if (strstr(w->name, "ffn_")) first = "blk.0.ffn_gate.weight";
+    ck_assert_msg(!first == !w->same_x && (!first || !strcmp(first, w->same_x)), "%s: %s", w->name,
+                  w->same_x ? w->same_x : "alone");
+    together += w->same_x != NULL;
+  }
+  ck_assert_int_eq(together, 3 + 3 + 2);
+  qn_model_close(m);
+}
+END_TEST
+
 /* ---- Tied heads -------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -380,6 +420,7 @@ int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
       CASE(a_name_tells_what_a_weight_is_for, QN_COUNT(weights)),
+      CASE(weights_of_the_same_x_are_told, 1),
       CASE(the_head_of_a_tied_model_is_its_embedding, QN_COUNT(heads)),
       CASE(a_head_of_its_own_is_not_tied, 1),
       CASE(what_is_stored_in_out_is_transposed, QN_COUNT(orders)),

@@ -71,8 +71,11 @@ local function gather(q, options, device)
   if options[1] then
     local found
     found, left_out = common.check(q.layer_problems(common.model(q, options[1], options), acts, options.partial,
-      device))
+      device, options.fused))
     table.move(found, 1, #found, #list + 1, list)
+  end
+  for _, name in ipairs { "partial", "include", "fused" } do
+    if options[name] and not options[1] then common.misuse("--%s goes with a MODEL", name) end
   end
   if #list == 0 then common.misuse("a MODEL or --problem P is needed") end
   return list, left_out
@@ -119,6 +122,8 @@ busy is marked, and taken again by the next run.]],
       "activation types: f32, bf16, i8, e4m3, e5m2 on the host, f32~i8 if X comes in f32 and the call rounds it; f16, "
       .. "bf16, i8, e4m3, e5m2 on CUDA (default: bf16, f16; another where the format needs it)", group = "Problem" },
     common.partial, common.include,
+    { "--fused", nil, "also q, k and v as one weight, and gate and up, as quernel.torch serves them where it can",
+      group = "Layers" },
     { "--m", "LIST", "numbers of tokens to tune for", default = "1,4,16,64,256", group = "Problem" },
     { "--device", "DEVICE", "host, host:THREADS, cuda:N (default: the first GPU, else the host)", group = "Device" },
     { "--effort", "LEVEL",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +303,88 @@ def test_threads_multiply_at_the_same_time(weight: quernel.Weight) -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+# Memory whose first reader waits until `go` is 1, for some seconds at most.
+GATE = """
+#include <signal.h>
+#include <sys/mman.h>
+#include <time.h>
+volatile int began, go;
+static void *room;
+static size_t size;
+static struct sigaction before;
+void *gate_room(size_t bytes) {
+  size = bytes;
+  room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return room == MAP_FAILED ? NULL : room;
+}
+static void hold(int signal) {
+  (void)signal;
+  began = 1;
+  for (int i = 0; i < 2000 && !go; i++) nanosleep(&(struct timespec){0, 10000000}, NULL);
+  mprotect(room, size, PROT_READ);
+}
+int gate_shut(void) {
+  struct sigaction here = {.sa_handler = hold};
+  return sigaction(SIGSEGV, &here, &before) || mprotect(room, size, PROT_NONE);
+}
+void gate_remove(void) { sigaction(SIGSEGV, &before, NULL); }
+"""
+
+
+class Gate:
+    """Copies of an array that hold up who reads them first."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "gate.c").write_text(GATE)
+        subprocess.run(["cc", "-shared", "-fPIC", folder / "gate.c", "-o", folder / "gate.so"], check=True)
+        self.library = ctypes.CDLL(str(folder / "gate.so"))
+        self.library.gate_room.restype, self.library.gate_room.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        self.began, self.go = (ctypes.c_int.in_dll(self.library, name) for name in ("began", "go"))
+
+    def copy(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        address = self.library.gate_room(array.nbytes)
+        assert address
+        room = np.ctypeslib.as_array((ctypes.c_uint8 * array.nbytes).from_address(address))
+        out = room.view(array.dtype).reshape(array.shape)
+        out[...] = array
+        assert not self.library.gate_shut()
+        return out
+
+
+@pytest.mark.parametrize("call", ["gemm", "prepack"])
+def test_other_threads_run_while_the_library_works(
+    weight: quernel.Weight, planes: quernel.Planes, tmp_path: Path, call: str
+) -> None:
+    """The call cannot end before another thread of Python has run."""
+    gate, x = Gate(tmp_path), draw(2, K)
+    done: list[Any] = []
+    if call == "gemm":
+        held = gate.copy(x)
+
+        def work() -> None:
+            done.extend([weight.gemm(held), gate.go.value])
+    else:
+        held_planes = quernel.Planes(planes.format, {"codes": gate.copy(planes["codes"]), "scale": planes["scale"]})
+
+        def work() -> None:
+            done.extend([weight.bound.prepack(held_planes).gemm(x), gate.go.value])
+
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not gate.began.value and thread.is_alive():
+            time.sleep(0.001)
+        ran_meanwhile = not done
+        gate.go.value = 1
+        thread.join()
+    finally:
+        gate.library.gate_remove()
+    assert gate.began.value and ran_meanwhile
+    y, went = done
+    assert went == 1, "the call waited for this thread in vain"
+    assert close(y, x, planes)
 
 
 def test_a_child_of_fork_is_told(weight: quernel.Weight) -> None:

@@ -550,6 +550,7 @@ qn_status qn_model_open(const char *path, qn_model **out) {
   if (!s) s = qn__model_claim(m);
   if (!s) s = qn__model_stacks(m);
   if (!s) s = qn__names_init(&m->weight_names, m->weight, m->n_weights, sizeof *m->weight, &twice);
+  for (size_t i = 0; !s && i < m->n_weights; i++) qn__find_same_x(m, &m->weight[i].pub);
   if (s) qn_model_close(m);
   else *out = m;
   return s;

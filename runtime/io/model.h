@@ -173,6 +173,8 @@ const char *qn__role(const qn_tensor *t, bool matrix);
 bool qn__is_head(const qn_tensor *t);
 bool qn__is_embedding(const qn_tensor *t); /* of tokens */
 bool qn__is_linear(const qn_tensor *t);    /* by its role */
+/* Fill same_x of t, if it is the first of several, and of those beside it. */
+void qn__find_same_x(const qn_model *m, qn_tensor *t);
 
 void qn__shape_text(char *out, size_t cap, int n_dims, const int64_t *dim); /* "[4, *]"; -1 is the star */
 

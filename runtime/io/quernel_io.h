@@ -61,6 +61,8 @@ typedef struct qn_tensor {
   bool linear;            /* multiplies activations: `role` is "linear" or "head" */
   const char *role;       /* what it is for, as its name tells: "linear", "head", "embedding", "norm", "router",
                              "convolution", "adapter", "vision, audio", "table", "parameter", "vector" */
+  const char *same_x;     /* NULL, or the first of the weights that read the same X and can be one, their rows in turn:
+                             "model.layers.0.self_attn.q_proj.weight" for q, k and v of one format; gate and up */
   const qn_raw *raw;      /* the tensor that holds the codes */
   float activation_scale; /* of "tensor" and nvfp4: the one for all inputs; 0: the file has none */
   const qn_raw *activation_raw; /* the tensor that holds it, or NULL */

@@ -1,5 +1,7 @@
-/* role.c - what a weight is for, told by its name: what multiplies activations is tuned and quantized, else nothing. */
+/* role.c - what a weight is for, told by its name: what multiplies activations is tuned and quantized, else nothing;
+ * and which of them read the same X. */
 #include "model.h"
+#include <stdio.h>
 #include <string.h>
 
 /* A name is a path of modules: the last one of "model.layers.0.mlp.up_proj.weight" is "up_proj". */
@@ -117,4 +119,39 @@ bool qn__is_embedding(const qn_tensor *t) { /* of tokens */
   for (size_t i = 0; i < QN_COUNT(names); i++)
     if (is_at(t->name, names[i], LAST_IS, t)) return !strcmp(t->role, "embedding");
   return false;
+}
+
+/* ---- Weights that read the same X -------------------------------------------------------------------------------- */
+
+enum { TOGETHER = 3 };
+
+/* Their last modules; those of a GGUF below. */
+static const char *const readers[][TOGETHER] = {
+    {"q_proj", "k_proj", "v_proj"},
+    {"gate_proj", "up_proj"},
+    {"attn_q", "attn_k", "attn_v"},
+    {"ffn_gate", "ffn_up"},
+};
+
+/* The weight whose name differs from that of `t` in its last module, if both can be one matrix. */
+static qn_tensor *beside(const qn_model *m, const qn_tensor *t, const char *module) {
+  char name[4200]; /* containers refuse names over 4 kB */
+  size_t length;
+  const char *last = last_module(t->name, &length);
+  int n = snprintf(name, sizeof name, "%.*s%s%s", (int)(last - t->name), t->name, module, last + length);
+  qn_tensor *other = n < (int)sizeof name ? (qn_tensor *)(uintptr_t)(const void *)qn_model_find(m, name) : NULL;
+  bool fits = other && t->linear && other->linear && t->format && other->format && !strcmp(t->format, other->format) &&
+              t->k == other->k && t->slices == 1 && other->slices == 1;
+  return fits ? other : NULL;
+}
+
+void qn__find_same_x(const qn_model *m, qn_tensor *t) {
+  for (size_t i = 0; i < QN_COUNT(readers); i++) {
+    qn_tensor *all[TOGETHER] = {0};
+    size_t want = 0, have = 0;
+    if (!is_at(t->name, readers[i][0], LAST_IS, t)) continue;
+    for (; want < TOGETHER && readers[i][want]; want++)
+      if ((all[want] = beside(m, t, readers[i][want]))) have++;
+    for (size_t j = 0; have == want && j < want; j++) all[j]->same_x = t->name;
+  }
 }

@@ -33,6 +33,24 @@ case("windows say what they are", function(t)
   t.equal(why, "nowhere.txt: No such file or directory")
 end)
 
+case("the reader and the decoder agree on which layers read the same X", function(t)
+  for _, name in ipairs { "tiny-llama", "tiny-llama-q4_0.gguf" } do
+    local m, readers = assert(q.model(models .. name)), {}
+    local d <close> = assert(q.decoder(m, { threads = 1 }))
+    for _, site in ipairs(d:sites()) do
+      readers[site.input] = readers[site.input] or {}
+      table.insert(readers[site.input], site.name)
+    end
+    local first, several = {}, 0
+    for _, names in pairs(readers) do
+      for _, x in ipairs(names) do first[x] = #names > 1 and names[1] or nil end
+      several = several + (#names > 1 and 1 or 0)
+    end
+    for _, w in ipairs(m:tensors()) do t.equal(w.same_x, first[w.name]) end
+    t.equal(several, 2 * 4) -- q, k and v; gate and up
+  end
+end)
+
 case("a layer that is exchanged is told from the checkpoint's, and comes back", function(t)
   local m, other = assert(q.model(models .. "tiny-llama")), assert(q.model(models .. "tiny-llama-gptq4"))
   local w = assert(windows(m))

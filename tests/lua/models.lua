@@ -410,6 +410,19 @@ case("a tied head is quantized when asked for, a vision tower when included", fu
   t.equal(names(function(x) return not x.tied_to end), "model.layers.0.up_proj.weight visual.fc.weight")
 end)
 
+case("layers that read the same X are a problem of their own, where that is asked for", function()
+  for name, each in pairs { ["tiny-llama-gptq4"] = "int4.g128", ["tiny-llama-q4_0.gguf"] = "q4_0" } do
+    local m = assert(q.model(models .. name))
+    local function of(fused) return table.concat(assert(q.layer_problems(m, { "bf16" }, false, nil, fused)), " ") .. " " end
+    for _, shape in ipairs { "512x256", "1536x256" } do -- q, k and v; gate and up
+      local spelling = ("%s:%s:bf16 "):format(each, shape)
+      assert(not of(false):find(spelling, 1, true), of(false))
+      assert(of(true):find(spelling, 1, true), of(true))
+    end
+    assert(of(true):find(of(false), 1, true) == 1, of(true))
+  end
+end)
+
 case("activations of 8 bits are for the quantized layers", function()
   local m = assert(q.model(models .. "tiny-llama-gptq4"))
   local list = table.concat(assert(q.layer_problems(m, { "i8", "bf16" })), " ")

@@ -148,6 +148,7 @@ class Tensor(Structure):
         ("quantized", c_bool),
         ("linear", c_bool),
         ("role", c_char_p),
+        ("same_x", c_char_p),
         ("raw", POINTER(Raw)),
         ("activation_scale", c_float),
         ("activation_raw", POINTER(Raw)),

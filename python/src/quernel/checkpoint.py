@@ -31,6 +31,7 @@ class Tensor:
     activation: str | None
     tied_to: str | None
     role: str
+    same_x: str | None
     slices: int
     n: int
     k: int

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -165,10 +165,6 @@ def skeleton() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-# Layers that read the same X, by the ends of their names.
-_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-
-
 def load(
     model: nn.Module,
     checkpoint: str | os.PathLike[str],
@@ -187,7 +183,7 @@ def load(
 
     A layer that is stored quantized needs a kernel of its format, of its shape or any. A dense one is replaced only if
     the pack was tuned for it. Layers that read the same X (q, k and v; gate and up) become one product where the pack
-    has the problem of them together, such as int4.g128:1024x256.
+    has the problem of them together, such as int4.g128:1024x256: `quernel tune MODEL --fused` tunes these.
 
     Returns the model, which was changed in place. Raises ArgumentError, NoKernelError (the layer and what is missing),
     KeyError (a parameter without memory that the checkpoint does not have), and what `quernel.open` raises.
@@ -214,14 +210,13 @@ class _Loader:
 
     def replace(self) -> None:
         layers = {name: m for name, m in self.model.named_modules() if isinstance(m, nn.Linear)}
-        for group in _groups(layers):
-            found = [self._find(name) for name in group]
-            tensors = [t for t in found if t is not None]
-            if len(tensors) == len(group) > 1 and self._fuse(group, [layers[name] for name in group], tensors):
+        tensors = {name: t for name in layers if (t := self._find(name)) is not None}
+        for group in _groups(tensors):
+            parts = [layers[name] for name in group], [tensors[name] for name in group]
+            if len(group) > 1 and self._fuse(group, *parts):
                 continue
-            for name, tensor in zip(group, found):
-                if tensor is not None:
-                    self._one(name, layers[name], tensor)
+            for name in group:
+                self._one(name, layers[name], tensors[name])
 
     def _find(self, name: str) -> Tensor | None:
         """The weight of a layer, if it is one to be tuned."""
@@ -267,8 +262,6 @@ class _Loader:
         """Whether the layers of a group became one product."""
         for name, layer, tensor in zip(group, layers, tensors):
             self._same_shape(name, layer, tensor)
-        if len({(t.format, t.k) for t in tensors}) > 1:
-            return False
         biases = [self._bias(name, layer) for name, layer in zip(group, layers)]
         try:
             gemm = self._bind(tensors[0].format, sum(t.n for t in tensors), tensors[0].k, False)
@@ -300,18 +293,12 @@ class _Loader:
         setattr(self.model.get_submodule(parent), last, module)
 
 
-def _groups(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """The names, those together that read the same X."""
-    left = dict.fromkeys(names)
-    for name in list(left):
-        if name not in left:
-            continue
-        parent, dot, last = name.rpartition(".")
-        group = next((tuple(parent + dot + part for part in g) for g in _FUSED if g[0] == last), (name,))
-        group = group if all(part in left for part in group) else (name,)
-        for part in group:
-            del left[part]
-        yield group
+def _groups(tensors: dict[str, Tensor]) -> list[tuple[str, ...]]:
+    """Names of layers, those together whose weights read the same X and can be one."""
+    groups: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(tensor.same_x or tensor.name, []).append(name)
+    return [tuple(group) for group in groups.values()]
 
 
 def _dense(source: Checkpoint, name: str) -> torch.Tensor:
