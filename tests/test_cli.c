@@ -88,10 +88,10 @@ static const row rows[] = {
     {"quernel dequantize x", 2, NULL, "too few arguments"},
     {"quernel verify", 2, NULL, "a PACK or --problem P is needed"},
     {"quernel store dance", 2, NULL,
-     "action \"dance\" is not known; known: diff, export, forget, gc, list, merge, verify\n$"},
+     "action \"dance\" is not known; known: diff, export, forget, gc, import, list, show, verify\n$"},
     /* An option that would do nothing is refused */
     {"for v in 'verify x.qpack -o y' 'verify x.qpack --space full' 'verify --problem f32:3x4 --function a=b:c' "
-     "'kernels --registers' 'kernels --list --compile-all' 'kernels --arch sm_80 --device host' 'store gc --all' "
+     "'kernels --registers' 'kernels --list --compile-all' 'kernels --arch sm_80 --device host' 'store show --age 3' "
      "'store list --age 3'; do quernel $v; test $? = 2 || exit 9; done",
      0, NULL, "^(quernel: [a-z]+: -[-a-z]+ (goes with [-a-z]+ only|does not go with [-a-z]+)\n){8}$"},
 
@@ -271,14 +271,23 @@ static const row rows[] = {
     {"quernel store list --store nowhere", 1, NULL, "^quernel: store: nowhere: No such file or directory\n$"},
     {"mkdir s; quernel store diff s nowhere", 1, NULL, "^quernel: store: nowhere: No such file or directory\n$"},
     {"quernel store forget int4 --store $STORE; quernel store forget '' --store $STORE", 1, NULL,
-     "^quernel: the store knows nothing of \"int4\"[^\n]*--all[^\n]*\n[^\n]*nothing of \"\""},
-    {TUNE "--store s >one && quernel store list --store s && quernel store forget int4.g32:64x128 --store s && " TUNE
+     "^quernel: the store knows nothing of \"int4\"[^\n]*store show[^\n]*\n[^\n]*nothing of \"\""},
+    {TUNE "--store s >one && quernel store show --store s && quernel store forget int4.g32:64x128 --store s && " TUNE
           "--store s",
      0,
      "host: [^\n]*, gcc [^\n]*\n[^\n]*compiled [1-9],[^\n]*\n  runs here use it\n  int4.g32:64x128:f32-f32 at M = 1, "
      "3\n"
      "forgotten: [0-9]+ entries.*compiled 0 [^\n]*known [1-9][^\n]*timed [1-9]",
      NULL},
+    {TUNE
+     "--store s >one && for h in $(ls s | cut -c1-5) '' zz; do quernel store show $h --store s | grep -c 'at M'; done; "
+     "quernel store show zz --store s",
+     1, "^1\n1\n0\n$", "^(quernel: 0 of 1 machine in the store begin with \"zz\"[^\n]*store list[^\n]*\n){2}$"},
+    {"quernel store list x; quernel store import; quernel store show a b", 2, NULL,
+     "^[^\n]*list takes 0 arguments\n[^\n]*import takes 1 argument\n[^\n]*show takes at most 1 argument\n$"},
+    {"for o in --fused --partial '--include a'; do quernel tune --problem f32:8x8 $o; done", 2, NULL,
+     "^quernel: tune: --fused goes with a MODEL\n[^\n]*--partial goes with a MODEL\n[^\n]*--include goes with a "
+     "MODEL\n$"},
     {"for n in 1 2; do quernel eval " TINY
      " --text $T/models/text/valid.txt --windows $n --ctx 16 --quiet --store s >x "
      "|| exit 9; done; L='quernel store list --store s'; $L; set -- s/eval/*; mv $1 s/eval/00000000-x.log; $L; quernel "
@@ -612,18 +621,19 @@ static const row rows[] = {
      0, "^1\n$", NULL},
     /* A store that came from elsewhere, and one that has grown old, say what is amiss. */
     {TUNE
-     "--store s >tuned && L='quernel store list --store s' && $L | grep use && quernel store export t --store s && "
-     "quernel store diff s t && e=$(ls s) && sed -i 's/gcc [0-9.]*/gcc 3.4/' s/$e/env.json && x=$(echo $e | tr 0-9 "
+     "--store s >tuned && L='quernel store list --store s' && S='quernel store show --store s' && $L | grep use && "
+     "quernel store export t --store s && quernel store import t --store u && quernel store diff s u && e=$(ls s) && "
+     "sed -i 's/gcc [0-9.]*/gcc 3.4/' s/$e/env.json && x=$(echo $e | tr 0-9 "
      "1-90) && mv s/$e s/$x && $L | "
      "grep use && mv s/$x s/$e && sed -i 's/\"driver\".*/\"driver\": \"1.2\"/' s/$e/env.json && $L | grep use && "
      "for m in mine else; do sed 's/\"host.gemm\"/\"host.mine\"/' $T/../templates/kernels/host/gemm.lua >$m.lua; done "
      "&& "
      "sed -i 's/out++ =/out++  =/' else.lua && quernel tune --problem int4.g32:64x128:f32-f32 --m 1 --family host.mine "
-     "--fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --no-dense --quiet --template mine.lua --store s >tuned && $L "
-     "--all | grep -c host.mine && $L --all --template mine.lua | grep host.mine; $L --all --template else.lua | grep "
-     "host.mine",
+     "--fix ISA=c --fix NR=16 --fix MR=2 --fix UNROLL=1 --no-dense --quiet --template mine.lua --store s >tuned && $S "
+     "| grep -c host.mine && $S --template mine.lua | grep host.mine; $S --template else.lua | grep host.mine",
      0,
-     "^  runs here use it\ncopied [1-9][^\n]*\n0 entries differ\n  no run here uses it: compiler gcc 3.4, here "
+     "^  runs here use it\ncopied [1-9][^\n]*\ncopied [1-9][^\n]*\n0 entries differ\n  no run here uses it: compiler "
+     "gcc 3.4, here "
      "[^\n]*\n  runs here use it, but it was begun under kernel 1.2, and here is [^\n]*\n[12]\n(    "
      "host.mine/[^\n]*: its templates have changed\n)+$",
      NULL},

@@ -22,10 +22,9 @@ local function problems(list)
   return order
 end
 
-local function show_verdicts(title, list, all)
-  if #list == 0 then return end
-  print(("  %s: %d%s"):format(title, #list, all and "" or "; --all lists them"))
-  for _, x in ipairs(all and list or {}) do print(("    %s: %s"):format(x.name or x.key, x.why)) end
+local function show_list(title, list)
+  if #list > 0 then print(("  %s: %d"):format(title, #list)) end
+  for _, x in ipairs(list) do print(("    %s: %s"):format(x.name or x.key, x.why)) end
 end
 
 local function day(t) return os.date("%Y-%m-%d %H:%M", t) end
@@ -95,7 +94,8 @@ local function written_otherwise(q, root, e, here)
   return out
 end
 
-local function show(q, e, here, options)
+-- A machine and its compiler, when it was measured, how much there is of it, and whether that is of use here.
+local function show_machine(e)
   local about = e.about or {}
   print ""
   print(e.hash)
@@ -105,13 +105,15 @@ local function show(q, e, here, options)
   print(("  %s to %s, %s; compiled %d, evidence %d, plans %d, damaged %d"):format(day(e.first), day(e.last),
     common.bytes(e.bytes), e.artifacts, e.evidence, e.plans, e.damaged))
   if e.older > 0 then print(("  not read any more, as of an older version: %d; gc removes them"):format(e.older)) end
-  print("  " .. use(q, e, here))
+  print("  " .. e.use)
+end
+
+-- Its problems, and what of it is not used.
+local function show_contents(e)
   for _, line in ipairs(problems(e.problems)) do print("  " .. line) end
-  if options.all then
-    show_verdicts("timed, and of no use to today's runs", written_otherwise(q, options.store, e, here), true)
-  end
-  show_verdicts("rejected, or not compiled", e.rejected, options.all)
-  show_verdicts("suspect, as runs went down in them", e.suspects, options.all)
+  show_list("timed, and of no use to today's runs", e.stale)
+  show_list("rejected, or not compiled", e.rejected)
+  show_list("suspect, as runs went down in them", e.suspects)
 end
 
 -- What eval keeps, in numbers; nil: nothing.
@@ -133,17 +135,51 @@ local function show_evaluations(e)
     kept_days))
 end
 
+-- The machines of the store, each with whether runs here use it; and the environments of this machine.
+local function machines(q, options)
+  local list, here = common.check(q.store.list(options.store)), environments_here(q)
+  for _, e in ipairs(list) do e.use = use(q, e, here) end
+  return list, here
+end
+
 function actions.list(q, options)
-  local list, evaluated = common.check(q.store.list(options.store)), evaluations(q, options)
+  local list, evaluated = machines(q, options), evaluations(q, options)
   if options.json then
     print(q.json { machines = list, evaluations = evaluated })
     return
   end
   print(q.store.root(options.store))
-  local here = environments_here(q)
-  for _, e in ipairs(list) do show(q, e, here, options) end
+  for _, e in ipairs(list) do
+    show_machine(e)
+    print(("  %s; rejected, or not compiled: %d; suspect: %d"):format(common.count(#problems(e.problems), "problem"),
+      #e.rejected, #e.suspects))
+  end
   if evaluated then show_evaluations(evaluated) end
   if #list == 0 and not evaluated then print "nothing was measured yet" end
+end
+
+-- All of the machines, or of the one whose hash begins so.
+function actions.show(q, options)
+  local list, here = machines(q, options)
+  local wanted = {}
+  for _, e in ipairs(list) do
+    if e.hash:sub(1, #(options[2] or "")) == (options[2] or "") then wanted[#wanted + 1] = e end
+  end
+  if options[2] and #wanted ~= 1 then
+    common.fail("%s of %s in the store begin with %q; quernel store list shows them", #wanted,
+      common.count(#list, "machine"), options[2])
+  end
+  for _, e in ipairs(wanted) do e.stale = written_otherwise(q, options.store, e, here) end
+  if options.json then
+    print(q.json { machines = wanted })
+    return
+  end
+  print(q.store.root(options.store))
+  for _, e in ipairs(wanted) do
+    show_machine(e)
+    show_contents(e)
+  end
+  if #wanted == 0 then print "nothing was measured yet" end
 end
 
 -- Entries about one thing, by any of its names.
@@ -158,7 +194,7 @@ function actions.forget(q, options)
     if ok then names[problem.spelling] = true end
   end
   for name in pairs(names) do n = n + common.check(q.store.forget(options.store, name)) end
-  if n == 0 then common.fail("the store knows nothing of %q; quernel store list --all shows what it knows", what) end
+  if n == 0 then common.fail("the store knows nothing of %q; quernel store show says what it knows", what) end
   print(("forgotten: %d entries; the next run takes them anew"):format(n))
 end
 
@@ -183,7 +219,7 @@ function actions.gc(q, options)
   end))
   counts(q, options, c)
 end
-function actions.merge(q, options)
+function actions.import(q, options)
   counts(q, options, common.check(q.store.merge(options.store, options[2])))
 end
 function actions.export(q, options)
@@ -200,36 +236,41 @@ function actions.diff(q, options)
   print(("%d entries differ"):format(#list))
 end
 
-local wanted = { list = 1, verify = 1, gc = 1, merge = 2, export = 2, diff = 3, forget = 2 }
+-- Actions that take arguments: how many at least, and at most.
+local takes = { show = { 0, 1 }, import = { 1, 1 }, export = { 1, 1 }, diff = { 2, 2 }, forget = { 1, 1 } }
 
 return {
-  name = "store", usage = "list|verify|gc|export TO|merge FROM|diff A B|forget WHAT", arguments = { 1, 3 },
-  summary = "look after what was measured: list, check, tidy, carry over, compare, forget",
+  name = "store", usage = "list|show|gc|export TO|import FROM|verify|diff A B|forget X",
+  arguments = { 1, 3 },
+  summary = "look after what was measured: list, show, tidy, carry over, check, compare, forget",
   about = [[
-list shows what was measured, and when, for each machine and compiler, whether runs here use it, and if not, what has
-changed. verify finds damaged files. gc removes what nobody can use. export copies all into a folder, for another
-machine. merge takes over what another store has, where that is new or rests on more samples. diff shows where
-two stores differ. forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one
-entry (by its key), so that the next run takes them anew: after numbers that were taken while the machine was busy, or
-a kernel that was rejected by mistake. Compiled kernels stay. What eval keeps is listed, checked, carried over and
-compared, too; gc removes what another build of quernel left long ago, and forget eval all of it.]],
+list names each machine with its compiler, when it was measured, how much there is, and whether runs here use it; if
+not, what has changed. show says all of it, or of the machine whose hash begins so: the problems with their M, what was
+rejected and why, and which kernels are of no use any more, as the templates write them otherwise. verify finds damaged
+files. gc removes what nobody can use. export copies all into a folder, for another machine. import takes over what
+such a folder or another store has, where that is new or rests on more samples. diff shows where two stores differ.
+forget removes the timings and verdicts of a problem, a format, a variant (by name or hash) or one entry (by its key),
+so that the next run takes them anew: after numbers that were taken while the machine was busy, or a kernel that was
+rejected by mistake. Compiled kernels stay. What eval keeps is listed, checked, carried over and compared, too; gc
+removes what another build of quernel left long ago, and forget eval all of it.]],
   examples = {
     "list",
     "forget int4.g128:4096x4096    # the machine was busy",
-    "merge /mnt/other/quernel    # of another machine of this kind",
+    "show 1f3a    # the machine whose hash begins so",
+    "import /mnt/other/quernel    # of another machine of this kind",
   },
   options = {
     { "--store", "DIR", "the store (default: $QUERNEL_CACHE, else ~/.cache/quernel)" },
-    { "--all", nil, "list: every rejected and suspect variant with the reason, and those whose templates have changed",
-      with = "list" },
     { "--age", "SECONDS", "gc: leave files younger than this; somebody may be working on them (default: an hour; for "
       .. ("evaluations of other builds %d days)"):format(kept_days), with = "gc" },
     { "--json", nil, "print JSON" },
   },
   run = function(q, options)
     local action = common.ask(q.check.among, options[1], q.check.sorted_keys(actions), "action")
-    local act, n = actions[action], wanted[action]
-    if #options ~= n then common.misuse("%s takes %s", options[1], common.count(n - 1, "argument")) end
-    return act(q, options)
+    local least, most = table.unpack(takes[action] or { 0, 0 })
+    if #options - 1 < least or #options - 1 > most then
+      common.misuse("%s takes %s%s", action, least < most and "at most " or "", common.count(most, "argument"))
+    end
+    return actions[action](q, options)
   end,
 }
