@@ -272,8 +272,8 @@ return function(q, native)
   -- Spellings of the problems that a checkpoint's layers pose, one for each activation type, and the layers left out,
   -- which only `partial` allows. Activations of 8 bits are for weights that are quantized; what is dense beside them
   -- has its own. Where a device is given and none of its kernels takes a stack, one of its experts poses the problem.
-  -- `fused` adds the problems of layers that read the same X, as one weight. The weights are checked: nil, message, code
-  -- for one that is not fit for use.
+  -- `fused` adds the problems of layers that read the same X, as one weight. The weights are checked: nil, message,
+  -- code for one that is not fit for use.
   function q.layer_problems(m, acts, partial, device, fused)
     local why, code
     if type(m) == "string" then

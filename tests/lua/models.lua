@@ -413,7 +413,9 @@ end)
 case("layers that read the same X are a problem of their own, where that is asked for", function()
   for name, each in pairs { ["tiny-llama-gptq4"] = "int4.g128", ["tiny-llama-q4_0.gguf"] = "int4.g32" } do
     local m = assert(q.model(models .. name))
-    local function of(fused) return table.concat(assert(q.layer_problems(m, { "bf16" }, false, nil, fused)), " ") .. " " end
+    local function of(fused)
+      return table.concat(assert(q.layer_problems(m, { "bf16" }, false, nil, fused)), " ") .. " "
+    end
     for _, shape in ipairs { "512x256", "1536x256" } do -- q, k and v; gate and up
       local spelling = ("%s:%s:bf16 "):format(each, shape)
       assert(not of(false):find(spelling, 1, true), of(false))
