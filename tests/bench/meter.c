@@ -57,7 +57,9 @@ bool bench_sample(meter *m, double (*run)(void), double *seconds, double *bandwi
 
 /* ---- Peaks ------------------------------------------------------------------------------------------------------- */
 
-enum { ROUNDS = 300000, CHAINS = 12, TRIES = 9 };
+enum { ROUNDS = 300000, CHAINS = 12 };
+
+#define TRYING 0.2 /* seconds: threads that were just made may share a core for some time */
 
 #ifdef __x86_64__
 #define EACH(f, op, r)                                                                                                 \
@@ -98,16 +100,15 @@ static const peak peaks[] = {
 #endif
     {0}};
 
-/* Operations/s of all threads with operands of `type`, the best of some tries; 0 where there is no instruction for it.
- */
+/* Operations/s of all threads with operands of `type`, the best of many tries; 0: there is no instruction for it. */
 double bench_peak(meter *m, const char *type) {
   char missing[32];
   double best = 0;
   const peak *p = peaks;
   while (p->type && (strcmp(p->type, type) || !qn__cpu_has(p->needs, missing, sizeof missing))) p++;
   int threads = m->device->info.threads;
-  for (int i = 0; p->type && i < TRIES; i++) {
-    double start = qn__now();
+  for (double first = qn__now(), start = first; p->type && start < first + TRYING;) {
+    start = qn__now();
     m->device->ops->share(m->device, p->entry, NULL, threads);
     double rate = (double)threads * ROUNDS * CHAINS * p->operations / (qn__now() - start);
     if (rate > best) best = rate;
