@@ -421,7 +421,8 @@ static const row rows[] = {
      "folder of "
      "the "
      "model that is read; name another\n$"},
-    {"G=$T/models/tiny-llama-q4_0.gguf; quernel convert $G -o r && ls r && quernel convert r --to gguf --quiet -o "
+    {"G=$T/models/tiny-llama-q4_0.gguf; quernel convert $G -o r && quernel convert $G --overwrite -o r && ls r && "
+     "quernel convert r --to gguf --quiet -o "
      "s.gguf "
      ">x && quernel convert $G -o w.safetensors && quernel convert w.safetensors --config $G -o w && cmp w/header.gguf "
      "r/header.gguf && for m in $G r s.gguf w; do quernel eval $m --text $T/models/text/valid.txt --windows 1 --ctx 64 "

@@ -109,20 +109,23 @@ qn_status qn__file_replace(const char *path, const void *data, size_t size) {
 
 /* ---- Folders out ------------------------------------------------------------------------------------------------- */
 
-/* What is in a folder: -1 if it cannot be read, 0: nothing, 1: files alone, a config.json among them; 2: else. */
+/* What every folder with a checkpoint has one of. */
+static bool tells_of_model(const char *name) { return !strcmp(name, "config.json") || !strcmp(name, "header.gguf"); }
+
+/* What is in a folder: -1 if it cannot be read, 0: nothing, 1: files alone, one of which tells of a model; 2: else. */
 static int contents(const char *path) {
   DIR *d = opendir(path);
-  bool any = false, config = false, other = false;
+  bool any = false, model = false, other = false;
   if (!d) return -1;
   for (struct dirent *e; (e = readdir(d));) {
     struct stat st;
     if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
     any = true;
-    config = config || !strcmp(e->d_name, "config.json");
+    model = model || tells_of_model(e->d_name);
     other = other || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode);
   }
   closedir(d);
-  return !any ? 0 : config && !other ? 1 : 2;
+  return !any ? 0 : model && !other ? 1 : 2;
 }
 
 static qn_status check_place(const char *path, bool replace) {
