@@ -9,7 +9,9 @@ local bits, choice = require "lua.tradeoff.bits", require "lua.tradeoff.choice"
 local run = require "lua.tradeoff.run"
 
 return function(q)
-  local units = { formats = { "int2.g32.z", "int3.g64.z", "int4.g64.z", "int8.row" } }
+  -- Every one has groups, for an input has a scale for each group of the weight (candidates.narrow): with one for a row
+  -- inputs lose more than weights of 8 bits do, and losses are those of weights alone.
+  local units = { formats = { "int2.g32.z", "int3.g64.z", "int4.g64.z", "int8.g32" } }
   local windows = 16 -- at most
 
   -- ---- What can be known before anything is measured ----------------------------------------------------------------

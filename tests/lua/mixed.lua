@@ -76,7 +76,7 @@ end)
 local function made_up(folder)
   local sites = { { name = "a", layer = 1, input = 0, n = 64, k = 64, slice = 1 },
     { name = "b", layer = 2, input = 1, n = 64, k = 128, slice = 1 } }
-  local world = { loss = { ["int2.g32.z"] = 0.8, ["int3.g64.z"] = 0.2, ["int4.g64.z"] = 0.05, ["int8.row"] = 0.01 } }
+  local world = { loss = { ["int2.g32.z"] = 0.8, ["int3.g64.z"] = 0.2, ["int4.g64.z"] = 0.05, ["int8.g32"] = 0.01 } }
   local now -- the format of what was exchanged
   local decoder = setmetatable({ sites = function() return sites end }, { __close = function() end })
   function decoder.replace(_, _, planes)
@@ -91,7 +91,7 @@ local function made_up(folder)
   end }
   local s = { model = model, choosing = { windows = { hash = "some" } } }
   function s.checkpoint(_, base) return { planes = function() return base.format end } end
-  local slow = { ["int2.g32.z"] = 1, ["int3.g64.z"] = 1.25, ["int4.g64.z"] = 1.5, ["int8.row"] = 1.75 }
+  local slow = { ["int2.g32.z"] = 1, ["int3.g64.z"] = 1.25, ["int4.g64.z"] = 1.5, ["int8.g32"] = 1.75 }
   function s.pass(_, base)
     local t = 1e-3 * slow[base.format]
     return { seconds = 5e-3 + 3 * t, sites = { t, 2 * t } }
@@ -121,7 +121,7 @@ case("a time is held by the sum of what each product takes and the rest", functi
   t.check(math.abs(c.predicted.seconds - 8.25e-3) < 1e-12, c.predicted.seconds)
   t.check(math.abs(c.predicted.kl - 1) < 1e-12, c.predicted.kl)
   t.equal(formats_of(world.go({ target = 8.8e-3 })[1]), "int3.g64.z int3.g64.z")
-  t.equal(formats_of(world.go({ target = 1 })[1]), "int8.row int8.row")
+  t.equal(formats_of(world.go({ target = 1 })[1]), "int8.g32 int8.g32")
   local none = made_up(t.scratch .. "/less").go({ target = 7.9e-3 })[1]
   t.equal(none.formats, nil)
   t.equal(none.broken, "--target-ms 7.9: the least is 8.000 ms a token, of which 5.000 ms are for what is not "
@@ -161,6 +161,28 @@ case("memory is filled unless candidates are listed or all fits, and --calibrate
     names[i] = w.kind.field
   end
   t.equal(table.concat(names, " "), "bits target memory")
+end)
+
+-- ---- Formats that are chosen from -----------------------------------------------------------------------------------
+
+case("8 bits of a unit lose less than a scale for a row does, inputs included", function(t)
+  local path, units = t.tests .. "/models/", q.import "lua.tradeoff.units" (q)
+  local m = assert(q.model(path .. "tiny-llama"))
+  local windows = assert(q.windows { model = m, texts = { path .. "text/valid.txt" }, ctx = 256, windows = "8" })
+  local original = assert(q.decoder(m, { share = 2 }))
+  local reference = assert(q.reference { decoder = original, windows = windows })
+  local function kl(format, act)
+    local d <close> = assert(q.decoder(m, { share = 2 }))
+    for i, site in ipairs(d:sites()) do
+      assert(d:replace(i, assert(m:quantize(site.name, format, {}))))
+      assert(d:activate(i, act))
+    end
+    return assert(q.evaluate { decoder = d, windows = windows, reference = reference }).kl.mean
+  end
+  local format = units.formats[#units.formats]
+  local is, row = kl(format, "i8." .. format:match "^int8%.(.*)$"), kl("int8.row", "i8.row")
+  print(("%s: KL %.3g, int8.row %.3g"):format(format, is, row))
+  t.check(is < row / 2, ("%s: KL %g, int8.row %g"):format(format, is, row))
 end)
 
 -- ---- A real model ---------------------------------------------------------------------------------------------------
@@ -227,11 +249,13 @@ local function text_of_ids(t, name, n, seed)
   return t.write(name, ('{"input_ids":[%s]}\n'):format(table.concat(ids, ",")))
 end
 
--- Run the verb with the plainest kernels. -> its JSON; candidates by their names
-local function tradeoff(t, folder, words)
+-- Run the verb with the plainest kernels. wait: of what problems those of test.waits (waiting_family) serve, a pattern.
+-- -> its JSON; candidates by their names
+local function tradeoff(t, folder, words, wait)
   local tune, print = q.tune, _G.print
   function q.tune(o)
-    o.budget = 1e-3
+    o.budget, o.effort = 1e-3, "quick"
+    if wait and o.problems[1]:find(wait) then o.family = "test.waits" end
     return tune(o)
   end
   function _G.print() end
@@ -293,15 +317,10 @@ end
 
 case("a candidate whose kernel is slower than 16-bit dense is not taken, however near and small it is", function(t)
   waiting_family()
-  local tune, name = q.tune, "int4.g32:rtn:bf16"
-  function q.tune(o)
-    if o.problems[1]:find "^int4" then o.family = "test.waits" end
-    return tune(o)
-  end
+  local name = "int4.g32:rtn:bf16"
   local r, made = tradeoff(t, t.scratch .. "/slow", { t.tests .. "/models/arch/llama", "--text",
     text_of_ids(t, "a.jsonl", 500, 1), "--ctx", "16", "--only", name, "--only", "int8.row:rtn:bf16", "--margin",
-    "90%" })
-  q.tune = tune
+    "90%" }, "^int4")
   t.equal(made[name].broken, nil)
   local x = r.verdict.class[name]
   t.check(x.close and x.timed and not x.eligible, q.json(x))
@@ -313,13 +332,34 @@ case("a candidate whose kernel is slower than 16-bit dense is not taken, however
   t.check(made[name].bytes < made["int8.row:rtn:bf16"].bytes, made[name].bytes)
 end)
 
+-- The kernels of 16 bits wait, so that the others are faster wherever this runs. All else is measured.
+case("of a copy, 8, 4 and 2 bits two are as the original, the margin says which is taken, 2 bits are not", function(t)
+  waiting_family()
+  local models = t.tests .. "/models/"
+  local text = t.write("calibrate.txt", t.read(models .. "text/calibration.txt"):sub(1, 32 * 256))
+  local function go(margin)
+    local r, made = tradeoff(t, t.scratch .. "/seeded", { models .. "tiny-llama", "--text", models .. "text/valid.txt",
+      "--calibrate", text, "--ctx", "256", "--windows", "32", "--score", "all", "--margin", margin, "--only",
+      "int8.row:rtn:bf16", "--only", "int4.g64:gptq:bf16", "--only", "int2.g64:rtn:bf16" }, "^f16")
+    t.equal(table.concat(r.verdict.tied, " "), "f16:copy:f32 int8.row:rtn:bf16")
+    local bits2 = made["int2.g64:rtn:bf16"]
+    t.check(bits2.delta.low > 0.05 and bits2.kl.low > 0.05, q.json { bits2.delta, bits2.kl })
+    t.check(table.concat(r.verdict.sentences, "\n"):find(
+      "Beyond the margin: .*int2%.g64:rtn:bf16 %(perplexity %+[%d.]+%% %[.-%], KL 0%.%d+%)"))
+    return r.verdict.chosen
+  end
+  local wide = go "0.5%"
+  t.check(wide == "int4.g64:gptq:bf16" or wide == "int8.row:rtn:bf16", wide) -- whichever is faster, else the smaller
+  t.equal(go "0.1%", "int8.row:rtn:bf16")
+end)
+
 case("the verb makes mixtures of a fused checkpoint, times them, and says what became of the target", function(t)
   local r, made = tradeoff(t, t.scratch .. "/fused", { t.tests .. "/models/arch/phi3", "--text",
     text_of_ids(t, "a.jsonl", 500, 1), "--calibrate", text_of_ids(t, "b.jsonl", 4000, 7), "--ctx", "16", "--only",
     "int4.g64.z:gptq:f32~i8", "--bits", "4", "--target-ms", "1000" })
   local c, timed = made["mixed-4-bits:gptq:f32~i8"], made["mixed-1000-ms:gptq:f32~i8"]
   t.check(c.bpw <= 4 and c.bpw > 3 and #c.decode == 3 and c.kl.mean > 0, c.bpw)
-  for name, format in pairs(timed.formats) do t.equal(format, "int8.row", name) end
+  for name, format in pairs(timed.formats) do t.equal(format, "int8.g32", name) end
   t.equal(c.formats["model.layers.0.self_attn.qkv_proj.weight"] ~= nil, true)
   t.equal(c.formats["lm_head.weight"] ~= nil, true)
   local said = table.concat(r.verdict.sentences, "\n")
