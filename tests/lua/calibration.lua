@@ -367,4 +367,17 @@ case("a module that reads the head, too, keeps its input from being scaled", fun
   end
 end)
 
+case("methods are as good as those of the tools that people use", function(t)
+  local quantizers = dofile(QN_TESTS .. "/lua/quantizers.lua") -- tests/real-models tries all of them
+  local judge = quantizers.on(QN_TESTS .. "/models", t.scratch .. "/judged")
+  for _, row in ipairs(quantizers.rows) do
+    if row.quick then
+      local is, should, within = judge(row)
+      local most = within == "at most"
+      t.check(most and is <= should or not most and math.abs(is - should) <= within,
+        ("%s by %s: KL %.6f, should be %.6f, %s"):format(row[1], row[2], is, should, within))
+    end
+  end
+end)
+
 return cases

@@ -516,20 +516,22 @@ case("a window that the model was not made for is refused; questions that lose t
     joined(r.verdict.sentences))
 end)
 
-case("another calibration text needs a folder of its own", function(t)
+case("another calibration text needs a folder of its own, and the verdict says if it is the text itself", function(t)
   local path = t.tests .. "/models/text/"
-  local function go(calibrate)
+  local function go(calibrate, folder)
     return q.tradeoff { model = t.tests .. "/models/tiny-llama", texts = { path .. "valid.txt" }, windows = "1",
       ctx = 16, calibrate = { calibrate }, only = { "int4.g64:gptq:i8" }, budget = 0,
-      folder = t.scratch .. "/calibrated" }
+      folder = t.scratch .. (folder or "/calibrated") }
   end
-  t.check(go(path .. "calibration.txt"))
+  local function flatters(r) return joined(r.verdict.sentences):find "that flatters them" end
+  t.check(not flatters(assert(go(path .. "calibration.txt"))))
   collectgarbage() -- which closes what the run had open
   t.check(go(path .. "calibration.txt"))
   collectgarbage()
   local r, why = go(path .. "valid.txt")
   t.equal(r, nil)
   t.says("is of another run", error, why)
+  t.check(flatters(assert(go(path .. "valid.txt", "/itself"))))
 end)
 
 -- ---- Report ---------------------------------------------------------------------------------------------------------
