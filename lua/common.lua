@@ -185,12 +185,11 @@ end
 -- ---- Text -----------------------------------------------------------------------------------------------------------
 
 function common.us(seconds) return ("%.1f"):format(seconds * 1e6) end
--- Bytes of weights that a plan's call with M rows reads: of a stack those of the experts that some row meets, on
--- average. experts: of q.experts, how rows go to them; nil: to all alike.
-function common.read_bytes(plan, m, experts)
-  local e = plan.experts
-  if not e then return plan.bytes end
-  return plan.bytes * (experts and experts:met(m) or e * (1 - (1 - 1 / e) ^ m))
+-- Bytes of weights that a plan's call with M rows reads: of a stack those of the experts that some row meets. experts:
+-- of q.experts, how rows go to them; nil: to all alike.
+function common.read_bytes(q, plan, m, experts)
+  if not plan.experts then return plan.bytes end
+  return plan.bytes * q.native.experts_met(m, plan.experts, experts and experts:share(plan))
 end
 
 function common.gb(bytes, seconds) return seconds > 0 and ("%.1f"):format(bytes / seconds / 1e9) or "-" end

@@ -54,7 +54,7 @@ return function(q, native)
     for _, x in ipairs(list) do sum, even = sum + x, even and x == list[1] end
     for i, x in ipairs(list) do shares[i] = ("%.6g"):format(x / sum) end
     local name = even and "" or "@" .. native.hash(table.concat(shares, " ")):sub(1, 16)
-    return setmetatable({ name = name, weights = list, sum = sum, source = type(source) == "string" and source or nil },
+    return setmetatable({ name = name, weights = list, source = type(source) == "string" and source or nil },
       experts)
   end
 
@@ -75,10 +75,6 @@ return function(q, native)
   -- Where a problem's rows go: a number for each expert; nil: to all alike.
   function experts:share(p) return p.experts and self.name ~= "" and self.weights or nil end
 
-  -- Of the experts, how many are met on average by m rows.
-  function experts:met(m)
-    local sum = 0
-    for _, x in ipairs(self.weights) do sum = sum + 1 - (1 - x / self.sum) ^ m end
-    return sum
-  end
+  -- How many of them have rows when m rows are timed.
+  function experts:met(m) return native.experts_met(m, #self.weights, self.name ~= "" and self.weights or nil) end
 end

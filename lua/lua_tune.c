@@ -1,5 +1,6 @@
 /* lua_tune.c - tuning from Lua: problems and candidates as one JSON text, the result as a handle that makes packs. */
 #include "bind.h"
+#include "call.h"
 #include "desc_json.h"
 #include "json.h"
 #include "tuner.h"
@@ -237,9 +238,27 @@ static int pack_write(lua_State *L) {
   return 1;
 }
 
+/* experts_met(m, experts [, { number of each… }]) -> how many of them have rows when m rows are timed */
+static int experts_met(lua_State *L) {
+  lua_Integer m = luaL_checkinteger(L, 1), experts = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, experts >= 1 && experts <= QN_EXPERTS, 2, "1 to 4096 experts");
+  double number[QN_EXPERTS], *share = NULL;
+  for (lua_Integer e = 0; e < experts && !lua_isnoneornil(L, 3); e++) {
+    lua_geti(L, 3, e + 1);
+    number[e] = luaL_checknumber(L, -1);
+    lua_pop(L, 1);
+  }
+  qn_status s = lua_isnoneornil(L, 3) ? QN_OK : qn__share_make(number, experts, &share);
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushinteger(L, qn__share_met(share, experts, m));
+  free(share);
+  return 1;
+}
+
 void qn__lua_tune(lua_State *L) {
   static const luaL_Reg methods[] = {{"__gc", tuned_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"tune", tune}, {"pack_write", pack_write}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"tune", tune}, {"pack_write", pack_write}, {"experts_met", experts_met}, {NULL, NULL}};
   qn__lua_class(L, result_class, methods);
   luaL_setfuncs(L, functions, 0);
 }

@@ -436,7 +436,7 @@ return function(q, native)
       if not r then return nil, ("%s M=%d %s: %s"):format(plan.problem, m, x.case.variant, fault), "QN_E_WRONG" end
       local ours, other, beside = r.ours, r.other or {}, from and "against_" or "dense_"
       out[i] = { problem = plan.problem, m = m, variant = x.case.variant, seconds = ours.seconds, spread = ours.spread,
-        disturbed = ours.disturbed, bytes = q.import "lua.common".read_bytes(plan, m, s.experts),
+        disturbed = ours.disturbed, bytes = q.import "lua.common".read_bytes(q, plan, m, s.experts),
         bandwidth = ours.bandwidth, tuned_seconds = x.point.seconds }
       for _, key in ipairs { "seconds", "spread", "disturbed", "bandwidth", "by" } do
         out[i][beside .. key] = other[key]

@@ -29,7 +29,7 @@ local function next_best(list, name, seconds)
   end
 end
 
-local function collect(p, source_of, by_problem, problems, timed)
+local function collect(q, p, source_of, by_problem, problems, timed)
   for _, plan in ipairs(p.pack:plans()) do
     for _, range in ipairs(plan.kind == "fastest" and plan.n > 0 and plan.ranges or {}) do
       for _, x in ipairs(range.points) do
@@ -41,7 +41,7 @@ local function collect(p, source_of, by_problem, problems, timed)
         end
         entry.points[#entry.points + 1] = { source = source_of[plan.device], m = x.m, variant = range.variant,
           seconds = x.seconds, spread = x.spread, disturbed = x.disturbed, raced = x.raced,
-          bytes = common.read_bytes(plan, x.m),
+          bytes = common.read_bytes(q, plan, x.m),
           dense_seconds = x.dense_seconds and x.dense_seconds > 0 and x.dense_seconds or nil,
           bandwidth = x.bandwidth and x.bandwidth > 0 and x.bandwidth or nil,
           next = next_best(timed(plan.problem)[x.m], range.variant, x.seconds) }
@@ -97,14 +97,16 @@ local function add_sources(sources, packs, i)
 end
 
 -- packs: list of { path, pack (q.open) }. timed: problem -> { M = list } of evidence.timings. model: q.model or nil.
-function report.of(packs, timed, model)
+function report.of(q, packs, timed, model)
   local out, by_problem = { packs = {}, sources = {}, problems = {} }, {}
   for i, p in ipairs(packs) do
     local devices = {}
     for j, d in ipairs(p.pack:devices()) do devices[j] = device_name(d) end
     out.packs[i] = { path = p.path, name = p.path:match "[^/]*$", hash = p.pack:hash(), devices = devices }
   end
-  for i, p in ipairs(packs) do collect(p, add_sources(out.sources, out.packs, i), by_problem, out.problems, timed) end
+  for i, p in ipairs(packs) do
+    collect(q, p, add_sources(out.sources, out.packs, i), by_problem, out.problems, timed)
+  end
   local acts, seen = {}, {}
   for _, entry in ipairs(out.problems) do
     table.sort(entry.points, function(a, b) return a.m < b.m or a.m == b.m and a.source < b.source end)

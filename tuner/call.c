@@ -223,15 +223,38 @@ static int64_t topk_of(const qn_call *c) {
   return 1;
 }
 
-/* The expert that has a number from 0 on and below 1, which is drawn. */
-static int32_t shared_by(const double *share, int64_t experts, double number) {
+qn_status qn__share_make(const double *number, int64_t experts, double **out) {
+  double *share = malloc((size_t)experts * sizeof *share), sum = 0;
+  *out = NULL;
+  if (!share) return qn__fail(QN_E_NOMEM, "shares of %lld experts", (long long)experts);
+  for (int64_t e = 0; e < experts; e++) share[e] = sum += number[e] > 0 ? number[e] : 0;
+  if (!(sum > 0 && sum < INFINITY)) return free(share), qn__fail(QN_E_ARG, "no expert has a share of the rows");
+  for (int64_t e = 0; e < experts; e++) share[e] /= sum;
+  return *out = share, QN_OK;
+}
+
+/* The expert that row r is drawn for. */
+static int64_t drawn_for(const double *share, int64_t experts, int64_t r) {
+  uint64_t state = (uint64_t)r, drawn = qn__random(&state);
   int64_t lo = 0;
+  if (!share) return (int64_t)(drawn % (uint64_t)experts);
   for (int64_t hi = experts - 1; lo < hi;) {
     int64_t mid = (lo + hi) / 2;
-    if (share[mid] > number) hi = mid;
+    if (share[mid] > (double)(drawn >> 11) * 0x1p-53) hi = mid;
     else lo = mid + 1;
   }
-  return (int32_t)lo;
+  return lo;
+}
+
+int64_t qn__share_met(const double *share, int64_t experts, int64_t m) {
+  bool met[QN_EXPERTS] = {false};
+  int64_t n = 0;
+  for (int64_t r = 0; r < m && n < experts; r++) {
+    bool *one = &met[drawn_for(share, experts, r)];
+    n += !*one;
+    *one = true;
+  }
+  return n;
 }
 
 /* The expert of row r, in the order of rows. */
@@ -245,8 +268,7 @@ static int32_t route(const qn_call *c, int64_t r) {
   case QN_ROUTE_ONE:
     return (int32_t)experts - 1;
   case QN_ROUTE_SHARED:
-    if (c->share) return shared_by(c->share, experts, (double)(qn__random(&state) >> 11) * 0x1p-53);
-    return (int32_t)(qn__random(&state) % (uint64_t)experts);
+    return (int32_t)drawn_for(c->share, experts, r);
   default:
     return (int32_t)(qn__random(&state) % (uint64_t)(experts + 1)) - 1;
   }

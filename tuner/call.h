@@ -33,6 +33,12 @@ typedef enum qn_route {
   QN_ROUTES
 } qn_route;
 
+/* A number for each expert, at least one of them above 0, as shares for qn_call.share, which the caller frees.
+ * QN_E_ARG: no sum comes of them. QN_E_NOMEM. */
+qn_status qn__share_make(const double *number, int64_t experts, double **out);
+/* How many of the experts, QN_EXPERTS at most, have any of m rows that are timed. share NULL: all alike. */
+int64_t qn__share_met(const double *share, int64_t experts, int64_t m);
+
 typedef struct qn_call {
   const qn_subject *s; /* borrowed, as the next two */
   const qn_weights *w;

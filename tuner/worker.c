@@ -10,7 +10,6 @@
 #include "tuner.h"
 #include "verify.h"
 #include "watch.h"
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,13 +191,10 @@ static qn_status read_share(const cJSON *request, int64_t experts, double **out)
   if (!experts || cJSON_GetArraySize(list) != experts)
     return qn__fail(QN_E_ARG, "a share for each of %d experts; there are %lld", cJSON_GetArraySize(list),
                     (long long)experts);
-  double *share = malloc((size_t)experts * sizeof *share), sum = 0;
-  if (!share) return qn__fail(QN_E_NOMEM, "shares of %lld experts", (long long)experts);
+  double number[QN_EXPERTS];
   int64_t e = 0;
-  cJSON_ArrayForEach(x, list) share[e++] = sum += cJSON_IsNumber(x) && x->valuedouble > 0 ? x->valuedouble : 0;
-  if (!(sum > 0 && sum < INFINITY)) return free(share), qn__fail(QN_E_ARG, "no expert has a share of the rows");
-  for (e = 0; e < experts; e++) share[e] /= sum;
-  return *out = share, QN_OK;
+  cJSON_ArrayForEach(x, list) number[e++] = cJSON_IsNumber(x) ? x->valuedouble : 0;
+  return qn__share_make(number, experts, out);
 }
 
 static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {

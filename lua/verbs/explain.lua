@@ -12,7 +12,7 @@ local function bounds(q, v, device, outcome, m, experts)
   local counters, bytes, served = q.count(v, m, experts)
   if not counters then return { m = m, occupancy = b.occupancy, why = bytes } end
   local plan = { bytes = bytes, experts = v.problem.experts } -- bytes of one of them
-  local read = math.ceil(common.read_bytes(plan, served, experts))
+  local read = common.read_bytes(q, plan, served, experts)
   b.weight = bytes * (plan.experts or 1)
   b.m, b.counters, b.roofline = served, counters, q.roofline(v, device, read, served)
   if b.roofline then b.predicted = q.predict(v, outcome, device, counters, b.roofline.bytes) end

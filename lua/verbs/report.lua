@@ -26,7 +26,7 @@ numbers that tune put into the packs; bench takes them again.]],
       known[problem] = known[problem] or evidence.timings(q, options.store, nil, problem)
       return known[problem]
     end
-    local r = report.of(packs, timed, model)
+    local r = report.of(q, packs, timed, model)
     if options.json then print(q.json(r)) return end
     if options.csv then io.write(report.csv(r)) return end
     common.check(q.native.file_write(options.o, report.html(r, options.command)))

@@ -11,9 +11,9 @@ local function ranges(plan)
 end
 
 -- What was measured at one M, as cells of the table.
-local function cells(p, x, experts)
+local function cells(q, p, x, experts)
   if not x then return "-", "-", "-", "-", "-", "-", "-", "-", "-" end
-  local bytes = common.read_bytes(p, x.m, experts)
+  local bytes = common.read_bytes(q, p, x.m, experts)
   return tostring(x.m), common.us(x.seconds), common.spread(x.spread, x.disturbed), x.raced and "race" or "finals",
     common.gb(bytes, x.seconds), ("%.1f"):format(2.0 * x.m * p.n * p.k / x.seconds / 1e9),
     common.roof(bytes, x.seconds, x.bandwidth),
@@ -22,7 +22,7 @@ local function cells(p, x, experts)
 end
 
 -- One row for each problem and tuned M; one for a range in which there was no time for any.
-local function show(result, device, experts)
+local function show(q, result, device, experts)
   local rows = { { "problem", "serves M", "winner", "at M", "us", "spread", "by", "GB/s", "GFLOP/s", "of roof",
     "dense us", "ratio", "error" } }
   local slower = {}
@@ -31,7 +31,7 @@ local function show(result, device, experts)
     for i, r in ipairs(p.kind == "fastest" and p.n > 0 and p.ranges or {}) do
       for j = 1, math.max(1, #r.points) do
         local x = r.points[j]
-        local row = table.pack(p.problem, names[i], common.short(r.variant), cells(p, x, experts))
+        local row = table.pack(p.problem, names[i], common.short(r.variant), cells(q, p, x, experts))
         row[#row + 1] = ("%.1g"):format(r.error)
         rows[#rows + 1] = row
         if x and x.dense_seconds > 0 and x.dense_seconds < x.seconds then
@@ -182,7 +182,7 @@ busy is marked, and taken again by the next run.]],
       print(q.json(result))
       return
     end
-    show(result, device, experts)
+    show(q, result, device, experts)
     if experts then print("rows go to experts as " .. experts.source .. " says") end
     show_counts(result.counts)
     if name then print("pack: " .. name) end

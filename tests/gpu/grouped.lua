@@ -2,7 +2,7 @@
 --
 --     quernel run tests/gpu/grouped.lua DEVICE SECONDS FILE.csv
 --
--- Rows go to all experts alike, so that on average some have none; a loop calls the others one by one, with as many
+-- Rows go to all experts alike, so that of few rows some have none; a loop calls the others one by one, with as many
 -- rows each. Chosen variants alone are tried. A device that must not be timed verifies a few of them.
 
 local q = require "quernel"
@@ -50,9 +50,9 @@ for i, m in ipairs(each) do
   local theirs = at(plain, one, m)
   if ours and theirs then
     local loop, cublas = met[i] * theirs.seconds, met[i] * (theirs.dense_seconds or 0)
-    out:write(("%s,%d,%.2f,%s,%s,%s,%s\n"):format(stack, rows[i], met[i], us(ours.seconds), us(loop), us(cublas),
+    out:write(("%s,%d,%d,%s,%s,%s,%s\n"):format(stack, rows[i], met[i], us(ours.seconds), us(loop), us(cublas),
       variant))
-    show[#show + 1] = { rows[i], ("%.2f"):format(met[i]), us(ours.seconds), us(loop),
+    show[#show + 1] = { rows[i], met[i], us(ours.seconds), us(loop),
       ("%.2f"):format(loop / ours.seconds), cublas > 0 and us(cublas) or "-",
       cublas > 0 and ("%.2f"):format(cublas / ours.seconds) or "-", variant }
   end
