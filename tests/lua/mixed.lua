@@ -280,7 +280,7 @@ case("the verb fills a memory with a mixture, and judges it with the default can
   t.check(of_bits.bpw <= 4 and of_bits.bpw > 3, of_bits.bpw)
   t.check(c.bytes + cache <= memory and c.bytes + cache > 0.95 * memory, ("%d of %d bytes"):format(c.bytes + cache,
     memory))
-  local coarse = made["int2.g32.z:gptq:f32~i8"]
+  local coarse = made["int2.g32.z:gptaq:f32~i8"]
   for _, x in ipairs { c, of_bits } do
     t.equal(x.broken, nil)
     t.check(x.kl.mean > 0 and x.kl.mean < coarse.kl.mean, ("KL %g and %g"):format(x.kl.mean, coarse.kl.mean))
