@@ -197,14 +197,16 @@ local function copy_plane(w, p)
     BYTES = ("across * %d"):format(p.per * p.size) .. (blocks and " / 16" or "") })
 end
 
--- Behind the last tile of a part: the buffers that are left of the round.
+-- Behind the last tile of a part: the buffers that are left of the round. Only the thread that fills them looks at
+-- their barriers, whose phases may pass twice before another does.
 local rest = [[
-if (s)
-  for (parity ^= 1; s < STAGES; s++) {
-    barrier_wait(b.empty + s * 8, parity ^ 1);
-    if (!thread) barrier_arrive(b.full + s * 8);
+if (s) {
+  for (; s < STAGES && !thread; s++) {
+    barrier_wait(b.empty + s * 8, parity);
+    barrier_arrive(b.full + s * 8);
   }
-s = 0;]]
+  s = 0, parity ^= 1;
+}]]
 
 -- ask_for_x(), produce(); `bytes`: of a tile's planes.
 local function produce(w, v, bytes)

@@ -1,14 +1,15 @@
 -- cuda_rows.lua - buffers of a stack of experts, whose rows of X lie anywhere: the producer's warpgroup copies them.
 --
 --   X        by cp.async, 16 bytes a thread, to where a tensor map would put them (cuda_x). Which row of X each token
---            has, stands in shared memory, behind the barriers. LAG tiles are under way: a tile is handed on when its
---            copies have come, and wgmma may see them
+--            has, stands in shared memory, behind the barriers. Up to two tiles are under way, and at most two fewer
+--            than there are buffers: one of these is free when the tile behind its own is multiplied. A tile is handed
+--            on when its copies have come, and wgmma may see them
 --   W        by bulk copies, RUN bytes each, since no tensor map says where an expert begins
 
 local schedule = use "kernels/common/cuda_schedule"
 local rows = {}
 
-local LAG = 2
+local function lag(v) return math.min(2, v.STAGES - 2) end
 
 -- Bytes behind the barriers.
 function rows.bytes(v) return v.problem.experts and v.BM * 4 or 0 end
@@ -49,6 +50,8 @@ function rows.produce(w, v, bytes, threads)
       if (threadIdx.x == THREADS) barrier_arrive(full);
     }
 
+    static_assert(STAGES >= ${LAG} + 2, "a buffer is free when the tile behind its own is multiplied");
+
     /* Fill buffers with tiles begin .. end - 1. Are rows of X `aligned`? */
     fn void produce(const task &t, bool aligned, int *row, u8 *memory, u32 base, const barriers &b,
                     int begin, int end) {
@@ -74,7 +77,7 @@ function rows.produce(w, v, bytes, threads)
       for (int left = min(end - begin, ${LAG}); left > 0; left--)
         hand_on<0>(b.full + (s + STAGES - left) % STAGES * 8);
     }
-  ]], { PLANES = bytes, PRODUCERS = threads, LAG = LAG, ROW = schedule.row_of_x(v, "t.m0 + i") })
+  ]], { PLANES = bytes, PRODUCERS = threads, LAG = lag(v), ROW = schedule.row_of_x(v, "t.m0 + i") })
   w.blank()
 end
 
