@@ -3,11 +3,12 @@
 --   lua5.4 tests/style.lua      FILE:LINE and the rule that is broken, for each place; last, the commands that help
 --
 -- Lines have at most 120 columns, and so has each banner, exactly; Lua is indented in steps of two; a function has at
--- most 60 lines. C is what clang-format 14 makes of it, and luacheck has nothing to say of Lua (.luacheckrc). Where one
--- of the two is missing that is said, and the rest is checked. Lines of a page have at most 132 columns; its tables and
--- what programs print are as wide as they are. Nowhere stands a mark of unfinished work, or a path of one machine.
+-- most 60 lines, a kernel family fewer than 250. C is what clang-format 14 makes of it, and luacheck has nothing to say
+-- of Lua (.luacheckrc). Where one of the two is missing that is said, and the rest is checked. Lines of a page have at
+-- most 132 columns; its tables and what programs print are as wide as they are. Nowhere stands a mark of unfinished
+-- work, or a path of one machine.
 
-local columns, page_columns, function_lines = 120, 132, 60
+local columns, page_columns, function_lines, family_lines = 120, 132, 60, 249
 local unfinished = { "TO" .. "DO", "FIX" .. "ME", "XX" .. "X", "HA" .. "CK", "WI" .. "P" }
 local own_folders = { "home", "root", "work" }
 
@@ -209,6 +210,10 @@ for _, name in ipairs(pages) do check_page(name, read(name)) end
 for _, name in ipairs(lua) do
   texts[name] = read(name)
   check_lines(name, texts[name], 1, inside_strings(texts[name]))
+  local length = select(2, texts[name]:gsub("\n", ""))
+  if name:find "^templates/kernels/%a+/" and not name:find "/common/" and length > family_lines then
+    report(name, length, "a family has at most %d lines: what others could use goes to common/", family_lines)
+  end
 end
 check_lua_functions(lua, texts)
 check_lua(lua)
