@@ -260,6 +260,19 @@ static qn_status encode(cuda *c, const qn_launch *l, uint32_t i, const qn_host_a
   return result(c, error, what);
 }
 
+/* What the driver said of a launch. */
+static qn_status launched(cuda *c, int error, const qn_launch *l) {
+  char what[256];
+  const int64_t *g = l->grid, *b = l->block, *k = l->cluster;
+  if (!error) return QN_OK;
+  snprintf(what, sizeof what,
+           "'%s': %lld x %lld x %lld CTAs in clusters of %lld x %lld x %lld, each of %lld threads and %lld bytes of "
+           "shared memory",
+           l->step->entry, (long long)g[0], (long long)g[1], (long long)g[2], (long long)k[0], (long long)k[1],
+           (long long)k[2], (long long)(b[0] * b[1] * b[2]), (long long)l->shared);
+  return result(c, error, what);
+}
+
 static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_args *a, void *stream) {
   cuda *c = (cuda *)d;
   int32_t number[QN_RECIPE_ARGS];
@@ -284,7 +297,7 @@ static qn_status cuda_launch(qn_device *d, const qn_launch *l, const qn_host_arg
   if (c->driver->expect) c->driver->expect(((double)a->m + 16) * (double)a->n * (double)a->k, constant);
   int error = extended ? launch_ex(c->driver, l, stream, arg) : launch_plain(c->driver, l, stream, arg);
   leave(c, pushed);
-  return result(c, error, l->step->entry);
+  return launched(c, error, l);
 }
 
 static qn_status cuda_sync(qn_device *d, void *stream) {

@@ -321,6 +321,10 @@ START_TEST(test_tensor_maps) {
   s->arg[0] = QN_FIRST_MAP + 1, s->map[0].box[0] = 16;
   ck_fails(QN_E_FORMAT, "argument 65 unknown", run_recipe(d, &r, &arguments, NULL));
   s->arg[0] = QN_FIRST_MAP;
+  fail_at = "tensor_map", fail_with = 1, calls[0] = 0;
+  ck_fails(QN_E_CUDA, "'gemv': tensor map of 'w' (1: CUDA_ERROR_X", run_recipe(d, &r, &arguments, NULL));
+  ck_assert_str_eq(calls, " tensor_map"); /* and nothing is launched */
+  fail_at = "";
   driver.tensor_map = NULL;
   ck_fails(QN_E_DEVICE, "cuTensorMapEncodeTiled", run_recipe(d, &r, &arguments, NULL));
   qn__device_close(d);
@@ -352,6 +356,11 @@ START_TEST(test_launches) {
   ck_assert_uint_eq(last.cluster[0], 2);
   ck_assert_uint_eq(last.cluster[2], 1);
   ck_assert_int_eq(last.pdl, 1);
+  fail_at = "launch_ex", fail_with = 912; /* a cluster that does not fit */
+  ck_fails(QN_E_CUDA,
+           "'gemv': 3 x 3 x 1 CTAs in clusters of 2 x 1 x 1, each of 128 threads and 4096 bytes of shared memory (912",
+           run_recipe(d, &r, &arguments, NULL));
+  fail_at = "";
   driver.launch_ex = NULL;
   ck_fails(QN_E_DEVICE, "cuLaunchKernelEx", run_recipe(d, &r, &arguments, NULL));
   qn__device_close(d);
