@@ -3,10 +3,18 @@
  * A row is a corner of a space: the variants that are likeliest to spill, or those that few tokens want. They are
  * compiled by NVRTC, which must be there; no GPU is needed. Opcodes are the low 12 bits of an instruction, the size of
  * an access stands in its second word, elsewhere for copies of sm_100 and later; the first test holds both against
- * accesses of known size. How far a branch goes is told apart by another. */
+ * accesses of known size. How far a branch goes is told apart by another.
+ *
+ *     QN_TABLE=1 build/tests/test_sass | sort        prints what is counted, beside the most that is allowed */
 #include "cli_fixture.h"
 #include "compile.h"
 #include "runtime_fixture.h"
+#include <cJSON.h>
+
+static void tell(const char *what, const char *of, const char *arch, double value, double most) {
+  if (getenv("QN_TABLE")) printf("%-38s %-72s %-7s %7.2f of %7.2f\n", what, of, arch, value, most);
+  fflush(stdout);
+}
 
 /* ---- Opcodes ----------------------------------------------------------------------------------------------------- */
 
@@ -268,6 +276,7 @@ static void check_loop(const char *arch, int row, int i, int spills, const char 
     if (opcode_at(l, j) == 0x83b) shared++, immediate += l->word[j][0] >> 40 > 0; /* LDSM, its offset */
   }
   double each = n ? (double)loop.instructions / n : 0;
+  tell("instructions of a product", name, arch, each, loops[row].most);
   ck_assert_msg(
       !spills && n && each <= loops[row].most && !again && immediate * 4 >= shared * 3,
       "%s on %s: a loop of %d instructions, %d products: %.2f for each, at most %.2f; %d computed again; %d of %d "
@@ -334,8 +343,51 @@ START_TEST(dequantization_is_short) {
                        of[_i % 2], fragments[row].problem, fragments[row].fix),
                    0);
   int each = (count_of(of[_i % 2], "fragment(&q, 0, a.v)") - count_of(of[_i % 2], "")) / 8;
+  tell("instructions for 8 codes", fragments[row].problem, of[_i % 2], each, fragments[row].most);
   ck_assert_msg(each > 0 && each <= fragments[row].most, "%s on %s: %d instructions, at most %d",
                 fragments[row].problem, of[_i % 2], each, fragments[row].most);
+}
+END_TEST
+
+/* ---- What a call moves ------------------------------------------------------------------------------------------- */
+
+/* Counted by the interpreter, of calls that are mostly main loop. `flight`: bytes that a multiprocessor has asked for
+ * and not got, at least; 0: many tokens do not wait for memory. */
+static const struct {
+  const char *variant, *shape;
+  int m, flight;
+} calls[] = {
+    {"cuda.mma/int4.g128/f16-f16/bm64-bn128-bk64-wn4-s4-weight-k1", "128x2048", 64, 0},
+    {"cuda.mma/int4.g64.z/bf16-f16/bm128-bn128-bk64-wn8-s3-weight-k1", "128x1024", 128, 0},
+    {"cuda.decode/int4.g128/f16-f16/bm8-wn4-wk2-u4-x2048-sum-k1", "64x8192", 8, 32768},
+    {"cuda.wgmma/int4.g128/f16-f16/bm128-mt1-weight-k1-c1", "128x2048", 128, 0},
+};
+
+static double number(const cJSON *at, const char *name) {
+  const cJSON *x = cJSON_GetObjectItemCaseSensitive(at, name);
+  ck_assert_msg(cJSON_IsNumber(x), "no number %s", name);
+  return x->valuedouble;
+}
+
+START_TEST(little_is_moved) {
+  int status =
+      cli("quernel explain %s --shape %s --m %d --arch sm_90a --json", calls[_i].variant, calls[_i].shape, calls[_i].m);
+  cJSON *report = cJSON_Parse(cli_out);
+  ck_assert_msg(status == 0 && report, "exit %d: %s", status, cli_err);
+  const cJSON *bounds = cJSON_GetObjectItemCaseSensitive(report, "bounds");
+  const cJSON *counted = cJSON_GetObjectItemCaseSensitive(bounds, "counters");
+  double passes = number(counted, "shared_passes") / number(counted, "shared_ideal");
+  double weights = number(counted, "weight_distinct") / number(bounds, "weight");
+  double flight =
+      number(counted, "flight_bytes") * number(cJSON_GetObjectItemCaseSensitive(bounds, "occupancy"), "ctas");
+  tell("shared passes", calls[_i].variant, "sm_90a", passes, 1.05);
+  tell("bytes of weights", calls[_i].variant, "sm_90a", weights, 1.01);
+  if (calls[_i].flight) tell("bytes under way, at least", calls[_i].variant, "sm_90a", flight, calls[_i].flight);
+  ck_assert_msg(passes <= 1.05 && weights <= 1.01 && flight >= calls[_i].flight,
+                "%s at %s, M = %d: %.3f of the passes of shared memory that it needs, %.3f bytes of weights, %.0f "
+                "bytes under way",
+                calls[_i].variant, calls[_i].shape, calls[_i].m, passes, weights, flight);
+  cJSON_Delete(report);
 }
 END_TEST
 
@@ -346,6 +398,7 @@ int main(int argc, char **argv) {
                                      CASE(is_what_it_says, QN_COUNT(archs) * QN_COUNT(corners)),
                                      CASE(loop_is_lean, 2 * QN_COUNT(loops)),
                                      CASE(floats_of_8_bits_are_native, QN_COUNT(natives)),
-                                     CASE(dequantization_is_short, 2 * QN_COUNT(fragments))};
+                                     CASE(dequantization_is_short, 2 * QN_COUNT(fragments)),
+                                     CASE(little_is_moved, QN_COUNT(calls))};
   return RUN_CASES(argv[0], cases, cli_enter, cli_leave, 300);
 }

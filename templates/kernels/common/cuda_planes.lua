@@ -398,11 +398,11 @@ function planes.step_terms(w, v, raw)
   local all = {}
   for i, p in ipairs(planes.met(v)) do all[i] = raw(p) end
   w([[
-    if (s % GROUP_STEPS == 0)
+    if (${BEGINS})
     #pragma unroll
       for (int i = 0; i < MT; i++)
         term[i] = terms_of(${RAW});
-  ]], { RAW = table.concat(all, ",\n") })
+  ]], { RAW = table.concat(all, ",\n"), BEGINS = v.KEPT and "s == 0 && fresh" or "s % GROUP_STEPS == 0" })
 end
 
 return planes

@@ -67,8 +67,9 @@ end
 --   k, types, sum    of mma.sync m16n8k, as PTX spells it; $W and $X stand for the types of weights and X. Type of d
 --   warpgroup        the types of wgmma; `signs` are factors of both operands and, of 16 bits, that k is the inner
 --                    dimension of b. nil: there is none
---   bits             of sums that it keeps, where these are fewer than f32 has; of 8-bit floats as on sm_90, where that
---                    is known
+--   bits             of sums that it keeps, where these are fewer than f32 has. Of 8-bit floats sm_89, and sm_90 in
+--                    wgmma, keep 13 (SageAttention2, arXiv 2411.10958, and MMA-Sim, arXiv 2511.10909, measured both),
+--                    sm_120 keeps 25 according to MMA-Sim alone: nothing here relies on more than 13
 --   scaled           a row's scale, a power of two, goes with `a`
 --   takes(v)         the type in which weights are multiplied, of format, activations, SCALE and device; nil: not taken
 --
@@ -359,7 +360,7 @@ end
 function product.loop(w, v, of)
   w(of.head)
   w.push()
-  if v.TERMS then w "terms term[MT];" end
+  if v.TERMS and not v.KEPT then w "terms term[MT];" end
   if v.FLUSH and v.INTEGER then
     w [[
       const int MAGIC = 0x4b400000; /* zero of the sums over the group, see below */
@@ -414,7 +415,11 @@ function product.raw(v, p) return planes.argument(v, p, plane_at(v, p)) end
 -- From the buffers of cuda_ring.
 function product.multiply(w, v)
   product.loop(w, v, {
-    head = [[
+    head = v.KEPT and [[
+      /* The warp's share of the tile in a buffer: MT x NT products of 16 features, 8 tokens and TK of k. The terms of a
+       * group are read in its first tile, or the first of this CTA: one that is `fresh`. */
+      fn void multiply(const places &p, const int buffer, bool fresh, terms *term, ${ACC} acc[MT][NT][4]) {
+    ]] or [[
       /* The warp's share of the tile in a buffer: MT x NT products of 16 features, 8 tokens and TK of k. */
       fn void multiply(const places &p, const int buffer, ${ACC} acc[MT][NT][4]) {
     ]],

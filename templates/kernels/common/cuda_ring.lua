@@ -5,7 +5,7 @@
 --
 --   X        as cuda_x says
 --   W        the records of BN features, as they lie in memory: those of 16 features follow one another
---   planes   with groups: [group][feature]
+--   planes   with groups: [group][feature]; of groups longer than a tile (KEPT) only in the first tile of each
 --
 -- A thread copies the same pieces of every tile. For each operand it has a cursor: where its first piece comes from,
 -- how far the others are, where they go. Cursors are set once and move on by a tile. The loop over the buffers is
@@ -120,8 +120,34 @@ local function gathered_x(w, v)
   ]], { COUNT = rounds(v, v.X_BYTES // 16), ROW = schedule.row_of_x(v, "m") })
 end
 
+-- Has plane p a count of its own of what is left of its group?
+local function counts(v, p) return p.cols > v.BK and not (v.KEPT and p.cols == v.GROUP) end
+
+-- The cursor of plane p.
+local function first_plane(w, v, p)
+  local features, across = pieces(v, p)
+  w([[
+    const int ${NAME}_feature = t.n0 + thread % ${ACROSS} * ${FEATURES};
+    const i64 ${NAME}_group = t.n_padded / ${FEATURES} * 16; /* bytes */
+    c.${NAME}_features = t.n_padded - ${NAME}_feature${LEFT};
+    c.${NAME} = t.${NAME}_at + (k0 / ${COLS} + thread / ${ACROSS}) * ${NAME}_group;
+    c.${NAME} += ${NAME}_feature / ${FEATURES} * 16;
+    c.${NAME}_step = kept(${NAME}_group * ${STEP});
+    c.${NAME}_to = kept(base + ${PLACE} + thread * 16);
+  ]], { NAME = p.name, COLS = p.cols, ACROSS = across, FEATURES = features, PLACE = p.place,
+    LEFT = counts(v, p) and (", c.%s_left = %d - k0 %% %d"):format(p.name, p.cols, p.cols) or "",
+    STEP = p.groups // rounds(v, p.groups * across) })
+end
+
 function ring.cursors(w, v)
   local experts = v.problem.experts
+  if v.KEPT then
+    w([[
+      /* Is the tile behind one that had so much of k left of its group the first of the next? */
+      fn bool group_ends(int &left) { return (left -= BK) ? false : (left = ${GROUP}, true); }
+    ]], { GROUP = v.GROUP })
+    w.blank()
+  end
   w "/* Of a thread: NAME its first piece, NAME_step how far the next is, NAME_to where they go. */"
   w.push "struct cursors {"
   w([[
@@ -131,9 +157,11 @@ function ring.cursors(w, v)
     u32 thread, x_to, w_to;
     int rows, columns, features; /* from the first piece on, of X, of X, of W */
   ]], { PIECES = experts and ("[%d]"):format(rounds(v, v.X_BYTES // 16)) or "", X_STEP = experts and "" or "x_step, " })
+  if v.KEPT then w "bool fresh; /* does the next tile begin a group, or this CTA's part of K? */\nint left; /* of it */"
+  end
   for _, p in ipairs(v.staged) do
-    w("const u8 *${NAME};\ni64 ${NAME}_step;\nu32 ${NAME}_to;\nint ${NAME}_features, ${NAME}_left; /* of its group */",
-      { NAME = p.name })
+    w("const u8 *${NAME};\ni64 ${NAME}_step;\nu32 ${NAME}_to;\nint ${NAME}_features${LEFT}",
+      { NAME = p.name, LEFT = counts(v, p) and (", %s_left; /* of its group */"):format(p.name) or ";" })
   end
   w.pop "};"
   w.blank()
@@ -160,19 +188,8 @@ function ring.cursors(w, v)
     c.w_step = kept(t.run_stride * (THREADS / 32));
     c.w_to = kept(base + W_AT + warp * RUN + thread % 32 * 16);
   ]]
-  for _, p in ipairs(v.staged) do
-    local features, across = pieces(v, p)
-    w([[
-      const int ${NAME}_feature = t.n0 + thread % ${ACROSS} * ${FEATURES};
-      const i64 ${NAME}_group = t.n_padded / ${FEATURES} * 16; /* bytes */
-      c.${NAME}_features = t.n_padded - ${NAME}_feature, c.${NAME}_left = ${COLS} - k0 % ${COLS};
-      c.${NAME} = t.${NAME}_at + (k0 / ${COLS} + thread / ${ACROSS}) * ${NAME}_group;
-      c.${NAME} += ${NAME}_feature / ${FEATURES} * 16;
-      c.${NAME}_step = kept(${NAME}_group * ${STEP});
-      c.${NAME}_to = kept(base + ${PLACE} + thread * 16);
-    ]], { NAME = p.name, COLS = p.cols, ACROSS = across, FEATURES = features, PLACE = p.place,
-      STEP = p.groups // rounds(v, p.groups * across) })
-  end
+  if v.KEPT then w("c.fresh = true, c.left = ${GROUP} - k0 % ${GROUP};", { GROUP = v.GROUP }) end
+  for _, p in ipairs(v.staged) do first_plane(w, v, p) end
   w "return c;"
   w.pop "}"
   w.blank()
@@ -236,12 +253,15 @@ local function copy_plane(w, v, p)
     for (int j = 0; j < ${COUNT}; j++, advance(from, c.${NAME}_step))
       ${SOME}copy16(buffer + c.${NAME}_to + j * THREADS * 16, from, ${THERE});
   ]], { COUNT = count, SOME = some, NAME = p.name, THERE = over(v) and ("c.%s_features > 0"):format(p.name) or "true" })
-  if p.cols > v.BK then
-    w("if (!(c.${NAME}_left -= BK)) c.${NAME} += c.${NAME}_step, c.${NAME}_left = ${COLS};",
-      { NAME = p.name, COLS = p.cols })
-  else
-    w("c.${NAME} += ${COUNT} * c.${NAME}_step;", { NAME = p.name, COUNT = count })
-  end
+end
+
+-- On to the groups of the next tile.
+local function advance_plane(w, v, p)
+  local _, across = pieces(v, p)
+  w(counts(v, p) and "if (!(c.${NAME}_left -= BK)) c.${NAME} += c.${NAME}_step, c.${NAME}_left = ${COLS};"
+    or v.KEPT and "if (c.fresh) c.${NAME} += c.${NAME}_step;"
+    or "c.${NAME} += ${COUNT} * c.${NAME}_step;",
+    { NAME = p.name, COLS = p.cols, COUNT = rounds(v, p.groups * across) })
 end
 
 function ring.copies(w, v)
@@ -250,16 +270,23 @@ function ring.copies(w, v)
   w "/* Begin to copy its W and planes, beyond the padded N zeros. */"
   w.push "fn void copy_w(cursors &c, u32 buffer) {"
   copy_weights(w, v)
+  if v.KEPT then w.push "if (c.fresh) {" end
   for _, p in ipairs(v.staged) do copy_plane(w, v, p) end
+  if v.KEPT then
+    w.pop "}"
+    w "c.fresh = group_ends(c.left);"
+  end
+  for _, p in ipairs(v.staged) do advance_plane(w, v, p) end
   w.pop "}"
   w.blank()
 end
 
 -- The main loop: multiply(), of the family, takes what a lane reads (places) and a buffer.
-function ring.loop(w)
+function ring.loop(w, v)
   w([[
     /* Multiply `tiles` tiles from where the cursors stand. */
     fn void multiply_all(cursors &c, const places &p, int tiles, ${ACC} acc[MT][NT][4]) {
+      ${KEEP}
     #pragma unroll
       for (int s = 0; s < STAGES - 1; s++) {
         if (s < tiles) copy_x(c, s * STAGE), copy_w(c, s * STAGE);
@@ -274,7 +301,8 @@ function ring.loop(w)
           const int next = (s + STAGES - 1) % STAGES * STAGE;
           if (s + STAGES - 1 < tiles) copy_x(c, next), copy_w(c, next);
           copies_commit();
-          multiply(p, s * STAGE, acc);
+          multiply(p, s * STAGE, ${TERMS}acc);
+          ${NEXT}
         }
       copies_wait<0>();
       __syncthreads();
@@ -283,18 +311,22 @@ function ring.loop(w)
     /* The same for an X that is not aligned, a tile after the other. */
     fn void multiply_unaligned(const task &t, cursors &c, const places &p, u8 *buffer, int tile, int end,
                                ${ACC} acc[MT][NT][4]) {
+      ${TERM}
     #pragma unroll 1
       for (; tile < end; tile++) {
+        ${FRESH}
         copy_w(c, 0);
         copy_x_by_words(t, buffer, tile * BK);
         copies_commit();
         copies_wait<0>();
         __syncthreads();
-        multiply(p, 0, acc);
+        multiply(p, 0, ${TERMS}acc);
         __syncthreads();
       }
     }
-  ]])
+  ]], { KEEP = v.KEPT and "terms term[MT];\nbool fresh = true;\nint left = c.left;" or "",
+    TERMS = v.KEPT and "fresh, term, " or "", NEXT = v.KEPT and "fresh = group_ends(left);" or "",
+    TERM = v.KEPT and "terms term[MT];" or "", FRESH = v.KEPT and "const bool fresh = c.fresh;" or "" })
   w.blank()
 end
 

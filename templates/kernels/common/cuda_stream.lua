@@ -101,7 +101,9 @@ local function after(v)
         (ask(v, p, ("s / %d"):format(steps), there):gsub("\n", "\n  ")))
     end
   end
-  if v.BM > 8 then lines[#lines + 1] = "if (s % 4 == 3) __syncwarp(); /* the assembler begins no more before it */" end
+  if v.BM > 8 then
+    lines[#lines + 1] = "if ((s + ${DEPTH}) % ${WINDOW} == 0) __syncwarp(); /* no more is begun before it */"
+  end
   return table.concat(lines, "\n")
 end
 

@@ -64,7 +64,7 @@ end
 
 local function shared(v) return math.max(v.BM * v.SLAB * types.all[v.act].bytes, v.BM * (16 * v.WN + 4) * 4) end
 
-local function derive(v)
+local function derive(v) -- WINDOW: steps of 16 whose instructions the assembler may mix; it spills for more
   v.BN, v.BK, v.TN, v.TK, v.MT, v.NT = 16 * v.WN, v.SLAB, 16, 64 * v.UNROLL, 1, v.BM // 8
   v.THREADS, v.by_name, v.PERM, v.FIRST = 32 * v.WN * v.WK, {}, true, true
   v.layout = cuda.fragment.layout(v.format, v.act)
@@ -76,6 +76,7 @@ local function derive(v)
   reduce.derive(v)
   v.PDL, v.EXTRA = v.device.sm >= 90, cuda.extra_declared(v)
   v.MIN_BLOCKS = cuda.min_blocks(v, registers(v, v.SCALE), v.THREADS)
+  v.WINDOW = registers(v, v.SCALE) > 96 and 2 or 4
   v.PRECISION = planes.precision(v)
 end
 

@@ -70,8 +70,8 @@ local function sizes(v)
   return s
 end
 
--- Beside what the common parts derive: EXTRA, parameters of the result; MIN_BLOCKS, CTAs of a multiprocessor;
--- PRECISION, a line of the head comment.
+-- Beside what the common parts derive: KEPT, are groups longer than a tile? Then a warp keeps their terms from tile to
+-- tile. EXTRA, parameters of the result; MIN_BLOCKS, CTAs of a multiprocessor; PRECISION, a line of the head comment.
 local function derive(v)
   for name, x in pairs(sizes(v)) do v[name] = x end
   v.layout = cuda.fragment.layout(v.format, v.act)
@@ -80,6 +80,7 @@ local function derive(v)
   planes.derive(v)
   ring.derive(v)
   product.derive(v)
+  v.KEPT = v.GROUP > v.BK
   reduce.derive(v)
   v.EXTRA = cuda.extra_declared(v)
   v.MIN_BLOCKS = cuda.min_blocks(v, v.REGISTERS, v.THREADS)
