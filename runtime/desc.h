@@ -256,8 +256,9 @@ typedef struct qn_step {
   qn_expr gathers; /* bytes; none: see below */
 } qn_step;
 
-/* All launches of a call. A step that gathers runs only for a weight with a permutation: it writes X in the order of
- * the weight's columns, dense, `gathers` bytes of scratch being its y, and the steps after it find X there.
+/* All launches of a call. A step that gathers writes X in the order of the weight's columns, dense, if the weight has
+ * a permutation: `gathers` bytes of scratch are its y, and the steps after it find X there. It runs for such a weight
+ * only, unless it takes W: then it has something else to do as well, and gathers where `perm` is not NULL.
  *
  * The workspace has two parts: counters are zero when a call begins, and the kernels leave them zero; scratch may hold
  * anything.

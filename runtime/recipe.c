@@ -167,12 +167,16 @@ static qn_status launch_check(const qn_device *d, qn_launch *l) {
   return QN_OK;
 }
 
+/* Does a step that gathers X nothing else? Such a one has no W to read. */
+static bool gathers_only(const qn_step *s) { return !memchr(s->arg, QN_ARG_W, s->n_args); }
+
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
                              qn_launch l[QN_RECIPE_STEPS], uint32_t *n) {
   const int64_t var[QN_VAR_COUNT] = {[QN_VAR_M] = m};
   *n = 0;
   for (const qn_bound_step *s = b->step; s < b->step + b->n_steps; s++) {
-    if (!permuted && (s->launch.gathers || s->launch.step->gathers.n)) continue;
+    bool gathers = s->launch.gathers || s->launch.step->gathers.n;
+    if (gathers && !permuted && gathers_only(s->launch.step)) continue;
     qn_launch *to = &l[(*n)++];
     *to = s->launch;
     for (uint32_t j = 0; j < s->n_dynamic; j++)
@@ -191,10 +195,10 @@ qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn
 
 void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
   *out = *a;
-  if (!l->gathers) return;
+  if (!l->gathers || !a->perm) return;
   out->y = a->scratch;
   a->x = a->scratch, a->ldx = a->k, a->perm = NULL;
-  a->scratch = (char *)a->scratch + align_up(l->gathers);
+  a->scratch = out->scratch = (char *)a->scratch + align_up(l->gathers);
 }
 
 qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream) {

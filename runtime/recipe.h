@@ -38,7 +38,7 @@ typedef struct qn_workspace {
  * overflow. */
 qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bool permuted, qn_workspace *out);
 /* Compute the launches for m tokens into l[*n], with every size within the device's limits: of every step, and of one
- * that gathers X only for a weight with a permutation. */
+ * that does nothing but gather X only for a weight with a permutation. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
                              qn_launch l[QN_RECIPE_STEPS], uint32_t *n);
 /* The launches of a call. *a is what they are launched with, of a stack of the host another than the call's own

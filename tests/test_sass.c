@@ -163,7 +163,7 @@ static const struct {
 
 /* Warpgroups multiply on one architecture only. */
 static bool has(const char *arch, const char *family) {
-  return strcmp(family, "cuda.wgmma") != 0 || !strcmp(arch, "sm_90a");
+  return (strcmp(family, "cuda.wgmma") != 0 && strcmp(family, "cuda.expand") != 0) || !strcmp(arch, "sm_90a");
 }
 
 /* The cubin of variant i that cubins.lua has written. */
@@ -254,6 +254,7 @@ static const struct {
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1", 22},
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=128 MT=2 SPLIT=1 TOGETHER=1 GRID=tiles", 19},
     {"cuda.wgmma", "int4.g128:8192x8192:f16-f16", "BM=256 SPLIT=1 TOGETHER=2", 20},
+    {"cuda.expand", "int4.g128:8192x8192:f16-f16", "BM=256 TOGETHER=2", 10}, /* its dense product */
     /* of 32 of k: 16 of these give scales to the sums of a group, 16 more make floats of integers */
     {"cuda.wgmma", "e4m3.b128x128:8192x8192:e4m3-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1 GRID=tiles", 32},
     {"cuda.wgmma", "int4.g128:8192x8192:i8-f16", "BM=128 MT=1 SPLIT=1 TOGETHER=1 GRID=tiles", 52},
@@ -360,7 +361,7 @@ static const struct {
     {"cuda.mma/int4.g128/f16-f16/bm64-bn128-bk64-wn4-s4-weight-k1", "128x2048", 64, 0},
     {"cuda.mma/int4.g64.z/bf16-f16/bm128-bn128-bk64-wn8-s3-weight-k1", "128x1024", 128, 0},
     {"cuda.decode/int4.g128/f16-f16/bm8-wn4-wk2-u4-x2048-sum-k1", "64x8192", 8, 32768},
-    {"cuda.wgmma/int4.g128/f16-f16/bm128-mt1-weight-k1-c1", "128x2048", 128, 0},
+    {"cuda.wgmma/int4.g128/f16-f16/bm128-mt1-weight-k1-c1-tiles", "128x2048", 128, 0},
 };
 
 static double number(const cJSON *at, const char *name) {

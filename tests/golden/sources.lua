@@ -23,7 +23,7 @@ local variants = {
   { "cuda.mma.golden", "cuda.mma", "bm32-bn64-bk128-wn4-s4-sum-k2" },
   { "cuda.decode.golden", "cuda.decode", "bm16-wn4-wk2-u4-x1024-sum-k2" },
   { "cuda.wgmma.golden", "cuda.wgmma", "bm128-mt1-weight-k2-c2-tiles" },
-  { "cuda.expand.golden", "cuda.expand", "bm128-s3" },
+  { "cuda.expand.golden", "cuda.expand", "bm256-c2" },
   { "host.gemm.gate.golden", "host.gemm", "avx2-nr16-split-mr2-u1", gated },
   { "cuda.mma.gate.golden", "cuda.mma", "bm32-bn256-bk64-wn4-s4-sum-k4", gated },
 }

@@ -25,7 +25,7 @@ return {
   "cuda.mma/bm128-bn128-bk64-wn8-s3-weight-k1",
   "cuda.mma/bm128-bn128-bk64-wn8-s4-weight-k2",
   "cuda.mma/bm128-bn128-bk64-wn8-s4-sum-k1",
-  "cuda.expand/bm128-s4",
+  "cuda.expand/bm256-c2",
   -- many on Hopper
   "cuda.wgmma/bm64-mt1-weight-k2-c1-tiles",
   "cuda.wgmma/bm128-mt1-weight-k1-c1-tiles",

@@ -95,21 +95,27 @@ end
 
 -- multiply(): a tile in a buffer.
 function warpgroup.multiply(w, v)
+  local whole = v.format.bits == 16 -- codes are the numbers: a fragment is loaded when it is wanted
   x_sums.settle(w, v)
   w([[
     /* The warpgroup's share of the tile in a buffer; x describes X of the first. A tile that is not `more` than what
      * was sets the sums. ${DONE} */
     fn void multiply(const places &p, const int buffer, u64 x, int more, u32 done, u32 lane,
                      ${ACC} acc[MT][NT][4]${KEPT}) {
-      u32 q[MT][TK / 64][WORDS], a[${AHEAD}][MT][4];
-    #pragma unroll
-      for (int i = 0; i < MT; i++)
-    #pragma unroll
-        for (int r = 0; r < TK / 64; r++) load_codes(p, buffer + i * 4 * RUN + r * RECORD, q[i][r]);
-  ]], { KEPT = v.RAW and ",\nu64 sums, u32 (*scales)[2], int mine, int group, bool settles" or "", DONE = v.FLUSH
+      u32 ${CODES}a[${AHEAD}][MT][4];
+  ]], { CODES = whole and "" or "q[MT][TK / 64][WORDS], ",
+    KEPT = v.RAW and ",\nu64 sums, u32 (*scales)[2], int mine, int group, bool settles" or "", DONE = v.FLUSH
     and "All products end here, and the buffer, whose barrier is `done`, is free."
     or "The products of the tile before end here, and its buffer, whose barrier is `done`, is free." })
   w.push()
+  if not whole then
+    w [[
+      #pragma unroll
+      for (int i = 0; i < MT; i++)
+      #pragma unroll
+        for (int r = 0; r < TK / 64; r++) load_codes(p, buffer + i * 4 * RUN + r * RECORD, q[i][r]);
+    ]]
+  end
   if v.TERMS then w "terms term[MT];" end
   if v.FLUSH then w "${PART} part[MT][NT][4]; /* sums over the group */" end
   w "#pragma unroll"
@@ -119,7 +125,7 @@ function warpgroup.multiply(w, v)
     const int now = s / ${DEPTH} % ${AHEAD}, at = s * 16 * ${X_SIZE};
     #pragma unroll
     for (int i = 0; i < MT; i++) {
-      fragment(q[i][s / 4], s % 4, a[now][i]);
+      ${FRAGMENT}
       ${SECOND}
       ${WEIGH}
     }
@@ -129,7 +135,8 @@ function warpgroup.multiply(w, v)
       products_add(${SUM}[i], a[now][i], x + (u32)buffer / 16 + (at / X_ROW * X_BLOCK + at % X_ROW) / 16, ${MORE});
     products_commit();
     ${WAIT}
-  ]], { WAIT = v.AHEAD == 2 and "products_wait<1>();" or "",
+  ]], { FRAGMENT = whole and "load16(p.w16 + buffer + i * 4 * RUN + s / 4 * RECORD + s % 4 * 512, a[now][i]);"
+      or "fragment(q[i][s / 4], s % 4, a[now][i]);", WAIT = v.AHEAD == 2 and "products_wait<1>();" or "",
     SECOND = v.DEPTH == 2 and "fragment(q[i][s / 4], s % 4 + 1, a[now][i] + 2);" or "",
     WEIGH = v.WEIGH and "weigh(a[now][i], term[i]);" or "", SUM = v.FLUSH and "part" or "acc",
     MORE = v.FLUSH and "s % GROUP_STEPS" or "s ? 1 : more" })

@@ -63,7 +63,7 @@ local function sizes(v)
   local out = (v.STREAM and ROUND or v.BM) * (v.BN + 4) * 4
   local apart = (v.STREAM and out or 0) + rows.bytes(v)
   local s = producer.sizes(v, apart)
-  if types.all[v.act].bytes > 1 and (s.STAGES < 3 or words(v) > MOST_WORDS) then
+  if types.all[v.act].bytes > 1 and (s.STAGES < 3 or words(v) > MOST_WORDS or v.format.bits > 8) then
     v.BK = 64
     s = producer.sizes(v, apart)
   end
@@ -102,8 +102,6 @@ local function rule(name, why, ok) rules[#rules + 1] = { name = name, why = why,
 local function has_offset(v) return #cuda.roles(v.format).offset > 0 end
 
 rule("hopper", "wgmma is of sm_90a alone", function(v) return v.device.arch:match "_90a$" ~= nil end)
-rule("codes", "weights of 16 bits go through registers for nothing, and the assembler ends each product first",
-  function(v) return v.format.bits <= 8 end)
 rule("activations", "X of 8 bits is multiplied as it is, by weights that such numbers hold exactly, scales apart",
   function(v) return not types.scaled(v.act) or product.warpgroup_bytes(v) end)
 rule("sums", "the sums and codes of a lane leave too few of 232 registers",
