@@ -166,7 +166,7 @@ START_TEST(warpgroups_are_right) {
       {"e4m3.row:4096x4096:e5m2-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=2"},
       {"int4.g128:4096x4096:bf16-f16", "--fix BM=128 --fix MT=1 --fix SPLIT=2 --fix TOGETHER=2"},
       {"int4.g128:4096x4096:e4m3-f16", "--fix BM=128 --fix MT=1 --fix SPLIT=2 --fix TOGETHER=2"},
-      {"bf16:4096x4096:bf16-f32+bias", "--fix BM=32 --fix MT=2 --fix SPLIT=1"},
+      {"bf16:4096x4096:bf16-f32+bias", "--fix BM=128 --fix MT=1 --fix SPLIT=1 --fix TOGETHER=1"}, /* both grids */
   };
   char problem[96], options[192];
   snprintf(problem, sizeof problem, "--problem %s", of[_i][0]);
