@@ -89,8 +89,8 @@ int qn__decoder_sites(const qn__decoder *d, const qn__site **out);
 qn_status qn__decoder_weight(qn__decoder *d, int site, float *w);
 /* Multiply by w [n,k] instead, which is copied; NULL: by the checkpoint's again. A tied head is no longer tied. */
 qn_status qn__decoder_replace(qn__decoder *d, int site, const float *w);
-/* Give up the memory of what can be made again: the f32 weights of a layer, -1: of all, and what was read of the
- * files; and the embedding. What was replaced stays. */
+/* Give up the memory of what can be made again: the f32 weights of a layer, -1: of all, what was read of the
+ * files, and the room for a pass; and the embedding. What was replaced stays. */
 void qn__decoder_forget(qn__decoder *d, int layer);
 /* Round the input of the dense product: "TYPE.GRAIN" as in qn_tensor.activation, of which it is the checkpoint's until
  * this is called (rounding.h); NULL: take it as it is. QN_E_SHAPE: another type, a group that does not divide K. */

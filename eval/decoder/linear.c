@@ -81,6 +81,11 @@ qn_status qn__linear_replace(qn__linears *s, int i, const float *w) {
 }
 
 void qn__linears_forget(qn__linears *s, int layer) {
+  if (layer < 0) {
+    free(s->workspace);
+    s->workspace = NULL;
+    s->workspace_size = 0;
+  }
   for (int i = 0; i < s->n; i++)
     if (!s->all[i].replaced && (layer < 0 || s->all[i].layer == layer)) drop(s, &s->all[i]);
 }

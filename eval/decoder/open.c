@@ -4,6 +4,9 @@
 #include "state.h"
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 /* ---- Links and sites --------------------------------------------------------------------------------------------- */
 
@@ -181,7 +184,12 @@ void qn__decoder_forget(qn__decoder *d, int layer) {
   qn__linears_forget(&d->linears, layer);
   qn_planes_free(d->embedding);
   d->embedding = NULL;
-  if (layer < 0) qn_model_release(d->model);
+  if (layer >= 0) return;
+  qn__scratch_fini(&d->scratch);
+  qn_model_release(d->model);
+#ifdef __GLIBC__
+  malloc_trim(0); /* it keeps what lies between blocks that are in use */
+#endif
 }
 
 qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation) {

@@ -116,6 +116,7 @@ return function(q, native)
       end
     end
     collectgarbage() -- which does not see by itself what packed weights weigh
+    self.original:forget() -- which also gives back to the system what is free
   end
 
   -- Bytes that a candidate takes while it is open: a tied head is there once more, for its kernel.
@@ -127,11 +128,11 @@ return function(q, native)
     return bytes
   end
 
-  -- Decoders stay open while they take no more than the original in f32 and 1 GB, and while there is memory.
+  -- Decoders stay open while they take no more than the original in f32 and 3/4 GB, and while there is memory.
   function steps:make_room(c, bytes)
     local free, all = q.free_memory() or math.huge, bytes
     for name in pairs(self.opened) do all = all + self.bytes_of[name] end
-    if all > self.original.bytes + (1 << 30) or free < 4 * bytes then self:forget() end
+    if all > self.original.bytes + (3 << 28) or free < 4 * bytes then self:forget() end
     self.bytes_of[c.name] = bytes
   end
 
@@ -173,7 +174,7 @@ return function(q, native)
     e, why = q.evaluate { decoder = d, windows = self.scored, reference = self.reference, stop = n,
       threads = self.threads, log = self:path("scores", kernels and c.name or c.weights),
       progress = function(done, total) self.tell(done / total) end }
-    if not kernels then d:close() end
+    if kernels then d:forget() else d:close() end
     if not e then return nil, why end
     return { windows = e.windows, broken = e.broken_tokens, kl = e.kl, delta = e.delta_nll, w_kl = e.w_kl,
       top1 = e.same_top and e.same_top.mean }
@@ -205,8 +206,14 @@ return function(q, native)
     self.original:forget() -- which is only evaluated
     local d, why = self:timed(c)
     if not d then return nil, why end
-    if kind == "prefill" then return d:time(1, 0, m) end
-    return d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)
+    local t
+    if kind == "prefill" then
+      t, why = d:time(1, 0, m)
+    else
+      t, why = d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)
+    end
+    if not c.original then d:forget() end -- room for a pass is made again in its first one, which is not timed
+    return t, why
   end
 
   function steps:time(c, kind, m)
