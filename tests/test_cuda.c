@@ -158,7 +158,7 @@ START_TEST(warpgroups_are_right) {
       {"int5.g64.m:4096x4096:bf16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=4 --fix SCALE=weight"},
       {"nvfp4:4096x4096:f16-f16", "--fix BM=32 --fix MT=2 --fix SPLIT=1"},
       {"e4m3.b128x128:4096x4096:bf16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1 --fix SCALE=weight"},
-      {"int8.row:3x4096x4096:f16-f16+bias", "--fix BM=32 --fix MT=2"},
+      {"int8.row:3x4096x4096:f16-f16+bias", "--fix BM=32 --fix MT=1"},
       {"int2.g64:4096x4096:f16-f32", "--fix BM=64 --fix MT=2 --fix SPLIT=1"},
       {"int4.g64.z:4096x4096:i8-f16", "--fix BM=32 --fix MT=1 --fix SPLIT=2"},
       {"int8.row:4096x4096:i8-bf16", "--fix BM=64 --fix MT=1 --fix SPLIT=1"},

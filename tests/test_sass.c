@@ -158,7 +158,7 @@ static const struct {
     {"cuda.gemv", "int4.g20.zf:4096x4096:f16-f16", "UNROLL=4", is_gemv},    /* all that tensor cores do not take */
     {"cuda.wgmma", "q4_k:4096x4096:bf16-bf16", "BM=128 MT=2 SPLIT=2 TOGETHER=2", is_wgmma}, /* most registers */
     {"cuda.wgmma", "int8.g32.z.f32:4096x4096:f16-f16", "BM=32 MT=2 SPLIT=1 SCALE=sum", is_wgmma},
-    {"cuda.wgmma", "int4.g128:8x4096x4096:f16-f16", "BM=128 MT=2", is_stack},
+    {"cuda.wgmma", "int4.g128:8x4096x4096:f16-f16", "BM=128 MT=1", is_stack},
 };
 
 /* Warpgroups multiply on one architecture only. */

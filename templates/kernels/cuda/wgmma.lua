@@ -125,9 +125,10 @@ end)
 rule("cluster", "loading X together is worth it where tiles have many tokens, and lie side by side",
   function(v) return v.TOGETHER == 1 or v.BM >= 128 and v.problem.n >= v.TOGETHER * v.BN end)
 
-rule("experts", "tiles of a stack are many, and each has tokens of its own", function(v)
-  return not v.problem.experts or v.SPLIT == 1 and v.TOGETHER == 1 and v.GRID == "tiles"
-end)
+rule("experts", "tiles of a stack are many, and each has tokens of its own; their places and two tiles do not fit into "
+  .. "registers", function(v)
+    return not v.problem.experts or v.SPLIT == 1 and v.TOGETHER == 1 and v.GRID == "tiles" and v.MT == 1
+  end)
 rule("stream", "CTAs that stay share K by themselves, and load X alone; few tokens have too few tiles for that",
   function(v) return v.GRID == "tiles" or v.SPLIT == 1 and v.TOGETHER == 1 and v.BM >= 128 end)
 
