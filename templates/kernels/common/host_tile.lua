@@ -291,11 +291,11 @@ function tile.tile(w, v, read, prefetch)
       const uint8_t *record = a->w + panel * records * RECORD;
       ${PLANES}
       ${FIRST_GROUP}
-      f32v acc[MR][P] = {0};
+      ${SUMS}
 
       for (int64_t g = 0; g < records; g++, record += RECORD) {
   ]], { SCRATCH = v.scratch and "const weight_t *scratch, " or "", PLANES = plane_sections(v),
-    FIRST_GROUP = first_group(v) })
+    FIRST_GROUP = first_group(v), SUMS = v.isa.sums or "f32v acc[MR][P] = {0};" })
   w.push() w.push()
   groups(w, v, read, prefetch)
   w.pop "}"

@@ -20,6 +20,12 @@ isa.header = "arm_neon.h"
 
 function isa.at_once(_, V) return V end
 
+-- GCC would call memset for so many at a time, and there is none.
+isa.sums = [[
+f32v acc[MR][P];
+for (int r = 0; r < MR; r++)
+  for (int p = 0; p < P; p++) acc[r][p] = (f32v){0};]]
+
 -- Extensions are those of Armv8.2; the machine itself is none.
 function isa.flags(sets)
   local more = ""
