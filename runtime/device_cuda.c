@@ -266,10 +266,10 @@ static qn_status launched(cuda *c, int error, const qn_launch *l) {
   const int64_t *g = l->grid, *b = l->block, *k = l->cluster;
   if (!error) return QN_OK;
   snprintf(what, sizeof what,
-           "'%s': %lld x %lld x %lld CTAs in clusters of %lld x %lld x %lld, each of %lld threads and %lld bytes of "
-           "shared memory",
+           "'%s': %lld x %lld x %lld CTAs in clusters of %lld x %lld x %lld, each of %lld x %lld x %lld threads and "
+           "%lld bytes of shared memory",
            l->step->entry, (long long)g[0], (long long)g[1], (long long)g[2], (long long)k[0], (long long)k[1],
-           (long long)k[2], (long long)(b[0] * b[1] * b[2]), (long long)l->shared);
+           (long long)k[2], (long long)b[0], (long long)b[1], (long long)b[2], (long long)l->shared);
   return result(c, error, what);
 }
 

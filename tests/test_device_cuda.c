@@ -358,7 +358,8 @@ START_TEST(test_launches) {
   ck_assert_int_eq(last.pdl, 1);
   fail_at = "launch_ex", fail_with = 912; /* a cluster that does not fit */
   ck_fails(QN_E_CUDA,
-           "'gemv': 3 x 3 x 1 CTAs in clusters of 2 x 1 x 1, each of 128 threads and 4096 bytes of shared memory (912",
+           "'gemv': 3 x 3 x 1 CTAs in clusters of 2 x 1 x 1, each of 128 x 1 x 1 threads and 4096 bytes of shared "
+           "memory (912",
            run_recipe(d, &r, &arguments, NULL));
   fail_at = "";
   driver.launch_ex = NULL;
