@@ -194,8 +194,9 @@ def load(
     loader.replace()
     if not loader.names.gguf:
         _fill(model, source)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
+    tie = getattr(model, "tie_weights", None)
+    if callable(tie):
+        tie()
     for name, left in _tensors(model):
         if left.is_meta:
             raise KeyError(f"{source.path} has no {name}")
