@@ -444,13 +444,14 @@ case("answers that come of logits that are no numbers are not counted as wrong",
   local broken = {}
   local fake = { compare_items = function() return { worse = 0 } end,
     evaluate_task = function(o) return { broken = broken[o.decoder] or 0, items = {} } end }
-  local s = { original = "original", scored = { n = 1 }, tasks = { { path = "qa.jsonl" } }, folder = "f" }
+  local original = { forget = function() end }
+  local s = { original = original, scored = { n = 1 }, tasks = { { path = "qa.jsonl" } }, folder = "f" }
   local work, c = steps(fake, q.native).new(s), { name = "c" }
   s.opened.c = "candidate"
   t.equal(work.task(c, 1).name, "qa.jsonl")
   broken.candidate = 3
   t.equal(select(2, work.task(c, 1)), "qa.jsonl: at 3 questions the logits of the candidate are no numbers")
-  broken = { original = 1 }
+  broken = { [original] = 1 }
   t.equal(select(2, work.task(c, 1)), "qa.jsonl: at 1 questions the logits of the original are no numbers")
 end)
 
