@@ -61,8 +61,8 @@ class Meter:
     def __init__(self):
         self.begun = []
 
-    def begin(self, count):
-        self.begun.append(count)
+    def begin(self, count, patience):
+        self.begun.append((count, patience))
 
     def sample(self, seconds_of_call):
         seconds = seconds_of_call()
@@ -77,17 +77,43 @@ def names(entries):
 def test_turns_and_numbers():
     a, b, c = Contender("a", 2, 2.0), Contender("b", 3, 4.0), Contender("c", 1, 99.0)
     meter = Meter()
-    rows = host.measure(meter, (10, 20, 1), [a, b, c], 7, 4, {"i8": 2800.0})
+    options = types.SimpleNamespace(rounds=4, patience=5)
+    rows = host.measure(meter, (10, 20, 1), [a, b, c], 7, options, {"i8": 2800.0})
     assert names(log) == "aaa" "bbbb" "cc" + "aabbcc" "bbccaa" "ccaabb" "aabbcc", names(log)
     for p in (a, b, c):  # copies in turn, without a break
         used = [i for name, i in log if name == p.name]
         assert used == [i % p.copies for i in range(len(used))], (p.name, used)
-    assert meter.begun == [12] and a.x == [7, 20], (meter.begun, a.x)
+    assert meter.begun == [(12, 5)] and a.x == [7, 20], (meter.begun, a.x)
     first = rows[0]
     assert first["us"] == 2e6 and first["spread"] == 0 and first["disturbed"] == 0 and first["kernel"] == "k7", first
     assert first["bandwidth"] == 500 and first["of_reads"] == 1, first     # 1000 bytes in 2 s, 500 bytes/s beside it
     assert first["operations"] == 1400 and first["of_peak"] == 0.5, first  # 2 * 7 * 10 * 20 in 2 s
     assert "?" not in host.line(first) and "?" in host.line(rows[2]), host.line(rows[2])
+
+
+def test_patience_is_shared_by_samples():
+    class Busy(host.Meter):
+        def __init__(self):  # a try takes a second, and the machine is quiet at the last of so many
+            self.tries, self.lib = [], types.SimpleNamespace(bench_begin=lambda handle, count: None)
+            self.handle = None
+
+        def once(self, quiet_after):
+            clock[0] += 1
+            self.tries[-1] += 1
+            return 1.0, 1.0, self.tries[-1] < quiet_after
+
+    def tries(patience, *quiet_after):
+        busy = Busy()
+        busy.begin(len(quiet_after), patience)
+        for n in quiet_after:
+            busy.tries.append(0)
+            assert busy.sample(n)[2] == (busy.tries[-1] < n)
+        return busy.tries
+    host.time.sleep = lambda seconds: None
+    assert tries(0, 1, 5) == [1, 1]
+    assert tries(6, 9, 9) == [4, 4]        # 3 seconds each
+    assert tries(8, 1, 9, 1) == [1, 7, 1]  # what one leaves is for the next
+    assert tries(6, 2, 9, 2) == [2, 4, 2]
 
 
 def test_short_calls_are_timed_together():
@@ -151,7 +177,7 @@ def test_meter():
     os.environ["QUERNEL_BUSY"] = "ignore"
     invented, host.time = host.time, time
     meter = host.Meter(sys.argv[1], 1)
-    meter.begin(1)
+    meter.begin(1, 0)
     seconds, reads, disturbed = meter.sample(lambda: 0.25)
     host.time = invented
     assert seconds == 0.25 and reads > 0 and not disturbed, (seconds, reads, disturbed)
