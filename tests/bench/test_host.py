@@ -145,6 +145,19 @@ def test_medians_of_runs():
     assert "?" not in host.line(four) and "?" in host.line(five), (four, five)
 
 
+def test_brief_tables():
+    said = []
+    host.print = lambda text: said.append(text)
+    row = {"n": 1, "k": 2, "threads": 1, "samples": 3, "disturbed": 0}
+    host.brief([dict(row, m=64, peer="a", us=90.0), dict(row, m=64, peer="b", us=1234.56, disturbed=2),
+                dict(row, m=4, peer="a", us=10.04), dict(row, threads=2, m=4, peer="b", us=5.0)])
+    del host.print
+    assert [" ".join(text.split()) for text in said] == [
+        "1 x 2, threads: 1, us at contender M = 4 M = 64", "a 10.0 90.0", "b - 1234.6?",
+        "1 x 2, threads: 2, us at contender M = 4", "b 5.0"], said
+    assert said[1].index("90.0") + 4 == said[2].index("?"), said  # in columns
+
+
 def test_missing_contenders_are_named_once():
     said = []
     host.print = lambda *words: said.append(" ".join(words))
