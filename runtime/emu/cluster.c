@@ -1,5 +1,5 @@
-/* cluster.c - clusters of CTAs: made once, their memory is used again by the next; started, ended, looked over for
- * async work that nobody waited for. */
+/* cluster.c - clusters of CTAs: made once, their memory is used again by the next and by the next launch of the kernel;
+ * started, ended, looked over for async work that nobody waited for. */
 #include "cluster.h"
 #include "async.h"
 #include "checks.h"
@@ -9,7 +9,8 @@
 
 /* ---- Making clusters --------------------------------------------------------------------------------------------- */
 
-static void free_cta(cta *c, uint32_t agents) {
+static void free_cta(cta *c, uint32_t ctas) {
+  uint32_t agents = ctas * c->nwarps;
   free(c->data), free(c->shadow), free(c->write_stamp), free(c->read_last), free(c->write_agent), free(c->generic);
   for (uint32_t a = 0; c->read_stamp && a < agents; a++) free(c->read_stamp[a]);
   for (uint32_t a = 0; c->atomic_stamp && a <= agents; a++) free(c->atomic_stamp[a]);
@@ -27,7 +28,7 @@ static void free_cta(cta *c, uint32_t agents) {
 void qn__emu_cluster_free(cluster *c) {
   if (!c) return;
   for (job *j = c->inflight, *next; j; j = next) next = j->next, free(j);
-  for (uint32_t r = 0; c->ctas && r < c->nctas; r++) free_cta(&c->ctas[r], c->nctas * c->worker->run->nwarps);
+  for (uint32_t r = 0; c->ctas && r < c->nctas; r++) free_cta(&c->ctas[r], c->nctas);
   free(c->ctas), free(c->clocks), free(c->waited), free(c->vc), free(c->pvc), free(c);
 }
 
@@ -76,7 +77,7 @@ cluster *qn__emu_cluster_new(worker *k) {
   const run *r = k->run;
   cluster *c = calloc(1, sizeof *c);
   if (!c) return NULL;
-  c->worker = k, c->nctas = r->nctas, c->nagents = r->nctas * (r->nwarps + MBARRIERS);
+  c->f = r->f, c->worker = k, c->nctas = r->nctas, c->nagents = r->nctas * (r->nwarps + MBARRIERS);
   c->ctas = calloc(c->nctas, sizeof *c->ctas);
   c->clocks = calloc(c->nagents, 4), c->waited = calloc(c->nagents, 4), c->vc = calloc(c->nagents, 4),
   c->pvc = calloc(c->nagents, 4);
@@ -85,6 +86,41 @@ cluster *qn__emu_cluster_new(worker *k) {
   if (ok) return c;
   qn__emu_cluster_free(c);
   return NULL;
+}
+
+/* ---- From launch to launch --------------------------------------------------------------------------------------- */
+
+/* Time goes on where it was, as from cluster to cluster of a launch, so that nothing is cleared; but not to its end. */
+static bool fits(const cluster *c, const run *r) {
+  return c->nctas == r->nctas && c->ctas->nwarps == r->nwarps && c->ctas->size == SHARED_BASE + r->shared_bytes &&
+         c->now < UINT32_MAX / 2;
+}
+
+static void move_to(cluster *c, worker *k) {
+  c->worker = k;
+  for (uint32_t r = 0; r < c->nctas; r++) {
+    c->ctas[r].worker = k;
+    for (uint32_t n = 0; n < c->ctas[r].nwarps; n++) c->ctas[r].warps[n].worker = k;
+  }
+}
+
+cluster *qn__emu_cluster_take(worker *k) {
+  cluster *c;
+  for (cluster **q = &k->run->f->module->kept; (c = *q);) {
+    if (c->f != k->run->f) {
+      q = &c->next;
+      continue;
+    }
+    *q = c->next, c->next = NULL;
+    if (fits(c, k->run)) return move_to(c, k), c;
+    qn__emu_cluster_free(c);
+  }
+  return NULL;
+}
+
+void qn__emu_cluster_keep(cluster *c) {
+  qn_emu_module *m = c->f->module;
+  c->next = m->kept, m->kept = c;
 }
 
 /* ---- Starting and ending ----------------------------------------------------------------------------------------- */

@@ -61,7 +61,13 @@ static void *work(void *context) {
   return NULL;
 }
 
+/* One cluster is kept: more are resident only where CTAs wait for each other. */
 static void free_worker(worker *k) {
+  cluster *kept = k->spare;
+  if (kept && !atomic_load(&k->run->stop)) {
+    k->spare = kept->next;
+    qn__emu_cluster_keep(kept);
+  }
   for (cluster *c = k->resident, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
   for (cluster *c = k->spare, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
   free(k->executed), free(k->traffic);
@@ -163,6 +169,7 @@ static qn_status run_workers(run *r) {
   qn_status s = QN_OK;
   for (int k = 0; k < n; k++) {
     workers[k].run = r, workers[k].random = r->how.seed * 7919 + (uint64_t)k;
+    workers[k].spare = qn__emu_cluster_take(&workers[k]);
     workers[k].executed = calloc(r->module->ncode + 1, sizeof(uint64_t));
     workers[k].traffic = calloc(r->device->nblocks + APART, sizeof *workers[k].traffic);
     if (!workers[k].executed || !workers[k].traffic) s = qn__fail(QN_E_NOMEM, "emulator: out of memory");

@@ -76,6 +76,7 @@ struct cta {
 
 struct cluster {
   cluster *next;
+  const function *f;
   worker *worker;
   cta *ctas;
   uint32_t nctas, nagents, agents_used;

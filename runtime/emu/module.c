@@ -2,6 +2,7 @@
  *
  * All of it, but for a few growing arrays, is one arena, so that a refused text leaves nothing behind. */
 #include "module.h"
+#include "cluster.h"
 #include "fail.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ void qn__emu_module_free(qn_emu_module *m) {
       *q = m->next;
       break;
     }
+  for (cluster *c = m->kept, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
   for (struct variable *v = m->variables; v; v = v->next) qn__emu_block_free(m->device, v->block);
   for (struct arena *a = m->arena, *next; a; a = next) next = a->next, free(a);
   free(m->text);

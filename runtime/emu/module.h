@@ -58,6 +58,7 @@ struct qn_emu_module {
   const function **kernels;
   const char **watched;         /* names of the registers of wgmma, by number from 1 (watch.h) */
   uint32_t nproducts, nwatched; /* numbers of those, of all */
+  cluster *kept;                /* of launches that have ended, to be used by the next (cluster.h) */
   struct variable {
     struct variable *next;
     const char *name;
