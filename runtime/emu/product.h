@@ -10,6 +10,7 @@
 #include "machine.h"
 
 typedef float float8 __attribute__((vector_size(32)));
+typedef int32_t int8 __attribute__((vector_size(32)));
 
 static inline int element_bits(int t) {
   switch (t) {
@@ -69,17 +70,34 @@ static inline float element(int t, uint32_t bits) {
   return qn__f32_of_bits((uint32_t)v);
 }
 
-/* Elements of one register of all lanes, lane-major: out[lane * R + j]. */
+/* Elements of one register of all lanes, lane-major: out[lane * R + j]. A loop for each type, so that it becomes one of
+ * vectors. */
 static inline void expand(int t, const uint32_t *reg, float *out) {
+  const uint16_t *halves = (const uint16_t *)(const void *)reg;
+  const uint8_t *bytes = (const uint8_t *)(const void *)reg;
   int bits = element_bits(t), per = 32 / bits;
-  if (t == T_F16) {
-    const uint16_t *h = (const uint16_t *)(const void *)reg;
-    for (int k = 0; k < 2 * LANES; k++) out[k] = half_float(h[k]);
-  } else if (t == T_BF16) {
+#define EXPAND(t, from, n)                                                                                             \
+  case t:                                                                                                              \
+    for (int k = 0; k < (n)*LANES; k++) out[k] = element(t, (from)[k]);                                                \
+    break;
+  switch (t) {
+    EXPAND(T_F16, halves, 2)
+    EXPAND(T_E4M3, bytes, 4)
+    EXPAND(T_E5M2, bytes, 4)
+    EXPAND(T_E2M3, bytes, 4)
+    EXPAND(T_E3M2, bytes, 4)
+    EXPAND(T_E2M1, bytes, 4)
+    EXPAND(T_S8, bytes, 4)
+    EXPAND(T_U8, bytes, 4)
+  case T_BF16:
     EACH_LANE(l) out[2 * l] = qn__f32_of_bits(reg[l] << 16), out[2 * l + 1] = qn__f32_of_bits(reg[l] & 0xffff0000u);
-  } else EACH_LANE(l)
-  for (int j = 0; j < per; j++)
-    out[l * per + j] = element(t, per == 1 ? reg[l] : reg[l] >> bits * j & ((1u << bits) - 1));
+    break;
+  default:
+    EACH_LANE(l)
+    for (int j = 0; j < per; j++)
+      out[l * per + j] = element(t, per == 1 ? reg[l] : reg[l] >> bits * j & ((1u << bits) - 1));
+  }
+#undef EXPAND
 }
 
 enum { K_MOST = 64 };
@@ -128,15 +146,20 @@ static inline void multiply_float(float d[][8], float a[16][K_MOST], float b[][8
     memcpy(d[r], c, sizeof c);
   }
 }
+/* Products of a K of 64, 255 by 255, are far from the end of 32 bits; their sum with D may be beyond it. */
 static inline void multiply_int(float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth, bool saturate) {
-  for (int r = 0; r < rows; r++)
+  for (int r = 0; r < rows; r++) {
+    int8 sums = {0}, v;
+    for (int k = 0; k < depth; k++) {
+      memcpy(&v, b[k], sizeof v);
+      sums += (int32_t)qn__bits_of_f32(a[r][k]) * v;
+    }
     for (int n = 0; n < 8; n++) {
-      int64_t sum = (int32_t)qn__bits_of_f32(d[r][n]);
-      for (int k = 0; k < depth; k++)
-        sum += (int64_t)(int32_t)qn__bits_of_f32(a[r][k]) * (int32_t)qn__bits_of_f32(b[k][n]);
+      int64_t sum = (int64_t)(int32_t)qn__bits_of_f32(d[r][n]) + sums[n];
       if (saturate) sum = sum > INT32_MAX ? INT32_MAX : sum < INT32_MIN ? INT32_MIN : sum;
       d[r][n] = qn__f32_of_bits((uint32_t)sum);
     }
+  }
 }
 static inline void multiply(int t, float d[][8], float a[16][K_MOST], float b[][8], int rows, int depth,
                             bool saturate) {
