@@ -51,7 +51,7 @@ typedef struct qn_program {
 } qn_program;
 
 /* A descriptor keeps the tokens of all its expressions in one pool, and of each where it begins. */
-#define QN_POOL_OPS 96
+#define QN_POOL_OPS 128
 typedef struct qn_pool {
   uint32_t n;
   qn_expr_op op[QN_POOL_OPS];
@@ -257,8 +257,9 @@ typedef struct qn_step {
 } qn_step;
 
 /* All launches of a call. A step that gathers writes X in the order of the weight's columns, dense, if the weight has
- * a permutation: `gathers` bytes of scratch are its y, and the steps after it find X there. It runs for such a weight
- * only, unless it takes W: then it has something else to do as well, and gathers where `perm` is not NULL.
+ * a permutation: `gathers` bytes before the scratch of the other steps are its y, and the steps after it find X there,
+ * of a stack with a row for each of Y. At most one step gathers, and not the last. It runs for such a weight only,
+ * unless it takes W: then it has something else to do as well, and gathers where `perm` is not NULL.
  *
  * The workspace has two parts: counters are zero when a call begins, and the kernels leave them zero; scratch may hold
  * anything.

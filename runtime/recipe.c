@@ -43,6 +43,7 @@ qn_status qn__recipe_check(const qn_recipe *r) {
   if (r->pool.n > QN_POOL_OPS) return qn__fail(QN_E_FORMAT, "recipe of %u tokens, limit %d", r->pool.n, QN_POOL_OPS);
   if (r->n_steps < 1 || r->n_steps > QN_RECIPE_STEPS)
     return qn__fail(QN_E_FORMAT, "recipe of %u steps, limit %d", r->n_steps, QN_RECIPE_STEPS);
+  uint32_t gathering = 0;
   for (uint32_t i = 0; i < r->n_steps; i++) {
     const qn_step *s = &r->step[i];
     if (!s->entry[0] || !memchr(s->entry, 0, sizeof s->entry)) return qn__fail(QN_E_FORMAT, "step %u has no entry", i);
@@ -59,7 +60,9 @@ qn_status qn__recipe_check(const qn_recipe *r) {
     QN_TRY(check_maps(r, s));
     QN_TRY(check_expr(r, s->shared));
     QN_TRY(check_expr(r, s->gathers));
+    gathering += s->gathers.n > 0;
   }
+  if (gathering > 1) return qn__fail(QN_E_FORMAT, "%u steps gather X, allowed is 1", gathering);
   if (r->step[r->n_steps - 1].gathers.n) return qn__fail(QN_E_FORMAT, "the last step gathers X, and nobody reads it");
   QN_TRY(check_expr(r, r->counters));
   return check_expr(r, r->scratch);
@@ -190,15 +193,19 @@ qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, b
 qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn_launch l[QN_RECIPE_STEPS],
                             uint32_t *n) {
   if (b->schedules) return qn__grouped_launches(d, b, a, l, n);
-  return qn__bound_launches(d, b, a->m, a->perm != NULL, l, n);
+  QN_TRY(qn__bound_launches(d, b, a->m, a->perm != NULL, l, n));
+  for (uint32_t i = 0; a->perm && i < *n; i++)
+    if (l[i].gathers) a->scratch = (char *)a->scratch + align_up(l[i].gathers);
+  return QN_OK;
 }
 
+/* Gathered X lies right before the scratch of the steps. Of a stack it has a row for each of Y. */
 void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
   *out = *a;
   if (!l->gathers || !a->perm) return;
-  out->y = a->scratch;
-  a->x = a->scratch, a->ldx = a->k, a->perm = NULL;
-  a->scratch = out->scratch = (char *)a->scratch + align_up(l->gathers);
+  a->x = out->y = (char *)a->scratch - align_up(l->gathers);
+  a->ldx = a->k, a->perm = NULL;
+  if (a->experts) a->topk = 1;
 }
 
 qn_status qn__launch_all(qn_device *d, const qn_launch *l, uint32_t n, qn_host_args a, void *stream) {

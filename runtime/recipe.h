@@ -41,8 +41,8 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bo
  * that does nothing but gather X only for a weight with a permutation. */
 qn_status qn__bound_launches(const qn_device *d, const qn_bound *b, int64_t m, bool permuted,
                              qn_launch l[QN_RECIPE_STEPS], uint32_t *n);
-/* The launches of a call. *a is what they are launched with, of a stack of the host another than the call's own
- * (grouped.c). */
+/* The launches of a call. *a becomes what they are launched with: its scratch begins behind the room for gathered X,
+ * and of a stack of the host it is another than the call's own (grouped.c). */
 qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn_launch l[QN_RECIPE_STEPS],
                             uint32_t *n);
 /* *out is what a launch works on; *a changes for those behind it if it gathers X. */

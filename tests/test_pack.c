@@ -359,6 +359,7 @@ START_TEST(test_builder_refuses) {
   KERNEL("hash", k.hash[3] = 0);
   KERNEL("target", strcpy(k.target, "tpu"));
   KERNEL("no function", k.size = 0; strcpy(k.target, "cuda"));
+  KERNEL("2 steps gather X", k.recipe.step[0].gathers = k.recipe.step[1].gathers = IN(k.recipe, V(M)));
   KERNEL("the last step gathers", k.recipe.step[1].gathers = IN(k.recipe, V(M)));
   KERNEL("no image", k.image = NULL);
   KERNEL("steps", k.recipe.n_steps = 4);
@@ -369,8 +370,8 @@ START_TEST(test_builder_refuses) {
   KERNEL("swizzle 16", k.recipe.step[0].map[0].swizzle = 16);
   KERNEL("3 tensor maps", k.recipe.step[0].n_maps = 3);
   KERNEL("variable", k.recipe.pool.op[k.recipe.step[0].grid[0].at].arg = 50);
-  KERNEL("tokens 96 .. 99, the recipe has 11", k.recipe.step[0].grid[0].at = QN_POOL_OPS);
-  KERNEL("recipe of 97 tokens", k.recipe.pool.n = QN_POOL_OPS + 1);
+  KERNEL("tokens 128 .. 131, the recipe has 11", k.recipe.step[0].grid[0].at = QN_POOL_OPS);
+  KERNEL("recipe of 129 tokens", k.recipe.pool.n = QN_POOL_OPS + 1);
 #undef KERNEL
   qn__pack_builder_free(b);
   qn__pack_builder_free(NULL);

@@ -361,6 +361,28 @@ END_TEST
 
 static const char *seeds;
 
+/* A weight in act-order, and a kernel that neither takes a permutation nor has a step that gathers. */
+START_TEST(test_act_order_is_refused) {
+  qn_kernel one = kernel_one(), two = kernel_two();
+  one.recipe.step[0] = one.recipe.step[1], one.recipe.n_steps = 1;
+  qn_plan plan = make_plan(64, 96, QN_T_F32, false);
+  write_plans(&one, &two, &plan, 1);
+  qn_context *c = open_pack(NULL);
+  bench permuted = make_bench(64, 96, 1, false, true, 1), straight = make_bench(64, 96, 1, false, false, 1);
+  qn_gemm *g;
+  qn_weight *w;
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96:f32-f32", &g));
+  ck_fails(QN_E_NO_KERNEL, "kernel 'host.one' takes no weight with a permutation",
+           qn_prepack(g, &permuted.w.planes, &w));
+  ck_assert_ptr_null(w);
+  ck_ok(qn_prepack(g, &straight.w.planes, &w));
+  const qn_args a = args_of(&straight, g);
+  run_and_compare(&straight, g, w, &a);
+  qn_weight_free(w), qn_gemm_free(g), qn_close(c);
+  free_bench(&permuted), free_bench(&straight);
+}
+END_TEST
+
 START_TEST(test_write_seeds) {
   code = compile(source, PLAIN_FLAGS " -fvisibility=hidden");
   snprintf(path, sizeof path, "%s/pack-0", seeds);
@@ -381,6 +403,7 @@ int main(int argc, char **argv) {
       CASE(test_workspaces, 14),
       CASE(test_planes_at_odd_addresses, 1),
       CASE(test_gate_in_place, 1),
+      CASE(test_act_order_is_refused, 1),
   };
   if (argc > 2 && !strcmp(argv[1], "--seeds")) {
     seeds = argv[2];

@@ -342,24 +342,4 @@ function cuda.pack2(w, v)
   w.blank()
 end
 
--- The step before a kernel that does not gather X itself, for a weight in act-order. It is a launch of its own since a
--- tensor-core kernel that gathered would do it once for every tile of N, and two bytes at a time.
-function cuda.gather(w, v)
-  if v.problem.experts then return end -- it would be another order for each expert
-  w([=[
-    /* Y[m,j] = X[m, perm[j]]: X in the order of the columns of W. */
-    extern "C" __global__ void gather_x(const ${XT} *x, const int *perm, ${XT} *y, int k, int ldx) {
-      ${WAIT}
-      x += (i64)blockIdx.x * ldx, y += (i64)blockIdx.x * k;
-      for (u32 j = blockIdx.y * blockDim.x + threadIdx.x; j < k; j += gridDim.y * blockDim.x) y[j] = x[perm[j]];
-    }
-  ]=], { XT = cuda.ctype[v.act], WAIT = v.PDL and "wait_for_grid();" or "" })
-  w.blank()
-end
-
-function cuda.gather_step(v)
-  return { entry = "gather_x", args = { "x", "perm", "y", "k", "ldx" }, grid = { M, min(ceildiv(K, 256), 65535) },
-    block = { 256 }, gathers = M * K * types.all[v.act].bytes }
-end
-
 return cuda

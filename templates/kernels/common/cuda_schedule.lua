@@ -57,6 +57,9 @@ local function lists(w)
   w [[
     struct __align__(16) expert_tile { int expert, begin, end, unused; }; /* expert below 0: no tile */
     fn int most_tiles(int m, int experts) { return (m + min(m, experts) * (BM - 1)) / BM; }
+    fn const int *rows_of(const u8 *lists, int m, int experts) {
+      return (const int *)((const expert_tile *)lists + most_tiles(m, experts));
+    }
     fn i64 list_bytes(int m, int experts) { return (most_tiles(m, experts) * 16ll + m * 4ll + 255) / 256 * 256; }
 
     /* The sum over the lanes before this one, and over all. */
@@ -124,14 +127,14 @@ end
 
 function schedule.lists(w, v) lists(w) sort(w, v) end
 
-local function most_tiles(v) return (M + min(M, E) * (v.BM - 1)) // v.BM end
+function schedule.most_tiles(v) return (M + min(M, E) * (v.BM - 1)) // v.BM end
 
 -- The launch before the product, and the bytes of its lists.
 local function sort_step()
   return { entry = "sort_rows", args = { "ids", "offsets", "scratch", "m", "experts" }, grid = { 1 },
     block = { sort_threads }, shared = E * 12 }
 end
-local function list_bytes(v) return ceildiv(most_tiles(v) * 16 + M * 4, 256) * 256 end
+local function list_bytes(v) return ceildiv(schedule.most_tiles(v) * 16 + M * 4, 256) * 256 end
 
 -- Which row of tiles of its band a CTA has, text.
 local function row_of_tile(v) return (v.TOGETHER or 1) > 1 and "at / TOGETHER % rows" or "at % rows" end
@@ -141,7 +144,7 @@ local function expert_tile(v)
   local at = ("band * %d + %s"):format(BAND, row_of_tile(v))
   local lines = { ("const expert_tile tile = ((const expert_tile *)lists)[%s];"):format(at),
     "if (tile.expert < 0) return;",
-    "t.rows = (const int *)((const expert_tile *)lists + most_tiles(m, experts)), t.topk = topk;",
+    "t.rows = rows_of(lists, m, experts), t.topk = topk;",
     "t.m0 = tile.begin, t.m = tile.end;",
     ("w += tile.expert * (%s), t.w = w;"):format(planes.weight_bytes(v)) }
   if v.PDL then table.insert(lines, 1, "wait_for_grid(); /* which made the lists */") end
@@ -160,13 +163,17 @@ end
 -- Parameters of an entry behind those of the product: text, and names of arguments.
 function schedule.parameters(v) return v.problem.experts and ", const u8 *lists, int experts, int topk" or "" end
 
--- The recipe of a product: its step, what comes before it but for stacks, and what its sums ask for.
+-- The recipe of a product: its step, what comes before it, and what its sums ask for. `gather`: the step of cuda_gather
+-- (which needs the lists) or nil.
 function schedule.recipe(v, gather, product, counters, scratch)
-  if not v.problem.experts then
-    return { steps = gather and { gather, product } or { product }, counters = counters, scratch = scratch }
+  local steps = {}
+  if v.problem.experts then
+    table.move({ "scratch", "experts", "topk" }, 1, 3, #product.args + 1, product.args)
+    steps[1], scratch = sort_step(), list_bytes(v) + scratch
   end
-  table.move({ "scratch", "experts", "topk" }, 1, 3, #product.args + 1, product.args)
-  return { steps = { sort_step(), product }, counters = counters, scratch = list_bytes(v) + scratch }
+  steps[#steps + 1] = gather
+  steps[#steps + 1] = product
+  return { steps = steps, counters = counters, scratch = scratch }
 end
 
 -- Lines that find tile `number` (text): its column, its row in a band, and what they say of `t`.
@@ -238,7 +245,8 @@ end
 function schedule.grid(v)
   local together = v.TOGETHER or 1
   if v.STREAM then return { SMS } end
-  return { (v.problem.experts and most_tiles(v) or ceildiv(M, v.BM)) * ceildiv(N, v.BN * together) * together, v.SPLIT }
+  local rows = v.problem.experts and schedule.most_tiles(v) or ceildiv(M, v.BM)
+  return { rows * ceildiv(N, v.BN * together) * together, v.SPLIT }
 end
 
 return schedule

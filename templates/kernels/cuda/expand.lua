@@ -26,6 +26,7 @@
 local cuda = use "kernels/common/cuda"
 local codes = use "kernels/common/cuda_codes"
 local planes = use "kernels/common/cuda_planes"
+local gather = use "kernels/common/cuda_gather"
 local mma, wgmma = use "kernels/cuda/mma", use "kernels/cuda/wgmma"
 
 local WARPS = 8 -- of a CTA of `expand`; each takes a record: a tile of the layout has as many
@@ -165,7 +166,7 @@ local function dequantize(w, v)
   w.blank()
 end
 
-local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [cuda.gather] = true }
+local common = { [cuda.head] = true, [cuda.helpers] = true, [cuda.pack2] = true, [gather.kernel] = true }
 
 local function multiply(w, v)
   w "namespace product {"

@@ -33,6 +33,7 @@ local ring = use "kernels/common/cuda_ring"
 local product = use "kernels/common/cuda_product"
 local reduce = use "kernels/common/cuda_reduce"
 local schedule = use "kernels/common/cuda_schedule"
+local gather = use "kernels/common/cuda_gather"
 local epilogue = use "kernels/common/cuda_epilogue"
 
 -- ---- Sizes ----------------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ local function launch(v)
   table.move(workspace, 1, #workspace, #args + 1, args)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local step = { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = v.SMEM }
-  local recipe = schedule.recipe(v, cuda.gather_step(v), step, counters, scratch)
+  local recipe = schedule.recipe(v, gather.step(v), step, counters, scratch)
   recipe.deterministic, recipe.batch_invariant, recipe.sums = true, true, product.sums(v)
   return recipe
 end
@@ -219,5 +220,5 @@ return kernel {
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, activations.ptx, product.ptx, schedule.task,
     activations.place, product.places, codes.load, codes.fragment, planes.conversions, planes.terms,
     activations.spread, product.multiply, ring.cursors, function(w, v) activations.by_words(w, v, "BK") end,
-    ring.copies, ring.loop, reduce.gather, reduce.combine, epilogue.store, cuda.gather, entry },
+    ring.copies, ring.loop, reduce.gather, reduce.combine, epilogue.store, gather.kernel, entry },
 }

@@ -41,6 +41,7 @@ local warpgroup = use "kernels/common/cuda_warpgroup"
 local x_sums = use "kernels/common/cuda_x_sums"
 local reduce = use "kernels/common/cuda_reduce"
 local schedule = use "kernels/common/cuda_schedule"
+local gather = use "kernels/common/cuda_gather"
 local roles = use "kernels/common/cuda_roles"
 local epilogue = use "kernels/common/cuda_epilogue"
 
@@ -192,7 +193,7 @@ local function launch(v)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local step = { args = args, grid = grid, block = { v.THREADS + producer.THREADS }, cluster = { v.TOGETHER },
     shared = v.SMEM }
-  local recipe = schedule.recipe(v, cuda.gather_step(v), step, counters, x_sums.scratch(v) + scratch)
+  local recipe = schedule.recipe(v, gather.step(v), step, counters, x_sums.scratch(v) + scratch)
   if v.RAW then table.insert(recipe.steps, 2, x_sums.step(v)) end
   recipe.deterministic, recipe.batch_invariant, recipe.pdl, recipe.sums = true, not v.STREAM, true, product.sums(v)
   return recipe
@@ -220,6 +221,6 @@ return kernel {
   cost = function(v) return v.SMEM end,
   outline = { cuda.head, constants, cuda.helpers, cuda.pack2, ring.ptx, producer.ptx, product.ptx, warpgroup.ptx,
     schedule.task, activations.place, product.places, codes.load, codes.fragment, planes.conversions, planes.terms,
-    producer.ring, warpgroup.multiply, warpgroup.consume, reduce.gather, reduce.combine, epilogue.store, cuda.gather,
+    producer.ring, warpgroup.multiply, warpgroup.consume, reduce.gather, reduce.combine, epilogue.store, gather.kernel,
     x_sums.kernel, entry },
 }
