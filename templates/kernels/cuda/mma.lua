@@ -83,7 +83,7 @@ local function derive(v)
   product.derive(v)
   v.KEPT = v.GROUP > v.BK
   reduce.derive(v)
-  v.EXTRA = cuda.extra_declared(v)
+  v.PDL, v.EXTRA = v.device.sm >= 90, cuda.extra_declared(v)
   v.MIN_BLOCKS = cuda.min_blocks(v, v.REGISTERS, v.THREADS)
   v.PRECISION = planes.precision(v)
 end
@@ -171,13 +171,16 @@ local function entry(w, v)
     const places p = lane_places(t, base);
     cursors c = first_tile(t, base, begin);
     ${ACC} acc[MT][NT][4] = {};
+    ${WAIT}
     if (ldx % ${PIECE} == 0 && k % ${PIECE} == 0 && (u64)x % 16 == 0) multiply_all(c, p, end - begin, acc);
     else multiply_unaligned(t, c, p, memory, begin, end, acc);
+    ${LAUNCH}
     float *out = (float *)memory;
     gather(p, out, acc);
     ${COMBINE}
     store(t, out, y, ${ARGS}ldy);
-  ]], { ARGS = cuda.extra_names(v), COMBINE = reduce.call(v) })
+  ]], { ARGS = cuda.extra_names(v), COMBINE = reduce.call(v), LAUNCH = v.PDL and "let_next_begin();" or "",
+    WAIT = v.PDL and not v.problem.experts and "wait_for_grid();" or "" })
   w.pop "}"
 end
 
@@ -190,7 +193,7 @@ local function launch(v)
   table.move({ "m", "n", "k", "ldx", "ldy" }, 1, 5, #args + 1, args)
   local step = { args = args, grid = grid, block = { v.THREADS }, cluster = reduce.cluster(v), shared = v.SMEM }
   local recipe = schedule.recipe(v, gather.step(v), step, counters, scratch)
-  recipe.deterministic, recipe.batch_invariant, recipe.sums = true, true, product.sums(v)
+  recipe.deterministic, recipe.batch_invariant, recipe.pdl, recipe.sums = true, true, v.PDL, product.sums(v)
   return recipe
 end
 
