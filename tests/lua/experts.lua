@@ -177,8 +177,10 @@ end)
 
 -- ---- From a script --------------------------------------------------------------------------------------------------
 
-local E, N, K, M = 3, 16, 32, 6
-local spelling = ("int4.g32:%dx%dx%d:f32-f32+bias"):format(E, N, K)
+local N, K, M = 16, 32, 6
+
+local function spell(experts) return ("int4.g32:%dx%dx%d:f32-f32+bias"):format(experts, N, K) end
+local spelling = spell(3)
 
 local function planes_of(e)
   local codes = q.ffi.buffer("u8", N * K):fill(function(i) return (i * 7 + e) % 16 end)
@@ -191,25 +193,28 @@ local function planes_of(e)
     end
 end
 
-case("a script runs a stack by ids and by offsets, and is told what is wrong with them", function(t)
+local function list(...)
+  local numbers = { ... }
+  return q.ffi.buffer("i32", #numbers):fill(function(i) return numbers[i] end)
+end
+
+-- A stack of so many experts, served from a pack: its gemm; run(rows) -> Y, or nil and why; and a check of a row of Y,
+-- which is of row `from` of X and an expert, below 0: nobody.
+local function served(t, experts)
   local path = t.scratch .. "/script.qpack"
-  assert(q.pack(assert(tune(t, { spelling })), path))
-  local gemm = assert(assert(q.open(path)):bind(spelling))
+  assert(q.pack(assert(tune(t, { spell(experts) })), path))
+  local gemm = assert(assert(q.open(path)):bind(spell(experts)))
   local products, stack = {}, nil
-  for e = 1, E do
+  for e = 1, experts do
     local planes
     planes, products[e] = planes_of(e)
     stack = assert(gemm:prepack_expert(e, planes, stack))
   end
   local x = q.ffi.buffer("f32", M * K):fill(function(i) return i * 5 % 9 - 4 end)
-  local bias = q.ffi.buffer("f32", E * N):fill(function(i) return i end)
-  local function list(...)
-    local numbers = { ... }
-    return q.ffi.buffer("i32", #numbers):fill(function(i) return numbers[i] end)
-  end
-  local function run(rows, m)
+  local bias = q.ffi.buffer("f32", experts * N):fill(function(i) return i end)
+  local function run(rows)
     local y = q.ffi.buffer("f32", M * N):fill(function() return 99 end)
-    local args = { weight = stack, x = x, bias = bias, y = y, m = m or M }
+    local args = { weight = stack, x = x, bias = bias, y = y, m = M }
     for key, value in pairs(rows) do args[key] = value end
     local ok, why = gemm:run(args)
     return ok and y, why
@@ -219,27 +224,58 @@ case("a script runs a stack by ids and by offsets, and is told what is wrong wit
       t.equal(y[row * N + n + 1], expert < 0 and 99 or products[expert + 1](x, from, n) + bias[expert * N + n + 1])
     end
   end
+  return gemm, run, check
+end
+
+-- What is said of bad rows.
+local function refuses(t, run, bad)
+  for text, rows in pairs(bad) do
+    local none, why = run(rows)
+    t.check(not none and why:find(text, 1, true), why)
+  end
+end
+
+case("a script runs a stack by ids and by offsets, and is told what is wrong with them", function(t)
+  local _, run, check = served(t, 3)
   local y = assert(run { ids = list(2, 0, -1, 1, 1, 2) })
   for row, e in ipairs { 2, 0, -1, 1, 1, 2 } do check(y, row - 1, row - 1, e) end
   y = assert(run { ids = list(2, 0, 1, 1, -1, 2), topk = 2 })
   for row, e in ipairs { 2, 0, 1, 1, -1, 2 } do check(y, row - 1, (row - 1) // 2, e) end
   y = assert(run { offsets = list(0, 2, 2, 5) })
   for row, e in ipairs { 0, 0, 2, 2, 2, -1 } do check(y, row - 1, row - 1, e) end
-
-  for text, rows in pairs {
+  refuses(t, run, {
     ["3 offsets of rows for 3 experts, wanted are 4"] = { offsets = list(0, 2, 6) },
     ["offset 2 of rows is 1, allowed 2 .. m = 6"] = { offsets = list(0, 2, 1, 6) },
     ["offset 3 of rows is 7, allowed 5 .. m = 6"] = { offsets = list(0, 2, 5, 7) },
     ["offset 0 of rows is 1, allowed 0"] = { offsets = list(1, 2, 5, 6) },
     ["id 4 of rows is expert 3, the stack has 3"] = { ids = list(0, 0, 0, 0, 3, 0) },
-  } do
-    local none, why = run(rows)
-    t.check(not none and why:find(text, 1, true), why)
-  end
+  })
   t.fails("ids or offsets, one of them, is wanted", run, {})
   t.fails("ids or offsets, one of them, is wanted", run, { ids = list(0, 0, 0, 0, 0, 0), offsets = list(0, 0, 0, 0) })
   t.fails("ids holds 5 elements, 6 are needed", run, { ids = list(0, 0, 0, 0, 0) })
   t.fails("topk = 4, of which m = 6 must be a multiple", run, { ids = list(0, 0, 0, 0, 0, 0), topk = 4 })
+end)
+
+case("a stack of one expert is a stack", function(t)
+  local gemm, run, check = served(t, 1)
+  local y = assert(run { ids = list(0, -1, 0, 0, -1, 0), topk = 2 })
+  for row, e in ipairs { 0, -1, 0, 0, -1, 0 } do check(y, row - 1, (row - 1) // 2, e) end
+  y = assert(run { offsets = list(0, 4) })
+  for row, e in ipairs { 0, 0, 0, 0, -1, -1 } do check(y, row - 1, row - 1, e) end
+  y = assert(run { offsets = list(0, 0) })
+  for row = 0, M - 1 do check(y, row, row, -1) end
+  refuses(t, run, {
+    ["1 offsets of rows for 1 experts, wanted are 2"] = { offsets = list(0) },
+    ["offset 1 of rows is 7, allowed 0 .. m = 6"] = { offsets = list(0, 7) },
+    ["id 2 of rows is expert 1, the stack has 1"] = { ids = list(0, 0, 1, 0, 0, 0) },
+  })
+  local planes <close> = planes_of(1)
+  local none, why = gemm:prepack(planes)
+  t.check(not none and why:find("each is packed by qn_prepack_expert", 1, true), why)
+  none, why = gemm:prepack_expert(2, planes)
+  t.check(not none and why:find("expert 1, allowed 0 .. 0", 1, true), why)
+  none, why = assert(q.open(t.scratch .. "/script.qpack")):bind "int4.g32:16x32:f32-f32+bias"
+  t.check(not none and why:find("int4.g32:16x32:f32-f32+bias", 1, true), why)
 end)
 
 -- ---- How tokens are spread ------------------------------------------------------------------------------------------
