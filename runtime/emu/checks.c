@@ -4,7 +4,8 @@
  * release publishes the past of a warp and moves its clock on; an acquire takes a published past over. A write leaves
  * (agent, time) on each 4-byte word, a read leaves the time per agent. An access is ordered after another when the
  * other's time is not later than what the warp knows of that agent. `safe` is the least of what it knows: one compare
- * settles most accesses. Time only moves forward in a worker, so that nothing is cleared between CTAs.
+ * settles most accesses. `near` is that of the warps of its CTA, which are all that have read where no other CTA has
+ * reached. Time only moves forward in a worker, so that nothing is cleared between CTAs.
  *
  * Proxies. pvc is a second vector: how much of each agent's generic writes lies behind a proxy fence. PTX ISA, "Memory
  * Consistency Model", "Proxy-preserved base causality order". */
@@ -82,10 +83,17 @@ static void advance(warp *w) {
   w->vc[w->agent] = c->clocks[w->agent] = ++c->now;
 }
 
+/* Of agents from `first` on, before `end`, but for the warp itself. */
+static uint32_t least_known(const warp *w, uint32_t first, uint32_t end) {
+  uint32_t least = UINT32_MAX;
+  for (uint32_t k = first; k < end; k++) least = k != w->agent && w->vc[k] < least ? w->vc[k] : least;
+  return least;
+}
+
 static void renew_safe(warp *w) {
-  uint32_t least = UINT32_MAX, n = w->cta->cluster->agents_used;
-  for (uint32_t k = 0; k < n; k++) least = k != w->agent && w->vc[k] < least ? w->vc[k] : least;
-  w->safe = least;
+  uint32_t first = w->agent - w->id;
+  w->safe = least_known(w, 0, w->cta->cluster->agents_used);
+  w->near = least_known(w, first, first + w->cta->nwarps);
 }
 
 /* What is published is the instant before the new time, not the warp's last: nothing happened in between, and `safe`
@@ -120,7 +128,7 @@ void qn__emu_clock_start(cluster *c) {
       warp *w = &c->ctas[r].warps[k];
       for (uint32_t a = 0; a < n; a++) w->vc[a] = w->pvc[a] = base;
       advance(w);
-      w->safe = base;
+      w->safe = w->near = base;
     }
 }
 

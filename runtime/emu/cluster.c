@@ -183,6 +183,7 @@ void qn__emu_cluster_start(cluster *c, uint64_t number) {
     uint32_t at[3] = {n % r->cluster[0], n / r->cluster[0] % r->cluster[1], n / r->cluster[0] / r->cluster[1]};
     for (int d = 0; d < 3; d++) t->index[d] = c->index[d] * r->cluster[d] + at[d];
     memset(t->shadow, B_UNWRITTEN, t->size), memset(t->data, 0xcd, t->size);
+    t->reached = false;
     t->live_warps = t->nwarps, t->nmbarriers = t->pool = 0, t->flying = 0;
     for (int b = 0; b < BARS; b++)
       t->bars[b].arrived = t->bars[b].need = t->bars[b].reduce_or = t->bars[b].reduce_count = 0,

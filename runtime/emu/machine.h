@@ -40,7 +40,7 @@ struct warp {
   bool yielded;
   uint32_t waiting; /* of the running C_WAIT: lanes whose phase is not complete */
   mbarrier *waits_for;
-  uint32_t *vc, *pvc, safe;
+  uint32_t *vc, *pvc, safe, near; /* the least that it knows of all others, of the warps of its CTA (checks.c) */
   groups copies, stores, wgmmas;
   watched *watched; /* registers, by number */
   bool cluster_arrived;
@@ -65,6 +65,7 @@ struct cta {
   uint32_t **atomic_stamp;
   uint16_t *write_agent;
   uint8_t *generic; /* last written by the generic proxy */
+  bool reached;     /* warps of another CTA have used its shared memory */
   warp *warps;
   uint32_t nwarps, live_warps;
   uint32_t pool;   /* registers that setmaxnreg gave back */

@@ -91,14 +91,10 @@ static void check_proxy(warp *w, int lane, cta *c, uint32_t word, touch how) {
 
 /* Every word was last written, and for a write last read by each warp, in the past of w. */
 static bool in_order(const warp *w, const cta *c, uint32_t first, uint32_t last, bool write) {
-  uint32_t latest = 0, late = 0, warps = write ? c->cluster->nctas * c->nwarps : 0;
-  for (uint32_t k = first; k <= last; k++) {
-    latest = latest > c->write_stamp[k] ? latest : c->write_stamp[k];
-    if (write) latest = latest > c->read_last[k] ? latest : c->read_last[k];
-  }
-  if (latest <= w->safe) return true;
-  for (uint32_t k = first; k <= last; k++) late |= c->write_stamp[k] > w->vc[c->write_agent[k]];
-  for (uint32_t a = 0; a < warps; a++)
+  uint32_t late = 0, words = last - first + 1;
+  if (!written_before(w, c, first, words)) return false;
+  if (!write || read_before(w, c, first, words)) return true;
+  for (uint32_t a = 0; a < c->cluster->nctas * c->nwarps; a++)
     for (uint32_t k = first; k <= last; k++) late |= c->read_stamp[a][k] > w->vc[a];
   return !late;
 }
@@ -107,6 +103,7 @@ void qn__emu_touch(warp *w, int lane, cta *c, uint32_t at, uint32_t bytes, touch
   unsigned checks = w->worker->run->checks;
   bool write = is_write(how), async = how == ASYNC_READ || how == ASYNC_WRITE;
   if (!bytes) return;
+  if (c != w->cta) c->reached = true;
   if (checks & QN_EMU_INIT) {
     check_bytes(w, lane, c, at, bytes, how);
     if (write) qn__emu_mark(c, at, bytes, how == GENERIC_WRITE || how == ATOMIC ? B_WRITTEN : B_PENDING);

@@ -31,17 +31,23 @@ ALWAYS bool plain_bytes(const cta *c, uint32_t at, uint32_t words, bool write) {
   return write ? bytes_free(s[0]) && bytes_free(s[1]) : (s[0] & s[1]) == UINT64_MAX;
 }
 
-/* Every word was last written, and for a write last read, in the past of the warp. */
-ALWAYS bool plain_order(const warp *w, const cta *c, uint32_t word, uint32_t words, bool write) {
-  uint32_t latest = 0, late = 0;
-  for (uint32_t k = word; k < word + words; k++) {
-    latest = latest > c->write_stamp[k] ? latest : c->write_stamp[k];
-    if (write) latest = latest > c->read_last[k] ? latest : c->read_last[k];
-  }
-  if (latest <= w->safe) return true;
-  if (write) return false;
+ALWAYS uint32_t latest_of(const uint32_t *stamp, uint32_t word, uint32_t words) {
+  uint32_t latest = 0;
+  for (uint32_t k = word; k < word + words; k++) latest = latest > stamp[k] ? latest : stamp[k];
+  return latest;
+}
+
+/* Every word was last written in the past of the warp. */
+ALWAYS bool written_before(const warp *w, const cta *c, uint32_t word, uint32_t words) {
+  uint32_t late = 0;
+  if (latest_of(c->write_stamp, word, words) <= w->safe) return true;
   for (uint32_t k = word; k < word + words; k++) late |= c->write_stamp[k] > w->vc[c->write_agent[k]];
   return !late;
+}
+
+/* Every word was last read in the past of the warp. False: perhaps not. */
+ALWAYS bool read_before(const warp *w, const cta *c, uint32_t word, uint32_t words) {
+  return latest_of(c->read_last, word, words) <= (c == w->cta && !c->reached ? w->near : w->safe);
 }
 
 ALWAYS void note_read(const warp *w, cta *c, uint32_t word, uint32_t words) {
@@ -62,8 +68,10 @@ ALWAYS void note_write(cta *c, uint32_t word, uint32_t words, uint32_t agent, ui
 ALWAYS bool plain_words(const warp *w, cta *c, uint32_t at, uint32_t words, touch how) {
   bool write = how == GENERIC_WRITE || how == COPY_WRITE;
   uint32_t word = at / 4;
+  if (c != w->cta) c->reached = true;
   if (checking(w, QN_EMU_INIT) && !plain_bytes(c, at, words, write)) return false;
-  if (checking(w, QN_EMU_RACE) && !plain_order(w, c, word, words, write)) return false;
+  if (checking(w, QN_EMU_RACE) && !(written_before(w, c, word, words) && (!write || read_before(w, c, word, words))))
+    return false;
   if (how == ASYNC_READ && checking(w, QN_EMU_PROXY))
     for (uint32_t k = word; k < word + words; k++)
       if (c->generic[k]) return false;
