@@ -132,30 +132,42 @@ def test_spread_is_of_quartiles():
 
 
 def test_medians_of_runs():
-    row = {"n": 1, "k": 2, "threads": 1, "m": 4, "peer": "p", "kernel": "k", "samples": 11, "error": 0.5, "of_peak": None}
+    row = {"n": 1, "k": 2, "threads": 1, "m": 4, "peer": "p", "kernel": "k", "samples": 11, "error": 0.5, "of_peak": None,
+           "ratio": None}
     paths = []
     with tempfile.TemporaryDirectory() as folder:
         for us, disturbed in ((10.0, 0), (14.0, 11), (11.0, 5)):
             paths.append(os.path.join(folder, str(us)))
             with open(paths[-1], "w") as out:
-                json.dump({"rows": [dict(row, us=us, disturbed=disturbed, bandwidth=1 / us, of_reads=us, operations=us),
+                json.dump({"rows": [dict(row, us=us, disturbed=disturbed, bandwidth=1 / us, of_reads=us, operations=us,
+                                         ratio=2 * us),
                                     dict(row, m=5, us=1.0, disturbed=11, bandwidth=1, of_reads=1, operations=1)]}, out)
         four, five = host.medians(paths)
     assert four["us"] == 11 and four["spread"] == 2 / 11 and four["of_reads"] == 11 and four["bandwidth"] == 1 / 11, four
+    assert four["ratio"] == 22 and four["ratio_spread"] == 2 / 11 and five["ratio_spread"] is None, (four, five)
     assert "?" not in host.line(four) and "?" in host.line(five), (four, five)
+
+
+def test_times_faster_are_those_of_rounds():
+    base = [(s, 1.0, False) for s in (4.0, 8.0, 4.0, 8.0, 4.0)]  # of a machine that is half as fast now and then
+    same = [(s / 2, 1.0, False) for s, _, _ in base]
+    assert host.ratio(same, base) == {"ratio": 2, "ratio_spread": 0}
+    other = host.ratio([(2.0, 1.0, False)] * 5, base)
+    assert other["ratio"] == 2 and other["ratio_spread"] == 0.5, other
+    assert host.ratio(same, None) == {"ratio": None, "ratio_spread": None}
 
 
 def test_brief_tables():
     said = []
     host.print = lambda text: said.append(text)
-    row = {"n": 1, "k": 2, "threads": 1, "samples": 3, "disturbed": 0}
-    host.brief([dict(row, m=64, peer="a", us=90.0), dict(row, m=64, peer="b", us=1234.56, disturbed=2),
-                dict(row, m=4, peer="a", us=10.04), dict(row, threads=2, m=4, peer="b", us=5.0)])
+    row = {"n": 1, "k": 2, "threads": 1, "ratio_spread": 0.05}
+    host.brief([dict(row, m=64, peer="a", ratio=2.0), dict(row, m=64, peer="b", ratio=1.234, ratio_spread=0.2),
+                dict(row, m=4, peer="a", ratio=10.0), dict(row, threads=2, m=4, peer="b", ratio=None)])
     del host.print
     assert [" ".join(text.split()) for text in said] == [
-        "1 x 2, threads: 1, us at contender M = 4 M = 64", "a 10.0 90.0", "b - 1234.6?",
-        "1 x 2, threads: 2, us at contender M = 4", "b 5.0"], said
-    assert said[1].index("90.0") + 4 == said[2].index("?"), said  # in columns
+        "1 x 2, threads: 1, times as fast as torch dense bf16", "contender M = 4 M = 64", "a 10.00 2.00",
+        "b - 1.23?"], said
+    assert said[2].index("2.00") + 4 == said[3].index("?"), said  # in columns
 
 
 def test_missing_contenders_are_named_once():
