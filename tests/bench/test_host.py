@@ -132,8 +132,8 @@ def test_spread_is_of_quartiles():
 
 
 def test_medians_of_runs():
-    row = {"n": 1, "k": 2, "threads": 1, "m": 4, "peer": "p", "kernel": "k", "samples": 11, "error": 0.5, "of_peak": None,
-           "ratio": None}
+    row = {"n": 1, "k": 2, "threads": 1, "m": 4, "peer": "p", "kernel": "k", "samples": 11, "error": 0.5,
+           "of_peak": None, "ratio": None}
     paths = []
     with tempfile.TemporaryDirectory() as folder:
         for us, disturbed in ((10.0, 0), (14.0, 11), (11.0, 5)):
@@ -143,7 +143,7 @@ def test_medians_of_runs():
                                          ratio=2 * us),
                                     dict(row, m=5, us=1.0, disturbed=11, bandwidth=1, of_reads=1, operations=1)]}, out)
         four, five = host.medians(paths)
-    assert four["us"] == 11 and four["spread"] == 2 / 11 and four["of_reads"] == 11 and four["bandwidth"] == 1 / 11, four
+    assert four["us"] == four["of_reads"] == 11 and four["spread"] == 2 / 11 and four["bandwidth"] == 1 / 11, four
     assert four["ratio"] == 22 and four["ratio_spread"] == 2 / 11 and five["ratio_spread"] is None, (four, five)
     assert "?" not in host.line(four) and "?" in host.line(five), (four, five)
 
