@@ -121,7 +121,7 @@ def test_short_calls_are_timed_together():
     calls = host.Calls(short)
     assert calls.many == 10, calls.many
     del log[:]
-    assert abs(calls.seconds() - 1e-4) < 1e-12 and len(log) == 11, log
+    assert abs(calls.seconds() - 1e-4) < 1e-12 and len(log) in (210, 211), len(log)  # 20 ms of them are not timed
 
 
 def test_spread_is_of_quartiles():
