@@ -50,6 +50,14 @@ ALWAYS bool read_before(const warp *w, const cta *c, uint32_t word, uint32_t wor
   return latest_of(c->read_last, word, words) <= (c == w->cta && !c->reached ? w->near : w->safe);
 }
 
+/* A proxy fence lies between every generic write of the words and now. */
+ALWAYS bool fenced(const warp *w, const cta *c, uint32_t word, uint32_t words) {
+  uint32_t late = 0;
+  for (uint32_t k = word; k < word + words; k++)
+    late |= c->generic[k] & (c->write_stamp[k] > w->pvc[c->write_agent[k]]);
+  return !late;
+}
+
 ALWAYS void note_read(const warp *w, cta *c, uint32_t word, uint32_t words) {
   uint32_t now = w->vc[w->agent], *mine = c->read_stamp[w->agent];
   for (uint32_t k = word; k < word + words; k++) {
@@ -72,9 +80,7 @@ ALWAYS bool plain_words(const warp *w, cta *c, uint32_t at, uint32_t words, touc
   if (checking(w, QN_EMU_INIT) && !plain_bytes(c, at, words, write)) return false;
   if (checking(w, QN_EMU_RACE) && !(written_before(w, c, word, words) && (!write || read_before(w, c, word, words))))
     return false;
-  if (how == ASYNC_READ && checking(w, QN_EMU_PROXY))
-    for (uint32_t k = word; k < word + words; k++)
-      if (c->generic[k]) return false;
+  if (how == ASYNC_READ && checking(w, QN_EMU_PROXY) && !fenced(w, c, word, words)) return false;
   if (!write) return note_read(w, c, word, words), true;
   memset(c->shadow + at, how == COPY_WRITE ? B_PENDING : B_WRITTEN, words * 4);
   if (how == GENERIC_WRITE) note_write(c, word, words, w->agent, w->vc[w->agent], true);
