@@ -179,8 +179,11 @@ static qn_status read_scaling(draft *d) {
   d->original = d->context;
   QN_TRY(qn__setting_size(d->s, QN_S_ROPE_ORIGINAL, -1, 0, INT32_MAX, &d->original));
   QN_TRY(number(d, QN_S_ROPE_FACTOR, &d->factor));
-  if (d->factor == 0 && d->original) d->factor = (double)d->context / (double)d->original;
-  if (!(d->factor > 0)) return qn__setting_refuse(d->s, QN_S_ROPE_FACTOR, "%g; it must be above 0", d->factor);
+  bool derived = d->factor == 0 && d->original && qn__setting_given(d->s, QN_S_ROPE_ORIGINAL);
+  if (derived) d->factor = (double)d->context / (double)d->original;
+  if (!(d->factor > 0))
+    return qn__setting_refuse(d->s, QN_S_ROPE_FACTOR, "%g%s; it must be above 0", d->factor,
+                              d->factor == 0 ? " or missing" : "");
   if (k > DYNAMIC && d->original < 2) return qn__setting_refuse(d->s, QN_S_ROPE_ORIGINAL, "the file does not say it");
   return apply[k](d);
 }
