@@ -273,6 +273,9 @@ START_TEST(test_damage) {
   static const char *const cases[][2] = {
       {"", "malformed JSON"},
       {"{\"model\":", "malformed JSON"},
+      {"{} {}", "something behind the JSON at byte 3"},
+      {"{\"model\":{\"vocab\":{\"a\":0,\"a\\u0000\":1},\"merges\":[]}}",
+       "a zero character, \\u0000, is not read at byte 27"},
       {"[]", "a model is needed"},
       {"{\"model\":{\"merges\":[]}}", "a vocab is needed"},
       {"{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "id -1: ids are whole numbers"},
@@ -438,6 +441,7 @@ START_TEST(test_jsonl) {
       {"{\"input_ids\": 5}\n", "x.jsonl:1: a line is {\"input_ids\": [...]}"},
       {"[5, 6]\n", "x.jsonl:1: a line is"},
       {"\n{\"input_ids\": [5\n", "x.jsonl:2: malformed JSON"},
+      {"{\"input_ids\": [5]} {\"input_ids\": [6]}\n", "x.jsonl:1: something behind the JSON at byte 19"},
       {"\n\n", "no ids"},
       {"", "no ids"},
   };

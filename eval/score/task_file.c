@@ -84,9 +84,11 @@ static const char *read_item(const cJSON *j, qn__item_text *x) {
 
 static qn_status read_line(const reader *r, const char *text, size_t size, int64_t line) {
   qn__item_text x = {.line = line};
-  cJSON *j = cJSON_ParseWithLength(text, size);
-  const char *why = j ? read_item(j, &x) : "not JSON";
-  qn_status s = why ? qn__fail(QN_E_FORMAT, "%s:%jd: %s", r->path, (intmax_t)line, why) : hand_over(r, &x);
+  cJSON *j;
+  qn_status s = qn__json_parse(text, size, &j);
+  if (s) return qn__fail(s, "%s:%jd: %s", r->path, (intmax_t)line, qn__errmsg());
+  const char *why = read_item(j, &x);
+  s = why ? qn__fail(QN_E_FORMAT, "%s:%jd: %s", r->path, (intmax_t)line, why) : hand_over(r, &x);
   cJSON_Delete(j);
   return s;
 }

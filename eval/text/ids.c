@@ -143,11 +143,10 @@ static qn_status read_jsonl(const source *s, qn__ids *ids) {
     stop = memchr(at, '\n', (size_t)(end - at));
     if (!stop) stop = end;
     if (at + strspn(at, " \t\r\n") >= stop) continue;
-    errno = 0;
-    cJSON *json = cJSON_ParseWithLength(at, (size_t)(stop - at));
-    if (!json && errno == ENOMEM) return qn__fail(QN_E_NOMEM, "%s:%zu: no memory", s->path, line);
-    if (!json) return qn__fail(QN_E_FORMAT, "%s:%zu: malformed JSON", s->path, line);
-    qn_status status = read_line(s, qn__json_get(json, "input_ids"), line, ids);
+    cJSON *json;
+    qn_status status = qn__json_parse(at, (size_t)(stop - at), &json);
+    if (status) return qn__fail(status, "%s:%zu: %s", s->path, line, qn__errmsg());
+    status = read_line(s, qn__json_get(json, "input_ids"), line, ids);
     cJSON_Delete(json);
     QN_TRY(status);
   }

@@ -334,15 +334,10 @@ static void read_settings(reader *r, const cJSON *settings) {
 
 static qn_status parse(const char *path, size_t *bytes, cJSON **out) {
   char *text;
-  const char *end = NULL;
   QN_TRY(qn__file_read(path, &text, bytes));
-  errno = 0;
-  *out = cJSON_ParseWithOpts(text, &end, true);
-  qn_status s = *out              ? QN_OK
-                : errno == ENOMEM ? qn__fail(QN_E_NOMEM, "no memory for %s", path)
-                                  : qn__fail(QN_E_FORMAT, "%s: malformed JSON at byte %td", path, end - text);
+  qn_status s = qn__json_parse(text, *bytes, out);
   free(text);
-  return s;
+  return s ? qn__fail(s, "%s: %s", path, qn__errmsg()) : QN_OK;
 }
 
 static qn_status read_config_beside(reader *r) {

@@ -1,11 +1,39 @@
 /* json.c - see json.h. A spoiled node has the type cJSON_Invalid, which cJSON refuses to print. */
 #include "json.h"
+#include "fail.h"
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
+
+/* Where a zero character is written; `n`: nowhere. Outside of texts JSON has no backslashes. */
+static size_t find_zero(const char *text, size_t n) {
+  for (size_t i = 0; i + 6 <= n; i++) {
+    if (text[i] != '\\') continue;
+    if (!memcmp(text + i, "\\u0000", 6)) return i;
+    i++; /* what is escaped may be a backslash */
+  }
+  return n;
+}
+
+qn_status qn__json_parse(const char *text, size_t n, cJSON **out) {
+  const char *end = text;
+  errno = 0; /* which tells a lack of memory from a fault of the text */
+  *out = cJSON_ParseWithLengthOpts(text, n, &end, false);
+  if (!*out && errno == ENOMEM) return qn__fail(QN_E_NOMEM, "no memory for %zu bytes of JSON", n);
+  size_t at = (size_t)(end - text), zero = find_zero(text, n);
+  const char *why = *out ? "something behind the JSON" : "malformed JSON";
+  if (*out)
+    while (at < n && text[at] && strchr(" \t\r\n", text[at])) at++;
+  if (*out && at == n && zero < n) at = zero, why = "a zero character, \\u0000, is not read";
+  else if (*out && at == n) return QN_OK;
+  cJSON_Delete(*out);
+  *out = NULL;
+  return qn__fail(QN_E_FORMAT, "%s at byte %zu", why, at);
+}
 
 const cJSON *qn__json_get(const cJSON *object, const char *key) {
   return cJSON_GetObjectItemCaseSensitive(object, key);

@@ -6,10 +6,16 @@
  * adding it spoils. */
 #ifndef QN_JSON_H
 #define QN_JSON_H
+#include "quernel.h"
 #include <cjson/cJSON.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
+
+/* The one value that text[0, n) is; the caller's, to be freed with cJSON_Delete.
+ * QN_E_FORMAT: malformed; something behind the value; \u0000, at which a C string would end. */
+qn_status qn__json_parse(const char *text, size_t n, cJSON **out);
 
 /* A member of an object; NULL if there is none. The name counts letter by letter. */
 const cJSON *qn__json_get(const cJSON *object, const char *key);
