@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +171,17 @@ def test_layers_of_the_same_x_are_one_product(models: Path, gptq: Path, fused: P
     first = layer.q_proj(x)
     x.mul_(2)
     torch.testing.assert_close(layer.q_proj(x), 2 * first)
+
+
+def test_copies_share_their_weights(models: Path, fused: Path) -> None:
+    model, ids = made(models / "tiny-llama-gptq4", fused), tokens(models)
+    copied = copy.deepcopy(model)
+    assert torch.equal(logits(copied, ids), logits(model, ids))
+    assert {id(w) for w in quernel.torch.weights(copied)} == {id(w) for w in quernel.torch.weights(model)}
+    assert quernel.torch.memory(torch.nn.ModuleList([model, copied])) < 2 * quernel.torch.memory(model)
+    for save in (pickle.dumps, lambda m: torch.save(m, io.BytesIO())):
+        with pytest.raises(TypeError, match="a Weight belongs to its process: save .* the checkpoint and the pack"):
+            save(model)
 
 
 # ---- torch.compile ---------------------------------------------------------------------------------------------------

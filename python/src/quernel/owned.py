@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .errors import Error
 
@@ -51,6 +51,12 @@ class Owned:
     def close(self) -> None:
         """Free it now. Calls that use it must have returned. Closing again does nothing."""
         self._finalizer()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} belongs to its process: save what it was made of, the checkpoint and the pack, "
+            "and make it anew (quernel.torch.load)"
+        )
 
     def __enter__(self: _Self) -> _Self:
         return self

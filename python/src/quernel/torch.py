@@ -14,6 +14,7 @@ import itertools
 import os
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +77,9 @@ class _Shared:
         self._last: tuple[torch.Tensor, int | None, torch.Tensor, int] | None = None
         _weights[self.number] = weight
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return _Shared(self.weight, self.parts)  # a weight does not change
+
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if self.parts == 1:
             return self._product(x, bias)
@@ -100,7 +104,8 @@ class QuantLinear(nn.Module):
     bias: None or [N] float32; added by the kernel where its problem has +bias.
 
     forward: X [..., K] of any float type -> Y [..., N] of the type of X. torch.compile keeps the product as one
-    operator, quernel::linear. Inference only. Any thread. Raises what `Weight.gemm` raises.
+    operator, quernel::linear. Inference only. Any thread. Raises what `Weight.gemm` raises. Copies share the weight;
+    it cannot be pickled.
     """
 
     bias: torch.Tensor | None
@@ -137,7 +142,7 @@ class QuantLinear(nn.Module):
 
 def weights(model: nn.Module) -> list[Weight]:
     """The tuned weights of a model, each once."""
-    found = {m.shared.number: m.shared.weight for m in model.modules() if isinstance(m, QuantLinear)}
+    found = {id(m.shared.weight): m.shared.weight for m in model.modules() if isinstance(m, QuantLinear)}
     return list(found.values())
 
 
