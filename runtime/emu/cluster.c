@@ -118,9 +118,14 @@ cluster *qn__emu_cluster_take(worker *k) {
   return NULL;
 }
 
+static void free_kept(qn_emu_module *m) {
+  for (cluster *c = m->kept, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
+}
+
 void qn__emu_cluster_keep(cluster *c) {
   qn_emu_module *m = c->f->module;
   c->next = m->kept, m->kept = c;
+  m->free_kept = free_kept;
 }
 
 /* ---- Starting and ending ----------------------------------------------------------------------------------------- */

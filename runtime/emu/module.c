@@ -2,7 +2,6 @@
  *
  * All of it, but for a few growing arrays, is one arena, so that a refused text leaves nothing behind. */
 #include "module.h"
-#include "cluster.h"
 #include "fail.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +34,7 @@ void qn__emu_module_free(qn_emu_module *m) {
       *q = m->next;
       break;
     }
-  for (cluster *c = m->kept, *next; c; c = next) next = c->next, qn__emu_cluster_free(c);
+  if (m->kept) m->free_kept(m);
   for (struct variable *v = m->variables; v; v = v->next) qn__emu_block_free(m->device, v->block);
   for (struct arena *a = m->arena, *next; a; a = next) next = a->next, free(a);
   free(m->text);

@@ -59,6 +59,7 @@ struct qn_emu_module {
   const char **watched;         /* names of the registers of wgmma, by number from 1 (watch.h) */
   uint32_t nproducts, nwatched; /* numbers of those, of all */
   cluster *kept;                /* of launches that have ended, to be used by the next (cluster.h) */
+  void (*free_kept)(qn_emu_module *);
   struct variable {
     struct variable *next;
     const char *name;
