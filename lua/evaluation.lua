@@ -198,13 +198,17 @@ return function(q, native)
   -- "64" -> the first 64 of each text; "FIRST:END:STEP" -> numbers from 0, END excluded, each may be left out.
   local function steps(text)
     if not text then return {} end
-    if tostring(text):match "^%d+$" then text = "0:" .. text end
-    local first, stop, step = tostring(text):match "^(%d*):(%d*):?(%d*)$"
-    local out = { first = math.tointeger(tonumber(first)), stop = math.tointeger(tonumber(stop)),
-      step = math.tointeger(tonumber(step)) }
-    if not first or out.stop == 0 or out.step == 0 then
-      error(("windows %q: a number, or FIRST:END:STEP"):format(text), 0)
+    text = tostring(text)
+    local first, stop, step = (text:match "^%d+$" and "0:" .. text or text):match "^(%d*):(%d*):?(%d*)$"
+    local function number(digits, least)
+      local n = digits and math.tointeger(tonumber(digits))
+      if digits ~= "" and (n or -1) < least then
+        error(("windows %q: a number from 1 on, or FIRST:END:STEP with END beyond FIRST"):format(text), 0)
+      end
+      return n
     end
+    local out = { first = number(first, 0), step = number(step, 1) }
+    out.stop = number(stop, (out.first or 0) + 1)
     return out
   end
 
