@@ -127,7 +127,7 @@ def test_short_calls_are_timed_together():
 def test_spread_is_of_quartiles():
     p = Contender("p", 1, [])
     samples = [(s, 1.0, False) for s in (8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 90.0)]
-    row = host.result((1, 1, 1), p, 1, samples, 0.0, None)
+    row = host.result((1, 1, 1), p, 1, samples, 0.0, None, None)
     assert row["us"] == 11e6 and abs(row["spread"] - 2 / 11) < 1e-12 and row["of_peak"] is None, row
 
 
