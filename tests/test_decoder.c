@@ -12,6 +12,7 @@ START_TEST(an_activation_that_is_not_computed_is_named) {
   static const char *const unknown[][2] = {{"int4.row", "known: i8, "},
                                            {"i8.column", "known: i8, "},
                                            {"", "known: i8, "},
+                                           {"i8.g32x", "known: i8, "},
                                            {"i8.g100", "does not divide its K = 256"},
                                            {"i8.g-16", "does not divide its K = 256"},
                                            {"nvfp4.g16", "the file has no scale for them"}};

@@ -2,7 +2,8 @@
 #include "rounding.h"
 #include "fail.h"
 #include "narrow.h"
-#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 
 typedef enum scaling { TO_LARGEST, TO_RANGE, POWER, TWO_LEVELS } scaling;
 
@@ -115,8 +116,10 @@ qn_status qn__rounding_read(const char *text, int64_t k, float scale, const char
   size_t length = strcspn(text, ".");
   const char *grain = text + length + (text[length] == '.');
   const kind *found = find_kind(text, length);
-  int64_t part = *grain == 'g' ? atoi(grain + 1) : k;
-  if (!found || (*grain != 'g' && strcmp(grain, "row") && strcmp(grain, "tensor")))
+  intmax_t part = k;
+  int end = 0;
+  bool group = sscanf(grain, "g%jd%n", &part, &end) == 1 && !grain[end];
+  if (!found || (!group && strcmp(grain, "row") && strcmp(grain, "tensor")))
     return qn__fail(QN_E_SHAPE,
                     "%s wants activations as '%s'; known: i8, i8z, e4m3, e5m2, mxfp8, mxfp4, nvfp4 by row, tensor or "
                     "group",
