@@ -75,6 +75,8 @@ qn_status qn__time_pass(qn__decoder *d, int64_t batch, int64_t before, int64_t n
   const qn__config *c = qn__decoder_config(d);
   const qn__site *sites;
   pass p = {.d = d, .batch = batch, .before = before, .n = n, .hidden = c->hidden};
+  if (before < 0 || n < 1 || before > INT64_MAX - n)
+    return qn__fail(QN_E_ARG, "a pass of %jd tokens after %jd; at least 1 after 0", (intmax_t)n, (intmax_t)before);
   p.n_sites = qn__decoder_sites(d, &sites);
   qn_status s = qn__session_new(d, batch, before + n, &p.s);
   if (s == QN_OK) s = allocate(&p, c->vocab);

@@ -287,7 +287,10 @@ static int decoder_time(lua_State *L) {
 
 /* decoder:session_bytes(batch, context) -> bytes of keys, values and states */
 static int decoder_session_bytes(lua_State *L) {
-  lua_pushinteger(L, qn__session_bytes(qn__lua_decoder_at(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3)));
+  int64_t bytes;
+  if (qn__session_bytes(qn__lua_decoder_at(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3), &bytes))
+    return luaL_error(L, "%s", qn__errmsg());
+  lua_pushinteger(L, bytes);
   return 1;
 }
 

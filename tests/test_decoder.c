@@ -56,8 +56,33 @@ START_TEST(a_step_after_skipped_tokens_repeats_and_ends_at_the_context) {
   OK(qn__session_rewind(s, 7));
   OK(qn__session_step(s, ids, 1, again));
   ck_assert_mem_eq(first, again, sizeof first);
-  ck_assert_int_eq(qn__session_bytes(o.d, 4, 8), 2 * qn__session_bytes(o.d, 2, 8));
   qn__session_free(s);
+  close_model(o);
+}
+END_TEST
+
+/* With as many heads as a config may have, the bytes of a session can be beyond 2^63. */
+START_TEST(sizes_of_sessions_are_counted_or_refused) {
+  static const int64_t refused[][2] = {{0, 8}, {8, 0}, {-1, 8}, {(1 << 16) + 1, 8}, {8, (1 << 24) + 1}};
+  static const int64_t no_pass[][3] = {{1, -5, 6}, {1, 5, 0}, {1, 1, INT64_MAX}, {1, INT64_MAX, 1}, {0, 0, 1}};
+  opened o = open_model("tiny-llama", (qn__decoder_options){0});
+  qn__session *s;
+  qn__timing t;
+  int64_t two, four;
+  for (size_t i = 0; i < QN_COUNT(refused); i++)
+    ck_assert_int_eq(qn__session_new(o.d, refused[i][0], refused[i][1], &s), QN_E_ARG);
+  for (size_t i = 0; i < QN_COUNT(no_pass); i++)
+    ck_assert_int_eq(qn__time_pass(o.d, no_pass[i][0], no_pass[i][1], no_pass[i][2], &t, NULL), QN_E_ARG);
+  OK(qn__session_bytes(o.d, 2, 8, &two));
+  OK(qn__session_bytes(o.d, 4, 8, &four));
+  ck_assert_int_eq(four, 2 * two);
+  OK(qn__session_new(o.d, 1, 8, &s));
+  ck_assert_int_eq(qn__session_skip(s, -1), QN_E_LIMIT);
+  qn__session_free(s);
+  qn__config *c = (qn__config *)(uintptr_t)qn__decoder_config(o.d);
+  c->head_dim = QN__HEAD_DIM;
+  c->layer[0].kv_heads = 1 << 12;
+  ck_assert_int_eq(qn__session_new(o.d, 1 << 16, 1 << 24, &s), QN_E_LIMIT);
   close_model(o);
 }
 END_TEST
@@ -301,6 +326,7 @@ int main(int argc, char **argv) {
       CASE(a_token_outside_the_vocabulary_is_named, 1),
       CASE(router_logits_that_are_no_numbers_come_first, QN_COUNT(routes)),
       CASE(a_step_after_skipped_tokens_repeats_and_ends_at_the_context, 1),
+      CASE(sizes_of_sessions_are_counted_or_refused, 1),
       CASE(a_pass_takes_time_part_of_it_in_linear_layers, QN_COUNT(passes)),
   };
   (void)argc;

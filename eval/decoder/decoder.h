@@ -132,6 +132,7 @@ double qn__decoder_seconds(const qn__decoder *d, int site);
 
 /* `batch` sequences of the same length, at most `context` tokens. Keys and values are f32. */
 typedef struct qn__session qn__session;
+/* QN_E_ARG: none, or more than 2^16 sequences or 2^24 tokens. QN_E_LIMIT: more than 2^63 bytes. QN_E_NOMEM. */
 qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out);
 void qn__session_free(qn__session *s); /* before its decoder is closed. NULL is accepted */
 /* Append n tokens to each sequence: ids [batch, n] -> h [batch * n, hidden], after the final norm. h NULL: not wanted.
@@ -139,8 +140,8 @@ void qn__session_free(qn__session *s); /* before its decoder is closed. NULL is 
 qn_status qn__session_step(qn__session *s, const int32_t *ids, int64_t n, float *h);
 /* n tokens further, of which nothing is known but zeros: for timing, which depends on the length alone. QN_E_LIMIT. */
 qn_status qn__session_skip(qn__session *s, int64_t n);
-/* Bytes of keys, values and states of a session. */
-int64_t qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context);
+/* Bytes of keys, values and states of a session. QN_E_ARG, QN_E_LIMIT. */
+qn_status qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context, int64_t *bytes);
 /* Forget what is beyond the first `length` tokens of every sequence. QN_E_ARG: there are fewer, or a layer's state
  * cannot go back (delta nets, unless to 0). */
 qn_status qn__session_rewind(qn__session *s, int64_t length);

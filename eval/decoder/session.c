@@ -44,32 +44,35 @@ struct qn__session {
   size_t bytes;
 };
 
-int64_t qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context) {
+enum { most_sequences = 1 << 16, most_tokens = 1 << 24 };
+
+/* Those of one sequence are below 2^59 whatever the model (config_read.c). */
+qn_status qn__session_bytes(const qn__decoder *d, int64_t batch, int64_t context, int64_t *bytes) {
   qn__memory m;
   int64_t n = 0;
-  for (int i = 0; i < d->config->n_layers; i++) n += qn__memory_init(&m, d->config, i, batch, context, NULL);
-  return n * (int64_t)sizeof(float);
-}
-
-enum { most_sequences = 1 << 16, most_tokens = 1 << 24 }; /* so that sizes stay below 2^63 */
-
-qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out) {
-  const qn__config *c = d->config;
-  *out = NULL;
   if (batch < 1 || context < 1 || batch > most_sequences || context > most_tokens)
     return qn__fail(QN_E_ARG, "a session of %jd sequences of %jd tokens; at most %d of %d", (intmax_t)batch,
                     (intmax_t)context, most_sequences, most_tokens);
+  for (int i = 0; i < d->config->n_layers; i++) n += qn__memory_init(&m, d->config, i, 1, context, NULL);
+  if (!__builtin_mul_overflow(n * (int64_t)sizeof(float), batch, bytes)) return QN_OK;
+  return qn__fail(QN_E_LIMIT, "a session of %jd sequences of %jd tokens has more than 2^63 bytes", (intmax_t)batch,
+                  (intmax_t)context);
+}
+
+qn_status qn__session_new(qn__decoder *d, int64_t batch, int64_t context, qn__session **out) {
+  const qn__config *c = d->config;
+  int64_t bytes;
+  *out = NULL;
+  QN_TRY(qn__session_bytes(d, batch, context, &bytes));
   qn__session *s = calloc(1, sizeof *s);
   if (!s) return qn__fail(QN_E_NOMEM, "a session");
-  *s = (qn__session){.d = d, .batch = batch, .context = context};
+  *s = (qn__session){.d = d, .batch = batch, .context = context, .bytes = (size_t)bytes};
   s->memory = calloc((size_t)c->n_layers, sizeof *s->memory);
-  s->bytes = (size_t)qn__session_bytes(d, batch, context);
   s->data = calloc(s->bytes, 1);
   if (!s->memory || !s->data) {
-    qn_status status = qn__fail(QN_E_NOMEM, "a session of %jd sequences of %jd tokens: %jd bytes", (intmax_t)batch,
-                                (intmax_t)context, (intmax_t)s->bytes);
     qn__session_free(s);
-    return status;
+    return qn__fail(QN_E_NOMEM, "a session of %jd sequences of %jd tokens: %jd bytes", (intmax_t)batch,
+                    (intmax_t)context, (intmax_t)bytes);
   }
   float *data = s->data;
   for (int i = 0; i < c->n_layers; i++) data += qn__memory_init(&s->memory[i], c, i, batch, context, data);
@@ -93,7 +96,7 @@ static qn_status step(qn__session *s, const int32_t *ids, int64_t n, float *x) {
 }
 
 static qn_status check_room(const qn__session *s, int64_t n) {
-  if (n <= s->context - s->length) return QN_OK;
+  if (n >= 0 && n <= s->context - s->length) return QN_OK;
   return qn__fail(QN_E_LIMIT, "%jd tokens after %jd, the session was made for %jd", (intmax_t)n, (intmax_t)s->length,
                   (intmax_t)s->context);
 }
