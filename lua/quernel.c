@@ -225,28 +225,36 @@ static int read_embedded(lua_State *L) {
 
 static const char folder_class[] = "quernel.folder";
 
-static int folder_close(lua_State *L) {
-  DIR **d = luaL_checkudata(L, 1, folder_class);
+static void close_folder(DIR **d) {
   if (*d) closedir(*d);
   *d = NULL;
+}
+
+static int folder_gc(lua_State *L) {
+  close_folder(luaL_checkudata(L, 1, folder_class));
   return 0;
 }
 
-/* Set the names of a folder's Lua files as keys of the table at `index`; none if there is no such folder. */
-static void add_files(lua_State *L, int index, const char *path) {
+/* Push an open folder, which Lua closes if an error keeps the caller from it. NULL in it: there is none. [-0, +1, m] */
+static DIR **open_folder(lua_State *L, const char *path) {
   DIR **d = lua_newuserdatauv(L, sizeof(DIR *), 0);
   *d = NULL;
   luaL_setmetatable(L, folder_class);
   *d = opendir(path);
+  return d;
+}
+
+/* Set the names of a folder's Lua files as keys of the table at `index`; none if there is no such folder. */
+static void add_files(lua_State *L, int index, const char *path) {
+  DIR **d = open_folder(L, path);
   for (struct dirent *e; *d && (e = readdir(*d));) {
     const char *dot = strrchr(e->d_name, '.');
     if (!dot || strcmp(dot, ".lua") || e->d_name[0] == '.') continue;
     lua_pushboolean(L, 1);
     lua_setfield(L, index, e->d_name);
   }
-  lua_pushcfunction(L, folder_close);
-  lua_insert(L, -2);
-  lua_call(L, 1, 0);
+  close_folder(d);
+  lua_pop(L, 1);
 }
 
 /* list(folder) -> the names in it that end in .lua, as keys of a table */
@@ -398,8 +406,8 @@ static int files(lua_State *L) {
   char path[PATH_MAX];
   struct stat st;
   lua_newtable(L);
-  DIR *d = opendir(folder);
-  for (struct dirent *f; d && (f = readdir(d));) {
+  DIR **d = open_folder(L, folder);
+  for (struct dirent *f; *d && (f = readdir(*d));) {
     snprintf(path, sizeof path, "%s/%s", folder, f->d_name);
     if (lstat(path, &st) || !S_ISREG(st.st_mode)) continue;
     lua_newtable(L);
@@ -408,7 +416,8 @@ static int files(lua_State *L) {
     qn__lua_set_integer(L, "modified", st.st_mtime);
     lua_seti(L, 2, luaL_len(L, 2) + 1);
   }
-  if (d) closedir(d);
+  close_folder(d);
+  lua_pop(L, 1);
   return 1;
 }
 
@@ -470,7 +479,7 @@ QN_API int luaopen_quernel(lua_State *L) {
   static const luaL_Reg scratch_methods[] = {
       {"path", scratch_path}, {"close", scratch_close}, {"__gc", scratch_close}, {NULL, NULL}};
   luaL_checkversion(L);
-  static const luaL_Reg folder_methods[] = {{"__gc", folder_close}, {NULL, NULL}};
+  static const luaL_Reg folder_methods[] = {{"__gc", folder_gc}, {NULL, NULL}};
   qn__lua_class(L, json_class, json_methods);
   qn__lua_class(L, folder_class, folder_methods);
   qn__lua_class(L, scratch_class, scratch_methods);
