@@ -32,6 +32,8 @@ void qn__lua_tokens(lua_State *L);
 
 /* Push nil, the thread's last failure (or the status' text), and the status' name; returns 3. [-0, +3, m] */
 int qn__lua_fail(lua_State *L, qn_status s);
+/* The same, or push true and return 1. [-0, +1/3, m] */
+int qn__lua_outcome(lua_State *L, qn_status s);
 
 /* Field `name` of the table at `index`: text or a whole number, with what is taken when it is absent. A field of
  * another type raises, naming it. Text belongs to the table. [-0, +0, v] */

@@ -117,12 +117,6 @@ static const qn__site *check_site(lua_State *L, int *number) {
   return &site[i - 1];
 }
 
-static int answer(lua_State *L, qn_status s) {
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, true);
-  return 1;
-}
-
 /* decoder:weight(site) -> buffer f32 [n, k], or nil, message, code */
 static int decoder_weight(lua_State *L) {
   int i;
@@ -142,14 +136,14 @@ static int decoder_replace(lua_State *L) {
     luaL_argcheck(L, x.type == QN_T_F32 && x.count == (size_t)site->n * (size_t)site->k, 3, "f32 [n, k] expected");
     w = x.data;
   }
-  return answer(L, qn__decoder_replace(qn__lua_decoder_at(L, 1), i, w));
+  return qn__lua_outcome(L, qn__decoder_replace(qn__lua_decoder_at(L, 1), i, w));
 }
 
 /* decoder:activate(site, "i8.row", or nil: the input as it is) -> true, or nil, message, code */
 static int decoder_activate(lua_State *L) {
   int i;
   check_site(L, &i);
-  return answer(L, qn__decoder_activate(qn__lua_decoder_at(L, 1), i, luaL_optstring(L, 3, NULL)));
+  return qn__lua_outcome(L, qn__decoder_activate(qn__lua_decoder_at(L, 1), i, luaL_optstring(L, 3, NULL)));
 }
 
 /* decoder:forget(): what can be made again is given up */
@@ -172,7 +166,7 @@ static int decoder_serve(lua_State *L) {
   lua_pushvalue(L, 3), lua_rawseti(L, -2, 1);
   lua_pushvalue(L, 4), lua_rawseti(L, -2, 2);
   lua_rawseti(L, -2, i + 1);
-  return answer(L, s);
+  return qn__lua_outcome(L, s);
 }
 
 /* decoder:serve_stack({ site of each expert… }, gemm, weight) -> true, or nil, message, code */
@@ -199,7 +193,7 @@ static int decoder_serve_stack(lua_State *L) {
   lua_pushvalue(L, 3), lua_rawseti(L, 7, 1);
   lua_pushvalue(L, 4), lua_rawseti(L, 7, 2);
   for (lua_Integer e = 0; e < n; e++) lua_pushvalue(L, 7), lua_rawseti(L, 6, list[e] + 1);
-  return answer(L, s);
+  return qn__lua_outcome(L, s);
 }
 
 /* ---- Scaled inputs ----------------------------------------------------------------------------------------------- */
@@ -233,7 +227,7 @@ static int decoder_scale(lua_State *L) {
   int input = check_input(L, &k);
   qn_span x = qn__lua_span(L, 3);
   luaL_argcheck(L, x.type == QN_T_F32 && x.count == (size_t)k, 3, "f32 [k] expected");
-  return answer(L, qn__decoder_scale(qn__lua_decoder_at(L, 1), input, x.data));
+  return qn__lua_outcome(L, qn__decoder_scale(qn__lua_decoder_at(L, 1), input, x.data));
 }
 
 /* decoder:norm(input) -> buffer of its norm's weights, in the type and the form in which they are stored; or nil,

@@ -312,10 +312,7 @@ static qn_status check_planes(lua_State *L, const qn_planes *p, int index, const
 /* planes:check(format) -> true, or nil, message, code: types, shapes, codes in range, scales finite? */
 static int planes_check(lua_State *L) {
   const qn_format *f;
-  qn_status s = check_planes(L, qn__lua_planes(L, 1), 2, &f);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
+  return qn__lua_outcome(L, check_planes(L, qn__lua_planes(L, 1), 2, &f));
 }
 
 /* Column c of the decoded rows is column perm[c] of the weight. */

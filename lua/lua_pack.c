@@ -297,10 +297,7 @@ static int joint_add(lua_State *L) {
   lua_pushvalue(L, 2);
   lua_pushboolean(L, 1);
   lua_rawset(L, -3);
-  qn_status s = join_plan(j, r, (uint32_t)plan - 1);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
+  return qn__lua_outcome(L, join_plan(j, r, (uint32_t)plan - 1));
 }
 
 /* joint:write(path) -> true, or nil, message, code. No pack that plans came from may have been closed. */
@@ -308,10 +305,7 @@ static int joint_write(lua_State *L) {
   joint *j = luaL_checkudata(L, 1, joint_class);
   const char *path = luaL_checkstring(L, 2);
   luaL_argcheck(L, j->builder, 1, "the joint is closed");
-  qn_status s = qn__pack_write(j->builder, path);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
+  return qn__lua_outcome(L, qn__pack_write(j->builder, path));
 }
 
 void qn__lua_pack(lua_State *L) {

@@ -96,8 +96,7 @@ static int context_problems(lua_State *L) {
 
 /* context:device() -> a name that opens the device again */
 static int context_device(lua_State *L) {
-  context *c = luaL_checkudata(L, 1, context_class);
-  lua_pushstring(L, qn__context_device(c->ctx)->info.name);
+  lua_pushstring(L, qn__context_device(check_context(L)->ctx)->info.name);
   return 1;
 }
 
@@ -359,9 +358,7 @@ static int gemm_run(lua_State *L) {
   if (s == QN_OK) s = fetch(o[QN_ARG_Y]);
   if (s == QN_OK) s = fetch(workspace);
   if (s == QN_OK) s = fetch(counters);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
+  return qn__lua_outcome(L, s);
 }
 
 /* function_register(name, library, symbol) -> true, or nil, message, code. The library stays: what is bound uses it. */
@@ -375,9 +372,7 @@ static int function_register(lua_State *L) {
     return qn__lua_fail(L, missing);
   }
   memcpy(&fn, &at, sizeof fn);
-  qn_status s = qn_function_register(name, fn);
-  lua_pushboolean(L, 1);
-  return s == QN_OK ? 1 : qn__lua_fail(L, s);
+  return qn__lua_outcome(L, qn_function_register(name, fn));
 }
 
 void qn__lua_serve(lua_State *L) {

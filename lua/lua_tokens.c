@@ -121,10 +121,7 @@ static int tokenizer_decode(lua_State *L) {
 static int ids_write(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   qn__ids ids = ids_at(L, 2);
-  qn_status s = qn__ids_write(path, &ids);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
+  return qn__lua_outcome(L, qn__ids_write(path, &ids));
 }
 
 /* overlap(before, ids) -> { run=, runs=, seen=, at=, from= }, or nil, message, code */

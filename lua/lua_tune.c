@@ -204,8 +204,6 @@ static int tune(lua_State *L) {
   return 1;
 }
 
-/* pack_write({ handle… }, path) -> true, or nil, message, code: what was tuned, on one machine or several, in one
- * file */
 static qn_status add_result(qn_pack_builder *b, qn_tune_result *r, uint32_t device) {
   QN_TRY(qn__pack_add_device(b, r->device.target, r->device.arch, r->device.product, r->device.threads));
   for (size_t i = 0; i < r->n_kernels; i++) QN_TRY(qn__pack_add_kernel(b, &r->kernel[i]));
@@ -216,6 +214,8 @@ static qn_status add_result(qn_pack_builder *b, qn_tune_result *r, uint32_t devi
   return QN_OK;
 }
 
+/* pack_write({ handle… }, path) -> true, or nil, message, code: what was tuned, on one machine or several, in one
+ * file */
 static int pack_write(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   const char *path = luaL_checkstring(L, 2);
@@ -233,9 +233,7 @@ static int pack_write(lua_State *L) {
     s = add_result(b, &((tuned *)lua_touserdata(L, 3 + i))->result, (uint32_t)i);
   if (s == QN_OK) s = qn__pack_write(b, path);
   qn__pack_builder_free(b);
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
+  return qn__lua_outcome(L, s);
 }
 
 /* experts_met(m, experts [, { number of each… }]) -> how many of them have rows when m rows are timed */

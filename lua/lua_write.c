@@ -12,19 +12,13 @@
 static const char writer_class[] = "quernel.writer", encoded_class[] = "quernel.encoded",
                   folder_class[] = "quernel.output_folder";
 
-static int outcome(lua_State *L, qn_status s) {
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /* npy_write(path, buffer f32, n, k) -> true, or nil, message, code */
 static int npy_write(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   qn_span x = qn__lua_span(L, 2);
   lua_Integer n = luaL_checkinteger(L, 3), k = luaL_checkinteger(L, 4);
   luaL_argcheck(L, x.type == QN_T_F32 && n > 0 && k > 0 && (size_t)k <= x.count / (size_t)n, 2, "f32 [n, k] expected");
-  return outcome(L, qn_npy_write(path, x.data, n, k));
+  return qn__lua_outcome(L, qn_npy_write(path, x.data, n, k));
 }
 
 /* ---- Tensors ----------------------------------------------------------------------------------------------------- */
@@ -129,7 +123,7 @@ static int writer_put(lua_State *L) {
   if (!what) span = qn__lua_span(L, 3);
   const void *data = what ? find_data(L, what, &bytes) : span.data;
   if (!data) return luaL_error(L, "no '%s' that can be written as %s", what, name);
-  return outcome(L, qn_writer_put(w, name, data, what ? bytes : span.bytes));
+  return qn__lua_outcome(L, qn_writer_put(w, name, data, what ? bytes : span.bytes));
 }
 
 /* writer:close() -> true, or nil, message, code */
@@ -137,7 +131,7 @@ static int writer_close(lua_State *L) {
   qn_writer **w = check_writer(L);
   qn_status s = qn_writer_close(*w);
   *w = NULL;
-  return outcome(L, s);
+  return qn__lua_outcome(L, s);
 }
 
 static int writer_gc(lua_State *L) {
@@ -234,7 +228,7 @@ static int folder_close(lua_State *L) {
   folder *f = luaL_checkudata(L, 1, folder_class);
   luaL_argcheck(L, f->open, 1, "the folder is closed");
   f->open = false;
-  return outcome(L, qn__output_folder_close(&f->o));
+  return qn__lua_outcome(L, qn__output_folder_close(&f->o));
 }
 
 /* folder:abandon(): what was not closed is removed */
@@ -264,7 +258,7 @@ static int same_file(lua_State *L) {
 static int file_write(lua_State *L) {
   size_t size;
   const char *text = luaL_checklstring(L, 2, &size);
-  return outcome(L, qn__file_replace(luaL_checkstring(L, 1), text, size));
+  return qn__lua_outcome(L, qn__file_replace(luaL_checkstring(L, 1), text, size));
 }
 
 /* file_lock(file of Lua, path) -> true, or nil, message, code: another one has it, or has removed it in the meantime */
@@ -275,7 +269,7 @@ static int file_lock(lua_State *L) {
   luaL_argcheck(L, s->closef, 1, "the file is closed");
   qn_status locked = qn__file_lock(fileno(s->f), path);
   if (!locked && !fstat(fileno(s->f), &st) && !st.st_nlink) locked = qn__fail(QN_E_IO, "%s: removed", path);
-  return outcome(L, locked);
+  return qn__lua_outcome(L, locked);
 }
 
 /* file_read(path) -> text, or nil, message, code */

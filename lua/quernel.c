@@ -34,6 +34,12 @@ int qn__lua_fail(lua_State *L, qn_status s) {
   return 3;
 }
 
+int qn__lua_outcome(lua_State *L, qn_status s) {
+  if (s != QN_OK) return qn__lua_fail(L, s);
+  lua_pushboolean(L, true);
+  return 1;
+}
+
 /* Push field `name` if it is there and of a type that `is` accepts. */
 static bool field(lua_State *L, int index, const char *name, int (*is)(lua_State *, int), const char *wanted) {
   if (lua_getfield(L, index, name) == LUA_TNIL) {
@@ -385,19 +391,12 @@ static int exists(lua_State *L) {
 static int writable(lua_State *L) {
   qn_output o;
   qn_status s = qn__output_open(&o, luaL_checkstring(L, 1));
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  qn__output_abandon(&o);
-  lua_pushboolean(L, true);
-  return 1;
+  if (s == QN_OK) qn__output_abandon(&o);
+  return qn__lua_outcome(L, s);
 }
 
 /* make_folder(path) -> true, or nil, message, code; with the folders that it is in, and if it is there already */
-static int make_folder(lua_State *L) {
-  qn_status s = qn__tree_make(luaL_checkstring(L, 1));
-  if (s != QN_OK) return qn__lua_fail(L, s);
-  lua_pushboolean(L, true);
-  return 1;
-}
+static int make_folder(lua_State *L) { return qn__lua_outcome(L, qn__tree_make(luaL_checkstring(L, 1))); }
 
 /* files(path) -> list of { path, bytes, modified (seconds since 1970) } of the files in a folder; empty if it is not
  * there */
@@ -424,11 +423,8 @@ static int files(lua_State *L) {
 /* remove(path) -> true, or nil, message, code. What is not there, as another process removed it, is removed. */
 static int remove_file(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
-  if (!remove(path) || errno == ENOENT) {
-    lua_pushboolean(L, true);
-    return 1;
-  }
-  return qn__lua_fail(L, qn__fail(QN_E_IO, "%s: cannot be removed: %s", path, strerror(errno)));
+  bool gone = !remove(path) || errno == ENOENT;
+  return qn__lua_outcome(L, gone ? QN_OK : qn__fail(QN_E_IO, "%s: cannot be removed: %s", path, strerror(errno)));
 }
 
 /* environment(prefix) -> the names of the variables that begin so */
