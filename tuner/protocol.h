@@ -5,15 +5,13 @@
  *   before an answer     {"step","limit"}            what comes now, and how many seconds it may take; any number
  *   {"op":"verify","case":C}                 {"status","why","error"}           small shapes, whole: see verify.h
  *   {"op":"open","slot":I,"case":C,"m":M}    {"status","why","error","bytes"}   the full shape: an exact draw, all of
- * Y; then a random one, at seeded columns
+ *                                                                               Y; a random one, at seeded columns
  *   {"op":"time","slot":I,"reps":R}          {"status","seconds":[…],"bandwidth":[…],"thrown","disturbed"}
  *   {"op":"check","slot":I}                  {"status","why"}                   is it still right, after timing?
- *   {"op":"count","case":C,"m":M}            {"status","why","counters":{…}}    one call on the interpreter, what it
- * did
+ *   {"op":"count","case":C,"m":M}            as open, and "counters":{…}        what a call on the interpreter did
  *   {"op":"rows","slot":I,"case":C,"m":M}    {"status","why"}                   as open; a row's bits at M, M/2, M/4…
  *   {"op":"close"}                           {"status"}                         every slot
- *   {"op":"blas","n":N,"k":K,"m":M}          {"status","seconds":[…],"bandwidth":[…],"by",…}   OpenBLAS, cuBLAS;
- * QN_E_DEVICE without it
+ *   {"op":"blas","n":N,"k":K,"m":M}          as time, and "by"                  OpenBLAS, cuBLAS; QN_E_DEVICE: neither
  *
  * "open" and "rows" of a stack may have "share":[…], a number for each expert: so the rows are shared out (call.h).
  *
