@@ -13,8 +13,7 @@
 
 static const qn_back_end *const back_ends[] = {&qn__back_end_cc, &qn__back_end_nvrtc};
 
-/* What a back end lets pass; NULL: out of memory. It is kept: the C library loses some whenever it runs out of it here.
- */
+/* What a back end lets pass; NULL: out of memory. It is kept: each regcomp that runs out of memory leaks some. */
 static const regex_t *allowed_by(const qn_back_end *b) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   static regex_t allowed[QN_COUNT(back_ends)];

@@ -47,20 +47,17 @@ void qn__lua_set_number(lua_State *L, const char *name, double value);
 void qn__lua_set_integer(lua_State *L, const char *name, int64_t value);
 void qn__lua_set_flag(lua_State *L, const char *name, bool value);
 
-/* Raise if the table at `index` has a field that is not among the words of `fields`; `what` names the table. [-0, +0,
- * v] */
+/* Raise if the table at `index` has a field that is not a word of `fields`; `what` names the table. [-0, +0, v] */
 void qn__lua_known(lua_State *L, int index, const char *what, const char *fields);
 
 /* Call fn(the script's function at `index`, light userdata ud) from C that no error may jump out of. True: it raised,
  * and the error is on top of the stack. Needs three free slots. [-0, +0/1, -] */
 bool qn__lua_protected(lua_State *L, lua_CFunction fn, int index, void *ud);
 
-/* Make the class `name` from a list of methods; "__gc" and the like are among them, __index is the class. [-0, +0,
- * m] */
+/* Make the class `name` of a list of methods, "__gc" and the like among them; __index is the class. [-0, +0, m] */
 void qn__lua_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
-/* Values and JSON: text at `index` parsed, kept in a userdata until collected. NULL with a raised error if
- * malformed. */
+/* Values and JSON: text at `index` parsed, kept in a userdata until collected. Raises if it is malformed. */
 cJSON *qn__lua_json(lua_State *L, int index);         /* [-0, +1, v]: the userdata */
 cJSON **qn__lua_json_box(lua_State *L);               /* [-0, +1, m]: an empty one, to be filled */
 void qn__lua_push_json(lua_State *L, const cJSON *j); /* [-0, +1, v] */

@@ -89,8 +89,7 @@ static int decoder_close(lua_State *L) {
 
 /* ---- Linear layers ----------------------------------------------------------------------------------------------- */
 
-/* decoder:sites() -> list of { name =, layer =, slice =, n =, k =, input = }: layers and slices from 1, the head last
- */
+/* decoder:sites() -> { name =, layer =, slice =, n =, k =, input = }…: layers and slices from 1, the head last */
 static int decoder_sites(lua_State *L) {
   const qn__site *site;
   int n = qn__decoder_sites(qn__lua_decoder_at(L, 1), &site);

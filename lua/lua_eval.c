@@ -358,8 +358,8 @@ static qn_status encode(void *ud, const char *text, size_t size, int32_t **ids, 
   return QN_OK;
 }
 
-/* task(model, path, { context =, tokenizer = }) -> task, { n =, truncated =, longest =, hash = }, or nil, message, code
- */
+/* task(model, path, { context =, tokenizer = }) -> task, { n =, truncated =, longest =, hash = }; or nil, message,
+ * code */
 static int task_read(lua_State *L) {
   const qn_model *m = qn__lua_model_at(L, 1);
   const char *path = luaL_checkstring(L, 2);

@@ -26,8 +26,8 @@ typedef enum kind {
   SIGNED,
   UNSIGNED,
   FLOATING,
-  PACKED
-} kind; /* PACKED: 16-bit floats, in memory only */
+  PACKED /* 16-bit floats, in memory only */
+} kind;
 
 typedef struct ctype {
   const char *name; /* short name; C names are mapped to it */

@@ -276,8 +276,7 @@ static void push_operands(lua_State *L, const gemm *g, qn_args *a, int64_t topk,
   }
 }
 
-/* Which experts the rows of a stack meet: push the list of that, and set all but where it is in *r. NULL: one weight.
- */
+/* Which experts the rows of a stack meet: push the list, and set all of *r but where it is. NULL: one weight. */
 static operand *push_rows(lua_State *L, const gemm *g, int64_t m, qn_rows *r) {
   const char *spelling = g->problem.spelling;
   bool ids = raw_field(L, "ids") != LUA_TNIL, offsets = raw_field(L, "offsets") != LUA_TNIL;

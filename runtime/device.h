@@ -18,7 +18,7 @@ typedef struct qn_device_info {
   char arch[160]; /* "sm_90a", or the host's instruction sets: "x86-64 avx2 fma avx512f …" sorted, space separated */
   char product[96]; /* a name for people; of a GPU it is not keyed: the same chip is sold under several */
   char model[64];   /* what times depend on beside the sizes. Host: vendor, family and model of the CPU; CUDA: width of
-                       the   memory bus and the highest clocks */
+                       the memory bus and the highest clocks */
   char driver[32];
   int threads;               /* host: threads of the pool */
   int64_t cache[3];          /* bytes of L1d, L2 (per core), L3; CUDA: 0, L2, 0 */

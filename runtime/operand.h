@@ -45,8 +45,7 @@ typedef enum qn_arg {
 _Static_assert(offsetof(qn_function_args, reserved) == 8 * QN_ARG_COUNT,
                "every field of qn_function_args has a row here");
 
-/* Name of an argument, "x_scale", and where it is: in qn_function_args, and, of operands and their strides, in qn_args.
- */
+/* Name of an argument, "x_scale", and where it is: in qn_function_args and, of operands and their strides, qn_args. */
 typedef struct qn_arg_place {
   const char *name;
   size_t at, given;

@@ -33,8 +33,7 @@ typedef struct qn_draw {
   int64_t n_cols, n_sums, *col; /* columns of Y; the sums that they are of, with *gate twice as many */
   double *sum, *magnitude;      /* [QN_DRAW_PERIOD, n_sums] */
   double largest;               /* of magnitude */
-  void *want; /* [QN_DRAW_PERIOD, N] of the output type: Y, if the draw is exact and the epilogue no function; else NULL
-               */
+  void *want;           /* [QN_DRAW_PERIOD, N] of the output type: Y of an exact draw without functions; else NULL */
   struct qn_draw *next; /* the next expert of a stack, of the same X and residual; NULL: the last before they repeat */
 } qn_draw;
 

@@ -107,8 +107,7 @@ qn_status qn__guarded_set(const qn_guarded *g, const void *data) {
 
 static unsigned char fetched[CHUNK];
 
-/* `bytes` bytes at `at` are those of `want`, or, where that is NULL, the fence's. `all`: the whole memory, if it is
- * here. */
+/* `bytes` bytes at `at` are those of `want`, or, where that is NULL, the fence's. `all`: the memory, if it is here. */
 static qn_status check(const qn_guarded *g, const unsigned char *all, size_t at, const unsigned char *want,
                        size_t bytes, const char *what) {
   for (size_t i = 0; i < bytes; i += CHUNK) {

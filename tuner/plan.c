@@ -107,8 +107,7 @@ static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
   cJSON_Delete(j);
 }
 
-/* For the next tuning, whose incumbent it is, and for people. What was seen in quiet is not replaced by what was not.
- */
+/* For the next tuning, whose incumbent it is, and for people. What was seen in quiet stays if this was not. */
 static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
   char key[PLAN_KEY];
   cJSON *old = remembered(f, x->m, key);

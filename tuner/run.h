@@ -14,10 +14,10 @@ typedef struct qn_dense {
 
 /* Steps of two kinds, for the estimate of the time that is left: what one takes is learnt from those that are done. */
 typedef enum qn_step_kind {
-  QN_MAKING,
-  QN_TIMING,
+  QN_MAKING, /* compiled or verified */
+  QN_TIMING, /* raced at an M */
   QN_STEP_KINDS
-} qn_step_kind; /* compiled or verified; raced at an M */
+} qn_step_kind;
 
 typedef struct qn_tuning {
   const qn_tune_problem *problem;

@@ -100,8 +100,7 @@ qn_status qn__decoder_activate(qn__decoder *d, int site, const char *activation)
  * NULL, NULL: the dense product again. QN_E_SHAPE, QN_E_ARG. */
 qn_status qn__decoder_serve(qn__decoder *d, int site, const qn_gemm *gemm, const qn_weight *weight);
 /* The same for n sites that are the experts of a stack, in the order of its numbers: E of `gemm` is n. Where all
- * products of a layer's experts are served so, and nobody is told of their inputs, each is one call of qn_run_grouped.
- */
+ * products of a layer's experts are served so, and no hook wants their inputs, each is one call of qn_run_grouped. */
 qn_status qn__decoder_serve_stack(qn__decoder *d, const int *site, int64_t n, const qn_gemm *gemm,
                                   const qn_weight *weight);
 

@@ -7,8 +7,7 @@
 #include "rounding.h"
 #include "scratch.h"
 
-/* A matrix of a checkpoint, and what it multiplies by now. Begins with tensor, slice, format and layer, the rest zero.
- */
+/* A matrix of a checkpoint, and what multiplies in its place. At first only tensor, slice, format and layer are set. */
 typedef struct qn__linear {
   const qn_tensor *tensor;
   int64_t slice;

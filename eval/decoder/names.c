@@ -10,8 +10,7 @@
 
 /* ---- Rows of fused tensors --------------------------------------------------------------------------------------- */
 
-/* What a cut needs to know; it enters first, run and step of `r`, whose n is there, and gives the rows of the tensor.
- */
+/* What a cut needs to know. It sets first, run and step of `r`, whose n is there, and returns the tensor's rows. */
 typedef struct place {
   const qn__config *c;
   const qn__layer_config *l;

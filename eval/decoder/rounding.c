@@ -34,8 +34,7 @@ static float largest_code(qn_form f) {
 
 static float nearest(qn_form f, float v) { return qn__narrow_value(f, qn__narrow_nearest(f, v)); }
 
-/* The power of two that is nearest to the largest (from 1.75 on the next one), which becomes that of the largest code.
- */
+/* The power of two nearest to the largest (from 1.75 on the next one) becomes that of the largest code. */
 static float power_of_two(qn_form f, float top) {
   float p = qn__f32_of_bits((qn__bits_of_f32(top) + (1u << 21)) & 0x7f800000);
   return fmaxf(p, 0x1p-126f) / (float)(1 << ilogbf(largest_code(f)));

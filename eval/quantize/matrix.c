@@ -27,8 +27,7 @@ QN__INLINE void pack(int64_t n, const double *from, int64_t ld, double *to) {
     for (int j = 0; j < T / W; j++) *(lanes *)(to + (j * n + p) * W) = *(const lanes *)(from + p * ld + j * W);
 }
 
-/* Rows are packed first: where they are a multiple of 4096 bytes apart they would drive one another out of the cache.
- */
+/* Rows are packed first: a multiple of 4096 bytes apart they would drive one another out of the cache. */
 QN__CLONES void qn__tile_add(int64_t n, double sign, const double *a, int64_t lda, const double *b, int64_t ldb,
                              double *c, int64_t ldc) {
   _Alignas(64) double x[PACKED * T], y[PACKED * T];

@@ -73,8 +73,7 @@ struct qn_emu_kernel {
   int line;               /* of its .entry */
 };
 
-/* The kernel that is called `wanted`; NULL: the only one. QN_E_ARG, listing the names there are. Owned by the module.
- */
+/* The kernel that is called `wanted`; NULL: the only one. The module owns it. QN_E_ARG, listing the names there are. */
 qn_status qn__emu_kernel_find(qn_emu_module *m, const char *wanted, const qn_emu_kernel **out);
 int qn__emu_kernel_count(const qn_emu_module *m);
 const qn_emu_kernel *qn__emu_kernel_at(const qn_emu_module *m, int i);
