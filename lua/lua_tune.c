@@ -133,21 +133,9 @@ static const qn_kernel *find_kernel(void *ud, const char *hash) {
 
 static void push_counts(lua_State *L, const qn_tune_counts *c) {
   lua_newtable(L);
-  qn__lua_set_integer(L, "compiled", (int64_t)c->compiled);
-  qn__lua_set_integer(L, "compile_known", (int64_t)c->compile_known);
-  qn__lua_set_integer(L, "compile_failed", (int64_t)c->compile_failed);
-  qn__lua_set_integer(L, "verified", (int64_t)c->verified);
-  qn__lua_set_integer(L, "verify_known", (int64_t)c->verify_known);
-  qn__lua_set_integer(L, "rejected", (int64_t)c->rejected);
-  qn__lua_set_integer(L, "timed", (int64_t)c->timed);
-  qn__lua_set_integer(L, "timed_known", (int64_t)c->timed_known);
-  qn__lua_set_integer(L, "restarts", (int64_t)c->restarts);
-  qn__lua_set_integer(L, "set_aside", (int64_t)c->set_aside);
-  qn__lua_set_integer(L, "samples", (int64_t)c->samples);
-  qn__lua_set_integer(L, "thrown", (int64_t)c->thrown);
-  qn__lua_set_integer(L, "disturbed", (int64_t)c->disturbed);
-  qn__lua_set_integer(L, "again", (int64_t)c->again);
-  qn__lua_set_integer(L, "cut", (int64_t)c->cut);
+#define X(name) qn__lua_set_integer(L, #name, (int64_t)c->name);
+  QN_TUNE_COUNT_MAP(X)
+#undef X
 }
 
 static void push_result(lua_State *L, qn_tune_result *r) {
@@ -170,8 +158,8 @@ static void push_result(lua_State *L, qn_tune_result *r) {
 /* tune(json, progress or nil) -> table with .handle, or nil, message, code */
 static int tune(lua_State *L) {
   lua_settop(L, 2);
-  const cJSON *job = qn__lua_json(L, 1), *o = qn__json_get(job, "options"), *m = qn__json_get(o, "m"),
-              *x;                                /* 3: keeps the texts alive */
+  const cJSON *job = qn__lua_json(L, 1); /* 3: keeps the texts alive */
+  const cJSON *o = qn__json_get(job, "options"), *m = qn__json_get(o, "m"), *x;
   tuned *t = lua_newuserdatauv(L, sizeof *t, 0); /* 4 */
   *t = (tuned){.L = L};
   luaL_setmetatable(L, result_class);

@@ -70,14 +70,26 @@ typedef struct qn_tune_options {
 } qn_tune_options;
 
 /* Counts of a run, printed and tested: what was done now and what was found in the store. */
+#define QN_TUNE_COUNT_MAP(X)                                                                                           \
+  X(compiled)                                                                                                          \
+  X(compile_known)                                                                                                     \
+  X(compile_failed)                                                                                                    \
+  X(verified)                                                                                                          \
+  X(verify_known)                                                                                                      \
+  X(rejected)                                                                                                          \
+  X(timed)                                                                                                             \
+  X(timed_known)                                                                                                       \
+  X(restarts)                                                                                                          \
+  X(set_aside) /* not tried further in this run, through no fault that is known to be theirs */                        \
+  X(samples)   /* kept */                                                                                              \
+  X(thrown)    /* void, and taken again */                                                                             \
+  X(disturbed) /* of those kept, taken on a busy machine (sample.h) */                                                 \
+  X(again)     /* timings of earlier runs that were taken again */                                                     \
+  X(cut)       /* left out for want of time: unverified kernels, timings of others; 0: more budget adds nothing */
 typedef struct qn_tune_counts {
-  size_t compiled, compile_known, compile_failed, verified, verify_known, rejected, timed, timed_known, restarts;
-  size_t set_aside; /* not tried further in this run, through no fault that is known to be theirs */
-  size_t samples, thrown,
-      disturbed; /* kept; void, and taken again; of those kept, taken on a busy machine (sample.h) */
-  size_t again;  /* timings of earlier runs that were taken again */
-  size_t cut;    /* left out, as the budget had no time for them: kernels that are not verified, each once, and
-                    timings of those that are; 0: a larger budget adds nothing */
+#define X(name) size_t name;
+  QN_TUNE_COUNT_MAP(X)
+#undef X
 } qn_tune_counts;
 
 typedef struct qn_tune_result {
