@@ -12,32 +12,29 @@
 
 /* What is known of an entrant now: an artifact, or a failure with its reason. */
 static void settle(const qn_store *store, qn_entrant *e, qn_status s, const char *why, const qn_artifact *a) {
-  char text[64];
   e->failed = s == QN_E_COMPILE;
   e->missed = s != QN_OK && !e->failed;
   if (s == QN_OK) {
     snprintf(e->image, sizeof e->image, "%.4000s/artifact/%s.bin", qn__store_path(store), a->hash);
     snprintf(e->sum, sizeof e->sum, "%s", a->hash);
-    snprintf(text, sizeof text, "spills %d bytes of registers", a->spills);
-    why = a->spills ? text : NULL;
-  }
-  e->why = why ? strdup(why) : NULL;
+    if (a->spills) snprintf(e->why, sizeof e->why, "spills %d bytes of registers", a->spills);
+  } else snprintf(e->why, sizeof e->why, "%s", why);
   e->ready = true;
 }
 
 /* Compile, again if the compiler was killed; what says something about the source is kept. */
-static qn_status compile(qn_maker *m, const qn_candidate *c, qn_artifact *a, char why[1400]) {
+static qn_status compile(qn_maker *m, const qn_candidate *c, qn_artifact *a, char why[QN_MAKE_WHY]) {
   enum { tries = 3 };
   const qn_source source = {c->name, m->target, c->arch, c->flags, c->source, &m->stop, m->headers};
   qn_status s = QN_E_IO;
   for (int i = 0; i < tries && s == QN_E_IO && !m->stop; i++) {
     if (i) qn__artifact_free(a);
     s = qn__compile(&source, a);
-    snprintf(why, 1400, "%s", s == QN_OK ? "" : qn__errmsg());
+    snprintf(why, QN_MAKE_WHY, "%s", s == QN_OK ? "" : qn__errmsg());
   }
   if (s != QN_OK && s != QN_E_COMPILE) return s;
   qn_status kept = qn__store_artifact_put(m->store, c->hash, s, why, a);
-  if (kept != QN_OK) snprintf(why, 1400, "%s", qn__errmsg());
+  if (kept != QN_OK) snprintf(why, QN_MAKE_WHY, "%s", qn__errmsg());
   return kept != QN_OK ? kept : s;
 }
 
@@ -45,7 +42,7 @@ static void make(qn_maker *m, qn_entrant *e) {
   enum { most_misses = 3 };
   qn_artifact a = {0};
   qn_status s = QN_OK;
-  char why[1400];
+  char why[QN_MAKE_WHY];
   bool known = qn__store_artifact_get(m->store, e->c->hash, &s, &a, why, sizeof why);
   if (!known) s = compile(m, e->c, &a, why);
   pthread_mutex_lock(&m->lock);
@@ -84,7 +81,7 @@ static void *work(void *ud) {
 static void sort_out(qn_maker *m, qn_entrant *e) {
   qn_artifact a;
   qn_status known;
-  char why[1400];
+  char why[QN_MAKE_WHY];
   if (e->c->library) {
     e->ready = true;
     return;
@@ -110,12 +107,12 @@ static void init_lock(qn_maker *m) {
 qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_entrant *const *order, size_t n,
                           int threads) {
   *m = (qn_maker){.store = store};
+  init_lock(m);
   snprintf(m->target, sizeof m->target, "%s", target);
   if (threads <= 0) threads = qn__cpu_count();
   m->entrant = calloc(n + 1, sizeof *m->entrant);
   m->thread = calloc((size_t)threads, sizeof *m->thread);
-  if (!m->entrant || !m->thread) return qn__fail(QN_E_NOMEM, "no memory for %zu sources", n);
-  init_lock(m);
+  if (!m->entrant || !m->thread) return qn__maker_stop(m), qn__fail(QN_E_NOMEM, "no memory for %zu sources", n);
   for (size_t i = 0; i < n; i++) sort_out(m, order[i]);
   if ((size_t)threads > m->n) threads = (int)m->n;
   m->headers = qn__headers_new(m->n);
@@ -124,7 +121,9 @@ qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_e
   pthread_mutex_lock(&m->lock);
   m->working -= threads - m->threads;
   pthread_mutex_unlock(&m->lock);
-  return m->threads || !threads ? QN_OK : qn__fail(QN_E_NOMEM, "no thread to compile on");
+  if (m->threads || !threads) return QN_OK;
+  qn__maker_stop(m);
+  return qn__fail(QN_E_NOMEM, "no thread to compile on");
 }
 
 bool qn__maker_wait(qn_maker *m, const qn_entrant *e, double until) {
@@ -138,7 +137,6 @@ bool qn__maker_wait(qn_maker *m, const qn_entrant *e, double until) {
 }
 
 void qn__maker_stop(qn_maker *m) {
-  if (!m->entrant) return;
   pthread_mutex_lock(&m->lock);
   m->stop = true;
   pthread_mutex_unlock(&m->lock);

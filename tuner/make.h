@@ -7,14 +7,16 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+enum { QN_MAKE_WHY = 1400 }; /* room for a reason */
+
 /* A variant that takes part; each once, whatever problems share it. */
 typedef struct qn_entrant {
   const qn_candidate *c;
   /* Written by the maker, and read once it is ready. */
-  bool ready, known; /* known: the store had it */
-  char *why;         /* why there is no artifact, or none that can be used; NULL: there is */
-  bool failed;       /* to compile */
-  bool missed;       /* it was not compiled, which is not its fault */
+  bool ready, known;     /* known: the store had it */
+  bool failed;           /* to compile */
+  bool missed;           /* it was not compiled, which is not its fault */
+  char why[QN_MAKE_WHY]; /* is there no artifact, or none that can be used; "": there is one */
   char image[4096], sum[33];
   /* The run's own. */
   bool taken;    /* counted */
@@ -36,14 +38,15 @@ typedef struct qn_maker {
   int misses;           /* in a row */
   atomic_bool stop;
   qn_status status; /* why it ended early, with the text */
-  char failure[1400];
+  char failure[QN_MAKE_WHY];
   pthread_mutex_t lock;
   pthread_cond_t change;
 } qn_maker;
 
 /* Begin to make the n entrants in their order, those the store does not have on `threads` threads (0: all cores). Each
  * is looked up once more before it is compiled: other runs make the same. A compiler that is killed is started again.
- * After three entrants in a row that could not be made through no fault of theirs it ends: a full disk, no compiler. */
+ * After three entrants in a row that could not be made through no fault of theirs it ends: a full disk, no compiler.
+ * QN_E_NOMEM: nothing is begun, and nothing left to stop. */
 qn_status qn__maker_start(qn_maker *m, qn_store *store, const char *target, qn_entrant *const *order, size_t n,
                           int threads);
 /* Wait until `e` is ready, or no longer than to the moment `until`; false: it is not. */

@@ -205,9 +205,9 @@ static void take(qn_tuning *r, qn_entrant *e) {
   r->counts.compile_known += e->known;
   r->counts.compiled += !e->known && !e->missed && !e->c->library;
   r->counts.compile_failed += e->failed;
-  e->alive = !e->why;
+  e->alive = !e->failed && !e->missed && !*e->why;
   if (e->missed) qn__run_set_aside(r, e, e->why);
-  else if (e->why) qn__run_reject(r, e, e->why);
+  else if (!e->alive) qn__run_reject(r, e, e->why);
 }
 
 /* The run goes on with what is made. */
@@ -347,15 +347,14 @@ static size_t unproven(const qn_tuning *r) {
 static qn_status add_kernel(qn_tuning *r, qn_tune_result *out, const char *hash) {
   for (size_t i = 0; i < out->n_kernels; i++)
     if (!strcmp(out->kernel[i].hash, hash)) return QN_OK;
-  qn_entrant *e = qn__run_entrant(r, hash);
-  qn_artifact a = {0};
-  qn_status status = QN_OK;
-  char why[256];
-  if (!e->c->library && (!qn__store_artifact_get(r->store, hash, &status, &a, why, sizeof why) || status != QN_OK))
-    return qn__fail(QN_E_IO, "the artifact of %s is gone from the store", e->c->name);
   qn_kernel *list = realloc(out->kernel, (out->n_kernels + 1) * sizeof *list);
   if (!list) return qn__fail(QN_E_NOMEM, "no memory for kernels");
   out->kernel = list;
+  const qn_entrant *e = qn__run_entrant(r, hash);
+  qn_artifact a = {0};
+  qn_status status = QN_OK;
+  if (!e->c->library && (!qn__store_artifact_get(r->store, hash, &status, &a, NULL, 0) || status != QN_OK))
+    return qn__fail(QN_E_IO, "the artifact of %s is gone from the store", e->c->name);
   qn_kernel *k = &list[out->n_kernels++];
   *k = (qn_kernel){
       .recipe = e->c->recipe, .registers = a.registers, .shared = a.shared, .image = a.image, .size = a.size};
@@ -546,7 +545,6 @@ qn_status qn__tune(const qn_tune_problem *problems, size_t n, const qn_tune_opti
   qn__journal_close(&r->journal);
   qn__supervisor_fini(&r->supervisor);
   qn__store_close(r->store);
-  for (size_t i = 0; i < r->n_entrants; i++) free(r->entrant[i].why);
   free(r->remarks);
   free(r->dense);
   free(r->entrant);
