@@ -39,12 +39,10 @@ static qn_status count(const qn__settings *s, qn__setting what, int64_t item, in
 
 /* ---- Where the settings are -------------------------------------------------------------------------------------- */
 
-static const cJSON *get(const cJSON *object, const char *key) { return cJSON_GetObjectItemCaseSensitive(object, key); }
-
 /* The part of config.json that describes the decoder: the innermost that counts its layers. */
 static const cJSON *text_part(const qn_model *m) {
   for (int i = m->n_configs - 1; i >= 0; i--)
-    if (get(m->config_part[i], "num_hidden_layers")) return m->config_part[i];
+    if (qn__member(m->config_part[i], "num_hidden_layers")) return m->config_part[i];
   return m->json;
 }
 
@@ -65,8 +63,8 @@ static qn_status find_settings(const qn_model *weights, qn__settings *s) {
                     "no config.json beside the weights, so what the model computes is unknown; put that of "
                     "the original there, or let convert --config make a folder of both");
   s->part[1] = text_part(m);
-  const cJSON *type = get(s->part[1], "model_type");
-  if (!cJSON_IsString(type)) type = get(m->json, "model_type");
+  const cJSON *type = qn__member(s->part[1], "model_type");
+  if (!cJSON_IsString(type)) type = qn__member(m->json, "model_type");
   if (!cJSON_IsString(type)) return qn__fail(QN_E_FORMAT, "config.json: model_type: a text is expected");
   return qn__arch_find(type->valuestring, false, &s->arch, &s->name);
 }
@@ -253,9 +251,9 @@ static qn_status read_delta(const qn__settings *s, qn__delta_config *d) {
 
 /* Ropes of all layers, and of those with a window if they have their own: an object for each type of layer says so. */
 static qn_status read_ropes(qn__settings s, qn__config *c, bool *local) {
-  const cJSON *ropes = get(s.part[1], "rope_parameters");
-  if (!cJSON_IsObject(ropes)) ropes = get(s.part[1], "rope_scaling");
-  const cJSON *full = get(ropes, "full_attention"), *sliding = get(ropes, "sliding_attention");
+  const cJSON *ropes = qn__member(s.part[1], "rope_parameters");
+  if (!cJSON_IsObject(ropes)) ropes = qn__member(s.part[1], "rope_scaling");
+  const cJSON *full = qn__member(ropes, "full_attention"), *sliding = qn__member(ropes, "sliding_attention");
   *local = s.arch->local_rope || sliding;
   s.part[0] = full || sliding ? full : ropes;
   QN_TRY(qn__rope_read(&s, c, false, &c->rope[0]));

@@ -21,7 +21,7 @@ static const cJSON *in_json(const qn__settings *s, qn__setting what) {
   for (size_t p = 0; p < QN_COUNT(s->part); p++)
     for (size_t i = 0; i < QN_COUNT(keys[what].json); i++) {
       const char *key = keys[what].json[i];
-      const cJSON *v = key ? cJSON_GetObjectItemCaseSensitive(s->part[p], key) : NULL;
+      const cJSON *v = key ? qn__member(s->part[p], key) : NULL;
       if (v && !cJSON_IsNull(v)) return v;
       if (v) null = v;
     }
@@ -61,8 +61,7 @@ qn_status qn__setting_refuse(const qn__settings *s, qn__setting what, const char
     return qn__fail(QN_E_FORMAT, "GGUF header: %s.%s: %s", s->name, keys[what].gguf ? keys[what].gguf : "?", why);
   const char *key = keys[what].json[0];
   for (size_t p = 0; p < QN_COUNT(s->part); p++)
-    if (keys[what].json[1] && cJSON_GetObjectItemCaseSensitive(s->part[p], keys[what].json[1]))
-      key = keys[what].json[1];
+    if (keys[what].json[1] && qn__member(s->part[p], keys[what].json[1])) key = keys[what].json[1];
   return qn__fail(QN_E_FORMAT, "config.json: %s: %s", key ? key : "?", why);
 }
 

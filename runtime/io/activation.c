@@ -10,10 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const cJSON *get(const cJSON *object, const char *key) { return cJSON_GetObjectItemCaseSensitive(object, key); }
-
 static bool says(const cJSON *object, const char *key, const char *text) {
-  const char *s = cJSON_GetStringValue(get(object, key));
+  const char *s = cJSON_GetStringValue(qn__member(object, key));
   return s && strstr(s, text);
 }
 
@@ -31,9 +29,10 @@ static const struct {
 
 /* "i8.row" of {"type": "int", "num_bits": 8, "strategy": "token"…}; NULL: it says nothing. */
 static const char *spelled(const cJSON *in, qn__arena *a) {
-  const char *type = cJSON_GetStringValue(get(in, "type")), *strategy = cJSON_GetStringValue(get(in, "strategy"));
-  int64_t bits = qn__value_int(get(in, "num_bits"), 0), group = qn__value_int(get(in, "group_size"), 0);
-  bool zero = cJSON_IsFalse(get(in, "symmetric"));
+  const char *type = cJSON_GetStringValue(qn__member(in, "type")),
+             *strategy = cJSON_GetStringValue(qn__member(in, "strategy"));
+  int64_t bits = qn__value_int(qn__member(in, "num_bits"), 0), group = qn__value_int(qn__member(in, "group_size"), 0);
+  bool zero = cJSON_IsFalse(qn__member(in, "symmetric"));
   char name[32];
   if (!type || bits < 1) return NULL;
   snprintf(name, sizeof name, "%.8s%jd", type, (intmax_t)bits);
@@ -50,7 +49,7 @@ static const char *spelled(const cJSON *in, qn__arena *a) {
 const char *qn__activation_find(const qn_model *m, qn__arena *a) {
   const cJSON *group;
   for (int i = 0; (group = qn__ct_weights(m, i)); i++) {
-    const char *found = spelled(get(group, "input_activations"), a);
+    const char *found = spelled(qn__member(group, "input_activations"), a);
     if (found) return found;
   }
   if (!strcmp(qn__quant_text(m, "quant_algo"), "NVFP4")) return "nvfp4.g16";
@@ -76,13 +75,13 @@ void qn__activation_choose(qn_model *m, qn__weight *w) {
   size_t length = strlen(name) - strlen(w->dialect->key);
   int most = NOT_MEANT;
   if (!w->pub.activation || w->pub.activation != m->activation || !qn__ct_weights(m, 1)) return;
-  for (int i = 0; (group = qn__ct_weights(m, i)); i++) cJSON_ArrayForEach(target, get(group, "targets")) {
+  for (int i = 0; (group = qn__ct_weights(m, i)); i++) cJSON_ArrayForEach(target, qn__member(group, "targets")) {
       const char *t = cJSON_GetStringValue(target);
       int is = t ? match_target(t, name, length) : NOT_MEANT;
       if (is > most) most = is, best = group, by = t;
     }
   if (most == UNKNOWN) w->pub.activation = qn__arena_print(&m->arena, "unknown, by the target \"%s\"", by);
-  else if (best) w->pub.activation = spelled(get(best, "input_activations"), &m->arena);
+  else if (best) w->pub.activation = spelled(qn__member(best, "input_activations"), &m->arena);
 }
 
 qn_status qn__activation_scale(const qn_model *m, qn__weight *w) {

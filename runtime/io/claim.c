@@ -88,9 +88,8 @@ static bool class_has(const qn_model *m, const char *word) {
   const cJSON *class;
   for (int i = 0; i < m->n_configs; i++)
     cJSON_ArrayForEach(
-        class, cJSON_GetObjectItemCaseSensitive(m->config_part[i], "architectures")) if (cJSON_IsString(class) &&
-                                                                                         strstr(class->valuestring,
-                                                                                                word)) return true;
+        class, qn__member(m->config_part[i], "architectures")) if (cJSON_IsString(class) &&
+                                                                   strstr(class->valuestring, word)) return true;
   return false;
 }
 
@@ -113,7 +112,7 @@ static bool is_tied(const qn_model *m) {
   if (class_has(m, "Classification")) return false;
   for (int i = 0; i < m->n_configs; i++)
     for (size_t key = 0; key < QN_COUNT(keys); key++) {
-      const cJSON *flag = cJSON_GetObjectItemCaseSensitive(m->config_part[i], keys[key]);
+      const cJSON *flag = qn__member(m->config_part[i], keys[key]);
       if (cJSON_IsTrue(flag)) return true;
       said = said || cJSON_IsFalse(flag);
     }

@@ -176,18 +176,17 @@ static bool is_quark(const qn_model *m, const qn__weight *w) {
 }
 
 static const char *text(const cJSON *object, const char *key) {
-  const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+  const char *s = cJSON_GetStringValue(qn__member(object, key));
   return s ? s : "";
 }
 
 static qn_status claim_quark(const qn_model *m, qn__weight *w) {
-  const cJSON *all = cJSON_GetObjectItemCaseSensitive(m->quant, "global_quant_config"),
-              *config = cJSON_GetObjectItemCaseSensitive(all, "weight"),
-              *export = cJSON_GetObjectItemCaseSensitive(m->quant, "export");
+  const cJSON *all = qn__member(m->quant, "global_quant_config"), *config = qn__member(all, "weight"),
+              *export = qn__member(m->quant, "export");
   const char *type = text(config, "dtype"), *scheme = text(config, "qscheme"), *order = text(export, "pack_method");
   char grain[24];
   if (strcmp(scheme, "per_group") || (strcmp(type, "int4") && strcmp(type, "uint4")) ||
-      cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(m->quant, "layer_quant_config")))
+      cJSON_GetArraySize(qn__member(m->quant, "layer_quant_config")))
     return qn__fail(QN_E_SHAPE,
                     "%s: Quark's %s, %s, maybe with exceptions; int4 and uint4 per group for all layers are read",
                     w->part[CODES]->name, *type ? type : "unknown type", *scheme ? scheme : "of unknown scheme");

@@ -26,7 +26,7 @@ typedef struct state {
 } state;
 
 static int64_t whole(const cJSON *object, const char *key) {
-  const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
+  const cJSON *v = qn__member(object, key);
   return cJSON_IsNumber(v) && v->valuedouble >= 1 && v->valuedouble <= INT32_MAX ? (int64_t)v->valuedouble : 0;
 }
 
@@ -35,8 +35,8 @@ static qn_status read_state(const qn__weight *w, state *out) {
   errno = 0; /* which tells a lack of memory from a fault of the text */
   cJSON *j = r->bytes && r->bytes < 65536 ? cJSON_ParseWithLength(r->data, r->bytes) : NULL;
   if (!j && errno == ENOMEM) return qn__fail(QN_E_NOMEM, "%s", r->name);
-  const cJSON *shape = cJSON_GetObjectItemCaseSensitive(j, "shape"), *n = cJSON_GetArrayItem(shape, 0),
-              *k = cJSON_GetArrayItem(shape, 1), *offset = cJSON_GetObjectItemCaseSensitive(j, "nested_offset");
+  const cJSON *shape = qn__member(j, "shape"), *n = cJSON_GetArrayItem(shape, 0), *k = cJSON_GetArrayItem(shape, 1),
+              *offset = qn__member(j, "nested_offset");
   *out = (state){.blocksize = whole(j, "blocksize"), .nested_blocksize = whole(j, "nested_blocksize")};
   if (cJSON_GetArraySize(shape) == 2 && cJSON_IsNumber(n) && cJSON_IsNumber(k) && n->valuedouble >= 1 &&
       n->valuedouble <= INT32_MAX && k->valuedouble >= 1 && k->valuedouble <= INT32_MAX) {

@@ -24,7 +24,7 @@
 enum { CODES, SCALE, ZERO, SHAPE, G_IDX };
 
 const cJSON *qn__ct_weights(const qn_model *m, int i) {
-  const cJSON *groups = cJSON_GetObjectItemCaseSensitive(m->quant, "config_groups");
+  const cJSON *groups = qn__member(m->quant, "config_groups");
   for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next)
     if (!i--) return g;
   return NULL;
@@ -49,8 +49,8 @@ static int packing_of(int64_t words, int64_t count, int64_t bits) {
 }
 
 static int64_t configured_bits(const cJSON *group) {
-  const cJSON *weights = cJSON_GetObjectItemCaseSensitive(group, "weights");
-  return qn__value_int(cJSON_GetObjectItemCaseSensitive(weights, "num_bits"), 0);
+  const cJSON *weights = qn__member(group, "weights");
+  return qn__value_int(qn__member(weights, "num_bits"), 0);
 }
 
 static int find_bits(const qn_model *m, qn__weight *w, int64_t words) {
@@ -168,8 +168,8 @@ const qn__dialect qn__ct_packed = {"compressed-tensors/pack-quantized",
 /* ---- int-quantized ----------------------------------------------------------------------------------------------- */
 
 static bool is_int(const qn_model *m, const qn__weight *w) { /* Quark's are transposed when they have groups */
-  const cJSON *quark = cJSON_GetObjectItemCaseSensitive(m->quant, "global_quant_config"),
-              *scheme = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(quark, "weight"), "qscheme");
+  const cJSON *quark = qn__member(m->quant, "global_quant_config"),
+              *scheme = qn__member(qn__member(quark, "weight"), "qscheme");
   return w->part[CODES]->type == QN_T_I8 && !(cJSON_IsString(scheme) && !strcmp(scheme->valuestring, "per_group"));
 }
 

@@ -4,8 +4,6 @@
 
 /* ---- Settings ---------------------------------------------------------------------------------------------------- */
 
-static const cJSON *get(const cJSON *object, const char *key) { return cJSON_GetObjectItemCaseSensitive(object, key); }
-
 static size_t module_length(const qn__weight *w) { return strlen(w->part[0]->name) - strlen(w->dialect->key); }
 
 /* "dynamic" of GPTQModel: the first rule counts whose expression matches the name from its start; "-:" in front says
@@ -35,8 +33,8 @@ static const cJSON *find_module(const qn__weight *w, const cJSON *object) {
 }
 
 qn_status qn__layer_configure(const qn_model *m, qn__weight *w) {
-  QN_TRY(match_rules(w, get(m->quant, "dynamic"), &w->own));
-  if (!w->own) w->own = find_module(w, get(m->quant, "extra_config"));
+  QN_TRY(match_rules(w, qn__member(m->quant, "dynamic"), &w->own));
+  if (!w->own) w->own = find_module(w, qn__member(m->quant, "extra_config"));
   if (!w->own) w->own = find_module(w, m->quant);
   return QN_OK;
 }
@@ -48,12 +46,12 @@ int64_t qn__value_int(const cJSON *v, int64_t fallback) {
 }
 
 int64_t qn__layer_int(const qn_model *m, const qn__weight *w, const char *key, int64_t fallback) {
-  return qn__value_int(get(w->own, key), qn__value_int(get(m->quant, key), fallback));
+  return qn__value_int(qn__member(w->own, key), qn__value_int(qn__member(m->quant, key), fallback));
 }
 
 const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *key) {
-  const cJSON *v = get(w->own, key);
-  if (!v) v = get(m->quant, key);
+  const cJSON *v = qn__member(w->own, key);
+  if (!v) v = qn__member(m->quant, key);
   return cJSON_IsString(v) ? v->valuestring : "";
 }
 
@@ -63,7 +61,7 @@ const char *qn__layer_text(const qn_model *m, const qn__weight *w, const char *k
 static int64_t configured_group(const qn_model *m, const qn__weight *w, int64_t groups) {
   const cJSON *g;
   int64_t said = qn__layer_int(m, w, "group_size", qn__layer_int(m, w, "q_group_size", 0));
-  for (int i = 0;; said = qn__value_int(get(get(g, "weights"), "group_size"), 0)) {
+  for (int i = 0;; said = qn__value_int(qn__member(qn__member(g, "weights"), "group_size"), 0)) {
     if (said > 0 && qn__ceildiv(w->pub.k, said) == groups) return said;
     if (!(g = qn__ct_weights(m, i++))) return 0;
   }
@@ -99,9 +97,9 @@ static bool pair(const cJSON *list, int64_t out[2]) {
 bool qn__layer_block(const qn_model *m, const qn__weight *w, int part, int64_t block[2]) {
   const cJSON *g;
   int64_t rows, cols;
-  bool found = pair(get(m->quant, "weight_block_size"), block);
+  bool found = pair(qn__member(m->quant, "weight_block_size"), block);
   for (int i = 0; !found && (g = qn__ct_weights(m, i)); i++)
-    found = pair(get(get(g, "weights"), "block_structure"), block);
+    found = pair(qn__member(qn__member(g, "weights"), "block_structure"), block);
   if (!found) block[0] = block[1] = 128;
   return w->part[part]->n_dims >= w->part[0]->n_dims && qn__scale_shape(w, part, &rows, &cols) &&
          rows == qn__ceildiv(w->pub.n, block[0]) && cols == qn__ceildiv(w->pub.k, block[1]) &&

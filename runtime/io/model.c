@@ -156,18 +156,18 @@ static void find_parts(qn_model *m, const cJSON *part) {
   static const char *const names[] = {"text_config", "llm_config", "language_config", "lm_config", "thinker_config"};
   if (!cJSON_IsObject(part) || m->n_configs == QN__CONFIGS) return;
   m->config_part[m->n_configs++] = part;
-  for (size_t i = 0; i < QN_COUNT(names); i++) find_parts(m, cJSON_GetObjectItemCaseSensitive(part, names[i]));
+  for (size_t i = 0; i < QN_COUNT(names); i++) find_parts(m, qn__member(part, names[i]));
 }
 
 const cJSON *qn__config_value(const qn_model *m, const char *key) {
   const cJSON *v = NULL;
-  for (int i = 0; !v && i < m->n_configs; i++) v = cJSON_GetObjectItemCaseSensitive(m->config_part[i], key);
+  for (int i = 0; !v && i < m->n_configs; i++) v = qn__member(m->config_part[i], key);
   return v;
 }
 
 bool qn__architecture_is(const qn_model *m, const char *name) {
   for (int i = 0; i < m->n_configs; i++) {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(m->config_part[i], "model_type");
+    const cJSON *v = qn__member(m->config_part[i], "model_type");
     if (cJSON_IsString(v) && !strcmp(v->valuestring, name)) return true;
   }
   return false;
@@ -209,11 +209,11 @@ static qn_status read_config(qn_model *m, const char *dir) {
 }
 
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback) {
-  return qn__value_int(cJSON_GetObjectItemCaseSensitive(m->quant, key), fallback);
+  return qn__value_int(qn__member(m->quant, key), fallback);
 }
 
 const char *qn__quant_text(const qn_model *m, const char *key) {
-  const cJSON *v = cJSON_GetObjectItemCaseSensitive(m->quant, key);
+  const cJSON *v = qn__member(m->quant, key);
   return cJSON_IsString(v) ? v->valuestring : "";
 }
 

@@ -186,6 +186,11 @@ const qn_raw *qn__sibling(const qn_model *m, const char *stem, size_t stem_lengt
 const cJSON *qn__config_value(const qn_model *m, const char *key);
 bool qn__architecture_is(const qn_model *m, const char *name);
 
+/* A member of an object of JSON; NULL: there is none. The name counts letter by letter. */
+static inline const cJSON *qn__member(const cJSON *object, const char *key) {
+  return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
 /* Settings of the model's quantization. `fallback` when absent or of another type. */
 int64_t qn__value_int(const cJSON *value, int64_t fallback); /* a whole number, or a bool */
 int64_t qn__quant_int(const qn_model *m, const char *key, int64_t fallback);
