@@ -385,7 +385,8 @@ static bool has_word(const char *key, const char *wanted) {
 static bool holds_text(const cJSON *value, const char *wanted) {
   const cJSON *x;
   if (cJSON_IsString(value)) return !strcmp(value->valuestring, wanted);
-  cJSON_ArrayForEach(x, value) if (holds_text(x, wanted)) return true;
+  cJSON_ArrayForEach(x, value)
+    if (holds_text(x, wanted)) return true;
   return false;
 }
 
@@ -420,7 +421,8 @@ static qn_status forget_file(void *ud, const place *p) {
   if (p->what != ENTRY) return QN_OK;
   QN_TRY(qn__entry_read(p->path, NULL, &key, &value));
   bool hit = value && concerns(p, key, value, f->what);
-  if (value) cJSON_ArrayForEach(hash, f->hashes) hit |= concerns(p, key, value, hash->valuestring);
+  if (value)
+    cJSON_ArrayForEach(hash, f->hashes) hit |= concerns(p, key, value, hash->valuestring);
   cJSON_Delete(value);
   free(key);
   if (hit && unlink(p->path))

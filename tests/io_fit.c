@@ -13,8 +13,8 @@ static size_t place(cJSON *tensor, size_t at) {
   int64_t dim[QN_MAX_DIMS];
   int n = 0;
   uint64_t bytes;
-  cJSON_ArrayForEach(d, shape) if (n < QN_MAX_DIMS) dim[n++] =
-      d->valuedouble >= 0 && d->valuedouble < 0x1p62 ? (int64_t)d->valuedouble : 0;
+  cJSON_ArrayForEach(d, shape)
+    if (n < QN_MAX_DIMS) dim[n++] = d->valuedouble >= 0 && d->valuedouble < 0x1p62 ? (int64_t)d->valuedouble : 0;
   if (!type || !qn__dtype_bytes(type, dim, n, &bytes) || bytes > 1 << 16) return 0;
   cJSON_DeleteItemFromObjectCaseSensitive(tensor, "data_offsets");
   cJSON_AddItemToObject(tensor, "data_offsets",

@@ -65,7 +65,8 @@ static cJSON *long_value(int i) {
 static int is_long_value(const cJSON *j) {
   double i = value_of(j);
   const cJSON *list = cJSON_GetObjectItemCaseSensitive(j, "list"), *x;
-  cJSON_ArrayForEach(x, list) if (x->valuedouble != i) return 0;
+  cJSON_ArrayForEach(x, list)
+    if (x->valuedouble != i) return 0;
   return cJSON_GetArraySize(list) == 500;
 }
 

@@ -545,7 +545,7 @@ static void put_seeds(const char *dir) {
   for (int i = 0; (v = token_vector(vectors, "bpe", i)); i++) {
     cJSON *few = cJSON_CreateObject(), *models = cJSON_AddObjectToObject(few, "models");
     cJSON_ArrayForEach(m, cJSON_GetObjectItem(vectors, "models"))
-        cJSON_AddItemToObject(models, m->string, cJSON_Parse(small));
+      cJSON_AddItemToObject(models, m->string, cJSON_Parse(small));
     char *json = token_json(few, v);
     seed(dir, "tokenizer", 't', json, strlen(json));
     if (cJSON_IsString(cJSON_GetObjectItem(v, "pre"))) {

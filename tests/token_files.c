@@ -90,8 +90,8 @@ static int read_bpe(const cJSON *vectors, const cJSON *v, token *out) {
 static int read_scores(const cJSON *v, token *out) {
   const cJSON *x;
   int n = 0;
-  cJSON_ArrayForEach(x, cJSON_GetObjectItem(v, "pieces")) out[n++] =
-      (token){x->child->valuestring, (float)x->child->next->valuedouble, x->child->next->next->valueint};
+  cJSON_ArrayForEach(x, cJSON_GetObjectItem(v, "pieces"))
+    out[n++] = (token){x->child->valuestring, (float)x->child->next->valuedouble, x->child->next->next->valueint};
   return n;
 }
 

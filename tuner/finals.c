@@ -190,17 +190,18 @@ static bool from_json(const cJSON *j, meeting *x) {
   const cJSON *item;
   size_t told = 0;
   uint32_t marks = cJSON_IsTrue(qn__json_get(j, "disturbed")) ? QN_DISTURBED : 0;
-  cJSON_ArrayForEach(item, qn__json_get(j, "finalists")) for (final *one = x->list; one < x->list + x->n; one++) {
-    double seconds = qn__json_number(item, "seconds", 0), ratio = qn__json_number(item, "ratio", 0);
-    if (!(seconds > 0 && ratio > 0) || !is(one, qn__json_text(item, "hash", NULL))) continue;
-    one->x = (qn_point){.m = x->m,
-                        .seconds = seconds,
-                        .spread = qn__json_number(item, "spread", 0),
-                        .bandwidth = qn__json_number(item, "bandwidth", 0),
-                        .marks = marks};
-    one->low = ratio;
-    told++;
-  }
+  cJSON_ArrayForEach(item, qn__json_get(j, "finalists"))
+    for (final *one = x->list; one < x->list + x->n; one++) {
+      double seconds = qn__json_number(item, "seconds", 0), ratio = qn__json_number(item, "ratio", 0);
+      if (!(seconds > 0 && ratio > 0) || !is(one, qn__json_text(item, "hash", NULL))) continue;
+      one->x = (qn_point){.m = x->m,
+                          .seconds = seconds,
+                          .spread = qn__json_number(item, "spread", 0),
+                          .bandwidth = qn__json_number(item, "bandwidth", 0),
+                          .marks = marks};
+      one->low = ratio;
+      told++;
+    }
   return told >= x->n;
 }
 

@@ -81,7 +81,8 @@ void qn__run_sign(const qn_tuning *r, cJSON *timing, double spread, bool disturb
 
 size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t n, size_t most) {
   const cJSON *item;
-  cJSON_ArrayForEach(item, qn__json_get(answer, name)) if (n < most) x[n++] = item->valuedouble;
+  cJSON_ArrayForEach(item, qn__json_get(answer, name))
+    if (n < most) x[n++] = item->valuedouble;
   return n;
 }
 

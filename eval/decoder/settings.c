@@ -47,7 +47,8 @@ bool qn__setting_is_list(const qn__settings *s, qn__setting what) {
 
 bool qn__setting_has(const qn__settings *s, qn__setting what, int64_t number) {
   const cJSON *item, *list = in_json(s, what);
-  cJSON_ArrayForEach(item, list) if (cJSON_IsNumber(item) && item->valuedouble == (double)number) return true;
+  cJSON_ArrayForEach(item, list)
+    if (cJSON_IsNumber(item) && item->valuedouble == (double)number) return true;
   return false;
 }
 

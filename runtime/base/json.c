@@ -102,6 +102,7 @@ void qn__json_append_text(cJSON *array, const char *text) { qn__json_append(arra
 bool qn__json_whole(const cJSON *json) {
   const cJSON *x;
   if (!json || cJSON_IsInvalid(json)) return false;
-  cJSON_ArrayForEach(x, json) if (!qn__json_whole(x)) return false;
+  cJSON_ArrayForEach(x, json)
+    if (!qn__json_whole(x)) return false;
   return true;
 }

@@ -75,7 +75,8 @@ void qn__activation_choose(qn_model *m, qn__weight *w) {
   size_t length = strlen(name) - strlen(w->dialect->key);
   int most = NOT_MEANT;
   if (!w->pub.activation || w->pub.activation != m->activation || !qn__ct_weights(m, 1)) return;
-  for (int i = 0; (group = qn__ct_weights(m, i)); i++) cJSON_ArrayForEach(target, qn__member(group, "targets")) {
+  for (int i = 0; (group = qn__ct_weights(m, i)); i++)
+    cJSON_ArrayForEach(target, qn__member(group, "targets")) {
       const char *t = cJSON_GetStringValue(target);
       int is = t ? match_target(t, name, length) : NOT_MEANT;
       if (is > most) most = is, best = group, by = t;

@@ -87,9 +87,8 @@ static qn_status finish(qn_model *m, qn__weight *w) {
 static bool class_has(const qn_model *m, const char *word) {
   const cJSON *class;
   for (int i = 0; i < m->n_configs; i++)
-    cJSON_ArrayForEach(
-        class, qn__member(m->config_part[i], "architectures")) if (cJSON_IsString(class) &&
-                                                                   strstr(class->valuestring, word)) return true;
+    cJSON_ArrayForEach(class, qn__member(m->config_part[i], "architectures"))
+      if (cJSON_IsString(class) && strstr(class->valuestring, word)) return true;
   return false;
 }
 
