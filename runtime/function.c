@@ -48,7 +48,8 @@ static int place(const char *name) {
 
 qn_status qn_function_register(const char *name, qn_function fn) {
   if (!name || !*name || strlen(name) >= QN_NAME)
-    return qn__fail(QN_E_ARG, "qn_function_register: '%s' is no name of 1 .. %d bytes", name ? name : "", QN_NAME - 1);
+    return qn__fail(QN_E_ARG, "qn_function_register: '%s' is not a name of 1 .. %d bytes", name ? name : "",
+                    QN_NAME - 1);
   if (find_own(name)) return qn__fail(QN_E_ARG, "qn_function_register: '%s' is a function of the library", name);
   pthread_mutex_lock(&lock);
   int i = place(name);

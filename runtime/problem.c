@@ -112,7 +112,7 @@ static qn_status check_step(const qn_problem *p, int i) {
 qn_status qn__epilogue_check(const qn_problem *p) {
   for (int i = 0; i < QN_EPILOGUE_STEPS; i++)
     if (p->epilogue[i] >= QN_EPILOGUE_COUNT || (p->epilogue[i] && i && !p->epilogue[i - 1]))
-      return qn__fail(QN_E_ARG, "problem '%s': step %d of its epilogue is none", p->spelling, i);
+      return qn__fail(QN_E_ARG, "problem '%s': step %d of its epilogue is not known", p->spelling, i);
   for (int i = 0; i < QN_EPILOGUE_STEPS && p->epilogue[i]; i++) QN_TRY(check_step(p, i));
   return QN_OK;
 }

@@ -236,7 +236,7 @@ START_TEST(numbers_without_a_field_are_refused) {
   ck_assert_ptr_null(generator_format("int6.g16.f32", &f));
   w = planes_for(&f, 2, 512, &r);
   ((float *)w.data[1])[32 + 16] = 0.1f;
-  ck_fails(QN_E_SHAPE, "the scales of row 1 from column 256 on are none that Q6_K can have",
+  ck_fails(QN_E_SHAPE, "Q6_K cannot hold the scales of row 1 from column 256 on",
            qn__encode("gguf", &w.planes, true, &e));
   free_weight(&w);
   ck_fails(QN_E_ARG, "nowhere: no such target", qn__encode("nowhere", &w.planes, true, &e));

@@ -162,7 +162,7 @@ START_TEST(test_decoding) {
     ck_assert_msg(!strcmp(back, sample), "%s: '%s'", name, back);
     free(back);
     qn__ids_free(&ids);
-    ck_fails(QN_E_ARG, "id 99999 (number 1) is no token",
+    ck_fails(QN_E_ARG, "id 99999 (number 1) is not a token",
              qn__tokenizer_decode(t, (int32_t[]){99999}, 1, &back, &bytes));
     qn__tokenizer_close(t);
     qn_model_close(m);

@@ -234,10 +234,10 @@ static const struct {
     {"exec >&- <&-; sleep 9", QN_E_WRONG, QN_FAULT_DEATH, "closed its line"},
     {"sleep 9", QN_E_WRONG, QN_FAULT_DEATH, "hangs: no answer, not done after 4 s"},
     {"status=$CUDA", QN_E_CUDA, QN_FAULT_DEATH, "because"},
-    {"echo junk", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
-    {"echo '{}'", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
-    {"id=0", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
-    {"head -c 2000000 /dev/zero", QN_E_WRONG, QN_FAULT_DEATH, "none to the question"},
+    {"echo junk", QN_E_WRONG, QN_FAULT_DEATH, "does not belong to the question"},
+    {"echo '{}'", QN_E_WRONG, QN_FAULT_DEATH, "does not belong to the question"},
+    {"id=0", QN_E_WRONG, QN_FAULT_DEATH, "does not belong to the question"},
+    {"head -c 2000000 /dev/zero", QN_E_WRONG, QN_FAULT_DEATH, "does not belong to the question"},
     {"status=$WRONG", QN_E_WRONG, QN_FAULT_WRONG, "because"},
 };
 

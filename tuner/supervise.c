@@ -138,7 +138,7 @@ static qn_status lose(qn_supervisor *s, loss how) {
   if (s->fault == QN_FAULT_OUTSIDE) return qn__fail(QN_E_NOMEM, "no memory to talk with the worker");
   if (how == SILENT)
     return qn__fail(QN_E_WRONG, "hangs: %s, not done after %.3g s; killed", *s->step ? s->step : "no answer", s->limit);
-  if (how == NONSENSE) return qn__fail(QN_E_WRONG, "the worker's answer is none to the question; killed");
+  if (how == NONSENSE) return qn__fail(QN_E_WRONG, "the worker's answer does not belong to the question; killed");
   if (!by_itself) return qn__fail(QN_E_WRONG, "the worker closed its line and did not end; killed");
   if (!WIFSIGNALED(status)) return qn__fail(QN_E_WRONG, "the worker ended with status %d", WEXITSTATUS(status));
   if (is_crash(WTERMSIG(status)))

@@ -113,7 +113,7 @@ qn_status qn__tokenizer_decode(const qn__tokenizer *t, const int32_t *id, int64_
   if (t->refusal) return qn__fail(QN_E_ARG, "%s", t->refusal);
   *size = 0;
   for (int64_t i = 0; i < n; i++) {
-    if (!is_id(t, id[i])) return qn__fail(QN_E_ARG, "id %d (number %jd) is no token", (int)id[i], (intmax_t)i + 1);
+    if (!is_id(t, id[i])) return qn__fail(QN_E_ARG, "id %d (number %jd) is not a token", (int)id[i], (intmax_t)i + 1);
     *size += token_bytes(t, id[i], NULL);
   }
   char *at = *text = malloc(*size + 1);

@@ -100,7 +100,7 @@ qn_status qn__activation_scale(const qn_model *m, qn__weight *w) {
       continue;
     float v = qn__load_float(r->data, r->type, 0);
     if (!(v > 0 && isfinite(v) && isfinite(1 / v)))
-      return qn__fail(QN_E_FORMAT, "%s: %g is no scale of activations", r->name, (double)v);
+      return qn__fail(QN_E_FORMAT, "%s: %g cannot be a scale of activations", r->name, (double)v);
     w->pub.activation_scale = beside[i].reciprocal ? 1 / v : v;
     w->pub.activation_raw = r;
     ((qn_raw *)(uintptr_t)r)->weight = w->pub.name;

@@ -41,7 +41,7 @@ static qn_status take_shape(const qn__weight *w, int i, int64_t *rows, int64_t *
   const qn_raw *r = w->part[i];
   int extra = w->part[0]->n_dims - 2, n_dims = strcmp(strrchr(r->name, '.'), ".perm") ? 2 : 1;
   if (r->type == QN_T_NONE || r->n_dims != n_dims + extra || (extra && r->dim[0] != w->pub.slices))
-    return qn__fail(QN_E_FORMAT, "%s: %s of %d dimensions is no plane of %s", r->name, r->dtype, r->n_dims,
+    return qn__fail(QN_E_FORMAT, "%s: %s of %d dimensions is not a plane of %s", r->name, r->dtype, r->n_dims,
                     w->pub.name);
   *rows = n_dims == 2 ? r->dim[extra] : 1;
   *cols = r->dim[extra + n_dims - 1];
@@ -114,7 +114,7 @@ static qn_status read(const qn__weight *w, int64_t slice, qn_planes **out) {
     if (strcmp(name, "perm")) spec[count++] = (qn__spec){name, r->type, rows, cols, data};
     else perm = data;
     if (perm == data && (r->type != QN_T_I32 || cols != w->pub.k))
-      return qn__fail(QN_E_FORMAT, "%s: %s[%jd] is no order of %jd", r->name, r->dtype, (intmax_t)cols,
+      return qn__fail(QN_E_FORMAT, "%s: %s[%jd] is not an order of %jd columns", r->name, r->dtype, (intmax_t)cols,
                       (intmax_t)w->pub.k);
   }
   if (count > QN_MAX_PLANES) return qn__fail(QN_E_FORMAT, "%s: more than %d planes", w->pub.name, QN_MAX_PLANES);

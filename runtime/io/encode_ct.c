@@ -23,7 +23,7 @@ static qn_status add_scales(const qn__source *s, qn__encoded *e) {
 static qn_status check_integers(const qn__source *s) {
   if (s->p->perm) return qn__fail(QN_E_SHAPE, "act-order is not held");
   if (s->min || (s->zero && s->zero->type != QN_T_U8))
-    return qn__fail(QN_E_SHAPE, "of integers those with integer zero points or none are held");
+    return qn__fail(QN_E_SHAPE, "integers are held with integer zero points or none");
   return QN_OK;
 }
 

@@ -236,8 +236,8 @@ static qn_status fill(const qn__source *s, const qn__encoded *e) {
                    min ? (uint8_t *)(uintptr_t)min + i * scales : NULL, d ? (uint8_t *)(uintptr_t)d + 2 * i : NULL,
                    dmin ? (uint8_t *)(uintptr_t)dmin + 2 * i : NULL};
     if (!b->pack(&from, (uint8_t *)qn__encode_at(e, 0) + i * size))
-      return qn__fail(QN_E_SHAPE, "the scales of row %jd from column %jd on are none that %s can have",
-                      (intmax_t)(i * b->elements / p->k), (intmax_t)(i * b->elements % p->k), b->dtype);
+      return qn__fail(QN_E_SHAPE, "%s cannot hold the scales of row %jd from column %jd on", b->dtype,
+                      (intmax_t)(i * b->elements / p->k), (intmax_t)(i * b->elements % p->k));
   }
   if (e->count > 1) memcpy(qn__encode_at(e, 1), data_of(p, "global"), 4);
   return QN_OK;

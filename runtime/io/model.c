@@ -529,7 +529,7 @@ static qn_status read_header(qn_model *m) {
   m->header = calloc(1, sizeof *m->header);
   if (!m->header) return qn__fail(QN_E_NOMEM, "%s", path);
   QN_TRY(add_file(m->header, path));
-  return m->header->gguf ? QN_OK : qn__fail(QN_E_FORMAT, "%s: is no GGUF", path);
+  return m->header->gguf ? QN_OK : qn__fail(QN_E_FORMAT, "%s: not a GGUF file", path);
 }
 
 /* ---- Public ------------------------------------------------------------------------------------------------------ */
