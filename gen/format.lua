@@ -26,10 +26,12 @@ table.sort(plane_floats)
 local is_plane_float = {}
 for _, name in ipairs(plane_floats) do is_plane_float[name] = true end
 
--- Integer plane types are "u1".."u8": one code a byte. Returns the element type of the plane and its largest code.
+-- Integer plane types are "u1".."u8", and "i2".."i8" with a sign: a number a byte. Returns the element type of the plane
+-- and its largest number; with a sign the least is -largest - 1.
 local function plane_type(t)
-  local bits = t:match "^u(%d)$"
-  if bits then return "u8", (1 << tonumber(bits)) - 1 end
+  local sign, bits = t:match "^([ui])(%d)$"
+  if sign == "u" then return "u8", (1 << tonumber(bits)) - 1 end
+  if sign == "i" and bits ~= "1" then return "i8", (1 << tonumber(bits) - 1) - 1 end
   return is_plane_float[t] and t, 0
 end
 
@@ -74,7 +76,7 @@ local function check_planes(def, what, where)
     for _, o in ipairs(options) do
       local like_scale = o == "scale" and plane ~= "scale" and def.planes.scale
       that(o == "none" or like_scale or type(o) == "string" and plane_type(o), where,
-        '%s: plane %s: unknown type %q; known: none, u1 to u8, %s; "scale" is that of the plane',
+        '%s: plane %s: unknown type %q; known: none, u1 to u8, i2 to i8, %s; "scale" is that of the plane',
         what, plane, tostring(o), table.concat(plane_floats, ", "))
     end
   end

@@ -173,11 +173,11 @@ return function(q, native)
 
   -- ---- Neutral planes -----------------------------------------------------------------------------------------------
 
-  -- Bits that an element of a plane needs: those of its largest code, else of its type.
+  -- Bits that an element of a plane needs: those of its largest number and of a sign, else of its type.
   local function bits_of(plane)
     local bits = 0
     while (plane.max or 0) >> bits > 0 do bits = bits + 1 end
-    return bits > 0 and bits or native.type_bits(plane.type)
+    return bits > 0 and bits + (plane.type == "i8" and 1 or 0) or native.type_bits(plane.type)
   end
 
   local function extent(size, share) return share == 0 and 1 or -(-size // share) end

@@ -18,8 +18,8 @@ static qn_status plane_spec_check(const qn_format *f, uint32_t i) {
       return qn__fail(QN_E_FORMAT, "format '%s': two planes '%s'", f->name, p->name);
   if (!qn_type_bits((qn_type)p->type))
     return qn__fail(QN_E_FORMAT, "format '%s': plane '%s' has type %u", f->name, p->name, p->type);
-  int bits = qn_type_bits((qn_type)p->type);
-  if (p->max && (qn__form[p->type].kind != QN_KIND_UNSIGNED || (bits < 32 && p->max >> bits)))
+  int bits = qn_type_bits((qn_type)p->type) - qn__is_signed(p->type);
+  if (p->max && (qn__is_float(p->type) || (bits < 32 && p->max >> bits)))
     return qn__fail(QN_E_FORMAT, "format '%s': plane '%s' of type %s has the limit %u", f->name, p->name,
                     qn_type_name((qn_type)p->type), p->max);
   return QN_OK;
@@ -55,38 +55,38 @@ const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t
 /* Number of elements along an axis of `size` weights, `share` weights an element (0: all of them). */
 static int64_t extent(int64_t size, uint32_t share) { return share ? (size + share - 1) / share : 1; }
 
-/* Index of the first element whose bits `mask` are above `max`, or -1. A block is searched only if it has one: the loop
+/* Index of the first element of which, plus `add`, the bits `mask` are above `max`, or -1. A block is searched only if it has one: the loop
  * that tells vectorises. */
 #define FIRST_ABOVE(type)                                                                                              \
   for (int64_t i = 0; i < n; i += BLOCK) {                                                                             \
     type v[BLOCK] = {0}, over = 0;                                                                                     \
     int64_t m = n - i < BLOCK ? n - i : BLOCK;                                                                         \
     memcpy(v, (const char *)data + i * (int64_t)sizeof *v, (size_t)m * sizeof *v);                                     \
-    for (int j = 0; j < BLOCK; j++) over |= (type)((v[j] & (type)mask) > (type)max);                                   \
+    for (int j = 0; j < BLOCK; j++) over |= (type)((type)((v[j] + add) & mask) > (type)max);                           \
     for (int j = 0; over; j++)                                                                                         \
-      if ((v[j] & (type)mask) > (type)max) return i + j;                                                               \
+      if ((type)((v[j] + add) & mask) > (type)max) return i + j;                                                       \
   }                                                                                                                    \
   return -1
 
 enum { BLOCK = 256 };
-QN__CLONES static int64_t first_above_8(const void *data, int64_t n, uint32_t mask, uint32_t max) {
+QN__CLONES static int64_t first_above_8(const void *data, int64_t n, uint32_t add, uint32_t mask, uint32_t max) {
   FIRST_ABOVE(uint8_t);
 }
-QN__CLONES static int64_t first_above_16(const void *data, int64_t n, uint32_t mask, uint32_t max) {
+QN__CLONES static int64_t first_above_16(const void *data, int64_t n, uint32_t add, uint32_t mask, uint32_t max) {
   FIRST_ABOVE(uint16_t);
 }
-QN__CLONES static int64_t first_above_32(const void *data, int64_t n, uint32_t mask, uint32_t max) {
+QN__CLONES static int64_t first_above_32(const void *data, int64_t n, uint32_t add, uint32_t mask, uint32_t max) {
   FIRST_ABOVE(uint32_t);
 }
 
-static int64_t first_above(qn_type t, const void *data, int64_t n, uint32_t mask, uint32_t max) {
+static int64_t first_above(qn_type t, const void *data, int64_t n, uint32_t add, uint32_t mask, uint32_t max) {
   switch (qn_type_bits(t)) {
   case 8:
-    return first_above_8(data, n, mask, max);
+    return first_above_8(data, n, add, mask, max);
   case 16:
-    return first_above_16(data, n, mask, max);
+    return first_above_16(data, n, add, mask, max);
   case 32:
-    return first_above_32(data, n, mask, max);
+    return first_above_32(data, n, add, mask, max);
   default:
     return -1;
   }
@@ -97,7 +97,7 @@ static int64_t first_not_finite(qn_type t, const void *data, int64_t n) {
   qn_form f = qn__form[t];
   for (int64_t i = 0; t == QN_T_F64 && i < n; i++)
     if (!isfinite(qn__load_f64(t, data, i))) return i;
-  return t == QN_T_F64 ? -1 : first_above(t, data, n, qn__form_ones(f), qn__form_largest(f));
+  return t == QN_T_F64 ? -1 : first_above(t, data, n, 0, qn__form_ones(f), qn__form_largest(f));
 }
 
 static qn_status plane_check(const qn_format *f, const qn_planes *p, uint32_t i) {
@@ -116,7 +116,8 @@ static qn_status plane_check(const qn_format *f, const qn_planes *p, uint32_t i)
                     (long long)have->rows, (long long)have->cols, f->name, (long long)rows, (long long)cols,
                     (long long)p->n, (long long)p->k);
   uint32_t max = i ? want->max : f->bits < 32 ? (UINT32_C(1) << f->bits) - 1 : 0;
-  int64_t bad = max ? first_above(have->type, have->data, rows * cols, UINT32_MAX, max) : -1;
+  uint32_t below = qn__is_signed(have->type) ? max + 1 : 0; /* so many numbers are less than 0 */
+  int64_t bad = max ? first_above(have->type, have->data, rows * cols, below, UINT32_MAX, max + below) : -1;
   if (bad >= 0)
     return qn__fail(QN_E_ARG, "plane '%s'[%lld, %lld] is %g, the limit of format '%s' is %u", name,
                     (long long)(bad / cols), (long long)(bad % cols), qn__load_f64(have->type, have->data, bad),

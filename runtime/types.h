@@ -41,6 +41,7 @@ enum { QN__TYPES = sizeof qn__form / sizeof *qn__form };
 
 static inline bool qn__is_type(uint32_t t) { return t > QN_T_NONE && t < QN__TYPES; }
 static inline bool qn__is_float(uint32_t t) { return qn__is_type(t) && qn__form[t].kind >= QN_KIND_IEEE; }
+static inline bool qn__is_signed(uint32_t t) { return qn__is_type(t) && qn__form[t].kind == QN_KIND_SIGNED; }
 /* Do activations of this type come with a scale for each token? */
 static inline bool qn__act_scaled(uint32_t t) { return qn__is_type(t) && qn__form[t].as_x == QN_AS_X_SCALED; }
 #endif

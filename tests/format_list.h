@@ -42,7 +42,10 @@
   X("mxfp8_e5m2", NULL, NULL, NO_INTEGERS)                                                                             \
   X("nvfp4", NULL, NULL, NULL)                                                                                         \
   X("q2_k", NULL, NULL, NULL)                                                                                          \
+  X("q3_k", NULL, NULL, NULL)                                                                                          \
   X("q4_k", NULL, NULL, NULL)                                                                                          \
+  X("q6_k", NULL, NULL, NULL)                                                                                          \
+  X("iq4_xs", NULL, NULL, NULL)                                                                                        \
   X("q5_k", NULL, NULL, NULL)                                                                                          \
   X("qserve.g128", NULL, NULL, NULL)                                                                                   \
   X("int4.g1.zf", NULL, ONE_GROUP, ONE_GROUP)                                                                          \

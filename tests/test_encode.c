@@ -15,7 +15,7 @@ static const struct {
     {"int1.g64.z", "compressed-tensors"},
     {"int2.row.z", "gptq gptq_v2 compressed-tensors"},
     {"int3.g128.z", "gptq gptq_v2 compressed-tensors order"},
-    {"int3.g16.f32", "compressed-tensors gguf"},
+    {"int3.g16.f32", "compressed-tensors"},
     {"int4.g128", "gptq gptq_v2 compressed-tensors order"},
     {"int4.g64.z", "gptq gptq_v2 compressed-tensors awq"},
     {"int4.g64.z.bf16", "gptq gptq_v2 compressed-tensors awq"},
@@ -27,13 +27,13 @@ static const struct {
     {"int4.g128.f32", "compressed-tensors"},
     {"int5.g32", "compressed-tensors gguf"},
     {"int5.g32.m", "gguf"},
-    {"int6.g16.f32", "compressed-tensors gguf"},
+    {"int6.g16.f32", "compressed-tensors"},
     {"int7.g128.z", "compressed-tensors"},
     {"int8.g32", "gptq gptq_v2 compressed-tensors compressed-tensors/int-quantized gguf"},
     {"int8.row.f32", "compressed-tensors compressed-tensors/int-quantized"},
     {"int8.tensor.z.bf16", "compressed-tensors compressed-tensors/int-quantized"},
     {"iq4_nl.g32", "gguf"},
-    {"iq4_nl.g32.f32", "gguf"},
+    {"iq4_nl.g32.f32", ""},
     {"nf4.g64.f32", ""},
     {"ternary.g64", "gguf"},
     {"ternary.g256", "gguf"},
@@ -46,6 +46,9 @@ static const struct {
     {"nvfp4", "compressed-tensors gguf"},
     {"q2_k", "gguf"},
     {"q4_k", "gguf"},
+    {"q3_k", "gguf"},
+    {"q6_k", "gguf"},
+    {"iq4_xs", "gguf"},
     {"q5_k", "gguf"},
     {"f16", "gguf"},
     {"bf16", "gguf"},
@@ -233,10 +236,11 @@ START_TEST(numbers_without_a_field_are_refused) {
   ck_fails(QN_E_SHAPE, "zero point 0 of row 5, group 1", qn__encode("gptq", &w.planes, true, &e));
   go_round(&f, "gptq_v2", &w.planes);
   free_weight(&w);
-  ck_assert_ptr_null(generator_format("int6.g16.f32", &f));
+  ck_assert_ptr_null(generator_format("nvfp4", &f));
   w = planes_for(&f, 2, 512, &r);
-  ((float *)w.data[1])[32 + 16] = 0.1f;
-  ck_fails(QN_E_SHAPE, "Q6_K cannot hold the scales of row 1 from column 256 on",
+  uint8_t *scale = w.data[1 + (strcmp(f.plane[0].name, "scale") != 0)];
+  scale[32 + 16] = 0xb8;
+  ck_fails(QN_E_SHAPE, "NVFP4 cannot hold the scales of row 1 from column 256 on",
            qn__encode("gguf", &w.planes, true, &e));
   free_weight(&w);
   ck_fails(QN_E_ARG, "nowhere: no such target", qn__encode("nowhere", &w.planes, true, &e));

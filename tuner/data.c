@@ -87,7 +87,9 @@ static uint32_t exact_count(const qn_format *f, uint32_t plane) {
   return qn__is_float(p->type) ? 3 : 1 + (p->max && p->max < most ? p->max : most);
 }
 
-static double exact_value(const qn_format_plane *p, uint32_t i) { return qn__is_float(p->type) ? 1 << i : (int)i; }
+static double exact_value(const qn_format_plane *p, uint32_t i) {
+  return qn__is_float(p->type) ? 1 << i : (int)i - qn__is_signed(p->type);
+}
 
 static void plane_palette(const qn_format *f, uint32_t plane, qn_draw_kind kind, uint64_t *state, palette *p) {
   const qn_format_plane *spec = &f->plane[plane];
@@ -97,8 +99,8 @@ static void plane_palette(const qn_format *f, uint32_t plane, qn_draw_kind kind,
   if (kind == QN_DRAW_EXACT) {
     for (uint32_t i = 0; i < exact_count(f, plane); i++) palette_add(p, t, exact_value(spec, i));
   } else if (!qn__is_float(spec->type)) {
-    uint32_t max = spec->max ? spec->max : t == QN_T_I8 ? 127 : 255;
-    for (uint32_t i = 0; i <= max; i++) palette_add(p, t, i);
+    int max = spec->max ? (int)spec->max : qn__is_signed(t) ? 127 : 255;
+    for (int i = qn__is_signed(t) ? -max - 1 : 0; i <= max; i++) palette_add(p, t, i);
   } else if (is_zero_point(f, plane)) {
     for (int i = 0; i < PALETTE; i++) palette_add(p, t, uniform(state, 0, codes));
   } else {

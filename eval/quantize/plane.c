@@ -47,7 +47,7 @@ bool qn__plane_step(const qn_format_plane *s, void *data, int64_t i, bool up) {
   double before = qn__load_f64((qn_type)s->type, data, i);
   memcpy(at, &new, bytes);
   double after = qn__load_f64((qn_type)s->type, data, i);
-  if (isfinite(after) && (up ? after > before : after < before) && !(s->max && after > s->max)) return true;
+  if (isfinite(after) && (up ? after > before : after < before) && !(s->max && fabs(after) > s->max)) return true;
   memcpy(at, &old, bytes);
   return false;
 }

@@ -1,15 +1,14 @@
 /* dialect_ggml.c - GGUF's block types: for each, how a block becomes codes and scales.
  *
  * 32-element blocks hold one or two f16 scales. 256-element super-blocks hold a scale for each 16 or 32 elements, kept
- * in a few bits, times f16 super-scales. Where the sub-scales are unsigned both levels are planes ("scale", "min" and
- * "d", "dmin"); where they are signed they are multiplied by d, which is exact in f32.
+ * in a few bits, times f16 super-scales. Both levels are planes: "scale", "min" and "d", "dmin".
  *
  *     Q1_0                     d (2 q - 1)                                      int1.g128.m
  *     Q4_0 Q5_0 Q8_0           d (q - 8 | 16 | 128; Q8_0 is stored signed)      int4.g32 int5.g32 int8.g32
  *     Q4_1 Q5_1                d q + m                                          int4.g32.m int5.g32.m
  *     Q2_K Q4_K Q5_K           d sc q - dmin mn                                 q2_k q4_k q5_k
- *     Q3_K Q6_K                (d sc) (q - 4 | 32)                              int3.g16.f32 int6.g16.f32
- *     IQ4_NL IQ4_XS            d T[q], (d sc) T[q]                              iq4_nl.g32 iq4_nl.g32.f32
+ *     Q3_K Q6_K                d sc (q - 4 | 32), sc with a sign                q3_k q6_k
+ *     IQ4_NL IQ4_XS            d T[q], d sc T[q]                                iq4_nl.g32 iq4_xs
  *     IQ1_* IQ2_* IQ3_*        d sc T[q], magnitudes by code books (ggml_iq.c)   iq1.g32 iq1.g16 iq2.g32 ... iq3_s
  *     TQ1_0 TQ2_0 Q2_0 I2_S    d (q - 1)                                        ternary.g256 .g64 .tensor.f32
  *     MXFP4 NVFP4              e2m1 2^(e - 127), e2m1 (ue4m3 global)            mxfp4 nvfp4
@@ -110,10 +109,10 @@ static void q2_k(const uint8_t *b, const dest *to) {
 
 static void q3_k(const uint8_t *b, const dest *to) {
   const uint8_t *high = b, *s = b + 96;
-  float d = half(b + 108);
+  memcpy(to->d, b + 108, 2);
   for (int i = 0; i < 16; i++) {
     int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4, top = s[8 + i % 4] >> 2 * (i / 4) & 3;
-    ((float *)to->scale)[i] = d * (float)((low | top << 4) - 32);
+    ((int8_t *)to->scale)[i] = (int8_t)((low | top << 4) - 32);
   }
   crumbs(b + 32, to->codes);
   for (int i = 0; i < 256; i++) to->codes[i] |= (uint8_t)((high[i % 32] >> i / 32 & 1) << 2);
@@ -145,18 +144,18 @@ static void q5_k(const uint8_t *b, const dest *to) {
 }
 
 static void q6_k(const uint8_t *b, const dest *to) {
-  float d = half(b + 208);
-  for (int i = 0; i < 16; i++) ((float *)to->scale)[i] = d * (float)(int8_t)b[192 + i];
+  memcpy(to->scale, b + 192, 16);
+  memcpy(to->d, b + 208, 2);
   for (int h = 0; h < 2; h++) nibbles(b + 64 * h, 64, to->codes + 128 * h);
   for (int i = 0; i < 256; i++)
     to->codes[i] |= (uint8_t)((b[128 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3) << 4);
 }
 
 static void iq4_xs(const uint8_t *b, const dest *to) {
-  float d = half(b);
+  memcpy(to->d, b, 2);
   for (int i = 0; i < 8; i++) {
     int scale = (b[4 + i / 2] >> 4 * (i % 2) & 15) | (qn__le16(b + 2) >> 2 * i & 3) << 4;
-    ((float *)to->scale)[i] = d * (float)(scale - 32);
+    ((int8_t *)to->scale)[i] = (int8_t)(scale - 32);
     nibbles(b + 8 + 16 * i, 16, to->codes + 32 * i);
   }
 }
@@ -197,11 +196,11 @@ const qn__ggml_block qn__ggml_blocks[] = {
     {"MXFP4", "gguf/MXFP4", "mxfp4", 4, 32, 32, 0, QN_T_E8M0, false, mxfp4, qn__pack_mxfp4},
     {"NVFP4", "gguf/NVFP4", "nvfp4", 4, 64, 16, 0, QN_T_E4M3, false, nvfp4, qn__pack_nvfp4},
     {"Q2_K", "gguf/Q2_K", "q2_k", 2, 256, 16, 256, QN_T_U8, true, q2_k, qn__pack_q2_k},
-    {"Q3_K", "gguf/Q3_K", "int3.g16.f32", 3, 256, 16, 0, QN_T_F32, false, q3_k, qn__pack_q3_k},
+    {"Q3_K", "gguf/Q3_K", "q3_k", 3, 256, 16, 256, QN_T_I8, false, q3_k, qn__pack_q3_k},
     {"Q4_K", "gguf/Q4_K", "q4_k", 4, 256, 32, 256, QN_T_U8, true, q4_k, qn__pack_q4_k},
     {"Q5_K", "gguf/Q5_K", "q5_k", 5, 256, 32, 256, QN_T_U8, true, q5_k, qn__pack_q5_k},
-    {"Q6_K", "gguf/Q6_K", "int6.g16.f32", 6, 256, 16, 0, QN_T_F32, false, q6_k, qn__pack_q6_k},
-    {"IQ4_XS", "gguf/IQ4_XS", "iq4_nl.g32.f32", 4, 256, 32, 0, QN_T_F32, false, iq4_xs, qn__pack_iq4_xs},
+    {"Q6_K", "gguf/Q6_K", "q6_k", 6, 256, 16, 256, QN_T_I8, false, q6_k, qn__pack_q6_k},
+    {"IQ4_XS", "gguf/IQ4_XS", "iq4_xs", 4, 256, 32, 256, QN_T_I8, false, iq4_xs, qn__pack_iq4_xs},
     {"IQ1_S", "gguf/IQ1_S", "iq1.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq1_s, NULL},
     {"IQ1_M", "gguf/IQ1_M", "iq1.g16", 3, 256, 16, 256, QN_T_U8, false, qn__iq1_m, NULL},
     {"IQ2_XXS", "gguf/IQ2_XXS", "iq2.g32", 3, 256, 32, 256, QN_T_U8, false, qn__iq2_xxs, NULL},

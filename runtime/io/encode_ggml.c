@@ -1,7 +1,4 @@
-/* encode_ggml.c - planes as GGUF's block types: the reverse of dialect_ggml.c, function by function.
- *
- * Q3_K, Q6_K and IQ4_XS keep scales as whole numbers of a few bits times an f16. Planes have the products: the factors
- * are looked for, and scales that have none are refused. */
+/* encode_ggml.c - planes as GGUF's block types: the reverse of dialect_ggml.c, function by function. */
 #include "encode.h"
 #include "ggml.h"
 #include <stdlib.h>
@@ -117,40 +114,11 @@ bool qn__pack_q5_k(const source *s, uint8_t *b) {
   return true;
 }
 
-/* Is every scale, bit for bit, d times a whole number from `least` to `most`? */
-static bool are_multiples(const float *scale, int count, float d, int least, int most, int8_t *number) {
-  for (int i = 0; i < count; i++) {
-    float q = d == 0 ? 0 : scale[i] / d;
-    if (!(q >= (float)least && q <= (float)most)) return false;
-    number[i] = (int8_t)q;
-    float back = d * (float)number[i];
-    if (memcmp(&back, &scale[i], sizeof back)) return false;
-  }
-  return true;
-}
-
-/* Scales as an f16, *d, times whole numbers. The largest is one of these times d: each is tried. */
-static bool factor(const float *scale, int count, int least, int most, uint16_t *d, int8_t *number) {
-  float top = 0;
-  for (int i = 0; i < count; i++)
-    if (scale[i] * scale[i] > top * top) top = scale[i];
-  for (int m = most; m >= least; m--) {
-    float x = m ? top / (float)m : 0;
-    qn_convert(&x, QN_T_F32, d, QN_T_F16, 1);
-    if ((m || top == 0) && qn__load_float(d, QN_T_F16, 0) == x && are_multiples(scale, count, x, least, most, number))
-      return true;
-  }
-  return false;
-}
-
 bool qn__pack_q3_k(const source *s, uint8_t *b) {
-  int8_t number[16];
   uint8_t *to = b + 96;
-  uint16_t d;
-  if (!factor(s->scale, 16, -32, 31, &d, number)) return false;
-  memcpy(b + 108, &d, 2);
+  memcpy(b + 108, s->d, 2);
   for (int i = 0; i < 16; i++) {
-    int six = number[i] + 32;
+    int six = ((const int8_t *)s->scale)[i] + 32;
     to[i % 8] |= (uint8_t)((six & 15) << i / 8 * 4);
     to[8 + i % 4] |= (uint8_t)(six >> 4 << 2 * (i / 4));
   }
@@ -160,21 +128,18 @@ bool qn__pack_q3_k(const source *s, uint8_t *b) {
 }
 
 bool qn__pack_q6_k(const source *s, uint8_t *b) {
-  uint16_t d;
-  if (!factor(s->scale, 16, -128, 127, &d, (int8_t *)b + 192)) return false;
-  memcpy(b + 208, &d, 2);
+  memcpy(b + 192, s->scale, 16);
+  memcpy(b + 208, s->d, 2);
   for (int h = 0; h < 2; h++) put_nibbles(s->codes + 128 * h, 64, b + 64 * h);
   for (int i = 0; i < 256; i++) b[128 + i / 128 * 32 + i % 32] |= (uint8_t)(s->codes[i] >> 4 << i % 128 / 32 * 2);
   return true;
 }
 
 bool qn__pack_iq4_xs(const source *s, uint8_t *b) {
-  int8_t number[8];
-  uint16_t d, high = 0;
-  if (!factor(s->scale, 8, -32, 31, &d, number)) return false;
-  memcpy(b, &d, 2);
+  uint16_t high = 0;
+  memcpy(b, s->d, 2);
   for (int i = 0; i < 8; i++) {
-    int six = number[i] + 32;
+    int six = ((const int8_t *)s->scale)[i] + 32;
     b[4 + i / 2] |= (uint8_t)((six & 15) << 4 * (i % 2));
     high |= (uint16_t)(six >> 4 << 2 * i);
     put_nibbles(s->codes + 32 * i, 16, b + 8 + 16 * i);
@@ -208,9 +173,8 @@ static qn_status shape(const qn__source *s, qn__encoded *e) {
   const char *dtype = b ? b->dtype : dense(s);
   if (!dtype)
     return qn__fail(QN_E_SHAPE,
-                    "int4.g32, int4.g32.m, int5.g32, int5.g32.m, int8.g32, iq4_nl.g32, q2_k, q4_k, q5_k, "
-                    "mxfp4, nvfp4, ternary.g64, ternary.g256 and what was read of Q3_K, Q6_K and IQ4_XS are "
-                    "held");
+                    "int4.g32, int4.g32.m, int5.g32, int5.g32.m, int8.g32, iq4_nl.g32, iq4_xs, q2_k, q3_k, q4_k, "
+                    "q5_k, q6_k, mxfp4, nvfp4, ternary.g64 and ternary.g256 are held");
   if (s->p->perm) return qn__fail(QN_E_SHAPE, "act-order is not held");
   if (b) QN_TRY(qn__encode_whole("K", s->p->k, b->elements));
   qn__encode_part(e, ".weight", dtype, 2, (int64_t[]){s->p->n, s->p->k});

@@ -15,7 +15,7 @@ local checkpoints = {
   { "ct-nvfp4", "compressed-tensors/nvfp4-pack-quantized", "nvfp4", 4.5, 2 ^ -8 },
   { "bnb-nf4", "bitsandbytes/nf4", "nf4.g64.f32", 4.18, 0 },
   { "q4_0.gguf", "gguf/Q4_0", "int4.g32", 4.5, 0 },
-  { "q4_k_m.gguf", "gguf/Q6_K", "int6.g16.f32", 6.56, 0 },
+  { "q4_k_m.gguf", "gguf/Q6_K", "q6_k", 6.56, 0 },
   { "q8_0.gguf", "gguf/Q8_0", "int8.g32", 8.5, 0 },
 }
 local layers = {

@@ -62,7 +62,7 @@ local function value(type)
 end
 
 -- Types of planes that the hooks load.
-local loaded = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true }
+local loaded = { f32 = true, f16 = true, bf16 = true, e4m3 = true, e5m2 = true, e8m0 = true, u8 = true, i8 = true }
 
 local usual_group = 128                                     -- where scales are per row, or groups very long
 local longest_group, longest_record = 256, 4096
@@ -190,7 +190,7 @@ host.rules = {
       return m.kind ~= "float" or m.slope == 1 and types.holds(product(v), m.type)
     end },
   { name = "plane-type",
-    why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and unsigned integers have one)",
+    why = "a plane has a type without a loader (f32, f16, bf16, e4m3, e5m2, e8m0 and integers of 8 bits have one)",
     ok = function(v)
       for _, p in ipairs(v.format.planes) do if not loaded[p.type] then return false end end
       return true

@@ -180,6 +180,7 @@ local read = {
   e8m0 = "(__m512)_mm512_max_epu32(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)), 23),\n"
     .. "                                  _mm512_set1_epi32(0x400000))",
   u8 = "_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)))",
+  i8 = "_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)))",
 }
 
 function isa.planes(w, v)

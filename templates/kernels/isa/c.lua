@@ -95,6 +95,7 @@ isa.read = {
   e8m0 = { "u8v", "(f32v)(q << 23 | ((u32v)(q == 0) & 0x400000))" },
   bf16 = { "u16v", "(f32v)(q << 16)" },
   u8 = { "u8v", "__builtin_convertvector(x, f32v)" },
+  i8 = { "u8v", "__builtin_convertvector((i32v)(q << 24) >> 24, f32v)" },
 }
 
 function isa.planes(w, v)
