@@ -26,8 +26,8 @@ table.sort(plane_floats)
 local is_plane_float = {}
 for _, name in ipairs(plane_floats) do is_plane_float[name] = true end
 
--- Integer plane types are "u1".."u8", and "i2".."i8" with a sign: a number a byte. Returns the element type of the plane
--- and its largest number; with a sign the least is -largest - 1.
+-- Integer plane types are "u1".."u8", and "i2".."i8" with a sign: a number a byte. Returns the element type of the
+-- plane and its largest number; with a sign the least is -largest - 1.
 local function plane_type(t)
   local sign, bits = t:match "^([ui])(%d)$"
   if sign == "u" then return "u8", (1 << tonumber(bits)) - 1 end

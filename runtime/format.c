@@ -55,8 +55,8 @@ const qn_plane *qn__planes_find(const qn_format *f, const qn_planes *p, uint32_t
 /* Number of elements along an axis of `size` weights, `share` weights an element (0: all of them). */
 static int64_t extent(int64_t size, uint32_t share) { return share ? (size + share - 1) / share : 1; }
 
-/* Index of the first element of which, plus `add`, the bits `mask` are above `max`, or -1. A block is searched only if it has one: the loop
- * that tells vectorises. */
+/* Index of the first element of which, plus `add`, the bits `mask` are above `max`, or -1. A block is searched only if
+ * it has one: the loop that tells vectorises. */
 #define FIRST_ABOVE(type)                                                                                              \
   for (int64_t i = 0; i < n; i += BLOCK) {                                                                             \
     type v[BLOCK] = {0}, over = 0;                                                                                     \

@@ -10,7 +10,8 @@
 enum { N = 32, K = 512 };
 
 static const struct {
-  const char *format, *targets; /* that hold it; "order": GPTQ with act-order, too */
+  const char *format, *targets; /* that hold it; "order": GPTQ with act-order, too;
+                                    "products": compressed-tensors holds it with scales multiplied out */
 } held[] = {
     {"int1.g64.z", "compressed-tensors"},
     {"int2.row.z", "gptq gptq_v2 compressed-tensors"},
@@ -45,9 +46,9 @@ static const struct {
     {"mxfp8", "compressed-tensors"},
     {"nvfp4", "compressed-tensors gguf"},
     {"q2_k", "gguf"},
+    {"q3_k", "gguf products"},
     {"q4_k", "gguf"},
-    {"q3_k", "gguf"},
-    {"q6_k", "gguf"},
+    {"q6_k", "gguf products"},
     {"iq4_xs", "gguf"},
     {"q5_k", "gguf"},
     {"f16", "gguf"},
@@ -175,7 +176,7 @@ START_TEST(what_is_held_comes_back) {
     w.planes.perm = NULL;
     if (has_word(held[_i].targets, to)) {
       go_round(&f, to, &w.planes);
-    } else {
+    } else if (!has_word(held[_i].targets, "products") || strcmp(to, "compressed-tensors")) {
       ck_fails(QN_E_SHAPE, "held", qn__encode(to, &w.planes, false, &e));
       ck_assert_ptr_null(e);
     }
@@ -185,6 +186,31 @@ START_TEST(what_is_held_comes_back) {
     if (has_word("gptq gptq_v2", to)) go_round(&f, to, &w.planes);
     else ck_fails(QN_E_SHAPE, "held", qn__encode(to, &w.planes, false, &e));
   }
+  free_weight(&w);
+}
+END_TEST
+
+START_TEST(scales_in_two_levels_are_multiplied_out) {
+  static const struct { const char *format, *back; } rows[] = {{"q3_k", "int3.g16.f32"}, {"q6_k", "int6.g16.f32"}};
+  qn_format two, one;
+  rng r = {7};
+  qn__encoded *e;
+  qn_planes *back;
+  ck_assert_ptr_null(generator_format(rows[_i].format, &two));
+  ck_assert_ptr_null(generator_format(rows[_i].back, &one));
+  weight w = planes_for(&two, N, K, &r);
+  ck_ok(qn__encode("compressed-tensors", &w.planes, true, &e));
+  qn_model *m = write_and_open(&one, "compressed-tensors", e);
+  ck_ok(qn_model_planes(m, qn_model_find(m, "a.weight"), 0, &back));
+  ck_assert_str_eq(back->format, rows[_i].back);
+  ck_assert_mem_eq(back->plane[0].data, w.planes.plane[0].data, (size_t)N * K);
+  const qn_plane *d = qn_planes_find(&w.planes, "d"), *scale = qn_planes_find(&w.planes, "scale");
+  for (int64_t i = 0; i < N * K / 16; i++)
+    ck_assert_double_eq(((const float *)qn_planes_find(back, "scale")->data)[i],
+                        qn__load_f64(d->type, d->data, i / 16) * qn__load_f64(scale->type, scale->data, i));
+  qn_planes_free(back);
+  qn_model_close(m);
+  qn__encoded_free(e);
   free_weight(&w);
 }
 END_TEST
@@ -204,7 +230,7 @@ static const struct {
     {"awq", "int4.g64", 32, 64, "int4 with integer zero points is held"},
     {"awq", "int4.g64.z", 12, 64, "N = 12 is no multiple of 8"},
     {"awq", "int4.g64.z", 16, 96, "K = 96 is no multiple of 64"},
-    {"compressed-tensors", "q4_k", 32, 256, "integers, e4m3, nvfp4, mxfp4 and mxfp8 are held"},
+    {"compressed-tensors", "q4_k", 32, 256, "integers, q3_k, q6_k, e4m3, nvfp4, mxfp4 and mxfp8 are held"},
     {"compressed-tensors", "int4.g64", 32, 96, "K = 96 is no multiple of 64"},
     {"compressed-tensors", "int4.g64.zf", 32, 64, "integer zero points or none"},
     {"compressed-tensors", "nvfp4", 32, 24, "K = 24 is no multiple of 16"},
@@ -251,6 +277,7 @@ int main(int argc, char **argv) {
   (void)argc;
   static const suite_case cases[] = {
       CASE(what_is_held_comes_back, QN_COUNT(held)),
+      CASE(scales_in_two_levels_are_multiplied_out, 2),
       CASE(what_is_not_held_is_refused, QN_COUNT(refused)),
       CASE(numbers_without_a_field_are_refused, 1),
   };

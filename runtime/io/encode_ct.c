@@ -76,6 +76,39 @@ static qn_status fill_packed(const qn__source *s, const qn__encoded *e) {
   return QN_OK;
 }
 
+/* GGUF's q3_k and q6_k are such integers, whose scales are products of two planes. f32 holds these exactly. */
+static qn__source flattened(const qn__source *s, qn_plane *scale) {
+  qn__source flat = *s;
+  *scale = *s->scale;
+  scale->type = QN_T_F32;
+  flat.scale = scale;
+  flat.bits = s->base[1] - '0';
+  flat.rows = 1, flat.cols = 16, flat.grouped = true;
+  return flat;
+}
+
+static qn_status shape_flattened(const qn__source *s, qn__encoded *e) {
+  qn_plane scale;
+  qn__source flat = flattened(s, &scale);
+  return shape_packed(&flat, e);
+}
+
+static qn_status fill_flattened(const qn__source *s, const qn__encoded *e) {
+  qn_plane scale;
+  qn__source flat = flattened(s, &scale);
+  const qn_plane *d = qn_planes_find(s->p, "d");
+  int64_t n = scale.rows, groups = scale.cols;
+  float *products = malloc((size_t)(n * groups) * sizeof *products);
+  if (!products) return qn__fail(QN_E_NOMEM, "no memory for %jd scales", (intmax_t)(n * groups));
+  for (int64_t i = 0; i < n * groups; i++)
+    products[i] = qn__load_float(d->data, d->type, i / groups * d->cols + i % groups / 16) *
+                  (float)((const int8_t *)s->scale->data)[i];
+  scale.data = products;
+  qn_status status = fill_packed(&flat, e);
+  free(products);
+  return status;
+}
+
 static qn_status shape_int(const qn__source *s, qn__encoded *e) {
   if (s->bits != 8) return qn__fail(QN_E_SHAPE, "with activations of 8 bits int8 is held");
   QN_TRY(check_integers(s));
@@ -157,6 +190,8 @@ static const struct kind {
   qn_status (*fill)(const qn__source *s, const qn__encoded *e);
 } kinds[] = {
     {"int", "compressed-tensors/pack-quantized", shape_packed, fill_packed},
+    {"q3_k", "compressed-tensors/pack-quantized", shape_flattened, fill_flattened},
+    {"q6_k", "compressed-tensors/pack-quantized", shape_flattened, fill_flattened},
     {"e4m3", "compressed-tensors/float-quantized", shape_float, fill_float},
     {"nvfp4", "compressed-tensors/nvfp4-pack-quantized", shape_nvfp4, fill_nvfp4},
     {"mxfp4", "compressed-tensors/mxfp4-pack-quantized", shape_mxfp4, fill_fp4},
@@ -171,7 +206,7 @@ static const struct kind *find_kind(const qn__source *s) {
 
 static qn_status shape(const qn__source *s, qn__encoded *e) {
   const struct kind *k = find_kind(s);
-  if (!k) return qn__fail(QN_E_SHAPE, "integers, e4m3, nvfp4, mxfp4 and mxfp8 are held");
+  if (!k) return qn__fail(QN_E_SHAPE, "integers, q3_k, q6_k, e4m3, nvfp4, mxfp4 and mxfp8 are held");
   e->dialect = k->dialect;
   return k->shape(s, e);
 }
