@@ -177,6 +177,11 @@ qn_status qn_quantize_rows(const float *x, int64_t m, int64_t k, int64_t ldx, qn
   if (!qn__act_scaled(type))
     return qn__fail(QN_E_ARG, "qn_quantize_rows: activations of type %s have no scales",
                     qn_type_name(type) ? qn_type_name(type) : "?");
+  if (!m) return QN_OK;
+  if (m < 0 || k < 1 || (m > 1 && ldx < k))
+    return qn__fail(QN_E_ARG, "qn_quantize_rows: m is %lld, k %lld and ldx %lld; allowed are 0, 1 and k, or more",
+                    (long long)m, (long long)k, (long long)ldx);
+  if (!x || !q || !scale) return qn__fail(QN_E_ARG, "qn_quantize_rows: NULL buffer");
   for (int64_t i = 0; i < m; i++) scale[i] = qn__quantize_group(type, x + i * ldx, k, (char *)q + i * k);
   return QN_OK;
 }

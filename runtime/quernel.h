@@ -37,8 +37,9 @@
  * context as it was. The NULL stream is the legacy default stream.
  *
  * Errors.  Every function that can fail returns a qn_status, and on failure sets the pointer that it should have given
- * back to NULL. The detail (what, which value, which limit) is one line of text for the calling thread: qn_errmsg,
- * valid until its next call that fails.
+ * back to NULL. A NULL where something is needed is QN_E_ARG; functions without a status answer it with nothing: NULL,
+ * "" or 0. The detail (what, which value, which limit) is one line of text for the calling thread: qn_errmsg, valid
+ * until its next call that fails.
  *
  * Structs.  A struct that the caller fills is initialised as a whole, so that all it does not name is zero:
  * (qn_args){.x = x, .y = y, .m = m}. Zero means the default everywhere. The words at its end called `reserved` are
@@ -239,9 +240,9 @@ QN_API size_t qn_weight_bytes(const qn_gemm *gemm);
 
 /* Rearrange planes into the layout of the gemm, on the device, where they are when this returns. The weight is for this
  * gemm and for others of its format, shape and layout; it is freed before the context closes, before or after the gemm.
- * Returns QN_OK, QN_E_SHAPE, QN_E_ARG (a plane is missing or of another type; a scale is NaN or infinite; a code is
- * beyond the format's bits; perm is no permutation), QN_E_NO_KERNEL (a permutation, and kernels that cannot serve it),
- * QN_E_NOMEM, QN_E_CUDA. */
+ * Returns QN_OK, QN_E_SHAPE, QN_E_ARG (a plane is missing, of another type or not of this format; a scale is NaN or
+ * infinite; a code is beyond the format's bits; perm is no permutation), QN_E_NO_KERNEL (a permutation, and kernels
+ * that cannot serve it), QN_E_NOMEM, QN_E_CUDA. */
 QN_API qn_status qn_prepack(qn_gemm *gemm, const qn_planes *planes, qn_weight **out);
 QN_API void qn_weight_free(qn_weight *weight);
 
@@ -270,12 +271,12 @@ typedef struct qn_args {
   uint64_t reserved[4];
 } qn_args;
 
-/* Y = epilogue(X . W^T). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps nothing
- * else, but the residual may be Y itself, with rows as far apart (Y += ...). Faster where rows of X and Y start at
- * multiples of 16 bytes. On CUDA asynchronous on args->stream and capturable in a graph; on the host complete on
- * return. No lock, no allocation, no file, no compilation. m = 0 does nothing, more than 2^24 is refused. Rows of X
- * beyond m and columns of Y beyond N are not touched. Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; a workspace and
- * counters per concurrent call. */
+/* Y = epilogue(X . W^T). Pointers are memory of the device, caller-owned, aligned to their element; Y overlaps no other
+ * operand and no workspace, but the residual may be Y itself, with rows as far apart (Y += ...). Faster where rows of X
+ * and Y start at multiples of 16 bytes. On CUDA asynchronous on args->stream and capturable in a graph; on the host
+ * complete on return. No lock, no allocation, no file, no compilation. m = 0 does nothing, more than 2^24 is refused.
+ * Rows of X beyond m and columns of Y beyond N are not touched. Returns QN_OK, QN_E_ARG, QN_E_CUDA. Any thread; a
+ * workspace and counters per concurrent call. */
 QN_API qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *args);
 
 /* Which expert of a stack each row meets; one of two ways.
@@ -350,8 +351,8 @@ QN_API qn_status qn_function_register(const char *name, qn_function fn);
 /* Quantize rows of X[m,k] f32 to `type`, which comes with a scale for each row: scale = absmax / the largest number of
  * the type (127 of i8, 448 of e4m3, 57344 of e5m2), q = X / scale to nearest, ties to even, all in f32; a row of zeros
  * gets scale 0. No code of a finite row is a NaN, and -128 is not used. The scale of a row with a NaN is NaN, else with
- * an infinity infinite, and its codes are unspecified. Host memory; ldx in elements; q is dense [m,k], scale is [m].
- * Returns QN_OK, QN_E_ARG for a type without scales. Any thread.
+ * an infinity infinite, and its codes are unspecified. Host memory; ldx in elements, k or more; q is dense [m,k], scale
+ * is [m]. m = 0 does nothing. Returns QN_OK, QN_E_ARG (a type without scales, a size below these, a NULL). Any thread.
  *
  * A problem such as "int4.g128:4096x4096:f32~i8-f32" takes X in f32 and does this within qn_run, in the workspace, for
  * each group of columns that shares a scale of W, or for whole rows where W has one scale a row. A row of X that is not

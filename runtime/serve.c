@@ -44,16 +44,17 @@ typedef struct gemm_range {
   char name[sizeof((qn_kernel *)0)->name];
 } gemm_range;
 
-/* An operand that the caller of a gemm must give. */
+/* An operand that the caller of a gemm must give; cols and the bytes of an element, as qn_operand says. */
 typedef struct given {
   qn_arg arg, stride;
-  int64_t cols;
+  bool tokens;
+  int64_t cols, bytes;
 } given;
 
 struct qn_gemm {
   qn_context *ctx;
   uint32_t n_given;
-  given given[QN_OPERANDS];
+  given given[QN_OPERANDS];     /* X and Y are the first two */
   uint32_t plan;                /* its number */
   uint32_t n_planned, n_ranges; /* of the plan; bound so far */
   gemm_range *range;
@@ -479,7 +480,7 @@ static qn_status bind_plan(qn_gemm *g, const qn_plan *plan) {
   QN_TRY(qn__layout_bytes(&plan->layout, g->problem.n, g->problem.k, &g->bytes));
   for (qn_arg i = 0; i < QN_OPERANDS; i++) {
     qn_operand o = qn__operand(&g->problem, i);
-    if (o.has) g->given[g->n_given++] = (given){i, o.stride, o.cols};
+    if (o.has) g->given[g->n_given++] = (given){i, o.stride, o.tokens, o.cols, qn_type_bits(o.type) / 8};
   }
   g->key = weight_key(plan, &g->problem);
   memcpy(g->served, plan->problem.spelling, sizeof g->served);
@@ -722,7 +723,11 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
     return qn__fail(QN_E_ARG, "'%s': m is %lld, allowed 0 .. %lld", p->spelling, (long long)a->m, (long long)MAX_M);
   for (uint32_t i = 0; i < g->n_given; i++) {
     const given *o = &g->given[i];
-    if (!given_pointer(a, o)) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, qn__arg[o->arg].name);
+    const void *at = given_pointer(a, o);
+    if (!at) return qn__fail(QN_E_ARG, "'%s': %s is NULL", p->spelling, qn__arg[o->arg].name);
+    if ((uintptr_t)at % (uintptr_t)o->bytes)
+      return qn__fail(QN_E_ARG, "'%s': %s is not aligned to its elements of %d bytes", p->spelling,
+                      qn__arg[o->arg].name, (int)o->bytes);
     if (o->stride == QN_ARG_COUNT) continue;
     int64_t ld = given_stride(a, o);
     if (ld < o->cols || ld > INT32_MAX)
@@ -738,6 +743,42 @@ static qn_status check_args(const qn_gemm *g, const qn_weight *w, const qn_args 
   return QN_OK;
 }
 
+/* Where an operand lies: `rows` rows of so many bytes, each `apart` bytes from the next. */
+typedef struct place {
+  uintptr_t at, size, apart, rows;
+} place;
+
+static place place_of(const qn_gemm *g, const qn_args *a, const given *o, int64_t tokens) {
+  int64_t once = weights_of(&g->problem), ld = o->stride == QN_ARG_COUNT ? o->cols : given_stride(a, o);
+  bool of_x = o->arg == QN_ARG_X || o->arg == QN_ARG_X_SCALE;
+  return (place){(uintptr_t)given_pointer(a, o), (uintptr_t)(o->cols * o->bytes), (uintptr_t)(ld * o->bytes),
+                 (uintptr_t)(!o->tokens ? once
+                             : of_x     ? tokens
+                                        : a->m)};
+}
+
+static uintptr_t end_of(const place *p) { return p->at + (p->rows - 1) * p->apart + p->size; }
+
+/* Do two operands share memory? Rows of one that lie between those of the other, as far apart, are told apart. */
+static bool overlap(const place *low, const place *high) {
+  if (low->at > high->at) return overlap(high, low);
+  if (end_of(low) <= high->at) return false;
+  uintptr_t into = (high->at - low->at) % low->apart;
+  return (high->rows > 1 && low->apart != high->apart) || into < low->size || into + high->size > low->apart;
+}
+
+/* Y is written while the others are read: only the residual may be Y. `tokens`: rows of X. */
+static qn_status check_apart(const qn_gemm *g, const qn_args *a, int64_t tokens) {
+  const place y = place_of(g, a, &g->given[QN_ARG_Y], tokens);
+  for (uint32_t i = 0; i < g->n_given; i++) {
+    const given *o = &g->given[i];
+    const place here = place_of(g, a, o, tokens);
+    if (o->arg == QN_ARG_Y || (o->arg == QN_ARG_RESIDUAL && a->residual == a->y) || !overlap(&y, &here)) continue;
+    return qn__fail(QN_E_ARG, "'%s': y overlaps %s", g->problem.spelling, qn__arg[o->arg].name);
+  }
+  return QN_OK;
+}
+
 /* Which expert each row meets: all that can be said without reading it. */
 static qn_status check_rows(const qn_gemm *g, const qn_weight *w, const qn_args *a, const qn_rows *r) {
   const char *spelling = g->problem.spelling;
@@ -746,6 +787,9 @@ static qn_status check_rows(const qn_gemm *g, const qn_weight *w, const qn_args 
   if (!r->offsets == !r->ids)
     return qn__fail(QN_E_ARG, "'%s': offsets and ids of rows are %s; one of them is wanted", spelling,
                     r->ids ? "both given" : "both NULL");
+  if (((uintptr_t)r->offsets | (uintptr_t)r->ids) % sizeof *r->ids)
+    return qn__fail(QN_E_ARG, "'%s': offsets or ids of rows are not aligned to their elements of %zu bytes", spelling,
+                    sizeof *r->ids);
   if (r->offsets && r->n_offsets != experts + 1)
     return qn__fail(QN_E_ARG, "'%s': %lld offsets of rows for %lld experts, wanted are %lld", spelling,
                     (long long)r->n_offsets, (long long)experts, (long long)experts + 1);
@@ -801,6 +845,7 @@ qn_status qn_run(const qn_gemm *gemm, const qn_weight *weight, const qn_args *ar
     return qn__fail(QN_E_ARG, "'%s' has a stack of weights: qn_run_grouped runs it", gemm->problem.spelling);
   if (!args->m) return QN_OK;
   QN_TRY(check_args(gemm, weight, args));
+  QN_TRY(check_apart(gemm, args, args->m));
   return run(gemm, weight, args, NULL);
 }
 
@@ -811,5 +856,6 @@ qn_status qn_run_grouped(const qn_gemm *gemm, const qn_weight *stack, const qn_a
   if (!args->m) return QN_OK;
   QN_TRY(check_args(gemm, stack, args));
   QN_TRY(check_rows(gemm, stack, args, rows));
+  QN_TRY(check_apart(gemm, args, args->m / (rows->topk ? rows->topk : 1)));
   return run(gemm, stack, args, rows);
 }

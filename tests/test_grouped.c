@@ -251,6 +251,7 @@ START_TEST(test_bad_rows) {
       {{.ids = ids, .topk = 3}, "topk is 3; m must be a multiple"},
       {{.ids = ids, .topk = -1}, "topk is -1"},
       {{.offsets = rises, .n_offsets = E + 1, .topk = 2}, "topk is 2; with offsets X has a row for each of Y"},
+      {{.ids = (const int32_t *)((const char *)ids + 2)}, "offsets or ids of rows are not aligned"},
       {{.ids = ids, .reserved = {1}}, "qn_rows.reserved is not zero"},
   };
   qn_args a = stack_args(&s, g);
@@ -261,6 +262,10 @@ START_TEST(test_bad_rows) {
   ck_fails(QN_E_ARG, "no stack", qn_run_grouped(plain, one, &a, &good));
   ck_fails(QN_E_ARG, "qn_run_grouped", qn_run(g, w, &a));
   ck_fails(QN_E_ARG, "another problem or layout", qn_run_grouped(g, one, &a, &good));
+  qn_args behind = a;
+  behind.x = s.y, behind.y = s.y + 2 * LDX; /* Y begins behind two rows of X */
+  ck_fails(QN_E_ARG, "y overlaps x", qn_run_grouped(g, w, &behind, &(qn_rows){.ids = ids}));
+  ck_fails(QN_E_ARG, "is expert 5", qn_run_grouped(g, w, &behind, &(qn_rows){.ids = ids, .topk = 2}));
   a.m = 0;
   ck_ok(qn_run_grouped(g, w, &a, &good));
   free(a.workspace), a.m = 4, a.workspace = NULL;

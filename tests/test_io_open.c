@@ -102,12 +102,45 @@ START_TEST(what_cannot_be_written_leaves_nothing) {
   ck_assert_int_eq(qn_safetensors_write(in_folder("x"), twice, 2, NULL, 0), QN_E_ARG);
   ck_assert_int_eq(qn_safetensors_write(in_folder("x"), &odd, 1, NULL, 0), QN_E_ARG);
   ck_assert_int_eq(qn_safetensors_write(in_folder("no/x"), twice, 1, NULL, 0), QN_E_IO);
+  const qn_save reserved = tensor("__metadata__", "U8", 4, 0);
+  ck_assert_int_eq(qn_safetensors_write(in_folder("x"), &reserved, 1, NULL, 0), QN_E_ARG);
+  ck_assert_int_eq(qn_safetensors_write(in_folder("x"), twice, 1, (const char *[]){"key", NULL}, 1), QN_E_ARG);
   ck_assert_int_eq(mkdir(in_folder("x"), 0700), 0); /* the rename must fail */
   ck_assert_int_eq(qn_safetensors_write(path, twice, 1, NULL, 0), QN_E_IO);
   ck_assert_int_eq(qn_npy_write(path, (const float[]){1}, 1, 1), QN_E_IO);
   ck_assert_int_eq(rmdir(path), 0);
   ck_assert_int_eq(rmdir(folder), 0); /* no temporary file was left */
   ck_assert_int_eq(mkdir(folder, 0700), 0);
+}
+END_TEST
+
+START_TEST(null_is_refused) {
+  qn_model *m;
+  qn_planes *p;
+  size_t length = 1;
+  ck_assert_int_eq(qn_model_open(QN_TESTS "/models/tiny-llama-gptq4", &m), QN_OK);
+  const qn_tensor *t = qn_model_tensor(m, 0);
+  ck_assert_int_eq(qn_model_planes(NULL, t, 0, &p), QN_E_ARG);
+  ck_assert_int_eq(qn_model_planes(m, NULL, 0, &p), QN_E_ARG);
+  ck_assert_int_eq(qn_model_planes(m, t, 0, NULL), QN_E_ARG);
+  ck_assert_int_eq(qn_model_expert(m, NULL, 0, &p), QN_E_ARG);
+  ck_assert_ptr_null(p);
+  ck_assert(!qn_model_tensor(NULL, 0) && !qn_model_stack(NULL, 0) && !qn_model_raw(NULL, 0) && !qn_model_meta(NULL, 0));
+  ck_assert(!qn_model_find(NULL, "x") && !qn_model_find_raw(NULL, "x") && !qn_model_find_meta(NULL, "x"));
+  ck_assert(!qn_model_find(m, NULL) && !qn_model_find_raw(m, NULL) && !qn_model_find_meta(m, NULL));
+  ck_assert(!qn_model_remark(NULL) && !qn_model_config(NULL, &length) && !length && !qn_model_config(m, NULL));
+  ck_assert(qn_tensor_bpw(NULL) == 0 && !qn_planes_find(NULL, "codes"));
+  qn_model_release(NULL);
+  qn_model_close(m);
+  const qn_save one = tensor("a", "U8", 4, 0);
+  qn_writer *w;
+  ck_assert_int_eq(qn_writer_open(in_folder("x"), &one, 1, NULL, 0, NULL), QN_E_ARG);
+  ck_assert_int_eq(qn_writer_open(in_folder("x"), &one, 1, NULL, 0, &w), QN_OK);
+  ck_assert_int_eq(qn_writer_put(w, NULL, zeros, 4), QN_E_ARG);
+  ck_assert_int_eq(qn_writer_put(w, "a", NULL, 4), QN_E_ARG);
+  ck_assert_int_eq(qn_writer_put(NULL, "a", zeros, 4), QN_E_ARG);
+  ck_assert_int_eq(qn_writer_close(NULL), QN_E_ARG);
+  qn_writer_abandon(w);
 }
 END_TEST
 
@@ -178,6 +211,7 @@ int main(int argc, char **argv) {
       CASE(folders_without_a_checkpoint_are_refused, 1),
       CASE(what_is_written_is_read, 1),
       CASE(what_cannot_be_written_leaves_nothing, 1),
+      CASE(null_is_refused, 1),
       CASE(ten_gigabytes_are_cheap_to_open, 1),
   };
   return RUN_CASES(argv[0], cases, setup, teardown, 60);

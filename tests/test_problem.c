@@ -214,6 +214,13 @@ START_TEST(test_conversion_refuses_other_types) {
   ck_fails(QN_E_ARG, "only", qn_convert(&f, QN_T_F32, &f, QN_T_F64, 1));
   ck_fails(QN_E_ARG, "NULL", qn_convert(NULL, QN_T_F32, &f, QN_T_F32, 1));
   ck_fails(QN_E_ARG, "f16 have no scales", qn_quantize_rows(&f, 1, 1, 1, QN_T_F16, &f, &f));
+  ck_fails(QN_E_ARG, "NULL", qn_quantize_rows(NULL, 1, 1, 1, QN_T_I8, &f, &f));
+  ck_fails(QN_E_ARG, "NULL", qn_quantize_rows(&f, 1, 1, 1, QN_T_I8, NULL, &f));
+  ck_fails(QN_E_ARG, "NULL", qn_quantize_rows(&f, 1, 1, 1, QN_T_I8, &f, NULL));
+  ck_fails(QN_E_ARG, "m is -1", qn_quantize_rows(&f, -1, 1, 1, QN_T_I8, &f, &f));
+  ck_fails(QN_E_ARG, "k 0", qn_quantize_rows(&f, 1, 0, 1, QN_T_I8, &f, &f));
+  ck_fails(QN_E_ARG, "ldx 1", qn_quantize_rows(&f, 2, 2, 1, QN_T_I8, &f, &f));
+  ck_ok(qn_quantize_rows(NULL, 0, 0, 0, QN_T_I8, NULL, NULL));
 }
 END_TEST
 

@@ -160,6 +160,11 @@ START_TEST(test_bad_weights_and_arguments) {
   REFUSED("ldx is -1", a.ldx = -1);
   REFUSED("bytes of workspace", a.workspace = NULL);
   REFUSED("not aligned", a.workspace = (char *)a.workspace + 16);
+  REFUSED("x is not aligned to its elements of 4 bytes", a.x = (const char *)a.x + 2);
+  REFUSED("bias is not aligned", a.bias = (const char *)a.bias + 1);
+  REFUSED("y overlaps x", a.y = b.x);
+  REFUSED("y overlaps x", a.x = b.y + 1); /* from 1 on 96 columns: not only those between the rows of Y */
+  REFUSED("y overlaps bias", a.bias = b.y + b.ldy + 63);
 #undef REFUSED
   ck_fails(QN_E_ARG, "x_scale is NULL", qn_run(scaled, w, &good));
   ck_fails(QN_E_ARG, "another problem", qn_run(other, w, &good));
@@ -189,6 +194,48 @@ static void *serve(void *arg) {
   for (int i = 0; i < 60; i++) run_and_compare(&c->b, c->gemm, c->weight, &a);
   return NULL;
 }
+
+/* A plane that nobody reads, such as zero points that the format does not have, would be another weight. */
+START_TEST(test_planes_of_another_format) {
+  qn_context *c = open_pack(NULL);
+  qn_gemm *g;
+  qn_weight *none;
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96:f32-f32", &g));
+  bench b = make_bench(64, 96, 1, false, false, 3);
+  qn_planes odd = b.w.planes;
+  odd.n_planes = QN_MAX_PLANES + 1;
+  ck_fails(QN_E_ARG, "9 planes, allowed 1 .. 8", qn_prepack(g, &odd, &none));
+  odd.n_planes = 3, odd.plane[2] = odd.plane[1];
+  ck_fails(QN_E_ARG, "plane 'scale' is twice there, or none of format", qn_prepack(g, &odd, &none));
+  odd.plane[2].name = "zero";
+  ck_fails(QN_E_ARG, "plane 'zero' is twice there, or none of format", qn_prepack(g, &odd, &none));
+  free_bench(&b);
+  qn_gemm_free(g), qn_close(c);
+}
+END_TEST
+
+/* X and Y side by side in rows of one matrix do not overlap; nor does a bias behind the columns of Y. */
+START_TEST(test_operands_between_rows) {
+  qn_context *c = open_pack(NULL);
+  qn_gemm *g;
+  qn_weight *w;
+  ck_ok(qn_bind(c, "int4.g32.f32:64x96:f32-f32+bias", &g));
+  bench b = make_bench(64, 96, 3, true, false, 3);
+  ck_ok(qn_prepack(g, &b.w.planes, &w));
+  enum { LD = 96 + 64 + 64 };
+  float both[3 * LD];
+  qn_args a = args_of(&b, g);
+  for (int64_t i = 0; i < 3 * LD; i++) both[i] = i % LD < 96 ? b.x[i / LD * b.ldx + i % LD] : CANARY;
+  a.bias = memcpy(both + 96 + 64, b.bias, 64 * sizeof *both);
+  a.x = both, a.y = both + 96, a.ldx = a.ldy = LD;
+  ck_ok(qn_run(g, w, &a));
+  for (int64_t i = 0; i < 3 * 64; i++) ck_assert((double)both[i / 64 * LD + 96 + i % 64] == b.want[i]);
+  a.y = both + 95;
+  ck_fails(QN_E_ARG, "y overlaps x", qn_run(g, w, &a));
+  free_bench(&b);
+  qn_weight_free(w), qn_gemm_free(g), qn_close(c);
+}
+END_TEST
 
 /* Eight threads on one context, one gemm and one weight (equal seeds draw equal weights), with batches on both sides of
  * a range's border. */
@@ -398,6 +445,8 @@ int main(int argc, char **argv) {
       CASE(test_what_a_pack_says_of_itself, 1),
       CASE(test_bad_binds, 1),
       CASE(test_bad_weights_and_arguments, 1),
+      CASE(test_planes_of_another_format, 1),
+      CASE(test_operands_between_rows, 1),
       CASE(test_eight_threads_at_once, 1),
       CASE(test_kinds_of_plans, 1),
       CASE(test_workspaces, 14),

@@ -557,7 +557,7 @@ qn_status qn_model_open(const char *path, qn_model **out) {
 }
 
 void qn_model_release(const qn_model *m) {
-  for (int i = 0; i < m->n_files; i++) qn__map_release(&m->file[i]);
+  for (int i = 0; m && i < m->n_files; i++) qn__map_release(&m->file[i]);
 }
 
 void qn_model_close(qn_model *m) {
@@ -578,21 +578,30 @@ void qn_model_close(qn_model *m) {
   free(m);
 }
 
-const qn_tensor *qn_model_tensor(const qn_model *m, size_t i) { return i < m->n_weights ? &m->weight[i].pub : NULL; }
-const qn_tensor *qn_model_find(const qn_model *m, const char *name) { return qn__names_find(&m->weight_names, name); }
-const qn_raw *qn_model_raw(const qn_model *m, size_t i) { return i < m->n_stored ? &m->stored[i].pub : NULL; }
-const qn_raw *qn_model_find_raw(const qn_model *m, const char *name) { return qn__names_find(&m->stored_names, name); }
-const qn_meta *qn_model_meta(const qn_model *m, size_t i) { return i < m->n_meta ? &m->meta[i] : NULL; }
-const qn_meta *qn_model_find_meta(const qn_model *m, const char *key) { return qn__names_find(&m->meta_names, key); }
+const qn_tensor *qn_model_tensor(const qn_model *m, size_t i) {
+  return m && i < m->n_weights ? &m->weight[i].pub : NULL;
+}
+const qn_tensor *qn_model_find(const qn_model *m, const char *name) {
+  return m ? qn__names_find(&m->weight_names, name) : NULL;
+}
+const qn_raw *qn_model_raw(const qn_model *m, size_t i) { return m && i < m->n_stored ? &m->stored[i].pub : NULL; }
+const qn_raw *qn_model_find_raw(const qn_model *m, const char *name) {
+  return m ? qn__names_find(&m->stored_names, name) : NULL;
+}
+const qn_meta *qn_model_meta(const qn_model *m, size_t i) { return m && i < m->n_meta ? &m->meta[i] : NULL; }
+const qn_meta *qn_model_find_meta(const qn_model *m, const char *key) {
+  return m ? qn__names_find(&m->meta_names, key) : NULL;
+}
 
-const char *qn_model_remark(const qn_model *m) { return m->remark; }
+const char *qn_model_remark(const qn_model *m) { return m ? m->remark : NULL; }
 
 const char *qn_model_config(const qn_model *m, size_t *length) {
-  *length = m->config.bytes;
+  if (length) *length = m ? m->config.bytes : 0;
+  if (!m || !length) return NULL;
   return (const char *)m->config.data;
 }
 
 double qn_tensor_bpw(const qn_tensor *t) {
-  double weights = (double)t->slices * (double)t->n * (double)t->k;
+  double weights = t ? (double)t->slices * (double)t->n * (double)t->k : 0;
   return weights > 0 ? 8 * (double)t->bytes / weights : 0;
 }

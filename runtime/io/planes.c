@@ -121,8 +121,8 @@ void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_
 }
 
 qn_status qn_model_planes(const qn_model *m, const qn_tensor *t, int64_t slice, qn_planes **out) {
-  (void)m;
-  *out = NULL;
+  if (out) *out = NULL;
+  if (!m || !t || !out) return qn__fail(QN_E_ARG, "qn_model_planes: NULL argument");
   if (!t->format) return qn__fail(QN_E_SHAPE, "%s: %s", t->name, t->refusal ? t->refusal : "not a matrix");
   if (slice < 0 || slice >= t->slices)
     return qn__fail(QN_E_ARG, "%s: slice %jd of %jd", t->name, (intmax_t)slice, (intmax_t)t->slices);
@@ -133,7 +133,7 @@ qn_status qn_model_planes(const qn_model *m, const qn_tensor *t, int64_t slice, 
 void qn_planes_free(qn_planes *p) { free(p); }
 
 const qn_plane *qn_planes_find(const qn_planes *p, const char *name) {
-  for (int i = 0; i < p->n_planes; i++)
+  for (int i = 0; p && name && i < p->n_planes; i++)
     if (!strcmp(p->plane[i].name, name)) return &p->plane[i];
   return NULL;
 }

@@ -21,7 +21,8 @@
  * Truncating a file while a model has it open is undefined (the mapping loses its pages).
  *
  * Threads: a model is read-only once open; any number of threads may use it. Errors: a qn_status, and qn_io_errmsg for
- * the detail. Nothing here prints or exits. */
+ * the detail. A NULL where something is needed is QN_E_ARG; functions without a status answer it with NULL or 0.
+ * Nothing here prints or exits. */
 #ifndef QUERNEL_IO_H
 #define QUERNEL_IO_H
 #include "quernel.h"

@@ -154,10 +154,11 @@ qn_status qn__model_stacks(qn_model *m) {
 
 /* ---- Public ------------------------------------------------------------------------------------------------------ */
 
-const qn_stack *qn_model_stack(const qn_model *m, size_t i) { return i < m->n_stacks ? &m->stack[i] : NULL; }
+const qn_stack *qn_model_stack(const qn_model *m, size_t i) { return m && i < m->n_stacks ? &m->stack[i] : NULL; }
 
 qn_status qn_model_expert(const qn_model *m, const qn_stack *s, int64_t expert, qn_planes **out) {
-  *out = NULL;
+  if (out) *out = NULL;
+  if (!m || !s || !out) return qn__fail(QN_E_ARG, "qn_model_expert: NULL argument");
   if (s->refusal) return qn__fail(QN_E_SHAPE, "%s: %s", s->name, s->refusal);
   if (expert < 0 || expert >= s->experts)
     return qn__fail(QN_E_ARG, "%s: expert %jd, allowed 0 .. %jd", s->name, (intmax_t)expert, (intmax_t)s->experts - 1);

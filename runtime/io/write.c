@@ -109,6 +109,7 @@ static qn_status begin(qn_writer *w, const char *path, const container *c, const
 
 static qn_status open_writer(const char *path, const qn_save *tensor, size_t n, const container *c, const void *meta,
                              size_t n_meta, qn_writer **out) {
+  if (!out) return qn__fail(QN_E_ARG, "qn_writer_open: out is NULL");
   *out = NULL;
   if (!path || (n && !tensor) || (n_meta && !meta)) return qn__fail(QN_E_ARG, "a path and tensors are needed");
   qn_writer *w = calloc(1, sizeof *w + n * sizeof *w->entry);
@@ -122,6 +123,7 @@ static qn_status open_writer(const char *path, const qn_save *tensor, size_t n, 
 }
 
 qn_status qn_writer_put(qn_writer *w, const char *name, const void *data, size_t bytes) {
+  if (!w || !name || (bytes && !data)) return qn__fail(QN_E_ARG, "qn_writer_put: NULL argument");
   entry *e = bsearch(&(entry){.t = &(qn_save){.name = name}}, w->entry, w->n, sizeof *e, by_name);
   if (!e) return qn__fail(QN_E_ARG, "tensor %s: the file has none of that name", name);
   if (bytes > e->bytes - e->written)
@@ -137,6 +139,7 @@ qn_status qn_writer_put(qn_writer *w, const char *name, const void *data, size_t
 
 qn_status qn_writer_close(qn_writer *w) {
   qn_status s = QN_OK;
+  if (!w) return qn__fail(QN_E_ARG, "qn_writer_close: NULL argument");
   for (size_t i = 0; !s && i < w->n; i++)
     if (w->entry[i].written < w->entry[i].bytes)
       s = qn__fail(QN_E_ARG, "tensor %s: %ju of %ju bytes were written", w->entry[i].t->name,
@@ -178,10 +181,21 @@ static void put_entry(FILE *f, const entry *e) {
   fprintf(f, "],\"data_offsets\":[%ju,%ju]}", (uintmax_t)e->at, (uintmax_t)(e->at + e->bytes));
 }
 
+/* Is there something that JSON cannot say, or that readers take for something else? */
+static qn_status check_texts(const entry *e, size_t n, const char *const *text, size_t n_texts) {
+  for (size_t i = 0; i < n_texts; i++)
+    if (!text[i]) return qn__fail(QN_E_ARG, "key or value %zu of the metadata is NULL", i);
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(e[i].t->name, "__metadata__"))
+      return qn__fail(QN_E_ARG, "tensor __metadata__: safetensors has the metadata under that name");
+  return QN_OK;
+}
+
 /* The length, then JSON, padded with blanks to a multiple of 8. */
 static qn_status make_json(const entry *e, size_t n, const void *meta, size_t n_meta, char **out, size_t *size) {
   const char *const *text = meta;
   uint64_t length = 0;
+  QN_TRY(check_texts(e, n, text, 2 * n_meta));
   FILE *f = open_memstream(out, size);
   if (!f) return qn__fail(QN_E_NOMEM, "a header for %zu tensors", n);
   fwrite(&length, sizeof length, 1, f);
