@@ -136,6 +136,7 @@ def test_a_stack_of_experts(tune: Callable[..., Path], experts: list[quernel.Pla
             ({"ids": ids[:2]}, r"ids has the shape \[2, 2\]; x asks for \[4\]"),
             ({"ids": ids[:, :1]}, "ids must be contiguous"),
             ({"offsets": ids[0]}, "last dimension must be 4"),
+            ({"offsets": np.zeros((2, 4), np.int32)}, r"offsets has the shape \[2, 4\]; one row of 4 is wanted"),
             ({"ids": ids + 1}, "is expert 3, the stack has 3"),
         ]:
             with pytest.raises(quernel.ArgumentError, match=why):
@@ -157,6 +158,30 @@ def test_x_in_8_bits_comes_with_scales(context: quernel.Context, planes: quernel
         weight.gemm(x)
 
 
+def test_floats_of_any_kind(context: quernel.Context, weight: quernel.Weight, planes: quernel.Planes) -> None:
+    x = draw(3, K).astype(np.float16).astype(np.float32)
+    other = context.bind(f"int4.g128:{N}x{K}:bf16-f32").prepack(planes)
+    for dtype in ("<f2", ">f2", ">f4", "<f8", ">f8", np.longdouble):
+        given = np.asfortranarray(x.astype(dtype))
+        assert close(weight.gemm(given), x, planes) and close(other.gemm(given), x, planes, 2**-9)
+    bf16 = pytest.importorskip("ml_dtypes", reason="no ml_dtypes").bfloat16
+    x = x.astype(bf16).astype(np.float32)
+    assert close(weight.gemm(x.astype(bf16)), x, planes) and close(other.gemm(x.astype(bf16)), x, planes)
+
+
+def test_y_apart_from_x(tune: Callable[..., Path], models: Path) -> None:
+    with quernel.open(tune("square", "--problem", f"int4.g128:{K}x{K}:f32-f32")) as context:
+        planes = quernel.Checkpoint(models / "tiny-llama-gptq4").planes("model.layers.0.self_attn.q_proj.weight")
+        weight = context.bind(f"int4.g128:{K}x{K}:f32-f32").prepack(planes)
+        both = np.zeros((3, 2 * K), np.float32)
+        x, y = both[:, :K], both[:, K:]
+        x[...] = draw(3, K)
+        for given, out in (x, x), (x, both[:, 1 : K + 1]), (x[:2], x[1:]):
+            with pytest.raises(quernel.ArgumentError, match="y overlaps x"):
+                weight.gemm(given, out)
+        assert close(weight.gemm(x, y), x, planes)
+
+
 def test_epilogues(context: quernel.Context, planes: quernel.Planes) -> None:
     x, bias = draw(2, K), draw(N)
     with_bias = context.bind(f"int4.g128:{N}x{K}:bf16-f32+bias").prepack(planes)
@@ -166,6 +191,8 @@ def test_epilogues(context: quernel.Context, planes: quernel.Planes) -> None:
     before = y.copy()
     weight.gemm(x, y, residual=y, scale=2.0)
     np.testing.assert_allclose(y, 2 * x @ dense(planes).T + before, atol=1e-4)
+    for scale in (2, np.float32(2), np.int64(2), np.array(2, np.float32), np.array([2], np.float32)):
+        np.testing.assert_array_equal(weight.gemm(x, residual=before, scale=scale), y)
 
 
 class ByDlpack:
@@ -195,6 +222,9 @@ def test_dlpack_without_copies(weight: quernel.Weight, planes: quernel.Planes) -
 # ---- What is refused -------------------------------------------------------------------------------------------------
 
 BAD: dict[str, Callable[[], dict[str, Any]]] = {
+    "x is not aligned": lambda: {"x": np.zeros(2 * 4 * K + 1, np.uint8)[1:].view(np.float32).reshape(2, K)},
+    "x has elements of bool, which the library does not know": lambda: {"x": draw(2, K) > 0},
+    "x has a mask": lambda: {"x": np.ma.masked_less(draw(2, K), 0)},
     "x has the shape [2, 255]: its last dimension must be 256": lambda: {"x": draw(2, 255)},
     "x has the shape []": lambda: {"x": np.zeros((), np.float32)},
     "rows of a matrix": lambda: {"x": draw(K, 2).T},
@@ -229,8 +259,12 @@ def test_bad_packs(tmp_path: Path, pack: Path) -> None:
         quernel.open(damaged)
     with pytest.raises(quernel.ArgumentError, match="threads"):
         quernel.open(pack, threads=100000)
+    with pytest.raises(quernel.ArgumentError, match="threads"):
+        quernel.open(pack, threads=2**32 + 1)  # 1 in 32 bits
     with pytest.raises(quernel.Error, match="toaster"):
         quernel.open(pack, "toaster")
+    with pytest.raises(quernel.ArgumentError, match="NUL"):
+        quernel.open(f"{pack}\0")
 
 
 def test_bad_problems(context: quernel.Context) -> None:
@@ -238,6 +272,8 @@ def test_bad_problems(context: quernel.Context) -> None:
         context.bind("int4")
     with pytest.raises(quernel.NoKernelError, match="int3"):
         context.bind("int3.g128:64x128")
+    with pytest.raises(quernel.ArgumentError, match="NUL"):
+        context.bind(f"int4.g128:{N}x{K}\0")
 
 
 def test_bad_planes(context: quernel.Context, planes: quernel.Planes) -> None:
@@ -253,8 +289,14 @@ def test_bad_planes(context: quernel.Context, planes: quernel.Planes) -> None:
         quernel.Planes("int4.g128", {"codes": codes, "scale": scale[0]})
     with pytest.raises(quernel.ArgumentError, match="does not hold bf16"):
         quernel.Planes("int4.g128", {"codes": codes, "scale": (codes, "bf16")})
-    with pytest.raises(quernel.ArgumentError, match="perm has the shape"):
-        quernel.Planes("int4.g128", {"codes": codes, "scale": scale}, np.arange(3))
+    with pytest.raises(quernel.ArgumentError, match="plane 'zero' is twice there, or none of format"):
+        gemm.prepack(quernel.Planes("int4.g128", {"codes": codes, "scale": scale, "zero": codes}))
+    for perm, why in (np.arange(3), "shape"), (np.arange(K) / 1, "float64"), (np.arange(K) + 2**32, "goes up to"):
+        with pytest.raises(quernel.ArgumentError, match=f"perm .*{why}"):
+            quernel.Planes("int4.g128", {"codes": codes, "scale": scale}, perm)
+    for several, why in ([planes, planes], "no stack of experts"), ([], "planes of 0 experts"):
+        with pytest.raises(quernel.ArgumentError, match=why):
+            gemm.prepack_experts(several)
 
 
 # ---- Ownership and threads -------------------------------------------------------------------------------------------

@@ -171,6 +171,10 @@ def test_layers_of_the_same_x_are_one_product(models: Path, gptq: Path, fused: P
     first = layer.q_proj(x)
     x.mul_(2)
     torch.testing.assert_close(layer.q_proj(x), 2 * first)
+    with torch.inference_mode():  # where nothing tells that memory was changed
+        layer.q_proj(x)
+        x.mul_(2)
+        torch.testing.assert_close(layer.q_proj(x), 4 * first)
 
 
 def test_copies_share_their_weights(models: Path, fused: Path) -> None:
@@ -194,6 +198,22 @@ def test_operator(models: Path, gptq: Path) -> None:
     layer = quernel.torch.QuantLinear(weight.prepack(planes))
     for shape in ((256,), (3, 256), (2, 3, 256)):
         torch.library.opcheck(torch.ops.quernel.linear, (torch.randn(*shape), layer.shared.number, None))
+    for device in ("cpu", "meta"):
+        with pytest.raises(quernel.ArgumentError, match="last dimension must be 256"):
+            torch.ops.quernel.linear(torch.randn(3, 255, device=device), layer.shared.number, None)
+        with pytest.raises(quernel.ArgumentError, match="no weight 1: its module is gone, or the graph is of another"):
+            torch.ops.quernel.linear(torch.randn(3, 256, device=device), 1, None)
+
+
+def test_export(models: Path, gptq: Path) -> None:
+    """With as many rows as one likes, and the same number in every process that loads as much from the pack."""
+    planes = quernel.Checkpoint(models / "tiny-llama-gptq4").planes("model.layers.0.mlp.up_proj.weight")
+    layer = quernel.torch.QuantLinear(quernel.open(gptq).bind("int4.g128:768x256:f32-f32").prepack(planes))
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(layer, (torch.randn(4, 256),), dynamic_shapes=({0: rows},))
+    x = torch.randn(9, 256)
+    assert torch.equal(program.module()(x), layer(x))
+    assert layer.shared.number >> 22 == int(quernel.open(gptq).hash[:10], 16)
 
 
 @pytest.mark.parametrize("pack, calls", [("gptq", 7 * LAYERS + 1), ("fused", 4 * LAYERS + 1)])  # 1: the head, in bf16
@@ -228,9 +248,18 @@ def test_bias(models: Path, tune: Callable[..., Path], epilogue: str, dtype: Any
     weight = quernel.open(pack).bind(f"int4.g128:768x256:bf16-bf16{epilogue}").prepack(planes)
     w = (planes["codes"].astype(float) - 8) * np.repeat(planes["scale"].astype(float), 128, axis=1)
     bias, x = torch.randn(768), torch.randn(2, 5, 256, dtype=dtype)
-    y = quernel.torch.QuantLinear(weight, bias)(x)
-    assert (y.dtype, y.shape) == (dtype, (2, 5, 768))
-    torch.testing.assert_close(y.double(), x.double() @ torch.tensor(w).T + bias.double(), atol=0.05, rtol=0.02)
+    layer = quernel.torch.QuantLinear(weight, bias)
+    for other in (torch.float32, torch.bfloat16, torch.float64):  # whatever is made of the model
+        y = layer.to(other)(x)
+        assert (y.dtype, y.shape) == (dtype, (2, 5, 768))
+        torch.testing.assert_close(y.double(), x.double() @ torch.tensor(w).T + bias.double(), atol=0.05, rtol=0.02)
+    with pytest.raises(quernel.ArgumentError, match="x is torch.int8: floats are wanted"):
+        layer(x.to(torch.int8))
+    with pytest.raises(quernel.ShapeError, match=r"bias has the shape \[1, 768\].* wants \[768\]"):
+        quernel.torch.QuantLinear(weight, bias[None])
+    if epilogue:
+        with pytest.raises(quernel.ArgumentError, match="wants bias"):
+            quernel.torch.QuantLinear(weight)
 
 
 def test_what_does_not_fit(models: Path, gptq: Path, tune: Callable[..., Path]) -> None:
@@ -248,6 +277,67 @@ def test_what_does_not_fit(models: Path, gptq: Path, tune: Callable[..., Path]) 
     model.extra = torch.nn.Parameter(torch.empty(3, device="meta"))
     with pytest.raises(KeyError, match="extra"):
         quernel.torch.load(model, path, gptq)
+
+
+def test_another_checkpoint(models: Path, gptq: Path) -> None:
+    """What a model and a checkpoint do not have of each other is told, and is nothing to go on with where it is all."""
+    path = models / "tiny-llama-gptq4"
+    config = transformers.AutoConfig.from_pretrained(models / "tiny-llama")
+    with pytest.raises(quernel.NoKernelError, match=r"no nn.Linear of the model \(layers.0.*lm_head.weight"):
+        quernel.torch.load(transformers.LlamaModel(config), path, gptq)
+    whys = {LAYERS + 1: "has not all parameters.*: 9, .* model.layers.4", 2: "no nn.Linear.*: 14, .*layers.2"}
+    for layers, why in whys.items():
+        config.num_hidden_layers = layers
+        with pytest.warns(UserWarning, match=why):
+            quernel.torch.load(transformers.AutoModelForCausalLM.from_config(config), path, gptq)
+    config.num_hidden_layers = LAYERS
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(KeyError, match="inv_freq, a buffer: make the model within quernel.torch.skeleton"):
+        quernel.torch.load(model, path, gptq)
+
+
+NUMBERS = {
+    "seen": torch.tensor(7),
+    "mask": torch.tensor([True, False]),
+    "ids": torch.tensor([-1, 5], dtype=torch.int16),
+    "wide": torch.tensor([1 / 3], dtype=torch.float64),
+    "bytes": torch.tensor([255], dtype=torch.uint8),
+}
+
+
+def test_buffers_of_any_type(tmp_path: Path, tool: Callable[..., str], tune: Callable[..., Path]) -> None:
+    dense = tmp_path / "dense.safetensors"
+    safetensors.torch.save_file({"up.weight": torch.randn(768, 256).bfloat16(), **NUMBERS}, dense)
+    model = torch.nn.Module()
+    model.up = torch.nn.Linear(256, 768, bias=False)
+    for name, value in NUMBERS.items():
+        model.register_buffer(name, torch.zeros_like(value))
+    quernel.torch.load(model, dense, tune("numbers", "--problem", "bf16:768x256:f32-f32"))
+    assert isinstance(model.up, quernel.torch.QuantLinear)
+    for name, value in NUMBERS.items():
+        assert torch.equal(model.get_buffer(name), value)
+
+
+@pytest.mark.parametrize(
+    "bad, why",
+    [
+        (lambda x: x.requires_grad_(), "x cannot be read by DLPack: .*require gradient"),
+        (lambda x: x.to("meta"), "x cannot be read by DLPack: .*meta"),
+        (lambda x: x.to_sparse(), "x cannot be read by DLPack: "),
+        (torch._neg_view, r"x is negated.*resolve_neg"),
+        (lambda x: x.to(torch.int64), "x has elements of torch.int64"),
+        (lambda x: x.bfloat16(), "x is bf16: 'int4.g128:768x256:f32-f32' wants f32"),
+    ],
+)
+def test_tensors_that_are_refused(models: Path, gptq: Path, bad: Callable[[Any], Any], why: str) -> None:
+    planes = quernel.Checkpoint(models / "tiny-llama-gptq4").planes("model.layers.0.mlp.up_proj.weight")
+    weight = quernel.open(gptq).bind("int4.g128:768x256:f32-f32").prepack(planes)
+    x = torch.randn(2, 256)
+    with pytest.raises(quernel.ArgumentError, match=why):
+        weight.gemm(bad(x.clone()))
+    with torch.no_grad():  # where nobody asks for a gradient
+        assert torch.equal(weight.gemm(torch.nn.Parameter(x)), weight.gemm(x))
 
 
 def test_no_gradient(models: Path, gptq: Path) -> None:

@@ -65,7 +65,7 @@ HOLDER: dict[Type, type[np.generic]] = {
     Type.E8M0: np.uint8,
 }
 
-CPU, CUDA = 1, 2  # DLPack's names of devices
+CPU, CUDA, PINNED = 1, 2, 3  # DLPack's names of devices; pinned memory is the host's
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,12 @@ class View:
 
     def rows(self, what: str, cols: int) -> tuple[int, int]:
         """M and the distance of rows, in elements, of an array [..., cols] or [cols] whose rows lie at even distances.
+        A number without dimensions is a row of one.
 
         Raises ArgumentError where `cols` differs, or where the leading dimensions are no rows of one matrix.
         """
+        if not self.shape and cols == 1:
+            return 1, 1
         if not self.shape or self.shape[-1] != cols:
             raise ArgumentError(f"{what} has the shape {list(self.shape)}: its last dimension must be {cols}")
         if 0 in self.shape:
@@ -137,29 +140,61 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _from_dlpack(array: Any, what: str, stream: int) -> View:
     """The capsule is kept and not consumed: the memory is given back when the view is gone."""
-    device = tuple(int(part) for part in array.__dlpack_device__())
-    # 0 is ambiguous in DLPack, whose 1 is the legacy default stream; on the CPU there is none.
-    capsule = array.__dlpack__(stream=(stream or 1) if device[0] == CUDA else None)
+    if _is_torch(array):
+        array = _plain(array, what)
+    try:
+        place, index = (int(part) for part in array.__dlpack_device__())
+        # 0 is ambiguous in DLPack, whose 1 is the legacy default stream; on the CPU there is none.
+        capsule = array.__dlpack__(stream=(stream or 1) if place == CUDA else None)
+    except (BufferError, RuntimeError, TypeError, ValueError) as e:  # as each library likes
+        raise ArgumentError(f"{what} cannot be read by DLPack: {e}") from e
+    device = (CPU, 0) if place == PINNED else (place, index)
     t = _DLTensor.from_address(_capsule_pointer(capsule, b"dltensor"))
     kind = _DLPACK.get((t.code, t.bits))
     if kind is None or t.lanes != 1:
         raise ArgumentError(
-            f"{what} has elements of DLPack's code {t.code} in {t.bits} bits, which the library does not know"
+            f"{what} has elements of {getattr(array, 'dtype', f'code {t.code} in {t.bits} bits')}, which the library"
+            " does not know"
         )
     shape = tuple(t.shape[: t.ndim])
     strides = tuple(t.strides[: t.ndim]) if t.strides else _dense(shape)
-    return View((t.data or 0) + t.byte_offset, shape, strides, kind, (device[0], device[1]), capsule)
+    return View((t.data or 0) + t.byte_offset, shape, strides, kind, device, capsule)
+
+
+def _is_torch(array: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return bool(torch is not None and isinstance(array, torch.Tensor))
+
+
+def _plain(tensor: Any, what: str) -> Any:
+    """A tensor of PyTorch whose memory is what it says, without its gradient where none is recorded."""
+    if tensor.is_neg():
+        raise ArgumentError(f"{what} is negated, which its memory does not show: give {what}.resolve_neg()")
+    recorded: bool = sys.modules["torch"].is_grad_enabled()
+    return tensor if recorded else tensor.detach()
 
 
 # ---- Any array -------------------------------------------------------------------------------------------------------
 
 
+def type_of(array: np.ndarray[Any, Any]) -> Type | None:
+    """The type of its elements, if the library knows it."""
+    return _NUMPY.get(array.dtype.name) if array.dtype.isnative else None
+
+
+def is_float(array: np.ndarray[Any, Any]) -> bool:
+    """Whether its elements are floats of 16 bits or more, in whatever order of bytes; bf16 is of ml_dtypes."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
 def view(array: Any, what: str, stream: int = 0, write: bool = False) -> View:
     """What there is to know of an array; `what` names it in errors, `stream` is where CUDA memory will be used."""
     if isinstance(array, np.ndarray):
-        kind = _NUMPY.get(array.dtype.name)
-        if kind is None or not array.dtype.isnative:
-            raise ArgumentError(f"{what} has elements of {array.dtype}: {', '.join(_NUMPY)} are known")
+        kind = type_of(array)
+        if kind is None:
+            raise ArgumentError(f"{what} has elements of {array.dtype}, which the library does not know")
+        if isinstance(array, np.ma.MaskedArray):
+            raise ArgumentError(f"{what} has a mask, which the library does not know: fill it")
         if write and not array.flags.writeable:
             raise ArgumentError(f"{what} cannot be written")
         size = array.dtype.itemsize
@@ -179,9 +214,8 @@ def like(array: Any, shape: tuple[int, ...], kind: Type) -> Any:
     """An array of the same library and device, whose elements may be anything."""
     if isinstance(array, np.ndarray):
         return np.empty(shape, HOLDER[kind])
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
-        return torch.empty(shape, dtype=torch_type(kind), device=array.device)
+    if _is_torch(array):
+        return sys.modules["torch"].empty(shape, dtype=torch_type(kind), device=array.device)
     raise ArgumentError(f"out is needed: x is a {type(array).__name__}")
 
 
@@ -215,13 +249,23 @@ def device_bytes(place: tuple[int, int], size: int) -> Any:
     return torch.zeros(size, dtype=torch.uint8, device=f"cuda:{place[1]}")
 
 
+def number(place: tuple[int, int], value: float) -> Any:
+    """One float32 on a device."""
+    if place[0] == CPU:
+        return np.array([value], np.float32)
+    import torch
+
+    return torch.tensor([value], dtype=torch.float32, device=f"cuda:{place[1]}")
+
+
 # ---- Other types, on the host ----------------------------------------------------------------------------------------
 
 
 def converted(x: np.ndarray[Any, Any], kind: Type) -> np.ndarray[Any, Any]:
-    """Floats as f16, bf16 or f32, rounded once to nearest, ties to even."""
+    """Floats as f16, bf16 or f32, dense, to nearest, ties to even; wider ones become bf16 by way of f32."""
     if kind != Type.BF16:
-        return x.astype(HOLDER[kind])
+        with np.errstate(over="ignore"):  # what is beyond the largest becomes infinite
+            return np.ascontiguousarray(x, HOLDER[kind])
     x = np.ascontiguousarray(x, np.float32)
     out = np.empty(x.shape, np.uint16)
     check(_c.serving.qn_convert(x.ctypes.data, Type.F32, out.ctypes.data, Type.BF16, x.size))

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _c, arrays
 from ._c import Type
-from .errors import ArgumentError, check_io
+from .errors import ArgumentError, check_io, text
 from .owned import Owned
 from .planes import Planes
 
@@ -56,6 +56,10 @@ class Stack:
         return f"{self.format}:{self.experts}x{self.n}x{self.k}"
 
 
+# Types of tensors beside weights, by their names in safetensors.
+_OTHER_TYPES = {"BOOL": np.bool_, "I16": np.int16, "I64": np.int64, "U64": np.uint64}
+
+
 def _text(s: bytes | None) -> str | None:
     return None if s is None else s.decode(errors="replace")
 
@@ -80,7 +84,7 @@ class Checkpoint(Owned):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         out = ctypes.c_void_p()
-        check_io(_c.reading.qn_model_open(os.fsencode(path), out))
+        check_io(_c.reading.qn_model_open(text("checkpoint", path), out))
         super().__init__(out, _c.reading.qn_model_close, threading.RLock())
         self.path = os.fspath(path)
 
@@ -97,7 +101,7 @@ class Checkpoint(Owned):
 
     def find(self, name: str) -> Tensor | None:
         """The weight of that name."""
-        t = _c.reading.qn_model_find(self.pointer, name.encode())
+        t = _c.reading.qn_model_find(self.pointer, text("weight", name))
         return _record(Tensor, t.contents) if t else None
 
     def planes(self, name: str, slice: int = 0) -> Planes:
@@ -105,7 +109,7 @@ class Checkpoint(Owned):
 
         Raises KeyError, ShapeError (a weight that cannot be read: its `refusal`), ArgumentError (slice), FormatError.
         """
-        t = _c.reading.qn_model_find(self.pointer, name.encode())
+        t = _c.reading.qn_model_find(self.pointer, text("weight", name))
         if not t:
             raise KeyError(f"{self.path} has no weight {name}")
         out = POINTER(_c.Planes)()
@@ -144,12 +148,12 @@ class Checkpoint(Owned):
         p = out.contents
         planes = {
             plane.name.decode(): (
-                _array(plane.data, (plane.rows, plane.cols), Type(plane.type), keep),
+                _array(plane.data, (plane.rows, plane.cols), arrays.HOLDER[Type(plane.type)], keep),
                 Type(plane.type).name.lower(),
             )
             for plane in p.plane[: p.n_planes]
         }
-        perm = _array(ctypes.cast(p.perm, ctypes.c_void_p).value, (p.k,), Type.I32, keep) if p.perm else None
+        perm = _array(ctypes.cast(p.perm, ctypes.c_void_p).value, (p.k,), np.int32, keep) if p.perm else None
         return Planes(p.format.decode(), planes, perm)
 
     def array(self, name: str) -> tuple[np.ndarray[Any, Any], str]:
@@ -157,14 +161,17 @@ class Checkpoint(Owned):
 
         Raises KeyError, and ArgumentError for GGUF's blocks.
         """
-        found = _c.reading.qn_model_find_raw(self.pointer, name.encode())
+        found = _c.reading.qn_model_find_raw(self.pointer, text("tensor", name))
         if not found:
             raise KeyError(f"{self.path} has no tensor {name}")
         raw = found.contents
-        kind = Type(raw.type)
-        if kind not in arrays.HOLDER:
-            raise ArgumentError(f"{name} has elements of {raw.dtype.decode()}, which are no array")
-        return _array(raw.data, tuple(raw.dim[: raw.n_dims]), kind, self), kind.name.lower()
+        kind, shape = Type(raw.type), tuple(raw.dim[: raw.n_dims])
+        if kind in arrays.HOLDER:
+            return _array(raw.data, shape, arrays.HOLDER[kind], self), kind.name.lower()
+        name_of_type = raw.dtype.decode()
+        if name_of_type not in _OTHER_TYPES:
+            raise ArgumentError(f"{name} has elements of {name_of_type}, which are no array")
+        return _array(raw.data, shape, _OTHER_TYPES[name_of_type], self), name_of_type.lower()
 
     @property
     def config(self) -> dict[str, Any] | None:
@@ -176,18 +183,18 @@ class Checkpoint(Owned):
 
     def number(self, key: str) -> float | None:
         """The number of a key of a GGUF's header."""
-        found = _c.reading.qn_model_find_meta(self.pointer, key.encode())
+        found = _c.reading.qn_model_find_meta(self.pointer, text("key", key))
         return found.contents.number if found else None
 
     def text(self, key: str) -> str | None:
         """The text of a key of a GGUF's header, or of a safetensors file's metadata."""
-        found = _c.reading.qn_model_find_meta(self.pointer, key.encode())
+        found = _c.reading.qn_model_find_meta(self.pointer, text("key", key))
         return _text(ctypes.string_at(found.contents.data, found.contents.count)) if found else None
 
 
-def _array(address: int | None, shape: tuple[int, ...], kind: Type, keep: object) -> np.ndarray[Any, Any]:
+def _array(address: int | None, shape: tuple[int, ...], item: type[np.generic], keep: object) -> np.ndarray[Any, Any]:
     """Memory of the checkpoint as an array that cannot be written, and that keeps `keep`."""
-    dtype = np.dtype(arrays.HOLDER[kind])
+    dtype = np.dtype(item)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     block = (ctypes.c_uint8 * size).from_address(address or 0)
     block._keep = keep  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from . import _c
 
 
@@ -60,6 +62,14 @@ def failure(status: int, text: bytes | None) -> Error:
     """The exception of a status, to be raised."""
     said = (text or b"").decode(errors="replace")
     return _OF_STATUS.get(status, Error)(said or (_c.serving.qn_status_text(status) or b"").decode())
+
+
+def text(what: str, s: str | os.PathLike[str]) -> bytes:
+    """A path or a name for the library, to which it ends at its first NUL."""
+    out = os.fsencode(s)
+    if b"\0" in out:
+        raise ArgumentError(f"{what} {out!r} has a NUL in it")
+    return out
 
 
 def check(status: int) -> None:

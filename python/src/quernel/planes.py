@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _c, arrays
 from ._c import Type
-from .errors import ArgumentError
+from .errors import ArgumentError, text
 
 Array = np.ndarray[Any, Any]
 
@@ -33,9 +33,7 @@ class Planes:
         self.format = format
         self.planes = {name: _plane(name, plane) for name, plane in planes.items()}
         self.n, self.k = self.planes["codes"][0].shape
-        self.perm = None if perm is None else np.ascontiguousarray(perm, np.int32)
-        if self.perm is not None and self.perm.shape != (self.k,):
-            raise ArgumentError(f"perm has the shape {list(self.perm.shape)}: K is {self.k}")
+        self.perm = None if perm is None else _perm(np.asarray(perm), self.k)
         self._struct = self._fill()
 
     def __getitem__(self, name: str) -> Array:
@@ -87,9 +85,9 @@ class Planes:
         return Planes(first.format, joined, first.perm)
 
     def _fill(self) -> _c.Planes:
-        out = _c.Planes(format=self.format.encode(), n=self.n, k=self.k, n_planes=len(self.planes))
+        out = _c.Planes(format=text("format", self.format), n=self.n, k=self.k, n_planes=len(self.planes))
         for slot, (name, (array, kind)) in zip(out.plane, self.planes.items()):
-            slot.name, slot.type, slot.data = name.encode(), kind, array.ctypes.data
+            slot.name, slot.type, slot.data = text("plane", name), kind, array.ctypes.data
             slot.rows, slot.cols = array.shape
         if self.perm is not None:
             out.perm = self.perm.ctypes.data_as(POINTER(ctypes.c_int32))
@@ -98,6 +96,15 @@ class Planes:
 
 def _order(planes: Planes) -> Array:
     return np.arange(planes.k) if planes.perm is None else planes.perm
+
+
+def _perm(perm: Array, k: int) -> Array:
+    if perm.shape != (k,) or perm.dtype.kind not in "iu":
+        raise ArgumentError(f"perm has the shape {list(perm.shape)}, of {perm.dtype}: K is {k}, of whole numbers")
+    out = np.ascontiguousarray(perm, np.int32)
+    if not np.array_equal(out, perm):
+        raise ArgumentError(f"perm goes up to {perm.max()}: K is {k}")
+    return out
 
 
 def _plane(name: str, plane: Array | tuple[Array, str]) -> tuple[Array, Type]:

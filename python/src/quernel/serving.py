@@ -14,7 +14,7 @@ import numpy as np
 
 from . import _c, arrays
 from ._c import Level, Type
-from .errors import ArgumentError, check, failure
+from .errors import ArgumentError, check, failure, text
 from .owned import Owned
 from .planes import Planes
 
@@ -30,7 +30,7 @@ class Context(Owned):
 
     def __init__(self, path: str | os.PathLike[str], options: _c.OpenOptions, device: str) -> None:
         out, why = ctypes.c_void_p(), ctypes.create_string_buffer(1024)
-        status = _c.serving.qn_open(os.fsencode(path), options, out, why, len(why))
+        status = _c.serving.qn_open(text("pack", path), options, out, why, len(why))
         if status:
             raise failure(status, why.value)
         self.device = device
@@ -107,7 +107,7 @@ class Gemm(Owned):
     def __init__(self, context: Context, problem: str) -> None:
         out = ctypes.c_void_p()
         with context._lock:
-            check(_c.serving.qn_bind(context.pointer, problem.encode(), out))
+            check(_c.serving.qn_bind(context.pointer, text("problem", problem), out))
         super().__init__(out, _c.serving.qn_gemm_free, context._lock, context)
         context._made.add(self)
         self.context = context
@@ -206,7 +206,8 @@ class Gemm(Owned):
             return _c.Rows(), leading, None
         if ids is None:
             v = self._view(offsets, "offsets", Type.I32, stream)
-            v.rows("offsets", self.experts + 1)
+            if v.rows("offsets", self.experts + 1)[0] != 1:
+                raise ArgumentError(f"offsets has the shape {list(v.shape)}; one row of {self.experts + 1} is wanted")
             return _c.Rows(offsets=v.address, n_offsets=self.experts + 1), leading, v
         v = self._view(ids, "ids", Type.I32, stream)
         topk = 1 if v.shape == leading else v.shape[-1] if v.shape[:-1] == leading else 0
@@ -218,7 +219,7 @@ class Gemm(Owned):
 
     def _rounded(self, x: np.ndarray[Any, Any], x_scale: Any) -> tuple[np.ndarray[Any, Any], Any]:
         """X in float as this problem wants it, with a scale for each row if it has any; else X as it is."""
-        if x.dtype not in (np.float16, np.float32, np.float64) or x.dtype == arrays.HOLDER[self.x_type]:
+        if not arrays.is_float(x) or arrays.type_of(x) == self.x_type:
             return x, x_scale
         if x_scale is not None:
             raise ArgumentError(f"x_scale is for x in {self.x_type.name.lower()}, and x is {x.dtype}")
@@ -244,12 +245,12 @@ class Gemm(Owned):
                 raise ArgumentError(f"'{self.problem}' {'wants' if wants else 'has no use for'} {name}")
             if array is None:
                 continue
-            if name == "scale" and isinstance(array, float):
-                array = np.array([array], np.float32)
+            if name == "scale" and isinstance(array, (int, float, np.floating, np.integer)):
+                array = arrays.number(self.context._place, float(array))
             v = self._view(array, name, kind, stream)
             rows, distance = v.rows(name, cols)
             if rows != lines or name == "bias" and distance != cols:
-                raise ArgumentError(f"{name} has the shape {list(v.shape)}")
+                raise ArgumentError(f"{name} has the shape {list(v.shape)}; {[lines, cols]}, dense, is wanted")
             setattr(args, name, v.address)
             if name == "residual":
                 args.ld_residual = distance
@@ -278,13 +279,15 @@ class Weight(Owned):
         with gemm.context._lock:
             try:
                 for expert in planes:
+                    if packed and not gemm.experts:
+                        raise ArgumentError(f"planes of several weights: '{gemm.problem}' is no stack of experts")
                     if gemm.experts:
                         check(serving.qn_prepack_expert(gemm.pointer, packed, expert.pointer, out))
                     else:
                         check(serving.qn_prepack(gemm.pointer, expert.pointer, out))
                     packed, orders = packed + 1, orders or expert.perm is not None
-                if packed < gemm.experts:
-                    raise ArgumentError(f"planes of {packed} experts; the problem has {gemm.experts}")
+                if packed < (gemm.experts or 1):
+                    raise ArgumentError(f"planes of {packed} experts; the problem has {gemm.experts or 'one weight'}")
             except BaseException:
                 serving.qn_weight_free(out)
                 raise
@@ -303,7 +306,7 @@ class Weight(Owned):
         out: [..., N], N / 2 with *gate, of the problem's type of Y, apart from x; None: a new array. NumPy gets float32
             where Y is bf16.
         x_scale [M] float32, where x itself has 8 bits; bias [N] float32, residual (of the shape and type of Y; may be
-            out), scale (a float, or one float32): where the problem's epilogue reads them.
+            out), scale (a number, or one float32): where the problem's epilogue reads them.
 
         ids [..., topk] int32: of a stack, the experts that each row of x meets, below 0 none; Y is then [..., topk, N],
             and with ids of the leading dimensions of x [..., N]. offsets [E + 1] int32: instead, where the rows of each
@@ -334,7 +337,9 @@ def open(
     with, at most the CPUs that this process may use. `deterministic`, `batch_invariant`: see qn_open_options.
     Raises FileError, FormatError, DeviceError, ArgumentError. On CUDA this has not been run yet.
     """
+    if ctypes.c_int(threads).value != threads:
+        raise ArgumentError(f"{threads} threads")
     options = _c.OpenOptions(
-        device=device.encode(), threads=threads, deterministic=deterministic, batch_invariant=batch_invariant
+        device=text("device", device), threads=threads, deterministic=deterministic, batch_invariant=batch_invariant
     )
     return Context(pack, options, device)

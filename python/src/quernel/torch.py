@@ -9,9 +9,11 @@ For inference: the product has no gradient. On CUDA it runs on the current strea
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import os
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -31,9 +33,27 @@ from .serving import open as open_pack
 
 # ---- The operator ----------------------------------------------------------------------------------------------------
 
-# A graph holds the number of a weight: numbers are never used twice, and the weight lives as long as its module.
+# A graph holds the number of a weight: numbers are never used twice, and the weight lives as long as its module. A
+# number begins with the pack's hash, so that a graph of another process finds no weight of another pack in its place.
 _weights: weakref.WeakValueDictionary[int, Weight] = weakref.WeakValueDictionary()
-_numbers = itertools.count(1)
+_counts: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(itertools.count)
+
+
+def _new_number(weight: Weight) -> int:
+    pack = weight.context.hash
+    number = int(pack[:10], 16) << 22 | next(_counts[pack])
+    _weights[number] = weight
+    return number
+
+
+def _weight(number: int) -> Weight:
+    weight = _weights.get(number)
+    if weight is None:
+        raise ArgumentError(
+            f"there is no weight {number}: its module is gone, or the graph is of another process, which had loaded"
+            " its model from that pack first"
+        )
+    return weight
 
 
 def _x_type(gemm: Gemm) -> torch.dtype:
@@ -44,7 +64,7 @@ def _x_type(gemm: Gemm) -> torch.dtype:
 
 @torch.library.custom_op("quernel::linear", mutates_args=(), schema="(Tensor x, int weight, Tensor? bias) -> Tensor")
 def _linear(x: torch.Tensor, weight: int, bias: torch.Tensor | None) -> torch.Tensor:
-    w, x = _weights[weight], x.detach().contiguous()
+    w, x = _weight(weight), x.detach().contiguous()
     operands = {} if bias is None else {"bias": bias}
     if w.bound.x_type in (Type.F16, Type.BF16, Type.F32):
         return w.gemm(x, **operands)  # type: ignore[no-any-return]
@@ -56,7 +76,9 @@ def _linear(x: torch.Tensor, weight: int, bias: torch.Tensor | None) -> torch.Te
 
 @_linear.register_fake
 def _(x: torch.Tensor, weight: int, bias: torch.Tensor | None) -> torch.Tensor:
-    gemm = _weights[weight].bound
+    gemm = _weight(weight).bound
+    if x.dim() == 0 or x.shape[-1] != gemm.k:
+        raise ArgumentError(f"x has the shape {list(x.shape)}: its last dimension must be {gemm.k}")
     return x.new_empty((*x.shape[:-1], gemm.columns), dtype=arrays.torch_type(gemm.y_type))
 
 
@@ -66,30 +88,29 @@ def _(x: torch.Tensor, weight: int, bias: torch.Tensor | None) -> torch.Tensor:
 class _Shared:
     """The weight of one layer, or of several that read the same X: their product is computed once.
 
-    The first of them computes it and the others take their part, if they are called with the same tensor. If it was
-    changed in between, it is computed anew; in inference mode and while a graph is traced nothing tells of that.
+    The first of them computes it and the others take their part, each once, if they are called with the same tensor. If
+    it was changed in between, it is computed anew; in inference mode and while a graph is traced nothing tells of that.
     """
 
     def __init__(self, weight: Weight, parts: int) -> None:
-        self.weight, self.parts, self.number = weight, parts, next(_numbers)
+        self.weight, self.parts, self.number = weight, parts, _new_number(weight)
         self.x_type = _x_type(weight.bound)
-        # X, its version, Y, and how many layers have still to ask.
-        self._last: tuple[torch.Tensor, int | None, torch.Tensor, int] | None = None
-        _weights[self.number] = weight
+        # X, its version, Y, and the layers that have their part: the first row of each.
+        self._last: tuple[torch.Tensor, int | None, torch.Tensor, tuple[int, ...]] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
         return _Shared(self.weight, self.parts)  # a weight does not change
 
-    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None, first: int) -> torch.Tensor:
         if self.parts == 1:
             return self._product(x, bias)
         version = None if torch.compiler.is_compiling() or x.is_inference() else x._version
         last = self._last
-        if last is not None and last[0] is x and last[1] == version:
-            y, left = last[2], last[3] - 1
+        if last is not None and last[0] is x and last[1] == version and first not in last[3]:
+            y, served = last[2], (*last[3], first)
         else:
-            y, left = self._product(x, bias), self.parts - 1
-        self._last = (x, version, y, left) if left else None
+            y, served = self._product(x, bias), (first,)
+        self._last = (x, version, y, served) if len(served) < self.parts else None
         return y
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -101,11 +122,11 @@ class QuantLinear(nn.Module):
     """Y = X . W^T + bias with a tuned kernel, where an nn.Linear was.
 
     weight: prepacked; the module keeps it. Its context closes when nothing uses it any more.
-    bias: None or [N] float32; added by the kernel where its problem has +bias.
+    bias: None or [N] of any float type; kept in float32, and added by the kernel where its problem has +bias.
 
     forward: X [..., K] of any float type -> Y [..., N] of the type of X. torch.compile keeps the product as one
-    operator, quernel::linear. Inference only. Any thread. Raises what `Weight.gemm` raises. Copies share the weight;
-    it cannot be pickled.
+    operator, quernel::linear. Inference only. Any thread. Raises what `Weight.gemm` raises, and ArgumentError for an X
+    that is no float. Copies share the weight; it cannot be pickled.
     """
 
     bias: torch.Tensor | None
@@ -116,8 +137,14 @@ class QuantLinear(nn.Module):
 
     def _take(self, shared: _Shared, first: int, rows: int, bias: torch.Tensor | None) -> None:
         self.shared, self.first, self.out_features = shared, first, rows
-        self.in_features = shared.weight.bound.k
-        self.inside = "+bias" in shared.weight.bound.epilogue
+        gemm = shared.weight.bound
+        self.in_features, self.problem = gemm.k, gemm.problem
+        self.inside = "+bias" in gemm.epilogue
+        wanted = gemm.n if self.inside else rows
+        if bias is None and self.inside:
+            raise ArgumentError(f"'{self.problem}' wants bias")
+        if bias is not None and bias.shape != (wanted,):
+            raise ShapeError(f"bias has the shape {list(bias.shape)}: '{self.problem}' wants {[wanted]}")
         self.register_buffer("bias", None if bias is None else bias.detach().float(), persistent=False)
 
     @classmethod
@@ -129,7 +156,10 @@ class QuantLinear(nn.Module):
         return out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.shared(x, self.bias if self.inside else None)
+        if not x.is_floating_point():
+            raise ArgumentError(f"x is {x.dtype}: floats are wanted")
+        # Of a model that was made half() the bias is, too.
+        y = self.shared(x, self.bias.float() if self.inside and self.bias is not None else None, self.first)
         if self.shared.parts > 1:
             y = y[..., self.first : self.first + self.out_features]
         if self.bias is not None and not self.inside:
@@ -137,7 +167,7 @@ class QuantLinear(nn.Module):
         return y.to(x.dtype)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, {self.shared.weight.bound.problem}"
+        return f"{self.in_features}, {self.out_features}, {self.problem}"
 
 
 def weights(model: nn.Module) -> list[Weight]:
@@ -190,22 +220,44 @@ def load(
     the pack was tuned for it. Layers that read the same X (q, k and v; gate and up) become one product where the pack
     has the problem of them together, such as int4.g128:1024x256: `quernel tune MODEL --fused` tunes these.
 
-    Returns the model, which was changed in place. Raises ArgumentError, NoKernelError (the layer and what is missing),
-    KeyError (a parameter without memory that the checkpoint does not have), and what `quernel.open` raises.
+    Returns the model, which was changed in place. Warns of parameters that are not in the checkpoint and stay as they
+    are, and of quantized weights that the model has no layer for. Raises ArgumentError, NoKernelError (the layer and
+    what is missing, or no layer at all was replaced), KeyError (a parameter or a buffer without memory that the
+    checkpoint does not have), and what `quernel.open` raises.
     """
     context = pack if isinstance(pack, Context) else open_pack(pack, device)
     source = Checkpoint(checkpoint)
     loader = _Loader(model, source, context, activations)
     loader.replace()
-    if not loader.names.gguf:
-        _fill(model, source)
+    filled = {} if loader.names.gguf else _fill(model, source)
     tie = getattr(model, "tie_weights", None)
     if callable(tie):
         tie()
     for name, left in _tensors(model):
         if left.is_meta:
-            raise KeyError(f"{source.path} has no {name}")
+            raise KeyError(f"{source.path} has no {name}{_advice(model, source, name)}")
+    if not loader.names.gguf:
+        kept = [name for name, parameter in model.named_parameters() if id(parameter) not in filled]
+        _warn(f"{source.path} has not all parameters of the model, which keeps its own", kept)
+    _warn(f"the model has no nn.Linear for all quantized weights of {source.path}", loader.left_out())
     return model.eval()
+
+
+def _warn(what: str, names: list[str]) -> None:
+    if names:
+        warnings.warn(f"{what}: {len(names)}, the first is {names[0]}", stacklevel=3)
+
+
+def _advice(model: nn.Module, source: Checkpoint, name: str) -> str:
+    """What to do about a parameter or a buffer that stayed without memory."""
+    stored, owner = source.find(name), model.get_submodule(name.rpartition(".")[0])
+    if source.config is None:
+        return " that could be taken: of a GGUF read the rest first, by from_pretrained(folder, gguf_file=name)"
+    if stored is not None and stored.quantized:
+        return f" but a quantized one, which a {type(owner).__name__} cannot use: nn.Linear alone is replaced"
+    if name not in dict(model.named_parameters()):
+        return ", a buffer: make the model within quernel.torch.skeleton(), whose buffers have memory"
+    return ""
 
 
 class _Loader:
@@ -213,6 +265,7 @@ class _Loader:
         self.model, self.source, self.context = model, source, context
         self.names = Names(source, sum(1 for name, _ in model.named_modules() if name.endswith(".mlp")))
         self.types = f":{activations}" if activations else ""
+        self.taken: set[str] = set()  # weights of the checkpoint
 
     def replace(self) -> None:
         layers = {name: m for name, m in self.model.named_modules() if isinstance(m, nn.Linear)}
@@ -223,6 +276,16 @@ class _Loader:
                 continue
             for name in group:
                 self._one(name, layers[name], tensors[name])
+        if not self.taken:
+            raise NoKernelError(
+                f"no nn.Linear of the model ({next(iter(layers), 'it has none')}…) is a weight of {self.source.path}"
+                f" ({next((t.name for t in self.source if t.linear), 'it has none')}…) that the pack has a kernel for"
+            )
+
+    def left_out(self) -> list[str]:
+        """Quantized weights of the checkpoint that became no layer."""
+        wanted = (t for t in self.source if t.quantized and t.linear and t.tied_to is None)
+        return [t.name for t in wanted if t.name not in self.taken]
 
     def _find(self, name: str) -> Tensor | None:
         """The weight of a layer, if it is one to be tuned."""
@@ -262,7 +325,7 @@ class _Loader:
             raise NoKernelError(f"{name}: {e}") from None
         if tensor.quantized or gemm.level == Level.EXACT:
             weight = gemm.prepack(self._planes(name, tensor))
-            self._put(name, QuantLinear(weight, self._bias(name, layer)))
+            self._put(name, tensor, QuantLinear(weight, self._bias(name, layer)))
 
     def _fuse(self, group: tuple[str, ...], layers: list[nn.Linear], tensors: list[Tensor]) -> bool:
         """Whether the layers of a group became one product."""
@@ -278,7 +341,7 @@ class _Loader:
             return False
         shared, first = _Shared(gemm.prepack(planes), len(group)), 0
         for name, tensor, bias in zip(group, tensors, biases):
-            self._put(name, QuantLinear._part(shared, first, tensor.n, bias))
+            self._put(name, tensor, QuantLinear._part(shared, first, tensor.n, bias))
             first += tensor.n
         return True
 
@@ -294,7 +357,8 @@ class _Loader:
             return layer.bias
         return _dense(self.source, name + ".bias")
 
-    def _put(self, name: str, module: nn.Module) -> None:
+    def _put(self, name: str, tensor: Tensor, module: nn.Module) -> None:
+        self.taken.add(tensor.name)
         parent, _, last = name.rpartition(".")
         setattr(self.model.get_submodule(parent), last, module)
 
@@ -310,15 +374,17 @@ def _groups(tensors: dict[str, Tensor]) -> list[tuple[str, ...]]:
 def _dense(source: Checkpoint, name: str) -> torch.Tensor:
     """A stored tensor, as a copy."""
     array, kind = source.array(name)
-    return torch.from_numpy(np.array(array)).view(arrays.torch_type(Type[kind.upper()]))
+    copied = torch.from_numpy(np.array(array))
+    return copied.view(arrays.torch_type(Type[kind.upper()])) if kind in ("bf16", "e4m3", "e5m2", "e8m0") else copied
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _fill(model: nn.Module, source: Checkpoint) -> None:
-    """Parameters and buffers that the checkpoint has under their own name."""
+def _fill(model: nn.Module, source: Checkpoint) -> dict[int, torch.Tensor]:
+    """Parameters and buffers that the checkpoint has under their own name; those that were made, by their id()."""
+    made = {}
     for name, old in _tensors(model):
         parent, _, last = name.rpartition(".")
         try:
@@ -328,6 +394,7 @@ def _fill(model: nn.Module, source: Checkpoint) -> None:
         if new.shape != old.shape:
             raise ShapeError(f"{name} is {list(old.shape)} in the model, and {list(new.shape)} in {source.path}")
         if isinstance(old, nn.Parameter):
-            setattr(model.get_submodule(parent), last, nn.Parameter(new, requires_grad=False))
-        else:
-            setattr(model.get_submodule(parent), last, new)
+            new = nn.Parameter(new, requires_grad=False)
+        setattr(model.get_submodule(parent), last, new)
+        made[id(new)] = new
+    return made
