@@ -10,8 +10,11 @@
 
 typedef struct qn_meter qn_meter;
 
+/* Does nobody believe the times of this process? QUERNEL_BUSY=ignore is in the environment, as in tests. */
+bool qn__meter_unbelieved(void);
+
 /* For an open device, which outlives the meter. Allocates `bytes` to stream through (several times the caches). On a
- * device that is not looked at, or with QUERNEL_BUSY=ignore in the environment, all samples count. QN_E_NOMEM. */
+ * device that is not looked at, or if nobody believes the times, all samples count. QN_E_NOMEM. */
 qn_status qn__meter_new(qn_device *d, size_t bytes, qn_meter **out);
 void qn__meter_free(qn_meter *m);
 

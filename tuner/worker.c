@@ -52,10 +52,12 @@ typedef struct worker {
 } worker;
 
 /* Bytes to rotate through so that no cache holds what comes next. What a virtual machine says of its last level is
- * often the whole socket's, of which a guest gets a part: hence a limit. */
+ * often the whole socket's, of which a guest gets a part: hence a limit. Times that nobody believes need no more than
+ * the least. */
 static int64_t cold_bytes(const qn_device_info *d) {
   const int64_t limit = (int64_t)256 << 20;
   int64_t most = 16 << 20;
+  if (qn__meter_unbelieved()) return most;
   for (int i = 0; i < 3; i++)
     if (4 * d->cache[i] > most) most = 4 * d->cache[i];
   return most < limit ? most : limit;
