@@ -74,12 +74,16 @@ return function(native)
     return loaded[path]
   end
 
-  function gen.load_all()
-    for _, folder in ipairs { "templates/formats", "templates/kernels/host", "templates/kernels/cuda" } do
-      for _, name in ipairs(native.list(folder)) do gen.load(folder .. "/" .. name) end
-    end
+  local function load_folder(folder)
+    for _, name in ipairs(native.list(folder)) do gen.load(folder .. "/" .. name) end
+  end
+
+  -- All formats; kernel families come when they are asked for.
+  function gen.load_formats()
+    load_folder "templates/formats"
     return gen
   end
+  function kernel.load(target_name) load_folder("templates/kernels/" .. target_name) end
 
   return gen
 end

@@ -16,8 +16,8 @@ local registry = require "gen.registry"
 local targets = require "gen.target"
 local types = require "gen.types"
 -- Given by the host program: hash(text) -> 32 hexadecimal digits; progress(where), called before each candidate
--- with the place of its family.
-local kernel = { registry = {}, hash = nil, progress = function() end }
+-- with the place of its family; load(target), which runs the templates of its families.
+local kernel = { registry = {}, hash = nil, progress = function() end, load = function() end }
 
 local fields = { name = "string", target = "string", doc = "string", source = "string?", params = "list",
   rules = "list", derive = "function?", layout = "function", launch = "function", flags = "function?",
@@ -69,17 +69,42 @@ function kernel.define(def, file, where)
   return registry.add(kernel.registry, def, what, file, where)
 end
 
+-- The families of a target are loaded when somebody first asks for one: that takes as long as to start all else.
+local loaded = {}
+local function need(target)
+  if not loaded[target] then kernel.load(target) end
+  loaded[target] = true
+end
+
 -- Families of a target, sorted by name: all, or the named ones, "host.gemv,host.gemm". Raises for an unknown
 -- one.
 function kernel.families(target, named)
   local out, names, wanted = {}, {}, {}
-  if target then targets.get(target) end
+  for _, name in ipairs(target and { targets.get(target).name } or targets.names) do need(name) end
   for _, name in ipairs(format.sorted_keys(kernel.registry)) do
     if not target or kernel.registry[name].target == target then names[#names + 1] = name end
   end
   for name in (named or ""):gmatch "[^,%s]+" do wanted[check.among(name, names, "kernel family")] = true end
   for _, name in ipairs(names) do
     if not named or wanted[name] then out[#out + 1] = kernel.registry[name] end
+  end
+  return out
+end
+
+-- The family of that name, or nil.
+function kernel.family(name)
+  if not kernel.registry[name] then kernel.families() end
+  return kernel.registry[name]
+end
+
+-- Parameters of all families: { name = { text of a value = the value } }.
+function kernel.parameters()
+  local out = {}
+  for _, def in ipairs(kernel.families()) do
+    for _, p in ipairs(def.params) do
+      out[p.name] = out[p.name] or {}
+      for _, x in ipairs(p.values) do out[p.name][tostring(x)] = x end
+    end
   end
   return out
 end
@@ -359,17 +384,11 @@ local options_fields = { space = "string?", family = "string?", fixed = "table?"
 local function check_options(options)
   check.fields(options, options_fields, "options of variants")
   check.among(options.space or "full", { "full", "quick", "reduced" }, "space")
-  local known = {}
-  for _, def in ipairs(kernel.families()) do
-    for _, p in ipairs(def.params) do
-      known[p.name] = known[p.name] or {}
-      for _, x in ipairs(p.values) do known[p.name][x] = true end
-    end
-  end
+  local known = options.fixed and next(options.fixed) and kernel.parameters()
   for name, wanted in pairs(options.fixed or {}) do
     check.among(name, check.sorted_keys(known), "fixed: parameter")
     for _, x in ipairs(type(wanted) == "table" and wanted or { wanted }) do
-      check.that(known[name][x], nil, "fixed: no kernel family has %s = %s", name, tostring(x))
+      check.that(known[name][tostring(x)] == x, nil, "fixed: no kernel family has %s = %s", name, tostring(x))
     end
   end
 end
@@ -414,7 +433,8 @@ end
 
 -- Why a family rejects one choice of parameters: rule name and sentence, or nil.
 function kernel.rejection(problem, device, family, params)
-  local def = kernel.registry[check.among(family, check.sorted_keys(kernel.registry), "kernel family")]
+  local def = kernel.family(family)
+  if not def then check.among(family, check.sorted_keys(kernel.registry), "kernel family") end
   for _, p in ipairs(def.params) do
     local values = {}
     for i, x in ipairs(p.values) do values[i] = tostring(x) end

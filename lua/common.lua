@@ -93,6 +93,7 @@ end
 
 -- "host.gemv,host.gemm" if there are such families for the device; nil for nil.
 function common.families(q, text, device)
+  q.kernels(device.target) -- a fault of a template is no misuse
   if text then common.ask(q.gen.kernel.families, device.target, text) end
   return text
 end
@@ -109,13 +110,7 @@ function common.choice(options, key, ...) return common.ask(check.among, options
 
 -- { "NR=32", "MR=1,4" } -> { NR = { 32 }, MR = { 1, 4 } }: values of a family's parameters.
 function common.fixed(q, list)
-  local out, known = {}, {}
-  for _, def in ipairs(q.kernels()) do
-    for _, p in ipairs(def.params) do
-      known[p.name] = known[p.name] or {}
-      for _, x in ipairs(p.values) do known[p.name][tostring(x)] = x end
-    end
-  end
+  local out, known = {}, list and q.gen.kernel.parameters()
   for _, text in ipairs(list or {}) do
     local name, values = text:match "^([%w_]+)=(.+)$"
     if not name then common.misuse("--fix: %q is no NAME=VALUE[,VALUE…]", text) end
@@ -323,7 +318,7 @@ end
 -- --shape is N and K, of a stack E too: else there are eight.
 function common.variant(q, name, options)
   local family, format, types, values = name:match "^([^/]+)/([^/]+)/([%w~]+%-%w+[^/]*)/(.*)$"
-  local def = family and q.gen.kernel.registry[family]
+  local def = family and q.gen.kernel.family(family)
   if not def then
     common.misuse("%q is no name of a variant, FAMILY/FORMAT/ACT-OUT/VALUES; quernel kernels --list prints them", name)
   end

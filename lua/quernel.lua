@@ -91,8 +91,10 @@ end
 local gen = import "gen.init" {
   types = native.types, hash = native.hash, problem = native.problem, read = read, list = list,
 }
+local load_families = gen.kernel.load
+function gen.kernel.load(target) return guarded(load_families, target) end
 gen.kernel.progress = progress
-guarded(gen.load_all)
+guarded(gen.load_formats)
 native.known(function(t, what, fields) -- for tables that C reads
   local known = {}
   for name in fields:gmatch "%S+" do known[#known + 1] = name end
@@ -106,10 +108,14 @@ local function define(registrar, def)
   return registrar(def, info.short_src, ("%s:%d"):format(info.short_src, info.currentline))
 end
 function q.format(def) return (define(gen.format.define, def)) end
-function q.kernel(def) return (define(gen.kernel.define, def)) end
+function q.kernel(def)
+  gen.kernel.families() -- whose names are taken
+  return (define(gen.kernel.define, def))
+end
 
 -- Run a template file, sandboxed. Returns what it returns: the format or the kernel family.
 function q.load(path)
+  gen.kernel.families() -- whose names are taken
   local f, why = io.open(path, "rb")
   if not f then return nil, why, "QN_E_IO" end
   named[path], why = f:read "a"
@@ -221,8 +227,8 @@ import "lua.counting"(q, native)
 import "lua.tokens"(q, native)
 import "lua.evaluation"(q, native)
 import "lua.store"(q, native)
-import "lua.tradeoff"(q, native)
 import "lua.calibration"(q, native)
+function q.tradeoff(t) return import "lua.tradeoff"(q, native)(t) end -- much text for every start
 
 local common = import "lua.common"
 common.columns = function() return native.terminal "stdout" end

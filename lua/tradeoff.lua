@@ -185,7 +185,7 @@ return function(q, native)
     end, tell
   end
 
-  -- tradeoff {
+  -- q.tradeoff {
   --   model = path, texts = { paths }, calibrate = { paths },   what is quantized, compared on, calibrated with
   --   tasks = { paths }                                         questions, as for q.task
   --   only = { "FORMAT:METHOD:ACT"… }, candidates = { … }       instead of the default ones; besides them
@@ -197,7 +197,7 @@ return function(q, native)
   --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
   -- }
   -- -> what lua/tradeoff/report.lua says, with files = { report, json, checkpoint, pack }; or nil, message, code
-  function q.tradeoff(t)
+  return function(t)
     q.check.fields(t, fields, "tradeoff")
     local device, why, code = q.device(t.device)
     if not device then return nil, why, code end

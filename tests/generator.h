@@ -18,7 +18,7 @@ static const char generator_text[] =
     "    for name in list:lines() do names[#names + 1] = name end\n"
     "    return names\n"
     "  end,\n"
-    "}.load_all()\n"
+    "}.load_formats()\n"
     "function descriptor(name) return gen.json(gen.format.descriptor(gen.format.resolve(name))) end\n";
 
 /* The state, made once; NULL, and the reason in *why, if the generator does not load. */

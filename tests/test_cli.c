@@ -360,6 +360,9 @@ static const row rows[] = {
     {"mkdir -p t/templates/formats && echo 'return format { name = \"bad\", bits = 4 }' >t/templates/formats/bad.lua; "
      "QUERNEL_TEMPLATES=t quernel formats",
      1, NULL, "^quernel: t/templates/formats/bad.lua:1: format bad needs the field \"decode\"\n$"},
+    {"mkdir -p t/templates/kernels/host && echo 'return kernel { name = = 3 }' >t/templates/kernels/host/bad.lua; "
+     "export QUERNEL_TEMPLATES=t; quernel --version && quernel kernels --device host --family host.gemv",
+     1, "^quernel [0-9.]*\n$", "^quernel: t/templates/kernels/host/bad.lua:1: [^\n]*near '='\n$"},
     {"echo 'return (\"a\"):rep(5000):find((\".-\"):rep(40)..\"b\")' >bomb.lua; quernel formats --template bomb.lua", 1,
      NULL, "^quernel: bomb.lua: one call of a library function took over 5 s; stopped\n$"},
     {"QUERNEL_CAHCE=x quernel devices", 2, NULL,

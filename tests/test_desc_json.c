@@ -199,7 +199,7 @@ static const char generate[] =
     "  p:close() return out\n"
     "end\n"
     "local gen = require 'gen.init' { types = types, hash = hash, problem = problem, read = read, list = list }\n"
-    "gen.load_all()\n"
+    "gen.load_formats()\n"
     "local isa, names = {}, 'avx avx2 avx512bf16 avx512bw avx512dq avx512f avx512vl avx512vnni f16c fma'\n"
     "for name in names:gmatch '%S+' do isa[name] = true end\n"
     "local devices = {\n"

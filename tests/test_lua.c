@@ -80,7 +80,7 @@ END_TEST
  * it is there. */
 static const char generate[] =
     "local q, family = require 'quernel', 'cuda.mma'\n"
-    "local params = q.gen.kernel.params(q.gen.kernel.registry[family], "
+    "local params = q.gen.kernel.params(q.gen.kernel.family(family), "
     "'bm32-bn64-bk128-wn4-s4-sum-k1')\n"
     "local v = assert(q.variant('int4.g64.z:4096x4096:f16-f16+bias', q.arch 'sm_90a', family, params))\n"
     "assert(q.source(v):find '__global__')\n";

@@ -14,7 +14,7 @@ static const char *const formats[] = {
 /* All layouts of a format as a JSON list: for each kind of machine, activation and width of a panel. The families write
  * no source here, which takes longer than all else. */
 static const char layouts_text[] =
-    "for _, family in pairs(gen.kernel.registry) do family.outline = {} end\n"
+    "for _, family in ipairs(gen.kernel.families()) do family.outline = {} end\n"
     "local host = { target = 'host', arch = '', isa = setmetatable({}, { __index = function() return true end }) }\n"
     "local cuda = { target = 'cuda', arch = 'sm_90a', sm = 90, smem = 232448, sms = 132, regs = 65536, isa = {} }\n"
     "local acts = { host = { 'f32', 'bf16', 'i8' }, cuda = { 'f16', 'bf16' } }\n"

@@ -1,7 +1,7 @@
 local common = require "lua.common"
 
 local function show_family(q, r, problem)
-  local def = q.gen.kernel.registry[r.family]
+  local def = q.gen.kernel.family(r.family)
   print(("\n%s: %s\n  source: %s"):format(r.family, def.doc, def.source or def.file))
   local rows = { { "  parameter", "values", "" } }
   for _, x in ipairs(def.params) do

@@ -13,7 +13,7 @@ if not m or m < 1 or m > 8 then error(("M: %q is no number from 1 to 8"):format(
 -- A copy of family `base` under another name, with other values of some parameters.
 local function derive(base, name, values)
   local def, params = {}, {}
-  for key, x in pairs(q.gen.kernel.registry[base]) do def[key] = x end
+  for key, x in pairs(q.gen.kernel.family(base)) do def[key] = x end
   for i, p in ipairs(def.params) do
     params[i] = { name = p.name, doc = p.doc, short = p.short, values = values[p.name] or p.values,
       quick = not values[p.name] and p.quick or nil }

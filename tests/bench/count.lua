@@ -94,7 +94,7 @@ local function report(name)
   local family, problem, values = name:match "^([^/]+)/([^/]+/[^/]+)/(.*)$"
   assert(family, name .. ": no name of a variant")
   local p = q.problem((problem:gsub("/", ":4096x4096:")), "host")
-  local params = assert(q.gen.kernel.params(q.gen.kernel.registry[family], values))
+  local params = assert(q.gen.kernel.params(q.gen.kernel.family(family), values))
   local v = assert(q.variant(p, assert(q.device "host"), family, params))
   local text = q.source(v)
   local function size(what) return tonumber(text:match("[^%w]" .. what .. " = (%d+),")) end

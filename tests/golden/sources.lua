@@ -39,7 +39,7 @@ return function()
   local out = {}
   for i, x in ipairs(variants) do
     local name, family, values, of, arch = table.unpack(x, 1, 5)
-    local def = q.gen.kernel.registry[family]
+    local def = q.gen.kernel.family(family)
     local params = assert(q.gen.kernel.params(def, values))
     local v = assert(q.variant((of or problem):format(types[def.target]), device(def.target, arch), family, params))
     out[i] = { name = name, text = q.source(v) }

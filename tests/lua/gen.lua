@@ -14,6 +14,8 @@ end
 -- ---- Templates that are not files -----------------------------------------------------------------------------------
 
 -- A second generator, over the same registries, that finds these texts before the templates inside: { name = text }.
+-- It sees no folders; so the families are loaded before it comes.
+gen.kernel.families()
 local function sandbox(texts)
   local files = {}
   for name, text in pairs(texts) do files["templates/" .. name .. ".lua"] = text end

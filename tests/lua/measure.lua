@@ -397,7 +397,7 @@ return {
 
   { "a family for few M is joined by the plain kernel of all, and both are named", function(t)
     local said
-    q.gen.kernel.registry["host.gemv"].m = function() return 1, 8, 1 end
+    q.gen.kernel.family("host.gemv").m = function() return 1, 8, 1 end
     local r = assert(q.tune { problems = { problem }, m = { 1 }, family = "host.gemv", dense = false,
       fixed = { ISA = { "c" }, MR = { 1 }, NR = { 16 }, PF = { 0 } },
       progress = function(e) said = said or e.text end })

@@ -293,7 +293,7 @@ end)
 
 -- host.gemv under another name, with a step more, in which it waits.
 local function waiting_family()
-  local base, def = q.gen.kernel.registry["host.gemv"], {}
+  local base, def = q.gen.kernel.family "host.gemv", {}
   for key, x in pairs(base) do def[key] = x end
   def.name = "test.waits"
   function def.cost(v) return 1000 * base.cost(v) end -- others are the plain ones

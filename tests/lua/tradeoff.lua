@@ -2,6 +2,7 @@
 
 local q = require "quernel"
 local choice, verdict = q.import "lua.tradeoff.choice", q.import "lua.tradeoff.verdict"
+choice.mean = q.mean
 
 local cases = {}
 local function case(name, fn) cases[#cases + 1] = { name, fn } end
