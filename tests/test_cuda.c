@@ -40,7 +40,7 @@ static const struct {
     {"emu:sm_80", "e4m3.b128x128:4096x4096:e4m3-bf16+bias"},
     /* products of 8-bit integers: a zero point, a table, one scale a row */
     {"emu:sm_120a", "int4.g64.z:4096x4096:i8-f16*scale.silu*gate"},
-    {"emu:sm_80", "iq4_nl.g32:4096x4096:i8-bf16"},
+    {"emu:sm_80", "iq4_xs:4096x4096:i8-bf16"},
     {"emu:sm_120a", "int8.row:4096x4096:i8-f32"},
     /* dense weights */
     {"emu:sm_80", "f16:4096x4096:f16-f16"},

@@ -50,14 +50,14 @@ local function group(v)
 end
 
 -- An estimate. Sums of short groups have their scales, and what the assembler has under way of the groups that follow.
-local function registers(v, scale)
-  local raw, roles = 0, cuda.roles(v.format)
+local function registers(v, scale, times)
+  local unroll, raw, roles = v.UNROLL * (times or 1), 0, cuda.roles(v.format)
   local waits = scale == "sum" and #roles.scale + #roles.offset > 0
   for _, p in ipairs(v.format.planes) do
     local wide = waits and #roles.offset > 0 and types.all[p.type].bytes > 1
-    raw = raw + (p.cols > 0 and math.max(1, v.UNROLL * 64 // p.cols) or 1) * (wide and 2 or 1)
+    raw = raw + (p.cols > 0 and math.max(1, unroll * 64 // p.cols) or 1) * (wide and 2 or 1)
   end
-  return v.BM // 2 * (waits and (#roles.offset > 0 and 3 or 2) or 1) + v.UNROLL * v.format.bits + raw
+  return v.BM // 2 * (waits and (#roles.offset > 0 and 3 or 2) or 1) + unroll * v.format.bits + raw
     + 2 * #v.format.planes + v.BM // 4 + 48
     + (waits and v.BM * v.BM // 48 + (group(v) <= 32 and 20 or 0) or 0)
 end
@@ -111,7 +111,7 @@ rule("planes", "codes of 32 words and scales of more than four groups leave no r
   function(v) return v.UNROLL * v.format.bits < 32 or group(v) < 64 or v.UNROLL * 64 // group(v) <= 4 end)
 rule("flight", "two to four kilobytes under way per warp are enough, and less too little", function(v)
   local bytes = v.UNROLL * 128 * v.format.bits
-  return bytes <= 4096 and (bytes >= 2048 or v.UNROLL >= 4) -- narrow codes with many scales have no room for more
+  return bytes <= 4096 and (bytes >= 2048 or v.UNROLL >= 4 or v.BM == 8 and registers(v, v.SCALE, 2) > 128)
 end)
 rule("memory", "X needs more shared memory than leaves room for two CTAs",
   function(v) return 2 * (shared(v) + 1024) <= (v.device.smem_sm or 2 * v.device.smem) end)
