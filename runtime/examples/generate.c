@@ -11,6 +11,7 @@
  *
  * The seven matrices of a layer and the head are weights of the pack's problems. A vocabulary of 256 is bytes, and the
  * prompt a text; else the prompt is token ids, "1,2,3", as an engine's tokenizer gives them. */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "quernel.h"
 #include "quernel_io.h"
 #include <math.h>

@@ -184,7 +184,7 @@ def type_of(array: np.ndarray[Any, Any]) -> Type | None:
 
 def is_float(array: np.ndarray[Any, Any]) -> bool:
     """Whether its elements are floats of 16 bits or more, in whatever order of bytes; bf16 is of ml_dtypes."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
 def view(array: Any, what: str, stream: int = 0, write: bool = False) -> View:
