@@ -11,8 +11,8 @@
 /* Failures of a kind, in one step, that are enough. */
 static const int patience[QN_FAULTS] = {[QN_FAULT_OUTSIDE] = 3, [QN_FAULT_DEATH] = 2, [QN_FAULT_WRONG] = 1};
 
-void qn__run_verify_key(const qn_entrant *e, char key[QN_VERIFY_KEY]) {
-  snprintf(key, QN_VERIFY_KEY, "verify %s suite %d", e->c->hash, QN_VERIFY_SUITE);
+void qn__run_verify_key(const qn_entrant *e, char key[QN_KEY]) {
+  snprintf(key, QN_KEY, "verify %s suite %d", e->c->hash, QN_VERIFY_SUITE);
 }
 
 static void note(qn_tuning *r, const qn_entrant *e, const char *how, const char *why) {
@@ -37,7 +37,7 @@ void qn__run_set_aside(qn_tuning *r, qn_entrant *e, const char *why) {
 
 /* For good, whatever step it was and whatever problem. */
 static void condemn(qn_tuning *r, qn_entrant *e, const char *what) {
-  char key[QN_VERIFY_KEY];
+  char key[QN_KEY];
   cJSON *evidence = cJSON_CreateObject();
   qn__json_add_text(evidence, "name", e->c->name);
   qn__json_add_text(evidence, "rejected", qn__errmsg());

@@ -9,12 +9,14 @@
 #include "fail.h"
 #include "hash.h"
 #include "json.h"
+#include "protocol.h"
 #include "stats.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { most = 8, most_rounds = 64 };
+_Static_assert(most + 1 <= QN_SLOTS, "a slot of the worker for each, and for the incumbent");
 static const int rounds_of[] = {7, 15, 41}; /* quick, normal, full */
 #define NEAR 1.15                           /* times the best lap: who is beyond is not invited */
 #define TIE 0.01                            /* nearer than this is a tie whatever the interval says */
@@ -88,17 +90,12 @@ static void invite(const qn_contest *f, meeting *x) {
 
 /* ---- The rounds -------------------------------------------------------------------------------------------------- */
 
-static void finalist_key(const qn_contest *f, const final *x, int64_t m, char key[320]) {
-  snprintf(key, 320, "finals %s%s %s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), x->c->e->c->hash,
-           (long long)m);
-}
-
 /* *x: what it took, if it was asked that. */
 static qn_status ask(qn_contest *f, const char *op, final *x, size_t slot, int64_t m, int round) {
   cJSON *answer;
-  char key[320];
+  char key[QN_KEY];
   qn_ask a = {.op = op, .p = f->p, .e = x->c->e, .slot = (int)slot, .m = m, .reps = 1};
-  finalist_key(f, x, m, key);
+  qn__run_time_key("finals", f->p, x->c->e, m, key);
   qn__journal_at(&f->r->journal, key);
   qn_status s = qn__run_ask(f->r, &a, &answer);
   qn__run_samples(answer, "seconds", &x->t[round], 0, 1);
@@ -208,14 +205,14 @@ static bool from_json(const cJSON *j, meeting *x) {
 static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 /* The same question is asked of the same finalists in the same number of rounds. */
-static void make_key(const qn_contest *f, const meeting *x, int rounds, char key[400]) {
+static void make_key(const qn_contest *f, const meeting *x, int rounds, char key[QN_KEY]) {
   char set[(most + 1) * 33] = "", hash[33];
   const char *sorted[most + 1];
   for (size_t k = 0; k < x->n; k++) sorted[k] = x->list[k].c->e->c->hash;
   if (x->n) qsort(sorted, x->n, sizeof *sorted, by_text);
   for (size_t k = 0; k < x->n; k++) strcat(set, sorted[k]);
   qn__hash_hex(set, strlen(set), hash);
-  snprintf(key, 400, "finals %s%s M=%lld rounds=%d %s", f->p->problem.spelling, qn__run_share_name(f->p),
+  snprintf(key, QN_KEY, "finals %s%s M=%lld rounds=%d %s", f->p->problem.spelling, qn__run_share_name(f->p),
            (long long)x->m, rounds, hash);
 }
 
@@ -238,10 +235,10 @@ static qn_status meet(qn_contest *f, meeting *x, int rounds, const char *key, co
 
 /* Did earlier runs go down with one of them? Then it is out. */
 static bool reject_suspects(const qn_contest *f, const meeting *x) {
-  char key[320];
+  char key[QN_KEY];
   size_t before = f->r->counts.rejected;
   for (size_t k = 0; k < x->n; k++) {
-    finalist_key(f, &x->list[k], x->m, key);
+    qn__run_time_key("finals", f->p, x->list[k].c->e, x->m, key);
     if (qn__journal_suspicion(f->r->store, key) >= QN_SUSPECT) qn__run_reject(f->r, x->list[k].c->e, QN_SUSPECT_WHY);
   }
   return f->r->counts.rejected > before;
@@ -262,7 +259,7 @@ static bool settled(qn_contest *f, meeting *x, const char *key) {
 static qn_status bring_together(qn_contest *f, meeting *x) {
   qn_tuning *r = f->r;
   int rounds = rounds_of[r->options->effort < 0 || r->options->effort > 2 ? 0 : r->options->effort];
-  char key[400], alone[320];
+  char key[QN_KEY], alone[QN_KEY];
   const qn_racer *failed = NULL;
   for (int attempts = 2; attempts; attempts -= failed && failed->e->alive) {
     do invite(f, x);
@@ -273,7 +270,7 @@ static qn_status bring_together(qn_contest *f, meeting *x) {
     QN_TRY(meet(f, x, rounds, key, &failed));
     if (!failed) break;
     qn__run_show(r, "note", NULL, failed->e->c->name, x->m, 0, qn__errmsg());
-    finalist_key(f, &(final){.c = failed}, x->m, alone);
+    qn__run_time_key("finals", f->p, failed->e, x->m, alone);
     QN_TRY(qn__contest_alone(f, failed, x->m, alone));
     invite(f, x); /* without what they did before it failed */
   }

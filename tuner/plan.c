@@ -1,6 +1,7 @@
 /* plan.c - from a race to plans: the layout that is best over all M, the winner of every range of M, and the same among
  * the deterministic and the batch-invariant kernels alone. */
 #include "contest.h"
+#include "dense.h"
 #include "fail.h"
 #include "json.h"
 #include "stats.h"
@@ -90,17 +91,15 @@ static void add_point(const qn_contest *f, qn_plan *plan, const qn_point *x) {
   if (dense.disturbed) out->marks |= QN_DENSE_DISTURBED;
 }
 
-enum { PLAN_KEY = 256 };
-
 /* What the last tuning said of M; NULL: nothing, or it is not the plan for which that counts. */
-static cJSON *remembered(const qn_contest *f, int64_t m, char key[PLAN_KEY]) {
-  snprintf(key, PLAN_KEY, "%s%s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), (long long)m);
+static cJSON *remembered(const qn_contest *f, int64_t m, char key[QN_KEY]) {
+  snprintf(key, QN_KEY, "%s%s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), (long long)m);
   return f->kind == QN_PLAN_FASTEST ? qn__store_get(f->r->store, "plan", key) : NULL;
 }
 
 /* Whom a busy machine made the winner has no privilege. */
 static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
-  char key[PLAN_KEY];
+  char key[QN_KEY];
   cJSON *j = remembered(f, m, key);
   const char *hash = cJSON_IsTrue(qn__json_get(j, "disturbed")) ? NULL : qn__json_text(j, "variant", NULL);
   snprintf(out, 33, "%s", hash ? hash : "");
@@ -109,7 +108,7 @@ static void incumbent_of(const qn_contest *f, int64_t m, char out[33]) {
 
 /* For the next tuning, whose incumbent it is, and for people. What was seen in quiet stays if this was not. */
 static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) {
-  char key[PLAN_KEY];
+  char key[QN_KEY];
   cJSON *old = remembered(f, x->m, key);
   bool disturbed = x->marks & QN_DISTURBED, better = old && !cJSON_IsTrue(qn__json_get(old, "disturbed"));
   cJSON_Delete(old);
@@ -119,7 +118,7 @@ static void remember(const qn_contest *f, const qn_racer *c, const qn_point *x) 
   qn__json_add_text(j, "name", c->e->c->name);
   qn__json_add_number(j, "seconds", x->seconds);
   qn__json_add_number(j, "spread", x->spread);
-  qn__json_add(j, "disturbed", cJSON_CreateBool(disturbed));
+  qn__json_add_flag(j, "disturbed", disturbed);
   qn__json_add_number(j, "dense_seconds", x->dense_seconds);
   qn__json_add_number(j, "bandwidth", x->bandwidth);
   qn__json_add_number(j, "error", c->e->error);
@@ -211,7 +210,7 @@ static qn_status fill(qn_contest *f, qn_plan *plan) {
 /* Does every row have the same bits at every M that was timed, at the full shape? Verifying asked at small ones. */
 static qn_status check_rows(qn_contest *f, qn_entrant *e, bool *same) {
   qn_tuning *r = f->r;
-  char key[320];
+  char key[QN_KEY];
   double error;
   int64_t most = f->m[f->n_m - 1];
   snprintf(key, sizeof key, "rows %s %s M=%lld", f->p->problem.spelling, e->c->hash, (long long)most);
@@ -296,8 +295,8 @@ qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out) {
 /* What the other library's product takes; 0 seconds: it is not there or there is no time. */
 static qn_dense blas(qn_contest *f, int64_t m) {
   qn_tuning *r = f->r;
-  char key[320];
-  double t[16];
+  char key[QN_KEY];
+  double t[QN_DENSE_REPS];
   qn_dense out = {f->p->problem.n, f->p->problem.k, m, 0, false};
   snprintf(key, sizeof key, "blas %s M=%lld", f->p->problem.spelling, (long long)m);
   cJSON *known = qn__run_known(r, key, "seconds", 0), *answer = NULL;

@@ -110,11 +110,6 @@ static void read_evidence(qn_contest *f, qn_racer *c, size_t i, const cJSON *j) 
 
 /* ---- All of them ------------------------------------------------------------------------------------------------- */
 
-static void race_key(const qn_contest *f, const qn_racer *c, size_t i, char key[320]) {
-  snprintf(key, 320, "race %s%s %s M=%lld", f->p->problem.spelling, qn__run_share_name(f->p), c->e->c->hash,
-           (long long)f->m[i]);
-}
-
 /* May it be timed at M number i, and is it not yet? */
 static bool waits(const qn_contest *f, const qn_racer *c, size_t i) {
   return !c->lap[i].m && qn__contest_stands(f, c) && qn__serves(c->e->c->m_min, c->e->c->m_max, f->m[i], f->m[i]);
@@ -122,8 +117,8 @@ static bool waits(const qn_contest *f, const qn_racer *c, size_t i) {
 
 /* What the store knows is taken from there, however late it is. */
 static void recall(qn_contest *f, qn_racer *c, size_t i) {
-  char key[320];
-  race_key(f, c, i, key);
+  char key[QN_KEY];
+  qn__run_time_key("race", f->p, c->e, f->m[i], key);
   cJSON *j = qn__run_known(f->r, key, "seconds", DBL_MIN);
   if (j && !qn__run_again(f->r, j)) {
     f->r->counts.timed_known++;
@@ -134,11 +129,11 @@ static void recall(qn_contest *f, qn_racer *c, size_t i) {
 
 static qn_status race_one(qn_contest *f, qn_racer *c, size_t i) {
   qn_tuning *r = f->r;
-  char key[320];
+  char key[QN_KEY];
   timing t = {0};
   bool passed;
   if (qn__run_late(r)) return QN_OK;
-  race_key(f, c, i, key);
+  qn__run_time_key("race", f->p, c->e, f->m[i], key);
   heats x = {.f = f, .c = c, .m = f->m[i], .best = f->best[i], .out = &t};
   QN_TRY(qn__run_try(r, c->e, key, measure, &x, &passed));
   if (!passed) return QN_OK;
@@ -163,11 +158,11 @@ static const qn_racer *fastest(const qn_contest *f, size_t i) {
 static qn_status keep_pace(qn_contest *f, size_t i) {
   qn_tuning *r = f->r;
   const qn_racer *best = fastest(f, i);
-  char key[320];
+  char key[QN_KEY];
   timing now = {0};
   bool passed;
   if (!best || qn__now() >= r->until) return QN_OK; /* the newcomers are left out, too, and counted */
-  race_key(f, best, i, key);
+  qn__run_time_key("race", f->p, best->e, f->m[i], key);
   QN_TRY(qn__run_try(r, best->e, key, measure, &(heats){.f = f, .c = best, .m = f->m[i], .out = &now}, &passed));
   if (!passed) {
     best = fastest(f, i);

@@ -89,8 +89,13 @@ size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t 
 /* Store what was seen. A full disk does not end a run: it says so once and goes on with what it has in memory. */
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value);
 
+enum { QN_KEY = 400 }; /* room for a key of evidence */
+
 /* What stands behind a problem's spelling in keys of its evidence: a stack takes as long as its rows are shared out. */
 static inline const char *qn__run_share_name(const qn_tune_problem *p) { return p->share_name ? p->share_name : ""; }
+
+/* The key of what was measured of a variant at m: "race", alone; "finals", beside others. */
+void qn__run_time_key(const char *how, const qn_tune_problem *p, const qn_entrant *e, int64_t m, char key[QN_KEY]);
 
 /* A question to the worker about one entrant. */
 typedef struct qn_ask {
@@ -115,8 +120,7 @@ qn_status qn__run_try(qn_tuning *r, qn_entrant *e, const char *what, qn_attempt 
 qn_status qn__run_question(qn_tuning *r, qn_entrant *e, const char *what, const qn_ask *a, double *error, bool *passed);
 
 /* The key of what is known of a variant, whatever the problem: verified, or rejected and why. */
-enum { QN_VERIFY_KEY = 80 };
-void qn__run_verify_key(const qn_entrant *e, char key[QN_VERIFY_KEY]);
+void qn__run_verify_key(const qn_entrant *e, char key[QN_KEY]);
 
 /* Race the candidates of a problem at every M, choose its layout, hold the finals, add its plans; of a baseline, note
  * what the dense product takes. */

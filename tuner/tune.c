@@ -75,8 +75,12 @@ bool qn__run_again(qn_tuning *r, const cJSON *timing) {
 
 void qn__run_sign(const qn_tuning *r, cJSON *timing, double spread, bool disturbed) {
   qn__json_add_number(timing, "spread", spread);
-  qn__json_add(timing, "disturbed", cJSON_CreateBool(disturbed));
+  qn__json_add_flag(timing, "disturbed", disturbed);
   qn__json_add_text(timing, "run", r->id);
+}
+
+void qn__run_time_key(const char *how, const qn_tune_problem *p, const qn_entrant *e, int64_t m, char key[QN_KEY]) {
+  snprintf(key, QN_KEY, "%s %s%s %s M=%lld", how, p->problem.spelling, qn__run_share_name(p), e->c->hash, (long long)m);
 }
 
 size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t n, size_t most) {
@@ -265,7 +269,7 @@ qn_status qn__run_ask(qn_tuning *r, const qn_ask *a, cJSON **answer) {
 
 /* What the store knows is taken from there, however late it is. */
 static qn_status verify(qn_tuning *r, const qn_tune_problem *p, qn_entrant *e) {
-  char key[QN_VERIFY_KEY];
+  char key[QN_KEY];
   qn__run_verify_key(e, key);
   cJSON *known = qn__run_known(r, key, "error", 0);
   if (known) {

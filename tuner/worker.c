@@ -42,7 +42,7 @@ typedef struct worker {
   qn_draws *draws;
   qn_format format;    /* of the draws, which point into it */
   qn_draw draw[DRAWS]; /* full-shape data, shared by the slots of one problem and M */
-  char drawn[200];
+  char drawn[sizeof((qn_problem *)0)->spelling];
   struct packed { /* the draws' weights in a layout, for every slot that wants it */
     char layout[33];
     qn_weights weights[DRAWS];
@@ -200,7 +200,7 @@ static qn_status read_share(const cJSON *request, int64_t experts, double **out)
 }
 
 static qn_status do_open(worker *w, const cJSON *request, cJSON *answer) {
-  int i = (int)qn__json_number(request, "slot", 0);
+  int i = qn__json_int(request, "slot", 0);
   int64_t m = (int64_t)qn__json_number(request, "m", 0);
   qn_case *c;
   qn_status status = read_case(request, &c);
@@ -330,13 +330,13 @@ static qn_status may_time(worker *w) {
 }
 
 static slot *find_slot(worker *w, const cJSON *request) {
-  int i = (int)qn__json_number(request, "slot", 0);
+  int i = qn__json_int(request, "slot", 0);
   return i >= 0 && i < QN_SLOTS && w->slot[i].open ? &w->slot[i] : NULL;
 }
 
 static qn_status do_time(worker *w, const cJSON *request, cJSON *answer) {
   slot *s = find_slot(w, request);
-  int reps = (int)qn__json_number(request, "reps", 0);
+  int reps = qn__json_int(request, "reps", 0);
   if (!s) return qn__fail(QN_E_ARG, "the slot is not open");
   QN_TRY(may_time(w));
   return w->device->target->events ? time_cuda(w, s, reps, answer) : time_host(w, s, reps, answer);
