@@ -5,7 +5,8 @@
 
 local fragment = use "layouts/cuda_fragment"
 local epilogue = use "kernels/common/epilogue"
-local cuda = { fragment = fragment }
+local literals = use "kernels/common/literals"
+local cuda = { fragment = fragment, f32 = literals.f32 }
 
 -- Element types in CUDA: narrow floats are their bits.
 cuda.ctype = {}
@@ -40,8 +41,6 @@ function cuda.pair(t, x)
   local b = cuda.half[t].bits(x)
   return ("0x%04x%04x"):format(b, b)
 end
-
-function cuda.f32(x) return (("%.9gf"):format(x):gsub("^(-?%d+)f$", "%1.0f")) end
 
 -- The 16-bit type in which weights meet activations of type `act`: f16 holds every number that 8 bits have.
 function cuda.half_of(act) return types.scaled(act) and "f16" or act end
@@ -159,12 +158,6 @@ end
 
 -- ---- Source: head, types, PTX ---------------------------------------------------------------------------------------
 
-function cuda.parameters(v)
-  local out = ""
-  for _, p in ipairs(v.def.params) do out = out .. (" %s=%s"):format(p.name, tostring(v.params[p.name])) end
-  return out
-end
-
 function cuda.head(w, v)
   w([[
     /* ${NAME}: Y[M,N] = X[M,K] . W[N,K]^T on CUDA
@@ -186,7 +179,7 @@ function cuda.head(w, v)
 
     #define fn static __device__ __forceinline__
   ]], { NAME = v.def.name, FORMAT = v.format.name, ACT = v.act, OUT = v.out, EPILOGUE = epilogue.remark(v),
-    PRECISION = v.PRECISION, LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = cuda.parameters(v) })
+    PRECISION = v.PRECISION, LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = literals.parameters(v) })
   w.blank()
 end
 

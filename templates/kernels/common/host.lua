@@ -20,6 +20,7 @@
 
 local layouts = use "layouts/host_panel"
 local epilogue = use "kernels/common/epilogue"
+local literals = use "kernels/common/literals"
 local host = {}
 
 -- Instruction sets, each better than the one before where a CPU has both. An entry (kernels/isa/*) says:
@@ -277,7 +278,7 @@ function host.head(w, v)
      * written by Quernel from ${FILE}; parameters:${PARAMETERS} */
   ]], { NAME = v.def.name, EXPERTS = v.problem.experts and ", for the rows of an expert" or "",
     FORMAT = v.format.name, ACT = v.problem.activations, OUT = v.out,
-    EPILOGUE = epilogue.remark(v), LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = host.parameters(v),
+    EPILOGUE = epilogue.remark(v), LAYOUT_NAME = v.layout.name, FILE = v.def.file, PARAMETERS = literals.parameters(v),
     ARITHMETIC = ({
       f32 = "f32 products and sums", bf16 = "exact products of bf16, f32 sums",
       i8 = "exact int32 sums within a group, f32 across groups" })[v.act]
@@ -374,12 +375,6 @@ function host.constants(w, v)
   ]], { FIELDS = fields(v), SIZES = sizes(v), HALF = v.VECTOR // 2 })
   from_x(w, v)
   w.blank()
-end
-
-function host.parameters(v)
-  local out = ""
-  for _, p in ipairs(v.def.params) do out = out .. (" %s=%s"):format(p.name, tostring(v.params[p.name])) end
-  return out
 end
 
 -- codes(record, b, p, t): the codes of LANES columns, V values of k, in 32-bit lanes. Bits above a code are zero unless

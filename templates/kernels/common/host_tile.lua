@@ -161,7 +161,6 @@ end
 -- Lines that add a finished group to the tile.
 local function finish(w, v)
   local f = v.format
-  local by_groups = v.ROUNDED and v.ROUNDED.group > 0
   if #f.planes == 0 then
     w "for (int p = 0; p < P; p++)"
     w "  for (int r = 0; r < R; r++) acc[r][p] += as_float(part[r][p]);"
@@ -187,9 +186,8 @@ local function finish(w, v)
     sum = " + offset * sums[r]"
   end
   local text = "as_float(part[r][p])" .. factor .. sum
-  if by_groups then
-    w("for (int r = 0; r < R; r++)\n  acc[r][p] += scales[r] * (${TEXT});", { TEXT = text })
-  else w("for (int r = 0; r < R; r++)\n  acc[r][p] += ${TEXT};", { TEXT = text }) end
+  if v.ROUNDED and v.ROUNDED.group > 0 then text = ("scales[r] * (%s)"):format(text) end
+  w("for (int r = 0; r < R; r++)\n  acc[r][p] += ${TEXT};", { TEXT = text })
   w.pop "}"
 end
 

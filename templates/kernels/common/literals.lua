@@ -1,4 +1,4 @@
--- literals.lua - numbers and tables as C writes them.
+-- literals.lua - numbers and tables as C writes them, and the parameters of a variant in the head of its source.
 
 local literals = {}
 
@@ -12,6 +12,12 @@ function literals.entries(values, count, show, per_line)
     out[#out + 1] = show(values[i % #values + 1]) .. "," .. ((i + 1) % per_line == 0 and "\n" or " ")
   end
   return (table.concat(out):gsub("%s+$", ""))
+end
+
+function literals.parameters(v)
+  local out = ""
+  for _, p in ipairs(v.def.params) do out = out .. (" %s=%s"):format(p.name, tostring(v.params[p.name])) end
+  return out
 end
 
 return literals
