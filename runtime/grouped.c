@@ -29,14 +29,10 @@ typedef struct schedule {
   int32_t *number, *offsets, *rows;
 } schedule;
 
-static int64_t align_up(int64_t bytes) {
-  return (bytes + QN_WORKSPACE_ALIGN - 1) / QN_WORKSPACE_ALIGN * QN_WORKSPACE_ALIGN;
-}
-
 /* Units of every step, then numbers, offsets and rows. */
 int64_t qn__grouped_bytes(const qn_bound *b, int64_t m) {
   int64_t units = b->n_steps * (2 * b->experts + 1) * 8, lists = (2 * b->experts + 1 + m) * 4;
-  return align_up((int64_t)sizeof(schedule) + units + lists);
+  return qn__workspace_bytes((int64_t)sizeof(schedule) + units + lists);
 }
 
 /* ---- Rows -------------------------------------------------------------------------------------------------------- */

@@ -141,8 +141,6 @@ static qn_status greatest(qn_program e, const char *what, int64_t least, int64_t
                                                 : qn__fail(QN_E_LIMIT, "%s of %lld bytes", what, (long long)*bytes);
 }
 
-static int64_t align_up(int64_t v) { return (v + QN_WORKSPACE_ALIGN - 1) / QN_WORKSPACE_ALIGN * QN_WORKSPACE_ALIGN; }
-
 /* Gathered X comes first, then what the recipe says. */
 qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bool permuted, qn_workspace *out) {
   const qn_recipe *r = &b->recipe;
@@ -151,7 +149,7 @@ qn_status qn__bound_workspace(const qn_bound *b, int64_t least, int64_t most, bo
   for (uint32_t i = 0; permuted && i < b->n_steps; i++) {
     int64_t bytes = b->step[i].launch.gathers;
     if (r->step[i].gathers.n) QN_TRY(greatest(qn__program(&r->pool, r->step[i].gathers), "X", least, most, &bytes));
-    out->scratch += align_up(bytes);
+    out->scratch += qn__workspace_bytes(bytes);
   }
   if (b->schedules) out->scratch += qn__grouped_bytes(b, most);
   return QN_OK;
@@ -195,7 +193,7 @@ qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn
   if (b->schedules) return qn__grouped_launches(d, b, a, l, n);
   QN_TRY(qn__bound_launches(d, b, a->m, a->perm != NULL, l, n));
   for (uint32_t i = 0; a->perm && i < *n; i++)
-    if (l[i].gathers) a->scratch = (char *)a->scratch + align_up(l[i].gathers);
+    if (l[i].gathers) a->scratch = (char *)a->scratch + qn__workspace_bytes(l[i].gathers);
   return QN_OK;
 }
 
@@ -203,7 +201,7 @@ qn_status qn__call_launches(qn_device *d, const qn_bound *b, qn_host_args *a, qn
 void qn__launch_args(const qn_launch *l, qn_host_args *a, qn_host_args *out) {
   *out = *a;
   if (!l->gathers || !a->perm) return;
-  a->x = out->y = (char *)a->scratch - align_up(l->gathers);
+  a->x = out->y = (char *)a->scratch - qn__workspace_bytes(l->gathers);
   a->ldx = a->k, a->perm = NULL;
   if (a->experts) a->topk = 1;
 }

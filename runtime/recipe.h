@@ -28,6 +28,11 @@ typedef struct qn_bound {
  * weight. *out is filled; it must not be moved after. The recipe is checked. QN_E_FORMAT, QN_E_LIMIT. */
 qn_status qn__recipe_bind(qn_device *d, const qn_recipe *r, void *const fn[QN_RECIPE_STEPS], const qn_problem *p,
                           int64_t bytes, qn_bound *out);
+/* Room for so many bytes, a multiple of QN_WORKSPACE_ALIGN. */
+static inline int64_t qn__workspace_bytes(int64_t bytes) {
+  return (bytes + QN_WORKSPACE_ALIGN - 1) / QN_WORKSPACE_ALIGN * QN_WORKSPACE_ALIGN;
+}
+
 /* Bytes of a workspace. */
 typedef struct qn_workspace {
   int64_t counters, scratch;

@@ -211,8 +211,6 @@ static bool shape_of(const qn__config *c, const qn__layer_config *l, qn__param w
   return shape_of_delta(c, l, what, shape);
 }
 
-static bool is_expert(qn__param what) { return what >= QN_P_EXPERT_GATE && what <= QN_P_EXPERT_DOWN; }
-
 /* ---- Finding ----------------------------------------------------------------------------------------------------- */
 
 enum { NAME = 512 };
@@ -336,7 +334,7 @@ static qn_status find(qn__params *p, qn__param what, int layer, int64_t expert, 
     if (!names[i].cut && p->used[index_of(p, t)]) continue; /* it is another norm here */
     if (!names[i].cut) return use_vector(p, t, r);
     qn__rows found = *r;
-    bool stacked = is_expert(what) && !strstr(p->gguf ? names[i].gguf : names[i].json, "%jd");
+    bool stacked = qn__of_expert(what) && !strstr(p->gguf ? names[i].gguf : names[i].json, "%jd");
     int64_t rows = names[i].cut(&where, &found);
     found.slice = stacked ? expert : 0;
     if (t->refusal || (t->n == rows && t->k == r->k && t->slices == (stacked ? p->config->experts.n : 1)))
@@ -378,7 +376,7 @@ static qn_status find_layer(qn__params *p, int layer) {
     if (!shape_of(p->config, &p->config->layer[layer], what, shape)) continue;
     *r = (qn__rows){.n = shape[0], .k = shape[1]};
     if (what == QN_P_HEAD) QN_TRY(find_head(p, r));
-    else if (is_expert(what)) QN_TRY(find_experts(p, layer, shape, what, l));
+    else if (qn__of_expert(what)) QN_TRY(find_experts(p, layer, shape, what, l));
     else QN_TRY(find(p, what, what < QN_P_HEAD ? -1 : layer, 0, r));
   }
   return QN_OK;
@@ -437,7 +435,7 @@ void qn__params_close(qn__params *p) {
 const qn__rows *qn__params_find(const qn__params *p, qn__param what, int layer, int64_t expert) {
   const layer_params *l = &p->layer[layer];
   const qn__rows *r = &l->one[what];
-  if (is_expert(what) && l->expert) r = &l->expert[(what - QN_P_EXPERT_GATE) * p->config->experts.n + expert];
+  if (qn__of_expert(what) && l->expert) r = &l->expert[(what - QN_P_EXPERT_GATE) * p->config->experts.n + expert];
   return r->tensor ? r : NULL;
 }
 

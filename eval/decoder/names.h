@@ -53,6 +53,8 @@ typedef enum qn__param {
   QN_P_COUNT
 } qn__param;
 
+static inline bool qn__of_expert(qn__param what) { return what >= QN_P_EXPERT_GATE && what <= QN_P_EXPERT_DOWN; }
+
 /* Row i of a parameter is row first + i / run * step + i % run of matrix `slice` of the tensor. */
 typedef struct qn__rows {
   const qn_tensor *tensor;

@@ -38,10 +38,8 @@ static const struct {
               {QN_P_SHARED_DOWN, QN_IN_SHARED_DOWN}};
 enum { expert_params = QN_P_EXPERT_DOWN - QN_P_EXPERT_GATE + 1 };
 
-static bool of_expert(qn__param what) { return what >= QN_P_EXPERT_GATE && what <= QN_P_EXPERT_DOWN; }
-
 static int slot(qn__param what, int64_t expert) {
-  return of_expert(what) ? QN_P_COUNT + (int)expert * expert_params + (int)(what - QN_P_EXPERT_GATE) : (int)what;
+  return qn__of_expert(what) ? QN_P_COUNT + (int)expert * expert_params + (int)(what - QN_P_EXPERT_GATE) : (int)what;
 }
 
 static qn__link *link_of(const qn__decoder *d, qn__param what, int layer, int64_t expert) {
@@ -98,7 +96,7 @@ static qn_status link_one(qn__decoder *d, const qn__decoder_options *o, qn__para
 static qn_status link_layer(qn__decoder *d, const qn__decoder_options *o, int layer) {
   const qn__config *c = d->config;
   for (size_t i = 0; i < QN_COUNT(linear); i++)
-    for (int e = 0; e < (of_expert(linear[i].what) ? c->experts.n : 1); e++)
+    for (int e = 0; e < (qn__of_expert(linear[i].what) ? c->experts.n : 1); e++)
       QN_TRY(link_one(d, o, linear[i].what, layer, layer, e,
                       layer * qn__inputs_each(c) + linear[i].input + e * QN_IN_EACH));
   return QN_OK;

@@ -377,11 +377,6 @@ static void bulk_commit(warp *w, const insn *i, u32 m) {
   qn__emu_groups_commit(w->worker, &w->stores, m);
 }
 static void bulk_wait(warp *w, const insn *i, u32 m) { qn__emu_groups_wait(&w->stores, (u32)i->imm, m, false); }
-static void decode_bulk_wait(parser *p, insn *i, const opcode *o, operand *ops, int n) {
-  qn__emu_operands(p, o, n, 1, 1);
-  if (ops[0].kind != O_IMM || ops[0].imm < 0 || ops[0].imm > 255) qn__emu_refuse(p, "wait_group takes a constant");
-  i->imm = ops[0].imm;
-}
 
 /* Operand orders: load [dst], [src] or [map, {..}], (size,) [mbar] (, mask); store [dst] or [map, {..}], [src] (,
  * size). */
@@ -459,7 +454,7 @@ static const rule bulk_rows[] = {
      decode_bulk, A, 0, 0},
     {"cp.async.bulk.shared::cluster.shared::cta." DONE, "", bulk_remote, decode_bulk, A, 0, 0},
     {"cp.async.bulk.commit_group", "", bulk_commit, NULL, A, 0, 0},
-    {"cp.async.bulk.wait_group.read?", "", bulk_wait, decode_bulk_wait, A, 0, 0},
+    {"cp.async.bulk.wait_group.read?", "", bulk_wait, qn__emu_decode_wait, A, 0, 0},
     {"cp.async.bulk.prefetch.L2.global.L2::cache_hint?", "", ignore_prefetch, decode_ignored, A, 0, 0},
     {"cp.async.bulk.prefetch.tensor." DIMS ".L2.global.tile?.L2::cache_hint?", "", ignore_prefetch, decode_ignored, A,
      0, 0},

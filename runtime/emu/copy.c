@@ -114,18 +114,13 @@ static void wait_all(warp *w, const insn *i, u32 m) {
   (void)i;
   qn__emu_groups_wait(&w->copies, 0, m, true);
 }
-static void decode_wait(parser *p, insn *i, const opcode *o, operand *ops, int n) {
-  qn__emu_operands(p, o, n, 1, 1);
-  if (ops[0].kind != O_IMM || ops[0].imm < 0 || ops[0].imm > 255) qn__emu_refuse(p, "wait_group takes a constant");
-  i->imm = ops[0].imm;
-}
 
 #define A QN_EMU_K_ASYNC
 static const rule rows[] = {
     {"cp.async.ca|cg.shared|shared::cta.global.L2::cache_hint?.L2::64B|L2::128B|L2::256B?", "", cp_async, decode_copy,
      A, 0, 0},
     {"cp.async.commit_group", "", commit, NULL, A, 0, 0},
-    {"cp.async.wait_group", "", wait_group, decode_wait, A, 0, 0},
+    {"cp.async.wait_group", "", wait_group, qn__emu_decode_wait, A, 0, 0},
     {"cp.async.wait_all", "", wait_all, NULL, A, 0, 0},
 };
 DEFINE_RULES(LEVELED(rules_copy), rows);

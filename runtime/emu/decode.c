@@ -142,6 +142,12 @@ void qn__emu_operands(parser *p, const opcode *o, int n, int least, int most) {
     qn__emu_refuse(p, "%s takes %d%s operands, not %d", o->token[0], least, most > least ? " or more" : "", n);
 }
 
+void qn__emu_decode_wait(parser *p, insn *i, const opcode *o, operand *ops, int n) {
+  qn__emu_operands(p, o, n, 1, 1);
+  if (ops[0].kind != O_IMM || ops[0].imm < 0 || ops[0].imm > 255) qn__emu_refuse(p, "wait_group takes a constant");
+  i->imm = ops[0].imm;
+}
+
 /* ---- Operands to rows -------------------------------------------------------------------------------------------- */
 
 static uint64_t immediate(parser *p, const operand *o, uint32_t width) {

@@ -111,4 +111,5 @@ void qn__emu_address(parser *p, const operand *o, uint32_t *row, int64_t *offset
 /* Rows of a vector (or single) operand appended to a new list. */
 const uint32_t *qn__emu_list(parser *p, const operand *ops, int n, uint32_t width, uint16_t *count);
 void qn__emu_operands(parser *p, const opcode *o, int n, int least, int most);
+decode_fn qn__emu_decode_wait; /* of a wait for all but so many groups */
 #endif

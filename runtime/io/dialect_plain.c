@@ -16,16 +16,11 @@ static const struct {
     {{"aria", "aria_text"}, {".experts.fc1.weight", ".experts.fc2.weight"}},
 };
 
-static bool ends_with(const char *s, const char *tail) {
-  size_t n = strlen(s), t = strlen(tail);
-  return n >= t && !strcmp(s + n - t, tail);
-}
-
 static bool is_in_out(const qn_model *m, const char *name) {
   for (size_t i = 0; i < QN_COUNT(in_out); i++)
     for (size_t t = 0; t < QN_COUNT(in_out[i].types) && in_out[i].types[t]; t++)
       for (size_t n = 0; n < QN_COUNT(in_out[i].names) && in_out[i].names[n]; n++)
-        if (ends_with(name, in_out[i].names[n]) && qn__architecture_is(m, in_out[i].types[t])) return true;
+        if (qn__ends_with(name, in_out[i].names[n]) && qn__architecture_is(m, in_out[i].types[t])) return true;
   return false;
 }
 
@@ -35,7 +30,7 @@ static qn_status experts_order(const qn_model *m, const qn_raw *q, bool *transpo
   static const char *const names[] = {".experts.gate_up_proj", ".experts.up_proj", ".experts.gate_proj", ".experts.w1",
                                       ".experts.w3",           ".experts.w13",     ".experts.down_proj", ".experts.w2"};
   size_t i = 0;
-  while (i < QN_COUNT(names) && !ends_with(q->name, names[i])) i++;
+  while (i < QN_COUNT(names) && !qn__ends_with(q->name, names[i])) i++;
   if (i == QN_COUNT(names)) return QN_OK;
   bool up = i < 6;
   const cJSON *size = qn__config_value(m, "hidden_size");
@@ -63,7 +58,8 @@ static qn_status claim(const qn_model *m, qn__weight *w) {
   bool transposed;
   if (q->n_dims < 2 || q->n_dims > 3 || !q->bytes) return QN_OK;
   bool is_read = q->type == QN_T_F16 || q->type == QN_T_BF16 || q->type == QN_T_F32;
-  if (!is_read && ends_with(q->name, ".weight") && strchr("FC", *q->dtype)) /* not one of integers: that is a table */
+  if (!is_read && qn__ends_with(q->name, ".weight") &&
+      strchr("FC", *q->dtype)) /* not one of integers: that is a table */
     return qn__part_float(w, 0, q->n_dims, q->dim);
   if (!is_read) return QN_OK;
   QN_TRY(find_order(m, q, &transposed));

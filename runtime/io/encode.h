@@ -57,6 +57,8 @@ void qn__encode_part(qn__encoded *e, const char *name, const char *dtype, int n_
 
 static inline void *qn__encode_at(const qn__encoded *e, int i) { return (void *)(uintptr_t)e->part[i].data; }
 
+static inline int64_t qn__group_size(const qn__source *s) { return s->cols ? s->cols : s->p->k; }
+
 /* Is `size` a multiple of `step`? The failure names both. `what`: "N", "K". */
 qn_status qn__encode_whole(const char *what, int64_t size, int64_t step);
 

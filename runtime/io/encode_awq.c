@@ -5,19 +5,17 @@
 
 enum { QWEIGHT, QZEROS, SCALES };
 
-static int64_t group_size(const qn__source *s) { return s->cols ? s->cols : s->p->k; }
-
 static qn_status shape(const qn__source *s, qn__encoded *e) {
   const qn_planes *p = s->p;
   if (s->bits != 4 || s->rows != 1 || !s->zero || s->zero->type != QN_T_U8)
     return qn__fail(QN_E_SHAPE, "int4 with integer zero points is held, with scales per group or row");
   if (p->perm) return qn__fail(QN_E_SHAPE, "act-order is not held");
   QN_TRY(qn__encode_scales(s, "f16 bf16"));
-  QN_TRY(qn__encode_whole("K", p->k, group_size(s)));
+  QN_TRY(qn__encode_whole("K", p->k, qn__group_size(s)));
   QN_TRY(qn__encode_whole("N", p->n, 8));
   qn__encode_part(e, ".qweight", "I32", 2, (int64_t[]){p->k, p->n / 8});
-  qn__encode_part(e, ".qzeros", "I32", 2, (int64_t[]){p->k / group_size(s), p->n / 8});
-  qn__encode_part(e, ".scales", qn__dtype_name(s->scale->type), 2, (int64_t[]){p->k / group_size(s), p->n});
+  qn__encode_part(e, ".qzeros", "I32", 2, (int64_t[]){p->k / qn__group_size(s), p->n / 8});
+  qn__encode_part(e, ".scales", qn__dtype_name(s->scale->type), 2, (int64_t[]){p->k / qn__group_size(s), p->n});
   return QN_OK;
 }
 
@@ -33,7 +31,7 @@ static void pack(const uint8_t *from, int64_t n, int64_t cols, uint8_t *words) {
 
 static qn_status fill(const qn__source *s, const qn__encoded *e) {
   const qn_planes *p = s->p;
-  int64_t groups = p->k / group_size(s);
+  int64_t groups = p->k / qn__group_size(s);
   pack(p->plane[0].data, p->n, p->k, qn__encode_at(e, QWEIGHT));
   pack(s->zero->data, p->n, groups, qn__encode_at(e, QZEROS));
   qn__transpose(qn__encode_at(e, SCALES), s->scale->data, p->n, groups, (size_t)qn_type_bits(s->scale->type) / 8);

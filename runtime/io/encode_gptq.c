@@ -8,12 +8,10 @@
 
 enum { QWEIGHT, QZEROS, SCALES, G_IDX };
 
-static int64_t group_size(const qn__source *s) { return s->cols ? s->cols : s->p->k; }
-
 static qn_status shape(const qn__source *s, qn__encoded *e) {
   static const char widths[] = {2, 3, 4, 8};
   const qn_planes *p = s->p;
-  int64_t size = group_size(s), groups = p->k / size, bits = s->bits;
+  int64_t size = qn__group_size(s), groups = p->k / size, bits = s->bits;
   if (!bits || !memchr(widths, s->bits, sizeof widths) || s->rows != 1 || s->min ||
       (s->zero && s->zero->type != QN_T_U8))
     return qn__fail(QN_E_SHAPE, "int2, int3, int4 and int8 with scales per group or row are held, zero points as "
@@ -64,13 +62,13 @@ static qn_status put_zeros(const qn__source *s, int64_t groups, int first, uint8
 }
 
 static qn_status put(const qn__source *s, const qn__encoded *e, int first) {
-  int64_t n = s->p->n, k = s->p->k, groups = k / group_size(s);
+  int64_t n = s->p->n, k = s->p->k, groups = k / qn__group_size(s);
   uint8_t *words = qn__encode_at(e, QWEIGHT), *room = malloc((size_t)k);
   if (!room) return qn__fail(QN_E_NOMEM, "no memory for a row of %jd", (intmax_t)k);
   for (int64_t i = 0; i < n; i++) qn__pack(row_of(s, i, room), s->bits, QN__DENSE, k, words + 4 * i, 4 * (size_t)n);
   free(room);
   qn__transpose(qn__encode_at(e, SCALES), s->scale->data, n, groups, (size_t)qn_type_bits(s->scale->type) / 8);
-  groups_of(s, group_size(s), qn__encode_at(e, G_IDX));
+  groups_of(s, qn__group_size(s), qn__encode_at(e, G_IDX));
   return put_zeros(s, groups, first, qn__encode_at(e, QZEROS));
 }
 

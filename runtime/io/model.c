@@ -298,11 +298,6 @@ static void files_fini(files *s) {
   free(s->name);
 }
 
-static bool ends_with(const char *s, const char *tail) {
-  size_t n = strlen(s), t = strlen(tail);
-  return n >= t && !strcmp(s + n - t, tail);
-}
-
 /* The files of a folder that end so. The caller ends the list, also after a failure. */
 static qn_status list_files(const char *dir, const char *tail, files *out) {
   *out = (files){.where = dir};
@@ -310,7 +305,7 @@ static qn_status list_files(const char *dir, const char *tail, files *out) {
   DIR *d = opendir(dir);
   if (!d) return qn__fail(qn__errno_status(errno), "%s: %s", dir, strerror(errno));
   for (struct dirent *e; !s && (e = readdir(d));)
-    if (plain_name(e->d_name) && ends_with(e->d_name, tail)) s = add_name(out, dir, e->d_name);
+    if (plain_name(e->d_name) && qn__ends_with(e->d_name, tail)) s = add_name(out, dir, e->d_name);
   closedir(d);
   return s;
 }
@@ -509,8 +504,9 @@ static qn_status open_dir(qn_model *m, const char *dir) {
 }
 
 static qn_status open_file(qn_model *m, const char *path) {
-  if (ends_with(path, ".gguf")) return open_gguf(m, path);
-  if (ends_with(path, ".json")) return qn__fail(QN_E_FORMAT, "%s: holds no weights; name the folder it lies in", path);
+  if (qn__ends_with(path, ".gguf")) return open_gguf(m, path);
+  if (qn__ends_with(path, ".json"))
+    return qn__fail(QN_E_FORMAT, "%s: holds no weights; name the folder it lies in", path);
   const char *slash = strrchr(path, '/');
   char dir[PATH_MAX];
   if (snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".") >= (int)sizeof dir)

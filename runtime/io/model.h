@@ -315,6 +315,11 @@ static inline float qn__f32(const void *p) {
 /* Element i of an array of floats of any type, aligned or not. */
 float qn__load_float(const void *p, qn_type t, size_t i);
 
+static inline bool qn__ends_with(const char *s, const char *tail) {
+  size_t n = __builtin_strlen(s), t = __builtin_strlen(tail);
+  return n >= t && !__builtin_strcmp(s + n - t, tail);
+}
+
 static inline int64_t qn__ceildiv(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 static inline int64_t qn__gcd(int64_t a, int64_t b) { return b ? qn__gcd(b, a % b) : a; }
 #endif
