@@ -92,7 +92,7 @@ static qn_status check_zero(const char *name, const uint64_t *reserved, size_t n
 
 /* ---- Open -------------------------------------------------------------------------------------------------------- */
 
-/* Does code for `have` (an sm_NN with or without a) run on `want`? Plain ones run on later minor versions. */
+/* Does code for `have` run on `want`? That for sm_NNa runs there alone, any other on later minor versions, too. */
 static bool sm_fits(const char *have, const char *want) {
   int a = 0, b = 0;
   if (!strcmp(have, want)) return true;

@@ -46,7 +46,4 @@ qn_status qn__contest_final(qn_contest *f, size_t first, size_t last, int64_t m,
 
 /* The fastest of each layout meet at M number i: what they took there is their lap from now on. */
 qn_status qn__contest_layouts(qn_contest *f, size_t i);
-
-/* Choose the layout and add the plans of every kind. */
-qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out);
 #endif

@@ -283,7 +283,8 @@ static qn_status add_plans(qn_contest *f, qn_plan *plan, qn_tune_result *out) {
   return plan->n_ranges ? qn__result_add_plan(out, plan) : QN_OK;
 }
 
-qn_status qn__contest_plans(qn_contest *f, qn_tune_result *out) {
+/* Choose the layout and add the plans of every kind. */
+static qn_status contest_plans(qn_contest *f, qn_tune_result *out) {
   qn_plan *plan = calloc(1, sizeof *plan);
   qn_status s = plan ? add_plans(f, plan, out) : qn__fail(QN_E_NOMEM, "no memory for a plan");
   free(plan);
@@ -343,7 +344,7 @@ qn_status qn__run_problem(qn_tuning *r, const qn_tune_problem *p, qn_tune_result
   qn_status s = qn__contest_race(f);
   r->until = f->end;
   for (size_t i = 0; s == QN_OK && p->baseline && i < f->n_m; i++) s = note_dense(f, i);
-  if (s == QN_OK && !p->baseline) s = qn__contest_plans(f, out);
+  if (s == QN_OK && !p->baseline) s = contest_plans(f, out);
   free(f->racer);
   free(f);
   return s;

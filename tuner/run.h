@@ -59,7 +59,6 @@ const qn_candidate *qn__run_candidate(const qn_tuning *r, const qn_tune_problem 
 /* Nothing is asked of it any more in this run: it is at fault, or nobody is known to be. */
 void qn__run_reject(qn_tuning *r, qn_entrant *e, const char *why);
 void qn__run_set_aside(qn_tuning *r, qn_entrant *e, const char *why);
-qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **out);
 /* Was nobody rejected since the making of plans began? Else all are made again, of what is known. */
 static inline bool qn__run_settled(const qn_tuning *r) { return r->fallen == r->settled; }
 qn_status qn__result_add_plan(qn_tune_result *out, const qn_plan *plan);
@@ -74,8 +73,6 @@ static inline bool qn__run_fit(const qn_candidate *c, qn_plan_kind kind) {
 bool qn__run_late(qn_tuning *r);
 /* When the next of `parts` equal parts of the time up to `end` is over. */
 double qn__run_share(double end, size_t parts);
-/* What the user must know of how it ended; each is said once. */
-void qn__run_remark(qn_tuning *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Evidence that tells what is asked: the number `field`, at least `least`, or that the kernel was rejected. NULL: it is
  * not there; what a writer without memory or another version left out is no result. */
 cJSON *qn__run_known(const qn_tuning *r, const char *key, const char *field, double least);

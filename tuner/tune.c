@@ -46,7 +46,8 @@ static double time_left(const qn_tuning *r) {
   return fmin(left, fmax(r->end - now, 0));
 }
 
-void qn__run_remark(qn_tuning *r, const char *format, ...) {
+/* What the user must know of how it ended; each is said once. */
+__attribute__((format(printf, 2, 3))) static void remark(qn_tuning *r, const char *format, ...) {
   char text[4400], *all = NULL;
   va_list args;
   va_start(args, format);
@@ -93,7 +94,7 @@ size_t qn__run_samples(const cJSON *answer, const char *name, double *x, size_t 
 void qn__run_keep(qn_tuning *r, const char *kind, const char *key, const cJSON *value) {
   if (qn__store_put(r->store, kind, key, value) == QN_OK || r->unkept) return;
   r->unkept = true;
-  qn__run_remark(r, "what was seen from here on is not kept: %s", qn__errmsg());
+  remark(r, "what was seen from here on is not kept: %s", qn__errmsg());
 }
 
 void qn__run_show(qn_tuning *r, const char *phase, const char *problem, const char *variant, int64_t m, double best,
@@ -218,16 +219,16 @@ static void take(qn_tuning *r, qn_entrant *e) {
 /* The run goes on with what is made. */
 static void stop_making(qn_tuning *r) {
   qn__maker_stop(&r->maker);
-  if (qn__maker_failure(&r->maker)) qn__run_remark(r, "not all was compiled: %s", qn__errmsg());
+  if (qn__maker_failure(&r->maker)) remark(r, "not all was compiled: %s", qn__errmsg());
   for (size_t i = 0; i < r->n_entrants; i++)
     if (r->entrant[i].ready) take(r, &r->entrant[i]);
 }
 
 /* ---- Verify ------------------------------------------------------------------------------------------------------ */
 
-qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **out) {
+static cJSON *case_of(const qn_tune_problem *p, const qn_entrant *e) {
   qn_case *c = calloc(1, sizeof *c);
-  if (!c) return qn__fail(QN_E_NOMEM, "no memory for a case");
+  if (!c) return NULL;
   c->problem = p->problem;
   c->format = p->format;
   c->layout = e->c->layout;
@@ -240,13 +241,13 @@ qn_status qn__run_case(const qn_tune_problem *p, const qn_entrant *e, cJSON **ou
   snprintf(c->image, sizeof c->image, "%s", e->c->library ? e->c->library : e->image);
   snprintf(c->symbol, sizeof c->symbol, "%s", e->c->library ? e->c->symbol : "");
   snprintf(c->sum, sizeof c->sum, "%s", e->sum);
-  *out = qn__case_to_json(c);
+  cJSON *j = qn__case_to_json(c);
   free(c);
-  return *out ? QN_OK : qn__fail(QN_E_NOMEM, "no memory for a case");
+  return j;
 }
 
 static cJSON *request(const qn_ask *a) {
-  cJSON *j = cJSON_CreateObject(), *c = NULL;
+  cJSON *j = cJSON_CreateObject();
   qn__json_add_text(j, "op", a->op);
   qn__json_add_number(j, "slot", a->slot);
   qn__json_add_number(j, "reps", a->reps);
@@ -254,7 +255,7 @@ static cJSON *request(const qn_ask *a) {
   qn__json_add_number(j, "n", (double)a->p->problem.n);
   qn__json_add_number(j, "k", (double)a->p->problem.k);
   if (a->p->share) qn__json_add(j, "share", cJSON_CreateDoubleArray(a->p->share, (int)a->p->problem.experts));
-  if (a->e) qn__run_case(a->p, a->e, &c), qn__json_add(j, "case", c);
+  if (a->e) qn__json_add(j, "case", case_of(a->p, a->e));
   return j;
 }
 
@@ -435,7 +436,7 @@ static void remark_untried(qn_tuning *r) {
   for (size_t i = 0; i < r->n_entrants && !r->options->check_only; i++) {
     const qn_entrant *e = &r->entrant[i];
     if (e->c->library && !e->timed && (e->alive || !e->taken))
-      qn__run_remark(r, "%s: there was no time to try it; raise the budget", e->c->name);
+      remark(r, "%s: there was no time to try it; raise the budget", e->c->name);
   }
 }
 
@@ -514,7 +515,7 @@ static qn_status steps(qn_tuning *r, qn_tune_result *out) {
   r->counts.cut += unproven(r);
   QN_TRY(gather_kernels(r, out));
   remark_untried(r);
-  if (r->journal.error) qn__run_remark(r, "the journal was not kept: %s", strerror(r->journal.error));
+  if (r->journal.error) remark(r, "the journal was not kept: %s", strerror(r->journal.error));
   out->device = r->supervisor.info;
   out->peak_bandwidth = r->peak_bandwidth;
   out->remarks = r->remarks;

@@ -74,7 +74,7 @@ void qn__emu_find(warp *w, int lane, qn_emu_finding_kind kind, const char *forma
 
 /* ---- Clocks ------------------------------------------------------------------------------------------------------ */
 
-void qn__emu_join(uint32_t *into, const uint32_t *from, uint32_t n) {
+static void join(uint32_t *into, const uint32_t *from, uint32_t n) {
   for (uint32_t k = 0; k < n; k++) into[k] = into[k] > from[k] ? into[k] : from[k];
 }
 
@@ -102,21 +102,21 @@ void qn__emu_release(warp *w, uint32_t *vc, uint32_t *pvc) {
   uint32_t n = w->cta->cluster->agents_used;
   advance(w);
   w->vc[w->agent]--;
-  qn__emu_join(vc, w->vc, n);
-  qn__emu_join(pvc, w->pvc, n);
+  join(vc, w->vc, n);
+  join(pvc, w->pvc, n);
   w->vc[w->agent]++;
 }
 
 void qn__emu_acquire(warp *w, const uint32_t *vc, const uint32_t *pvc) {
   uint32_t n = w->cta->cluster->agents_used, own = w->vc[w->agent];
-  qn__emu_join(w->vc, vc, n);
-  qn__emu_join(w->pvc, pvc, n);
+  join(w->vc, vc, n);
+  join(w->pvc, pvc, n);
   w->vc[w->agent] = own;
   renew_safe(w);
 }
 
 void qn__emu_proxy_fence(warp *w) {
-  qn__emu_join(w->pvc, w->vc, w->cta->cluster->agents_used);
+  join(w->pvc, w->vc, w->cta->cluster->agents_used);
   advance(w);
 }
 

@@ -13,7 +13,6 @@ void qn__emu_release(warp *w, uint32_t *vc, uint32_t *pvc);
 void qn__emu_acquire(warp *w, const uint32_t *vc, const uint32_t *pvc);
 void qn__emu_proxy_fence(warp *w);
 void qn__emu_clock_start(cluster *c);
-void qn__emu_join(uint32_t *into, const uint32_t *from, uint32_t n);
 
 /* Grids in a row: the warp has waited for the one in front; a lane of a warp that has not (warp.early) is about to use
  * global memory. */
