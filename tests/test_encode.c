@@ -226,7 +226,7 @@ static const struct {
     {"gptq", "int3.g32", 40, 64, "N = 40 is no multiple of 32"},
     {"gptq", "int4.row", 32, 12, "K = 12 is no multiple of 8"},
     {"gptq", "int4.g32.m", 32, 64, "zero points as integers"},
-    {"gptq", "int4.g64.f32", 32, 64, "its scales are f32; f16 bf16 are held"},
+    {"gptq", "int4.g64.f32", 32, 64, "its scales are f32; f16 and bf16 are held"},
     {"awq", "int4.g64", 32, 64, "int4 with integer zero points is held"},
     {"awq", "int4.g64.z", 12, 64, "N = 12 is no multiple of 8"},
     {"awq", "int4.g64.z", 16, 96, "K = 96 is no multiple of 64"},

@@ -62,6 +62,6 @@ static inline int64_t qn__group_size(const qn__source *s) { return s->cols ? s->
 /* Is `size` a multiple of `step`? The failure names both. `what`: "N", "K". */
 qn_status qn__encode_whole(const char *what, int64_t size, int64_t step);
 
-/* Are the scales floats of a type in `types`, "f16 bf16"? */
-qn_status qn__encode_scales(const qn__source *s, const char *types);
+/* Are the scales f16 or bf16? */
+qn_status qn__encode_scales(const qn__source *s);
 #endif

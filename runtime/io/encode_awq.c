@@ -10,7 +10,7 @@ static qn_status shape(const qn__source *s, qn__encoded *e) {
   if (s->bits != 4 || s->rows != 1 || !s->zero || s->zero->type != QN_T_U8)
     return qn__fail(QN_E_SHAPE, "int4 with integer zero points is held, with scales per group or row");
   if (p->perm) return qn__fail(QN_E_SHAPE, "act-order is not held");
-  QN_TRY(qn__encode_scales(s, "f16 bf16"));
+  QN_TRY(qn__encode_scales(s));
   QN_TRY(qn__encode_whole("K", p->k, qn__group_size(s)));
   QN_TRY(qn__encode_whole("N", p->n, 8));
   qn__encode_part(e, ".qweight", "I32", 2, (int64_t[]){p->k, p->n / 8});

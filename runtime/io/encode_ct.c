@@ -56,7 +56,7 @@ static qn_status pack_zeros(const qn__source *s, uint8_t *words) {
   if (!column) return qn__fail(QN_E_NOMEM, "no memory for %jd zero points", (intmax_t)rows);
   for (int64_t g = 0; g < groups; g++) {
     for (int64_t i = 0; i < rows; i++) column[i] = ((const uint8_t *)s->zero->data)[i * groups + g];
-    qn__pack(column, s->bits, QN__DENSE, rows, words + 4 * g, 4 * (size_t)groups);
+    qn__pack(column, s->bits, rows, words + 4 * g, 4 * (size_t)groups);
   }
   free(column);
   return QN_OK;
@@ -67,7 +67,7 @@ static qn_status fill_packed(const qn__source *s, const qn__encoded *e) {
   int64_t row = 4 * qn__packed_words(p->k, s->bits, QN__DENSE);
   const uint8_t *codes = p->plane[0].data;
   uint8_t *words = qn__encode_at(e, CODES);
-  for (int64_t i = 0; i < p->n; i++) qn__pack(codes + i * p->k, s->bits, QN__DENSE, p->k, words + i * row, 4);
+  for (int64_t i = 0; i < p->n; i++) qn__pack(codes + i * p->k, s->bits, p->k, words + i * row, 4);
   copy_scales(s, e);
   memcpy(qn__encode_at(e, LAST), (int64_t[]){p->n, p->k}, 16);
   if (!s->zero) return QN_OK;

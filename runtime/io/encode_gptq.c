@@ -16,7 +16,7 @@ static qn_status shape(const qn__source *s, qn__encoded *e) {
       (s->zero && s->zero->type != QN_T_U8))
     return qn__fail(QN_E_SHAPE, "int2, int3, int4 and int8 with scales per group or row are held, zero points as "
                                 "integers");
-  QN_TRY(qn__encode_scales(s, "f16 bf16"));
+  QN_TRY(qn__encode_scales(s));
   QN_TRY(qn__encode_whole("K", p->k, size));
   QN_TRY(qn__encode_whole("K", p->k, 32 / qn__gcd(32, bits))); /* words are whole */
   QN_TRY(qn__encode_whole("N", p->n, 32 / qn__gcd(32, bits)));
@@ -56,7 +56,7 @@ static qn_status put_zeros(const qn__source *s, int64_t groups, int first, uint8
                           (intmax_t)(i0 + i), (intmax_t)g);
         line[i] = (uint8_t)(z - first);
       }
-      qn__pack(line, s->bits, QN__DENSE, count, words + i0 / 32 * 4 * s->bits, 4);
+      qn__pack(line, s->bits, count, words + i0 / 32 * 4 * s->bits, 4);
     }
   return QN_OK;
 }
@@ -65,7 +65,7 @@ static qn_status put(const qn__source *s, const qn__encoded *e, int first) {
   int64_t n = s->p->n, k = s->p->k, groups = k / qn__group_size(s);
   uint8_t *words = qn__encode_at(e, QWEIGHT), *room = malloc((size_t)k);
   if (!room) return qn__fail(QN_E_NOMEM, "no memory for a row of %jd", (intmax_t)k);
-  for (int64_t i = 0; i < n; i++) qn__pack(row_of(s, i, room), s->bits, QN__DENSE, k, words + 4 * i, 4 * (size_t)n);
+  for (int64_t i = 0; i < n; i++) qn__pack(row_of(s, i, room), s->bits, k, words + 4 * i, 4 * (size_t)n);
   free(room);
   qn__transpose(qn__encode_at(e, SCALES), s->scale->data, n, groups, (size_t)qn_type_bits(s->scale->type) / 8);
   groups_of(s, qn__group_size(s), qn__encode_at(e, G_IDX));

@@ -282,8 +282,8 @@ void qn__unpack(const uint8_t *words, size_t stride, int bits, qn__packing packi
                 int64_t step);
 int64_t qn__packed_words(int64_t count, int bits, qn__packing packing);
 
-/* The reverse, for QN__DENSE and QN__PADDED: into words that are zero. */
-void qn__pack(const uint8_t *codes, int bits, qn__packing packing, int64_t count, uint8_t *words, size_t stride);
+/* The reverse, for QN__DENSE. */
+void qn__pack(const uint8_t *codes, int bits, int64_t count, uint8_t *words, size_t stride);
 
 /* dst[c][r] = src[r][c]; elements of 1, 2 or 4 bytes. */
 void qn__transpose(void *dst, const void *src, int64_t rows, int64_t cols, size_t bytes);

@@ -104,13 +104,12 @@ void qn__unpack(const uint8_t *words, size_t stride, int bits, qn__packing packi
   else unpack_stream(words, stride, bits, count, out, step);
 }
 
-void qn__pack(const uint8_t *codes, int bits, qn__packing packing, int64_t count, uint8_t *words, size_t stride) {
-  int whole = packing == QN__PADDED ? 32 / bits * bits : 32; /* bits of a word that are used */
+void qn__pack(const uint8_t *codes, int bits, int64_t count, uint8_t *words, size_t stride) {
   uint64_t pool = 0;
   int have = 0;
-  for (; count > 0 || have > 0; words += stride, pool >>= whole, have -= whole) {
-    for (; have < whole && count > 0; have += bits, count--) pool |= (uint64_t)*codes++ << have;
-    qn__put_le32(words, (uint32_t)(pool & ((1ull << whole) - 1)));
+  for (; count > 0 || have > 0; words += stride, pool >>= 32, have -= 32) {
+    for (; have < 32 && count > 0; have += bits, count--) pool |= (uint64_t)*codes++ << have;
+    qn__put_le32(words, (uint32_t)pool);
   }
 }
 
