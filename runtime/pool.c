@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MAX_THREADS 1024
+#define MAX_THREADS 65535 /* more CPUs than a machine has: the default device takes all of them */
 #define SPIN 2000 /* some tens of microseconds: longer than the gap between two layers, shorter than a time slice */
 
 typedef struct slot {
