@@ -271,7 +271,14 @@ return function(q, native)
     return file, meta, jobs
   end
 
-  local function must(ok, why) return ok or error(why, 0) end
+  -- What returned nil, message, code is raised through functions that do not hand it on; attempt returns it again.
+  local function must(ok, why, code) return ok or error({ why = why, code = code }, 0) end
+  local function attempt(fn, ...)
+    local ok, value = pcall(fn, ...)
+    if ok then return value or true end
+    if type(value) == "table" then return nil, value.why, value.code end
+    return nil, value, "QN_E_ARG"
+  end
 
   local function write_slice(writer, job, slice)
     local planes = must(job.make(slice))
@@ -304,7 +311,7 @@ return function(q, native)
     local left_out = ok
     if ok then left_out, why, code = self:unreadable(options.partial) end
     if not left_out then return nil, why, code end
-    ok, why = pcall(function()
+    ok, why, code = attempt(function()
       local file, meta, jobs = contents(self, plan)
       local writer <close> = must(native.writer(path, file, meta))
       for _, e in ipairs(file) do
@@ -319,7 +326,7 @@ return function(q, native)
       must(writer:close())
     end)
     if progress then progress { phase = "done" } end
-    if not ok then return nil, why, "QN_E_IO" end
+    if not ok then return nil, why, code end
     return left_out
   end
 

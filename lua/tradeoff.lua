@@ -149,6 +149,9 @@ return function(q, native)
       s.tasks[i], why, code = q.task { model = s.model, path = path, ctx = s.ctx }
       if not s.tasks[i] then return nil, why, code end
     end
+    ok, why, code = q.store.open(t.store, device.name) -- tune will want it
+    if not ok then return nil, why, code end
+    ok:close()
     ok, why, code = native.make_folder(t.folder)
     if not ok then return nil, why, code end
     s.reference, why, code = q.reference { decoder = s.original, windows = s.scored, path = t.folder .. "/reference" }
@@ -185,20 +188,8 @@ return function(q, native)
     end, tell
   end
 
-  -- q.tradeoff {
-  --   model = path, texts = { paths }, calibrate = { paths },   what is quantized, compared on, calibrated with
-  --   tasks = { paths }                                         questions, as for q.task
-  --   only = { "FORMAT:METHOD:ACT"… }, candidates = { … }       instead of the default ones; besides them
-  --   folder = path                                             for all that it makes; a second run goes on there
-  --   ctx = 512, windows = "64", score = "half" | "all"         as for q.windows
-  --   margin = 0.005, memory = bytes, budget = seconds
-  --   bits = 3.2, target = 0.025 (seconds a token)              a candidate more for each, with a format for each part
-  --                                                             (tradeoff/mixed.lua); memory has one, too
-  --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
-  -- }
-  -- -> what lua/tradeoff/report.lua says, with files = { report, json, checkpoint, pack }; or nil, message, code
-  return function(t)
-    q.check.fields(t, fields, "tradeoff")
+  -- See q.tradeoff; raises { why, code } for what the machine cannot do (run.blame).
+  local function whole_of(t)
     local device, why, code = q.device(t.device)
     if not device then return nil, why, code end
     local s
@@ -250,5 +241,27 @@ return function(q, native)
     if ok then ok, why, code = native.file_write(r.files.json, q.json(r) .. "\n") end
     if not ok then return nil, why, code end
     return r
+  end
+
+  -- q.tradeoff {
+  --   model = path, texts = { paths }, calibrate = { paths },   what is quantized, compared on, calibrated with
+  --   tasks = { paths }                                         questions, as for q.task
+  --   only = { "FORMAT:METHOD:ACT"… }, candidates = { … }       instead of the default ones; besides them
+  --   folder = path                                             for all that it makes; a second run goes on there
+  --   ctx = 512, windows = "64", score = "half" | "all"         as for q.windows
+  --   margin = 0.005, memory = bytes, budget = seconds
+  --   bits = 3.2, target = 0.025 (seconds a token)              a candidate more for each, with a format for each part
+  --                                                             (tradeoff/mixed.lua); memory has one, too
+  --   device = "host", threads =, store =, command = what the user typed, progress = function(event)
+  -- }
+  -- -> what lua/tradeoff/report.lua says, with files = { report, json, checkpoint, pack }; or nil, message, code
+  return function(t)
+    q.check.fields(t, fields, "tradeoff")
+    local out = table.pack(pcall(whole_of, t))
+    if out[1] then return table.unpack(out, 2, out.n) end
+    local fault = out[2]
+    if type(fault) ~= "table" or not fault.code then error(fault, 0) end
+    return nil, ("%s; what was measured is kept in %s: the same command goes on from there"):format(fault.why, t.folder),
+      fault.code
   end
 end

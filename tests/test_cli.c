@@ -233,6 +233,15 @@ static const row rows[] = {
     {"ulimit -f 8; for o in x x.safetensors; do quernel convert " MODEL " -o $o; test $? = 1 || exit 9; done; test -z "
      "\"$(ls -A | grep x)\"",
      0, NULL, "^quernel: [^\n]*/model.safetensors: File too large\nquernel: x.safetensors: File too large\n$"},
+    {"ulimit -f 300; quernel tradeoff " TINY " --text $T/models/text/valid.txt --windows 1 --ctx 16 --only int4.g64.z "
+     "--store s --quiet -o o; s=$?; test ! -e o/tradeoff.html && exit $s",
+     1, NULL,
+     "^quernel: o/candidates/[^\n]*/model.safetensors: File too large; what was measured is kept in o: the same "
+     "command "
+     "goes on from there\n$"},
+    {"echo x >f; quernel tradeoff " TINY " --text $T/models/text/valid.txt --windows 1 --ctx 16 --only int4.g64.z "
+     "--store f/s --quiet -o o; s=$?; test ! -e o && exit $s",
+     1, NULL, "^quernel: store: cannot make f/s: Not a directory; set QUERNEL_CACHE to another folder\n$"},
     {"ulimit -f 8; quernel dequantize " MODEL " model.layers.2.mlp.down_proj.weight -o x.npy; s=$?; "
      "test -z \"$(ls -A | grep npy)\" && exit $s",
      1, NULL, "x.npy[^\n]*File too large"},

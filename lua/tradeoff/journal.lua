@@ -23,7 +23,13 @@ return function(encode, decode)
     return known, head ~= nil
   end
 
-  -- Open or begin the journal of a run that `identity`, a text, tells from others. -> journal, or nil, message.
+  local function write(self, text)
+    local ok, why = self.file:write(text)
+    if not ok then error({ why = ("%s: %s"):format(self.path, why), code = "QN_E_IO" }, 0) end
+  end
+
+  -- Open or begin the journal of a run that `identity`, a text, tells from others. -> journal, or nil, message. What
+  -- cannot be written is raised, { why, code }, as run.blame does.
   function journal.open(path, identity)
     local old, text = io.open(path, "rb"), ""
     if old then
@@ -35,16 +41,17 @@ return function(encode, decode)
     local file, why = io.open(path, "ab")
     if not file then return nil, why end
     file:setvbuf "no"
-    if text ~= "" and text:sub(-1) ~= "\n" then file:write "\n" end
-    if not begun then file:write(encode { run = identity }, "\n") end
-    return setmetatable({ file = file, known = known }, journal)
+    local self = setmetatable({ file = file, path = path, known = known }, journal)
+    if text ~= "" and text:sub(-1) ~= "\n" then write(self, "\n") end
+    if not begun then write(self, encode { run = identity } .. "\n") end
+    return self
   end
 
   function journal:get(key) return self.known[key] end
 
   function journal:put(key, value)
     self.known[key] = value
-    assert(self.file:write(encode { key = key, value = value }, "\n"))
+    write(self, encode { key = key, value = value } .. "\n")
     return value
   end
 

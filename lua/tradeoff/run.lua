@@ -14,8 +14,8 @@
 --                                            sequences, or "prefill" of m tokens
 --   steps.task(c, i) -> answers              to task i of steps.tasks, against the original's: c.tasks of choice.lua
 --   steps.clock() -> seconds
--- Each returns nil, message for a candidate with which that does not work: it is broken, and the others go on. Scores
--- are { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
+-- Each returns nil, message, code for a candidate with which that does not work: it is broken, and the others go on. What
+-- is no candidate's fault, as a full disk, ends the run: run.blame raises it. Scores are { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
 
 local choice = require "lua.tradeoff.choice"
 local run = {}
@@ -45,6 +45,12 @@ local function times_of(m, own, dense)
   return { m = m, rate = choice.middle(rates), ratio = choice.middle(ratios), linear = choice.middle(linear) }
 end
 
+-- What returned nil, message, code failed by the candidate, or by the machine, QN_E_IO: that is raised, { why, code }.
+function run.blame(value, why, code)
+  if value == nil and code == "QN_E_IO" then error({ why = why, code = code }, 0) end
+  return value, why
+end
+
 -- ---- The order ------------------------------------------------------------------------------------------------------
 
 local go = {}
@@ -58,9 +64,9 @@ function go:step(c, key, work)
     self.late = true
     return nil
   end
-  local value, why = work()
+  local value, why = run.blame(work())
   if value == nil then
-    c.broken = why -- and it is tried again in the next run: it may have been a full disk
+    c.broken = why -- and it is tried again in the next run: memory may have been short
     return nil
   end
   self.journal:put(key, value)

@@ -53,8 +53,8 @@ return function(q, native)
   function steps:checkpoint(c)
     local place = self:place(c)
     if not c.path and not native.exists(place .. "/model.safetensors") then
-      local ok, why = self:write_checkpoint(c, place)
-      if not ok then return nil, why end
+      local ok, why, code = self:write_checkpoint(c, place)
+      if not ok then return nil, why, code end
     end
     return q.model(place)
   end
@@ -73,8 +73,8 @@ return function(q, native)
   end
 
   function steps:make(c)
-    local m, why = self:checkpoint(c)
-    if not m then return nil, why end
+    local m, why, code = self:checkpoint(c)
+    if not m then return nil, why, code end
     return sizes(m)
   end
 
@@ -88,21 +88,22 @@ return function(q, native)
   end
 
   function steps:tune(c, seconds)
-    local m, why = self:checkpoint(c)
-    if not m then return nil, why end
+    local m, why, code = self:checkpoint(c)
+    if not m then return nil, why, code end
     local problems, seen = {}, {}
     for _, t in ipairs(m:tensors()) do
       local spelling = t.linear and t.format and problem_of(m, t, c.act)
       if spelling and not seen[spelling] then problems[#problems + 1], seen[spelling] = spelling, true end
     end
     local result
-    result, why = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store, dense = false,
+    result, why, code = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store, dense = false,
       budget = seconds < math.huge and seconds or nil, threads = self.threads, run = self.run,
       progress = self.tune_progress }
-    if not result then return nil, why end
+    if not result then return nil, why, code end
     local ok
-    ok, why = q.pack(result, self:path("packs", c.kernels) .. ".qpack")
-    return ok and (result.counts.cut == 0 or seconds), why
+    ok, why, code = q.pack(result, self:path("packs", c.kernels) .. ".qpack")
+    if not ok then return nil, why, code end
+    return result.counts.cut == 0 or seconds
   end
 
   -- ---- Decoders -----------------------------------------------------------------------------------------------------
@@ -139,20 +140,20 @@ return function(q, native)
   -- The decoder of a candidate for times, with its kernels; it stays open. The original as it is has none.
   function steps:timed(c)
     if self.opened[c.name] then return self.opened[c.name] end
-    local m, why = self.model, nil
-    if not c.original then m, why = self:checkpoint(c) end
-    if not m then return nil, why end
+    local m, why, code = self.model, nil, nil
+    if not c.original then m, why, code = self:checkpoint(c) end
+    if not m then return nil, why, code end
     self:make_room(c, open_bytes(c, self.original, m))
     local d, pack, served
-    d, why = q.decoder(m, { threads = self.threads })
+    d, why, code = q.decoder(m, { threads = self.threads })
     if d and c.original then self.opened[c.name] = d end
-    if not d or c.original then return d, why end
-    pack, why = q.open(self:path("packs", c.kernels) .. ".qpack",
+    if not d or c.original then return d, why, code end
+    pack, why, code = q.open(self:path("packs", c.kernels) .. ".qpack",
       { device = self.device.name, threads = self.threads })
-    if pack then served, why = d:serve_pack(pack, c.act) end
+    if pack then served, why, code = d:serve_pack(pack, c.act) end
     if not served then
       d:close()
-      return nil, why
+      return nil, why, code
     end
     self.opened[c.name] = d
     return d
@@ -162,20 +163,20 @@ return function(q, native)
   function steps:decoder(c, kernels)
     self:forget(c.name)
     if kernels then return self:timed(c) end
-    local m, why = self:checkpoint(c)
-    if not m then return nil, why end
+    local m, why, code = self:checkpoint(c)
+    if not m then return nil, why, code end
     return q.decoder(m, { threads = self.threads, share = 2 })
   end
 
   function steps:evaluate(c, n, kernels)
-    local d, why = self:decoder(c, kernels)
-    if not d then return nil, why end
+    local d, why, code = self:decoder(c, kernels)
+    if not d then return nil, why, code end
     local e
-    e, why = q.evaluate { decoder = d, windows = self.scored, reference = self.reference, stop = n,
+    e, why, code = q.evaluate { decoder = d, windows = self.scored, reference = self.reference, stop = n,
       threads = self.threads, log = self:path("scores", kernels and c.name or c.weights),
       progress = function(done, total) self.tell(done / total) end }
     if kernels then d:forget() else d:close() end
-    if not e then return nil, why end
+    if not e then return nil, why, code end
     return { windows = e.windows, broken = e.broken_tokens, kl = e.kl, delta = e.delta_nll, w_kl = e.w_kl,
       top1 = e.same_top and e.same_top.mean }
   end
@@ -187,10 +188,10 @@ return function(q, native)
 
   function steps:task(c, i)
     local before, after
-    local d, why = self:decoder(c, true)
-    if d then after, why = answers(self, d, c.name, i) end
-    if after then before, why = answers(self, self.original, "original", i) end
-    if not before then return nil, why end
+    local d, why, code = self:decoder(c, true)
+    if d then after, why, code = answers(self, d, c.name, i) end
+    if after then before, why, code = answers(self, self.original, "original", i) end
+    if not before then return nil, why, code end
     for who, broken in pairs { ["the original"] = before.broken, ["the candidate"] = after.broken } do
       if broken > 0 then
         return nil, ("%s: at %d questions the logits of %s are no numbers"):format(self.tasks[i].path, broken, who)
@@ -204,21 +205,21 @@ return function(q, native)
   -- As time, with the seconds of each site.
   function steps:pass(c, kind, m)
     self.original:forget() -- which is only evaluated
-    local d, why = self:timed(c)
-    if not d then return nil, why end
+    local d, why, code = self:timed(c)
+    if not d then return nil, why, code end
     local t
     if kind == "prefill" then
-      t, why = d:time(1, 0, m)
+      t, why, code = d:time(1, 0, m)
     else
-      t, why = d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)
+      t, why, code = d:time(m, math.min(context, cache // (m * math.max(1, steps.bytes_of_token(d)))), 1)
     end
     if not c.original then d:forget() end -- room for a pass is made again in its first one, which is not timed
-    return t, why
+    return t, why, code
   end
 
   function steps:time(c, kind, m)
-    local t, why = self:pass(c, kind, m)
-    return t and { seconds = t.seconds, linear = t.linear }, why
+    local t, why, code = self:pass(c, kind, m)
+    return t and { seconds = t.seconds, linear = t.linear }, why, code
   end
 
   return steps

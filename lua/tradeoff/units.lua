@@ -68,8 +68,8 @@ return function(q)
     local ok, why = exchange(d, unit, checkpoint)
     if not ok then return nil, why end
     local e
-    e, why = q.evaluate { decoder = d, windows = s.choosing.windows, reference = s.choosing.reference, stop = windows,
-      threads = s.threads }
+    e, why = run.blame(q.evaluate { decoder = d, windows = s.choosing.windows, reference = s.choosing.reference,
+      stop = windows, threads = s.threads })
     ok = exchange(d, unit)
     local loss = e and ok and e.kl and e.kl.mean
     return loss, not loss and (why or "its logits are no numbers") or nil
@@ -84,7 +84,7 @@ return function(q)
       local loss = notes:get(key)
       if not loss then
         if settings.late() then return nil end
-        if not checkpoint then checkpoint, why = s:checkpoint(base) end
+        if not checkpoint then checkpoint, why = run.blame(s:checkpoint(base)) end
         if not checkpoint then return nil, why end
         loss, why = loss_of(s, d, unit, checkpoint)
         if not loss then return nil, ("%s as %s: %s"):format(m.sites[unit.sites[1]].name, base.weights, why) end
@@ -98,7 +98,7 @@ return function(q)
   -- Give every option its loss. s: steps.lua's; bases: a candidate for each format; settings: progress as of run.all,
   -- late() = is there no time left? True, or nil, message; nil alone if it is late.
   function units.lose(s, m, notes, bases, settings)
-    local d <close>, why = q.decoder(s.model, { threads = s.threads, share = 2 }) -- the other one is the original
+    local d <close>, why = run.blame(q.decoder(s.model, { threads = s.threads, share = 2 })) -- beside the original
     if not d then return nil, why end
     for f, base in ipairs(bases) do
       local ok
@@ -137,7 +137,7 @@ return function(q)
         local known = notes:get(key)
         if not known then
           if settings.late() then return nil end
-          local t, why = s:pass(base, "decode", 1)
+          local t, why = run.blame(s:pass(base, "decode", 1))
           if not t then return nil, ("%s: %s"):format(base.name, why) end
           known = notes:put(key, by_shape(m, t))
         end

@@ -148,12 +148,13 @@ qn_status qn__output_folder_open(qn_output_folder *o, const char *path, bool rep
     return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
   QN_TRY(check_place(o->path, replace));
   const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
+  int made;
   do {
     if (snprintf(o->temporary, PATH_MAX, "%.*s.%s.%ld-%u", (int)(name - o->path), o->path, name, (long)getpid(),
                  serial++) >= PATH_MAX)
       return qn__fail(QN_E_ARG, "%s: the path is longer than %d", path, PATH_MAX);
-  } while (mkdir(o->temporary, 0777) && errno == EEXIST);
-  if (access(o->temporary, W_OK))
+  } while ((made = mkdir(o->temporary, 0777)) && errno == EEXIST);
+  if (made || access(o->temporary, W_OK))
     return qn__fail(qn__errno_status(errno), "%s: cannot be written: %s", path, strerror(errno));
   qn__leash_path(o->temporary, true);
   return QN_OK;

@@ -344,6 +344,19 @@ case("a run tries all, ends what is beaten or broken, and evaluates the rest on 
   t.equal(list[4].tasks[1].worse, 2)
 end)
 
+case("what the machine cannot do ends the run, and is no candidate's fault", function(t)
+  local list, notes <close> = fresh(), assert(journal.open(t.scratch .. "/full", "a test"))
+  local work = made_up({}, function() end)
+  function work.time() return nil, "x: No space left on device", "QN_E_IO" end
+  local ok, fault = pcall(run.all, list, {}, work, notes)
+  t.check(not ok and fault.code == "QN_E_IO")
+  t.equal(fault.why, "x: No space left on device")
+  for _, c in ipairs(list) do t.check(c.broken ~= fault.why, c.name) end
+  notes.file = assert(io.open("/dev/full", "w")) -- which notes close
+  notes.file:setvbuf "no"
+  t.equal(select(2, pcall(notes.put, notes, "key", 1)).why, notes.path .. ": No space left on device")
+end)
+
 case("a run that is killed at any step goes on, and does nothing twice", function(t)
   local want, once = do_run(t, "unbroken")
   local steps = 0
