@@ -115,9 +115,11 @@ local function infix(op, a, b)
   return { (left .. " %s " .. right):format(a[1], op, b[1]), bind }
 end
 
--- A postfix program as people write it: { "M", 16, "ceildiv" } -> ceildiv(M, 16).
-function expr.text(program)
-  local stack = {}
+-- A postfix program as people write it: { "M", 16, "ceildiv" } -> ceildiv(M, 16). planes: those that it may name; one of
+-- them can have the name of a function.
+function expr.text(program, planes)
+  local stack, named = {}, {}
+  for _, p in ipairs(planes or {}) do named[p.name] = true end
   local function pop() return table.remove(stack) end
   for _, token in ipairs(program) do
     local top = { tostring(token), 4 }
@@ -126,7 +128,7 @@ function expr.text(program)
     elseif binding[token] then
       local b, a = pop(), pop()
       top = infix(token, a, b)
-    elseif arity[token] then
+    elseif arity[token] and not named[token] then
       local arguments = {}
       for i = arity[token], 1, -1 do arguments[i] = pop()[1] end
       top[1] = ("%s(%s)"):format(token, table.concat(arguments, ", "))

@@ -107,6 +107,7 @@ static const row rows[] = {
      "choose "
      "the type of plane zero\n.*\"z\" and \"zf\" both.*does not know \"g128\"; known: .*does not know \"g64\"; known: "
      "none\n.*does not know \"\"; known: "},
+    {"quernel formats q4_k", 0, "decode    q \\* \\(d \\* scale\\) - dmin \\* min\n", NULL},
     {"quernel formats nope", 2, NULL, "^quernel: formats: nope: unknown format; known: "},
     {"quernel kernels --problem int4.g128:256x256", 0, "host.gemm.*candidates.*rule .* removes", NULL},
     {"quernel kernels --json", 0, "\"families\":\\[.*\"variants\":\\[", NULL},

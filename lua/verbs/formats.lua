@@ -57,7 +57,7 @@ local function show_one(q, options)
   for _, p in ipairs(d.planes) do
     print(("plane     %s %s, one per %s"):format(p.name, p.type, sharing(p)))
   end
-  print("decode    " .. q.gen.expr.text(d.decode))
+  print("decode    " .. q.gen.expr.text(d.decode, d.planes))
   for _, device in ipairs { host, cuda } do
     print(("\n%s (%s)"):format(device.target, device.target == "host" and "this machine" or device.arch))
     for _, row in ipairs(report[device.target]) do
