@@ -5,6 +5,7 @@
 #include "limit.h"
 #include "supervise.h"
 #include <errno.h>
+#include <locale.h>
 #include <lualib.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,7 +68,8 @@ static void catch_signals(void) {
 int main(int argc, char **argv) {
   (void)argc;
   qn_lua_memory memory;
-  qn__leash_start(); /* where no process can be started, what needs one says so */
+  uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0)); /* 1.5 stays 1.5 if a script calls os.setlocale */
+  qn__leash_start();                                   /* where no process can be started, what needs one says so */
   catch_signals();
   lua_State *L = qn__lua_state_new(&memory);
   if (!L) return fail("out of memory");
