@@ -225,6 +225,13 @@ return function(q, native)
     local o = steps(options.windows)
     if options.bos then q.check.among(options.bos, { "yes", "no" }, "bos") end
     o.length, o.half, o.tokenizer, o.bos = options.ctx or 512, score == "half", options.tokenizer, options.bos
+    for i, path in ipairs(options.texts) do
+      for k = 1, i - 1 do -- its windows would count as others, and intervals come out too narrow
+        if native.same_file(path, options.texts[k]) then
+          return nil, ("%s: the same text as %s; name each once"):format(path, options.texts[k]), "QN_E_ARG"
+        end
+      end
+    end
     local handle, about, code = native.windows(options.model.handle, options.texts, o)
     if not handle then return nil, about, code end
     about.handle, about.half, about.score = handle, o.half, score

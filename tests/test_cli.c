@@ -234,6 +234,12 @@ static const row rows[] = {
     {"ulimit -f 8; for o in x x.safetensors; do quernel convert " MODEL " -o $o; test $? = 1 || exit 9; done; test -z "
      "\"$(ls -A | grep x)\"",
      0, NULL, "^quernel: [^\n]*/model.safetensors: File too large\nquernel: x.safetensors: File too large\n$"},
+    {"cp $T/models/text/valid.txt a; ln -s a b; quernel eval " TINY " --text a --text b --windows 1 --ctx 16", 1, NULL,
+     "^quernel: b: the same text as a; name each once\n$"},
+    {"echo \"assert(os.setlocale(os.getenv 'L')); q = require 'quernel'; print(q.json { a_b = 1.5, aa = 2 })\" >x.lua; "
+     "localedef -i de_DE -f UTF-8 ./de_DE.UTF-8 2>x && LOCPATH=. L=de_DE.UTF-8 quernel run x.lua || L=C quernel run "
+     "x.lua",
+     0, "^[{]\"a_b\":1.5,\"aa\":2}\n$", NULL},
     {"ulimit -f 300; quernel tradeoff " TINY " --text $T/models/text/valid.txt --windows 1 --ctx 16 --only int4.g64.z "
      "--store s --quiet -o o; s=$?; test ! -e o/tradeoff.html && exit $s",
      1, NULL,
