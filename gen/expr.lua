@@ -115,8 +115,8 @@ local function infix(op, a, b)
   return { (left .. " %s " .. right):format(a[1], op, b[1]), bind }
 end
 
--- A postfix program as people write it: { "M", 16, "ceildiv" } -> ceildiv(M, 16). planes: those that it may name; one of
--- them can have the name of a function.
+-- A postfix program as people write it: { "M", 16, "ceildiv" } -> ceildiv(M, 16). planes: those that it may name; one
+-- of them can have the name of a function.
 function expr.text(program, planes)
   local stack, named = {}, {}
   for _, p in ipairs(planes or {}) do named[p.name] = true end

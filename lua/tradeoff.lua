@@ -261,7 +261,7 @@ return function(q, native)
     if out[1] then return table.unpack(out, 2, out.n) end
     local fault = out[2]
     if type(fault) ~= "table" or not fault.code then error(fault, 0) end
-    return nil, ("%s; what was measured is kept in %s: the same command goes on from there"):format(fault.why, t.folder),
-      fault.code
+    return nil, ("%s; what was measured is kept in %s: the same command goes on from there"):format(fault.why,
+      t.folder), fault.code
   end
 end

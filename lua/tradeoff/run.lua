@@ -14,8 +14,9 @@
 --                                            sequences, or "prefill" of m tokens
 --   steps.task(c, i) -> answers              to task i of steps.tasks, against the original's: c.tasks of choice.lua
 --   steps.clock() -> seconds
--- Each returns nil, message, code for a candidate with which that does not work: it is broken, and the others go on. What
--- is no candidate's fault, as a full disk, ends the run: run.blame raises it. Scores are { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
+-- Each returns nil, message, code for a candidate with which that does not work: it is broken, and the others go on.
+-- What is no candidate's fault, as a full disk, ends the run: run.blame raises it. Scores are
+-- { windows, kl, delta = estimates of q.evaluate, top1, w_kl = { … }, broken = number of tokens }.
 
 local choice = require "lua.tradeoff.choice"
 local run = {}

@@ -96,8 +96,8 @@ return function(q, native)
       if spelling and not seen[spelling] then problems[#problems + 1], seen[spelling] = spelling, true end
     end
     local result
-    result, why, code = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store, dense = false,
-      budget = seconds < math.huge and seconds or nil, threads = self.threads, run = self.run,
+    result, why, code = q.tune { problems = problems, m = tuned, device = self.device.name, store = self.store,
+      dense = false, budget = seconds < math.huge and seconds or nil, threads = self.threads, run = self.run,
       progress = self.tune_progress }
     if not result then return nil, why, code end
     local ok
