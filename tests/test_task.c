@@ -140,7 +140,7 @@ static const struct {
     {"t.csv", "q,1,2,3,4,AB\n", "t.csv:1: the right answer is 'AB'"},
     {"t.csv", "\"q\n\",1,2,3,4,A\nq,1,2,3\n", "t.csv:3: 4 cells; question, A, B, C, D"},
     {"t.csv", "q,1,2,3,4,A,5,6\n", "t.csv:1: 7 cells or more"},
-    {"t.csv", "\"q,1,2,3,4,A\n", "t.csv:1: 1 cells"},
+    {"t.csv", "\"q,1,2,3,4,A\n", "t.csv:1: a quote opens in this row and does not close"},
 };
 
 START_TEST(bad_items_are_named_by_line) {

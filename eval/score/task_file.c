@@ -109,7 +109,7 @@ static qn_status read_jsonl(const reader *r, char *text, size_t size) {
 enum { CELLS = 6 };
 
 /* Cut the cell at *at out of a text that ends with a zero byte, in place: quotes are taken off. Returns what ended it:
- * ',', '\n' or 0. */
+ * ',', '\n', 0, or '"' for the end of the text within quotes. */
 static char next_cell(char **at, int64_t *line, char **cell) {
   char *from = *at, *to = *at, end;
   bool quoted = *from == '"';
@@ -125,12 +125,13 @@ static char next_cell(char **at, int64_t *line, char **cell) {
   }
   end = *from;
   *at = from + (end != 0);
+  if (quoted) return '"';
   if (end != ',' && to > *cell && to[-1] == '\r') to--;
   *to = 0;
   return end;
 }
 
-/* Cells of a row, at most CELLS + 1 counted. */
+/* Cells of a row, at most CELLS + 1 counted; 0: a quote is not closed. */
 static int next_row(char **at, int64_t *line, char *cell[CELLS]) {
   char end = ',', *more;
   int n = 0;
@@ -139,7 +140,7 @@ static int next_row(char **at, int64_t *line, char *cell[CELLS]) {
     n += n <= CELLS;
   }
   *line += end == '\n';
-  return n;
+  return end == '"' ? 0 : n;
 }
 
 /* MMLU's prompt, as lm-evaluation-harness writes it. */
@@ -168,6 +169,8 @@ static qn_status read_csv(const reader *r, char *text, size_t size) {
     int64_t begin = line;
     int n = next_row(&at, &line, cell);
     if (n == 1 && !*cell[0]) continue;
+    if (!n)
+      return qn__fail(QN_E_FORMAT, "%s:%jd: a quote opens in this row and does not close", r->path, (intmax_t)begin);
     if (n != CELLS)
       return qn__fail(QN_E_FORMAT, "%s:%jd: %d cells%s; question, A, B, C, D and the letter are wanted", r->path,
                       (intmax_t)begin, n, n > CELLS ? " or more" : "");
