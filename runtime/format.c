@@ -141,15 +141,13 @@ static qn_status perm_check(const qn_allocator *heap, const int32_t *perm, int64
   return QN_OK;
 }
 
-/* Every plane is one of the format, and is there once: a zero point that nobody reads would be another weight. */
+/* The planes are those of the format and no others: a zero point that nobody reads would be another weight. */
 static qn_status names_check(const qn_format *f, const qn_planes *p) {
-  if (p->n_planes < 1 || p->n_planes > QN_MAX_PLANES)
-    return qn__fail(QN_E_ARG, "weight of %d planes, allowed 1 .. %d", p->n_planes, QN_MAX_PLANES);
   for (int j = 0; j < p->n_planes; j++) {
     uint32_t i = 0;
     while (i <= f->n_planes && qn__planes_find(f, p, i) != &p->plane[j]) i++;
     if (i > f->n_planes)
-      return qn__fail(QN_E_ARG, "plane '%s' is twice there, or none of format '%s'",
+      return qn__fail(QN_E_ARG, "plane %d, '%s': format '%s' has no such plane, or it is given twice", j,
                       p->plane[j].name ? p->plane[j].name : "NULL", f->name);
   }
   return QN_OK;
@@ -161,7 +159,9 @@ qn_status qn__planes_check(const qn_allocator *heap, const qn_format *f, const q
                     (long long)p->k);
   if (!p->format || !qn__format_named(f, p->format))
     return qn__fail(QN_E_ARG, "weight is of format '%s', not '%s'", p->format ? p->format : "NULL", f->name);
-  QN_TRY(names_check(f, p));
+  if (p->n_planes < 1 || p->n_planes > QN_MAX_PLANES)
+    return qn__fail(QN_E_ARG, "weight of %d planes, allowed 1 .. %d", p->n_planes, QN_MAX_PLANES);
   for (uint32_t i = 0; i <= f->n_planes; i++) QN_TRY(plane_check(f, p, i));
+  QN_TRY(names_check(f, p));
   return p->perm ? perm_check(heap, p->perm, p->k) : QN_OK;
 }

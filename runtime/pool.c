@@ -6,6 +6,7 @@
  * is done. Waiting is spinning for a while, then sleeping on a futex; the waker makes a system call only if someone
  * sleeps. */
 #include "pool.h"
+#include "cpu.h"
 #include "fail.h"
 #include <errno.h>
 #include <linux/futex.h>
@@ -17,7 +18,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MAX_THREADS 65535 /* more CPUs than a machine has: the default device takes all of them */
 #define SPIN 2000 /* some tens of microseconds: longer than the gap between two layers, shorter than a time slice */
 
 typedef struct slot {
@@ -49,7 +49,9 @@ static void futex_wait(atomic_uint *word, unsigned value) {
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void futex_wake(atomic_uint *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, MAX_THREADS, NULL, NULL, 0); }
+static void futex_wake(atomic_uint *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, QN_MOST_THREADS, NULL, NULL, 0);
+}
 
 static void relax(void) {
 #if defined __x86_64__
@@ -137,8 +139,8 @@ void qn__pool_free(qn_pool *p) {
 
 qn_status qn__pool_new(const qn_allocator *heap, int threads, qn_pool **out) {
   *out = NULL;
-  if (threads < 1 || threads > MAX_THREADS)
-    return qn__fail(QN_E_ARG, "pool of %d threads, allowed 1 .. %d", threads, MAX_THREADS);
+  if (threads < 1 || threads > QN_MOST_THREADS)
+    return qn__fail(QN_E_ARG, "pool of %d threads, allowed 1 .. %d", threads, QN_MOST_THREADS);
   qn_pool *p = qn__alloc_aligned(heap, alignof(qn_pool), sizeof *p);
   if (!p) return qn__fail(QN_E_NOMEM, "thread pool");
   memset(p, 0, sizeof *p);

@@ -454,7 +454,8 @@ START_TEST(a_scale_of_activations_that_is_none_is_named) {
   for (size_t i = 0; i < QN_COUNT(bad); i++) {
     qn_model *m;
     const qn_tensor *t = put_scaled(0, bad[i], &m);
-    ck_assert_msg(t->refusal && strstr(t->refusal, "a.input_scale: ") && strstr(t->refusal, "no scale of activations"),
+    ck_assert_msg(t->refusal && strstr(t->refusal, "a.input_scale: ") &&
+                      strstr(t->refusal, "cannot be a scale of activations"),
                   "%g: %s", (double)bad[i], t->refusal);
     qn_model_close(m);
   }

@@ -159,6 +159,6 @@ int qn__cpu_quota(const char *root) {
 }
 
 int qn__cpu_count(void) {
-  int allowed = qn__cpu_allowed(), quota = qn__cpu_quota("");
-  return quota < allowed ? quota : allowed;
+  int allowed = qn__cpu_allowed(), quota = qn__cpu_quota(""), least = quota < allowed ? quota : allowed;
+  return least < QN_MOST_THREADS ? least : QN_MOST_THREADS;
 }

@@ -21,6 +21,7 @@ int qn__cpu_allowed(void);
  * the paths of /proc and /sys ("" for this system's). Any thread. */
 int qn__cpu_quota(const char *root);
 
-/* Threads for work that keeps CPUs busy: the smaller of the two. Any thread. */
+/* Threads for work that keeps CPUs busy: the smaller of the two, QN_MOST_THREADS at most. Any thread. */
+enum { QN_MOST_THREADS = 1024 };
 int qn__cpu_count(void);
 #endif
