@@ -749,12 +749,11 @@ typedef struct place {
 } place;
 
 static place place_of(const qn_gemm *g, const qn_args *a, const given *o, int64_t tokens) {
-  int64_t once = weights_of(&g->problem), ld = o->stride == QN_ARG_COUNT ? o->cols : given_stride(a, o);
-  bool of_x = o->arg == QN_ARG_X || o->arg == QN_ARG_X_SCALE;
+  int64_t ld = o->stride == QN_ARG_COUNT ? o->cols : given_stride(a, o), rows = a->m;
+  if (!o->tokens) rows = weights_of(&g->problem);
+  else if (o->arg == QN_ARG_X || o->arg == QN_ARG_X_SCALE) rows = tokens;
   return (place){(uintptr_t)given_pointer(a, o), (uintptr_t)(o->cols * o->bytes), (uintptr_t)(ld * o->bytes),
-                 (uintptr_t)(!o->tokens ? once
-                             : of_x     ? tokens
-                                        : a->m)};
+                 (uintptr_t)rows};
 }
 
 static uintptr_t end_of(const place *p) { return p->at + (p->rows - 1) * p->apart + p->size; }
